@@ -1,0 +1,55 @@
+"""
+Refusals: one wording for every bad argument.
+
+Promise: each check returns the value it accepts, or raises ``TypeError`` or ``ValueError`` that
+names the argument, the value, the reason and the way out. ``bool`` is never a number here: a flag
+passed in the wrong place is a mistake, not a limit of 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def number(name: str, value: object, *, way_out: str) -> float:
+    """Return ``value`` as it is if it is an int or a float other than NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not a number. {way_out}"
+        raise TypeError(msg)
+    if math.isnan(value):
+        msg = f"{name}={value!r} is not a number. {way_out}"
+        raise ValueError(msg)
+    return value
+
+
+def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
+    """Return ``value`` if it is a number of at least ``least``."""
+    if number(name, value, way_out=way_out) < least:
+        msg = f"{name}={value!r} is less than {least!r}. {way_out}"
+        raise ValueError(msg)
+    return value
+
+
+def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:
+    """Return ``value`` if it is an int of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not an int. {way_out}"
+        raise TypeError(msg)
+    if value < least:
+        msg = f"{name}={value!r} is less than {least!r}. {way_out}"
+        raise ValueError(msg)
+    return value
+
+
+def timeout(name: str, value: object) -> float | None:
+    """Return ``value`` if it is None or a duration in seconds, 0 and ``inf`` included."""
+    if value is None:
+        return None
+    return at_least(name, value, 0, way_out="Pass seconds >= 0, or None for no limit.")
+
+
+def callable_(name: str, value: object, *, way_out: str) -> None:
+    """Raise ``TypeError`` if ``value`` cannot be called."""
+    if not callable(value):
+        msg = f"{name}={value!r} is a {type(value).__name__}, which is not callable. {way_out}"
+        raise TypeError(msg)

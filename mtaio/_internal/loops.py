@@ -1,0 +1,79 @@
+"""
+Which event loop am I on, and is the one I knew still there?
+
+Promise: an object that holds waiters can be made anywhere and used by one loop after another, on
+either backend; two loops at once are an error that says what to do. Asked only where a task is
+about to wait, so the fast paths pay nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def current_loop() -> object:
+    """Return the native token of the running loop, one and the same object for one loop."""
+    return current_token().native_token
+
+
+def is_over(loop: Any) -> bool:
+    """Tell whether a loop returned by `current_loop` can never run again."""
+    closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
+    if closed is not None:
+        return closed()  # asyncio, uvloop
+    try:  # trio says so only to those who try
+        loop.run_sync_soon(_nothing)
+    except RuntimeError:  # trio.RunFinishedError
+        return True
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
+class LoopBound:
+    """
+    Remembers the loop whose tasks wait on an object.
+
+    Invariant: ``_loop`` is the loop of every waiter the owner holds, or None when it holds none.
+    """
+
+    __slots__ = ("_loop",)
+
+    def __init__(self) -> None:
+        self._loop: object = None
+
+    def bind(self, what: object, *, waiting: bool) -> bool:
+        """
+        Note that a task of the running loop is about to wait on ``what``.
+
+        Args:
+            what: The object, for the message.
+            waiting: Whether ``what`` holds waiters now.
+
+        Returns:
+            True if those waiters belong to a loop that is over, and must be dropped.
+
+        Raises:
+            RuntimeError: Another loop that is still alive has tasks waiting on ``what``.
+        """
+        loop = current_loop()
+        before = self._loop
+        self._loop = loop
+        if before is loop or before is None or not waiting:
+            return False
+        if is_over(before):
+            return True
+        self._loop = before
+        msg = (
+            f"{what!r} has tasks of another running event loop waiting on it. One loop at a time "
+            f"may use it: give each loop an object of its own, or hand the work to one loop with "
+            f"anyio.from_thread.run()."
+        )
+        raise RuntimeError(msg)

@@ -1,0 +1,145 @@
+"""
+Every error that mtaio raises for a condition met at run time.
+
+Promise: each derives from `MTAIOError`, from the builtin it refines where there is one, and
+survives pickling with its attributes and notes, so that it can cross a process boundary.
+Misuse is not here: a wrong argument raises ``ValueError`` or ``TypeError``, a call at the wrong
+moment ``RuntimeError``, each naming the value, the reason and the way out.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+
+__all__ = [
+    "ConcurrencyLimitError",
+    "LimitError",
+    "MTAIOError",
+    "RateLimitError",
+    "RateLimitTimeoutError",
+    "StrayCancellationError",
+    "TaskCancelledError",
+    "TimeoutError",
+]
+
+
+class MTAIOError(Exception):
+    """
+    The root of the tree: ``except MTAIOError`` catches whatever mtaio raises on its own account.
+
+    An error raised by your own functions is never wrapped in it.
+    """
+
+
+class TimeoutError(MTAIOError, builtins.TimeoutError):  # noqa: A001 - it refines the builtin
+    """
+    The time allowed for a piece of work ran out.
+
+    Args:
+        message: What timed out, after how long.
+        timeout: The seconds that were allowed.
+        deadline: The moment it fell due, in the event loop's clock (``anyio.current_time()``).
+        name: The name of the `TimeoutManager`, limiter or executor that set the limit.
+    """
+
+    timeout: float | None
+    deadline: float
+    name: str | None
+
+    def __init__(
+        self,
+        message: str = "timed out",
+        *,
+        timeout: float | None = None,
+        deadline: float = math.inf,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+        self.deadline = deadline
+        self.name = name
+
+
+class LimitError(MTAIOError):
+    """
+    A limit was reached and the caller did not want to wait, or could not.
+
+    Args:
+        message: Which limit refused what, and why.
+        name: The limiter's name.
+    """
+
+    name: str | None
+
+    def __init__(self, message: str = "limit reached", *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class RateLimitError(LimitError):
+    """
+    A rate limiter has not got the tokens now.
+
+    Args:
+        message: Which limiter refused how many tokens.
+        retry_after: The seconds after which the same call would succeed if nobody else asked;
+            ``inf`` while the limiter is paused.
+        name: The limiter's name.
+    """
+
+    retry_after: float
+
+    def __init__(
+        self,
+        message: str = "rate limit reached",
+        *,
+        retry_after: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(message, name=name)
+        self.retry_after = retry_after
+
+
+class RateLimitTimeoutError(RateLimitError, TimeoutError):
+    """
+    The wait for tokens cannot fit into the timeout that was given; raised at once, not at its end.
+
+    Args:
+        message: Which limiter refused how many tokens.
+        retry_after: The seconds the wait would have taken.
+        timeout: The seconds that were allowed.
+        deadline: When the allowance would have ended, in the event loop's clock.
+        name: The limiter's name.
+    """
+
+    def __init__(
+        self,
+        message: str = "rate limit reached",
+        *,
+        retry_after: float = 0.0,
+        timeout: float | None = None,
+        deadline: float = math.inf,
+        name: str | None = None,
+    ) -> None:
+        RateLimitError.__init__(self, message, retry_after=retry_after, name=name)
+        self.timeout = timeout
+        self.deadline = deadline
+
+
+class ConcurrencyLimitError(LimitError):
+    """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
+
+
+class TaskCancelledError(MTAIOError):
+    """The task behind an awaited handle was cancelled, so there is no result to return."""
+
+
+class StrayCancellationError(MTAIOError, RuntimeError):
+    """
+    A function raised the backend's cancellation although nobody had cancelled it.
+
+    Seen when a library calls ``Task.cancel()`` on itself, or awaits something that another task
+    cancelled. Counted as a failure of that one call; taken for a real cancellation, it would end
+    the whole group in silence.
+    """
