@@ -24,10 +24,11 @@ def number(name: str, value: object, *, way_out: str) -> float:
 
 def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
     """Return ``value`` if it is a number of at least ``least``."""
-    if number(name, value, way_out=way_out) < least:
+    accepted = number(name, value, way_out=way_out)
+    if accepted < least:
         msg = f"{name}={value!r} is less than {least!r}. {way_out}"
         raise ValueError(msg)
-    return value
+    return accepted
 
 
 def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:

@@ -33,6 +33,20 @@ def is_over(loop: Any) -> bool:
     return False
 
 
+def call_in(loop: Any, fn: Callable[[], object]) -> None:
+    """
+    Call ``fn`` in the thread of ``loop``, from any thread, without waiting for it.
+
+    If that loop is over, ``fn`` is called here: nobody is left there to be disturbed.
+    ``from_thread.run_sync`` would wait for an answer, and for ever when the loop ends meanwhile.
+    """
+    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    try:
+        schedule(fn)
+    except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
+        fn()
+
+
 def _nothing() -> None:
     pass
 

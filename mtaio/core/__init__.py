@@ -1,1 +1,20 @@
-"""To be filled."""
+"""Run functions, async and plain, many at once: the executor and what belongs to it."""
+
+from __future__ import annotations
+
+from mtaio.core._executor import TaskExecutor
+from mtaio.core._handle import TaskHandle, TaskStatus
+from mtaio.core._joining import Outcome
+from mtaio.core._retry import Retry
+from mtaio.core._statistics import ExecutorStatistics
+from mtaio.core._stream import Stream
+
+__all__ = [
+    "ExecutorStatistics",
+    "Outcome",
+    "Retry",
+    "Stream",
+    "TaskExecutor",
+    "TaskHandle",
+    "TaskStatus",
+]

@@ -1,0 +1,26 @@
+"""
+The mark of an argument that was not given, where None means something else.
+
+Promise: one value, falsy, that type checkers can narrow with ``is UNSET``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal
+
+__all__ = ["UNSET", "Unset"]
+
+
+class _Mark(Enum):
+    UNSET = "not given"
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+    def __repr__(self) -> str:
+        return "<not given>"
+
+
+UNSET: Final = _Mark.UNSET
+Unset = Literal[_Mark.UNSET]

@@ -1,0 +1,88 @@
+"""
+From whatever the user passes as ``fn`` to one coroutine function per item.
+
+Promise: an async function is called in the event loop, anything else in a worker thread; what
+comes back is awaited if it can be, so that a partial or a lambda around an async function works.
+"""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from mtaio._internal import checks
+
+CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 40
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Tell whether calling ``fn`` only makes a coroutine, so that it may be called in the loop."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call_method(fn))
+
+
+def returns_coroutine(fn: Callable[..., Any]) -> bool:
+    """Tell whether ``fn`` certainly returns a native coroutine, not just some awaitable."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    code = getattr(fn, "__code__", None) or getattr(_call_method(fn), "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def _call_method(fn: object) -> Any:
+    return getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself, to look at its code
+
+
+async def settle(result: Awaitable[Any]) -> Any:
+    """Await ``result``; this makes a coroutine of any awaitable."""
+    return await result
+
+
+def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
+    """Return a function that surely returns a coroutine, for an ``fn`` that `is_async`."""
+    if returns_coroutine(fn):
+        return fn
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await fn(*args, **kwargs)
+
+    return call
+
+
+def close_unstarted(call: object) -> None:
+    """Close a coroutine that nobody will await, lest the interpreter warn about it."""
+    if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+        call.close()
+
+
+def check_fn(fn: object) -> None:
+    """Refuse what cannot be called, and an async generator function, which has no one result."""
+    if inspect.isasyncgenfunction(fn):
+        msg = (
+            f"fn={fn!r} is an async generator function: it has no one result to wait for. "
+            f"Call it and pass what it yields as the source."
+        )
+        raise TypeError(msg)
+    checks.callable_(
+        "fn", fn, way_out="Pass an async function, or a plain one to run in a worker thread."
+    )
+
+
+def name_of(fn: object) -> str:
+    """Return a name of ``fn`` for messages."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+def shorten(value: object) -> str:
+    """Return a short repr of ``value`` for messages, whatever its ``__repr__`` does."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
+        return f"<{type(value).__name__}>"

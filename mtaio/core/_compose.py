@@ -1,0 +1,91 @@
+"""
+From a function and a call's options to what is done for each item.
+
+Promise: slot → rate → timeout → function, for each attempt: whoever holds a token never waits for
+a slot, and the timeout covers the work alone. Without options the function itself is called.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mtaio._internal import checks
+from mtaio.core._call import CoroutineFunction, in_loop, is_async
+from mtaio.core._retry import Retry, attempts
+from mtaio.core._threads import Lane, run_in_thread
+from mtaio.resources import RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtaio.core._statistics import Counters
+    from mtaio.core._timing import Timing
+
+
+def as_limiter(rate: float | RateLimiter | None) -> RateLimiter | None:
+    """Return what ``rate=`` means: a number is items per second, evenly spaced."""
+    if rate is None or isinstance(rate, RateLimiter):
+        return rate
+    way_out = "Pass items per second, or a mtaio.resources.RateLimiter to share or to allow bursts."
+    if checks.number("rate", rate, way_out=way_out) <= 0:
+        msg = f"rate={rate!r} would never start an item. {way_out}"
+        raise ValueError(msg)
+    return RateLimiter.smooth(rate)
+
+
+def compose(
+    fn: Callable[..., Any],
+    *,
+    timing: Timing,
+    rate: RateLimiter | None,
+    retry: Retry | None,
+    threads: Lane,
+    counters: Counters,
+) -> tuple[CoroutineFunction, float | None]:
+    """
+    Return what to call for each item, and the timeout that is left for the pool to watch over.
+
+    The pool's watch is ten times cheaper than a scope of its own for each item, but it counts
+    from the start of the item: with retries, a rate or a wait for a thread that is too early.
+    """
+    if not is_async(fn):
+        attempt = _threaded(fn, timing, threads, rate)
+    elif rate is None and retry is None:
+        return in_loop(fn), timing.timeout
+    else:
+        attempt = _awaited(fn, timing, rate)
+    if retry is None:
+        return attempt, None
+
+    def count_retry() -> None:
+        counters.retried += 1
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return attempts(retry, partial(attempt, *args, **kwargs), count_retry)
+
+    return call, None
+
+
+def _awaited(fn: Callable[..., Any], timing: Timing, rate: RateLimiter | None) -> CoroutineFunction:
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        if rate is not None:
+            await rate.acquire()
+        with timing.limit():
+            return await fn(*args, **kwargs)
+
+    return attempt
+
+
+def _threaded(
+    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None
+) -> CoroutineFunction:
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        if rate is not None:
+            await rate.acquire()
+        # A thread can only be left behind, not stopped; without a timeout nobody asked for that.
+        abandon = timing.timeout is not None
+        call = partial(fn, *args, **kwargs)
+        return await run_in_thread(threads, call, timing, abandon_on_cancel=abandon)
+
+    return attempt

@@ -1,0 +1,249 @@
+"""
+The executor: one object through which work runs, under one limit.
+
+Promise: at most ``max_workers`` items run at once across all its calls; nothing it started
+outlives the call or the ``async with`` that started it; it may be made anywhere and used by one
+event loop after another, on either backend.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.unset import UNSET, Unset
+from mtaio.core._call import check_fn, close_unstarted, settle
+from mtaio.core._joining import Joining
+from mtaio.core._mapping import Mapping
+from mtaio.core._slots import CURRENT
+from mtaio.core._statistics import ExecutorStatistics
+from mtaio.core._submitting import Submitting
+from mtaio.core._threads import run_in_process, run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import anyio
+
+T = TypeVar("T")
+
+
+class TaskExecutor(Mapping, Joining, Submitting):
+    """
+    Runs functions, async and plain, many at once under limits.
+
+    Calls that wait for their own work (`run`, `map`, `for_each`, `stream`, `gather`, `race`,
+    `as_completed`, `run_in_thread`, `run_in_process`) need nothing but the executor. Tasks that
+    go on beside the caller (`submit`, `start`) live inside ``async with executor:``.
+
+    Slots are handed over in the order of asking, item by item, so a short call is not starved by
+    a long one. A call made inside an item of the same executor makes progress whatever the limit:
+    the item, which waits, lends it its slot.
+
+    Args:
+        max_workers: How many items may run at once across all calls; None for no limit.
+        max_pending: How many submitted tasks may wait for a slot beyond ``max_workers``, before
+            `submit` waits.
+        timeout: Seconds for each item unless a call says otherwise; None for no limit.
+        thread_limiter: How many worker threads at once, 40 if omitted; or an
+            ``anyio.CapacityLimiter`` to share with others.
+        process_limiter: How many worker processes at once, one for each CPU if omitted; or an
+            ``anyio.CapacityLimiter``.
+        name: A name for messages and metrics.
+
+    Raises:
+        ValueError, TypeError: A value that makes no sense, named with the way out.
+
+    Example:
+        >>> executor = TaskExecutor(max_workers=10)
+        >>> async def double(x: int) -> int:
+        ...     await anyio.sleep(0.1)
+        ...     return 2 * x
+        >>> anyio.run(executor.map, double, range(5))
+        [0, 2, 4, 6, 8]
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        max_pending: int = 0,
+        timeout: float | None = None,
+        thread_limiter: int | anyio.CapacityLimiter | None = None,
+        process_limiter: int | anyio.CapacityLimiter | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            max_workers,
+            max_pending,
+            timeout=timeout,
+            thread_limiter=thread_limiter,
+            process_limiter=process_limiter,
+            name=name,
+        )
+
+    @overload
+    async def run(self, fn: Awaitable[T], /, *, timeout: float | Unset | None = UNSET) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[..., Awaitable[T] | T],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        **kwargs: Any,
+    ) -> T: ...
+    async def run(
+        self,
+        fn: Callable[..., Any] | Awaitable[Any],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Call ``fn(*args, **kwargs)`` in a slot, in the caller's own task, and return its result.
+
+        A checkpoint when there is no free slot, and for one call in 64. Cancelled while it waits,
+        it has called nothing.
+
+        Args:
+            fn: An async function, a plain one to run in a worker thread, or an awaitable.
+            *args: Its arguments.
+            timeout: Seconds for the call, not counting the wait for a slot; None for no limit;
+                omitted: the executor's. (For an ``fn`` with an argument of this name use
+                ``functools.partial``.)
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            What ``fn`` returned.
+
+        Raises:
+            TimeoutError: It took longer than ``timeout``.
+        """
+        if inspect.isawaitable(fn):
+            call = self._bind_awaitable(fn, args, kwargs, timeout)
+        else:
+            call = self._bind(fn, args, kwargs, self._timing(timeout))
+        try:
+            self._calls += 1
+            if self._calls % FAST_CALLS == 0:
+                await checkpoint()
+            slots = self._slots
+            slot = None if slots is None else await slots.acquire(CURRENT.get())
+        except BaseException:
+            close_unstarted(fn)
+            raise
+        try:
+            return await self._item(slot, call)
+        finally:
+            if slot is not None:
+                slot.slots.release(slot)
+
+    async def run_in_thread(
+        self,
+        fn: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T:
+        """
+        Call a plain function in a worker thread, under the executor's limit on threads.
+
+        A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
+        timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
+        keeps its place under the limit until it ends; else cancellation waits for it.
+
+        Args:
+            fn: The function.
+            *args: Its arguments.
+            timeout: Seconds for the call, not counting the wait for a thread; None for no limit;
+                omitted: the executor's.
+            abandon_on_cancel: Whether cancellation leaves the thread behind. With a timeout it
+                always does.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            TimeoutError: It took longer than ``timeout``.
+        """
+        check_fn(fn)
+        timing = self._timing(timeout)
+        abandon = abandon_on_cancel or timing.timeout is not None
+        call = partial(fn, *args)
+        result = await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
+        return cast("T", result)
+
+    async def run_in_process(
+        self, fn: Callable[..., T], /, *args: Any, timeout: float | Unset | None = UNSET
+    ) -> T:
+        """
+        Call a plain function in a worker process, under the executor's limit on processes.
+
+        A checkpoint. It takes no slot of ``max_workers``. Cancelled, or when the timeout fires, it
+        kills the process.
+
+        Args:
+            fn: The function; like its arguments and result it must be picklable.
+            *args: Its arguments.
+            timeout: Seconds for the call, not counting the wait for a process; None for no
+                limit; omitted: the executor's.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            TimeoutError: It took longer than ``timeout``.
+        """
+        check_fn(fn)
+        call = partial(fn, *args)
+        return cast("T", await run_in_process(self._processes, call, self._timing(timeout)))
+
+    def statistics(self) -> ExecutorStatistics:
+        """Return a picture of the executor at this moment. Not a checkpoint."""
+        counters, slots = self._counters, self._slots
+        started, finished = counters.all_started(), counters.all_finished()
+        return ExecutorStatistics(
+            max_workers=self._max_workers,
+            running=started - finished,
+            waiting=0 if slots is None else len(slots.queue),
+            peak=counters.peak,
+            started=started,
+            succeeded=finished - counters.failed - counters.cancelled,
+            failed=counters.failed,
+            cancelled=counters.cancelled,
+            timed_out=counters.timed_out,
+            retried=counters.retried,
+            slot_waits=0 if slots is None else slots.waits,
+            slot_wait_seconds=0.0 if slots is None else slots.wait_seconds,
+            submitted=len(self._tasks),
+            services=sum(not service.done for service in self._services),
+            threads=self._threads.busy,
+            threads_waiting=self._threads.waiting,
+            processes=self._processes.busy,
+            processes_waiting=self._processes.waiting,
+        )
+
+    def _bind_awaitable(
+        self,
+        awaitable: Awaitable[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | Unset | None,
+    ) -> Callable[[], Awaitable[Any]]:
+        if args or kwargs:
+            close_unstarted(awaitable)
+            msg = (
+                f"run() got the awaitable {awaitable!r} together with arguments for it. Pass the "
+                f"function and its arguments, or the awaitable alone."
+            )
+            raise TypeError(msg)
+        try:
+            return self._bind(settle, (awaitable,), {}, self._timing(timeout))
+        except BaseException:
+            close_unstarted(awaitable)
+            raise

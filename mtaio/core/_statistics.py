@@ -1,0 +1,103 @@
+"""
+What an executor has done and is doing, as a frozen picture.
+
+Promise: reading it changes nothing and is no checkpoint. Calls in progress count for themselves;
+they are added up when somebody asks, so that items pay for two counters and no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtaio.core._pool import Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorStatistics:
+    """A picture of a `TaskExecutor` at one moment."""
+
+    max_workers: int | None
+    """The limit on items that run at once; None if there is none."""
+    running: int
+    """Items in progress now, submitted tasks and items that wait for a nested call included."""
+    waiting: int
+    """Tasks that wait for a free slot now."""
+    peak: int
+    """The most items that were ever in progress at once."""
+    started: int
+    """Items started so far."""
+    succeeded: int
+    """Items that returned a result."""
+    failed: int
+    """Items that raised an error, timeouts included, however it was reported."""
+    cancelled: int
+    """Items that were cancelled while they ran."""
+    timed_out: int
+    """Items, or attempts of items with ``retry=``, that exceeded their ``timeout=``."""
+    retried: int
+    """Attempts beyond each item's first."""
+    slot_waits: int
+    """How often somebody had to wait for a slot."""
+    slot_wait_seconds: float
+    """Seconds spent on those waits, added up."""
+    submitted: int
+    """Submitted tasks that have not finished yet."""
+    services: int
+    """Services started with `TaskExecutor.start` that run now."""
+    threads: int
+    """Worker threads busy now for this executor, abandoned ones included."""
+    threads_waiting: int
+    """Calls that wait for a worker thread now."""
+    processes: int
+    """Worker processes busy now for this executor."""
+    processes_waiting: int
+    """Calls that wait for a worker process now."""
+
+
+class Counters:
+    """
+    Totals of an executor's finished work, and the calls in progress.
+
+    Invariant: an item is counted in ``pools`` until its call ends, then here, never in both.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "failed",
+        "finished",
+        "peak",
+        "pools",
+        "retried",
+        "started",
+        "timed_out",
+    )
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.finished = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.timed_out = 0
+        self.retried = 0
+        self.peak = 0
+        self.pools: set[Pool] = set()
+
+    def all_started(self) -> int:
+        """Return the number of items started so far."""
+        return self.started + sum(pool.started for pool in self.pools)
+
+    def all_finished(self) -> int:
+        """Return the number of items that came to an end, whichever."""
+        return self.finished + sum(pool.finished for pool in self.pools)
+
+    def note_peak(self) -> None:
+        """Look whether more run now than ever before."""
+        self.peak = max(self.peak, self.all_started() - self.all_finished())
+
+    def absorb(self, pool: Pool) -> None:
+        """Take over the figures of a call that ended."""
+        self.pools.discard(pool)
+        self.started += pool.started
+        self.finished += pool.finished

@@ -1,0 +1,235 @@
+"""
+Virtual time on asyncio: a selector event loop that jumps where it would sleep.
+
+Promise: `VirtualLoop.time` moves only when nothing is ready and no event is pending, to the very
+moment of the next timer; timers due at one moment fire in the order in which they were set.
+Sockets, subprocesses and threads are real. uvloop keeps its timers in C, out of reach.
+
+Private hooks of asyncio, unchanged since Python 3.4, which a canary test watches: ``_scheduled``
+(the timers, and on each the flag that it is among them) and ``_clock_resolution``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import selectors
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+
+from mtaio.testing._deadlock import task_stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+    from contextvars import Context
+
+    from mtaio.testing._deadlock import Stack
+    from mtaio.testing._world import World
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_OWN_FILES: Final = 1
+"""The loop's own entry in the selector: the socket with which threads and signals wake it."""
+
+
+class LoopFactory:
+    """Makes the event loops of one world, each with a clock that starts at 0."""
+
+    __slots__ = ("world",)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __call__(self) -> VirtualLoop:
+        return VirtualLoop(self.world)
+
+
+class _Timer(asyncio.TimerHandle):
+    """A timer that is ordered by its moment, and at one moment by when it was set."""
+
+    __slots__ = ("_key",)
+
+    _scheduled: bool
+
+    def __init__(
+        self,
+        key: tuple[float, int],
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(key[0], callback, args, loop, context)
+        self._key = key
+
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, _Timer) else NotImplemented
+
+
+class _Selector(selectors.DefaultSelector):
+    """Asks the loop what to do whenever the loop is about to sleep."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events or (timeout is not None and timeout <= 0):
+            return events
+        patience = self.loop.idle()
+        if patience is None:
+            return events
+        if patience:
+            wait = None if patience == math.inf else patience
+            events = super().select(wait)
+            if events or wait is None:
+                return events
+        self.loop.blocked(patience)
+        return events
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop under virtual time; the engine of a world."""
+
+    _scheduled: list[asyncio.TimerHandle]
+    _clock_resolution: float
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._now = 0.0
+        world.attach(self)
+        self._timers = 0
+        self._settling: list[asyncio.Future[None]] = []
+        self._children: list[asyncio.SubprocessTransport] = []
+        self._files = _Selector()
+        self._files.loop = self
+        super().__init__(self._files)
+        self._resolve()
+
+    # ---- an asyncio event loop -------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the virtual time in seconds since the loop was made."""
+        return self._now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Args], object],
+        *args: *Args,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Set a timer, after those that were set for the same moment."""
+        if self.get_debug() or self.is_closed():
+            super().call_at(when, callback, *args, context=context).cancel()  # for its checks
+        if when == math.inf:  # sleep_forever; the base class would wake for it once a day
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers += 1
+        timer = _Timer((when, self._timers), callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # noqa: SLF001 - as the base class does, for cancel()
+        return timer
+
+    def run_forever(self) -> None:
+        """Turn the loop; mtaio's clock follows it meanwhile."""
+        with self.world.turning(self, "asyncio"):
+            super().run_forever()
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args
+    ) -> asyncio.Future[T]:
+        """Hand ``func`` to an executor; the clock is frozen until its result is here."""
+        future = super().run_in_executor(executor, func, *args)
+        self.world.jobs += 1
+        future.add_done_callback(self._job_done)
+        return future
+
+    def _job_done(self, _: object) -> None:
+        self.world.jobs -= 1
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """Wait for the executor's threads, with the clock frozen."""
+        self.world.jobs += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self.world.jobs -= 1
+
+    async def subprocess_exec(self, *args: Any, **options: Any) -> Any:
+        """Start a program, whose end is something real to wait for."""
+        return self._watch(await super().subprocess_exec(*args, **options))
+
+    async def subprocess_shell(self, *args: Any, **options: Any) -> Any:
+        """Start a shell, whose end is something real to wait for."""
+        return self._watch(await super().subprocess_shell(*args, **options))
+
+    def _watch(self, child: tuple[asyncio.SubprocessTransport, Any]) -> Any:
+        self._children.append(child[0])
+        return child
+
+    def close(self) -> None:
+        """Close the loop, and forget its world."""
+        super().close()
+        self.world.detach(self)
+
+    # ---- the engine ------------------------------------------------------------------------------
+
+    async def sleep_until(self, moment: float) -> None:
+        """Sleep until virtual time is ``moment``, exactly."""
+        future = self.create_future()
+        timer = self.call_at(moment, _wake, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+
+    async def settle(self) -> None:
+        """Wait until nothing is ready and no event is pending."""
+        future = self.create_future()
+        self._settling.append(future)
+        await future
+
+    def stacks(self) -> tuple[Stack, ...]:
+        """Return where each task is."""
+        tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
+        return task_stacks(sorted(tasks, key=itemgetter(0)))
+
+    def idle(self) -> float | None:
+        """
+        Decide what to do when nothing is ready and no event is pending.
+
+        Returns:
+            None if something is ready now, else the real seconds to wait for something real.
+        """
+        if self._settling:
+            settling, self._settling = self._settling, []
+            for future in settling:
+                _wake(future)
+        elif self._scheduled and not self.world.frozen():
+            self._now = self._scheduled[0].when()
+            self._resolve()
+        else:
+            return self.world.patience(real_io=self._awaits_real_io())
+        return None
+
+    def blocked(self, patience: float) -> None:
+        """Give up after ``patience``: cancel the code under test, or break off the loop."""
+        verdict = self.world.stuck(patience)
+        if verdict is not None:
+            raise verdict
+
+    def _resolve(self) -> None:
+        # Timers up to time() + resolution fire. With a fixed resolution they would fire too early
+        # near 0, and never again once time() + resolution == time(): past 2**24 s, after 194 days.
+        self._clock_resolution = math.ulp(self._now)
+
+    def _awaits_real_io(self) -> bool:
+        self._children = [child for child in self._children if child.get_returncode() is None]
+        return bool(self._children) or len(self._files.get_map()) > _OWN_FILES
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,149 @@
+"""
+What a deadlock looks like: who waits, and at which line.
+
+Promise: a `Deadlock` names every task of the run and every worker thread that holds the clock,
+each with the lines it has got to, outermost first, and survives pickling. The walk costs nothing
+until something is stuck.
+"""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Where one task or thread was when the run was found stuck."""
+
+    kind: Literal["task", "thread"]
+    """Whether it is a task of the event loop or a worker thread."""
+
+    name: str
+    """The name of the task or of the thread."""
+
+    frames: tuple[str, ...]
+    """``file:line in function: source``, outermost first; the last one is where it waits."""
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n    {frame}" for frame in self.frames)
+        return f"  {self.kind} {self.name!r} is at{lines}"
+
+
+class Deadlock(AssertionError):  # noqa: N818 - it is a verdict on the test, like AssertionError
+    """
+    Nobody in the simulated run can ever wake up, so the test has failed instead of hanging.
+
+    Raised by `run`, and in tests that run on a `virtual_backend`, after the run was cancelled and
+    its cleanup is over. If the cleanup blocks as well, ``__cause__`` is the first verdict.
+
+    Args:
+        reason: What is stuck, since when, and the way out.
+        stacks: Where each task and each worker thread was at that moment.
+
+    Example:
+        A lock is no re-entrant lock::
+
+            import anyio
+            from mtaio.testing import Deadlock, run
+
+
+            async def take_twice() -> None:
+                lock = anyio.Semaphore(1)
+                async with lock, lock:
+                    pass
+
+
+            try:
+                run(take_twice)
+            except Deadlock as stuck:
+                assert "take_twice" in str(stuck)
+    """
+
+    reason: str
+    stacks: tuple[Stack, ...]
+
+    def __init__(self, reason: str, stacks: tuple[Stack, ...] = ()) -> None:
+        super().__init__(reason, stacks)
+        self.reason = reason
+        self.stacks = stacks
+
+    def __str__(self) -> str:
+        return "\n".join([self.reason, *map(str, self.stacks)])
+
+
+def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
+    """
+    Return the stack of every task, given as its name and its coroutine.
+
+    The frames that lead to the test's own code are left out, and so are tasks in which there is
+    nothing else, such as the helpers of a test runner, unless there is no other task.
+    """
+    own: list[Stack] = []
+    others: list[Stack] = []
+    for name, coroutine in tasks:
+        frames = list(_await_frames(coroutine))
+        entry = next((i for i, frame in enumerate(frames) if not _is_machinery(frame[0])), None)
+        lines = tuple(_line(code_file, line, where) for code_file, line, where in frames[entry:])
+        stack = Stack(kind="task", name=name, frames=lines)
+        (others if entry is None else own).append(stack)
+    return tuple(own or others)
+
+
+def thread_stack(ident: int, name: str) -> Stack:
+    """Return the stack of a running thread; empty if the thread ended meanwhile."""
+    frames_of = sys._current_frames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
+    frame = frames_of().get(ident)
+    frames: list[str] = []
+    while frame is not None:
+        frames.append(_line(*_place(frame)))
+        frame = frame.f_back
+    return Stack(kind="thread", name=name, frames=tuple(reversed(frames)))
+
+
+def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
+    """Follow a suspended coroutine to the await where it waits, outermost first."""
+    while awaited is not None:
+        for frame_of, next_of in _LINKS:
+            if hasattr(awaited, frame_of):
+                frame = getattr(awaited, frame_of)
+                if frame is not None:  # None when it has finished meanwhile
+                    yield _place(frame)
+                awaited = getattr(awaited, next_of)
+                break
+        else:
+            # `asend` of an async generator and the wrapper that `coroutine.__await__` returns hide
+            # what they drive from Python, but not from the garbage collector.
+            awaited = next(filter(_has_frame, gc.get_referents(awaited)), None)
+
+
+_LINKS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+
+
+def _has_frame(referent: object) -> bool:
+    return any(hasattr(referent, frame_of) for frame_of, _ in _LINKS)
+
+
+def _place(frame: FrameType) -> tuple[str, int, str]:
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
+
+
+def _line(file: str, line: int, where: str) -> str:
+    source = linecache.getline(file, line).strip()
+    return f"{file}:{line} in {where}: {source}"
+
+
+def _is_machinery(file: str) -> bool:
+    loaded = (sys.modules.get(name) for name in ("asyncio", "trio"))
+    homes = [__file__, anyio.__file__, *(module.__file__ for module in loaded if module)]
+    return any(file.startswith(os.path.dirname(str(home)) + os.sep) for home in homes)  # noqa: PTH120 - str in, str out

@@ -1,0 +1,174 @@
+"""
+How a test gets virtual time: call `run`, or give `virtual_backend` to anyio's pytest plugin.
+
+Promise: the function runs on the backend's real scheduler, with its own exceptions, results,
+cancellation and Ctrl-C; only time is virtual, and a deadlock is an error. Nothing stays behind.
+trio is imported when asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+
+import anyio
+from anyio.lowlevel import current_token
+
+from mtaio._internal import checks
+from mtaio.testing._simulation import Simulation
+from mtaio.testing._world import World, refuse_second
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+def run(
+    afn: Callable[[*Args], Awaitable[T]],
+    *args: *Args,
+    backend: str = "asyncio",
+    grace: float = 1.0,
+) -> T:
+    """
+    Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
+
+    The clock starts at 0, stands still while anything can run, and then jumps to the next deadline,
+    so a sleep costs microseconds and ends at the exact moment. `mtaio._internal.clock.now`, and
+    with it all of mtaio, follows it. Worker threads freeze the clock until they are through, except
+    while they wait in ``anyio.from_thread.run``. Sockets and subprocesses are real; the clock does
+    not wait for them unless you say so with `Simulation.hold`.
+
+    Args:
+        afn: A coroutine function.
+        args: Its positional arguments.
+        backend: ``"asyncio"`` or ``"trio"``.
+        grace: The real seconds for which worker threads may keep the clock frozen while nothing
+            else happens, before that is a `Deadlock`; ``inf`` for no limit.
+
+    Returns:
+        What ``afn`` returns.
+
+    Raises:
+        Deadlock: Every task was blocked for ever.
+        TypeError: ``afn`` is not callable, or ``grace`` is no number.
+        ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
+            not more than 0.
+        ImportError: The backend is not installed.
+        RuntimeError: An event loop is running in this thread, or another simulation in this
+            process.
+        BaseException: What ``afn`` raises.
+
+    Example:
+        A year in a moment::
+
+            import anyio
+            from mtaio.testing import run
+
+
+            async def year() -> float:
+                await anyio.sleep(365 * 86400)
+                return anyio.current_time()
+
+
+            assert run(year) == 365 * 86400
+    """
+    __tracebackhide__ = True
+    checks.callable_(
+        "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
+    )
+    world = World(grace=grace)
+    options = _options(backend, world)
+    _refuse_running_loop()
+    refuse_second()
+
+    async def main() -> T:
+        __tracebackhide__ = True
+        return await world.guard(afn, *args)
+
+    main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
+    main.__module__ = getattr(afn, "__module__", __name__)
+    try:
+        return anyio.run(main, backend=backend, backend_options=options)
+    except Exception as error:
+        verdict = world.verdict
+        if verdict is None or error.__cause__ is not verdict:
+            raise
+    raise verdict  # with which trio's run loop was broken off
+
+
+def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, Any]]:
+    """
+    Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
+
+    Each event loop that anyio's pytest plugin makes with it starts a clock at 0; that is one for
+    each test, unless async fixtures of a wider scope keep a loop open across tests. The fixture
+    ``sim`` is its `Simulation`.
+
+    Args:
+        name: ``"asyncio"`` or ``"trio"``.
+        grace: As for `run`.
+
+    Raises:
+        TypeError: ``grace`` is no number.
+        ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
+            not more than 0.
+        ImportError: The backend is not installed.
+
+    Example:
+        In ``conftest.py``, for all async tests below it, on both backends::
+
+            import pytest
+            from mtaio.testing import virtual_backend
+
+
+            @pytest.fixture(scope="module", params=["asyncio", "trio"])
+            def anyio_backend(request: pytest.FixtureRequest) -> object:
+                return virtual_backend(request.param)
+    """
+    return name, _options(name, World(grace=grace))
+
+
+def simulation_of(backend: object) -> Simulation | None:
+    """Return the simulation behind a value of ``anyio_backend``, None if its time is real."""
+    match backend:
+        case (_, {"loop_factory": object(world=World() as world)}):
+            return Simulation(world)
+        case (_, {"instruments": [object(world=World() as world)]}):
+            return Simulation(world)
+        case _:
+            return None
+
+
+def _options(backend: str, world: World) -> dict[str, Any]:
+    """Return the options with which anyio runs ``backend`` in ``world``."""
+    if backend == "asyncio":
+        return {"loop_factory": import_module("mtaio.testing._asyncio").LoopFactory(world)}
+    if backend == "trio":
+        try:
+            engine = import_module("mtaio.testing._trio").TrioEngine(world)
+        except ModuleNotFoundError as error:
+            msg = "backend='trio' needs trio. Install it with: pip install 'mtaio[trio]'"
+            raise ImportError(msg, name=error.name) from error
+        return {"clock": engine.clock, "instruments": [engine]}
+    if backend == "uvloop":
+        msg = (
+            "backend='uvloop' cannot run under virtual time: its timers live in C. Test on "
+            "'asyncio', and keep a small run in real time for uvloop."
+        )
+        raise ValueError(msg)
+    msg = f"backend={backend!r} is unknown. Pass 'asyncio' or 'trio'."
+    raise ValueError(msg)
+
+
+def _refuse_running_loop() -> None:
+    try:
+        current_token()
+    except anyio.NoEventLoopError:
+        return
+    msg = (
+        "run() cannot be called while an event loop is running in this thread. Await the function "
+        "itself, or call run() from a test that is not async."
+    )
+    raise RuntimeError(msg)

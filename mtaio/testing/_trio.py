@@ -1,0 +1,184 @@
+"""
+Virtual time on trio: a `trio.testing.MockClock` that knows about threads and deadlocks.
+
+Promise: time moves only when every task is blocked and no event is pending, to the very moment of
+the next deadline. Among tasks that fall due at one moment trio chooses the order, by lot.
+
+trio jumps only with a `MockClock`, which is final, so its methods are replaced on one instance.
+Private hooks: ``MockClock._autojump`` (called when all is blocked), and ``Task._abort_func`` and
+``Task._attempt_abort`` (to throw into a task behind shields); canary tests watch them.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import outcome
+import trio
+import trio.testing
+
+from mtaio.testing._deadlock import task_stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mtaio.testing._deadlock import Deadlock, Stack
+    from mtaio.testing._world import World
+
+AUTOJUMP: Final = "_autojump"
+ABORT: Final = "_attempt_abort"
+
+_OWN_FILES: Final = 1
+"""The run loop's own wait for input: the socket with which threads and signals wake it."""
+
+_ATTEMPTS: Final = 100
+"""How often to throw a deadlock into the blocked tasks before the run is abandoned."""
+
+
+class TrioEngine(trio.abc.Instrument):
+    """
+    The engine of a world on trio, one run after another, each with a clock that starts at 0.
+
+    Raises:
+        RuntimeError: This version of trio has not got the hooks that are needed.
+    """
+
+    # Invariants:
+    # - _deadline is the next deadline, as of the last time the run loop found nothing to run;
+    # - _wait is None, or the real seconds for which the run loop is to sleep (_sleeping: is asleep)
+    #   instead of calling _idle at once.
+    def __init__(self, world: World) -> None:
+        missing = [
+            f"{owner.__name__}.{hook}"
+            for owner, hook in ((trio.testing.MockClock, AUTOJUMP), (trio.lowlevel.Task, ABORT))
+            if not hasattr(owner, hook)
+        ]
+        if missing:
+            msg = (
+                f"mtaio.testing cannot run trio {trio.__version__} under virtual time: it has no "
+                f"{' and no '.join(missing)}. Use a version that mtaio was tested with."
+            )
+            raise RuntimeError(msg)
+        self.world = world
+        self.clock = trio.testing.MockClock(autojump_threshold=0)
+        for method, ours in {
+            "start_clock": self._start,
+            "current_time": self.time,
+            "deadline_to_sleep_time": self._sleep_time,
+            "jump": self._jump,
+            AUTOJUMP: self._idle,
+        }.items():
+            setattr(self.clock, method, ours)
+        self._running = ExitStack()
+
+    # ---- the clock -------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """Return the virtual time in seconds since the run began."""
+        return self._now
+
+    def _start(self) -> None:
+        self._now = 0.0
+        self._deadline = math.inf
+        self._wait: float | None = None
+        self._sleeping = False
+        self._attempts = 0
+        self.world.attach(self)
+        self._running.enter_context(self.world.turning(self, "trio"))
+        self.clock.autojump_threshold = 0  # which tells the run loop of it
+
+    def _jump(self, seconds: float) -> None:
+        self._now += seconds
+
+    def _sleep_time(self, deadline: float) -> float:
+        # Called whenever there is nothing to run, before the threshold is looked at. After the
+        # sleep that _idle asked for, the loop has had its event or its timeout: back to jumping.
+        if self._sleeping:
+            self._sleeping, self._wait = False, None
+            self.clock.autojump_threshold = 0
+        elif self._wait is not None:
+            self._sleeping = True
+        self._deadline = deadline
+        return 0.0 if deadline <= self._now else math.inf
+
+    def _idle(self) -> None:
+        """Decide what to do when every task is blocked and no event is pending."""
+        if self._wait is not None:
+            self._blocked(self._wait)  # it slept, and nothing came
+            return
+        unseen = trio.testing.active_thread_count() - len(self.world.hosts)
+        if self._deadline < math.inf and not self.world.frozen(unseen):
+            self._now = self._deadline
+            return
+        patience = self.world.patience(real_io=_awaits_real_io(), unseen=unseen)
+        if patience:
+            self._wait = self.clock.autojump_threshold = patience
+        else:
+            self._blocked(patience)
+
+    def _blocked(self, patience: float) -> None:
+        verdict = self.world.stuck(patience)
+        if verdict is None:
+            return
+        self._attempts += 1
+        if self._attempts > _ATTEMPTS:
+            raise verdict  # trio gives up the run, with a TrioInternalError
+        for task in tuple(_user_tasks()):
+            _throw(verdict, task)
+
+    # ---- the instrument --------------------------------------------------------------------------
+
+    def after_run(self) -> None:
+        """Let mtaio's clock go, and forget the world."""
+        self._running.close()
+        self.world.detach(self)
+
+    # ---- the engine ------------------------------------------------------------------------------
+
+    async def sleep_until(self, moment: float) -> None:
+        """Sleep until virtual time is ``moment``, exactly."""
+        await trio.sleep_until(moment)
+
+    async def settle(self) -> None:
+        """Wait until every other task is blocked."""
+        await trio.testing.wait_all_tasks_blocked()
+
+    def stacks(self) -> tuple[Stack, ...]:
+        """Return where each task is, trio's own tasks aside."""
+        return task_stacks((task.name, task.coro) for task in _user_tasks())
+
+
+def _user_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Yield the main task and all that descend from it, parents first."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None  # noqa: S101 - it is there as long as the run lasts
+    # Of the nurseries that the root task has nested, the innermost holds the main task alone.
+    waiting = [task for nursery in root.child_nurseries[-1:] for task in nursery.child_tasks]
+    while waiting:
+        task = waiting.pop()
+        yield task
+        for nursery in task.child_nurseries:
+            waiting.extend(nursery.child_tasks)
+
+
+def _throw(error: Deadlock, task: Any) -> None:
+    """Raise ``error`` in a blocked task at the place where it waits, in spite of shields."""
+
+    def raise_error() -> NoReturn:
+        raise error
+
+    if task._abort_func is not None:  # noqa: SLF001 - trio has no public way through a shield
+        task._attempt_abort(raise_error)  # noqa: SLF001 - ditto
+    elif not any(nursery.child_tasks for nursery in task.child_nurseries):
+        # It refuses to be woken, as one that waits for a hung thread does; a task that waits for
+        # its children ends with them.
+        trio.lowlevel.reschedule(task, outcome.Error(error))
+
+
+def _awaits_real_io() -> bool:
+    """Tell whether a task waits for a file descriptor, a handle or a process."""
+    statistics = trio.lowlevel.current_statistics().io_statistics
+    kinds = ("", "_read", "_write", "_overlapped")  # each platform has some of them
+    return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES

@@ -1,0 +1,77 @@
+"""
+pytest's side of virtual time: the fixture ``sim``, and a verdict for async tests that are stuck.
+
+Promise: tests on a `virtual_backend` that deadlock are cancelled, clean up and fail with
+`Deadlock`; all others run as if this plugin were not there. Loading it imports nothing but pytest:
+the library under test is first imported by a test.
+
+pytest finds it by the entry point ``mtaio``; ``-p no:mtaio`` turns it off.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+    from mtaio.testing import Simulation
+
+
+@pytest.fixture
+def sim(anyio_backend: object) -> Simulation:
+    """
+    Return the `Simulation` of the test, whose ``anyio_backend`` must be a `virtual_backend`.
+
+    Its clock stands at 0 until the test starts.
+    """
+    from mtaio.testing._run import simulation_of  # noqa: PLC0415 - not before coverage runs
+
+    simulation = simulation_of(anyio_backend)
+    if simulation is None:
+        pytest.fail(
+            f"the fixture 'sim' needs virtual time, but anyio_backend is {anyio_backend!r}. Define "
+            f"a fixture anyio_backend that returns mtaio.testing.virtual_backend('asyncio').",
+            pytrace=False,
+        )
+    return simulation
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Guard the test against deadlocks while anyio's plugin runs it."""
+    test = pyfuncitem.obj
+    if "anyio_backend" not in pyfuncitem.funcargs:
+        return (yield)
+    given = getattr(test, "hypothesis", None)
+    if given is not None:
+        # anyio's plugin replaces the inner test for the first backend, and unwraps it for the next.
+        if iscoroutinefunction(given.inner_test):
+            given.inner_test = _guarded(given.inner_test)
+        return (yield)
+    if not iscoroutinefunction(test):
+        return (yield)
+    pyfuncitem.obj = _guarded(test)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = test
+
+
+def _guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @wraps(test)
+    async def guarded(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        from mtaio.testing._world import turning  # noqa: PLC0415 - not before coverage runs
+
+        world = turning()
+        if world is None:
+            await test(*args, **kwargs)
+        else:
+            await world.guard(test, *args, **kwargs)
+
+    return guarded

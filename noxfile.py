@@ -1,0 +1,278 @@
+"""
+Every check of the house; ``nox`` alone runs what CI runs.
+
+Promise: a session needs nothing but a Python and the package index, and leaves nothing outside
+``.nox``. No Python is ever downloaded: the ones that are here are used, and with ``CI=true`` fewer
+than two of them, or a tool that is missing, is a failure and not a skipped session.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parent
+PROJECT: Final = nox.project.load_toml(ROOT / "pyproject.toml")
+SUPPORTED: Final = ("3.11", "3.12", "3.13", "3.14")
+IN_CI: Final = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+USERS_PATH: Final = os.environ.get("PATH", os.defpath)
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = True
+
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+# pip trusts what the machine trusts; uv is to do the same.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+
+
+# The Pythons of this machine
+
+
+@functools.cache
+def version_of(python: Path) -> str:
+    """Return "3.x" if ``python`` is a CPython that answers, else ""."""
+    ask = (
+        "import sys, sysconfig; "
+        "threads = sysconfig.get_config_var('Py_GIL_DISABLED'); "
+        "print('%d.%d' % sys.version_info[:2] "
+        "if sys.implementation.name == 'cpython' and not threads else '')"
+    )
+    try:
+        answer = subprocess.run(  # noqa: S603 - a Python found on this machine is asked its version
+            [python, "-I", "-c", ask], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def candidates(version: str) -> Iterator[Path]:
+    """
+    Yield the files that may be Python ``version``, the likeliest first.
+
+    A name on PATH is no promise: pyenv's shims bear names that they refuse to run. So the folders
+    in which such managers keep their Pythons are looked into as well: ``versions``, beside a folder
+    on PATH or under the manager's root, and the neighbours of the Python that runs nox.
+    """
+    suffix = ".exe" if sys.platform == "win32" else ""
+    yield Path(sys.executable)
+    folders = [Path(entry) for entry in USERS_PATH.split(os.pathsep) if entry]
+    for name in (f"python{version}", "python3", "python"):
+        for folder in folders:
+            yield folder / f"{name}{suffix}"
+    homes = [folder.parent / "versions" for folder in folders]
+    homes.append(Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions")
+    homes.append(Path(sys.base_prefix).parent)
+    for home in dict.fromkeys(homes):
+        for python in sorted(home.glob(f"*{version}*/bin/python{version}"), reverse=True):
+            yield python
+        for python in sorted(home.glob(f"*{version}*/python.exe"), reverse=True):
+            yield python
+
+
+def find_pythons() -> list[str]:
+    """Return the supported versions that are here, after making each answer to its name."""
+    found: dict[str, Path] = {}
+    for version in SUPPORTED:
+        for python in candidates(version):
+            if python.is_file() and version_of(python) == version:
+                found[version] = python
+                break
+    folders = [str(python.parent) for python in found.values() if python != Path(sys.executable)]
+    # For nox alone and what it starts: the shell that called it keeps its own "python3".
+    os.environ["PATH"] = os.pathsep.join([*dict.fromkeys(folders), USERS_PATH])
+    return list(found)
+
+
+PYTHONS: Final = find_pythons()
+if not PYTHONS:
+    sys.exit(f"mtaio needs CPython {SUPPORTED[0]} or later, and none was found on PATH.")
+OLDEST: Final = PYTHONS[0]
+NEWEST: Final = PYTHONS[-1]
+
+
+# What the sessions share
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of one of pyproject.toml's dependency groups."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def lacking(session: nox.Session, what: str) -> NoReturn:
+    """Give the session up: a failure in CI, a skip elsewhere."""
+    if IN_CI:
+        session.error(f"{what} is missing, and in CI nothing is skipped.")
+    session.skip(f"{what} is missing.")
+
+
+def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
+    """Run pytest, by default in as many processes as there are cores."""
+    spread = ("-n", "logical", "--maxprocesses", "8") if workers else ()
+    session.run("python", "-m", "pytest", *spread, *args, *session.posargs)
+
+
+REAL_TIME: Final = "tests/realtime"
+"""The tests whose subject is real time have a session of their own, `smoke`."""
+
+NO_SOURCE: Final = (".*_cache", ".git", ".hypothesis", ".nox", ".venv", "__pycache__", "site")
+"""What a copy of the tree leaves behind."""
+
+
+# The sessions, the quick ones first
+
+
+@nox.session(tags=["static"])
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes: ruff with every rule, each exception with its reason."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(tags=["static"])
+def floors(session: nox.Session) -> None:
+    """Imports go down the floors only, and no backend is imported but where it is documented."""
+    session.install(*group("floors"), "-e", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(tags=["static"], python=OLDEST)
+def types(session: nox.Session) -> None:
+    """Types: mypy and pyright, both strict, and every public name typed in full."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("types"))
+    session.run("mypy")
+    session.run("mypy", "--platform", "win32")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
+
+
+@nox.session(tags=["suite"], python=PYTHONS)
+@nox.parametrize("extras", [nox.param("", id="asyncio"), nox.param(",trio", id="asyncio+trio")])
+def tests(session: nox.Session, extras: str) -> None:
+    """Run the suite on the virtual clock: on asyncio with no trio installed, and on both."""
+    if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
+        session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two.")
+    session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
+    installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
+    session.run("python", "-c", installed.format(bool(extras)))
+    pytest(session, f"--ignore={REAL_TIME}")
+
+
+@nox.session(tags=["suite"], python=NEWEST)
+def smoke(session: nox.Session) -> None:
+    """Run a few things in real time: asyncio, uvloop, eager tasks (Python 3.12+), trio."""
+    if NEWEST == "3.11":
+        lacking(session, "A Python with eager tasks (3.12+)")
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, REAL_TIME, workers=False)
+
+
+@nox.session(tags=["suite"], python=NEWEST)
+def coverage(session: nox.Session) -> None:
+    """Every line and every branch of mtaio/ is run by a test."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("coverage"))
+    data = Path(session.create_tmp()).resolve()
+    environment = {"COVERAGE_FILE": str(data / "coverage")}
+    session.run("coverage", "erase", env=environment)
+    session.run(
+        *("coverage", "run", "-m", "pytest", "-n", "logical", "--maxprocesses", "8"),
+        *session.posargs,
+        env=environment,
+    )
+    session.run("coverage", "combine", "--quiet", env=environment)
+    session.run("coverage", "report", env=environment)
+
+
+@nox.session(tags=["suite"], python=OLDEST)
+def lowest(session: nox.Session) -> None:
+    """Run the suite against the oldest dependencies that pyproject.toml allows."""
+    session.install("uv")
+    session.run(
+        *("uv", "pip", "install", "--quiet", "--python", session.virtualenv.location),
+        *("--resolution", "lowest-direct", "-e", ".[app,test,trio,uvloop]", *group("test")),
+    )
+    session.run("uv", "pip", "list", "--python", session.virtualenv.location)
+    pytest(session, f"--ignore={REAL_TIME}")
+
+
+@nox.session(tags=["suite"], python=NEWEST)
+def package(session: nox.Session) -> None:
+    """Build the sdist and the wheel, and run the sdist's suite against the wheel alone."""
+    session.install(*group("package"))
+    away = Path(session.create_tmp()).resolve()
+    shutil.rmtree(away)
+    session.run("python", "-m", "build", "--outdir", str(away), ".")
+    (wheel,) = away.glob("*.whl")
+    (sdist,) = away.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        strangers = [
+            name for name in archive.namelist() if not re.match(r"mtaio(-[^/]*\.dist-info)?/", name)
+        ]
+        if strangers:
+            session.error(f"The wheel holds files that are not the library: {strangers}")
+        for name in ("mtaio/py.typed", "mtaio/__init__.py"):
+            archive.getinfo(name)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(away, filter="data")
+    unpacked = away / sdist.name.removesuffix(".tar.gz")
+    shutil.rmtree(unpacked / "mtaio")
+    session.install(f"{wheel}[app,test,trio,uvloop]", *group("test"))
+    session.chdir(unpacked)
+    where = "import mtaio, sys; sys.exit('site-packages' not in mtaio.__file__ and mtaio.__file__)"
+    session.run("python", "-c", where)
+    pytest(session, f"--ignore={REAL_TIME}")
+
+
+@nox.session(tags=["docs"], python=NEWEST)
+def docs(session: nox.Session) -> None:
+    """Build the docs with no warning, and run every example in them on both backends."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("docs"), *group("test"))
+    site = Path(session.create_tmp()).resolve() / "site"
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement for a successor of MkDocs
+    session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site), env=quiet)
+    pytest(session, "tests/test_docs.py", "tests/test_readme.py", "tests/realtime/test_examples.py")
+
+
+@nox.session(tags=["docs"], venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Do in a copy of this tree, outside any environment, what the README's first command does."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shell, language = ("cmd", "bat") if sys.platform == "win32" else ("sh", "sh")
+    fence = re.search(rf"^```{language}\n(?P<command>.*mtaio demo.*)\n```$", readme, re.MULTILINE)
+    if fence is None:
+        session.error(f"README.md shows no command in a ```{language} block that runs the demo.")
+    if shutil.which("python3" if shell == "sh" else "py", path=USERS_PATH) is None:
+        lacking(session, "A Python that answers to the README's name for it")
+    copy = Path(session.create_tmp()).resolve() / "mtaio"
+    shutil.rmtree(copy, ignore_errors=True)
+    leave = shutil.ignore_patterns(
+        ".*_cache", ".git", ".hypothesis", ".nox", ".venv", "__pycache__"
+    )
+    shutil.copytree(ROOT, copy, ignore=leave)
+    session.chdir(copy)
+    command = fence["command"]
+    session.log(command)
+    option = ["/c", command] if shell == "cmd" else ["-ec", command]
+    session.run(shell, *option, external=True, env={"PATH": USERS_PATH, "VIRTUAL_ENV": None})
+
+
+@nox.session(default=False, python=NEWEST)
+def bench(session: nox.Session) -> None:
+    """Measure ours beside rivals in one run; not part of CI, whose machines are too noisy."""
+    session.install("-e", ".[app,trio,uvloop]", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,29 @@
+"""Every async test runs under virtual time, on asyncio and, where it is installed, on trio."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from inspect import iscoroutinefunction
+
+import pytest
+
+from mtaio.testing import virtual_backend
+
+BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Return a backend whose clock stands at 0 when a test begins."""
+    return virtual_backend(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
+    """Mark async tests for anyio's plugin, which must see the mark while it collects."""
+    if (
+        isinstance(collector, pytest.Module | pytest.Class)
+        and collector.istestfunction(obj, name)
+        and iscoroutinefunction(getattr(getattr(obj, "hypothesis", None), "inner_test", obj))
+    ):
+        pytest.mark.usefixtures("anyio_backend")(pytest.mark.anyio(obj))

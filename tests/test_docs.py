@@ -1,0 +1,181 @@
+"""The pages stand in both languages, and every program in them does what they say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import mtaio.testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+READMES = ("README.md", "README.ja.md")
+PAGES = sorted(str(path.relative_to(DOCS / "en")) for path in (DOCS / "en").rglob("*.md"))
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+BACKENDS = anyio.get_available_backends()
+
+FENCE = re.compile(
+    r"^(?P<indent> *)(?P<mark>`{3,})(?P<language>\w*)[^\n`]*\n(?P<body>.*?)\n(?P=indent)(?P=mark)$",
+    re.MULTILINE | re.DOTALL,
+)
+INCLUDE = re.compile(r'^--8<-- "(?P<name>[\w/-]+)\.(?P<kind>py|out)(:\w+)?"$')
+
+
+def fences(text: str) -> list[tuple[str, str]]:
+    """Return the language and the contents of a page's code blocks, in their order."""
+    return [(found["language"], dedent(found["body"])) for found in FENCE.finditer(text)]
+
+
+def outline(text: str) -> list[str]:
+    """Return what a page and its translation have in common, in its order."""
+    without_code = FENCE.sub("", text)
+    headings = [f"{mark} heading" for mark in re.findall(r"^(#+) ", without_code, re.MULTILINE)]
+    directives = re.findall(r"^::: .*$", without_code, re.MULTILINE)
+    tables = [
+        f"{row.count('|')} columns" for row in re.findall(r"^\|.*\|$", without_code, re.MULTILINE)
+    ]
+    code = [body for _, body in fences(text)]
+    return [*headings, *directives, *tables, *code]
+
+
+def load(source: Path) -> ModuleType:
+    """Import a program as a module of a name that nothing else bears."""
+    name = f"docs_example_{source.stem}"
+    spec = spec_from_file_location(name, source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def test_pages_stand_in_both_languages() -> None:
+    """Each page is there in English and in Japanese, under one name."""
+    assert PAGES
+    assert (
+        sorted(str(path.relative_to(DOCS / "ja")) for path in (DOCS / "ja").rglob("*.md")) == PAGES
+    )
+
+
+def test_navigation_leads_to_every_page() -> None:
+    """mkdocs.yml lists each page once, and no page that is not there."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"^ +- (\S+\.md)$", nav.partition("\n\n")[0], re.MULTILINE)
+    assert sorted(listed) == [page.replace("\\", "/") for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_translation_has_the_same_outline(page: str) -> None:
+    """A page and its translation have the same headings, tables and programs."""
+    english, japanese = ((DOCS / language / page).read_text("utf-8") for language in ("en", "ja"))
+    assert outline(english) == outline(japanese)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_include_their_programs(page: str) -> None:
+    """Python in a page is an included program, so that what is read is what is run."""
+    text = (DOCS / "en" / page).read_text(encoding="utf-8")
+    for language, body in fences(text):
+        if language in {"python", "py"}:
+            assert INCLUDE.match(body), f"write it to docs/examples and include it:\n{body}"
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readme_shows_a_program_and_its_output(name: str) -> None:
+    """Python in a README is a copy of a program in docs/examples, with what that prints."""
+    blocks = fences((ROOT / name).read_text(encoding="utf-8"))
+    sources = {
+        path.read_text(encoding="utf-8").rstrip("\n"): path for path in EXAMPLES.glob("*.py")
+    }
+    shown = [number for number, (language, _) in enumerate(blocks) if language == "python"]
+    assert shown
+    for number in shown:
+        output = sources[blocks[number][1]].with_suffix(".out").read_text(encoding="utf-8")
+        assert blocks[number + 1] == ("text", output.rstrip("\n"))
+
+
+def test_every_program_is_shown() -> None:
+    """No program lies in docs/examples that no page includes, or without what it prints."""
+    texts = [(DOCS / "en" / page).read_text(encoding="utf-8") for page in PAGES]
+    included = {
+        found[1] for text in texts for found in re.finditer(r'"([\w/-]+)\.py(:\w+)?"', text)
+    }
+    assert PROGRAMS
+    assert sorted(included) == PROGRAMS
+    assert sorted(path.stem for path in EXAMPLES.glob("*.out")) == PROGRAMS
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_prints_what_the_page_says(
+    name: str, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each program prints the same on each backend, and the page shows it."""
+    source = EXAMPLES / f"{name}.py"
+    module = load(source)
+    mtaio.testing.run(module.main, backend=backend)
+    printed = capsys.readouterr()
+    assert printed.out == source.with_suffix(".out").read_text(encoding="utf-8")
+    assert printed.err == ""
+
+
+def documented() -> dict[str, str]:
+    """Return the docstrings of what the rooms show, and of its methods, by full name."""
+    found: dict[str, str] = {}
+    for room in ("core", "resources", "testing", "exceptions"):
+        module = import_module(f"mtaio.{room}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            members = vars(thing) if inspect.isclass(thing) else {}
+            own = {
+                f"{name}.{key}": value for key, value in members.items() if not key.startswith("_")
+            }
+            for key, value in {name: thing, **own}.items():
+                found[f"{room}.{key}"] = inspect.getdoc(value) or ""
+    return found
+
+
+def docstring_programs() -> list[Any]:
+    """Return the Python blocks of the public docstrings, each under its owner's name."""
+    return [
+        pytest.param(body, id=f"{name}-{number}")
+        for name, text in documented().items()
+        for number, (language, body) in enumerate(fences(text))
+        if language == "python"
+    ]
+
+
+@pytest.mark.parametrize(("name", "text"), documented().items(), ids=lambda value: value[:40])
+def test_docstring_programs_are_fenced(name: str, text: str) -> None:
+    """Code in a public docstring stands in a fence: the reference shows it, and it is run here."""
+    loose = re.findall(r"^.*(?:::$|>>> .*)", FENCE.sub("", text), re.MULTILINE)
+    assert loose == [], f"{name} shows code outside a fence"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("source", docstring_programs())
+def test_docstring_program_runs(source: str, backend: str) -> None:
+    """Each program in a public docstring is whole, and its ``main`` runs on each backend."""
+    module = ModuleType("docstring_example")
+    exec(compile(source, "docstring", "exec"), vars(module))  # noqa: S102 - our own docstring
+    main: Callable[[], Coroutine[Any, Any, object]] | None = getattr(module, "main", None)
+    if main is not None:
+        mtaio.testing.run(main, backend=backend)

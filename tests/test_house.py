@@ -1,0 +1,185 @@
+"""The rules of the house that no other tool holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import mtaio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = Path(mtaio.__file__).parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SOURCES = sorted(
+    [
+        *LIBRARY.rglob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
+        *(ROOT / "docs" / "examples").glob("*.py"),
+        *(ROOT / "benchmarks").rglob("*.py"),
+        ROOT / "noxfile.py",
+    ]
+)
+ROOMS = ("core", "resources", "testing")
+
+
+def read(name: str) -> str:
+    """Return the text of a file of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def assigned(tree: ast.Module, name: str) -> Any:
+    """Return the literal that a module gives to ``name``."""
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name:
+            assert node.value is not None
+            return ast.literal_eval(node.value)
+    raise AssertionError(name)
+
+
+def sessions() -> dict[str, bool]:
+    """Return noxfile.py's sessions, and whether each is part of the default run."""
+    found = {}
+    for node in ast.parse(read("noxfile.py")).body:
+        if isinstance(node, ast.FunctionDef):
+            for decorator in node.decorator_list:
+                text = ast.unparse(decorator)
+                if text.startswith("nox.session"):
+                    found[node.name] = "default=False" not in text
+    return found
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of each module, or name in a module, that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_one_version() -> None:
+    """The version is the same wherever it is written."""
+    version = PROJECT["project"]["version"]
+    assert mtaio.__version__ == version
+    assert importlib.metadata.version("mtaio") == version
+
+
+def test_changelog_has_this_version() -> None:
+    """The changelog begins with what is unreleased, and then has this version with its date."""
+    headings = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(mtaio.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_pythons_agree() -> None:
+    """The Pythons that are promised are the ones that nox and the workflow test."""
+    supported = assigned(ast.parse(read("noxfile.py")), "SUPPORTED")
+    classifiers = PROJECT["project"]["classifiers"]
+    promised = re.findall(
+        r"^Programming Language :: Python :: (3\.\d+)$", "\n".join(classifiers), re.MULTILINE
+    )
+    assert tuple(promised) == supported
+    assert PROJECT["project"]["requires-python"] == f">={supported[0]}"
+    matrix = re.search(r"^ +python: \[(.*)\]$", read(".github/workflows/ci.yml"), re.MULTILINE)
+    assert matrix is not None
+    assert tuple(re.findall(r"[\d.]+", matrix[1])) == supported
+
+
+def test_contributing_names_every_session() -> None:
+    """CONTRIBUTING.md explains each session of the noxfile and no other, in its order."""
+    assert re.findall(r"^\| `(\w+)` \|", read("CONTRIBUTING.md"), re.MULTILINE) == list(sessions())
+
+
+def test_workflow_runs_the_default_run() -> None:
+    """The sessions of the workflow are those that nox runs when it is given none."""
+    workflow = read(".github/workflows/ci.yml")
+    matrix = re.search(r"^ +session: \[(.*)\]$", workflow, re.MULTILINE)
+    assert matrix is not None
+    assert "nox --session tests " in workflow
+    default = {name for name, is_default in sessions().items() if is_default}
+    assert {"tests", *matrix[1].split(", ")} == default
+
+
+def test_every_rule_ignored_has_a_reason() -> None:
+    """Each of ruff's rules that pyproject.toml leaves out stands on a line that says why."""
+    ruff = (
+        read("pyproject.toml")
+        .partition("[tool.ruff.lint]")[2]
+        .partition("[tool.ruff.lint.isort]")[0]
+    )
+    lines = re.findall(r'^.*"[A-Z]+\d+".*$', ruff, re.MULTILINE)
+    assert lines
+    assert [line for line in lines if not re.search(r"# \S+", line)] == []
+
+
+SILENCERS = re.compile(r".*#\s*(noqa|type:\s*ignore|pyright:\s*ignore|pragma:)(?P<rest>.*)")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_silenced_check_has_a_reason(path: Path) -> None:
+    """A comment that silences a tool names the rule and the reason, on its own line."""
+    bare = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        found = SILENCERS.search(line)
+        if found and not re.search(r"( - |# )\S+ \S+", found["rest"]):
+            bare.append(f"{number}: {line.strip()}")
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: path.name)
+def test_rooms_meet_at_their_doors(path: Path) -> None:
+    """A room imports another room's public names alone, and never the curated ones of mtaio."""
+    here = path.relative_to(LIBRARY).with_suffix("").parts
+    strangers = []
+    for name in imports(path):
+        top, *parts = name.split(".")
+        if top != "mtaio" or not parts or parts[0] in {here[0], "_internal", "__version__"}:
+            continue
+        into_private = any(part.startswith("_") for part in parts)
+        from_top = not (LIBRARY / parts[0]).is_dir() and not (LIBRARY / f"{parts[0]}.py").is_file()
+        if into_private or (from_top and here != ("__init__",)):
+            strangers.append(name)
+    if here != ("__init__",):  # the top re-exports what the doors show, and is held to it below
+        assert strangers == []
+
+
+def public_modules() -> list[ModuleType]:
+    """Return the modules whose names are promised to users."""
+    return [importlib.import_module(f"mtaio.{name}") for name in (*ROOMS, "exceptions")]
+
+
+@pytest.mark.parametrize("module", [mtaio, *public_modules()], ids=lambda module: module.__name__)
+def test_all_is_complete(module: ModuleType) -> None:
+    """Each name in ``__all__`` is there, once, and is found by ``dir()`` and ``import *``."""
+    names: list[str] = module.__all__
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert hasattr(module, name)
+    assert set(names) <= set(dir(module))
+
+
+def test_curated_names_are_the_rooms_own() -> None:
+    """What mtaio re-exports is the very object that a room's door shows."""
+    doors = {name: getattr(module, name) for module in public_modules() for name in module.__all__}
+    for name in mtaio.__all__:
+        if not name.startswith("__"):
+            assert getattr(mtaio, name) is doors[name]
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_reference_shows_every_public_module(module: ModuleType) -> None:
+    """Each public module has its page in the reference."""
+    page = read(f"docs/en/reference/{module.__name__.rpartition('.')[2]}.md")
+    assert f"::: {module.__name__}\n" in page

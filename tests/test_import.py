@@ -1,0 +1,77 @@
+"""What importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HEAVY = (
+    "asyncio",
+    "concurrent",
+    "cyclopts",
+    "hypothesis",
+    "logging",
+    "multiprocessing",
+    "psutil",
+    "pytest",
+    "rich",
+    "socket",
+    "ssl",
+    "subprocess",
+    "trio",
+    "uvloop",
+)
+
+
+def in_fresh_python(program: str) -> str:
+    """Run ``program`` in an interpreter of its own, and return what it prints."""
+    done = subprocess.run(  # noqa: S603 - this very Python, with a program written here
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def seconds_to_import(module: str) -> float:
+    """Return the processor time that importing ``module`` takes in a fresh interpreter."""
+    program = (
+        "import time; start = time.process_time(); "
+        f"import {module}; print(time.process_time() - start)"
+    )
+    return float(in_fresh_python(program))
+
+
+def test_import_is_cheap() -> None:
+    """Importing mtaio costs at most 1.3 times what importing anyio costs."""
+    # Noise only ever adds, so the least of several runs is what to compare. The runs alternate, and
+    # go on until the figures say yes or there were enough of them to say no.
+    ours: list[float] = []
+    theirs: list[float] = []
+    for runs in range(1, 31):
+        theirs.append(seconds_to_import("anyio"))
+        ours.append(seconds_to_import("mtaio"))
+        if runs >= 5 and min(ours) <= 1.3 * min(theirs):
+            break
+    ratio = min(ours) / min(theirs)
+    assert ratio <= 1.3, f"{ratio:.2f}: {min(ours):.4f} s against {min(theirs):.4f} s"
+
+
+def test_import_loads_nothing_heavy() -> None:
+    """Importing mtaio imports no backend and none of the modules that only some work needs."""
+    program = (
+        "import sys, anyio; before = set(sys.modules); import mtaio; "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    loaded = set(in_fresh_python(program).split())
+    assert "mtaio" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_every_name_loads_without_what_only_some_need() -> None:
+    """Using every curated name imports no extra, and neither psutil nor a test tool."""
+    program = (
+        "import sys, mtaio; [getattr(mtaio, name) for name in mtaio.__all__]; "
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    loaded = set(in_fresh_python(program).split())
+    extras = {"cyclopts", "hypothesis", "psutil", "pytest", "rich", "trio", "uvloop"}
+    assert loaded.isdisjoint(extras)
