@@ -120,10 +120,13 @@ def lacking(session: nox.Session, what: str) -> NoReturn:
     session.skip(f"{what} is missing.")
 
 
+SPREAD: Final = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+"""As many processes as there are cores; one that is done takes over what another has left."""
+
+
 def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
     """Run pytest, by default in as many processes as there are cores."""
-    spread = ("-n", "logical", "--maxprocesses", "8") if workers else ()
-    session.run("python", "-m", "pytest", *spread, *args, *session.posargs)
+    session.run("python", "-m", "pytest", *(SPREAD if workers else ()), *args, *session.posargs)
 
 
 REAL_TIME: Final = "tests/realtime"
@@ -189,11 +192,8 @@ def coverage(session: nox.Session) -> None:
     data = Path(session.create_tmp()).resolve()
     environment = {"COVERAGE_FILE": str(data / "coverage")}
     session.run("coverage", "erase", env=environment)
-    session.run(
-        *("coverage", "run", "-m", "pytest", "-n", "logical", "--maxprocesses", "8"),
-        *session.posargs,
-        env=environment,
-    )
+    suite = ("pytest", *SPREAD, *session.posargs)
+    session.run("coverage", "run", "-m", *suite, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     session.run("coverage", "report", env=environment)
 
@@ -273,6 +273,6 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False, python=NEWEST)
 def bench(session: nox.Session) -> None:
-    """Measure ours beside rivals in one run; not part of CI, whose machines are too noisy."""
+    """Measure ours beside rivals in one run, against the targets; CI's machines are too noisy."""
     session.install("-e", ".[app,trio,uvloop]", *group("bench"))
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--check"]))

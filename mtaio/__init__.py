@@ -1,5 +1,62 @@
-"""Structured concurrency for real work, under limits, in production, on asyncio or trio."""
+"""
+Structured concurrency for real work, under limits, in production, on asyncio or trio.
+
+The names one reaches for first are here; each is imported when it is first used, so that
+``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
+`mtaio.resources`, `mtaio.exceptions`, `mtaio.testing`.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mtaio.core import Retry, TaskExecutor
+    from mtaio.exceptions import MTAIOError
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedRateLimiter,
+        RateLimiter,
+        ResourceLimiter,
+        TimeoutManager,
+    )
+
+__all__ = [
+    "ConcurrencyLimiter",
+    "KeyedRateLimiter",
+    "MTAIOError",
+    "RateLimiter",
+    "ResourceLimiter",
+    "Retry",
+    "TaskExecutor",
+    "TimeoutManager",
+    "__version__",
+]
+
 __version__ = "0.1.0"
+
+_HOMES: Final = {
+    "ConcurrencyLimiter": "mtaio.resources",
+    "KeyedRateLimiter": "mtaio.resources",
+    "MTAIOError": "mtaio.exceptions",
+    "RateLimiter": "mtaio.resources",
+    "ResourceLimiter": "mtaio.resources",
+    "Retry": "mtaio.core",
+    "TaskExecutor": "mtaio.core",
+    "TimeoutManager": "mtaio.resources",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

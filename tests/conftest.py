@@ -13,9 +13,15 @@ BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def anyio_backend(request: pytest.FixtureRequest) -> object:
+def backend(request: pytest.FixtureRequest) -> str:
+    """Return the name of each backend in turn, for tests that call `mtaio.testing.run`."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(backend: str) -> object:
     """Return a backend whose clock stands at 0 when a test begins."""
-    return virtual_backend(request.param)
+    return virtual_backend(backend)
 
 
 @pytest.hookimpl(tryfirst=True)

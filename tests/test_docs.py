@@ -24,7 +24,15 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 READMES = ("README.md", "README.ja.md")
-PAGES = sorted(str(path.relative_to(DOCS / "en")) for path in (DOCS / "en").rglob("*.md"))
+
+
+def pages(language: str) -> list[str]:
+    """Return the names of the pages in one language."""
+    folder = DOCS / language
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
+
+
+PAGES = pages("en")
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 BACKENDS = anyio.get_available_backends()
 
@@ -70,16 +78,14 @@ def load(source: Path) -> ModuleType:
 def test_pages_stand_in_both_languages() -> None:
     """Each page is there in English and in Japanese, under one name."""
     assert PAGES
-    assert (
-        sorted(str(path.relative_to(DOCS / "ja")) for path in (DOCS / "ja").rglob("*.md")) == PAGES
-    )
+    assert pages("ja") == PAGES
 
 
 def test_navigation_leads_to_every_page() -> None:
     """mkdocs.yml lists each page once, and no page that is not there."""
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"^ +- (\S+\.md)$", nav.partition("\n\n")[0], re.MULTILINE)
-    assert sorted(listed) == [page.replace("\\", "/") for page in PAGES]
+    assert sorted(listed) == PAGES
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -87,6 +93,13 @@ def test_translation_has_the_same_outline(page: str) -> None:
     """A page and its translation have the same headings, tables and programs."""
     english, japanese = ((DOCS / language / page).read_text("utf-8") for language in ("en", "ja"))
     assert outline(english) == outline(japanese)
+
+
+@pytest.mark.parametrize("path", ["README.ja.md", *(f"docs/ja/{page}" for page in PAGES)])
+def test_japanese_paragraphs_are_one_line(path: str) -> None:
+    """No line of Japanese is broken, because the break would show as a space inside a sentence."""
+    text = FENCE.sub("", (ROOT / path).read_text(encoding="utf-8"))
+    assert re.findall(r"^.*[\u3000-\uffef]\n *[\u3000-\uffef].*$", text, re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -163,11 +176,11 @@ def docstring_programs() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize(("name", "text"), documented().items(), ids=lambda value: value[:40])
-def test_docstring_programs_are_fenced(name: str, text: str) -> None:
+@pytest.mark.parametrize("name", documented())
+def test_docstring_programs_are_fenced(name: str) -> None:
     """Code in a public docstring stands in a fence: the reference shows it, and it is run here."""
-    loose = re.findall(r"^.*(?:::$|>>> .*)", FENCE.sub("", text), re.MULTILINE)
-    assert loose == [], f"{name} shows code outside a fence"
+    loose = re.findall(r"^.*(?:::$|>>> .*)", FENCE.sub("", documented()[name]), re.MULTILINE)
+    assert loose == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -16,7 +16,12 @@ def number(name: str, value: object, *, way_out: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         msg = f"{name}={value!r} is a {type(value).__name__}, not a number. {way_out}"
         raise TypeError(msg)
-    if math.isnan(value):
+    try:
+        nan = math.isnan(value)
+    except OverflowError:
+        msg = f"{name} is an int too large for a float. {way_out}"
+        raise ValueError(msg) from None
+    if nan:
         msg = f"{name}={value!r} is not a number. {way_out}"
         raise ValueError(msg)
     return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 def current_loop() -> object:
     """Return the native token of the running loop, one and the same object for one loop."""
     return current_token().native_token
+
+
+def is_current(loop: object) -> bool:
+    """Tell whether ``loop``, returned by `current_loop`, is running here."""
+    try:
+        return current_loop() is loop
+    except NoEventLoopError:
+        return False
 
 
 def is_over(loop: Any) -> bool:
@@ -33,18 +42,21 @@ def is_over(loop: Any) -> bool:
     return False
 
 
-def call_in(loop: Any, fn: Callable[[], object]) -> None:
+def call_in(loop: Any, fn: Callable[[], object]) -> bool:
     """
-    Call ``fn`` in the thread of ``loop``, from any thread, without waiting for it.
+    Have ``fn`` called in the thread of ``loop``, from any thread, without waiting for it.
 
-    If that loop is over, ``fn`` is called here: nobody is left there to be disturbed.
     ``from_thread.run_sync`` would wait for an answer, and for ever when the loop ends meanwhile.
+
+    Returns:
+        False if that loop is over. Even if it is not, it may end before it calls ``fn``.
     """
     schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     try:
         schedule(fn)
     except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
-        fn()
+        return False
+    return True
 
 
 def _nothing() -> None:
@@ -91,3 +103,7 @@ class LoopBound:
             f"anyio.from_thread.run()."
         )
         raise RuntimeError(msg)
+
+    def is_over(self) -> bool:
+        """Tell whether the loop that was bound can never run again."""
+        return self._loop is not None and is_over(self._loop)

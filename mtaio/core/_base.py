@@ -9,11 +9,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
+import anyio
+
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._call import check_fn, is_async
 from mtaio.core._compose import as_limiter, compose
-from mtaio.core._failures import is_cancelled
 from mtaio.core._pool import Policy, Pool, Progress
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import CURRENT, Slot, Slots
@@ -24,8 +25,6 @@ from mtaio.core._timing import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import anyio
 
     from mtaio.core._pool import Gate
     from mtaio.core._retry import Retry
@@ -73,7 +72,7 @@ class ExecutorBase:
         self._processes = Lane.of_processes(process_limiter)
         self._counters = Counters()
         self._default_timing = Timing(self._timeout, self._counters, name)
-        self._calls = 0
+        self._calls: int = 0
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -126,11 +125,8 @@ class ExecutorBase:
             token = CURRENT.set((slot, 0))
         try:
             return await call()
-        except Exception:
-            counters.failed += 1
-            raise
-        except BaseException:
-            if is_cancelled():
+        except BaseException as error:
+            if isinstance(error, anyio.get_cancelled_exc_class()):
                 counters.cancelled += 1
             else:
                 counters.failed += 1
@@ -155,7 +151,8 @@ class ExecutorBase:
         check_fn(fn)
         check_policy(options["errors"])
         limit = self._narrowed(options["limit"])
-        total = total_of(iterables)
+        # A length may be dear to compute: nobody else is told.
+        total = None if options["on_progress"] is None else total_of(iterables)
         call, timeout = compose(
             fn,
             timing=self._timing(options["timeout"]),

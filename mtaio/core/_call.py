@@ -11,7 +11,7 @@ import inspect
 import reprlib
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from mtaio._internal import checks
 
@@ -23,15 +23,21 @@ _SHORT.maxstring = _SHORT.maxother = 40
 
 def is_async(fn: Callable[..., Any]) -> bool:
     """Tell whether calling ``fn`` only makes a coroutine, so that it may be called in the loop."""
+    fn = _unwrap(fn)
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call_method(fn))
 
 
 def returns_coroutine(fn: Callable[..., Any]) -> bool:
     """Tell whether ``fn`` certainly returns a native coroutine, not just some awaitable."""
-    while isinstance(fn, partial):
-        fn = fn.func
+    fn = _unwrap(fn)
     code = getattr(fn, "__code__", None) or getattr(_call_method(fn), "__code__", None)
     return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def _unwrap(fn: Any) -> Any:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
 
 
 def _call_method(fn: object) -> Any:
@@ -62,7 +68,8 @@ def close_unstarted(call: object) -> None:
 
 def check_fn(fn: object) -> None:
     """Refuse what cannot be called, and an async generator function, which has no one result."""
-    if inspect.isasyncgenfunction(fn):
+    inner = _unwrap(fn)
+    if inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(_call_method(inner)):
         msg = (
             f"fn={fn!r} is an async generator function: it has no one result to wait for. "
             f"Call it and pass what it yields as the source."
@@ -73,10 +80,20 @@ def check_fn(fn: object) -> None:
     )
 
 
+def check_progress(callback: object) -> None:
+    """Refuse an ``on_progress`` that cannot be called, or that would have to be awaited."""
+    if callback is None:
+        return
+    way_out = "Pass a plain function of two arguments, (done, total), or None."
+    checks.callable_("on_progress", callback, way_out=way_out)
+    if is_async(cast("Callable[..., Any]", callback)):
+        msg = f"on_progress={callback!r} is an async function, which nobody would await. {way_out}"
+        raise TypeError(msg)
+
+
 def name_of(fn: object) -> str:
     """Return a name of ``fn`` for messages."""
-    while isinstance(fn, partial):
-        fn = fn.func
+    fn = _unwrap(fn)
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 

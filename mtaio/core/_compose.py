@@ -47,11 +47,12 @@ def compose(
     Return what to call for each item, and the timeout that is left for the pool to watch over.
 
     The pool's watch is ten times cheaper than a scope of its own for each item, but it counts
-    from the start of the item: with retries, a rate or a wait for a thread that is too early.
+    from the start of the item: with retries, a rate or a wait for a thread that is too early. Nor
+    can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
     if not is_async(fn):
         attempt = _threaded(fn, timing, threads, rate)
-    elif rate is None and retry is None:
+    elif rate is None and retry is None and timing.timeout != 0:
         return in_loop(fn), timing.timeout
     else:
         attempt = _awaited(fn, timing, rate)

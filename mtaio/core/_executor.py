@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from mtaio.core._timing import Timing
+
 T = TypeVar("T")
 
 
@@ -123,24 +125,19 @@ class TaskExecutor(Mapping, Joining, Submitting):
         Raises:
             TimeoutError: It took longer than ``timeout``.
         """
-        if inspect.isawaitable(fn):
-            call = self._bind_awaitable(fn, args, kwargs, timeout)
-        else:
-            call = self._bind(fn, args, kwargs, self._timing(timeout))
+        slots, slot = self._slots, None
         try:
+            call = self._bind_run(fn, args, kwargs, self._timing(timeout))
             self._calls += 1
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
-            slots = self._slots
-            slot = None if slots is None else await slots.acquire(CURRENT.get())
-        except BaseException:
-            close_unstarted(fn)
-            raise
-        try:
+            if slots is not None:
+                slot = await slots.acquire(CURRENT.get())
             return await self._item(slot, call)
         finally:
-            if slot is not None:
-                slot.slots.release(slot)
+            if slots is not None and slot is not None:
+                slots.release(slot)
+            close_unstarted(fn)  # it was refused, or cancelled in the queue
 
     async def run_in_thread(
         self,
@@ -205,7 +202,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
 
     def statistics(self) -> ExecutorStatistics:
         """Return a picture of the executor at this moment. Not a checkpoint."""
-        counters, slots = self._counters, self._slots
+        counters, slots, block = self._counters, self._slots, self._block
         started, finished = counters.all_started(), counters.all_finished()
         return ExecutorStatistics(
             max_workers=self._max_workers,
@@ -220,30 +217,27 @@ class TaskExecutor(Mapping, Joining, Submitting):
             retried=counters.retried,
             slot_waits=0 if slots is None else slots.waits,
             slot_wait_seconds=0.0 if slots is None else slots.wait_seconds,
-            submitted=len(self._tasks),
-            services=sum(not service.done for service in self._services),
+            submitted=0 if block is None else len(block.tasks),
+            services=0 if block is None else len(block.services),
             threads=self._threads.busy,
             threads_waiting=self._threads.waiting,
             processes=self._processes.busy,
             processes_waiting=self._processes.waiting,
         )
 
-    def _bind_awaitable(
+    def _bind_run(
         self,
-        awaitable: Awaitable[Any],
+        fn: Callable[..., Any] | Awaitable[Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        timeout: float | Unset | None,
+        timing: Timing,
     ) -> Callable[[], Awaitable[Any]]:
+        if not inspect.isawaitable(fn):
+            return self._bind(fn, args, kwargs, timing)
         if args or kwargs:
-            close_unstarted(awaitable)
             msg = (
-                f"run() got the awaitable {awaitable!r} together with arguments for it. Pass the "
+                f"run() got the awaitable {fn!r} together with arguments for it. Pass the "
                 f"function and its arguments, or the awaitable alone."
             )
             raise TypeError(msg)
-        try:
-            return self._bind(settle, (awaitable,), {}, self._timing(timeout))
-        except BaseException:
-            close_unstarted(awaitable)
-            raise
+        return self._bind(settle, (fn,), {}, timing)

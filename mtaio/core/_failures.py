@@ -6,14 +6,20 @@ Promise: no error that an item raised is lost, and none is wrapped unless there 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from mtaio.core._call import name_of, shorten
 from mtaio.exceptions import StrayCancellationError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 Failure = tuple[int, BaseException]
+
+_SEARCH = "Look for a task that cancels itself, or an await on a task that somebody else cancelled."
 
 
 def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
@@ -23,10 +29,12 @@ def annotate(error: BaseException, subject: object, index: int, item: Any, *, ma
     Without a function (``subject`` is None) the item is itself the call.
     """
     if subject is None:
-        error.add_note(f"in call {index}: {name_of(item)}")
-        return
-    args = ", ".join(map(shorten, item)) if many else shorten(item)
-    error.add_note(f"in item {index}: {name_of(subject)}({args})")
+        note = f"in call {index}: {name_of(item)}"
+    else:
+        args = ", ".join(map(shorten, item)) if many else shorten(item)
+        note = f"in item {index}: {name_of(subject)}({args})"
+    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
+        error.add_note(note)
 
 
 def is_cancelled() -> bool:
@@ -38,14 +46,24 @@ def stray(error: BaseException, subject: object) -> StrayCancellationError:
     """Return the failure that stands for a cancellation nobody asked for."""
     failure = StrayCancellationError(
         f"{name_of(subject)} raised {type(error).__name__} although nothing here was cancelled. "
-        f"Look for a task that cancels itself, or an await on a task that somebody else cancelled."
+        f"{_SEARCH}"
     )
     failure.__cause__ = error
     return failure
 
 
+def silent_end() -> StrayCancellationError:
+    """Return the failure that stands for one that hit no item, but would end a call in silence."""
+    return StrayCancellationError(
+        f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
+        f"call with it. {_SEARCH}"
+    )
+
+
 def without_cancellation(error: BaseException) -> BaseException | None:
     """Return ``error`` without the backend's cancellation in it; None if it was nothing else."""
+    if isinstance(error, Exception | GeneratorExit):
+        return error  # neither backend's cancellation is an Exception, so none can be in it
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
@@ -53,21 +71,26 @@ def without_cancellation(error: BaseException) -> BaseException | None:
     return None if isinstance(error, cancelled) else error
 
 
-def conclude(failures: list[Failure], escaped: tuple[BaseException, ...] = ()) -> None:
+def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:
     """
-    Raise what has to be raised at the end of a call, if anything.
+    Raise what has to be raised at the end of a call, if anything; ``failures`` is emptied.
 
     Args:
         failures: Numbered errors of items, in any order.
         escaped: Errors of no item: of the source, of a callback.
     """
     errors = [error for _, error in sorted(failures, key=_index)]
-    errors += [rest for each in escaped if (rest := without_cancellation(each)) is not None]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        msg = f"{len(errors)} errors in one call"
-        raise BaseExceptionGroup(msg, errors)
+    remaining = map(without_cancellation, escaped)
+    errors.extend(error for error in remaining if error is not None)
+    failures.clear()
+    try:
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            msg = f"{len(errors)} errors in one call"
+            raise BaseExceptionGroup(msg, errors)
+    finally:
+        del errors, escaped  # the error holds this frame: else they keep each other alive
 
 
 def _index(failure: Failure) -> int:

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from mtaio._internal.unset import UNSET
 from mtaio.core._base import ExecutorBase, Options
+from mtaio.core._buffer import Buffer
 from mtaio.core._call import check_fn, close_unstarted, is_async
-from mtaio.core._failures import Failure, conclude
+from mtaio.core._failures import Failure, annotate, conclude
 from mtaio.core._stream import Stream
 from mtaio.core._threads import run_in_thread
 
 if TYPE_CHECKING:
-    from mtaio.core._pool import Gate, Policy, Pool
+    from mtaio.core._pool import Policy, Pool
 
 T = TypeVar("T")
 T1 = TypeVar("T1")
@@ -170,6 +170,7 @@ class Joining(ExecutorBase):
             pool.stop()
 
         def drop_out(index: int, error: Exception) -> None:
+            annotate(error, None, index, calls[index], many=False)
             failures.append((index, error))
 
         try:
@@ -193,18 +194,22 @@ class Joining(ExecutorBase):
         Args:
             *calls: Awaitables, or functions without arguments.
         """
+        buffer = Buffer(len(calls), ordered=False)
 
-        def make(put: Callable[[int, Any], object], gate: Gate) -> Pool:
-            def put_value(index: int, value: T) -> None:
-                put(index, Outcome(index=index, value=value))
+        def put_value(index: int, value: T) -> None:
+            buffer.put(index, Outcome(index=index, value=value))
 
-            def put_error(index: int, error: Exception) -> None:
-                outcome: Outcome[T] = Outcome(index=index, error=error)
-                put(index, outcome)
+        def put_error(index: int, error: Exception) -> None:
+            outcome: Outcome[T] = Outcome(index=index, error=error)
+            buffer.put(index, outcome)
 
-            return self._join(calls, None, "return", put=put_value, put_error=put_error, gate=gate)
-
-        return Stream(make, window=len(calls) or 1, ordered=False, on_exit=partial(_close, calls))
+        close = partial(_close, calls)
+        try:
+            pool = self._join(calls, None, "return", put=put_value, put_error=put_error)
+        except BaseException:
+            close()
+            raise
+        return Stream(pool, buffer, on_exit=close)
 
     def _join(
         self,
@@ -215,33 +220,40 @@ class Joining(ExecutorBase):
         put: Callable[[int, Any], object],
         put_error: Callable[[int, Exception], object] | None = None,
         reserve: Callable[[Any], object] | None = None,
-        gate: Gate | None = None,
     ) -> Pool:
-        for call in calls:
+        for number, call in enumerate(calls):
             if not inspect.isawaitable(call):
-                check_fn(call)
+                _check_call(number, call)
         return self._pool(
             self._invoke,
             (calls,),
             Options(
-                limit=limit, timeout=UNSET, rate=None, retry=None, errors=errors, on_progress=None
+                limit=limit, timeout=None, rate=None, retry=None, errors=errors, on_progress=None
             ),
             put=put,
             put_error=put_error,
             reserve=reserve,
-            gate=gate,
             subject=None,
         )
 
     async def _invoke(self, call: Call[Any]) -> Any:
-        if inspect.isawaitable(call):
-            return await call
-        if is_async(call):
-            return await cast("Awaitable[Any]", call())
-        abandon = self._timeout is not None
-        return await run_in_thread(
-            self._threads, call, self._timing(None), abandon_on_cancel=abandon
+        # With its own limit, not the pool's watch: that counts the wait for a thread as well.
+        timing = self._default_timing
+        if inspect.isawaitable(call) or is_async(call):
+            with timing.limit():
+                return await (call if inspect.isawaitable(call) else call())
+        abandon = timing.timeout is not None
+        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
+
+
+def _check_call(number: int, call: object) -> None:
+    if not callable(call):
+        msg = (
+            f"call {number} is {call!r}, a {type(call).__name__}, which can be neither awaited nor "
+            f"called. Pass coroutines, other awaitables, or functions without arguments."
         )
+        raise TypeError(msg)
+    check_fn(call)
 
 
 def _close(calls: tuple[Call[Any], ...]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._base import ExecutorBase, Options
+from mtaio.core._buffer import Buffer
 from mtaio.core._stream import Stream
 
 if TYPE_CHECKING:
@@ -261,8 +262,9 @@ class Mapping(ExecutorBase):
             fn: As for `map`.
             *iterables: As for `map`.
             ordered: Whether results come in the order of the items, or as they are completed.
-            buffer: How many results may wait for the consumer beyond the items in flight; as many
-                as ``limit`` if omitted, 100 if there is no limit either.
+            buffer: How many results may wait for the consumer beyond the ``limit`` items in
+                flight; as many as ``limit`` if omitted. Without a limit, how many items may be in
+                flight or wait; 100 if omitted, at least 1.
             limit: As for `map`.
             timeout: As for `map`.
             rate: As for `map`.
@@ -289,11 +291,9 @@ class Mapping(ExecutorBase):
             )
         at_once = self._narrowed(limit)
         room = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
-        return Stream(
-            lambda put, gate: self._pool(fn, iterables, options, put=put, gate=gate),
-            window=room if at_once is None else at_once + room,
-            ordered=ordered,
-        )
+        between = Buffer(max(room, 1) if at_once is None else at_once + room, ordered=ordered)
+        pool = self._pool(fn, iterables, options, put=between.put, gate=between)
+        return Stream(pool, between)
 
 
 def _append(results: list[Any], _index: int, value: Any) -> None:

@@ -7,67 +7,90 @@ restart, or ends the block. Neither goes unnoticed: restarts are logged to ``mta
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from mtaio._internal import clock
-from mtaio.core._handle import TaskHandle, TaskStatus
+from mtaio.core._task import Task, TaskStatus, unmixed
+from mtaio.exceptions import TaskCancelledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from anyio.abc import TaskStatus as Readiness
 
+    from mtaio.core._block import Block
     from mtaio.core._retry import Retry
 
 
-class Service:
-    """One service: its function, and how often it may be started again."""
+class Service(Task):
+    """
+    One service.
+
+    Args:
+        name: Of its function.
+        block: The block in which it lives.
+        fn: What runs, once for each start and restart.
+        restart: How often it may be started again; None for never.
+    """
+
+    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart")
 
     def __init__(
         self,
-        handle: TaskHandle[Any],
+        name: str,
+        block: Block,
         fn: Callable[..., Coroutine[Any, Any, Any]],
         restart: Retry | None,
     ) -> None:
-        self._handle = handle
+        super().__init__(name)
+        self._block = block
         self._fn = fn
         self._restart = restart
         self._report: Readiness[Any] | None = None
         self._ready = False
+        block.services[self] = None
 
     def started(self, value: Any = None) -> None:
         """Note that the service is ready (this object is the ``task_status`` it gets)."""
         if self._ready:
             return  # it was restarted: whoever started it was told long ago
         self._ready = True
-        self._handle.set_started(value)
+        self.start_value = value
         if self._report is not None:
             self._report.started(value)
 
     async def run(self, *, task_status: Readiness[Any]) -> None:
         """Run it to its end, restarts included (in the executor's task group)."""
+        self.enter()
         self._report = task_status
-        with anyio.CancelScope() as scope:
-            self._handle.set_task(scope)
-            self._handle.set_running()
+        with anyio.CancelScope() as self.cancellable:
+            self.status = TaskStatus.RUNNING
             try:
                 result = await self._supervise()
-            except Exception as error:
-                self._handle.end(TaskStatus.FAILED, error=error)
-                raise
             except BaseException as error:
-                self._handle.end(TaskStatus.CANCELLED, error=error)
+                self.leave()
+                self.fail(error)
                 raise
-            self._handle.end(TaskStatus.SUCCEEDED, result=result)
+            self.leave()
+            self.succeed(result)
+            return
+        if not self._ready:
+            msg = f"the service {self.name} was cancelled before it was ready"
+            raise TaskCancelledError(msg)
+
+    def leave(self) -> None:
+        """Be no service of the block any more."""
+        self._block.services.pop(self, None)
 
     async def _supervise(self) -> Any:
         attempt = 1
         while True:
             began = clock.now()
             try:
-                return await self._fn(task_status=self)
+                result = await unmixed(partial(self._fn, task_status=self), self._fn)
             except Exception as error:
                 policy = self._restart
                 if policy is None or not self._ready or not policy.accepts(error):
@@ -80,6 +103,14 @@ class Service:
                 attempt += 1
                 wait = policy.wait_before(attempt, error)
                 self._log(error, wait, attempt, policy.attempts)
+            else:
+                if not self._ready:
+                    msg = (
+                        f"the service {self.name} returned before it was ready. Have it call "
+                        f"task_status.started(); to run a function to its end use submit()."
+                    )
+                    raise RuntimeError(msg)
+                return result
             await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
 
     def _log(self, error: Exception, wait: float, attempt: int, attempts: int) -> None:
@@ -87,7 +118,7 @@ class Service:
 
         getLogger("mtaio.core").warning(
             "service %s failed; attempt %d of %d in %.3g s",
-            self._handle.name,
+            self.name,
             attempt,
             attempts,
             wait,

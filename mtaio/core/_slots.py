@@ -12,58 +12,64 @@ outer item would be started before the first inner one ran.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import anyio
 
 from mtaio._internal import clock
 from mtaio._internal.loops import LoopBound
+from mtaio.core._nesting import CURRENT, NOBODY, Enclosure, Link, enclosures, live
 
 if TYPE_CHECKING:
-    from mtaio.core._handle import TaskHandle
+    from mtaio.core._task import Task
 
-NOBODY: Final = -1
-
-Link = tuple["Slot", int]
-"""A slot and the number of the item that runs in it."""
-
-CURRENT: Final[ContextVar[Link | None]] = ContextVar("mtaio.core.slot", default=None)
-"""The innermost item whose code is running. It may be out of date: see `Slots.enclosing`."""
+__all__ = ["CURRENT", "NOBODY", "Link", "Slot", "Slots", "Waiter"]
 
 
-class Slot:
+class Slot(Enclosure):
     """
     Permission for one item at a time.
 
     Invariants:
-    - ``item`` is the item that runs in it now, or `NOBODY`;
-    - ``around`` is the item inside which the slot was asked for;
     - ``tenant`` is the slot lent to a nested call, whose ``parent`` is this one;
-    - ``heirs`` are the waiters that would take this slot, lent, when the tenant gives it back.
+    - ``child`` is the task that its item submitted last;
+    - there are no ``heirs`` while there is no tenant: they would have been lent the slot.
     """
 
-    __slots__ = ("around", "child", "heirs", "item", "parent", "slots", "tenant")
+    __slots__ = ("child", "parent", "slots", "tenant")
 
     def __init__(self, slots: Slots, parent: Slot | None) -> None:
+        super().__init__()
         self.slots = slots
         self.parent = parent
-        self.around: Link | None = None
-        self.item = NOBODY
         self.tenant: Slot | None = None
-        self.heirs: OrderedDict[Waiter, None] | None = None
-        self.child: TaskHandle[object] | None = None
+        self.child: Task | None = None
+
+    def outward(self) -> list[Link]:
+        """Return links to what encloses it, and forget what has ended, lest chains grow."""
+        self.around = live(self.around)
+        return self.around
+
+    def reclaim(self) -> None:
+        """Look whether the tenant still runs inside."""
+        self.slots.reclaim(self)
 
 
 class Waiter:
     """A task that waits for a slot; ``slot`` is set with the event, by whoever gives one up."""
 
-    __slots__ = ("event", "parent", "slot")
+    __slots__ = ("around", "event", "known", "slot", "slots")
 
-    def __init__(self, parent: Slot | None) -> None:
+    def __init__(self, slots: Slots, around: list[Link]) -> None:
+        self.slots = slots
+        self.around = around
         self.event = anyio.Event()
-        self.parent = parent
         self.slot: Slot | None = None
+        self.known: list[Enclosure] = []  # whose heir it is
+
+    def look_again(self) -> None:
+        """Find out anew what encloses it."""
+        self.slots.look_again(self)
 
 
 class Slots:
@@ -71,17 +77,18 @@ class Slots:
     A counter of slots with a queue.
 
     Invariants:
-    - a waiter stands in ``queue``, and in its parent's ``heirs`` if it has one, until it is
+    - a waiter stands in ``queue``, and among the heirs of all that encloses it, until it is
       granted a slot or gives up;
-    - ``in_use`` counts slots without a parent; it exceeds ``limit`` only through `force`.
+    - ``in_use`` counts slots without a parent; it exceeds ``limit`` only through `force` and
+      `reclaim`, and what is released first pays that back;
+    - a free slot and a waiter never coexist.
     """
 
-    __slots__ = ("_bound", "in_use", "limit", "peak", "queue", "wait_seconds", "waits")
+    __slots__ = ("_bound", "in_use", "limit", "queue", "wait_seconds", "waits")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_use = 0
-        self.peak = 0
         self.waits = 0
         self.wait_seconds = 0.0
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
@@ -91,35 +98,27 @@ class Slots:
         return f"<{self.limit} slots, {self.in_use} in use, {len(self.queue)} waiting>"
 
     def enclosing(self, link: Link | None) -> Slot | None:
-        """
-        Return the slot of the item of this pool inside which the caller runs, if any.
-
-        A context outlives its item in tasks that the item started elsewhere; hence the look at
-        which item the slot serves now.
-        """
-        while link is not None:
-            slot, item = link
-            if slot.slots is self and slot.item == item:
-                return slot
-            link = slot.around
-        return None
+        """Return the slot of the innermost item of this pool inside which ``link`` lies, if any."""
+        lenders = [] if link is None else self.lenders([link])
+        return lenders[0] if lenders else None
 
     def acquire_nowait(self, around: Link | None) -> Slot | None:
-        """Return a slot, lent by the item around or free and wanted by nobody else, or None."""
-        parent = self.enclosing(around)
-        if parent is not None and parent.tenant is None:
-            slot = self._lend(parent)
-        elif self.in_use < self.limit and not self.queue:
-            slot = self.force()
+        """Return a slot, lent by an item around or free and wanted by nobody else, or None."""
+        links = [] if around is None else live((around,))
+        for lender in self.lenders(links):
+            if lender.tenant is None:
+                slot = self._lend(lender)
+                break
         else:
-            return None
-        slot.around = around
+            if self.in_use >= self.limit:
+                return None
+            slot = self.force()
+        slot.around = links
         return slot
 
     def force(self) -> Slot:
-        """Return a slot at once, if need be beyond the limit; those released first pay it back."""
+        """Return a slot at once, if need be beyond the limit."""
         self.in_use += 1
-        self.peak = max(self.peak, self.in_use)
         return Slot(self, None)
 
     async def acquire(self, around: Link | None) -> Slot:
@@ -133,8 +132,7 @@ class Slots:
         """
         slot = self.acquire_nowait(around)
         if slot is None:
-            slot = await self.wait_for(self.enqueue(self.enclosing(around)))
-            slot.around = around
+            slot = await self.wait_for(self.enqueue(around))
         return slot
 
     async def wait_for(self, waiter: Waiter) -> Slot:
@@ -149,15 +147,19 @@ class Slots:
             self.wait_seconds += clock.now() - began
         return cast("Slot", waiter.slot)  # set before the event
 
-    def enqueue(self, parent: Slot | None) -> Waiter:
-        """Join the queue, and the heirs of ``parent``."""
+    def enqueue(self, around: Link | None) -> Waiter:
+        """
+        Join the queue, and the heirs of all that encloses the caller.
+
+        Raises:
+            RuntimeError: Tasks of another event loop are in the queue.
+        """
         if self._bound.bind(self, waiting=bool(self.queue)):
             self.queue.clear()
-        waiter = Waiter(parent)
+        waiter = Waiter(self, [] if around is None else live((around,)))
         self.queue[waiter] = None
-        if parent is not None:
-            self._make_heir(waiter, parent)
         self.waits += 1
+        self.look_again(waiter)
         return waiter
 
     def give_up(self, waiter: Waiter) -> None:
@@ -167,20 +169,32 @@ class Slots:
         elif waiter in self.queue:
             self._unlink(waiter)
 
+    def look_again(self, waiter: Waiter) -> None:
+        """Make a waiter the heir of all that encloses it now; it may get a slot at once."""
+        around = enclosures(waiter.around)
+        for enclosure in around:
+            if self._has(enclosure) and enclosure.tenant is None:
+                self.grant(waiter, self._lend(enclosure))
+                return
+        for enclosure in waiter.known:
+            if enclosure not in around:
+                enclosure.remove_heir(waiter)
+        waiter.known = [each for each in around if not isinstance(each, Slot) or self._has(each)]
+        for enclosure in waiter.known:
+            enclosure.add_heir(waiter)
+
     def release(self, slot: Slot) -> None:
-        """Give a slot back: to its parent's heirs or to its parent, else to the queue."""
+        """Give a slot back: to the heirs of the one that lent it, or to that one, or the queue."""
         if self.end_item(slot) is None:
             return
         parent = slot.parent
         if parent is not None:
             parent.tenant = None
-            if parent.heirs:
-                waiter = next(iter(parent.heirs))
-                self._grant(waiter, self._lend(parent))
+            self._lend_to_heir(parent)
             return
         self.in_use -= 1
         if self.queue and self.in_use < self.limit:
-            self._grant(next(iter(self.queue)), self.force())
+            self.grant(next(iter(self.queue)), self.force())
 
     def contended(self, slot: Slot) -> bool:
         """Tell whether somebody waits who would get this slot if it were released."""
@@ -200,61 +214,52 @@ class Slots:
         tenant = slot.tenant
         if tenant is None:
             return slot
-        self._disinherit(slot)
-        slot.tenant = None
+        slot.heirs = slot.tenant = None
         tenant.parent = slot.parent
         if slot.parent is not None:
             slot.parent.tenant = tenant
         return None
 
-    def offer(self, slot: Slot, waiter: Waiter) -> None:
-        """Let ``waiter`` run in ``slot``, whose item is about to wait for it."""
-        if waiter.slot is not None or waiter.parent is not None or waiter not in self.queue:
-            return
-        waiter.parent = slot
-        if slot.tenant is None:
-            self._grant(waiter, self._lend(slot))
-        else:
-            self._make_heir(waiter, slot)
-
-    def take_back(self, slot: Slot, waiter: Waiter) -> None:
+    def reclaim(self, slot: Slot) -> None:
         """
-        End an `offer` because the item stopped waiting.
+        Take ``slot`` back from a tenant that does not run inside its item any more.
 
-        If the waiter runs in the slot meanwhile, both go on, one of them beyond the limit, until
-        the next slots come back: a task that is being cancelled must not wait for a slot.
+        That is a task which the item stopped waiting for. Both go on, one of them beyond the
+        limit until the next slot comes back: who is cancelled must not wait for a slot.
         """
-        if waiter.parent is slot and waiter.slot is None:
-            self._disown(waiter)
-        elif slot.tenant is not None and slot.tenant is waiter.slot:
-            slot.tenant.parent = None
-            slot.tenant = None
+        tenant = slot.tenant
+        if tenant is not None and slot not in self.lenders(tenant.around):
+            slot.tenant = tenant.parent = None
             self.in_use += 1
+            self._lend_to_heir(slot)
+
+    def lenders(self, links: list[Link]) -> list[Slot]:
+        """Return the slots of this pool inside whose items code with these ``links`` runs."""
+        return [each for each in enclosures(links) if self._has(each)]
+
+    def _has(self, enclosure: Enclosure) -> TypeGuard[Slot]:
+        return isinstance(enclosure, Slot) and enclosure.slots is self
 
     def _lend(self, parent: Slot) -> Slot:
         slot = Slot(self, parent)
         parent.tenant = slot
         return slot
 
-    def _grant(self, waiter: Waiter, slot: Slot) -> None:
+    def _lend_to_heir(self, parent: Slot) -> None:
+        if parent.heirs:
+            self.grant(next(iter(parent.heirs)), self._lend(parent))
+
+    def grant(self, waiter: Waiter, slot: Slot) -> None:
         self._unlink(waiter)
+        slot.around = waiter.around
         waiter.slot = slot
         waiter.event.set()
-
-    def _make_heir(self, waiter: Waiter, parent: Slot) -> None:
-        if parent.heirs is None:
-            parent.heirs = OrderedDict()
-        parent.heirs[waiter] = None
 
     def _unlink(self, waiter: Waiter) -> None:
         del self.queue[waiter]
         self._disown(waiter)
 
     def _disown(self, waiter: Waiter) -> None:
-        if waiter.parent is not None and waiter.parent.heirs is not None:
-            waiter.parent.heirs.pop(waiter, None)
-        waiter.parent = None
-
-    def _disinherit(self, slot: Slot) -> None:
-        for waiter in list(slot.heirs or ()):
-            self._disown(waiter)
+        for enclosure in waiter.known:
+            enclosure.remove_heir(waiter)
+        waiter.known.clear()

@@ -1,22 +1,26 @@
 """
 Where items come from: sync and async iterables alike, read only as fast as they are used.
 
-Promise: a sync source is read one item ahead of nobody; an async one is read by a single task,
-because a generator may hold cancel scopes that must not change hands, and at most ``ahead`` items
-before somebody wants them.
+Promise: a sync source is read one item ahead of nobody, an async one at most ``ahead`` items. Each
+async source is read and closed in one task, which reads nothing else, because a generator may hold
+cancel scopes, and those of two generators would not nest.
 """
 
 from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from mtaio._internal.coop import FAST_ITEMS, checkpoint
+from mtaio.core import _failures
 from mtaio.core._bell import Bell
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 AnyIterable = Iterable[Any] | AsyncIterable[Any]
 
@@ -42,18 +46,18 @@ def open_source(iterables: tuple[AnyIterable, ...], ahead: int) -> Iterator[Any]
         raise ValueError(
             "no source given: there is nothing to apply fn to. Pass at least one iterable."
         )
-    opened = [_open(each) for each in iterables]
-    iterators = [each for each in opened if isinstance(each, Iterator)]
-    if len(iterators) < len(opened):
-        return Feed(opened, ahead)
-    return iterators[0] if len(iterators) == 1 else zip(*iterators, strict=False)
+    first, *others = parts = [_open(each, 0 if len(iterables) > 1 else ahead) for each in iterables]
+    if not others:
+        return first
+    feeds = tuple(part for part in parts if isinstance(part, Feed))
+    return Feed(_rows(parts), ahead, feeds) if feeds else zip(*parts, strict=False)
 
 
-def _open(source: object) -> Iterator[Any] | AsyncIterator[Any]:
+def _open(source: AnyIterable, ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, AsyncIterable):
-        return aiter(cast("AsyncIterable[Any]", source))
+        return Feed(aiter(source), ahead)
     try:
-        return iter(cast("Iterable[Any]", source))  # __getitem__ alone will do
+        return iter(source)  # __getitem__ alone will do
     except TypeError:
         msg = (
             f"{source!r} is a {type(source).__name__}, which is neither an iterable nor an async "
@@ -62,26 +66,59 @@ def _open(source: object) -> Iterator[Any] | AsyncIterator[Any]:
         raise TypeError(msg) from None
 
 
+async def _rows(parts: list[Iterator[Any] | Feed]) -> AsyncGenerator[tuple[Any, ...], None]:
+    while True:
+        row: list[Any] = []
+        for part in parts:
+            if isinstance(part, Feed) and not await part.wait():
+                return
+            try:
+                row.append(next(part))
+            except StopIteration:
+                return
+        yield tuple(row)
+
+
 class Feed:
     """
-    An async source as seen by workers: an iterator over what has been read so far.
+    An async source as seen by its readers: an iterator over what has been read so far.
 
     ``next()`` ends when nothing is there for the moment; `wait` says whether more will come.
 
+    Args:
+        source: What to read.
+        ahead: How many items to read before somebody waits for them.
+        parts: Feeds that ``source`` draws on, and whose sources end with it.
+
     Invariants:
-    - ``_ready`` holds at most ``_ahead`` items;
-    - only `run` touches the sources, in one task from the first item to their closing.
+    - ``_ready`` holds at most ``_ahead`` items, or one if somebody waits;
+    - only `run` touches the source, in one task from the first item to its closing.
     """
 
-    __slots__ = ("_ahead", "_news", "_ready", "_room", "_sources", "closed")
+    __slots__ = (
+        "_ahead",
+        "_closed",
+        "_ended",
+        "_news",
+        "_parts",
+        "_ready",
+        "_room",
+        "_source",
+        "_wanted",
+    )
 
-    def __init__(self, sources: list[Iterator[Any] | AsyncIterator[Any]], ahead: int) -> None:
-        self._sources = sources
+    def __init__(
+        self, source: AsyncIterator[Any], ahead: int, parts: tuple[Feed, ...] = ()
+    ) -> None:
+        self._source = source
         self._ahead = ahead
+        self._parts = parts
         self._ready: deque[Any] = deque()
         self._news = Bell()
         self._room: anyio.Event | None = None
-        self.closed = False
+        self._wanted = False
+        self._ended = False
+        self._closed = False
 
     def __iter__(self) -> Feed:
         return self
@@ -92,45 +129,71 @@ class Feed:
         item = self._ready.popleft()
         if self._room is not None:
             self._room.set()
-            self._room = None
         return item
 
     async def wait(self) -> bool:
         """Wait until there is an item to take; return False if there never will be."""
         while not self._ready:
-            if self.closed:
+            if self._closed:
                 return False
+            self._wanted = True
+            if self._room is not None:
+                self._room.set()
             await self._news.wait()
         return True
 
+    def start(self, group: TaskGroup) -> None:
+        """Begin to read."""
+        for feed in (self, *self._parts):
+            group.start_soon(feed.run)
+
+    def end(self) -> None:
+        """Read no more. A source that waits for its next item is not disturbed."""
+        for feed in (self, *self._parts):
+            feed._ended = True  # noqa: SLF001 - one of us
+            if feed._room is not None:  # noqa: SLF001 - one of us
+                feed._room.set()  # noqa: SLF001 - one of us
+
     async def run(self) -> None:
-        """Read the sources to their end, or until cancelled, and close those that need it."""
+        """Read the source to its end, or until `end` or cancellation, and close it."""
+        errors: list[BaseException] = []
         try:
             await self._read()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            # Taken for a real cancellation, it would end the call in silence, half done.
+            unasked = _failures.without_cancellation(error) is None and not _failures.is_cancelled()
+            errors.append(_failures.stray(error, self._source) if unasked else error)
+        self._closed = True
+        self._news.ring_all()
+        self.end()
+        # Only what nobody else can read on: other sources are their owner's to close.
+        if isinstance(self._source, AsyncGenerator):
+            try:
+                await self._source.aclose()
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+        try:
+            _failures.conclude([], errors)
+            if errors:
+                raise errors[0]  # nothing but cancellation
         finally:
-            self.closed = True
-            self._news.ring_all()
-            for source in self._sources:
-                close = getattr(source, "aclose", None)
-                if close is not None:
-                    await close()
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     async def _read(self) -> None:
-        single = len(self._sources) == 1
         unyielding = 0
-        while True:
-            if len(self._ready) >= self._ahead:
+        while not self._ended:
+            if len(self._ready) >= (self._ahead or self._wanted):
                 self._room = anyio.Event()
                 await self._room.wait()
+                self._room = None
                 unyielding = 0
-            row: list[Any] = []
-            for source in self._sources:
-                try:
-                    item = next(source) if isinstance(source, Iterator) else await anext(source)
-                except (StopIteration, StopAsyncIteration):
-                    return
-                row.append(item)
-            self._ready.append(row[0] if single else tuple(row))
+                continue
+            try:
+                item = await anext(self._source)
+            except StopAsyncIteration:
+                return
+            self._ready.append(item)
+            self._wanted = False
             self._news.ring()
             unyielding += 1
             if unyielding >= FAST_ITEMS:

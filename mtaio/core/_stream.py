@@ -1,8 +1,8 @@
 """
-Results while the work goes on, with backpressure.
+Results while the work goes on.
 
-Promise: at most ``window`` items are between taken from the source and handed to the consumer;
-leaving the block, however it happens, cancels what is in flight and waits for it.
+Promise: leaving the block, however it happens, cancels what is in flight and waits for it; an
+error that the consumer has not seen is raised there. Backpressure: `Buffer`.
 
 Why a context manager over a class, and no async generator: a generator that holds a task group
 across ``yield`` breaks when its consumer stops early (PEP 789).
@@ -10,14 +10,12 @@ across ``yield`` breaks when its consumer stops early (PEP 789).
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
 
-from mtaio._internal.coop import FAST_ITEMS, checkpoint
-from mtaio.core._bell import Bell
-from mtaio.core._failures import conclude
+from mtaio.core._failures import conclude, is_cancelled, stray, without_cancellation
+from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +24,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from mtaio.core._pool import Gate, Pool
+    from mtaio.core._buffer import Buffer
+    from mtaio.core._pool import Pool
 
 T = TypeVar("T")
 
@@ -41,43 +40,38 @@ class Stream(Generic[T]):
     """
 
     # Invariants:
-    # - items `_taken` by the consumer are a prefix of those started (ordered) or any of them;
-    # - the pool starts none while started - _taken == _window;
+    # - _group is there from entering on; _over says that the pool ended, _left that the block did;
     # - _error is what the pool ended with, until it is raised once.
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_error",
+        "_group",
+        "_left",
+        "_on_exit",
+        "_over",
+        "_pool",
+    )
 
     def __init__(
-        self,
-        make_pool: Callable[[Callable[[int, Any], object], Gate], Pool],
-        *,
-        window: int,
-        ordered: bool,
-        on_exit: Callable[[], None] | None = None,
+        self, pool: Pool, buffer: Buffer, *, on_exit: Callable[[], None] | None = None
     ) -> None:
-        self._make_pool = make_pool
-        self._window = window
-        self._ordered = ordered
+        self._pool = pool
+        self._buffer = buffer
         self._on_exit = on_exit
-        self._pool: Pool | None = None
         self._group: TaskGroup | None = None
-        self._ready: deque[Any] = deque()
-        self._early: dict[int, Any] = {}
-        self._next = 0
-        self._taken = 0
-        self._unyielding = 0
-        self._room = Bell()
-        self._news = Bell()
         self._over = False
-        self._error: BaseException | None = None
+        self._left = False
+        self._error: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        if self._pool is not None:
+        if self._group is not None:
             raise RuntimeError(
                 "this stream was entered before: its source is used up. Call stream() again."
             )
-        self._pool = self._make_pool(self._put, self)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._group.start_soon(self._produce, self._pool)
+        self._group.start_soon(self._produce)
         return self
 
     async def __aexit__(
@@ -86,83 +80,73 @@ class Stream(Generic[T]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if self._pool is None or self._group is None:
-            return
         if not self._over:
             self._pool.stop()
-        escaped: tuple[BaseException, ...] = ()
+        errors: list[BaseException] = []
         try:
-            await self._group.__aexit__(None, None, None)
+            # Without the body's exception: it is not this group's to wrap.
+            await cast("TaskGroup", self._group).__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            escaped = group.exceptions
+            errors.extend(group.exceptions)
         except BaseException:
-            if self._error is None:
+            if _yields_to_cancellation(self._error):
                 raise
         finally:
+            self._left = True
+            self._buffer.clear()
             if self._on_exit is not None:
                 self._on_exit()
-        if self._error is not None or escaped:
-            errors = [*escaped] if self._error is None else [self._error, *escaped]
-            if exc is not None and exc is not self._error:
+        error, self._error = self._error, None
+        if error is not None and not (_yields_to_cancellation(error) and _is_cancellation(exc)):
+            errors.append(error)
+        if errors:
+            if exc is not None:
                 errors.insert(0, exc)
-            self._error = None
-            conclude([], tuple(errors))
+            try:
+                conclude([], errors)
+            finally:
+                del errors, error, exc  # they hold this frame: else all keep each other alive
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
-        if self._group is None:
-            raise RuntimeError(
-                "this stream was not entered. Write: async with executor.stream(...) as results: "
-                "async for result in results: ..."
+        if self._group is None or self._left:
+            state = "was not entered" if self._group is None else "was left, and its work stopped"
+            msg = (
+                f"this stream {state}. Write: async with executor.stream(...) as results: "
+                f"async for result in results: ..."
             )
-        if self._ready:
-            self._unyielding += 1
-            if self._unyielding >= FAST_ITEMS:
-                self._unyielding = 0
-                await checkpoint()
-        while not self._ready:
-            if self._over:
-                error, self._error = self._error, None
-                if error is not None:
-                    raise error
-                raise StopAsyncIteration
-            self._unyielding = 0
-            await self._news.wait()
-        value: T = self._ready.popleft()
-        self._taken += 1
-        self._room.ring()
-        return value
-
-    @property
-    def shut(self) -> bool:
-        """Whether the consumer is so far behind that no further item may be taken."""
-        return self._pool is not None and self._pool.started - self._taken >= self._window
-
-    async def wait(self) -> None:
-        """Wait until the consumer took a result (the pool's workers do this)."""
-        await self._room.wait()
-
-    def _put(self, index: int, value: Any) -> None:
-        if not self._ordered:
-            self._ready.append(value)
-        elif index != self._next:
-            self._early[index] = value
-            return
-        else:
-            self._ready.append(value)
-            self._next += 1
-            while self._next in self._early:
-                self._ready.append(self._early.pop(self._next))
-                self._next += 1
-        self._news.ring()
-
-    async def _produce(self, pool: Pool) -> None:
+            raise RuntimeError(msg)
+        if await self._buffer.more():
+            value: T = self._buffer.take()
+            return value
+        error, self._error = self._error, None
+        if error is None:
+            raise StopAsyncIteration
         try:
-            await pool.run()
+            raise error
+        finally:
+            del error
+
+    async def _produce(self) -> None:
+        try:
+            await self._pool.run()
         except Exception as error:  # noqa: BLE001 - kept for the consumer, or for leaving the block
             self._error = error
+        except BaseException as error:
+            if not _is_cancellation(error) or is_cancelled():
+                raise  # the consumer is cancelled: it must not take this for the end
+            self._error = stray(error, self._pool)  # raised, it would end the consumer in silence
         finally:
             self._over = True
-            self._news.ring_all()
+        self._buffer.close()
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    return error is not None and without_cancellation(error) is None
+
+
+def _yields_to_cancellation(error: Exception | None) -> bool:
+    # asyncio.run cancels each task on its own when its main task ends, the producer's too.
+    return error is None or isinstance(error, StrayCancellationError)

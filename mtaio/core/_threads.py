@@ -14,7 +14,9 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import pickle
 import threading
+from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ import anyio
 from anyio import to_process, to_thread
 
 from mtaio._internal import checks, loops
+from mtaio.core._call import close_unstarted
 from mtaio.core._slots import CURRENT, Slot, Slots
 
 if TYPE_CHECKING:
@@ -42,10 +45,18 @@ class Lane:
         limit: How many at once; or an ``anyio.CapacityLimiter``, which then governs alone.
     """
 
+    # Invariants:
+    # - _entered counts the places that have not come back, those in _late included;
+    # - _late holds the places of abandoned threads that have ended. Threads append, the event
+    #   loop takes; each thread calls the loop that entered last, and whoever enters looks too,
+    #   so none is overlooked when a loop ends or is followed by another.
+
     def __init__(self, name: str, limit: int | anyio.CapacityLimiter) -> None:
-        self.busy = 0
         self.slots: Slots | None = None
         self.limiter: anyio.CapacityLimiter | None = None
+        self._entered = 0
+        self._late: deque[Place] = deque()
+        self._loop: object = None
         if isinstance(limit, anyio.CapacityLimiter):
             self.limiter = limit
         else:
@@ -63,6 +74,11 @@ class Lane:
         return cls("process_limiter", (os.cpu_count() or 1) if limit is None else limit)
 
     @property
+    def busy(self) -> int:
+        """How many threads or processes are at work now."""
+        return self._entered - len(self._late)
+
+    @property
     def waiting(self) -> int:
         """How many calls wait for a place now."""
         if self.slots is not None:
@@ -71,30 +87,42 @@ class Lane:
 
     async def enter(self) -> Place:
         """Wait for a place."""
-        place = Place(self)
+        self._loop = loops.current_loop()
+        self._take_late()
+        place = Place()
         if self.slots is not None:
             place.slot = await self.slots.acquire(CURRENT.get())
             place.slot.item = 0
         elif self.limiter is not None:
             await self.limiter.acquire_on_behalf_of(place)
-        self.busy += 1
+        self._entered += 1
         return place
+
+    def leave(self, place: Place) -> None:
+        """Give a place to the next in line (in the event loop)."""
+        self._entered -= 1
+        if self.slots is not None and place.slot is not None:
+            self.slots.release(place.slot)
+        elif self.limiter is not None:
+            self.limiter.release_on_behalf_of(place)
+
+    def leave_late(self, place: Place) -> None:
+        """Give a place back when its caller is gone (in the thread)."""
+        self._late.append(place)
+        loops.call_in(self._loop, self._take_late)
+
+    def _take_late(self) -> None:
+        while self._late:
+            self.leave(self._late.popleft())
 
 
 class Place:
-    """One place in a `Lane`, from `Lane.enter` to `leave`."""
+    """One place in a `Lane`, from `Lane.enter` to `Lane.leave`."""
 
-    def __init__(self, lane: Lane) -> None:
-        self.lane = lane
+    __slots__ = ("slot",)
+
+    def __init__(self) -> None:
         self.slot: Slot | None = None
-
-    def leave(self) -> None:
-        """Give the place to the next in line. Call it in the event loop."""
-        self.lane.busy -= 1
-        if self.slot is not None:
-            self.slot.slots.release(self.slot)
-        elif self.lane.limiter is not None:
-            self.lane.limiter.release_on_behalf_of(self)
 
 
 class _State(Enum):
@@ -112,27 +140,32 @@ class ThreadJob:
     back, once; a call that was abandoned before its thread got to it is never made.
     """
 
-    def __init__(self, place: Place, call: Callable[[], Any]) -> None:
+    def __init__(self, lane: Lane, place: Place, call: Callable[[], Any]) -> None:
+        self.result: Any = None
+        self._lane = lane
         self._place = place
         self._call = call
-        self._loop = loops.current_loop()
         self._lock = threading.Lock()
         self._state = _State.NEW
 
-    def work(self) -> Any:
-        """Make the call (in the thread)."""
+    def work(self) -> None:
+        """Make the call (in the thread). The result is kept: trio refuses to return a coroutine."""
         if self._become(_State.RUNNING) is not _State.NEW:
-            return None
+            return
         try:
-            return self._call()
+            self.result = self._call()
         finally:
             if self._become(_State.ENDED) is _State.ABANDONED:
-                loops.call_in(self._loop, self._place.leave)
+                close_unstarted(self.result)
+                self._lane.leave_late(self._place)
 
     def leave(self) -> None:
         """Leave the thread to itself if it is still at work (in the event loop)."""
-        if self._become(_State.ABANDONED) is not _State.RUNNING:
-            self._place.leave()
+        before = self._become(_State.ABANDONED)
+        if before is _State.ENDED:
+            close_unstarted(self.result)  # it came as its caller was being cancelled
+        if before is not _State.RUNNING:
+            self._lane.leave(self._place)
 
     def _become(self, state: _State) -> _State:
         with self._lock:
@@ -154,15 +187,16 @@ async def run_in_thread(
     ``abandon_on_cancel``, the thread goes on alone, holding its place.
     """
     place = await lane.enter()
-    job = ThreadJob(place, call)
+    job = ThreadJob(lane, place, call)
     token = CURRENT.set((place.slot, 0)) if place.slot is not None else None
     try:
         with timing.limit():
-            result = await to_thread.run_sync(
+            await to_thread.run_sync(
                 job.work,
                 abandon_on_cancel=abandon_on_cancel,
                 limiter=anyio.CapacityLimiter(math.inf),
             )
+            result = job.result
             return await result if inspect.isawaitable(result) else result
     finally:
         job.leave()
@@ -178,5 +212,19 @@ async def run_in_process(lane: Lane, call: Callable[[], Any], timing: Timing) ->
             return await to_process.run_sync(
                 call, cancellable=True, limiter=anyio.CapacityLimiter(math.inf)
             )
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        _explain(call, error)
+        raise
     finally:
-        place.leave()
+        lane.leave(place)
+
+
+def _explain(call: Callable[[], Any], error: Exception) -> None:
+    """Add the way out to an error if it arose because the call cannot be sent to a process."""
+    try:
+        pickle.dumps(call)
+    except Exception:  # noqa: BLE001 - what cannot be pickled may raise anything
+        error.add_note(
+            "A worker process gets the function and its arguments by pickle: pass a function from "
+            "the top level of a module, and plain data. For anything else use run_in_thread()."
+        )

@@ -2,13 +2,15 @@
 One timeout for each item of a call, at a fraction of the price of a scope around each.
 
 Promise: an item that runs longer than ``timeout`` seconds is cancelled and fails with
-`TimeoutError`; an item that has already come to its end is not.
+`TimeoutError`; an item that has already come to its end is not. While no item runs, nothing does.
 Cost: per item, reading the clock and writing one float. A scope around each would cost ten times
 as much, since entering one registers a timer with the event loop.
 
 Each worker holds one cancel scope without a deadline and publishes when its item is due; the task
 that runs the call sleeps until the earliest of them. All items of a call have the same timeout, so
-whatever starts during that sleep is due later, and nobody has to wake the sleeper.
+whatever starts during that sleep is due later, and nobody has to wake the sleeper. Only when it
+found no item in flight, it has no moment to sleep until, and asks to be woken by the next that
+suspends.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from mtaio._internal import deadline
 from mtaio._internal.clock import loop_deadline, now
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -29,7 +32,9 @@ class Watched:
     """
     A worker as its `Watch` sees it: the limit on its item, and the scope to cancel it by.
 
-    Invariant: ``limit.moment`` is when the present item is due, ``inf`` between items.
+    Invariants:
+    - ``limit.moment`` is when the present item is due, ``inf`` between items;
+    - ``fired`` says that the present item was found to be overdue and is being cancelled.
     """
 
     __slots__ = ("_scope", "_watch", "due", "fired", "limit", "timeout")
@@ -61,24 +66,28 @@ class Watched:
     def fire(self) -> None:
         """Cancel the item that runs now, and note when it was due, in the event loop's clock."""
         self.due = loop_deadline(self.limit.moment)
-        self.limit.moment = math.inf
         self.fired = True
         self._scope.cancel()
 
-    def item_ended(self) -> None:
+    def item_returned(self) -> None:
         """Note that the item returned; if it fell due at the same moment, its result counts."""
         self.limit.moment = math.inf
         if self.fired:
-            self.renew(None)
+            self._renew(None)
 
-    def renew(self, error: BaseException | None) -> BaseException | None:
+    def item_failed(self, error: BaseException) -> BaseException | None:
         """
-        Exchange a scope that fired for a new one, after the item ended with ``error``.
+        Note that the item raised.
 
         Returns:
             What is left of the error without the cancellation that came from here: None if it
             was nothing else.
         """
+        self.limit.moment = math.inf
+        return self._renew(error) if self.fired else error
+
+    def _renew(self, error: BaseException | None) -> BaseException | None:
+        """Exchange a scope that fired for a new one; return what it leaves of ``error``."""
         left = error
         tb = None if error is None else error.__traceback__
         try:
@@ -93,35 +102,64 @@ class Watched:
 
 
 class Watch:
-    """The timeouts of one call. Make it in the event loop."""
+    """
+    The timeouts of one call.
 
-    __slots__ = ("_ended", "timeout", "workers")
+    Args:
+        timeout: Seconds for each item, finite.
+        on_idle: Called when no item is in flight: the next that suspends has to be reported with
+            `item_suspended`.
+    """
 
-    def __init__(self, timeout: float) -> None:
+    # Invariant: while run() sleeps without a moment to wake at, _idle is true.
+    __slots__ = ("_ended", "_idle", "_news", "_on_idle", "timeout", "workers")
+
+    def __init__(self, timeout: float, on_idle: Callable[[], object]) -> None:
         self.timeout = timeout
         self.workers: set[Watched] = set()
-        self._ended = anyio.Event()
+        self._on_idle = on_idle
+        self._news = anyio.Event()
+        self._idle = False
+        self._ended = False
 
     def over_worker(self) -> Watched:
         """Return a context manager in which a worker takes its items."""
         return Watched(self)
 
+    def item_suspended(self) -> None:
+        """Wake `run` if it knows of no item."""
+        if self._idle:
+            self._idle = False
+            self._news.set()
+
     def end(self) -> None:
         """Let `run` return."""
-        self._ended.set()
+        self._ended = True
+        self._news.set()
 
     async def run(self) -> None:
         """Cancel items as they fall due, until `end`."""
         moment = now()
-        while not self._ended.is_set():
-            nearest = moment + self.timeout
-            for worker in self.workers:
-                due = worker.limit.moment
-                if due <= moment:
-                    worker.fire()
-                elif due < nearest:
-                    nearest = due
+        while not self._ended:
+            nearest = self._fire_those_due(moment)
+            if nearest == math.inf:
+                self._idle = True
+                self._on_idle()
+            self._news = anyio.Event()
             with anyio.CancelScope(deadline=loop_deadline(nearest)):
-                await self._ended.wait()
+                await self._news.wait()
             # Not now() alone: rounding could put it a hair before the moment slept for.
-            moment = max(now(), nearest)
+            moment = now() if self._news.is_set() else max(now(), nearest)
+
+    def _fire_those_due(self, moment: float) -> float:
+        """Cancel the items due at ``moment``; return when the next is, ``inf`` if none runs."""
+        nearest = math.inf
+        for worker in self.workers:
+            due = worker.limit.moment
+            if worker.fired:
+                continue
+            if due <= moment:
+                worker.fire()
+            elif due < nearest:
+                nearest = due
+        return nearest

@@ -24,10 +24,11 @@ R = TypeVar("R")
 AsyncFunction: TypeAlias = Callable[P, Coroutine[Any, Any, R]]
 """What ``async def`` makes."""
 
+_Call: TypeAlias = Coroutine[Any, Any, Any]
+
 Descriptor = TypeVar(
     "Descriptor",
-    bound=staticmethod[..., Coroutine[Any, Any, Any]]
-    | classmethod[Any, ..., Coroutine[Any, Any, Any]],
+    bound="staticmethod[..., _Call] | classmethod[Any, ..., _Call]",
 )
 """An async function that ``@staticmethod`` or ``@classmethod`` has wrapped already."""
 
@@ -96,8 +97,8 @@ def _refuse(fn: object, name: str) -> None:
         )
     elif not callable(fn):
         reason = (
-            f"a {type(fn).__name__} is no function. Write @{name} or @{name}(...) with keywords "
-            f"above an 'async def'."
+            f"being of type {type(fn).__name__!r}, it is no function. Write @{name}, or "
+            f"@{name}(...) with keywords, above an 'async def'."
         )
     else:
         reason = (

@@ -10,25 +10,25 @@ Why the limit is also kept outside the cancel scope: see `mtaio._internal.deadli
 
 from __future__ import annotations
 
-import inspect
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
-import anyio
-
-from mtaio._internal import checks, deadline
-from mtaio._internal.clock import now
+from mtaio._internal import checks
+from mtaio._internal.deadline import remaining
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources._begin import begin, check, discard
+from mtaio.resources._decorate import decorate
+from mtaio.resources._scope import Policy, ShieldedScope, TimeoutScope, finite
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
-    from typing import Self
 
-__all__ = ["TimeoutManager", "TimeoutScope", "TimeoutStatistics"]
+    from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
 
+__all__ = ["TimeoutManager", "TimeoutStatistics"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -45,245 +45,6 @@ class TimeoutStatistics:
     """Those of them that ended in `mtaio.exceptions.TimeoutError`."""
 
 
-class Policy:
-    """What the scopes of one `TimeoutManager` share."""
-
-    __slots__ = ("default", "entered", "name", "timed_out")
-
-    def __init__(self, default: float | None, name: str | None) -> None:
-        self.default = default
-        self.name = name
-        self.entered = 0
-        self.timed_out = 0
-
-    def seconds(self, timeout: float | Unset | None) -> float | None:
-        """Return how long to allow when ``timeout`` was asked for."""
-        if timeout is UNSET:
-            return self.default
-        return checks.timeout("timeout", timeout)
-
-
-def _grace(name: str, value: float | None) -> float:
-    way_out = "Clean-up must end: pass finite seconds >= 0."
-    seconds = checks.at_least(name, value, 0, way_out=way_out)
-    if seconds == math.inf:
-        msg = f"{name}={value!r} has no end. {way_out}"
-        raise ValueError(msg)
-    return seconds
-
-
-def _check_awaitable(func: object, args: tuple[object, ...]) -> None:
-    if not inspect.isawaitable(func):
-        what = "can be neither called nor awaited"
-    elif args:
-        what = f"is already a call, and takes no arguments, such as {args[0]!r}"
-    else:
-        return
-    msg = f"func={func!r} {what}. Pass an async function and its arguments."
-    raise TypeError(msg)
-
-
-class TimeoutScope:
-    """
-    One limited block: what ``with timeouts(...)`` yields. It serves one block, once.
-
-    Made by a `TimeoutManager`. Neither entering nor leaving it is a checkpoint, under
-    ``async with`` either, which does the same as ``with``.
-    """
-
-    # Invariants:
-    # - _scope is None until the block is entered; _expired is None until it is left;
-    # - _cancelled says that cancel() came before the deadline had passed: from then on the
-    #   deadline means nothing.
-    __slots__ = ("_cancelled", "_expired", "_limit", "_policy", "_scope", "_timeout")
-
-    _shield: ClassVar[bool] = False
-    _kind: ClassVar[str] = ""
-
-    _limit: deadline.Deadline
-
-    def __init__(self, policy: Policy, timeout: float | None) -> None:
-        self._policy = policy
-        self._timeout = timeout
-        self._scope: anyio.CancelScope | None = None
-        self._cancelled = False
-        self._expired: bool | None = None
-
-    def __repr__(self) -> str:
-        state = "left" if self._expired is not None else "active" if self._scope else "new"
-        return f"<{type(self).__name__} of {self._timeout} s, {state}>"
-
-    @property
-    def timeout(self) -> float | None:
-        """The seconds allowed from entering, or from the last `reschedule`; None for no limit."""
-        return self._timeout
-
-    @property
-    def deadline(self) -> float:
-        """
-        When the block falls due, in the event loop's clock (``anyio.current_time()``).
-
-        ``inf`` for no limit, and before the block is entered: the timer starts on entering.
-        """
-        return math.inf if self._scope is None else self._scope.deadline
-
-    @property
-    def expired(self) -> bool:
-        """
-        Whether the deadline passed before the block was left, and before any `cancel`.
-
-        True does not mean that the block was interrupted: a body that met no checkpoint after
-        its deadline keeps its result.
-        """
-        if self._expired is None:
-            return self._scope is not None and not self._cancelled and now() >= self._limit.moment
-        return self._expired
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` was called before the deadline had passed."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """
-        Leave the block at its next checkpoint, without an error.
-
-        Not a timeout, however long the clean-up takes. Does nothing to a block that is over.
-
-        Raises:
-            RuntimeError: The block has not been entered.
-        """
-        if self._scope is None:
-            msg = f"cannot cancel {self!r}: its block has not been entered."
-            raise RuntimeError(msg)
-        if self._expired is None:
-            if not self.expired:
-                self._cancelled = True
-            self._scope.cancel()
-
-    def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
-        """
-        Count anew from this moment. Any task of the same event loop may do it.
-
-        Args:
-            timeout: Seconds from now; None for no limit; omitted for as many as before.
-
-        Raises:
-            ValueError: ``timeout`` is negative or NaN.
-            RuntimeError: The block has not been entered, is over, was cancelled, or its deadline
-                has passed: what was cancelled cannot be taken back.
-        """
-        if timeout is not UNSET:
-            self._timeout = checks.timeout("timeout", timeout)
-        if self._scope is None:
-            state = "its block has not been entered"
-        elif self._expired is not None:
-            state = "its block is over"
-        elif self._cancelled:
-            state = "it was cancelled"
-        elif self.expired:
-            state = "its deadline has passed"
-        else:
-            seconds = math.inf if self._timeout is None else self._timeout
-            self._limit.moment = now() + seconds
-            self._scope.deadline = anyio.current_time() + seconds
-            return
-        msg = f"cannot reschedule {self!r}: {state}. Look at `expired` and `cancelled` first."
-        raise RuntimeError(msg)
-
-    def __enter__(self) -> Self:
-        if self._scope is not None:
-            msg = (
-                f"{self!r} was entered before: it serves one block, once. Ask its manager for a "
-                f"new one: with timeouts(...)."
-            )
-            raise RuntimeError(msg)
-        timeout = self._timeout
-        moment = now()
-        try:
-            scope = anyio.move_on_after(timeout, self._shield)
-            scope.__enter__()
-        except (anyio.NoEventLoopError, TypeError) as error:
-            # TypeError is what anyio makes of a callback of asyncio's loop, where no task runs.
-            msg = (
-                "a timeout can only limit code that runs in a task of an event loop, and none is "
-                "running here. Enter it in an async function."
-            )
-            raise RuntimeError(msg) from error
-        self._limit = deadline.enter(
-            math.inf if timeout is None else moment + timeout, alone=self._shield
-        )
-        self._scope = scope
-        self._policy.entered += 1
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        scope = self._scope
-        if scope is None or self._expired is not None:
-            msg = f"cannot leave {self!r}: its block is not active."
-            raise RuntimeError(msg)
-        limit = self._limit
-        self._expired = now() >= limit.moment and not self._cancelled
-        deadline.leave(limit)
-        # On trio a scope answers True also when there was nothing to catch.
-        if not scope.__exit__(exc_type, exc, traceback) or exc_type is None:
-            return False
-        if self._cancelled:
-            return True
-        # A scope catches its own cancellation alone, and nobody but cancel() and the deadline
-        # can have sent it.
-        self._expired = True
-        policy = self._policy
-        policy.timed_out += 1
-        who = "" if policy.name is None else f"{policy.name}: "
-        msg = f"{who}{self._kind}timed out after {self._timeout} s"
-        raise MTAIOTimeoutError(
-            msg, timeout=self._timeout, deadline=scope.deadline, name=policy.name
-        ) from exc
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return self.__exit__(exc_type, exc, traceback)
-
-
-class _Shielded(TimeoutScope):
-    """A block that cancellation from outside cannot reach until its time is up."""
-
-    __slots__ = ()
-
-    _shield = True
-    _kind = "shielded block "
-
-    def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
-        """Count anew from this moment, as in `TimeoutScope.reschedule`, but never without end."""
-        super().reschedule(timeout if timeout is UNSET else _grace("timeout", timeout))
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        # Cut short inside a cancelled scope, the clean-up must not be followed by code that takes
-        # it for done, nor may the cancellation turn into an error. With the shield down the scope
-        # lets the cancellation go on outwards, if there is one; if there is none, it is a timeout.
-        if exc_type is not None and self._scope is not None:
-            self._scope.shield = False
-        return super().__exit__(exc_type, exc, traceback)
-
-
 class TimeoutManager:
     """
     A policy that limits how long work may take; reusable, by any number of tasks at once.
@@ -293,6 +54,13 @@ class TimeoutManager:
     and of equal ones the outermost. What raises `mtaio.exceptions.TimeoutError` is the deadline
     of this very limit and nothing else: a ``TimeoutError`` of the body, an error in its clean-up
     and a cancellation from outside pass as they are.
+
+    Args:
+        default_timeout: Seconds allowed where none are given; None for no limit.
+        name: Named in errors.
+
+    Raises:
+        ValueError: ``default_timeout`` is negative or NaN.
 
     Example:
         ```python
@@ -319,15 +87,9 @@ class TimeoutManager:
                 print(error)
 
 
-        anyio.run(main)
+        if __name__ == "__main__":
+            anyio.run(main)
         ```
-
-    Args:
-        default_timeout: Seconds allowed where none are given; None for no limit.
-        name: Named in errors.
-
-    Raises:
-        ValueError: ``default_timeout`` is negative or NaN.
     """
 
     __slots__ = ("__weakref__", "_policy")
@@ -395,7 +157,7 @@ class TimeoutManager:
             ValueError: ``grace`` is negative, NaN or without end.
             TypeError: ``grace`` is not a number.
         """
-        return _Shielded(self._policy, _grace("grace", grace))
+        return ShieldedScope(self._policy, finite("grace", grace))
 
     def remaining(self) -> float:
         """
@@ -405,7 +167,7 @@ class TimeoutManager:
         when one has passed or was cancelled. The limits of mtaio are seen through shields and in
         worker threads too, those of anyio's scopes, by their nature, are not. Not a checkpoint.
         """
-        return deadline.remaining()
+        return remaining()
 
     async def run(
         self,
@@ -429,24 +191,67 @@ class TimeoutManager:
 
         Raises:
             TimeoutError: The deadline interrupted the call.
-            ValueError: ``timeout`` is negative or NaN. The awaitable is closed unstarted.
+            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not begun.
             TypeError: There is nothing to await; a sync function is found out only by calling it.
         """
         try:
             seconds = self._policy.seconds(timeout)
-            if not callable(func):
-                _check_awaitable(func, args)
-        except BaseException:
-            if inspect.iscoroutine(func):
-                func.close()
-            raise
-        with TimeoutScope(self._policy, seconds):
-            awaitable = func(*args) if callable(func) else func
-            if not inspect.isawaitable(awaitable):
-                msg = (
-                    f"{func!r} returned {awaitable!r}, which cannot be awaited: a sync function "
-                    f"cannot be interrupted. Pass an async function, or hand the sync one to a "
-                    f"thread: run(anyio.to_thread.run_sync, func)."
-                )
-                raise TypeError(msg)
-            return await awaitable
+            check(func, args)
+            with TimeoutScope(self._policy, seconds):
+                return await begin(func, args)
+        finally:
+            discard(func)
+
+    @overload
+    def limit(self, fn: Descriptor, /) -> Descriptor: ...
+
+    @overload
+    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+
+    @overload
+    def limit(self, timeout: float | None = ...) -> Decorator: ...
+
+    def limit(self, timeout: Any = UNSET) -> Any:
+        """
+        Limit every call of an async function: ``@timeouts.limit`` or ``@timeouts.limit(5.0)``.
+
+        The function keeps its signature; methods may be decorated too. Each call has a limit of
+        its own, which starts when the call is awaited.
+
+        Args:
+            timeout: Seconds; None for no limit; omitted for the default.
+
+        Returns:
+            The limited function, or a decorator that makes it.
+
+        Raises:
+            TimeoutError: (on calling) The deadline interrupted the call.
+            ValueError: ``timeout`` is negative or NaN.
+            TypeError: What is decorated is not an async function.
+        """
+        policy = self._policy
+        fn: Any = None
+        if timeout is not None and timeout is not UNSET and not isinstance(timeout, int | float):
+            fn, timeout = timeout, UNSET
+        seconds = policy.seconds(timeout)
+
+        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                with TimeoutScope(policy, seconds):
+                    return await fn(*args, **kwargs)
+
+            return limited
+
+        decorator = decorate(around, name="TimeoutManager.limit")
+        return decorator if fn is None else decorator(fn)
+
+    def statistics(self) -> TimeoutStatistics:
+        """
+        Return what was limited so far. Not a checkpoint.
+
+        Event loops of several threads may share a manager; its counts may then be a little low.
+        """
+        policy = self._policy
+        return TimeoutStatistics(
+            default_timeout=policy.default, entered=policy.entered, timed_out=policy.timed_out
+        )

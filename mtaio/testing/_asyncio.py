@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._world import refuse_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class LoopFactory:
         self.world = world
 
     def __call__(self) -> VirtualLoop:
+        refuse_second()  # before there is half a loop
         return VirtualLoop(self.world)
 
 
@@ -64,6 +66,7 @@ class _Timer(asyncio.TimerHandle):
     ) -> None:
         super().__init__(key[0], callback, args, loop, context)
         self._key = key
+        self._scheduled = True  # it will be, and cancel() must tell the loop
 
     def __lt__(self, other: object) -> bool:
         return self._key < other._key if isinstance(other, _Timer) else NotImplemented
@@ -99,14 +102,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, world: World) -> None:
         self.world = world
         self._now = 0.0
-        world.attach(self)
         self._timers = 0
         self._settling: list[asyncio.Future[None]] = []
+        self._exhausting: list[asyncio.Future[None]] = []
+        self._host: asyncio.Task[Any] | None = None
+        self._outside: set[asyncio.Task[Any]] = set()
+        self._forced = False
         self._children: list[asyncio.SubprocessTransport] = []
         self._files = _Selector()
         self._files.loop = self
         super().__init__(self._files)
         self._resolve()
+        world.attach(self)
 
     # ---- an asyncio event loop -------------------------------------------------------------------
 
@@ -129,7 +136,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._timers += 1
         timer = _Timer((when, self._timers), callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # noqa: SLF001 - as the base class does, for cancel()
         return timer
 
     def run_forever(self) -> None:
@@ -191,10 +197,34 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._settling.append(future)
         await future
 
+    async def exhaust(self) -> None:
+        """Wait until nothing is ready, no event is pending and the clock is not frozen."""
+        future = self.create_future()
+        self._exhausting.append(future)
+        await future
+
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is."""
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
         return task_stacks(sorted(tasks, key=itemgetter(0)))
+
+    def guard_begins(self) -> None:
+        """Note which task runs the code under test, and which tasks were there before."""
+        self._host = asyncio.current_task()
+        self._outside = asyncio.all_tasks() - {self._host}
+        self._forced = False
+
+    def cancelled_outside(self) -> bool:
+        """Tell whether the host task has been cancelled by others than `blocked`."""
+        assert self._host is not None  # noqa: S101 - asked inside a guard
+        return self._host.cancelling() > self._forced
+
+    def guard_ends(self) -> None:
+        """Forget the tasks, and take back what `blocked` has done to the host."""
+        if self._forced and self._host is not None:
+            self._host.uncancel()
+        self._host = None
+        self._outside = set()
 
     def idle(self) -> float | None:
         """
@@ -204,10 +234,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             None if something is ready now, else the real seconds to wait for something real.
         """
         if self._settling:
-            settling, self._settling = self._settling, []
-            for future in settling:
-                _wake(future)
-        elif self._scheduled and not self.world.frozen():
+            _wake_all(self._settling)
+        elif self.world.frozen():
+            return self.world.patience(real_io=self._awaits_real_io())
+        elif self._exhausting:
+            _wake_all(self._exhausting)
+        elif self._scheduled:
             self._now = self._scheduled[0].when()
             self._resolve()
         else:
@@ -215,10 +247,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return None
 
     def blocked(self, patience: float) -> None:
-        """Give up after ``patience``: cancel the code under test, or break off the loop."""
+        """Give up after ``patience``: end the code under test, or else break off the loop."""
         verdict = self.world.stuck(patience)
-        if verdict is not None:
+        if verdict is None:
+            return
+        if self._host is None or self._forced:
             raise verdict
+        self._forced = True  # Task.cancel() minds no shield
+        for task in asyncio.all_tasks(self) - self._outside:
+            task.cancel()
 
     def _resolve(self) -> None:
         # Timers up to time() + resolution fire. With a fixed resolution they would fire too early
@@ -228,6 +265,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
         return bool(self._children) or len(self._files.get_map()) > _OWN_FILES
+
+
+def _wake_all(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        _wake(future)
+    futures.clear()
 
 
 def _wake(future: asyncio.Future[None]) -> None:

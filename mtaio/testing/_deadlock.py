@@ -52,22 +52,23 @@ class Deadlock(AssertionError):  # noqa: N818 - it is a verdict on the test, lik
         stacks: Where each task and each worker thread was at that moment.
 
     Example:
-        A lock is no re-entrant lock::
+        ```python
+        import anyio
 
-            import anyio
-            from mtaio.testing import Deadlock, run
-
-
-            async def take_twice() -> None:
-                lock = anyio.Semaphore(1)
-                async with lock, lock:
-                    pass
+        from mtaio.testing import Deadlock, run
 
 
-            try:
-                run(take_twice)
-            except Deadlock as stuck:
-                assert "take_twice" in str(stuck)
+        async def take_twice() -> None:
+            lock = anyio.Semaphore(1)
+            async with lock, lock:
+                print("not reached: a semaphore is not re-entrant")
+
+
+        try:
+            run(take_twice)
+        except Deadlock as stuck:
+            assert "in take_twice" in str(stuck)
+        ```
     """
 
     reason: str

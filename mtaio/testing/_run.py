@@ -9,13 +9,14 @@ trio is imported when asked for.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import checks
 from mtaio.testing._simulation import Simulation
+from mtaio.testing._threads import entries
 from mtaio.testing._world import World, refuse_second
 
 if TYPE_CHECKING:
@@ -61,18 +62,19 @@ def run(
         BaseException: What ``afn`` raises.
 
     Example:
-        A year in a moment::
+        ```python
+        import anyio
 
-            import anyio
-            from mtaio.testing import run
-
-
-            async def year() -> float:
-                await anyio.sleep(365 * 86400)
-                return anyio.current_time()
+        from mtaio.testing import run
 
 
-            assert run(year) == 365 * 86400
+        async def year() -> float:
+            await anyio.sleep(365 * 86400)
+            return anyio.current_time()
+
+
+        assert run(year) == 365 * 86400
+        ```
     """
     __tracebackhide__ = True
     checks.callable_(
@@ -91,11 +93,11 @@ def run(
     main.__module__ = getattr(afn, "__module__", __name__)
     try:
         return anyio.run(main, backend=backend, backend_options=options)
-    except Exception as error:
-        verdict = world.verdict
-        if verdict is None or error.__cause__ is not verdict:
+    except Exception:
+        if world.verdict is None:
             raise
-    raise verdict  # with which trio's run loop was broken off
+        # The run was broken off; trio says so with an error of its own, which is the context.
+        raise world.verdict  # noqa: B904 - its cause is the verdict before it
 
 
 def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, Any]]:
@@ -117,33 +119,37 @@ def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, An
         ImportError: The backend is not installed.
 
     Example:
-        In ``conftest.py``, for all async tests below it, on both backends::
+        ```python
+        # conftest.py: all async tests below it run on both backends
+        import pytest
 
-            import pytest
-            from mtaio.testing import virtual_backend
+        from mtaio.testing import virtual_backend
 
 
-            @pytest.fixture(scope="module", params=["asyncio", "trio"])
-            def anyio_backend(request: pytest.FixtureRequest) -> object:
-                return virtual_backend(request.param)
+        @pytest.fixture(scope="module", params=["asyncio", "trio"])
+        def anyio_backend(request: pytest.FixtureRequest) -> object:
+            return virtual_backend(request.param)
+        ```
     """
     return name, _options(name, World(grace=grace))
 
 
 def simulation_of(backend: object) -> Simulation | None:
     """Return the simulation behind a value of ``anyio_backend``, None if its time is real."""
-    match backend:
-        case (_, {"loop_factory": object(world=World() as world)}):
+    if not isinstance(backend, tuple):
+        return None
+    _, options = cast("tuple[str, dict[str, Any]]", backend)
+    for part in (options.get("loop_factory"), *options.get("instruments", ())):
+        world = getattr(part, "world", None)
+        if isinstance(world, World):
             return Simulation(world)
-        case (_, {"instruments": [object(world=World() as world)]}):
-            return Simulation(world)
-        case _:
-            return None
+    return None
 
 
 def _options(backend: str, world: World) -> dict[str, Any]:
     """Return the options with which anyio runs ``backend`` in ``world``."""
     if backend == "asyncio":
+        entries(backend)
         return {"loop_factory": import_module("mtaio.testing._asyncio").LoopFactory(world)}
     if backend == "trio":
         try:
@@ -151,6 +157,7 @@ def _options(backend: str, world: World) -> dict[str, Any]:
         except ModuleNotFoundError as error:
             msg = "backend='trio' needs trio. Install it with: pip install 'mtaio[trio]'"
             raise ImportError(msg, name=error.name) from error
+        entries(backend)
         return {"clock": engine.clock, "instruments": [engine]}
     if backend == "uvloop":
         msg = (

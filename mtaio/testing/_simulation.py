@@ -29,29 +29,27 @@ class Simulation:
     construct none: `run` and `virtual_backend` do.
 
     Example:
-        A watchdog that must bark after ten seconds, tested in no time::
+        ```python
+        import anyio
 
-            import anyio
-            from mtaio.testing import current_simulation, run
-
-
-            async def scenario() -> None:
-                sim = current_simulation()
-                barks: list[float] = []
-
-                async def watchdog() -> None:
-                    await anyio.sleep(10)
-                    barks.append(sim.time())
-
-                async with anyio.create_task_group() as group:
-                    group.start_soon(watchdog)
-                    await sim.advance(9.75)
-                    assert barks == []
-                    await sim.advance(0.25)
-                    assert barks == [10.0]
+        from mtaio.testing import current_simulation
 
 
-            run(scenario)
+        async def main() -> None:
+            sim = current_simulation()
+            barks: list[float] = []
+
+            async def watchdog() -> None:
+                await anyio.sleep(10)
+                barks.append(sim.time())
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(watchdog)
+                await sim.advance(9.75)
+                assert barks == []
+                await sim.advance(0.25)
+                assert barks == [10.0]
+        ```
     """
 
     __slots__ = ("_world",)
@@ -74,12 +72,12 @@ class Simulation:
         """
         Let exactly ``seconds`` of virtual time pass, and all that falls due meanwhile happen.
 
-        Returns at ``time() + seconds``, when everything that is due by then has been done and every
-        other task is blocked again. A checkpoint. Cancelled, it leaves nothing behind, and time is
-        where it had got to.
+        Returns at ``time() + seconds``, when everything that is due by then has been done: every
+        other task is blocked again, and no worker thread is at work. A checkpoint. Cancelled, it
+        leaves nothing behind, and time is where it had got to.
 
         Args:
-            seconds: How long, a finite number >= 0; 0 is `settle`.
+            seconds: How long, a finite number >= 0; 0 finishes what can be done now.
 
         Raises:
             TypeError: ``seconds`` is no number.
@@ -98,7 +96,7 @@ class Simulation:
             raise RuntimeError(msg)
         engine = self._world.engine
         await engine.sleep_until(engine.time() + seconds)
-        await engine.settle()
+        await engine.exhaust()
 
     @contextmanager
     def hold(self) -> Generator[None]:
@@ -145,8 +143,8 @@ async def settle() -> None:
     Wait until every other task is blocked; virtual time does not move.
 
     ``anyio.wait_all_tasks_blocked`` sleeps between looks on asyncio, and so moves the clock. A task
-    that waits for a worker thread counts as blocked. A checkpoint; cancelled, it leaves nothing
-    behind.
+    that waits for a worker thread counts as blocked; `Simulation.advance` by 0 waits for threads as
+    well. A checkpoint; cancelled, it leaves nothing behind.
 
     Raises:
         RuntimeError: No simulation is running.

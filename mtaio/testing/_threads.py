@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager, suppress
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from anyio import RunFinishedError, to_process
 from anyio._core._eventloop import get_async_backend
@@ -171,17 +171,13 @@ class _ProcessCall:
 
 @contextmanager
 def watched(world: World, backend: str) -> Generator[None]:
-    """
-    Tell ``world`` of its threads and processes inside the block.
-
-    Raises:
-        RuntimeError: This version of anyio has not got the entry points that must be replaced.
-    """
+    """Tell ``world`` of its threads and processes inside the block."""
     owner: Any = get_async_backend(backend)
-    before = _entries(owner)
+    before = entries(backend)
     to_thread = getattr(owner, TO_THREAD)
     from_thread = getattr(owner, FROM_THREAD)
-    run_in_process: Any = to_process.run_sync
+    processes: Any = to_process
+    run_in_process = processes.run_sync
 
     async def watched_to_thread(
         cls: Any,
@@ -220,18 +216,24 @@ def watched(world: World, backend: str) -> Generator[None]:
 
     setattr(owner, TO_THREAD, classmethod(watched_to_thread))
     setattr(owner, FROM_THREAD, classmethod(watched_from_thread))
-    to_process.run_sync = watched_in_process  # type: ignore[assignment] - it has no name for *args
+    processes.run_sync = watched_in_process
     try:
         yield
     finally:
-        to_process.run_sync = run_in_process
+        processes.run_sync = run_in_process
         for name, entry in before.items():
             setattr(owner, name, entry)
 
 
-def _entries(owner: Any) -> dict[str, Any]:
-    """Return the methods of a backend class that must be replaced, for their return later."""
-    methods: dict[str, Any] = dict(vars(owner))
+def entries(backend: str) -> dict[str, Any]:
+    """
+    Return those methods of a backend class that are replaced while a world turns.
+
+    Raises:
+        RuntimeError: This version of anyio has not got them.
+    """
+    owner: Any = get_async_backend(backend)
+    methods = cast("dict[str, Any]", vars(owner))
     missing = [
         name for name in (TO_THREAD, FROM_THREAD) if not isinstance(methods.get(name), classmethod)
     ]

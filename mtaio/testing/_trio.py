@@ -5,8 +5,9 @@ Promise: time moves only when every task is blocked and no event is pending, to 
 the next deadline. Among tasks that fall due at one moment trio chooses the order, by lot.
 
 trio jumps only with a `MockClock`, which is final, so its methods are replaced on one instance.
-Private hooks: ``MockClock._autojump`` (called when all is blocked), and ``Task._abort_func`` and
-``Task._attempt_abort`` (to throw into a task behind shields); canary tests watch them.
+Private hooks, which canary tests watch: ``MockClock._autojump`` (called when all is blocked), and
+to throw into a task behind shields ``Task._abort_func``, ``Task._attempt_abort`` and the variable
+``task_register`` of ``to_thread.run_sync``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 AUTOJUMP: Final = "_autojump"
 ABORT: Final = "_attempt_abort"
+REGISTER: Final = "task_register"
 
 _OWN_FILES: Final = 1
 """The run loop's own wait for input: the socket with which threads and signals wake it."""
@@ -62,6 +64,8 @@ class TrioEngine(trio.abc.Instrument):
             )
             raise RuntimeError(msg)
         self.world = world
+        self._host: trio.lowlevel.Task | None = None
+        self._exhausting = trio.lowlevel.ParkingLot()
         self.clock = trio.testing.MockClock(autojump_threshold=0)
         for method, ours in {
             "start_clock": self._start,
@@ -85,8 +89,8 @@ class TrioEngine(trio.abc.Instrument):
         self._wait: float | None = None
         self._sleeping = False
         self._attempts = 0
-        self.world.attach(self)
         self._running.enter_context(self.world.turning(self, "trio"))
+        self.world.attach(self)
         self.clock.autojump_threshold = 0  # which tells the run loop of it
 
     def _jump(self, seconds: float) -> None:
@@ -109,9 +113,13 @@ class TrioEngine(trio.abc.Instrument):
             self._blocked(self._wait)  # it slept, and nothing came
             return
         unseen = trio.testing.active_thread_count() - len(self.world.hosts)
-        if self._deadline < math.inf and not self.world.frozen(unseen):
-            self._now = self._deadline
-            return
+        if not self.world.frozen(unseen):
+            if self._exhausting:
+                self._exhausting.unpark_all()
+                return
+            if self._deadline < math.inf:
+                self._now = self._deadline
+                return
         patience = self.world.patience(real_io=_awaits_real_io(), unseen=unseen)
         if patience:
             self._wait = self.clock.autojump_threshold = patience
@@ -125,7 +133,8 @@ class TrioEngine(trio.abc.Instrument):
         self._attempts += 1
         if self._attempts > _ATTEMPTS:
             raise verdict  # trio gives up the run, with a TrioInternalError
-        for task in tuple(_user_tasks()):
+        # Children first: a parent's nursery cancels them, and none may be woken twice.
+        for task in reversed(tuple(_family([self._host] if self._host else _main_tasks()))):
             _throw(verdict, task)
 
     # ---- the instrument --------------------------------------------------------------------------
@@ -145,17 +154,37 @@ class TrioEngine(trio.abc.Instrument):
         """Wait until every other task is blocked."""
         await trio.testing.wait_all_tasks_blocked()
 
+    async def exhaust(self) -> None:
+        """Wait until every task is blocked, no event is pending and the clock is not frozen."""
+        await self._exhausting.park()
+
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is, trio's own tasks aside."""
-        return task_stacks((task.name, task.coro) for task in _user_tasks())
+        return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
+
+    def guard_begins(self) -> None:
+        """Note which task runs the code under test."""
+        self._host = trio.lowlevel.current_task()
+
+    def cancelled_outside(self) -> bool:
+        """Tell that it was not the engine, which throws other things."""
+        return True
+
+    def guard_ends(self) -> None:
+        """Forget the task."""
+        self._host = None
 
 
-def _user_tasks() -> Iterator[trio.lowlevel.Task]:
-    """Yield the main task and all that descend from it, parents first."""
+def _main_tasks() -> list[trio.lowlevel.Task]:
+    """Return the main task, or when that is over the system tasks that keep the run from ending."""
     root = trio.lowlevel.current_root_task()
     assert root is not None  # noqa: S101 - it is there as long as the run lasts
     # Of the nurseries that the root task has nested, the innermost holds the main task alone.
-    waiting = [task for nursery in root.child_nurseries[-1:] for task in nursery.child_tasks]
+    return [*root.child_nurseries[-1].child_tasks]
+
+
+def _family(waiting: list[trio.lowlevel.Task]) -> Iterator[trio.lowlevel.Task]:
+    """Yield tasks and all that descend from them, parents first."""
     while waiting:
         task = waiting.pop()
         yield task
@@ -172,8 +201,10 @@ def _throw(error: Deadlock, task: Any) -> None:
     if task._abort_func is not None:  # noqa: SLF001 - trio has no public way through a shield
         task._attempt_abort(raise_error)  # noqa: SLF001 - ditto
     elif not any(nursery.child_tasks for nursery in task.child_nurseries):
-        # It refuses to be woken, as one that waits for a hung thread does; a task that waits for
-        # its children ends with them.
+        # It refuses to be woken, as one that waits for a hung thread does. The thread must not wake
+        # it either, later and elsewhere. (A task that waits for its children ends with them.)
+        for frame, _ in task.iter_await_frames():
+            frame.f_locals.get(REGISTER, [None])[0] = None
         trio.lowlevel.reschedule(task, outcome.Error(error))
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import anyio
 
@@ -51,8 +51,24 @@ class Engine(Protocol):
         """Wait until every other task is blocked."""
         ...
 
+    async def exhaust(self) -> None:
+        """Wait until nothing more can happen unless time moves: no task runs and no thread."""
+        ...
+
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is."""
+        ...
+
+    def guard_begins(self) -> None:
+        """Note that the code under test begins in this task, and force that alone from now on."""
+        ...
+
+    def cancelled_outside(self) -> bool:
+        """Tell whether this task was cancelled by somebody other than the engine."""
+        ...
+
+    def guard_ends(self) -> None:
+        """Note that the code under test is over."""
         ...
 
 
@@ -111,7 +127,6 @@ class World:
 
     def attach(self, engine: Engine) -> None:
         """Start afresh with a new event loop, whose clock says 0."""
-        refuse_second()
         self.engine = engine
         self._reset()
 
@@ -156,14 +171,14 @@ class World:
 
         Returns:
             None if the code under test was cancelled, for `guard` to tell why; otherwise the error
-            with which the engine has to end the run by force.
+            with which the engine has to end that code by force, or else the run.
         """
         assert self.engine is not None  # noqa: S101 - an engine asks
         threads = (call.stack() for call in tuple(self.calls))
         stacks = (*self.engine.stacks(), *filter(None, threads))
         verdict = Deadlock(self._reason(patience), stacks)
         if self.verdict is not None:
-            verdict.__cause__ = self.verdict
+            verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
         self.verdict = verdict
         if self.scope is None or self.scope.cancel_called:
             return verdict
@@ -192,18 +207,24 @@ class World:
     async def guard(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Await ``function(*args, **kwargs)``; a deadlock cancels it, and is raised instead."""
         __tracebackhide__ = True
+        engine = self.engine
+        assert engine is not None  # noqa: S101 - it runs this
         result: list[T] = []
         failure: Exception | None = None
+        self.verdict = None  # of earlier code in a loop that was broken off and goes on
+        engine.guard_begins()
         try:
             with anyio.CancelScope() as self.scope:
                 result.append(await function(*args, **kwargs))
         except anyio.get_cancelled_exc_class():
-            raise  # ours ends at our scope, so this one comes from outside, as from Ctrl-C
+            if engine.cancelled_outside():
+                raise  # as by Ctrl-C
         except Exception as error:
             if self.verdict is None:
                 raise
             failure = error
         finally:
+            engine.guard_ends()
             verdict, self.scope, self.verdict = self.verdict, None, None
         if verdict is None:
             return result[0]
@@ -212,11 +233,10 @@ class World:
         raise verdict
 
 
-def _is_deadlock(failure: BaseException) -> bool:
+def _is_deadlock(failure: Exception) -> bool:
     """Tell whether an error is nothing but what an engine threw to end the run by force."""
-    if isinstance(failure, BaseExceptionGroup):
-        inner: tuple[BaseException, ...] = failure.exceptions
-        return all(map(_is_deadlock, inner))
+    if isinstance(failure, ExceptionGroup):
+        return cast("ExceptionGroup[Exception]", failure).split(Deadlock)[1] is None
     return isinstance(failure, Deadlock)
 
 

@@ -1,23 +1,25 @@
 """
-pytest's side of virtual time: the fixture ``sim``, and a verdict for async tests that are stuck.
+pytest's side of virtual time: the fixture ``sim``, and a verdict on what is stuck.
 
-Promise: tests on a `virtual_backend` that deadlock are cancelled, clean up and fail with
-`Deadlock`; all others run as if this plugin were not there. Loading it imports nothing but pytest:
-the library under test is first imported by a test.
+Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
+fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports nothing
+but pytest: the library under test is first imported by a test.
 
 pytest finds it by the entry point ``mtaio``; ``-p no:mtaio`` turns it off.
 """
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, ismethod
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from mtaio.testing import Simulation
 
@@ -43,7 +45,7 @@ def sim(anyio_backend: object) -> Simulation:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Guard the test against deadlocks while anyio's plugin runs it."""
+    """Guard an async test against deadlocks while anyio's plugin runs it."""
     test = pyfuncitem.obj
     if "anyio_backend" not in pyfuncitem.funcargs:
         return (yield)
@@ -62,16 +64,58 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         pyfuncitem.obj = test
 
 
-def _guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @wraps(test)
-    async def guarded(*args: Any, **kwargs: Any) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Guard both parts of an async fixture against deadlocks while anyio's plugin runs it."""
+    fixture = fixturedef.func
+    definition: Any = fixturedef  # whose func anyio's plugin replaces likewise
+    if "anyio_backend" not in request.fixturenames:
+        return (yield)
+    if isasyncgenfunction(fixture):
+        definition.func = _like(fixture, _guarded_generator)
+    elif iscoroutinefunction(fixture):
+        definition.func = _like(fixture, _guarded)
+    try:
+        return (yield)
+    finally:
+        definition.func = fixture
+
+
+def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Wrap a function; a method stays one, for anyio's plugin to bind to the test's own object."""
+    if ismethod(function):
+        return MethodType(wrap(function.__func__), function.__self__)
+    return wrap(function)
+
+
+def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         from mtaio.testing._world import turning  # noqa: PLC0415 - not before coverage runs
 
         world = turning()
         if world is None:
-            await test(*args, **kwargs)
-        else:
-            await world.guard(test, *args, **kwargs)
+            return await function(*args, **kwargs)
+        return await world.guard(function, *args, **kwargs)
+
+    return guarded
+
+
+def _guarded_generator(
+    function: Callable[..., AsyncGenerator[Any]],
+) -> Callable[..., AsyncGenerator[Any]]:
+    @wraps(function)
+    async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        async with aclosing(function(*args, **kwargs)) as generator:
+            advance = _guarded(generator.__anext__)
+            while True:
+                try:
+                    value = await advance()
+                except StopAsyncIteration:
+                    return
+                yield value
 
     return guarded

@@ -1,0 +1,1 @@
+"""Ours beside rivals, in one run."""

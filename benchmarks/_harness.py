@@ -1,0 +1,138 @@
+"""
+Contests: ours beside rivals, in one run, as ratios.
+
+Machines are noisy and differ, so no figure stands alone: contenders take turns, round after round,
+and what counts is the median over the rounds of ours divided by the rival's in the same round.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+LOOPS: dict[str, dict[str, Any]] = {
+    "asyncio": {"backend": "asyncio"},
+    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
+    "trio": {"backend": "trio"},
+}
+
+OURS = "mtaio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Contenders that do the same work; each returns microseconds (or whatever ``unit`` says)."""
+
+    title: str
+    contenders: dict[str, Callable[[], Awaitable[float]]]
+    targets: dict[str, float] = field(default_factory=dict)
+    """At most this ratio of ours to the named rival."""
+    unit: str = "µs"
+    loops: tuple[str, ...] = ("asyncio", "uvloop", "trio")
+    asyncio_only: frozenset[str] = frozenset()
+    """Contenders that know nothing of trio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measurement that has to lie between two bounds."""
+
+    title: str
+    measure: Callable[[], Awaitable[float]]
+    unit: str
+    least: float = float("-inf")
+    most: float = float("inf")
+    isolated: bool = False
+    """In a new process each time: memory that earlier contests left behind would hide growth."""
+    loops: tuple[str, ...] = ("asyncio", "uvloop", "trio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the report."""
+
+    title: str
+    loop: str
+    text: str
+    ok: bool | None
+
+
+def run_on(loop: str, measure: Callable[[], Awaitable[float]]) -> float:
+    """Run one measurement in a fresh event loop, with the garbage of the last one gone."""
+    gc.collect()
+
+    async def main() -> float:
+        return await measure()
+
+    return anyio.run(main, **LOOPS[loop])
+
+
+def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
+    """Let the contenders take turns; return a row with times and one for each rival."""
+    taking_part = {
+        name: measure
+        for name, measure in contest.contenders.items()
+        if loop != "trio" or name not in contest.asyncio_only
+    }
+    times: dict[str, list[float]] = {name: [] for name in taking_part}
+    order = list(taking_part)
+    for number in range(rounds):
+        shift = number % len(order)
+        for name in order[shift:] + order[:shift]:
+            times[name].append(run_on(loop, taking_part[name]))
+    rows = []
+    ours = times[OURS]
+    rows.append(
+        Row(
+            title=contest.title,
+            loop=loop,
+            text=f"{statistics.median(ours):.3g} {contest.unit}",
+            ok=None,
+        )
+    )
+    for name, theirs in times.items():
+        if name == OURS:
+            continue
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        target = contest.targets.get(name)
+        verdict = "" if target is None else f" (at most {target:g})"
+        rows.append(
+            Row(
+                title=f"  beside {name}: {statistics.median(theirs):.3g} {contest.unit}",
+                loop=loop,
+                text=f"{ratio:.3f} x{verdict}",
+                ok=None if target is None else ratio <= target,
+            )
+        )
+    return rows
+
+
+def run_alone(loop: str, measure: Callable[[], Awaitable[float]]) -> float:
+    """Run one measurement, a function of a module, in a new process."""
+    where = [measure.__module__, measure.__name__]  # type: ignore[attr-defined] # a function
+    command = [sys.executable, "-m", "benchmarks._isolated", *where, loop]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - own code
+    return float(answer.stdout)
+
+
+def take(figure: Figure, loop: str, rounds: int) -> list[Row]:
+    """Take a figure several times; the median has to lie within its bounds."""
+    run = run_alone if figure.isolated else run_on
+    value = statistics.median(run(loop, figure.measure) for _ in range(rounds))
+    bounds = []
+    if figure.least != float("-inf"):
+        bounds.append(f"at least {figure.least:g}")
+    if figure.most != float("inf"):
+        bounds.append(f"at most {figure.most:g}")
+    text = f"{value:.4g} {figure.unit}" + (f" ({', '.join(bounds)})" if bounds else "")
+    ok = figure.least <= value <= figure.most if bounds else None
+    return [Row(title=figure.title, loop=loop, text=text, ok=ok)]

@@ -1,0 +1,242 @@
+"""The executor: overhead per item, fairness, timeouts, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import aiometer
+import anyio
+import psutil
+import sniffio
+import trio
+import trio.lowlevel
+from anyio.lowlevel import checkpoint
+
+from benchmarks._harness import OURS, Contest, Figure
+from mtaio.core import TaskExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ITEMS = 100_000
+LIMIT = 100
+MANY = 1_000_000
+MIB = 1024 * 1024
+
+Body = Callable[[int], Awaitable[int]]
+
+
+async def suspends(x: int) -> int:
+    await checkpoint()
+    return x
+
+
+async def suspends_on_asyncio(x: int) -> int:
+    await asyncio.sleep(0)
+    return x
+
+
+async def suspends_on_trio(x: int) -> int:
+    await trio.lowlevel.checkpoint()
+    return x
+
+
+def cheapest(body: Body) -> Body:
+    """Return the body with the backend's own ``sleep(0)``: anyio's costs as much as the work."""
+    if body is not suspends:
+        return body
+    return suspends_on_asyncio if sniffio.current_async_library() == "asyncio" else suspends_on_trio
+
+
+async def returns(x: int) -> int:
+    return x
+
+
+async def ours(body: Body, items: Iterable[int]) -> Any:
+    return await TaskExecutor().map(body, items, limit=LIMIT)
+
+
+async def ours_with_slots(body: Body, items: Iterable[int]) -> Any:
+    return await TaskExecutor(max_workers=LIMIT).map(body, items)
+
+
+async def gather_semaphore(body: Body, items: Iterable[int]) -> Any:
+    semaphore = asyncio.Semaphore(LIMIT)
+
+    async def one(x: int) -> int:
+        async with semaphore:
+            return await body(x)
+
+    return await asyncio.gather(*[one(x) for x in items])
+
+
+async def raw_pool(body: Body, items: Iterable[int]) -> Any:
+    source = iter(items)
+    results: list[int] = []
+
+    async def work() -> None:
+        for x in source:
+            place = len(results)
+            results.append(0)
+            results[place] = await body(x)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(LIMIT):
+            group.create_task(work())
+    return results
+
+
+async def aiometer_each(body: Body, items: Iterable[int]) -> Any:
+    await aiometer.run_on_each(body, list(items), max_at_once=LIMIT)
+
+
+def per_item(way: Callable[[Body, Iterable[int]], Awaitable[Any]], body: Body) -> Any:
+    async def measure() -> float:
+        cheap = cheapest(body)
+        began = time.perf_counter()
+        await way(cheap, range(ITEMS))
+        return (time.perf_counter() - began) / ITEMS * 1e6
+
+    return measure
+
+
+async def starvation() -> float:
+    """Milliseconds that another task's ``sleep(0)`` loop had to wait at the worst."""
+    worst = 0.0
+    over = False
+
+    async def watch() -> None:
+        nonlocal worst
+        last = time.perf_counter()
+        while not over:
+            await checkpoint()
+            now = time.perf_counter()
+            worst, last = max(worst, now - last), now
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        await checkpoint()
+        await TaskExecutor().map(returns, range(ITEMS), limit=LIMIT)
+        over = True
+    return worst * 1e3
+
+
+async def added_by(way: Callable[[], Awaitable[Any]], plain: Callable[[], Awaitable[Any]]) -> float:
+    """Microseconds an item that ``way`` takes beyond ``plain``."""
+    began = time.perf_counter()
+    await plain()
+    between = time.perf_counter()
+    await way()
+    return (2 * between - began - time.perf_counter()) / -ITEMS * 1e6
+
+
+async def map_plain() -> Any:
+    return await TaskExecutor().map(suspends, range(ITEMS), limit=LIMIT)
+
+
+async def map_timeout() -> Any:
+    return await TaskExecutor().map(suspends, range(ITEMS), limit=LIMIT, timeout=30)
+
+
+async def map_fail_after() -> Any:
+    async def limited(x: int) -> int:
+        with anyio.fail_after(30):
+            return await suspends(x)
+
+    return await TaskExecutor().map(limited, range(ITEMS), limit=LIMIT)
+
+
+async def timeout_ours() -> float:
+    return await added_by(map_timeout, map_plain)
+
+
+async def timeout_theirs() -> float:
+    return await added_by(map_fail_after, map_plain)
+
+
+async def growth(work: Callable[[TaskExecutor], Awaitable[Any]]) -> float:
+    """MiB by which resident memory grew at its highest, sampled in the course of the work."""
+    process = psutil.Process()
+    executor = TaskExecutor(max_workers=LIMIT)
+    await executor.map(suspends, range(1000))
+    before = process.memory_info().rss
+    high = before
+    over = False
+
+    async def sample() -> None:
+        nonlocal high
+        while not over:
+            high = max(high, process.memory_info().rss)
+            await anyio.sleep(0.02)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(sample)
+        kept = await work(executor)
+        high = max(high, process.memory_info().rss)
+        over = True
+    del kept
+    return (high - before) / MIB
+
+
+async def for_each_memory() -> float:
+    return await growth(lambda executor: executor.for_each(suspends, range(MANY)))
+
+
+async def stream_memory() -> float:
+    async def consume(executor: TaskExecutor) -> None:
+        async with executor.stream(suspends, range(MANY)) as results:
+            async for _ in results:
+                pass
+
+    return await growth(consume)
+
+
+async def map_memory() -> float:
+    return await growth(lambda executor: executor.map(suspends, range(MANY)))
+
+
+RIVALS = {
+    "gather + Semaphore": gather_semaphore,
+    "raw asyncio pool": raw_pool,
+    "aiometer.run_on_each": aiometer_each,
+}
+ASYNCIO_ONLY = frozenset({"gather + Semaphore", "raw asyncio pool"})
+
+
+def mapping(body: Body, title: str, targets: dict[str, float], way: Any = ours) -> Contest:
+    contenders = {OURS: way, **RIVALS}
+    return Contest(
+        title=title,
+        contenders={name: per_item(each, body) for name, each in contenders.items()},
+        targets=targets,
+        asyncio_only=ASYNCIO_ONLY,
+    )
+
+
+TARGETS = {"gather + Semaphore": 1 / 7, "aiometer.run_on_each": 1 / 10, "raw asyncio pool": 1.7}
+
+EVENTS = [
+    mapping(suspends, "map(limit=100), sleep(0)", TARGETS),
+    mapping(suspends, "map, max_workers=100, sleep(0)", TARGETS, ours_with_slots),
+    mapping(returns, "map(limit=100), no-op", {"gather + Semaphore": 1 / 10}),
+    Figure(title="no-op map: worst wait of another task", measure=starvation, unit="ms", most=10),
+    Contest(
+        title="map(timeout=): added per item",
+        contenders={OURS: timeout_ours, "fail_after around each": timeout_theirs},
+        targets={"fail_after around each": 0.25},
+    ),
+    Figure(
+        title="for_each of 1M items: growth",
+        measure=for_each_memory,
+        unit="MiB",
+        most=5,
+        isolated=True,
+    ),
+    Figure(
+        title="stream of 1M items: growth", measure=stream_memory, unit="MiB", most=5, isolated=True
+    ),
+    Figure(title="map of 1M items: growth", measure=map_memory, unit="MiB", most=60, isolated=True),
+]

@@ -1,0 +1,34 @@
+"""Seven requests through a limiter of ten a second, two at once after a rest."""
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mtaio.exceptions import RateLimitError
+from mtaio.resources import RateLimiter
+
+limiter = RateLimiter(rate=10, burst=2)
+
+
+async def request(number: int, start: float) -> None:
+    async with limiter:  # waits for one token
+        print(f"{anyio.current_time() - start:.1f} s: request {number}")
+
+
+async def main() -> None:
+    start = anyio.current_time()
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(request, number, start)
+            await checkpoint()  # let it ask, so that they ask in this order
+    try:
+        limiter.acquire_nowait()
+    except RateLimitError as error:
+        print(f"not now, but in {error.retry_after:.1f} s")
+    try:
+        await limiter.acquire(2, timeout=0.1)  # known at once to be in vain
+    except TimeoutError:
+        print(f"{anyio.current_time() - start:.1f} s: two tokens will not be there in time")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

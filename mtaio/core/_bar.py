@@ -1,0 +1,82 @@
+"""
+The progress bar that `mtaio.core.progress` shows.
+
+Promise: whoever reports progress stores a tuple; everything else happens when the display is drawn,
+by rich's own thread, which ends with the block.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from rich.console import RenderableType
+
+
+class Bar(Progress):
+    """
+    A progress bar that is called to say how far the work is.
+
+    Args:
+        description: What is being done.
+        console: Where to show it; stderr if None.
+        transient: Whether it vanishes at the end.
+    """
+
+    def __init__(self, description: str, *, console: Console | None, transient: bool) -> None:
+        self._latest: tuple[int, int | None, str] = (0, None, "")
+        if console is None:
+            console = Console(stderr=True)
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=transient,
+            # What is printed meanwhile appears above the bar, unless it is on its way to a file.
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
+            # Colours can be forced where there is no terminal; a bar has no business there.
+            disable=not (console.is_interactive and console.file.isatty()),
+        )
+        self.add_task(description, total=None, count="", detail="")
+
+    def __call__(self, done: int, total: int | None, detail: str = "") -> None:
+        """Say how far the work is."""
+        self._latest = (done, total, detail)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Look how far the work is, and draw it (rich calls this, a few times a second)."""
+        done, total, detail = self._latest
+        count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+        for only in self.task_ids:  # none yet while rich draws for the first time
+            self.update(only, completed=done, total=total, count=count, detail=detail)
+        return super().get_renderables()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        """Draw the bar for the last time; a block that came to its end has done it all."""
+        done, total, detail = self._latest
+        if exc_type is None and total is None:
+            self._latest = (done, done, detail)
+        super().__exit__(exc_type, exc_val, exc_tb)

@@ -1,0 +1,79 @@
+"""
+A progress bar for every call that takes ``on_progress=``.
+
+Promise: a bar on a terminal, and nothing elsewhere.
+Cost: one store for each item, since the display looks for itself a few times a second. It needs
+rich, which is imported when a bar is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.console import Console
+
+__all__ = ["OnProgress", "bar"]
+
+
+class OnProgress(Protocol):
+    """What a `bar` is fed with."""
+
+    def __call__(self, done: int, total: int | None, detail: str = "") -> object:
+        """
+        Say how far the work is. Not a checkpoint.
+
+        Args:
+            done: Items that came to their end.
+            total: Items in all; None if nobody knows.
+            detail: What else to show beside the number.
+        """
+        ...
+
+
+def bar(
+    description: str = "", *, console: Console | None = None, transient: bool = False
+) -> AbstractContextManager[OnProgress]:
+    """
+    Return a context manager that shows a progress bar and gives what to pass as ``on_progress=``.
+
+    The bar stands on stderr, so that what the program prints can go elsewhere. While the total is
+    not known it moves without filling. On what is no terminal nothing is shown. Not a checkpoint.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor, progress
+
+        executor = TaskExecutor(max_workers=10)
+
+
+        async def work(number: int) -> None:
+            await anyio.sleep(0.01)
+
+
+        async def main() -> None:
+            with progress.bar("working") as on_progress:
+                await executor.for_each(work, range(100), on_progress=on_progress)
+
+
+        anyio.run(main)
+        ```
+
+    Args:
+        description: What is being done, in a word or two.
+        console: Where to show it; print on the same one to write above the bar.
+        transient: Whether the bar vanishes at the end of the block.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+    try:
+        from mtaio.core._bar import Bar  # noqa: PLC0415 - the one thing in the core that needs rich
+    except ImportError as error:
+        msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[app]'"
+        raise ImportError(msg, name=error.name) from error
+    return Bar(description, console=console, transient=transient)

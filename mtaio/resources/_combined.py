@@ -1,0 +1,308 @@
+"""
+Three limits in one: how much runs at once, how often work starts, how long it may take.
+
+Promise: entered in the order concurrency, rate, timeout, so that nobody who holds a token waits for
+a slot, and the timeout covers the work alone; left in the opposite order, whatever happens on the
+way in or inside, with everything given back exactly once.
+Cost: that of its parts, and one exit stack for each entry.
+
+What an entry must undo is not kept on the object, which many tasks share and one may enter
+several times, but in the context of the task, as a stack.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
+
+from mtaio.resources._begin import begin, check, discard
+from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
+from mtaio.resources._decorate import decorate
+from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
+from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
+
+__all__ = ["ResourceLimiter", "ResourceStatistics"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceStatistics:
+    """The state of a `ResourceLimiter`'s parts, and what they have done so far."""
+
+    entered: int
+    """Times the work inside was begun."""
+    active: int
+    """Entries that have begun and not yet ended."""
+    concurrency: ConcurrencyStatistics | None
+    """The slots; None if their number is not limited."""
+    rate: RateLimiterStatistics | None
+    """The tokens; None if the rate is not limited."""
+    timeout: TimeoutStatistics | None
+    """The limit of the work; None if there is none."""
+    timeout_total: TimeoutStatistics | None
+    """The limit of waiting and work together; None if there is none."""
+
+
+class _Entry:
+    """One entry of a task into a limiter, and the entry around it."""
+
+    __slots__ = ("limiter", "outer", "stack")
+
+    def __init__(self, limiter: ResourceLimiter, stack: ExitStack, outer: _Entry | None) -> None:
+        self.limiter = limiter
+        self.stack = stack
+        self.outer = outer
+
+
+_entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries", default=None)
+
+
+class ResourceLimiter:
+    """
+    Limits the use of a resource: how much at once, how often, for how long.
+
+    Made anywhere, used by one event loop after another, on either backend. A task may enter it
+    inside itself; each entry takes a slot and a token of its own.
+
+    Args:
+        rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
+        burst: Tokens that may be taken at once; only with ``rate`` as a number.
+        concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
+        timeout: Seconds for the work alone, from having slot and token; or a `TimeoutManager`,
+            whose default counts; None for no limit.
+        timeout_total: Seconds for waiting and work together; otherwise as ``timeout``.
+        name: Named in errors, also by the parts that are made here.
+
+    Raises:
+        ValueError: Nothing is limited, a number is out of range, or ``burst`` is given without a
+            rate that it could belong to.
+        TypeError: An argument is neither a number nor a limiter of its kind.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resources import ResourceLimiter
+
+        api = ResourceLimiter(concurrency=2, rate=100, burst=10, timeout=5.0, name="api")
+
+
+        @api.limit
+        async def fetch(number: int) -> int:
+            await anyio.sleep(0.01)
+            return number * number
+
+
+        async def main() -> None:
+            async with anyio.create_task_group() as group:
+                for number in range(6):
+                    group.start_soon(fetch, number)
+            print(await api.run(fetch, 7), api.statistics().entered)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariant: _entries holds, for each task, its entries into any limiter, innermost first.
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_concurrency",
+        "_entered",
+        "_name",
+        "_rate",
+        "_timeout",
+        "_timeout_total",
+    )
+
+    def __init__(
+        self,
+        *,
+        rate: float | RateLimiter | None = None,
+        burst: float | None = None,
+        concurrency: int | ConcurrencyLimiter | None = None,
+        timeout: float | TimeoutManager | None = None,
+        timeout_total: float | TimeoutManager | None = None,
+        name: str | None = None,
+    ) -> None:
+        if rate is None and concurrency is None and timeout is None and timeout_total is None:
+            msg = (
+                "a ResourceLimiter without rate, concurrency, timeout and timeout_total limits "
+                "nothing. Pass at least one of them."
+            )
+            raise ValueError(msg)
+        if burst is not None and (rate is None or isinstance(rate, RateLimiter)):
+            msg = (
+                f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
+                f"the burst to the RateLimiter itself."
+            )
+            raise ValueError(msg)
+        if rate is not None and not isinstance(rate, RateLimiter):
+            rate = RateLimiter(rate, burst, name=name)
+        if concurrency is not None and not isinstance(concurrency, ConcurrencyLimiter):
+            concurrency = ConcurrencyLimiter(concurrency, name=name)
+        if timeout is not None and not isinstance(timeout, TimeoutManager):
+            timeout = TimeoutManager(timeout, name=name)
+        if timeout_total is not None and not isinstance(timeout_total, TimeoutManager):
+            timeout_total = TimeoutManager(timeout_total, name=name)
+        self._rate = rate
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._timeout_total = timeout_total
+        self._name = name
+        self._entered = 0
+        self._active = 0
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<ResourceLimiter{name}: {self._active} active>"
+
+    @property
+    def name(self) -> str | None:
+        """The name given in errors."""
+        return self._name
+
+    @property
+    def rate(self) -> RateLimiter | None:
+        """The limiter of the rate, to share or to reconfigure; None if there is none."""
+        return self._rate
+
+    @property
+    def concurrency(self) -> ConcurrencyLimiter | None:
+        """The limiter of concurrency, to share or to reconfigure; None if there is none."""
+        return self._concurrency
+
+    async def __aenter__(self) -> None:
+        """
+        Wait for a slot, then for a token, then start the timeout.
+
+        Yields to others as its parts do: without a wait, one entry in 64. Cancelled, it holds
+        nothing.
+
+        Raises:
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) ``timeout_total`` ran out.
+            ConcurrencyLimitError: The queue of a shared `ConcurrencyLimiter` is full.
+            RuntimeError: Tasks of another event loop are waiting.
+        """
+        with ExitStack() as stack:
+            if self._timeout_total is not None:
+                stack.enter_context(self._timeout_total())
+            if self._concurrency is not None:
+                await self._concurrency.acquire()
+                stack.callback(self._concurrency.release)
+            if self._rate is not None:
+                await self._rate.acquire()
+            if self._timeout is not None:
+                stack.enter_context(self._timeout())
+            _entries.set(_Entry(self, stack.pop_all(), _entries.get()))
+        self._entered += 1
+        self._active += 1
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """
+        End the timeouts and give the slot back. Not a checkpoint.
+
+        Raises:
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) The work took too long.
+            RuntimeError: Another block was entered later and not left yet, or the block was
+                entered in another context.
+        """
+        entry = _entries.get()
+        if entry is None or entry.limiter is not self:
+            msg = (
+                f"cannot leave {self!r} here: it is not what this task entered last. Use it in "
+                f"'async with', and do not yield inside from an async generator."
+            )
+            raise RuntimeError(msg)
+        _entries.set(entry.outer)
+        self._active -= 1
+        return entry.stack.__exit__(exc_type, exc, traceback)
+
+    async def run(self, func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
+        """
+        Make one call under the limits, and return its result.
+
+        Cancelled while it waits, it holds nothing and the call has not begun.
+
+        Args:
+            func: What to call and await; or, with no arguments, an awaitable.
+            *args: Its arguments.
+
+        Raises:
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) The call, or the wait for it, took too
+                long.
+            TypeError: There is nothing to await; a sync function is found out only by calling it.
+        """
+        try:
+            check(func, args)
+            async with self:
+                return await begin(func, args)
+        finally:
+            discard(func)
+
+    @overload
+    def limit(self, fn: Descriptor, /) -> Descriptor: ...
+
+    @overload
+    def limit(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+
+    @overload
+    def limit(self, /) -> Decorator: ...
+
+    def limit(self, fn: Any = None, /) -> Any:
+        """
+        Put every call of an async function under the limits: ``@limiter.limit``.
+
+        The function keeps its signature; methods may be decorated too.
+
+        Args:
+            fn: The function.
+
+        Returns:
+            The limited function, or a decorator that makes it.
+
+        Raises:
+            TypeError: What is decorated is not an async function.
+        """
+
+        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+                async with self:
+                    return await fn(*args, **kwargs)
+
+            return limited
+
+        decorator = decorate(around, name="ResourceLimiter.limit")
+        return decorator if fn is None else decorator(fn)
+
+    def statistics(self) -> ResourceStatistics:
+        """Return the state of the parts, and what was done so far. Not a checkpoint."""
+        rate, concurrency = self._rate, self._concurrency
+        timeout, total = self._timeout, self._timeout_total
+        return ResourceStatistics(
+            entered=self._entered,
+            active=self._active,
+            concurrency=None if concurrency is None else concurrency.statistics(),
+            rate=None if rate is None else rate.statistics(),
+            timeout=None if timeout is None else timeout.statistics(),
+            timeout_total=None if total is None else total.statistics(),
+        )

@@ -1,0 +1,152 @@
+"""What the walk finds where there are links and special files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from anyio import to_thread
+
+from mtaio.app._outcomes import Failed, Found, Skipped
+from mtaio.app._walk import walk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mtaio.app._outcomes import Entry
+
+assert sys.platform != "win32"
+
+
+async def found_under(top: str, *, follow_symlinks: bool = False) -> list[Entry]:
+    """Walk in a worker thread."""
+    return await to_thread.run_sync(list, walk(top, follow_symlinks=follow_symlinks))
+
+
+def make_special(folder: Path) -> None:
+    """Make one of each kind that an ordinary user can make."""
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to("real")
+    (folder / "real").write_bytes(b"12345")
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.bind("sock")  # short: the path of a socket may not be long
+
+
+async def test_what_is_no_regular_file_is_skipped(folder: Path) -> None:
+    """Links are not followed unless asked; each special file is named for what it is."""
+    make_special(folder)
+    assert await found_under(".") == [
+        Skipped("./broken", "broken symbolic link"),
+        Skipped("./circle", "broken symbolic link"),
+        Skipped("./fifo", "FIFO"),
+        Skipped("./link", "symbolic link"),
+        Found("./real", 5),
+        Skipped("./sock", "socket"),
+    ]
+
+
+async def test_followed_links_are_what_they_lead_to(folder: Path) -> None:
+    """When links are followed, one that leads nowhere is a failure."""
+    make_special(folder)
+    circle, fifo, link, real, sock = (await found_under(".", follow_symlinks=True))[1:]
+    assert isinstance(circle, Failed)
+    assert "symbolic links" in circle.reason  # the system's words differ
+    assert fifo == Skipped("./fifo", "FIFO")
+    assert link == Found("./link", 5)
+    assert real == Found("./real", 5)
+    assert sock == Skipped("./sock", "socket")
+
+
+async def test_broken_link_is_a_failure_when_followed(folder: Path) -> None:
+    """What is reported is the link, not that a file is missing."""
+    (folder / "broken").symlink_to("nowhere")
+    assert await found_under(".", follow_symlinks=True) == [
+        Failed("./broken", "broken symbolic link")
+    ]
+
+
+async def test_link_to_a_folder_above_is_no_trap(folder: Path) -> None:
+    """A followed link that leads back to a folder it stands in is reported, and not entered."""
+    (folder / "sub").mkdir()
+    (folder / "sub" / "up").symlink_to("..")
+    (folder / "sub" / "x").write_bytes(b"")
+    assert await found_under(".", follow_symlinks=True) == [
+        Failed("./sub/up", "symbolic link to a folder that it stands in"),
+        Found("./sub/x", 0),
+    ]
+
+
+async def test_followed_links_may_meet_in_one_folder(folder: Path) -> None:
+    """Two ways to one folder are two folders."""
+    (folder / "real").mkdir()
+    (folder / "real" / "x").write_bytes(b"")
+    (folder / "link").symlink_to("real")
+    assert await found_under(".", follow_symlinks=True) == [
+        Found("./link/x", 0),
+        Found("./real/x", 0),
+    ]
+
+
+async def test_top_is_followed_always(folder: Path) -> None:
+    """The path that was asked for may be a link to a folder or to a file."""
+    (folder / "real").mkdir()
+    (folder / "real" / "x").write_bytes(b"1")
+    (folder / "to_folder").symlink_to("real")
+    (folder / "to_file").symlink_to("real/x")
+    assert await found_under("to_folder") == [Found("to_folder/x", 1)]
+    assert await found_under("to_file") == [Found("to_file", 1)]
+
+
+async def test_path_that_is_too_long_is_a_failure(folder: Path) -> None:
+    """A folder and a file beyond the longest path are reported, whoever looks, and root too."""
+    here = os.open(folder, os.O_RDONLY)
+    depth = 0
+    try:
+        while depth < 20:  # 20 * 251 characters: longer than any system's longest path
+            os.mkdir("d" * 250, dir_fd=here)
+            below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+            depth += 1
+    finally:
+        os.close(here)
+    (failure,) = await found_under(".")
+    assert isinstance(failure, Failed)
+    assert failure.reason == "File name too long"
+
+
+@pytest.fixture
+def deep_file(folder: Path) -> Iterator[str]:
+    """Return a file that lies deeper than functions may call each other, where paths allow it."""
+    depth = 1200 if sys.platform == "linux" else 400
+    for level in range(1, depth + 1):
+        os.mkdir("d/" * level)  # noqa: PTH102 - a Path of so many parts takes its time
+    path = "d/" * depth + "x"
+    (folder / path).write_bytes(b"")
+    yield path
+    (folder / path).unlink()
+    for level in range(depth, 0, -1):  # what clears test folders away may well call itself
+        os.rmdir("d/" * level)  # noqa: PTH106 - as above
+
+
+async def test_depth_is_no_limit(deep_file: str) -> None:
+    """A tree deeper than Python's recursion limit is walked to its end."""
+    assert await found_under(".") == [Found(f"./{deep_file}", 0)]
+
+
+async def test_names_that_are_no_text_are_kept(folder: Path) -> None:
+    """A name is its bytes, and sorts by them."""
+    names = [b"\xff", b"\xc3\xa9", b"a\nb", b"\x7f", b"\xed\xa0\x80", "\U0001f40d".encode()]
+    if sys.platform == "darwin":  # its file systems take no names but UTF-8
+        names = [name for name in names if name.decode("utf-8", "replace").isascii()]
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(name)
+    paths = [os.fsencode(entry.path) for entry in await found_under(".")]
+    assert paths == [b"./" + name for name in sorted(names)]

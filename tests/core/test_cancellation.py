@@ -1,0 +1,351 @@
+"""Cancellation at every step: nothing lost, nothing left running, and the executor works again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.core import Retry, TaskExecutor
+from mtaio.core._items import take_items
+from mtaio.core._pool import Pool, Worker
+from mtaio.core._statistics import Counters
+from mtaio.testing import run, settle
+from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+
+    Scenario = Callable[[TaskExecutor, "Log"], Coroutine[Any, Any, object]]
+
+
+class Log:
+    """What a scenario's items and sources did, and what is still open."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.begun = 0
+        self.ended = 0
+
+    async def item(self, x: int) -> int:
+        """Work for a while, with clean-up that takes its time."""
+        self.begun += 1
+        self.open += 1
+        try:
+            await anyio.sleep(x % 3)
+            await anyio.sleep(1)
+            self.ended += 1
+            return x
+        finally:
+            try:
+                with anyio.CancelScope(shield=True):  # which Task.cancel() ignores
+                    await anyio.sleep(0.25)
+            finally:
+                self.open -= 1
+
+    async def failing(self, x: int) -> int:
+        """Fail for odd numbers."""
+        if x % 2:
+            await anyio.sleep(0.5)
+            raise ValueError(x)
+        return await self.item(x)
+
+    async def swallowing(self, x: int) -> int:
+        """Return also when cancelled."""
+        try:
+            return await self.item(x)
+        except anyio.get_cancelled_exc_class():  # noqa: TRY203 - swallowed on purpose
+            return -1
+
+    def plain(self, x: int) -> int:
+        """Work in a thread."""
+        self.begun += 1
+        self.open += 1
+        try:
+            anyio.from_thread.run(anyio.sleep, 1)
+            return x
+        finally:
+            self.open -= 1
+
+    async def source(self, stop: int) -> AsyncGenerator[int, None]:
+        """Yield numbers, with a scope open and clean-up to do."""
+        self.open += 1
+        try:
+            with anyio.CancelScope():
+                for x in range(stop):
+                    await anyio.sleep(0.5)
+                    yield x
+        finally:
+            self.open -= 1
+
+
+async def consume(stream: Any) -> None:
+    """Read a stream to its end, slowly."""
+    async with stream as results:
+        async for _ in results:
+            await anyio.sleep(0.5)
+
+
+async def nested(executor: TaskExecutor, log: Log) -> None:
+    """Map inside the items of a map."""
+
+    async def outer(n: int) -> int:
+        return sum(await executor.map(log.item, range(n)))
+
+    await executor.map(outer, [2, 3])
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "map": lambda ex, log: ex.map(log.item, range(7)),
+    "map-unlimited": lambda _, log: TaskExecutor().map(log.item, range(5)),
+    "map-timeout": lambda ex, log: ex.map(log.item, range(7), timeout=2.5, errors="return"),
+    "map-timeout-tie": lambda ex, log: ex.map(log.item, range(7), timeout=2, errors="return"),
+    "map-collect": lambda ex, log: ex.map(log.failing, range(7), errors="collect"),
+    "map-raise": lambda ex, log: ex.map(log.failing, [0, 2, 4, 5, 6]),
+    "map-retry": lambda ex, log: ex.map(
+        log.failing, range(4), retry=Retry(attempts=2, jitter=0), errors="return"
+    ),
+    "map-rate": lambda ex, log: ex.map(log.item, range(5), rate=2),
+    "map-swallowing": lambda ex, log: ex.map(log.swallowing, range(5), timeout=1.5),
+    "map-async-source": lambda ex, log: ex.map(log.item, log.source(5)),
+    "map-two-async-sources": lambda ex, log: ex.map(
+        lambda a, b: log.item(a + b), log.source(3), log.source(2)
+    ),
+    "for-each": lambda ex, log: ex.for_each(log.item, range(5), limit=1),
+    "stream": lambda ex, log: consume(ex.stream(log.item, range(7), buffer=0)),
+    "stream-ordered": lambda ex, log: consume(ex.stream(log.item, log.source(6), ordered=True)),
+    "stream-collect": lambda ex, log: consume(
+        ex.stream(log.failing, range(6), buffer=0, errors="collect")
+    ),
+    "gather": lambda ex, log: ex.gather(*(log.item(x) for x in range(5)), limit=2),
+    "race": lambda ex, log: ex.race(log.failing(1), log.item(1), log.item(2)),
+    "as-completed": lambda ex, log: consume(ex.as_completed(log.item(1), log.failing(3))),
+    "nested": nested,
+}
+
+
+async def check(executor: TaskExecutor, log: Log) -> None:
+    """Assert that a scenario left nothing behind, and that the executor works as before."""
+    assert log.open == 0
+    now = executor.statistics()
+    assert now.running == now.waiting == now.threads == now.threads_waiting == 0
+    assert now.started == now.succeeded + now.failed + now.cancelled
+    assert now.succeeded <= now.started
+    here = anyio.get_current_task().id
+    assert [task.name for task in anyio.get_running_tasks() if is_pool(task, here)] == []
+    begin = anyio.current_time()
+    assert await executor.map(Log().item, [0] * 6) == [0] * 6
+    assert anyio.current_time() == begin + 1.25 * 6 / 3
+
+
+def is_pool(task: anyio.TaskInfo, here: int) -> bool:
+    """Tell whether a task is one of the executor's."""
+    return task.id != here and "mtaio.core" in (task.name or "")
+
+
+async def attempt(scenario: Scenario, executor: TaskExecutor, log: Log) -> None:
+    """Run a scenario, which may fail as its items do."""
+    try:
+        await scenario(executor, log)
+    except* ValueError:
+        pass
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_cancelled_at_every_checkpoint(backend: str, name: str) -> None:
+    """Cancelled through a scope as it suspends for the k-th time, for each k."""
+    scenario = SCENARIOS[name]
+
+    async def once(at: int) -> bool:
+        executor, log = TaskExecutor(3), Log()
+        hit = await cancelled_at(attempt(scenario, executor, log), at)
+        await check(executor, log)
+        return hit
+
+    def scenario_at(at: int) -> bool:
+        return run(once, at, backend=backend)
+
+    at = 1
+    while scenario_at(at):
+        at += 1
+    assert at > 1
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_natively_cancelled_at_every_checkpoint(name: str) -> None:
+    """asyncio's own Task.cancel() at each suspension of the calling task leaves nothing either."""
+    scenario = SCENARIOS[name]
+
+    async def once(at: int) -> bool:
+        executor, log = TaskExecutor(3), Log()
+        hit = await natively_cancelled_at(attempt(scenario, executor, log), at)
+        await check(executor, log)
+        return hit
+
+    async def main() -> None:
+        assert await at_every_checkpoint(once) > 0
+
+    run(main, backend="asyncio")
+
+
+def times(name: str, backend: str) -> list[float]:
+    """Return the moments at which something happens in a scenario left to itself."""
+    moments: set[float] = set()
+
+    class Timed(Log):
+        async def item(self, x: int) -> int:
+            moments.add(anyio.current_time())
+            try:
+                return await super().item(x)
+            finally:
+                moments.add(anyio.current_time())
+
+    async def main() -> None:
+        await attempt(SCENARIOS[name], TaskExecutor(3), Timed())
+        moments.add(anyio.current_time())
+
+    run(main, backend=backend)
+    return sorted(moments)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_cancelled_at_every_moment(backend: str, name: str) -> None:
+    """Cancelled by a deadline at, and just off, each moment at which something happens."""
+    scenario = SCENARIOS[name]
+
+    async def until(moment: float) -> None:
+        executor, log = TaskExecutor(3), Log()
+        with anyio.move_on_after(moment):
+            await attempt(scenario, executor, log)
+        await check(executor, log)
+
+    for moment in times(name, backend):
+        for deadline in (moment, moment + 0.1):
+            run(until, deadline, backend=backend)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_any_task_cancelled_natively(name: str) -> None:
+    """Cancelling any one of the tasks behind a call ends the call, with nothing left."""
+    scenario = SCENARIOS[name]
+
+    async def once(moment: float, which: int) -> bool:
+        executor, log = TaskExecutor(3), Log()
+        before = asyncio.all_tasks()
+        task = asyncio.ensure_future(attempt(scenario, executor, log))
+        await anyio.sleep(moment)
+        await settle()
+        tasks = sorted(asyncio.all_tasks() - before, key=lambda task: task.get_name())
+        if which < len(tasks):
+            tasks[which].cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        await check(executor, log)
+        return which < len(tasks)
+
+    for moment in (0, 0.75, 1.6):
+        which = 0
+        while run(once, moment, which, backend="asyncio"):
+            which += 1
+        assert which > 0 or moment
+
+
+async def test_outer_cancellation_is_never_a_failure() -> None:
+    """Items that were in flight count as cancelled, not as failed."""
+    executor, log = TaskExecutor(3), Log()
+    with anyio.move_on_after(0.5):
+        await executor.map(log.item, range(9))
+    statistics = executor.statistics()
+    assert (statistics.succeeded, statistics.failed, statistics.cancelled) == (0, 0, 3)
+
+
+async def test_cancelled_call_takes_no_more_items() -> None:
+    """An item that swallows the cancellation is the last of its worker."""
+    executor = TaskExecutor(2)
+    begun = []
+
+    async def work(x: int) -> None:
+        begun.append(x)
+        try:
+            await anyio.sleep(9)
+        except anyio.get_cancelled_exc_class():  # noqa: TRY203 - swallowed on purpose
+            return
+
+    with anyio.move_on_after(1) as scope:
+        await executor.map(work, range(99))
+    assert scope.cancelled_caught
+    assert begun == [0, 1]
+    assert executor.statistics().succeeded == 2
+
+
+async def test_error_while_being_cancelled_is_raised() -> None:
+    """What an item raises in its clean-up comes out instead of the cancellation, once."""
+    executor = TaskExecutor(2)
+
+    async def work(x: int) -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            raise LookupError(x)
+
+    with pytest.raises(ExceptionGroup, match="^2 errors in one call") as info:
+        with anyio.move_on_after(1):
+            await executor.map(work, range(9))
+    assert [error.args for error in info.value.exceptions] == [(0,), (1,)]
+    assert executor.statistics().failed == 2
+
+
+async def test_errors_of_a_task_group_while_being_cancelled_are_raised_once() -> None:
+    """A group of errors and cancellation is a failure, without the cancellation."""
+
+    async def child(x: int) -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            raise LookupError(x)
+
+    async def work(x: int) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(child, x)
+            await anyio.sleep(9)
+
+    with pytest.raises(ExceptionGroup) as info, anyio.move_on_after(1):
+        await TaskExecutor(2).map(work, [7])
+    assert [error.args for error in info.value.exceptions] == [(7,)]
+
+
+async def test_cancelled_while_every_worker_queues_for_a_slot() -> None:
+    """A call that waits for its first slot leaves the queue without a trace."""
+    executor, log = TaskExecutor(1), Log()
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.map, log.item, [0])
+        await settle()
+        with anyio.move_on_after(0.5) as scope:
+            await executor.map(log.item, range(3))
+        assert scope.cancelled_caught
+        assert executor.statistics().waiting == 0
+    assert log.begun == 1
+
+
+def test_worker_whose_event_loop_is_gone() -> None:
+    """Closed by the garbage collector, a worker closes its item and takes no other."""
+    closed = []
+
+    async def work(x: int) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            closed.append(x)
+
+    pool = Pool(
+        work, iter(range(9)), subject=work, many=False, limit=1, slots=None, counters=Counters(), put=print
+    )
+    pool.attentive = False  # there is no task group to start workers in
+    worker = take_items(pool, Worker())
+    worker.send(None)
+    worker.close()
+    assert closed == [0]
+    assert (pool.started, pool.finished) == (1, 1)

@@ -1,0 +1,399 @@
+"""TaskExecutor.gather, race and as_completed: several different calls at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+from inspect import CORO_CLOSED, CORO_CREATED, getcoroutinestate
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.core import Outcome, TaskExecutor
+from mtaio.exceptions import StrayCancellationError
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.testing import run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+
+
+async def after(seconds: float, value: str = "done") -> str:
+    """Return ``value`` later."""
+    await anyio.sleep(seconds)
+    return value
+
+
+async def fail(seconds: float, value: str = "failed") -> str:
+    """Raise ``value`` later."""
+    await anyio.sleep(seconds)
+    raise ValueError(value)
+
+
+def in_thread() -> bool:
+    """Tell whether a worker thread calls."""
+    return threading.current_thread() is not threading.main_thread()
+
+
+class Later:
+    """Is an awaitable that is no coroutine."""
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return after(1, "later").__await__()
+
+
+def is_quiet(executor: TaskExecutor) -> bool:
+    """Tell whether nothing runs or waits, and every item that started is accounted for."""
+    now = executor.statistics()
+    ended = now.succeeded + now.failed + now.cancelled
+    return now.running == now.waiting == 0 and now.started == ended
+
+
+# ---- gather ------------------------------------------------------------------------------------
+
+
+async def test_gather_returns_results_in_the_order_given() -> None:
+    """Whoever finishes first, the tuple follows the arguments."""
+    assert await TaskExecutor(3).gather(after(3, "a"), after(1, "b"), after(2, "c")) == (
+        "a",
+        "b",
+        "c",
+    )
+    assert anyio.current_time() == 3
+
+
+async def test_gather_of_nothing() -> None:
+    """No calls, no results."""
+    assert await TaskExecutor(3).gather() == ()
+
+
+async def test_gather_takes_any_awaitable_and_any_function() -> None:
+    """Coroutines, other awaitables, async functions, plain ones in threads, lambdas around both."""
+    results = await TaskExecutor(9).gather(
+        after(1), Later(), partial(after, 1, "partial"), in_thread, lambda: after(1, "lambda")
+    )
+    assert results == ("done", "later", "partial", True, "lambda")
+    assert anyio.current_time() == 1
+
+
+async def test_gather_obeys_its_limit() -> None:
+    """cpython#74965, cpython#85677, anyio#1015: a gather that runs a few at a time."""
+    executor = TaskExecutor(5)
+    await executor.gather(*(after(1) for _ in range(6)), limit=2)
+    assert anyio.current_time() == 3
+    assert executor.statistics().peak == 2
+
+
+async def test_gather_cancels_the_others_at_the_first_error() -> None:
+    """The error is bare and says which call it was; coroutines that never started are closed."""
+    calls = [after(5), fail(1, "second"), after(3), after(1)]
+    executor = TaskExecutor(3)
+    with pytest.raises(ValueError, match=r"^second\n") as info:
+        await executor.gather(*calls)
+    assert anyio.current_time() == 1
+    assert info.value.__notes__ == ["in call 1: fail"]
+    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
+    assert executor.statistics().cancelled == 2
+    assert is_quiet(executor)
+
+
+async def test_gather_returns_exceptions_if_asked_to() -> None:
+    """Errors stand among the results, and nobody is cancelled."""
+    results = await TaskExecutor(3).gather(fail(1, "a"), after(2), return_exceptions=True)
+    assert isinstance(results[0], ValueError)
+    assert results[1] == "done"
+
+
+async def test_gather_never_returns_cancellation() -> None:
+    """return_exceptions does not catch what cancels the caller; never-started calls are closed."""
+    calls = [after(5), after(6)]
+    with anyio.move_on_after(1) as scope:
+        await TaskExecutor(1).gather(*calls, return_exceptions=True)
+    assert scope.cancelled_caught
+    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 2
+
+
+async def test_gather_of_what_is_no_call() -> None:
+    """The odd one out is named, and the coroutines beside it are closed."""
+    call = after(1)
+    with pytest.raises(
+        TypeError,
+        match=r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, ",
+    ):
+        await TaskExecutor(3).gather(call, 5)  # type: ignore[call-overload] # refused
+    assert getcoroutinestate(call) == CORO_CLOSED
+
+    async def agen() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="^fn=<function .*agen at .*> is an async generator func"):
+        await TaskExecutor(3).gather(agen)
+
+
+async def test_gather_refuses_a_bad_limit() -> None:
+    """The coroutines are closed then, too."""
+    call = after(1)
+    with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. "):
+        await TaskExecutor(3).gather(call, limit=0)
+    assert getcoroutinestate(call) == CORO_CLOSED
+
+
+async def test_gather_lends_the_slot_of_the_item_around_it() -> None:
+    """aiojobs#98, conc#88: a gather inside an item of a full executor makes progress."""
+    executor = TaskExecutor(1)
+
+    async def outer(_: int) -> tuple[str, ...]:
+        return await executor.gather(after(1, "a"), after(1, "b"))
+
+    assert await executor.map(outer, range(2)) == [("a", "b")] * 2
+    assert anyio.current_time() == 4
+
+
+async def test_gather_has_the_executor_s_timeout() -> None:
+    """Each call is limited for itself, from its own start."""
+    executor = TaskExecutor(1, timeout=2, name="pool")
+    with pytest.raises(MTAIOTimeoutError, match=r"^pool: timed out after 2 s\n") as info:
+        await executor.gather(after(1.5), after(1.5), after(2.5))
+    assert anyio.current_time() == 5
+    assert info.value.__notes__ == ["in call 2: after"]
+    assert executor.statistics().timed_out == 1
+
+
+async def test_timeout_of_a_plain_function_begins_in_its_thread() -> None:
+    """The wait for a thread is not counted."""
+    executor = TaskExecutor(thread_limiter=1, timeout=5)
+
+    def hold() -> str:
+        anyio.from_thread.run(anyio.sleep, 4)
+        return "held"
+
+    assert await executor.gather(hold, hold, hold) == ("held", "held", "held")
+    assert anyio.current_time() == 12
+
+
+# ---- race --------------------------------------------------------------------------------------
+
+
+async def test_race_returns_the_first_result() -> None:
+    """The fastest wins; the losers are cancelled and awaited."""
+    ended = []
+
+    async def slow() -> str:
+        try:
+            return await after(5)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+            ended.append(anyio.current_time())
+
+    executor = TaskExecutor()
+    assert await executor.race(slow(), after(2, "winner"), after(3)) == "winner"
+    assert ended == [3]
+    assert anyio.current_time() == 3
+    assert executor.statistics().cancelled == 2
+    assert is_quiet(executor)
+
+
+async def test_race_of_functions() -> None:
+    """Async functions, plain ones in threads, and objects with an async __call__ may race."""
+
+    class Call:
+        async def __call__(self) -> str:
+            return await after(1, "object")
+
+    executor = TaskExecutor()
+    assert await executor.race(Call(), partial(after, 2)) == "object"
+    assert await executor.race(in_thread) is True
+
+
+async def test_race_ignores_failures_while_somebody_may_win() -> None:
+    """A call that fails is out of the race."""
+    executor = TaskExecutor()
+    assert await executor.race(fail(1), after(2, "winner"), fail(3)) == "winner"
+    assert anyio.current_time() == 2
+    assert executor.statistics().failed == 1
+
+
+async def test_race_in_which_all_fail() -> None:
+    """All errors come in one flat group, in the order of the calls, each with a note."""
+    with pytest.raises(ExceptionGroup, match="^2 errors in one call") as info:
+        await TaskExecutor().race(fail(2, "a"), fail(1, "b"))
+    assert [error.args for error in info.value.exceptions] == [("a",), ("b",)]
+    assert [error.__notes__ for error in info.value.exceptions] == [
+        ["in call 0: fail"],
+        ["in call 1: fail"],
+    ]
+
+
+async def test_race_of_one_that_fails() -> None:
+    """A single error is bare."""
+    with pytest.raises(ValueError, match=r"^alone\n"):
+        await TaskExecutor().race(fail(1, "alone"))
+
+
+async def test_race_of_nobody() -> None:
+    """Without calls there is nothing to return."""
+    with pytest.raises(ValueError, match=r"^race\(\) of no calls has no winner\. Pass at least"):
+        await TaskExecutor().race()
+
+
+async def test_race_closes_those_that_never_started() -> None:
+    """With one slot the first success ends it, and the rest never run."""
+    calls = [fail(1), after(1, "winner"), after(1), after(1)]
+    assert await TaskExecutor(1).race(*calls) == "winner"
+    assert anyio.current_time() == 2
+    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
+
+
+async def test_race_ignores_what_losers_raise() -> None:
+    """An error in the clean-up of a loser is counted, and does not spoil the result."""
+
+    async def bad_loser() -> str:
+        try:
+            return await after(9)
+        finally:
+            raise LookupError
+
+    executor = TaskExecutor()
+    assert await executor.race(bad_loser(), after(1, "winner")) == "winner"
+    assert executor.statistics().failed == 1
+
+
+async def test_race_with_two_winners_at_once() -> None:
+    """Of two that finish at the same moment one result is returned."""
+    executor = TaskExecutor()
+    assert await executor.race(after(1, "a"), after(1, "b")) in {"a", "b"}
+    assert is_quiet(executor)
+
+
+async def test_race_cancelled_from_outside() -> None:
+    """All runners are cancelled, and there is no result."""
+    executor = TaskExecutor()
+    with anyio.move_on_after(1) as scope:
+        await executor.race(after(2), after(3))
+    assert scope.cancelled_caught
+    assert executor.statistics().cancelled == 2
+
+
+async def test_race_of_what_is_no_call() -> None:
+    """The odd one out is named, and the others are closed."""
+    call = after(1)
+    with pytest.raises(TypeError, match=r"^call 1 is 'x', a str, which can be neither awaited nor"):
+        await TaskExecutor().race(call, "x")  # type: ignore[arg-type] # refused
+    assert getcoroutinestate(call) == CORO_CLOSED
+
+
+# ---- as_completed ------------------------------------------------------------------------------
+
+
+async def test_outcomes_come_as_calls_are_completed() -> None:
+    """Each outcome says which call it was, and what it returned or raised."""
+    executor = TaskExecutor()
+    got: list[tuple[int, str | None, type[Exception] | None, float]] = []
+    async with executor.as_completed(after(3, "a"), fail(2, "b"), Later(), in_thread) as outcomes:
+        async for each in outcomes:
+            kind = None if each.error is None else type(each.error)
+            got.append((each.index, str(each.value), kind, anyio.current_time()))
+    assert got == [
+        (3, "True", None, 0),
+        (2, "later", None, 1),
+        (1, "None", ValueError, 2),
+        (0, "a", None, 3),
+    ]
+    assert is_quiet(executor)
+
+
+async def test_outcome_gives_its_result() -> None:
+    """result() returns the value, or raises the error that came instead."""
+    assert Outcome(index=0, value=5).result() == 5
+    error = ValueError("mine")
+    failed: Outcome[int] = Outcome(index=0, error=error)
+    with pytest.raises(ValueError, match="^mine$") as info:
+        failed.result()
+    assert info.value is error
+
+
+async def test_as_completed_of_nothing() -> None:
+    """No calls, no outcomes."""
+    async with TaskExecutor().as_completed() as outcomes:
+        assert [each async for each in outcomes] == []
+
+
+async def test_as_completed_left_early() -> None:
+    """What is in flight is cancelled and awaited; what never started is closed."""
+    calls = [after(1), after(2), after(3), after(4)]
+    executor = TaskExecutor(2)
+    async with executor.as_completed(*calls) as outcomes:
+        async for each in outcomes:
+            assert each.index == 0
+            break
+    assert anyio.current_time() == 1
+    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
+    assert executor.statistics().cancelled == 2
+    assert is_quiet(executor)
+
+
+async def test_as_completed_left_at_once() -> None:
+    """Calls that had no chance to start are closed."""
+    call = after(1)
+    async with TaskExecutor(2).as_completed(call):
+        assert getcoroutinestate(call) == CORO_CREATED
+    assert getcoroutinestate(call) == CORO_CLOSED
+
+
+async def test_as_completed_of_what_is_no_call() -> None:
+    """It is refused by as_completed() itself, which closes the coroutines beside it."""
+    call = after(1)
+    with pytest.raises(TypeError, match=r"^call 1 is None, a NoneType, which can be neither "):
+        TaskExecutor(2).as_completed(call, None)  # type: ignore[arg-type] # refused
+    assert getcoroutinestate(call) == CORO_CLOSED
+
+
+# ---- all of them -------------------------------------------------------------------------------
+
+
+CALLS: dict[str, Callable[..., Coroutine[Any, Any, object]]] = {
+    "gather": lambda executor, *calls: executor.gather(*calls),
+    "race": lambda executor, *calls: executor.race(*calls),
+    "as_completed": lambda executor, *calls: consume(executor, *calls),
+}
+
+
+async def consume(executor: TaskExecutor, *calls: Coroutine[Any, Any, str]) -> None:
+    """Read all outcomes, and raise the first error."""
+    async with executor.as_completed(*calls) as outcomes:
+        async for each in outcomes:
+            each.result()
+
+
+@pytest.mark.parametrize("join", CALLS)
+def test_interrupt_goes_through(backend: str, join: str) -> None:
+    """KeyboardInterrupt in one call ends them all, bare."""
+    executor = TaskExecutor(2)
+
+    async def interrupt() -> str:
+        await anyio.sleep(1)
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        await CALLS[join](executor, after(5), interrupt(), after(5))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main, backend=backend)
+    assert is_quiet(executor)
+
+
+@pytest.mark.parametrize("join", CALLS)
+def test_call_that_awaits_a_cancelled_task(join: str) -> None:
+    """A task that somebody else cancelled is the failure of the call that awaits it."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(after(5))
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(StrayCancellationError, match="^Task raised CancelledError although"):
+            await CALLS[join](TaskExecutor(2), task)
+
+    run(main, backend="asyncio")

@@ -1,0 +1,698 @@
+"""Calls made inside items of the same executor: they make progress, whatever the limit."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import anyio
+import pytest
+from anyio import from_thread
+
+from mtaio.core import TaskExecutor
+from mtaio.core._nesting import CURRENT, live
+from mtaio.core._slots import Slot
+from mtaio.testing import settle
+from tests.core.gauge import Gauge
+from tests.resources.injection import at_every_checkpoint, cancelled_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from mtaio.core import TaskHandle
+
+
+class Work:
+    """An executor, and a gauge that its items use."""
+
+    def __init__(self, max_workers: int, max_pending: int = 0) -> None:
+        self.executor = TaskExecutor(max_workers, max_pending=max_pending)
+        self.gauge = Gauge()
+
+    async def leaf(self, seconds: float = 1) -> float:
+        """Work for a while."""
+        with self.gauge:
+            await anyio.sleep(seconds)
+        return seconds
+
+    def check(self, peak: int) -> None:
+        """Check that so many were at work at once, at most, and that all is given back."""
+        assert self.gauge.peak == peak
+        statistics = self.executor.statistics()
+        assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+        slots = self.executor._slots
+        assert slots is not None
+        assert slots.in_use == 0
+
+
+# ---- direct nesting ------------------------------------------------------------------------------
+
+
+async def test_map_in_map_in_map_with_one_worker() -> None:
+    """aiojobs#98, conc#88: three levels deep, with one slot for all of them, one works at a time."""
+    work = Work(1)
+
+    async def inner(_: int) -> float:
+        return sum(await work.executor.map(work.leaf, [1, 1]))
+
+    async def outer(_: int) -> float:
+        return sum(await work.executor.map(inner, range(2)))
+
+    assert await work.executor.map(outer, range(2)) == [4, 4]
+    assert anyio.current_time() == 8
+    work.check(peak=1)
+
+
+async def test_nested_maps_use_the_whole_limit() -> None:
+    """Nested work spreads over free slots: 3 x 4 seconds of it take 4 seconds with three slots."""
+    work = Work(3)
+
+    async def outer(_: int) -> None:
+        await work.executor.for_each(work.leaf, [1] * 4)
+
+    await work.executor.for_each(outer, range(3))
+    assert anyio.current_time() == 4
+    work.check(peak=3)
+
+
+async def test_nested_call_takes_a_free_slot_beside_the_lent_one() -> None:
+    """One outer item alone still gets all the slots for its inner calls."""
+    work = Work(3)
+
+    async def outer() -> None:
+        await work.executor.for_each(work.leaf, [1] * 9)
+
+    await work.executor.run(outer)
+    assert anyio.current_time() == 3
+    work.check(peak=3)
+
+
+async def test_outer_items_start_only_when_one_before_is_done() -> None:
+    """A lent slot does not go to the next outer item: at the limit, outer items wait their turn."""
+    work, begun = Work(2), list[tuple[float, int]]()
+
+    async def outer(number: int) -> None:
+        begun.append((anyio.current_time(), number))
+        await work.executor.for_each(work.leaf, [1, 1, 1])
+
+    await work.executor.for_each(outer, range(4))
+    assert [number for _, number in begun] == [0, 1, 2, 3]
+    assert [moment for moment, _ in begun][:3] == [0, 0, 3]
+    assert anyio.current_time() == 6
+    work.check(peak=2)
+
+
+@pytest.mark.parametrize("max_workers", [1, 2, 3])
+async def test_every_kind_of_call_nests(max_workers: int) -> None:
+    """stream, gather, race, as_completed and run inside one item, one after the other."""
+    work = Work(max_workers)
+    executor = work.executor
+
+    async def source() -> AsyncGenerator[float]:
+        for seconds in (1.0, 1.0):
+            yield await executor.run(work.leaf, seconds)  # a source may use the executor, too
+
+    async def outer() -> list[object]:
+        found: list[object] = []
+        async with executor.stream(work.leaf, [1, 1], ordered=True) as results:
+            found += [each async for each in results]
+        found.append(await executor.gather(work.leaf(1), work.leaf(2)))
+        found.append(await executor.race(lambda: work.leaf(1), lambda: work.leaf(5)))
+        async with executor.as_completed(work.leaf(1), work.leaf(1)) as outcomes:
+            found.append(sorted([outcome.index async for outcome in outcomes]))
+        found.append(await executor.run(work.leaf, 1))
+        found.append(await executor.map(work.leaf, source()))
+        return found
+
+    expected = [1, 1, (1, 2), 1, [0, 1], 1, [1, 1]]
+    assert await executor.gather(outer(), outer()) == (expected, expected)
+    work.check(peak=max_workers)
+
+
+async def test_several_nested_calls_of_one_item_at_once() -> None:
+    """Calls made side by side inside one item share its slot, in the order of asking."""
+    work, order = Work(1), list[int]()
+
+    async def child(number: int) -> None:
+        with work.gauge:
+            order.append(number)
+            await anyio.sleep(1)
+
+    async def outer() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(work.executor.run, child, number)
+                await settle()
+
+    await work.executor.run(outer)
+    assert order == [0, 1, 2, 3, 4]
+    assert anyio.current_time() == 5
+    work.check(peak=1)
+
+
+async def test_nested_call_goes_before_those_that_wait_outside() -> None:
+    """A nested call does not queue behind calls from outside: the item around it has the slot."""
+    work, order = Work(1), list[str]()
+
+    async def note(name: str) -> None:
+        order.append(name)
+        await anyio.sleep(1)
+
+    async def outer() -> None:
+        await anyio.sleep(1)
+        await work.executor.run(note, "inside")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work.executor.run, outer)
+        await settle()
+        group.start_soon(work.executor.run, note, "outside")
+    assert order == ["inside", "outside"]
+
+
+async def test_error_in_a_nested_call_gives_the_slot_back() -> None:
+    """A nested map that fails leaves its item running, which may call again."""
+    work = Work(1)
+
+    async def fail(_: int) -> None:
+        await anyio.sleep(1)
+        raise ValueError("inner")
+
+    async def outer() -> float:
+        with pytest.raises(ValueError, match="^inner$"):
+            await work.executor.map(fail, range(3))
+        return await work.executor.run(work.leaf)
+
+    assert await work.executor.run(outer) == 1
+    assert anyio.current_time() == 2
+    work.check(peak=1)
+
+
+async def test_item_cancelled_while_its_slot_is_lent() -> None:
+    """Cancelling an item cancels its nested calls first; then the slot is free for others."""
+    work = Work(1)
+
+    async def outer() -> None:
+        await work.executor.for_each(work.leaf, [5] * 3)
+
+    with anyio.move_on_after(2) as scope:
+        await work.executor.run(outer)
+    assert scope.cancelled_caught
+    assert await work.executor.run(work.leaf) == 1
+    assert anyio.current_time() == 3
+    work.check(peak=1)
+
+
+async def test_nested_calls_cancelled_at_every_checkpoint() -> None:
+    """Wherever a nest of calls is cancelled, every slot comes back."""
+    work = Work(2)
+
+    async def inner(seconds: float) -> None:
+        await work.executor.gather(work.leaf(seconds), work.leaf(seconds), work.leaf(seconds))
+
+    async def outer() -> None:
+        await work.executor.run(work.leaf)
+        await work.executor.for_each(inner, [1, 0.5])
+        async with work.executor.stream(inner, [1, 1, 1]) as results:
+            async for _ in results:
+                await work.executor.run(work.leaf)
+
+    async def scenario(at: int) -> bool:
+        hit = await cancelled_at(work.executor.run(outer), at)
+        work.check(peak=work.gauge.peak)
+        assert work.gauge.now == 0
+        return hit
+
+    assert await at_every_checkpoint(scenario) > 10
+    assert work.gauge.peak == 2
+
+
+# ---- submitted tasks -----------------------------------------------------------------------------
+
+
+async def test_awaiting_a_submitted_task_lends_it_the_slot() -> None:
+    """A task that awaits one it submitted counts as nested, with no room in the queue at all."""
+    work = Work(1)
+
+    async def parent() -> float:
+        child = await work.executor.submit(work.leaf)
+        return await child
+
+    async with work.executor:
+        assert await (await work.executor.submit(parent)) == 1
+    assert anyio.current_time() == 1
+    work.check(peak=1)
+
+
+async def test_recursion_through_submit_20_deep() -> None:
+    """aiojobs#98, conc#88: each task submits the next and awaits it; with one slot and no queue."""
+    work = Work(1)
+
+    async def nest(depth: int) -> int:
+        await work.leaf(1 / 4)
+        if depth == 0:
+            return 0
+        handle = await work.executor.submit(nest, depth - 1)
+        return 1 + await handle
+
+    async with work.executor:
+        assert await (await work.executor.submit(nest, 20)) == 20
+    assert anyio.current_time() == 21 / 4
+    work.check(peak=1)
+
+
+async def test_tree_of_submitted_tasks() -> None:
+    """Each task submits three and awaits them all; they queue on its slot, and none is stuck."""
+    work = Work(2)
+
+    async def nest(depth: int) -> int:
+        await work.leaf(1)
+        if depth == 0:
+            return 1
+        handles = [await work.executor.submit(nest, depth - 1) for _ in range(3)]
+        return 1 + sum([await handle for handle in handles])
+
+    async with work.executor:
+        assert await (await work.executor.submit(nest, 3)) == 1 + 3 + 9 + 27
+    work.check(peak=2)
+
+
+async def test_item_at_the_limit_has_one_task_beyond_it() -> None:
+    """To submit a second task, an item at the limit waits for its first, lending it its slot."""
+    work, begun = Work(1), list[tuple[float, int]]()
+
+    async def child(number: int) -> None:
+        begun.append((anyio.current_time(), number))
+        await work.leaf(1)
+
+    async def parent() -> None:
+        for number in range(3):
+            await work.executor.submit(child, number)
+        assert anyio.current_time() == 2  # two have run, the third is beyond the limit
+        await anyio.sleep(0.5)
+
+    async with work.executor:
+        await work.executor.submit(parent)
+    assert begun == [(0, 0), (1, 1), (2.5, 2)]
+    work.check(peak=1)
+
+
+async def test_several_tasks_of_one_item_submit_at_the_limit() -> None:
+    """Side by side inside one item, too, there is one task beyond the limit at a time."""
+    work = Work(1)
+
+    async def child() -> None:
+        await work.leaf(1)
+        assert work.executor.statistics().submitted == 2
+
+    async def submit_and_wait() -> None:
+        await (await work.executor.submit(child))
+
+    async def parent() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(submit_and_wait)
+
+    async with work.executor:
+        await work.executor.submit(parent)
+    assert anyio.current_time() == 4
+    work.check(peak=1)
+
+
+async def test_task_queued_before_it_is_awaited_runs_in_the_waiters_slot() -> None:
+    """A task that stands in the queue for long is helped along when an item begins to wait."""
+    work = Work(1)
+
+    async def parent() -> float:
+        handle = await work.executor.submit(work.leaf)
+        await anyio.sleep(1)
+        assert handle.status == "pending"
+        return await handle
+
+    async with work.executor:
+        first = await work.executor.submit(parent)
+        await settle()
+        assert await first == 1
+    assert anyio.current_time() == 2
+
+
+async def test_second_item_that_waits_for_a_task_lends_too() -> None:
+    """The first who waits for it has lent his slot already; then the second one's will do."""
+    work, handles = Work(2, max_pending=9), list["TaskHandle[float]"]()
+    executor = work.executor
+    second_waits = anyio.Event()
+
+    async def first() -> None:
+        async def busy() -> None:
+            await second_waits.wait()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(executor.run, busy)  # takes the slot of the item
+            await settle()
+            await handles[0]  # stands in the queue, as an heir of that slot
+
+    async def second() -> None:
+        await settle()
+        async with anyio.create_task_group() as group:
+            group.start_soon(handles[0].wait)
+            await settle()
+            assert handles[0].status == "running"
+            second_waits.set()
+
+    async with executor:
+        tasks = [await executor.submit(first), await executor.submit(second)]
+        handles.append(await executor.submit(work.leaf))
+        for task in tasks:
+            await task
+    assert anyio.current_time() == 1
+    work.check(peak=1)
+
+
+async def test_given_up_wait_leaves_both_running() -> None:
+    """An item that stops waiting goes on, and so does the task in its slot: one beyond the limit."""
+    work = Work(1)
+
+    async def parent() -> None:
+        handle = await work.executor.submit(work.leaf, 3)
+        with anyio.move_on_after(1):
+            await handle
+        assert handle.status == "running"
+        await work.leaf(1)
+
+    async with work.executor:
+        await (await work.executor.submit(parent))
+        assert anyio.current_time() == 2
+        await work.executor.run(work.leaf, 1)  # only now is the limit kept again
+        assert anyio.current_time() == 4
+    work.check(peak=2)
+
+
+async def test_given_up_wait_lends_the_slot_to_the_next() -> None:
+    """The slot that a task took along is made good: other nested calls of the item go on."""
+    work = Work(1)
+
+    async def parent() -> None:
+        event = anyio.Event()
+
+        async def needs_the_parent() -> None:
+            await event.wait()
+
+        handle = await work.executor.submit(needs_the_parent)
+        async with anyio.create_task_group() as group:
+
+            async def wait_a_while() -> None:
+                with anyio.move_on_after(2):
+                    await handle
+
+            group.start_soon(wait_a_while)
+            await anyio.sleep(1)
+            group.start_soon(work.executor.run, work.leaf)  # queues behind the task
+        event.set()
+        await handle
+
+    async with work.executor:
+        await (await work.executor.submit(parent))
+    assert anyio.current_time() == 3
+    work.check(peak=1)
+
+
+async def test_another_task_of_the_item_still_waits() -> None:
+    """If two tasks of an item wait and one gives up, the slot stays lent."""
+    work = Work(1)
+
+    async def parent() -> None:
+        handle = await work.executor.submit(work.leaf, 3)
+        async with anyio.create_task_group() as group:
+            group.start_soon(handle.wait)
+            with anyio.move_on_after(1):
+                await handle
+            slots = work.executor._slots
+            assert slots is not None
+            assert slots.in_use == 1
+
+    async with work.executor:
+        await (await work.executor.submit(parent))
+    assert anyio.current_time() == 3
+    work.check(peak=1)
+
+
+# ---- tasks that outlive their item ---------------------------------------------------------------
+
+
+async def test_task_that_outlives_its_item_queues_like_anybody() -> None:
+    """A task started elsewhere keeps the item's context; when the item has ended it lends nothing."""
+    work = Work(1)
+
+    async with anyio.create_task_group() as outside:
+
+        async def straggler() -> None:
+            await anyio.sleep(2)
+            await work.executor.run(work.leaf, 1)
+
+        async def item() -> None:
+            outside.start_soon(straggler)
+            await work.leaf(1)
+
+        await work.executor.run(item)
+        await anyio.sleep(0.5)
+        outside.start_soon(work.executor.run, work.leaf, 3)
+    assert anyio.current_time() == 1.5 + 3 + 1
+    work.check(peak=1)
+
+
+async def test_slot_stays_with_a_call_that_outlives_the_item() -> None:
+    """If the item ends while its slot is lent, the slot is the call's own until that ends."""
+    work = Work(1)
+
+    async with anyio.create_task_group() as outside:
+
+        async def item() -> None:
+            outside.start_soon(work.executor.run, work.leaf, 3)
+            await anyio.sleep(1)
+
+        await work.executor.run(item)
+        assert anyio.current_time() == 1
+        await work.executor.run(work.leaf, 1)
+        assert anyio.current_time() == 4
+    work.check(peak=1)
+
+
+async def test_worker_gets_another_slot_when_the_last_item_left_it_behind() -> None:
+    """The same in a map: its worker asks for a slot again, and the limit is kept."""
+    work = Work(1)
+
+    async with anyio.create_task_group() as outside:
+
+        async def item(number: int) -> None:
+            if number == 0:
+                outside.start_soon(work.executor.run, work.leaf, 3)
+                await anyio.sleep(1)
+            else:
+                await work.leaf(1)
+
+        await work.executor.for_each(item, range(3))
+    assert anyio.current_time() == 5
+    work.check(peak=1)
+
+
+async def test_calls_that_outlive_an_inner_item_run_in_the_outer_ones_slot() -> None:
+    """Two calls outlive an inner item, inside the outer one: the second follows on the first."""
+    work = Work(1)
+
+    async def outer() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def inner() -> None:
+                group.start_soon(work.executor.run, work.leaf, 2)
+                group.start_soon(work.executor.run, work.leaf, 2)
+                await anyio.sleep(1)
+
+            await work.executor.run(inner)
+
+    await work.executor.run(outer)
+    assert anyio.current_time() == 4
+    work.check(peak=1)
+
+
+async def test_endless_chain_of_stragglers_leaves_no_trail() -> None:
+    """A crawler whose items start their successors elsewhere keeps nothing of their ancestors."""
+    work = Work(1)
+    slots: WeakSet[Slot] = WeakSet()
+    async with anyio.create_task_group() as outside:
+
+        async def page(number: int) -> None:
+            link = CURRENT.get()
+            assert link is not None
+            assert isinstance(link[0], Slot)
+            slots.add(link[0])
+            if number < 50:
+                outside.start_soon(work.executor.run, page, number + 1)
+            await anyio.sleep(1)
+            gc.collect()
+            assert len(slots) <= 4
+            assert len(live([link])) == 1
+
+        await work.executor.run(page, 0)
+    work.check(peak=0)
+
+
+# ---- other executors and threads in between ------------------------------------------------------
+
+
+async def test_chain_across_two_executors() -> None:
+    """A calls B, B calls A, A calls B: with one slot each, the slots are lent along the chain."""
+    a, b = Work(1), Work(1)
+
+    async def third() -> float:
+        return await b.executor.run(b.leaf)
+
+    async def second() -> float:
+        return sum(await a.executor.gather(a.executor.run(third), a.leaf(1)))
+
+    async def first() -> float:
+        return await b.executor.run(second)
+
+    assert await a.executor.run(first) == 2
+    a.check(peak=1)
+    b.check(peak=1)
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+async def test_chain_of_submitted_tasks_across_two_executors(pause: float) -> None:
+    """The same through submit: whoever awaits a task lends it his slot, across executors too."""
+    a, b = Work(1), Work(1)
+
+    async def third() -> float:
+        return await a.leaf(1)
+
+    async def second() -> float:
+        handle = await a.executor.submit(third)  # A is full: its only task waits for this one
+        return await handle
+
+    async def first() -> float:
+        handle = await b.executor.submit(second)
+        await anyio.sleep(pause)  # the other task is in the queue before it is awaited
+        return await handle
+
+    async with a.executor, b.executor:
+        assert await (await a.executor.submit(first)) == 1
+    assert anyio.current_time() == 1 + pause
+    a.check(peak=1)
+    b.check(peak=0)
+
+
+async def test_long_chain_of_awaited_tasks() -> None:
+    """A task deep in a chain of tasks of another executor runs in the slot at its very beginning."""
+    a, b = Work(1), Work(9)
+
+    async def link(depth: int) -> float:
+        if depth:
+            handle = await b.executor.submit(link, depth - 1)
+            await anyio.sleep(1)
+            return await handle
+        return await a.executor.run(a.leaf)
+
+    async def first() -> float:
+        return await (await b.executor.submit(link, 5))
+
+    async with b.executor:
+        assert await a.executor.run(first) == 1
+    a.check(peak=1)
+
+
+async def test_two_tasks_that_wait_for_each_other_do_not_hang_the_search() -> None:
+    """A ring of waits is walked once; when one of them gives up, both come to their end."""
+    executor = TaskExecutor(2)
+    handles: list[TaskHandle[int]] = []
+
+    async def ring(me: int) -> int:
+        await anyio.sleep(1)
+        with anyio.move_on_after(1 + me):
+            await handles[1 - me]
+        await executor.run(anyio.sleep, 1)
+        return me
+
+    async with executor:
+        for me in range(2):
+            handles.append(await executor.submit(ring, me))
+    assert [await handle for handle in handles] == [0, 1]
+
+
+async def test_call_from_a_worker_thread() -> None:
+    """A plain function in a thread may call its executor through anyio, and lends its slot."""
+    work = Work(1)
+
+    def plain(depth: int) -> float:
+        if depth == 0:
+            return from_thread.run(work.executor.run, work.leaf)
+        return sum(from_thread.run(work.executor.map, plain, [depth - 1] * 2))
+
+    assert await work.executor.run(plain, 2) == 4
+    work.check(peak=1)
+
+
+async def test_call_from_a_worker_thread_that_needs_a_thread() -> None:
+    """With one thread, too: a thread that waits for another lends its place to it."""
+    executor = TaskExecutor(1, thread_limiter=1)
+
+    def plain(depth: int) -> int:
+        return 1 + from_thread.run(executor.run, plain, depth - 1) if depth else 0
+
+    assert await executor.run(plain, 5) == 5
+    assert executor.statistics().threads == 0
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: float) -> None:
+    """A thread that awaits a submitted task lends it its slot and its place among the threads."""
+    executor = TaskExecutor(1, thread_limiter=1)
+
+    def plain(depth: int) -> int:
+        if not depth:
+            return 0
+        handle = from_thread.run(executor.submit, plain, depth - 1)
+        from_thread.run(anyio.sleep, pause)
+
+        async def wait() -> int:
+            return await handle
+
+        return 1 + from_thread.run(wait)
+
+    async with executor:
+        assert await (await executor.submit(plain, 5)) == 5
+    assert executor.statistics().threads == 0
+
+
+async def test_draining_inside_an_item_lends_its_slot() -> None:
+    """An item may drain the executor's submitted tasks, which need the slot that it holds."""
+    work = Work(1)
+
+    async def item() -> bool:
+        await work.executor.submit(work.leaf)
+        return await work.executor.drain()
+
+    async with work.executor:
+        assert await work.executor.run(item)
+        assert anyio.current_time() == 1
+    work.check(peak=1)
+
+
+async def test_service_started_inside_an_item_gets_ready_in_its_slot() -> None:
+    """A service may need the executor before it is ready; afterwards it runs inside nobody."""
+    work = Work(1)
+
+    async def service(task_status: anyio.abc.TaskStatus[float]) -> None:
+        task_status.started(await work.executor.run(work.leaf))
+        await work.executor.run(work.leaf)
+
+    async def item() -> float:
+        handle = await work.executor.start(service)
+        assert anyio.current_time() == 1
+        await work.leaf(1)
+        return float(handle.start_value)
+
+    async with work.executor:
+        assert await work.executor.run(item) == 1
+        assert anyio.current_time() == 2
+        await anyio.sleep(2)
+    work.check(peak=1)

@@ -1,0 +1,292 @@
+"""Slots in random weather: every order of events, against a plain model of who encloses whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtaio.core._nesting import Awaited, Link
+from mtaio.core._slots import NOBODY, Slot, Slots, Waiter
+from mtaio.testing import run
+
+# ---- the model: who runs inside whom, told by walking outwards every time ------------------------
+
+
+@dataclass(eq=False)
+class Item:
+    """An item, and where it was asked for."""
+
+    slot: Slot
+    number: int
+    around: Place
+    alive: bool = True
+
+    @property
+    def link(self) -> Link:
+        """Return what the item's code has as its context."""
+        return self.slot, self.number
+
+
+@dataclass(eq=False)
+class Job:
+    """A submitted task, and the items that wait for it."""
+
+    awaited: Awaited = field(default_factory=Awaited)
+    waits: list[Item] = field(default_factory=list)
+    alive: bool = True
+
+    @property
+    def link(self) -> Link:
+        """Return what the task's code has as its context."""
+        return self.awaited, 0
+
+
+@dataclass(eq=False)
+class Asking:
+    """Somebody who stands in the queue of a pool, or was granted a slot and has not resumed."""
+
+    pool: Slots
+    around: Place
+    waiter: Waiter
+
+
+Place: TypeAlias = "Item | Job | None"
+
+
+def living(place: Place) -> Place:
+    """Return the place, or if it has ended the nearest around it that has not."""
+    while place is not None and not place.alive:
+        place = place.around if isinstance(place, Item) else None
+    return place
+
+
+def around(place: Place) -> set[Item]:
+    """Return all items inside which code at this place runs."""
+    found: set[Item | Job] = set()
+    pending = [place]
+    while pending:
+        each = living(pending.pop())
+        if each is None or each in found:
+            continue
+        found.add(each)
+        pending += [each.around] if isinstance(each, Item) else each.waits
+    return {each for each in found if isinstance(each, Item)}
+
+
+# ---- the machine that plays a script -------------------------------------------------------------
+
+Step: TypeAlias = tuple[str, int, int]
+
+VERBS = (
+    "pause",  # the simplest, so that a failing script shrinks to what matters
+    "ask",
+    "ask",
+    "ask",
+    "resume",
+    "resume",
+    "end",
+    "end",
+    "next",
+    "give up",
+    "submit",
+    "wait",
+    "wait",
+    "stop waiting",
+    "end task",
+)
+
+scripts = st.lists(
+    st.tuples(st.sampled_from(VERBS), st.integers(0, 31), st.integers(0, 31)),
+    min_size=30,
+    max_size=80,
+)
+
+
+class World:
+    """Two pools, the items and tasks in them, and a judge of every step."""
+
+    def __init__(self, limits: tuple[int, int]) -> None:
+        self.pools = [Slots(limit) for limit in limits]
+        self.items: list[Item] = []
+        self.jobs: list[Job] = []
+        self.waits: list[tuple[Job, Item, object]] = []
+        self.asking: list[Asking] = []
+        self.numbers = 0
+
+    # -- steps: each picks by number from what there is, or does nothing --
+
+    def pause(self, _a: int, _b: int) -> None:
+        pass
+
+    def ask(self, a: int, b: int) -> None:
+        pool = self.pools[a % 2]
+        places: list[Place] = [None, *self.items, *self.jobs]
+        self.ask_at(pool, places[b % len(places)])
+
+    def ask_at(self, pool: Slots, place: Place) -> None:
+        link = None if place is None else place.link
+        slot = pool.acquire_nowait(link)
+        if slot is None:
+            self.asking.append(Asking(pool, place, pool.enqueue(link)))
+        else:
+            self.begin(slot, place)
+
+    def begin(self, slot: Slot, place: Place) -> None:
+        self.numbers += 1
+        slot.item = self.numbers
+        self.items.append(Item(slot, self.numbers, place))
+
+    def resume(self, a: int, _: int) -> None:
+        granted = [each for each in self.asking if each.waiter.slot is not None]
+        if granted:
+            asking = granted[a % len(granted)]
+            self.asking.remove(asking)
+            assert asking.waiter.slot is not None
+            assert asking.waiter.event.is_set()
+            self.begin(asking.waiter.slot, asking.around)
+
+    def give_up(self, a: int, _: int) -> None:
+        if self.asking:
+            asking = self.asking.pop(a % len(self.asking))
+            asking.pool.give_up(asking.waiter)
+
+    def end(self, a: int, _: int) -> None:
+        if self.items:
+            item = self.finish(a)
+            item.slot.slots.release(item.slot)
+
+    def next(self, a: int, _: int) -> None:
+        """Go on to the next item in the same slot as a worker does, or ask for another."""
+        if not self.items:
+            return
+        item = self.finish(a)
+        pool = item.slot.slots
+        slot = pool.end_item(item.slot)
+        if slot is not None and not pool.contended(slot):
+            self.begin(slot, item.around)
+        else:
+            if slot is not None:
+                pool.release(slot)
+            self.ask_at(pool, item.around)
+
+    def finish(self, a: int) -> Item:
+        item = self.items.pop(a % len(self.items))
+        item.alive = False
+        return item
+
+    def submit(self, _a: int, _b: int) -> None:
+        self.jobs.append(Job())
+
+    def wait(self, a: int, b: int) -> None:
+        if self.items and self.jobs:
+            item, job = self.items[a % len(self.items)], self.jobs[b % len(self.jobs)]
+            job.waits.append(item)
+            self.waits.append((job, item, job.awaited.enclose(item.link)))
+
+    def stop_waiting(self, a: int, _: int) -> None:
+        if self.waits:
+            job, item, _ = self.waits.pop(a % len(self.waits))
+            if job.alive:
+                job.waits.remove(item)
+            job.awaited.release(item.link)
+
+    def end_task(self, a: int, _: int) -> None:
+        if self.jobs:
+            job = self.jobs.pop(a % len(self.jobs))
+            job.alive = False
+            job.waits.clear()
+            job.awaited.end()
+
+    # -- the judge --
+
+    def play(self, step: Step) -> None:
+        verb, a, b = step
+        before = [pool.in_use for pool in self.pools]
+        queues = [list(pool.queue) for pool in self.pools]
+        getattr(self, verb.replace(" ", "_"))(a, b)
+        for pool, was, queue in zip(self.pools, before, queues, strict=True):
+            if verb not in {"stop waiting"}:
+                assert pool.in_use <= max(pool.limit, was), "beyond the limit"
+            self.judge(pool, queue)
+
+    def judge(self, pool: Slots, queue_before: list[Waiter]) -> None:
+        queue = list(pool.queue)
+        assert not (queue and pool.in_use < pool.limit), "a free slot and a waiter"
+        granted = [each for each in queue_before if each.slot is not None]
+        for waiter in granted:
+            if waiter.slot in self.unparented(pool):
+                assert waiter is queue_before[0], "first come, first served"
+                assert pool.in_use <= pool.limit, "what is beyond the limit is paid back first"
+        waiting = {each.waiter: each for each in self.asking if each.pool is pool}
+        assert [w for w in waiting if w.slot is None] == queue, "the queue keeps its order"
+        for waiter in queue:
+            lenders = {item.slot for item in around(waiting[waiter].around)}
+            lenders = {slot for slot in lenders if slot.slots is pool}
+            assert lenders == set(pool.lenders(waiter.around)), "who encloses a waiter"
+            for slot in lenders:
+                assert slot.tenant is not None, "an idle slot and a waiter inside its item"
+                assert slot.heirs is not None
+                assert waiter in slot.heirs
+        slots = self.slots_of(pool)
+        assert pool.in_use == sum(slot.parent is None for slot in slots), "slots are counted"
+        for slot in slots:
+            assert slot.parent is None or slot.parent.tenant is slot
+            assert slot.tenant is None or slot.tenant.parent is slot
+            assert slot.tenant is None or slot.tenant in slots
+            for waiter in slot.heirs or ():
+                assert slot.tenant is not None
+                assert waiter in pool.queue, "an heir that does not wait"
+        users = {asking.waiter.slot: asking.around for asking in self.asking}
+        users |= {item.slot: item.around for item in self.items}
+        idle = set[Item]().union(*(around(item) for _, item, _ in self.waits))
+        for item in self.items:
+            if item.slot.tenant is not None and item not in idle:
+                assert item in around(users[item.slot.tenant]), "a tenant that is not inside"
+
+    def slots_of(self, pool: Slots) -> set[Slot]:
+        held = {item.slot for item in self.items}
+        held |= {each.waiter.slot for each in self.asking if each.waiter.slot is not None}
+        return {slot for slot in held if slot.slots is pool}
+
+    def unparented(self, pool: Slots) -> set[Slot]:
+        return {slot for slot in self.slots_of(pool) if slot.parent is None}
+
+    def close(self) -> None:
+        """Let everything come to its end; everybody who waits must be served."""
+        while self.waits:
+            self.play(("stop waiting", 0, 0))
+        while self.jobs:
+            self.play(("end task", 0, 0))
+        while self.items or self.asking:
+            waiting = len(self.asking)
+            self.play(("resume", 0, 0))
+            if len(self.asking) == waiting:
+                assert self.items, "everybody waits, nobody runs"
+                self.play(("end", len(self.items) - 1, 0))
+        for pool in self.pools:
+            assert pool.in_use == 0
+            assert not pool.queue
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.tuples(st.integers(1, 3), st.integers(1, 2)), scripts)
+def test_slots_keep_their_promises_in_any_order_of_events(
+    limits: tuple[int, int], script: list[Step]
+) -> None:
+    """FIFO, within the limit, nobody waits while a slot idles on his account, nothing leaks."""
+
+    async def play() -> None:
+        world = World(limits)
+        for step in script:
+            world.play(step)
+        world.close()
+
+    run(play)
+
+
+def test_the_number_of_nobody_is_no_items() -> None:
+    """A new slot serves nobody."""
+    assert Slot(Slots(1), None).item == NOBODY

@@ -1,0 +1,633 @@
+"""TaskExecutor.stream: results while the work goes on, backpressure, and leaving early."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from mtaio.core import TaskExecutor
+from mtaio.exceptions import StrayCancellationError
+from mtaio.testing import run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+async def double(x: float) -> float:
+    """Return twice ``x``, after ``x`` seconds."""
+    await anyio.sleep(x)
+    return 2 * x
+
+
+async def second_of(x: int) -> int:
+    """Return ``x`` a second later."""
+    await anyio.sleep(1)
+    return x
+
+
+def is_quiet(executor: TaskExecutor) -> bool:
+    """Tell whether nothing runs or waits, and every item that started is accounted for."""
+    now = executor.statistics()
+    ended = now.succeeded + now.failed + now.cancelled
+    return now.running == now.waiting == 0 and now.started == ended
+
+
+# ---- results -----------------------------------------------------------------------------------
+
+
+async def test_results_come_as_they_are_completed() -> None:
+    """Unordered, the default, the first to finish is the first to be handed over."""
+    got = []
+    async with TaskExecutor(3).stream(double, [3, 1, 2]) as results:
+        async for result in results:
+            got.append((result, anyio.current_time()))
+    assert got == [(2, 1), (4, 2), (6, 3)]
+
+
+async def test_ordered_results_wait_for_those_before_them() -> None:
+    """With ordered=True the head of the line holds the rest back, and they come with it."""
+    got = []
+    async with TaskExecutor(3).stream(double, [3, 1, 2, 4], ordered=True) as results:
+        async for result in results:
+            got.append((result, anyio.current_time()))
+    assert got == [(6, 3), (2, 3), (4, 3), (8, 5)]
+
+
+async def test_empty_source() -> None:
+    """A stream of nothing ends at once."""
+    async with TaskExecutor(3).stream(double, []) as results:
+        assert [result async for result in results] == []
+
+
+async def test_end_is_the_end() -> None:
+    """A stream that came to its end stays there."""
+    async with TaskExecutor(3).stream(double, [1]) as results:
+        assert [result async for result in results] == [2]
+        assert [result async for result in results] == []
+
+
+async def test_results_may_be_none() -> None:
+    """None is a result like any other, in both orders."""
+
+    async def nothing(x: int) -> None:
+        await anyio.sleep(x)
+
+    for ordered in (False, True):
+        async with TaskExecutor(3).stream(nothing, [1, 2], ordered=ordered) as results:
+            assert [result async for result in results] == [None, None]
+
+
+async def test_stream_is_made_anywhere() -> None:
+    """Making a stream neither runs anything nor needs an event loop."""
+    stream = await anyio.to_thread.run_sync(
+        lambda: TaskExecutor(3).stream(double, [1], timeout=5)
+    )
+    async with stream as results:
+        assert [result async for result in results] == [2]
+
+
+async def test_several_consumers_share_the_results() -> None:
+    """Tasks that read one stream together get each result once."""
+    got = []
+
+    async def consume() -> None:
+        async for result in results:
+            got.append((result, anyio.current_time()))
+            await anyio.sleep(0.5)
+
+    async with TaskExecutor(4).stream(second_of, range(8)) as results:
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(consume)
+    assert sorted(result for result, _ in got) == list(range(8))
+    assert [time for _, time in got] == [1, 1, 1, 1.5, 2, 2, 2, 2.5]
+
+
+async def test_consumers_are_woken_for_each_result_of_a_burst() -> None:
+    """When the head of the line comes, all waiting consumers get one of the results behind it."""
+    got = []
+
+    async def consume() -> None:
+        got.append((await anext(results), anyio.current_time()))
+
+    async with TaskExecutor(3).stream(double, [3, 1, 2], ordered=True) as results:
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(consume)
+    assert sorted(got) == [(2, 3), (4, 3), (6, 3)]
+
+
+# ---- backpressure ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize(
+    ("max_workers", "limit", "buffer", "window"),
+    [
+        (3, None, None, 6),
+        (3, None, 0, 3),
+        (3, 2, None, 4),
+        (3, None, 5, 8),
+        (None, None, None, 100),
+        (None, None, 7, 7),
+        (None, None, 0, 1),
+        (None, 2, 1, 3),
+    ],
+)
+async def test_window_is_exact(
+    max_workers: int | None, limit: int | None, buffer: int | None, window: int, *, ordered: bool
+) -> None:
+    """Never more than ``window`` items are between taken and handed over, and never fewer for long."""
+    taken = handed = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for item in itertools.count():
+            taken += 1
+            assert taken - handed <= window
+            yield item
+
+    stream = TaskExecutor(max_workers).stream(
+        second_of, source(), limit=limit, buffer=buffer, ordered=ordered
+    )
+    async with stream as results:
+        for burst in (1, window, 2, 3 * window, 1):
+            await anyio.sleep(100)
+            assert taken - handed == window
+            for _ in range(burst):
+                await anext(results)
+                handed += 1
+
+
+async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> None:
+    """A consumer that takes many results in one go opens the gate for as many items, no more."""
+    taken = handed = 0
+    most = 0
+
+    async def work(x: int) -> int:
+        nonlocal taken, most
+        taken += 1
+        most = max(most, taken - handed)
+        await anyio.sleep(0)
+        return x
+
+    async with TaskExecutor(5).stream(work, itertools.count(), buffer=5) as results:
+        for _ in range(50):
+            await settle()
+            assert taken - handed == 10
+            for _ in range(10):
+                handed += 1
+                await anext(results)
+    assert most == 10
+
+
+async def test_head_of_the_line_stops_the_intake() -> None:
+    """aiostream#89: while the first item is stuck, no more than the window is done behind it."""
+    started = []
+
+    async def work(x: int) -> int:
+        started.append(x)
+        await anyio.sleep(100 if x == 0 else 1)
+        return x
+
+    async with TaskExecutor(2).stream(work, range(20), ordered=True) as results:
+        await anyio.sleep(50)
+        assert started == [0, 1, 2, 3]
+        assert [result async for result in results] == list(range(20))
+
+
+async def test_unread_stream_holds_no_slot() -> None:
+    """Workers that are held back leave the slots to other calls."""
+    executor = TaskExecutor(1)
+    async with executor.stream(second_of, itertools.count(), buffer=0):
+        await anyio.sleep(10)
+        assert await executor.map(double, [1, 2]) == [2, 4]
+        assert anyio.current_time() == 13
+
+
+async def test_gate_that_shut_while_a_worker_queued_for_its_slot() -> None:
+    """A worker that gets its slot when there is no room any more gives it back, and waits."""
+    executor = TaskExecutor(2)
+    taken = []
+
+    async def work(x: int) -> int:
+        taken.append(x)
+        await anyio.sleep(1)
+        return x
+
+    async with executor.stream(work, range(6), buffer=0) as results:
+        async with anyio.create_task_group() as group:
+            await anyio.sleep(0.5)
+            group.start_soon(executor.map, double, [1] * 8)
+            await anyio.sleep(10)
+            assert len(taken) == 2
+            for count in range(3, 7):
+                await anext(results)
+                await anyio.sleep(5)
+                assert len(taken) == count
+        assert len([result async for result in results]) == 2
+    assert is_quiet(executor)
+
+
+async def test_ready_results_are_taken_fairly() -> None:
+    """Taking results that are there yields for real once in 32."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await anyio.sleep(0)
+            turns += 1
+
+    async with TaskExecutor(200).stream(second_of, range(128)) as results:
+        await anyio.sleep(2)
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+            await anyio.sleep(0)
+            before = turns
+            for _ in range(128):
+                await anext(results)
+            assert 3 <= turns - before <= 5
+            group.cancel_scope.cancel()
+
+
+# ---- leaving early -----------------------------------------------------------------------------
+
+
+async def test_break_cancels_and_awaits_what_is_in_flight() -> None:
+    """streamable#136: nothing outlives the block, and clean-up of the items is waited for."""
+    ended = []
+
+    async def work(x: int) -> int:
+        try:
+            await anyio.sleep(x)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+            ended.append((x, anyio.current_time()))
+            raise
+        return x
+
+    executor = TaskExecutor(3)
+    async with executor.stream(work, [1, 2, 3, 4]) as results:
+        async for _ in results:
+            break
+    assert sorted(ended) == [(2, 1.5), (3, 1.5), (4, 1.5)]
+    assert executor.statistics().cancelled == 3
+    assert is_quiet(executor)
+
+
+async def test_left_at_once_a_stream_takes_nothing() -> None:
+    """A block without a checkpoint never lets its work begin."""
+    taken = []
+    executor = TaskExecutor(3)
+    async with executor.stream(double, (taken.append(x) or x for x in range(9))):
+        pass
+    assert taken == []
+    assert anyio.current_time() == 0
+    assert executor.statistics().started == 0
+
+
+async def test_worker_that_was_about_to_start_takes_nothing() -> None:
+    """After the consumer left no item begins, not even in a worker already on its way."""
+    started = []
+
+    async def work(x: int) -> None:
+        started.append(x)
+        await anyio.sleep(9)
+
+    for _ in range(10):
+        started.clear()
+        async with TaskExecutor(5).stream(work, range(9)):
+            await anyio.sleep(0)
+            before = list(started)
+        assert started == before
+
+
+async def test_error_of_the_body_passes_as_it_is() -> None:
+    """What the consumer raises is raised bare, after the work is gone."""
+    executor = TaskExecutor(3)
+    error = LookupError("mine")
+    with pytest.raises(LookupError) as info:
+        async with executor.stream(double, [1, 9]) as results:
+            async for _ in results:
+                raise error
+    assert info.value is error
+    assert anyio.current_time() == 1
+    assert is_quiet(executor)
+
+
+async def test_cancelled_consumer() -> None:
+    """Cancellation from outside reaches the consumer and, through it, the work."""
+    executor = TaskExecutor(3)
+    with anyio.move_on_after(1.5) as scope:
+        async with executor.stream(double, [1, 2, 3]) as results:
+            async for _ in results:
+                pass
+    assert scope.cancelled_caught
+    assert anyio.current_time() == 1.5
+    assert executor.statistics().cancelled == 2
+    assert is_quiet(executor)
+
+
+async def test_consumer_cancelled_while_it_waits_loses_nothing() -> None:
+    """A consumer that gives up waiting leaves its result to the next."""
+    async with TaskExecutor(1).stream(double, [1, 2]) as results:
+        with anyio.move_on_after(0.5):
+            await anext(results)
+        assert [result async for result in results] == [2, 4]
+
+
+async def test_nothing_is_handed_over_after_leaving() -> None:
+    """Results that nobody took are dropped with the block."""
+    async with TaskExecutor(3).stream(double, [1, 1, 1]) as results:
+        await anyio.sleep(2)
+    with pytest.raises(
+        RuntimeError,
+        match=re.escape(
+            "this stream was left, and its work stopped. Write: async with executor.stream(...) as "
+            "results: async for result in results: ..."
+        ),
+    ):
+        await anext(results)
+
+
+async def test_entered_twice() -> None:
+    """A stream is entered once, for its source is used up."""
+    async with TaskExecutor(3).stream(double, [1]) as results:
+        with pytest.raises(
+            RuntimeError,
+            match=r"^this stream was entered before: its source is used up\. Call stream\(\) again",
+        ):
+            async with results:
+                raise AssertionError
+
+
+async def test_iterated_without_entering() -> None:
+    """Forgetting ``async with`` is an error that says what to write."""
+    with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with "):
+        async for _ in TaskExecutor(3).stream(double, [1]):
+            raise AssertionError
+
+
+# ---- errors ------------------------------------------------------------------------------------
+
+
+async def fail_at(x: int) -> int:
+    """Fail at time 3 for 3, else return ``x`` at time ``x``."""
+    await anyio.sleep(x)
+    if x == 3:
+        raise ValueError(x)
+    return x
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_ready_results_come_before_the_error(*, ordered: bool) -> None:
+    """With "raise" the consumer gets what was done before the error, then the error, then the end."""
+    got: list[int] = []
+    async with TaskExecutor().stream(fail_at, [1, 2, 3, 4], ordered=ordered) as results:
+        await anyio.sleep(5)
+        with pytest.raises(ValueError, match=r"^3\b") as info:
+            async for result in results:
+                got.append(result)
+        assert [result async for result in results] == []
+    assert got == [1, 2]
+    assert info.value.__notes__ == ["in item 2: fail_at(3)"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_collected_errors_come_after_all_results(*, ordered: bool) -> None:
+    """aiometer#32: with "collect" failures neither stop the stream nor block its line or window."""
+    got: list[int] = []
+    items = [3] * 20 + [1, 2, 3, 4]
+    async with TaskExecutor(2).stream(fail_at, items, ordered=ordered, errors="collect") as results:
+        with pytest.raises(ExceptionGroup, match="^21 errors in one call"):
+            async for result in results:
+                got.append(result)
+    assert got == [1, 2, 4]
+
+
+async def test_failures_behind_the_head_of_the_line_count() -> None:
+    """Ordered, items that failed out of turn take room until their turn has come."""
+    started = []
+
+    async def work(x: int) -> int:
+        started.append(x)
+        await anyio.sleep(100 if x == 0 else 1)
+        if x:
+            raise ValueError(x)
+        return x
+
+    async with TaskExecutor(2).stream(work, range(9), ordered=True, errors="collect") as results:
+        await anyio.sleep(50)
+        assert started == [0, 1, 2, 3]
+        with pytest.raises(ExceptionGroup, match="^8 errors in one call"):
+            assert [result async for result in results] == [0]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_returned_errors_are_results(*, ordered: bool) -> None:
+    """With "return" errors come like results, in their turn."""
+    async with TaskExecutor().stream(
+        fail_at, [4, 3, 1], ordered=ordered, errors="return"
+    ) as results:
+        got = [type(result) async for result in results]
+    assert got == ([int, ValueError, int] if ordered else [int, ValueError, int])
+
+
+async def test_error_in_a_stream_whose_consumer_left() -> None:
+    """What an item raises while it is cancelled is raised by the block."""
+
+    async def work(x: int) -> int:
+        try:
+            await anyio.sleep(x)
+        except BaseException:
+            raise ValueError(x) from None
+        return x
+
+    with pytest.raises(ValueError, match=r"^2\b"):
+        async with TaskExecutor(2).stream(work, [1, 2]) as results:
+            async for _ in results:
+                break
+
+
+async def test_error_that_nobody_fetched() -> None:
+    """An error that came while the consumer did something else is raised by the block."""
+    with pytest.raises(ValueError, match=r"^3\b"):
+        async with TaskExecutor(2).stream(fail_at, [3]):
+            await anyio.sleep(5)
+
+
+async def test_error_of_the_body_and_of_an_item() -> None:
+    """Neither is lost: they come in one flat group, the body's first."""
+    with pytest.raises(ExceptionGroup, match="^2 errors in one call") as info:
+        async with TaskExecutor(2).stream(fail_at, [3]):
+            await anyio.sleep(5)
+            raise LookupError
+    assert [type(error) for error in info.value.exceptions] == [LookupError, ValueError]
+
+
+async def test_error_of_the_clean_up_beats_cancellation() -> None:
+    """Cancelled from outside, the block raises what an item raised meanwhile."""
+
+    async def work(x: int) -> None:
+        try:
+            await anyio.sleep(x)
+        finally:
+            raise ValueError(x)
+
+    with pytest.raises(ValueError, match=r"^9\b"), anyio.move_on_after(1):
+        async with TaskExecutor(2).stream(work, [9]) as results:
+            await anext(results)
+
+
+async def test_stray_cancellation_yields_to_a_real_one() -> None:
+    """Cancelled from outside, a stray cancellation of an item is not worth reporting."""
+
+    async def work(_: int) -> None:
+        kind = anyio.get_cancelled_exc_class()
+        await anyio.sleep(1)
+        raise kind if kind is asyncio.CancelledError else kind._create()  # type: ignore[attr-defined] # nobody else can
+
+    with anyio.CancelScope() as scope:
+        async with TaskExecutor(2).stream(work, [1]):
+            await anyio.sleep(2)
+            scope.cancel()
+            await anyio.sleep(1)
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_is_no_exception_ends_the_consumer(backend: str, kind: type[BaseException]) -> None:
+    """An interrupt in an item goes through the block, bare."""
+    executor = TaskExecutor(2)
+
+    async def work(_: int) -> None:
+        await anyio.sleep(1)
+        raise kind(1)
+
+    async def main() -> None:
+        async with executor.stream(work, [1]) as results:
+            async for _ in results:
+                raise AssertionError
+            raise AssertionError
+
+    with pytest.raises(kind, match="^1$"):
+        run(main, backend=backend)
+    assert is_quiet(executor)
+
+
+async def test_error_of_the_source() -> None:
+    """A source that fails does so after the results that were ready."""
+
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise LookupError
+
+    got: list[int] = []
+    async with TaskExecutor(1).stream(fail_at, source()) as results:
+        with pytest.raises(LookupError):
+            async for result in results:
+                got.append(result)
+    assert got == [1, 2]
+
+
+async def test_refused_when_it_is_made() -> None:
+    """Bad arguments are refused by stream() itself, before the block."""
+    executor = TaskExecutor(2)
+    with pytest.raises(ValueError, match=r"^buffer=-1 is less than 0\. Pass how many results may"):
+        executor.stream(double, [1], buffer=-1)
+    with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. "):
+        executor.stream(double, [1], limit=0)
+    with pytest.raises(ValueError, match=r"^errors='no' is unknown\. "):
+        executor.stream(double, [1], errors="no")  # type: ignore[call-overload] # refused
+    with pytest.raises(ValueError, match=r"^no source given: "):
+        executor.stream(double)
+
+
+# ---- nested ------------------------------------------------------------------------------------
+
+
+async def test_stream_inside_an_item_lends_its_slot() -> None:
+    """aiojobs#98, conc#88: a stream on the executor of the item it is in makes progress."""
+    executor = TaskExecutor(1)
+
+    async def outer(n: int) -> float:
+        async with executor.stream(double, [n] * 2) as results:
+            return sum([result async for result in results])
+
+    assert await executor.map(outer, [1, 2]) == [4, 8]
+    assert anyio.current_time() == 6
+    assert is_quiet(executor)
+
+
+# ---- asyncio's own cancellation ----------------------------------------------------------------
+
+
+def test_producer_cancelled_by_strangers() -> None:
+    """Cancelling the task that makes the results is an error that the consumer sees."""
+
+    async def main() -> None:
+        async with TaskExecutor(2).stream(double, [5]) as results:
+            await settle()
+            (producer,) = (t for t in asyncio.all_tasks() if "Stream._produce" in t.get_name())
+            producer.cancel()
+            with pytest.raises(StrayCancellationError, match=r"^Pool raised CancelledError"):
+                await anext(results)
+
+    run(main, backend="asyncio")
+
+
+def test_shutdown_of_the_event_loop() -> None:
+    """Cancelled one by one, as asyncio.run does to what is left, all tasks are just cancelled."""
+    executor = TaskExecutor(2)
+
+    async def consume() -> None:
+        async with executor.stream(double, [5, 6, 7]) as results:
+            async for _ in results:
+                raise AssertionError
+
+    async def work() -> None:
+        await executor.map(double, [5, 6, 7])
+
+    async def main() -> None:
+        for call in (consume, work):
+            asyncio.ensure_future(call())
+            await settle()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            ends = await asyncio.gather(*others, return_exceptions=True)
+            assert {type(end) for end in ends} <= {asyncio.CancelledError, type(None)}
+            assert sum(task.cancelled() for task in others) >= 1
+            assert is_quiet(executor)
+
+    run(main, backend="asyncio")
+
+
+def test_natively_cancelled_consumer() -> None:
+    """Task.cancel() on the consumer ends the block like a scope's cancellation."""
+    executor = TaskExecutor(2)
+
+    async def consume() -> None:
+        async with executor.stream(double, [5, 6, 7]) as results:
+            async for _ in results:
+                raise AssertionError
+
+    async def main() -> None:
+        task = asyncio.ensure_future(consume())
+        await anyio.sleep(1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert is_quiet(executor)
+
+    run(main, backend="asyncio")

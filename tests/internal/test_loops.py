@@ -1,0 +1,138 @@
+"""Which event loop am I on, and is the one I knew still there?"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import anyio
+import pytest
+from anyio import from_thread, to_thread
+
+from mtaio._internal import loops
+from mtaio.testing import run, settle
+
+TWO_LOOPS = (
+    r"^'limiter' has tasks of another running event loop waiting on it\. One loop at a time may "
+    r"use it: give each loop an object of its own, or hand the work to one loop with "
+    r"anyio\.from_thread\.run\(\)\.$"
+)
+
+
+async def get_loop() -> object:
+    """Return the running loop, as `loops` knows it."""
+    return loops.current_loop()
+
+
+async def test_current_loop_is_one_object() -> None:
+    """The token of a loop is the same object in all its tasks."""
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.append(loops.current_loop())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        group.start_soon(look)
+    assert seen == [loops.current_loop()] * 2
+    assert loops.is_current(seen[0])
+
+
+def test_no_current_loop() -> None:
+    """Without a loop there is no token, and none is current."""
+    with pytest.raises(anyio.NoEventLoopError):
+        loops.current_loop()
+    assert not loops.is_current(None)
+
+
+def test_is_over(backend: str) -> None:
+    """A loop is over when it can never run again, and not before."""
+
+    async def scenario() -> object:
+        loop = loops.current_loop()
+        assert not loops.is_over(loop)
+        assert not await to_thread.run_sync(loops.is_over, loop)
+        return loop
+
+    first = run(scenario, backend=backend)
+    assert loops.is_over(first)
+
+    async def other() -> None:
+        assert loops.is_over(first)
+        assert not loops.is_current(first)
+
+    run(other, backend=backend)
+
+
+async def test_call_in_calls_in_the_thread_of_the_loop() -> None:
+    """A worker thread hands a call to the loop, and does not wait for it."""
+    called_in: list[int] = []
+    loop = loops.current_loop()
+    called = anyio.Event()
+
+    def call() -> None:
+        called_in.append(threading.get_ident())
+        called.set()
+
+    assert await to_thread.run_sync(loops.call_in, loop, call)
+    await called.wait()
+    assert called_in == [threading.get_ident()]
+
+
+def test_call_in_a_loop_that_is_over(backend: str) -> None:
+    """A loop that is over calls nothing, and says so."""
+    loop = run(get_loop, backend=backend)
+    called: list[int] = []
+    assert not loops.call_in(loop, lambda: called.append(1))
+    run(settle, backend=backend)
+    assert called == []
+
+
+async def test_bind_on_one_loop() -> None:
+    """On one loop an object is bound again and again, waiters or none."""
+    bound = loops.LoopBound()
+    assert not bound.is_over()
+    assert not bound.bind("limiter", waiting=False)
+    assert not bound.bind("limiter", waiting=True)
+    assert not bound.is_over()
+
+
+def test_bind_on_one_loop_after_another(backend: str) -> None:
+    """An object without waiters moves on; waiters of a loop that is over are to be dropped."""
+    bound = loops.LoopBound()
+
+    async def bind(*, waiting: bool) -> bool:
+        return bound.bind("limiter", waiting=waiting)
+
+    assert not run(partial(bind, waiting=False), backend=backend)
+    assert bound.is_over()
+    assert not run(partial(bind, waiting=False), backend=backend)
+    assert run(partial(bind, waiting=True), backend=backend)
+
+    async def twice() -> None:
+        assert bound.bind("limiter", waiting=True)
+        assert not bound.bind("limiter", waiting=True)
+        assert not bound.is_over()
+
+    run(twice, backend=backend)
+
+
+def test_bind_on_two_loops_at_once(backend: str) -> None:
+    """With waiters on another loop that lives, binding is refused, and the waiters stay bound."""
+    bound = loops.LoopBound()
+    with from_thread.start_blocking_portal(backend) as portal:
+        portal.call(lambda: bound.bind("limiter", waiting=False))
+
+        async def scenario() -> None:
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match=TWO_LOOPS):
+                    bound.bind("limiter", waiting=True)
+
+        run(scenario, backend=backend)
+        assert not portal.call(lambda: bound.bind("limiter", waiting=True))
+
+        async def take_over() -> None:
+            assert not bound.bind("limiter", waiting=False)
+
+        run(take_over, backend=backend)
+    assert bound.is_over()

@@ -1,0 +1,912 @@
+"""What ConcurrencyLimiter promises, one case at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from mtaio import exceptions
+from mtaio._internal.coop import FAST_CALLS
+from mtaio.resources import ConcurrencyLimiter
+from mtaio.testing import run, settle
+from tests.resources.injection import (
+    at_every_checkpoint,
+    cancelled_at,
+    natively_cancelled_at,
+    struck,
+    suspensions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+BACKENDS = ("asyncio", "trio")
+
+
+def state(limiter: ConcurrencyLimiter) -> tuple[int, int]:
+    """Return how many slots are in use, and how many tasks wait."""
+    statistics = limiter.statistics()
+    return statistics.in_use, statistics.waiting
+
+
+# --- Slots ------------------------------------------------------------------------------------
+
+
+async def test_no_more_than_limit_at_once() -> None:
+    """However many tasks come, no more than ``limit`` are inside, and all get their turn."""
+    limiter = ConcurrencyLimiter(3)
+    inside = most = 0
+    served = []
+
+    async def work(number: int) -> None:
+        nonlocal inside, most
+        async with limiter:
+            inside += 1
+            most = max(most, inside)
+            await anyio.sleep(1)
+            inside -= 1
+        served.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(work, number)
+    assert most == 3
+    assert sorted(served) == list(range(10))
+    assert anyio.current_time() == 4.0
+    assert state(limiter) == (0, 0)
+
+
+async def test_acquire_and_release() -> None:
+    """Slots taken one by one are given back one by one, by whoever it may be."""
+    limiter = ConcurrencyLimiter(2)
+    await limiter.acquire()
+    limiter.acquire_nowait()
+    assert state(limiter) == (2, 0)
+    async with anyio.create_task_group() as group:
+
+        async def give_back() -> None:
+            limiter.release()
+
+        group.start_soon(give_back)
+    limiter.release()
+    assert state(limiter) == (0, 0)
+
+
+async def test_one_task_may_hold_several_slots() -> None:
+    """A slot belongs to whoever took it, so that a task can nest entries (prefect#10632)."""
+    limiter = ConcurrencyLimiter(3)
+    async with limiter, limiter:
+        await limiter.acquire()
+        assert state(limiter) == (3, 0)
+        limiter.release()
+    assert state(limiter) == (0, 0)
+
+
+async def test_an_error_inside_gives_the_slot_back() -> None:
+    """The body's error goes on, and the slot is free."""
+    limiter = ConcurrencyLimiter(1)
+    with pytest.raises(LookupError, match=r"^mine$"):
+        async with limiter:
+            raise LookupError("mine")
+    assert state(limiter) == (0, 0)
+
+
+async def test_acquire_nowait_refuses_at_once() -> None:
+    """Without a free slot acquire_nowait raises, is counted, and takes nothing."""
+    limiter = ConcurrencyLimiter(1, name="db")
+    limiter.acquire_nowait()
+    with pytest.raises(
+        exceptions.ConcurrencyLimitError,
+        match=r"^<ConcurrencyLimiter 'db': 1 of 1 slots in use, 0 waiting> has no free slot$",
+    ) as info:
+        limiter.acquire_nowait()
+    assert info.value.name == "db"
+    assert limiter.statistics().rejected == 1
+    assert state(limiter) == (1, 0)
+
+
+async def test_release_without_acquire() -> None:
+    """A slot that nobody took cannot be given back."""
+    limiter = ConcurrencyLimiter(2)
+    message = (
+        r"^cannot release a slot of <ConcurrencyLimiter: 0 of 2 .*>\. Call release\(\) once for"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        limiter.release()
+    with pytest.raises(RuntimeError, match=message):
+        async with limiter:
+            limiter.release()
+    assert state(limiter) == (0, 0)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, None, "3"])
+def test_constructor_refuses(wrong: Any) -> None:
+    """A limit is an int of at least 1."""
+    kind = ValueError if type(wrong) is int else TypeError
+    with pytest.raises(kind, match=rf"^limit={wrong!r} is .*\. Pass how much may run at once, at"):
+        ConcurrencyLimiter(wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "3"])
+def test_constructor_refuses_max_waiters(wrong: Any) -> None:
+    """A bound of the queue is an int of at least 0, or None."""
+    kind = ValueError if type(wrong) is int else TypeError
+    with pytest.raises(
+        kind, match=rf"^max_waiters={wrong!r} is .*\. Pass how many tasks may wait, "
+    ):
+        ConcurrencyLimiter(1, max_waiters=wrong)
+
+
+def test_limiter_says_what_it_is() -> None:
+    """Name and bounds can be read, and the state stands in the representation."""
+    limiter = ConcurrencyLimiter(2, max_waiters=5, name="db")
+    assert (limiter.name, limiter.capacity, limiter.max_waiters) == ("db", 2, 5)
+    assert repr(limiter) == "<ConcurrencyLimiter 'db': 0 of 2 slots in use, 0 waiting>"
+
+
+# --- Order ------------------------------------------------------------------------------------
+
+
+async def test_slots_are_handed_over_in_the_order_of_asking() -> None:
+    """Whoever asks first is served first."""
+    limiter = ConcurrencyLimiter(1)
+    served = []
+
+    async def work(number: int) -> None:
+        async with limiter:
+            served.append((number, anyio.current_time()))
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(work, number)
+            await settle()
+    assert served == [(number, float(number)) for number in range(5)]
+
+
+async def test_nobody_overtakes_a_waiter_that_was_called() -> None:
+    """A slot that was handed over is taken, although the waiter has not resumed (anyio#1170)."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.acquire_nowait()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await settle()
+        limiter.release()
+        assert state(limiter) == (1, 0)
+        with pytest.raises(exceptions.ConcurrencyLimitError):
+            limiter.acquire_nowait()
+    limiter.release()
+    assert limiter.statistics().high_water == 1
+
+
+# --- Time and bounds --------------------------------------------------------------------------
+
+
+async def test_day_one_4_wait_up_to_x() -> None:
+    """Day one, item 4: "wait up to X" is a timeout of acquire, exact and counted."""
+    limiter = ConcurrencyLimiter(1, name="db")
+    await limiter.acquire()
+    await anyio.sleep(1)
+    message = r"^<ConcurrencyLimiter 'db': .*> had no free slot within 2\.5 s$"
+    with pytest.raises(exceptions.TimeoutError, match=message) as info:
+        await limiter.acquire(timeout=2.5)
+    assert anyio.current_time() == 3.5
+    assert (info.value.timeout, info.value.deadline, info.value.name) == (2.5, 3.5, "db")
+    with pytest.raises(
+        exceptions.TimeoutError, match=r"^<.*> had no free slot within 0 s$"
+    ) as info:
+        await limiter.acquire(timeout=0)
+    assert info.value.deadline == anyio.current_time() == 3.5
+    statistics = limiter.statistics()
+    assert (statistics.timed_out, statistics.cancelled, statistics.rejected) == (2, 0, 0)
+    assert state(limiter) == (1, 0)
+    limiter.release()
+    for seconds in (0, 1.0, None):
+        await limiter.acquire(timeout=seconds)
+        limiter.release()
+
+
+async def test_timed_out_waiter_leaves_the_queue() -> None:
+    """Whoever waited long enough makes room for those behind."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    got = []
+
+    async def wait(number: int, seconds: float | None) -> None:
+        try:
+            await limiter.acquire(timeout=seconds)
+        except exceptions.TimeoutError:
+            got.append((number, "late"))
+        else:
+            got.append((number, "served"))
+
+    async with anyio.create_task_group() as group:
+        for number, seconds in enumerate((1.0, 5.0, None)):
+            group.start_soon(wait, number, seconds)
+            await settle()
+        await anyio.sleep(2)
+        assert state(limiter) == (1, 2)
+        limiter.release()
+        await anyio.sleep(1)
+        limiter.release()
+    assert got == [(0, "late"), (1, "served"), (2, "served")]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_slot_that_comes_with_the_deadline(order: int) -> None:
+    """A slot handed over in the very moment of the deadline is kept or passed on, never lost."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    outcomes = []
+
+    async def wait() -> None:
+        try:
+            await limiter.acquire(timeout=1.0)
+        except exceptions.TimeoutError:
+            outcomes.append("late")
+        else:
+            outcomes.append("served")
+            limiter.release()
+
+    async def give_back() -> None:
+        await anyio.sleep(1)
+        limiter.release()
+
+    async with anyio.create_task_group() as group:
+        for task in (give_back, wait)[::order]:
+            group.start_soon(task)
+            await settle()
+    assert len(outcomes) == 1
+    assert state(limiter) == (0, 0)
+    statistics = limiter.statistics()
+    assert statistics.timed_out == outcomes.count("late")
+    assert statistics.acquired == 1 + outcomes.count("served")
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), "1", True])
+async def test_timeout_is_checked_even_with_slots_free(wrong: Any) -> None:
+    """A timeout that is none is refused before anything happens."""
+    limiter = ConcurrencyLimiter(1)
+    with pytest.raises((ValueError, TypeError), match=r"^timeout=.* Pass seconds >= 0, or None"):
+        await limiter.acquire(timeout=wrong)
+    with pytest.raises((ValueError, TypeError), match=r"^timeout=.* Pass seconds >= 0, or None"):
+        limiter.limit(timeout=wrong)
+    assert state(limiter) == (0, 0)
+
+
+async def test_full_queue_refuses_at_once() -> None:
+    """With max_waiters in the queue the next is refused at once, and counted."""
+    limiter = ConcurrencyLimiter(1, max_waiters=2, name="db")
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        group.start_soon(limiter.acquire)
+        await settle()
+        message = (
+            r"^<ConcurrencyLimiter 'db': 1 of 1 .*, 2 waiting> lets at most max_waiters=2 wait$"
+        )
+        for seconds in (None, 0, 5.0):
+            with pytest.raises(exceptions.ConcurrencyLimitError, match=message):
+                await limiter.acquire(timeout=seconds)
+        with pytest.raises(exceptions.ConcurrencyLimitError, match=message) as info:
+            async with limiter:
+                pytest.fail("entered")
+        assert info.value.name == "db"
+        assert anyio.current_time() == 0.0
+        assert limiter.statistics().rejected == 4
+        limiter.release()
+        limiter.release()
+    assert state(limiter) == (1, 0)
+
+
+async def test_nobody_may_wait() -> None:
+    """With max_waiters=0 every call is answered at once."""
+    limiter = ConcurrencyLimiter(1, max_waiters=0)
+    async with limiter:
+        with pytest.raises(exceptions.ConcurrencyLimitError, match=r"^<.*> lets at most max_wait"):
+            await limiter.acquire()
+    async with limiter:
+        assert state(limiter) == (1, 0)
+
+
+# --- Capacity at run time ---------------------------------------------------------------------
+
+
+async def test_raised_capacity_lets_waiters_in_in_order() -> None:
+    """Raising the capacity wakes as many waiters as there are new slots, in their order."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    served: list[int] = []
+
+    async def work(number: int) -> None:
+        await limiter.acquire()
+        served.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(work, number)
+            await settle()
+        limiter.capacity = 3
+        assert state(limiter) == (3, 3)
+        await settle()
+        assert sorted(served) == [0, 1]
+        limiter.capacity = 4
+        await settle()
+        assert served[2:] == [2]
+        limiter.capacity = 10
+        await settle()
+        assert sorted(served) == [0, 1, 2, 3, 4]
+    assert state(limiter) == (6, 0)
+    assert limiter.statistics().high_water == 6
+
+
+async def test_lowered_capacity_takes_effect_as_slots_come_back() -> None:
+    """Lowering interrupts nobody; slots that come back are not given out until it fits."""
+    limiter = ConcurrencyLimiter(3)
+    for _ in range(3):
+        await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await settle()
+        limiter.capacity = 1
+        for in_use in (2, 1):
+            limiter.release()
+            assert state(limiter) == (in_use, 1)
+        with pytest.raises(exceptions.ConcurrencyLimitError):
+            limiter.acquire_nowait()
+        limiter.release()
+        assert state(limiter) == (1, 0)
+    assert limiter.statistics().limit == limiter.capacity == 1
+
+
+async def test_raising_a_lowered_capacity_counts_what_is_in_use() -> None:
+    """Raised again while too much is in use, it gives out what is really free (anyio#1223)."""
+    limiter = ConcurrencyLimiter(3)
+    for _ in range(3):
+        await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await settle()
+        limiter.capacity = 1
+        limiter.capacity = 3
+        assert state(limiter) == (3, 1)
+        limiter.capacity = 4
+        assert state(limiter) == (4, 0)
+
+
+async def test_capacity_zero_pauses() -> None:
+    """0 lets nobody in until it is raised."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.capacity = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await anyio.sleep(5)
+        assert state(limiter) == (0, 1)
+        limiter.capacity = 1
+    assert state(limiter) == (1, 0)
+    assert limiter.statistics().wait_seconds_max == 5.0
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.0, False, None])
+def test_capacity_refuses(wrong: Any) -> None:
+    """A capacity is an int of at least 0; a refused one changes nothing."""
+    limiter = ConcurrencyLimiter(2)
+    kind = ValueError if type(wrong) is int else TypeError
+    with pytest.raises(
+        kind, match=rf"^capacity={wrong!r} is .*\. Pass how much may run at once, or"
+    ):
+        limiter.capacity = wrong
+    assert limiter.capacity == 2
+
+
+# --- Statistics -------------------------------------------------------------------------------
+
+
+async def test_statistics() -> None:
+    """All that happened is counted, waits in seconds of those who got a slot."""
+    limiter = ConcurrencyLimiter(2, max_waiters=2)
+    limiter.acquire_nowait()
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await settle()
+        with anyio.move_on_after(1.0):
+            await limiter.acquire()
+        with suppress(exceptions.ConcurrencyLimitError):
+            limiter.acquire_nowait()
+        with suppress(exceptions.TimeoutError):
+            await limiter.acquire(timeout=2.0)
+        limiter.release()
+    group = anyio.create_task_group()
+    async with group:
+        group.start_soon(limiter.acquire)
+        await anyio.sleep(1.5)
+        limiter.release()
+    statistics = limiter.statistics()
+    assert statistics.limit == 2
+    assert (statistics.in_use, statistics.waiting, statistics.high_water) == (2, 0, 2)
+    assert (statistics.acquired, statistics.rejected) == (4, 1)
+    assert (statistics.timed_out, statistics.cancelled) == (1, 1)
+    assert (statistics.wait_seconds_total, statistics.wait_seconds_max) == (4.5, 3.0)
+
+
+# --- Checkpoints ------------------------------------------------------------------------------
+
+
+async def enter(limiter: ConcurrencyLimiter) -> None:
+    """Enter and leave."""
+    async with limiter:
+        pass
+
+
+async def take(limiter: ConcurrencyLimiter) -> None:
+    """Take a slot and give it back."""
+    await limiter.acquire()
+    limiter.release()
+
+
+@pytest.mark.parametrize("call", [enter, take])
+async def test_one_call_in_64_is_a_checkpoint(
+    call: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """Calls that need not wait return at once, but one in 64 lets others run (law 5)."""
+    limiter = ConcurrencyLimiter(1)
+    for _ in range(3):
+        suspended = []
+        for _ in range(FAST_CALLS):
+            limiter.acquire_nowait()  # does not count: it cannot suspend
+            limiter.release()
+            suspended.append(await suspensions(call(limiter)))
+        assert sum(suspended) == 1
+    assert limiter.statistics().acquired == 6 * FAST_CALLS
+
+
+async def test_a_loop_over_refusals_is_fair_too() -> None:
+    """Calls that are refused at once let others run as often (law 5)."""
+    limiter = ConcurrencyLimiter(1, max_waiters=1)
+    limiter.acquire_nowait()
+
+    async def refused(seconds: float | None) -> None:
+        with suppress(exceptions.TimeoutError, exceptions.ConcurrencyLimitError):
+            await limiter.acquire(timeout=seconds)
+
+    async with anyio.create_task_group() as group:
+        assert sum([await suspensions(refused(0)) for _ in range(FAST_CALLS)]) == 1
+        group.start_soon(limiter.acquire)
+        await settle()
+        assert sum([await suspensions(refused(None)) for _ in range(FAST_CALLS)]) == 1
+        limiter.release()
+    statistics = limiter.statistics()
+    assert (statistics.timed_out, statistics.rejected) == (FAST_CALLS, FAST_CALLS)
+    assert statistics.acquired == 2
+
+
+@pytest.mark.parametrize("call", [enter, take])
+async def test_a_loop_of_calls_can_be_cancelled(
+    call: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """A loop of calls that never wait ends when it is cancelled, and holds nothing."""
+    limiter = ConcurrencyLimiter(1)
+    calls = 0
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        for _ in range(10 * FAST_CALLS):
+            calls += 1
+            await call(limiter)
+    assert scope.cancelled_caught
+    assert calls == FAST_CALLS
+    assert limiter.statistics().acquired == FAST_CALLS - 1
+    assert state(limiter) == (0, 0)
+
+
+async def test_a_call_that_yields_is_not_overtaken() -> None:
+    """The call whose turn it is to yield has its slot already."""
+    limiter = ConcurrencyLimiter(1)
+    for _ in range(FAST_CALLS - 1):
+        await enter(limiter)
+
+    def overtake() -> None:
+        with pytest.raises(exceptions.ConcurrencyLimitError):
+            limiter.acquire_nowait()
+
+    assert await struck(limiter.acquire(), 1, overtake) == 1
+
+
+# --- Cancellation -----------------------------------------------------------------------------
+
+
+async def test_day_one_2_a_cancelled_waiter_takes_nothing() -> None:
+    """Day one, item 2: whoever is cancelled in the queue leaves it as if he had never asked."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    served = []
+    scopes = [anyio.CancelScope() for _ in range(5)]
+
+    async def work(number: int) -> None:
+        with scopes[number]:
+            async with limiter:
+                served.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(work, number)
+            await settle()
+        for number in (0, 2, 4):
+            scopes[number].cancel()
+        await settle()
+        assert state(limiter) == (1, 2)
+        limiter.release()
+    assert served == [1, 3]
+    assert state(limiter) == (0, 0)
+    statistics = limiter.statistics()
+    assert (statistics.cancelled, statistics.acquired, statistics.high_water) == (3, 3, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_day_one_2_cancelled_in_the_moment_of_the_grant(order: int) -> None:
+    """Day one, item 2: a slot that crosses with a cancellation reaches the next (anyio#947)."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    served = []
+    scope = anyio.CancelScope()
+
+    async def victim() -> None:
+        with scope:
+            async with limiter:
+                await anyio.sleep_forever()
+
+    async def heir() -> None:
+        async with limiter:
+            served.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        for task in (victim, heir):
+            group.start_soon(task)
+            await settle()
+        for action in (limiter.release, scope.cancel)[::order]:
+            action()
+    assert scope.cancelled_caught
+    assert served == [0.0]
+    assert state(limiter) == (0, 0)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("seconds", [None, 9.0])
+def test_day_one_2_native_cancellation_in_the_tick_of_the_grant(
+    order: int, seconds: float | None
+) -> None:
+    """Day one, item 2: what Task.cancel() hits after it was woken passes its slot on."""
+
+    async def scenario() -> None:
+        limiter = ConcurrencyLimiter(1)
+        await limiter.acquire()
+        victim = asyncio.create_task(limiter.acquire(timeout=seconds))
+        await settle()
+        heir = asyncio.create_task(limiter.acquire())
+        await settle()
+        for action in (limiter.release, victim.cancel)[::order]:
+            action()
+        with pytest.raises(asyncio.CancelledError):
+            await victim
+        await heir
+        assert state(limiter) == (1, 0)
+        statistics = limiter.statistics()
+        assert (statistics.acquired, statistics.cancelled, statistics.timed_out) == (2, 1, 0)
+
+    run(scenario, backend="asyncio")
+
+
+def test_native_cancellation_with_nobody_behind_frees_the_slot() -> None:
+    """A slot that Task.cancel() stops on its way to the last waiter is free again."""
+
+    async def scenario() -> None:
+        limiter = ConcurrencyLimiter(1)
+        await limiter.acquire()
+        victim = asyncio.create_task(limiter.acquire())
+        await settle()
+        limiter.release()
+        victim.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await victim
+        assert state(limiter) == (0, 0)
+
+    run(scenario, backend="asyncio")
+
+
+async def with_block(limiter: ConcurrencyLimiter) -> None:
+    """Hold a slot for a second."""
+    async with limiter:
+        await anyio.sleep(1)
+
+
+async def with_timeout(limiter: ConcurrencyLimiter) -> None:
+    """Hold a slot for a second, if it comes early enough."""
+    await limiter.acquire(timeout=50)
+    try:
+        await anyio.sleep(1)
+    finally:
+        limiter.release()
+
+
+async def with_decorator(limiter: ConcurrencyLimiter) -> None:
+    """Hold a slot for a second, in a function that was decorated."""
+    await limiter.limit(anyio.sleep)(1)
+
+
+async def scene(limiter: ConcurrencyLimiter, ahead: int, victim: Coroutine[Any, Any, bool]) -> bool:
+    """Let ``ahead`` tasks take slots, then the victim, then three more; return what he returns."""
+    reached = []
+
+    async def run_victim() -> None:
+        reached.append(await victim)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(ahead):
+            group.start_soon(with_block, limiter)
+            await settle()
+        group.start_soon(run_victim)
+        await settle()
+        for _ in range(3):
+            group.start_soon(with_block, limiter)
+    assert state(limiter) == (0, 0)
+    assert limiter.statistics().high_water <= 2
+    return reached[0]
+
+
+async def strike_everywhere(
+    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
+) -> None:
+    """Strike a victim that takes a slot at once, at a yielding call, and after a wait."""
+    for quick, ahead, checkpoints in (
+        (0, 0, 1),
+        (FAST_CALLS - 1, 0, 2),
+        (FAST_CALLS - 2, 1, 2),
+        (0, 2, 2),
+        (0, 3, 2),
+    ):
+
+        async def scenario(at: int, quick: int = quick, ahead: int = ahead) -> bool:
+            limiter = ConcurrencyLimiter(2)
+            for _ in range(quick):
+                await enter(limiter)
+            reached = await scene(limiter, ahead, strike(victim(limiter), at))
+            statistics = limiter.statistics()
+            assert statistics.acquired + statistics.cancelled >= quick + ahead + 3
+            return reached
+
+        assert await at_every_checkpoint(scenario) == checkpoints
+
+
+@pytest.mark.parametrize("victim", [with_block, with_timeout, with_decorator])
+async def test_cancelled_at_every_checkpoint(
+    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """Cancelled at whatever checkpoint, a task leaves its slot and its place to the others."""
+    await strike_everywhere(victim, cancelled_at)
+
+
+@pytest.mark.parametrize("victim", [with_block, with_timeout, with_decorator])
+def test_natively_cancelled_at_every_checkpoint(
+    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """The same with Task.cancel(), which goes through what shields there are."""
+    run(strike_everywhere, victim, natively_cancelled_at, backend="asyncio")
+
+
+# --- Loops ------------------------------------------------------------------------------------
+
+shared = ConcurrencyLimiter(2)
+
+
+def test_day_one_3_one_loop_after_another() -> None:
+    """Day one, item 3: a limiter made at module level serves loop after loop, on either backend."""
+
+    async def scenario() -> float:
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(with_block, shared)
+        return anyio.current_time()
+
+    for backend in (*BACKENDS, *BACKENDS, "asyncio"):
+        assert run(scenario, backend=backend) == 3.0
+    assert state(shared) == (0, 0)
+    assert shared.statistics().acquired == 30
+
+
+def test_day_one_3_slots_outlive_a_loop() -> None:
+    """Day one, item 3: state lives in the object: a slot taken in one loop is taken in the next."""
+    limiter = ConcurrencyLimiter(1)
+    run(limiter.acquire, backend="asyncio")
+
+    async def scenario() -> None:
+        with pytest.raises(exceptions.TimeoutError):
+            await limiter.acquire(timeout=1.0)
+        limiter.release()
+        async with limiter:
+            pass
+
+    run(scenario, backend="trio")
+
+
+class Abandoned:
+    """An asyncio loop in which a task waits for a slot, left standing or closed."""
+
+    def __init__(self, limiter: ConcurrencyLimiter) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _loop, _context: None)
+        self.waiter = self.loop.create_task(limiter.acquire())
+        waiting = limiter.statistics().waiting + 1
+        while limiter.statistics().waiting < waiting:
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
+    """Day one, item 3: who waited in a loop that is over stands in nobody's way."""
+    limiter = ConcurrencyLimiter(1, max_waiters=1)
+    limiter.acquire_nowait()
+    past = Abandoned(limiter)
+    past.loop.close()
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            await settle()
+            assert state(limiter) == (1, 1)
+            limiter.release()
+        assert state(limiter) == (1, 0)
+        limiter.release()
+
+    run(scenario, backend=backend)
+    del past
+    gc.collect()
+    assert state(limiter) == (0, 0)
+
+
+@pytest.mark.parametrize("give", ["release", "capacity"])
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+def test_day_one_3_a_finished_loop_gets_no_slot(backend: str | None, give: str) -> None:
+    """Day one, item 3: a slot given back in another loop, or in none, is not sent to the dead."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.acquire_nowait()
+    past = Abandoned(limiter)
+    past.loop.close()
+
+    async def scenario() -> None:
+        if give == "release":
+            limiter.release()
+        else:
+            limiter.capacity = 2
+
+    if backend is None:
+        scenario().close()
+        with suppress(StopIteration):
+            scenario().send(None)
+    else:
+        run(scenario, backend=backend)
+    assert state(limiter) == (0 if give == "release" else 1, 0)
+    del past
+    gc.collect()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_day_one_3_two_loops_at_once(backend: str) -> None:
+    """Day one, item 3: while tasks wait in one loop, another that would wait or wake is told so."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.acquire_nowait()
+    other = Abandoned(limiter)
+    message = r"^<ConcurrencyLimiter: 1 of 1 .*, 1 waiting> has tasks of another running event loop"
+
+    async def scenario() -> None:
+        for call in (limiter.acquire, limiter.__aenter__):
+            with pytest.raises(RuntimeError, match=message):
+                await call()
+        with pytest.raises(RuntimeError, match=message):
+            limiter.release()
+        with pytest.raises(RuntimeError, match=message):
+            limiter.capacity = 5
+
+    run(scenario, backend=backend)
+    assert limiter.capacity == 1
+    assert state(limiter) == (1, 1)
+
+    async def give_back() -> None:
+        limiter.release()
+        await other.waiter
+
+    other.loop.run_until_complete(give_back())
+    other.loop.close()
+    assert state(limiter) == (1, 0)
+
+
+async def test_release_from_a_thread_is_refused() -> None:
+    """A thread cannot wake a task: it is told so, and nothing changes."""
+    limiter = ConcurrencyLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire)
+        await settle()
+        with pytest.raises(anyio.NoEventLoopError, match=r"^Not currently running on any async"):
+            await to_thread.run_sync(limiter.release)
+        assert state(limiter) == (1, 1)
+        limiter.release()
+
+
+def test_release_from_a_callback() -> None:
+    """A callback of asyncio's loop, in which no task runs, may give a slot to a task."""
+    limiter = ConcurrencyLimiter(1)
+
+    async def main() -> None:
+        await limiter.acquire()
+        holder = asyncio.create_task(asyncio.sleep(0))
+        holder.add_done_callback(lambda _task: limiter.release())
+        await limiter.acquire(timeout=30)
+
+    asyncio.run(main())  # asyncio's own way, which leaves anyio no mark in the callback's context
+    assert state(limiter) == (1, 0)
+    assert limiter.statistics().acquired == 2
+
+
+def test_used_without_a_loop() -> None:
+    """Taking what is free and giving it back needs no event loop."""
+    limiter = ConcurrencyLimiter(2)
+    limiter.acquire_nowait()
+    thread = threading.Thread(target=limiter.release)
+    thread.start()
+    thread.join()
+    limiter.capacity = 1
+    assert state(limiter) == (0, 0)
+
+
+# --- Decorator --------------------------------------------------------------------------------
+
+
+async def test_limit_decorates_functions_and_methods() -> None:
+    """Decorated functions keep name, signature and result, and hold a slot while they run."""
+    limiter = ConcurrencyLimiter(1)
+
+    class Service:
+        @limiter.limit
+        async def plain(self, seconds: float, *, result: int = 0) -> int:
+            """Say something."""
+            assert state(limiter) == (1, 0)
+            await anyio.sleep(seconds)
+            return result
+
+        @limiter.limit()
+        async def called(self) -> int:
+            return limiter.statistics().in_use
+
+        @limiter.limit(timeout=1.0)
+        async def impatient(self) -> int:
+            return limiter.statistics().in_use
+
+    service = Service()
+    assert await service.plain(1, result=3) == 3
+    assert await service.called() == 1
+    assert await service.impatient() == 1
+    assert (service.plain.__name__, service.plain.__doc__) == ("plain", "Say something.")
+    assert list(inspect.signature(service.plain).parameters) == ["seconds", "result"]
+    async with limiter:
+        with pytest.raises(exceptions.TimeoutError, match=r"^<.*> had no free slot within 1\.0 s$"):
+            await service.impatient()
+    assert anyio.current_time() == 2.0
+    assert state(limiter) == (0, 0)
+
+
+def test_limit_refuses_sync_functions() -> None:
+    """A function that cannot wait for a slot is refused when it is decorated."""
+    untyped: Any = ConcurrencyLimiter(1).limit
+    with pytest.raises(
+        TypeError, match=r"^@ConcurrencyLimiter\.limit cannot decorate <built-in fu"
+    ):
+        untyped(len)

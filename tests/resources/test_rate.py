@@ -1,0 +1,1335 @@
+"""What RateLimiter promises, one case at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import pickle
+import sys
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
+
+from mtaio import exceptions
+from mtaio._internal import clock
+from mtaio._internal.coop import FAST_CALLS
+from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.resources import RateLimiter
+from mtaio.testing import run, settle
+from tests.resources.injection import (
+    at_every_checkpoint,
+    cancelled_at,
+    natively_cancelled_at,
+    struck,
+    suspensions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from anyio.abc import TaskGroup
+
+
+class Desk:
+    """Lets tasks ask a limiter one after another, and notes what became of each, and when."""
+
+    def __init__(self, limiter: RateLimiter, group: TaskGroup) -> None:
+        self.limiter = limiter
+        self.group = group
+        self.outcomes: dict[str, tuple[str, float]] = {}
+        self.scopes: dict[str, anyio.CancelScope] = {}
+        self.errors: dict[str, RateLimitError] = {}
+
+    async def _ask(self, name: str, tokens: float, timeout: float | None) -> None:
+        outcome = "cancelled"
+        with anyio.CancelScope() as self.scopes[name]:
+            try:
+                await self.limiter.acquire(tokens, timeout=timeout)
+            except RateLimitError as error:
+                self.errors[name] = error
+                outcome = "late" if isinstance(error, RateLimitTimeoutError) else "refused"
+            else:
+                outcome = "granted"
+        self.outcomes[name] = outcome, anyio.current_time()
+
+    async def asks(self, name: str, tokens: float = 1, *, timeout: float | None = None) -> None:
+        """Let a task ask, and wait until it has got its answer or its place in the queue."""
+        self.group.start_soon(self._ask, name, tokens, timeout)
+        await settle()
+
+    @property
+    def granted(self) -> dict[str, float]:
+        """When each request was granted, in the order in which they were."""
+        return {name: at for name, (what, at) in self.outcomes.items() if what == "granted"}
+
+
+@contextmanager
+def late_loop() -> Generator[Callable[[float], None]]:
+    """Yield a function that lets time pass while the event loop stands still."""
+    lost = 0.0
+
+    def block(seconds: float) -> None:
+        nonlocal lost
+        lost += seconds
+
+    with clock.reading_from(lambda: anyio.current_time() + lost):
+        yield block
+
+
+def live_timers() -> int:
+    """Return how many timers the running loop holds."""
+    if "trio" in sys.modules:
+        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415 - only where trio is
+
+        if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
+            return GLOBAL_RUN_CONTEXT.runner.deadlines._active
+    scheduled: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
+    return sum(not timer.cancelled() for timer in scheduled)
+
+
+# --- Tokens -----------------------------------------------------------------------------------
+
+
+async def test_burst_then_rate() -> None:
+    """A full bucket grants ``burst`` at once, then a token every ``per / rate`` seconds."""
+    limiter = RateLimiter(2, burst=3)
+    times = []
+    for _ in range(7):
+        await limiter.acquire()
+        times.append(anyio.current_time())
+    assert times == [0, 0, 0, 0.5, 1, 1.5, 2]
+
+
+async def test_bucket_fills_while_nobody_asks() -> None:
+    """Tokens flow in with time, up to ``burst``."""
+    limiter = RateLimiter(2, burst=3)
+    await limiter.acquire(3)
+    assert limiter.statistics().tokens == 0
+    await anyio.sleep(0.75)
+    assert limiter.statistics().tokens == 1.5
+    await anyio.sleep(10)
+    assert limiter.statistics().tokens == 3
+
+
+async def test_per_gives_the_rate_its_unit() -> None:
+    """``rate`` is meant for every ``per`` seconds."""
+    limiter = RateLimiter(6, burst=1, per=3)
+    await limiter.acquire()
+    await limiter.acquire()
+    assert anyio.current_time() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst"), [(5, 5), (2.9, 2), (1, 1), (0.25, 1), (0, 1), (math.inf, math.inf)]
+)
+def test_burst_defaults_to_the_rate(rate: float, burst: float) -> None:
+    """Without a burst the bucket holds what flows in ``per`` seconds, rounded down, at least 1."""
+    limiter = RateLimiter(rate)
+    assert limiter.burst == burst
+    assert limiter.statistics().tokens == burst
+
+
+async def test_weighted_requests() -> None:
+    """A request waits for all its tokens, and takes them at once."""
+    limiter = RateLimiter(1, burst=4)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number, tokens in enumerate([3, 2, 4, 1]):
+            await desk.asks(f"{number}", tokens)
+    assert desk.granted == {"0": 0, "1": 1, "2": 5, "3": 6}
+
+
+async def test_tokens_need_not_be_whole() -> None:
+    """Half a token is half a token."""
+    limiter = RateLimiter(1, burst=1.5)
+    await limiter.acquire(1.25)
+    assert limiter.statistics().tokens == 0.25
+    await limiter.acquire(0.5)
+    assert anyio.current_time() == 0.25
+
+
+class Whole(int):
+    """An int of another class, as an enumeration's member is."""
+
+
+async def test_numbers_of_other_classes() -> None:
+    """A subclass of int or float is a number like any other, granted at once or after a wait."""
+    limiter = RateLimiter(1, burst=2)
+    limiter.acquire_nowait(Whole(1))
+    await limiter.acquire(Whole(1))
+    await limiter.acquire(Whole(2))
+    assert anyio.current_time() == 2
+
+
+async def test_no_tokens_are_granted_at_once() -> None:
+    """``tokens=0`` never waits: not with an empty bucket, not behind others, not while paused."""
+    limiter = RateLimiter(1)
+    limiter.acquire_nowait()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("waits")
+        for _ in range(2 * FAST_CALLS):
+            await limiter.acquire(0)
+            limiter.acquire_nowait(0)
+        limiter.rate = 0
+        await limiter.acquire(0.0)
+        limiter.acquire_nowait(0)
+        limiter.rate = 1
+    assert desk.granted == {"waits": 1}
+    assert anyio.current_time() == 1
+
+
+async def test_async_with_takes_one_token() -> None:
+    """``async with`` acquires on the way in, and does nothing on the way out."""
+    limiter = RateLimiter(1, burst=2)
+    async with limiter as entered:
+        assert entered is None
+    assert limiter.statistics().tokens == 1
+
+
+async def test_decorator_takes_its_options() -> None:
+    """``limit`` acquires as many tokens as it was told to, within the timeout it was given."""
+    limiter = RateLimiter(1, burst=2, name="api")
+
+    @limiter.limit(tokens=2, timeout=1.5)
+    async def call(value: int) -> int:
+        return value
+
+    assert await call(3) == 3
+    assert limiter.statistics().tokens == 0
+    with pytest.raises(RateLimitTimeoutError, match=r"^<RateLimiter 'api' 1/s burst=2> cannot"):
+        await call(4)
+
+
+def test_decorator_refuses_options_at_once() -> None:
+    """Options that could never be granted are refused when the function is decorated."""
+    limiter = RateLimiter(1, burst=2)
+    with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens: the bucket never holds"):
+        limiter.limit(tokens=3)
+    with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0\. Pass seconds >= 0"):
+        limiter.limit(timeout=-1)
+
+
+async def test_no_limit() -> None:
+    """An infinite rate never waits, and grants more than ``burst`` at once."""
+    limiter = RateLimiter(math.inf, burst=2)
+    for _ in range(3 * FAST_CALLS):
+        await limiter.acquire(1000)
+        limiter.acquire_nowait(1e300)
+    await limiter.acquire(10**300, timeout=0)
+    assert anyio.current_time() == 0
+    assert limiter.burst == 2
+    assert limiter.statistics().tokens == math.inf
+    assert limiter.statistics().next_grant_in == 0
+
+
+# --- Refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rate": -1}, ValueError, r"^rate=-1 is less than 0\. Pass tokens >= 0, 0 to pause, or"),
+        ({"rate": math.nan}, ValueError, r"^rate=nan is not a number\. Pass tokens >= 0"),
+        ({"rate": "5"}, TypeError, r"^rate='5' is a str, not a number\. Pass tokens >= 0"),
+        ({"rate": True}, TypeError, r"^rate=True is a bool, not a number\."),
+        ({"rate": 1e-320}, ValueError, r"^rate=1e-320 every 1\.0 s is beyond what can be timed\."),
+        ({"rate": 1e308, "per": 1e-300}, ValueError, r"^rate=1e\+308 every 1e-300 s is beyond"),
+        ({"burst": 0}, ValueError, r"^burst=0 is less than 1\. Pass the tokens that may be taken"),
+        ({"burst": 0.5}, ValueError, r"^burst=0\.5 is less than 1\."),
+        ({"burst": math.nan}, ValueError, r"^burst=nan is not a number\."),
+        ({"burst": math.inf}, ValueError, r"^burst=inf is no limit\. Pass .* Pass rate=math\.inf"),
+        ({"burst": 10**400}, ValueError, r"^burst is an int too large for a float\."),
+        ({"rate": 10**400}, ValueError, r"^rate is an int too large for a float\."),
+        ({"per": 0}, ValueError, r"^per=0 is not a finite number greater than 0\. Pass the secon"),
+        ({"per": -1}, ValueError, r"^per=-1 is not a finite number"),
+        ({"per": math.inf}, ValueError, r"^per=inf is not a finite number"),
+        ({"per": math.nan}, ValueError, r"^per=nan is not a number"),
+        ({"per": None}, TypeError, r"^per=None is a NoneType, not a number\."),
+        ({"slack": -0.1}, ValueError, r"^slack=-0\.1 is less than 0\. Pass seconds >= 0"),
+        ({"slack": math.inf}, ValueError, r"^slack=inf would lift the limit for whoever waits\."),
+    ],
+)
+def test_limits_are_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """A limit that makes no sense is refused with the value, the reason and the way out."""
+    with pytest.raises(error, match=message):
+        RateLimiter(**{"rate": 5, **arguments})
+
+
+@pytest.mark.parametrize("rate", [5, 0])
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        (
+            4,
+            ValueError,
+            r"^cannot acquire 4 tokens: the bucket never holds more than burst=3\. Raise burst",
+        ),
+        (math.inf, ValueError, r"^cannot acquire inf tokens: the bucket never holds more"),
+        pytest.param(10**400, ValueError, r"^tokens is an int too large for a float", id="10**400"),
+        (-1, ValueError, r"^tokens=-1 is less than 0\. Pass how many tokens to take, 0 or more\.$"),
+        (math.nan, ValueError, r"^tokens=nan is not a number\."),
+        ("1", TypeError, r"^tokens='1' is a str, not a number\."),
+        (True, TypeError, r"^tokens=True is a bool, not a number\."),
+        (None, TypeError, r"^tokens=None is a NoneType, not a number\."),
+        (Fraction(1), TypeError, r"^tokens=Fraction\(1, 1\) is a Fraction, not a number\."),
+    ],
+)
+async def test_tokens_are_refused(
+    rate: float, tokens: Any, error: type[Exception], message: str
+) -> None:
+    """Tokens that could never be granted are refused by both calls, paused or not."""
+    limiter = RateLimiter(rate, burst=3)
+    with pytest.raises(error, match=message):
+        await limiter.acquire(tokens)
+    with pytest.raises(error, match=message):
+        limiter.acquire_nowait(tokens)
+    assert limiter.statistics().tokens == 3
+    assert limiter.statistics().rejected == 0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "message"),
+    [
+        (-1, ValueError, r"^timeout=-1 is less than 0\. Pass seconds >= 0, or None for no limit"),
+        (math.nan, ValueError, r"^timeout=nan is not a number\."),
+        ("1", TypeError, r"^timeout='1' is a str, not a number\."),
+    ],
+)
+async def test_timeouts_are_refused(timeout: Any, error: type[Exception], message: str) -> None:
+    """A timeout that makes no sense is refused even where there is nothing to wait for."""
+    with pytest.raises(error, match=message):
+        await RateLimiter(1).acquire(timeout=timeout)
+
+
+def test_attributes_without_effect_are_refused() -> None:
+    """What cannot be changed cannot be assigned."""
+    limiter: Any = RateLimiter(1)
+    for name in ("per", "slack", "name"):
+        with pytest.raises(AttributeError):
+            setattr(limiter, name, 2)
+    with pytest.raises(AttributeError):
+        limiter.max_rate = 2
+
+
+def test_repr_and_properties() -> None:
+    """A limiter shows its name and its limits."""
+    assert repr(RateLimiter(5)) == "<RateLimiter 5/s burst=5>"
+    limiter = RateLimiter(0.5, burst=2, per=60, slack=0.1, name="api")
+    assert repr(limiter) == "<RateLimiter 'api' 0.5/60 s burst=2>"
+    assert (limiter.rate, limiter.burst, limiter.per, limiter.slack, limiter.name) == (
+        0.5,
+        2,
+        60,
+        0.1,
+        "api",
+    )
+    assert repr(RateLimiter(math.inf)) == "<RateLimiter inf/s burst=inf>"
+
+
+# --- Order ------------------------------------------------------------------------------------
+
+
+async def test_first_come_first_served() -> None:
+    """Waiters are served in the order of asking, each as soon as its tokens are there."""
+    async with anyio.create_task_group() as group:
+        desk = Desk(RateLimiter(4, burst=2), group)
+        for number in range(8):
+            await desk.asks(f"{number}")
+    assert list(desk.granted) == [f"{number}" for number in range(8)]
+    assert list(desk.granted.values()) == [0, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+
+
+async def test_small_request_does_not_overtake_a_large_one() -> None:
+    """Whoever waits for many tokens is not starved by those who want one."""
+    limiter = RateLimiter(1, burst=4)
+    await limiter.acquire(4)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("large", 4)
+        await anyio.sleep(2)
+        await desk.asks("small")
+        with pytest.raises(RateLimitError, match=r"^<RateLimiter 1/s burst=4> cannot") as caught:
+            limiter.acquire_nowait()
+        assert caught.value.retry_after == 4  # 2 until "large" is served, 1 for each after it
+    assert desk.granted == {"large": 4, "small": 5}
+
+
+async def test_burst_is_served_in_order_past_the_call_that_yields() -> None:
+    """The call that yields for fairness is not overtaken by those that came after it."""
+    limiter = RateLimiter(1, burst=2 * FAST_CALLS)
+    asked: list[int] = []
+    answered: list[int] = []
+
+    async def ask(number: int) -> None:
+        asked.append(number)
+        await limiter.acquire()
+        answered.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(2 * FAST_CALLS + 5):
+            group.start_soon(ask, number)
+    assert answered == asked
+    assert anyio.current_time() == 5
+
+
+async def test_nowait_gets_what_delays_nobody() -> None:
+    """While another is about to be served at once, there may be enough left for one more."""
+    limiter = RateLimiter(1, burst=FAST_CALLS + 1)
+    for _ in range(FAST_CALLS - 1):
+        await limiter.acquire()
+
+    def meanwhile() -> None:
+        assert limiter.statistics().waiters == 1
+        limiter.acquire_nowait()
+        with pytest.raises(RateLimitError) as caught:
+            limiter.acquire_nowait()
+        assert caught.value.retry_after == 1
+
+    assert await struck(limiter.acquire(), 1, meanwhile) == 1
+    assert limiter.statistics().granted == FAST_CALLS + 1
+
+
+# --- Fairness ---------------------------------------------------------------------------------
+
+
+async def test_one_call_in_64_yields() -> None:
+    """A loop over calls that need not wait lets others run, at least once in 64 calls."""
+    limiter = RateLimiter(1e9)
+    suspended = [await suspensions(limiter.acquire()) for _ in range(4 * FAST_CALLS)]
+    assert sum(suspended) == 4
+    assert suspended[: FAST_CALLS - 1] == [0] * (FAST_CALLS - 1)
+    assert suspended[FAST_CALLS - 1] == 1
+
+
+async def test_calls_of_others_count() -> None:
+    """Grants without a wait, to whomever and by whichever call, lead to the next yield."""
+    limiter = RateLimiter(1e9)
+    for _ in range(FAST_CALLS - 1):
+        limiter.acquire_nowait()
+    assert await suspensions(limiter.acquire()) == 1
+
+
+async def test_calls_without_tokens_yield() -> None:
+    """A loop over ``acquire(0)`` is fair too."""
+    limiter = RateLimiter(1)
+    assert sum([await suspensions(limiter.acquire(0)) for _ in range(2 * FAST_CALLS)]) == 2
+
+
+async def test_refused_calls_yield() -> None:
+    """A loop over calls whose timeout is too short lets others run, and can be cancelled."""
+    limiter = RateLimiter(1)
+    limiter.acquire_nowait()
+    refused = 0
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(suspensions, checkpoint())
+            await checkpoint()
+            scope.cancel()
+            while True:
+                try:
+                    await limiter.acquire(timeout=0)
+                except RateLimitTimeoutError:
+                    refused += 1
+    assert refused < FAST_CALLS
+
+
+# --- Waiting no longer than -------------------------------------------------------------------
+
+
+async def test_day_one_4_timeout_is_judged_at_once() -> None:
+    """PyrateLimiter#178, #194, #175: whoever cannot be served in time is told so at once."""
+    limiter = RateLimiter(1, name="api")
+    await limiter.acquire()
+    await anyio.sleep(0.25)
+    with pytest.raises(
+        RateLimitTimeoutError,
+        match=r"^<RateLimiter 'api' 1/s burst=1> cannot grant tokens=1 within 0\.5 s, only in 0",
+    ) as caught:
+        await limiter.acquire(timeout=0.5)
+    assert anyio.current_time() == 0.25
+    error = caught.value
+    assert isinstance(error, TimeoutError | exceptions.TimeoutError)
+    assert (error.retry_after, error.timeout, error.deadline, error.name) == (
+        0.75,
+        0.5,
+        0.75,
+        "api",
+    )
+    assert limiter.statistics().rejected == 1
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (str(again), again.retry_after) == (str(error), 0.75)
+
+
+async def test_day_one_4_timeout_that_fits_waits() -> None:
+    """PyrateLimiter#178: a timeout that just suffices is a wait, not an error."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    await limiter.acquire(timeout=1)
+    assert anyio.current_time() == 1
+    await limiter.acquire(timeout=math.inf)
+    assert anyio.current_time() == 2
+
+
+async def test_timeout_0_is_acquire_or_raise() -> None:
+    """``timeout=0`` grants what is there and raises otherwise."""
+    limiter = RateLimiter(1)
+    await limiter.acquire(timeout=0)
+    with pytest.raises(RateLimitTimeoutError):
+        await limiter.acquire(timeout=0)
+
+
+async def test_timeout_counts_those_ahead() -> None:
+    """The wait is judged by the tokens asked for ahead, as if nobody of those gave up."""
+    limiter = RateLimiter(1, burst=3)
+    await limiter.acquire(3)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("ahead", 2)
+        await desk.asks("fits", timeout=3)
+        await desk.asks("does not", timeout=3)
+        assert desk.outcomes == {"does not": ("late", 0)}
+        assert desk.errors["does not"].retry_after == 4
+        desk.scopes["ahead"].cancel()
+    assert desk.granted == {"fits": 1}
+
+
+async def test_timeout_of_thirds_fits_in_spite_of_rounding() -> None:
+    """A timeout as long as the wait suffices even where floats add up to a little more."""
+    limiter = RateLimiter(10, burst=1)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(1, 50):
+            await desk.asks(f"{number}", timeout=(number - 1) / 10)
+    assert len(desk.granted) == 49
+    assert anyio.current_time() == pytest.approx(4.8)
+
+
+async def test_timeout_ends_a_wait_that_grew() -> None:
+    """Admitted and then slowed down, a waiter gives up at its deadline, at the head or not."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("head", timeout=1.5)
+        await desk.asks("second", timeout=2.5)
+        await desk.asks("third")
+        await desk.asks("fourth", timeout=4.25)
+        await anyio.sleep(0.5)
+        limiter.rate = 0.25  # half a token is there, the next half takes 2 s
+    assert desk.outcomes == {
+        "head": ("late", 1.5),
+        "second": ("granted", 2.5),
+        "fourth": ("late", 4.25),
+        "third": ("granted", 6.5),
+    }
+    assert desk.errors["head"].retry_after == 1 + 12  # by then: in line behind the other three
+    assert desk.errors["fourth"].retry_after == 2.25 + 4
+    assert limiter.statistics().rejected == 2
+    assert limiter.statistics().waiters == 0
+
+
+async def test_timeouts_end_waits_of_a_pause() -> None:
+    """While the limiter is paused, deadlines pass as ever, in whatever order they come."""
+    limiter = RateLimiter(4)
+    await limiter.acquire(4)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for name, timeout in {"a": 3.0, "b": None, "c": 2.0, "d": math.inf, "e": 2.5}.items():
+            await desk.asks(name, timeout=timeout)
+        limiter.rate = 0
+        await desk.asks("f", timeout=100)
+        assert desk.errors["f"].retry_after == math.inf
+        await anyio.sleep(5)
+        limiter.rate = 1
+    assert desk.outcomes == {
+        "f": ("late", 0),
+        "c": ("late", 2),
+        "e": ("late", 2.5),
+        "a": ("late", 3),
+        "b": ("granted", 6),
+        "d": ("granted", 7),
+    }
+
+
+async def test_deadline_and_turn_at_one_moment() -> None:
+    """A waiter whose tokens are there at its deadline gets them, though another expires then."""
+    limiter = RateLimiter(2, burst=2)
+    await limiter.acquire(2)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("head", 2, timeout=2)
+        await desk.asks("next", timeout=2)
+        limiter.rate = 1
+    assert desk.outcomes == {"head": ("granted", 2), "next": ("late", 2)}
+
+
+async def test_many_deadlines_leave_nothing_behind() -> None:
+    """Deadlines of those who were served are forgotten while the queue never empties."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(500):
+            await desk.asks(f"{number}", timeout=2)
+            await anyio.sleep(1)
+        line = limiter._line
+        assert line is not None
+        assert len(line._deadlines) < 200
+    assert list(desk.granted.values()) == list(range(1, 501))
+
+
+# --- Giving up --------------------------------------------------------------------------------
+
+
+async def test_day_one_2_cancelled_waiter_spends_nothing() -> None:
+    """anyio#947, #1170, cpython#90155: who gives up leaves the bucket as if it had never asked."""
+    limiter = RateLimiter(rate=1, burst=1)
+    await limiter.acquire()
+    with anyio.move_on_after(0.25) as scope:
+        await limiter.acquire()
+    assert scope.cancelled_caught
+    assert limiter.statistics().tokens == 0.25
+    assert limiter.statistics().cancelled == 1
+    assert limiter.statistics().waiters == 0
+
+
+async def test_day_one_2_those_behind_move_up() -> None:
+    """anyio#947: when the head or another gives up, everybody behind is served earlier."""
+    limiter = RateLimiter(1, burst=2)
+    await limiter.acquire(2)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for name, tokens in {"a": 2, "b": 1, "c": 2, "d": 1}.items():
+            await desk.asks(name, tokens)
+        await anyio.sleep(1.5)
+        desk.scopes["a"].cancel()
+        desk.scopes["c"].cancel()
+    assert desk.granted == {"b": 1.5, "d": 2}
+    assert limiter.statistics().cancelled == 2
+
+
+async def test_all_give_up_at_once() -> None:
+    """A whole queue that is cancelled leaves no waiter, no timer and no token taken."""
+    limiter = RateLimiter(1, burst=2)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(100):
+            await desk.asks(f"{number}", 2, timeout=500)
+        await anyio.sleep(0.5)
+        group.cancel_scope.cancel()
+    assert live_timers() == 0
+    assert limiter.statistics().waiters == 0
+    assert limiter.statistics().cancelled == 100
+    assert limiter.statistics().tokens == 1.5
+
+
+async def test_cancelled_in_the_call_that_yields() -> None:
+    """Cancelled where a call yields for fairness, nothing was taken, and the next call yields."""
+    limiter = RateLimiter(1, burst=100)
+    for _ in range(FAST_CALLS - 1):
+        await limiter.acquire()
+    for _ in range(2):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await limiter.acquire(5)
+        assert scope.cancelled_caught
+        assert limiter.statistics().tokens == 100 - (FAST_CALLS - 1)
+    assert limiter.statistics().cancelled == 2
+
+
+async def ask_plainly(limiter: RateLimiter) -> None:
+    """Ask for two tokens."""
+    await limiter.acquire(2)
+
+
+async def ask_in_time(limiter: RateLimiter) -> None:
+    """Ask for two tokens within an hour."""
+    await limiter.acquire(2, timeout=3600)
+
+
+async def ask_decorated(limiter: RateLimiter) -> None:
+    """Call a function that asks for two tokens."""
+    await limiter.limit(tokens=2)(checkpoint)()
+
+
+async def strike_everywhere(
+    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
+    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
+) -> None:
+    """Strike a task at each of its checkpoints: alone, as the head, second, third, and yielding."""
+    for taken, ahead in ((3, 0), (3, 1), (3, 2), (0, 0), (1, 3)):
+
+        async def scenario(at: int, taken: int = taken, ahead: int = ahead) -> bool:
+            limiter = RateLimiter(1, burst=3, slack=0)
+            limiter.rate = math.inf
+            for _ in range(FAST_CALLS - 1):
+                await limiter.acquire()
+            limiter.rate = 1
+            limiter.acquire_nowait(taken)
+            begun = anyio.current_time()
+            reached = []
+
+            async def victim() -> None:
+                reached.append(await strike(ask(limiter), at))
+
+            async with anyio.create_task_group() as group:
+                desk = Desk(limiter, group)
+                for number in range(ahead):
+                    await desk.asks(f"ahead {number}")
+                group.start_soon(victim)
+                await settle()
+                for number in range(3):
+                    await desk.asks(f"behind {number}")
+            statistics = limiter.statistics()
+            assert statistics.waiters == 0
+            assert live_timers() == 0
+            assert list(desk.granted) == [name for name in desk.outcomes if "ahead" in name] + [
+                f"behind {number}" for number in range(3)
+            ]
+            spent = 3 - taken + (anyio.current_time() - begun) - statistics.tokens
+            assert spent == ahead + 3 + (0 if statistics.cancelled else 2)
+            return reached[0]
+
+        assert await at_every_checkpoint(scenario) >= 1
+
+
+@pytest.mark.parametrize("ask", [ask_plainly, ask_in_time, ask_decorated])
+async def test_cancelled_at_every_checkpoint(
+    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """Cancelled at whatever checkpoint, a task has taken all its tokens or none of them."""
+    await strike_everywhere(ask, cancelled_at)
+
+
+@pytest.mark.parametrize("ask", [ask_plainly, ask_in_time, ask_decorated])
+def test_natively_cancelled_at_every_checkpoint(
+    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
+) -> None:
+    """The same with Task.cancel(), which goes through what shields there are."""
+    run(strike_everywhere, ask, natively_cancelled_at, backend="asyncio")
+
+
+ORDERS = [
+    (victim, ticks, first) for victim in range(4) for ticks in range(8) for first in (True, False)
+]
+
+
+async def race(victim: int, ticks: int, *, first: bool, native: bool) -> None:
+    """Cancel a waiter some ticks after the moment at which the head is due, and check the rest."""
+    limiter = RateLimiter(1, slack=0)
+    await limiter.acquire()
+    granted: dict[int, float] = {}
+    tasks: dict[int, asyncio.Task[None]] = {}
+    scopes = [anyio.CancelScope() for _ in range(4)]
+
+    async def ask(number: int) -> None:
+        with scopes[number]:
+            await limiter.acquire()
+            granted[number] = anyio.current_time()
+
+    async def ask_alone(number: int) -> None:
+        tasks[number] = asyncio.ensure_future(ask(number))
+        await asyncio.wait([tasks[number]])
+
+    async def canceller() -> None:
+        await anyio.sleep_until(1)
+        for _ in range(ticks):
+            await checkpoint()
+        if native:
+            tasks[victim].cancel()
+        else:
+            scopes[victim].cancel()
+
+    async with anyio.create_task_group() as group:
+        if first:
+            group.start_soon(canceller)
+            await settle()
+        for number in range(4):
+            group.start_soon(ask_alone if native else ask, number)
+            await settle()
+        if not first:
+            group.start_soon(canceller)
+    others = [number for number in range(4) if number != victim]
+    assert [number for number in granted if number != victim] == others
+    served = sorted(granted)
+    assert [granted[number] for number in served] == [place + 1 for place in range(len(served))]
+    assert limiter.statistics().waiters == 0
+    assert limiter.statistics().tokens == 0
+    assert live_timers() == 0
+
+
+@pytest.mark.parametrize(("victim", "ticks", "first"), ORDERS)
+async def test_cancelled_around_the_wake_up(victim: int, ticks: int, first: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """anyio#1170: cancelled in, before or after the tick of the wake-up, no grant is lost."""
+    await race(victim, ticks, first=first, native=False)
+
+
+@pytest.mark.parametrize(("victim", "ticks", "first"), ORDERS)
+def test_natively_cancelled_around_the_wake_up(victim: int, ticks: int, first: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """cpython#90155: the same with Task.cancel() after a task was woken, before it resumed."""
+
+    async def scenario() -> None:
+        await race(victim, ticks, first=first, native=True)
+
+    run(scenario, backend="asyncio")
+
+
+async def test_waiter_closed_by_hand() -> None:
+    """A waiter whose coroutine is closed leaves the queue, and the next moves up."""
+    limiter = RateLimiter(1)
+    limiter.acquire_nowait()
+    limiter.rate = 0
+    waiter = limiter.acquire()
+    waiter.send(None)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("next")
+        waiter.close()
+        limiter.rate = 1
+    assert desk.granted == {"next": 1}
+    assert limiter.statistics().cancelled == 1
+
+
+# --- Change at run time -----------------------------------------------------------------------
+
+
+async def test_day_one_7_a_new_rate_has_effect() -> None:
+    """aiolimiter#98: assigning a rate changes what happens, for those who wait and who come."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(4):
+            await desk.asks(f"{number}")
+        await anyio.sleep(0.5)
+        limiter.rate = 4  # half a token is there, the rest takes an eighth of a second
+        await anyio.sleep(0.25)
+        limiter.rate = 0.5
+    assert list(desk.granted.values()) == [0.625, 1.75, 3.75, 5.75]
+    assert limiter.rate == 0.5
+
+
+@pytest.mark.parametrize(("burst", "tokens"), [(8, 3), (4, 3), (3, 3), (2, 2), (1.5, 1.5), (1, 1)])
+async def test_new_burst_keeps_tokens_that_fit(burst: float, tokens: float) -> None:
+    """A larger bucket keeps what it held and fills at the rate, a smaller one loses the excess."""
+    limiter = RateLimiter(1, burst=4)
+    await limiter.acquire(2)
+    await anyio.sleep(1)
+    limiter.burst = burst
+    assert limiter.burst == burst
+    assert limiter.statistics().tokens == tokens
+    await anyio.sleep(0.25)
+    assert limiter.statistics().tokens == min(tokens + 0.25, burst)
+
+
+async def test_larger_burst_lets_nobody_jump() -> None:
+    """A larger burst gives no tokens by itself, so waiters wait as long as before."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        limiter.burst = 10
+        await desk.asks("b", 3)
+    assert desk.granted == {"a": 1, "b": 4}
+
+
+async def test_burst_below_what_is_waited_for() -> None:
+    """Whoever waits for more than the bucket will ever hold is told so, and delays nobody."""
+    limiter = RateLimiter(1, burst=3)
+    await limiter.acquire(3)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for name, tokens in {"a": 3, "b": 1, "c": 3, "d": 2}.items():
+            await desk.asks(name, tokens)
+        await anyio.sleep(0.5)
+        limiter.burst = 2
+    assert desk.outcomes == {
+        "a": ("refused", 0.5),
+        "c": ("refused", 0.5),
+        "b": ("granted", 1),
+        "d": ("granted", 3),
+    }
+    assert str(desk.errors["a"]) == (
+        "<RateLimiter 1/s burst=2> can no longer grant tokens=3: burst was lowered to 2 meanwhile. "
+        "Acquire in smaller parts."
+    )
+    assert desk.errors["a"].retry_after == math.inf
+    assert limiter.statistics().rejected == 2
+
+
+async def test_burst_lowered_and_raised_at_once() -> None:
+    """A burst that is too small for a moment, in which nobody runs, changes nothing."""
+    limiter = RateLimiter(1, burst=3)
+    await limiter.acquire(3)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a", 3)
+        limiter.burst = 2
+        limiter.burst = 3
+    assert desk.granted == {"a": 3}
+
+
+async def test_pause_spends_what_is_held() -> None:
+    """Rate 0 pauses: tokens that are there may be taken, then everybody waits for a new rate."""
+    limiter = RateLimiter(4, burst=3)
+    await limiter.acquire()
+    limiter.rate = 0
+    await anyio.sleep(100)
+    assert limiter.statistics().tokens == 2
+    assert limiter.statistics().next_grant_in == 0
+    await limiter.acquire()
+    limiter.acquire_nowait(0.5)
+    with pytest.raises(RateLimitError, match=r"^<RateLimiter 0/s burst=3> cannot") as caught:
+        limiter.acquire_nowait()
+    assert caught.value.retry_after == math.inf
+    assert limiter.statistics().next_grant_in == math.inf
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        await desk.asks("b", 0.5)
+        await anyio.sleep(100)
+        assert desk.outcomes == {}
+        limiter.rate = 1
+    assert desk.granted == {"a": 200.5, "b": 201}
+
+
+async def test_made_paused() -> None:
+    """A limiter may start paused, with a full bucket."""
+    limiter = RateLimiter(0, burst=2)
+    await limiter.acquire(2)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        await anyio.sleep(7)
+        limiter.reconfigure(rate=2)
+    assert desk.granted == {"a": 7.5}
+
+
+async def test_limit_lifted_and_set() -> None:
+    """An infinite rate lets all go who wait; a finite one after it starts from a full bucket."""
+    limiter = RateLimiter(1, burst=2)
+    await limiter.acquire(2)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for name in "abcd":
+            await desk.asks(name)
+        await anyio.sleep(0.5)
+        limiter.rate = math.inf
+    assert desk.granted == dict.fromkeys("abcd", 0.5)
+    limiter.rate = 4
+    assert limiter.burst == 2
+    assert limiter.statistics().tokens == 2
+    limiter.rate = math.inf
+    await limiter.acquire(100)
+    limiter.rate = 0
+    assert limiter.statistics().tokens == 2
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(3.5, 3), (0, 1)])
+def test_burst_of_no_limit_comes_with_the_first_rate(rate: float, burst: float) -> None:
+    """Made without limit and burst, a limiter takes its burst from the first finite rate."""
+    limiter = RateLimiter(math.inf)
+    assert limiter.burst == math.inf
+    limiter.rate = rate
+    assert limiter.burst == burst
+    assert limiter.statistics().tokens == burst
+    limiter.rate = 100
+    assert limiter.burst == burst
+
+
+async def test_both_limits_at_once() -> None:
+    """``reconfigure`` changes rate and burst in one step, and leaves what is not given."""
+    limiter = RateLimiter(1, burst=4)
+    limiter.reconfigure(rate=8, burst=2)
+    assert (limiter.rate, limiter.burst) == (8, 2)
+    limiter.reconfigure()
+    assert (limiter.rate, limiter.burst) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"rate": -1, "burst": 2}, r"^rate=-1 is less than 0\."),
+        ({"rate": 2, "burst": 0}, r"^burst=0 is less than 1\."),
+        ({"rate": 2, "burst": math.inf}, r"^burst=inf is no limit\."),
+    ],
+)
+async def test_refused_change_changes_nothing(limits: dict[str, float], message: str) -> None:
+    """A change that is refused leaves limits, tokens and waiters as they were."""
+    limiter = RateLimiter(1, burst=4)
+    await limiter.acquire(4)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a", 4)
+        with pytest.raises(ValueError, match=message):
+            limiter.reconfigure(**limits)
+        assert (limiter.rate, limiter.burst) == (1, 4)
+    assert desk.granted == {"a": 4}
+
+
+async def test_same_limits_do_not_round() -> None:
+    """Assigning what is there already leaves the bucket as it is, to the last bit."""
+    limiter = RateLimiter(3, burst=7)
+    await limiter.acquire(5.3)
+    await anyio.sleep(0.1)
+    before = limiter.statistics()
+    for _ in range(100):
+        limiter.rate = 3
+        limiter.burst = 7
+    assert limiter.statistics() == before
+
+
+# --- The bound --------------------------------------------------------------------------------
+
+
+async def test_day_one_1_burst_is_explicit() -> None:
+    """aiolimiter#298: the first ``per`` seconds see ``burst`` and ``rate``, as documented."""
+    limiter = RateLimiter(2, burst=2, per=10)
+    times = []
+    for _ in range(5):
+        await limiter.acquire()
+        times.append(anyio.current_time())
+    assert times == [0, 0, 5, 10, 15]
+
+
+async def test_day_one_1_smooth_has_no_burst() -> None:
+    """aiolimiter#200, #90: ``smooth`` spaces work evenly, also after a rest."""
+    limiter = RateLimiter.smooth(2, per=10, slack=0.5, name="even")
+    assert repr(limiter) == "<RateLimiter 'even' 2/10 s burst=1>"
+    assert limiter.slack == 0.5
+    await anyio.sleep(1000)
+    times = []
+    for _ in range(4):
+        await limiter.acquire()
+        times.append(anyio.current_time() - 1000)
+    assert times == [0, 5, 10, 15]
+
+
+async def test_lateness_does_not_add_up() -> None:
+    """Waiters who are woken late by less than the slack cost no tokens in the long run."""
+    limiter = RateLimiter(8, burst=1, slack=0.0625)
+    times = []
+    with late_loop() as block:
+        for _ in range(64):
+            await limiter.acquire()
+            times.append(clock.now())
+            block(0.03125)
+    assert times[-1] == 63 / 8
+    late = [time - number / 8 for number, time in enumerate(times)]
+    assert max(late) <= 0.0625
+
+
+async def test_without_slack_lateness_is_lost() -> None:
+    """With ``slack=0`` no two grants are closer than the rate allows, whatever the loop does."""
+    limiter = RateLimiter(8, burst=1, slack=0)
+    times = []
+
+    async def work() -> None:
+        await limiter.acquire()
+        times.append(clock.now())
+        block(0.03125)
+
+    with late_loop() as block:
+        async with anyio.create_task_group() as group:
+            for _ in range(33):
+                group.start_soon(work)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert min(gaps) >= 0.125
+    assert max(gaps) <= 0.125 + 2 * 0.03125
+
+
+async def test_stalled_loop_releases_no_flood() -> None:
+    """However long the loop stood still, waiters get no more than the slack's worth beyond it."""
+    limiter = RateLimiter(8, burst=1, slack=0.25)
+    times: list[float] = []
+
+    async def work() -> None:
+        await limiter.acquire()
+        times.append(clock.now())
+
+    with late_loop() as block:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(work)
+            await anyio.sleep(0.0625)
+            block(100)
+    at_once = [time for time in times if time <= times[1]]
+    assert len(at_once) == 1 + 1 + 2  # the first; then the burst and the slack's worth
+
+
+async def test_no_slack_for_the_time_before_asking() -> None:
+    """Served at once, though in line, a request is not counted as served before it asked."""
+    limiter = RateLimiter(8, burst=8, slack=1)
+    await anyio.sleep(10)
+    for _ in range(FAST_CALLS - 1):
+        await limiter.acquire(0)
+    await limiter.acquire(4)  # yields, and so stands in line for a moment
+    assert limiter.statistics().tokens == 4
+
+
+@pytest.mark.parametrize("start", [0.0, 0.1, 1000.3, 123456.7])
+@pytest.mark.parametrize("rate", [3, 7, 10, 0.3])
+async def test_whole_burst_at_once_in_spite_of_rounding(start: float, rate: float) -> None:
+    """A full bucket grants all its tokens one by one at one moment, whatever floats add up to."""
+    limiter = RateLimiter(rate, burst=30)
+    await anyio.sleep(start)
+    for _ in range(30):
+        limiter.acquire_nowait()
+    with pytest.raises(RateLimitError) as caught:
+        limiter.acquire_nowait()
+    await anyio.sleep(caught.value.retry_after)
+    limiter.acquire_nowait()
+    await limiter.acquire()
+    assert anyio.current_time() == pytest.approx(start + 2 / rate)
+
+
+# --- Timers -----------------------------------------------------------------------------------
+
+
+async def test_day_one_6_one_timer() -> None:
+    """aiolimiter#73: one timer exists while anybody waits, with deadlines or not, else none."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    assert live_timers() == 0
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(20):
+            await desk.asks(f"{number}", timeout=100 if number % 2 else None)
+            assert live_timers() == 1
+        limiter.rate = 0.75
+        await settle()
+        assert live_timers() == 1
+        for number in (0, 7, 19):
+            desk.scopes[f"{number}"].cancel()
+            await settle()
+            assert live_timers() == 1
+        for _ in range(10):
+            await anyio.sleep(1)
+            await settle()
+            assert live_timers() == 1
+        limiter.rate = math.inf
+        await settle()
+        assert live_timers() == 0
+    assert limiter.statistics().granted == 18
+
+
+async def test_pause_needs_no_timer() -> None:
+    """While the limiter is paused nobody sleeps until a moment that never comes."""
+    limiter = RateLimiter(0)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        await desk.asks("b")
+        assert live_timers() == 0
+        limiter.rate = math.inf
+    assert desk.granted == {"a": 0, "b": 0}
+
+
+# --- Statistics -------------------------------------------------------------------------------
+
+
+async def test_statistics() -> None:
+    """Everything that happened is counted, and the next grant is foreseen."""
+    limiter = RateLimiter(2, burst=2)
+    assert limiter.statistics().next_grant_in == 0
+    await limiter.acquire()
+    limiter.acquire_nowait()
+    with pytest.raises(RateLimitError) as caught:
+        limiter.acquire_nowait()
+    assert caught.value.retry_after == 0.5
+    assert (
+        str(caught.value) == "<RateLimiter 2/s burst=2> cannot grant tokens=1 now, only in 0.5 s."
+    )
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a", 2)
+        await desk.asks("b")
+        await desk.asks("c", timeout=1)
+        await anyio.sleep(0.25)
+        statistics = limiter.statistics()
+        assert (statistics.tokens, statistics.waiters, statistics.granted) == (0.5, 2, 2)
+        assert (statistics.cancelled, statistics.rejected) == (0, 2)
+        assert statistics.next_grant_in == 0.75
+        desk.scopes["b"].cancel()
+    statistics = limiter.statistics()
+    assert (statistics.waiters, statistics.granted, statistics.cancelled) == (0, 3, 1)
+    assert statistics.next_grant_in == 0.5
+    with pytest.raises(AttributeError):
+        statistics.tokens = 3  # type: ignore[misc] # what is refused
+
+
+# --- Clocks and loops -------------------------------------------------------------------------
+
+
+async def test_clock_that_goes_back() -> None:
+    """When another clock takes over that shows less, the bucket holds what it held, and goes on."""
+    moment = 1000.0
+    with clock.reading_from(lambda: moment):
+        limiter = RateLimiter(1, burst=4)
+        limiter.acquire_nowait(3)
+        moment = 5.0
+        assert limiter.statistics().tokens == 1
+        await limiter.acquire()
+        moment = 4.0
+        with pytest.raises(RateLimitError) as caught:
+            limiter.acquire_nowait()
+        assert caught.value.retry_after == 1
+        moment = 6.5
+        assert limiter.statistics().tokens == 2.5
+        moment = 2.0
+        limiter.acquire_nowait(2.5)
+        moment = 1.0
+        limiter.rate = 0
+        moment = 0.0
+        assert limiter.statistics().tokens == 0
+        limiter.rate = 2
+        moment = 1.0
+        assert limiter.statistics().tokens == 2
+
+
+@pytest.mark.parametrize("backends", [("asyncio", "trio"), ("trio", "asyncio"), ("asyncio",) * 2])
+def test_day_one_3_one_loop_after_another(backends: tuple[str, str]) -> None:
+    """aiolimiter#292: a limiter serves loop after loop, on either backend, and keeps its state."""
+    if "trio" in backends:
+        pytest.importorskip("trio")
+    limiter = RateLimiter(1, burst=2, slack=0)
+
+    async def scenario() -> list[float]:
+        async with anyio.create_task_group() as group:
+            desk = Desk(limiter, group)
+            for number in range(3):
+                await desk.asks(f"{number}")
+        return list(desk.granted.values())
+
+    assert run(scenario, backend=backends[0]) == [0, 0, 1]
+    assert run(scenario, backend=backends[1]) == [1, 2, 3]
+    assert limiter.statistics().granted == 6
+
+
+class Abandoned:
+    """An asyncio loop in which a task waits for a token, left standing or closed."""
+
+    def __init__(self, limiter: RateLimiter) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda _loop, _context: None)
+        self.waiter = self.loop.create_task(limiter.acquire())
+        waiting = limiter.statistics().waiters + 1
+        while limiter.statistics().waiters < waiting:
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+
+def paused() -> RateLimiter:
+    """Return a limiter on which everybody has to wait."""
+    limiter = RateLimiter(0)
+    limiter.acquire_nowait()
+    return limiter
+
+
+def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
+    """aiolimiter#292: who waited in a loop that is over stands in nobody's way."""
+    limiter = paused()
+    past = [Abandoned(limiter)]
+    past[0].loop.close()
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            desk = Desk(limiter, group)
+            await desk.asks("a")
+            assert limiter.statistics().waiters == 1
+            limiter.rate = 1
+        assert desk.granted == {"a": 1}
+
+    run(scenario, backend=backend)
+    past.clear()
+    gc.collect()
+    assert limiter.statistics().waiters == 0
+
+
+@pytest.mark.parametrize("look", ["statistics", "acquire_nowait", "reconfigure"])
+def test_day_one_3_finished_loop_is_noticed_outside_any(look: str) -> None:
+    """aiolimiter#292: calls that need no loop do not count those who waited in one that is over."""
+    limiter = paused()
+    past = [Abandoned(limiter)]
+    past[0].loop.close()
+    if look == "acquire_nowait":
+        with pytest.raises(RateLimitError):
+            limiter.acquire_nowait()
+    elif look == "reconfigure":
+        limiter.rate = math.inf
+        limiter.acquire_nowait()
+    assert limiter.statistics().waiters == 0
+    past.clear()
+    gc.collect()
+    assert limiter.statistics().waiters == 0
+
+
+def test_waiter_closed_after_its_loop() -> None:
+    """The head of a queue whose loop is over is closed in peace: nobody is left to be woken."""
+    limiter = paused()
+    past = Abandoned(limiter)
+    second = past.loop.create_task(limiter.acquire())
+    past.loop.run_until_complete(asyncio.sleep(0))
+    assert limiter.statistics().waiters == 2
+    past.loop.close()
+    head: Any = past.waiter.get_coro()
+    head.close()
+    assert limiter.statistics().cancelled == 1
+    assert limiter.statistics().waiters == 0
+    assert not second.done()
+    del past, second, head
+    gc.collect()
+
+
+def test_day_one_3_two_loops_at_once(backend: str) -> None:
+    """aiolimiter#292: while tasks wait in one loop, another that would wait or wake is told so."""
+    limiter = paused()
+    other = Abandoned(limiter)
+    message = r"^<RateLimiter 0/s burst=1> has tasks of another running event loop waiting on it\."
+
+    async def scenario() -> None:
+        with pytest.raises(RuntimeError, match=message):
+            await limiter.acquire()
+        with pytest.raises(RuntimeError, match=message):
+            limiter.rate = 5
+
+    run(scenario, backend=backend)
+    assert limiter.rate == 0
+    assert limiter.statistics().waiters == 1
+
+    async def resume() -> None:
+        limiter.rate = math.inf
+        await other.waiter
+
+    other.loop.run_until_complete(resume())
+    other.loop.close()
+    assert limiter.statistics().granted == 2
+
+
+async def test_reconfigured_from_a_thread_is_refused() -> None:
+    """A thread cannot wake a task: it is told so, and nothing changes."""
+    limiter = paused()
+
+    def change() -> None:
+        limiter.rate = 5
+
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        with pytest.raises(anyio.NoEventLoopError):
+            await to_thread.run_sync(change)
+        assert limiter.rate == 0
+        limiter.rate = math.inf
+    assert desk.granted == {"a": 0}

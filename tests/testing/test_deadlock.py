@@ -1,0 +1,264 @@
+"""Deadlocks: told, not waited for, with the place where everybody is."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from mtaio._internal import clock
+from mtaio.testing import Deadlock, Stack, run, settle
+from mtaio.testing._deadlock import task_stacks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+
+FOR_EVER = r"the run is blocked at t={}\.0 for ever: no timer is set and nothing real is awaited\."
+
+
+def verdict_on(scenario: Callable[[], Awaitable[object]], backend: str) -> Deadlock:
+    """Run a scenario that must deadlock, and return the verdict."""
+    with pytest.raises(Deadlock) as caught:
+        run(scenario, backend=backend)
+    return caught.value
+
+
+def test_blocked_for_ever(backend: str) -> None:
+    """When every task waits and no timer is set, the run fails and says since when."""
+
+    async def scenario() -> None:
+        await anyio.sleep(3)
+        await anyio.Event().wait()
+
+    with pytest.raises(Deadlock, match="^" + FOR_EVER.format(3)):
+        run(scenario, backend=backend)
+
+
+def test_sleeping_for_ever_is_no_timer(backend: str) -> None:
+    """``sleep_forever`` sets no timer that could ever fire."""
+    with pytest.raises(Deadlock, match="^" + FOR_EVER.format(0)):
+        run(anyio.sleep_forever, backend=backend)
+
+
+def test_stacks_name_each_task_and_its_line(backend: str) -> None:
+    """The message lists every task, each with the lines it has got to, outermost first."""
+
+    async def wait_for(event: anyio.Event) -> None:
+        await event.wait()
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait_for, anyio.Event(), name="left hand")
+            group.start_soon(wait_for, anyio.Event(), name="right hand")
+
+    verdict = verdict_on(scenario, backend)
+    stacks = {stack.name: stack for stack in verdict.stacks}
+    main = next(name for name in stacks if name.endswith("scenario"))
+    assert set(stacks) == {main, "left hand", "right hand"}
+    assert {stack.kind for stack in verdict.stacks} == {"task"}
+    assert "test_deadlock.py" in stacks["left hand"].frames[0]
+    assert stacks["left hand"].frames[0].endswith("wait_for: await event.wait()")
+    assert "scenario: async with anyio.create_task_group() as group:" in stacks[main].frames[0]
+    for stack in verdict.stacks:
+        assert f"\n  task {stack.name!r} is at\n    {stack.frames[0]}\n" in str(verdict)
+
+
+def test_stacks_follow_generators_and_awaitables(backend: str) -> None:
+    """The way to the waiting line is followed through generators and hand-made awaitables."""
+
+    class Awaitable:
+        def __await__(self) -> Generator[object, None, None]:
+            yield from anyio.Event().wait().__await__()
+
+    async def generate() -> AsyncGenerator[None]:
+        await Awaitable()
+        yield
+
+    async def scenario() -> None:
+        async for _ in generate():
+            pass
+
+    (stack,) = verdict_on(scenario, backend).stacks
+    assert [frame.split(":", 1)[1].split(" in ")[1].split(": ")[0] for frame in stack.frames][
+        :4
+    ] == [
+        f"test_stacks_follow_generators_and_awaitables.<locals>.{name}"
+        for name in ("scenario", "generate", "Awaitable.__await__")
+    ] + ["Event.wait"]
+
+
+def test_code_under_test_is_cancelled_and_cleans_up(backend: str) -> None:
+    """A deadlock cancels the function; its cleanup runs, virtual time included."""
+    cleaned: list[float] = []
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+            cleaned.append(clock.now())
+
+    verdict_on(scenario, backend)
+    assert cleaned == [2.0]
+
+
+def test_function_that_swallows_the_cancellation_fails_all_the_same(backend: str) -> None:
+    """A deadlock stays one if the function returns."""
+
+    async def scenario() -> str:
+        with suppress(anyio.get_cancelled_exc_class()):
+            await anyio.Event().wait()
+        return "all is well"
+
+    verdict_on(scenario, backend)
+
+
+def test_error_during_cleanup_is_the_cause(backend: str) -> None:
+    """An error raised while the deadlocked function was cancelled is kept."""
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            raise LookupError("in the cleanup")
+
+    verdict = verdict_on(scenario, backend)
+    assert repr(verdict.__cause__) == "LookupError('in the cleanup')"
+
+
+def test_cleanup_that_blocks_as_well(backend: str) -> None:
+    """A cleanup that waits for ever behind a shield is broken off, and both verdicts are told."""
+    left: list[str] = []
+
+    async def wait_in_vain() -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await anyio.Event().wait()
+        finally:
+            left.append("wait_in_vain")
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(wait_in_vain)
+            left.append("scenario")
+
+    verdict = verdict_on(scenario, backend)
+    assert verdict.reason.startswith("the run is still blocked at t=0.0 for ever")
+    assert "wait_in_vain" in str(verdict)
+    first = verdict.__cause__
+    assert isinstance(first, Deadlock)
+    assert first.reason.startswith("the run is blocked at t=0.0 for ever")
+    assert "wait_in_vain" not in str(first)
+    assert left[0] == "wait_in_vain"
+
+
+def test_error_in_a_cleanup_that_blocks_as_well(backend: str) -> None:
+    """An error raised when the cleanup is broken off is kept behind both verdicts."""
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.Event().wait()
+            except BaseException:  # noqa: BLE001 - which backend throws what is not the subject
+                raise LookupError("in the cleanup") from None
+
+    verdict = verdict_on(scenario, backend)
+    causes = []
+    cause: BaseException | None = verdict
+    while cause is not None:
+        causes.append(type(cause))
+        cause = cause.__cause__
+    assert causes[:2] == [Deadlock, Deadlock]
+    if backend == "trio":
+        assert causes == [Deadlock, Deadlock, LookupError]
+
+
+@pytest.mark.filterwarnings(
+    # A coroutine that never lets go cannot be closed either, and Python says so.
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+def test_code_that_never_lets_go(backend: str) -> None:
+    """Even a function that swallows whatever is thrown into it does not hang the test."""
+
+    async def scenario() -> None:
+        for _ in range(1000):
+            with suppress(BaseException), anyio.CancelScope(shield=True):
+                await anyio.Event().wait()
+
+    assert verdict_on(scenario, backend).reason.startswith("the run is still blocked at t=0.0")
+    gc.collect()
+    assert run(anyio.sleep, 1, backend=backend) is None
+
+
+def test_other_exceptions_are_not_replaced(backend: str) -> None:
+    """What is no ordinary exception gets through, even out of a deadlocked function."""
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            sys.exit(3)
+
+    with pytest.raises(SystemExit, match=r"^3$"):
+        run(scenario, backend=backend)
+
+
+def test_group_of_exceptions_is_the_cause(backend: str) -> None:
+    """Errors of several tasks in a deadlocked function are kept together."""
+
+    async def fail() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            raise LookupError
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+
+    cause = verdict_on(scenario, backend).__cause__
+    assert isinstance(cause, ExceptionGroup)
+    assert [type(error) for error in cause.exceptions] == [LookupError]
+
+
+async def test_waiting_for_a_settled_simulation_is_no_deadlock() -> None:
+    """A task that settles is about to wake up."""
+    await settle()
+
+
+def test_stack_of_a_coroutine_that_is_over() -> None:
+    """A coroutine that ended before it was looked at has no frames, and breaks nothing."""
+
+    async def over() -> None:
+        pass
+
+    coroutine = over()
+    coroutine.close()
+    (stack,) = task_stacks([("over", coroutine)])
+    assert stack == Stack(kind="task", name="over", frames=())
+
+
+def test_deadlock_is_an_assertion_error_that_pickles() -> None:
+    """The verdict survives pickling and copying, as test runners in several processes need."""
+    stack = Stack(kind="task", name="main", frames=("a.py:1 in f: await g()",))
+    verdict = Deadlock("stuck", (stack,))
+    verdict.add_note("seed 7")
+    assert isinstance(verdict, AssertionError)
+    for twin in (pickle.loads(pickle.dumps(verdict)), copy.copy(verdict)):  # noqa: S301 - our own
+        assert type(twin) is Deadlock
+        assert (twin.reason, twin.stacks, twin.__notes__) == ("stuck", (stack,), ["seed 7"])
+        assert str(twin) == "stuck\n  task 'main' is at\n    a.py:1 in f: await g()"

@@ -1,0 +1,459 @@
+"""The pytest plugin, in test sessions of its own."""
+
+from __future__ import annotations
+
+import textwrap
+from importlib.util import find_spec
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]
+
+CONFTEST = f"""
+import pytest
+from mtaio.testing import virtual_backend
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(params={BACKENDS!r})
+def anyio_backend(request):
+    return virtual_backend(request.param)
+"""
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Return a directory whose tests run under virtual time, with every warning an error."""
+    pytester.makeconftest(CONFTEST)
+    pytester.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
+    return pytester
+
+
+def check(session: pytest.Pytester, source: str, *args: str, **outcomes: int) -> pytest.RunResult:
+    """Run a test module, and compare how many of its tests had which outcome on one backend."""
+    session.makepyfile(textwrap.dedent(source))
+    result = session.runpytest_inprocess(*args)
+    result.assert_outcomes(**{name: n * len(BACKENDS) for name, n in outcomes.items()})
+    return result
+
+
+def test_tests_in_sequence(session: pytest.Pytester) -> None:
+    """Test after test starts at 0, also after failures, and in between time is real."""
+    check(
+        session,
+        """
+        import time, anyio, pytest
+        from mtaio._internal.clock import now
+
+        async def test_first(sim):
+            await anyio.sleep(10)
+            assert sim.time() == now() == 10
+
+        async def test_that_fails(sim):
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 60)
+                with sim.hold():
+                    raise LookupError
+
+        async def test_that_deadlocks():
+            await anyio.sleep_forever()
+
+        async def test_last(sim):
+            assert sim.time() == now() == 0
+            await sim.advance(1)
+            assert sim.time() == now() == 1
+
+        def test_in_real_time(sim):
+            assert sim.time() == 0
+            assert abs(now() - time.monotonic()) < 60
+        """,
+        passed=3,
+        failed=2,
+    )
+
+
+def test_deadlock_fails_the_test_after_its_cleanup(session: pytest.Pytester) -> None:
+    """A test that is stuck is cancelled, cleans up, and fails with the stacks."""
+    result = check(
+        session,
+        """
+        import anyio, pytest
+        log = []
+
+        @pytest.fixture
+        async def resource():
+            await anyio.sleep(1)
+            yield
+            await anyio.sleep(1)
+            log.append("fixture")
+
+        async def test_stuck(resource):
+            try:
+                await anyio.Event().wait()
+            finally:
+                log.append("test")
+
+        async def test_log():
+            assert log[-2:] == ["test", "fixture"]
+        """,
+        passed=1,
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(
+        ["*Deadlock: the run is blocked at t=1.0 for ever*", "*in test_stuck: await anyio.Event*"]
+    )
+
+
+def test_deadlock_in_a_fixture(session: pytest.Pytester) -> None:
+    """A fixture that is stuck is an error with the stacks, in its first part and in its last."""
+    result = check(
+        session,
+        """
+        import anyio, pytest
+
+        @pytest.fixture
+        async def never_ready():
+            await anyio.Event().wait()
+
+        @pytest.fixture
+        async def never_done():
+            yield
+            await anyio.Event().wait()
+
+        async def test_first(never_ready):
+            pass
+
+        async def test_last(never_done):
+            pass
+
+        async def test_other():
+            await anyio.sleep(1)
+        """,
+        passed=2,
+        errors=2,
+    )
+    result.stdout.fnmatch_lines_random(
+        ["*in never_ready: await anyio.Event*", "*in never_done: await anyio.Event*"]
+    )
+
+
+def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
+    """Async fixtures work as ever: functions, generators, methods, errors in either part."""
+    session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
+    check(
+        session,
+        """
+        import anyio, pytest
+
+        @pytest.fixture(scope="module")
+        async def lasting(anyio_backend):
+            log = []
+            yield log
+            assert log == ["class", "class", "stuck", "stuck in the end"]
+
+        @pytest.fixture
+        async def number():
+            await anyio.sleep(1)
+            return 5
+
+        @pytest.fixture
+        async def stuck(lasting):
+            lasting.append("stuck")
+            await anyio.Event().wait()
+
+        @pytest.fixture
+        async def stuck_in_the_end(lasting):
+            yield
+            lasting.append("stuck in the end")
+            await anyio.Event().wait()
+
+        @pytest.fixture
+        async def endless():
+            try:
+                while True:
+                    yield
+            finally:
+                await anyio.sleep(1)
+
+        class TestMethods:
+            @pytest.fixture
+            async def own(self):
+                self.here = "here"
+                yield self
+                assert self.there == "there"
+
+            @pytest.fixture
+            async def plain(self):
+                return self
+
+            async def test_own(self, own, plain, number, lasting):
+                assert self is own is plain
+                assert (self.here, number) == ("here", 5)
+                self.there = "there"
+                lasting.append("class")
+
+            async def test_again(self, own, lasting):
+                self.there = "there"
+                lasting.append("class")
+
+        async def test_stuck(stuck):
+            pass
+
+        async def test_stuck_in_the_end(stuck_in_the_end):
+            pass
+
+        async def test_endless(endless):
+            pass
+
+        def test_fixture_of_a_test_that_is_not_async(anyio_backend, number):
+            assert number == 5
+        """,
+        passed=5,
+        errors=3,
+    ).stdout.fnmatch_lines_random(
+        [
+            "*in stuck: await anyio.Event().wait()",
+            "*in stuck_in_the_end: await anyio.Event().wait()",
+        ]
+    )
+
+
+def test_async_fixtures_in_real_time(pytester: pytest.Pytester) -> None:
+    """On other backends async fixtures work as if the plugin were not there."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
+    check(
+        pytester,
+        """
+        import anyio, pytest
+
+        @pytest.fixture
+        async def number():
+            await anyio.sleep(0.001)
+            yield 5
+            await anyio.sleep(0.001)
+
+        async def test_number(number):
+            assert number == 5
+        """,
+        passed=1,
+    )
+
+
+def test_hung_thread_that_ends_after_all(session: pytest.Pytester) -> None:
+    """A thread that was given up as hung wakes nobody, even if the loop goes on after the test."""
+    session.makeconftest(CONFTEST.replace("(request.param)", "(request.param, grace=0.02)"))
+    check(
+        session,
+        """
+        import threading, anyio, pytest
+
+        @pytest.fixture
+        async def resource():
+            yield
+            for _ in range(20):
+                await anyio.to_thread.run_sync(int)
+                await anyio.sleep(1)
+
+        async def test_hung(resource):
+            gate = threading.Event()
+            try:
+                await anyio.to_thread.run_sync(gate.wait)
+            finally:
+                gate.set()
+        """,
+        failed=1,
+    )
+
+
+def test_lasting_loop(session: pytest.Pytester) -> None:
+    """An async fixture of a wider scope keeps one loop, and so one clock, across its tests."""
+    session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
+    check(
+        session,
+        """
+        import anyio, pytest
+        from mtaio._internal.clock import now
+
+        @pytest.fixture(scope="module")
+        async def lasting(anyio_backend):
+            await anyio.sleep(5)
+            yield
+            await anyio.sleep(5)
+
+        async def test_first(lasting, sim):
+            assert sim.time() == now() == 5
+            await sim.advance(1)
+
+        async def test_last(lasting, sim):
+            assert sim.time() == now() == 6
+
+        async def test_other(lasting, sim):
+            pass
+        """,
+        passed=3,
+    )
+
+
+def test_hypothesis_on_async_tests(session: pytest.Pytester) -> None:
+    """Each example of a property test has a clock of its own, and may deadlock."""
+    session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
+    result = check(
+        session,
+        """
+        import anyio
+        from hypothesis import given, settings, strategies as st
+
+        @settings(max_examples=10, database=None)
+        @given(st.integers(1, 9))
+        async def test_time(n):
+            assert anyio.current_time() == 0
+            await anyio.sleep(n)
+            assert anyio.current_time() == n
+
+        @settings(max_examples=10, database=None)
+        @given(st.integers(1, 9))
+        async def test_stuck(n):
+            await anyio.Event().wait()
+
+        @settings(max_examples=10, database=None)
+        @given(st.integers(1, 9))
+        def test_plain(anyio_backend, n):
+            assert n
+        """,
+        passed=2,
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(["*Deadlock: the run is blocked at t=0.0 for ever*"])
+
+
+def test_outcomes_of_pytest_get_through(session: pytest.Pytester) -> None:
+    """skip, xfail and fail work in async tests, and in tests that are stuck."""
+    check(
+        session,
+        """
+        import anyio, pytest
+
+        async def test_skip():
+            await anyio.sleep(1)
+            pytest.skip("enough")
+
+        async def test_fail():
+            pytest.fail("on purpose")
+
+        @pytest.mark.xfail(strict=True)
+        async def test_xfail():
+            await anyio.Event().wait()
+
+        class TestMethods:
+            async def test_method(self, sim):
+                await sim.advance(1)
+                assert sim.time() == 1
+        """,
+        passed=1,
+        failed=1,
+        skipped=1,
+        xfailed=1,
+    )
+
+
+def test_sim_needs_virtual_time(pytester: pytest.Pytester) -> None:
+    """On a backend in real time the fixture says what it needs, and other tests are left alone."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
+    result = check(
+        pytester,
+        """
+        import anyio, time
+        from mtaio._internal.clock import now
+
+        async def test_sim(sim):
+            pass
+
+        async def test_real():
+            await anyio.sleep(0.001)
+            assert abs(now() - time.monotonic()) < 60
+        """,
+        passed=1,
+        errors=1,
+    )
+    result.stdout.fnmatch_lines(
+        ["the fixture 'sim' needs virtual time, but anyio_backend is 'asyncio'. Define a fixture*"]
+    )
+
+
+def test_without_this_plugin(session: pytest.Pytester) -> None:
+    """With ``-p no:mtaio`` virtual time works, and a stuck test fails all the same."""
+    check(
+        session,
+        """
+        import anyio
+
+        async def test_time():
+            await anyio.sleep(1e6)
+            assert anyio.current_time() == 1e6
+
+        async def test_stuck():
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep_forever)
+
+        async def test_after():
+            await anyio.sleep(1)
+        """,
+        "-p",
+        "no:mtaio",
+        passed=2,
+        failed=1,
+    )
+
+
+def test_without_the_plugin_of_anyio(pytester: pytest.Pytester) -> None:
+    """With ``-p no:anyio`` tests that are not async run, and use `run`."""
+    pytester.makepyfile("""
+        import anyio
+        from mtaio.testing import run
+
+        def test_run():
+            assert run(anyio.sleep, 1000) is None
+
+        def test_sim(sim):
+            pass
+    """)
+    result = pytester.runpytest_subprocess("-p", "no:anyio")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'anyio_backend' not found"])
+
+
+def test_without_trio(session: pytest.Pytester) -> None:
+    """Where trio is not installed, everything works on asyncio alone."""
+    session.makeconftest(
+        "import sys\nsys.modules['trio'] = None\n" + CONFTEST.replace(repr(BACKENDS), "['asyncio']")
+    )
+    session.makepyfile("""
+        import sys, anyio, pytest
+
+        async def test_time(sim):
+            await sim.advance(3)
+            assert sim.time() == anyio.current_time() == 3
+            assert sys.modules["trio"] is None
+
+        async def test_thread():
+            await anyio.to_thread.run_sync(int)
+
+        async def test_stuck():
+            await anyio.sleep_forever()
+    """)
+    session.runpytest_subprocess().assert_outcomes(passed=2, failed=1)
+
+
+def test_plugin_imports_nothing_of_the_library(pytester: pytest.Pytester) -> None:
+    """Loading the plugin imports no module of the library, so that coverage sees them imported."""
+    pytester.makeconftest("""
+        import sys
+
+        def pytest_configure():
+            loaded = [name for name in sys.modules if name.startswith("mtaio.testing.")]
+            assert loaded == ["mtaio.testing.pytest_plugin"], loaded
+    """)
+    pytester.makepyfile("def test_nothing(): pass")
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)

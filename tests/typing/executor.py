@@ -1,0 +1,169 @@
+"""What type checkers make of TaskExecutor's calls: checked by mypy and pyright, run by nobody."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, assert_type
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from mtaio.core import Outcome, Stream, TaskExecutor, TaskHandle
+
+
+async def of_int(x: int) -> str:
+    """Be async."""
+    return str(x)
+
+
+async def of_two(x: int, y: str) -> float:
+    """Take two arguments."""
+    return x + len(y)
+
+
+async def of_three(x: int, y: str, z: bytes) -> bytes:
+    """Take three arguments."""
+    return z * x + y.encode()
+
+
+async def of_none(x: int) -> None:
+    """Return nothing."""
+    print(x)
+
+
+def plain(x: int) -> str:
+    """Be plain."""
+    return str(x)
+
+
+def plain_two(x: int, y: str) -> float:
+    """Be plain, and take two arguments."""
+    return x + len(y)
+
+
+async def thunk() -> int:
+    """Take no arguments."""
+    return 1
+
+
+def plain_thunk() -> bytes:
+    """Take no arguments, and be plain."""
+    return b""
+
+
+class Call:
+    """Is async to call."""
+
+    async def __call__(self, x: int) -> set[int]:
+        """Be called."""
+        return {x}
+
+    async def method(self, x: int) -> list[int]:
+        """Be a method."""
+        return [x]
+
+
+async def mapping(
+    executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
+) -> None:
+    """map and for_each."""
+    assert_type(await executor.map(of_int, [1]), list[str])
+    assert_type(await executor.map(of_int, later), list[str])
+    assert_type(await executor.map(of_int, numbers, limit=2, ordered=False), list[str])
+    assert_type(await executor.map(of_none, numbers), list[None])
+    assert_type(await executor.map(plain, numbers), list[str])
+    assert_type(await executor.map(Call(), numbers), list[set[int]])
+    assert_type(await executor.map(Call().method, numbers), list[list[int]])
+    assert_type(await executor.map(str.upper, texts), list[str])
+    assert_type(await executor.map(len, texts), list[int])
+    assert_type(await executor.map(of_two, numbers, texts), list[float])
+    assert_type(await executor.map(of_two, later, texts), list[float])
+    assert_type(await executor.map(plain_two, numbers, texts), list[float])
+    assert_type(await executor.map(of_three, numbers, texts, [b""]), list[bytes])
+    assert_type(await executor.map(partial(of_two, y="y"), numbers), list[float])
+    assert_type(await executor.map(lambda x: of_int(x), numbers), list[str])  # noqa: PLW0108 - a lambda is the point
+    assert_type(await executor.map(lambda x: x + 1, numbers), list[int])
+    assert_type(await executor.map(lambda x, y: (x, y), numbers, texts), list[tuple[int, str]])
+    assert_type(await executor.map(of_int, numbers, errors="raise"), list[str])
+    assert_type(await executor.map(of_int, numbers, errors="collect"), list[str])
+    assert_type(await executor.map(of_int, numbers, errors="return"), list[str | Exception])
+    assert_type(await executor.map(plain, numbers, errors="return"), list[str | Exception])
+    assert_type(await executor.map(of_two, numbers, texts, errors="return"), list[float | Exception])
+    assert_type(await executor.map(len, texts, errors="return", retry=2), list[int | Exception])
+    await executor.for_each(of_int, numbers, on_progress=print)
+    await executor.for_each(numbers.append, later)
+    await executor.for_each(of_two, numbers, texts, errors="collect")
+
+
+async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str]) -> None:
+    """What checkers must refuse: the comments are checked, an idle one is an error."""
+    await executor.map(of_int, texts)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_two, numbers, numbers)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # int is no str
+    await executor.map(of_int, numbers, errors="ignore")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no such policy
+    await executor.map(of_int, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no iterable
+    await executor.for_each(of_int, numbers, errors="return")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # nowhere to return to
+
+
+async def streaming(
+    executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
+) -> None:
+    """stream."""
+    assert_type(executor.stream(of_int, numbers), Stream[str])
+    assert_type(executor.stream(of_int, later, ordered=True, buffer=5), Stream[str])
+    assert_type(executor.stream(plain, numbers), Stream[str])
+    assert_type(executor.stream(of_two, numbers, texts), Stream[float])
+    assert_type(executor.stream(of_int, numbers, errors="return"), Stream[str | Exception])
+    async with executor.stream(of_int, numbers) as results:
+        assert_type(results, Stream[str])
+        async for result in results:
+            assert_type(result, str)
+
+
+async def joining(
+    executor: TaskExecutor, many: list[Awaitable[int]], thunks: list[Callable[[], int]]
+) -> None:
+    """gather, race and as_completed."""
+    one, two, three = of_int(1), of_two(1, ""), thunk()
+    assert_type(await executor.gather(one), tuple[str])
+    assert_type(await executor.gather(one, two), tuple[str, float])
+    assert_type(await executor.gather(one, two, three, limit=2), tuple[str, float, int])
+    assert_type(await executor.gather(one, two, three, one), tuple[str, float, int, str])
+    assert_type(
+        await executor.gather(one, two, three, one, two), tuple[str, float, int, str, float]
+    )
+    assert_type(
+        await executor.gather(one, two, three, one, two, three),
+        tuple[str, float, int, str, float, int],
+    )
+    assert_type(await executor.gather(*many), tuple[int, ...])
+    assert_type(await executor.gather(*many, limit=3), tuple[int, ...])
+    assert_type(await executor.gather(*thunks), tuple[int, ...])
+    assert_type(await executor.gather(thunk, plain_thunk), tuple[int, bytes])
+    assert_type(await executor.gather(thunk, two), tuple[int, float])
+    assert_type(
+        await executor.gather(one, two, return_exceptions=True),
+        tuple[str | Exception, float | Exception],
+    )
+    assert_type(await executor.gather(*many, return_exceptions=True), tuple[int | Exception, ...])
+    assert_type(await executor.race(one, one), str)
+    assert_type(await executor.race(thunk, thunk), int)
+    assert_type(await executor.race(plain_thunk), bytes)
+    async with executor.as_completed(one, one) as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome, Outcome[str])
+            assert_type(outcome.result(), str)
+            assert_type(outcome.error, Exception | None)
+
+
+async def single(executor: TaskExecutor, options: dict[str, Any]) -> None:
+    """run, submit and their kin."""
+    assert_type(await executor.run(of_int, 1), str)
+    assert_type(await executor.run(of_int, 1, timeout=5), str)
+    assert_type(await executor.run(of_int(1)), str)
+    assert_type(await executor.run(plain, 1), str)
+    assert_type(await executor.run(of_int, **options), str)
+    assert_type(await executor.run_in_thread(plain, 1), str)
+    assert_type(await executor.run_in_process(plain, 1, timeout=5), str)
+    assert_type(await executor.submit(of_int, 1), TaskHandle[str])
+    assert_type(executor.submit_nowait(plain, 1), TaskHandle[str])
+    assert_type(await (await executor.submit(of_int, 1)), str)
