@@ -156,8 +156,8 @@ async def most_timers() -> float:
 def live_timers() -> int:
     """Return how many timers the running loop holds; it does not tell, so look behind."""
     if sniffio.current_async_library() == "trio":
-        runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # noqa: SLF001
-        return runner.deadlines._active  # noqa: SLF001
+        runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner  # noqa: SLF001 - no public way
+        return runner.deadlines._active  # noqa: SLF001 - no public way
     timers: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
     return sum(not timer.cancelled() for timer in timers)
 

@@ -44,16 +44,15 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count one more."""
-        match outcome:
-            case Hashed():
-                self.files += 1
-                self.bytes += outcome.size
-            case Skipped():
-                self.skipped[outcome.kind] = self.skipped.get(outcome.kind, 0) + 1
-            case Failed():
-                self.failed += 1
-                if len(self.failures) < MOST_FAILURES:
-                    self.failures.append(outcome)
+        if isinstance(outcome, Hashed):
+            self.files += 1
+            self.bytes += outcome.size
+        elif isinstance(outcome, Skipped):
+            self.skipped[outcome.kind] = self.skipped.get(outcome.kind, 0) + 1
+        else:
+            self.failed += 1
+            if len(self.failures) < MOST_FAILURES:
+                self.failures.append(outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,13 +55,10 @@ class Screen:
 
     def show(self, outcome: Outcome) -> None:
         """Say what is unusual about an outcome; symbolic links by the thousand are not."""
-        match outcome:
-            case Failed():
-                self._say(f"{printable(outcome.path)}: {outcome.reason}", "red")
-            case Skipped() if outcome.kind != LINK and not self._quiet:
-                self._say(f"{printable(outcome.path)}: skipped, {outcome.kind}", "yellow")
-            case _:
-                pass
+        if isinstance(outcome, Failed):
+            self._say(f"{printable(outcome.path)}: {outcome.reason}", "red")
+        elif isinstance(outcome, Skipped) and outcome.kind != LINK and not self._quiet:
+            self._say(f"{printable(outcome.path)}: skipped, {outcome.kind}", "yellow")
 
     def count(self, files: int, size: int) -> None:
         """Move the bar."""

@@ -8,22 +8,44 @@ by rich's own thread, which ends with the block.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from rich.console import RenderableType
+
+    from mtaio.core.progress import OnProgress
+
+
+def make_bar(
+    description: str, *, console: Console | None, transient: bool
+) -> AbstractContextManager[OnProgress]:
+    """Return the bar, or on what is no terminal something that shows nothing."""
+    if console is None:
+        console = Console(stderr=True)
+    # Colours can be forced upon what is no terminal; a bar has no business there.
+    if console.is_interactive and console.file.isatty():
+        return Bar(description, console=console, transient=transient)
+    return nullcontext(_show_nothing)
+
+
+def _show_nothing(done: int, total: int | None, detail: str = "") -> None:
+    pass
 
 
 class Bar(Progress):
@@ -32,28 +54,25 @@ class Bar(Progress):
 
     Args:
         description: What is being done.
-        console: Where to show it; stderr if None.
+        console: The terminal to show it on.
         transient: Whether it vanishes at the end.
     """
 
-    def __init__(self, description: str, *, console: Console | None, transient: bool) -> None:
+    def __init__(self, description: str, *, console: Console, transient: bool) -> None:
         self._latest: tuple[int, int | None, str] = (0, None, "")
-        if console is None:
-            console = Console(stderr=True)
+        self._over = False
         super().__init__(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]}", markup=False),
             TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             console=console,
             transient=transient,
             # What is printed meanwhile appears above the bar, unless it is on its way to a file.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
-            # Colours can be forced where there is no terminal; a bar has no business there.
-            disable=not (console.is_interactive and console.file.isatty()),
         )
         self.add_task(description, total=None, count="", detail="")
 
@@ -65,6 +84,8 @@ class Bar(Progress):
         """Look how far the work is, and draw it (rich calls this, a few times a second)."""
         done, total, detail = self._latest
         count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+        if total is None and self._over:
+            total = done  # for the bar, which is full now
         for only in self.task_ids:  # none yet while rich draws for the first time
             self.update(only, completed=done, total=total, count=count, detail=detail)
         return super().get_renderables()
@@ -76,7 +97,12 @@ class Bar(Progress):
         exc_tb: TracebackType | None,
     ) -> None:
         """Draw the bar for the last time; a block that came to its end has done it all."""
-        done, total, detail = self._latest
-        if exc_type is None and total is None:
-            self._latest = (done, done, detail)
+        self._over = exc_type is None
         super().__exit__(exc_type, exc_val, exc_tb)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time that the rest will take, as long as there is a rest."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.finished else super().render(task)

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
 from mtaio.core._failures import conclude, is_cancelled
-from mtaio.core._nesting import CURRENT, enclosures
+from mtaio.core._nesting import enclosures, here
 from mtaio.core._slots import Slots, Waiter
 from mtaio.core._unseen import Unseen
 from mtaio.exceptions import StrayCancellationError
@@ -54,6 +54,7 @@ class Block:
     Invariants:
     - ``tasks`` are the submitted tasks that have not ended, in the order of submission;
     - ``services`` are those that have not ended;
+    - ``joining`` counts the calls of submit that were let in and have not started their task yet;
     - no task is started once ``ending``: the task group is being left.
     """
 
@@ -65,6 +66,7 @@ class Block:
         self.services: OrderedDict[Service, None] = OrderedDict()
         self.unseen = Unseen()
         self.ending = False
+        self.joining = 0
         self._draining = 0
         self._cutting_short = 0
 
@@ -87,9 +89,8 @@ class Block:
             escaped = [*group.exceptions]
         except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
             left = error
-        for task in [*self.tasks]:  # cancelled by others before their first step
-            task.leave()
-            task.abandon()
+        for task in [*self.tasks]:
+            task.never_ran()
         errors = self.unseen.take()
         if from_outside:
             # Task.cancel() came for this task, and then it probably came for all of them.
@@ -113,9 +114,12 @@ class Block:
         return None
 
     async def _until_idle(self) -> None:
-        # One by one, because waiting for a task lends it the slot of the item that waits.
-        while self.tasks:
-            await next(iter(self.tasks)).wait()
+        while self.tasks or self.joining:
+            if self.tasks:
+                # One by one, because waiting for a task lends it the slot of the item that waits.
+                await next(iter(self.tasks)).wait()
+            else:
+                await checkpoint()  # there is room for those who join, so they are about to
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait for all tasks; cancel those that are left after ``timeout`` seconds."""
@@ -124,7 +128,7 @@ class Block:
             await checkpoint()
             with anyio.move_on_after(timeout):
                 await self._until_idle()
-            if not self.tasks:
+            if not (self.tasks or self.joining):
                 return True
             self._cutting_short += 1
             try:
@@ -142,15 +146,19 @@ class Block:
         for task in (*self.tasks, *self.services):
             task.cancel()
 
-    def refuses(self) -> str | None:
-        """Return what the block is doing, if it takes no new work meanwhile."""
+    def refuses(self, *, joined: bool) -> str | None:
+        """
+        Return what the block is doing, if it takes no new work meanwhile.
+
+        Args:
+            joined: Whether the call was let in before; draining includes those.
+        """
         if self.ending:
             return "being left"
-        if self._cutting_short or (self._draining and not self.encloses_caller()):
+        if self._cutting_short or (self._draining and not joined and not self.encloses_caller()):
             return "draining"
         return None
 
     def encloses_caller(self) -> bool:
         """Tell whether the running code is part of a submitted task."""
-        link = CURRENT.get()
-        return link is not None and any(each in self.tasks for each in enclosures([link]))
+        return any(each in self.tasks for each in enclosures(here()))

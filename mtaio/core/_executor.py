@@ -17,7 +17,7 @@ from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._call import check_fn, close_unstarted, settle
 from mtaio.core._joining import Joining
 from mtaio.core._mapping import Mapping
-from mtaio.core._slots import CURRENT
+from mtaio.core._slots import here
 from mtaio.core._statistics import ExecutorStatistics
 from mtaio.core._submitting import Submitting
 from mtaio.core._threads import run_in_process, run_in_thread
@@ -59,12 +59,26 @@ class TaskExecutor(Mapping, Joining, Submitting):
         ValueError, TypeError: A value that makes no sense, named with the way out.
 
     Example:
-        >>> executor = TaskExecutor(max_workers=10)
-        >>> async def double(x: int) -> int:
-        ...     await anyio.sleep(0.1)
-        ...     return 2 * x
-        >>> anyio.run(executor.map, double, range(5))
-        [0, 2, 4, 6, 8]
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+        executor = TaskExecutor(max_workers=10)
+
+
+        async def double(x: int) -> int:
+            await anyio.sleep(0.1)
+            return 2 * x
+
+
+        async def main() -> None:
+            print(await executor.map(double, range(5), timeout=1.0))
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     def __init__(
@@ -91,7 +105,16 @@ class TaskExecutor(Mapping, Joining, Submitting):
     @overload
     async def run(
         self,
-        fn: Callable[..., Awaitable[T] | T],
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    async def run(
+        self,
+        fn: Callable[..., T],
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
@@ -132,7 +155,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
             if slots is not None:
-                slot = await slots.acquire(CURRENT.get())
+                slot = await slots.acquire(here())
             return await self._item(slot, call)
         finally:
             if slots is not None and slot is not None:

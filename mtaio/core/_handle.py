@@ -27,10 +27,26 @@ class TaskHandle(Generic[T]):
     `TaskCancelledError`. Cancelling the waiter leaves the task alone: only `cancel` ends it.
 
     Example:
-        >>> async def main() -> None:
-        ...     async with TaskExecutor(max_workers=4) as executor:
-        ...         handle = await executor.submit(fetch, "https://example.org")
-        ...         print(handle.status, await handle)
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+
+        async def fetch(page: int) -> str:
+            await anyio.sleep(0.1)
+            return f"page {page}"
+
+
+        async def main() -> None:
+            async with TaskExecutor(max_workers=4) as executor:
+                handle = await executor.submit(fetch, 7)
+                print(handle.status, await handle)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     __slots__ = ("__weakref__", "_task")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import types
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mtaio._internal.clock import now
 from mtaio._internal.coop import FAST_ITEMS, checkpoint
@@ -27,6 +27,30 @@ if TYPE_CHECKING:
     from mtaio.core._pool import Pool, Worker
 
 
+DONE: Final = object()
+"""What a desk yields when the item on it has come to its end."""
+
+
+@types.coroutine
+def _desk(tray: list[Any]) -> Generator[Any, Any, None]:
+    """
+    Await one coroutine after another, each sent in, and put their results on the tray.
+
+    What the coroutine yields comes out as it is; `DONE` says that the next may be sent. Driven
+    directly, each coroutine would end with a StopIteration, which costs a tenth of the whole.
+    """
+    coroutine = yield DONE
+    while True:
+        tray[0] = yield from coroutine
+        coroutine = yield DONE
+
+
+def _open_desk(tray: list[Any]) -> Generator[Any, Any, None]:
+    desk = cast("Generator[Any, Any, None]", _desk(tray))
+    next(desk)
+    return desk
+
+
 @types.coroutine
 def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved for every item
     pool: Pool, worker: Worker
@@ -36,6 +60,9 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     gate, progress = pool.gate, pool.progress
     queue = None if pool.slots is None else pool.slots.queue
     watched = worker.watched
+    tray: list[Any] = [None]
+    desk = _open_desk(tray)
+    send = desk.send
     unyielding = 0
     for item in source:
         index = pool.started
@@ -50,18 +77,17 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
         if watched is not None:
             watched.limit.moment = now() + watched.timeout
         try:
-            coro = fn(*item) if many else fn(item)
-            send = coro.send
-            waits_for = run(send, None)
-            unyielding = -1
-            if pool.attentive:
-                pool.item_suspended()
-            while True:
+            waits_for = run(send, fn(*item) if many else fn(item))
+            if waits_for is not DONE:
+                unyielding = -1
+                if pool.attentive:
+                    pool.item_suspended()
+            while waits_for is not DONE:
                 try:
                     answer = yield waits_for
                 except GeneratorExit:
                     pool.stopping = True  # the event loop is gone, and nobody drives us any more
-                    run(coro.close)
+                    run(desk.close)
                     raise
                 except BaseException as error:  # noqa: BLE001 - the item decides what it means
                     thrown = error
@@ -75,18 +101,20 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 unyielding = FAST_ITEMS
                 try:
                     # Out of the handler, lest errors of the item's own get this one as context.
-                    waits_for = run(coro.throw, thrown)
+                    waits_for = run(desk.throw, thrown)
                 finally:
                     del thrown  # its traceback holds this frame: else they keep each other alive
-        except StopIteration as end:
-            if watched is not None:
-                watched.item_returned()
-            put(index, end.value)
-            pool.finished += 1
         except BaseException as error:
             pool.finished += 1
+            desk = _open_desk(tray)  # the error ended the old one
+            send = desk.send
             if judge(pool, worker, index, item, error):
                 raise
+        else:
+            if watched is not None:
+                watched.item_returned()
+            put(index, tray[0])
+            pool.finished += 1
         if slot is not None:
             slot.item = NOBODY
         if progress is not None:

@@ -19,7 +19,7 @@ import anyio
 from mtaio.core import _failures
 from mtaio.core._call import check_progress
 from mtaio.core._items import take_items
-from mtaio.core._slots import CURRENT, Link, Slot, Slots
+from mtaio.core._slots import Link, Slot, Slots, here
 from mtaio.core._source import Feed
 from mtaio.core._watch import Watch, Watched
 from mtaio.exceptions import StrayCancellationError
@@ -172,7 +172,7 @@ class Pool:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
             if several did; an error of the source or of the progress callback likewise.
         """
-        self._around = CURRENT.get()
+        self._around = here()
         escaped: list[BaseException] = []
         self.counters.pools.add(self)
         try:

@@ -51,8 +51,11 @@ class Retry:
         ValueError, TypeError: A value that makes no sense, named with the way out.
 
     Example:
-        >>> Retry(attempts=5, on=(ConnectionError, TimeoutError), wait_max=2.0).attempts
-        5
+        ```python
+        from mtaio.core import Retry
+
+        patient = Retry(attempts=5, on=(ConnectionError, TimeoutError), wait_max=2.0)
+        ```
     """
 
     attempts: int = 3
@@ -104,12 +107,12 @@ def _check_filter(on: object) -> None:
         checks.callable_("on", on, way_out=_FILTER)
 
 
-def as_policy(retry: int | Retry | None) -> Retry | None:
-    """Return what ``retry=`` means: None for a single attempt, else a policy."""
+def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
+    """Return what the argument ``name`` means: None for a single attempt, else a policy."""
     if retry is None:
         return None
     if not isinstance(retry, Retry):
-        checks.count("retry", retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
+        checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
         retry = Retry(attempts=retry)
     return retry if retry.attempts > 1 else None
 

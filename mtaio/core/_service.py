@@ -59,6 +59,7 @@ class Service(Task):
             return  # it was restarted: whoever started it was told long ago
         self._ready = True
         self.start_value = value
+        self.release_all()  # whoever started it goes on
         if self._report is not None:
             self._report.started(value)
 

@@ -18,12 +18,12 @@ import anyio
 
 from mtaio._internal import clock
 from mtaio._internal.loops import LoopBound
-from mtaio.core._nesting import CURRENT, NOBODY, Enclosure, Link, enclosures, live
+from mtaio.core._nesting import CURRENT, NOBODY, Enclosure, Link, enclosures, here, live
 
 if TYPE_CHECKING:
     from mtaio.core._task import Task
 
-__all__ = ["CURRENT", "NOBODY", "Link", "Slot", "Slots", "Waiter"]
+__all__ = ["CURRENT", "NOBODY", "Link", "Slot", "Slots", "Waiter", "here"]
 
 
 class Slot(Enclosure):
@@ -45,13 +45,8 @@ class Slot(Enclosure):
         self.tenant: Slot | None = None
         self.child: Task | None = None
 
-    def outward(self) -> list[Link]:
-        """Return links to what encloses it, and forget what has ended, lest chains grow."""
-        self.around = live(self.around)
-        return self.around
-
     def reclaim(self) -> None:
-        """Look whether the tenant still runs inside."""
+        """Take the slot back from a tenant that does not run inside any more."""
         self.slots.reclaim(self)
 
 
@@ -60,7 +55,7 @@ class Waiter:
 
     __slots__ = ("around", "event", "known", "slot", "slots")
 
-    def __init__(self, slots: Slots, around: list[Link]) -> None:
+    def __init__(self, slots: Slots, around: Link | None) -> None:
         self.slots = slots
         self.around = around
         self.event = anyio.Event()
@@ -99,13 +94,12 @@ class Slots:
 
     def enclosing(self, link: Link | None) -> Slot | None:
         """Return the slot of the innermost item of this pool inside which ``link`` lies, if any."""
-        lenders = [] if link is None else self.lenders([link])
-        return lenders[0] if lenders else None
+        return next(iter(self.lenders(link)), None)
 
     def acquire_nowait(self, around: Link | None) -> Slot | None:
         """Return a slot, lent by an item around or free and wanted by nobody else, or None."""
-        links = [] if around is None else live((around,))
-        for lender in self.lenders(links):
+        around = live(around)
+        for lender in self.lenders(around):
             if lender.tenant is None:
                 slot = self._lend(lender)
                 break
@@ -113,7 +107,7 @@ class Slots:
             if self.in_use >= self.limit:
                 return None
             slot = self.force()
-        slot.around = links
+        slot.around = around
         return slot
 
     def force(self) -> Slot:
@@ -126,13 +120,17 @@ class Slots:
         Wait for a slot in the order of asking.
 
         Args:
-            around: The item inside which the caller runs, that is `CURRENT` when the call began.
+            around: What encloses the caller, that is `here` when the call began.
+
+        Returns:
+            The slot, for items that run in the calling task.
 
         Cancelled, it leaves nothing behind: a slot already granted goes to the next in line.
         """
         slot = self.acquire_nowait(around)
         if slot is None:
             slot = await self.wait_for(self.enqueue(around))
+        slot.host = anyio.get_current_task()
         return slot
 
     async def wait_for(self, waiter: Waiter) -> Slot:
@@ -156,7 +154,7 @@ class Slots:
         """
         if self._bound.bind(self, waiting=bool(self.queue)):
             self.queue.clear()
-        waiter = Waiter(self, [] if around is None else live((around,)))
+        waiter = Waiter(self, live(around))
         self.queue[waiter] = None
         self.waits += 1
         self.look_again(waiter)
@@ -233,9 +231,9 @@ class Slots:
             self.in_use += 1
             self._lend_to_heir(slot)
 
-    def lenders(self, links: list[Link]) -> list[Slot]:
-        """Return the slots of this pool inside whose items code with these ``links`` runs."""
-        return [each for each in enclosures(links) if self._has(each)]
+    def lenders(self, link: Link | None) -> list[Slot]:
+        """Return the slots of this pool inside whose items code with this ``link`` runs."""
+        return [each for each in enclosures(link) if self._has(each)]
 
     def _has(self, enclosure: Enclosure) -> TypeGuard[Slot]:
         return isinstance(enclosure, Slot) and enclosure.slots is self

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import anyio
 
@@ -77,6 +77,10 @@ async def _rows(parts: list[Iterator[Any] | Feed]) -> AsyncGenerator[tuple[Any, 
             except StopIteration:
                 return
         yield tuple(row)
+
+
+def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, Any]]:
+    return isinstance(source, AsyncGenerator)
 
 
 class Feed:
@@ -167,7 +171,7 @@ class Feed:
         self._news.ring_all()
         self.end()
         # Only what nobody else can read on: other sources are their owner's to close.
-        if isinstance(self._source, AsyncGenerator):
+        if _is_generator(self._source):
             try:
                 await self._source.aclose()
             except BaseException as error:  # noqa: BLE001 - raised below

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from mtaio.core._call import close_unstarted
 from mtaio.core._task import Task, TaskStatus, unmixed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from mtaio.core._block import Block
     from mtaio.core._slots import Slot, Slots, Waiter
@@ -35,7 +36,7 @@ class Submitted(Task):
     Invariant: if slots are limited it has one, or a turn in the queue, from `queue_up` to the end.
     """
 
-    __slots__ = ("_block", "_place", "_slot", "_slots", "_turn")
+    __slots__ = ("_block", "_place", "_slot", "_slots", "_turn", "coroutine")
 
     def __init__(self, name: str, block: Block, place: Slot | None) -> None:
         super().__init__(name)
@@ -44,6 +45,7 @@ class Submitted(Task):
         self._slots: Slots | None = None
         self._slot: Slot | None = None
         self._turn: Waiter | None = None
+        self.coroutine: Coroutine[Any, Any, None] | None = None
         block.tasks[self] = None
 
     def queue_up(self, slots: Slots) -> None:
@@ -65,6 +67,8 @@ class Submitted(Task):
                 turn, self._turn = self._turn, None
                 self._slot = await self._slots.wait_for(turn)
             self.status = TaskStatus.RUNNING
+            if self._slot is not None:
+                self._slot.host = self.host
             result = await run_item(self._slot, partial(unmixed, call, subject))
         except Exception as error:  # noqa: BLE001 - kept for whoever awaits the handle
             self.leave()
@@ -86,4 +90,10 @@ class Submitted(Task):
         for held in (self._slot, self._place):
             if held is not None:
                 held.slots.release(held)
-        self._turn = self._slot = self._place = None
+        self._turn = self._slot = self._place = self.coroutine = None
+
+    def never_ran(self) -> None:
+        """End it in place of its coroutine, which somebody cancelled before its first step."""
+        close_unstarted(self.coroutine)
+        self.leave()
+        self.abandon()

@@ -8,7 +8,7 @@ submits more than there is room for waits.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 import anyio
 
@@ -20,7 +20,7 @@ from mtaio.core._call import check_fn, in_loop, is_async, name_of
 from mtaio.core._handle import TaskHandle
 from mtaio.core._retry import as_policy
 from mtaio.core._service import Service
-from mtaio.core._slots import CURRENT, Slot
+from mtaio.core._slots import Slot, here
 from mtaio.core._submitted import Submitted
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from mtaio.core._retry import Retry
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -73,9 +74,15 @@ class Submitting(ExecutorBase):
         finally:
             self._block = None
 
+    @overload
     async def submit(
-        self, fn: Callable[..., Awaitable[T] | T], /, *args: Any, **kwargs: Any
-    ) -> TaskHandle[T]:
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    async def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    async def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """
         Start ``fn(*args, **kwargs)`` as a task of its own; wait while too many are unfinished.
 
@@ -100,15 +107,27 @@ class Submitting(ExecutorBase):
         """
         block = self._open_block("submit")
         check_fn(fn)
-        self._calls += 1
-        if self._calls % FAST_CALLS == 0:
-            await checkpoint()
-        place = None if block.places is None else await self._place(block.places)
+        block.joining += 1
+        try:
+            self._calls += 1
+            if self._calls % FAST_CALLS == 0:
+                await checkpoint()
+            place = None if block.places is None else await self._place(block.places)
+        finally:
+            block.joining -= 1
         return self._launch(block, fn, args, kwargs, place)
 
+    @overload
     def submit_nowait(
-        self, fn: Callable[..., Awaitable[T] | T], /, *args: Any, **kwargs: Any
-    ) -> TaskHandle[T]:
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    def submit_nowait(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> TaskHandle[Any]:
         """
         Start a task as `submit` does, or fail at once. Not a checkpoint.
 
@@ -162,7 +181,7 @@ class Submitting(ExecutorBase):
         if not is_async(fn):
             msg = f"fn={fn!r} is not an async function: a service has to be one, to be cancelled."
             raise TypeError(msg)
-        policy = as_policy(restart)
+        policy = as_policy(restart, name="restart")
         service = Service(name_of(fn), block, partial(in_loop(fn), *args), policy)
         try:
             with service.enclosed():
@@ -177,9 +196,9 @@ class Submitting(ExecutorBase):
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
 
-        A checkpoint. Meanwhile only tasks that are part of what is drained may submit more, and
-        not even those once the time is up. Services go on. Cancelled, it leaves the tasks as they
-        are.
+        A checkpoint. Calls of `submit` that wait for room are drained too. Meanwhile only tasks
+        that are part of what is drained may submit more, and nobody once the time is up. Services
+        go on. Cancelled, it leaves the tasks as they are.
 
         Args:
             timeout: The period of grace in seconds; None to wait as long as it takes.
@@ -224,11 +243,11 @@ class Submitting(ExecutorBase):
 
     def _open_block(self, method: str) -> Block:
         block = self._entered_block(method)
-        self._check_open(block, method)
+        self._check_open(block, method, joined=False)
         return block
 
-    def _check_open(self, block: Block, method: str) -> None:
-        state = block.refuses()
+    def _check_open(self, block: Block, method: str, *, joined: bool) -> None:
+        state = block.refuses(joined=joined)
         if state is not None:
             msg = (
                 f"{self!r} is {state} and takes no new work. {method}() before that, or have a "
@@ -237,7 +256,7 @@ class Submitting(ExecutorBase):
             raise RuntimeError(msg)
 
     async def _place(self, places: Places) -> Slot:
-        link = CURRENT.get()
+        link = here()
         item = None if self._slots is None else self._slots.enclosing(link)
         if item is None:
             return await places.acquire(link)
@@ -257,16 +276,17 @@ class Submitting(ExecutorBase):
     ) -> TaskHandle[Any]:
         task = Submitted(name_of(fn), block, place)
         try:
-            self._check_open(block, "submit")  # things may have changed while we waited
+            self._check_open(
+                block, "submit", joined=True
+            )  # things may have changed while we waited
             if self._slots is not None:
                 task.queue_up(self._slots)
-                item = self._slots.enclosing(CURRENT.get())
+                item = self._slots.enclosing(here())
                 if item is not None:
                     item.child = task
             call = self._bind(fn, args, kwargs, self._default_timing)
-            task.cancellable = block.group.create_task(
-                task.run(self._item, call, fn), name=task.name
-            )
+            task.coroutine = task.run(self._item, call, fn)
+            task.cancellable = block.group.create_task(task.coroutine, name=task.name)
         except BaseException:
             task.leave()
             raise

@@ -7,14 +7,13 @@ lends it that item's slot; a cancellation that nobody asked for is a failure.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
 from mtaio.core._failures import is_cancelled, stray, without_cancellation
-from mtaio.core._nesting import CURRENT, Awaited
+from mtaio.core._nesting import CURRENT, Awaited, here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -83,8 +82,8 @@ class Task(Awaited):
         return f"<TaskHandle {self.name!r} {self.status}>"  # what the user knows
 
     def enter(self) -> None:
-        """Note in the context of the running task that it is this one."""
-        TASK.set(self)
+        """Note that it is the running task, and in that one's context that it is this."""
+        self.host = anyio.get_current_task()
         CURRENT.set((self, 0))  # it does not run inside whoever started it
 
     def cancel(self) -> None:
@@ -102,7 +101,7 @@ class Task(Awaited):
         """Wait until it has ended; the item that waits encloses it meanwhile."""
         if self.ended.is_set():
             return
-        if TASK.get() is self:
+        if self.surrounds(here()):
             msg = f"{self!r} waits for itself. Only another task can wait for it."
             raise RuntimeError(msg)
         with self.enclosed():
@@ -129,10 +128,6 @@ class Task(Awaited):
         self.status = status
         self.end()
         self.ended.set()
-
-
-TASK: Final[ContextVar[Task | None]] = ContextVar("mtaio.core.task", default=None)
-"""The task whose code is running."""
 
 
 async def unmixed(call: Callable[[], Awaitable[T]], subject: object) -> T:

@@ -25,7 +25,7 @@ from anyio import to_process, to_thread
 
 from mtaio._internal import checks, loops
 from mtaio.core._call import close_unstarted
-from mtaio.core._slots import CURRENT, Slot, Slots
+from mtaio.core._slots import CURRENT, Slot, Slots, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ class Lane:
         self._take_late()
         place = Place()
         if self.slots is not None:
-            place.slot = await self.slots.acquire(CURRENT.get())
+            place.slot = await self.slots.acquire(here())
             place.slot.item = 0
         elif self.limiter is not None:
             await self.limiter.acquire_on_behalf_of(place)

@@ -72,8 +72,8 @@ def bar(
         ImportError: rich is not installed.
     """
     try:
-        from mtaio.core._bar import Bar  # noqa: PLC0415 - the one thing in the core that needs rich
+        from mtaio.core._bar import make_bar  # noqa: PLC0415 - the one thing in the core that needs rich
     except ImportError as error:
         msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[app]'"
         raise ImportError(msg, name=error.name) from error
-    return Bar(description, console=console, transient=transient)
+    return make_bar(description, console=console, transient=transient)

@@ -95,11 +95,10 @@ class Line(OrderedDict[Waiter, None]):
         was_head = self.head() is waiter
         del self[waiter]
         self.tokens -= waiter.tokens
-        head = self.head()
-        if head is None:
+        if not self:
             self.tokens = 0  # what rounding left there
         elif was_head:
-            head.ring()
+            self.rouse_head()
 
     def first_deadline(self) -> float:
         """Return the earliest deadline of those in the line who have not expired."""
@@ -117,11 +116,12 @@ class Line(OrderedDict[Waiter, None]):
             waiter.expired = True
             waiter.ring()
 
-    def rouse(self, most: float) -> None:
-        """Ring for the head, and for those who ask for more than they can ever get."""
+    def rouse_head(self) -> None:
+        """Ring for the head of a line that is not empty."""
+        next(iter(self)).ring()
+
+    def rouse_beyond(self, most: float) -> None:
+        """Ring for those who ask for more than they can ever get."""
         for waiter in self:
             if waiter.tokens > most:
                 waiter.ring()
-        head = self.head()
-        if head is not None:
-            head.ring()

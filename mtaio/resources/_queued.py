@@ -193,8 +193,9 @@ class QueuedBucket(Bucket):
 
     async def _refused(self) -> None:
         """Yield if it is time to: a loop over calls that are refused has to be fair as well."""
-        self._yield_at -= 1
-        if self._granted >= self._yield_at:
+        if self._granted < self._yield_at:
+            self._yield_at -= 1
+        else:
             self._yield_at = self._granted + FAST_CALLS - 1
             await checkpoint()
 

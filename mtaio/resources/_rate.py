@@ -185,9 +185,12 @@ class RateLimiter(QueuedBucket):
             RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
         line = self._reachable_line()
+        most = self._most
         self._reshape(self._rate if rate is None else rate, self._burst if burst is None else burst)
         if line:
-            line.rouse(self._most)
+            line.rouse_head()
+            if self._most < most:
+                line.rouse_beyond(self._most)
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """

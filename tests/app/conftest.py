@@ -37,10 +37,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def demo(
     backend: str, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs ``mtaio demo`` with some arguments on the backend."""
+    """Return a function that runs ``mtaio demo`` with some arguments, on the backend."""
 
     def run(*args: object) -> subprocess.CompletedProcess[str]:
-        arguments = ["demo", "--backend", backend, *map(str, args)]
+        arguments = ["demo", *map(str, args)]
+        if "--backend" not in arguments:
+            arguments += ["--backend", backend]
         code = main(arguments)
         printed = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)

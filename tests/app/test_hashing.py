@@ -14,6 +14,8 @@ from mtaio.app._outcomes import Failed, Found, Hashed, Skipped
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mtaio.app._outcomes import Entry
+
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
 async def test_digest_is_hashlibs(folder: Path, size: int) -> None:
@@ -35,5 +37,6 @@ async def test_what_was_no_file_is_passed_on(folder: Path) -> None:
     """Only what was found is read; the order stays."""
     (folder / "empty").write_bytes(b"")
     skipped, failed = Skipped("fifo", "FIFO"), Failed("secret", "Permission denied")
-    outcomes = await to_thread.run_sync(hash_files, [skipped, Found("empty", 0), failed])
+    entries: list[Entry] = [skipped, Found("empty", 0), failed]
+    outcomes = await to_thread.run_sync(hash_files, entries)
     assert outcomes == [skipped, Hashed("empty", 0, hashlib.sha256().hexdigest()), failed]

@@ -16,7 +16,7 @@ from mtaio.testing import run, settle
 from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     Scenario = Callable[[TaskExecutor, "Log"], Coroutine[Any, Any, object]]
 
@@ -56,7 +56,7 @@ class Log:
         """Return also when cancelled."""
         try:
             return await self.item(x)
-        except anyio.get_cancelled_exc_class():  # noqa: TRY203 - swallowed on purpose
+        except anyio.get_cancelled_exc_class():
             return -1
 
     def plain(self, x: int) -> int:
@@ -175,7 +175,7 @@ def test_cancelled_at_every_checkpoint(backend: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_natively_cancelled_at_every_checkpoint(name: str) -> None:
-    """asyncio's own Task.cancel() at each suspension of the calling task leaves nothing either."""
+    """Task.cancel() at each suspension of the calling task leaves nothing either."""
     scenario = SCENARIOS[name]
 
     async def once(at: int) -> bool:
@@ -271,7 +271,7 @@ async def test_cancelled_call_takes_no_more_items() -> None:
         begun.append(x)
         try:
             await anyio.sleep(9)
-        except anyio.get_cancelled_exc_class():  # noqa: TRY203 - swallowed on purpose
+        except anyio.get_cancelled_exc_class():
             return
 
     with anyio.move_on_after(1) as scope:
@@ -291,7 +291,7 @@ async def test_error_while_being_cancelled_is_raised() -> None:
         finally:
             raise LookupError(x)
 
-    with pytest.raises(ExceptionGroup, match="^2 errors in one call") as info:
+    with pytest.raises(ExceptionGroup, match=r"^2 errors in one call") as info:
         with anyio.move_on_after(1):
             await executor.map(work, range(9))
     assert [error.args for error in info.value.exceptions] == [(0,), (1,)]
@@ -341,7 +341,14 @@ def test_worker_whose_event_loop_is_gone() -> None:
             closed.append(x)
 
     pool = Pool(
-        work, iter(range(9)), subject=work, many=False, limit=1, slots=None, counters=Counters(), put=print
+        work,
+        iter(range(9)),
+        subject=work,
+        many=False,
+        limit=1,
+        slots=None,
+        counters=Counters(),
+        put=print,
     )
     pool.attentive = False  # there is no task group to start workers in
     worker = take_items(pool, Worker())

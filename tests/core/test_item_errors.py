@@ -54,9 +54,7 @@ async def test_one_error_is_raised_bare() -> None:
     with pytest.raises(ValueError, match=r"^1\b") as info:
         await executor.map(work, range(8))
     assert sorted(ended) == [(0, 0), (1, 1), (2, 1), (3, 1), (4, 1)]
-    assert info.value.__notes__ == [
-        "in item 1: test_one_error_is_raised_bare.<locals>.work(1)"
-    ]
+    assert info.value.__notes__ == ["in item 1: test_one_error_is_raised_bare.<locals>.work(1)"]
     assert info.value.__cause__ is None
     assert info.value.__context__ is None
     statistics = executor.statistics()
@@ -72,7 +70,7 @@ async def test_errors_at_the_same_time_are_one_flat_group() -> None:
         finally:
             raise ValueError(x)
 
-    with pytest.raises(ExceptionGroup, match="^3 errors in one call") as info:
+    with pytest.raises(ExceptionGroup, match=r"^3 errors in one call") as info:
         await TaskExecutor().map(work, range(3))
     assert anyio.current_time() == 1
     assert [error.args for error in info.value.exceptions] == [(0,), (1,), (2,)]
@@ -81,7 +79,7 @@ async def test_errors_at_the_same_time_are_one_flat_group() -> None:
 async def test_collect_runs_everything_and_raises_one_flat_group() -> None:
     """aiometer#32: continue on error. All items run; their errors come in one group."""
     executor = TaskExecutor(2)
-    with pytest.raises(ExceptionGroup, match="^3 errors in one call") as info:
+    with pytest.raises(ExceptionGroup, match=r"^3 errors in one call") as info:
         await executor.map(odd_fails, [5, 1, 2, 3], errors="collect")
     assert [error.args for error in info.value.exceptions] == [(5,), (1,), (3,)]
     assert [error.__notes__ for error in info.value.exceptions] == [
@@ -128,7 +126,7 @@ async def test_group_of_an_item_is_one_error() -> None:
     async def work(_: int) -> NoReturn:
         raise group
 
-    with pytest.raises(ExceptionGroup, match="^mine") as info:
+    with pytest.raises(ExceptionGroup, match=r"^mine") as info:
         await TaskExecutor(2).map(work, [1])
     assert info.value is group
 
@@ -303,7 +301,7 @@ async def test_interrupt_beside_cancellation_goes_through() -> None:
     async def work(_: int) -> NoReturn:
         raise BaseExceptionGroup("both", [ValueError(1), GeneratorExit()])
 
-    with pytest.raises(BaseExceptionGroup, match="^both") as info:
+    with pytest.raises(BaseExceptionGroup, match=r"^both") as info:
         await TaskExecutor(2).map(work, [1], errors="return")
     assert [type(error) for error in info.value.exceptions] == [ValueError, GeneratorExit]
 
@@ -317,6 +315,7 @@ def this_task() -> asyncio.Task[object]:
 
 def test_item_that_cancels_its_own_task() -> None:
     """It fails alone, and the next items run in a task that is not marked as cancelled."""
+
     async def work(x: int) -> int:
         if x == 1:
             this_task().cancel()
@@ -336,6 +335,7 @@ def test_item_that_cancels_its_own_task() -> None:
 
 def test_item_that_awaits_a_cancelled_future() -> None:
     """Awaiting what somebody else cancelled is a failure of that item."""
+
     async def work(x: int) -> int:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         future.set_result(x)
@@ -354,6 +354,7 @@ def test_item_that_awaits_a_cancelled_future() -> None:
 
 def test_timeout_of_an_item_that_was_cancelled_by_strangers() -> None:
     """An item that swallowed a Task.cancel() still times out, and as a timeout."""
+
     async def work(_: int) -> None:
         this_task().cancel()
         with suppress(asyncio.CancelledError):
@@ -361,7 +362,9 @@ def test_timeout_of_an_item_that_was_cancelled_by_strangers() -> None:
         await anyio.sleep(10)
 
     async def main() -> None:
-        with pytest.raises(TimeoutError, match=r"^test_timeout.*work did not end within timeout=2 s\n"):
+        with pytest.raises(
+            TimeoutError, match=r"^test_timeout.*work did not end within timeout=2 s\n"
+        ):
             await TaskExecutor(1).map(work, [1], timeout=2)
         assert anyio.current_time() == 2
 
@@ -370,6 +373,7 @@ def test_timeout_of_an_item_that_was_cancelled_by_strangers() -> None:
 
 def test_task_cancelled_outside_any_item() -> None:
     """A cancellation that hits no item cannot be put down to one: the call says so and stops."""
+
     async def last(x: int) -> int:
         if x == 1:
             this_task().cancel()
@@ -377,7 +381,9 @@ def test_task_cancelled_outside_any_item() -> None:
 
     async def main() -> None:
         executor = TaskExecutor(2)
-        with pytest.raises(StrayCancellationError, match=r"^a task of this call was cancelled, but"):
+        with pytest.raises(
+            StrayCancellationError, match=r"^a task of this call was cancelled, but"
+        ):
             await executor.map(last, range(64))
         assert executor.statistics().running == 0
         assert await executor.map(odd_fails, [2]) == [2]
@@ -439,7 +445,7 @@ async def test_error_of_a_source_and_of_an_item() -> None:
         yield 3
         raise LookupError(2)
 
-    with pytest.raises(ExceptionGroup, match="^2 errors in one call") as info:
+    with pytest.raises(ExceptionGroup, match=r"^2 errors in one call") as info:
         await TaskExecutor(2).map(odd_fails, source(), errors="collect")
     assert [type(error) for error in info.value.exceptions] == [ValueError, LookupError]
     assert anyio.current_time() == 1

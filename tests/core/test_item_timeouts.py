@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mtaio.core import Retry, TaskExecutor
@@ -85,7 +86,7 @@ async def test_timeout_of_zero_cancels_at_the_first_checkpoint() -> None:
 
     async def work(x: int) -> int:
         if x:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         return x
 
     results = await TaskExecutor(2).map(work, [0, 1], timeout=0, errors="return")
@@ -174,7 +175,7 @@ async def test_blocked_past_the_deadline_the_result_counts() -> None:
     """An item that blocked the event loop and then returned was late, but has a result."""
 
     async def work(x: int) -> int:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(anyio.sleep, 1))
         return x
 
@@ -200,7 +201,7 @@ async def test_outer_cancellation_during_clean_up_after_a_timeout() -> None:
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(2)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     executor = TaskExecutor(2)
     with anyio.move_on_after(2) as scope:
@@ -220,7 +221,7 @@ async def test_item_that_swallows_its_timeout_has_its_result() -> None:
     async def work(x: int) -> int:
         try:
             await anyio.sleep(9)
-        except anyio.get_cancelled_exc_class():  # noqa: TRY203 - swallowed on purpose
+        except anyio.get_cancelled_exc_class():
             return -x
         return x
 
@@ -393,8 +394,12 @@ async def test_plain_function_that_takes_too_long_is_left_behind() -> None:
     """A thread cannot be stopped: its item fails at the deadline, and the call does not wait."""
     executor = TaskExecutor(2, thread_limiter=2)
 
+    async def shielded(seconds: float) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(seconds)
+
     def hold(seconds: float) -> float:
-        anyio.from_thread.run(anyio.sleep, seconds)
+        anyio.from_thread.run(shielded, seconds)
         return seconds
 
     results = await executor.map(hold, [1, 3], timeout=2, errors="return")
@@ -402,8 +407,11 @@ async def test_plain_function_that_takes_too_long_is_left_behind() -> None:
     assert isinstance(results[1], MTAIOTimeoutError)
     assert anyio.current_time() == 2
     assert executor.statistics().threads == 1
-    await current_simulation().advance(1)
-    assert executor.statistics().threads == 0
+    simulation = current_simulation()
+    await simulation.advance(1)
+    with simulation.hold():  # the thread ends in real time
+        while executor.statistics().threads:
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_waiting_for_a_thread_does_not_count() -> None:

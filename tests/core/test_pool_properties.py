@@ -1,4 +1,4 @@
-"""Random work against a plain model: what starts when, how it ends, and what the call makes of it."""
+"""Random work against a plain model: what starts when, how it ends, what the call makes of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+import anyio.lowlevel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,7 +60,8 @@ class Run:
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     """Draw a call in which no two things happen at the same moment, except at its beginning."""
-    policy = draw(st.sampled_from(["raise", "collect", "return"]))
+    policies: list[Policy] = ["raise", "collect", "return"]
+    policy = draw(st.sampled_from(policies))
     items = []
     for index in range(draw(st.integers(0, 12))):
         quarters = draw(st.none() | st.integers(1, 8))
@@ -70,7 +72,7 @@ def calls(draw: st.DrawFn) -> Call:
     quarters = draw(st.none() | st.integers(0, 24))
     workers = draw(st.integers(1, 5))
     timeouts = st.none() | st.sampled_from([0.25, 1.0, 1.75])
-    # Items that start together time out together: which of them stops the call is nobody's business.
+    # Items that start together time out together: which of them stops the call is open.
     tied = policy == "raise" and workers > 1
     return Call(
         items=items,
@@ -103,7 +105,7 @@ def model(call: Call, window: float) -> Run:
             stop = min(stop, moment)
         ends.append(end)
         moments.append(moment)
-        done_up_to.append(max(done_up_to[-1:] + [moment]))
+        done_up_to.append(max(*done_up_to[-1:], moment, 0.0))
         heapq.heappush(free, moment)
     for index, moment in enumerate(moments):
         if moment > stop:
@@ -128,7 +130,7 @@ async def work(item: Item, _: object = None) -> int:
 async def slowly(items: Iterable[Item]) -> AsyncIterator[Item]:
     """Yield the items, with a turn of the event loop before each."""
     for item in items:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         yield item
 
 
@@ -235,7 +237,7 @@ def test_stream(backend: str, call: Call) -> None:
         )
         async with stream as results:
             async for result in results:
-                got.append((result, anyio.current_time()))
+                got.append((result, anyio.current_time()))  # noqa: PERF401 - also before an error
 
     async def main() -> None:
         error: Exception | None = None

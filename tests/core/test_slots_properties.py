@@ -112,21 +112,23 @@ class World:
         self.pools = [Slots(limit) for limit in limits]
         self.items: list[Item] = []
         self.jobs: list[Job] = []
-        self.waits: list[tuple[Job, Item, object]] = []
+        self.waits: list[tuple[Job, Item]] = []
         self.asking: list[Asking] = []
         self.numbers = 0
 
     # -- steps: each picks by number from what there is, or does nothing --
 
     def pause(self, _a: int, _b: int) -> None:
-        pass
+        """Do nothing."""
 
     def ask(self, a: int, b: int) -> None:
+        """Ask for a slot, anywhere."""
         pool = self.pools[a % 2]
         places: list[Place] = [None, *self.items, *self.jobs]
         self.ask_at(pool, places[b % len(places)])
 
     def ask_at(self, pool: Slots, place: Place) -> None:
+        """Ask for a slot from this place."""
         link = None if place is None else place.link
         slot = pool.acquire_nowait(link)
         if slot is None:
@@ -135,11 +137,13 @@ class World:
             self.begin(slot, place)
 
     def begin(self, slot: Slot, place: Place) -> None:
+        """Begin an item."""
         self.numbers += 1
         slot.item = self.numbers
         self.items.append(Item(slot, self.numbers, place))
 
     def resume(self, a: int, _: int) -> None:
+        """Let somebody who was granted a slot begin."""
         granted = [each for each in self.asking if each.waiter.slot is not None]
         if granted:
             asking = granted[a % len(granted)]
@@ -149,11 +153,13 @@ class World:
             self.begin(asking.waiter.slot, asking.around)
 
     def give_up(self, a: int, _: int) -> None:
+        """Cancel somebody who asks, in the queue or as it is granted a slot."""
         if self.asking:
             asking = self.asking.pop(a % len(self.asking))
             asking.pool.give_up(asking.waiter)
 
     def end(self, a: int, _: int) -> None:
+        """End an item and give its slot back."""
         if self.items:
             item = self.finish(a)
             item.slot.slots.release(item.slot)
@@ -173,27 +179,33 @@ class World:
             self.ask_at(pool, item.around)
 
     def finish(self, a: int) -> Item:
+        """End an item."""
         item = self.items.pop(a % len(self.items))
         item.alive = False
         return item
 
     def submit(self, _a: int, _b: int) -> None:
+        """Submit a task."""
         self.jobs.append(Job())
 
     def wait(self, a: int, b: int) -> None:
+        """Let an item wait for a task."""
         if self.items and self.jobs:
             item, job = self.items[a % len(self.items)], self.jobs[b % len(self.jobs)]
             job.waits.append(item)
-            self.waits.append((job, item, job.awaited.enclose(item.link)))
+            job.awaited.enclose(item.link)
+            self.waits.append((job, item))
 
     def stop_waiting(self, a: int, _: int) -> None:
+        """Let it wait no more."""
         if self.waits:
-            job, item, _ = self.waits.pop(a % len(self.waits))
+            job, item = self.waits.pop(a % len(self.waits))
             if job.alive:
                 job.waits.remove(item)
             job.awaited.release(item.link)
 
     def end_task(self, a: int, _: int) -> None:
+        """End a task."""
         if self.jobs:
             job = self.jobs.pop(a % len(self.jobs))
             job.alive = False
@@ -203,16 +215,18 @@ class World:
     # -- the judge --
 
     def play(self, step: Step) -> None:
+        """Take one step, and judge it."""
         verb, a, b = step
         before = [pool.in_use for pool in self.pools]
         queues = [list(pool.queue) for pool in self.pools]
         getattr(self, verb.replace(" ", "_"))(a, b)
         for pool, was, queue in zip(self.pools, before, queues, strict=True):
-            if verb not in {"stop waiting"}:
+            if verb != "stop waiting":
                 assert pool.in_use <= max(pool.limit, was), "beyond the limit"
             self.judge(pool, queue)
 
     def judge(self, pool: Slots, queue_before: list[Waiter]) -> None:
+        """Check all that must hold after a step."""
         queue = list(pool.queue)
         assert not (queue and pool.in_use < pool.limit), "a free slot and a waiter"
         granted = [each for each in queue_before if each.slot is not None]
@@ -241,17 +255,19 @@ class World:
                 assert waiter in pool.queue, "an heir that does not wait"
         users = {asking.waiter.slot: asking.around for asking in self.asking}
         users |= {item.slot: item.around for item in self.items}
-        idle = set[Item]().union(*(around(item) for _, item, _ in self.waits))
+        idle = set[Item]().union(*(around(item) for _, item in self.waits))
         for item in self.items:
             if item.slot.tenant is not None and item not in idle:
                 assert item in around(users[item.slot.tenant]), "a tenant that is not inside"
 
     def slots_of(self, pool: Slots) -> set[Slot]:
+        """Return the slots that somebody holds."""
         held = {item.slot for item in self.items}
         held |= {each.waiter.slot for each in self.asking if each.waiter.slot is not None}
         return {slot for slot in held if slot.slots is pool}
 
     def unparented(self, pool: Slots) -> set[Slot]:
+        """Return those that count."""
         return {slot for slot in self.slots_of(pool) if slot.parent is None}
 
     def close(self) -> None:

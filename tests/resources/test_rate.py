@@ -177,6 +177,7 @@ async def test_no_tokens_are_granted_at_once() -> None:
         await desk.asks("waits")
         for _ in range(2 * FAST_CALLS):
             await limiter.acquire(0)
+            await limiter.acquire(0, timeout=0)
             limiter.acquire_nowait(0)
         limiter.rate = 0
         await limiter.acquire(0.0)
@@ -425,8 +426,29 @@ async def test_calls_without_tokens_yield() -> None:
     assert sum([await suspensions(limiter.acquire(0)) for _ in range(2 * FAST_CALLS)]) == 2
 
 
-async def test_refused_calls_yield() -> None:
-    """A loop over calls whose timeout is too short lets others run, and can be cancelled."""
+async def test_timeout_makes_nobody_yield() -> None:
+    """A call with a timeout returns at once like any other if it need not wait."""
+    limiter = RateLimiter(1e9)
+    suspended = [await suspensions(limiter.acquire(timeout=1)) for _ in range(2 * FAST_CALLS)]
+    assert sum(suspended) == 2
+
+
+async def test_one_refused_call_in_64_yields() -> None:
+    """A loop over calls whose timeout is too short lets others run, at least once in 64 calls."""
+    limiter = RateLimiter(1, burst=1)
+
+    async def refused() -> None:
+        with pytest.raises(RateLimitTimeoutError):
+            await limiter.acquire(timeout=0)
+
+    await limiter.acquire()
+    suspended = [await suspensions(refused()) for _ in range(4 * FAST_CALLS)]
+    assert sum(suspended) == 4
+    assert suspended[: FAST_CALLS - 2] == [0] * (FAST_CALLS - 2)
+
+
+async def test_loop_over_refused_calls_can_be_cancelled() -> None:
+    """A task that only ever asks in vain, and never sleeps, can be cancelled all the same."""
     limiter = RateLimiter(1)
     limiter.acquire_nowait()
     refused = 0
@@ -573,7 +595,61 @@ async def test_deadline_and_turn_at_one_moment() -> None:
     assert desk.outcomes == {"head": ("granted", 2), "next": ("late", 2)}
 
 
-async def test_many_deadlines_leave_nothing_behind() -> None:
+async def test_deadlines_of_those_who_gave_up_are_forgotten() -> None:
+    """However many come and go behind a head that waits long, their deadlines do not pile up."""
+    limiter = RateLimiter(1, per=1000)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("head", timeout=1500)
+        line = limiter._line
+        assert line is not None
+        for number in range(500):
+            await desk.asks(f"{number}", timeout=5000)
+            desk.scopes[f"{number}"].cancel()
+            await settle()
+            assert len(line._deadlines) < 100
+    assert desk.granted == {"head": 1000}
+
+
+async def test_deadlines_keep_their_order() -> None:
+    """After many who gave up were forgotten, the others still give up at their deadlines."""
+    limiter = RateLimiter(1000, burst=1000)
+    await limiter.acquire(1000)
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        for number in range(300):
+            await desk.asks(f"{number}", timeout=1 + number * 37 % 300)
+        for number in range(300):
+            if number % 10:
+                desk.scopes[f"{number}"].cancel()
+        await settle()
+        limiter.rate = 0
+        line = limiter._line
+        assert line is not None
+        before = len(line._deadlines)
+        limiter.rate = 1000
+        await desk.asks("newcomer", timeout=1000)
+        assert len(line._deadlines) < before
+        limiter.rate = 0
+    late = [int(name) for name, (what, _) in desk.outcomes.items() if what == "late"]
+    assert late == sorted(range(0, 300, 10), key=lambda number: number * 37 % 300)
+    assert all(desk.outcomes[f"{number}"][1] == 1 + number * 37 % 300 for number in late)
+
+
+async def test_emptied_queue_counts_for_nothing() -> None:
+    """Once all who waited are gone, newcomers are judged as if nobody had ever waited."""
+    limiter = RateLimiter(1, burst=2)
+    await limiter.acquire(2)
+    for _ in range(2):
+        async with anyio.create_task_group() as group:
+            desk = Desk(limiter, group)
+            await desk.asks("first", timeout=1)
+            await desk.asks("second", timeout=2)
+        assert list(desk.granted) == ["first", "second"]
+
+
+async def test_deadlines_of_those_who_were_served_are_forgotten() -> None:
     """Deadlines of those who were served are forgotten while the queue never empties."""
     limiter = RateLimiter(1)
     await limiter.acquire()
@@ -991,6 +1067,21 @@ async def test_same_limits_do_not_round() -> None:
     assert limiter.statistics() == before
 
 
+async def test_changed_while_a_call_yields() -> None:
+    """A change that comes while the head only yields is what it is served by."""
+    limiter = RateLimiter(1, burst=FAST_CALLS)
+    for _ in range(FAST_CALLS - 1):
+        await limiter.acquire()
+
+    def change() -> None:
+        limiter.reconfigure(rate=2, burst=1)
+        limiter.rate = 4
+
+    await struck(limiter.acquire(), 1, change)
+    assert limiter.statistics().tokens == 0
+    assert limiter.statistics().granted == FAST_CALLS
+
+
 # --- The bound --------------------------------------------------------------------------------
 
 
@@ -1077,6 +1168,16 @@ async def test_no_slack_for_the_time_before_asking() -> None:
         await limiter.acquire(0)
     await limiter.acquire(4)  # yields, and so stands in line for a moment
     assert limiter.statistics().tokens == 4
+
+
+async def test_time_lost_while_yielding_counts() -> None:
+    """What the loop loses while a call yields is no credit, beyond the slack."""
+    limiter = RateLimiter(1, burst=8, slack=0.5)
+    with late_loop() as block:
+        for _ in range(FAST_CALLS - 1):
+            await limiter.acquire(0)
+        assert await struck(limiter.acquire(8), 1, lambda: block(3)) == 1
+        assert limiter.statistics().tokens == 0.5
 
 
 @pytest.mark.parametrize("start", [0.0, 0.1, 1000.3, 123456.7])
@@ -1316,6 +1417,27 @@ def test_day_one_3_two_loops_at_once(backend: str) -> None:
     other.loop.run_until_complete(resume())
     other.loop.close()
     assert limiter.statistics().granted == 2
+
+
+def test_two_loops_in_turn(backend: str) -> None:
+    """Two loops that are both alive may use a limiter as long as only one of them waits."""
+    limiter = paused()
+    other = Abandoned(limiter)
+
+    async def resume() -> None:
+        limiter.rate = math.inf
+        await other.waiter
+        limiter.reconfigure(rate=1, burst=1)
+
+    other.loop.run_until_complete(resume())
+
+    async def scenario() -> float:
+        await limiter.acquire()
+        await limiter.acquire()
+        return anyio.current_time()
+
+    assert run(scenario, backend=backend) == 1
+    other.loop.close()
 
 
 async def test_reconfigured_from_a_thread_is_refused() -> None:

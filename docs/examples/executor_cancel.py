@@ -1,0 +1,28 @@
+"""Cancel a call: what is in flight is cancelled and cleans up before the call is over."""
+
+import anyio
+
+from mtaio.core import TaskExecutor
+
+executor = TaskExecutor(max_workers=3)
+cleaned_up: list[int] = []
+
+
+async def work(number: int) -> None:
+    try:
+        await anyio.sleep(1)
+    finally:
+        cleaned_up.append(number)
+
+
+async def main() -> None:
+    with anyio.move_on_after(1.5):
+        await executor.for_each(work, range(1000))
+    print("cleaned up:", sorted(cleaned_up))
+    statistics = executor.statistics()
+    print(f"{statistics.succeeded} succeeded, {statistics.cancelled} cancelled")
+    print(f"{statistics.failed} failed, {statistics.running} running")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

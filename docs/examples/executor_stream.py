@@ -1,0 +1,26 @@
+"""A consumer that is slower than the work holds the work back."""
+
+import anyio
+
+from mtaio.core import TaskExecutor
+
+executor = TaskExecutor(max_workers=2)
+
+
+async def work(number: int) -> int:
+    await anyio.sleep(0.1)
+    return number
+
+
+async def main() -> None:
+    async with executor.stream(work, range(1, 1000), ordered=True, buffer=1) as results:
+        async for result in results:
+            await anyio.sleep(1)
+            print(f"took {result}, {executor.statistics().started} were started")
+            if result == 3:
+                break
+    print(f"left: {executor.statistics().started} were started")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

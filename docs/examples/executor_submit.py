@@ -1,0 +1,47 @@
+"""A service that is ready before work is submitted, and outlives it; a period of grace."""
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mtaio.core import TaskExecutor
+
+executor = TaskExecutor(max_workers=2, max_pending=10)
+log: list[str] = []
+
+
+async def write_log(*, task_status: TaskStatus[str]) -> None:
+    await anyio.sleep(0.1)  # as if opening a connection
+    task_status.started("connected")
+    try:
+        while True:
+            await anyio.sleep(0.5)
+            log.append("flushed")
+    finally:
+        print(f"the service ends, having flushed {len(log)} times")
+
+
+async def work(seconds: float) -> float:
+    await anyio.sleep(seconds)
+    if seconds == 0.2:
+        raise ValueError("0.2 is unlucky")
+    return seconds
+
+
+async def main() -> None:
+    async with executor:
+        service = await executor.start(write_log)
+        print(service.start_value)
+
+        handles = [await executor.submit(work, seconds) for seconds in (0.1, 0.2, 1.0, 60)]
+        print("first:", await handles[0])
+        try:
+            await handles[1]
+        except ValueError as error:
+            print("second:", error)
+
+        print("all ended by themselves:", await executor.drain(timeout=2))
+        print([str(handle.status) for handle in handles])
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,41 @@
+"""Plain functions in worker threads; one that is left behind counts until it ends."""
+
+import hashlib
+import threading
+
+import anyio
+import anyio.from_thread
+
+from mtaio.core import TaskExecutor
+
+executor = TaskExecutor(thread_limiter=1)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+async def main() -> None:
+    print(await executor.map(digest, ["tea", "cake"]))
+
+    begun, enough = anyio.Event(), threading.Event()
+
+    def stubborn() -> None:
+        anyio.from_thread.run_sync(begun.set)
+        enough.wait()
+
+    async def call() -> None:
+        await executor.run_in_thread(stubborn, abandon_on_cancel=True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await begun.wait()
+        group.cancel_scope.cancel()
+    print("threads after cancelling:", executor.statistics().threads)
+    enough.set()
+    print(await executor.run_in_thread(digest, "milk"))  # waits until the only place is free
+    print("threads at the end:", executor.statistics().threads)
+
+
+if __name__ == "__main__":
+    anyio.run(main)

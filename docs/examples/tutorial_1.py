@@ -1,0 +1,39 @@
+"""Check the pages of a site, one after another."""
+
+import re
+
+import anyio
+
+# The site: the seconds that each page takes, and what it says.
+SITE = {
+    "/": (0.25, '<a href="/guide">Guide</a> <a href="/news">News</a> <a href="/shop">Shop</a>'),
+    "/guide": (0.40, '<a href="/guide/install">Install</a> <a href="/guide/faq">FAQ</a>'),
+    "/guide/install": (0.45, '<a href="/guide">Guide</a>'),
+    "/guide/faq": (0.50, '<a href="/contact">Contact</a> <a href="/">Home</a>'),
+    "/news": (0.25, '<a href="/">Home</a>'),
+    "/contact": (0.30, '<a href="/">Home</a>'),
+}
+LINK = re.compile('href="([^"]+)"')
+
+
+async def get(url: str) -> str:
+    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    seconds, html = SITE[url]
+    await anyio.sleep(seconds)
+    return html
+
+
+async def check(url: str) -> str:
+    html = await get(url)
+    return f"{url}: {len(LINK.findall(html))} links"
+
+
+async def main() -> None:
+    began = anyio.current_time()
+    for url in SITE:
+        print(await check(url))
+    print(f"in {anyio.current_time() - began:.2f} s")
+
+
+if __name__ == "__main__":
+    anyio.run(main)  # or anyio.run(main, backend="trio")

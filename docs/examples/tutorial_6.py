@@ -1,0 +1,77 @@
+"""Check the pages of a site, report each as soon as it is known, and stop early."""
+
+import re
+
+import anyio
+
+from mtaio.core import Retry, TaskExecutor
+
+# The site: the seconds that each page takes, and what it says.
+SITE = {
+    "/": (0.25, '<a href="/guide">Guide</a> <a href="/news">News</a> <a href="/shop">Shop</a>'),
+    "/guide": (0.40, '<a href="/guide/install">Install</a> <a href="/guide/faq">FAQ</a>'),
+    "/guide/install": (0.45, '<a href="/guide">Guide</a> <a href="/downloads">Downloads</a>'),
+    "/guide/faq": (0.50, '<a href="/contact">Contact</a> <a href="/">Home</a>'),
+    "/news": (0.25, '<a href="/">Home</a>'),
+    "/contact": (0.30, '<a href="/">Home</a>'),
+    "/shop": (3600, "Sold out"),
+}
+URLS = [*SITE, "/downloads"]
+LINK = re.compile('href="([^"]+)"')
+
+
+class NotFoundError(Exception):
+    """The site has no such page."""
+
+
+class BusyError(Exception):
+    """The site asks to come back later."""
+
+    retry_after = 0.3
+
+
+refusals = {"/news": 2}  # how often the page is still too busy to answer
+
+
+async def get(url: str) -> str:
+    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    seconds, html = SITE.get(url, (0.05, ""))
+    if refusals.get(url, 0) > 0:
+        refusals[url] -= 1
+        raise BusyError(url)
+    await anyio.sleep(seconds)
+    if not html:
+        raise NotFoundError(url)
+    return html
+
+
+async def check(url: str) -> str:
+    html = await get(url)
+    return f"{url}: {len(LINK.findall(html))} links"
+
+
+executor = TaskExecutor(max_workers=3, timeout=1.0)
+when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1)
+
+
+# --8<-- [start:main]
+def show_progress(done: int, total: int | None) -> None:
+    print(f"{done} of {total} done")
+
+
+async def main() -> None:
+    began = anyio.current_time()
+    async with executor.stream(
+        check, URLS, rate=10, retry=when_busy, errors="return", on_progress=show_progress
+    ) as results:
+        async for result in results:
+            if isinstance(result, NotFoundError):
+                print(f"{result} is missing: stop")
+                break
+            print(result)
+    print(f"in {anyio.current_time() - began:.2f} s, {executor.statistics().cancelled} cancelled")
+
+
+# --8<-- [end:main]
+if __name__ == "__main__":
+    anyio.run(main)  # or anyio.run(main, backend="trio")

@@ -1,0 +1,65 @@
+"""Check the links on every page of a site."""
+
+import re
+
+import anyio
+
+from mtaio.core import TaskExecutor
+from mtaio.resources import ResourceLimiter
+
+# The site: the seconds that each page takes, and what it says.
+SITE = {
+    "/": (0.25, '<a href="/guide">Guide</a> <a href="/news">News</a> <a href="/shop">Shop</a>'),
+    "/guide": (0.40, '<a href="/guide/install">Install</a> <a href="/guide/faq">FAQ</a>'),
+    "/guide/install": (0.45, '<a href="/guide">Guide</a> <a href="/downloads">Downloads</a>'),
+    "/guide/faq": (0.50, '<a href="/contact">Contact</a> <a href="/">Home</a>'),
+    "/news": (0.25, '<a href="/">Home</a>'),
+    "/contact": (0.30, '<a href="/">Home</a>'),
+    "/shop": (3600, "Sold out"),
+}
+LINK = re.compile('href="([^"]+)"')
+
+
+class NotFoundError(Exception):
+    """The site has no such page."""
+
+
+# --8<-- [start:main]
+executor = TaskExecutor(max_workers=3)
+site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
+
+
+@site.limit
+async def get(url: str) -> str:
+    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    seconds, html = SITE.get(url, (0.05, ""))
+    await anyio.sleep(seconds)
+    if not html:
+        raise NotFoundError(url)
+    return html
+
+
+async def is_broken(url: str) -> bool:
+    try:
+        await get(url)
+    except (NotFoundError, TimeoutError):
+        return True
+    return False
+
+
+async def check(url: str) -> list[str]:
+    links = LINK.findall(await get(url))
+    broken = await executor.map(is_broken, links)
+    return [link for link, bad in zip(links, broken, strict=True) if bad]
+
+
+async def main() -> None:
+    results = await executor.map(check, SITE, errors="return")
+    for url, result in zip(SITE, results, strict=True):
+        print(f"{url}: {result!r}" if isinstance(result, Exception) else f"{url}: {result}")
+    print(site.statistics().entered, "requests")
+
+
+# --8<-- [end:main]
+if __name__ == "__main__":
+    anyio.run(main)  # or anyio.run(main, backend="trio")

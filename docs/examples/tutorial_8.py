@@ -1,0 +1,90 @@
+"""Crawl a site from its first page on, for no longer than it is worth."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mtaio.core import TaskExecutor
+from mtaio.resources import ResourceLimiter
+
+# The site: the seconds that each page takes, and what it says.
+SITE = {
+    "/": (0.25, '<a href="/guide">Guide</a> <a href="/news">News</a> <a href="/shop">Shop</a>'),
+    "/guide": (0.40, '<a href="/guide/install">Install</a> <a href="/guide/faq">FAQ</a>'),
+    "/guide/install": (0.45, '<a href="/guide">Guide</a> <a href="/downloads">Downloads</a>'),
+    "/guide/faq": (0.50, '<a href="/contact">Contact</a> <a href="/">Home</a>'),
+    "/news": (0.25, '<a href="/">Home</a> <a href="/calendar/1">Calendar</a>'),
+    "/contact": (0.30, '<a href="/">Home</a>'),
+    "/shop": (3600, "Sold out"),
+}
+LINK = re.compile('href="([^"]+)"')
+
+
+class NotFoundError(Exception):
+    """The site has no such page."""
+
+
+async def get(url: str) -> str:
+    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    seconds, html = SITE.get(url, (0.05, ""))
+    if url.startswith("/calendar/"):  # each day has a link to the next one, for ever
+        seconds, html = 0.3, f'<a href="/calendar/{int(url.removeprefix("/calendar/")) + 1}">'
+    await anyio.sleep(seconds)
+    if not html:
+        raise NotFoundError(url)
+    return html
+
+
+# --8<-- [start:main]
+@dataclass
+class Report:
+    """What a crawl found."""
+
+    seen: set[str]
+    broken: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+
+async def crawl(get: Callable[[str], Awaitable[str]], start: str, *, seconds: float) -> Report:
+    """Follow all links from ``start``, for at most ``seconds``."""
+    report = Report(seen={start})
+    executor = TaskExecutor(max_workers=3, max_pending=1000)
+    site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
+
+    async def visit(url: str) -> None:
+        try:
+            html = await site.run(get, url)
+        except (NotFoundError, TimeoutError) as error:
+            report.broken[url] = type(error).__name__
+            return
+        for link in LINK.findall(html):
+            if link not in report.seen:
+                report.seen.add(link)
+                await executor.submit(visit, link)
+
+    async def show_progress(*, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            await anyio.sleep(0.8)
+            print(f"{len(report.seen)} pages seen, {len(report.broken)} of them broken")
+
+    async with executor:
+        await executor.start(show_progress)
+        await executor.submit(visit, start)
+        report.complete = await executor.drain(timeout=seconds)
+    return report
+
+
+async def main() -> None:
+    report = await crawl(get, "/", seconds=2.1)
+    for url, reason in sorted(report.broken.items()):
+        print(f"{url}: {reason}")
+    print("that is all of it" if report.complete else "there is more, but time is up")
+
+
+# --8<-- [end:main]
+if __name__ == "__main__":
+    anyio.run(main)  # or anyio.run(main, backend="trio")

@@ -1,0 +1,66 @@
+"""
+How the executor's calls look to a type checker.
+
+Promise: nothing here exists at run time but names. An overload for async functions comes first,
+one for plain ones second, since mypy cannot tell the two apart in one signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from mtaio._internal.unset import Unset
+    from mtaio.core._pool import Progress
+    from mtaio.core._retry import Retry
+    from mtaio.resources import RateLimiter
+
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
+
+Source = Iterable[A] | AsyncIterable[A]
+"""What items come from: any iterable, sync or async."""
+
+Async1 = Callable[[A], Awaitable[T]]
+Async2 = Callable[[A, B], Awaitable[T]]
+Plain1 = Callable[[A], T]
+Plain2 = Callable[[A, B], T]
+
+Job = Awaitable[T] | Callable[[], Awaitable[T]]
+"""An awaitable, or an async function without arguments, called when its turn comes."""
+
+Call = Job[T] | Callable[[], T]
+"""The same, or a plain function, which a worker thread calls."""
+
+Stop = Literal["raise", "collect"]
+Return = Literal["return"]
+
+
+class EachOptions(TypedDict, total=False):
+    """The options of `map`, `for_each` and `stream`."""
+
+    limit: int | None
+    timeout: float | Unset | None
+    rate: float | RateLimiter | None
+    retry: int | Retry | None
+    on_progress: Progress | None
+
+
+class MapOptions(EachOptions, total=False):
+    """The options of `map`."""
+
+    ordered: bool
+
+
+class StreamOptions(MapOptions, total=False):
+    """The options of `stream`."""
+
+    buffer: int | None

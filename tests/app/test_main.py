@@ -1,0 +1,56 @@
+"""``python -m mtaio`` and the installed command, in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+import mtaio
+from mtaio.__main__ import main
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python."""
+    return subprocess.run(  # noqa: S603 - this very Python, with words written here
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_module_is_the_command() -> None:
+    """``python -m mtaio`` takes the same arguments, and hands on the exit code."""
+    done = python("-m", "mtaio", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"mtaio {mtaio.__version__}\n", "")
+    assert python("-m", "mtaio", "demo", "--colour").returncode == 2
+
+
+def test_command_is_installed() -> None:
+    """The console script is the same function."""
+    (script,) = entry_points(group="console_scripts", name="mtaio")
+    assert script.load() is main
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_missing_extra_is_named(package: str) -> None:
+    """Without the extra the command says how to install it, with the exit code of a usage error."""
+    program = (
+        f"import sys; sys.modules[{package!r}] = None; "
+        "from mtaio.__main__ import main; sys.exit(main())"
+    )
+    done = python("-c", program)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"mtaio: the command needs {package}. Install it with: pip install 'mtaio[app]'\n"
+    )
+
+
+def test_other_import_errors_are_not_hidden() -> None:
+    """A module that is missing for another reason is no matter of the extra."""
+    program = (
+        "import sys; sys.modules['mtaio.app.cli'] = None; from mtaio.__main__ import main; main()"
+    )
+    done = python("-c", program)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError: import of mtaio.app.cli halted" in done.stderr

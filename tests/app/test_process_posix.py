@@ -1,0 +1,114 @@
+"""The command as its users see it: in a process of its own, on a terminal, stopped by Ctrl-C."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+assert sys.platform != "win32"
+
+MTAIO = [sys.executable, "-m", "mtaio", "demo"]
+
+
+def test_run_from_start_to_end(backend: str, folder: Path) -> None:
+    """A run in a process of its own ends by itself, with digests in the output and a table."""
+    (folder / "a").write_bytes(b"content")
+    arguments = ["--backend", backend, "--output", "sums"]
+    done = subprocess.run(  # noqa: S603 - this very Python, with words written here
+        [*MTAIO, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("files ")
+    assert (folder / "sums").read_text() == f"{hashlib.sha256(b'content').hexdigest()}  ./a\n"
+
+
+def interrupt(*arguments: str) -> tuple[int, str]:
+    """Press Ctrl-C when the FIFO "0" has been reported; return exit code and what came after."""
+    with subprocess.Popen(  # noqa: S603 - this very Python, with words written here
+        [*MTAIO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "./0: skipped, FIFO\n"
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert out == ""
+    return process.returncode, err
+
+
+@pytest.mark.parametrize("before", [None, b"of yesterday"])
+def test_interrupt_between_files(backend: str, folder: Path, before: bytes | None) -> None:
+    """Ctrl-C between two files ends the run at once, and leaves the output as it was before."""
+    os.mkfifo(folder / "0")
+    for number in range(1, 100):
+        (folder / str(number)).touch()
+    if before is not None:
+        (folder / "sums").write_bytes(before)
+    arguments = ["--backend", backend, "--output", "sums", "--rate", "0.1", "--limit", "1"]
+    assert interrupt(*arguments) == (130, "mtaio: interrupted\n")
+    assert list(folder.glob(".mtaio*")) == []
+    assert [path.read_bytes() for path in folder.glob("sums")] == ([before] if before else [])
+
+
+def test_interrupt_within_a_file(backend: str, folder: Path) -> None:
+    """Ctrl-C stops the reading of a file that would take hours, and leaves nothing behind."""
+    os.mkfifo(folder / "0")
+    with (folder / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # a hole, which takes no room
+    # With a timeout each file has a call for itself: the FIFO is reported before the other is read.
+    arguments = ["--backend", backend, "--output", "sums", "--timeout", "86400"]
+    assert interrupt(*arguments) == (130, "mtaio: interrupted\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "huge"]
+
+
+def test_bar_and_table_on_a_terminal(backend: str, folder: Path) -> None:
+    """On a terminal of 80 columns there is a bar, reports stand above it, and the table follows."""
+    os.mkfifo(folder / "0")
+    for number in range(1, 30):
+        (folder / str(number)).write_bytes(b"x" * 1000)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    arguments = ["--backend", backend, "--rate", "50"]
+    with subprocess.Popen(  # noqa: S603 - this very Python, with words written here
+        [*MTAIO, *arguments], stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        screen = read_all(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen)
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert lines.count("./0: skipped, FIFO") == 1
+    bars = [line for line in lines if line.startswith("hashing")]
+    assert re.fullmatch(r"hashing ━{24} \d+ files, \d+.* 0:00:0\d", bars[-1])
+    assert max(map(len, lines)) <= 80
+    table = [line.split()[0] for line in lines[-8:]]
+    assert table[:4] == ["files", "bytes", "failures", "skipped"]
+
+
+def read_all(descriptor: int) -> str:
+    """Read what a process writes to its terminal, until it is gone."""
+    screen = b""
+    try:
+        while part := os.read(descriptor, 4096):
+            screen += part
+    except OSError:  # what Linux says when nobody has the other end open any more
+        pass
+    finally:
+        os.close(descriptor)
+    return screen.decode()

@@ -1,0 +1,45 @@
+"""The overloads for type checkers say what the methods really take."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, get_overloads
+
+import pytest
+
+from mtaio.core import TaskExecutor
+from mtaio.core._signatures import EachOptions, MapOptions, StreamOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def options(method: Callable[..., object]) -> set[str]:
+    """Return the names of a method's keyword-only arguments."""
+    parameters = inspect.signature(method).parameters.values()
+    return {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("method", "typed"),
+    [
+        (TaskExecutor.map, MapOptions),
+        (TaskExecutor.for_each, EachOptions),
+        (TaskExecutor.stream, StreamOptions),
+    ],
+    ids=["map", "for_each", "stream"],
+)
+def test_options_are_those_of_the_method(method: Callable[..., object], typed: Any) -> None:
+    """Each overload offers every option that the method has, and no other."""
+    overloads = get_overloads(method)
+    assert overloads
+    for overload in overloads:
+        assert options(overload) | typed.__optional_keys__ == options(method)
+
+
+def test_gather_s_overloads_take_its_options() -> None:
+    """So does each overload of gather."""
+    overloads = get_overloads(TaskExecutor.gather)
+    assert overloads
+    for overload in overloads:
+        assert options(overload) == options(TaskExecutor.gather)

@@ -1,0 +1,822 @@
+"""TaskExecutor.submit and the handles it returns; the block in which submitted tasks live."""
+
+# ruff: noqa: PT012 - it is leaving the block that raises, so the block stands inside
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import pytest
+
+from mtaio.core import TaskExecutor, TaskStatus
+from mtaio.exceptions import MTAIOError, StrayCancellationError, TaskCancelledError
+from mtaio.testing import run, settle
+from tests.core.gauge import Gauge
+from tests.resources.injection import (
+    at_every_checkpoint,
+    cancelled_at,
+    natively_cancelled_at,
+    suspensions,
+)
+
+if TYPE_CHECKING:
+    from mtaio.core import TaskHandle
+
+
+async def after(seconds: float, value: str = "done") -> str:
+    """Return ``value`` later."""
+    await anyio.sleep(seconds)
+    return value
+
+
+async def fail_after(seconds: float, error: BaseException) -> None:
+    """Raise ``error`` later."""
+    await anyio.sleep(seconds)
+    raise error
+
+
+async def nothing() -> None:
+    """Return at once."""
+
+
+def check_quiet(executor: TaskExecutor) -> None:
+    """Check that nothing runs, waits or holds a slot."""
+    statistics = executor.statistics()
+    assert (statistics.running, statistics.waiting) == (0, 0)
+    assert (statistics.submitted, statistics.services) == (0, 0)
+    slots = executor._slots
+    assert slots is None or slots.in_use == 0
+
+
+# ---- handles -------------------------------------------------------------------------------------
+
+
+async def test_awaiting_a_handle_gives_the_result() -> None:
+    """The task runs beside the caller; awaiting its handle waits for its result."""
+    async with TaskExecutor(2) as executor:
+        handle = await executor.submit(after, 2, value="x")
+        await anyio.sleep(1)
+        assert await handle == "x"
+        assert anyio.current_time() == 2
+
+
+async def test_handle_may_be_awaited_again_and_by_several_tasks() -> None:
+    """Everybody gets the same result, also when the task has ended long ago."""
+    results: list[str] = []
+    async with TaskExecutor(2) as executor, anyio.create_task_group() as group:
+        handle = await executor.submit(after, 1, "same")
+
+        async def waiter() -> None:
+            results.append(await handle)
+
+        for _ in range(3):
+            group.start_soon(waiter)
+        await anyio.sleep(5)
+        assert await handle == await handle == "same"
+    assert await handle == "same"
+    assert results == ["same"] * 3
+
+
+async def test_status_of_a_task_follows_its_life() -> None:
+    """Pending in the queue, running, then how it ended; ``done`` is set with the end."""
+    async with TaskExecutor(1, max_pending=1) as executor:
+        first = await executor.submit(after, 1)
+        second = await executor.submit(after, 1)
+        await settle()
+        assert (first.status, second.status) == (TaskStatus.RUNNING, TaskStatus.PENDING)
+        assert repr(second) == "<TaskHandle 'after' pending>"
+        await anyio.sleep(1.5)
+        assert (first.status, second.status) == (TaskStatus.SUCCEEDED, TaskStatus.RUNNING)
+        assert (first.done, second.done) == (True, False)
+    assert second.status == "succeeded"
+    assert second.name == "after"
+
+
+async def test_handle_raises_the_original_error() -> None:
+    """Awaiting re-raises the very exception of the task, and the block is content."""
+    error = ValueError("mine")
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(fail_after, 1, error)
+        with pytest.raises(ValueError, match=r"^mine$") as caught:
+            await handle
+    assert caught.value is error
+    assert handle.status is TaskStatus.FAILED
+    assert not hasattr(error, "__notes__")
+
+
+async def test_traceback_does_not_grow_with_every_await() -> None:
+    """However often the error is raised, its traceback shows one await and the task."""
+
+    async def trace(handle: TaskHandle[None]) -> list[str]:
+        try:
+            await handle
+        except ValueError as error:
+            return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        return []
+
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(fail_after, 1, ValueError("mine"))
+        first = await trace(handle)
+        for _ in range(5):
+            assert await trace(handle) == first
+    assert first[0] == "trace"
+    assert first[-1] == "fail_after"
+
+
+async def test_exception_tells_without_raising() -> None:
+    """``exception()`` returns the error, or None for a success; nobody raises it afterwards."""
+    async with TaskExecutor(2) as executor:
+        good = await executor.submit(after, 1)
+        bad = await executor.submit(fail_after, 1, error := ValueError("mine"))
+        with pytest.raises(RuntimeError, match=r"^<TaskHandle 'after' .*> has not ended yet"):
+            good.exception()
+        await anyio.sleep(2)
+        assert good.exception() is None
+        assert bad.exception() is error
+
+
+async def test_cancelling_the_waiter_leaves_the_task_alone() -> None:
+    """Only ``cancel()`` ends a task."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(after, 3)
+        with anyio.move_on_after(1) as scope:
+            await handle
+        assert scope.cancelled_caught
+        assert handle.status is TaskStatus.RUNNING
+        assert await handle == "done"
+    assert anyio.current_time() == 3
+
+
+async def test_waiting_without_the_result() -> None:
+    """``wait()`` returns however the task ended, and leaves its error to be seen."""
+    executor = TaskExecutor(1)
+    with pytest.raises(ValueError, match=r"^unseen$"):
+        async with executor:
+            handle = await executor.submit(fail_after, 1, ValueError("unseen"))
+            await handle.wait()
+            assert handle.status is TaskStatus.FAILED
+            await handle.wait()
+            assert anyio.current_time() == 1
+    check_quiet(executor)
+
+
+async def test_cancelled_task_raises_task_cancelled_error() -> None:
+    """Its waiter is not cancelled; it gets an error that says so, from ``exception()`` too."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(after, 5)
+        await anyio.sleep(1)
+        handle.cancel()
+        assert not handle.done  # it has not noticed yet
+        with pytest.raises(TaskCancelledError, match=r"^after was cancelled, so it has no result"):
+            await handle
+        with pytest.raises(TaskCancelledError):
+            handle.exception()
+        assert handle.status is TaskStatus.CANCELLED
+        assert anyio.current_time() == 1
+        assert executor.statistics().cancelled == 1
+    check_quiet(executor)
+
+
+async def test_cancelled_before_it_begins_its_function_is_not_called() -> None:
+    """A task that is cancelled at once never starts, with a free slot or in the queue."""
+    called: list[str] = []
+
+    async def item(name: str) -> None:
+        called.append(name)
+        await anyio.sleep(1)
+
+    executor = TaskExecutor(1, max_pending=9)
+    async with executor:
+        free = await executor.submit(item, "free")
+        free.cancel()
+        await settle()
+        assert free.status is TaskStatus.CANCELLED
+        running = await executor.submit(item, "running")
+        queued = await executor.submit(item, "queued")
+        await settle()
+        queued.cancel()
+        await queued.wait()
+        assert anyio.current_time() == 0
+        assert executor.statistics().waiting == 0
+        await running
+    assert called == ["running"]
+    assert executor.statistics().started == 1
+    check_quiet(executor)
+
+
+async def test_cancelling_what_has_ended_does_nothing() -> None:
+    """A cancel that comes too late changes neither status nor result."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(after, 1)
+        await handle
+        handle.cancel()
+        assert await handle == "done"
+
+
+async def test_error_while_being_cancelled_is_a_failure() -> None:
+    """A task whose clean-up fails has failed: its error is not lost, on either backend."""
+
+    async def fail_in_clean_up() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 9)
+            try:
+                await anyio.sleep(9)
+            finally:
+                raise ValueError("clean-up")
+
+    executor = TaskExecutor(2)
+    async with executor:
+        handle = await executor.submit(fail_in_clean_up)
+        other = await executor.submit(after, 2)
+        await anyio.sleep(1)
+        handle.cancel()
+        with pytest.raises(ExceptionGroup) as caught:
+            await handle
+        assert [str(error) for error in caught.value.exceptions] == ["clean-up"]
+        assert handle.status is TaskStatus.FAILED
+        assert await other == "done"  # its siblings live on
+    assert executor.statistics().failed == 1
+    check_quiet(executor)
+
+
+async def test_result_that_comes_in_spite_of_cancellation_counts() -> None:
+    """A task that swallows its cancellation and returns has succeeded."""
+
+    async def stubborn() -> str:
+        try:
+            await anyio.sleep(9)
+        except anyio.get_cancelled_exc_class():
+            return "anyway"
+        return "never"
+
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(stubborn)
+        await settle()
+        handle.cancel()
+        assert await handle == "anyway"
+
+
+async def test_task_cannot_wait_for_itself() -> None:
+    """Neither the task nor an item inside it may await its handle: that would never end."""
+    executor = TaskExecutor(1)
+    handles: list[TaskHandle[None]] = []
+
+    async def inner(_: int) -> None:
+        with pytest.raises(RuntimeError, match=r"^<TaskHandle .*> waits for itself\. Only another"):
+            await handles[0]
+
+    async def task() -> None:
+        await inner(0)
+        await executor.for_each(inner, range(2))
+
+    async with executor:
+        handles.append(await executor.submit(task))
+
+
+async def test_task_started_elsewhere_by_a_task_may_wait_for_it() -> None:
+    """A watcher that a task starts in a group outside is another task, and may wait for it."""
+    seen: list[str] = []
+    async with anyio.create_task_group() as outside, TaskExecutor(1) as executor:
+        handles: list[TaskHandle[None]] = []
+
+        async def watch() -> None:
+            await handles[0]
+            seen.append(f"ended at {anyio.current_time():g}")
+
+        async def task() -> None:
+            outside.start_soon(watch)
+            await anyio.sleep(1)
+
+        handles.append(await executor.submit(task))
+    assert seen == ["ended at 1"]
+
+
+async def test_stray_cancellation_is_a_failure_of_that_task() -> None:
+    """A task that raises the backend's cancellation unasked fails; it ends no one else."""
+
+    async def stray() -> None:
+        await anyio.sleep(1)
+        if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+            raise asyncio.CancelledError
+        raise await caught_cancellation()
+
+    async def caught_cancellation() -> BaseException:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.sleep(1)
+            except anyio.get_cancelled_exc_class() as error:
+                return error
+        raise AssertionError
+
+    executor = TaskExecutor(2)
+    async with executor:
+        bad = await executor.submit(stray)
+        good = await executor.submit(after, 2)
+        with pytest.raises(StrayCancellationError, match=r"^test_stray.*stray raised Cancelled"):
+            await bad
+        assert await good == "done"
+    assert executor.statistics().failed == 1
+    check_quiet(executor)
+
+
+# ---- submitting ----------------------------------------------------------------------------------
+
+
+async def test_submit_waits_at_max_workers_and_max_pending() -> None:
+    """With one slot and room for two, the fourth submit waits until the first task has ended."""
+    async with TaskExecutor(1, max_pending=2) as executor:
+        for _ in range(3):
+            await executor.submit(after, 1)
+        assert anyio.current_time() == 0
+        await executor.submit(after, 1)
+        assert anyio.current_time() == 1
+        assert executor.statistics().submitted == 3
+
+
+async def test_tasks_run_in_the_order_of_submission() -> None:
+    """First submitted, first started; a call of another kind queues among them."""
+    order: list[str] = []
+
+    async def note(name: str) -> None:
+        order.append(name)
+        await anyio.sleep(1)
+
+    async with TaskExecutor(1, max_pending=9) as executor, anyio.create_task_group() as group:
+        for number in range(3):
+            await executor.submit(note, f"task {number}")
+        group.start_soon(executor.run, note, "run")
+        await settle()
+        await executor.submit(note, "task 3")
+    assert order == ["task 0", "task 1", "task 2", "run", "task 3"]
+
+
+async def test_submitters_are_served_in_the_order_of_asking() -> None:
+    """Whoever waits for room longest is let in first."""
+    order: list[int] = []
+
+    async def note(number: int) -> None:
+        order.append(number)
+        await anyio.sleep(1)
+
+    async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(executor.submit, note, number)
+            await settle()
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_submit_nowait_fails_when_there_is_no_room() -> None:
+    """``anyio.WouldBlock`` says that the limit is reached; nothing was started."""
+    async with TaskExecutor(1, max_pending=1) as executor:
+        handles = [executor.submit_nowait(after, 1, "a"), executor.submit_nowait(after, 1, "b")]
+        with pytest.raises(anyio.WouldBlock):
+            executor.submit_nowait(after, 1)
+        assert executor.statistics().submitted == 2
+        assert [await handle for handle in handles] == ["a", "b"]
+        await executor.submit_nowait(after, 1)
+
+
+async def test_submit_nowait_does_not_overtake_a_waiting_submit() -> None:
+    """Room that comes free belongs to whoever waits for it."""
+    async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
+        first = await executor.submit(after, 1)
+        group.start_soon(executor.submit, after, 1)
+        await settle()
+        await first.wait()
+        with pytest.raises(anyio.WouldBlock):
+            executor.submit_nowait(after, 1)
+
+
+async def test_without_max_workers_submit_never_waits() -> None:
+    """None means no limit, on submitted tasks too."""
+    async with TaskExecutor() as executor:
+        handles = [await executor.submit(after, 1) for _ in range(100)]
+        handles += [executor.submit_nowait(after, 1) for _ in range(100)]
+        for handle in handles:
+            assert await handle == "done"
+    assert anyio.current_time() == 1
+    check_quiet(executor)
+
+
+async def test_plain_function_can_be_submitted() -> None:
+    """It runs in a worker thread."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(divmod, 7, 2)
+        assert await handle == (3, 1)
+
+
+async def test_submitted_task_has_the_executors_timeout() -> None:
+    """Not counting its wait for a slot."""
+    async with TaskExecutor(1, max_pending=9, timeout=1.5) as executor:
+        handles = [await executor.submit(after, seconds) for seconds in (1, 1, 2)]
+        assert [await handle for handle in handles[:2]] == ["done"] * 2
+        with pytest.raises(TimeoutError):
+            await handles[2]
+        assert anyio.current_time() == 3.5
+
+
+async def test_task_has_the_context_of_whoever_submitted_it() -> None:
+    """Context variables are copied at the submission; changes stay in the task."""
+    variable = ContextVar("variable", default="unset")
+
+    async def change() -> str:
+        before = variable.get()
+        variable.set("changed")
+        return before
+
+    async with TaskExecutor(1) as executor:
+        variable.set("set")
+        assert await (await executor.submit(change)) == "set"
+        assert variable.get() == "set"
+
+
+async def test_one_submit_in_64_is_a_checkpoint() -> None:
+    """A loop that submits lets others run, and can be cancelled."""
+
+    async def submits() -> None:
+        for _ in range(64 * 3):
+            await executor.submit(nothing)
+
+    async with TaskExecutor() as executor:
+        assert await suspensions(submits()) == 3
+
+
+async def test_submit_cancelled_at_every_checkpoint_started_nothing() -> None:
+    """Cancelled while it waits, or with a task in flight, nothing is left behind."""
+    executor = TaskExecutor(1)
+    called: list[int] = []
+
+    async def item() -> None:
+        called.append(1)
+
+    async def scenario(at: int) -> bool:
+        called.clear()
+        async with executor:
+            await executor.submit(after, 1)
+            hit = await cancelled_at(executor.submit(item), at)
+            await executor.drain()
+            assert len(called) == (0 if hit else 1)
+        check_quiet(executor)
+        return hit
+
+    assert await at_every_checkpoint(scenario) == 1
+
+
+@pytest.mark.parametrize("strike", [cancelled_at, natively_cancelled_at])
+def test_block_cancelled_at_every_checkpoint(strike: Any, backend: str) -> None:
+    """Wherever the task in the block is cancelled, nothing survives and every slot comes back."""
+    if backend == "trio" and strike is natively_cancelled_at:
+        strike = cancelled_at  # there is no other way there
+    executor = TaskExecutor(1, max_pending=1)
+    gauge = Gauge()
+
+    async def item(seconds: float) -> None:
+        with gauge:
+            await anyio.sleep(seconds)
+
+    async def parent() -> None:
+        await (await executor.submit(item, 1))
+
+    async def victim() -> None:
+        async with executor:
+            for _ in range(3):
+                await executor.submit(item, 1)
+            handle = await executor.submit(parent)
+            await executor.run(item, 1)
+            await handle
+            await executor.submit(item, 1)
+            assert await executor.drain()
+            await executor.submit(item, 1)
+
+    async def scenario(at: int) -> bool:
+        hit = bool(await strike(victim(), at))
+        assert gauge.now == 0
+        check_quiet(executor)
+        return hit
+
+    assert run(at_every_checkpoint, scenario, backend=backend) > 5
+    assert gauge.peak <= 2  # a parent whose wait was cancelled leaves its child running
+
+
+async def test_wrong_functions_are_refused() -> None:
+    """What is not callable is refused before anything is started."""
+    async with TaskExecutor(1) as executor:
+        with pytest.raises(TypeError, match=r"^fn=None is a NoneType, which is not callable"):
+            await executor.submit(cast("Any", None))
+        with pytest.raises(TypeError, match=r"^fn=5 is a int"):
+            executor.submit_nowait(cast("Any", 5))
+    check_quiet(executor)
+
+
+# ---- the block -----------------------------------------------------------------------------------
+
+
+async def test_leaving_the_block_drains() -> None:
+    """A normal end waits for all submitted tasks, and for those that they submit."""
+    ended: list[float] = []
+
+    async def item(depth: int) -> None:
+        await anyio.sleep(1)
+        if depth:
+            await executor.submit(item, depth - 1)
+        ended.append(anyio.current_time())
+
+    executor = TaskExecutor(1, max_pending=9)
+    async with executor:
+        await executor.submit(item, 2)
+        await executor.submit(item, 0)
+    assert ended == [1, 2, 3, 4]
+    check_quiet(executor)
+
+
+async def test_error_in_the_block_cancels() -> None:
+    """An error leaves no survivors, and comes out bare."""
+    executor = TaskExecutor(1, max_pending=9)
+    with pytest.raises(ValueError, match=r"^body$") as caught:
+        async with executor:
+            handles = [await executor.submit(after, 9) for _ in range(3)]
+            await anyio.sleep(1)
+            raise ValueError("body")
+    assert anyio.current_time() == 1
+    assert [handle.status for handle in handles] == [TaskStatus.CANCELLED] * 3
+    assert caught.value.__cause__ is None
+    check_quiet(executor)
+
+
+async def test_cancelled_block_cancels() -> None:
+    """Cancelled in its body or while it drains, the block ends all its tasks."""
+    executor = TaskExecutor(1, max_pending=9)
+    for in_body in (True, False):
+        with anyio.move_on_after(1) as scope:
+            async with executor:
+                handle = await executor.submit(after, 9)
+                if in_body:
+                    await anyio.sleep(9)
+        assert scope.cancelled_caught
+        assert handle.status is TaskStatus.CANCELLED
+        check_quiet(executor)
+    assert anyio.current_time() == 2
+
+
+async def test_failure_that_nobody_awaited_is_raised_by_the_block() -> None:
+    """anyio#141, #641: one error comes out bare, not in a group; and it cancelled nobody."""
+    executor = TaskExecutor(2)
+    error = ValueError("unseen")
+    with pytest.raises(ValueError, match=r"^unseen$") as caught:
+        async with executor:
+            await executor.submit(fail_after, 1, error)
+            good = await executor.submit(after, 2)
+    assert caught.value is error
+    assert await good == "done"
+    assert anyio.current_time() == 2
+
+
+async def test_several_failures_that_nobody_awaited_come_in_a_group() -> None:
+    """Flat, in the order in which they occurred, with the error of the block itself last."""
+    with pytest.raises(ExceptionGroup, match=r"^3 errors in one call") as caught:
+        async with TaskExecutor(3) as executor:
+            await executor.submit(fail_after, 2, KeyError("second"))
+            await executor.submit(fail_after, 1, ValueError("first"))
+            await anyio.sleep(3)
+            raise OSError("body")
+    assert [type(error) for error in caught.value.exceptions] == [ValueError, KeyError, OSError]
+
+
+async def test_failure_that_was_awaited_is_not_raised_again() -> None:
+    """Awaited in the body, the error ends the body, and comes out once."""
+    error = ValueError("mine")
+    with pytest.raises(ValueError, match=r"^mine$") as caught:
+        async with TaskExecutor(1) as executor:
+            await (await executor.submit(fail_after, 1, error))
+    assert caught.value is error
+
+
+async def test_failure_seen_later_counts_as_seen() -> None:
+    """Looked at just before the block ends, it is dealt with; also in another way than first."""
+    async with TaskExecutor(2) as executor:
+        handles = [await executor.submit(fail_after, 1, ValueError("mine")) for _ in range(2)]
+        await anyio.sleep(2)
+        assert isinstance(handles[0].exception(), ValueError)
+        assert isinstance(handles[0].exception(), ValueError)
+        with pytest.raises(ValueError, match=r"^mine$"):
+            await handles[1]
+
+
+async def test_unseen_failures_are_bounded() -> None:
+    """A thousand errors are kept; of those beyond, the number is told."""
+    with pytest.raises(ExceptionGroup, match=r"^1000 errors in one call") as caught:
+        async with TaskExecutor() as executor:
+            for number in range(1005):
+                await executor.submit(fail_after, number / 1024, ValueError(number))
+    errors = caught.value.exceptions
+    assert [error.args[0] for error in errors] == [*range(1000)]
+    assert errors[-1].__notes__ == ["5 more submitted tasks failed after this one"]
+
+
+async def test_no_unseen_failure_is_swallowed() -> None:
+    """If all that were kept are seen and others are not, there is an error all the same."""
+    with pytest.raises(MTAIOError, match=r"^2 submitted tasks failed and nobody awaited them"):
+        async with TaskExecutor() as executor:
+            handles = [
+                await executor.submit(fail_after, number / 1024, OSError())
+                for number in range(1005)
+            ]
+            await anyio.sleep(2)
+            for handle in handles[:-2]:
+                assert isinstance(handle.exception(), OSError)
+
+
+async def test_failure_seen_after_its_block_changes_nothing_in_the_next() -> None:
+    """A handle of an earlier block may be looked at while a later one runs."""
+    executor = TaskExecutor()
+    with pytest.raises(OSError, match=r"^old$"):
+        async with executor:
+            old = await executor.submit(fail_after, 1, OSError("old"))
+    with pytest.raises(ValueError, match=r"^new$"):
+        async with executor:
+            await executor.submit(fail_after, 1, ValueError("new"))
+            await anyio.sleep(2)
+            assert isinstance(old.exception(), OSError)
+
+
+async def test_unseen_failure_is_raised_by_a_cancelled_block() -> None:
+    """An error that came before the cancellation is not lost in it."""
+    with pytest.raises(ValueError, match=r"^unseen$"), anyio.move_on_after(2):
+        async with TaskExecutor(1) as executor:
+            await executor.submit(fail_after, 1, ValueError("unseen"))
+            await anyio.sleep(9)
+
+
+async def test_base_exception_of_a_task_ends_the_block() -> None:
+    """What is no ``Exception`` is not kept for later: it cancels the rest and is raised."""
+
+    class Stop(BaseException):
+        pass
+
+    executor = TaskExecutor(2)
+    with pytest.raises(Stop):
+        async with executor:
+            bad = await executor.submit(fail_after, 1, Stop())
+            good = await executor.submit(after, 9)
+            await anyio.sleep(9)
+    assert anyio.current_time() == 1
+    assert (bad.status, good.status) == (TaskStatus.FAILED, TaskStatus.CANCELLED)
+    assert isinstance(bad.exception(), Stop)
+    check_quiet(executor)
+
+
+async def test_cancel_ends_all_tasks_and_the_block_goes_on() -> None:
+    """``executor.cancel()`` clears the executor, which may be used again at once."""
+    executor = TaskExecutor(1, max_pending=9)
+    executor.cancel()  # nothing there, nothing happens
+    async with executor:
+        handles = [await executor.submit(after, 9) for _ in range(3)]
+        await anyio.sleep(1)
+        executor.cancel()
+        assert await (await executor.submit(after, 1)) == "done"
+        assert [handle.status for handle in handles] == [TaskStatus.CANCELLED] * 3
+    assert anyio.current_time() == 2
+    check_quiet(executor)
+
+
+@pytest.mark.parametrize("method", ["submit", "start", "drain"])
+async def test_outside_the_block_there_is_nowhere_to_live(method: str) -> None:
+    """The error names the fix; before entering and after leaving."""
+    executor = TaskExecutor(1, name="x")
+    args = () if method == "drain" else (nothing,)
+    for _ in range(2):
+        with pytest.raises(
+            RuntimeError,
+            match=rf"^{method}\(\) needs somewhere .* 'async with executor:' .* not entered\.$",
+        ):
+            await getattr(executor, method)(*args)
+        async with executor:
+            pass
+
+
+async def test_submit_nowait_outside_the_block() -> None:
+    """It needs the block, too."""
+    with pytest.raises(RuntimeError, match=r"^submit_nowait\(\) needs somewhere"):
+        TaskExecutor(1).submit_nowait(nothing)
+
+
+async def test_entered_twice() -> None:
+    """An executor has one block at a time; the first one is not disturbed."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(after, 1)
+        with pytest.raises(RuntimeError, match=r"^<TaskExecutor .*> is entered already\. Enter it"):
+            async with executor:
+                pass
+        assert await handle == "done"
+    async with executor:
+        assert await (await executor.submit(after, 1)) == "done"
+
+
+async def test_leaving_what_was_not_entered() -> None:
+    """Leaving by hand, without having entered, does nothing and swallows nothing."""
+    assert not await TaskExecutor(1).__aexit__(None, None, None)
+
+
+async def test_submit_that_waited_too_long_is_refused() -> None:
+    """Room that comes free as the block is left is no room any more, and is not lost."""
+    executor = TaskExecutor(1)
+    refusals: list[str] = []
+
+    async def late() -> None:
+        with pytest.raises(RuntimeError, match=r"is being left and takes no new work") as caught:
+            await executor.submit(after, 1)
+        refusals.append(str(caught.value))
+
+    async with anyio.create_task_group() as group:
+        with pytest.raises(ValueError, match=r"^body$"):
+            async with executor:
+                await executor.submit(after, 9)
+                group.start_soon(late)
+                await settle()
+                raise ValueError("body")
+    assert len(refusals) == 1
+    check_quiet(executor)
+
+
+async def test_submit_from_clean_up_is_refused_while_the_block_is_left() -> None:
+    """A task that is being cancelled starts nothing new: nobody would be there to end it."""
+    executor = TaskExecutor(1, max_pending=9)
+    refused: list[Exception] = []
+
+    async def stubborn() -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            try:
+                executor.submit_nowait(after, 9)
+            except RuntimeError as error:
+                refused.append(error)
+
+    with pytest.raises(ValueError, match=r"^body$"):
+        async with executor:
+            await executor.submit(stubborn)
+            await settle()
+            raise ValueError("body")
+    assert len(refused) == 1
+    check_quiet(executor)
+
+
+# ---- asyncio's own cancellation ------------------------------------------------------------------
+
+
+def test_everything_natively_cancelled_is_no_failure() -> None:
+    """A shutdown that cancels every task of the loop gets its ``CancelledError`` back."""
+
+    async def scenario() -> None:
+        executor = TaskExecutor(1, max_pending=9)
+
+        async def main() -> None:
+            async with executor:
+                await executor.start(service)
+                for _ in range(3):
+                    await executor.submit(after, 9)
+                await anyio.sleep(1)
+                executor.submit_nowait(after, 9)  # has not had its first step yet
+                for task in asyncio.all_tasks():
+                    if task is not this:
+                        task.cancel()
+                await anyio.sleep(9)
+
+        async def service(task_status: anyio.abc.TaskStatus[None]) -> None:
+            task_status.started()
+            await anyio.sleep_forever()
+
+        this = asyncio.current_task()
+        task = asyncio.create_task(main())
+        await asyncio.wait([task])
+        assert task.cancelled()
+        check_quiet(executor)
+
+    run(scenario, backend="asyncio")
+
+
+def test_task_that_cannot_be_created_leaves_nothing_behind() -> None:
+    """If the event loop refuses the task, slot and place come back."""
+
+    async def scenario() -> None:
+        executor = TaskExecutor(1)
+        loop = asyncio.get_running_loop()
+
+        def refuse(_: object, coroutine: Any, **__: object) -> Any:
+            coroutine.close()
+            raise RuntimeError("no more tasks")
+
+        async with executor:
+            loop.set_task_factory(refuse)
+            with pytest.raises(RuntimeError, match=r"^no more tasks$"):
+                executor.submit_nowait(nothing)
+            loop.set_task_factory(None)
+            check_quiet(executor)
+            await (await executor.submit(nothing))
+
+    run(scenario, backend="asyncio")

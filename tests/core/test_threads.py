@@ -1,0 +1,490 @@
+"""TaskExecutor.run_in_thread, and plain functions elsewhere: threads under limits of their own."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import pytest
+from anyio import from_thread, to_thread
+
+from mtaio.core import TaskExecutor
+from mtaio.core._threads import Lane, ThreadJob
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources import TimeoutManager
+from mtaio.testing import current_simulation, run, settle
+from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+PATIENCE = 5
+"""Real seconds for which a thread waits for another part of the test, lest a failure hang."""
+
+
+class Rendezvous:
+    """A call that is at work in its thread until it is let go; it counts such threads."""
+
+    entered: anyio.Event
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.lock = threading.Lock()
+        self.at_work = 0
+        self.peak = 0
+        self.calls = 0
+
+    def prepare(self) -> Self:
+        """Get ready for the present event loop."""
+        self.entered = anyio.Event()
+        return self
+
+    def block(self) -> Any:
+        """Say that the thread is at work, and be so until released."""
+        with self.counted():
+            from_thread.run_sync(self.entered.set)
+            assert self.release.wait(PATIENCE)
+        return "released"
+
+    def block_after_two_seconds(self) -> None:
+        """Let two seconds pass, or less if the event loop gives up, and then do the same."""
+        with self.counted():
+            with suppress(BaseException):  # asyncio cancels it when the caller is gone
+                from_thread.run(anyio.sleep, 2)
+            assert self.release.wait(PATIENCE)
+
+    @contextmanager
+    def counted(self) -> Generator[None]:
+        """Count the thread as being at work in this block."""
+        with self.lock:
+            self.calls += 1
+            self.at_work += 1
+            self.peak = max(self.peak, self.at_work)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.at_work -= 1
+
+
+# ---- what runs -----------------------------------------------------------------------------------
+
+
+async def test_function_runs_in_a_thread_and_returns() -> None:
+    """Arguments go there, the result comes back."""
+
+    def where(a: int, b: int) -> tuple[int, int]:
+        return a + b, threading.get_ident()
+
+    total, thread = await TaskExecutor().run_in_thread(where, 1, 2)
+    assert total == 3
+    assert thread != threading.get_ident()
+
+
+async def test_exception_travels_untouched() -> None:
+    """The very exception that the function raised."""
+    error = LookupError("mine")
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(LookupError, match=r"^mine$") as caught:
+        await TaskExecutor(thread_limiter=1).run_in_thread(fail)
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+
+
+async def test_context_variables_pass() -> None:
+    """The thread sees the caller's context; what it changes stays there."""
+    variable = ContextVar("variable", default="unset")
+    variable.set("set")
+
+    def change() -> str:
+        before = variable.get()
+        variable.set("changed")
+        return before
+
+    assert await TaskExecutor().run_in_thread(change) == "set"
+    assert variable.get() == "set"
+
+
+async def test_awaitable_result_is_awaited() -> None:
+    """A plain function that makes a coroutine works, on both backends."""
+
+    async def inner() -> int:
+        await anyio.sleep(1)
+        return threading.get_ident()
+
+    assert await TaskExecutor().run_in_thread(lambda: inner()) == threading.get_ident()  # noqa: PLW0108
+    assert anyio.current_time() == 1
+
+
+async def test_it_takes_no_slot() -> None:
+    """Threads have a limit of their own: a full executor has threads all the same."""
+    executor = TaskExecutor(1)
+
+    async def item() -> tuple[int, int]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(executor.run, anyio.sleep, 1)
+            await settle()
+            return await executor.run_in_thread(divmod, 7, 2)
+
+    assert await executor.run(item) == (3, 1)
+
+
+async def test_what_is_no_function_is_refused() -> None:
+    """Before anything else."""
+    executor: Any = TaskExecutor()
+    with pytest.raises(TypeError, match=r"^fn=1 is a int, which is not callable"):
+        await executor.run_in_thread(1)
+    with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
+        await executor.run_in_thread(divmod, 7, 2, timeout=-1)
+
+
+# ---- the limit -----------------------------------------------------------------------------------
+
+
+async def test_never_more_threads_than_the_limit() -> None:
+    """Five calls through a limit of two: two at work, three wait, in the order of asking."""
+    executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous().prepare()
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(executor.run_in_thread, meeting.block)
+        await meeting.entered.wait()
+        await settle()
+        statistics = executor.statistics()
+        assert (statistics.threads, statistics.threads_waiting) == (2, 3)
+        meeting.release.set()
+    assert meeting.calls == 5
+    assert meeting.peak <= 2
+    assert executor.statistics().threads == 0
+
+
+async def test_each_executor_has_a_limit_of_its_own() -> None:
+    """starlette#1724: neither other executors nor users of anyio's 40 threads are in the way."""
+    barrier = threading.Barrier(2)
+    first, second = TaskExecutor(thread_limiter=1), TaskExecutor(thread_limiter=1)
+    shared = to_thread.current_default_thread_limiter()
+    before = shared.total_tokens
+    shared.total_tokens = 1
+    try:
+        async with shared, anyio.create_task_group() as group:  # nothing is left of it
+            group.start_soon(first.run_in_thread, barrier.wait, PATIENCE)
+            group.start_soon(second.run_in_thread, barrier.wait, PATIENCE)
+    finally:
+        shared.total_tokens = before
+    assert not barrier.broken
+
+
+async def test_waiting_for_a_thread_can_be_cancelled() -> None:
+    """Whoever gives up in the queue has called nothing."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    called: list[int] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run_in_thread, meeting.block)
+        await meeting.entered.wait()
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(executor.run_in_thread, called.append, 1)
+            await settle()
+            assert executor.statistics().threads_waiting == 1
+            waiting.cancel_scope.cancel()
+        assert executor.statistics().threads_waiting == 0
+        meeting.release.set()
+    assert called == []
+
+
+async def test_users_capacity_limiter_is_honoured() -> None:
+    """A limiter shared with others governs alone; what it lent comes back with the thread."""
+    limiter = anyio.CapacityLimiter(1)
+    executor, meeting = TaskExecutor(thread_limiter=limiter), Rendezvous().prepare()
+    async with anyio.create_task_group() as group:
+        await limiter.acquire()
+        group.start_soon(executor.run_in_thread, meeting.block)
+        await settle()
+        assert meeting.calls == 0
+        assert executor.statistics().threads_waiting == 1
+        limiter.release()
+        await meeting.entered.wait()
+        assert limiter.borrowed_tokens == 1
+        group.cancel_scope.cancel()
+        meeting.release.set()
+    assert limiter.borrowed_tokens == 0
+    assert executor.statistics().threads == 0
+
+
+async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
+    """anyio itself would give it back at once on asyncio, while the thread goes on."""
+    limiter = anyio.CapacityLimiter(1)
+    executor, meeting = TaskExecutor(thread_limiter=limiter), Rendezvous().prepare()
+    await abandon(executor, meeting)
+    assert limiter.borrowed_tokens == 1
+    meeting.release.set()
+    assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+    assert meeting.at_work == 0
+    assert limiter.borrowed_tokens == 0
+
+
+# ---- timeouts and cancellation -------------------------------------------------------------------
+
+
+async def abandon(executor: TaskExecutor, meeting: Rendezvous) -> None:
+    """Begin a call in a thread, and leave the thread behind."""
+    async with anyio.create_task_group() as group:
+
+        async def call() -> None:
+            await executor.run_in_thread(meeting.block, abandon_on_cancel=True)
+
+        group.start_soon(call)
+        await meeting.entered.wait()
+        group.cancel_scope.cancel()
+
+
+async def test_timeout_covers_the_call_and_not_the_wait_for_a_thread() -> None:
+    """Ten seconds in the queue do not count towards a timeout of one second."""
+    executor = TaskExecutor(thread_limiter=1)
+
+    def sleep(seconds: float) -> float:
+        from_thread.run(anyio.sleep, seconds)  # the clock stands still while a thread works
+        return from_thread.run_sync(anyio.current_time)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run_in_thread, sleep, 10)
+        await settle()
+
+        async def patient() -> float:
+            return await executor.run_in_thread(sleep, 0.5, timeout=1)
+
+        assert await patient() == 10.5
+
+
+async def test_timeout_leaves_the_thread_behind() -> None:
+    """The caller gets its error on time; the thread goes on until its function returns."""
+    executor, meeting = TaskExecutor(thread_limiter=1, name="pool"), Rendezvous()
+    with pytest.raises(MTAIOTimeoutError, match=r"^pool: timed out after 1 s$"):
+        await executor.run_in_thread(meeting.block_after_two_seconds, timeout=1)
+    assert anyio.current_time() == 1
+    assert executor.statistics().threads == meeting.at_work == 1
+    assert executor.statistics().timed_out == 1
+    meeting.release.set()
+    assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+    assert meeting.at_work == 0
+
+
+async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None:
+    """Abandoned threads keep their place, so threads never pile up, whoever gave up on them."""
+    executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous()
+    timed_out: list[float] = []
+
+    async def call() -> None:
+        with pytest.raises(MTAIOTimeoutError):
+            await executor.run_in_thread(meeting.block_after_two_seconds, timeout=1)
+        timed_out.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(call)
+        await anyio.sleep(1.5)
+        assert timed_out == [1, 1]
+        statistics = executor.statistics()
+        assert (statistics.threads, statistics.threads_waiting) == (2, 18)
+        assert meeting.at_work == 2
+        meeting.release.set()
+    assert len(timed_out) == 20
+    assert executor.statistics().timed_out == 20
+    assert meeting.peak == 2
+    assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+
+
+async def test_executors_timeout_applies() -> None:
+    """Omitted, the executor's; None for none."""
+    executor = TaskExecutor(timeout=1)
+
+    def sleep() -> str:
+        from_thread.run(anyio.sleep, 2)
+        return "done"
+
+    with pytest.raises(MTAIOTimeoutError):
+        await executor.run_in_thread(sleep)
+    assert anyio.current_time() == 1
+    assert await executor.run_in_thread(sleep, timeout=None) == "done"
+
+
+async def test_thread_can_see_how_long_it_has() -> None:
+    """The limit is visible in the thread, which cannot be interrupted but can look."""
+    remaining = await TaskExecutor().run_in_thread(TimeoutManager().remaining, timeout=3)
+    assert remaining == 3
+
+
+async def test_cancellation_waits_for_the_thread() -> None:
+    """Unless told to abandon it: a function in a thread has come to its end when its call has."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run_in_thread, meeting.block)
+        await meeting.entered.wait()
+        group.cancel_scope.cancel()
+        meeting.release.set()
+    assert meeting.at_work == 0
+    assert executor.statistics().threads == 0
+
+
+async def test_abandoned_thread_keeps_its_place_until_it_ends() -> None:
+    """The next call waits for the thread, not for whoever left it."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    await abandon(executor, meeting)
+    assert executor.statistics().threads == 1
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run_in_thread, meeting.block)
+        await settle()
+        assert executor.statistics().threads_waiting == 1
+        meeting.release.set()
+    assert meeting.calls == 2
+    assert meeting.peak == 1
+    assert executor.statistics().threads == 0
+
+
+async def test_abandoned_call_that_never_started_is_never_made() -> None:
+    """A thread that comes to it too late has nothing to do, and the place is back already."""
+    lane, called = Lane.of_threads(1), list[int]()
+    job = ThreadJob(lane, await lane.enter(), lambda: called.append(1))
+    job.leave()
+    assert lane.busy == 0
+    job.work()
+    assert called == []
+    assert lane.busy == 0
+
+
+async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
+    """Nobody will await it, and nobody is to be warned of that."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+    made: list[Coroutine[Any, Any, None]] = []
+
+    class Late(Rendezvous):
+        def block(self) -> Any:
+            super().block()
+            made.append(anyio.sleep(1))
+            return made[0]
+
+    meeting = Late().prepare()
+    await abandon(executor, meeting)
+    meeting.release.set()
+    await executor.run_in_thread(divmod, 7, 2)
+    assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
+
+
+async def test_coroutine_that_came_too_late_is_closed() -> None:
+    """The thread had ended, but its caller was cancelled before it could take the result."""
+    lane, coroutine = Lane.of_threads(1), anyio.sleep(1)
+    job = ThreadJob(lane, await lane.enter(), lambda: coroutine)
+    job.work()
+    assert lane.busy == 1
+    job.leave()
+    assert lane.busy == 0
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+@pytest.mark.parametrize("abandon_on_cancel", [True, False])
+async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001
+    """Wherever the call is cancelled, its place comes back and the next call finds it."""
+    executor = TaskExecutor(thread_limiter=1)
+
+    async def scenario(at: int) -> bool:
+        hit = await cancelled_at(
+            executor.run_in_thread(divmod, 7, 2, abandon_on_cancel=abandon_on_cancel), at
+        )
+        assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+        assert executor.statistics().threads == 0
+        return hit
+
+    assert await at_every_checkpoint(scenario) >= 2
+
+
+def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> None:
+    """``Task.cancel()`` goes through anyio's shield; the thread is at work all the same."""
+
+    async def scenario(at: int) -> bool:
+        executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
+        hit = False
+        async with anyio.create_task_group() as group:
+
+            async def call() -> None:
+                nonlocal hit
+                hit = await natively_cancelled_at(executor.run_in_thread(meeting.block), at)
+
+            group.start_soon(call)
+            await settle()
+            busy = executor.statistics().threads
+            assert busy == meeting.at_work
+            meeting.release.set()
+            assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+        assert meeting.peak <= 1
+        return hit
+
+    assert run(at_every_checkpoint, scenario, backend="asyncio") >= 2
+
+
+# ---- one event loop after another ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("second", ["asyncio", "trio"])
+def test_place_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
+    backend: str, second: str
+) -> None:
+    """The thread ends when its loop is gone; a waiter of the next loop gets the place at once."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
+
+    async def leave_behind() -> None:
+        await abandon(executor, meeting.prepare())
+
+    async def wait_for_it() -> None:
+        assert executor.statistics().threads == 1
+        with current_simulation().hold():  # the thread belongs to the simulation before
+            async with anyio.create_task_group() as group:
+
+                async def call() -> None:
+                    assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+
+                group.start_soon(call)
+                await settle()
+                assert executor.statistics().threads_waiting == 1
+                meeting.release.set()
+        assert executor.statistics().threads == 0
+
+    run(leave_behind, backend=backend)
+    run(wait_for_it, backend=second)
+
+
+def test_place_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -> None:
+    """Nobody runs to be told; the place is free, and whoever enters next finds it."""
+    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        meeting.block()
+
+    async def leave_behind() -> None:
+        meeting.prepare()
+        async with anyio.create_task_group() as group:
+
+            async def call() -> None:
+                await executor.run_in_thread(work, abandon_on_cancel=True)
+
+            group.start_soon(call)
+            await meeting.entered.wait()
+            group.cancel_scope.cancel()
+
+    async def call_again() -> None:
+        assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+
+    run(leave_behind, backend=backend)
+    assert executor.statistics().threads == 1
+    meeting.release.set()
+    deadline = threading.Event()
+    while executor.statistics().threads:  # seen as soon as the thread is through
+        assert not deadline.wait(0.001)
+    run(call_again, backend=backend)
+    assert executor.statistics().threads == 0
