@@ -118,7 +118,7 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
 
 def run_alone(loop: str, measure: Callable[[], Awaitable[float]]) -> float:
     """Run one measurement, a function of a module, in a new process."""
-    where = [measure.__module__, measure.__name__]  # type: ignore[attr-defined] # a function
+    where = [measure.__module__, measure.__name__]
     command = [sys.executable, "-m", "benchmarks._isolated", *where, loop]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - own code
     return float(answer.stdout)

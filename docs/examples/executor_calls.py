@@ -1,4 +1,4 @@
-"""Different calls at once: all of them, the fastest of them, each as it is ready."""
+"""Different calls at once: all, the fastest, each as it is ready."""
 
 import anyio
 

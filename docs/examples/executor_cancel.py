@@ -1,4 +1,4 @@
-"""Cancel a call: what is in flight is cancelled and cleans up before the call is over."""
+"""Cancel a call: what is in flight cleans up before the call is over."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""A long call and a short one share three slots; the short one is not starved."""
+"""A long call and a short one share three slots."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Three sources for map: several iterables, an async generator, and a plain function to apply."""
+"""Sources for map: several iterables at once, and an async generator."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Add up a tree of folders, each folder in a call inside its parent's, with two slots in all."""
+"""Count a tree of folders, each in a call inside its parent's."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Calls that start evenly, may not take long, and are made again when the service is busy."""
+"""Calls with a rate, a timeout, and retries when the service is busy."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""A service that is ready before work is submitted, and outlives it; a period of grace."""
+"""A service, submitted work, and a period of grace."""
 
 import anyio
 from anyio.abc import TaskStatus
@@ -32,7 +32,8 @@ async def main() -> None:
         service = await executor.start(write_log)
         print(service.start_value)
 
-        handles = [await executor.submit(work, seconds) for seconds in (0.1, 0.2, 1.0, 60)]
+        times = [0.1, 0.2, 1.0, 60]
+        handles = [await executor.submit(work, seconds) for seconds in times]
         print("first:", await handles[0])
         try:
             await handles[1]

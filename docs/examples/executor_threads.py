@@ -1,4 +1,4 @@
-"""Plain functions in worker threads; one that is left behind counts until it ends."""
+"""Plain functions in worker threads, one of which is left behind."""
 
 import hashlib
 import threading
@@ -33,7 +33,7 @@ async def main() -> None:
         group.cancel_scope.cancel()
     print("threads after cancelling:", executor.statistics().threads)
     enough.set()
-    print(await executor.run_in_thread(digest, "milk"))  # waits until the only place is free
+    print(await executor.run_in_thread(digest, "milk"))  # waits for the place
     print("threads at the end:", executor.statistics().threads)
 
 

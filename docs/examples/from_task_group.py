@@ -1,4 +1,4 @@
-"""asyncio.TaskGroup for a few different calls, and the same with an executor."""
+"""A few different calls with asyncio.TaskGroup, and with an executor."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Check the pages of a site, politely, when the site is busy now and then."""
+"""Check the pages of a site that is busy now and then."""
 
 import re
 
@@ -8,12 +8,12 @@ from mtaio.core import Retry, TaskExecutor
 
 # The site: the seconds that each page takes, and what it says.
 SITE = {
-    "/": (0.25, '<a href="/guide">Guide</a> <a href="/news">News</a> <a href="/shop">Shop</a>'),
-    "/guide": (0.40, '<a href="/guide/install">Install</a> <a href="/guide/faq">FAQ</a>'),
-    "/guide/install": (0.45, '<a href="/guide">Guide</a> <a href="/downloads">Downloads</a>'),
-    "/guide/faq": (0.50, '<a href="/contact">Contact</a> <a href="/">Home</a>'),
-    "/news": (0.25, '<a href="/">Home</a>'),
-    "/contact": (0.30, '<a href="/">Home</a>'),
+    "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
+    "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
+    "/guide/install": (0.45, '<a href="/guide"> <a href="/downloads">'),
+    "/guide/faq": (0.50, '<a href="/contact"> <a href="/">'),
+    "/news": (0.25, '<a href="/">'),
+    "/contact": (0.30, '<a href="/">'),
     "/shop": (3600, "Sold out"),
 }
 URLS = [*SITE, "/downloads"]
@@ -28,7 +28,7 @@ class NotFoundError(Exception):
 class BusyError(Exception):
     """The site asks to come back later."""
 
-    retry_after = 0.3
+    retry_after = 0.4
 
 
 refusals = {"/news": 2}  # how often the page is still too busy to answer
@@ -49,7 +49,7 @@ async def get(url: str) -> str:
 # --8<-- [end:get]
 async def check(url: str) -> str:
     html = await get(url)
-    return f"{url}: {len(LINK.findall(html))} links"
+    return f"links on {url}: {len(LINK.findall(html))}"
 
 
 # --8<-- [start:main]
@@ -61,8 +61,10 @@ async def main() -> None:
     began = anyio.current_time()
     results = await executor.map(check, URLS, errors="return", rate=10, retry=when_busy)
     for url, result in zip(URLS, results, strict=True):
-        print(f"{url}: broken: {result!r}" if isinstance(result, Exception) else result)
-    print(f"in {anyio.current_time() - began:.2f} s, {executor.statistics().retried} retries")
+        failed = isinstance(result, Exception)
+        print(f"broken: {url}: {result!r}" if failed else result)
+    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"{executor.statistics().retried} retries")
 
 
 # --8<-- [end:main]

@@ -18,6 +18,9 @@ class NotFoundError(Exception):
     """The site has no such page."""
 
 
+Get = Callable[[str], Awaitable[str]]
+
+
 @dataclass
 class Report:
     """What a crawl found."""
@@ -27,7 +30,7 @@ class Report:
     complete: bool = False
 
 
-async def crawl(get: Callable[[str], Awaitable[str]], start: str, *, seconds: float) -> Report:
+async def crawl(get: Get, start: str, *, seconds: float) -> Report:
     """Follow all links from ``start``, for at most ``seconds``."""
     report = Report(seen={start})
     executor = TaskExecutor(max_workers=3, max_pending=1000)
@@ -60,8 +63,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
     return virtual_backend(request.param)
 
 
-async def test_silent_page_costs_its_second_and_no_more(sim: Simulation) -> None:
-    """A page that never answers is reported broken after one second, to the digit."""
+async def test_silent_page_costs_one_second(sim: Simulation) -> None:
+    """A page that never answers is reported broken after one second."""
 
     async def get(_url: str) -> str:
         await anyio.sleep_forever()
@@ -75,7 +78,7 @@ async def test_silent_page_costs_its_second_and_no_more(sim: Simulation) -> None
 
 
 async def test_endless_site_is_left_when_time_is_up(sim: Simulation) -> None:
-    """A site on which each page has a new link is crawled for the ten minutes it was given."""
+    """An endless site is crawled for the ten minutes it was given."""
 
     async def get(url: str) -> str:
         await anyio.sleep(0.7)
@@ -89,7 +92,7 @@ async def test_endless_site_is_left_when_time_is_up(sim: Simulation) -> None:
 
 
 async def test_three_requests_at_once() -> None:
-    """However many links there are, no more than three pages are fetched at once."""
+    """However many links there are, three pages are fetched at once."""
     now = most = 0
 
     async def get(url: str) -> str:
@@ -98,7 +101,8 @@ async def test_three_requests_at_once() -> None:
         most = max(most, now)
         await anyio.sleep(0.5)
         now -= 1
-        return "".join(f'<a href="/{n}">' for n in range(100)) if url == "/" else "a page"
+        links = [f'<a href="/{n}">' for n in range(100)]
+        return "".join(links) if url == "/" else "a page"
 
     report = await crawl(get, "/", seconds=60)
     assert len(report.seen) == 101
@@ -109,7 +113,7 @@ async def test_three_requests_at_once() -> None:
 # --8<-- [start:main]
 async def main() -> None:
     sim = current_simulation()
-    await test_silent_page_costs_its_second_and_no_more(sim)
+    await test_silent_page_costs_one_second(sim)
     await test_endless_site_is_left_when_time_is_up(sim)
     await test_three_requests_at_once()
     print("all passed")

@@ -94,7 +94,7 @@ def _enter(
     """Go into a folder, or return why that cannot be."""
     from_thread.check_cancelled()
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - as below
         identity = (status.st_dev, status.st_ino)
         if follow and any(identity == folder.identity for folder in inside):
             return Failed(path, "symbolic link to a folder that it stands in")
@@ -124,7 +124,7 @@ def _key(entry: os.DirEntry[str], *, follow: bool) -> bytes:
 def _look(path: str, *, follow: bool) -> Entry:
     """Return what stands at a path."""
     try:
-        status = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a Path costs as much again
+        status = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a Path costs more than the call
     except OSError as error:
         broken = follow and isinstance(error, FileNotFoundError) and Path(path).is_symlink()
         return Failed(path, BROKEN_LINK if broken else reason_of(error))

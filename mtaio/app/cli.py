@@ -26,7 +26,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 
-app = App(
+app: Final[App] = App(
     name="mtaio",
     help="Structured concurrency for real work, under limits, on asyncio or trio.",
     version=f"mtaio {__version__}",

@@ -3,7 +3,7 @@ The main job of ``mtaio demo``, and an example to copy from: SHA-256 of every fi
 
 Promise: outcomes come in the order of the paths, never more than ``limit`` threads are at work, and
 memory depends neither on how many files there are nor on how large they are.
-Cost: small files share a call to a worker thread, which costs five times what hashing one of them
+Cost: small files share a call to a worker thread, which costs four times what hashing one of them
 does. With a rate or a timeout, which each file has for itself, each has a call for itself.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from mtaio._internal import checks
 from mtaio._internal.clock import now
 from mtaio.app._hashing import hash_files
-from mtaio.app._outcomes import Failed, Found, Hashed, Skipped
+from mtaio.app._outcomes import Failed, Found, Hashed, Outcome, Skipped
 from mtaio.app._walk import walk
 from mtaio.core import TaskExecutor
 from mtaio.exceptions import RateLimitError, TimeoutError  # noqa: A004 - the refined one
@@ -26,11 +26,11 @@ from mtaio.resources import RateLimiter, TimeoutManager
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
 
-    from mtaio.app._outcomes import Entry, Outcome
+    from mtaio.app._outcomes import Entry
     from mtaio.app._walk import Place
     from mtaio.core import Stream
 
-__all__ = ["Failed", "Hashed", "HasherStatistics", "Skipped", "TreeHasher"]
+__all__ = ["Failed", "Hashed", "HasherStatistics", "Outcome", "Skipped", "TreeHasher"]
 
 BATCH_FILES: Final = 64
 BATCH_BYTES: Final = 1 << 20

@@ -15,18 +15,20 @@ from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._call import check_fn, is_async
 from mtaio.core._compose import as_limiter, compose
+from mtaio.core._lane import Lane
 from mtaio.core._pool import Policy, Pool, Progress
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import CURRENT, Slot, Slots
 from mtaio.core._source import AnyIterable, open_source, total_of
 from mtaio.core._statistics import Counters
-from mtaio.core._threads import Lane, run_in_thread
+from mtaio.core._threads import run_in_thread
 from mtaio.core._timing import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mtaio.core._pool import Gate
+    from mtaio.core._lane import Lane
+from mtaio.core._pool import Gate
     from mtaio.core._retry import Retry
     from mtaio.resources import RateLimiter
 

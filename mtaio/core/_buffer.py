@@ -40,7 +40,7 @@ class Buffer:
     )
 
     def __init__(self, window: int, *, ordered: bool) -> None:
-        self.until = window
+        self.until: int = window
         self._ordered = ordered
         self._ready: deque[Any] = deque()
         self._early: dict[int, Any] = {}

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mtaio._internal import checks
 from mtaio.core._call import CoroutineFunction, in_loop, is_async
 from mtaio.core._retry import Retry, attempts
-from mtaio.core._threads import Lane, run_in_thread
+from mtaio.core._threads import run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mtaio.core._lane import Lane
     from mtaio.core._statistics import Counters
     from mtaio.core._timing import Timing
 

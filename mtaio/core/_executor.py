@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.core._call import check_fn, close_unstarted, settle
+from mtaio.core._call import check_fn, close_unstarted, is_async, settle
 from mtaio.core._joining import Joining
 from mtaio.core._mapping import Mapping
+from mtaio.core._processes import run_in_process
 from mtaio.core._slots import here
 from mtaio.core._statistics import ExecutorStatistics
 from mtaio.core._submitting import Submitting
-from mtaio.core._threads import run_in_process, run_in_thread
+from mtaio.core._threads import run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -162,6 +163,16 @@ class TaskExecutor(Mapping, Joining, Submitting):
                 slots.release(slot)
             close_unstarted(fn)  # it was refused, or cancelled in the queue
 
+    @overload
+    async def run_in_thread(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> T: ...
+    @overload
     async def run_in_thread(
         self,
         fn: Callable[..., T],
@@ -169,7 +180,15 @@ class TaskExecutor(Mapping, Joining, Submitting):
         *args: Any,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
-    ) -> T:
+    ) -> T: ...
+    async def run_in_thread(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        timeout: float | Unset | None = UNSET,
+        abandon_on_cancel: bool = False,
+    ) -> Any:
         """
         Call a plain function in a worker thread, under the executor's limit on threads.
 
@@ -186,7 +205,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
                 always does.
 
         Returns:
-            What the function returned.
+            What the function returned; if that can be awaited, what came of it.
 
         Raises:
             TimeoutError: It took longer than ``timeout``.
@@ -195,8 +214,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
         timing = self._timing(timeout)
         abandon = abandon_on_cancel or timing.timeout is not None
         call = partial(fn, *args)
-        result = await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
-        return cast("T", result)
+        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
 
     async def run_in_process(
         self, fn: Callable[..., T], /, *args: Any, timeout: float | Unset | None = UNSET
@@ -220,6 +238,12 @@ class TaskExecutor(Mapping, Joining, Submitting):
             TimeoutError: It took longer than ``timeout``.
         """
         check_fn(fn)
+        if is_async(fn):
+            msg = (
+                f"fn={fn!r} is an async function: a worker process has no event loop to run it "
+                f"in. Use run(), or pass a plain function."
+            )
+            raise TypeError(msg)
         call = partial(fn, *args)
         return cast("T", await run_in_process(self._processes, call, self._timing(timeout)))
 

@@ -114,6 +114,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             if watched is not None:
                 watched.item_returned()
             put(index, tray[0])
+            tray[0] = None  # else the result would live as long as the next item runs
             pool.finished += 1
         if slot is not None:
             slot.item = NOBODY

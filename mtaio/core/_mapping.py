@@ -176,12 +176,14 @@ class Mapping(Streaming):
         """
         Call ``fn`` with every item, several at once, and return the results as a list.
 
-        A checkpoint. Cancelled, it cancels the items in flight, waits for them, and takes no more.
+        A checkpoint. Cancelled, it cancels the items in flight, waits for them, and takes no more;
+        errors to report (see ``errors``) are then raised in the place of the cancellation.
 
         Args:
             fn: An async function, or a plain one, which then runs in worker threads.
             *iterables: Sync or async iterables; with several, ``fn`` gets one argument from each,
-                until the shortest ends. An async generator is closed at the end of the call.
+                until the shortest ends. An async generator is closed at the end of the call; any
+                other iterator may be read on afterwards, though a few items further.
             limit: How many items of this call may run at once, beside ``max_workers``.
             ordered: Whether results stand in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import anyio
@@ -52,6 +53,7 @@ class Gate(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
 class Worker:
     """
     What a worker holds while it takes items: a slot, and a place under the watch.
@@ -60,14 +62,12 @@ class Worker:
     stays marked (``Task.cancelling``), which would disturb the scopes of later items.
     """
 
-    __slots__ = ("slot", "spent", "watched")
-
-    def __init__(self) -> None:
-        self.slot: Slot | None = None
-        self.watched: Watched | None = None
-        self.spent = False
+    slot: Slot | None = None
+    watched: Watched | None = None
+    spent: bool = False
 
 
+@dataclass(slots=True, eq=False)
 class Pool:
     """
     One call: a source, a function, workers, and where results go. Made anywhere, run once.
@@ -81,88 +81,42 @@ class Pool:
     - after `stop` no item is taken.
     """
 
-    __slots__ = (
-        "_all_taken",
-        "_around",
-        "_group",
-        "_idle",
-        "_live",
-        "_starting",
-        "attentive",
-        "counters",
-        "errors",
-        "failures",
-        "finished",
-        "fn",
-        "gate",
-        "limit",
-        "many",
-        "name",
-        "peak",
-        "progress",
-        "put",
-        "put_error",
-        "reserve",
-        "slots",
-        "source",
-        "started",
-        "stopping",
-        "subject",
-        "total",
-        "watch",
-    )
+    fn: Callable[..., Coroutine[Any, Any, Any]]
+    source: Iterator[Any] | Feed
+    _: KW_ONLY
+    subject: object
+    many: bool
+    limit: int | None
+    slots: Slots | None
+    counters: Counters
+    put: Callable[[int, Any], object]
+    put_error: Callable[[int, Exception], object] | None = None
+    reserve: Callable[[Any], object] | None = None
+    gate: Gate | None = None
+    errors: Policy = "raise"
+    timeout: float | None = None
+    name: str | None = None
+    progress: Progress | None = None
+    total: int | None = None
 
-    def __init__(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, Any]],
-        source: Iterator[Any] | Feed,
-        *,
-        subject: object,
-        many: bool,
-        limit: int | None,
-        slots: Slots | None,
-        counters: Counters,
-        put: Callable[[int, Any], object],
-        put_error: Callable[[int, Exception], object] | None = None,
-        reserve: Callable[[Any], object] | None = None,
-        gate: Gate | None = None,
-        errors: Policy = "raise",
-        timeout: float | None = None,
-        name: str | None = None,
-        progress: Progress | None = None,
-        total: int | None = None,
-    ) -> None:
-        check_progress(progress)
-        self.fn = fn
-        self.source = source
-        self.subject = subject
-        self.many = many
-        self.limit = limit
-        self.slots = slots
-        self.counters = counters
-        self.put = put
-        self.put_error = put if put_error is None else put_error
-        self.reserve = reserve
-        self.gate = gate
-        self.errors = errors
-        self.name = name
-        self.progress = progress
-        self.total = total
-        self.watch: Watch | None = None
-        if timeout is not None and timeout != math.inf:
-            self.watch = Watch(timeout, self._pay_attention)
-        self.failures: list[_failures.Failure] = []
-        self.started = 0
-        self.finished = 0
-        self.peak = 0
-        self.stopping = False
-        self.attentive = True
-        self._around: Link | None = None
-        self._starting = False
-        self._all_taken = False
-        self._idle = 0
-        self._live = 0
-        self._group: TaskGroup | None = None
+    started: int = field(default=0, init=False)
+    finished: int = field(default=0, init=False)
+    peak: int = field(default=0, init=False)
+    failures: list[_failures.Failure] = field(default_factory=list[_failures.Failure], init=False)
+    watch: Watch | None = field(default=None, init=False)
+    stopping: bool = field(default=False, init=False)
+    attentive: bool = field(default=True, init=False)
+    _around: Link | None = field(default=None, init=False)
+    _starting: bool = field(default=False, init=False)
+    _all_taken: bool = field(default=False, init=False)
+    _idle: int = field(default=0, init=False)
+    _live: int = field(default=0, init=False)
+    _group: TaskGroup | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_progress(self.progress)
+        if self.timeout is not None and self.timeout != math.inf:
+            self.watch = Watch(self.timeout, self._pay_attention)
 
     async def run(self) -> None:
         """

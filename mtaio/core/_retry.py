@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadline
+from mtaio.core._notes import note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -135,18 +136,17 @@ async def attempts(
         except Exception as error:
             if attempt >= policy.attempts or not policy.accepts(error):
                 if attempt > 1:
-                    error.add_note(f"gave up after {attempt} attempts")
+                    note(error, f"gave up after {attempt} attempts")
                 raise
             attempt += 1
             wait = policy.wait_before(attempt, error)
-            if wait >= min(
-                deadline.remaining(), anyio.current_effective_deadline() - anyio.current_time()
-            ):
-                error.add_note(
-                    f"not tried again: attempt {attempt} would start after {wait:.3g} s, "
-                    f"beyond the deadline"
+            left = deadline.remaining()
+            if wait >= left:
+                note(
+                    error,
+                    f"not tried again: attempt {attempt} would have to wait {wait:.3g} s, and the "
+                    f"deadline is in {left:.3g} s",
                 )
                 raise
+        await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
         on_retry()
-        due = clock.now() + wait
-        await anyio.sleep_until(clock.loop_deadline(due))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mtaio._internal import clock
+from mtaio.core._notes import note
 from mtaio.core._task import Task, TaskStatus, unmixed
 from mtaio.exceptions import TaskCancelledError
 
@@ -99,7 +100,7 @@ class Service(Task):
                 if clock.now() - began > policy.wait_max:
                     attempt = 1  # it had recovered
                 if attempt >= policy.attempts:
-                    error.add_note(f"gave up after {attempt} attempts")
+                    note(error, f"gave up after {attempt} attempts")
                     raise
                 attempt += 1
                 wait = policy.wait_before(attempt, error)

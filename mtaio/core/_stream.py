@@ -36,7 +36,14 @@ class Stream(Generic[T]):
 
     Enter it with ``async with``, then iterate, once. Work starts on entering. Taking a result is a
     checkpoint when there is none yet, and for one ready result in 32. Cancelling the consumer
-    cancels the work.
+    cancels the work. Several tasks may share one stream: each result goes to one of them.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with TaskExecutor(4).stream(fetch, urls) as results:
+        ...         async for page in results:
+        ...             if "needle" in page:
+        ...                 break  # what is in flight is cancelled, and gone after the block
     """
 
     # Invariants:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from mtaio.core._notes import note
 from mtaio.exceptions import MTAIOError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Unseen:
         self._kept.clear()
         more, self._more = self._more, 0
         if more and errors:
-            errors[-1].add_note(f"{more} more submitted tasks failed after this one")
+            note(errors[-1], f"{more} more submitted tasks failed after this one")
         elif more:
             msg = (
                 f"{more} submitted tasks failed and nobody awaited them. Their errors are gone: of "

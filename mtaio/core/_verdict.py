@@ -61,7 +61,8 @@ def _timed_out(subject: object, limited_by: str | None, watched: Watched) -> MTA
 def _record(pool: Pool, index: int, item: Any, error: Exception) -> None:
     pool.counters.failed += 1
     if pool.errors == "return":
-        pool.put_error(index, error)
+        put = pool.put if pool.put_error is None else pool.put_error
+        put(index, error)
         return
     _failures.annotate(error, pool.subject, index, item, many=pool.many)
     pool.failures.append((index, error))

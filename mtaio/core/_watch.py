@@ -8,14 +8,15 @@ as much, since entering one registers a timer with the event loop.
 
 Each worker holds one cancel scope without a deadline and publishes when its item is due; the task
 that runs the call sleeps until the earliest of them. All items of a call have the same timeout, so
-whatever starts during that sleep is due later, and nobody has to wake the sleeper. Only when it
-found no item in flight, it has no moment to sleep until, and asks to be woken by the next that
-suspends.
+whatever starts meanwhile is due later, and nobody has to wake the sleeper. Only when it found no
+item in flight, it has no moment to sleep until, and asks to be woken by the next that suspends.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -40,9 +41,9 @@ class Watched:
     __slots__ = ("_scope", "_watch", "due", "fired", "limit", "timeout")
 
     def __init__(self, watch: Watch) -> None:
-        self.timeout = watch.timeout
-        self.fired = False
-        self.due = math.inf
+        self.timeout: float = watch.timeout
+        self.fired: bool = False
+        self.due: float = math.inf
         self.limit: deadline.Deadline
         self._watch = watch
         self._scope = anyio.CancelScope()
@@ -62,6 +63,11 @@ class Watched:
         self._watch.workers.discard(self)
         deadline.leave(self.limit)
         return self._scope.__exit__(exc_type, exc, tb)
+
+    @property
+    def flying(self) -> bool:
+        """Whether an item runs that has not been found overdue."""
+        return self.limit.moment != math.inf and not self.fired
 
     def fire(self) -> None:
         """Cancel the item that runs now, and note when it was due, in the event loop's clock."""
@@ -111,12 +117,17 @@ class Watch:
             `item_suspended`.
     """
 
-    # Invariant: while run() sleeps without a moment to wake at, _idle is true.
-    __slots__ = ("_ended", "_idle", "_news", "_on_idle", "timeout", "workers")
+    # Invariants:
+    # - while run() sleeps without a moment to wake at, _idle is true;
+    # - _line holds items in the order in which they are due, those that ended meanwhile included;
+    #   whatever is in flight and not in it is due later. So each item is looked at twice, however
+    #   many there are.
+    __slots__ = ("_ended", "_idle", "_line", "_news", "_on_idle", "timeout", "workers")
 
     def __init__(self, timeout: float, on_idle: Callable[[], object]) -> None:
-        self.timeout = timeout
+        self.timeout: float = timeout
         self.workers: set[Watched] = set()
+        self._line: deque[tuple[float, Watched]] = deque()
         self._on_idle = on_idle
         self._news = anyio.Event()
         self._idle = False
@@ -153,13 +164,15 @@ class Watch:
 
     def _fire_those_due(self, moment: float) -> float:
         """Cancel the items due at ``moment``; return when the next is, ``inf`` if none runs."""
-        nearest = math.inf
-        for worker in self.workers:
-            due = worker.limit.moment
-            if worker.fired:
-                continue
-            if due <= moment:
-                worker.fire()
-            elif due < nearest:
-                nearest = due
-        return nearest
+        while True:
+            while self._line:
+                due, worker = self._line[0]
+                if worker.limit.moment == due and not worker.fired:
+                    if due > moment:
+                        return due
+                    worker.fire()
+                self._line.popleft()
+            flying = [(each.limit.moment, each) for each in self.workers if each.flying]
+            if not flying:
+                return math.inf
+            self._line.extend(sorted(flying, key=itemgetter(0)))

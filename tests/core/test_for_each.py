@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import anyio
@@ -61,6 +62,25 @@ async def test_plain_function_runs_for_its_effect() -> None:
     done: list[int] = []
     await TaskExecutor(2).for_each(done.append, range(10))
     assert sorted(done) == list(range(10))
+
+
+class Result:
+    """Can be watched by a weak reference."""
+
+
+async def test_results_are_dropped_at_once() -> None:
+    """A worker keeps the result of an item no longer than the item itself."""
+    results: list[weakref.ref[Result]] = []
+
+    async def work(x: int) -> Result:
+        await anyio.sleep(1)
+        assert [ref() for ref in results] == [None] * x
+        result = Result()
+        results.append(weakref.ref(result))
+        return result
+
+    await TaskExecutor(1).for_each(work, range(4))
+    assert len(results) == 4
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

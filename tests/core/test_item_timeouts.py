@@ -71,6 +71,28 @@ async def test_many_timeouts_at_different_times() -> None:
     assert dict(ends) == {0: 0.75, 1: 1, 2: 1.5, 3: 2, 4: 2.25, 5: 3}
 
 
+async def test_crowd_times_out_one_by_one() -> None:
+    """Items without a limit, each begun at its own moment, are each cancelled at their own."""
+    begun, ended = {}, {}
+
+    async def source() -> AsyncIterator[int]:
+        for x in range(1000):
+            await anyio.sleep(1 / 1024)
+            yield x
+
+    async def work(x: int) -> None:
+        begun[x] = anyio.current_time()
+        try:
+            await anyio.sleep(9 if x % 3 else 1.75)
+        finally:
+            ended[x] = anyio.current_time()
+
+    executor = TaskExecutor()
+    await executor.map(work, source(), timeout=2, errors="return")
+    assert all(ended[x] - begun[x] == (2 if x % 3 else 1.75) for x in range(1000))
+    assert executor.statistics().timed_out == 666
+
+
 async def test_executor_s_timeout_applies_unless_a_call_says_otherwise() -> None:
     """Omitted: the executor's; None: none; a number: that."""
     executor = TaskExecutor(2, timeout=2)

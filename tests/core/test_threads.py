@@ -13,7 +13,8 @@ import pytest
 from anyio import from_thread, to_thread
 
 from mtaio.core import TaskExecutor
-from mtaio.core._threads import Lane, ThreadJob
+from mtaio.core._lane import Lane
+from mtaio.core._threads import ThreadJob
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
@@ -119,21 +120,19 @@ async def test_awaitable_result_is_awaited() -> None:
         await anyio.sleep(1)
         return threading.get_ident()
 
-    assert await TaskExecutor().run_in_thread(lambda: inner()) == threading.get_ident()  # noqa: PLW0108
+    assert await TaskExecutor().run_in_thread(lambda: inner()) == threading.get_ident()  # noqa: PLW0108 - a plain one
     assert anyio.current_time() == 1
 
 
 async def test_it_takes_no_slot() -> None:
     """Threads have a limit of their own: a full executor has threads all the same."""
     executor = TaskExecutor(1)
-
-    async def item() -> tuple[int, int]:
-        async with anyio.create_task_group() as group:
-            group.start_soon(executor.run, anyio.sleep, 1)
-            await settle()
-            return await executor.run_in_thread(divmod, 7, 2)
-
-    assert await executor.run(item) == (3, 1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, anyio.sleep, 1)
+        await settle()
+        assert executor.statistics().running == 1
+        assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+        assert anyio.current_time() == 0
 
 
 async def test_what_is_no_function_is_refused() -> None:
@@ -217,7 +216,7 @@ async def test_users_capacity_limiter_is_honoured() -> None:
 
 
 async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
-    """anyio itself would give it back at once on asyncio, while the thread goes on."""
+    """Left to anyio, it would come back at once on asyncio, while the thread goes on."""
     limiter = anyio.CapacityLimiter(1)
     executor, meeting = TaskExecutor(thread_limiter=limiter), Rendezvous().prepare()
     await abandon(executor, meeting)
@@ -283,11 +282,14 @@ async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None
         with pytest.raises(MTAIOTimeoutError):
             await executor.run_in_thread(meeting.block_after_two_seconds, timeout=1)
         timed_out.append(anyio.current_time())
+        if len(timed_out) == 2:
+            two.set()
 
+    two = anyio.Event()
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(call)
-        await anyio.sleep(1.5)
+        await two.wait()
         assert timed_out == [1, 1]
         statistics = executor.statistics()
         assert (statistics.threads, statistics.threads_waiting) == (2, 18)
@@ -387,7 +389,7 @@ async def test_coroutine_that_came_too_late_is_closed() -> None:
 
 
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
-async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001
+async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001 - a parameter
     """Wherever the call is cancelled, its place comes back and the next call finds it."""
     executor = TaskExecutor(thread_limiter=1)
 
@@ -416,11 +418,10 @@ def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> Non
 
             group.start_soon(call)
             await settle()
-            busy = executor.statistics().threads
-            assert busy == meeting.at_work
+            assert meeting.at_work <= executor.statistics().threads
             meeting.release.set()
             assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
-        assert meeting.peak <= 1
+            assert meeting.at_work == 0
         return hit
 
     assert run(at_every_checkpoint, scenario, backend="asyncio") >= 2
@@ -429,7 +430,7 @@ def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> Non
 # ---- one event loop after another ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("second", ["asyncio", "trio"])
+@pytest.mark.parametrize("second", anyio.get_available_backends())
 def test_place_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
     backend: str, second: str
 ) -> None:

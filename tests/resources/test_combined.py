@@ -469,6 +469,6 @@ def test_one_loop_after_another() -> None:
                 group.start_soon(with_block, shared)
         return anyio.current_time()
 
-    for backend in ("asyncio", "trio", "asyncio"):
+    for backend in (*anyio.get_available_backends(), "asyncio"):
         assert run(scenario, backend=backend) == 3.0
         assert slots(shared) == (0, 0)

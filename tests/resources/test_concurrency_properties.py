@@ -17,7 +17,7 @@ from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run
 
-BACKENDS = ("asyncio", "trio")
+BACKENDS = anyio.get_available_backends()
 
 many_runs = settings(max_examples=500, deadline=None)
 
