@@ -116,8 +116,8 @@ def group(name: str) -> list[str]:
 def lacking(session: nox.Session, what: str) -> NoReturn:
     """Give the session up: a failure in CI, a skip elsewhere."""
     if IN_CI:
-        session.error(f"{what} is missing, and in CI nothing is skipped.")
-    session.skip(f"{what} is missing.")
+        session.error(f"{what} is missing, and in CI nothing is skipped")
+    session.skip(f"{what} is missing")
 
 
 SPREAD: Final = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
@@ -169,7 +169,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, extras: str) -> None:
     """Run the suite on the virtual clock: on asyncio with no trio installed, and on both."""
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
-        session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two.")
+        session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
     installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
     session.run("python", "-c", installed.format(bool(extras)))

@@ -45,9 +45,9 @@ class Deadline:
     __slots__ = ("alone", "moment", "outer")
 
     def __init__(self, moment: float, outer: Deadline | None, *, alone: bool = False) -> None:
-        self.moment = moment
-        self.outer = outer
-        self.alone = alone
+        self.moment: float = moment
+        self.outer: Deadline | None = outer
+        self.alone: bool = alone
 
 
 current: Final[ContextVar[Deadline | None]] = ContextVar("mtaio.deadline", default=None)

@@ -35,7 +35,9 @@ def is_over(loop: Any) -> bool:
     closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
     if closed is not None:
         return closed()  # asyncio, uvloop
-    try:  # trio says so only to those who try
+    if is_current(loop):
+        return False
+    try:  # trio says so only to those who try, and keeps a call for each try
         loop.run_sync_soon(_nothing)
     except RuntimeError:  # trio.RunFinishedError
         return True

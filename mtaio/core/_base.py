@@ -27,8 +27,7 @@ from mtaio.core._timing import Timing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mtaio.core._lane import Lane
-from mtaio.core._pool import Gate
+    from mtaio.core._pool import Gate
     from mtaio.core._retry import Retry
     from mtaio.resources import RateLimiter
 

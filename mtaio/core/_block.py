@@ -159,6 +159,10 @@ class Block:
             return "draining"
         return None
 
+    def cuts_caller_short(self) -> bool:
+        """Tell whether the running code is part of a task that `drain` has cancelled."""
+        return bool(self._cutting_short) and self.encloses_caller()
+
     def encloses_caller(self) -> bool:
         """Tell whether the running code is part of a submitted task."""
         return any(each in self.tasks for each in enclosures(here()))

@@ -37,7 +37,7 @@ class Enclosure:
     __slots__ = ("around", "heirs", "host", "item")
 
     def __init__(self) -> None:
-        self.item = NOBODY
+        self.item: int = NOBODY
         self.around: Link | None = None
         self.host: anyio.TaskInfo | None = None
         self.heirs: OrderedDict[Waiter, None] | None = None
@@ -175,7 +175,7 @@ class Awaited(Enclosure):
 
     def end(self) -> None:
         """Note that the task ended: what outlives it runs inside nobody who waited for it."""
-        self.item = NOBODY
+        self.item: int = NOBODY
         self._waits.clear()
 
     def _look_again(self) -> None:

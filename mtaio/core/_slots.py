@@ -40,8 +40,8 @@ class Slot(Enclosure):
 
     def __init__(self, slots: Slots, parent: Slot | None) -> None:
         super().__init__()
-        self.slots = slots
-        self.parent = parent
+        self.slots: Slots = slots
+        self.parent: Slot | None = parent
         self.tenant: Slot | None = None
         self.child: Task | None = None
 
@@ -56,9 +56,9 @@ class Waiter:
     __slots__ = ("around", "event", "known", "slot", "slots")
 
     def __init__(self, slots: Slots, around: Link | None) -> None:
-        self.slots = slots
-        self.around = around
-        self.event = anyio.Event()
+        self.slots: Slots = slots
+        self.around: Link | None = around
+        self.event: anyio.Event = anyio.Event()
         self.slot: Slot | None = None
         self.known: list[Enclosure] = []  # whose heir it is
 
@@ -82,10 +82,10 @@ class Slots:
     __slots__ = ("_bound", "in_use", "limit", "queue", "wait_seconds", "waits")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.in_use = 0
-        self.waits = 0
-        self.wait_seconds = 0.0
+        self.limit: int = limit
+        self.in_use: int = 0
+        self.waits: int = 0
+        self.wait_seconds: float = 0.0
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
         self._bound = LoopBound()
 

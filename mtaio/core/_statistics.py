@@ -75,13 +75,13 @@ class Counters:
     )
 
     def __init__(self) -> None:
-        self.started = 0
-        self.finished = 0
-        self.failed = 0
-        self.cancelled = 0
-        self.timed_out = 0
-        self.retried = 0
-        self.peak = 0
+        self.started: int = 0
+        self.finished: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.timed_out: int = 0
+        self.retried: int = 0
+        self.peak: int = 0
         self.pools: set[Pool] = set()
 
     def all_started(self) -> int:

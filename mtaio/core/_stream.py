@@ -39,11 +39,29 @@ class Stream(Generic[T]):
     cancels the work. Several tasks may share one stream: each result goes to one of them.
 
     Example:
-        >>> async def main() -> None:
-        ...     async with TaskExecutor(4).stream(fetch, urls) as results:
-        ...         async for page in results:
-        ...             if "needle" in page:
-        ...                 break  # what is in flight is cancelled, and gone after the block
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+
+        async def fetch(page: int) -> str:
+            await anyio.sleep(0.1)
+            return f"page {page}"
+
+
+        async def main() -> None:
+            executor = TaskExecutor(max_workers=4)
+            async with executor.stream(fetch, range(1_000_000)) as pages:
+                async for page in pages:
+                    print(page)
+                    if page.endswith("7"):
+                        break  # what is in flight is cancelled, and gone after the block
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     # Invariants:

@@ -105,6 +105,8 @@ class Submitting(ExecutorBase):
         Raises:
             RuntimeError: The executor is not entered, or draining.
         """
+        if self._block is not None and self._block.cuts_caller_short():
+            await checkpoint()  # it has been cancelled, and learns it here rather than by refusal
         block = self._open_block("submit")
         check_fn(fn)
         block.joining += 1

@@ -68,9 +68,9 @@ class Task(Awaited):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        self.name = name
-        self.status = TaskStatus.PENDING
-        self.ended = anyio.Event()
+        self.name: str = name
+        self.status: TaskStatus = TaskStatus.PENDING
+        self.ended: anyio.Event = anyio.Event()
         self.result: Any = None
         self.error: BaseException | None = None
         self.traceback: TracebackType | None = None
@@ -83,7 +83,7 @@ class Task(Awaited):
 
     def enter(self) -> None:
         """Note that it is the running task, and in that one's context that it is this."""
-        self.host = anyio.get_current_task()
+        self.host: anyio.TaskInfo | None = anyio.get_current_task()
         CURRENT.set((self, 0))  # it does not run inside whoever started it
 
     def cancel(self) -> None:

@@ -32,10 +32,10 @@ class Policy:
     __slots__ = ("default", "entered", "name", "timed_out")
 
     def __init__(self, default: float | None, name: str | None) -> None:
-        self.default = default
-        self.name = name
-        self.entered = 0
-        self.timed_out = 0
+        self.default: float | None = default
+        self.name: str | None = name
+        self.entered: int = 0
+        self.timed_out: int = 0
 
     def seconds(self, timeout: float | Unset | None) -> float | None:
         """Return how long to allow when ``timeout`` was asked for."""

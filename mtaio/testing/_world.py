@@ -108,14 +108,14 @@ class World:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
             raise ValueError(msg)
-        self.grace = grace
+        self.grace: float = grace
         self.engine: Engine | None = None
         self.thread: int | None = None
         self._reset()
 
     def _reset(self) -> None:
-        self.holds = 0
-        self.jobs = 0
+        self.holds: int = 0
+        self.jobs: int = 0
         self.calls: set[WorkerCall] = set()
         self.hosts: set[WorkerCall] = set()
         self.scope: anyio.CancelScope | None = None

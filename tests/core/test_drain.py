@@ -357,3 +357,17 @@ async def test_wrong_timeout_is_refused(timeout: Any, kind: type[Exception]) -> 
         with pytest.raises(kind, match=r"^timeout="):
             await executor.drain(timeout)
         await executor.submit(after, 1)
+
+
+async def test_task_that_ends_with_the_grace_and_submits_is_cancelled_not_refused() -> None:
+    """Time is up just as a task submits its successor: the drain is over, and no error is left."""
+
+    async def again() -> None:
+        await anyio.sleep(1)
+        await executor.submit(again)
+
+    async with TaskExecutor() as executor:
+        await executor.submit(again)
+        assert not await executor.drain(timeout=10)
+        assert anyio.current_time() == 10
+        assert executor.statistics().submitted == 0

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import math
 import pickle
-import sys
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise, product
@@ -30,6 +29,7 @@ from tests.resources.injection import (
     struck,
     suspensions,
 )
+from tests.resources.timers import live_timers, pending_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -81,17 +81,6 @@ def late_loop() -> Generator[Callable[[float], None]]:
 
     with clock.reading_from(lambda: anyio.current_time() + lost):
         yield block
-
-
-def live_timers() -> int:
-    """Return how many timers the running loop holds."""
-    if "trio" in sys.modules:
-        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415 - only where trio is
-
-        if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
-            return GLOBAL_RUN_CONTEXT.runner.deadlines._active
-    scheduled: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
-    return sum(not timer.cancelled() for timer in scheduled)
 
 
 # --- Tokens -----------------------------------------------------------------------------------
@@ -1226,6 +1215,22 @@ async def test_day_one_6_one_timer() -> None:
         await settle()
         assert live_timers() == 0
     assert limiter.statistics().granted == 18
+
+
+async def test_looking_leaves_no_calls_behind() -> None:
+    """Calls that do not wait leave nothing for the loop to do, however often they are made."""
+    limiter = RateLimiter(1)
+    await limiter.acquire()
+    async with anyio.create_task_group() as group:
+        desk = Desk(limiter, group)
+        await desk.asks("a")
+        before = pending_calls()
+        for _ in range(100):
+            limiter.statistics()
+            with pytest.raises(RateLimitError):
+                limiter.acquire_nowait()
+        assert pending_calls() == before
+    assert desk.granted == {"a": 1}
 
 
 async def test_pause_needs_no_timer() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -18,6 +17,7 @@ from mtaio._internal import clock
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
 from mtaio.testing import run, settle
+from tests.resources.timers import live_timers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -303,17 +303,6 @@ class Trial:
         for who in self.scopes:
             self.give_up(who)
         await settle()
-
-
-def live_timers() -> int:
-    """Return how many timers the running loop holds; the test's own are over when it asks."""
-    if "trio" in sys.modules:
-        from trio._core._run import GLOBAL_RUN_CONTEXT  # noqa: PLC0415 - only where trio is
-
-        if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
-            return GLOBAL_RUN_CONTEXT.runner.deadlines._active
-    scheduled: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
-    return sum(not timer.cancelled() for timer in scheduled)
 
 
 def predicted(rate: float, burst: float, steps: Sequence[Step]) -> Model:

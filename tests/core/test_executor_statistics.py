@@ -1,0 +1,174 @@
+"""TaskExecutor.statistics: right at every moment."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from mtaio.core import ExecutorStatistics, TaskExecutor
+from mtaio.testing import settle
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus as Readiness
+
+
+async def fail() -> None:
+    """Raise an error after a second."""
+    await anyio.sleep(1)
+    raise ValueError("mine")
+
+
+def check(statistics: ExecutorStatistics) -> None:
+    """Check what must hold at every moment."""
+    ended = statistics.succeeded + statistics.failed + statistics.cancelled
+    assert statistics.started == statistics.running + ended
+    assert statistics.timed_out <= statistics.failed + statistics.retried
+    assert 0 <= statistics.running <= statistics.peak
+    assert min(dataclasses.astuple(statistics)[1:]) >= 0
+
+
+async def test_new_executor_has_done_nothing() -> None:
+    """Every figure is 0, and the limit is told; frozen, so that it can be kept."""
+    statistics = TaskExecutor(3).statistics()
+    assert dataclasses.astuple(statistics) == (3, *[0] * (len(dataclasses.fields(statistics)) - 1))
+    assert TaskExecutor().statistics().max_workers is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        statistics.running = 1  # type: ignore[misc] # the test's point
+
+
+async def test_items_are_counted_by_how_they_end() -> None:
+    """Succeeded, failed, timed out among the failed, cancelled."""
+    executor = TaskExecutor(9)
+    await executor.run(anyio.sleep, 1)
+    for call in (fail, anyio.sleep_forever):
+        with pytest.raises((ValueError, TimeoutError)):
+            await executor.run(call, timeout=2)
+    with anyio.move_on_after(1):
+        await executor.run(anyio.sleep_forever)
+    statistics = executor.statistics()
+    check(statistics)
+    assert (statistics.started, statistics.succeeded, statistics.failed) == (4, 1, 2)
+    assert (statistics.timed_out, statistics.cancelled) == (1, 1)
+    assert (statistics.running, statistics.peak) == (0, 1)
+
+
+async def test_running_waiting_and_the_time_spent_on_it() -> None:
+    """Two of five run, three wait; their waits add up in number and seconds."""
+    executor = TaskExecutor(2)
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(executor.run, anyio.sleep, 2)
+        await anyio.sleep(1)
+        statistics = executor.statistics()
+        assert (statistics.running, statistics.waiting, statistics.peak) == (2, 3, 2)
+        assert (statistics.slot_waits, statistics.slot_wait_seconds) == (3, 0)
+    statistics = executor.statistics()
+    assert (statistics.running, statistics.waiting, statistics.peak) == (0, 0, 2)
+    assert (statistics.slot_waits, statistics.slot_wait_seconds) == (3, 2 + 2 + 4)
+
+
+async def test_wait_that_is_given_up_counts() -> None:
+    """The seconds were spent, for nothing."""
+    executor = TaskExecutor(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, anyio.sleep, 5)
+        await settle()
+        with anyio.move_on_after(3):
+            await executor.run(anyio.sleep, 1)
+    statistics = executor.statistics()
+    assert (statistics.slot_waits, statistics.slot_wait_seconds) == (1, 3)
+    assert statistics.started == 1
+
+
+async def test_running_counts_items_that_wait_for_nested_calls() -> None:
+    """``running`` are the items in progress; those that are lent a slot come on top."""
+    executor = TaskExecutor(1)
+
+    async def inner() -> int:
+        return executor.statistics().running
+
+    async def outer() -> int:
+        return await executor.run(inner)
+
+    assert await executor.run(outer) == 2
+    assert executor.statistics().peak == 2
+
+
+async def test_submitted_tasks_and_services_are_told_apart() -> None:
+    """Tasks that have not ended, pending or running; services that run."""
+    executor = TaskExecutor(1, max_pending=9)
+
+    async def service(*, task_status: Readiness[None]) -> None:
+        task_status.started()
+        await anyio.sleep(9)
+
+    async with executor:
+        await executor.start(service)
+        for _ in range(3):
+            await executor.submit(anyio.sleep, 1)
+        await settle()
+        statistics = executor.statistics()
+        assert (statistics.submitted, statistics.services) == (3, 1)
+        assert (statistics.running, statistics.waiting) == (1, 2)
+        await executor.drain()
+        assert executor.statistics().submitted == 0
+        await anyio.sleep(7)
+        assert executor.statistics().services == 0
+    check(executor.statistics())
+    assert executor.statistics().succeeded == 3
+
+
+async def test_consistent_at_every_moment() -> None:
+    """Looked at after every event of a mixed lot of work, the figures add up."""
+    executor = TaskExecutor(2, max_pending=3, timeout=3)
+    seen: list[ExecutorStatistics] = []
+
+    def look() -> None:
+        seen.append(executor.statistics())
+        check(seen[-1])
+
+    async def item(number: int) -> int:
+        look()
+        await anyio.sleep(1 + number / 8)
+        look()
+        if number % 4 == 1:
+            raise ValueError(number)
+        if number % 4 == 2:
+            await anyio.sleep(9)
+        if number % 4 == 3:
+            await executor.run(anyio.sleep, 1 / 4)
+        look()
+        return number
+
+    async with executor, anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while True:
+                look()
+                await anyio.sleep(1 / 16)
+
+        group.start_soon(watch)
+        handles = [await executor.submit(item, number) for number in range(8)]
+        await executor.map(item, range(8), errors="return", on_progress=lambda *_: look())
+        handles[-1].cancel()
+        for handle in handles:
+            await handle.wait()
+            look()
+        with anyio.move_on_after(1 / 2):
+            await executor.gather(item(0), item(4), item(8))
+        look()
+        group.cancel_scope.cancel()
+        assert [number for number, handle in enumerate(handles) if handle.exception()] == [
+            1,
+            2,
+            5,
+            6,
+        ]
+    look()
+    assert seen[-1].running == 0
+    assert len(seen) > 100
+    totals = [(each.started, each.succeeded + each.failed + each.cancelled) for each in seen]
+    assert totals == sorted(totals), "totals only grow"

@@ -1,0 +1,205 @@
+"""One executor, several event loops: one after another on either backend, never two at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio import from_thread, to_thread
+
+from mtaio._internal import loops
+from mtaio.core import TaskExecutor
+from mtaio.testing import run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+BACKENDS = ("asyncio", "trio", "asyncio")
+
+
+def everything(executor: TaskExecutor) -> Callable[[], Coroutine[None, None, None]]:
+    """Return a scenario that uses all there is in an executor, with tasks that wait for slots."""
+
+    async def item(x: int) -> int:
+        await anyio.sleep(1)
+        return x
+
+    async def service(*, task_status: anyio.abc.TaskStatus[str]) -> None:
+        task_status.started("ready")
+        await anyio.sleep_forever()
+
+    async def scenario() -> None:
+        assert await executor.map(item, range(5)) == [0, 1, 2, 3, 4]
+        assert await executor.gather(item(1), executor.run(item, 2)) == (1, 2)
+        assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+        async with executor:
+            assert (await executor.start(service)).start_value == "ready"
+            handles = [await executor.submit(item, x) for x in range(5)]
+            assert [await handle for handle in handles] == [0, 1, 2, 3, 4]
+            assert await executor.drain()
+        async with executor:
+            await executor.submit(item, 1)
+        statistics = executor.statistics()
+        assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+
+    return scenario
+
+
+def test_one_executor_serves_one_loop_after_another() -> None:
+    """Made where no loop runs, used on asyncio, on trio, and on asyncio again."""
+    executor = TaskExecutor(1, max_pending=1, thread_limiter=1)
+    scenario = everything(executor)
+    for backend in BACKENDS:
+        run(scenario, backend=backend)
+        assert executor.statistics().running == 0
+
+
+def test_after_a_run_that_died(backend: str) -> None:
+    """An error that ends the first run leaves an executor as good as new."""
+    executor = TaskExecutor(1, max_pending=1, thread_limiter=1)
+
+    async def die() -> None:
+        async with executor, anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(executor.run, anyio.sleep, 9)
+                group.start_soon(executor.submit, anyio.sleep, 9)
+            await anyio.sleep(1)
+            raise ZeroDivisionError
+
+    for other in BACKENDS[:2]:
+        with pytest.raises(ExceptionGroup):
+            run(die, backend=backend)
+        run(everything(executor), backend=other)
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_after_a_loop_that_was_abandoned(entered: bool) -> None:  # noqa: FBT001
+    """Tasks that a closed loop leaves lying give their slots back when they are thrown away."""
+    executor = TaskExecutor(1, max_pending=9)
+
+    async def submit() -> None:
+        async with executor:
+            await executor.submit(anyio.sleep, 9)
+            await executor.submit(anyio.sleep, 9)
+            await executor.run(anyio.sleep, 9)
+
+    async def call() -> None:
+        await executor.gather(*[lambda: anyio.sleep(9)] * 3)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
+    tasks = [loop.create_task(submit() if entered else call()) for _ in range(2 - entered)]
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert executor.statistics().waiting >= 1
+    loop.close()
+    del loop
+    tasks.clear()
+
+    async def enter_again() -> None:
+        async with executor:
+            pass
+
+    if entered:
+        run(enter_again)  # up to now the executor held on to what was submitted
+    gc.collect()
+    for backend in BACKENDS:
+        run(everything(executor), backend=backend)
+
+
+async def test_submitting_from_another_loop_is_refused() -> None:
+    """A block belongs to the loop that entered it; the error names the two ways out."""
+    refused: list[str] = []
+
+    async def elsewhere() -> None:
+        for method in (executor.submit, executor.start):
+            with pytest.raises(
+                RuntimeError, match=r"^<TaskExecutor .*> was entered in another "
+            ) as e:
+                await method(anyio.sleep, 1)
+            refused.append(str(e.value))
+        with pytest.raises(RuntimeError, match=r"was entered in another event loop"):
+            executor.submit_nowait(anyio.sleep, 1)
+        with pytest.raises(RuntimeError, match=r"was entered in another event loop"):
+            await executor.drain()
+        with pytest.raises(RuntimeError, match=r"is entered already"):
+            async with executor:
+                pass
+
+    def other_loop() -> None:
+        for backend in ("asyncio", "trio"):
+            anyio.run(elsewhere, backend=backend)
+
+    async with TaskExecutor(1) as executor:
+        await to_thread.run_sync(other_loop)
+        handle = await executor.submit(anyio.sleep, 1)
+        await handle
+    assert "anyio.from_thread.run()" in refused[0]
+    assert len(refused) == 4
+
+
+async def test_submitting_from_a_thread_is_refused() -> None:
+    """A thread has no loop of its own; through anyio it gets to the right one."""
+    async with TaskExecutor(1) as executor:
+
+        def thread() -> None:
+            with pytest.raises(RuntimeError, match=r"was entered in another event loop"):
+                executor.submit_nowait(anyio.sleep, 1)
+            from_thread.run_sync(executor.submit_nowait, anyio.sleep, 1)
+
+        await to_thread.run_sync(thread)
+        assert executor.statistics().submitted == 1
+
+
+async def test_two_loops_that_wait_for_slots_at_once_are_refused() -> None:
+    """Whoever comes second is told to use another executor; the first goes on."""
+    executor = TaskExecutor(1)
+
+    async def elsewhere() -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^<1 slots, 1 in use, 1 waiting> has tasks of anot"
+        ):
+            await executor.run(anyio.sleep, 1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.run, anyio.sleep, 1)
+        group.start_soon(executor.run, anyio.sleep, 1)
+        await settle()
+        await to_thread.run_sync(anyio.run, elsewhere)
+    assert anyio.current_time() == 2
+    assert executor.statistics().waiting == 0
+
+
+# ---- calling into a loop -------------------------------------------------------------------------
+
+
+async def test_call_in_calls_in_the_loops_thread() -> None:
+    """From another thread, without waiting for it."""
+    called, event = list[int](), anyio.Event()
+
+    def call() -> None:
+        called.append(threading.get_ident())
+        event.set()
+
+    assert await to_thread.run_sync(loops.call_in, loops.current_loop(), call)
+    await event.wait()
+    assert called == [threading.get_ident()]
+
+
+def test_call_in_says_when_the_loop_is_over(backend: str) -> None:
+    """Nothing is called then, and nothing raised."""
+    found: list[object] = []
+    called: list[int] = []
+
+    async def look() -> None:
+        found.append(loops.current_loop())
+        assert loops.is_current(found[0])
+
+    run(look, backend=backend)
+    assert not loops.call_in(found[0], lambda: called.append(1))
+    assert loops.is_over(found[0])
+    assert not loops.is_current(found[0])
+    assert called == []

@@ -1,0 +1,343 @@
+"""Retry: when to try again, after how long, and when to leave it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import FrozenInstanceError, dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtaio.core import Retry, TaskExecutor
+from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.resources import TimeoutManager
+from tests.resources.injection import at_every_checkpoint, cancelled_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+EXACT = Retry(attempts=5, wait_initial=1, wait_max=5, wait_exp_base=2, jitter=0)
+
+
+class Flaky:
+    """Fails with the given errors, one for each call, then returns the number of the call."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = errors
+        self.calls: list[float] = []
+
+    async def __call__(self, _: object = None) -> int:
+        """Fail or return, after half a second."""
+        self.calls.append(anyio.current_time())
+        await anyio.sleep(0.5)
+        if len(self.calls) <= len(self.errors):
+            raise self.errors[len(self.calls) - 1]
+        return len(self.calls)
+
+
+async def attempt(flaky: Flaky, retry: int | Retry, **options: Any) -> list[int]:
+    """Run one item with retries."""
+    results: list[int] = await TaskExecutor(1).map(flaky, [0], retry=retry, **options)
+    return results
+
+
+async def cancelled_after(
+    seconds: float, fn: Callable[..., Coroutine[Any, Any, object]], *args: Any
+) -> None:
+    """Run ``fn`` and cancel it after a while, without a deadline that it could see."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(fn, *args)
+        await anyio.sleep(seconds)
+        group.cancel_scope.cancel()
+
+
+# ---- delays --------------------------------------------------------------------------------------
+
+
+async def test_delays_grow_exponentially_up_to_the_cap() -> None:
+    """Without jitter the waits are exactly 1, 2, 4 and 5 seconds, from failure to next attempt."""
+    flaky = Flaky(*[OSError()] * 4)
+    assert await attempt(flaky, EXACT) == [5]
+    assert flaky.calls == [0, 1.5, 4, 8.5, 14]
+
+
+def test_delay_is_told_for_each_attempt() -> None:
+    """``wait_before(2)`` is the wait before the first retry."""
+    assert [EXACT.wait_before(attempt) for attempt in (2, 3, 4, 5, 99)] == [1, 2, 4, 5, 5]
+    assert Retry(wait_exp_base=1, jitter=0).wait_before(9) == 0.1
+
+
+def test_delay_of_a_late_attempt_does_not_overflow() -> None:
+    """However many attempts there were, the cap is the cap."""
+    assert Retry(jitter=0).wait_before(10**6) == 30
+    assert Retry(wait_exp_base=10, wait_initial=1, jitter=0).wait_before(10**4) == 30
+
+
+@given(st.floats(0, 1), st.integers(2, 40))
+def test_jitter_spreads_the_wait_below_the_longest(jitter: float, attempt: int) -> None:
+    """The wait lies between ``1 - jitter`` of the longest and the longest."""
+    policy = Retry(wait_initial=0.1, wait_max=7, jitter=jitter)
+    longest = min(7, 0.1 * 2 ** (attempt - 2))
+    assert (1 - jitter) * longest <= policy.wait_before(attempt) <= longest
+
+
+def test_full_jitter_reaches_the_whole_range() -> None:
+    """With jitter=1, waits are spread from nearly nothing to nearly the longest."""
+    waits = sorted(Retry(wait_initial=1).wait_before(2) for _ in range(1000))
+    assert waits[0] < 0.1
+    assert waits[-1] > 0.9
+    assert 0.4 < waits[500] < 0.6
+    assert waits[0] > 0  # the attempt after a failure never comes at once by chance
+
+
+async def test_asked_for_delay_is_honoured() -> None:
+    """An error with ``retry_after`` is waited for at least that long, cap or not."""
+    flaky = Flaky(RateLimitError(retry_after=9), RateLimitError(retry_after=0.25))
+    assert await attempt(flaky, EXACT) == [3]
+    assert flaky.calls == [0, 0.5 + 9, 10 + 2]
+
+
+async def test_endless_delay_is_not_begun() -> None:
+    """A limiter that is paused says ``inf``: nobody knows when, so the error comes at once."""
+    error = RateLimitError("paused", retry_after=math.inf)
+    with pytest.raises(RateLimitError, match=r"^paused\n"):
+        await attempt(Flaky(error), EXACT)
+    assert error.__notes__[0] == (
+        "not tried again: attempt 2 would have to wait inf s, and the deadline is in inf s"
+    )
+    assert anyio.current_time() == 0.5
+
+
+@pytest.mark.parametrize("asked", [math.nan, "soon", None, -1])
+async def test_senseless_delay_is_ignored(asked: object) -> None:
+    """Whatever else the attribute holds is no number of seconds."""
+    error = OSError()
+    error.retry_after = asked  # type: ignore[attr-defined] # a foreign error may have any
+    flaky = Flaky(error)
+    assert await attempt(flaky, EXACT) == [2]
+    assert flaky.calls == [0, 1.5]
+
+
+# ---- how often -----------------------------------------------------------------------------------
+
+
+async def test_last_error_is_raised_with_the_number_of_attempts() -> None:
+    """The error of the last attempt comes out, with a note; the statistics count the retries."""
+    executor = TaskExecutor(1)
+    errors = [OSError(number) for number in range(3)]
+    with pytest.raises(OSError, match=r"^2\n") as caught:
+        await executor.map(Flaky(*errors), [0], retry=Retry(attempts=3, jitter=0))
+    assert caught.value is errors[2]
+    assert caught.value.__notes__[0] == "gave up after 3 attempts"
+    statistics = executor.statistics()
+    assert (statistics.retried, statistics.failed, statistics.started) == (2, 1, 1)
+
+
+async def test_number_of_attempts_is_a_policy() -> None:
+    """``retry=3`` means three attempts in all with the default waits; 1 means no retry."""
+    flaky = Flaky(OSError(), OSError())
+    assert await attempt(flaky, 3) == [3]
+    assert 0.5 < flaky.calls[1] <= 0.6
+    with pytest.raises(OSError, match=r"^only\n") as caught:
+        await attempt(Flaky(OSError("only")), 1)
+    assert not any("attempts" in note for note in caught.value.__notes__)
+
+
+async def test_success_needs_no_retry() -> None:
+    """An item that succeeds at once is called once."""
+    flaky = Flaky()
+    assert await attempt(flaky, EXACT) == [1]
+    assert anyio.current_time() == 0.5
+
+
+async def test_error_that_takes_no_note_is_raised_as_it_is() -> None:
+    """An immutable exception cannot be told anything; it is the error all the same."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):  # noqa: N818 - what it is matters here
+        code: int
+
+    error = Frozen(7)
+    with pytest.raises(FrozenInstanceError):
+        error.add_note("no")
+    executor = TaskExecutor(1)
+    results = await executor.map(Flaky(error, error), [0], retry=2, errors="return")
+    assert results == [error]
+
+
+# ---- what is tried again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        ConnectionError,
+        (ConnectionError, LookupError),
+        lambda error: isinstance(error, ConnectionError),
+        lambda error: "refused" in str(error),
+    ],
+)
+async def test_filter_decides(on: Any) -> None:
+    """A class, a tuple of classes or a function tells which errors to try again after."""
+    policy = Retry(on=on, jitter=0)
+    flaky = Flaky(ConnectionRefusedError("refused"), ValueError("mine"))
+    with pytest.raises(ValueError, match=r"^mine\n") as caught:
+        await attempt(flaky, policy)
+    assert len(flaky.calls) == 2
+    assert caught.value.__notes__[0] == "gave up after 2 attempts"
+
+
+async def test_error_of_the_filter_is_raised() -> None:
+    """A filter that fails is not asked again; its error has the first one as context."""
+
+    def broken(_: Exception) -> bool:
+        raise RuntimeError("filter")
+
+    first = OSError()
+    with pytest.raises(RuntimeError, match=r"^filter\n") as caught:
+        await attempt(Flaky(first), Retry(on=broken))
+    assert caught.value.__context__ is first
+
+
+async def test_group_can_be_filtered() -> None:
+    """An ``ExceptionGroup`` is an ``Exception``, and may be named like any."""
+    flaky = Flaky(ExceptionGroup("two", [OSError(), OSError()]))
+    assert await attempt(flaky, Retry(on=ExceptionGroup)) == [2]
+
+
+async def test_cancellation_is_never_retried() -> None:
+    """Cancelled in an attempt or in a wait, the item is over."""
+    for moment in (0.25, 1):
+        flaky = Flaky(OSError())
+        await cancelled_after(moment, attempt, flaky, EXACT)
+        assert len(flaky.calls) == 1
+
+
+async def test_base_exception_is_never_retried() -> None:
+    """``KeyboardInterrupt`` and the like pass, whatever the filter says."""
+
+    class Stop(BaseException):
+        pass
+
+    flaky = Flaky(Stop())
+    with pytest.raises(Stop):
+        await attempt(flaky, Retry(on=lambda _: True))
+    assert len(flaky.calls) == 1
+
+
+async def test_cancelled_at_every_checkpoint() -> None:
+    """Wherever it is cancelled, no attempt follows, and none is counted that was not made."""
+
+    async def scenario(at: int) -> bool:
+        executor, flaky = TaskExecutor(1), Flaky(OSError(), OSError())
+
+        async def item() -> None:
+            await executor.map(flaky, [0], retry=EXACT)
+
+        hit = await cancelled_at(item(), at)
+        assert executor.statistics().retried == len(flaky.calls) - 1 or not flaky.calls
+        assert executor.statistics().running == 0
+        return hit
+
+    assert await at_every_checkpoint(scenario) >= 1
+
+
+async def test_retry_that_is_cancelled_in_its_wait_is_not_counted() -> None:
+    """``retried`` counts attempts that were made."""
+    executor = TaskExecutor(1)
+
+    async def item() -> None:
+        await executor.map(Flaky(OSError()), [0], retry=EXACT)
+
+    await cancelled_after(1, item)
+    assert executor.statistics().retried == 0
+    assert executor.statistics().cancelled == 1
+
+
+# ---- deadlines -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [anyio.move_on_after, anyio.fail_after, TimeoutManager()])
+async def test_wait_that_would_outlast_the_deadline_is_not_begun(
+    limit: Callable[[float], Any],
+) -> None:
+    """The error comes at once, while somebody is there to see it, with a note of the reason."""
+    error = OSError("mine")
+    flaky = Flaky(error, error)
+    with limit(3), pytest.raises(OSError, match=r"^mine\n"):
+        await attempt(flaky, EXACT)
+    assert flaky.calls == [0, 1.5]
+    assert anyio.current_time() == 2
+    assert error.__notes__[0] == (
+        "not tried again: attempt 3 would have to wait 2 s, and the deadline is in 1 s"
+    )
+
+
+async def test_deadline_that_a_shield_hides_counts_too() -> None:
+    """A limit of mtaio's is known inside a shield, where anyio's deadlines cannot be seen."""
+    flaky = Flaky(OSError("mine"))
+    with TimeoutManager()(1), anyio.CancelScope(shield=True), pytest.raises(OSError, match="mine"):
+        await attempt(flaky, EXACT)
+    assert flaky.calls == [0]
+
+
+async def test_timeout_holds_for_each_attempt() -> None:
+    """With retries the item's timeout is that of an attempt, and waits do not count."""
+    executor, flaky = TaskExecutor(1), Flaky()
+
+    async def slow_at_first(_: int) -> int:
+        if not flaky.calls:
+            flaky.calls.append(0)
+            await anyio.sleep(9)
+        return await flaky()
+
+    assert await executor.map(slow_at_first, [0], retry=EXACT, timeout=0.75) == [2]
+    assert anyio.current_time() == 0.75 + 1 + 0.5
+    statistics = executor.statistics()
+    assert (statistics.timed_out, statistics.retried, statistics.failed) == (1, 1, 0)
+
+
+async def test_limiters_own_error_can_be_retried() -> None:
+    """``RateLimitTimeoutError`` says when the tokens are there."""
+    flaky = Flaky(RateLimitTimeoutError(retry_after=3, timeout=1))
+    assert await attempt(flaky, Retry(on=RateLimitError, jitter=0)) == [2]
+    assert flaky.calls == [0, 3.5]
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"attempts": 0}, ValueError, r"^attempts=0 is less than 1\. 1 means a single call"),
+        ({"attempts": 2.0}, TypeError, r"^attempts=2\.0 is a float, not an int"),
+        ({"wait_initial": -1}, ValueError, r"^wait_initial=-1 is less than 0"),
+        ({"wait_max": math.nan}, ValueError, r"^wait_max=nan is not a number"),
+        ({"wait_exp_base": 0.5}, ValueError, r"^wait_exp_base=0\.5 is less than 1"),
+        ({"jitter": 1.5}, ValueError, r"^jitter=1\.5 is more than 1\. Pass a fraction from 0 to 1"),
+        ({"jitter": "1"}, TypeError, r"^jitter='1' is a str, not a number"),
+        ({"on": 5}, TypeError, r"^on=5 is a int, which is not callable\. Pass an exception class"),
+        ({"on": BaseException}, TypeError, r"^on=<class 'BaseException'> holds .* no subclass of"),
+        ({"on": (OSError, KeyboardInterrupt)}, TypeError, r"^on=\(.*KeyboardInterrupt'>, which is"),
+        ({"on": (OSError, "x")}, TypeError, r"^on=\(.* holds 'x', which is no subclass of Exc"),
+    ],
+)
+def test_wrong_values_are_refused(
+    options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    """Each value that makes no sense is named, with the reason and the way out."""
+    with pytest.raises(kind, match=message):
+        Retry(**options)
+
+
+@pytest.mark.parametrize("retry", [0, -1])
+async def test_wrong_number_of_attempts_is_refused(retry: int) -> None:
+    """Before anything is started."""
+    flaky = Flaky()
+    with pytest.raises(ValueError, match=r"^retry=-?\d is less than 1\. Pass the number of"):
+        await attempt(flaky, retry)
+    assert flaky.calls == []
