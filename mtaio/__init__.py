@@ -36,6 +36,8 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_ROOMS: Final = frozenset({"core", "exceptions", "resources", "testing"})
+
 _HOMES: Final = {
     "ConcurrencyLimiter": "mtaio.resources",
     "KeyedRateLimiter": "mtaio.resources",
@@ -49,6 +51,8 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
         msg = f"module {__name__!r} has no attribute {name!r}"
@@ -59,4 +63,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
 
 import pytest
 
 from mtaio.testing import virtual_backend
+
+# The limit on each test, in seconds, for pytest-timeout. Not in pyproject.toml, where it would be an
+# unknown option, and an error, to those who run a test of their own below it without that plugin.
+os.environ.setdefault("PYTEST_TIMEOUT", "120")
 
 BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]
 

@@ -15,6 +15,7 @@ from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._call import check_fn, is_async
 from mtaio.core._compose import as_limiter, compose
+from mtaio.core._failures import without_cancellation
 from mtaio.core._lane import Lane
 from mtaio.core._pool import Policy, Pool, Progress
 from mtaio.core._retry import as_policy
@@ -68,9 +69,9 @@ class ExecutorBase:
         self._max_workers = max_workers
         self._timeout = checks.timeout("timeout", timeout)
         self._name = name
-        self._slots = None if max_workers is None else Slots(max_workers)
-        self._threads = Lane.of_threads(thread_limiter)
-        self._processes = Lane.of_processes(process_limiter)
+        self._slots = None if max_workers is None else Slots(max_workers, self)
+        self._threads = Lane.of_threads(thread_limiter, self)
+        self._processes = Lane.of_processes(process_limiter, self)
         self._counters = Counters()
         self._default_timing = Timing(self._timeout, self._counters, name)
         self._calls: int = 0
@@ -127,7 +128,7 @@ class ExecutorBase:
         try:
             return await call()
         except BaseException as error:
-            if isinstance(error, anyio.get_cancelled_exc_class()):
+            if without_cancellation(error) is None:
                 counters.cancelled += 1
             else:
                 counters.failed += 1

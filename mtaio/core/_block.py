@@ -37,7 +37,7 @@ class Places(Slots):
     __slots__ = ("_slots",)
 
     def __init__(self, limit: int, slots: Slots) -> None:
-        super().__init__(limit)
+        super().__init__(limit, slots)
         self._slots = slots
 
     def look_again(self, waiter: Waiter) -> None:

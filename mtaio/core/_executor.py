@@ -43,7 +43,10 @@ class TaskExecutor(Mapping, Joining, Submitting):
 
     Slots are handed over in the order of asking, item by item, so a short call is not starved by
     a long one. A call made inside an item of the same executor makes progress whatever the limit:
-    the item, which waits, lends it its slot.
+    the item, which waits, lends it its slot. So does an item that awaits a submitted task. (An
+    item that goes on working beside such a call is at work in addition. A task that it starts in a
+    task group outside itself is not part of it, and queues like anybody. Two executors whose items
+    call each other crosswise can block each other; let one call the other.)
 
     Args:
         max_workers: How many items may run at once across all calls; None for no limit.
@@ -51,7 +54,8 @@ class TaskExecutor(Mapping, Joining, Submitting):
             `submit` waits.
         timeout: Seconds for each item unless a call says otherwise; None for no limit.
         thread_limiter: How many worker threads at once, 40 if omitted; or an
-            ``anyio.CapacityLimiter`` to share with others.
+            ``anyio.CapacityLimiter`` to share with others, which belongs to one event loop, and
+            from which nested calls take tokens of their own.
         process_limiter: How many worker processes at once, one for each CPU if omitted; or an
             ``anyio.CapacityLimiter``.
         name: A name for messages and metrics.

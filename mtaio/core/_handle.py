@@ -83,6 +83,9 @@ class TaskHandle(Generic[T]):
 
         Nothing happens if it has ended. A task that has not begun leaves the queue, and its
         function is never called.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which the task runs.
         """
         self._task.cancel()
 
@@ -109,7 +112,7 @@ class TaskHandle(Generic[T]):
         runs in that slot, both go on, and one item more than the limit runs until the next ends.
 
         Raises:
-            RuntimeError: The code that waits is part of the task.
+            RuntimeError: The code that waits is part of the task, or runs in another event loop.
         """
         await self._task.wait()
 

@@ -91,7 +91,10 @@ def here() -> Link | None:
     """
     link = live(CURRENT.get())
     if link is not None:
-        task = anyio.get_current_task()
+        try:
+            task = anyio.get_current_task()
+        except TypeError:  # what anyio makes of a callback of asyncio's loop, where no task runs
+            return None
         while link is not None and _is_sibling(task, link[0].host):
             link = live(link[0].around)
     return link

@@ -8,11 +8,11 @@ process is explained.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-from anyio import to_process
 
 from mtaio.core._notes import note
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 async def run_in_process(lane: Lane, call: Callable[[], Any], timing: Timing) -> Any:
     """Make a call in a worker process, which is killed if the caller is cancelled."""
-    place = await lane.enter()
+    from anyio import to_process  # noqa: PLC0415 - dear to import, and few programs need it
+
+    slot = await lane.enter()
     try:
         with timing.limit():
             admission = cast("anyio.CapacityLimiter", _WithWorker())
@@ -34,7 +36,7 @@ async def run_in_process(lane: Lane, call: Callable[[], Any], timing: Timing) ->
         _explain(call, error)
         raise
     finally:
-        lane.leave(place)
+        lane.leave(slot)
 
 
 class _WithWorker:
@@ -46,15 +48,13 @@ class _WithWorker:
     """
 
     async def __aenter__(self) -> None:
+        from anyio import to_process  # noqa: PLC0415 - as above
+
         with anyio.CancelScope(shield=True):
-            await to_process.run_sync(_nothing, limiter=anyio.CapacityLimiter(math.inf))
+            await to_process.run_sync(os.getpid, limiter=anyio.CapacityLimiter(math.inf))
 
     async def __aexit__(self, *_: object) -> None:
         pass
-
-
-def _nothing() -> None:
-    pass
 
 
 def _explain(call: Callable[[], Any], error: Exception) -> None:

@@ -46,11 +46,11 @@ class Service(Task):
         fn: Callable[..., Coroutine[Any, Any, Any]],
         restart: Retry | None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, block.loop)
         self._block = block
         self._fn = fn
         self._restart = restart
-        self._report: Readiness[Any] | None = None
+        self._report: Readiness[Any]  # there as soon as it runs
         self._ready = False
         block.services[self] = None
 
@@ -61,8 +61,7 @@ class Service(Task):
         self._ready = True
         self.start_value = value
         self.release_all()  # whoever started it goes on
-        if self._report is not None:
-            self._report.started(value)
+        self._report.started(value)
 
     async def run(self, *, task_status: Readiness[Any]) -> None:
         """Run it to its end, restarts included (in the executor's task group)."""

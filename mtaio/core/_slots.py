@@ -33,14 +33,16 @@ class Slot(Enclosure):
     Invariants:
     - ``tenant`` is the slot lent to a nested call, whose ``parent`` is this one;
     - ``child`` is the task that its item submitted last;
+    - it counts only as long as ``age`` is that of its ``slots``: see `Slots.write_off`;
     - there are no ``heirs`` while there is no tenant: they would have been lent the slot.
     """
 
-    __slots__ = ("child", "parent", "slots", "tenant")
+    __slots__ = ("age", "child", "parent", "slots", "tenant")
 
     def __init__(self, slots: Slots, parent: Slot | None) -> None:
         super().__init__()
         self.slots: Slots = slots
+        self.age: int = slots.age
         self.parent: Slot | None = parent
         self.tenant: Slot | None = None
         self.child: Task | None = None
@@ -71,6 +73,12 @@ class Slots:
     """
     A counter of slots with a queue.
 
+    Args:
+        limit: How many there are.
+        owner: What they belong to, for messages.
+        lasting: Whether those in use may come back after their event loop is over, as worker
+            threads do; the tasks of a loop that is over never run again.
+
     Invariants:
     - a waiter stands in ``queue``, and among the heirs of all that encloses it, until it is
       granted a slot or gives up;
@@ -79,9 +87,22 @@ class Slots:
     - a free slot and a waiter never coexist.
     """
 
-    __slots__ = ("_bound", "in_use", "limit", "queue", "wait_seconds", "waits")
+    __slots__ = (
+        "_bound",
+        "_lasting",
+        "_owner",
+        "age",
+        "in_use",
+        "limit",
+        "queue",
+        "wait_seconds",
+        "waits",
+    )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, owner: object, *, lasting: bool = False) -> None:
+        self._owner = owner
+        self._lasting = lasting
+        self.age: int = 0
         self.limit: int = limit
         self.in_use: int = 0
         self.waits: int = 0
@@ -89,15 +110,19 @@ class Slots:
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
         self._bound = LoopBound()
 
-    def __repr__(self) -> str:
-        return f"<{self.limit} slots, {self.in_use} in use, {len(self.queue)} waiting>"
-
     def enclosing(self, link: Link | None) -> Slot | None:
         """Return the slot of the innermost item of this pool inside which ``link`` lies, if any."""
         return next(iter(self.lenders(link)), None)
 
     def acquire_nowait(self, around: Link | None) -> Slot | None:
-        """Return a slot, lent by an item around or free and wanted by nobody else, or None."""
+        """
+        Return a slot, lent by an item around or free and wanted by nobody else, or None.
+
+        Raises:
+            RuntimeError: Another event loop that is still alive holds slots or waits for them.
+        """
+        if self._bound.bind(self._owner, waiting=bool(self.in_use or self.queue)):
+            self.write_off()
         around = live(around)
         for lender in self.lenders(around):
             if lender.tenant is None:
@@ -114,6 +139,14 @@ class Slots:
         """Return a slot at once, if need be beyond the limit."""
         self.in_use += 1
         return Slot(self, None)
+
+    def write_off(self) -> None:
+        """Forget those who waited in an event loop that is over, and what they will not return."""
+        while self.queue:
+            self._unlink(next(iter(self.queue)))
+        if not self._lasting:
+            self.in_use = 0
+            self.age += 1
 
     async def acquire(self, around: Link | None) -> Slot:
         """
@@ -146,14 +179,7 @@ class Slots:
         return cast("Slot", waiter.slot)  # set before the event
 
     def enqueue(self, around: Link | None) -> Waiter:
-        """
-        Join the queue, and the heirs of all that encloses the caller.
-
-        Raises:
-            RuntimeError: Tasks of another event loop are in the queue.
-        """
-        if self._bound.bind(self, waiting=bool(self.queue)):
-            self.queue.clear()
+        """Join the queue, and the heirs of all that encloses the caller."""
         waiter = Waiter(self, live(around))
         self.queue[waiter] = None
         self.waits += 1
@@ -169,6 +195,8 @@ class Slots:
 
     def look_again(self, waiter: Waiter) -> None:
         """Make a waiter the heir of all that encloses it now; it may get a slot at once."""
+        if waiter not in self.queue:
+            return
         around = enclosures(waiter.around)
         for enclosure in around:
             if self._has(enclosure) and enclosure.tenant is None:
@@ -183,7 +211,7 @@ class Slots:
 
     def release(self, slot: Slot) -> None:
         """Give a slot back: to the heirs of the one that lent it, or to that one, or the queue."""
-        if self.end_item(slot) is None:
+        if slot.age != self.age or self.end_item(slot) is None:
             return
         parent = slot.parent
         if parent is not None:
@@ -226,7 +254,9 @@ class Slots:
         limit until the next slot comes back: who is cancelled must not wait for a slot.
         """
         tenant = slot.tenant
-        if tenant is not None and slot not in self.lenders(tenant.around):
+        if slot.age != self.age or tenant is None:
+            return
+        if slot not in self.lenders(tenant.around):
             slot.tenant = tenant.parent = None
             self.in_use += 1
             self._lend_to_heir(slot)

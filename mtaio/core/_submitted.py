@@ -39,7 +39,7 @@ class Submitted(Task):
     __slots__ = ("_block", "_place", "_slot", "_slots", "_turn", "coroutine")
 
     def __init__(self, name: str, block: Block, place: Slot | None) -> None:
-        super().__init__(name)
+        super().__init__(name, block.loop)
         self._block = block
         self._place = place
         self._slots: Slots | None = None

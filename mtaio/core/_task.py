@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
+from mtaio._internal import loops
 from mtaio.core._failures import is_cancelled, stray, without_cancellation
 from mtaio.core._nesting import CURRENT, Awaited, here
 
@@ -49,6 +50,10 @@ class Task(Awaited):
     """
     The state of a task; `TaskHandle` shows it to the user.
 
+    Args:
+        name: Of its function.
+        loop: The event loop in which it runs.
+
     Invariants:
     - ``ended`` is set last, after the status and the result or error;
     - ``on_seen`` is there until somebody has looked at how it ended.
@@ -58,6 +63,7 @@ class Task(Awaited):
         "cancellable",
         "ended",
         "error",
+        "loop",
         "name",
         "on_seen",
         "result",
@@ -66,9 +72,10 @@ class Task(Awaited):
         "traceback",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, loop: object) -> None:
         super().__init__()
         self.name: str = name
+        self.loop: object = loop
         self.status: TaskStatus = TaskStatus.PENDING
         self.ended: anyio.Event = anyio.Event()
         self.result: Any = None
@@ -89,6 +96,7 @@ class Task(Awaited):
     def cancel(self) -> None:
         """Cancel it unless it has ended."""
         if self.cancellable is not None and not self.ended.is_set():
+            self._check_loop("cancel")
             self.cancellable.cancel()
 
     def seen(self) -> None:
@@ -101,6 +109,7 @@ class Task(Awaited):
         """Wait until it has ended; the item that waits encloses it meanwhile."""
         if self.ended.is_set():
             return
+        self._check_loop("wait for")
         if self.surrounds(here()):
             msg = f"{self!r} waits for itself. Only another task can wait for it."
             raise RuntimeError(msg)
@@ -114,15 +123,26 @@ class Task(Awaited):
 
     def fail(self, error: BaseException) -> None:
         """Note what it raised, and wake who waits for it."""
-        if isinstance(error, anyio.get_cancelled_exc_class()):
+        if without_cancellation(error) is None:
             self.abandon()
-        else:
-            self.error, self.traceback = error, error.__traceback__
-            self._end(TaskStatus.FAILED)
+            return
+        # Without our own frame, which would keep this object alive as long as it keeps the error.
+        if error.__traceback__ is not None:
+            error.__traceback__ = error.__traceback__.tb_next
+        self.error, self.traceback = error, error.__traceback__
+        self._end(TaskStatus.FAILED)
 
     def abandon(self) -> None:
         """Note that it was cancelled, and wake who waits for it."""
         self._end(TaskStatus.CANCELLED)
+
+    def _check_loop(self, verb: str) -> None:
+        if not loops.is_current(self.loop):
+            msg = (
+                f"cannot {verb} {self!r} here: it runs in another event loop. Do it there, for "
+                f"example with anyio.from_thread.run()."
+            )
+            raise RuntimeError(msg)
 
     def _end(self, status: TaskStatus) -> None:
         self.status = status

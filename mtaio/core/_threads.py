@@ -1,7 +1,7 @@
 """
 Plain functions in worker threads.
 
-Promise: a thread keeps its place under the limit until it ends: Python cannot stop a thread, so
+Promise: a thread keeps its slot under the limit until it ends: Python cannot stop a thread, so
 one whose caller was cancelled or timed out goes on alone.
 """
 
@@ -22,7 +22,8 @@ from mtaio.core._slots import CURRENT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.core._lane import Lane, Place
+    from mtaio.core._lane import Lane
+    from mtaio.core._slots import Slot
     from mtaio.core._timing import Timing
 
 
@@ -35,16 +36,16 @@ class _State(Enum):
 
 class ThreadJob:
     """
-    A call in a worker thread, and who gives its place back.
+    A call in a worker thread, and who gives its slot back.
 
-    Invariant: whichever comes last, the caller's leaving or the thread's end, gives the place
+    Invariant: whichever comes last, the caller's leaving or the thread's end, gives the slot
     back, once; a call that was abandoned before its thread got to it is never made.
     """
 
-    def __init__(self, lane: Lane, place: Place, call: Callable[[], Any]) -> None:
+    def __init__(self, lane: Lane, slot: Slot, call: Callable[[], Any]) -> None:
         self.result: Any = None
         self._lane = lane
-        self._place = place
+        self._slot = slot
         self._call = call
         self._lock = threading.Lock()
         self._state = _State.NEW
@@ -58,7 +59,7 @@ class ThreadJob:
         finally:
             if self._become(_State.ENDED) is _State.ABANDONED:
                 close_unstarted(self.result)
-                self._lane.leave_late(self._place)
+                self._lane.leave_late(self._slot)
 
     def leave(self) -> None:
         """Leave the thread to itself if it is still at work (in the event loop)."""
@@ -66,7 +67,7 @@ class ThreadJob:
         if before is _State.ENDED:
             close_unstarted(self.result)  # it came as its caller was being cancelled
         if before is not _State.RUNNING:
-            self._lane.leave(self._place)
+            self._lane.leave(self._slot)
 
     def _become(self, state: _State) -> _State:
         with self._lock:
@@ -84,12 +85,12 @@ async def run_in_thread(
     """
     Make a call in a worker thread; await what it returns if that is awaitable.
 
-    The timeout begins when there is a place. When it fires, or on cancellation with
-    ``abandon_on_cancel``, the thread goes on alone, holding its place.
+    The timeout begins when there is a slot. When it fires, or on cancellation with
+    ``abandon_on_cancel``, the thread goes on alone, holding its slot.
     """
-    place = await lane.enter()
-    job = ThreadJob(lane, place, call)
-    token = CURRENT.set((place.slot, 0)) if place.slot is not None else None
+    slot = await lane.enter()
+    job = ThreadJob(lane, slot, call)
+    token = CURRENT.set((slot, 0))
     try:
         with timing.limit():
             await to_thread.run_sync(
@@ -101,5 +102,4 @@ async def run_in_thread(
             return await result if inspect.isawaitable(result) else result
     finally:
         job.leave()
-        if token is not None:
-            CURRENT.reset(token)
+        CURRENT.reset(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import anyio
@@ -10,7 +11,7 @@ from anyio import from_thread
 
 from mtaio.core import TaskExecutor
 from mtaio.core._nesting import CURRENT
-from mtaio.testing import settle
+from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
 from tests.resources.injection import at_every_checkpoint, cancelled_at
 
@@ -774,6 +775,28 @@ async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: fl
     async with executor:
         assert await (await executor.submit(plain, 5)) == 5
     assert executor.statistics().threads == 0
+
+
+def test_callback_of_the_loop_runs_inside_nobody() -> None:
+    """A callback keeps the context of the item that set it, but no task that could wait."""
+
+    async def scenario() -> None:
+        handles: list[TaskHandle[None]] = []
+
+        async def item() -> None:
+            def call() -> None:
+                handles.append(executor.submit_nowait(anyio.sleep, 1))
+                with pytest.raises(anyio.WouldBlock):
+                    executor.submit_nowait(anyio.sleep, 1)
+
+            asyncio.get_running_loop().call_soon(call)
+            await anyio.sleep(3)
+            assert handles[0].status == "pending"
+
+        async with TaskExecutor(1) as executor:
+            await executor.run(item)
+
+    run(scenario, backend="asyncio")
 
 
 async def test_draining_inside_an_item_lends_its_slot() -> None:

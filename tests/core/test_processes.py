@@ -168,8 +168,8 @@ async def test_cancelled_while_the_process_starts_nothing_is_left() -> None:
     executor, children = TaskExecutor(process_limiter=1), psutil.Process().children()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, add, 1, 2)
-        await settle()
-        assert len(psutil.Process().children()) == len(children) + 1
+        while len(psutil.Process().children()) == len(children):  # it is real, and takes a while
+            await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
     assert psutil.Process().children() == children
     assert executor.statistics().processes == 0

@@ -190,6 +190,13 @@ async def test_filter_decides(on: Any) -> None:
     assert caught.value.__notes__[0] == "gave up after 2 attempts"
 
 
+async def test_first_error_that_is_not_accepted_is_raised_as_it_is() -> None:
+    """Without a note on attempts: there was but one."""
+    with pytest.raises(ValueError, match=r"^mine\n") as caught:
+        await attempt(Flaky(ValueError("mine")), Retry(on=OSError))
+    assert caught.value.__notes__ == ["in item 0: Flaky(0)"]
+
+
 async def test_error_of_the_filter_is_raised() -> None:
     """A filter that fails is not asked again; its error has the first one as context."""
 

@@ -109,7 +109,7 @@ class World:
     """Two pools, the items and tasks in them, and a judge of every step."""
 
     def __init__(self, limits: tuple[int, int]) -> None:
-        self.pools = [Slots(limit) for limit in limits]
+        self.pools = [Slots(limit, None) for limit in limits]
         self.items: list[Item] = []
         self.jobs: list[Job] = []
         self.waits: list[tuple[Job, Item]] = []
@@ -305,4 +305,4 @@ def test_slots_keep_their_promises_in_any_order_of_events(
 
 def test_the_number_of_nobody_is_no_items() -> None:
     """A new slot serves nobody."""
-    assert Slot(Slots(1), None).item == NOBODY
+    assert Slot(Slots(1, None), None).item == NOBODY

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
+from weakref import ref
 
 import anyio
 import pytest
@@ -125,6 +127,35 @@ async def test_traceback_does_not_grow_with_every_await() -> None:
             assert await trace(handle) == first
     assert first[0] == "trace"
     assert first[-1] == "fail_after"
+
+
+async def test_error_is_freed_with_its_handle() -> None:
+    """A task that failed is no garbage that only the collector can find."""
+
+    class Mine(Exception):  # noqa: N818 - a name is enough
+        pass
+
+    async def fail() -> None:
+        raise Mine
+
+    async def look(handle: TaskHandle[None]) -> ref[Mine]:
+        error = handle.exception()
+        assert isinstance(error, Mine)
+        return ref(error)
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with TaskExecutor(1) as executor:
+            handle = await executor.submit(fail)
+            await handle.wait()
+            error = await look(handle)
+            assert error() is not None
+            del handle
+            await settle()
+            assert error() is None
+    finally:
+        gc.enable()
 
 
 async def test_exception_tells_without_raising() -> None:

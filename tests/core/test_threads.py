@@ -206,8 +206,16 @@ async def test_users_capacity_limiter_is_honoured() -> None:
         await settle()
         assert meeting.calls == 0
         assert executor.statistics().threads_waiting == 1
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(executor.run_in_thread, meeting.block)
+                await settle()
+                assert executor.statistics().threads_waiting == 2
+                scope.cancel()
+        assert executor.statistics().threads_waiting == 1
         limiter.release()
         await meeting.entered.wait()
+        assert executor.statistics().threads == 1
         assert limiter.borrowed_tokens == 1
         group.cancel_scope.cancel()
         meeting.release.set()
@@ -350,7 +358,7 @@ async def test_abandoned_thread_keeps_its_place_until_it_ends() -> None:
 
 async def test_abandoned_call_that_never_started_is_never_made() -> None:
     """A thread that comes to it too late has nothing to do, and the place is back already."""
-    lane, called = Lane.of_threads(1), list[int]()
+    lane, called = Lane.of_threads(1, None), list[int]()
     job = ThreadJob(lane, await lane.enter(), lambda: called.append(1))
     job.leave()
     assert lane.busy == 0
@@ -379,7 +387,7 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
 
 async def test_coroutine_that_came_too_late_is_closed() -> None:
     """The thread had ended, but its caller was cancelled before it could take the result."""
-    lane, coroutine = Lane.of_threads(1), anyio.sleep(1)
+    lane, coroutine = Lane.of_threads(1, None), anyio.sleep(1)
     job = ThreadJob(lane, await lane.enter(), lambda: coroutine)
     job.work()
     assert lane.busy == 1

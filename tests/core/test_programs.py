@@ -1,0 +1,214 @@
+"""Random programs: calls in calls in calls, submitted, cancelled, across two executors."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtaio.core import TaskExecutor
+from mtaio.testing import run
+from tests.core.gauge import Gauge
+
+if TYPE_CHECKING:
+    from mtaio.core import TaskHandle
+
+BACKENDS = ["asyncio", "trio"]
+
+Kind: TypeAlias = Literal[
+    "run", "map", "gather", "group", "stream", "race", "submit", "one by one", "fire", "fail"
+]
+
+
+@dataclass(frozen=True)
+class Node:
+    """
+    A piece of a program, which runs as one item.
+
+    Args:
+        kind: What to do with the pieces inside.
+        ticks: How long to work before, in 64ths of a second.
+        inside: The pieces inside.
+        patience: After how many ticks to give the piece up; None for never.
+    """
+
+    kind: Kind
+    ticks: int
+    inside: tuple[Node, ...] = ()
+    patience: int | None = None
+
+
+def programs(*kinds: Kind, impatient: bool = False) -> st.SearchStrategy[list[Node]]:
+    """Return programs made of these kinds of pieces; impatient ones are given up at times."""
+    patience = st.none() | st.integers(0, 20) if impatient else st.none()
+    leaf = st.builds(Node, st.sampled_from(kinds), st.integers(0, 9), patience=patience)
+    tree = st.recursive(
+        leaf,
+        lambda inside: st.builds(
+            Node,
+            st.sampled_from(kinds),
+            st.integers(0, 9),
+            st.lists(inside, min_size=1, max_size=3).map(tuple),
+            patience,
+        ),
+        max_leaves=12,
+    )
+    return st.lists(tree, min_size=1, max_size=4)
+
+
+class Machine:
+    """Runs a program on one executor, or on several in turn, and counts who is at work."""
+
+    def __init__(self, limits: list[int], pending: int) -> None:
+        self.executors = [TaskExecutor(limit, max_pending=pending) for limit in limits]
+        self.gauges = [Gauge() for _ in limits]
+
+    async def main(self, program: list[Node]) -> None:
+        """Run a program to its end, whatever becomes of it, and look at what is left."""
+        try:
+            async with AsyncExitStack() as stack:
+                for executor in self.executors:
+                    await stack.enter_async_context(executor)
+                await self.go_inside(Node("group", 0, tuple(program)), 0)
+        except* ZeroDivisionError:
+            pass
+        for executor in self.executors:
+            statistics = executor.statistics()
+            assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
+            ended = statistics.succeeded + statistics.failed + statistics.cancelled
+            assert statistics.started == ended
+            assert executor._slots is not None
+            assert executor._slots.in_use == 0
+
+    async def item(self, node: Node, depth: int) -> None:
+        """Work, then see to the pieces inside, in which time the item is idle."""
+        with anyio.CancelScope() as scope:
+            if node.patience is not None:
+                scope.deadline = anyio.current_time() + node.patience / 64
+            with self.gauges[(depth - 1) % len(self.gauges)]:
+                await anyio.sleep(node.ticks / 64)
+            await self.go_inside(node, depth)
+
+    async def go_inside(self, node: Node, depth: int) -> None:  # noqa: C901, PLR0912 - ten kinds
+        """See to the pieces inside, on the executor whose turn it is."""
+        executor = self.executors[depth % len(self.executors)]
+        handles: list[TaskHandle[None]] = []
+
+        async def item(inside: Node) -> None:
+            await self.item(inside, depth + 1)
+
+        match node.kind:
+            case "run":
+                for each in node.inside:
+                    await executor.run(item, each)
+            case "map":
+                await executor.map(item, node.inside)
+            case "gather":
+                await executor.gather(*[item(each) for each in node.inside])
+            case "group":
+                async with anyio.create_task_group() as group:
+                    for each in node.inside:
+                        group.start_soon(executor.run, item, each)
+            case "stream":
+                async with executor.stream(item, node.inside) as results:
+                    async for _ in results:
+                        pass
+            case "race":
+                if node.inside:
+                    await executor.race(*[item(each) for each in node.inside])
+            case "submit":
+                for each in node.inside:
+                    handles.insert(0, await executor.submit(item, each))
+                for handle in handles:
+                    await handle
+            case "one by one":
+                for each in node.inside:
+                    await (await executor.submit(item, each))
+            case "fire":
+                for each in node.inside:
+                    await executor.submit(item, each)
+            case "fail":
+                raise ZeroDivisionError
+
+
+many = settings(max_examples=300, deadline=None)
+one_limit = st.lists(st.integers(1, 3), min_size=1, max_size=1)
+two_limits = st.lists(st.integers(1, 2), min_size=2, max_size=2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@many
+@given(
+    one_limit,
+    st.integers(0, 2),
+    programs("run", "map", "gather", "group", "stream", "submit", "one by one", "fire"),
+)
+def test_any_program_ends_and_keeps_the_limit(
+    backend: str, limits: list[int], pending: int, program: list[Node]
+) -> None:
+    """Whatever is nested in whatever, it ends, and never are more at work than the limit says."""
+    machine = Machine(limits, pending)
+    run(machine.main, program, backend=backend)
+    assert machine.gauges[0].peak <= limits[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@many
+@given(
+    one_limit,
+    st.integers(0, 2),
+    programs(
+        "run",
+        "map",
+        "gather",
+        "group",
+        "stream",
+        "race",
+        "submit",
+        "one by one",
+        "fire",
+        "fail",
+        impatient=True,
+    ),
+)
+def test_any_program_ends_though_parts_fail_or_are_given_up(
+    backend: str, limits: list[int], pending: int, program: list[Node]
+) -> None:
+    """With errors and cancellation anywhere, too, it ends, and every slot comes back."""
+    run(Machine(limits, pending).main, program, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@many
+@given(
+    two_limits,
+    st.integers(0, 1),
+    programs("run", "map", "gather", "group", "stream", "one by one"),
+)
+def test_any_program_on_two_executors_in_turn(
+    backend: str, limits: list[int], pending: int, program: list[Node]
+) -> None:
+    """Calls that go to and fro between two executors end, and keep both limits."""
+    machine = Machine(limits, pending)
+    run(machine.main, program, backend=backend)
+    for gauge, limit in zip(machine.gauges, limits, strict=True):
+        assert gauge.peak <= limit
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@many
+@given(
+    two_limits,
+    st.integers(0, 1),
+    programs("run", "map", "gather", "group", "stream", "race", "fail", impatient=True),
+)
+def test_any_program_on_two_executors_though_parts_fail_or_are_given_up(
+    backend: str, limits: list[int], pending: int, program: list[Node]
+) -> None:
+    """The same with errors and cancellation anywhere."""
+    run(Machine(limits, pending).main, program, backend=backend)
