@@ -10,8 +10,8 @@ import pytest
 
 from mtaio.testing import virtual_backend
 
-# The limit on each test, in seconds, for pytest-timeout. Not in pyproject.toml, where it would be an
-# unknown option, and an error, to those who run a test of their own below it without that plugin.
+# The limit on each test, in seconds, for pytest-timeout. In pyproject.toml it would be an unknown
+# option, hence an error, to whoever runs a test of their own below it without that plugin.
 os.environ.setdefault("PYTEST_TIMEOUT", "120")
 
 BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
-import anyio
-
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.core._call import check_fn, is_async
@@ -27,6 +25,8 @@ from mtaio.core._timing import Timing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import anyio
 
     from mtaio.core._pool import Gate
     from mtaio.core._retry import Retry
@@ -137,6 +137,7 @@ class ExecutorBase:
             counters.finished += 1
             if token is not None:
                 CURRENT.reset(token)
+            del slot, token  # an error holds this frame, and they the task that holds the error
 
     def _pool(
         self,
