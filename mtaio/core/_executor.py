@@ -198,7 +198,9 @@ class TaskExecutor(Mapping, Joining, Submitting):
 
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends; else cancellation waits for it.
+        keeps its place under the limit until it ends; else cancellation waits for it. Have a
+        long function call ``anyio.from_thread.check_cancelled()`` now and then, above all before
+        it calls back with ``anyio.from_thread.run()``: left behind, on asyncio, that may hang.
 
         Args:
             fn: The function.

@@ -93,7 +93,7 @@ def here() -> Link | None:
     if link is not None:
         try:
             task = anyio.get_current_task()
-        except TypeError:  # what anyio makes of a callback of asyncio's loop, where no task runs
+        except RuntimeError:  # a callback of the event loop, for which nobody can wait
             return None
         while link is not None and _is_sibling(task, link[0].host):
             link = live(link[0].around)

@@ -81,6 +81,8 @@ class Submitted(Task):
         else:
             self.leave()
             self.succeed(result)
+        finally:
+            del self  # the frames of an error lead here, and this object keeps the error
 
     def leave(self) -> None:
         """Give back all that it holds; again, and nothing happens."""

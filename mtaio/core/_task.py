@@ -8,7 +8,7 @@ lends it that item's slot; a cancellation that nobody asked for is a failure.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import anyio
 
@@ -126,10 +126,9 @@ class Task(Awaited):
         if without_cancellation(error) is None:
             self.abandon()
             return
-        # Without our own frame, which would keep this object alive as long as it keeps the error.
-        if error.__traceback__ is not None:
-            error.__traceback__ = error.__traceback__.tb_next
-        self.error, self.traceback = error, error.__traceback__
+        # Without the frame of `run`, which is of no interest to the user.
+        self.traceback = cast("TracebackType", error.__traceback__).tb_next
+        self.error = error.with_traceback(self.traceback)
         self._end(TaskStatus.FAILED)
 
     def abandon(self) -> None:

@@ -18,7 +18,7 @@ from tests.core.gauge import Gauge
 if TYPE_CHECKING:
     from mtaio.core import TaskHandle
 
-BACKENDS = ["asyncio", "trio"]
+BACKENDS = anyio.get_available_backends()
 
 Kind: TypeAlias = Literal[
     "run", "map", "gather", "group", "stream", "race", "submit", "one by one", "fire", "fail"

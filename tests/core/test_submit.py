@@ -8,6 +8,7 @@ import asyncio
 import gc
 import traceback
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -127,6 +128,20 @@ async def test_traceback_does_not_grow_with_every_await() -> None:
             assert await trace(handle) == first
     assert first[0] == "trace"
     assert first[-1] == "fail_after"
+
+
+async def test_immutable_error_is_raised_like_any() -> None:
+    """An exception that is a frozen dataclass does not trip the handle."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):  # noqa: N818 - what it is matters here
+        code: int
+
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(fail_after, 1, Frozen(7))
+        for _ in range(2):
+            with pytest.raises(Frozen):
+                await handle
 
 
 async def test_error_is_freed_with_its_handle() -> None:
