@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
+
+import mtaio
 
 HEAVY = (
     "asyncio",
@@ -76,3 +79,10 @@ def test_every_name_loads_without_what_only_some_need() -> None:
     loaded = set(in_fresh_python(program).split())
     extras = {"cyclopts", "hypothesis", "psutil", "pytest", "rich", "trio", "uvloop"}
     assert loaded.isdisjoint(extras)
+
+
+def test_rooms_are_reached_without_an_import_of_their_own() -> None:
+    """``mtaio.testing.run`` is there after ``import mtaio``, though nothing was loaded for it."""
+    for room in ("core", "exceptions", "resources", "testing"):
+        assert mtaio.__getattr__(room) is import_module(f"mtaio.{room}")
+        assert room in dir(mtaio)
