@@ -109,8 +109,9 @@ def _is_sibling(task: anyio.TaskInfo, host: anyio.TaskInfo | None) -> bool:
 def enclosures(link: Link | None) -> list[Enclosure]:
     """Return all that encloses code with this ``link``, the innermost first."""
     link = live(link)
-    found = [] if link is None else [link]
-    seen = set(found)
+    if link is None:
+        return []
+    found, seen = [link], {link}
     for enclosure, _ in found:  # it grows meanwhile; two tasks that wait for each other are a ring
         for each in enclosure.outward():
             if each not in seen:

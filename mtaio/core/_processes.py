@@ -7,7 +7,6 @@ process is explained.
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from mtaio.core._notes import note
+from mtaio.core._threads import ADMITTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class _WithWorker:
         from anyio import to_process  # noqa: PLC0415 - as above
 
         with anyio.CancelScope(shield=True):
-            await to_process.run_sync(os.getpid, limiter=anyio.CapacityLimiter(math.inf))
+            await to_process.run_sync(os.getpid, limiter=ADMITTED)
 
     async def __aexit__(self, *_: object) -> None:
         pass

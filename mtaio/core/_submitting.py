@@ -36,7 +36,9 @@ T = TypeVar("T")
 class Submitting(ExecutorBase):
     """The part of `TaskExecutor` whose tasks outlive the call that starts them."""
 
-    # Invariant: _block is there from entering until it has been left.
+    # Invariants:
+    # - _block is there from entering until it has been left;
+    # - _abandoned counts blocks that were never left, because their event loop was closed.
 
     def __init__(self, max_workers: int | None, max_pending: int, **options: Any) -> None:
         super().__init__(max_workers, **options)
@@ -47,14 +49,17 @@ class Submitting(ExecutorBase):
             way_out="Pass how many submitted tasks may wait for a slot beyond max_workers.",
         )
         self._block: Block | None = None
+        self._abandoned = 0
 
     async def __aenter__(self) -> Self:
-        if self._block is not None and not loops.is_over(self._block.loop):
-            msg = (
-                f"{self!r} is entered already. Enter it once, where it is made, and pass it on; "
-                f"or make another."
-            )
-            raise RuntimeError(msg)
+        if self._block is not None:
+            if not loops.is_over(self._block.loop):
+                msg = (
+                    f"{self!r} is entered already. Enter it once, where it is made, and pass it "
+                    f"on; or make another."
+                )
+                raise RuntimeError(msg)
+            self._abandoned += 1
         slots = self._slots
         places = None if slots is None else Places(slots.limit + self._max_pending, slots)
         self._block = Block(places)
@@ -67,10 +72,15 @@ class Submitting(ExecutorBase):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
-        if self._block is None:
+        if self._abandoned and isinstance(exc, GeneratorExit):
+            self._abandoned -= 1  # its coroutine is thrown away; what runs now is another block
+            return None
+        block = self._block
+        if block is None or loops.is_over(block.loop):
+            self._block = None
             return None
         try:
-            return await self._block.leave(exc)
+            return await block.leave(exc)
         finally:
             self._block = None
 

@@ -8,12 +8,10 @@ one whose caller was cancelled or timed out goes on alone.
 from __future__ import annotations
 
 import inspect
-import math
 import threading
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import anyio
 from anyio import to_thread
 
 from mtaio.core._call import close_unstarted
@@ -22,9 +20,36 @@ from mtaio.core._slots import CURRENT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import anyio
+
     from mtaio.core._lane import Lane
     from mtaio.core._slots import Slot
     from mtaio.core._timing import Timing
+
+
+class _Admitted:
+    """
+    Stands in for anyio's limiter, since the lane has let the call in.
+
+    A capacity limiter without a limit would do, but on asyncio it never returns to a thread that
+    calls back into a scope which was cancelled meanwhile, and burns the processor all that time.
+    """
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Let it in (trio's part of anyio asks like this)."""
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Let it go."""
+
+
+ADMITTED: Final = cast("anyio.CapacityLimiter", _Admitted())
+"""What anyio gets as the limiter of a call."""
 
 
 class _State(Enum):
@@ -96,7 +121,7 @@ async def run_in_thread(
             await to_thread.run_sync(
                 job.work,
                 abandon_on_cancel=abandon_on_cancel,
-                limiter=anyio.CapacityLimiter(math.inf),
+                limiter=ADMITTED,
             )
             result = job.result
             return await result if inspect.isawaitable(result) else result

@@ -106,6 +106,38 @@ def test_after_a_loop_that_was_abandoned(thrown_away: bool) -> None:  # noqa: FB
     assert slots.in_use == 0
 
 
+def test_throwing_away_an_abandoned_block_disturbs_no_other() -> None:
+    """The coroutine of a closed loop, thrown away before or while another block runs."""
+    executor = TaskExecutor(1, max_pending=9)
+
+    async def block() -> None:
+        async with executor:
+            await executor.submit(anyio.sleep, 9)
+            await anyio.sleep(9)
+
+    def abandoned() -> Coroutine[None, None, None]:
+        loop, coroutine = asyncio.new_event_loop(), block()
+        loop.set_exception_handler(lambda _loop, _context: None)
+        loop.create_task(coroutine)
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        return coroutine
+
+    async def enter() -> None:
+        async with executor:
+            handle = await executor.submit(anyio.sleep, 1)
+            coroutines[1].close()
+            executor.submit_nowait(anyio.sleep, 1)
+            await handle
+        assert anyio.current_time() == 2
+
+    coroutines = [abandoned()]
+    coroutines[0].close()
+    coroutines.append(abandoned())
+    run(enter)
+    gc.collect()
+
+
 async def test_submitting_from_another_loop_is_refused() -> None:
     """A block belongs to the loop that entered it; the error names the two ways out."""
     refused: list[str] = []

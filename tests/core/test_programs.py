@@ -136,7 +136,7 @@ class Machine:
                 raise ZeroDivisionError
 
 
-many = settings(max_examples=300, deadline=None)
+many = settings(max_examples=150, deadline=None)
 one_limit = st.lists(st.integers(1, 3), min_size=1, max_size=1)
 two_limits = st.lists(st.integers(1, 2), min_size=2, max_size=2)
 

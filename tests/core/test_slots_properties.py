@@ -287,7 +287,7 @@ class World:
             assert not pool.queue
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.tuples(st.integers(1, 3), st.integers(1, 2)), scripts)
 def test_slots_keep_their_promises_in_any_order_of_events(
     limits: tuple[int, int], script: list[Step]
