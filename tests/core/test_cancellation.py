@@ -13,7 +13,7 @@ from mtaio.core._items import take_items
 from mtaio.core._pool import Pool, Worker
 from mtaio.core._statistics import Counters
 from mtaio.testing import run, settle
-from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine

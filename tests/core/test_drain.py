@@ -9,7 +9,7 @@ import pytest
 
 from mtaio.core import TaskExecutor, TaskStatus
 from mtaio.testing import settle
-from tests.resources.injection import at_every_checkpoint, cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
     from mtaio.core import TaskHandle

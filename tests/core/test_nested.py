@@ -13,7 +13,7 @@ from mtaio.core import TaskExecutor
 from mtaio.core._nesting import CURRENT
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
-from tests.resources.injection import at_every_checkpoint, cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import TimeoutManager
-from tests.resources.injection import at_every_checkpoint, cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

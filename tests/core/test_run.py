@@ -16,7 +16,7 @@ from mtaio.core import TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
-from tests.resources.injection import at_every_checkpoint, cancelled_at, suspensions
+from tests.injection import at_every_checkpoint, cancelled_at, suspensions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator

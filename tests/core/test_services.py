@@ -14,7 +14,7 @@ import pytest
 from mtaio.core import Retry, TaskExecutor, TaskStatus
 from mtaio.exceptions import StrayCancellationError, TaskCancelledError
 from mtaio.testing import run, settle
-from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Readiness

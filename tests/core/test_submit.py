@@ -19,7 +19,7 @@ from mtaio.core import TaskExecutor, TaskStatus
 from mtaio.exceptions import MTAIOError, StrayCancellationError, TaskCancelledError
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
-from tests.resources.injection import (
+from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
     natively_cancelled_at,

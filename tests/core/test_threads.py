@@ -18,7 +18,7 @@ from mtaio.core._threads import ThreadJob
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
-from tests.resources.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator

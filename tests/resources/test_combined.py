@@ -14,7 +14,7 @@ import pytest
 from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
 from mtaio.testing import run, settle
-from tests.resources.injection import (
+from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
     natively_cancelled_at,

@@ -17,7 +17,7 @@ from mtaio import exceptions
 from mtaio._internal.coop import FAST_CALLS
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run, settle
-from tests.resources.injection import (
+from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
     natively_cancelled_at,

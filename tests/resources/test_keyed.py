@@ -19,7 +19,7 @@ from mtaio._internal.coop import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
 from mtaio.testing import run, settle
-from tests.resources.injection import struck, suspensions
+from tests.injection import struck, suspensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,7 +22,7 @@ from mtaio._internal.coop import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
 from mtaio.testing import run, settle
-from tests.resources.injection import (
+from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
     natively_cancelled_at,
