@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.core._call import check_fn, is_async
-from mtaio.core._compose import as_limiter, compose
+from mtaio.core._call import check_fn
+from mtaio.core._compose import as_limiter, compose, one_attempt
 from mtaio.core._failures import without_cancellation
 from mtaio.core._lane import Lane
 from mtaio.core._pool import Policy, Pool, Progress
@@ -20,7 +20,6 @@ from mtaio.core._retry import as_policy
 from mtaio.core._slots import CURRENT, Slot, Slots
 from mtaio.core._source import AnyIterable, open_source, total_of
 from mtaio.core._statistics import Counters
-from mtaio.core._threads import run_in_thread
 from mtaio.core._timing import Timing
 
 if TYPE_CHECKING:
@@ -67,13 +66,12 @@ class ExecutorBase:
                 way_out="Pass the number of items to run at once, or None for no limit.",
             )
         self._max_workers = max_workers
-        self._timeout = checks.timeout("timeout", timeout)
         self._name = name
         self._slots = None if max_workers is None else Slots(max_workers, self)
         self._threads = Lane.of_threads(thread_limiter, self)
         self._processes = Lane.of_processes(process_limiter, self)
         self._counters = Counters()
-        self._default_timing = Timing(self._timeout, self._counters, name)
+        self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._calls: int = 0
 
     def __repr__(self) -> str:
@@ -102,19 +100,8 @@ class ExecutorBase:
         kwargs: dict[str, Any],
         timing: Timing,
     ) -> Callable[[], Awaitable[Any]]:
-        """Return one call of ``fn``, with its timeout, as it is made in a slot."""
-        check_fn(fn)
-        if is_async(fn):
-            if timing.timeout is None:
-                return partial(fn, *args, **kwargs)
-            return partial(_limited, timing, partial(fn, *args, **kwargs))
-        return partial(
-            run_in_thread,
-            self._threads,
-            partial(fn, *args, **kwargs),
-            timing,
-            abandon_on_cancel=timing.timeout is not None,
-        )
+        """Return one call of ``fn``, checked before, with its timeout, as it is made in a slot."""
+        return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
 
     async def _item(self, slot: Slot | None, call: Callable[[], Awaitable[T]]) -> T:
         """Make ``call`` as an item that runs in ``slot``, in the current task."""
@@ -190,11 +177,6 @@ class ExecutorBase:
             "limit", limit, way_out="Pass the number of items this call may run at once, or None."
         )
         return limit if self._max_workers is None else min(limit, self._max_workers)
-
-
-async def _limited(timing: Timing, call: Callable[[], Awaitable[T]]) -> T:
-    with timing.limit():
-        return await call()
 
 
 def check_policy(errors: object) -> None:

@@ -60,12 +60,6 @@ def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
     return call
 
 
-def close_unstarted(call: object) -> None:
-    """Close a coroutine that nobody will await, lest the interpreter warn about it."""
-    if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
-        call.close()
-
-
 def check_fn(fn: object) -> None:
     """Refuse what cannot be called, and an async generator function, which has no one result."""
     inner = _unwrap(fn)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.core._base import ExecutorBase, Options
-from mtaio.core._call import check_fn, close_unstarted, is_async
-from mtaio.core._threads import run_in_thread
+from mtaio.core._call import check_fn, settle
+from mtaio.core._compose import one_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,12 +52,9 @@ class Calling(ExecutorBase):
 
     async def _invoke(self, call: Any) -> Any:
         # With its own limit, not the pool's watch: that counts the wait for a thread as well.
-        timing = self._default_timing
-        if inspect.isawaitable(call) or is_async(call):
-            with timing.limit():
-                return await (call if inspect.isawaitable(call) else call())
-        abandon = timing.timeout is not None
-        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
+        awaitable = inspect.isawaitable(call)
+        attempt = one_attempt(settle if awaitable else call, self._default_timing, self._threads)
+        return await (attempt(call) if awaitable else attempt())
 
 
 def _check_call(number: int, call: object) -> None:

@@ -51,12 +51,9 @@ def compose(
     from the start of the item: with retries, a rate or a wait for a thread that is too early. Nor
     can it be in time for a timeout of 0, which cancels at the first checkpoint.
     """
-    if not is_async(fn):
-        attempt = _threaded(fn, timing, threads, rate)
-    elif rate is None and retry is None and timing.timeout != 0:
+    if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
         return in_loop(fn), timing.timeout
-    else:
-        attempt = _awaited(fn, timing, rate)
+    attempt = one_attempt(fn, timing, threads, rate)
     if retry is None:
         return attempt, None
 
@@ -67,6 +64,17 @@ def compose(
         return attempts(retry, partial(attempt, *args, **kwargs), count_retry)
 
     return call, None
+
+
+def one_attempt(
+    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None = None
+) -> CoroutineFunction:
+    """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
+    if not is_async(fn):
+        return _threaded(fn, timing, threads, rate)
+    if rate is None and timing.timeout is None:
+        return in_loop(fn)
+    return _awaited(fn, timing, rate)
 
 
 def _awaited(fn: Callable[..., Any], timing: Timing, rate: RateLimiter | None) -> CoroutineFunction:
@@ -85,9 +93,6 @@ def _threaded(
     async def attempt(*args: Any, **kwargs: Any) -> Any:
         if rate is not None:
             await rate.acquire()
-        # A thread can only be left behind, not stopped; without a timeout nobody asked for that.
-        abandon = timing.timeout is not None
-        call = partial(fn, *args, **kwargs)
-        return await run_in_thread(threads, call, timing, abandon_on_cancel=abandon)
+        return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
 
     return attempt

@@ -13,8 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.coroutines import close_unstarted
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.core._call import check_fn, close_unstarted, is_async, settle
+from mtaio.core._call import check_fn, is_async, settle
 from mtaio.core._joining import Joining
 from mtaio.core._mapping import Mapping
 from mtaio.core._processes import run_in_process
@@ -218,9 +219,8 @@ class TaskExecutor(Mapping, Joining, Submitting):
         """
         check_fn(fn)
         timing = self._timing(timeout)
-        abandon = abandon_on_cancel or timing.timeout is not None
         call = partial(fn, *args)
-        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon)
+        return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
     async def run_in_process(
         self, fn: Callable[..., T], /, *args: Any, timeout: float | Unset | None = UNSET
@@ -286,6 +286,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
         timing: Timing,
     ) -> Callable[[], Awaitable[Any]]:
         if not inspect.isawaitable(fn):
+            check_fn(fn)
             return self._bind(fn, args, kwargs, timing)
         if args or kwargs:
             msg = (

@@ -6,12 +6,12 @@ Promise: no error that an item raised is lost, and none is wrapped unless there 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from mtaio.core._call import name_of, shorten
+from mtaio.core._notes import note
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ def annotate(error: BaseException, subject: object, index: int, item: Any, *, ma
     Without a function (``subject`` is None) the item is itself the call.
     """
     if subject is None:
-        note = f"in call {index}: {name_of(item)}"
-    else:
-        args = ", ".join(map(shorten, item)) if many else shorten(item)
-        note = f"in item {index}: {name_of(subject)}({args})"
-    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
-        error.add_note(note)
+        note(error, f"in call {index}: {name_of(item)}")
+        return
+    args = ", ".join(map(shorten, item)) if many else shorten(item)
+    note(error, f"in item {index}: {name_of(subject)}({args})")
 
 
 def is_cancelled() -> bool:

@@ -288,9 +288,8 @@ class Submitting(ExecutorBase):
     ) -> TaskHandle[Any]:
         task = Submitted(name_of(fn), block, place)
         try:
-            self._check_open(
-                block, "submit", joined=True
-            )  # things may have changed while we waited
+            # Things may have changed while we waited.
+            self._check_open(block, "submit", joined=True)
             if self._slots is not None:
                 task.queue_up(self._slots)
                 item = self._slots.enclosing(here())

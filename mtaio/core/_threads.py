@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from anyio import to_thread
 
-from mtaio.core._call import close_unstarted
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.core._slots import CURRENT
 
 if TYPE_CHECKING:
@@ -105,13 +105,14 @@ async def run_in_thread(
     call: Callable[[], Any],
     timing: Timing,
     *,
-    abandon_on_cancel: bool,
+    abandon_on_cancel: bool = False,
 ) -> Any:
     """
     Make a call in a worker thread; await what it returns if that is awaitable.
 
-    The timeout begins when there is a slot. When it fires, or on cancellation with
-    ``abandon_on_cancel``, the thread goes on alone, holding its slot.
+    The timeout begins when there is a slot. A thread can only be left behind, not stopped: with a
+    timeout, or with ``abandon_on_cancel``, cancellation does so, and the thread goes on alone,
+    holding its slot; else it waits for the thread.
     """
     slot = await lane.enter()
     job = ThreadJob(lane, slot, call)
@@ -120,7 +121,7 @@ async def run_in_thread(
         with timing.limit():
             await to_thread.run_sync(
                 job.work,
-                abandon_on_cancel=abandon_on_cancel,
+                abandon_on_cancel=abandon_on_cancel or timing.timeout is not None,
                 limiter=ADMITTED,
             )
             result = job.result

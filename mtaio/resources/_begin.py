@@ -1,8 +1,7 @@
 """
 What ``run(func, *args)`` and ``run(awaitable)`` have in common.
 
-Promise: a call that was handed over and never begun is closed, without a warning; what cannot be
-awaited is refused by name.
+Promise: what cannot be awaited is refused by name.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["begin", "check", "discard"]
+__all__ = ["begin", "check"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -44,9 +43,3 @@ def begin(func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], args: tuple[*Ts]) 
         )
         raise TypeError(msg)
     return awaitable
-
-
-def discard(func: object) -> None:
-    """Close ``func`` if it is a coroutine that has not begun; one that has ended may be closed."""
-    if inspect.iscoroutine(func):
-        func.close()

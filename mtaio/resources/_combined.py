@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from mtaio.resources._begin import begin, check, discard
+from mtaio._internal.coroutines import close_unstarted
+from mtaio.resources._begin import begin, check
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
 from mtaio.resources._decorate import decorate
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
@@ -257,7 +258,7 @@ class ResourceLimiter:
             async with self:
                 return await begin(func, args)
         finally:
-            discard(func)
+            close_unstarted(func)
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal import checks
+from mtaio._internal.coroutines import close_unstarted
 from mtaio._internal.deadline import remaining
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.resources._begin import begin, check, discard
+from mtaio.resources._begin import begin, check
 from mtaio.resources._decorate import decorate
 from mtaio.resources._scope import Policy, ShieldedScope, TimeoutScope, finite
 
@@ -200,7 +201,7 @@ class TimeoutManager:
             with TimeoutScope(self._policy, seconds):
                 return await begin(func, args)
         finally:
-            discard(func)
+            close_unstarted(func)
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...

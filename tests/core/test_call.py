@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock
 import anyio
 
 from mtaio.core import TaskExecutor
-from mtaio.core._call import close_unstarted, in_loop, is_async, name_of, returns_coroutine, shorten
+from mtaio.core._call import in_loop, is_async, name_of, returns_coroutine, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -89,12 +89,3 @@ def test_shortened_values() -> None:
 
     assert shorten(Hostile()).startswith("<Hostile instance at 0x")
     assert shorten(10**5000).startswith("<int")  # too long for Python to print
-
-
-async def test_only_what_never_started_is_closed() -> None:
-    """A coroutine that runs, or ran, is left alone, and so is what is no coroutine."""
-    begun = native(1)
-    assert await begun == 1
-    for what in (begun, 5, native, Later(1)):
-        close_unstarted(what)
-    close_unstarted(native(1))

@@ -24,7 +24,7 @@ from anyio import to_thread
 from mtaio import exceptions
 from mtaio._internal import clock, deadline
 from mtaio.resources import TimeoutManager, TimeoutScope
-from mtaio.testing import run
+from mtaio.testing import run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -983,3 +983,23 @@ def test_manager_says_what_it_is() -> None:
     assert (timeouts.name, timeouts.default_timeout) == ("tests", 30.0)
     assert repr(timeouts) == "<TimeoutManager 'tests' of 30.0 s>"
     assert repr(TimeoutManager(None)) == "<TimeoutManager of None s>"
+
+
+async def test_run_leaves_a_coroutine_to_the_task_that_awaits_it() -> None:
+    """A coroutine that somebody awaits already is refused, and its owner gets the result."""
+    results: list[str] = []
+
+    async def work() -> str:
+        await anyio.sleep(1)
+        return "done"
+
+    async def own() -> None:
+        results.append(await coroutine)
+
+    coroutine = work()
+    async with anyio.create_task_group() as group:
+        group.start_soon(own)
+        await settle()
+        with pytest.raises(RuntimeError, match=r"^coroutine is being awaited already$"):
+            await TimeoutManager(5.0).run(coroutine)
+    assert results == ["done"]
