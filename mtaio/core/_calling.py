@@ -8,6 +8,7 @@ an error.
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal.coroutines import close_unstarted
@@ -16,7 +17,7 @@ from mtaio.core._call import check_fn, settle
 from mtaio.core._compose import one_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from mtaio.core._pool import Policy, Pool
     from mtaio.core._signatures import Call
@@ -38,8 +39,10 @@ class Calling(ExecutorBase):
         for number, call in enumerate(calls):
             if not inspect.isawaitable(call):
                 _check_call(number, call)
+        # With its own limit, not the pool's watch: that counts the wait for a thread as well.
+        settled = one_attempt(settle, self._default_timing, self._threads)
         return self._pool(
-            self._invoke,
+            partial(self._invoke, settled),
             (calls,),
             Options(
                 limit=limit, timeout=None, rate=None, retry=None, errors=errors, on_progress=None
@@ -50,11 +53,10 @@ class Calling(ExecutorBase):
             subject=None,
         )
 
-    async def _invoke(self, call: Any) -> Any:
-        # With its own limit, not the pool's watch: that counts the wait for a thread as well.
-        awaitable = inspect.isawaitable(call)
-        attempt = one_attempt(settle if awaitable else call, self._default_timing, self._threads)
-        return await (attempt(call) if awaitable else attempt())
+    async def _invoke(self, settled: Callable[..., Awaitable[Any]], call: Any) -> Any:
+        if inspect.isawaitable(call):
+            return await settled(call)
+        return await one_attempt(call, self._default_timing, self._threads)()
 
 
 def _check_call(number: int, call: object) -> None:

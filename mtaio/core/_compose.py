@@ -17,7 +17,7 @@ from mtaio.core._threads import run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from mtaio.core._lane import Lane
     from mtaio.core._statistics import Counters
@@ -55,7 +55,7 @@ def compose(
         return in_loop(fn), timing.timeout
     attempt = one_attempt(fn, timing, threads, rate)
     if retry is None:
-        return attempt, None
+        return in_loop(attempt), None
 
     def count_retry() -> None:
         counters.retried += 1
@@ -68,12 +68,12 @@ def compose(
 
 def one_attempt(
     fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None = None
-) -> CoroutineFunction:
+) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
     if not is_async(fn):
         return _threaded(fn, timing, threads, rate)
     if rate is None and timing.timeout is None:
-        return in_loop(fn)
+        return fn
     return _awaited(fn, timing, rate)
 
 
