@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from inspect import iscoroutinefunction
 
 import pytest
 
 from mtaio.testing import virtual_backend
+from tests.backends import BACKENDS
 
 # The limit on each test, in seconds, for pytest-timeout. In pyproject.toml it would be an unknown
 # option, hence an error, to whoever runs a test of their own below it without that plugin.
 os.environ.setdefault("PYTEST_TIMEOUT", "120")
-
-BACKENDS = [name for name in ("asyncio", "trio") if find_spec(name)]
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -12,10 +12,10 @@ from textwrap import dedent
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import pytest
 
 import mtaio.testing
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,7 +34,6 @@ def pages(language: str) -> list[str]:
 
 PAGES = pages("en")
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-BACKENDS = anyio.get_available_backends()
 
 FENCE = re.compile(
     r"^(?P<indent> *)(?P<mark>`{3,})(?P<language>\w*)[^\n`]*\n(?P<body>.*?)\n(?P=indent)(?P=mark)$",

@@ -14,11 +14,12 @@ from anyio import from_thread, to_thread
 from mtaio._internal import loops
 from mtaio.core import TaskExecutor
 from mtaio.testing import run, settle
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-BACKENDS = (*anyio.get_available_backends(), "asyncio")
+LOOPS = (*BACKENDS, "asyncio")
 
 
 def everything(executor: TaskExecutor) -> Callable[[], Coroutine[None, None, None]]:
@@ -53,7 +54,7 @@ def test_one_executor_serves_one_loop_after_another() -> None:
     """Made where no loop runs, used on asyncio, on trio, and on asyncio again."""
     executor = TaskExecutor(1, max_pending=1, thread_limiter=1)
     scenario = everything(executor)
-    for backend in BACKENDS:
+    for backend in LOOPS:
         run(scenario, backend=backend)
         assert executor.statistics().running == 0
 
@@ -70,7 +71,7 @@ def test_after_a_run_that_died(backend: str) -> None:
             await anyio.sleep(1)
             raise ZeroDivisionError
 
-    for other in anyio.get_available_backends():
+    for other in BACKENDS:
         with pytest.raises(ExceptionGroup):
             run(die, backend=backend)
         run(everything(executor), backend=other)
@@ -98,7 +99,7 @@ def test_after_a_loop_that_was_abandoned(thrown_away: bool) -> None:  # noqa: FB
     del loop
     if thrown_away:
         tasks.clear()
-    for backend in BACKENDS:
+    for backend in LOOPS:
         run(everything(executor), backend=backend)
         gc.collect()
     slots = executor._slots
@@ -158,7 +159,7 @@ async def test_submitting_from_another_loop_is_refused() -> None:
                 pass
 
     def other_loop() -> None:
-        for backend in anyio.get_available_backends():
+        for backend in BACKENDS:
             anyio.run(elsewhere, backend=backend)
 
     async with TaskExecutor(1) as executor:
@@ -166,7 +167,7 @@ async def test_submitting_from_another_loop_is_refused() -> None:
         handle = await executor.submit(anyio.sleep, 1)
         await handle
     assert "anyio.from_thread.run()" in refused[0]
-    assert len(refused) == 2 * len(anyio.get_available_backends())
+    assert len(refused) == 2 * len(BACKENDS)
 
 
 async def test_handle_belongs_to_its_loop() -> None:

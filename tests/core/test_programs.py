@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from mtaio.core import TaskExecutor
 from mtaio.testing import run
+from tests.backends import BACKENDS
 from tests.core.gauge import Gauge
 
 if TYPE_CHECKING:
     from mtaio.core import TaskHandle
 
-BACKENDS = anyio.get_available_backends()
 
 Kind: TypeAlias = Literal[
     "run", "map", "gather", "group", "stream", "race", "submit", "one by one", "fire", "fail"

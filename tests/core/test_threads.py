@@ -18,6 +18,7 @@ from mtaio.core._threads import ThreadJob
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
+from tests.backends import BACKENDS
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
@@ -470,7 +471,7 @@ def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> Non
 # ---- one event loop after another ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("second", anyio.get_available_backends())
+@pytest.mark.parametrize("second", BACKENDS)
 def test_place_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
     backend: str, second: str
 ) -> None:

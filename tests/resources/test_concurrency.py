@@ -17,6 +17,7 @@ from mtaio import exceptions
 from mtaio._internal.coop import FAST_CALLS
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run, settle
+from tests.backends import BACKENDS
 from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
@@ -27,8 +28,6 @@ from tests.injection import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-BACKENDS = anyio.get_available_backends()
 
 
 def state(limiter: ConcurrencyLimiter) -> tuple[int, int]:

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run
-
-BACKENDS = anyio.get_available_backends()
+from tests.backends import BACKENDS
 
 many_runs = settings(max_examples=500, deadline=None)
 

@@ -22,6 +22,7 @@ from mtaio._internal.coop import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
 from mtaio.testing import run, settle
+from tests.backends import BACKENDS
 from tests.injection import (
     at_every_checkpoint,
     cancelled_at,
@@ -1311,7 +1312,7 @@ async def test_clock_that_goes_back() -> None:
         assert limiter.statistics().tokens == 2
 
 
-@pytest.mark.parametrize("backends", list(product(anyio.get_available_backends(), repeat=2)))
+@pytest.mark.parametrize("backends", list(product(BACKENDS, repeat=2)))
 def test_day_one_3_one_loop_after_another(backends: tuple[str, str]) -> None:
     """aiolimiter#292: a limiter serves loop after loop, on either backend, and keeps its state."""
     limiter = RateLimiter(1, burst=2, slack=0)
