@@ -15,27 +15,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtaio.testing._deadlock import Deadlock, Stack
+    from mtaio.testing._deadlock import Deadlock, Livelock, Stack
+    from mtaio.testing._explore import ExplorationWarning, explore
+    from mtaio.testing._inject import Victim, injections
+    from mtaio.testing._quiescent import (
+        assert_checkpoints,
+        assert_no_checkpoints,
+        assert_quiescent,
+    )
     from mtaio.testing._run import run, virtual_backend
-    from mtaio.testing._simulation import Simulation, current_simulation, settle
+    from mtaio.testing._schedule import Schedule, exhaustive, schedules, shrink
+    from mtaio.testing._simulation import InvariantError, Simulation, current_simulation, settle
+    from mtaio.testing._trace import Place, Step
 
 __all__ = [
     "Deadlock",
+    "ExplorationWarning",
+    "InvariantError",
+    "Livelock",
+    "Place",
+    "Schedule",
     "Simulation",
     "Stack",
+    "Step",
+    "Victim",
+    "assert_checkpoints",
+    "assert_no_checkpoints",
+    "assert_quiescent",
     "current_simulation",
+    "exhaustive",
+    "explore",
+    "injections",
     "run",
+    "schedules",
     "settle",
+    "shrink",
     "virtual_backend",
 ]
 
 _HOMES = {
     "Deadlock": "_deadlock",
+    "ExplorationWarning": "_explore",
+    "InvariantError": "_simulation",
+    "Livelock": "_deadlock",
+    "Place": "_trace",
+    "Schedule": "_schedule",
     "Simulation": "_simulation",
     "Stack": "_deadlock",
+    "Step": "_trace",
+    "Victim": "_inject",
+    "assert_checkpoints": "_quiescent",
+    "assert_no_checkpoints": "_quiescent",
+    "assert_quiescent": "_quiescent",
     "current_simulation": "_simulation",
+    "exhaustive": "_schedule",
+    "explore": "_explore",
+    "injections": "_inject",
     "run": "_run",
+    "schedules": "_schedule",
     "settle": "_simulation",
+    "shrink": "_schedule",
     "virtual_backend": "_run",
 }
 

@@ -18,8 +18,9 @@ import selectors
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
+from mtaio.testing._asyncio_steps import READY, PermutedQueue, WatchedQueue, has_ready_queue
 from mtaio.testing._deadlock import task_stacks
-from mtaio.testing._world import refuse_second
+from mtaio.testing._world import refuse_second, steps_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from mtaio.testing._deadlock import Stack
+    from mtaio.testing._steps import Steps
     from mtaio.testing._world import World
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ class LoopFactory:
         self.world = world
 
     def __call__(self) -> VirtualLoop:
-        refuse_second()  # before there is half a loop
+        refuse_second(self.world)  # before there is half a loop
         return VirtualLoop(self.world)
 
 
@@ -79,7 +81,11 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
-        if events or (timeout is not None and timeout <= 0):
+        if events:
+            self.loop.world.turns = 0
+            return events
+        if timeout is not None and timeout <= 0:
+            self.loop.turned()
             return events
         patience = self.loop.idle()
         if patience is None:
@@ -98,6 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     _scheduled: list[asyncio.TimerHandle]
     _clock_resolution: float
+    _ready: Any
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -114,6 +121,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._files)
         self._resolve()
         world.attach(self)
+        if world.schedule is not None:
+            world.observed()
 
     # ---- an asyncio event loop -------------------------------------------------------------------
 
@@ -208,11 +217,22 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
         return task_stacks(sorted(tasks, key=itemgetter(0)))
 
-    def guard_begins(self) -> None:
+    def watch(self, steps: Steps) -> None:
+        """Tell ``steps`` of each step of a task, and let its schedule choose."""
+        if not has_ready_queue(self):
+            raise steps_unseen("asyncio", f"loop.{READY}")
+        handles = self._ready
+        if steps.schedule is None:
+            self._ready = WatchedQueue(steps, handles)
+        else:
+            self._ready = PermutedQueue(steps, steps.schedule, handles)
+
+    def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
         self._host = asyncio.current_task()
         self._outside = asyncio.all_tasks() - {self._host}
         self._forced = False
+        return self._host
 
     def cancelled_outside(self) -> bool:
         """Tell whether the host task has been cancelled by others than `blocked`."""
@@ -233,6 +253,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Returns:
             None if something is ready now, else the real seconds to wait for something real.
         """
+        self.world.idle()
         if self._settling:
             _wake_all(self._settling)
         elif self.world.frozen():
@@ -246,9 +267,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return self.world.patience(real_io=self._awaits_real_io())
         return None
 
+    def turned(self) -> None:
+        """Count a turn of the loop in which something ran; give up when there are too many."""
+        self._force(self.world.turned())
+
     def blocked(self, patience: float) -> None:
         """Give up after ``patience``: end the code under test, or else break off the loop."""
-        verdict = self.world.stuck(patience)
+        self._force(self.world.stuck(patience))
+
+    def _force(self, verdict: Exception | None) -> None:
         if verdict is None:
             return
         if self._host is None or self._forced:

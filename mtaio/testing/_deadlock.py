@@ -13,6 +13,7 @@ import linecache
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -40,7 +41,22 @@ class Stack:
         return f"  {self.kind} {self.name!r} is at{lines}"
 
 
-class Deadlock(AssertionError):  # noqa: N818 - it is a verdict on the test, like AssertionError
+class _Stuck(AssertionError):  # noqa: N818 - a verdict on the test, like AssertionError
+    """A verdict on the whole run, with the stacks."""
+
+    reason: str
+    stacks: tuple[Stack, ...]
+
+    def __init__(self, reason: str, stacks: tuple[Stack, ...] = ()) -> None:
+        super().__init__(reason, stacks)
+        self.reason = reason
+        self.stacks = stacks
+
+    def __str__(self) -> str:
+        return "\n".join([self.reason, *map(str, self.stacks)])
+
+
+class Deadlock(_Stuck):
     """
     Nobody in the simulated run can ever wake up, so the test has failed instead of hanging.
 
@@ -71,16 +87,37 @@ class Deadlock(AssertionError):  # noqa: N818 - it is a verdict on the test, lik
         ```
     """
 
-    reason: str
-    stacks: tuple[Stack, ...]
 
-    def __init__(self, reason: str, stacks: tuple[Stack, ...] = ()) -> None:
-        super().__init__(reason, stacks)
-        self.reason = reason
-        self.stacks = stacks
+class Livelock(_Stuck):
+    """
+    The tasks of the simulated run are busy and get nowhere, so the test has failed.
 
-    def __str__(self) -> str:
-        return "\n".join([self.reason, *map(str, self.stacks)])
+    Raised when the event loop has turned ``max_turns`` times without anybody waiting for something
+    that was to come: tasks that spin on ``sleep(0)``, or that wake each other up for ever. Raised
+    as `Deadlock` is, after the run was cancelled.
+
+    Args:
+        reason: How long, at which time, and the way out.
+        stacks: Where each task and each worker thread was at that moment.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Livelock, run
+
+
+        async def spin() -> None:
+            while True:
+                await anyio.sleep(0)
+
+
+        try:
+            run(spin, max_turns=100)
+        except Livelock as stuck:
+            assert "in spin" in str(stuck)
+        ```
+    """
 
 
 def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
@@ -94,7 +131,7 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
     others: list[Stack] = []
     for name, coroutine in tasks:
         frames = list(_await_frames(coroutine))
-        entry = next((i for i, frame in enumerate(frames) if not _is_machinery(frame[0])), None)
+        entry = next((i for i, frame in enumerate(frames) if not is_machinery(frame[0])), None)
         lines = tuple(_line(code_file, line, where) for code_file, line, where in frames[entry:])
         stack = Stack(kind="task", name=name, frames=lines)
         (others if entry is None else own).append(stack)
@@ -115,17 +152,19 @@ def thread_stack(ident: int, name: str) -> Stack:
 def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
     """Follow a suspended coroutine to the await where it waits, outermost first."""
     while awaited is not None:
-        for frame_of, next_of in _LINKS:
-            if hasattr(awaited, frame_of):
-                frame = getattr(awaited, frame_of)
-                if frame is not None:  # None when it has finished meanwhile
-                    yield _place(frame)
-                awaited = getattr(awaited, next_of)
-                break
-        else:
-            # `asend` of an async generator and the wrapper that `coroutine.__await__` returns hide
-            # what they drive from Python, but not from the garbage collector.
-            awaited = next(filter(_has_frame, gc.get_referents(awaited)), None)
+        frame, awaited = next_await(awaited)
+        if frame is not None:
+            yield _place(frame)
+
+
+def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
+    for frame_of, next_of in _LINKS:
+        if hasattr(awaited, frame_of):
+            return getattr(awaited, frame_of), getattr(awaited, next_of)
+    # `asend` of an async generator and the wrapper that `coroutine.__await__` returns hide what
+    # they drive from Python, but not from the garbage collector.
+    return None, next(filter(_has_frame, gc.get_referents(awaited)), None)
 
 
 _LINKS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
@@ -144,7 +183,9 @@ def _line(file: str, line: int, where: str) -> str:
     return f"{file}:{line} in {where}: {source}"
 
 
-def _is_machinery(file: str) -> bool:
+@cache
+def is_machinery(file: str) -> bool:
+    """Tell whether a file belongs to an event loop, to anyio or to this package."""
     loaded = (sys.modules.get(name) for name in ("asyncio", "trio"))
     homes = [__file__, anyio.__file__, *(module.__file__ for module in loaded if module)]
     return any(file.startswith(os.path.dirname(str(home)) + os.sep) for home in homes)  # noqa: PTH120 - str in, str out

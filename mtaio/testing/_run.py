@@ -15,9 +15,11 @@ import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import checks
+from mtaio.testing._schedule import Schedule
 from mtaio.testing._simulation import Simulation
 from mtaio.testing._threads import entries
-from mtaio.testing._world import World, refuse_second
+from mtaio.testing._trace import interleaving
+from mtaio.testing._world import MAX_TURNS, World
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,7 +32,9 @@ def run(
     afn: Callable[[*Args], Awaitable[T]],
     *args: *Args,
     backend: str = "asyncio",
+    schedule: Schedule | None = None,
     grace: float = 1.0,
+    max_turns: int = MAX_TURNS,
 ) -> T:
     """
     Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
@@ -45,20 +49,26 @@ def run(
         afn: A coroutine function.
         args: Its positional arguments.
         backend: ``"asyncio"`` or ``"trio"``.
+        schedule: Who takes the next step wherever several tasks could. An error of ``afn`` then
+            carries a note with the schedule and with who ran when. Default: as the backend likes.
         grace: The real seconds for which worker threads may keep the clock frozen while nothing
             else happens, before that is a `Deadlock`; ``inf`` for no limit.
+        max_turns: How often the event loop may turn without virtual time moving, before that is a
+            `Livelock`.
 
     Returns:
         What ``afn`` returns.
 
     Raises:
         Deadlock: Every task was blocked for ever.
-        TypeError: ``afn`` is not callable, or ``grace`` is no number.
+        Livelock: Tasks ran for ever, and none waited for anything.
+        TypeError: ``afn`` is not callable, ``grace`` is no number, ``max_turns`` no int, or
+            ``schedule`` no `Schedule`.
         ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
-            not more than 0.
+            not more than 0, or ``max_turns`` less than 1; or the tape of ``schedule`` does not fit.
         ImportError: The backend is not installed.
         RuntimeError: An event loop is running in this thread, or another simulation in this
-            process.
+            process; or the backend's version does not let a schedule choose.
         BaseException: What ``afn`` raises.
 
     Example:
@@ -80,10 +90,15 @@ def run(
     checks.callable_(
         "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
     )
-    world = World(grace=grace)
+    if not isinstance(cast("object", schedule), Schedule | None):
+        msg = (
+            f"schedule={schedule!r} is a {type(schedule).__name__}, not a Schedule. Pass "
+            f"Schedule(seed=1), Schedule(tape={{4: 1}}), or one after another from exhaustive()."
+        )
+        raise TypeError(msg)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns)
     options = _options(backend, world)
     _refuse_running_loop()
-    refuse_second()
 
     async def main() -> T:
         __tracebackhide__ = True
@@ -91,8 +106,18 @@ def run(
 
     main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
     main.__module__ = getattr(afn, "__module__", __name__)
+    if schedule is not None:
+        return _followed(schedule, world, lambda: _turn(main, world, backend, options))
+    return _turn(main, world, backend, options)
+
+
+def _turn(
+    main: Callable[[], Awaitable[T]], world: World, backend: str, options: dict[str, Any]
+) -> T:
+    __tracebackhide__ = True
     try:
-        return anyio.run(main, backend=backend, backend_options=options)
+        with world.claiming(backend):
+            return anyio.run(main, backend=backend, backend_options=options)
     except Exception:
         if world.verdict is None:
             raise
@@ -100,7 +125,27 @@ def run(
         raise world.verdict  # noqa: B904 - its cause is the verdict before it
 
 
-def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, Any]]:
+def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
+    """Run under a schedule: tell what happened if it fails, and whether the tape fitted."""
+    __tracebackhide__ = True
+    try:
+        result = turn()
+    except Exception as error:
+        mismatch = schedule.mismatch()
+        if mismatch is not None:
+            raise ValueError(mismatch) from error
+        if world.steps is not None:
+            error.add_note(f"under {schedule!r}:\n{interleaving(world.steps.trace())}")
+        raise
+    mismatch = schedule.mismatch()
+    if mismatch is not None:
+        raise ValueError(mismatch)
+    return result
+
+
+def virtual_backend(
+    name: str, *, grace: float = 1.0, max_turns: int = MAX_TURNS
+) -> tuple[str, dict[str, Any]]:
     """
     Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
 
@@ -111,11 +156,12 @@ def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, An
     Args:
         name: ``"asyncio"`` or ``"trio"``.
         grace: As for `run`.
+        max_turns: As for `run`.
 
     Raises:
-        TypeError: ``grace`` is no number.
+        TypeError: ``grace`` is no number, or ``max_turns`` no int.
         ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
-            not more than 0.
+            not more than 0, or ``max_turns`` less than 1.
         ImportError: The backend is not installed.
 
     Example:
@@ -131,7 +177,7 @@ def virtual_backend(name: str, *, grace: float = 1.0) -> tuple[str, dict[str, An
             return virtual_backend(request.param)
         ```
     """
-    return name, _options(name, World(grace=grace))
+    return name, _options(name, World(grace=grace, max_turns=max_turns))
 
 
 def simulation_of(backend: object) -> Simulation | None:

@@ -7,6 +7,7 @@ lets everybody else do what can be done without time moving. The rules behind: `
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from contextlib import contextmanager
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING
 
 from mtaio._internal import checks
 from mtaio.testing import _world
+from mtaio.testing._trace import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from mtaio.testing._trace import Step
 
 _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
 
@@ -124,6 +128,75 @@ class Simulation:
             yield
         finally:
             self._world.holds -= 1
+
+    def always(self, predicate: Callable[[], object]) -> None:
+        """
+        End the run with `InvariantError` as soon as ``predicate()`` is not true after a step.
+
+        It is called at once, and from then on after every step of any task, until the function
+        given to `run`, or the test, is over or the run is broken off. What it raises ends the run
+        likewise. Not a checkpoint.
+
+        Args:
+            predicate: Tells whether all is well, without waiting.
+
+        Raises:
+            TypeError: ``predicate`` is not callable, or a coroutine function.
+            RuntimeError: The simulation is not running, or the backend's version does not show its
+                steps.
+        """
+        way_out = "Pass a plain function without parameters."
+        checks.callable_("predicate", predicate, way_out=way_out)
+        if inspect.iscoroutinefunction(predicate):
+            msg = f"predicate={predicate!r} is async, and nothing can wait here. {way_out}"
+            raise TypeError(msg)
+        if self._world.scope is None or _world.turning() is not self._world:
+            msg = f"there are no steps in {self!r}: it is not running. Call always() in the test."
+            raise RuntimeError(msg)
+        invariant = Invariant(predicate, self.time)
+        failure = invariant()
+        if failure is not None:
+            raise failure
+        self._world.observed().always(invariant)
+
+    @property
+    def trace(self) -> tuple[Step, ...]:
+        """
+        The steps that tasks have taken, the last 10,000 at most.
+
+        They are noted under a `Schedule`, and from the first `always` or ``"step"`` `Victim` on;
+        otherwise there are none. Not a checkpoint.
+        """
+        return () if self._world.steps is None else self._world.steps.trace()
+
+
+class InvariantError(AssertionError):
+    """
+    What `Simulation.always` was to watch over is no longer so.
+
+    Args:
+        reason: What was watched, and when it broke.
+    """
+
+
+class Invariant:
+    """Looks at a predicate, and says what is wrong."""
+
+    __slots__ = ("_predicate", "_time")
+
+    def __init__(self, predicate: Callable[[], object], time: Callable[[], float]) -> None:
+        self._predicate = predicate
+        self._time = time
+
+    def __call__(self) -> Exception | None:
+        try:
+            if self._predicate():
+                return None
+        except Exception as error:  # noqa: BLE001 - handed to the run, which ends with it
+            return error
+        code = getattr(self._predicate, "__code__", None)
+        place = Place.of(code, code.co_firstlineno) if code else self._predicate
+        return InvariantError(f"what must always hold does not, at t={self._time()!r}: {place}")
 
 
 def current_simulation() -> Simulation:

@@ -21,14 +21,18 @@ import trio
 import trio.testing
 
 from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._trio_steps import RUNNER, RUNQ, PermutedQueue, StepWatch, running_runner
+from mtaio.testing._world import steps_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtaio.testing._deadlock import Deadlock, Stack
+    from mtaio.testing._deadlock import Stack
+    from mtaio.testing._steps import Steps
     from mtaio.testing._world import World
 
 AUTOJUMP: Final = "_autojump"
+CURRENT_TIME: Final = "current_time"
 ABORT: Final = "_attempt_abort"
 REGISTER: Final = "task_register"
 
@@ -69,7 +73,7 @@ class TrioEngine(trio.abc.Instrument):
         self.clock = trio.testing.MockClock(autojump_threshold=0)
         for method, ours in {
             "start_clock": self._start,
-            "current_time": self.time,
+            CURRENT_TIME: self.time,
             "deadline_to_sleep_time": self._sleep_time,
             "jump": self._jump,
             AUTOJUMP: self._idle,
@@ -91,6 +95,9 @@ class TrioEngine(trio.abc.Instrument):
         self._attempts = 0
         self._running.enter_context(self.world.turning(self, "trio"))
         self.world.attach(self)
+        setattr(self.clock, CURRENT_TIME, self.time)
+        if self.world.schedule is not None:
+            self.world.observed()
         self.clock.autojump_threshold = 0  # which tells the run loop of it
 
     def _jump(self, seconds: float) -> None:
@@ -109,6 +116,7 @@ class TrioEngine(trio.abc.Instrument):
 
     def _idle(self) -> None:
         """Decide what to do when every task is blocked and no event is pending."""
+        self.world.idle()
         if self._wait is not None:
             self._blocked(self._wait)  # it slept, and nothing came
             return
@@ -139,6 +147,19 @@ class TrioEngine(trio.abc.Instrument):
 
     # ---- the instrument --------------------------------------------------------------------------
 
+    def before_io_wait(self, timeout: float) -> None:
+        """Count a turn of the run loop in which something ran; give up when there are too many."""
+        if timeout > 0:
+            return
+        verdict = self.world.turned()
+        if verdict is not None:
+
+            def break_off() -> NoReturn:
+                raise verdict
+
+            # An instrument's errors are only logged. The run loop asks for the time next.
+            setattr(self.clock, CURRENT_TIME, break_off)
+
     def after_run(self) -> None:
         """Let mtaio's clock go, and forget the world."""
         self._running.close()
@@ -162,9 +183,19 @@ class TrioEngine(trio.abc.Instrument):
         """Return where each task is, trio's own tasks aside."""
         return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
 
-    def guard_begins(self) -> None:
+    def watch(self, steps: Steps) -> None:
+        """Tell ``steps`` of each step of a task, and let its schedule choose."""
+        runner = running_runner()
+        if runner is None:
+            raise steps_unseen("trio", f"{RUNNER}.{RUNQ}")
+        if steps.schedule is not None:
+            runner.runq = PermutedQueue(steps, steps.schedule, runner.runq)
+        trio.lowlevel.add_instrument(StepWatch(steps))
+
+    def guard_begins(self) -> object:
         """Note which task runs the code under test."""
         self._host = trio.lowlevel.current_task()
+        return self._host
 
     def cancelled_outside(self) -> bool:
         """Tell that it was not the engine, which throws other things."""
@@ -192,7 +223,7 @@ def _family(waiting: list[trio.lowlevel.Task]) -> Iterator[trio.lowlevel.Task]:
             waiting.extend(nursery.child_tasks)
 
 
-def _throw(error: Deadlock, task: Any) -> None:
+def _throw(error: Exception, task: Any) -> None:
     """Raise ``error`` in a blocked task at the place where it waits, in spite of shields."""
 
     def raise_error() -> NoReturn:

@@ -3,8 +3,9 @@ The rules of virtual time: when it moves, what makes it stand still, when a run 
 
 Promise: time moves only when every task is blocked, straight to the next deadline and exactly
 there; it stands still while real work is in flight; if nothing can ever happen again, the run
-ends with `Deadlock` and never hangs. One world turns in a process at a time, because
-`mtaio._internal.clock.now` follows it, from the moment its event loop runs until it stops.
+ends with `Deadlock` and never hangs, and if it turns for ever on the spot, with `Livelock`. One
+world turns in a process at a time, because `mtaio._internal.clock.now` follows it, from the moment
+its event loop runs until it stops.
 
 How to jump, to wait and to break off is the event loop's business (`_asyncio`, `_trio`).
 """
@@ -13,26 +14,34 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio.testing._deadlock import Deadlock
+from mtaio.testing._deadlock import Deadlock, Livelock
+from mtaio.testing._steps import Steps
 from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from mtaio.testing._deadlock import Stack
+    from mtaio.testing._schedule import Schedule
     from mtaio.testing._threads import WorkerCall
 
 T = TypeVar("T")
 
 _WAY_OUT = "Pass the real seconds for which a worker thread may do nothing, inf for no limit."
 
+_TURNS_WAY_OUT = "Pass how often the event loop may turn while no time passes, a number >= 1."
+
+MAX_TURNS: Final = 1_000_000
+"""How often the event loop may turn without virtual time moving, unless the user says otherwise."""
+
 _claim = threading.Lock()
+_claimant: World | None = None
 _turning: World | None = None
 
 
@@ -59,7 +68,11 @@ class Engine(Protocol):
         """Return where each task is."""
         ...
 
-    def guard_begins(self) -> None:
+    def watch(self, steps: Steps) -> None:
+        """Tell ``steps`` of each step of a task, and let its schedule choose."""
+        ...
+
+    def guard_begins(self) -> object:
         """Note that the code under test begins in this task, and force that alone from now on."""
         ...
 
@@ -78,10 +91,12 @@ class World:
 
     Args:
         grace: The real seconds for which a frozen clock may see nothing happen.
+        schedule: Who runs next; None leaves that to the event loop.
+        max_turns: How often the event loop may turn without virtual time moving.
 
     Raises:
-        TypeError: ``grace`` is no number.
-        ValueError: ``grace`` is NaN or not more than 0.
+        TypeError: ``grace`` is no number, or ``max_turns`` no int.
+        ValueError: ``grace`` is NaN or not more than 0, or ``max_turns`` less than 1.
     """
 
     # Invariants:
@@ -90,25 +105,36 @@ class World:
     # - calls holds the worker threads that freeze the clock, jobs counts those of executors,
     #   holds the blocks of hold();
     # - hosts holds the calls whose caller still waits, whether the thread freezes the clock or not;
-    # - scope is around the code under test, None while there is none;
+    # - turns counts those of the loop in which something ran, since the last in which nothing did;
+    # - steps are those of the loop that was made last, None while nobody wants to see them;
+    # - host is the task of the code under test and scope is around it, None while there is none;
     # - verdict is the latest on that code.
     __slots__ = (
         "calls",
         "engine",
         "grace",
         "holds",
+        "host",
         "hosts",
         "jobs",
+        "max_turns",
+        "schedule",
         "scope",
+        "steps",
         "thread",
+        "turns",
         "verdict",
     )
 
-    def __init__(self, *, grace: float = 1.0) -> None:
+    def __init__(
+        self, *, grace: float = 1.0, schedule: Schedule | None = None, max_turns: int = MAX_TURNS
+    ) -> None:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
             raise ValueError(msg)
         self.grace: float = grace
+        self.max_turns: int = checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
+        self.schedule: Schedule | None = schedule
         self.engine: Engine | None = None
         self.thread: int | None = None
         self._reset()
@@ -118,8 +144,11 @@ class World:
         self.jobs: int = 0
         self.calls: set[WorkerCall] = set()
         self.hosts: set[WorkerCall] = set()
+        self.turns: int = 0
+        self.steps: Steps | None = None
+        self.host: object = None
         self.scope: anyio.CancelScope | None = None
-        self.verdict: Deadlock | None = None
+        self.verdict: Exception | None = None
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0 while there is no event loop."""
@@ -136,19 +165,31 @@ class World:
             self.engine = None
 
     @contextmanager
-    def turning(self, engine: Engine, backend: str) -> Generator[None]:
-        """Be the world of the process inside the block, in which the event loop turns."""
-        global _turning  # noqa: PLW0603 - one clock for the process, hence one world
+    def claiming(self, backend: str) -> Generator[None]:
+        """Be the one world of the process inside the block, and see its threads."""
+        global _claimant  # noqa: PLW0603 - one clock for the process, hence one world
         with _claim:
             refuse_second()
-            _turning = self
-        self.thread = threading.get_ident()
+            _claimant = self
         try:
-            with clock.reading_from(engine.time), watched(self, backend):
+            with watched(self, backend):
                 yield
         finally:
-            self.thread = None
-            _turning = None
+            _claimant = None
+
+    @contextmanager
+    def turning(self, engine: Engine, backend: str) -> Generator[None]:
+        """Turn inside the block: mtaio's clock follows ``engine``."""
+        global _turning  # noqa: PLW0603 - ditto
+        with nullcontext() if _claimant is self else self.claiming(backend):
+            _turning = self
+            self.thread = threading.get_ident()
+            try:
+                with clock.reading_from(engine.time):
+                    yield
+            finally:
+                self.thread = None
+                _turning = None
 
     def frozen(self, unseen: int = 0) -> bool:
         """Tell whether time must stand still; ``unseen`` threads besides `calls` are at work."""
@@ -165,7 +206,51 @@ class World:
             return math.inf
         return self.grace if self.holds or threads else 0.0
 
-    def stuck(self, patience: float) -> Deadlock | None:
+    def observed(self) -> Steps:
+        """Return the steps of the running loop, which are watched from now on."""
+        assert self.engine is not None  # noqa: S101 - a loop is running
+        if self.steps is None:
+            if self.schedule is not None:
+                self.schedule.begin()
+            steps = Steps(self.schedule, self.engine.time, self.condemn)
+            try:
+                self.engine.watch(steps)
+            except StepsUnseenError as error:
+                self.verdict = error
+                raise
+            if self.scope is not None:
+                steps.guard_begins(self.host)
+            self.steps = steps
+        return self.steps
+
+    def idle(self) -> None:
+        """Note that nothing is ready to run."""
+        self.turns = 0
+        if self.steps is not None:
+            self.steps.between()
+
+    def turned(self) -> Exception | None:
+        """
+        Note that the loop has turned and something ran; give up if there are too many such turns.
+
+        Returns:
+            As `stuck`.
+        """
+        self.turns += 1
+        if self.turns <= self.max_turns or self.frozen():
+            return None
+        self.turns = 0
+        again = "still " if self.verdict else ""
+        return self.condemn(
+            Livelock(
+                f"the run {again}makes no progress at t={self.time()!r}: tasks have kept the event "
+                f"loop turning {self.max_turns!r} times without waiting for anything. Let them "
+                f"wait for an event or a moment, or raise max_turns={self.max_turns!r}.",
+                self._stacks(),
+            )
+        )
+
+    def stuck(self, patience: float) -> Exception | None:
         """
         Pass the verdict, since nothing came within ``patience``.
 
@@ -173,17 +258,22 @@ class World:
             None if the code under test was cancelled, for `guard` to tell why; otherwise the error
             with which the engine has to end that code by force, or else the run.
         """
-        assert self.engine is not None  # noqa: S101 - an engine asks
-        threads = (call.stack() for call in tuple(self.calls))
-        stacks = (*self.engine.stacks(), *filter(None, threads))
-        verdict = Deadlock(self._reason(patience), stacks)
+        return self.condemn(Deadlock(self._reason(patience), self._stacks()))
+
+    def condemn(self, verdict: Exception) -> Exception | None:
+        """Let ``verdict`` be what the run ends with; for what is returned see `stuck`."""
         if self.verdict is not None:
             verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
         self.verdict = verdict
         if self.scope is None or self.scope.cancel_called:
             return verdict
-        self.scope.cancel("the simulated run is deadlocked")
+        self.scope.cancel(f"the simulated run has failed with {type(verdict).__name__}")
         return None
+
+    def _stacks(self) -> tuple[Stack, ...]:
+        assert self.engine is not None  # noqa: S101 - an engine asks
+        threads = (call.stack() for call in tuple(self.calls))
+        return (*self.engine.stacks(), *filter(None, threads))
 
     def _reason(self, patience: float) -> str:
         again = "still " if self.verdict else ""
@@ -212,7 +302,10 @@ class World:
         result: list[T] = []
         failure: Exception | None = None
         self.verdict = None  # of earlier code in a loop that was broken off and goes on
-        engine.guard_begins()
+        self.turns = 0
+        self.host = engine.guard_begins()
+        if self.steps is not None:
+            self.steps.guard_begins(self.host)
         try:
             with anyio.CancelScope() as self.scope:
                 result.append(await function(*args, **kwargs))
@@ -224,8 +317,10 @@ class World:
                 raise
             failure = error
         finally:
+            if self.steps is not None:
+                self.steps.guard_ends()
             engine.guard_ends()
-            verdict, self.scope, self.verdict = self.verdict, None, None
+            verdict, self.scope, self.verdict, self.host = self.verdict, None, None, None
         if verdict is None:
             return result[0]
         if failure is not None and not _is_deadlock(failure):
@@ -240,16 +335,29 @@ def _is_deadlock(failure: Exception) -> bool:
     return isinstance(failure, Deadlock)
 
 
+class StepsUnseenError(RuntimeError):
+    """The steps of tasks can be neither chosen nor watched with this version of a backend."""
+
+
+def steps_unseen(backend: str, hook: str) -> StepsUnseenError:
+    """Return the error that says so."""
+    return StepsUnseenError(
+        f"mtaio.testing cannot choose or see the steps of tasks on {backend}: this version of it "
+        f"has no {hook} of the kind that mtaio was tested with. Virtual time works all the same; "
+        f"leave schedule, sim.always() and Victim out, or use another version of {backend}."
+    )
+
+
 def turning() -> World | None:
     """Return the world whose event loop is running, if there is one."""
     return _turning
 
 
-def refuse_second() -> None:
-    """Raise ``RuntimeError`` if the event loop of some world is running."""
-    if _turning is not None:
+def refuse_second(world: World | None = None) -> None:
+    """Raise ``RuntimeError`` if another world than ``world`` has claimed the process."""
+    if _claimant is not None and _claimant is not world:
         msg = (
-            f"a simulation is running in this process already (t={_turning.time()!r}), and "
+            f"a simulation is running in this process already (t={_claimant.time()!r}), and "
             f"mtaio's clock can follow only one. Let it end first, or use another process."
         )
         raise RuntimeError(msg)

@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from mtaio.testing import Simulation
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options for tests that are made with `mtaio.testing.explore`."""
+    group = parser.getgroup("mtaio", "mtaio: explored tests")
+    group.addoption(
+        "--mtaio-seeds",
+        type=int,
+        metavar="N",
+        help="try N schedules at random on each backend, whatever the tests say",
+    )
+    group.addoption(
+        "--mtaio-replay",
+        metavar="PLAN",
+        help="run the selected explored tests once, as a failure has told: asyncio/tape=4:1/step@5",
+    )
+
+
 @pytest.fixture
 def sim(anyio_backend: object) -> Simulation:
     """
@@ -47,6 +63,11 @@ def sim(anyio_backend: object) -> Simulation:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Guard an async test against deadlocks while anyio's plugin runs it."""
     test = pyfuncitem.obj
+    search = getattr(test, "__mtaio_search__", None)
+    if search is not None:
+        options = pyfuncitem.config.option
+        with search.told(seeds=options.mtaio_seeds, replay=options.mtaio_replay):
+            return (yield)
     if "anyio_backend" not in pyfuncitem.funcargs:
         return (yield)
     given = getattr(test, "hypothesis", None)

@@ -1,0 +1,272 @@
+"""
+Cancellation where it hurts: a victim, cancelled at each of its moments, one run after another.
+
+Promise: `injections` leaves no moment out and no moment happens twice; what a victim does with its
+cancellation is its own affair, and nobody else in the run is cancelled.
+"""
+
+from __future__ import annotations
+
+import types
+from itertools import count
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, TypeVarTuple
+
+import anyio
+
+from mtaio._internal import checks
+from mtaio.testing._world import turning
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+Mode: TypeAlias = Literal["checkpoint", "step", "native"]
+"""Where to strike: as the victim suspends, or between any two steps of any tasks."""
+
+MODES: tuple[Mode, ...] = ("checkpoint", "step", "native")
+
+
+class Victim:
+    """
+    The part of a scenario that is to be cancelled: ``await victim(afn, *args)``.
+
+    Which moment is meant depends on ``mode``:
+
+    - ``"checkpoint"``: the ``at``-th time that the victim suspends, its scope is cancelled. Uses
+      public API alone.
+    - ``"step"``: just before the ``at``-th step that any task of the run takes while the victim is
+      there, its scope is cancelled. That finds what is lost between being woken and running.
+    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which minds no shield.
+
+    Args:
+        mode: Where to strike.
+        at: The number of the moment, from 1; 0 for never.
+
+    Raises:
+        TypeError: ``at`` is no int.
+        ValueError: There is no such mode, or ``at`` is negative.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Victim, run
+
+
+        async def scenario(victim: Victim) -> None:
+            lock = anyio.Lock()
+
+            async def work() -> None:
+                async with lock:
+                    await anyio.sleep(1)
+
+            await victim(work)
+            assert victim.cancelled
+            assert not lock.locked()
+
+
+        run(scenario, Victim("checkpoint", at=2))
+        ```
+    """
+
+    # Invariants:
+    # - moments counts those that have come, and stops with the one that was struck;
+    # - strike is None but while the victim is there.
+    __slots__ = ("_strike", "at", "calls", "cancelled", "fired", "mode", "moments")
+
+    def __init__(self, mode: Mode = "checkpoint", at: int = 0) -> None:
+        if mode not in MODES:
+            msg = f"mode={mode!r} is unknown. Pass one of {', '.join(map(repr, MODES))}."
+            raise ValueError(msg)
+        checks.count("at", at, least=0, way_out="Pass the number of a moment, or 0 for never.")
+        self.mode: Mode = mode
+        self.at: int = at
+        self.calls: int = 0
+        """How often it was called."""
+        self.moments: int = 0
+        """How many moments there were at which it could have been cancelled."""
+        self.fired: bool = False
+        """Whether the moment came."""
+        self.cancelled: bool = False
+        """Whether the cancellation came through to the end."""
+        self._strike: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.mode!r}, at={self.at!r})"
+
+    async def __call__(self, afn: Callable[[*Args], Awaitable[T]], *args: *Args) -> T | None:
+        """
+        Await ``afn(*args)``, and cancel it when the moment comes.
+
+        Returns:
+            What ``afn`` returns; None if it was cancelled.
+
+        Raises:
+            RuntimeError: The victim is there already; or its mode needs a simulation, and none is
+                running, or the backend's version does not show its steps.
+            ValueError: The mode is ``"native"`` and the backend is not asyncio.
+            BaseException: What ``afn`` raises.
+        """
+        if self._strike is not None:
+            msg = f"{self!r} is in the middle of a call. Make another Victim for another part."
+            raise RuntimeError(msg)
+        self.calls += 1
+        self.cancelled = False
+        if self.mode == "native":
+            return await self._natively(afn, *args)
+        with anyio.CancelScope() as scope:
+            self._strike = scope.cancel
+            try:
+                if self.mode == "checkpoint":
+                    result: T = await _ticking(afn(*args), self._moment)
+                    return result
+                with self._between_steps():
+                    return await afn(*args)
+            finally:
+                self._strike = None
+        self.cancelled = scope.cancelled_caught
+        return None
+
+    async def _natively(self, afn: Callable[[*Args], Awaitable[T]], *args: *Args) -> T | None:
+        import asyncio  # noqa: PLC0415 - the subject of this mode
+
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if task is None:
+            msg = (
+                "mode='native' strikes with asyncio.Task.cancel(), and this is not asyncio. Use "
+                "'checkpoint' or 'step' here."
+            )
+            raise ValueError(msg)
+        self._strike = task.cancel
+        before = self.fired
+        try:
+            with self._between_steps():
+                return await afn(*args)
+        except asyncio.CancelledError:
+            if self.fired == before:
+                raise  # somebody else's
+            self.cancelled = True
+            return None
+        finally:
+            self._strike = None
+            if self.fired != before:
+                task.uncancel()
+
+    def _between_steps(self) -> _Striking:
+        world = turning()
+        if world is None:
+            msg = (
+                f"{self!r} strikes between the steps of tasks, and no simulation is running to "
+                f"tell them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
+            )
+            raise RuntimeError(msg)
+        return _Striking(world.observed().strikes, self._step)
+
+    def _step(self, _: object) -> None:
+        self._moment()
+
+    def _moment(self) -> None:
+        if self.fired or self._strike is None:
+            return
+        self.moments += 1
+        if self.moments == self.at:
+            self.fired = True
+            world = turning()
+            if world is not None and world.steps is not None:
+                world.steps.struck(repr(self))
+            self._strike()
+
+
+class _Striking:
+    """Has ``strike`` called before each step, inside the block."""
+
+    __slots__ = ("_strike", "_strikes")
+
+    def __init__(self, strikes: list[Callable[[Any], None]], strike: Callable[[Any], None]) -> None:
+        self._strikes = strikes
+        self._strike = strike
+
+    def __enter__(self) -> None:
+        self._strikes.append(self._strike)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._strikes.remove(self._strike)
+
+
+@types.coroutine
+def _ticking(driven: Any, tick: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """Await ``driven``, and call ``tick`` whenever it suspends."""
+    steps = driven.__await__()
+    resume: Callable[[Any], Any] = steps.send if hasattr(steps, "send") else lambda _: next(steps)
+    value: Any = None
+    while True:
+        try:
+            trap = resume(value)
+        except StopIteration as end:
+            return end.value
+        tick()
+        try:
+            value = yield trap
+        except BaseException as error:  # noqa: BLE001 - handed on
+            resume, value = steps.throw, error
+        else:
+            resume = steps.send
+
+
+def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
+    """
+    Yield victims to be cancelled at the first moment, the second, and so on, until there is none.
+
+    Run the scenario once with each; it must pass whatever the moment. The last victim is not
+    cancelled, because it had fewer moments.
+
+    Args:
+        mode: Where they are struck, as `Victim` says.
+
+    Raises:
+        ValueError: There is no such mode.
+        RuntimeError: The victim before was not called, so that nothing has been tried.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Victim, injections, run
+
+
+        async def scenario(victim: Victim) -> None:
+            semaphore = anyio.Semaphore(1)
+
+            async def work() -> None:
+                async with semaphore:
+                    await anyio.sleep(1)
+
+            await victim(work)
+            assert semaphore.value == 1
+
+
+        for victim in injections("step"):
+            run(scenario, victim)
+        ```
+    """
+    Victim(mode)  # for its checks, at once
+    return _injections(mode)
+
+
+def _injections(mode: Mode) -> Iterator[Victim]:
+    for at in count(1):
+        victim = Victim(mode, at)
+        yield victim
+        if not victim.calls:
+            msg = (
+                f"injections() cannot go on: {victim!r} was not called, so nothing was cancelled. "
+                f"Let the scenario await victim(afn, *args)."
+            )
+            raise RuntimeError(msg)
+        if not victim.fired:
+            return

@@ -1,0 +1,107 @@
+"""
+What happened, in readable form: which task took each step, and what it waited for after it.
+
+Promise: a step costs a walk along its task's awaits and no source is read, until somebody wants to
+see it. What `Step` says depends on the program alone, not on addresses, hashes or the Python
+version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+from dataclasses import dataclass
+from types import CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mtaio.testing._deadlock import is_machinery, next_await
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import CodeType, FrameType
+
+SHOWN: Final = 60
+"""How many steps an error shows at most: the last ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of somebody's own code at which a task waits."""
+
+    file: str
+    """The file."""
+
+    line: int
+    """The number of the line."""
+
+    function: str
+    """The qualified name of the function."""
+
+    @classmethod
+    def of(cls, code: CodeType, line: int) -> Place:
+        """Return the place of a line of compiled code."""
+        return cls(code.co_filename, line, code.co_qualname)
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.file, self.line).strip()
+        return f"{source}  ({self.function}, line {self.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a task: from where it was woken to where it waits again."""
+
+    time: float
+    """The virtual time in seconds."""
+
+    task: str
+    """The name of the task's function, and the how-manieth task of the run it is."""
+
+    waits_at: Place | None
+    """Where it waits now; None if it has ended."""
+
+    struck: bool = False
+    """Whether this is no step, but the moment at which a `Victim`, named by ``task``, is struck."""
+
+    def __str__(self) -> str:
+        if self.struck:
+            return f"t={self.time:<8g} ------- {self.task} is cancelled -------"
+        what = "ended" if self.waits_at is None else f"waits at  {self.waits_at}"
+        return f"t={self.time:<8g} {self.task:<20} {what}"
+
+
+def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
+    """Return the innermost code and line of a suspended coroutine that is no event loop's own."""
+    found: FrameType | None = None
+    awaited = coroutine
+    while awaited is not None:
+        kind = cast("object", type(awaited))
+        if kind is CoroutineType:
+            frame, awaited = awaited.cr_frame, awaited.cr_await
+        elif kind is GeneratorType:
+            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+        else:
+            frame, awaited = next_await(awaited)
+        if frame is not None and (found is None or not is_machinery(frame.f_code.co_filename)):
+            found = frame
+    return None if found is None else (found.f_code, found.f_lineno)
+
+
+def digest(steps: Iterable[Step]) -> str:
+    """Return a fingerprint of a trace, the same wherever the program did the same."""
+    text: list[str] = []
+    for step in steps:
+        place = step.waits_at
+        where = None if place is None else (place.function, place.line)
+        text.append(f"{step.time!r} {step.task} {where} {step.struck}")
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def interleaving(steps: Sequence[Step]) -> str:
+    """Return the last steps of a trace as lines of text."""
+    if not steps:
+        return "  no task took a step"
+    lines = [f"  {step}" for step in list(steps)[-SHOWN:]]
+    if len(steps) > SHOWN:
+        lines.insert(0, f"  … {len(steps) - SHOWN} earlier steps")
+    return "\n".join(lines)
