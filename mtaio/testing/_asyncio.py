@@ -16,7 +16,7 @@ import heapq
 import math
 from collections import deque
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast
 
 from mtaio.testing._asyncio_clock import JumpingSelector, Timer
 from mtaio.testing._asyncio_hooks import missing_hook
@@ -109,10 +109,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Create a task, which has its age from now on, even if it is eager and never queued."""
-        task: Any = super().create_task(coro, **options)  # a factory may make what it likes
+        create: Any = super().create_task
+        task = cast("object", create(coro, **options))  # a factory makes what it likes
         if self.world.steps is not None and isinstance(task, asyncio.Task):
             self.world.steps.key(task)
-        return task
+        return cast("Any", task)
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
@@ -184,6 +185,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
         return task_stacks(sorted(tasks, key=itemgetter(0)))
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return asyncio.current_task(self)
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         hook = missing_hook(self)
@@ -200,7 +205,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
-        self._host = asyncio.current_task()
+        self._host = asyncio.current_task(self)
         self._outside = asyncio.all_tasks() - {self._host}
         self._forced = False
         return self._host

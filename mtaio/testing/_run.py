@@ -106,9 +106,12 @@ def run(
 
     main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
     main.__module__ = getattr(afn, "__module__", __name__)
-    if schedule is not None:
-        return _followed(schedule, world, lambda: _turn(main, world, backend, options))
-    return _turn(main, world, backend, options)
+
+    def turn() -> T:
+        __tracebackhide__ = True
+        return _turn(main, world, backend, options)
+
+    return turn() if schedule is None else _followed(schedule, world, turn)
 
 
 def _turn(

@@ -136,6 +136,7 @@ class Search:
             return await self.test(*bound.args, **bound.kwargs)
 
         call.__name__ = call.__qualname__ = self.name
+        call.__module__ = getattr(self.test, "__module__", __name__)
         return call
 
     # ---- which runs ------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ class Steps:
         self._running = None
         age = self.key(self._task)[1]
         if age not in self._labels:
-            self._labels[age] = f"{_short_name(self._task)}#{age}"
+            self._labels[age] = self.label(self._task)
         self._trace.append((self._time(), age, place_of(coroutine)))
         for invariant in self._invariants:
             failure = invariant()
@@ -158,9 +158,13 @@ class Steps:
             for time, who, place in self._trace
         )
 
-    def struck(self, victim: str) -> None:
-        """Note that a victim is struck now."""
-        self._trace.append((self._time(), victim, None))
+    def label(self, task: Any) -> str:
+        """Return what a task is called in the trace."""
+        return f"{_short_name(task)}#{self.key(task)[1]}"
+
+    def struck(self, what: str) -> None:
+        """Note a blow that is dealt now: a victim is struck, or the run is broken off."""
+        self._trace.append((self._time(), what, None))
 
     def always(self, invariant: Callable[[], BaseException | None]) -> None:
         """Call ``invariant`` after every step; what it returns ends the run."""

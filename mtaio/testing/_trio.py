@@ -188,6 +188,10 @@ class TrioEngine(trio.abc.Instrument):
         """Return where each task is, trio's own tasks aside."""
         return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return trio.lowlevel.current_task()
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         runner = running_runner()

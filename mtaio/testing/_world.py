@@ -19,6 +19,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio.testing._deadlock import Deadlock, Livelock
 from mtaio.testing._steps import Steps
+from mtaio.testing._trace import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -191,6 +192,7 @@ class World:
         """Let ``verdict`` be what the run ends with; for what is returned see `stuck`."""
         if self.steps is not None:
             self.steps.forget_invariants()  # they need not hold while the run is broken off
+            self.steps.struck(f"{type(verdict).__name__}: {BROKEN}")
         if self.verdict is not None:
             verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
         self.verdict = verdict
