@@ -76,7 +76,7 @@ def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
     found: Any = None
     awaited = coroutine
     while awaited is not None:
-        kind: Any = type(awaited)
+        kind: type[object] = awaited.__class__
         if kind is CoroutineType:
             if found is None or not is_machinery(awaited.cr_code.co_filename):
                 found = awaited
