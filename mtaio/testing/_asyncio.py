@@ -154,8 +154,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, and forget its world."""
+        if self.is_closed():
+            return
         super().close()
         self.world.detach(self)
+        self._ready = deque()  # an end to circles: a loop that is closed goes at once
+        del self._files.loop
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -206,7 +210,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
         self._host = asyncio.current_task(self)
-        self._outside = asyncio.all_tasks() - {self._host}
+        self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
         self._forced = False
         return self._host
 
@@ -233,6 +237,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._move_left()
             return None
         self.world.idle()
+        if self._ready:  # because an invariant has broken the run off
+            return None
         if self._settling:
             _wake_all(self._settling)
         elif self.world.frozen():

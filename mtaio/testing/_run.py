@@ -96,7 +96,7 @@ def run(
     )
     if schedule is not None:
         refuse_other("schedule", schedule)
-    world = World(grace=grace, schedule=schedule, max_turns=max_turns)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns, alone=True)
     options = _options(backend, world)
     _refuse_running_loop()
 
@@ -142,6 +142,8 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
                 steps = interleaving(world.steps.trace())
                 note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
+    finally:
+        world.steps = None  # an end to circles: what a search has run does not pile up
     mismatch = schedule.mismatch()
     if mismatch is not None:
         raise ValueError(mismatch)
