@@ -409,12 +409,24 @@ def test_tape_is_a_copy() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"seed": 1, "tape": {}}, TypeError, r"^seed=1 and tape=\{\} exclude each other\. Pass one"),
+        (
+            {"seed": 1, "tape": {}},
+            TypeError,
+            r"^seed=1 and tape=\{\} exclude each other\. Pass one",
+        ),
         ({"seed": -1}, ValueError, r"^seed=-1 is less than 0\. Pass a whole number >= 0\.$"),
         ({"seed": 1.5}, TypeError, r"^seed=1\.5 is a float, not an int\."),
         ({"seed": True}, TypeError, r"^seed=True is a bool, not an int\."),
-        ({"tape": [1, 2]}, TypeError, r"^tape=\[1, 2\] is a list, not a mapping\. Pass what a fail"),
-        ({"tape": {"1": 1}}, TypeError, r"^number of a choice on the tape='1' is a str, not an int"),
+        (
+            {"tape": [1, 2]},
+            TypeError,
+            r"^tape=\[1, 2\] is a list, not a mapping\. Pass what a fail",
+        ),
+        (
+            {"tape": {"1": 1}},
+            TypeError,
+            r"^number of a choice on the tape='1' is a str, not an int",
+        ),
         ({"tape": {-1: 1}}, ValueError, r"^number of a choice on the tape=-1 is less than 0\."),
         ({"tape": {4: None}}, TypeError, r"^choice 4 on the tape=None is a NoneType, not an int\."),
         ({"tape": {4: -2}}, ValueError, r"^choice 4 on the tape=-2 is less than 0\. Pass what a f"),
