@@ -251,7 +251,7 @@ def test_cancellation_order_is_canonical(backend: str) -> None:
     assert len({run(scenario, backend=backend, schedule=Schedule(seed=5)) for _ in kept[:20]}) == 1
 
 
-# ---- a tape that does not fit ---------------------------------------------------------------------
+# ---- a tape that does not fit --------------------------------------------------------------------
 
 
 def test_tape_with_too_high_a_choice(backend: str) -> None:
@@ -310,7 +310,7 @@ def test_no_misfit_of_a_program_that_is_broken_off(backend: str) -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
-# ---- what is told of a failure --------------------------------------------------------------------
+# ---- what is told of a failure -------------------------------------------------------------------
 
 
 def test_failure_tells_schedule_and_interleaving(backend: str) -> None:
@@ -375,7 +375,7 @@ def test_error_that_is_raised_again_has_one_note(backend: str) -> None:
     ]
 
 
-# ---- arguments ------------------------------------------------------------------------------------
+# ---- arguments -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
