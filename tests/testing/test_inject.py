@@ -424,8 +424,8 @@ def test_injections_into_nothing() -> None:
     next(search)
     with pytest.raises(
         RuntimeError,
-        match=r"^injections\(\) cannot go on: Victim\('step', at=1\) was not called, so nothing was"
-        r"cancelled\. Let the scenario await victim\(afn, \*args\)\.$",
+        match=r"^injections\(\) cannot go on: Victim\('step', at=1\) was not called, so nothing "
+        r"was cancelled\. Let the scenario await victim\(afn, \*args\)\.$",
     ):
         next(search)
 
@@ -506,8 +506,8 @@ def test_native_needs_asyncio() -> None:
     async def scenario() -> None:
         with pytest.raises(
             ValueError,
-            match=r"^mode='native' strikes with asyncio\.Task\.cancel\(\), and this is not asyncio"
-            r"Use 'checkpoint' or 'step' here\.$",
+            match=r"^mode='native' strikes with asyncio\.Task\.cancel\(\), and this is not "
+            r"asyncio\. Use 'checkpoint' or 'step' here\.$",
         ):
             await Victim("native")(thrice)
 
