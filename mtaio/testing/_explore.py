@@ -33,14 +33,15 @@ def explore(
     Turn an async test into one that is run again and again, each time in another way.
 
     On every backend it is run with every schedule of few delays, then with schedules at random, and
-    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments. The
-    first failure is shrunk and raised, with a note that says how to see it again. The result is a
-    plain function; pytest finds it as one test, and it needs no pytest.
+    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments, in
+    the plain order and in one at random for every 200 seeds, at least one. The first failure is
+    shrunk and raised, with a note that says how to see it again. The result is a plain function;
+    pytest finds it as one test, and it needs no pytest.
 
     The test makes its objects itself, afresh in each run, and leaves real time, threads and random
     numbers alone. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others
-    are the fixtures of pytest, which all its runs share; async ones cannot be among them, because each
-    run has an event loop of its own.
+    are the fixtures of pytest, which all its runs share. Async ones cannot be among them, because
+    each run has an event loop of its own.
 
     Args:
         seeds: How many schedules at random to try on each backend.

@@ -35,6 +35,10 @@ GIVEN: Final = ("sim", "victim")
 """The parameters of a test that the search itself fills in."""
 
 
+SEEDS_A_STRIKE: Final = 200
+"""For so many seeds, each moment is struck under one more schedule at random."""
+
+
 class ExplorationWarning(UserWarning):
     """A search did less than it was asked to, and says why."""
 
@@ -174,10 +178,9 @@ class Search:
         for mode in self.inject:
             if mode == "native" and backend != "asyncio":
                 continue
-            for seeded in (False, True):
+            for seed in (None, *range(max(1, self.seeds // SEEDS_A_STRIKE))):
                 for victim in injections(mode):
-                    schedule = Schedule(seed=victim.at) if seeded else Schedule()
-                    yield Plan(backend, schedule, victim)
+                    yield Plan(backend, Schedule(seed=seed), victim)
 
     def _exhaustive(self, backend: str, max_delays: int) -> Iterator[Plan]:
         for number, schedule in enumerate(schedules_of(max_delays)):

@@ -133,7 +133,11 @@ def interleaving(steps: Sequence[Step]) -> str:
     width = max((len(step.task) for step in shown if not step.struck), default=0)
     lines = [f"  {step.line(width)}" for step in shown]
     if end > SHOWN:
-        lines.insert(0, f"  … {end - SHOWN} earlier steps")
+        lines.insert(0, f"  … {_steps(end - SHOWN)} before")
     if end < len(steps):
-        lines.append(f"  … {len(steps) - end} steps of cleaning up")
+        lines.append(f"  … {_steps(len(steps) - end)} of cleaning up")
     return "\n".join(lines)
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'' if number == 1 else 's'}"

@@ -105,8 +105,8 @@ def test_schedule_that_was_not_run() -> None:
     next(search)
     with pytest.raises(
         RuntimeError,
-        match=r"^exhaustive\(\) cannot go on: Schedule\(tape=\{\}, strict=False\) has not been run"
-        r"Pass each schedule to mtaio\.testing\.run\(\) before you take the next\.$",
+        match=r"^exhaustive\(\) cannot go on: Schedule\(tape=\{\}, strict=False\) has not been "
+        r"run\. Pass each schedule to mtaio\.testing\.run\(\) before you take the next\.$",
     ):
         next(search)
 

@@ -589,3 +589,19 @@ def test_search_leaves_no_garbage() -> None:
             assert gc.collect() == 0
         finally:
             gc.enable()
+
+
+def test_strikes_under_more_schedules() -> None:
+    """The more seeds there are, the more schedules each moment is struck under."""
+    seen: list[int] = []
+
+    @explore(seeds=0, exhaustive=None, inject=["step"], backends=["asyncio"])
+    async def test(victim: Victim) -> None:
+        seen.append(victim.at)
+        await victim(anyio.sleep, 1)
+
+    for seeds, schedules in ((0, 2), (399, 2), (400, 3), (1000, 6)):
+        seen.clear()
+        with search_of(test).told(seeds=seeds):
+            test()
+        assert len(seen) == 1 + seeds + 2 * schedules
