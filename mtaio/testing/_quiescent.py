@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio.testing._world import turning
+from mtaio.testing._claims import turning_here
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -174,7 +174,7 @@ class _TurnCounter:
     __slots__ = ("_before", "_steps")
 
     def __init__(self, caller: str) -> None:
-        world = turning()
+        world = turning_here()
         if world is None or world.scope is None:
             msg = (
                 f"{caller}() cannot count: no simulation is running. Start one with "

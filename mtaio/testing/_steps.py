@@ -73,14 +73,14 @@ class Steps:
         self,
         schedule: Schedule | None,
         time: Callable[[], float],
-        condemn: Callable[[Exception], object],
+        condemn: Callable[[BaseException], object],
     ) -> None:
         self.schedule: Schedule | None = schedule
         self.number: int = 0
         self.strikes: list[Callable[[Any], None]] = []
         self._time = time
         self._condemn = condemn
-        self._invariants: list[Callable[[], Exception | None]] = []
+        self._invariants: list[Callable[[], BaseException | None]] = []
         self._running: Any = None
         self._task: Any = None
         self._trace: deque[tuple[float, float | str, tuple[CodeType, int] | None]]
@@ -91,10 +91,13 @@ class Steps:
         self._labels: dict[float, str] = {}
 
     def guard_begins(self, host: Any) -> None:
-        """Begin to choose and to note; ``host`` is the task of the code under test."""
+        """Begin to choose and to note afresh; ``host`` is the task of the code under test."""
         self._guarded = True
         self._seen = 1
-        for known in self._ages:
+        self._trace.clear()
+        self._labels.clear()
+        self.forget_invariants()
+        for known in tuple(self._ages):  # a copy, because tasks may be collected meanwhile
             self._ages[known] = 0
         self._ages[ref(host, self._ages.__delitem__)] = 1
 
@@ -143,8 +146,7 @@ class Steps:
         for invariant in self._invariants:
             failure = invariant()
             if failure is not None:
-                self._invariants.clear()  # they need not hold while the run is broken off
-                self._condemn(failure)
+                self._condemn(failure)  # which forgets the others
                 return
 
     def trace(self) -> tuple[Step, ...]:
@@ -160,9 +162,13 @@ class Steps:
         """Note that a victim is struck now."""
         self._trace.append((self._time(), victim, None))
 
-    def always(self, invariant: Callable[[], Exception | None]) -> None:
+    def always(self, invariant: Callable[[], BaseException | None]) -> None:
         """Call ``invariant`` after every step; what it returns ends the run."""
         self._invariants.append(invariant)
+
+    def forget_invariants(self) -> None:
+        """Look at none of them any more, until there are new ones."""
+        self._invariants.clear()
 
 
 def _short_name(task: Any) -> str:

@@ -20,9 +20,10 @@ import outcome
 import trio
 import trio.testing
 
+from mtaio.testing._claims import turned
 from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._engine import StepsUnseenError, steps_unseen
 from mtaio.testing._trio_steps import RUNNER, RUNQ, PermutedQueue, StepWatch, running_runner
-from mtaio.testing._world import steps_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,11 +94,15 @@ class TrioEngine(trio.abc.Instrument):
         self._wait: float | None = None
         self._sleeping = False
         self._attempts = 0
-        self._running.enter_context(self.world.turning(self, "trio"))
+        self._running.enter_context(turned(self.world, self, "trio"))
         self.world.attach(self)
         setattr(self.clock, CURRENT_TIME, self.time)
         if self.world.schedule is not None:
-            self.world.observed()
+            try:
+                self.world.observed()
+            except StepsUnseenError as error:
+                self.world.verdict = error  # or else trio says that the fault is its own
+                raise
         self.clock.autojump_threshold = 0  # which tells the run loop of it
 
     def _jump(self, seconds: float) -> None:
@@ -223,7 +228,7 @@ def _family(waiting: list[trio.lowlevel.Task]) -> Iterator[trio.lowlevel.Task]:
             waiting.extend(nursery.child_tasks)
 
 
-def _throw(error: Exception, task: Any) -> None:
+def _throw(error: BaseException, task: Any) -> None:
     """Raise ``error`` in a blocked task at the place where it waits, in spite of shields."""
 
     def raise_error() -> NoReturn:

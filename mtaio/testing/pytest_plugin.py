@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import wraps
+from importlib.util import find_spec
 from inspect import isasyncgenfunction, iscoroutinefunction, ismethod
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that no explored test could follow."""
+    seeds: int | None = config.option.mtaio_seeds
+    if seeds is not None and seeds < 0:
+        msg = f"--mtaio-seeds={seeds} is less than 0. Pass how many schedules to try."
+        raise pytest.UsageError(msg)
+    replay: str | None = config.option.mtaio_replay
+    if replay is None:
+        return
+    from mtaio.testing._plan import Plan  # noqa: PLC0415 - not before coverage runs
+
+    try:
+        backend = Plan.parse(replay).backend
+    except ValueError as error:
+        msg = f"--mtaio-replay: {error}"
+        raise pytest.UsageError(msg) from None
+    if find_spec(backend) is None:
+        msg = (
+            f"--mtaio-replay={replay} needs {backend}. Install it with: "
+            f"pip install 'mtaio[{backend}]'"
+        )
+        raise pytest.UsageError(msg)
+
+
 @pytest.fixture
 def sim(anyio_backend: object) -> Simulation:
     """
@@ -63,14 +88,16 @@ def sim(anyio_backend: object) -> Simulation:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """Guard an async test against deadlocks while anyio's plugin runs it."""
     test = pyfuncitem.obj
-    search = getattr(test, "__mtaio_search__", None)
+    given = getattr(test, "hypothesis", None)
+    search = getattr(test if given is None else given.inner_test, "__mtaio_search__", None)
     if search is not None:
         options = pyfuncitem.config.option
-        with search.told(seeds=options.mtaio_seeds, replay=options.mtaio_replay):
+        with search.told(
+            seeds=options.mtaio_seeds, replay=options.mtaio_replay, where=pyfuncitem.nodeid
+        ):
             return (yield)
     if "anyio_backend" not in pyfuncitem.funcargs:
         return (yield)
-    given = getattr(test, "hypothesis", None)
     if given is not None:
         # anyio's plugin replaces the inner test for the first backend, and unwraps it for the next.
         if iscoroutinefunction(given.inner_test):
@@ -115,9 +142,9 @@ def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        from mtaio.testing._world import turning  # noqa: PLC0415 - not before coverage runs
+        from mtaio.testing._claims import turning_here  # noqa: PLC0415 - not before coverage runs
 
-        world = turning()
+        world = turning_here()
         if world is None:
             return await function(*args, **kwargs)
         return await world.guard(function, *args, **kwargs)
