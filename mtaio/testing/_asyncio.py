@@ -16,7 +16,7 @@ import heapq
 import math
 from collections import deque
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast
 
 from mtaio.testing._asyncio_clock import JumpingSelector, Timer
 from mtaio.testing._asyncio_hooks import missing_hook
@@ -109,10 +109,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Create a task, which has its age from now on, even if it is eager and never queued."""
-        task: Any = super().create_task(coro, **options)  # a factory may make what it likes
+        create: Any = super().create_task
+        task = cast("object", create(coro, **options))  # a factory makes what it likes
         if self.world.steps is not None and isinstance(task, asyncio.Task):
             self.world.steps.key(task)
-        return task
+        return cast("Any", task)
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
@@ -153,8 +154,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, and forget its world."""
+        if self.is_closed():
+            return
         super().close()
         self.world.detach(self)
+        self._ready = deque()  # an end to circles: a loop that is closed goes at once
+        del self._files.loop
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -184,6 +189,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
         return task_stacks(sorted(tasks, key=itemgetter(0)))
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return asyncio.current_task(self)
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         hook = missing_hook(self)
@@ -200,8 +209,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
-        self._host = asyncio.current_task()
-        self._outside = asyncio.all_tasks() - {self._host}
+        self._host = asyncio.current_task(self)
+        self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
         self._forced = False
         return self._host
 
@@ -228,6 +237,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._move_left()
             return None
         self.world.idle()
+        if self._ready:  # because an invariant has broken the run off
+            return None
         if self._settling:
             _wake_all(self._settling)
         elif self.world.frozen():

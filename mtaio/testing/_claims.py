@@ -8,7 +8,7 @@ from the moment its event loop runs until it stops; a second one is refused befo
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mtaio._internal import clock
@@ -43,15 +43,19 @@ def claimed(world: World, backend: str) -> Generator[None]:
 def turned(world: World, engine: Engine, backend: str) -> Generator[None]:
     """Let ``world`` turn inside the block: mtaio's clock follows ``engine``."""
     global _turning  # noqa: PLW0603 - ditto
-    with nullcontext() if _claimant is world else claimed(world, backend):
-        _turning = world
-        world.thread = threading.get_ident()
-        try:
-            with clock.reading_from(engine.time):
-                yield
-        finally:
-            world.thread = None
-            _turning = None
+    if _claimant is not world:
+        with claimed(world, backend), turned(world, engine, backend):
+            yield
+        return
+    _turning = world
+    world.thread = threading.get_ident()
+    before = clock.follow(engine.time)
+    try:
+        yield
+    finally:
+        clock.follow(before)
+        world.thread = None
+        _turning = None
 
 
 def turning() -> World | None:

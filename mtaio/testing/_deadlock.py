@@ -124,17 +124,19 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
     """
     Return the stack of every task, given as its name and its coroutine.
 
-    The frames that lead to the test's own code are left out, and so are tasks in which there is
-    nothing else, such as the helpers of a test runner, unless there is no other task.
+    The frames that lead to the test's own code and on from it are left out, and so are tasks in
+    which there is nothing else, such as the helpers of a test runner, unless there is no other
+    task.
     """
     own: list[Stack] = []
     others: list[Stack] = []
     for name, coroutine in tasks:
         frames = list(_await_frames(coroutine))
-        entry = next((i for i, frame in enumerate(frames) if not is_machinery(frame[0])), None)
-        lines = tuple(_line(code_file, line, where) for code_file, line, where in frames[entry:])
+        theirs = [i for i, frame in enumerate(frames) if not is_machinery(frame[0])]
+        shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
+        lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
         stack = Stack(kind="task", name=name, frames=lines)
-        (others if entry is None else own).append(stack)
+        (own if theirs else others).append(stack)
     return tuple(own or others)
 
 

@@ -37,6 +37,10 @@ class Engine(Protocol):
         """Return where each task is."""
         ...
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        ...
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         ...

@@ -128,10 +128,10 @@ def explore(
 
 def _several(name: str, values: Any) -> tuple[Any, ...]:
     """Return some words as a tuple; one word alone is a slip."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    if isinstance(values, str) or not isinstance(cast("object", values), Sequence):
         msg = f"{name}={values!r} is a {type(values).__name__}, not a tuple. Pass ({values!r},)."
         raise TypeError(msg)
-    return tuple(cast("Sequence[Any]", values))
+    return tuple(values)
 
 
 def _backends(backends: Sequence[str], *, only_native: bool) -> tuple[str, ...]:

@@ -73,8 +73,9 @@ class Victim:
 
     # Invariants:
     # - moments counts those that have come, and stops with the one that was struck;
-    # - strike is None but while the victim is there.
-    __slots__ = ("_strike", "at", "calls", "cancelled", "fired", "mode", "moments")
+    # - strike and task, that which made the call, are None but while the victim is there; the task
+    #   is so as well where there is no simulation.
+    __slots__ = ("_strike", "_task", "at", "calls", "cancelled", "fired", "mode", "moments")
 
     def __init__(self, mode: Mode = "checkpoint", at: int = 0) -> None:
         if mode not in MODES:
@@ -92,6 +93,7 @@ class Victim:
         self.cancelled: bool = False
         """Whether the cancellation came through to the end, in the latest call."""
         self._strike: Callable[[], object] | None = None
+        self._task: object = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mode!r}, at={self.at!r})"
@@ -118,18 +120,24 @@ class Victim:
             raise RuntimeError(msg)
         self.calls += 1
         self.cancelled = False
-        if self.mode == "native":
-            return await self._natively(afn, *args)
+        world = turning_here()
+        if world is not None and world.engine is not None:
+            self._task = world.engine.current_task()
+        try:
+            if self.mode == "native":
+                return await self._natively(afn, *args)
+            return await self._in_scope(afn, *args)
+        finally:
+            self._strike = self._task = None
+
+    async def _in_scope(self, afn: Callable[[*Args], Awaitable[T]], *args: *Args) -> T | None:
         with anyio.CancelScope() as scope:
             self._strike = scope.cancel
-            try:
-                if self.mode == "checkpoint":
-                    result: T = await _Ticking(_called(afn, args), self._moment)
-                    return result
-                with self._between_steps():
-                    return await afn(*args)
-            finally:
-                self._strike = None
+            if self.mode == "checkpoint":
+                result: T = await _Ticking(_called(afn, args), self._moment)
+                return result
+            with self._between_steps():
+                return await afn(*args)
         self.cancelled = scope.cancelled_caught
         return None
 
@@ -157,7 +165,6 @@ class Victim:
             self.cancelled = True
             return None
         finally:
-            self._strike = None
             if self.fired != before:
                 task.uncancel()
 
@@ -182,7 +189,8 @@ class Victim:
             self.fired = True
             world = turning_here()
             if world is not None and world.steps is not None:
-                world.steps.struck(repr(self))
+                who = world.steps.label(self._task)
+                world.steps.struck(f"{who} is cancelled ({self.mode}@{self.at})")
             self._strike()
 
 

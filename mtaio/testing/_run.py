@@ -96,7 +96,7 @@ def run(
     )
     if schedule is not None:
         refuse_other("schedule", schedule)
-    world = World(grace=grace, schedule=schedule, max_turns=max_turns)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns, alone=True)
     options = _options(backend, world)
     _refuse_running_loop()
 
@@ -106,9 +106,12 @@ def run(
 
     main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
     main.__module__ = getattr(afn, "__module__", __name__)
-    if schedule is not None:
-        return _followed(schedule, world, lambda: _turn(main, world, backend, options))
-    return _turn(main, world, backend, options)
+
+    def turn() -> T:
+        __tracebackhide__ = True
+        return _turn(main, world, backend, options)
+
+    return turn() if schedule is None else _followed(schedule, world, turn)
 
 
 def _turn(
@@ -139,6 +142,8 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
                 steps = interleaving(world.steps.trace())
                 note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
+    finally:
+        world.steps = None  # an end to circles: what a search has run does not pile up
     mismatch = schedule.mismatch()
     if mismatch is not None:
         raise ValueError(mismatch)

@@ -25,9 +25,10 @@ from mtaio.testing._run import run
 from mtaio.testing._schedule import Schedule
 from mtaio.testing._shrink import shrink
 from mtaio.testing._simulation import current_simulation
+from mtaio.testing._threads import replaced
 
 Test: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
-Call: TypeAlias = Callable[[Victim], Coroutine[Any, Any, object]]
+Call: TypeAlias = Callable[[Victim | None], Coroutine[Any, Any, object]]
 
 GIVEN: Final = ("sim", "victim")
 """The parameters of a test that the search itself fills in."""
@@ -98,14 +99,21 @@ class Search:
             self._repeat(Plan.parse(self.replay), call)
             return
         for backend in self.backends or installed():
-            try:
-                self._try(Plan(backend, Schedule()), call)
-            except StepsUnseenError as error:
-                warnings.warn(f"{self.name} is not explored: {error}", ExplorationWarning, 3)
-                self._try_unseen(backend, call)
-                continue
-            for plan in self._plans(backend):
-                self._attempt(plan, call)
+            with replaced(backend):
+                self._search(backend, call)
+
+    def _search(self, backend: str, call: Call) -> None:
+        """Run the test under every plan on one backend."""
+        __tracebackhide__ = True
+        try:
+            self._try(Plan(backend, Schedule()), call)
+        except StepsUnseenError as error:
+            warnings.warn(f"{self.name} is not explored: {error}", ExplorationWarning, 4)
+            with suppress(StepsUnseenError):  # it looks at steps itself: left out, as was said
+                self._try(Plan(backend, None), call)
+            return
+        for plan in self._plans(backend):
+            self._attempt(plan, call)
 
     @contextmanager
     def told(
@@ -124,18 +132,19 @@ class Search:
             self.where = None
 
     def _call(self, arguments: dict[str, Any]) -> Call:
+        """Return the test as a function of its victim alone."""
         whole = inspect.signature(self.test)
         wanted = [name for name in GIVEN if name in whole.parameters]
+        bound = whole.bind_partial()
 
-        async def call(victim: Victim) -> object:
+        async def call(victim: Victim | None) -> object:
             __tracebackhide__ = True
-            given = {"victim": victim, "sim": current_simulation()}
-            bound = whole.bind_partial()
-            bound.arguments.update(arguments)
-            bound.arguments.update({name: given[name] for name in wanted})
+            given = {"victim": victim or Victim(), "sim": current_simulation()}
+            bound.arguments = {**arguments, **{name: given[name] for name in wanted}}
             return await self.test(*bound.args, **bound.kwargs)
 
         call.__name__ = call.__qualname__ = self.name
+        call.__module__ = getattr(self.test, "__module__", __name__)
         return call
 
     # ---- which runs ------------------------------------------------------------------------------
@@ -161,7 +170,7 @@ class Search:
                     f"on {backend} after {self.max_runs:,} schedules. Raise max_runs, lower "
                     f"exhaustive, or let the test do less.",
                     ExplorationWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
                 return
             yield Plan(backend, schedule)
@@ -172,11 +181,10 @@ class Search:
         """Run the test under one plan; a failure says how to see it again."""
         __tracebackhide__ = True
         self.runs += 1
-        victim = plan.victim or Victim()
         try:
             run(
                 call,
-                victim,
+                plan.victim,
                 backend=plan.backend,
                 schedule=plan.schedule,
                 max_turns=self.max_turns,
@@ -186,12 +194,6 @@ class Search:
                 where = "" if self.where is None else f" {shlex.quote(self.where)}"
                 note(error, "to see it again: ", f"pytest --mtaio-replay {plan}{where}")
             raise
-
-    def _try_unseen(self, backend: str, call: Call) -> None:
-        """Run the test once where nobody can choose; if it looks at steps itself, leave it out."""
-        __tracebackhide__ = True
-        with suppress(StepsUnseenError):  # of which the caller has been warned
-            self._try(Plan(backend, None), call)
 
     def _repeat(self, plan: Plan, call: Call) -> None:
         """Run the test under a plan that somebody has written down."""

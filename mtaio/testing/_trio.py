@@ -154,9 +154,11 @@ class TrioEngine(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         """Count a turn of the run loop in which something ran; give up when there are too many."""
-        if timeout > 0:
+        world = self.world
+        if timeout > 0 or world.turns < world.max_turns:
+            world.turns += timeout <= 0
             return
-        verdict = self.world.turned()
+        verdict = world.turned()
         if verdict is not None:
 
             def break_off() -> NoReturn:
@@ -187,6 +189,10 @@ class TrioEngine(trio.abc.Instrument):
     def stacks(self) -> tuple[Stack, ...]:
         """Return where each task is, trio's own tasks aside."""
         return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
+
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return trio.lowlevel.current_task()
 
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""

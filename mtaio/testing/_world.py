@@ -19,6 +19,7 @@ import anyio
 from mtaio._internal import checks
 from mtaio.testing._deadlock import Deadlock, Livelock
 from mtaio.testing._steps import Steps
+from mtaio.testing._trace import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,6 +47,8 @@ class World:
         grace: The real seconds for which a frozen clock may see nothing happen.
         schedule: Who runs next; None leaves that to the event loop.
         max_turns: How often the event loop may turn without virtual time moving.
+        alone: Whether the code under test is all that its event loops are for, so that no task is
+            there before it.
 
     Raises:
         TypeError: ``grace`` is no number, or ``max_turns`` no int.
@@ -63,6 +66,7 @@ class World:
     # - host is the task of the code under test and scope is around it, None while there is none;
     # - verdict is the latest on that code.
     __slots__ = (
+        "alone",
         "calls",
         "engine",
         "grace",
@@ -80,7 +84,12 @@ class World:
     )
 
     def __init__(
-        self, *, grace: float = 1.0, schedule: Schedule | None = None, max_turns: int = MAX_TURNS
+        self,
+        *,
+        grace: float = 1.0,
+        schedule: Schedule | None = None,
+        max_turns: int = MAX_TURNS,
+        alone: bool = False,
     ) -> None:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
@@ -88,6 +97,7 @@ class World:
         self.grace: float = grace
         self.max_turns: int = checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
         self.schedule: Schedule | None = schedule
+        self.alone: bool = alone
         self.engine: Engine | None = None
         self.thread: int | None = None
         self._reset()
@@ -146,7 +156,7 @@ class World:
             steps = Steps(self.schedule, self.engine.time, self.condemn)
             self.engine.watch(steps)
             if self.scope is not None:
-                steps.guard_begins(self.host)
+                steps.guard_begins(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
 
@@ -191,6 +201,7 @@ class World:
         """Let ``verdict`` be what the run ends with; for what is returned see `stuck`."""
         if self.steps is not None:
             self.steps.forget_invariants()  # they need not hold while the run is broken off
+            self.steps.struck(f"{type(verdict).__name__}: {BROKEN}")
         if self.verdict is not None:
             verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
         self.verdict = verdict
@@ -235,7 +246,7 @@ class World:
         self.turns = 0
         self.host = engine.guard_begins()
         if self.steps is not None:
-            self.steps.guard_begins(self.host)
+            self.steps.guard_begins(self.host, self.host)
         try:
             try:
                 with anyio.CancelScope() as self.scope:

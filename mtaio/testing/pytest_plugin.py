@@ -86,7 +86,8 @@ def sim(anyio_backend: object) -> Simulation:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Guard an async test against deadlocks while anyio's plugin runs it."""
+    """Guard an async test against deadlocks while anyio's plugin runs it, and lead a search."""
+    __tracebackhide__ = True
     test = pyfuncitem.obj
     given = getattr(test, "hypothesis", None)
     search = getattr(test if given is None else given.inner_test, "__mtaio_search__", None)
@@ -117,6 +118,7 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
     """Guard both parts of an async fixture against deadlocks while anyio's plugin runs it."""
+    __tracebackhide__ = True
     fixture = fixturedef.func
     definition: Any = fixturedef  # whose func anyio's plugin replaces likewise
     if "anyio_backend" not in request.fixturenames:
