@@ -133,7 +133,10 @@ def row(bug: Bug, backend: str) -> list[str]:
 
 # ---- what the guides show ------------------------------------------------------------------------
 
-ROW: Final = re.compile(r"^\| \[[^]]+\]\(#(?P<name>[\w-]+)\) \| (?P<backend>\w+) \|.*$", re.MULTILINE)
+ROW: Final = re.compile(
+    r"^\| \[[^]]+\]\(#(?P<name>[\w-]+)\) \| (?P<backend>\w+) \|.*$", re.MULTILINE
+)
+"""A row of the guide's table: which bug, on which backend, and then the numbers."""
 
 
 def with_numbers(page: str) -> str:

@@ -1,11 +1,14 @@
 """A fallback that takes cancellation for a failure, and goes on as if nothing had happened."""
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.testing import Victim, explore
+
+log = logging.getLogger(__name__)
 
 
 # --8<-- [start:wrong]
@@ -21,7 +24,7 @@ class WrongQuotes:
         try:
             self.last = await self._ask()
         except:  # noqa: E722 - the bug
-            print("the quotes are down, going on with the last price")
+            log.warning("the quotes are down, going on with the last price")
         return self.last
 
 
@@ -35,7 +38,7 @@ class RightQuotes(WrongQuotes):
         try:
             self.last = await self._ask()
         except OSError:
-            print("the quotes are down, going on with the last price")
+            log.warning("the quotes are down, going on with the last price")
         return self.last
 
 

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.testing import Deadlock, Livelock, run
 
@@ -26,7 +27,7 @@ def test_each_has_what_the_other_wants(backend: str) -> None:
             group.start_soon(transfer, a, b)
             group.start_soon(transfer, b, a)
 
-    with pytest.raises(Deadlock, match="^the run is blocked at t=1.0 for ever") as stuck:
+    with pytest.raises(Deadlock, match=r"^the run is blocked at t=1") as stuck:
         run(main, backend=backend)
     assert sum("async with give" in str(stack) for stack in stuck.value.stacks) == 2
 
@@ -36,9 +37,9 @@ def test_busy_and_getting_nowhere(backend: str) -> None:
     """A loop that looks again and again, and waits for nothing, is found out as well."""
 
     async def main() -> None:
-        ready = False
-        while not ready:
-            await anyio.sleep(0)
+        tasks: list[str] = []
+        while not tasks:
+            await checkpoint()
 
-    with pytest.raises(Livelock, match="^the run makes no progress at t=0.0"):
+    with pytest.raises(Livelock, match=r"^the run makes no progress at t=0"):
         run(main, backend=backend, max_turns=1000)
