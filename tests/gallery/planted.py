@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mtaio.testing import Schedule, Victim, exhaustive, injections, run
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -140,10 +141,12 @@ ROW: Final = re.compile(
 
 
 def with_numbers(page: str) -> str:
-    """Return a page with the numbers in its table as they are now."""
+    """Return a page with the numbers in its table as they are on the backends that are here."""
     bugs = {bug.name.replace("_", "-"): bug for bug in BUGS}
 
     def line(found: re.Match[str]) -> str:
+        if found["backend"] not in BACKENDS:
+            return found[0]
         head = " | ".join(found[0].split(" | ")[:2])
         return " | ".join([head, *row(bugs[found["name"]], found["backend"])]) + " |"
 

@@ -10,7 +10,6 @@ import pytest
 
 import mtaio.testing
 from mtaio.testing import Victim
-from tests.backends import BACKENDS
 from tests.gallery.planted import (
     BUGS,
     HOME,
@@ -104,7 +103,6 @@ def test_table_names_every_bug() -> None:
         assert rows == [(name, backend) for name in named for backend in ("asyncio", "trio")]
 
 
-@pytest.mark.skipif(len(BACKENDS) < 2, reason="the table is of both backends")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parts[-3])
 def test_table_says_what_is_so(page: Path) -> None:
     """The guide's table has the very numbers of the runs in which each tool finds each bug."""
