@@ -34,7 +34,7 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
         fair: As for `Schedule`.
 
     Raises:
-        TypeError: ``max_delays`` is no int.
+        TypeError: ``max_delays`` is no int, or ``fair`` no bool.
         ValueError: ``max_delays`` is negative.
         RuntimeError: The program was not run, or did not do the same on the same choices.
 
@@ -62,6 +62,7 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
         ```
     """
     checks.count("max_delays", max_delays, least=0, way_out="Pass a whole number >= 0.")
+    Schedule(fair=fair)  # for its checks
     return _exhaustive(max_delays, fair)
 
 

@@ -52,6 +52,10 @@ def explore(
             `ExplorationWarning`.
         max_turns: As for `run`; runs are short here.
 
+    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` rule over
+    ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure
+    has printed.
+
     Raises:
         TypeError: The test is not async, has no ``victim`` for ``inject``, or an argument has the
             wrong type.

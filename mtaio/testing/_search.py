@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -117,19 +118,35 @@ class Search:
 
     @contextmanager
     def told(
-        self, *, seeds: int | None, replay: str | None, where: str | None = None
+        self,
+        *,
+        seeds: int | None = None,
+        delays: int | None = None,
+        max_runs: int | None = None,
+        replay: str | None = None,
+        where: str | None = None,
     ) -> Generator[None]:
-        """Search otherwise inside the block: with so many seeds, or just one plan."""
-        before = self.seeds
-        self.seeds = before if seeds is None else seeds
+        """
+        Search otherwise inside the block, as far as an argument is not None.
+
+        Args:
+            seeds: In place of the test's own number.
+            delays: In place of its ``exhaustive``.
+            max_runs: In place of its own; 0 for no limit.
+            replay: The text of the one plan to run.
+            where: What pytest calls the test.
+        """
+        before = self.seeds, self.exhaustive, self.max_runs
+        self.seeds = self.seeds if seeds is None else seeds
+        self.exhaustive = self.exhaustive if delays is None else delays
+        self.max_runs = self.max_runs if max_runs is None else max_runs or sys.maxsize
         self.replay = replay
         self.where = where
         try:
             yield
         finally:
-            self.seeds = before
-            self.replay = None
-            self.where = None
+            self.seeds, self.exhaustive, self.max_runs = before
+            self.replay = self.where = None
 
     def _call(self, arguments: dict[str, Any]) -> Call:
         """Return the test as a function of its victim alone."""

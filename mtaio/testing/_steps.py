@@ -114,7 +114,7 @@ class Steps:
     def key(self, task: Any) -> tuple[int, float]:
         """Return the place of a task that is woken now among the candidates for the next step."""
         who = self._known.get(ref(task)) or self._meet(task)
-        return self.number if who[0] else -1, who[0]
+        return self.number if who[0] and self._guarded else -1, who[0]
 
     def _meet(self, task: Any) -> _Known:
         self._seen += 1
@@ -153,12 +153,13 @@ class Steps:
                 return
 
     def trace(self) -> tuple[Step, ...]:
-        """Return the steps that are over, at most the `KEPT` last ones."""
+        """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
         return tuple(
             Step(time, who, None, struck=True)
             if isinstance(who, str)
             else Step(time, _label(*who), place and Place.of(*place))
             for time, who, place in self._trace
+            if who[0] != 0
         )
 
     def label(self, task: Any) -> str:

@@ -35,6 +35,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="try N schedules at random on each backend, whatever the tests say",
     )
     group.addoption(
+        "--mtaio-delays",
+        type=int,
+        metavar="N",
+        help="try all schedules of up to N delays on each backend, whatever the tests say",
+    )
+    group.addoption(
+        "--mtaio-max-runs",
+        type=int,
+        metavar="N",
+        help="break the schedules of few delays off after N runs, whatever the tests say; 0: never",
+    )
+    group.addoption(
         "--mtaio-replay",
         metavar="PLAN",
         help="run the selected explored tests once, as a failure has told: asyncio/tape=4:1/step@5",
@@ -43,10 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse options that no explored test could follow."""
-    seeds: int | None = config.option.mtaio_seeds
-    if seeds is not None and seeds < 0:
-        msg = f"--mtaio-seeds={seeds} is less than 0. Pass how many schedules to try."
-        raise pytest.UsageError(msg)
+    for option in ("seeds", "delays", "max_runs"):
+        value: int | None = getattr(config.option, f"mtaio_{option}")
+        if value is not None and value < 0:
+            name = option.replace("_", "-")
+            msg = f"--mtaio-{name}={value} is less than 0. Pass a whole number >= 0."
+            raise pytest.UsageError(msg)
     replay: str | None = config.option.mtaio_replay
     if replay is None:
         return
@@ -94,7 +108,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if search is not None:
         options = pyfuncitem.config.option
         with search.told(
-            seeds=options.mtaio_seeds, replay=options.mtaio_replay, where=pyfuncitem.nodeid
+            seeds=options.mtaio_seeds,
+            delays=options.mtaio_delays,
+            max_runs=options.mtaio_max_runs,
+            replay=options.mtaio_replay,
+            where=pyfuncitem.nodeid,
         ):
             return (yield)
     if "anyio_backend" not in pyfuncitem.funcargs:
