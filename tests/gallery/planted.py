@@ -153,12 +153,8 @@ def with_numbers(page: str) -> str:
     return ROW.sub(line, page)
 
 
-_ABOUT_THE_ASSERTION: Final = ("Left contains", "Right contains", "At index", "Use -v", "Full diff")
-_MACHINERY: Final = re.compile(r"/(anyio|asyncio|trio)/")
-
-
 def failure(name: str, *options: str) -> str:
-    """Return what pytest prints as the failure of a bug's test, without what differs by machine."""
+    """Return what pytest prints as the failure of a bug's test, less the folder it is in."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     source = HOME / f"{name}.py"
     done = subprocess.run(  # noqa: S603 - this very Python, with a program of the docs
@@ -174,13 +170,7 @@ def failure(name: str, *options: str) -> str:
     assert done.returncode == 1, done.stdout + done.stderr
     said = [line[1:].rstrip() for line in done.stdout.splitlines() if line.startswith("E ")]
     text = inspect.cleandoc("\n".join(said))
-    lines = [
-        line.replace(f"{HOME}{os.sep}", "")
-        for line in text.splitlines()
-        if line.strip()
-        and not line.strip().startswith(_ABOUT_THE_ASSERTION)
-        and not _MACHINERY.search(line)
-    ]
+    lines = [line.replace(f"{HOME}{os.sep}", "") for line in text.splitlines() if line.strip()]
     return "\n".join(lines) + "\n"
 
 
