@@ -202,6 +202,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         ready = WatchedQueue(steps, ()) if schedule is None else PermutedQueue(steps, schedule, ())
         self._ready, self._left = ready, left
         self._move_left()
+        steps.know(self._outside)
 
     def _move_left(self) -> None:
         while self._left:

@@ -167,7 +167,7 @@ def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     if isinstance(awaited, Window):
         return None, awaited.behind
     if type(awaited).__name__ in _HIDING:
-        return None, next(filter(_has_frame, gc.get_referents(awaited)), None)
+        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
     return None, None
 
 
@@ -191,7 +191,9 @@ _HIDING = {
 """Python's types that hide what they drive from Python, but not from the garbage collector."""
 
 
-def _has_frame(referent: object) -> bool:
+def _leads_on(referent: object) -> bool:
+    if type(referent).__name__ in _HIDING:
+        return True
     return any(hasattr(referent, frame_of) for frame_of, _ in _LINKS)
 
 

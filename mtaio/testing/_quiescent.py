@@ -16,7 +16,7 @@ import anyio
 from mtaio.testing._claims import turning_here
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 BUSY: Final = frozenset(
     {
@@ -108,12 +108,15 @@ def assert_quiescent(*objects: Any) -> None:
 
 def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
     """Yield the telling fields of statistics, and those of the statistics among them."""
-    if not is_dataclass(statistics) or isinstance(statistics, type):
+    if isinstance(statistics, type):
         return
-    for field in fields(statistics):
-        value = getattr(statistics, field.name)
-        if field.name in BUSY:
-            yield field.name, value
+    names: Iterable[str] = getattr(statistics, "_fields", ())  # of a named tuple
+    if is_dataclass(statistics):
+        names = [field.name for field in fields(statistics)]
+    for name in names:
+        value = getattr(statistics, name)
+        if name in BUSY:
+            yield name, value
         else:
             yield from _counts(value)
 

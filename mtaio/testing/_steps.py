@@ -19,7 +19,7 @@ from weakref import ref
 from mtaio.testing._trace import Place, Step, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import CodeType
 
     from mtaio.testing._schedule import Schedule
@@ -90,6 +90,11 @@ class Steps:
         self._seen = 1
         self._known: dict[ref[Any], _Known] = {}
 
+    def know(self, tasks: Iterable[Any]) -> None:
+        """Get to know tasks that are not of the code under test, before that begins."""
+        for task in tasks:
+            self._meet(task)
+
     def guard_begins(self, host: Any, running: Any) -> None:
         """
         Begin to choose and to note afresh.
@@ -116,6 +121,9 @@ class Steps:
         who = self._known.get(ref(task)) or self._meet(task)
         return self.number if who[0] and self._guarded else -1, who[0]
 
+    def _age(self, task: Any) -> int:
+        return (self._known.get(ref(task)) or self._meet(task))[0]
+
     def _meet(self, task: Any) -> _Known:
         self._seen += 1
         who = self._known[ref(task, self._known.__delitem__)] = _met(self._seen, task)
@@ -135,8 +143,9 @@ class Steps:
         self.number += 1
         self.stepping = coroutine
         self._task = task
-        for strike in self.strikes:
-            strike(task)
+        if self.strikes and self._age(task):
+            for strike in self.strikes:
+                strike(task)
 
     def between(self, *, ended: bool = False) -> None:
         """Note that the step that began last is over, and look at the invariants."""

@@ -215,6 +215,9 @@ class TrioEngine(trio.abc.Instrument):
         if steps.schedule is not None:
             runner.runq = PermutedQueue(steps, steps.schedule, runner.runq)
         trio.lowlevel.add_instrument(StepWatch(steps))
+        root = trio.lowlevel.current_root_task()
+        if root is not None and self._host is not None:
+            steps.know(set(_family([root])).difference(_family([self._host])))
 
     def guard_begins(self) -> object:
         """Note which task runs the code under test."""

@@ -162,9 +162,7 @@ def test_arguments_that_are_refused(give: Any, error: type[Exception], message: 
 # ---- Hypothesis ----------------------------------------------------------------------------------
 
 
-@settings(
-    max_examples=50, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=50, database=None)
 @given(schedule=schedules(3, horizon=10, candidates=4))
 def test_drawn_schedules_fit(backend: str, schedule: Schedule) -> None:
     """Hypothesis draws tapes within the bounds, which run whatever the program."""
