@@ -19,51 +19,12 @@ from mtaio.testing import (
     assert_no_checkpoints,
     assert_quiescent,
 )
+from tests.explored.refilled import TICK, Refilled
 from tests.explored.searches import Line, explored, together
 from tests.resources.timers import live_timers
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-TICK = 1e-6
-"""Tokens that floats may be wrong by."""
-
-
-class Refilled:
-    """
-    A bucket kept the simple way: what it holds is counted up as time passes.
-
-    Args:
-        sim: Whose time passes.
-        rate: Tokens a second.
-        burst: What it holds at most, and at first.
-    """
-
-    def __init__(self, sim: Simulation, rate: float, burst: float) -> None:
-        self._sim = sim
-        self._then = sim.time()
-        self.rate = rate
-        self.burst = burst
-        self.tokens = burst
-
-    def look(self) -> float:
-        """Return what it holds now."""
-        now = self._sim.time()
-        self.tokens = min(self.burst, self.tokens + self.rate * (now - self._then))
-        self._then = now
-        return self.tokens
-
-    def take(self, tokens: float) -> None:
-        """Take tokens, which must be there."""
-        assert tokens <= self.look() + TICK, f"{tokens} taken of {self.tokens} at {self._then}"
-        self.tokens -= tokens
-
-    def change(self, *, rate: float | None = None, burst: float | None = None) -> None:
-        """Change the limits; what it holds stays, as far as it fits."""
-        held = self.look()
-        self.rate = self.rate if rate is None else rate
-        self.burst = self.burst if burst is None else burst
-        self.tokens = min(held, self.burst)
 
 
 class Watched:
