@@ -137,7 +137,7 @@ async def test_keys_are_strangers(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_no_room_for_another_key(victim: Victim, sim: Simulation) -> None:
-    """A key with somebody waiting, or short of tokens, makes no room; who is refused comes again."""
+    """A key that is short of tokens makes no room; who is refused may come again."""
     watched = Watched(sim, "xyz", max_keys=2)
     await together(
         a=lambda: watched.insist("x", "a"),
