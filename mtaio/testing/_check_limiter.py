@@ -1,0 +1,337 @@
+"""
+The contract of what limits how much runs at once.
+
+Promise: `check_limiter` knows a limiter by ``async with``, and by ``acquire`` and ``release`` where
+it has them, and by nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing._contract import Contract, assert_nothing_left
+from mtaio.testing._run import run
+from mtaio.testing._simulation import settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from mtaio.testing._inject import Victim
+    from mtaio.testing._simulation import Simulation
+
+__all__ = ["check_limiter"]
+
+Limiter: TypeAlias = AbstractAsyncContextManager[Any, Any]
+Make: TypeAlias = Callable[[int], Limiter]
+Enter: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any, Any]]
+
+PATIENCE = 100.0
+"""Seconds after which those who wait give up, where that they wait for ever is not the question."""
+
+
+def check_limiter(
+    factory: Make,
+    *,
+    seeds: int = 100,
+    without: Iterable[str] = (),
+    backends: Sequence[str] | None = None,
+) -> None:
+    """
+    Raise `ContractError` unless what ``factory`` makes is a good limiter of how much runs at once.
+
+    For those who write one of their own: hold it to what `mtaio.resources.ConcurrencyLimiter` is
+    held to, on each backend, under every schedule with few delays, many at random, and cancelled
+    anywhere. What is waited for must come from tasks of the same event loop and from its timers.
+    The clauses, in the order in which they are checked:
+
+    - ``"entry"``: as many as there are slots enter at once, one more enters when one leaves;
+    - ``"error"``: an error inside goes out as it is, and gives the slot back;
+    - ``"bound"``: never more are inside than there are slots;
+    - ``"progress"``: nobody waits while a slot is free;
+    - ``"order"``: who asks first enters first, and nobody barges in;
+    - ``"hand"``: ``acquire()`` and ``release()``, if it has them, do what ``async with`` does;
+    - ``"checkpoint"``: a task cancelled as it suspends, outside or inside, leaves nothing behind;
+    - ``"step"``: nor does one cancelled between any two steps, as when it was just let in;
+    - ``"native"``: nor, on asyncio, one that is cancelled by ``Task.cancel()``;
+    - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
+
+    Args:
+        factory: Called with a number of slots, makes a limiter; a class will do.
+        seeds: How many schedules at random to try for a clause on each backend.
+        without: Clauses to leave out, which the limiter does not promise.
+        backends: Their names. Default: those that are installed of asyncio and trio.
+
+    Raises:
+        ContractError: A clause is broken; ``clause`` is its name.
+        TypeError: What ``factory`` makes has no ``__aenter__`` and ``__aexit__``.
+        ValueError: There is no such clause or backend, or ``seeds`` is negative.
+        BaseException: What ``factory`` raises when it is first called.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resources import ConcurrencyLimiter
+        from mtaio.testing import check_limiter
+
+        check_limiter(ConcurrencyLimiter, seeds=10)
+        check_limiter(anyio.Semaphore, seeds=10, without=["reuse"])
+        ```
+    """
+    __tracebackhide__ = True
+    _CONTRACT.check(factory, 1, seeds=seeds, without=without, backends=backends)
+
+
+async def _free_slots(limiter: Limiter, tried: int) -> int:
+    """Return how many of so many tasks get in without waiting, and let all out again."""
+    inside = 0
+    leave = anyio.Event()
+
+    async def enter() -> None:
+        nonlocal inside
+        async with limiter:
+            inside += 1
+            await leave.wait()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(tried):
+            group.start_soon(enter)
+        await settle()
+        found = inside
+        leave.set()
+        group.cancel_scope.deadline = anyio.current_time() + PATIENCE
+    return found
+
+
+async def _assert_free(limiter: Limiter, slots: int) -> None:
+    """Hold that all slots are there, and no more."""
+    found = await _free_slots(limiter, slots + 1)
+    assert found >= slots, f"{slots - found} of {slots} slots were lost"
+    assert found == slots, f"there were more than {slots} slots afterwards"
+    assert_nothing_left(limiter)
+
+
+async def _entry(make: Make, sim: Simulation) -> None:
+    limiter = make(2)
+    log: list[float] = []
+
+    async def work() -> None:
+        async with limiter:
+            log.append(sim.time())
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(work)
+        await settle()
+        assert len(log) >= 2, f"{len(log)} of 3 tasks entered at once, with 2 slots"
+        assert len(log) == 2, "3 tasks entered at once, with 2 slots"
+        group.cancel_scope.deadline = PATIENCE
+    assert len(log) == 3, "the task that waited did not enter when the others left"
+
+
+class _InsideError(Exception):
+    """What a body raises here."""
+
+
+async def _error(make: Make) -> None:
+    limiter = make(1)
+    error = _InsideError("an error of the body")
+    try:
+        async with limiter:
+            raise error
+    except _InsideError as caught:
+        same = caught is error
+    else:
+        same = False
+    assert same, "the error of the body did not come out"
+    await _assert_free(limiter, 1)
+
+
+async def _crowd(make: Make, slots: int) -> None:
+    limiter = make(slots)
+    inside = 0
+
+    async def work() -> None:
+        nonlocal inside
+        with anyio.move_on_after(PATIENCE):
+            async with limiter:
+                inside += 1
+                assert inside <= slots, f"{inside} were inside, with {slots} slots"
+                try:
+                    await checkpoint()
+                finally:
+                    inside -= 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(slots + 3):
+            group.start_soon(work)
+
+
+async def _bound_of_one(make: Make) -> None:
+    await _crowd(make, 1)
+
+
+async def _bound_of_two(make: Make) -> None:
+    await _crowd(make, 2)
+
+
+async def _progress(make: Make, sim: Simulation) -> None:
+    limiter = make(2)
+    ended: list[float] = []
+
+    async def work() -> None:
+        with anyio.move_on_after(PATIENCE):
+            async with limiter:
+                await anyio.sleep(1)
+            ended.append(sim.time())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(work)
+    assert len(ended) == 5, f"{5 - len(ended)} of 5 tasks never entered"
+    assert ended == [1, 1, 2, 2, 3], f"5 seconds of work in 2 slots were done at {ended}"
+
+
+async def _order(make: Make) -> None:
+    limiter = make(1)
+    asked: list[str] = []
+    served: list[str] = []
+
+    async def work(name: str) -> None:
+        with anyio.move_on_after(PATIENCE):
+            asked.append(name)
+            async with limiter:
+                served.append(name)
+                await checkpoint()
+
+    async def twice(name: str) -> None:
+        await work(name)
+        await work(f"{name} again")
+
+    async with anyio.create_task_group() as group:
+        for name in ("first", "second", "third"):
+            group.start_soon(twice, name)
+    # Who never entered is the affair of another clause.
+    expected = [name for name in asked if name in served]
+    assert served == expected, f"asked: {', '.join(expected)}; entered: {', '.join(served)}"
+
+
+@asynccontextmanager
+async def _by_hand(limiter: Any) -> AsyncGenerator[None]:
+    await limiter.acquire()
+    try:
+        yield
+    finally:
+        limiter.release()
+
+
+def _by_block(limiter: Limiter) -> Limiter:
+    return limiter
+
+
+def _has_hands(limiter: object) -> bool:
+    return callable(getattr(limiter, "acquire", None)) and callable(
+        getattr(limiter, "release", None)
+    )
+
+
+async def _hand(make: Make) -> None:
+    limiter = make(2)
+    if not _has_hands(limiter):
+        return
+    inside = most = 0
+
+    async def work(enter: Enter) -> None:
+        nonlocal inside, most
+        with anyio.move_on_after(PATIENCE):
+            async with enter(limiter):
+                inside += 1
+                most = max(most, inside)
+                try:
+                    await checkpoint()
+                finally:
+                    inside -= 1
+
+    async with anyio.create_task_group() as group:
+        for enter in (_by_hand, _by_block, _by_hand, _by_block):
+            group.start_soon(work, enter)
+    assert most <= 2, f"{most} were inside, with 2 slots"
+    await _assert_free(limiter, 2)
+
+
+async def _struck(make: Make, victim: Victim, enter: Enter) -> None:
+    limiter = make(1)
+    served: list[str] = []
+
+    async def work(name: str) -> None:
+        async with enter(limiter):
+            served.append(name)
+            await checkpoint()
+
+    async def others(name: str) -> None:
+        with anyio.move_on_after(PATIENCE):
+            await work(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(others, "first")
+        group.start_soon(victim, work, "victim")
+        group.start_soon(others, "last")
+    for name in ("first", "last"):
+        assert name in served, f"the {name} of three never entered after the second was cancelled"
+    await _assert_free(limiter, 1)
+
+
+async def _struck_in_block(make: Make, victim: Victim) -> None:
+    await _struck(make, victim, _by_block)
+
+
+async def _struck_by_hand(make: Make, victim: Victim) -> None:
+    enter = _by_hand if _has_hands(make(1)) else _by_block
+    await _struck(make, victim, enter)
+
+
+def _reuse(make: Make, backends: Sequence[str]) -> None:
+    limiter = make(2)
+    for backend in (*backends, *backends):
+        run(_assert_free, limiter, 2, backend=backend)
+
+
+_CONTRACT = Contract("limiter", needs=["__aenter__", "__aexit__"])
+_CONTRACT.add(
+    "entry", "as many as there are slots enter at once, one more enters when one leaves", _entry
+)
+_CONTRACT.add("error", "an error inside goes out as it is, and gives the slot back", _error)
+_CONTRACT.add("bound", "never more are inside than there are slots", _bound_of_one, _bound_of_two)
+_CONTRACT.add("progress", "nobody waits while a slot is free", _progress)
+_CONTRACT.add("order", "who asks first enters first, and nobody barges in", _order)
+_CONTRACT.add("hand", "acquire() and release() do what async with does", _hand)
+_CONTRACT.add(
+    "checkpoint",
+    "a task cancelled as it suspends leaves nothing behind",
+    _struck_in_block,
+    _struck_by_hand,
+    inject=["checkpoint"],
+)
+_CONTRACT.add(
+    "step",
+    "a task cancelled between any two steps leaves nothing behind",
+    _struck_in_block,
+    _struck_by_hand,
+    inject=["step"],
+)
+_CONTRACT.add(
+    "native",
+    "a task cancelled by Task.cancel() leaves nothing behind",
+    _struck_in_block,
+    _struck_by_hand,
+    inject=["native"],
+)
+_CONTRACT.add(
+    "reuse", "made outside of event loops, it serves one after another, on every backend", _reuse
+)
