@@ -14,15 +14,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
 from mtaio.testing._explore import explore, installed
-from mtaio.testing._inject import Mode
 from mtaio.testing._quiescent import BUSY, assert_quiescent
 from mtaio.testing._run import run
 
-__all__ = ["Contract", "ContractError", "assert_nothing_left"]
+if TYPE_CHECKING:
+    from mtaio.testing._inject import Mode
+
+__all__ = ["Contract", "ContractError", "require", "require_nothing_left"]
 
 Factory: TypeAlias = Callable[..., Any]
 """Makes a fresh object; what it is given is the contract's affair."""
@@ -114,6 +116,7 @@ class Contract:
         """
         __tracebackhide__ = True
         checks.callable_("factory", factory, way_out=f"Pass what makes a new {self._kind}.")
+        checks.count("seeds", seeds, least=0, way_out="Pass a whole number >= 0.")
         names = [clause.name for clause in self._clauses]
         left_out = (without,) if isinstance(without, str) else tuple(without)
         for name in left_out:
@@ -121,6 +124,9 @@ class Contract:
                 msg = f"without={name!r} is no clause of a {self._kind}. Pass some of {names!r}."
                 raise ValueError(msg)
         where = installed() if backends is None else tuple(backends)
+        if not where:
+            msg = f"backends={backends!r} leaves nothing to check on. Pass at least one, or None."
+            raise ValueError(msg)
         self._look(factory, sample, where)
         for clause in self._clauses:
             if clause.name not in left_out:
@@ -154,7 +160,7 @@ class Contract:
                     explore(backends=backends, **how)(scenario)(factory)
                 else:
                     scenario(factory, backends)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - told as what it means
                 seen = _innermost(error)
                 msg = (
                     f"{_name(factory)} breaks the clause {clause.name!r} of the contract of a "
@@ -184,7 +190,13 @@ def _name(factory: Factory) -> str:
     return str(getattr(factory, "__qualname__", repr(factory)))
 
 
-def assert_nothing_left(made: Any) -> None:
+def require(fact: object, message: str) -> None:
+    """Raise ``AssertionError`` unless something is so, whatever ``python -O`` does to asserts."""
+    if not fact:
+        raise AssertionError(message)
+
+
+def require_nothing_left(made: Any) -> None:
     """Hold an object to its own ``statistics()``, if it has such that tell who is there."""
     read = getattr(made, "statistics", None)
     statistics = read() if callable(read) else None

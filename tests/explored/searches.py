@@ -49,27 +49,27 @@ class Line:
     """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        self.names: list[str] = []
         self.served: list[str] = []
         self.left: list[str] = []
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def asks(self, name: str) -> None:
         """Note that somebody is about to ask, in the same step."""
-        self._names.append(name)
+        self.names.append(name)
 
     def gets(self, name: str) -> int:
         """Note that somebody is served, and return how many asked before and still wait."""
-        before = self._names.index(name)
-        self._names.remove(name)
+        before = self.names.index(name)
+        self.names.remove(name)
         self.served.append(name)
         return before
 
     def leaves(self, name: str) -> None:
         """Note that somebody goes without."""
-        self._names.remove(name)
+        self.names.remove(name)
         self.left.append(name)
 
 

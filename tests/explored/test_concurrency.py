@@ -131,6 +131,31 @@ async def test_one_slot_goes_round(victim: Victim, sim: Simulation) -> None:
 
 
 @explored
+async def test_waiters_give_up_long_before_their_turn(victim: Victim, sim: Simulation) -> None:
+    """A waiter that has left is never handed a slot, at the front of the queue or in the middle."""
+    watched = Watched(sim, 1)
+    quits = anyio.CancelScope()
+
+    async def quitter() -> None:
+        with quits:
+            await watched.work("quitter")
+
+    async def other() -> None:
+        await checkpoint()
+        quits.cancel()
+
+    await together(
+        a=lambda: watched.work("a", a_second),
+        victim=lambda: victim(watched.work, "victim"),
+        b=lambda: watched.work("b"),
+        quitter=quitter,
+        other=other,
+        c=lambda: watched.block("c"),
+    )
+    watched.ends("a", "b", "c")
+
+
+@explored
 async def test_two_slots_go_round(victim: Victim, sim: Simulation) -> None:
     """Two slots, five tasks, the victim in an ``async with``."""
     watched = Watched(sim, 2)

@@ -18,6 +18,7 @@ from mtaio.testing import (
     assert_checkpoints,
     assert_no_checkpoints,
     assert_quiescent,
+    settle,
 )
 from tests.explored.refilled import TICK, Refilled
 from tests.explored.searches import Line, explored, together
@@ -219,15 +220,13 @@ async def test_the_operator_is_the_victim(victim: Victim, sim: Simulation) -> No
 async def test_bucket_becomes_too_small(victim: Victim, sim: Simulation) -> None:
     """Who asks for more than the new bucket can hold is told so; those behind move up."""
     watched = Watched(sim, 1, 4)
-    refused: list[str] = []
+    refused: list[tuple[str, float]] = []
 
     async def greedy(name: str) -> None:
         try:
             await watched.work(name, 4)
-        except exceptions.RateLimitError:
-            refused.append(name)
-        except ValueError:  # asked after the change
-            refused.append(name)
+        except (exceptions.RateLimitError, ValueError):  # the latter if asked after the change
+            refused.append((name, sim.time()))
 
     async def operator() -> None:
         await checkpoint()
@@ -243,7 +242,8 @@ async def test_bucket_becomes_too_small(victim: Victim, sim: Simulation) -> None
     assert {"a", "b"} <= set(watched.line.served)
     statistics = watched.limiter.statistics()
     assert statistics.granted == len(watched.line.served)
-    assert set(watched.line.left) - {"victim"} <= set(refused)
+    assert set(refused) <= {("greedy", 0.0), ("victim", 0.0)}  # at once, not when it is their turn
+    assert set(watched.line.left) - {"victim"} <= {name for name, _ in refused}
     assert_quiescent(watched.limiter)
 
 
@@ -268,6 +268,38 @@ async def test_patience(victim: Victim, sim: Simulation) -> None:
     )
     watched.ends("a", "d")
     assert all(moment == 0 and wait is not None and wait > 1 for moment, wait in late)
+
+
+@explored
+async def test_who_has_left_is_not_waited_for(victim: Victim, sim: Simulation) -> None:
+    """Whether a wait fits is judged by those who still wait."""
+    watched = Watched(sim, 1, 5)
+    quits = anyio.CancelScope()
+
+    async def quitter() -> None:
+        with quits:
+            await watched.work("quitter", 5)
+
+    async def patient() -> None:
+        await settle()
+        quits.cancel()
+        await settle()
+        ahead = sum(5 if name == "a" else 1 for name in watched.line.names)
+        wait = ahead + 1 - watched.bucket.look()
+        with pytest.raises(exceptions.RateLimitError) as info:
+            watched.limiter.acquire_nowait()
+        assert info.value.retry_after == wait
+        await watched.work("patient", timeout=wait)
+
+    await together(
+        a=lambda: watched.work("a", 5),
+        b=lambda: watched.work("b"),
+        quitter=quitter,
+        victim=lambda: victim(watched.work, "victim"),
+        patient=patient,
+    )
+    assert {"a", "b", "patient"} <= set(watched.line.served)
+    assert_quiescent(watched.limiter)
 
 
 @explored
