@@ -96,6 +96,7 @@ class Contract:
         factory: Factory,
         *sample: object,
         seeds: int,
+        exhaustive: int | None,
         without: Iterable[str],
         backends: Sequence[str] | None,
     ) -> None:
@@ -106,6 +107,7 @@ class Contract:
             factory: Makes the objects.
             sample: What to call it with for a first look.
             seeds: As for `explore`.
+            exhaustive: As for `explore`.
             without: Clauses to leave out.
             backends: As for `explore`.
 
@@ -116,7 +118,7 @@ class Contract:
         """
         __tracebackhide__ = True
         checks.callable_("factory", factory, way_out=f"Pass what makes a new {self._kind}.")
-        checks.count("seeds", seeds, least=0, way_out="Pass a whole number >= 0.")
+        explore(seeds=seeds, exhaustive=exhaustive)  # for its checks
         names = [clause.name for clause in self._clauses]
         left_out = (without,) if isinstance(without, str) else tuple(without)
         for name in left_out:
@@ -128,9 +130,10 @@ class Contract:
             msg = f"backends={backends!r} leaves nothing to check on. Pass at least one, or None."
             raise ValueError(msg)
         self._look(factory, sample, where)
+        how: dict[str, Any] = {"seeds": seeds, "exhaustive": exhaustive}
         for clause in self._clauses:
             if clause.name not in left_out:
-                self._search(clause, factory, seeds, where)
+                self._search(clause, factory, how, where)
 
     def _look(self, factory: Factory, sample: tuple[object, ...], backends: Sequence[str]) -> None:
         """Make one object, inside an event loop, and see whether it is of the kind at all."""
@@ -148,10 +151,9 @@ class Contract:
             raise TypeError(msg)
 
     def _search(
-        self, clause: Clause, factory: Factory, seeds: int, backends: Sequence[str]
+        self, clause: Clause, factory: Factory, how: dict[str, Any], backends: Sequence[str]
     ) -> None:
         __tracebackhide__ = True
-        how: dict[str, Any] = {"seeds": seeds}
         if clause.inject:
             how = {"seeds": 0, "exhaustive": None, "inject": clause.inject}
         for scenario in clause.scenarios:

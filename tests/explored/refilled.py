@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from mtaio.testing import Simulation
+from mtaio._internal.clock import now
 
 __all__ = ["TICK", "Refilled"]
 
@@ -18,23 +17,21 @@ class Refilled:
     A bucket kept the simple way: what it holds is counted up as time passes.
 
     Args:
-        sim: Whose time passes.
         rate: Tokens a second.
         burst: What it holds at most, and at first.
     """
 
-    def __init__(self, sim: Simulation, rate: float, burst: float) -> None:
-        self._sim = sim
-        self._then = sim.time()
+    def __init__(self, rate: float, burst: float) -> None:
+        self._then = now()
         self.rate = rate
         self.burst = burst
         self.tokens = burst
 
     def look(self) -> float:
         """Return what it holds now."""
-        now = self._sim.time()
-        self.tokens = min(self.burst, self.tokens + self.rate * (now - self._then))
-        self._then = now
+        moment = now()
+        self.tokens = min(self.burst, self.tokens + self.rate * (moment - self._then))
+        self._then = moment
         return self.tokens
 
     def take(self, tokens: float) -> None:

@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, sim: Simulation, limiter: ResourceLimiter) -> None:
         assert limiter.rate is not None
         self.limiter = limiter
-        self.bucket = Refilled(sim, limiter.rate.rate, limiter.rate.burst)
+        self.bucket = Refilled(limiter.rate.rate, limiter.rate.burst)
         self.inside = 0
         self.begun: list[str] = []
         self.done: list[str] = []
@@ -139,7 +139,7 @@ async def test_shared_parts(victim: Victim, sim: Simulation) -> None:
     slots, tokens = ConcurrencyLimiter(1), RateLimiter(1, burst=1, slack=0)
     one = ResourceLimiter(rate=tokens, concurrency=slots)
     two = ResourceLimiter(rate=tokens, concurrency=slots, timeout=10)
-    bucket = Refilled(sim, 1, 1)
+    bucket = Refilled(1, 1)
     begun = inside = 0
 
     def holds() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 from mtaio import exceptions
 from mtaio._internal.coop import FAST_CALLS
 from mtaio.resources import KeyedRateLimiter
-from mtaio.testing import Simulation, Victim, assert_quiescent
+from mtaio.testing import Simulation, Victim, assert_checkpoints, assert_quiescent
 from tests.explored.refilled import TICK, Refilled
 from tests.explored.searches import Line, explored, together
 from tests.resources.timers import live_timers
@@ -45,7 +45,7 @@ class Watched:
         idle_ttl: float = 60,
     ) -> None:
         self.limiter = KeyedRateLimiter(rate, burst, max_keys=max_keys, idle_ttl=idle_ttl, slack=0)
-        self.buckets = {key: Refilled(sim, rate, burst) for key in keys}
+        self.buckets = {key: Refilled(rate, burst) for key in keys}
         self.lines = {key: Line() for key in keys}
         self.refused = 0
         self.sleepers = 0  # tasks of the scenario that have set timers of their own
@@ -202,15 +202,28 @@ async def test_the_call_that_must_yield(victim: Victim, sim: Simulation) -> None
         watched.limiter.acquire_nowait(key)
         watched.buckets[key].take(1)
 
+    calls: list[str] = []
+
+    def first(name: str) -> AbstractContextManager[None]:
+        calls.append(name)
+        return nullcontext() if calls[1:] else assert_checkpoints()
+
+    async def ask(key: str, name: str) -> None:
+        with first(name):
+            await watched.work(key, name)
+
     async def refused() -> None:
-        with pytest.raises(exceptions.RateLimitError, match=r".* has no room for key='z': "):
+        with (
+            first("z"),
+            pytest.raises(exceptions.RateLimitError, match=r".* has no room for key='z': "),
+        ):
             await watched.limiter.acquire("z")
 
     await together(
-        a=lambda: victim(watched.work, "x", "victim"),
+        a=lambda: victim(ask, "x", "victim"),
         refused=refused,
-        b=lambda: watched.work("x", "b"),
-        c=lambda: watched.work("y", "c"),
+        b=lambda: ask("x", "b"),
+        c=lambda: ask("y", "c"),
     )
     assert "b" in watched.lines["x"].served
     assert watched.lines["y"].served == ["c"]
@@ -221,7 +234,7 @@ async def test_the_call_that_must_yield(victim: Victim, sim: Simulation) -> None
 async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     """Each key's calls start no more often than they may."""
     limiter = KeyedRateLimiter(1, burst=1, slack=0)
-    buckets = {key: Refilled(sim, 1, 1) for key in "xy"}
+    buckets = {key: Refilled(1, 1) for key in "xy"}
     begun: list[str] = []
 
     @limiter.limit(key=lambda key: key)

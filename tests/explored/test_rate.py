@@ -10,6 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio import exceptions
+from mtaio._internal import clock
 from mtaio._internal.coop import FAST_CALLS
 from mtaio.resources import RateLimiter
 from mtaio.testing import (
@@ -40,7 +41,7 @@ class Watched:
 
     def __init__(self, sim: Simulation, rate: float, burst: float) -> None:
         self.limiter = RateLimiter(rate, burst, slack=0)
-        self.bucket = Refilled(sim, rate, burst)
+        self.bucket = Refilled(rate, burst)
         self.line = Line()
         self.grants: list[tuple[str, float]] = []
         self.timers = live_timers()
@@ -334,6 +335,28 @@ async def test_patience_ends_when_the_rate_drops(victim: Victim, sim: Simulation
 
 
 @explored
+async def test_event_loop_stands_still(victim: Victim, sim: Simulation) -> None:
+    """However late all are woken, what they missed is not made up for by a flood."""
+    lost = 0.0
+    with clock.reading_from(lambda: sim.time() + lost):
+        watched = Watched(sim, 1, 1)
+
+        async def blocking() -> None:
+            nonlocal lost
+            await checkpoint()
+            lost += 7.5  # the clock goes on while nobody runs
+
+        await together(
+            a=lambda: watched.work("a"),
+            victim=lambda: victim(watched.work, "victim"),
+            b=lambda: watched.work("b"),
+            blocking=blocking,
+            c=lambda: watched.work("c"),
+        )
+        watched.ends("a", "b", "c")
+
+
+@explored
 async def test_nobody_barges_in(victim: Victim, sim: Simulation) -> None:
     """acquire_nowait gets tokens only when nobody waits for them, and counts what it refuses."""
     watched = Watched(sim, 1, 2)
@@ -381,11 +404,13 @@ async def test_the_call_that_must_yield(victim: Victim, sim: Simulation) -> None
 async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     """A limited function starts no more often than it may, and not at all when cancelled before."""
     limiter = RateLimiter(2, burst=1, slack=0)
-    bucket = Refilled(sim, 2, 1)
+    bucket = Refilled(2, 1)
+    begun: list[int] = []
 
     @limiter.limit
     async def begin(number: int) -> None:
         bucket.take(1)
+        begun.append(number)
         await checkpoint()
         raise LookupError(number)
 
@@ -394,6 +419,8 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
             await begin(number)
 
     await together(one=lambda: call(1), victim=lambda: victim(call, 2), three=lambda: call(3))
+    assert sim.time() == (len(begun) - 1) / 2
+    assert {1, 3} <= set(begun)
     assert_quiescent(limiter)
 
 
