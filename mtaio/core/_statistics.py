@@ -22,6 +22,8 @@ class ExecutorStatistics:
     """The limit on items that run at once; None if there is none."""
     running: int
     """Items in progress now, submitted tasks and items that wait for a nested call included."""
+    in_use: int
+    """Slots of ``max_workers`` that are held now; 0 without a limit."""
     waiting: int
     """Tasks that wait for a free slot now."""
     peak: int
