@@ -131,7 +131,7 @@ class Pool:
         """
         self._around = here()
         escaped: list[BaseException] = []
-        self.counters.pools.add(self)
+        self.counters.call_began(self)
         try:
             async with anyio.create_task_group() as self._group:
                 await self._run(self._group)
@@ -177,16 +177,17 @@ class Pool:
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if there is room and need."""
+        crowded = self.counters.crowded()
         in_flight = self.started - self.finished
-        if in_flight > self.peak:
-            self.peak = in_flight
+        if in_flight > self.peak or crowded:
+            self.peak = max(self.peak, in_flight)
             self.counters.note_peak()
         if self.watch is not None:
             self.watch.item_suspended()
         room = not self._all_taken and (self.limit is None or self._live < self.limit)
         if room and not (self._starting or self._idle or self.stopping):
             self._hire()
-        self.attentive = room or self.peak < self._live
+        self.attentive = room or crowded or self.peak < self._live
 
     def _pay_attention(self) -> None:
         self.attentive = True

@@ -122,7 +122,7 @@ class Stage:
         ended = now.succeeded + now.failed + now.cancelled
         assert now.running == now.started - ended, f"the counters do not add up: {now}"
         assert now.running >= self.at_work, f"{self.at_work} at work, and it says {now.running}"
-        assert now.peak >= min(now.running, now.started), f"more than at the peak: {now}"
+        assert now.peak >= now.running, f"more than at the peak: {now}"
         assert min(now.succeeded, now.failed, now.cancelled) >= 0, f"negative: {now}"
         if now.max_workers is not None:
             assert now.in_use <= self.limit, f"too many slots: {now}"
