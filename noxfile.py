@@ -274,5 +274,5 @@ def demo(session: nox.Session) -> None:
 @nox.session(default=False, python=NEWEST)
 def bench(session: nox.Session) -> None:
     """Measure ours beside rivals in one run, against the targets; CI's machines are too noisy."""
-    session.install("-e", ".[app,trio,uvloop]", *group("bench"))
+    session.install("-e", ".[app,trio,uvloop]", *group("bench"), *group("bench-alone"))
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--check"]))

@@ -15,6 +15,7 @@ import asyncio
 import heapq
 import math
 import selectors
+from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
@@ -186,8 +187,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, and forget its world."""
+        if self.is_closed():
+            return
         super().close()
         self.world.detach(self)
+        self._ready = deque()  # an end to circles: a loop that is closed goes at once
+        del self._files.loop
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -230,7 +235,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
         self._host = asyncio.current_task()
-        self._outside = asyncio.all_tasks() - {self._host}
+        self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
         self._forced = False
         return self._host
 

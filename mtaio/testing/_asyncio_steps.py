@@ -104,7 +104,8 @@ class PermutedQueue(list[_Entry]):
     def popleft(self) -> Any:
         """Take what the schedule wants."""
         steps = self._steps
-        steps.between()
+        if steps.stepping is not None:
+            steps.between()
         at = 0 if len(self) == 1 and not self._schedule.fair else self._next(self[:])
         _, handle, task, plain, _ = self.pop(at)
         if plain:

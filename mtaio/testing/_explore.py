@@ -11,7 +11,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from importlib.util import find_spec
 from typing import Any, Final, ParamSpec, TypeAlias, cast
 
@@ -22,11 +22,14 @@ from mtaio.testing._plan import Plan
 from mtaio.testing._run import run
 from mtaio.testing._schedule import Schedule
 from mtaio.testing._simulation import current_simulation
+from mtaio.testing._threads import replaced
 from mtaio.testing._world import StepsUnseenError
 
 P = ParamSpec("P")
 
 Test: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
+Given: TypeAlias = Callable[[Victim | None], Coroutine[Any, Any, object]]
+"""A test that waits for nothing but its victim."""
 
 GIVEN: Final = ("sim", "victim")
 """The parameters of a test that the search itself fills in."""
@@ -83,19 +86,34 @@ class Search:
         """Run the test with ``args`` under every plan; stop at the first failure."""
         __tracebackhide__ = True
         self.runs = 0
-        test = partial(self.test, *args, **kwargs)
+
+        async def test(victim: Victim | None) -> None:
+            __tracebackhide__ = True
+            given = dict(kwargs)
+            if "victim" in self.given:
+                given["victim"] = Victim() if victim is None else victim
+            if "sim" in self.given:
+                given["sim"] = current_simulation()
+            await self.test(*args, **given)
+
+        test.__name__ = test.__qualname__ = getattr(self.test, "__qualname__", repr(self.test))
         if self.replay is not None:
             self._try(Plan.parse(self.replay), test)
             return
         for backend in self.backends or installed():
-            try:
-                self._try(Plan(backend, Schedule()), test)
-            except StepsUnseenError as error:
-                warnings.warn(f"not explored: {error}", ExplorationWarning, stacklevel=3)
-                self._try(Plan(backend, None), test)
-                continue
-            for plan in self._plans(backend):
-                self._attempt(plan, test)
+            with replaced(backend):
+                self._search(backend, test)
+
+    def _search(self, backend: str, test: Given) -> None:
+        __tracebackhide__ = True
+        try:
+            self._try(Plan(backend, Schedule()), test)
+        except StepsUnseenError as error:
+            warnings.warn(f"not explored: {error}", ExplorationWarning, stacklevel=4)
+            self._try(Plan(backend, None), test)
+            return
+        for plan in self._plans(backend):
+            self._attempt(plan, test)
 
     @contextmanager
     def told(self, *, seeds: int | None, replay: str | None) -> Generator[None]:
@@ -130,12 +148,12 @@ class Search:
                     f"{self.max_runs:,} schedules of {self.test!r}. Raise max_runs, lower "
                     f"exhaustive, or let the test do less.",
                     ExplorationWarning,
-                    stacklevel=5,
+                    stacklevel=6,
                 )
                 return
             yield Plan(backend, schedule)
 
-    def _attempt(self, plan: Plan, test: Test) -> None:
+    def _attempt(self, plan: Plan, test: Given) -> None:
         """Run the test under one plan; if it fails, raise the simplest failure of that kind."""
         __tracebackhide__ = True
         try:
@@ -165,19 +183,17 @@ class Search:
             raise failure from None
         self._try(plan.under(small), test)
 
-    def _try(self, plan: Plan, test: Test) -> None:
+    def _try(self, plan: Plan, test: Given) -> None:
         __tracebackhide__ = True
         self.runs += 1
-        victim = plan.victim or Victim()
-
-        async def main() -> None:
-            __tracebackhide__ = True
-            given = {"victim": victim, "sim": current_simulation()}
-            await test(**{name: given[name] for name in self.given})
-
-        main.__name__ = main.__qualname__ = getattr(self.test, "__qualname__", repr(self.test))
         try:
-            run(main, backend=plan.backend, schedule=plan.schedule, max_turns=self.max_turns)
+            run(
+                test,
+                plan.victim,
+                backend=plan.backend,
+                schedule=plan.schedule,
+                max_turns=self.max_turns,
+            )
         except Exception as error:
             error.add_note(f"to see it again: pytest --mtaio-replay {plan}")
             raise

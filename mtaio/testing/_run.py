@@ -96,7 +96,7 @@ def run(
             f"Schedule(seed=1), Schedule(tape={{4: 1}}), or one after another from exhaustive()."
         )
         raise TypeError(msg)
-    world = World(grace=grace, schedule=schedule, max_turns=max_turns)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns, alone=True)
     options = _options(backend, world)
     _refuse_running_loop()
 
@@ -137,6 +137,8 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
         if world.steps is not None:
             error.add_note(f"under {schedule!r}:\n{interleaving(world.steps.trace())}")
         raise
+    finally:
+        world.steps = None  # an end to circles: what a search has run does not pile up
     mismatch = schedule.mismatch()
     if mismatch is not None:
         raise ValueError(mismatch)

@@ -12,13 +12,13 @@ import hashlib
 import linecache
 from dataclasses import dataclass
 from types import CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from mtaio.testing._deadlock import is_machinery, next_await
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import CodeType, FrameType
+    from types import CodeType
 
 SHOWN: Final = 60
 """How many steps an error shows at most: the last ones."""
@@ -72,18 +72,29 @@ class Step:
 
 def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
     """Return the innermost code and line of a suspended coroutine that is no event loop's own."""
-    found: FrameType | None = None
+    # Called after every step. Asking for a frame makes one, so that is left for the end.
+    found: Any = None
     awaited = coroutine
     while awaited is not None:
-        kind = cast("object", type(awaited))
+        kind: type[object] = awaited.__class__
         if kind is CoroutineType:
-            frame, awaited = awaited.cr_frame, awaited.cr_await
+            if found is None or not is_machinery(awaited.cr_code.co_filename):
+                found = awaited
+            awaited = awaited.cr_await
         elif kind is GeneratorType:
-            frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
+            if found is None or not is_machinery(awaited.gi_code.co_filename):
+                found = awaited
+            awaited = awaited.gi_yieldfrom
+        elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
+            break
         else:
             frame, awaited = next_await(awaited)
-        if frame is not None and (found is None or not is_machinery(frame.f_code.co_filename)):
-            found = frame
+            if frame is not None and (found is None or not is_machinery(frame.f_code.co_filename)):
+                found = frame
+    if isinstance(found, CoroutineType):
+        found = found.cr_frame
+    elif isinstance(found, GeneratorType):
+        found = found.gi_frame
     return None if found is None else (found.f_code, found.f_lineno)
 
 

@@ -149,9 +149,11 @@ class TrioEngine(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         """Count a turn of the run loop in which something ran; give up when there are too many."""
-        if timeout > 0:
+        world = self.world
+        if timeout > 0 or world.turns < world.max_turns:
+            world.turns += timeout <= 0
             return
-        verdict = self.world.turned()
+        verdict = world.turned()
         if verdict is not None:
 
             def break_off() -> NoReturn:

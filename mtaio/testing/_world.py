@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import anyio
@@ -93,6 +93,8 @@ class World:
         grace: The real seconds for which a frozen clock may see nothing happen.
         schedule: Who runs next; None leaves that to the event loop.
         max_turns: How often the event loop may turn without virtual time moving.
+        alone: Whether the code under test is all that its event loops are for, so that no task is
+            there before it.
 
     Raises:
         TypeError: ``grace`` is no number, or ``max_turns`` no int.
@@ -110,6 +112,7 @@ class World:
     # - host is the task of the code under test and scope is around it, None while there is none;
     # - verdict is the latest on that code.
     __slots__ = (
+        "alone",
         "calls",
         "engine",
         "grace",
@@ -127,7 +130,12 @@ class World:
     )
 
     def __init__(
-        self, *, grace: float = 1.0, schedule: Schedule | None = None, max_turns: int = MAX_TURNS
+        self,
+        *,
+        grace: float = 1.0,
+        schedule: Schedule | None = None,
+        max_turns: int = MAX_TURNS,
+        alone: bool = False,
     ) -> None:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
@@ -135,6 +143,7 @@ class World:
         self.grace: float = grace
         self.max_turns: int = checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
         self.schedule: Schedule | None = schedule
+        self.alone: bool = alone
         self.engine: Engine | None = None
         self.thread: int | None = None
         self._reset()
@@ -181,15 +190,19 @@ class World:
     def turning(self, engine: Engine, backend: str) -> Generator[None]:
         """Turn inside the block: mtaio's clock follows ``engine``."""
         global _turning  # noqa: PLW0603 - ditto
-        with nullcontext() if _claimant is self else self.claiming(backend):
-            _turning = self
-            self.thread = threading.get_ident()
-            try:
-                with clock.reading_from(engine.time):
-                    yield
-            finally:
-                self.thread = None
-                _turning = None
+        if _claimant is not self:
+            with self.claiming(backend), self.turning(engine, backend):
+                yield
+            return
+        _turning = self
+        self.thread = threading.get_ident()
+        before = clock.follow(engine.time)
+        try:
+            yield
+        finally:
+            clock.follow(before)
+            self.thread = None
+            _turning = None
 
     def frozen(self, unseen: int = 0) -> bool:
         """Tell whether time must stand still; ``unseen`` threads besides `calls` are at work."""
