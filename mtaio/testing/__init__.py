@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtaio.testing._deadlock import Deadlock, Livelock, Stack
-    from mtaio.testing._explore import ExplorationWarning, explore
+    from mtaio.testing._exhaustive import exhaustive, schedules
+    from mtaio.testing._explore import explore
     from mtaio.testing._inject import Victim, injections
     from mtaio.testing._quiescent import (
         assert_checkpoints,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         assert_quiescent,
     )
     from mtaio.testing._run import run, virtual_backend
-    from mtaio.testing._schedule import Schedule, exhaustive, schedules, shrink
+    from mtaio.testing._schedule import Schedule
+    from mtaio.testing._search import ExplorationWarning
+    from mtaio.testing._shrink import shrink
     from mtaio.testing._simulation import InvariantError, Simulation, current_simulation, settle
     from mtaio.testing._trace import Place, Step
 
@@ -55,7 +58,7 @@ __all__ = [
 
 _HOMES = {
     "Deadlock": "_deadlock",
-    "ExplorationWarning": "_explore",
+    "ExplorationWarning": "_search",
     "InvariantError": "_simulation",
     "Livelock": "_deadlock",
     "Place": "_trace",
@@ -68,13 +71,13 @@ _HOMES = {
     "assert_no_checkpoints": "_quiescent",
     "assert_quiescent": "_quiescent",
     "current_simulation": "_simulation",
-    "exhaustive": "_schedule",
+    "exhaustive": "_exhaustive",
     "explore": "_explore",
     "injections": "_inject",
     "run": "_run",
-    "schedules": "_schedule",
+    "schedules": "_exhaustive",
     "settle": "_simulation",
-    "shrink": "_schedule",
+    "shrink": "_shrink",
     "virtual_backend": "_run",
 }
 

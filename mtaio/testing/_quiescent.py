@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio.testing._world import turning
+import anyio
+
+from mtaio.testing._claims import turning_here
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 BUSY: Final = frozenset(
     {
         # mtaio's
+        "active",
         "in_flight",
         "in_use",
         "pending",
@@ -50,7 +53,8 @@ def assert_quiescent(*objects: Any) -> None:
     Raise ``AssertionError`` if somebody still waits at one of ``objects``, or holds a part of it.
 
     Reads ``statistics()``, as every primitive of mtaio and of anyio has it, and looks at the fields
-    that count who waits, who runs and what is held, also in statistics within statistics. Not a
+    that count who waits, who runs and what is held, also in statistics within statistics. Of an
+    ``anyio.Semaphore`` it can tell what is held only if that was made with ``max_value``. Not a
     checkpoint.
 
     Args:
@@ -87,6 +91,8 @@ def assert_quiescent(*objects: Any) -> None:
     for each in objects:
         statistics = getattr(each, "statistics", None)
         looked_at = list(_counts(statistics())) if callable(statistics) else []
+        if isinstance(each, anyio.Semaphore) and each.max_value is not None:
+            looked_at.append(("taken", each.max_value - each.value))
         if not looked_at:
             msg = (
                 f"assert_quiescent() cannot tell about {each!r}: it has no statistics() with a "
@@ -174,7 +180,7 @@ class _TurnCounter:
     __slots__ = ("_before", "_steps")
 
     def __init__(self, caller: str) -> None:
-        world = turning()
+        world = turning_here()
         if world is None or world.scope is None:
             msg = (
                 f"{caller}() cannot count: no simulation is running. Start one with "
