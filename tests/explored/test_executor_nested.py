@@ -199,6 +199,26 @@ async def test_task_that_outlives_the_item(sim: Simulation, victim: Victim) -> N
 
 
 @explored
+async def test_task_that_outlives_its_lender(sim: Simulation, victim: Victim) -> None:
+    """A slot on loan to a task that outlives the item becomes that task's own, and comes back."""
+    stage = Stage(sim, 1, beyond=1)
+
+    async def outlive() -> None:
+        await victim(stage.executor.run, stage.work, 1, 2)
+
+    async def item() -> None:
+        group.start_soon(outlive)  # of the caller, in whose task the item runs: it is lent to
+        await stage.work(0)
+
+    async with anyio.create_task_group() as group:
+        await stage.executor.run(item)
+        await stage.executor.run(stage.work, 2)
+    assert stage.returned[0] == stage.returned[2] == 1
+    assert victim.cancelled or stage.returned[1] == 1
+    stage.clear()
+
+
+@explored
 async def test_race_in_an_item(sim: Simulation, victim: Victim) -> None:
     """A race inside an item runs in its slot; the losers leave it to the item."""
     stage = Stage(sim, 1)
