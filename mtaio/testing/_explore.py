@@ -39,7 +39,8 @@ def explore(
 
     The test makes its objects itself, afresh in each run, and leaves real time, threads and random
     numbers alone. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others
-    are the fixtures of pytest, which all its runs share.
+    are the fixtures of pytest, which all its runs share; async ones cannot be among them, because each
+    run has an event loop of its own.
 
     Args:
         seeds: How many schedules at random to try on each backend.

@@ -123,6 +123,8 @@ class Victim:
         world = turning_here()
         if world is not None and world.engine is not None:
             self._task = world.engine.current_task()
+            if world.steps is not None:
+                world.steps.plays(self._task, afn)
         try:
             if self.mode == "native":
                 return await self._natively(afn, *args)

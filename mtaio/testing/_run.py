@@ -21,7 +21,7 @@ from mtaio.testing._schedule import refuse_other
 from mtaio.testing._simulation import Simulation
 from mtaio.testing._threads import entries
 from mtaio.testing._trace import interleaving
-from mtaio.testing._world import MAX_TURNS, World
+from mtaio.testing._world import MAX_TURNS, World, raised_by_guard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -121,11 +121,13 @@ def _turn(
     try:
         with claimed(world, backend):
             return anyio.run(main, backend=backend, backend_options=options)
-    except Exception:
-        if world.verdict is None:
-            raise
-        # The run was broken off; trio says so with an error of its own, which is the context.
-        raise world.verdict  # noqa: B904 - its cause is the verdict before it
+    except BaseException as error:
+        if world.verdict is not None and isinstance(error, Exception):
+            # The run was broken off; trio says so with an error of its own, which is the context.
+            raise world.verdict.with_traceback(None)  # noqa: B904 - its cause is the one before it
+        if raised_by_guard(error):
+            raise error.with_traceback(None)  # noqa: B904 - the same error: its stacks tell where
+        raise
 
 
 def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:

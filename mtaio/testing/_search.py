@@ -256,6 +256,7 @@ class Search:
 
     def _failure(self, plan: Plan, call: Call) -> BaseException | None:
         """Return with what the test fails under one plan, None if it passes."""
+        __tracebackhide__ = True
         try:
             self._try(plan, call)
         except BaseException as error:

@@ -171,6 +171,13 @@ class Steps:
             if who[0] != 0
         )
 
+    def plays(self, task: Any, function: object) -> None:
+        """Note which function a victim's task runs, if it was named after the victim."""
+        age, name, started = self._known.get(ref(task)) or self._meet(task)
+        if name.endswith("._inject") or started == "Victim.__call__":
+            part = getattr(function, "__qualname__", type(function).__qualname__)
+            self._known[ref(task, self._known.__delitem__)] = age, part, None
+
     def label(self, task: Any) -> str:
         """Return what a task is called in the trace."""
         return _label(*(self._known.get(ref(task)) or self._meet(task)))

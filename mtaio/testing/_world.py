@@ -277,6 +277,14 @@ class World:
             del verdict, failure  # or each would refer to itself, by way of its traceback
 
 
+def raised_by_guard(error: BaseException) -> bool:
+    """Tell whether an error is a verdict, whose traceback leads through machinery alone."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is World.guard.__code__
+
+
 def _is_deadlock(failure: Exception) -> bool:
     """Tell whether an error is nothing but what an engine threw to end the run by force."""
     if isinstance(failure, ExceptionGroup):

@@ -255,7 +255,7 @@ def test_schedule_without_a_hook(lost: list[str]) -> None:
             RuntimeError,
             match=rf"^mtaio\.testing cannot choose or see the steps of tasks on {backend}: this "
             rf"version of it has no {hook} of the kind that mtaio was tested with\. Virtual time "
-            rf"works all the same; leave schedule, sim\.always\(\) and Victim out, or use another version of",
+            rf"works all the same; leave schedule, sim\.always\(\) and Victim out, or use another ",
         ):
             run(anyio.sleep, 1, backend=backend, schedule=Schedule())
     gc.collect()
