@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtaio.testing._check_limiter import check_limiter
+    from mtaio.testing._contract import ContractError
     from mtaio.testing._deadlock import Deadlock, Livelock, Stack
     from mtaio.testing._exhaustive import exhaustive, schedules
     from mtaio.testing._explore import explore
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from mtaio.testing._trace import Place, Step
 
 __all__ = [
+    "ContractError",
     "Deadlock",
     "ExplorationWarning",
     "InvariantError",
@@ -45,6 +48,7 @@ __all__ = [
     "assert_checkpoints",
     "assert_no_checkpoints",
     "assert_quiescent",
+    "check_limiter",
     "current_simulation",
     "exhaustive",
     "explore",
@@ -57,6 +61,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ContractError": "_contract",
     "Deadlock": "_deadlock",
     "ExplorationWarning": "_search",
     "InvariantError": "_simulation",
@@ -70,6 +75,7 @@ _HOMES = {
     "assert_checkpoints": "_quiescent",
     "assert_no_checkpoints": "_quiescent",
     "assert_quiescent": "_quiescent",
+    "check_limiter": "_check_limiter",
     "current_simulation": "_simulation",
     "exhaustive": "_exhaustive",
     "explore": "_explore",
