@@ -265,7 +265,9 @@ async def ask() -> bool:
     return True
 
 
-@pytest.mark.parametrize("predicate", [ask, functools.partial(ask), Asking()], ids=str)
+@pytest.mark.parametrize(
+    "predicate", [ask, functools.partial(ask), Asking()], ids=["def", "partial", "call"]
+)
 async def test_predicate_that_is_async(sim: Simulation, predicate: Any) -> None:
     """A predicate that would have to be awaited, and is always true, is a slip that is named."""
     with pytest.raises(
