@@ -17,9 +17,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
-from mtaio.testing._explore import explore, installed
+from mtaio.testing._explore import explore
 from mtaio.testing._quiescent import BUSY, assert_quiescent
 from mtaio.testing._run import run
+from mtaio.testing._search import installed
 
 if TYPE_CHECKING:
     from mtaio.testing._inject import Mode
