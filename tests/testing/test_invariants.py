@@ -17,6 +17,7 @@ from mtaio.testing import (
     Victim,
     current_simulation,
     run,
+    settle,
 )
 
 
@@ -319,5 +320,7 @@ async def test_other_threads(sim: Simulation) -> None:
         ):
             sim.always(lambda: True)
         anyio.run(elsewhere)
+        with pytest.raises(RuntimeError, match=r"^settle\(\) cannot tell who is blocked: the"):
+            anyio.run(settle)
 
     await anyio.to_thread.run_sync(look)
