@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mtaio.testing._check_limiter import check_limiter
     from mtaio.testing._contract import ContractError
     from mtaio.testing._deadlock import Deadlock, Livelock, Stack
-    from mtaio.testing._explore import ExplorationWarning, explore
+    from mtaio.testing._exhaustive import exhaustive, schedules
+    from mtaio.testing._explore import explore
     from mtaio.testing._inject import Victim, injections
     from mtaio.testing._quiescent import (
         assert_checkpoints,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
         assert_quiescent,
     )
     from mtaio.testing._run import run, virtual_backend
-    from mtaio.testing._schedule import Schedule, exhaustive, schedules, shrink
+    from mtaio.testing._schedule import Schedule
+    from mtaio.testing._search import ExplorationWarning
+    from mtaio.testing._shrink import shrink
     from mtaio.testing._simulation import InvariantError, Simulation, current_simulation, settle
     from mtaio.testing._trace import Place, Step
 
@@ -60,7 +63,7 @@ __all__ = [
 _HOMES = {
     "ContractError": "_contract",
     "Deadlock": "_deadlock",
-    "ExplorationWarning": "_explore",
+    "ExplorationWarning": "_search",
     "InvariantError": "_simulation",
     "Livelock": "_deadlock",
     "Place": "_trace",
@@ -74,13 +77,13 @@ _HOMES = {
     "assert_quiescent": "_quiescent",
     "check_limiter": "_check_limiter",
     "current_simulation": "_simulation",
-    "exhaustive": "_schedule",
+    "exhaustive": "_exhaustive",
     "explore": "_explore",
     "injections": "_inject",
     "run": "_run",
-    "schedules": "_schedule",
+    "schedules": "_exhaustive",
     "settle": "_simulation",
-    "shrink": "_schedule",
+    "shrink": "_shrink",
     "virtual_backend": "_run",
 }
 

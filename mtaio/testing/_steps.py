@@ -19,7 +19,7 @@ from weakref import ref
 from mtaio.testing._trace import Place, Step, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import CodeType
 
     from mtaio.testing._schedule import Schedule
@@ -38,7 +38,7 @@ _Known: TypeAlias = tuple[int, str, str | None]
 """Of a task: how old it is among those seen, its name, and the name of its function."""
 
 _Entry: TypeAlias = "tuple[float, _Known | str, tuple[CodeType, int] | None]"
-"""Of a step: when, whose or the victim that was struck, and where the task waits after it."""
+"""Of a step: when, whose or what blow it was, and where the task waits after it."""
 
 
 class Steps:
@@ -75,14 +75,14 @@ class Steps:
         self,
         schedule: Schedule | None,
         time: Callable[[], float],
-        condemn: Callable[[Exception], object],
+        condemn: Callable[[BaseException], object],
     ) -> None:
         self.schedule: Schedule | None = schedule
         self.number: int = 0
         self.strikes: list[Callable[[Any], None]] = []
         self._time = time
         self._condemn = condemn
-        self._invariants: list[Callable[[], Exception | None]] = []
+        self._invariants: list[Callable[[], BaseException | None]] = []
         self.stepping: Any = None
         self._task: Any = None
         self._trace: deque[_Entry] = deque(maxlen=KEPT)
@@ -90,13 +90,26 @@ class Steps:
         self._seen = 1
         self._known: dict[ref[Any], _Known] = {}
 
-    def guard_begins(self, host: Any) -> None:
-        """Begin to choose and to note; ``host`` is the task of the code under test."""
+    def know(self, tasks: Iterable[Any]) -> None:
+        """Get to know tasks that are not of the code under test, before that begins."""
+        for task in tasks:
+            self._meet(task)
+
+    def guard_begins(self, host: Any, running: Any) -> None:
+        """
+        Begin to choose and to note afresh.
+
+        ``host`` is the task of the code under test, and ``running`` the one that takes a step now.
+        """
         self._guarded = True
         self._seen = 1
-        for known, who in self._known.items():
+        self._trace.clear()
+        self.forget_invariants()
+        for known, who in tuple(self._known.items()):  # tasks may be collected meanwhile
             self._known[known] = 0, who[1], who[2]
         self._known[ref(host, self._known.__delitem__)] = _met(1, host)
+        self._task = running
+        self.stepping = running.get_coro() if hasattr(running, "get_coro") else running.coro
 
     def guard_ends(self) -> None:
         """Let the event loop have its own way again; called in the task of the code under test."""
@@ -106,7 +119,10 @@ class Steps:
     def key(self, task: Any) -> tuple[int, float]:
         """Return the place of a task that is woken now among the candidates for the next step."""
         who = self._known.get(ref(task)) or self._meet(task)
-        return self.number if who[0] else -1, who[0]
+        return self.number if who[0] and self._guarded else -1, who[0]
+
+    def _age(self, task: Any) -> int:
+        return (self._known.get(ref(task)) or self._meet(task))[0]
 
     def _meet(self, task: Any) -> _Known:
         self._seen += 1
@@ -127,8 +143,9 @@ class Steps:
         self.number += 1
         self.stepping = coroutine
         self._task = task
-        for strike in self.strikes:
-            strike(task)
+        if self.strikes and self._age(task):
+            for strike in self.strikes:
+                strike(task)
 
     def between(self, *, ended: bool = False) -> None:
         """Note that the step that began last is over, and look at the invariants."""
@@ -141,26 +158,41 @@ class Steps:
         for invariant in self._invariants:
             failure = invariant()
             if failure is not None:
-                self._invariants.clear()  # they need not hold while the run is broken off
-                self._condemn(failure)
+                self._condemn(failure)  # which forgets the others
                 return
 
     def trace(self) -> tuple[Step, ...]:
-        """Return the steps that are over, at most the `KEPT` last ones."""
+        """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
         return tuple(
             Step(time, who, None, struck=True)
             if isinstance(who, str)
             else Step(time, _label(*who), place and Place.of(*place))
             for time, who, place in self._trace
+            if who[0] != 0
         )
 
-    def struck(self, victim: str) -> None:
-        """Note that a victim is struck now."""
-        self._trace.append((self._time(), victim, None))
+    def plays(self, task: Any, function: object) -> None:
+        """Note which function a victim's task runs, if it was named after the victim."""
+        age, name, started = self._known.get(ref(task)) or self._meet(task)
+        if name.endswith("._inject") or started == "Victim.__call__":
+            part = getattr(function, "__qualname__", type(function).__qualname__)
+            self._known[ref(task, self._known.__delitem__)] = age, part, None
 
-    def always(self, invariant: Callable[[], Exception | None]) -> None:
+    def label(self, task: Any) -> str:
+        """Return what a task is called in the trace."""
+        return _label(*(self._known.get(ref(task)) or self._meet(task)))
+
+    def struck(self, what: str) -> None:
+        """Note a blow that is dealt now: a victim is struck, or the run is broken off."""
+        self._trace.append((self._time(), what, None))
+
+    def always(self, invariant: Callable[[], BaseException | None]) -> None:
         """Call ``invariant`` after every step; what it returns ends the run."""
         self._invariants.append(invariant)
+
+    def forget_invariants(self) -> None:
+        """Look at none of them any more, until there are new ones."""
+        self._invariants.clear()
 
 
 def _met(age: int, task: Any) -> _Known:
