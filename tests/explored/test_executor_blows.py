@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio.core import TaskStatus
+from mtaio.core import Retry, TaskStatus
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import explore
 from tests.explored.executor_stage import Stage, caught, explored, leaves, reasons
@@ -57,18 +57,26 @@ class Target:
                 return
 
 
+@pytest.mark.parametrize("retry", [None, 2])
 @natively
-async def test_worker_is_cancelled(sim: Simulation) -> None:
-    """A worker that somebody cancels fails its item alone; the others have their results."""
+async def test_worker_is_cancelled(sim: Simulation, retry: int | None) -> None:
+    """A worker that somebody cancels fails its item alone, for good; the others are not hurt."""
     stage = Stage(sim, 2)
     target = Target(stage)
     async with anyio.create_task_group() as group:
         group.start_soon(target.strike)
-        results = await stage.executor.map(target.work, range(4), errors="return")
-    assert results[1] == 1 or (target.hit and isinstance(results[1], StrayCancellationError))
-    assert results == [0, results[1], 2, 3]
+        results = await stage.executor.map(
+            target.work, range(4), errors="return", retry=policy(retry)
+        )
+    assert isinstance(results[1], StrayCancellationError) == target.hit
+    assert results == [0, results[1] if target.hit else 1, 2, 3]
     assert stage.executor.statistics().failed == (results[1] != 1)
     stage.clear()
+
+
+def policy(attempts: int | None) -> Retry | None:
+    """Return a policy without chance in it."""
+    return None if attempts is None else Retry(attempts=attempts, jitter=0)
 
 
 @natively
@@ -111,6 +119,38 @@ async def test_submitted_task_is_cancelled(sim: Simulation) -> None:
     assert [type(error) for error in errors] in ([], [StrayCancellationError])
     expected = TaskStatus.FAILED if errors else TaskStatus.SUCCEEDED
     assert [handle.status for handle in handles] == ["succeeded", expected, "succeeded"]
+    stage.clear()
+
+
+@natively
+async def test_submitted_task_is_cancelled_at_any_time(sim: Simulation) -> None:
+    """So it is before its first step: its handle ends, whoever awaits it, and leaves nothing."""
+    stage = Stage(sim, 1, max_pending=2)
+    handles: list[TaskHandle[int]] = []
+
+    async def target() -> int:
+        return await stage.work(1, 2)
+
+    async def strike() -> None:
+        for _ in range(4):
+            await checkpoint()
+            for task in asyncio.all_tasks():
+                if task.get_name() == target.__qualname__:
+                    task.cancel()
+                    return
+
+    async def block() -> None:
+        async with stage.executor:
+            for fn in (partial(stage.work, 0), target, partial(stage.work, 2)):
+                handle = await stage.executor.submit(fn)
+                handles.append(handle)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(strike)
+        _, errors = await caught(block)
+    assert {type(error) for error in errors} <= {StrayCancellationError}
+    assert all(handle.done for handle in handles)
+    assert errors or stage.returned == {0: 1, 1: 1, 2: 1}
     stage.clear()
 
 

@@ -154,6 +154,23 @@ async def test_async_source(sim: Simulation, victim: Victim) -> None:
 
 
 @explored
+async def test_slow_source(sim: Simulation, victim: Victim) -> None:
+    """Items that come one by one are worked on side by side all the same."""
+    stage = Stage(sim, 3)
+
+    async def source() -> AsyncGenerator[float]:
+        for x in (3, 3.5, 4):
+            await anyio.sleep(1)
+            yield x
+
+    results = await victim(stage.executor.map, stage.sleep, source())
+    if results is not None:
+        assert results == [3, 3.5, 4]
+        assert sim.time() == 3 + 4
+    stage.clear()
+
+
+@explored
 async def test_source_that_is_cancelled(sim: Simulation) -> None:
     """A call that lost its source to a cancellation ends by it, though nobody else was hit."""
     stage = Stage(sim, 1)
@@ -259,6 +276,18 @@ async def test_timeouts(sim: Simulation, victim: Victim) -> None:
         late = sum(isinstance(each, MTAIOTimeoutError) for each in results)
         now = stage.executor.statistics()
         assert now.timed_out == now.failed == late
+    stage.clear()
+
+
+@explored
+async def test_timeout_at_the_end_of_an_item(sim: Simulation, victim: Victim) -> None:
+    """An item that ends as its time is up has ended or is late, and the next has all its time."""
+    stage = Stage(sim, 1)
+    call = partial(stage.executor.map, stage.sleep, [1, 0.5], timeout=1, errors="return")
+    results = await victim(call)
+    if results is not None:
+        assert results[0] == 1 or isinstance(results[0], MTAIOTimeoutError)
+        assert results[1] == 0.5
     stage.clear()
 
 

@@ -252,6 +252,20 @@ async def test_stream_and_map_contend(sim: Simulation, victim: Victim) -> None:
 
 
 @explored
+async def test_window_while_workers_queue(sim: Simulation, victim: Victim) -> None:
+    """A worker that finds the window shut when its slot comes takes no item."""
+    stage = Stage(sim, 2)
+    consumer = Consumer(stage, window=2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(stage.executor.run, stage.work, 9, 6)
+        await checkpoint()
+        stream = stage.executor.stream(stage.work, consumer.source(4), buffer=0)
+        await victim(consumer.read, stream, 99, 1)
+    assert victim.fired or sorted(consumer.results) == [0, 1, 2, 3]
+    stage.clear()
+
+
+@explored
 async def test_consumer_that_calls_the_executor(sim: Simulation, victim: Victim) -> None:
     """A consumer may work on each result through the same executor."""
     stage = Stage(sim, 1)

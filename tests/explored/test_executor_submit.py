@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from mtaio.core import Retry, TaskStatus
 from mtaio.exceptions import TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.testing import settle
 from tests.explored.executor_stage import Stage, caught, explored, reasons
 
 if TYPE_CHECKING:
@@ -290,6 +291,7 @@ async def test_drain_that_cuts_short(sim: Simulation) -> None:
             await stage.executor.submit(spawn, x)
         await stage.executor.drain(1)
         assert stage.executor.statistics().submitted == 0
+        assert stage.begun[12] == 0
     stage.clear()
 
 
@@ -396,6 +398,7 @@ async def test_items_that_await_each_others(sim: Simulation, victim: Victim) -> 
 async def test_item_that_waits_for_room(sim: Simulation, victim: Victim) -> None:
     """An item that submits to its own full executor waits for its child, and goes on."""
     stage = Stage(sim, 1, beyond=1)
+    bounded(stage, 1)
 
     async def parent() -> None:
         for x in range(3):
@@ -405,6 +408,48 @@ async def test_item_that_waits_for_room(sim: Simulation, victim: Victim) -> None
         await victim(stage.executor.run, parent)
     assert victim.cancelled or stage.returned == {0: 1, 1: 1, 2: 1}
     assert set(stage.begun.values()) <= {1}
+    stage.clear()
+
+
+@explored
+async def test_item_that_stops_waiting(sim: Simulation, victim: Victim) -> None:
+    """An item that does not wait for its task any more lends it nothing, and has its slot back."""
+    stage = Stage(sim, 1, beyond=1)
+
+    async def parent() -> None:
+        handle = await stage.executor.submit(stage.sleep, 5)
+        await victim(_awaiting, handle)
+        began = sim.time()
+        await stage.executor.run(stage.sleep, 1)
+        assert sim.time() == began + 1
+
+    async with stage.executor:
+        await stage.executor.run(parent)
+    assert stage.returned == {5: 1, 1: 1}
+    stage.clear()
+
+
+@explored
+async def test_service_that_waits_for_room(sim: Simulation, victim: Victim) -> None:
+    """Whoever waits for room is let in as soon as the item that takes the room waits for him."""
+    stage = Stage(sim, 1, beyond=1)
+    occupied = anyio.Event()
+
+    async def helper(*, task_status: Readiness[None]) -> None:
+        task_status.started()
+        await occupied.wait()
+        await stage.executor.submit(stage.work, 1)
+
+    async def item(helping: TaskHandle[None]) -> None:
+        occupied.set()
+        await checkpoint()
+        await victim(helping.wait)
+        await stage.work(2)
+
+    async with stage.executor:
+        await stage.executor.submit(item, await stage.executor.start(helper))
+    assert stage.returned[2] == 1
+    assert stage.returned[1] == 1 or victim.fired
     stage.clear()
 
 
@@ -453,9 +498,8 @@ async def test_service(sim: Simulation, victim: Victim) -> None:
     async with stage.executor:
         handle = await victim(stage.executor.start, pulse.run)
         if handle is None:
-            await checkpoint()
-            await checkpoint()
-            assert stage.executor.statistics().services == pulse.alive
+            await settle()
+            assert stage.executor.statistics().services == pulse.alive == 0
         else:
             assert handle.start_value == "ready"
             assert stage.executor.statistics().services == 1
