@@ -22,7 +22,7 @@ from mtaio.testing._exhaustive import exhaustive as schedules_of
 from mtaio.testing._failures import is_failure, kind_of, note
 from mtaio.testing._inject import Mode, Victim, injections
 from mtaio.testing._plan import BACKENDS, Plan
-from mtaio.testing._run import run
+from mtaio.testing._run import run, virtual_backend
 from mtaio.testing._schedule import Schedule
 from mtaio.testing._shrink import shrink
 from mtaio.testing._simulation import current_simulation
@@ -104,6 +104,7 @@ class Search:
             self._repeat(Plan.parse(self.replay), call)
             return
         for backend in self.backends or installed():
+            virtual_backend(backend)  # for its checks
             with replaced(backend):
                 self._search(backend, call)
 

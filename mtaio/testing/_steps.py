@@ -154,6 +154,8 @@ class Steps:
             return
         self.stepping = None
         who = self._known.get(ref(self._task)) or self._meet(self._task)
+        if who[2] is not None and self._task.get_name() != who[1]:  # it got one after it was made
+            who = self._known[ref(self._task)] = who[0], self._task.get_name(), who[2]
         self._trace.append((self._time(), who, None if ended else place_of(coroutine)))
         for invariant in self._invariants:
             failure = invariant()
