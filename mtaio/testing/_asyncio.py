@@ -199,7 +199,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if hook is not None:
             raise steps_unseen("asyncio", hook)
         left, schedule = self._ready, steps.schedule
-        ready = WatchedQueue(steps, ()) if schedule is None else PermutedQueue(steps, schedule, ())
+        ready = WatchedQueue(steps) if schedule is None else PermutedQueue(steps, schedule)
         self._ready, self._left = ready, left
         self._move_left()
         steps.know(self._outside)

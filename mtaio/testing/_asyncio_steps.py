@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from mtaio.testing._steps import YOUNGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._steps import Steps
 
@@ -43,8 +41,8 @@ def task_of(callback: Any) -> asyncio.Task[Any] | None:
 class WatchedQueue(deque[asyncio.Handle]):
     """asyncio's own order, watched."""
 
-    def __init__(self, steps: Steps, handles: Iterable[asyncio.Handle]) -> None:
-        super().__init__(handles)
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
         self._steps = steps
 
     def popleft(self) -> asyncio.Handle:
@@ -79,15 +77,13 @@ class PermutedQueue(list[_Entry]):
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
     __slots__ = ("_batch", "_due", "_schedule", "_stepped", "_steps")
 
-    def __init__(self, steps: Steps, schedule: Schedule, handles: Iterable[asyncio.Handle]) -> None:
+    def __init__(self, steps: Steps, schedule: Schedule) -> None:
         super().__init__()
         self._steps = steps
         self._schedule = schedule
         self._batch = 0
         self._due = 0
         self._stepped = False
-        for handle in handles:
-            self.append(handle)
 
     def append(self, handle: Any) -> None:
         """Add what has become ready."""

@@ -7,7 +7,6 @@ cancellation is its own affair, and nobody else in the run is cancelled.
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
@@ -287,7 +286,9 @@ def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
 
 
 def _injections(mode: Mode) -> Iterator[Victim]:
-    for at in count(1):
+    at = 0
+    while True:
+        at += 1
         victim = Victim(mode, at)
         yield victim
         if not victim.calls:

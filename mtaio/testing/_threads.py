@@ -101,6 +101,7 @@ class WorkerCall:
         self._world.hosts.add(self)
 
     def _end(self) -> None:
+        self._world.turns = 0  # something real has come
         with self._lock:
             self._over = True
             given_up = self._thread is not None

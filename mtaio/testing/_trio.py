@@ -213,7 +213,7 @@ class TrioEngine(trio.abc.Instrument):
         if runner is None:
             raise steps_unseen("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            runner.runq = PermutedQueue(steps, steps.schedule, runner.runq)
+            runner.runq = PermutedQueue(steps, steps.schedule)  # in place of an empty one
         trio.lowlevel.add_instrument(StepWatch(steps))
         root = trio.lowlevel.current_root_task()
         if root is not None and self._host is not None:

@@ -62,6 +62,7 @@ class World:
     #   holds the blocks of hold();
     # - hosts holds the calls whose caller still waits, whether the thread freezes the clock or not;
     # - turns counts those of the loop in which something ran, since the last in which nothing did;
+    #   froze says that the clock was frozen when there were too many the last time;
     # - steps are those of the loop that was made last, None while nobody wants to see them;
     # - host is the task of the code under test and scope is around it, None while there is none;
     # - verdict is the latest on that code.
@@ -69,6 +70,7 @@ class World:
         "alone",
         "calls",
         "engine",
+        "froze",
         "grace",
         "holds",
         "host",
@@ -108,6 +110,7 @@ class World:
         self.calls: set[WorkerCall] = set()
         self.hosts: set[WorkerCall] = set()
         self.turns: int = 0
+        self.froze: bool = False
         self.steps: Steps | None = None
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
@@ -180,7 +183,8 @@ class World:
         if self.turns <= self.max_turns:
             return None
         self.turns = 0
-        if self.frozen(unseen):
+        thawed, self.froze = self.froze, self.frozen(unseen)
+        if thawed or self.froze:
             return None
         again = "still " if self.verdict else ""
         return self.condemn(

@@ -130,6 +130,44 @@ async def test_deadline_and_cancel_at_one_moment(victim: Victim, sim: Simulation
 
 
 @explored
+async def test_left_before_the_deadline(victim: Victim, sim: Simulation) -> None:
+    """A block that is done, or was cancelled from inside, in time is none that timed out."""
+    watched = Watched(sim, victim)
+    scope = watched.timeouts(1)
+    ends: dict[str, float] = {}
+
+    async def done(name: str) -> None:
+        with watched.knows(watched.timeouts(1)):
+            await anyio.sleep(0.5)
+        ends[name] = sim.time()
+        await watched.go_on(lambda: name == "victim" and victim.fired)
+
+    async def cleans_up() -> None:
+        with watched.knows(scope):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(1)
+        assert (scope.cancelled, scope.expired) == (True, False)
+        ends["cleaned"] = sim.time()
+
+    async def canceller() -> None:
+        await anyio.sleep(0.5)
+        scope.cancel()
+
+    await together(
+        victim=lambda: victim(done, "victim"),
+        other=lambda: done("other"),
+        cleans_up=cleans_up,
+        canceller=canceller,
+    )
+    watched.ends()
+    assert ends.items() >= {"other": 0.5, "cleaned": 1.5}.items()
+    assert victim.cancelled or ends["victim"] == 0.5
+
+
+@explored
 async def test_deadline_and_cancellation_from_outside(victim: Victim, sim: Simulation) -> None:
     """A block that falls due as its task is cancelled does not swallow the cancellation."""
     watched = Watched(sim, victim)
@@ -209,6 +247,32 @@ async def test_moved_at_the_deadline(victim: Victim, sim: Simulation) -> None:
     )
     watched.ends()
     assert watched.timed_out == {"other": 3.0 if moved == [True] else 1.0, "third": 1.0}
+
+
+@explored
+async def test_moved_in_time(victim: Victim, sim: Simulation) -> None:
+    """A deadline that others move, away or nearer, holds where it was moved to."""
+    watched = Watched(sim, victim)
+    away, nearer = watched.timeouts(1), watched.timeouts(1)
+
+    async def mover() -> None:
+        await anyio.sleep(0.5)
+        away.reschedule(1)
+        await checkpoint()
+        nearer.reschedule(0.25)
+
+    await together(
+        mover=lambda: victim(mover),
+        away=lambda: watched.block("away", away),
+        nearer=lambda: watched.block("nearer", nearer),
+    )
+    watched.ends()
+    moved = {"away": 1.5, "nearer": 0.75}
+    assert all(
+        moment in {moved[name], 1.0 if victim.cancelled else moved[name]}
+        for name, moment in watched.timed_out.items()
+    )
+    assert watched.timed_out.keys() == moved.keys()
 
 
 @explored

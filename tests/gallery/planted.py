@@ -153,6 +153,9 @@ def with_numbers(page: str) -> str:
     return ROW.sub(line, page)
 
 
+HIDDEN: Final = "All traceback entries are hidden."
+
+
 def failure(name: str, *options: str) -> str:
     """Return what pytest prints as the failure of a bug's test, less the folder it is in."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
@@ -168,7 +171,12 @@ def failure(name: str, *options: str) -> str:
         env=environment,
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    said = [line[1:].rstrip() for line in done.stdout.splitlines() if line.startswith("E ")]
+    lines = done.stdout.splitlines()
+    if HIDDEN in done.stdout:  # a verdict has no traceback, and pytest marks its first line alone
+        first = next(at for at, line in enumerate(lines) if line.startswith("E "))
+        said = [line[1:].rstrip() for line in lines[first:] if line.startswith(("E ", " "))]
+    else:
+        said = [line[1:].rstrip() for line in lines if line.startswith("E ")]
     text = inspect.cleandoc("\n".join(said))
     lines = [line.replace(f"{HOME}{os.sep}", "") for line in text.splitlines() if line.strip()]
     return "\n".join(lines) + "\n"

@@ -364,20 +364,20 @@ def test_explored_test_that_looks_at_steps_itself(lost: list[str]) -> None:
     # What a run leaves behind that had to be broken off cannot be closed, and Python says so.
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
-def test_trio_without_scopes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hook", ["STATUS", "SCOPE"])
+def test_trio_without_scopes(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trio that hides a task's scopes costs a clean end of a spin behind a shield, no more."""
     trio = pytest.importorskip("trio")
     from mtaio.testing import _trio  # noqa: PLC0415 - it needs trio
 
     assert trio
-    for hook in ("STATUS", "SCOPE"):
-        monkeypatch.setattr(_trio, hook, "_gone")
+    monkeypatch.setattr(_trio, hook, "_gone")
 
-        async def scenario() -> None:
-            with anyio.CancelScope(shield=True):
-                while True:
-                    await anyio.lowlevel.checkpoint()
+    async def scenario() -> None:
+        with anyio.CancelScope(shield=True):
+            while True:
+                await anyio.lowlevel.checkpoint()
 
-        with pytest.raises(Livelock):
-            run(scenario, backend="trio", max_turns=50)
-        gc.collect()
+    with pytest.raises(Livelock):
+        run(scenario, backend="trio", max_turns=50)
+    gc.collect()

@@ -20,9 +20,13 @@ from mtaio.testing import (
     settle,
 )
 from mtaio.testing._inject import MODES, Mode
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
+
+
+PAIRS = [(name, mode) for name in BACKENDS for mode in MODES if (name, mode) != ("trio", "native")]
 
 
 def modes(backend: str) -> list[Mode]:
@@ -203,11 +207,9 @@ def test_native_victim_that_swallows_its_cancellation() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("backend", "mode"), PAIRS)
 def test_cancellation_of_somebody_else(backend: str, mode: Any) -> None:
     """A victim that is cancelled from outside hands that on, and does not claim it."""
-    if mode not in modes(backend):
-        pytest.skip("asyncio alone has it")
 
     async def scenario() -> None:
         victim = Victim(mode, at=50)
@@ -403,11 +405,9 @@ def test_trace_tells_who_is_struck(backend: str) -> None:
         assert told[0].endswith(f"------- the victim#2 is cancelled ({mode}@1) -------")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("backend", "mode"), PAIRS)
 def test_injections_leave_no_moment_out(backend: str, mode: Any) -> None:
     """injections() strikes at the first moment, the second, and so on, and ends when none is."""
-    if mode not in modes(backend):
-        pytest.skip("asyncio alone has it")
     seen: list[tuple[int, bool]] = []
     for victim in injections(mode):
         run(victim, thrice, backend=backend)

@@ -17,6 +17,7 @@ from mtaio.testing import (
     Victim,
     current_simulation,
     run,
+    settle,
 )
 
 
@@ -265,7 +266,9 @@ async def ask() -> bool:
     return True
 
 
-@pytest.mark.parametrize("predicate", [ask, functools.partial(ask), Asking()], ids=str)
+@pytest.mark.parametrize(
+    "predicate", [ask, functools.partial(ask), Asking()], ids=["def", "partial", "call"]
+)
 async def test_predicate_that_is_async(sim: Simulation, predicate: Any) -> None:
     """A predicate that would have to be awaited, and is always true, is a slip that is named."""
     with pytest.raises(
@@ -317,5 +320,7 @@ async def test_other_threads(sim: Simulation) -> None:
         ):
             sim.always(lambda: True)
         anyio.run(elsewhere)
+        with pytest.raises(RuntimeError, match=r"^settle\(\) cannot tell who is blocked: the"):
+            anyio.run(settle)
 
     await anyio.to_thread.run_sync(look)

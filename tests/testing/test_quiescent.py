@@ -202,7 +202,9 @@ def test_nested_statistics() -> None:
         assert_quiescent(Thing(None))
 
 
-@pytest.mark.parametrize("thing", [1, None, anyio.ResourceGuard(), "statistics"], ids=str)
+@pytest.mark.parametrize(
+    "thing", [1, None, anyio.ResourceGuard(), "statistics"], ids=["number", "None", "guard", "text"]
+)
 def test_objects_that_cannot_be_judged(thing: object) -> None:
     """An object that says nothing of waiters is refused, rather than passed."""
     with pytest.raises(TypeError, match=r"^assert_quiescent\(\) cannot tell about .* it has no st"):

@@ -257,15 +257,18 @@ async def test_second_simulation_is_refused() -> None:
         await to_thread.run_sync(run, settle)
 
 
-async def test_loop_of_another_thread_is_left_alone(sim: Simulation) -> None:
+def test_loop_of_another_thread_is_left_alone(backend: str) -> None:
     """A loop in real time beside the simulation uses its own threads and processes as ever."""
 
     async def real() -> tuple[int, int]:
         thread = await to_thread.run_sync(threading.get_ident)
         return thread, await to_process.run_sync(os.getpid)
 
-    with sim.hold():
-        thread, process = await to_thread.run_sync(anyio.run, real)
+    async def scenario() -> tuple[int, int]:
+        with current_simulation().hold():
+            return await to_thread.run_sync(anyio.run, real)
+
+    thread, process = run(scenario, backend=backend, grace=60)  # a process takes its time
     assert thread != threading.get_ident()
     assert process != os.getpid()
 
