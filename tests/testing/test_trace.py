@@ -106,7 +106,7 @@ def test_steps_of_a_run(backend: str) -> None:
 
 
 def test_unnamed_tasks_of_asyncio() -> None:
-    """A task of asyncio without a name is called after its function."""
+    """A task of asyncio without a name is called after its function; it may get one late."""
     import asyncio  # noqa: PLC0415 - the subject
 
     async def child() -> None:
@@ -115,9 +115,13 @@ def test_unnamed_tasks_of_asyncio() -> None:
     async def scenario() -> set[str]:
         await asyncio.create_task(child())
         await asyncio.create_task(child(), name="Task-of-mine")
+        late = asyncio.create_task(child())
+        late.set_name("late")
+        await late
         return {step.task for step in current_simulation().trace}
 
-    assert run(scenario, schedule=Schedule()) == {"scenario#1", "child#2", "Task-of-mine#3"}
+    names = {"scenario#1", "child#2", "Task-of-mine#3", "late#4"}
+    assert run(scenario, schedule=Schedule()) == names
 
 
 def test_trace_has_an_end(backend: str) -> None:
