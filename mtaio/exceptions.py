@@ -13,6 +13,7 @@ import builtins
 import math
 
 __all__ = [
+    "CacheClosedError",
     "ConcurrencyLimitError",
     "LimitError",
     "MTAIOError",
@@ -133,6 +134,22 @@ class ConcurrencyLimitError(LimitError):
 
 class TaskCancelledError(MTAIOError):
     """The task behind an awaited handle was cancelled, so there is no result to return."""
+
+
+class CacheClosedError(MTAIOError):
+    """
+    The block of an entered cache ended while a load was in progress, so there is no value.
+
+    Args:
+        message: Which cache, and which key.
+        name: The cache's name.
+    """
+
+    name: str | None
+
+    def __init__(self, message: str = "cache closed", *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):
