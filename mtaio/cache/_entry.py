@@ -10,32 +10,30 @@ Why entries are not recycled: docs/en/design/caching.md.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Entry", "Failure", "Laden", "ring"]
+__all__ = ["Entry", "Failure", "Laden", "entry_of", "ring"]
 
 
 class Entry:
     """
     One key's value, and its places in the queue of the policy and in the agenda.
 
-    Args:
-        key: The key.
-        value: Its value.
-        fresh: Until when a read may take the value without the lock; ``-inf`` for never.
-        expires: When it is no longer kept.
-        score: What the policy knows of a new entry.
+    Made by `entry_of`, or by hand where each call counts: then key, value, fresh, expires, score and
+    after have to be set.
     """
 
     # Invariants:
     # - key never changes, so a reader needs the table alone to know whose value it is;
     # - a writer sets value before fresh, a reader takes fresh before value: it may so see a newer
     #   value than the moment it looked at, but never one that had expired;
-    # - home is the sentinel of the ring in which prev and next are;
-    # - after is None while the entry is in no ring of the agenda.
+    # - prev and next are its neighbours in a ring of the policy, and home is that ring's sentinel,
+    #   if the policy has several;
+    # - before and after are its neighbours in a ring of the agenda; after is None while it is in
+    #   none.
     __slots__ = (
         "after",
         "before",
@@ -49,41 +47,47 @@ class Entry:
         "value",
     )
 
-    def __init__(self, key: Any, value: Any, fresh: float, expires: float, score: int) -> None:
-        self.key: Hashable = key
-        self.value: Any = value
-        self.fresh: float = fresh
-        self.expires: float = expires
-        self.score: int = score
-        self.before: Entry | None = None
-        self.after: Entry | None = None
-        # prev, next and home are set by the policy, before anybody reads them.
-        self.prev: Entry
-        self.next: Entry
-        self.home: Entry
+    if TYPE_CHECKING:
+        key: Hashable
+        value: Any
+        fresh: float
+        """Until when a read may take the value without the lock; ``-inf`` for never."""
+        expires: float
+        """When it is no longer kept."""
+        score: int
+        """What the policy knows of its use."""
+        prev: Entry
+        next: Entry
+        home: Entry
+        before: Entry
+        after: Entry | None
 
 
 class Laden(Entry):
-    """
-    An entry of a cache that has to remember more: weights, idle time, early refresh.
-
-    Args:
-        key: As for `Entry`.
-        value: As for `Entry`.
-        fresh: As for `Entry`.
-        expires: As for `Entry`.
-        score: As for `Entry`.
-    """
+    """An entry of a cache that has to remember more: weights, idle time, early refresh."""
 
     __slots__ = ("renew", "soft", "weight")
 
-    def __init__(self, key: Any, value: Any, fresh: float, expires: float, score: int) -> None:
-        super().__init__(key, value, fresh, expires, score)
-        self.soft: float = expires
+    if TYPE_CHECKING:
+        soft: float
         """When its time to live is over; it may be kept longer, to be served stale."""
-        self.renew: float = math.inf
-        """From when on a read begins a load although the time is not over."""
-        self.weight: float = 1
+        renew: float
+        """From when on a read begins a load although there is a value."""
+        weight: float
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def entry_of(made: E, key: Hashable, value: Any, expires: float, score: int) -> E:
+    """Set what an entry needs, so that it is read under the lock alone, and return it."""
+    made.key = key
+    made.value = value
+    made.fresh = -math.inf
+    made.expires = expires
+    made.score = score
+    made.after = None
+    return made
 
 
 class Failure:
@@ -103,6 +107,6 @@ class Failure:
 
 def ring() -> Entry:
     """Return the sentinel of an empty ring of ``prev`` and ``next``."""
-    sentinel = Entry(None, None, -math.inf, math.inf, 0)
+    sentinel = entry_of(Entry(), None, None, math.inf, 0)
     sentinel.prev = sentinel.next = sentinel.home = sentinel
     return sentinel

@@ -55,15 +55,14 @@ class Agenda:
         last = bucket.before
         entry.after = bucket
         entry.before = last
-        last.after = bucket.before = entry  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess] # a bucket is a ring
+        last.after = bucket.before = entry
 
     def unfile(self, entry: Entry) -> None:
         """Let go an entry that was filed."""
         before, after = entry.before, entry.after
-        assert before is not None  # noqa: S101 - for the type checkers: it is filed
-        assert after is not None  # noqa: S101 - as above
+        assert after is not None  # noqa: S101 - for the type checkers: it is filed
         before.after, after.before = after, before
-        entry.before = entry.after = None
+        entry.after = None
         if before is after:  # the bucket alone is left
             del self._buckets[before.score]
 

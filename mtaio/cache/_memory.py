@@ -52,9 +52,8 @@ class Memory(Store, Generic[T]):
             return default
         if entry.fresh > now():
             value = entry.value  # after fresh: see Entry
-            score = entry.score
-            if score < HOT:
-                entry.score = score + 1
+            if entry.score < HOT:
+                entry.score += 1
             self._hits += 1
             return value
         return self._read(key, default)
@@ -82,9 +81,8 @@ class Memory(Store, Generic[T]):
             raise unhashable(key, error) from error
         if entry is not None and entry.fresh > now():
             value = entry.value  # after fresh: see Entry
-            score = entry.score
-            if score < HOT:
-                entry.score = score + 1
+            if entry.score < HOT:
+                entry.score += 1
             self._hits += 1
             return value
         return self.get_nowait(key, default)
@@ -118,16 +116,28 @@ class Memory(Store, Generic[T]):
             BaseException: What the weigher raises. Then, and with all of these, nothing has
                 changed.
         """
-        ttl = self._default_ttl if ttl is UNSET else self._ttl_of(ttl)
+        if self._simple and ttl is UNSET and not tags:
+            self._acquire()
+            try:
+                _gone = self._put(key, value, self._default_ttl)
+            except TypeError as error:
+                raise unhashable(key, error) from error
+            finally:
+                self._release()
+            return
+        seconds = self._ttl_of(ttl)
         weight = 1 if self._weigher is None else self._weigh(key, value)
         marks = self._tags_of(tags)
         if self._mute:
             self._check_audible()
         if self._jitter:
-            ttl = self._spread(ttl)
-        with self._lock:
-            gone = self._put(key, value, ttl, weight, marks)
-        self._deliver(gone)
+            seconds = self._spread(seconds)
+        try:
+            with self._lock:
+                _gone = self._put(key, value, seconds, weight, marks)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        self._deliver(_gone)
 
     async def set(
         self,

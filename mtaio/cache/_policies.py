@@ -45,7 +45,7 @@ class Policy(Protocol):
     """
     What all policies have in common.
 
-    Invariant: ``victim`` is asked only while there is an entry, and its answer is removed next.
+    Invariant: ``evict`` is called only while there is an entry.
     """
 
     lock_free: ClassVar[bool]
@@ -65,8 +65,12 @@ class Policy(Protocol):
         """Note that an entry was used."""
         ...
 
-    def victim(self) -> Entry:
-        """Return the entry to give up now."""
+    def evict(self) -> Entry:
+        """Let go the entry to give up now, and return it."""
+        ...
+
+    def replace(self, entry: Entry) -> Entry:
+        """Do as `evict`, then take in a new entry; there is one at least."""
         ...
 
 
@@ -91,12 +95,22 @@ class FIFO:
         prev.next = following
         following.prev = prev
 
+    def replace(self, entry: Entry) -> Entry:
+        """Do as `evict`, then take in a new entry."""
+        old = self.evict()
+        _append(self._ring, entry)
+        return old
+
     def hit(self, entry: Entry) -> None:
         """Do nothing: use does not count."""
 
-    def victim(self) -> Entry:
-        """Return the oldest."""
-        return self._ring.next
+    def evict(self) -> Entry:
+        """Let go the oldest, and return it."""
+        entry = self._ring.next
+        following = entry.next
+        self._ring.next = following
+        following.prev = self._ring
+        return entry
 
 
 class LRU(FIFO):
@@ -150,11 +164,19 @@ class LFU:
         self.remove(entry)
         _append(more, entry)
 
-    def victim(self) -> Entry:
-        """Return the entry of least use."""
+    def evict(self) -> Entry:
+        """Let go the entry of least use, and return it."""
         least = self._root.after
         assert least is not None  # noqa: S101 - for the type checkers: sentinels are linked
-        return least.next
+        entry = least.next
+        self.remove(entry)
+        return entry
+
+    def replace(self, entry: Entry) -> Entry:
+        """Do as `evict`, then take in a new entry."""
+        old = self.evict()
+        self.insert(entry)
+        return old
 
     def _ring_of(self, score: int, lower: Entry) -> Entry:
         """Return the ring of ``score``, which comes right behind ``lower`` if it is there."""
@@ -206,10 +228,7 @@ class S3FIFO:
         else:
             queue = self._small
             self._in_small += 1
-        last = queue.prev
-        entry.home = entry.next = queue
-        entry.prev = last
-        last.next = queue.prev = entry
+        _append(queue, entry)
 
     def remove(self, entry: Entry) -> None:
         """Let go an entry."""
@@ -226,15 +245,15 @@ class S3FIFO:
         if entry.score < HOT:
             entry.score += 1
 
-    def victim(self) -> Entry:
-        """Return what small or main gives up; whatever was used is passed over, for some time."""
+    def evict(self) -> Entry:
+        """Let go what small or main gives up; what was used is passed over, but not for ever."""
         small, main = self._small, self._main
+        held = self._in_small + self._in_main
         chances = _CHANCES
         while True:
             entry = small.next
-            score = entry.score
-            if self._in_small * 10 >= self._in_small + self._in_main or main.next is main:
-                if score < 2 or not chances:  # noqa: PLR2004 - one use is none: a burst
+            if self._in_small * 10 >= held or main.next is main:
+                if entry.score < 2 or not chances:  # noqa: PLR2004 - one use is none: a burst
                     break
                 self._in_small -= 1
                 self._in_main += 1
@@ -242,12 +261,11 @@ class S3FIFO:
             else:
                 entry = main.next
                 score = entry.score
-                if not score:
+                if not score or (not chances and small.next is small):
+                    self.remove(entry)
                     return entry
                 if not chances:
                     entry = small.next
-                    if entry is small:
-                        return main.next
                     break
                 entry.score = score - 1
             chances -= 1
@@ -255,12 +273,44 @@ class S3FIFO:
             prev.next = following
             following.prev = prev
             _append(main, entry)
-        trace = hash(entry.key)
-        held = self._in_small + self._in_main
+        following = entry.next
+        small.next = following
+        following.prev = small
+        self._in_small -= 1
         if self._mask < held - 1:
             self._enlarge(held)
+        trace = hash(entry.key)
         self._ghost[trace & self._mask] = trace
         return entry
+
+    def replace(self, entry: Entry) -> Entry:
+        """Do as `evict`, then take in a new entry."""
+        small = self._small
+        old = small.next
+        held = self._in_small + self._in_main
+        mask = self._mask
+        if old.score > 1 or self._in_small * 10 < held or mask < held - 1:
+            old = self.evict()
+            self.insert(entry)
+            return old
+        # From here on it is what the calls above do, for small, without the calls.
+        following = old.next
+        small.next = following
+        following.prev = small
+        ghost = self._ghost
+        trace = hash(old.key)
+        ghost[trace & mask] = trace
+        trace = hash(entry.key)
+        if ghost[trace & mask] == trace:
+            ghost[trace & mask] = _VACANT
+            small = self._main
+            self._in_small -= 1
+            self._in_main += 1
+        last = small.prev
+        entry.home = entry.next = small
+        entry.prev = last
+        last.next = small.prev = entry
+        return old
 
     def _enlarge(self, held: int) -> None:
         """Give the ghost a slot for each entry held at least, and forget nothing."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import checks
 from mtaio._internal.clock import now
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.cache._entry import Entry, Failure, Laden
+from mtaio.cache._entry import Entry, Failure, Laden, entry_of
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flights
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
@@ -37,6 +37,9 @@ FEW: Final = 4
 
 SLICE: Final = 256
 """How many the task of an entered cache looks at before it lets others run."""
+
+NEVER: Final = -math.inf
+"""Until when a value may be read without the lock that must not be."""
 
 NO_TAGS: Final[frozenset[Hashable]] = frozenset()
 
@@ -71,6 +74,7 @@ class Store:
         "_idle",
         "_jitter",
         "_laden",
+        "_acquire",
         "_lock",
         "_lookup",
         "_max_size",
@@ -79,7 +83,9 @@ class Store:
         "_name",
         "_notices",
         "_policy",
+        "_release",
         "_score",
+        "_simple",
         "_stale",
         "_swift",
         "_tags",
@@ -101,6 +107,9 @@ class Store:
         self._swift = self._policy.lock_free and self._idle == math.inf
         self._laden = options.laden
         self._lock = RLock()
+        # "with" costs twice what these two do, so the one operation that is measured has them.
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
         self._entries: dict[Hashable, Entry] = {}
         self._lookup = self._entries.get
         self._agenda = Agenda()
@@ -109,6 +118,7 @@ class Store:
         self._notices: Notices | None = options.listener(self)
         # True while an async listener has no task that could tell it: then nothing may change.
         self._mute = isinstance(self._notices, AsyncNotices)
+        self._simple = self._weigher is None and not self._jitter and self._notices is None
         self._weight: float = 0
         self._hits: int = 0
         self._misses: int = 0
@@ -203,31 +213,53 @@ class Store:
         Returns:
             Whatever had to go: its references are to be dropped outside the lock.
         """
-        try:
-            entry = self._lookup(key)
-        except TypeError as error:
-            raise unhashable(key, error) from error
+        entry = self._lookup(key)
         moment = now()
         if self._flights.tables:
             self._flights.disown(key)
-        gone: list[object] | None = None
+        gone: object = None
         if self._agenda.due <= moment:
             gone = self._expire(moment, FEW)
             entry = self._lookup(key)
         if self._laden or not ttl:
             return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
-        if entry is None:
-            evicted = self._evict() if len(self._entries) >= self._max_size else None
-            expires = moment + ttl
-            fresh = expires if self._swift else -math.inf
-            self._insert(Entry(key, value, fresh, expires, self._score), tags)
-            return evicted if gone is None else (evicted, gone)
-        old = entry.value
-        self._replaced(entry, old, moment)
-        if type(old) is Failure:
-            self._remove(entry, None)
-            return self._put(key, value, ttl, weight, tags), entry, gone
-        self._overwrite(entry, value, moment + ttl, moment + ttl, tags)
+        expires = moment + ttl
+        fresh = expires if self._swift else NEVER
+        if entry is not None:
+            if type(entry.value) is Failure:
+                return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
+            return self._overwrite(entry, value, fresh, expires, tags, moment), gone
+        entry = Entry()
+        entry.key = key
+        entry.value = value
+        entry.fresh = fresh
+        entry.expires = expires
+        entry.score = self._score
+        if len(self._entries) < self._max_size:
+            entry.after = None
+            self._insert(entry, tags)
+            return gone
+        old = self._policy.replace(entry)
+        self._evictions += 1
+        del self._entries[old.key]
+        self._entries[key] = entry
+        after = old.after
+        if after is not None and old.expires <= expires:
+            # It takes the other's place in the agenda, which is early enough: see Agenda.
+            before = entry.before = old.before
+            entry.after = after
+            before.after = after.before = entry
+        else:
+            entry.after = None
+            if after is not None:
+                self._agenda.unfile(old)
+            if expires != math.inf:
+                self._agenda.file(entry)
+        if tags or self._tags:
+            self._retag(old.key, NO_TAGS)
+            self._retag(key, tags)
+        if self._notices is not None and type(old.value) is not Failure:
+            self._notices.add(old.key, old.value, RemovalCause.EVICTED)
         return old if gone is None else (old, gone)
 
     def _put_laden(
@@ -243,31 +275,27 @@ class Store:
         """Do the same where there is more to remember, or nothing to be kept."""
         entry = self._entries.get(key)
         gone: list[object] = []
-        if entry is not None:
-            if not ttl or weight > self._max_size or type(entry.value) is Failure:
-                self._replaced(entry, entry.value, moment)
-                gone.append(self._remove(entry, None))
-                entry = None
-            else:
-                gone.append(entry.value)
-                self._replaced(entry, entry.value, moment)
-        if not ttl or weight > self._max_size:
+        kept = ttl > 0 and weight <= self._max_size
+        if entry is not None and not (kept and type(entry.value) is not Failure):
+            self._replaced(entry, entry.value, moment)
+            gone.append(self._remove(entry, None))
+            entry = None
+        if not kept:
             self._pass_through(key, value, expired=not ttl)
             return gone
         soft = moment + ttl
         expires = min(soft + self._stale, moment + self._idle)
         renew = min(moment + ttl * self._ahead, soft)
-        fresh = renew if self._swift else -math.inf
+        fresh = renew if self._swift else NEVER
         if entry is None:
             gone.extend(self._make_room(weight))
-            make = Laden if self._laden else Entry
-            entry = make(key, value, fresh, expires, self._score)
+            entry = self._made(key, value, expires, weight)
+            entry.fresh = fresh
             if type(entry) is Laden:
-                entry.soft, entry.renew, entry.weight = soft, renew, weight
-                self._weight += weight
+                entry.soft, entry.renew = soft, renew
             self._insert(entry, tags)
             return gone
-        self._overwrite(entry, value, fresh, expires, tags)
+        gone.append(self._overwrite(entry, value, fresh, expires, tags, moment))
         if type(entry) is Laden:
             self._weight += weight - entry.weight
             entry.soft, entry.renew, entry.weight = soft, renew, weight
@@ -284,13 +312,18 @@ class Store:
             gone.append(self._remove(entry, None))
         gone.extend(self._make_room(1))
         expires = moment + ttl
-        make = Laden if self._laden else Entry
-        entry = make(key, Failure(error), -math.inf, expires, self._score)
-        if type(entry) is Laden:
-            entry.soft = expires - self._stale
-            self._weight += 1
-        self._insert(entry, NO_TAGS)
+        self._insert(self._made(key, Failure(error), expires, 1), NO_TAGS)
         return gone
+
+    def _made(self, key: Hashable, value: object, expires: float, weight: float) -> Entry:
+        """Return a new entry, and count its weight."""
+        if not self._laden:
+            return entry_of(Entry(), key, value, expires, self._score)
+        entry = entry_of(Laden(), key, value, expires, self._score)
+        entry.soft = entry.renew = expires
+        entry.weight = weight
+        self._weight += weight
+        return entry
 
     def _insert(self, entry: Entry, tags: frozenset[Hashable]) -> None:
         self._entries[entry.key] = entry
@@ -301,17 +334,34 @@ class Store:
             self._tags.put(entry.key, tags)
 
     def _overwrite(
-        self, entry: Entry, value: object, fresh: float, expires: float, tags: frozenset[Hashable]
-    ) -> None:
+        self,
+        entry: Entry,
+        value: object,
+        fresh: float,
+        expires: float,
+        tags: frozenset[Hashable],
+        moment: float,
+    ) -> object:
+        """Put a value into an entry that has one, and return that one."""
+        old = entry.value
+        if self._notices is not None or moment >= entry.expires:
+            self._replaced(entry, old, moment)
         entry.value = value
         if self._swift:
             entry.fresh = fresh
-        self._extend(entry, expires)
+        if expires < entry.expires:
+            self._extend(entry, expires)
+        else:
+            entry.expires = expires
         self._policy.hit(entry)
         if tags or self._tags:
-            self._tags.forget(entry.key)
-            if tags:
-                self._tags.put(entry.key, tags)
+            self._retag(entry.key, tags)
+        return old
+
+    def _retag(self, key: Hashable, tags: frozenset[Hashable]) -> None:
+        self._tags.forget(key)
+        if tags:
+            self._tags.put(key, tags)
 
     def _extend(self, entry: Entry, expires: float) -> None:
         """Let an entry expire at another moment; a later one need not be filed at once."""
@@ -348,7 +398,9 @@ class Store:
 
     def _evict(self) -> Entry:
         self._evictions += 1
-        return self._remove(self._policy.victim(), RemovalCause.EVICTED)
+        entry = self._policy.evict()
+        self._leave(entry, RemovalCause.EVICTED)
+        return entry
 
     def _expire(self, moment: float, most: int) -> list[object]:
         """Look at some of the entries whose bucket is over; return those that had to go."""
@@ -401,9 +453,14 @@ class Store:
 
     def _remove(self, entry: Entry, cause: RemovalCause | None) -> Entry:
         """Take an entry out of everything it is in; None is for one that was reported before."""
+        self._policy.remove(entry)
+        self._leave(entry, cause)
+        return entry
+
+    def _leave(self, entry: Entry, cause: RemovalCause | None) -> None:
+        """Take an entry that the policy let go out of everything else."""
         key = entry.key
         del self._entries[key]
-        self._policy.remove(entry)
         if entry.after is not None:
             self._agenda.unfile(entry)
         if type(entry) is Laden:
@@ -412,7 +469,6 @@ class Store:
             self._tags.forget(key)
         if self._notices is not None and cause is not None and type(entry.value) is not Failure:
             self._notices.add(key, entry.value, cause)
-        return entry
 
     def _replaced(self, entry: Entry, old: object, moment: float) -> None:
         """Report that another value comes in the place of ``old``."""
@@ -465,7 +521,9 @@ def scatter(gone: list[Entry]) -> None:
     """Cut the links between entries that left together, which would keep each other alive."""
     for entry in gone:
         del entry.prev, entry.next, entry.home
-        entry.before = entry.after = None
+        if entry.after is not None:
+            del entry.before
+        entry.after = None
 
 
 def unhashable(key: object, error: TypeError) -> TypeError:
