@@ -15,8 +15,10 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._policies import HOT
+from mtaio.cache._store import unhashable
 from mtaio.cache._ttl import TTLCache
 
 __all__ = ["BoundCached", "Cached", "cached"]
@@ -42,7 +44,7 @@ _KEYWORDS = _Mark()
 class _Call(Generic[R]):
     """How one function is cached: what `Cached` and `BoundCached` have in common."""
 
-    __slots__ = ("cache", "fn", "hit", "key", "prefix", "tags", "ttl")
+    __slots__ = ("cache", "fn", "key", "look", "prefix", "tags", "ttl")
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class _Call(Generic[R]):
         self.key = key
         self.tags = tags
         self.prefix = prefix
-        self.hit = cache._hit  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self.look = cache._look  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """Return the key of a call of a function."""
@@ -70,13 +72,17 @@ class _Call(Generic[R]):
             return (*self.prefix, *args, _KEYWORDS, frozenset(kwargs.items()))
         return self.prefix + args if self.prefix else args
 
-    def load(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any) -> Any:
+    def load(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any
+    ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a look-up that loads."""
         tags = (*more, *self.tags(*args, **kwargs)) if self.tags is not None else more
         call = partial(self.fn, *args, **kwargs)
         return self.cache.get_or_set(key, call, ttl=self.ttl, tags=tags)
 
-    def anew(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any) -> Any:
+    def anew(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any
+    ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a refresh."""
         tags = (*more, *self.tags(*args, **kwargs)) if self.tags is not None else more
         call = partial(self.fn, *args, **kwargs)
@@ -94,10 +100,24 @@ class Cached(Generic[P, R]):
     # - _owners has the token of each living object that a method was called on, by id();
     # - the tokens of those that died are in _dead until somebody loads: a weak reference's callback
     #   may come anywhere, also while the cache is being changed.
-    __slots__ = ("__dict__", "__weakref__", "_call", "_dead", "_owners")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_cache",
+        "_call",
+        "_dead",
+        "_lookup",
+        "_owners",
+        "_plain",
+    )
 
-    def __init__(self, call: _Call[R]) -> None:
+    def __init__(self, call: _Call[R], *, shared: bool) -> None:
+        if shared and call.key is None:
+            call.prefix = (self,)
         self._call = call
+        self._plain: bool = not call.prefix and call.key is None
+        self._cache = call.cache
+        self._lookup = call.cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: dict[int, tuple[weakref.ref[Any], _Owner]] = {}
         self._dead: deque[_Owner] = deque()
         update_wrapper(self, call.fn)
@@ -115,15 +135,18 @@ class Cached(Generic[P, R]):
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result of the call, from the cache or by making it."""
-        call = self._call
-        key = args if not (kwargs or call.prefix or call.key) else call.key_of(args, kwargs)
+        key = args if self._plain and not kwargs else self._call.key_of(args, kwargs)
         try:
-            value = call.hit(key)
-        except TypeError:
-            value = UNSET  # the key cannot be hashed, which get_or_set tells in words
-        if value is not UNSET:
-            return cast("R", value)
-        return cast("R", await call.load(args, kwargs, key, ()))
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        if entry is not None and entry.fresh > clock.read():
+            value: R = entry.value  # after fresh: see Entry
+            if entry.score < HOT:
+                entry.score += 1
+            self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+            return value
+        return await self._call.load(args, kwargs, key, ())
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -136,7 +159,7 @@ class Cached(Generic[P, R]):
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call anew, as `TTLCache.refresh` does, and return its result."""
         call = self._call
-        return cast("R", await call.anew(args, kwargs, call.key_of(args, kwargs), ()))
+        return await call.anew(args, kwargs, call.key_of(args, kwargs), ())
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
@@ -216,13 +239,10 @@ class BoundCached(Generic[R]):
         """Return the result of the call, from the cache or by making it."""
         call = self._call
         key = self._key(args, kwargs)
-        try:
-            value = call.hit(key)
-        except TypeError:
-            value = UNSET  # the key cannot be hashed, which get_or_set tells in words
+        value: R = call.look(key)
         if value is not UNSET:
-            return cast("R", value)
-        return cast("R", await call.load((self.__self__, *args), kwargs, key, (self._token,)))
+            return value
+        return await call.load((self.__self__, *args), kwargs, key, (self._token,))
 
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of a call with these arguments, as `Cached.invalidate` does."""
@@ -232,7 +252,7 @@ class BoundCached(Generic[R]):
         """Make the call anew, as `TTLCache.refresh` does, and return its result."""
         key = self._key(args, kwargs)
         call = self._call
-        return cast("R", await call.anew((self.__self__, *args), kwargs, key, (self._token,)))
+        return await call.anew((self.__self__, *args), kwargs, key, (self._token,))
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         call = self._call
@@ -334,10 +354,7 @@ def cached(
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache
         call = _Call[Any](fn, where, ttl=ttl, key=key, tags=tags_of, prefix=())
-        made = Cached[..., Any](call)
-        if cache is not None and key is None:
-            call.prefix = (made,)
-        return made
+        return Cached[..., Any](call, shared=cache is not None)
 
     return decorate if fn is None else decorate(fn)
 

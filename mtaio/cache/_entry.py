@@ -22,8 +22,8 @@ class Entry:
     """
     One key's value, and its places in the queue of the policy and in the agenda.
 
-    Made by `entry_of`, or by hand where each call counts: then key, value, fresh, expires, score and
-    after have to be set.
+    Made by `entry_of`, or by hand where each call counts: then key, value, fresh, expires, score
+    and after have to be set.
     """
 
     # Invariants:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-    from types import TracebackType
+    from collections.abc import Awaitable, Callable, Hashable
 
     import anyio
 
@@ -37,64 +36,70 @@ class State(Enum):
 
 class Flight:
     """
-    One load.
+    One load: first what a caller asked for, then, unless another is in progress, its course.
 
     Args:
         cache: The cache that it is for.
-        key: The key that it is for.
-        tags: What the value will be tagged with.
-        kept: Whether it goes on when nobody waits for it.
+        key: The key.
+        factory: The loader.
+        ttl: Seconds to live.
+        tags: The tags of the value.
     """
 
     __slots__ = (
+        "began",
         "cache",
         "company",
-        "error",
         "event",
+        "factory",
         "kept",
         "key",
+        "loop",
         "outer",
+        "result",
         "scope",
         "state",
         "tags",
-        "traceback",
-        "value",
+        "ttl",
         "waiters",
         "wanted",
     )
+
+    if TYPE_CHECKING:
+        # Set when it begins.
+        began: float
+        loop: object
+        outer: Flight | None
+        """The load in whose course it began, and which waits for it."""
+        event: anyio.Event | None
+        """What is set at its end, as soon as somebody waits for that."""
+        company: set[Flight] | None
+        """The flights of the block in which it runs; None if a caller runs it."""
+        state: State
+        wanted: bool
+        """Whether what it loads is to be stored."""
+        result: Any
+        """What it loaded, or a `Failure`, once it is over."""
+        # Set if it runs in a block, or is waited for.
+        scope: anyio.CancelScope
+        """What cancels it."""
+        kept: bool
+        """Whether it goes on when nobody waits for it."""
 
     def __init__(
         self,
         cache: object,
         key: Hashable,
+        factory: Callable[[], Awaitable[Any]],
+        ttl: float,
         tags: frozenset[Hashable],
-        *,
-        kept: bool = False,
     ) -> None:
         self.cache: object = cache
         self.key: Hashable = key
+        self.factory: Callable[[], Awaitable[Any]] = factory
+        self.ttl: float = ttl
         self.tags: frozenset[Hashable] = tags
-        self.scope: anyio.CancelScope | None = None
-        """What cancels it; None if a caller runs it."""
-        self.kept: bool = kept
-        self.outer: Flight | None = None if kept else LOADING.get()
-        """The load in whose course it began, and which waits for it."""
-        self.company: set[Flight] | None = None
-        """The flights of the block in which it runs, if it runs in one."""
-        self.event: anyio.Event | None = None  # until somebody waits
         self.waiters: int = 0
-        self.state: State = State.RUNNING
-        self.wanted: bool = True
-        """Whether what it loads is to be stored."""
-        self.value: Any = None
-        self.error: Exception | None = None
-        self.traceback: TracebackType | None = None
-
-    def fail(self, error: Exception) -> None:
-        """Note what the loader raised."""
-        self.state = State.FAILED
-        self.error = error
-        self.traceback = error.__traceback__
 
 
 LOADING: Final[ContextVar[Flight | None]] = ContextVar("mtaio.cache.loading", default=None)
@@ -124,34 +129,56 @@ class Flights:
         table = self.tables.get(loop)
         return None if table is None else table.get(key)
 
-    def add(self, loop: object, flight: Flight) -> None:
-        """Take in a new flight; there is none for its key."""
+    def begin(self, flight: Flight, loop: object, moment: float) -> None:
+        """Take in a flight that begins; there is none for its key."""
+        flight.began = moment
+        flight.loop = loop
+        flight.outer = LOADING.get()
+        flight.event = flight.company = None
+        flight.state = State.RUNNING
+        flight.wanted = True
+        self.loads += 1
+        self.running += 1
         table = self.tables.get(loop)
         if table is None:
-            for other in [each for each in self.tables if loops.is_over(each)]:
-                del self.tables[other]
-            table = self.tables[loop] = {}
-        table[flight.key] = flight
+            if self.tables:
+                self._prune()
+            self.tables[loop] = {flight.key: flight}
+        else:
+            table[flight.key] = flight
 
-    def discard(self, loop: object, flight: Flight) -> None:
+    def discard(self, flight: Flight) -> None:
         """Let nobody join a flight any more."""
-        table = self.tables.get(loop)
-        if table is not None and table.get(flight.key) is flight:
-            del table[flight.key]
+        table = self.tables.get(flight.loop)
+        key = flight.key
+        if table is not None and table.get(key) is flight:
+            del table[key]
             if not table:
-                del self.tables[loop]
+                del self.tables[flight.loop]
 
     def disown(self, key: Hashable) -> None:
         """Let nobody join the flights for ``key``, nor what they load be stored."""
-        for loop in [*self.tables]:
-            flight = self.tables[loop].get(key)
+        for table in [*self.tables.values()]:
+            flight = table.get(key)
             if flight is not None:
                 flight.wanted = False
-                self.discard(loop, flight)
+                self.discard(flight)
 
-    def disown_all(self, tag: Hashable | None = None) -> None:
-        """Do so with every flight, or with those whose value would carry ``tag``."""
-        for table in [*self.tables.values()]:
-            for flight in [*table.values()]:
-                if tag is None or tag in flight.tags:
-                    self.disown(flight.key)
+    def disown_all(self) -> None:
+        """Do so with every flight."""
+        for flight in self._all():
+            self.disown(flight.key)
+
+    def disown_tagged(self, tag: Hashable) -> None:
+        """Do so with those whose value would carry ``tag``."""
+        for flight in self._all():
+            if tag in flight.tags:
+                self.disown(flight.key)
+
+    def _all(self) -> list[Flight]:
+        return [flight for table in self.tables.values() for flight in table.values()]
+
+    def _prune(self) -> None:
+        """Forget the flights of loops that are over, which can never end."""
+        for loop in [each for each in self.tables if loops.is_over(each)]:
+            self.running -= len(self.tables.pop(loop))

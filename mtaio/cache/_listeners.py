@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from enum import StrEnum
 from threading import get_ident
 from typing import Any, Final, TypeAlias
@@ -174,7 +174,7 @@ class AsyncNotices(Notices):
 
 def refuse_awaitable(listener: Listener, answer: object) -> None:
     """Raise ``TypeError`` if a plain listener returned what should have been awaited."""
-    if isinstance(answer, Awaitable):
+    if inspect.isawaitable(answer):
         close_unstarted(answer)
         msg = (
             f"on_removed={listener!r} returned an awaitable, but is no async function. Write it "

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 
-from mtaio._internal import checks, deadline, loops
-from mtaio._internal.clock import now
+from mtaio._internal import checks, clock, deadline, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Failure, Laden
@@ -38,33 +37,11 @@ __all__ = ["Loading"]
 
 T = TypeVar("T")
 
+_COROUTINE: type = CoroutineType
+
+_OVER = (State.LANDED, State.FAILED)
+
 _FACTORY = "Pass an async function of no arguments, such as lambda: fetch(key)."
-
-
-class Order:
-    """
-    What a caller asked to be loaded.
-
-    Args:
-        key: The key.
-        factory: The loader.
-        ttl: Seconds to live.
-        tags: The tags of the value.
-    """
-
-    __slots__ = ("factory", "key", "tags", "ttl")
-
-    def __init__(
-        self,
-        key: Hashable,
-        factory: Callable[[], Awaitable[Any]],
-        ttl: float,
-        tags: frozenset[Hashable],
-    ) -> None:
-        self.key: Hashable = key
-        self.factory: Callable[[], Awaitable[Any]] = factory
-        self.ttl: float = ttl
-        self.tags: frozenset[Hashable] = tags
 
 
 class Loading(Memory[T]):
@@ -121,16 +98,20 @@ class Loading(Memory[T]):
             entry = self._lookup(key)
         except TypeError as error:
             raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > now():
+        if entry is not None and entry.fresh > clock.read():
             value: T = entry.value  # after fresh: see Entry
-            score = entry.score
-            if score < HOT:
-                entry.score = score + 1
+            if entry.score < HOT:
+                entry.score += 1
             self._hits += 1
             return value
-        if ttl is UNSET and not tags:
-            return await self._load(Order(key, factory, self._default_ttl, NO_TAGS))
-        return await self._load(Order(key, factory, self._ttl_of(ttl), self._tags_of(tags)))
+        mine = Flight(self, key, factory, self._default_ttl, NO_TAGS)
+        if ttl is not UNSET or tags:
+            mine.ttl = self._ttl_of(ttl)
+            mine.tags = self._tags_of(tags)
+        flight, found = self._board(mine)
+        if flight is mine and mine.company is None:
+            return await self._lead(mine)
+        return await self._ride(mine, flight, found)
 
     async def refresh(
         self,
@@ -158,63 +139,103 @@ class Loading(Memory[T]):
             BaseException: As `get_or_set`.
         """
         check_hashable(key)
-        order = Order(key, factory, self._ttl_of(ttl), self._tags_of(tags))
-        return await self._load(order, anew=True)
+        mine = Flight(self, key, factory, self._ttl_of(ttl), self._tags_of(tags))
+        flight, found = self._board(mine, anew=True)
+        return await self._ride(mine, flight, found)
 
-    def _hit(self, key: Hashable) -> Any:
-        """Return the value that may be served without more ado, or UNSET."""
-        entry = self._lookup(key)
-        if entry is not None and entry.fresh > now():
-            value = entry.value  # after fresh: see Entry
-            score = entry.score
-            if score < HOT:
-                entry.score = score + 1
-            self._hits += 1
-            return value
-        return UNSET
-
-    async def _load(self, order: Order, *, anew: bool = False) -> T:
-        """Find the value after all, or wait for a load, or be the one who loads."""
-        loop = loops.current_loop()
-        block = self._block_for(order, loop)
-        counted = False
+    async def _ride(self, mine: Flight, flight: Flight | None, found: Any) -> T:
+        """Bring a call to its end, of which `_board` has decided how it begins."""
         while True:
-            with self._lock:
-                flight, begun, found = self._board(loop, order, block, anew=anew, counted=counted)
-            counted = True
-            if begun and block is not None:
-                assert flight is not None  # noqa: S101 - for the type checkers: it has begun
-                block.start(self._run, flight, order, loop)
-            if found is not UNSET:
-                if type(found) is Failure:
-                    raise found.error.with_traceback(found.traceback)
+            if flight is mine and mine.company is not None:
+                assert self._block is not None  # noqa: S101 - for the type checkers: it is in one
+                self._block.start(self._run, mine)
+            if found is UNSET and flight is not None:
+                if flight is mine and mine.company is None:
+                    return await self._lead(mine)
+                await self._wait(flight)
+                found = flight.result if flight.state in _OVER else UNSET
+            if type(found) is Failure:
+                raise found.error.with_traceback(found.traceback)
+            if found is not UNSET or flight is None:
                 return cast("T", found)
-            assert flight is not None  # noqa: S101 - for the type checkers: nothing was found
-            if begun and block is None:
-                return await self._lead(flight, order, loop)
-            await self._wait(flight, loop)
-            if flight.state is State.LANDED:
-                return cast("T", flight.value)
-            if flight.error is not None:
-                raise flight.error.with_traceback(flight.traceback)
             if flight.state is State.CLOSED:
-                msg = f"{self!r} was left while key={reprlib.repr(order.key)} was loaded"
+                msg = f"{self!r} was left while key={reprlib.repr(mine.key)} was loaded"
                 raise CacheClosedError(msg, name=self._name)
-            anew = False  # its leader was cancelled: somebody has to lead, if nobody does yet
+            # Its leader was cancelled: somebody has to lead, if nobody does yet.
+            flight, found = self._board(mine, again=True)
 
-    def _block_for(self, order: Order, loop: object) -> Block | None:
-        """Return the block in which the load runs, None for the caller's task; or refuse."""
-        checks.callable_("factory", order.factory, way_out=_FACTORY)
-        self._check_audible()
+    def _board(
+        self, mine: Flight, *, anew: bool = False, again: bool = False
+    ) -> tuple[Flight | None, Any]:
+        """
+        Decide what comes of a call.
+
+        Args:
+            mine: What is asked for.
+            anew: Whether it is to be loaded even if there is a value.
+            again: Whether the call was counted before.
+
+        Returns:
+            The flight to wait for, or that refreshes, ``mine`` if it begins now; and the value or
+            `Failure` to answer with, or UNSET.
+        """
+        loop = loops.current_loop()
+        key = mine.key
+        if LOADING.get() is not None:
+            self._refuse_recursion(key)
+        block = self._block
+        if block is not None or self._mute or self._refreshing or not callable(mine.factory):
+            block = self._block_for(mine.factory, loop)
+        moment = clock.read()
+        kept = False
+        found: Any = UNSET
+        self._acquire()
+        try:
+            flights = self._flights
+            if anew:
+                flights.disown(key)
+            else:
+                flight = flights.find(loop, key) if flights.tables else None
+                entry = self._entries.get(key)
+                if entry is not None and moment < entry.expires:
+                    self._use(entry, moment)
+                    found = entry.value
+                    kept = type(entry) is Laden and moment >= entry.renew
+                    if not kept or flight is not None or type(found) is Failure:
+                        return None, found
+                else:
+                    if not again:
+                        self._misses += 1
+                    if flight is not None:
+                        return flight, UNSET
+            flights.begin(mine, loop, moment)
+            if block is not None:
+                mine.scope = anyio.CancelScope()
+                mine.company = block.flights
+                mine.company.add(mine)
+                mine.kept = kept
+                if kept:
+                    mine.outer = None  # nobody waits for it, hence it cannot wait for itself
+        finally:
+            self._release()
+        return mine, found
+
+    def _refuse_recursion(self, key: Hashable) -> None:
         flight = LOADING.get()
         while flight is not None:
-            if flight.cache is self and flight.state is State.RUNNING and flight.key == order.key:
+            running = flight.state is State.RUNNING
+            if flight.cache is self and running and flight.key == key:
                 msg = (
-                    f"the load of key={reprlib.repr(order.key)} in {self!r} asked for that very "
-                    f"key, and would wait for itself. Have it compute the value by other means."
+                    f"the load of key={reprlib.repr(key)} in {self!r} asked for that very key, "
+                    f"and would wait for itself. Have it compute the value by other means."
                 )
                 raise RuntimeError(msg)
             flight = flight.outer
+
+    def _block_for(self, factory: object, loop: object) -> Block | None:
+        """Return the block in which the load runs, None for the caller's task; or refuse."""
+        checks.callable_("factory", factory, way_out=_FACTORY)
+        self._check_audible()
         block = self._block
         if block is not None and block.loop is loop:
             return block
@@ -227,148 +248,121 @@ class Loading(Memory[T]):
             raise RuntimeError(msg)
         return None
 
-    # Under the lock.
-
-    def _board(
-        self, loop: object, order: Order, block: Block | None, *, anew: bool, counted: bool
-    ) -> tuple[Flight | None, bool, Any]:
-        """
-        Decide what comes of a call.
-
-        Returns:
-            The flight to wait for, or that refreshes; whether it has begun with this call; and the
-            value or `Failure` to answer with, or UNSET.
-        """
-        if anew:
-            self._flights.disown(order.key)
-            return self._begin(loop, order, block), True, UNSET
-        flight = self._flights.find(loop, order.key)
-        moment = now()
-        entry = self._entries.get(order.key)
-        if entry is None or moment >= entry.expires:
-            if not counted:
-                self._misses += 1
-            if flight is None:
-                return self._begin(loop, order, block), True, UNSET
-            return flight, False, UNSET
-        self._use(entry, moment)
-        if type(entry.value) is Failure or type(entry) is not Laden or moment < entry.renew:
-            return None, False, entry.value
-        if flight is not None:
-            return None, False, entry.value
-        return self._begin(loop, order, block, kept=True), True, entry.value
-
-    def _begin(
-        self, loop: object, order: Order, block: Block | None, *, kept: bool = False
-    ) -> Flight:
-        flight = Flight(self, order.key, order.tags, kept=kept)
-        if block is not None:
-            flight.scope = anyio.CancelScope()
-            flight.company = block.flights
-            flight.company.add(flight)
-        self._flights.add(loop, flight)
-        self._flights.loads += 1
-        self._flights.running += 1
-        return flight
-
-    # A load, from its beginning to its end.
-
-    async def _lead(self, flight: Flight, order: Order, loop: object) -> T:
+    async def _lead(self, flight: Flight) -> T:
         """Load in the caller's own task; if that is cancelled, let another caller lead."""
         token = LOADING.set(flight)
         try:
             if self._flights.loads % FAST_CALLS == 0:
                 await checkpoint()
-            return await self._call(flight, order)
+            call: Awaitable[T] = flight.factory()
+            if type(call) is not _COROUTINE:
+                check_awaitable(flight.factory, call)
+            value = await call
+            self._land(flight, value)
         except Exception as error:
-            self._failed(flight, order, error)
+            self._failed(flight, error)
+            raise
+        except BaseException:
+            self._end(flight, State.ABORTED)
             raise
         finally:
             LOADING.reset(token)
-            self._end(flight, loop)
+        return value
 
-    async def _run(self, flight: Flight, order: Order, loop: object) -> None:
+    async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""
         LOADING.set(flight)
         deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
-        scope = flight.scope
-        assert scope is not None  # noqa: S101 - for the type checkers: it runs in a block
         try:
-            with scope:
-                if not scope.cancel_called:
-                    await self._call(flight, order)
+            with flight.scope:
+                if not flight.scope.cancel_called:
+                    call: Awaitable[T] = flight.factory()
+                    check_awaitable(flight.factory, call)
+                    value = await call
+                    self._land(flight, value)
+                    return
         except Exception as error:  # noqa: BLE001 - raised by those who wait
-            self._failed(flight, order, error)
+            self._failed(flight, error)
+            return
         except BaseException as error:
-            if not is_stray(error):
-                raise
-            self._failed(flight, order, stray(error, order.factory))
-        finally:
-            if flight.state is State.RUNNING and not scope.cancel_called:
-                flight.state = State.CLOSED
-            self._end(flight, loop)
+            if is_stray(error):
+                self._failed(flight, stray(error, flight.factory))
+                return
+            self._end(flight, State.CLOSED)
+            raise
+        self._end(flight, State.ABORTED)
 
-    async def _call(self, flight: Flight, order: Order) -> T:
-        began = now()
+    def _land(self, flight: Flight, value: T) -> None:
+        """Store what was loaded, then tell those who wait."""
+        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
+        flights = self._flights
+        gone = None
+        self._acquire()
         try:
-            call = order.factory()
-            if type(call) is not CoroutineType and not inspect.isawaitable(call):
-                msg = f"factory={order.factory!r} returned {call!r}, which cannot be awaited. "
-                raise TypeError(msg + _FACTORY)
-            value: T = await call
-            weight = self._weigh(order.key, value)
-        finally:
-            self._flights.seconds += now() - began
-        if flight.state is not State.RUNNING:  # the block was left, and nobody waits
-            return value
-        flight.value = value
-        flight.state = State.LANDED
-        gone = None
-        with self._lock:
+            flights.discard(flight)
             if flight.wanted:
-                ttl = self._spread(order.ttl)
-                gone = self._put(order.key, value, ttl, weight, order.tags)
-        self._deliver(gone)
-        return value
+                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
+                gone = self._put(flight.key, value, ttl, weight, flight.tags)
+            flights.running -= 1
+            flights.seconds += clock.read() - flight.began
+            if flight.state is State.RUNNING:  # else its block was left
+                flight.result = value
+                flight.state = State.LANDED
+        finally:
+            self._release()
+        self._told(flight, gone)
 
-    def _failed(self, flight: Flight, order: Order, error: Exception) -> None:
+    def _failed(self, flight: Flight, error: Exception) -> None:
         """Note that a load failed, for those who wait and for those who come."""
+        flights = self._flights
         gone = None
         with self._lock:
-            self._flights.failures += 1
-            if flight.wanted and flight.state is State.RUNNING:
-                moment = now()
-                entry = self._entries.get(order.key)
+            flights.discard(flight)
+            flights.running -= 1
+            moment = clock.read()
+            flights.seconds += moment - flight.began
+            flights.failures += 1
+            if flight.wanted:
+                entry = self._entries.get(flight.key)
                 if entry is not None and moment < entry.expires:
                     if type(entry) is Laden:
                         entry.renew = moment + self._error_ttl
                 elif self._error_ttl:
-                    gone = self._put_failure(order.key, error, self._error_ttl)
-        if flight.state is State.RUNNING:
-            flight.fail(error)
-        self._deliver(gone)
-        if flight.scope is not None and not flight.waiters:
+                    gone = self._put_failure(flight.key, error, self._error_ttl)
+            if flight.state is State.RUNNING:
+                flight.result = Failure(error)
+                flight.state = State.FAILED
+        lonely = flight.company is not None and not flight.waiters
+        self._told(flight, gone)
+        if lonely:
             from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
 
             getLogger("mtaio.cache").warning(
                 "%r: nobody waited for the load of key=%r, which failed",
                 self,
-                order.key,
+                flight.key,
                 exc_info=error,
             )
 
-    def _end(self, flight: Flight, loop: object) -> None:
+    def _end(self, flight: Flight, state: State) -> None:
+        """Note that a load was cancelled."""
         with self._lock:
-            self._flights.discard(loop, flight)
+            self._flights.discard(flight)
             self._flights.running -= 1
-        if flight.state is State.RUNNING:
-            flight.state = State.ABORTED
+            if flight.state is State.RUNNING:
+                flight.state = state
+        self._told(flight, None)
+
+    def _told(self, flight: Flight, gone: object) -> None:
+        """Wake those who wait for a flight that is over."""
         if flight.company is not None:
             flight.company.discard(flight)
         if flight.event is not None:
             flight.event.set()
+        if self._notices is not None:
+            self._deliver(gone)
 
-    async def _wait(self, flight: Flight, loop: object) -> None:
+    async def _wait(self, flight: Flight) -> None:
         """Wait for the end of a flight; the last who leaves early cancels it."""
         if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
             await checkpoint()
@@ -383,10 +377,17 @@ class Loading(Memory[T]):
             self._flights.waiting -= 1
             flight.waiters -= 1
             alone = not flight.waiters and flight.state is State.RUNNING
-            if alone and flight.scope is not None and not flight.kept:
+            if alone and flight.company is not None and not flight.kept:
                 with self._lock:
-                    self._flights.discard(loop, flight)
+                    self._flights.discard(flight)
                 flight.scope.cancel()
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {_FACTORY}"
+        raise TypeError(msg)
 
 
 def is_stray(error: BaseException) -> bool:

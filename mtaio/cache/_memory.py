@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from mtaio._internal.clock import now
+from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._policies import HOT
@@ -50,7 +50,7 @@ class Memory(Store, Generic[T]):
         if entry is None:
             self._misses += 1
             return default
-        if entry.fresh > now():
+        if entry.fresh > clock.read():
             value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
@@ -79,13 +79,27 @@ class Memory(Store, Generic[T]):
             entry = self._lookup(key)
         except TypeError as error:
             raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > now():
+        if entry is not None and entry.fresh > clock.read():
             value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
             self._hits += 1
             return value
         return self.get_nowait(key, default)
+
+    def _look(self, key: Hashable) -> Any:
+        """Return the value of ``key`` if that takes no lock, else UNSET."""
+        try:
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        if entry is not None and entry.fresh > clock.read():
+            value = entry.value  # after fresh: see Entry
+            if entry.score < HOT:
+                entry.score += 1
+            self._hits += 1
+            return value
+        return UNSET
 
     def set_nowait(
         self,
@@ -198,7 +212,7 @@ class Memory(Store, Generic[T]):
         self._check_audible()
         gone = None
         with self._lock:
-            moment = now()
+            moment = clock.read()
             entry = self._find(key, moment)
             if entry is not None and seconds:
                 self._touch(entry, seconds, moment)
@@ -360,7 +374,7 @@ class Memory(Store, Generic[T]):
         (tag,) = self._tags_of((tag,))
         self._check_audible()
         with self._lock:
-            self._flights.disown_all(tag)
+            self._flights.disown_tagged(tag)
             gone, live = self._take(self._tags.keys(tag))
         self._deliver(gone)
         return live
@@ -377,7 +391,7 @@ class Memory(Store, Generic[T]):
         """Tell whether ``key`` has a value whose time is not over; that is no use of it."""
         check_hashable(key)
         with self._lock:
-            return self._find(key, now()) is not None
+            return self._find(key, clock.read()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
@@ -403,7 +417,7 @@ class Memory(Store, Generic[T]):
         checkpoint.
         """
         with self._lock:
-            moment = now()
+            moment = clock.read()
             return [
                 (key, entry.value)
                 for key, entry in self._entries.items()

@@ -15,8 +15,7 @@ from random import random
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio._internal import checks
-from mtaio._internal.clock import now
+from mtaio._internal import checks, clock
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
 from mtaio.cache._expiry import Agenda
@@ -63,6 +62,7 @@ class Store:
     # - a Failure is never put into an entry that had a value: a reader may be looking at it.
     # Whatever is removed is returned to the caller, so that its __del__ runs outside the lock.
     __slots__ = (
+        "_acquire",
         "_agenda",
         "_ahead",
         "_default_ttl",
@@ -74,7 +74,6 @@ class Store:
         "_idle",
         "_jitter",
         "_laden",
-        "_acquire",
         "_lock",
         "_lookup",
         "_max_size",
@@ -178,7 +177,7 @@ class Store:
 
     def _read(self, key: Hashable, default: Any) -> Any:
         """Do what a read does that cannot do without the lock."""
-        moment = now()
+        moment = clock.read()
         with self._lock:
             entry = self._find(key, moment)
             if entry is not None:
@@ -199,7 +198,7 @@ class Store:
 
     # Changing, under the lock.
 
-    def _put(
+    def _put(  # noqa: C901 - what each set does, in one piece: calls would double its time
         self,
         key: Hashable,
         value: Any,
@@ -214,7 +213,7 @@ class Store:
             Whatever had to go: its references are to be dropped outside the lock.
         """
         entry = self._lookup(key)
-        moment = now()
+        moment = clock.read()
         if self._flights.tables:
             self._flights.disown(key)
         gone: object = None
@@ -228,7 +227,7 @@ class Store:
         if entry is not None:
             if type(entry.value) is Failure:
                 return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
-            return self._overwrite(entry, value, fresh, expires, tags, moment), gone
+            return self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment), gone
         entry = Entry()
         entry.key = key
         entry.value = value
@@ -295,7 +294,7 @@ class Store:
                 entry.soft, entry.renew = soft, renew
             self._insert(entry, tags)
             return gone
-        gone.append(self._overwrite(entry, value, fresh, expires, tags, moment))
+        gone.append(self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment))
         if type(entry) is Laden:
             self._weight += weight - entry.weight
             entry.soft, entry.renew, entry.weight = soft, renew, weight
@@ -304,7 +303,7 @@ class Store:
 
     def _put_failure(self, key: Hashable, error: Exception, ttl: float) -> object:
         """Keep an exception in the place of a value."""
-        moment = now()
+        moment = clock.read()
         entry = self._entries.get(key)
         gone: list[object] = []
         if entry is not None:
@@ -339,6 +338,7 @@ class Store:
         value: object,
         fresh: float,
         expires: float,
+        *,
         tags: frozenset[Hashable],
         moment: float,
     ) -> object:
@@ -421,7 +421,7 @@ class Store:
 
     def _take(self, keys: Iterable[Hashable]) -> tuple[list[Entry], int]:
         """Remove keys; return their entries, and how many of those were live."""
-        moment = now()
+        moment = clock.read()
         gone: list[Entry] = []
         live = 0
         for key in keys:
