@@ -49,6 +49,15 @@ class Block:
         """Start a task in the block."""
         self._group.start_soon(fn, *args)
 
+    def take_in(self, flight: Flight, *, kept: bool) -> None:
+        """Note that a flight runs in the block; ``kept`` if it goes on when nobody waits."""
+        flight.scope = anyio.CancelScope()
+        flight.company = self.flights
+        flight.kept = kept
+        if kept:
+            flight.outer = None  # nobody waits for it, hence it cannot wait for itself
+        self.flights.add(flight)
+
     async def enter(self) -> None:
         """Begin."""
         await self._group.__aenter__()

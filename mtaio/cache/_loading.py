@@ -21,7 +21,7 @@ from mtaio._internal import checks, clock, deadline, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Failure, Laden
-from mtaio.cache._flight import LOADING, Flight, State
+from mtaio.cache._flight import LOADING, Flight, State, probable_loop
 from mtaio.cache._memory import Memory, check_hashable
 from mtaio.cache._policies import HOT
 from mtaio.cache._store import NO_TAGS, unhashable
@@ -179,46 +179,44 @@ class Loading(Memory[T]):
             The flight to wait for, or that refreshes, ``mine`` if it begins now; and the value or
             `Failure` to answer with, or UNSET.
         """
-        loop = loops.current_loop()
-        key = mine.key
+        loop = block = None
         if LOADING.get() is not None:
-            self._refuse_recursion(key)
-        block = self._block
-        if block is not None or self._mute or self._refreshing or not callable(mine.factory):
+            self._refuse_recursion(mine.key)
+        if self._block is not None or self._refreshing or self._mute or not callable(mine.factory):
+            loop = loops.current_loop()
             block = self._block_for(mine.factory, loop)
         moment = clock.read()
-        kept = False
-        found: Any = UNSET
         self._acquire()
         try:
             flights = self._flights
+            if loop is None:
+                loop = loops.current_loop() if flights.tables else probable_loop()
+            flight, found = None, UNSET
             if anew:
-                flights.disown(key)
+                flights.disown(mine.key)
             else:
-                flight = flights.find(loop, key) if flights.tables else None
-                entry = self._entries.get(key)
-                if entry is not None and moment < entry.expires:
-                    self._use(entry, moment)
-                    found = entry.value
-                    kept = type(entry) is Laden and moment >= entry.renew
-                    if not kept or flight is not None or type(found) is Failure:
-                        return None, found
-                else:
-                    if not again:
-                        self._misses += 1
-                    if flight is not None:
-                        return flight, UNSET
+                flight = flights.find(loop, mine.key)
+                found, due = self._serve(mine.key, moment, again=again)
+                if flight is not None or (found is not UNSET and not due):
+                    return flight, found
             flights.begin(mine, loop, moment)
             if block is not None:
-                mine.scope = anyio.CancelScope()
-                mine.company = block.flights
-                mine.company.add(mine)
-                mine.kept = kept
-                if kept:
-                    mine.outer = None  # nobody waits for it, hence it cannot wait for itself
+                block.take_in(mine, kept=found is not UNSET)
         finally:
             self._release()
         return mine, found
+
+    def _serve(self, key: Hashable, moment: float, *, again: bool) -> tuple[Any, bool]:
+        """Return the value or `Failure` to answer with, or UNSET; and whether a refresh is due."""
+        entry = self._entries.get(key)
+        if entry is None or moment >= entry.expires:
+            if not again:
+                self._misses += 1
+            return UNSET, False
+        self._use(entry, moment)
+        value = entry.value
+        due = type(entry) is Laden and moment >= entry.renew and type(value) is not Failure
+        return value, due
 
     def _refuse_recursion(self, key: Hashable) -> None:
         flight = LOADING.get()
