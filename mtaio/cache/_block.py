@@ -99,7 +99,7 @@ class Block:
             raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
         if exc is None and reason is not None and not swallowed:
             raise reason
-        return swallowed
+        return swallowed and seen is not None  # else it was the group's own cancellation
 
     async def _tell_all(self) -> None:
         notices = self._store.notices
