@@ -518,12 +518,18 @@ class Store:
 
 
 def scatter(gone: list[Entry]) -> None:
-    """Cut the links between entries that left together, which would keep each other alive."""
+    """Cut the links of entries that left together, which would keep each other alive."""
     for entry in gone:
-        del entry.prev, entry.next, entry.home
-        if entry.after is not None:
+        prev, following, after = entry.prev, entry.next, entry.after
+        prev.next = following
+        following.prev = prev
+        del entry.prev, entry.next
+        if after is not None:
+            before = entry.before
+            before.after = after
+            after.before = before
+            entry.after = None
             del entry.before
-        entry.after = None
 
 
 def unhashable(key: object, error: TypeError) -> TypeError:
