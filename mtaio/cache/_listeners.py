@@ -148,7 +148,6 @@ class AsyncNotices(Notices):
                         self.failed(removal, error)
                 self._idle.set()
                 await self._bell.wait()
-                self._idle = anyio.Event()
         finally:
             self._loop = None
             self.unheard += len(self.pending)

@@ -308,5 +308,7 @@ def test_async_callables_are_known() -> None:
     listener = AsyncListener()
     for each in (listener, listener.__call__, partial(listener.__call__)):
         cache: TTLCache[int] = TTLCache(10, on_removed=each)
-        with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is no"):
+        with pytest.raises(
+            RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is no"
+        ):
             cache.set_nowait("key", 1)

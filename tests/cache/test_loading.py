@@ -428,7 +428,9 @@ async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
     async def recursive() -> str:
         return await cache.get_or_set("key", Loader())
 
-    with pytest.raises(RuntimeError, match=r"^the load of key='key' in <TTLCache .* asked for that"):
+    with pytest.raises(
+        RuntimeError, match=r"^the load of key='key' in <TTLCache .* asked for that"
+    ):
         await cache.get_or_set("key", recursive)
     assert cache.statistics().loads == 1
     assert await cache.get_or_set("key", Loader()) == "value 1"
@@ -704,7 +706,9 @@ async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 
 async def test_errors_kept_count_towards_the_limit() -> None:
     """A thousand failing keys hold no more than max_size, and report no value when they go."""
     heard: list[object] = []
-    cache: TTLCache[str] = TTLCache(10, 5, error_ttl=30, on_removed=lambda *args: heard.append(args))
+    cache: TTLCache[str] = TTLCache(
+        10, 5, error_ttl=30, on_removed=lambda *args: heard.append(args)
+    )
 
     async def fail() -> str:
         raise LookupError
