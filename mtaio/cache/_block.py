@@ -8,6 +8,7 @@ Cost: one task, which sleeps until something expires; one more for an async list
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -119,14 +120,20 @@ class Block:
         while True:
             self._alarm = anyio.Event()
             due = store.awaken_at(self._ring)
-            with anyio.CancelScope(deadline=loop_deadline(due)):
+            moment = -math.inf
+            with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
                 await self._alarm.wait()
-            while store.expire_slice(now(), SLICE):
+            if scope.cancelled_caught:
+                moment = due  # by rounding, our clock may not be there: looking again would spin
+            while store.expire_slice(max(now(), moment), SLICE):
                 await checkpoint()
 
     def _ring(self) -> None:
         """Have `_sweep` look again; called from any thread."""
         if loops.is_current(self.loop):
-            self._alarm.set()
+            self._sound()
         else:
-            loops.call_in(self.loop, self._ring)
+            loops.call_in(self.loop, self._sound)
+
+    def _sound(self) -> None:
+        self._alarm.set()

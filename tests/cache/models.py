@@ -1,5 +1,7 @@
 """Plain models: what each policy gives up, with lists and counters."""
 
+# ruff: noqa: D102 - the methods are those of the cache, and say so by their names
+
 from __future__ import annotations
 
 from typing import Protocol

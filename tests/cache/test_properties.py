@@ -1,5 +1,7 @@
 """TTLCache against a plain model with times, for each policy, over random histories."""
 
+# ruff: noqa: D102 - the methods are those of the cache, and say so by their names
+
 from __future__ import annotations
 
 import contextlib
@@ -251,12 +253,12 @@ class CacheMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 def test_does_what_the_model_does(policy: EvictionPolicy) -> None:
-    """Whatever is done at whatever time, the cache holds, evicts and reports what the model does."""
+    """Whatever is done and when, the cache holds, evicts and reports what the model does."""
 
     class Machine(CacheMachine):
         pass
 
     Machine.policy = policy
-    run_state_machine_as_test(  # type: ignore[no-untyped-call] # Hypothesis has no types for it
+    run_state_machine_as_test(
         Machine, settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
     )
