@@ -39,11 +39,22 @@ class Batch:
         work: What to do with them.
 
     Invariants:
-    - ``_over`` is there from `start` on, and set when the task has ended or will do nothing;
+    - ``_scope`` and ``_over`` are there from `start` on; ``_over`` is set when the task has ended,
+      or will do nothing;
     - it is among ``home.batches`` in between.
     """
 
-    __slots__ = ("_begun", "_context", "_home", "_left", "_over", "_rest", "_scope", "_work")
+    __slots__ = (
+        "_begun",
+        "_context",
+        "_deadline",
+        "_home",
+        "_left",
+        "_over",
+        "_rest",
+        "_scope",
+        "_work",
+    )
 
     def __init__(
         self,
@@ -54,10 +65,11 @@ class Batch:
         # Both are taken before a handler runs: one that has suspended may be inside a deadline, or
         # a context variable, of its own.
         self._context = copy_context()
-        self._scope = anyio.CancelScope(deadline=anyio.current_effective_deadline(), shield=True)
+        self._deadline = anyio.current_effective_deadline()
         self._home = home
         self._rest = rest
         self._work = work
+        self._scope: anyio.CancelScope
         self._over: anyio.Event | None = None
         self._begun = False
         self._left = False
@@ -67,6 +79,7 @@ class Batch:
         rest = tuple(self._rest)
         if rest:
             self._over = anyio.Event()
+            self._scope = anyio.CancelScope(deadline=self._deadline, shield=True)
             self._home.batches.add(self)
             self._context.run(self._home.group.start_soon, self._run, iter(rest))
 
@@ -87,7 +100,7 @@ class Batch:
         return MTAIOTimeoutError(
             "handlers were cut off at the deadline that the emit had when they were started; it "
             "was moved meanwhile, which handlers in tasks of their own do not see",
-            deadline=self._scope.deadline,
+            deadline=self._deadline,
         )
 
     async def end(self) -> None:

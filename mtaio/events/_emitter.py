@@ -112,7 +112,7 @@ class EventEmitter:
 
     # Invariants:
     # - _ready is the registry's own dict: names whose listeners are up to date;
-    # - _calls numbers the emits; one in FAST_CALLS is a checkpoint, before anything has happened.
+    # - _calls numbers the emits; number _yield_at is a checkpoint, before anything has happened.
     __slots__ = (
         "__weakref__",
         "_calls",
@@ -125,6 +125,7 @@ class EventEmitter:
         "_streams",
         "_waiters",
         "_warned",
+        "_yield_at",
     )
 
     def __init__(
@@ -160,6 +161,7 @@ class EventEmitter:
         self._max_listeners = max_listeners
         self._name = name
         self._calls = 0
+        self._yield_at = FAST_CALLS
         self._waiters = 0
         self._warned: set[str] = set()
 
@@ -346,7 +348,8 @@ class EventEmitter:
             ValueError: ``name`` is empty, or a pattern.
         """
         self._calls = calls = self._calls + 1
-        if not calls % FAST_CALLS:
+        if calls >= self._yield_at:
+            self._yield_at = calls + FAST_CALLS
             await checkpoint()
         try:
             topic = self._ready[name]

@@ -98,6 +98,8 @@ class Listener:
 
     def claim(self) -> Callable[[Any], Any] | None:
         """Return what is to be called now; None if there is nothing left to call."""
+        if not self.active:
+            return None
         subject: Callable[[Any], Any] | None = self.subject
         if subject is not None and self._once:
             self._owner.remove(self)

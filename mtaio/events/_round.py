@@ -150,9 +150,7 @@ class Round:
         """
         event = self._event
         for listener in listeners:
-            if not listener.active:
-                continue
-            call = listener.call
+            call = listener.call if listener.active else None
             if call is None:
                 call = listener.claim()
                 if call is None:
@@ -165,8 +163,8 @@ class Round:
                     continue
             except Exception as error:  # noqa: BLE001 - the policy decides
                 await self._fail(listener, error)
-            except anyio.get_cancelled_exc_class() as error:
-                if not apart or anyio.current_effective_deadline() == -math.inf:
+            except BaseException as error:
+                if not apart or not _is_stray(error):
                     raise
                 await self._fail(listener, _stray(listener, error))  # else lost, and the rest too
             else:
@@ -321,6 +319,13 @@ def _parts(listeners: Iterator[Listener]) -> Iterator[Iterator[Listener]]:
             part = []
     if part:
         yield iter(part)
+
+
+def _is_stray(error: BaseException) -> bool:
+    """Tell whether ``error`` is a cancellation, in a task that was not cancelled."""
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    return anyio.current_effective_deadline() != -math.inf
 
 
 def _stray(listener: Listener, error: BaseException) -> StrayCancellationError:
