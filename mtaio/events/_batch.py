@@ -1,18 +1,18 @@
 """
-The rest of a tier, in one task of the emitter's ``async with`` block.
+The rest of a tier, in tasks of the emitter's ``async with`` block.
 
 Promise: it runs under the deadline that the emit had when the tier began, and in its context; it
 ends with the emit, whichever way that ends, and never after it.
 
 A scope cannot be opened around a handler that has begun: the handler may hold scopes of its own by
 then, and they would close in the wrong order. So the rest needs a group that was open before, and
-that is the block's. It is shielded from what cancels the block, because it is the caller's work.
+that is the block's, shielded from what cancels the block: the handlers are the caller's work.
 """
 
 from __future__ import annotations
 
-from contextvars import copy_context
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -21,7 +21,8 @@ from mtaio.exceptions import TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from contextvars import Context
 
     from mtaio.events._home import Home
     from mtaio.events._listener import Listener
@@ -35,61 +36,65 @@ class Batch:
 
     Args:
         home: The block to run in.
-        rest: The listeners not yet called. Taken, and so emptied, by `start`.
-        work: What to do with them.
+        parts: The listeners not yet called; each part gets a task.
+        work: What to do with a part.
+        context: The emit's context when the tier began.
+        deadline: Its deadline then, in the event loop's clock.
 
     Invariants:
-    - ``_scope`` and ``_over`` are there from `start` on; ``_over`` is set when the task has ended,
-      or will do nothing;
-    - it is among ``home.batches`` in between.
+    - ``_waiting`` counts the tasks that have not begun, ``_running`` those that have and go on;
+    - ``_over`` is set when both are 0, and the batch is among ``home.batches`` until then;
+    - a task that begins after that does nothing.
     """
 
     __slots__ = (
-        "_begun",
-        "_context",
+        "_cut_off",
         "_deadline",
+        "_handles",
         "_home",
         "_left",
         "_over",
-        "_rest",
-        "_scope",
+        "_running",
+        "_waiting",
         "_work",
     )
 
     def __init__(
         self,
         home: Home,
-        rest: Iterator[Listener],
+        parts: Iterable[Iterator[Listener]],
         work: Callable[[Iterator[Listener]], Awaitable[None]],
+        *,
+        context: Context,
+        deadline: float,
     ) -> None:
-        # Both are taken before a handler runs: one that has suspended may be inside a deadline, or
-        # a context variable, of its own.
-        self._context = copy_context()
-        self._deadline = anyio.current_effective_deadline()
         self._home = home
-        self._rest = rest
         self._work = work
-        self._scope: anyio.CancelScope
-        self._over: anyio.Event | None = None
-        self._begun = False
+        self._deadline = deadline
+        self._over = anyio.Event()
+        self._running = 0
+        self._cut_off = False
         self._left = False
+        start: Callable[..., anyio.TaskHandle[Any]] = home.annex.start_soon
+        self._handles = [context.run(start, self._run, part) for part in parts]
+        self._waiting = len(self._handles)
+        home.batches.add(self)
 
-    def start(self) -> None:
-        """Start the task, if there is anything left to do."""
-        rest = tuple(self._rest)
-        if rest:
-            self._over = anyio.Event()
-            self._scope = anyio.CancelScope(deadline=self._deadline, shield=True)
-            self._home.batches.add(self)
-            self._context.run(self._home.group.start_soon, self._run, iter(rest))
+    def cancel(self) -> None:
+        """Cancel what runs."""
+        for handle in self._handles:
+            handle.cancel()
+
+    def leave(self) -> None:
+        """Cancel what runs, because the block is left."""
+        self._left = True
+        self.cancel()
 
     async def wait(self) -> Exception | None:
-        """Wait for the task's end; return what to report if it was cut short."""
-        if self._over is None:
-            return None
+        """Wait for the end; return what to report if it was cut short."""
         if not self._over.is_set():
             await self._over.wait()
-        if not self._scope.cancelled_caught:
+        if not (self._cut_off or self._left):
             return None
         await checkpoint_if_cancelled()  # if the same deadline ends the emit, that comes first
         if self._left:
@@ -104,13 +109,12 @@ class Batch:
         )
 
     async def end(self) -> None:
-        """Cancel the task, and wait for its end."""
-        if self._over is None or self._over.is_set():
-            return
-        self._scope.cancel()
-        if not self._begun:
-            self._finish()  # it will find itself cancelled; and never runs if its loop is ending
-            return
+        """Cancel what runs, and wait for its end."""
+        self.cancel()
+        # A task that has not begun will find the batch over. Waiting for it might be for ever: one
+        # hit by Task.cancel() before its first step never takes that.
+        self._waiting = 0
+        self._look()
         with anyio.CancelScope(shield=True):
             while not self._over.is_set():
                 try:
@@ -118,21 +122,24 @@ class Batch:
                 except anyio.get_cancelled_exc_class():
                     continue  # another Task.cancel(), which minds no shield: one is on its way out
 
-    def leave(self) -> None:
-        """Cancel the task, because the block is left."""
-        self._left = True
-        self._scope.cancel()
-
-    async def _run(self, rest: Iterator[Listener]) -> None:
-        self._begun = True
+    async def _run(self, part: Iterator[Listener]) -> None:
+        if self._over.is_set() or not self._waiting:
+            return
+        self._waiting -= 1
+        self._running += 1
         try:
-            with self._scope:
-                await checkpoint_if_cancelled()
-                await self._work(rest)
+            if self._deadline == math.inf:
+                await self._work(part)
+                return
+            with anyio.CancelScope(deadline=self._deadline) as scope:
+                await self._work(part)
+            self._cut_off |= scope.cancelled_caught
         finally:
-            self._finish()
+            self._running -= 1
+            self._look()
 
-    def _finish(self) -> None:
-        if self._over is not None:
+    def _look(self) -> None:
+        """See whether it is over."""
+        if not (self._waiting or self._running):
             self._over.set()
-        self._home.note_end(self)
+            self._home.note_end(self)

@@ -547,7 +547,7 @@ class EventEmitter:
             )
             raise RuntimeError(msg)
         home = Home(self, self._deliver, self._max_pending)
-        await home.group.__aenter__()
+        await home.enter()
         self._rules.home = home
         return self
 

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from contextvars import copy_context
 from itertools import count
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
@@ -22,6 +23,8 @@ from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
 
     from mtaio.events._batch import Batch
     from mtaio.events._event import Event
@@ -51,7 +54,8 @@ class Home:
     - ``batches`` are those whose task has not ended;
     - ``_working`` says that a task delivers what is in ``_queue``; without it the queue is empty,
       unless the block has failed or is being cancelled;
-    - no task is started in ``group`` once ``_leaving``.
+    - ``annex`` is a group inside ``group``, shielded from what cancels the block; no batch is
+      started in it once ``_leaving``.
     """
 
     def __init__(
@@ -59,7 +63,12 @@ class Home:
     ) -> None:
         self.loop = loops.current_loop()
         self.group = anyio.create_task_group()
+        self.annex: TaskGroup  # there as soon as _annexed
         self.batches: set[Batch] = set()
+        self._annexed = False
+        self._thread = get_ident()
+        self._gone: Callable[[], bool] = getattr(self.loop, "is_closed", _never)
+        self._leave_annex = anyio.Event()
         self._owner = owner
         self._deliver = deliver
         self._max_pending = max_pending
@@ -76,9 +85,19 @@ class Home:
         """How many events were taken and not yet delivered."""
         return len(self._queue) + self._working
 
+    async def enter(self) -> None:
+        """Enter the block."""
+        await self.group.__aenter__()
+        self.group.start_soon(self._keep_annex)
+
     def takes_batches(self) -> bool:
         """Tell whether a batch may be started here, from the running loop."""
-        return not self._leaving and loops.is_current(self.loop)
+        # Asked by each emit of several async handlers. Asking for the running loop would cost a
+        # tenth of that. In this thread another runs only when the block's has stopped inside it,
+        # and trio's never does.
+        return (
+            self._annexed and not self._leaving and get_ident() == self._thread and not self._gone()
+        )
 
     def note_end(self, batch: Batch) -> None:
         """Note that a batch has ended."""
@@ -118,6 +137,7 @@ class Home:
             for batch in self.batches:
                 batch.leave()
             self.group.cancel_scope.cancel()
+        self._leave_annex.set()
         # An error of the body's is not this group's to wrap; its own cancellation is to swallow.
         shown = reason if reason is not None and _holds_cancellation(reason) else None
         swallowed, left = False, None
@@ -162,6 +182,12 @@ class Home:
             return error
         return None
 
+    async def _keep_annex(self) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as self.annex:
+                self._annexed = True
+                await self._leave_annex.wait()
+
     async def _work(self) -> None:
         """Deliver what there is, in order."""
         try:
@@ -196,6 +222,10 @@ class Home:
     def _tell(self) -> None:
         if self._news is not None:
             self._news.set()
+
+
+def _never() -> bool:
+    return False
 
 
 def _holds_cancellation(error: BaseException) -> bool:

@@ -49,7 +49,7 @@ class Listener:
 
     Invariants:
     - ``call`` is None for what cannot simply be called each time: then ask `claim`;
-    - ``active`` says that it stands in the table.
+    - ``active`` says that it stands in the table, and without it there is no ``call``.
     """
 
     __slots__ = (

@@ -113,6 +113,7 @@ class Registry:
         if not listener.active:
             return
         listener.active = False
+        listener.call = None
         for pattern in listener.patterns:
             left = tuple(each for each in self._table[pattern] if each is not listener)
             if left:

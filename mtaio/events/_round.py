@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from contextvars import copy_context
-from functools import partial
 from inspect import isawaitable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
@@ -28,8 +27,7 @@ from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from anyio.abc import TaskGroup
+    from contextvars import Context
 
     from mtaio.events._event import Event
     from mtaio.events._home import Home
@@ -39,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["ErrorPolicy", "Round", "Rules"]
 
 ErrorPolicy = Literal["raise", "continue", "log"]
+
+Failure = tuple[tuple[int, int], object, Exception]
+"""The rank of a listener, what the user knows it as, and what it raised."""
 
 _LAST: Final = (2**63, 0)
 """The rank of an error that is no listener's."""
@@ -79,15 +80,35 @@ class Round:
     - ``fatal`` are the ``BaseException``s, cancellation apart, of handlers in tasks of their own.
     """
 
-    __slots__ = ("_event", "_failures", "_fatal", "_rooms", "_rules", "_topic")
+    __slots__ = (
+        "_batch",
+        "_cancel_tier",
+        "_context",
+        "_deadline",
+        "_event",
+        "_failures",
+        "_fatal",
+        "_home",
+        "_rest",
+        "_rooms",
+        "_rules",
+        "_topic",
+    )
 
     def __init__(self, rules: Rules, topic: Topic, event: Event[Any]) -> None:
         self._rules = rules
         self._topic = topic
         self._event = event
-        self._failures: list[tuple[tuple[int, int], object, Exception]] = []
-        self._rooms: list[Room] = []
-        self._fatal: list[BaseException] = []
+        self._failures: tuple[Failure, ...] = ()
+        self._rooms: tuple[Room, ...] = ()
+        self._fatal: tuple[BaseException, ...] = ()
+        self._batch: Batch | None = None
+        self._cancel_tier: Callable[[], None]
+        # Of the tier that is run beside itself, in the emitter's block:
+        self._home: Home
+        self._rest: Iterator[Listener]
+        self._context: Context
+        self._deadline: float
 
     async def run(self, tiers: tuple[Tier, ...]) -> None:
         """Take the event through ``tiers``, and raise what the error policy wants raised."""
@@ -149,8 +170,9 @@ class Round:
             apart: Whether this is a task that nobody but us can cancel.
         """
         event = self._event
+        topic = self._topic
         for listener in listeners:
-            call = listener.call if listener.active else None
+            call = listener.call
             if call is None:
                 call = listener.claim()
                 if call is None:
@@ -168,12 +190,12 @@ class Round:
                     raise
                 await self._fail(listener, _stray(listener, error))  # else lost, and the rest too
             else:
-                self._topic.tally.handled += 1
+                topic.tally.handled += 1
 
     async def _settle(self, result: Any) -> bool:
         """Do what the result of a plain call asks for; tell whether the event was handled."""
         if isinstance(result, Room):
-            self._rooms.append(result)
+            self._rooms += (result,)
             return False
         if result is IGNORED:
             return False
@@ -189,48 +211,71 @@ class Round:
         if home is None or not home.takes_batches():
             await self._in_group(listeners)
         else:
-            batch = Batch(home, listeners, partial(self._in_group, apart=True))
-            try:
-                await watched(self._walk(listeners), batch.start)
-                cut_short = await batch.wait()
-            except GeneratorExit:
-                raise
-            except BaseException:
-                await batch.end()
-                raise
-            if cut_short is not None:
-                self._record(_LAST, self._event.name, cut_short)
+            await self._in_block(listeners, home)
         if self._fatal:
             self._raise_fatal()
 
-    async def _in_group(self, listeners: Iterator[Listener], *, apart: bool = False) -> None:
+    async def _in_block(self, listeners: Iterator[Listener], home: Home) -> None:
+        """Hand what is left over to tasks of the emitter's block."""
+        self._home = home
+        self._rest = listeners
+        # Both are taken before a handler runs: one that has suspended may be inside a deadline, or
+        # a context variable, of its own.
+        self._context = copy_context()
+        self._deadline = anyio.current_effective_deadline()
+        try:
+            await watched(self._walk(listeners), self._hand_over)
+            batch = self._batch
+            if batch is None:
+                return
+            cut_short = await batch.wait()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            if self._batch is not None:
+                await self._batch.end()
+            raise
+        self._batch = None
+        if cut_short is not None:
+            self._record(_LAST, self._event.name, cut_short)
+
+    def _hand_over(self) -> None:
+        parts = list(_parts(self._rest))
+        if parts:
+            self._batch = Batch(
+                self._home, parts, self._run_apart, context=self._context, deadline=self._deadline
+            )
+            self._cancel_tier = self._batch.cancel
+
+    async def _in_group(self, listeners: Iterator[Listener]) -> None:
         """Walk on inside a task group that is opened for it, hence before any handler has begun."""
         context = copy_context()  # before a handler changes it
         async with anyio.create_task_group() as group:
 
             def start_rest() -> None:
                 for part in _parts(listeners):
-                    context.run(group.start_soon, self._run_apart, part, group)
+                    context.run(group.start_soon, self._run_apart, part)
 
+            self._cancel_tier = group.cancel_scope.cancel
             try:
-                await watched(self._walk(listeners, apart=apart), start_rest)
+                await watched(self._walk(listeners), start_rest)
             except (anyio.get_cancelled_exc_class(), GeneratorExit):
                 raise
             except BaseException as error:  # noqa: BLE001 - raised by run, bare
-                self._end_by(error, group)
+                self._end_by(error)
 
-    async def _run_apart(self, part: Iterator[Listener], group: TaskGroup) -> None:
+    async def _run_apart(self, part: Iterator[Listener]) -> None:
         """Walk through a part of the rest, in a task of its own."""
         try:
             await self._walk(part, apart=True)
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - raised by run, bare
-            self._end_by(error, group)
+            self._end_by(error)
 
-    def _end_by(self, error: BaseException, group: TaskGroup) -> None:
-        self._fatal.append(error)
-        group.cancel_scope.cancel()
+    def _end_by(self, error: BaseException) -> None:
+        self._fatal += (error,)
+        self._cancel_tier()
 
     def _raise_fatal(self) -> NoReturn:
         if len(self._fatal) == 1:
@@ -255,7 +300,7 @@ class Round:
                 self._topic.tally.handled += 1
             else:
                 room.withdraw()
-        self._rooms.clear()
+        self._rooms = ()
 
     # ---- errors ----------------------------------------------------------------------------------
 
@@ -282,12 +327,12 @@ class Round:
         if self._rules.errors == "log":
             self._log(subject, error)
         else:
-            self._failures.append((rank, subject, error))
+            self._failures += ((rank, subject, error),)
 
     def _conclude(self) -> None:
         """Raise what has failed, in the order of the listeners."""
         errors = [error for _, _, error in sorted(self._failures, key=_BY_RANK)]
-        self._failures.clear()
+        self._failures = ()
         try:
             msg = f"handlers of {self._event.name!r} failed"
             raise ExceptionGroup(msg, errors)
@@ -299,7 +344,7 @@ class Round:
         self._leave_rooms()
         for _, subject, error in sorted(self._failures, key=_BY_RANK):
             self._log(subject, error)
-        self._failures.clear()
+        self._failures = ()
 
     def _log(self, subject: object, error: Exception) -> None:
         from logging import getLogger  # noqa: PLC0415 - most programs never come here

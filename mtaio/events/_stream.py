@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_arg
 
 from mtaio._internal import checks, loops
 from mtaio._internal.bell import Bell
-from mtaio._internal.coop import FAST_ITEMS, checkpoint
+from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.events._event import name_in
 from mtaio.events._listener import Listener
 from mtaio.events._match import check_pattern
@@ -61,7 +61,7 @@ class EventStream(Generic[T_co]):
 
     Enter it with ``async with``, then iterate. Events emitted from entering on are kept until they
     are taken, up to ``max_buffer``; leaving the block lets go the emits that wait for room. Taking
-    an event is a checkpoint when there is none yet, and for one ready event in 32. Several tasks
+    an event is a checkpoint when there is none yet, and for one ready event in 64. Several tasks
     may share one stream: each event goes to one of them.
 
     Example:
@@ -204,11 +204,10 @@ class EventStream(Generic[T_co]):
 
     async def __anext__(self) -> Event[T_co]:
         buffer = self._buffer
-        if buffer:
-            self._unyielding += 1
-            if self._unyielding >= FAST_ITEMS:
-                self._unyielding = 0
-                await checkpoint()
+        self._unyielding = unyielding = self._unyielding + 1
+        if unyielding >= FAST_CALLS and buffer:
+            self._unyielding = 0
+            await checkpoint()
         while not buffer:
             await self._wait()
         event = buffer.popleft()
