@@ -37,7 +37,7 @@ def check_pattern(pattern: object) -> str:
     if is_wild(pattern) and pattern != EVERYTHING and not pattern.endswith(_BELOW):
         msg = (
             f"name={pattern!r} has a '*' that is no segment of its own. Pass "
-            f"{pattern.rstrip('*')}.*' for all below it, or a name without '*'."
+            f"'{pattern.rstrip('*')}.*' for all below it, or a name without '*'."
         )
         raise ValueError(msg)
     if pattern == _BELOW:
