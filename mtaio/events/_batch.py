@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.exceptions import TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
@@ -44,7 +45,8 @@ class Batch:
     Invariants:
     - ``_waiting`` counts the tasks that have not begun, ``_running`` those that have and go on;
     - ``_over`` is set when both are 0, and the batch is among ``home.batches`` until then;
-    - a task that begins after that does nothing.
+    - ``_late`` counts the tasks that were given up before they began; one that still begins does
+      nothing; the batch is among ``home.late`` while there are any.
     """
 
     __slots__ = (
@@ -52,6 +54,7 @@ class Batch:
         "_deadline",
         "_handles",
         "_home",
+        "_late",
         "_left",
         "_over",
         "_running",
@@ -73,6 +76,7 @@ class Batch:
         self._deadline = deadline
         self._over = anyio.Event()
         self._running = 0
+        self._late = 0
         self._cut_off = False
         self._left = False
         start: Callable[..., anyio.TaskHandle[Any]] = home.annex.start_soon
@@ -111,9 +115,11 @@ class Batch:
     async def end(self) -> None:
         """Cancel what runs, and wait for its end."""
         self.cancel()
-        # A task that has not begun will find the batch over. Waiting for it might be for ever: one
-        # hit by Task.cancel() before its first step never takes that.
-        self._waiting = 0
+        if self._waiting:
+            # Waiting for them might be for ever: a task that is hit by Task.cancel() before its
+            # first step never takes that.
+            self._waiting, self._late = 0, self._waiting
+            self._home.late.add(self)
         self._look()
         with anyio.CancelScope(shield=True):
             while not self._over.is_set():
@@ -122,8 +128,16 @@ class Batch:
                 except anyio.get_cancelled_exc_class():
                     continue  # another Task.cancel(), which minds no shield: one is on its way out
 
+    def forget(self) -> None:
+        """Note that the tasks given up will never begin."""
+        for handle in self._handles:
+            close_unstarted(handle.coro)
+
     async def _run(self, part: Iterator[Listener]) -> None:
-        if self._over.is_set() or not self._waiting:
+        if self._late:
+            self._late -= 1
+            if not self._late:
+                self._home.late.discard(self)
             return
         self._waiting -= 1
         self._running += 1

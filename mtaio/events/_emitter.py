@@ -538,7 +538,7 @@ class EventEmitter:
     # ---- the block -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Enter the emitter. Not a checkpoint."""
+        """Enter the emitter. A checkpoint."""
         home = self._rules.home
         if home is not None and not loops.is_over(home.loop):
             msg = (
@@ -547,8 +547,12 @@ class EventEmitter:
             )
             raise RuntimeError(msg)
         home = Home(self, self._deliver, self._max_pending)
-        await home.enter()
         self._rules.home = home
+        try:
+            await home.enter()
+        except BaseException:
+            self._rules.home = None
+            raise
         return self
 
     async def __aexit__(

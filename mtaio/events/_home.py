@@ -55,7 +55,7 @@ class Home:
     - ``_working`` says that a task delivers what is in ``_queue``; without it the queue is empty,
       unless the block has failed or is being cancelled;
     - ``annex`` is a group inside ``group``, shielded from what cancels the block; no batch is
-      started in it once ``_leaving``.
+      started in it unless ``_open``.
     """
 
     def __init__(
@@ -63,18 +63,20 @@ class Home:
     ) -> None:
         self.loop = loops.current_loop()
         self.group = anyio.create_task_group()
-        self.annex: TaskGroup  # there as soon as _annexed
+        self.annex: TaskGroup  # there once the block is entered
         self.batches: set[Batch] = set()
-        self._annexed = False
+        self.late: set[Batch] = set()
         self._thread = get_ident()
         self._gone: Callable[[], bool] = getattr(self.loop, "is_closed", _never)
+        self._annexed = anyio.Event()
         self._leave_annex = anyio.Event()
         self._owner = owner
         self._deliver = deliver
         self._max_pending = max_pending
         self._queue: deque[Event[Any]] = deque()
         self._working = False
-        self._leaving = False
+        self._delivering = False
+        self._open = False
         self._failure: BaseException | None = None
         self._news: anyio.Event | None = None
         # Not that of whoever calls emit_soon first: he would lend his to all that come later.
@@ -83,21 +85,27 @@ class Home:
     @property
     def pending(self) -> int:
         """How many events were taken and not yet delivered."""
-        return len(self._queue) + self._working
+        return len(self._queue) + self._delivering
 
     async def enter(self) -> None:
-        """Enter the block."""
+        """Enter the block. A checkpoint."""
         await self.group.__aenter__()
-        self.group.start_soon(self._keep_annex)
+        try:
+            # group.start() would wait for ever if it were cancelled: what it starts is shielded.
+            self.group.start_soon(self._keep_annex)
+            await self._annexed.wait()
+            self._open = True
+        except BaseException as error:
+            self._leave_annex.set()
+            await self.group.__aexit__(type(error), error, error.__traceback__)
+            raise
 
     def takes_batches(self) -> bool:
         """Tell whether a batch may be started here, from the running loop."""
         # Asked by each emit of several async handlers. Asking for the running loop would cost a
         # tenth of that. In this thread another runs only when the block's has stopped inside it,
         # and trio's never does.
-        return (
-            self._annexed and not self._leaving and get_ident() == self._thread and not self._gone()
-        )
+        return self._open and get_ident() == self._thread and not self._gone()
 
     def note_end(self, batch: Batch) -> None:
         """Note that a batch has ended."""
@@ -112,13 +120,13 @@ class Home:
                 f"anyio.from_thread.run_sync(emitter.emit_soon, ...)."
             )
             raise RuntimeError(msg)
-        if self._failure is not None or (self._leaving and not self._working):
+        if self._failure is not None or not (self._open or self._working):
             msg = (
-                f"{self._owner!r} is being left, and delivers nothing more. Call emit_soon() "
-                f"inside the block, or await emit()."
+                f"{self._owner!r} is being entered or left, and takes no event to deliver. Call "
+                f"emit_soon() inside the block, or await emit()."
             )
             raise RuntimeError(msg)
-        if len(self._queue) + self._working >= self._max_pending:
+        if self.pending >= self._max_pending:
             msg = (
                 f"{self._owner!r} holds max_pending={self._max_pending} events that are not "
                 f"delivered yet. Raise max_pending, or await emit(), which waits for the handlers."
@@ -131,7 +139,7 @@ class Home:
 
     async def leave(self, exc: BaseException | None) -> bool:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
-        self._leaving = True
+        self._open = False
         reason = await self._wind_down() if exc is None else exc
         if reason is not None:
             for batch in self.batches:
@@ -151,6 +159,8 @@ class Home:
             )
         except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
             left = error
+        for batch in self.late:
+            batch.forget()
         failure = self._failure
         try:
             if failure is not None:
@@ -163,8 +173,9 @@ class Home:
             if exc is None and reason is not None and not swallowed:
                 raise reason
         finally:
+            handled = swallowed and shown is not None
             del exc, failure, left, reason, shown  # they hold this frame
-        return swallowed
+        return handled
 
     def take_undelivered(self) -> list[Event[Any]]:
         """Return the events that will never be delivered, once."""
@@ -185,7 +196,7 @@ class Home:
     async def _keep_annex(self) -> None:
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as self.annex:
-                self._annexed = True
+                self._annexed.set()
                 await self._leave_annex.wait()
 
     async def _work(self) -> None:
@@ -196,7 +207,9 @@ class Home:
                     await checkpoint()  # before an event is taken: cancelled here, it is not lost
                 if not self._queue:
                     return
+                self._delivering = True
                 await self._deliver(self._queue.popleft())
+                self._delivering = False
         except GeneratorExit:
             raise
         except anyio.get_cancelled_exc_class() as error:
@@ -212,7 +225,7 @@ class Home:
         except BaseException as error:  # noqa: BLE001 - raised where the block is left
             self._end_by(error)
         finally:
-            self._working = False
+            self._working = self._delivering = False
             self._tell()
 
     def _end_by(self, error: BaseException) -> None:

@@ -7,7 +7,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from anyio.lowlevel import checkpoint
 
 from mtaio.events import EventEmitter
 
@@ -28,7 +27,6 @@ def inside_and_outside(
             await test(emitter)
             return
         async with emitter:
-            await checkpoint()  # from here on it takes the rest of a tier into its block
             await test(emitter)
 
     function: Any = wrapper

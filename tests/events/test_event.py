@@ -57,7 +57,7 @@ def test_tiers_are_ints() -> None:
     """The named priorities are in order, with room between them."""
     names = [each.name for each in sorted(EventPriority)]
     assert names == ["LOWEST", "LOW", "NORMAL", "HIGH", "HIGHEST"]
-    assert EventPriority.NORMAL == 0
+    assert int(EventPriority.NORMAL) == 0
 
 
 async def test_key_and_name_are_one_event() -> None:

@@ -9,7 +9,9 @@ from mtaio.events._event import name_in
 from mtaio.events._match import check_name, check_pattern, is_wild, wider
 
 
-@pytest.mark.parametrize("name", ["user", "user.login", "a.b.c", "a.", ".a", "a..b", "ユーザー.登録", "a b"])
+@pytest.mark.parametrize(
+    "name", ["user", "user.login", "a.b.c", "a.", ".a", "a..b", "ユーザー.登録", "a b"]
+)
 def test_any_other_string_is_a_name(name: str) -> None:
     """A name is any string that has something in it and no star."""
     assert check_name(name) == name

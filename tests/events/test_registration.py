@@ -268,7 +268,7 @@ async def test_weak_method_lives_as_long_as_its_object(method: str, once: bool) 
 
 
 async def test_weak_handler_can_be_removed() -> None:
-    """off finds it as long as it lives."""
+    """It is found by off() as long as it lives."""
     emitter, receiver = EventEmitter(), Receiver([])
     emitter.on("a", receiver.handle, weak=True)
     assert emitter.off("a", receiver.handle)
@@ -364,7 +364,7 @@ def gen(_: Event[Any]) -> Iterator[None]:
 class Generates:
     """Makes a generator when called."""
 
-    def __call__(self, event: Event[Any]) -> Iterator[None]:
+    def __call__(self, _: Event[Any], /) -> Iterator[None]:
         """Be a generator."""
         yield
 
@@ -427,7 +427,9 @@ def test_bad_construction() -> None:
     make: Any = EventEmitter
     with pytest.raises(ValueError, match=r'^errors=\'ignore\' is unknown\. Pass "raise" \(stop'):
         make(errors="ignore")
-    with pytest.raises(TypeError, match=r"^on_error='log' is a str, which is not callable\. Pass a"):
+    with pytest.raises(
+        TypeError, match=r"^on_error='log' is a str, which is not callable\. Pass a"
+    ):
         make(on_error="log")
     with pytest.raises(ValueError, match=r"^max_listeners=0 is less than 1\. Pass above how many"):
         make(max_listeners=0)
