@@ -9,9 +9,9 @@ error of such a delivery, which has no caller, ends the block and is raised by i
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from contextvars import copy_context
-from itertools import count
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -95,10 +95,10 @@ class Home:
             self.group.start_soon(self._keep_annex)
             await self._annexed.wait()
             self._open = True
-        except BaseException as error:
-            self._leave_annex.set()
-            await self.group.__aexit__(type(error), error, error.__traceback__)
-            raise
+        finally:
+            if not self._open:
+                self._leave_annex.set()
+                await self.group.__aexit__(*sys.exc_info())
 
     def takes_batches(self) -> bool:
         """Tell whether a batch may be started here, from the running loop."""
@@ -168,12 +168,12 @@ class Home:
                     msg = "errors of the block, and of an event that it was to deliver"
                     raise BaseExceptionGroup(msg, [exc, failure]) from None
                 raise failure
+            handled = swallowed and shown is not None
+            if left is None and exc is None and not handled:
+                left = reason
             if left is not None:
                 raise left
-            if exc is None and reason is not None and not swallowed:
-                raise reason
         finally:
-            handled = swallowed and shown is not None
             del exc, failure, left, reason, shown  # they hold this frame
         return handled
 
@@ -202,11 +202,13 @@ class Home:
     async def _work(self) -> None:
         """Deliver what there is, in order."""
         try:
-            for number in count():
-                if not number % FAST_CALLS:
+            delivered = 0
+            while True:
+                if not delivered % FAST_CALLS:
                     await checkpoint()  # before an event is taken: cancelled here, it is not lost
                 if not self._queue:
                     return
+                delivered += 1
                 self._delivering = True
                 await self._deliver(self._queue.popleft())
                 self._delivering = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -362,3 +362,26 @@ async def test_delivery_runs_in_the_blocks_context() -> None:
     async with emitter, anyio.create_task_group() as group:
         group.start_soon(caller)
     assert seen == ["the block's"]
+
+
+async def test_cancellation_in_a_group_is_a_cancellation() -> None:
+    """As a backend may raise it out of the body."""
+    emitter = EventEmitter()
+    with anyio.move_on_after(1) as scope:
+        async with emitter:
+            emitter.emit_soon("a")
+            try:
+                await anyio.sleep(100)
+            except anyio.get_cancelled_exc_class() as error:
+                raise BaseExceptionGroup("cancelled", [error]) from None
+    assert scope.cancelled_caught
+    assert_quiescent(emitter)
+
+
+async def test_delivery_that_is_thrown_away_is_closed() -> None:
+    """As with an event loop that is not run to its end."""
+    emitter = EventEmitter()
+    async with emitter:
+        call = cast("Any", emitter._rules.home)._work()
+        call.send(None)
+        call.close()

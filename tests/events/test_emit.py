@@ -177,6 +177,24 @@ async def test_handlers_that_do_not_suspend_run_in_the_callers_task(emitter: Eve
 
 
 @inside_and_outside
+async def test_nobody_suspends(emitter: EventEmitter) -> None:
+    """Then no task is made, and everybody is called in order."""
+    log: list[tuple[int, int]] = []
+
+    def handler(number: int) -> Callable[[Event[Any]], Awaitable[None]]:
+        async def handle(_: Event[Any]) -> None:
+            log.append((number, anyio.get_current_task().id))
+
+        return handle
+
+    for number in range(4):
+        emitter.on("a", handler(number))
+    await emitter.emit("a")
+    mine = anyio.get_current_task().id
+    assert log == [(number, mine) for number in range(4)]
+
+
+@inside_and_outside
 async def test_first_handler_alone_may_suspend_last(emitter: EventEmitter) -> None:
     """When the last of a tier is the first to suspend, nobody is left to be given a task."""
     log = Log()

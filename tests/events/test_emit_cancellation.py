@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -12,7 +12,8 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import Event, EventEmitter
 from mtaio.exceptions import TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.testing import run
+from mtaio.testing import Schedule, run
+from tests.backends import BACKENDS
 from tests.events.inside import inside_and_outside
 from tests.events.test_errors import LogOf, fails
 
@@ -321,20 +322,59 @@ def test_task_cancel_before_a_handlers_task_has_begun() -> None:
     assert called == []
 
 
-@inside_and_outside
-async def test_coroutine_of_emit_can_be_closed(emitter: EventEmitter) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_emit_cancelled_before_the_rest_has_begun(backend: str, seed: int) -> None:
+    """Whoever runs next: the rest may find the emit gone, and then nobody is called any more."""
+    called: list[float] = []
+
+    async def main() -> None:
+        emitter = EventEmitter()
+
+        @emitter.on("a")
+        async def first(_: Event[int]) -> None:
+            scope.cancel()
+            await anyio.sleep(1)
+
+        @emitter.on("a")
+        async def rest(_: Event[int]) -> None:
+            called.append(anyio.current_time())
+            await anyio.sleep(1)
+
+        for _ in range(3):
+            emitter.on("a", rest)
+        async with emitter:
+            with anyio.CancelScope() as scope:
+                await emitter.emit("a")
+            assert scope.cancelled_caught
+            before = len(called)
+            await anyio.sleep(5)
+            assert len(called) == before
+            assert not cast("Any", emitter._rules.home).late
+
+    run(main, backend=backend, schedule=Schedule(seed=seed))
+
+
+async def test_coroutine_of_emit_can_be_closed() -> None:
     """What is thrown away is closed, handler and all."""
+    emitter = EventEmitter()
     closed: list[str] = []
 
-    async def handle(_: Event[int]) -> None:
+    async def handle(event: Event[int]) -> None:
         try:
-            await anyio.sleep(100)
+            await anyio.sleep(event.data)
         except GeneratorExit:
             closed.append("closed")
             raise
 
     emitter.on("a", handle)
-    call = emitter.emit("a")
-    call.send(None)
-    call.close()
-    assert closed == ["closed"]
+    async with emitter:
+        call = emitter.emit("a", 100)
+        call.send(None)
+        call.close()
+        assert closed == ["closed"]
+        emitter.on("a", handle)
+        call = emitter.emit("a", 100)
+        call.send(None)
+        call.close()
+        assert closed == ["closed", "closed"]

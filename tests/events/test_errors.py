@@ -54,6 +54,20 @@ async def test_one_error_comes_in_a_group(emitter: EventEmitter) -> None:
 
 
 @inside_and_outside
+async def test_error_of_what_a_plain_handler_returns(emitter: EventEmitter) -> None:
+    """It is the handler's, alone and among others."""
+    error = ValueError("bad")
+    fail = fails(error, 1)
+    emitter.on("a", lambda event: fail(event))  # noqa: PLW0108 - the subject
+    for _ in range(2):
+        with pytest.raises(ExceptionGroup) as caught:
+            await emitter.emit("a")
+        assert caught.value.exceptions == (error,)
+        emitter.on("a", lambda _: None)
+    assert emitter.statistics().failed == 2
+
+
+@inside_and_outside
 async def test_failing_handler_stops_none_of_its_tier(emitter: EventEmitter) -> None:
     """Its siblings run to their end, lower tiers are skipped, errors come in order."""
     log: list[str] = []
