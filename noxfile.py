@@ -132,6 +132,12 @@ def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
 REAL_TIME: Final = "tests/realtime"
 """The tests whose subject is real time have a session of their own, `smoke`."""
 
+EXPLORED: Final = "tests/explored"
+"""Tests of some thousand runs each; pytest finds them only where they are named, as here."""
+
+LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
+"""For a search of hours: what comes first is overruled by what follows ``--``."""
+
 NO_SOURCE: Final = (".*_cache", ".git", ".hypothesis", ".nox", ".venv", "__pycache__", "site")
 """What a copy of the tree leaves behind."""
 
@@ -183,6 +189,13 @@ def smoke(session: nox.Session) -> None:
         lacking(session, "A Python with eager tasks (3.12+)")
     session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
     pytest(session, REAL_TIME, workers=False)
+
+
+@nox.session(tags=["suite"], python=NEWEST)
+def explored(session: nox.Session) -> None:
+    """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
+    session.install("-e", ".[app,test,trio]", *group("test"))
+    pytest(session, EXPLORED)
 
 
 @nox.session(tags=["suite"], python=NEWEST)
@@ -272,7 +285,14 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False, python=NEWEST)
+def explore(session: nox.Session) -> None:
+    """Do what `explored` does for hours: more delays, many more seeds; or as told after ``--``."""
+    session.install("-e", ".[app,test,trio]", *group("test"))
+    pytest(session, EXPLORED, *LONG)
+
+
+@nox.session(default=False, python=NEWEST)
 def bench(session: nox.Session) -> None:
     """Measure ours beside rivals in one run, against the targets; CI's machines are too noisy."""
-    session.install("-e", ".[app,trio,uvloop]", *group("bench"))
+    session.install("-e", ".[app,trio,uvloop]", *group("bench"), *group("bench-alone"))
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--check"]))

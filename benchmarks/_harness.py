@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -30,10 +31,14 @@ OURS = "mtaio"
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Contenders that do the same work; each returns microseconds (or whatever ``unit`` says)."""
+    """
+    Contenders that do the same work; each returns microseconds (or whatever ``unit`` says).
+
+    One that makes event loops itself is a plain function.
+    """
 
     title: str
-    contenders: dict[str, Callable[[], Awaitable[float]]]
+    contenders: dict[str, Callable[[], Awaitable[float] | float]]
     targets: dict[str, float] = field(default_factory=dict)
     """At most this ratio of ours to the named rival."""
     unit: str = "µs"
@@ -66,12 +71,15 @@ class Row:
     ok: bool | None
 
 
-def run_on(loop: str, measure: Callable[[], Awaitable[float]]) -> float:
+def run_on(loop: str, measure: Callable[[], Awaitable[float] | float]) -> float:
     """Run one measurement in a fresh event loop, with the garbage of the last one gone."""
     gc.collect()
+    if not iscoroutinefunction(measure):
+        return cast("Callable[[], float]", measure)()
+    measure_async = cast("Callable[[], Awaitable[float]]", measure)
 
     async def main() -> float:
-        return await measure()
+        return await measure_async()
 
     return anyio.run(main, **LOOPS[loop])
 

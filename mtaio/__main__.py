@@ -20,6 +20,9 @@ def main() -> int:
         message = f"mtaio: the command needs {missing}. Install it with: pip install 'mtaio[app]'"
         print(message, file=sys.stderr)  # noqa: T201 - where a command complains
         return 2
+    except KeyboardInterrupt:  # while it loads; later it is `cli.main` that sees to it
+        print("mtaio: interrupted", file=sys.stderr)  # noqa: T201 - ditto
+        return 130
     return cli.main()
 
 

@@ -25,7 +25,7 @@ SOURCES = sorted(
     [
         *LIBRARY.rglob("*.py"),
         *(ROOT / "tests").rglob("*.py"),
-        *(ROOT / "docs" / "examples").glob("*.py"),
+        *(ROOT / "docs" / "examples").rglob("*.py"),
         *(ROOT / "benchmarks").rglob("*.py"),
         ROOT / "noxfile.py",
     ]

@@ -37,13 +37,19 @@ def loop_deadline(moment: float) -> float:
     return anyio.current_time() + (moment - read())
 
 
-@contextmanager
-def reading_from(source: Callable[[], float]) -> Generator[None]:
-    """Let `now` answer with ``source()`` inside the block (the virtual clock does this)."""
+def follow(source: Callable[[], float]) -> Callable[[], float]:
+    """Let `now` answer with ``source()`` from here on; return what it answered with before."""
     global read  # noqa: PLW0603 - one clock for the process is the point
     before = read
     read = source
+    return before
+
+
+@contextmanager
+def reading_from(source: Callable[[], float]) -> Generator[None]:
+    """Let `now` answer with ``source()`` inside the block."""
+    before = follow(source)
     try:
         yield
     finally:
-        read = before
+        follow(before)

@@ -8,10 +8,10 @@ where they were asked for.
 from __future__ import annotations
 
 import math
+import os
 import stat
 from contextlib import ExitStack
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -95,14 +95,15 @@ def _check_backend(backend: Backend) -> None:
 
 def _check_path(path: str) -> None:
     try:
-        mode = Path(path).stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116 - to a Path "" is the present folder
     except OSError as error:
         reason = reason_of(error)
     else:
         if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             return
         reason = f"it is a {kind_of(mode)}"
-    msg = f"cannot hash {printable(path)}: {reason}. Name a folder or a regular file."
+    name = printable(path) or "''"
+    msg = f"cannot hash {name}: {reason}. Name a folder or a regular file."
     raise UsageError(msg)
 
 

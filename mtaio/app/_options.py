@@ -8,13 +8,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cyclopts import Token
 
 Backend = Literal["asyncio", "trio", "uvloop"]
 
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
+def _whole(_: object, tokens: Sequence[Token]) -> int:
+    """Return a whole number; cyclopts itself would round "1.5"."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        msg = f"{tokens[0].value!r} is no whole number."
+        raise ValueError(msg) from None
+
+
+_Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*")
@@ -24,7 +41,7 @@ class Options:
 
     backend: Backend = "asyncio"
     """The event loop to run on."""
-    limit: int = 8
+    limit: _Whole = 8
     """Worker threads at once."""
     rate: float | None = None
     """Files to begin per second, evenly spaced."""

@@ -106,8 +106,7 @@ class ExecutorBase:
     async def _item(self, slot: Slot | None, call: Callable[[], Awaitable[T]]) -> T:
         """Make ``call`` as an item that runs in ``slot``, in the current task."""
         counters = self._counters
-        counters.started += 1
-        counters.note_peak()
+        counters.item_began()
         token = None
         if slot is not None:
             slot.item = 0

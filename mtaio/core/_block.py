@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
-from mtaio.core._failures import conclude, is_cancelled
+from mtaio.core._failures import conclude, is_cancelled, silent_end
 from mtaio.core._nesting import enclosures, here
 from mtaio.core._slots import Slots, Waiter
 from mtaio.core._unseen import Unseen
@@ -96,6 +96,8 @@ class Block:
             # Task.cancel() came for this task, and then it probably came for all of them.
             errors = [each for each in errors if not isinstance(each, StrayCancellationError)]
             escaped = [each for each in escaped if not isinstance(each, StrayCancellationError)]
+        if swallowed and reason is not None and not escaped:
+            errors.append(silent_end())  # a task was cancelled natively before its first step
         conclude([*enumerate(errors)], tuple(escaped))
         if left is None and exc is None and not swallowed:
             left = reason

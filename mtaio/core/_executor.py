@@ -260,6 +260,7 @@ class TaskExecutor(Mapping, Joining, Submitting):
         return ExecutorStatistics(
             max_workers=self._max_workers,
             running=started - finished,
+            in_use=0 if slots is None else slots.in_use,
             waiting=0 if slots is None else len(slots.queue),
             peak=counters.peak,
             started=started,

@@ -16,6 +16,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio.core import _failures
 from mtaio.core._call import check_progress
@@ -78,6 +79,7 @@ class Pool:
       so items that never suspend need only one, and a slow source no more than it keeps busy;
     - workers that wait for the source or the gate are counted in ``_idle``;
     - ``attentive`` says that `item_suspended` wants to know;
+    - ``_cut_short`` says that a worker ended before its time, by a cancellation or worse;
     - after `stop` no item is taken.
     """
 
@@ -109,6 +111,7 @@ class Pool:
     _around: Link | None = field(default=None, init=False)
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
+    _cut_short: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
     _live: int = field(default=0, init=False)
     _group: TaskGroup | None = field(default=None, init=False)
@@ -128,12 +131,17 @@ class Pool:
         """
         self._around = here()
         escaped: list[BaseException] = []
-        self.counters.pools.add(self)
+        self.counters.call_began(self)
         try:
             async with anyio.create_task_group() as self._group:
                 await self._run(self._group)
-            if self._group.cancel_scope.cancel_called and not self.stopping:
-                escaped.append(_failures.silent_end())
+            if not self.stopping:
+                if self._group.cancel_scope.cancel_called:
+                    escaped.append(_failures.silent_end())
+                elif self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short):
+                    # The cancellation came to them and not to this task, which asyncio had just
+                    # woken up for something else. It is due now: half the work is not done.
+                    await checkpoint_if_cancelled()
         except BaseExceptionGroup as group:
             escaped.extend(group.exceptions)
         except BaseException:
@@ -169,16 +177,17 @@ class Pool:
 
     def item_suspended(self) -> None:
         """Note how many run, wake the watch, and start a worker if there is room and need."""
+        crowded = self.counters.crowded()
         in_flight = self.started - self.finished
-        if in_flight > self.peak:
-            self.peak = in_flight
+        if in_flight > self.peak or crowded:
+            self.peak = max(self.peak, in_flight)
             self.counters.note_peak()
         if self.watch is not None:
             self.watch.item_suspended()
         room = not self._all_taken and (self.limit is None or self._live < self.limit)
         if room and not (self._starting or self._idle or self.stopping):
             self._hire()
-        self.attentive = room or self.peak < self._live
+        self.attentive = room or crowded or self.peak < self._live
 
     def _pay_attention(self) -> None:
         self.attentive = True
@@ -205,6 +214,9 @@ class Pool:
                         break
             if worker.spent and not self.stopping:
                 self._hire()
+        except BaseException:
+            self._cut_short = True
+            raise
         finally:
             self._give_slot_back(worker)
             self._live -= 1

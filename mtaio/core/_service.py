@@ -37,7 +37,7 @@ class Service(Task):
         restart: How often it may be started again; None for never.
     """
 
-    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart")
+    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope")
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class Service(Task):
         self._restart = restart
         self._report: Readiness[Any]  # there as soon as it runs
         self._ready = False
+        self._scope = anyio.CancelScope()
+        self.cancellable = self._scope  # from now on: it may be cancelled before its first step
         block.services[self] = None
 
     def started(self, value: Any = None) -> None:
@@ -67,7 +69,7 @@ class Service(Task):
         """Run it to its end, restarts included (in the executor's task group)."""
         self.enter()
         self._report = task_status
-        with anyio.CancelScope() as self.cancellable:
+        with self._scope:
             self.status = TaskStatus.RUNNING
             try:
                 result = await self._supervise()

@@ -102,6 +102,7 @@ class Feed:
     __slots__ = (
         "_ahead",
         "_closed",
+        "_cut_short",
         "_ended",
         "_news",
         "_parts",
@@ -123,6 +124,7 @@ class Feed:
         self._wanted = False
         self._ended = False
         self._closed = False
+        self._cut_short = False
 
     def __iter__(self) -> Feed:
         return self
@@ -146,6 +148,11 @@ class Feed:
             await self._news.wait()
         return True
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether reading ended by a cancellation, or worse."""
+        return any(feed._cut_short for feed in (self, *self._parts))  # noqa: SLF001 - one of us
+
     def start(self, group: TaskGroup) -> None:
         """Begin to read."""
         for feed in (self, *self._parts):
@@ -164,6 +171,7 @@ class Feed:
         try:
             await self._read()
         except BaseException as error:  # noqa: BLE001 - raised below
+            self._cut_short = True
             # Taken for a real cancellation, it would end the call in silence, half done.
             unasked = _failures.without_cancellation(error) is None and not _failures.is_cancelled()
             errors.append(_failures.stray(error, self._source) if unasked else error)

@@ -22,6 +22,8 @@ class ExecutorStatistics:
     """The limit on items that run at once; None if there is none."""
     running: int
     """Items in progress now, submitted tasks and items that wait for a nested call included."""
+    in_use: int
+    """Slots of ``max_workers`` that are held now; 0 without a limit."""
     waiting: int
     """Tasks that wait for a free slot now."""
     peak: int
@@ -60,7 +62,10 @@ class Counters:
     """
     Totals of an executor's finished work, and the calls in progress.
 
-    Invariant: an item is counted in ``pools`` until its call ends, then here, never in both.
+    Invariants:
+    - an item is counted in ``pools`` until its call ends, then here, never in both;
+    - while several calls have items in progress, each of them is attentive: none can tell by its
+      own figures alone whether more run than ever before.
     """
 
     __slots__ = (
@@ -95,6 +100,25 @@ class Counters:
     def note_peak(self) -> None:
         """Look whether more run now than ever before."""
         self.peak = max(self.peak, self.all_started() - self.all_finished())
+
+    def item_began(self) -> None:
+        """Count an item that is a call of its own."""
+        self.started += 1
+        self.note_peak()
+        self._alert()
+
+    def call_began(self, pool: Pool) -> None:
+        """Count the items of ``pool`` from now on."""
+        self._alert()
+        self.pools.add(pool)
+
+    def crowded(self) -> bool:
+        """Tell whether several calls are in progress."""
+        return len(self.pools) > 1 or self.started > self.finished
+
+    def _alert(self) -> None:
+        for pool in self.pools:
+            pool.attentive = True
 
     def absorb(self, pool: Pool) -> None:
         """Take over the figures of a call that ended."""

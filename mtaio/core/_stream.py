@@ -114,7 +114,8 @@ class Stream(Generic[T]):
         except BaseExceptionGroup as group:
             errors.extend(group.exceptions)
         except BaseException:
-            if _yields_to_cancellation(self._error):
+            # Cancelled. What the body raised goes before, as it does in a task group.
+            if _yields_to_cancellation(self._error) and _yields_to_cancellation(exc):
                 raise
         finally:
             self._left = True
@@ -172,6 +173,6 @@ def _is_cancellation(error: BaseException | None) -> bool:
     return error is not None and without_cancellation(error) is None
 
 
-def _yields_to_cancellation(error: Exception | None) -> bool:
+def _yields_to_cancellation(error: BaseException | None) -> bool:
     # asyncio.run cancels each task on its own when its main task ends, the producer's too.
-    return error is None or isinstance(error, StrayCancellationError)
+    return error is None or isinstance(error, StrayCancellationError) or _is_cancellation(error)

@@ -61,11 +61,7 @@ class Submitted(Task):
         """Wait for the slot, then make ``call`` as an item in it; never raise an ``Exception``."""
         self.enter()
         try:
-            if self._slots is None or self._turn is None:
-                await checkpoint_if_cancelled()
-            else:
-                turn, self._turn = self._turn, None
-                self._slot = await self._slots.wait_for(turn)
+            await unmixed(self._take_turn, subject)
             self.status = TaskStatus.RUNNING
             if self._slot is not None:
                 self._slot.host = self.host
@@ -83,6 +79,13 @@ class Submitted(Task):
             self.succeed(result)
         finally:
             del self  # the frames of an error lead here, and this object keeps the error
+
+    async def _take_turn(self) -> None:
+        if self._slots is None or self._turn is None:
+            await checkpoint_if_cancelled()
+        else:
+            turn, self._turn = self._turn, None
+            self._slot = await self._slots.wait_for(turn)
 
     def leave(self) -> None:
         """Give back all that it holds; again, and nothing happens."""

@@ -9,6 +9,7 @@ Cost: one cancel scope, no generator around it, one small object.
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
@@ -223,13 +224,17 @@ class TimeoutScope:
             return True
         # A scope catches its own cancellation alone, and nobody but cancel() and the deadline
         # can have sent it.
+        raise self._error() from exc
+
+    def _error(self) -> BaseException:
+        """Return what to raise from a block that its deadline has interrupted."""
         policy = self._policy
         policy.timed_out += 1
         who = "" if policy.name is None else f"{policy.name}: "
         msg = f"{who}{self._kind}timed out after {self._timeout} s"
-        raise MTAIOTimeoutError(
-            msg, timeout=self._timeout, deadline=scope.deadline, name=policy.name
-        ) from exc
+        return MTAIOTimeoutError(
+            msg, timeout=self._timeout, deadline=self.deadline, name=policy.name
+        )
 
     async def __aexit__(
         self,
@@ -243,10 +248,25 @@ class TimeoutScope:
 class ShieldedScope(TimeoutScope):
     """A block that cancellation from outside cannot reach until its time is up."""
 
-    __slots__ = ()
+    # Invariant: while the block is active, _pending is the cancellation that was being handled when
+    # it was entered.
+    __slots__ = ("_pending",)
 
     _shield = True
     _kind = "shielded block "
+
+    def __init__(self, policy: Policy, timeout: float | None) -> None:
+        super().__init__(policy, timeout)
+        self._pending: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        # asyncio's own Task.cancel() leaves no cancelled scope behind: all there is to see of it
+        # is the exception for which the clean-up is done.
+        error = sys.exception()
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            self._pending = error
+        return self
 
     def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
         """Count anew from this moment, as in `TimeoutScope.reschedule`, but never without end."""
@@ -263,4 +283,10 @@ class ShieldedScope(TimeoutScope):
         # lets the cancellation go on outwards, if there is one; if there is none, it is a timeout.
         if exc_type is not None and self._scope is not None:
             self._scope.shield = False
-        return super().__exit__(exc_type, exc, traceback)
+        try:
+            return super().__exit__(exc_type, exc, traceback)
+        finally:
+            self._pending = None
+
+    def _error(self) -> BaseException:
+        return super()._error() if self._pending is None else self._pending

@@ -145,7 +145,8 @@ class TimeoutManager:
         For ``grace`` seconds cancellation from outside does not reach the block, and `remaining`
         counts those seconds alone. When they are up the block is interrupted: by the cancellation
         from outside if there is one, which goes on outwards, else by
-        `mtaio.exceptions.TimeoutError`. asyncio's own ``Task.cancel()`` goes through every shield.
+        `mtaio.exceptions.TimeoutError`. asyncio's own ``Task.cancel()`` goes through every shield;
+        one that came before the block, and for which it cleans up, goes on when the time is up.
 
         Args:
             grace: Seconds, finite.

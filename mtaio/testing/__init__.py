@@ -15,8 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtaio.testing._check_limiter import check_limiter
+    from mtaio.testing._contract import ContractError
     from mtaio.testing._deadlock import Deadlock, Livelock, Stack
-    from mtaio.testing._explore import ExplorationWarning, explore
+    from mtaio.testing._exhaustive import exhaustive, schedules
+    from mtaio.testing._explore import explore
     from mtaio.testing._inject import Victim, injections
     from mtaio.testing._quiescent import (
         assert_checkpoints,
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
         assert_quiescent,
     )
     from mtaio.testing._run import run, virtual_backend
-    from mtaio.testing._schedule import Schedule, exhaustive, schedules, shrink
+    from mtaio.testing._schedule import Schedule
+    from mtaio.testing._search import ExplorationWarning
+    from mtaio.testing._shrink import shrink
     from mtaio.testing._simulation import InvariantError, Simulation, current_simulation, settle
     from mtaio.testing._trace import Place, Step
 
 __all__ = [
+    "ContractError",
     "Deadlock",
     "ExplorationWarning",
     "InvariantError",
@@ -42,6 +48,7 @@ __all__ = [
     "assert_checkpoints",
     "assert_no_checkpoints",
     "assert_quiescent",
+    "check_limiter",
     "current_simulation",
     "exhaustive",
     "explore",
@@ -54,8 +61,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ContractError": "_contract",
     "Deadlock": "_deadlock",
-    "ExplorationWarning": "_explore",
+    "ExplorationWarning": "_search",
     "InvariantError": "_simulation",
     "Livelock": "_deadlock",
     "Place": "_trace",
@@ -67,14 +75,15 @@ _HOMES = {
     "assert_checkpoints": "_quiescent",
     "assert_no_checkpoints": "_quiescent",
     "assert_quiescent": "_quiescent",
+    "check_limiter": "_check_limiter",
     "current_simulation": "_simulation",
-    "exhaustive": "_schedule",
+    "exhaustive": "_exhaustive",
     "explore": "_explore",
     "injections": "_inject",
     "run": "_run",
-    "schedules": "_schedule",
+    "schedules": "_exhaustive",
     "settle": "_simulation",
-    "shrink": "_schedule",
+    "shrink": "_shrink",
     "virtual_backend": "_run",
 }
 

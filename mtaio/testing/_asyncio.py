@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-import selectors
+from collections import deque
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast
 
-from mtaio.testing._asyncio_steps import READY, PermutedQueue, WatchedQueue, has_ready_queue
+from mtaio.testing._asyncio_clock import JumpingSelector, Timer
+from mtaio.testing._asyncio_hooks import missing_hook
+from mtaio.testing._asyncio_steps import PermutedQueue, WatchedQueue
+from mtaio.testing._claims import refuse_second, turned
 from mtaio.testing._deadlock import task_stacks
-from mtaio.testing._world import refuse_second, steps_unseen
+from mtaio.testing._engine import steps_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,54 +54,6 @@ class LoopFactory:
         return VirtualLoop(self.world)
 
 
-class _Timer(asyncio.TimerHandle):
-    """A timer that is ordered by its moment, and at one moment by when it was set."""
-
-    __slots__ = ("_key",)
-
-    _scheduled: bool
-
-    def __init__(
-        self,
-        key: tuple[float, int],
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
-        context: Context | None,
-    ) -> None:
-        super().__init__(key[0], callback, args, loop, context)
-        self._key = key
-        self._scheduled = True  # it will be, and cancel() must tell the loop
-
-    def __lt__(self, other: object) -> bool:
-        return self._key < other._key if isinstance(other, _Timer) else NotImplemented
-
-
-class _Selector(selectors.DefaultSelector):
-    """Asks the loop what to do whenever the loop is about to sleep."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
-        if events:
-            self.loop.world.turns = 0
-            return events
-        if timeout is not None and timeout <= 0:
-            self.loop.turned()
-            return events
-        patience = self.loop.idle()
-        if patience is None:
-            return events
-        if patience:
-            wait = None if patience == math.inf else patience
-            events = super().select(wait)
-            if events or wait is None:
-                return events
-        self.loop.blocked(patience)
-        return events
-
-
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop under virtual time; the engine of a world."""
 
@@ -115,14 +70,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._host: asyncio.Task[Any] | None = None
         self._outside: set[asyncio.Task[Any]] = set()
         self._forced = False
+        self._left: deque[asyncio.Handle] = deque()
         self._children: list[asyncio.SubprocessTransport] = []
-        self._files = _Selector()
+        self._files = JumpingSelector()
         self._files.loop = self
         super().__init__(self._files)
         self._resolve()
         world.attach(self)
         if world.schedule is not None:
-            world.observed()
+            try:
+                world.observed()
+            except BaseException:
+                self.close()  # there is nobody yet who could
+                raise
 
     # ---- an asyncio event loop -------------------------------------------------------------------
 
@@ -143,13 +103,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if when == math.inf:  # sleep_forever; the base class would wake for it once a day
             return asyncio.TimerHandle(when, callback, args, self, context)
         self._timers += 1
-        timer = _Timer((when, self._timers), callback, args, self, context)
+        timer = Timer((when, self._timers), callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
         return timer
 
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """Create a task, which has its age from now on, even if it is eager and never queued."""
+        create: Any = super().create_task
+        task = cast("object", create(coro, **options))  # a factory makes what it likes
+        if self.world.steps is not None and isinstance(task, asyncio.Task):
+            self.world.steps.key(task)
+        return cast("Any", task)
+
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
-        with self.world.turning(self, "asyncio"):
+        with turned(self.world, self, "asyncio"):
             super().run_forever()
 
     def run_in_executor(
@@ -186,8 +154,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, and forget its world."""
+        if self.is_closed():
+            return
         super().close()
         self.world.detach(self)
+        self._ready = deque()  # an end to circles: a loop that is closed goes at once
+        del self._files.loop
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -217,20 +189,29 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         tasks = ((task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self))
         return task_stacks(sorted(tasks, key=itemgetter(0)))
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return asyncio.current_task(self)
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
-        if not has_ready_queue(self):
-            raise steps_unseen("asyncio", f"loop.{READY}")
-        handles = self._ready
-        if steps.schedule is None:
-            self._ready = WatchedQueue(steps, handles)
-        else:
-            self._ready = PermutedQueue(steps, steps.schedule, handles)
+        hook = missing_hook(self)
+        if hook is not None:
+            raise steps_unseen("asyncio", hook)
+        left, schedule = self._ready, steps.schedule
+        ready = WatchedQueue(steps) if schedule is None else PermutedQueue(steps, schedule)
+        self._ready, self._left = ready, left
+        self._move_left()
+        steps.know(self._outside)
+
+    def _move_left(self) -> None:
+        while self._left:
+            self._ready.append(self._left.popleft())
 
     def guard_begins(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
-        self._host = asyncio.current_task()
-        self._outside = asyncio.all_tasks() - {self._host}
+        self._host = asyncio.current_task(self)
+        self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
         self._forced = False
         return self._host
 
@@ -253,7 +234,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Returns:
             None if something is ready now, else the real seconds to wait for something real.
         """
+        if self._left:  # by a thread that had got hold of the queue when it was replaced
+            self._move_left()
+            return None
         self.world.idle()
+        if self._ready:  # because an invariant has broken the run off
+            return None
         if self._settling:
             _wake_all(self._settling)
         elif self.world.frozen():
@@ -267,6 +253,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return self.world.patience(real_io=self._awaits_real_io())
         return None
 
+    def active(self) -> None:
+        """Note that something real has come, and so that the run is not spinning."""
+        self.world.turns = 0
+
     def turned(self) -> None:
         """Count a turn of the loop in which something ran; give up when there are too many."""
         self._force(self.world.turned())
@@ -275,7 +265,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Give up after ``patience``: end the code under test, or else break off the loop."""
         self._force(self.world.stuck(patience))
 
-    def _force(self, verdict: Exception | None) -> None:
+    def _force(self, verdict: BaseException | None) -> None:
         if verdict is None:
             return
         if self._host is None or self._forced:

@@ -22,16 +22,12 @@ if TYPE_CHECKING:
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._steps import Steps
 
-READY: Final = "_ready"
 CALLBACK: Final = "_callback"
+CANCELLED: Final = "_cancelled"
+"""What the queues ask of each handle."""
 
 
-def has_ready_queue(loop: object) -> bool:
-    """Tell whether the hook is there."""
-    return isinstance(getattr(loop, READY, None), deque)
-
-
-def _task_of(callback: Any) -> asyncio.Task[Any] | None:
+def task_of(callback: Any) -> asyncio.Task[Any] | None:
     """Return the task of which a callback is a step; None if it is one like any other."""
     owner: Any = getattr(callback, "__self__", None)
     kind: type[Any] = asyncio.Task
@@ -45,8 +41,8 @@ def _task_of(callback: Any) -> asyncio.Task[Any] | None:
 class WatchedQueue(deque[asyncio.Handle]):
     """asyncio's own order, watched."""
 
-    def __init__(self, steps: Steps, handles: deque[asyncio.Handle]) -> None:
-        super().__init__(handles)
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
         self._steps = steps
 
     def popleft(self) -> asyncio.Handle:
@@ -54,7 +50,7 @@ class WatchedQueue(deque[asyncio.Handle]):
         self._steps.between()
         handle = super().popleft()
         callback: Any = getattr(handle, CALLBACK)
-        task = _task_of(callback)
+        task = task_of(callback)
         if task is not None:
             self._steps.begin(task, task.get_coro())
         return handle
@@ -81,19 +77,17 @@ class PermutedQueue(list[_Entry]):
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
     __slots__ = ("_batch", "_due", "_schedule", "_stepped", "_steps")
 
-    def __init__(self, steps: Steps, schedule: Schedule, handles: deque[asyncio.Handle]) -> None:
+    def __init__(self, steps: Steps, schedule: Schedule) -> None:
         super().__init__()
         self._steps = steps
         self._schedule = schedule
         self._batch = 0
         self._due = 0
         self._stepped = False
-        for handle in handles:
-            self.append(handle)
 
     def append(self, handle: Any) -> None:
         """Add what has become ready."""
-        task = _task_of(handle._callback)  # noqa: SLF001 - the only way to tell
+        task = task_of(handle._callback)  # noqa: SLF001 - the only way to tell
         if task is not None:
             super().append((self._steps.key(task), handle, task, False, self._batch))
         else:
@@ -104,7 +98,8 @@ class PermutedQueue(list[_Entry]):
     def popleft(self) -> Any:
         """Take what the schedule wants."""
         steps = self._steps
-        steps.between()
+        if steps.stepping is not None:
+            steps.between()
         at = 0 if len(self) == 1 and not self._schedule.fair else self._next(self[:])
         _, handle, task, plain, _ = self.pop(at)
         if plain:

@@ -124,17 +124,19 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
     """
     Return the stack of every task, given as its name and its coroutine.
 
-    The frames that lead to the test's own code are left out, and so are tasks in which there is
-    nothing else, such as the helpers of a test runner, unless there is no other task.
+    The frames that lead to the test's own code and on from it are left out, and so are tasks in
+    which there is nothing else, such as the helpers of a test runner, unless there is no other
+    task.
     """
     own: list[Stack] = []
     others: list[Stack] = []
     for name, coroutine in tasks:
         frames = list(_await_frames(coroutine))
-        entry = next((i for i, frame in enumerate(frames) if not is_machinery(frame[0])), None)
-        lines = tuple(_line(code_file, line, where) for code_file, line, where in frames[entry:])
+        theirs = [i for i, frame in enumerate(frames) if not is_machinery(frame[0])]
+        shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
+        lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
         stack = Stack(kind="task", name=name, frames=lines)
-        (others if entry is None else own).append(stack)
+        (own if theirs else others).append(stack)
     return tuple(own or others)
 
 
@@ -162,15 +164,36 @@ def next_await(awaited: Any) -> tuple[FrameType | None, Any]:
     for frame_of, next_of in _LINKS:
         if hasattr(awaited, frame_of):
             return getattr(awaited, frame_of), getattr(awaited, next_of)
-    # `asend` of an async generator and the wrapper that `coroutine.__await__` returns hide what
-    # they drive from Python, but not from the garbage collector.
-    return None, next(filter(_has_frame, gc.get_referents(awaited)), None)
+    if isinstance(awaited, Window):
+        return None, awaited.behind
+    if type(awaited).__name__ in _HIDING:
+        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
+    return None, None
+
+
+class Window:
+    """An awaitable that shows, in ``behind``, what it drives."""
+
+    __slots__ = ("behind",)
+
+    behind: Any
 
 
 _LINKS = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
-def _has_frame(referent: object) -> bool:
+_HIDING = {
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+}
+"""Python's types that hide what they drive from Python, but not from the garbage collector."""
+
+
+def _leads_on(referent: object) -> bool:
+    if type(referent).__name__ in _HIDING:
+        return True
     return any(hasattr(referent, frame_of) for frame_of, _ in _LINKS)
 
 
@@ -185,7 +208,12 @@ def _line(file: str, line: int, where: str) -> str:
 
 @cache
 def is_machinery(file: str) -> bool:
-    """Tell whether a file belongs to an event loop, to anyio or to this package."""
-    loaded = (sys.modules.get(name) for name in ("asyncio", "trio"))
-    homes = [__file__, anyio.__file__, *(module.__file__ for module in loaded if module)]
-    return any(file.startswith(os.path.dirname(str(home)) + os.sep) for home in homes)  # noqa: PTH120 - str in, str out
+    """Tell whether a file belongs to Python, to trio, to anyio or to this package."""
+    if file.startswith("<frozen "):
+        return True
+    homes = [__file__, anyio.__file__]
+    if "trio" in sys.modules:
+        homes.append(str(sys.modules["trio"].__file__))
+    if not any(f"{os.sep}{name}{os.sep}" in file for name in ("site-packages", "dist-packages")):
+        homes.append(os.__file__)  # Python's own library, in which the packages' folder lies
+    return any(file.startswith(os.path.dirname(home) + os.sep) for home in homes)  # noqa: PTH120 - str in, str out

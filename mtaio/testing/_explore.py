@@ -1,199 +1,23 @@
 """
 One test that is many runs: every schedule with few delays, many at random, and cancelled anywhere.
 
-Promise: a failure is made as small as it goes, raised as it is, and carries the line with which to
-see it again; the runs are the same each time, on every machine.
+Promise: bad arguments are refused where the test is defined; what the runs are: `_search`.
 """
 
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial, wraps
-from importlib.util import find_spec
-from typing import Any, Final, ParamSpec, TypeAlias, cast
+from collections.abc import Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
-from mtaio.testing import _schedule
-from mtaio.testing._inject import MODES, Mode, Victim, injections
-from mtaio.testing._plan import Plan
-from mtaio.testing._run import run
-from mtaio.testing._schedule import Schedule
-from mtaio.testing._simulation import current_simulation
-from mtaio.testing._world import StepsUnseenError
+from mtaio.testing._inject import MODES, Mode, Victim
+from mtaio.testing._plan import BACKENDS
+from mtaio.testing._search import Search
 
-P = ParamSpec("P")
-
-Test: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
-
-GIVEN: Final = ("sim", "victim")
-"""The parameters of a test that the search itself fills in."""
-
-
-class ExplorationWarning(UserWarning):
-    """A search did less than it was asked to, and says why."""
-
-
-class Search:
-    """
-    What `explore` does with one test.
-
-    The arguments are those of `explore`.
-    """
-
-    __slots__ = (
-        "backends",
-        "exhaustive",
-        "given",
-        "inject",
-        "max_runs",
-        "max_turns",
-        "replay",
-        "runs",
-        "seeds",
-        "test",
-    )
-
-    def __init__(
-        self,
-        test: Test,
-        *,
-        seeds: int,
-        exhaustive: int | None,
-        inject: tuple[Mode, ...],
-        backends: tuple[str, ...] | None,
-        max_runs: int,
-        max_turns: int,
-    ) -> None:
-        names = inspect.signature(test).parameters
-        self.test: Test = test
-        self.given: tuple[str, ...] = tuple(name for name in GIVEN if name in names)
-        self.seeds: int = seeds
-        self.exhaustive: int | None = exhaustive
-        self.inject: tuple[Mode, ...] = inject
-        self.backends: tuple[str, ...] | None = backends
-        self.max_runs: int = max_runs
-        self.max_turns: int = max_turns
-        self.replay: str | None = None
-        self.runs: int = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Run the test with ``args`` under every plan; stop at the first failure."""
-        __tracebackhide__ = True
-        self.runs = 0
-        test = partial(self.test, *args, **kwargs)
-        if self.replay is not None:
-            self._try(Plan.parse(self.replay), test)
-            return
-        for backend in self.backends or installed():
-            try:
-                self._try(Plan(backend, Schedule()), test)
-            except StepsUnseenError as error:
-                warnings.warn(f"not explored: {error}", ExplorationWarning, stacklevel=3)
-                self._try(Plan(backend, None), test)
-                continue
-            for plan in self._plans(backend):
-                self._attempt(plan, test)
-
-    @contextmanager
-    def told(self, *, seeds: int | None, replay: str | None) -> Generator[None]:
-        """Search otherwise inside the block: with so many seeds, or just one plan."""
-        before = self.seeds
-        self.seeds = before if seeds is None else seeds
-        self.replay = replay
-        try:
-            yield
-        finally:
-            self.seeds = before
-            self.replay = None
-
-    def _plans(self, backend: str) -> Iterator[Plan]:
-        if self.exhaustive is not None:
-            yield from self._exhaustive(backend, self.exhaustive)
-        for seed in range(self.seeds):
-            yield Plan(backend, Schedule(seed=seed))
-        for mode in self.inject:
-            if mode == "native" and backend != "asyncio":
-                continue
-            for seeded in (False, True):
-                for victim in injections(mode):
-                    schedule = Schedule(seed=victim.at) if seeded else Schedule()
-                    yield Plan(backend, schedule, victim)
-
-    def _exhaustive(self, backend: str, max_delays: int) -> Iterator[Plan]:
-        for number, schedule in enumerate(_schedule.exhaustive(max_delays)):
-            if number >= self.max_runs:
-                warnings.warn(
-                    f"exhaustive={max_delays} was broken off on {backend} after "
-                    f"{self.max_runs:,} schedules of {self.test!r}. Raise max_runs, lower "
-                    f"exhaustive, or let the test do less.",
-                    ExplorationWarning,
-                    stacklevel=5,
-                )
-                return
-            yield Plan(backend, schedule)
-
-    def _attempt(self, plan: Plan, test: Test) -> None:
-        """Run the test under one plan; if it fails, raise the simplest failure of that kind."""
-        __tracebackhide__ = True
-        try:
-            self._try(plan, test)
-        except Exception as error:  # noqa: BLE001 - raised again, smaller
-            failure = error
-        else:
-            return
-        kind = _kind(failure)
-
-        def fails(schedule: Schedule) -> bool:
-            trial = plan.under(schedule)
-            try:
-                self._try(trial, test)
-            except Exception as error:  # noqa: BLE001 - is the question
-                return _kind(error) == kind
-            return False
-
-        assert plan.schedule is not None  # noqa: S101 - only the first plan has none
-        try:
-            small = _schedule.shrink(fails, plan.schedule)
-        except ValueError:
-            failure.add_note(
-                f"seen in run {self.runs:,} of the search, under {plan}, but not again: something "
-                f"besides the schedule decides, such as a thread, real time or shared objects"
-            )
-            raise failure from None
-        self._try(plan.under(small), test)
-
-    def _try(self, plan: Plan, test: Test) -> None:
-        __tracebackhide__ = True
-        self.runs += 1
-        victim = plan.victim or Victim()
-
-        async def main() -> None:
-            __tracebackhide__ = True
-            given = {"victim": victim, "sim": current_simulation()}
-            await test(**{name: given[name] for name in self.given})
-
-        main.__name__ = main.__qualname__ = getattr(self.test, "__qualname__", repr(self.test))
-        try:
-            run(main, backend=plan.backend, schedule=plan.schedule, max_turns=self.max_turns)
-        except Exception as error:
-            error.add_note(f"to see it again: pytest --mtaio-replay {plan}")
-            raise
-
-
-def _kind(error: BaseException) -> object:
-    """Return what two failures of one kind have in common."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return frozenset(map(_kind, group.exceptions))
-    return type(error)
-
-
-def installed() -> tuple[str, ...]:
-    """Return the backends that can run under virtual time here."""
-    return tuple(name for name in ("asyncio", "trio") if find_spec(name))
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 
 def explore(
@@ -204,18 +28,20 @@ def explore(
     backends: Sequence[str] | None = None,
     max_runs: int = 10_000,
     max_turns: int = 10_000,
-) -> Callable[[Callable[P, Coroutine[Any, Any, object]]], Callable[P, None]]:
+) -> Callable[[Callable[..., Coroutine[Any, Any, object]]], Callable[..., None]]:
     """
     Turn an async test into one that is run again and again, each time in another way.
 
     On every backend it is run with every schedule of few delays, then with schedules at random, and
-    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments. The
-    first failure is shrunk and raised, with a note that says how to see it again. The result is a
-    plain function; pytest finds it as one test, and it needs no pytest.
+    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments, in
+    the plain order and in one at random for every 200 seeds, at least one. The first failure is
+    shrunk and raised, with a note that says how to see it again. The result is a plain function;
+    pytest finds it as one test, and it needs no pytest.
 
     The test makes its objects itself, afresh in each run, and leaves real time, threads and random
     numbers alone. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others
-    are the fixtures of pytest, which all its runs share.
+    are the fixtures of pytest, which all its runs share. Async ones cannot be among them, because
+    each run has an event loop of its own.
 
     Args:
         seeds: How many schedules at random to try on each backend.
@@ -227,6 +53,10 @@ def explore(
         max_runs: After how many of the exhaustive schedules on a backend to break off, with an
             `ExplorationWarning`.
         max_turns: As for `run`; runs are short here.
+
+    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` rule over
+    ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure
+    has printed.
 
     Raises:
         TypeError: The test is not async, has no ``victim`` for ``inject``, or an argument has the
@@ -263,40 +93,65 @@ def explore(
         checks.count("exhaustive", exhaustive, least=0, way_out=f"{number[:-1]}, or None.")
     checks.count("max_runs", max_runs, way_out="Pass a whole number >= 1.")
     checks.count("max_turns", max_turns, way_out="Pass a whole number >= 1.")
-    for mode in inject or ():
+    modes = MODES if inject is None else _several("inject", inject)
+    for mode in modes:
         Victim(mode)  # for its checks
+    chosen = None if backends is None else _backends(backends, only_native=modes == ("native",))
 
-    def decorate(test: Callable[P, Coroutine[Any, Any, object]]) -> Callable[P, None]:
+    def decorate(test: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(test):
             msg = f"cannot explore {test!r}: it is not async. Decorate an async def function."
             raise TypeError(msg)
-        signature = inspect.signature(test)
-        if inject and "victim" not in signature.parameters:
+        has_victim = "victim" in inspect.signature(test).parameters
+        if inject and not has_victim:
             msg = (
                 f"inject={inject!r} has nobody to strike: {test!r} has no parameter 'victim'. Add "
                 f"it, and let the test await victim(afn, *args)."
             )
             raise TypeError(msg)
-        modes = tuple(MODES if inject is None else inject)
         search = Search(
             test,
             seeds=seeds,
             exhaustive=exhaustive,
-            inject=modes if "victim" in signature.parameters else (),
-            backends=None if backends is None else tuple(backends),
+            inject=modes if has_victim else (),
+            backends=chosen,
             max_runs=max_runs,
             max_turns=max_turns,
         )
 
         @wraps(test)
-        def explored(*args: P.args, **kwargs: P.kwargs) -> None:
+        def explored(*args: Any, **kwargs: Any) -> None:
             __tracebackhide__ = True
             search(*args, **kwargs)
 
-        fixtures = [each for each in signature.parameters.values() if each.name not in GIVEN]
         function: Any = explored
-        function.__signature__ = signature.replace(parameters=fixtures, return_annotation=None)
+        function.__signature__ = search.signature()
         function.__mtaio_search__ = search
         return explored
 
     return decorate
+
+
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    """Return some words as a tuple; one word alone is a slip."""
+    if isinstance(values, str) or not isinstance(cast("object", values), Sequence):
+        msg = f"{name}={values!r} is a {type(values).__name__}, not a tuple. Pass ({values!r},)."
+        raise TypeError(msg)
+    return tuple(values)
+
+
+def _backends(backends: Sequence[str], *, only_native: bool) -> tuple[str, ...]:
+    """Return the backends of a search, which are some."""
+    names = _several("backends", backends)
+    way_out = f"Pass some of {', '.join(map(repr, BACKENDS))}, or None for all that are installed."
+    if not names:
+        msg = f"backends={backends!r} leaves nothing to run. {way_out}"
+        raise ValueError(msg)
+    for name in names:
+        if name not in BACKENDS:
+            msg = f"backends={backends!r} has {name!r}, which has no virtual time. {way_out}"
+            raise ValueError(msg)
+    if only_native and "asyncio" not in names:
+        msg = f"inject=('native',) strikes on asyncio alone, and backends={backends!r}. {way_out}"
+        raise ValueError(msg)
+    return names

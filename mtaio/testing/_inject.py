@@ -7,17 +7,16 @@ cancellation is its own affair, and nobody else in the run is cancelled.
 
 from __future__ import annotations
 
-import types
-from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
 
 from mtaio._internal import checks
-from mtaio.testing._world import turning
+from mtaio.testing._claims import turning_here
+from mtaio.testing._deadlock import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -25,7 +24,7 @@ Args = TypeVarTuple("Args")
 Mode: TypeAlias = Literal["checkpoint", "step", "native"]
 """Where to strike: as the victim suspends, or between any two steps of any tasks."""
 
-MODES: tuple[Mode, ...] = ("checkpoint", "step", "native")
+MODES: Final[tuple[Mode, ...]] = ("checkpoint", "step", "native")
 
 
 class Victim:
@@ -73,8 +72,9 @@ class Victim:
 
     # Invariants:
     # - moments counts those that have come, and stops with the one that was struck;
-    # - strike is None but while the victim is there.
-    __slots__ = ("_strike", "at", "calls", "cancelled", "fired", "mode", "moments")
+    # - strike and task, that which made the call, are None but while the victim is there; the task
+    #   is so as well where there is no simulation.
+    __slots__ = ("_strike", "_task", "at", "calls", "cancelled", "fired", "mode", "moments")
 
     def __init__(self, mode: Mode = "checkpoint", at: int = 0) -> None:
         if mode not in MODES:
@@ -90,8 +90,9 @@ class Victim:
         self.fired: bool = False
         """Whether the moment came."""
         self.cancelled: bool = False
-        """Whether the cancellation came through to the end."""
+        """Whether the cancellation came through to the end, in the latest call."""
         self._strike: Callable[[], object] | None = None
+        self._task: object = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mode!r}, at={self.at!r})"
@@ -104,28 +105,40 @@ class Victim:
             What ``afn`` returns; None if it was cancelled.
 
         Raises:
+            TypeError: ``afn`` is not callable.
             RuntimeError: The victim is there already; or its mode needs a simulation, and none is
                 running, or the backend's version does not show its steps.
             ValueError: The mode is ``"native"`` and the backend is not asyncio.
             BaseException: What ``afn`` raises.
         """
+        checks.callable_(
+            "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
+        )
         if self._strike is not None:
             msg = f"{self!r} is in the middle of a call. Make another Victim for another part."
             raise RuntimeError(msg)
         self.calls += 1
         self.cancelled = False
-        if self.mode == "native":
-            return await self._natively(afn, *args)
+        world = turning_here()
+        if world is not None and world.engine is not None:
+            self._task = world.engine.current_task()
+            if world.steps is not None:
+                world.steps.plays(self._task, afn)
+        try:
+            if self.mode == "native":
+                return await self._natively(afn, *args)
+            return await self._in_scope(afn, *args)
+        finally:
+            self._strike = self._task = None
+
+    async def _in_scope(self, afn: Callable[[*Args], Awaitable[T]], *args: *Args) -> T | None:
         with anyio.CancelScope() as scope:
             self._strike = scope.cancel
-            try:
-                if self.mode == "checkpoint":
-                    result: T = await _ticking(afn(*args), self._moment)
-                    return result
-                with self._between_steps():
-                    return await afn(*args)
-            finally:
-                self._strike = None
+            if self.mode == "checkpoint":
+                result: T = await _Ticking(_called(afn, args), self._moment)
+                return result
+            with self._between_steps():
+                return await afn(*args)
         self.cancelled = scope.cancelled_caught
         return None
 
@@ -153,12 +166,11 @@ class Victim:
             self.cancelled = True
             return None
         finally:
-            self._strike = None
             if self.fired != before:
                 task.uncancel()
 
     def _between_steps(self) -> _Striking:
-        world = turning()
+        world = turning_here()
         if world is None:
             msg = (
                 f"{self!r} strikes between the steps of tasks, and no simulation is running to "
@@ -176,9 +188,10 @@ class Victim:
         self.moments += 1
         if self.moments == self.at:
             self.fired = True
-            world = turning()
+            world = turning_here()
             if world is not None and world.steps is not None:
-                world.steps.struck(repr(self))
+                who = world.steps.label(self._task)
+                world.steps.struck(f"{who} is cancelled ({self.mode}@{self.at})")
             self._strike()
 
 
@@ -198,24 +211,38 @@ class _Striking:
         self._strikes.remove(self._strike)
 
 
-@types.coroutine
-def _ticking(driven: Any, tick: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await ``driven``, and call ``tick`` whenever it suspends."""
-    steps = driven.__await__()
-    resume: Callable[[Any], Any] = steps.send if hasattr(steps, "send") else lambda _: next(steps)
-    value: Any = None
-    while True:
-        try:
-            trap = resume(value)
-        except StopIteration as end:
-            return end.value
-        tick()
-        try:
-            value = yield trap
-        except BaseException as error:  # noqa: BLE001 - handed on
-            resume, value = steps.throw, error
-        else:
-            resume = steps.send
+class _Ticking(Window):
+    """Awaits a coroutine, and calls ``tick`` whenever that suspends."""
+
+    __slots__ = ("_tick",)
+
+    def __init__(self, driven: Coroutine[Any, Any, Any], tick: Callable[[], None]) -> None:
+        self.behind = driven
+        self._tick = tick
+
+    def __await__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        trap = self.behind.send(value)
+        self._tick()
+        return trap
+
+    def throw(self, *error: Any) -> Any:
+        trap = self.behind.throw(*error)
+        self._tick()
+        return trap
+
+    def close(self) -> None:
+        self.behind.close()
+
+
+async def _called(afn: Callable[[*Args], Awaitable[T]], args: tuple[*Args]) -> T:
+    __tracebackhide__ = True
+    return await afn(*args)
 
 
 def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
@@ -259,7 +286,9 @@ def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
 
 
 def _injections(mode: Mode) -> Iterator[Victim]:
-    for at in count(1):
+    at = 0
+    while True:
+        at += 1
         victim = Victim(mode, at)
         yield victim
         if not victim.calls:

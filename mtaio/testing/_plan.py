@@ -1,7 +1,7 @@
 """
 One run of a search, as an object and as a word that can be pasted into a command line.
 
-Promise: `Plan.parse` of a plan's text is that plan.
+Promise: `Plan.parse` of a plan's text is that plan, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ from typing import Final, cast
 from mtaio.testing._inject import MODES, Mode, Victim
 from mtaio.testing._schedule import Schedule
 
+BACKENDS: Final = ("asyncio", "trio")
+"""The backends that have virtual time."""
+
 _WAY_OUT: Final = "Pass what a failure has printed, such as asyncio/tape=4:1,9:2/step@5."
 
-_CHOICE: Final = re.compile(r"(\d+):(\d+)")
-_STRIKE: Final = re.compile(r"(\w+)@(\d+)")
+_SEED: Final = re.compile(r"seed=([0-9]+)")
+_TAPE: Final = re.compile(r"tape=((?:[0-9]+:[0-9]+(?:,[0-9]+:[0-9]+)*)?)")
+_STRIKE: Final = re.compile(rf"({'|'.join(MODES)})@([0-9]+)")
+_EAGER: Final = {"eager": True, "lazy": False}
 
 
 class Plan:
@@ -59,36 +64,52 @@ class Plan:
             ValueError: It is the text of none.
         """
         backend, *words = text.split("/")
-        seed: int | None = None
-        tape: dict[int, int] | None = None
-        fair = False
-        eager: bool | None = None
-        victim: Victim | None = None
+        if backend not in BACKENDS:
+            raise _refusal(text, f"{backend!r} is no backend with virtual time")
+        found: dict[str, str] = {}
         for word in words:
-            name, _, value = word.partition("=")
-            strike = _STRIKE.fullmatch(word)
-            if name == "seed" and value.isdecimal():
-                seed = int(value)
-            elif name == "tape" and all(map(_CHOICE.fullmatch, filter(None, value.split(",")))):
-                tape = {int(at): int(choice) for at, choice in _CHOICE.findall(value)}
-            elif word == "fair":
-                fair = True
-            elif word in _EAGER:
-                eager = _EAGER[word]
-            elif strike is not None and strike[1] in MODES:
-                victim = Victim(cast("Mode", strike[1]), int(strike[2]))
-            else:
-                msg = f"{text!r} cannot be replayed: {word!r} is not part of a plan. {_WAY_OUT}"
-                raise ValueError(msg)
-        if seed is not None and tape is not None:
-            msg = f"{text!r} cannot be replayed: a seed and a tape exclude each other. {_WAY_OUT}"
-            raise ValueError(msg)
-        if seed is None and tape is None:
+            part = _part(word)
+            if part is None:
+                raise _refusal(text, f"{word!r} is not part of a plan")
+            if part in found:
+                raise _refusal(text, f"{found[part]!r} and {word!r} exclude each other")
+            found[part] = word
+        victim = None
+        strike = _STRIKE.fullmatch(found.get("strike", ""))
+        if strike is not None:
+            victim = Victim(cast("Mode", strike[1]), int(strike[2]))
+        order = found.get("order")
+        if order is None:
+            if "fair" in found or "eager" in found:
+                raise _refusal(text, "it has neither a seed nor a tape")
             return cls(backend, None, victim)
-        return cls(backend, Schedule(seed=seed, tape=tape, fair=fair, eager=eager), victim)
+        eager = _EAGER[found["eager"]] if "eager" in found else None
+        schedule = _schedule(text, order, fair="fair" in found, eager=eager)
+        return cls(backend, schedule, victim)
 
 
-_EAGER: Final = {"eager": True, "lazy": False}
+def _part(word: str) -> str | None:
+    """Return which part of a plan a word is, None if it is none."""
+    if _SEED.fullmatch(word) or _TAPE.fullmatch(word):
+        return "order"
+    if _STRIKE.fullmatch(word):
+        return "strike"
+    return "eager" if word in _EAGER else "fair" if word == "fair" else None
+
+
+def _schedule(text: str, order: str, *, fair: bool, eager: bool | None) -> Schedule:
+    seed = _SEED.fullmatch(order)
+    if seed is not None:
+        return Schedule(seed=int(seed[1]), fair=fair, eager=eager)
+    marks = re.findall(r"([0-9]+):([0-9]+)", order)
+    tape = {int(at): int(choice) for at, choice in marks}
+    if len(tape) < len(marks):
+        raise _refusal(text, "its tape chooses twice at one moment")
+    return Schedule(tape=tape, fair=fair, eager=eager)
+
+
+def _refusal(text: str, reason: str) -> ValueError:
+    return ValueError(f"{text!r} cannot be replayed: {reason}. {_WAY_OUT}")
 
 
 def _words(schedule: Schedule) -> list[str]:

@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio.testing._world import turning
+import anyio
+
+from mtaio.testing._claims import turning_here
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 BUSY: Final = frozenset(
     {
         # mtaio's
+        "active",
         "in_flight",
         "in_use",
         "pending",
@@ -50,7 +53,8 @@ def assert_quiescent(*objects: Any) -> None:
     Raise ``AssertionError`` if somebody still waits at one of ``objects``, or holds a part of it.
 
     Reads ``statistics()``, as every primitive of mtaio and of anyio has it, and looks at the fields
-    that count who waits, who runs and what is held, also in statistics within statistics. Not a
+    that count who waits, who runs and what is held, also in statistics within statistics. Of an
+    ``anyio.Semaphore`` it can tell what is held only if that was made with ``max_value``. Not a
     checkpoint.
 
     Args:
@@ -87,6 +91,8 @@ def assert_quiescent(*objects: Any) -> None:
     for each in objects:
         statistics = getattr(each, "statistics", None)
         looked_at = list(_counts(statistics())) if callable(statistics) else []
+        if isinstance(each, anyio.Semaphore) and each.max_value is not None:
+            looked_at.append(("taken", each.max_value - each.value))
         if not looked_at:
             msg = (
                 f"assert_quiescent() cannot tell about {each!r}: it has no statistics() with a "
@@ -102,12 +108,15 @@ def assert_quiescent(*objects: Any) -> None:
 
 def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
     """Yield the telling fields of statistics, and those of the statistics among them."""
-    if not is_dataclass(statistics) or isinstance(statistics, type):
+    if isinstance(statistics, type):
         return
-    for field in fields(statistics):
-        value = getattr(statistics, field.name)
-        if field.name in BUSY:
-            yield field.name, value
+    names: Iterable[str] = getattr(statistics, "_fields", ())  # of a named tuple
+    if is_dataclass(statistics):
+        names = [field.name for field in fields(statistics)]
+    for name in names:
+        value = getattr(statistics, name)
+        if name in BUSY:
+            yield name, value
         else:
             yield from _counts(value)
 
@@ -174,7 +183,7 @@ class _TurnCounter:
     __slots__ = ("_before", "_steps")
 
     def __init__(self, caller: str) -> None:
-        world = turning()
+        world = turning_here()
         if world is None or world.scope is None:
             msg = (
                 f"{caller}() cannot count: no simulation is running. Start one with "

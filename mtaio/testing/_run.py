@@ -15,14 +15,18 @@ import anyio
 from anyio.lowlevel import current_token
 
 from mtaio._internal import checks
-from mtaio.testing._schedule import Schedule
+from mtaio.testing._claims import claimed
+from mtaio.testing._failures import is_failure, note
+from mtaio.testing._schedule import refuse_other
 from mtaio.testing._simulation import Simulation
 from mtaio.testing._threads import entries
 from mtaio.testing._trace import interleaving
-from mtaio.testing._world import MAX_TURNS, World
+from mtaio.testing._world import MAX_TURNS, World, raised_by_guard
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from mtaio.testing._schedule import Schedule
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -90,13 +94,9 @@ def run(
     checks.callable_(
         "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
     )
-    if not isinstance(cast("object", schedule), Schedule | None):
-        msg = (
-            f"schedule={schedule!r} is a {type(schedule).__name__}, not a Schedule. Pass "
-            f"Schedule(seed=1), Schedule(tape={{4: 1}}), or one after another from exhaustive()."
-        )
-        raise TypeError(msg)
-    world = World(grace=grace, schedule=schedule, max_turns=max_turns)
+    if schedule is not None:
+        refuse_other("schedule", schedule)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns, alone=True)
     options = _options(backend, world)
     _refuse_running_loop()
 
@@ -106,9 +106,12 @@ def run(
 
     main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
     main.__module__ = getattr(afn, "__module__", __name__)
-    if schedule is not None:
-        return _followed(schedule, world, lambda: _turn(main, world, backend, options))
-    return _turn(main, world, backend, options)
+
+    def turn() -> T:
+        __tracebackhide__ = True
+        return _turn(main, world, backend, options)
+
+    return turn() if schedule is None else _followed(schedule, world, turn)
 
 
 def _turn(
@@ -116,13 +119,15 @@ def _turn(
 ) -> T:
     __tracebackhide__ = True
     try:
-        with world.claiming(backend):
+        with claimed(world, backend):
             return anyio.run(main, backend=backend, backend_options=options)
-    except Exception:
-        if world.verdict is None:
-            raise
-        # The run was broken off; trio says so with an error of its own, which is the context.
-        raise world.verdict  # noqa: B904 - its cause is the verdict before it
+    except BaseException as error:
+        if world.verdict is not None and isinstance(error, Exception):
+            # The run was broken off; trio says so with an error of its own, which is the context.
+            raise world.verdict.with_traceback(None)  # noqa: B904 - its cause is the one before it
+        if raised_by_guard(error):
+            raise error.with_traceback(None)  # noqa: B904 - the same error: its stacks tell where
+        raise
 
 
 def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
@@ -130,13 +135,17 @@ def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
     __tracebackhide__ = True
     try:
         result = turn()
-    except Exception as error:
-        mismatch = schedule.mismatch()
-        if mismatch is not None:
-            raise ValueError(mismatch) from error
-        if world.steps is not None:
-            error.add_note(f"under {schedule!r}:\n{interleaving(world.steps.trace())}")
+    except BaseException as error:
+        if is_failure(error):
+            mismatch = schedule.mismatch()
+            if mismatch is not None:
+                raise ValueError(mismatch) from error
+            if world.steps is not None:
+                steps = interleaving(world.steps.trace())
+                note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
         raise
+    finally:
+        world.steps = None  # an end to circles: what a search has run does not pile up
     mismatch = schedule.mismatch()
     if mismatch is not None:
         raise ValueError(mismatch)

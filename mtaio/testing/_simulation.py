@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mtaio._internal import checks
-from mtaio.testing import _world
+from mtaio.testing._claims import turning, turning_here
 from mtaio.testing._trace import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from mtaio.testing._trace import Step
+    from mtaio.testing._world import World
 
 _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
 
@@ -58,7 +59,7 @@ class Simulation:
 
     __slots__ = ("_world",)
 
-    def __init__(self, world: _world.World) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
 
     def __repr__(self) -> str:
@@ -86,19 +87,20 @@ class Simulation:
         Raises:
             TypeError: ``seconds`` is no number.
             ValueError: ``seconds`` is negative, infinite or NaN.
-            RuntimeError: The simulation is not running.
+            RuntimeError: The simulation is not running, or not in this thread.
         """
         checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
         if seconds == math.inf:
             msg = f"seconds={seconds!r} would never be over. {_WAY_OUT}"
             raise ValueError(msg)
-        if self._world.engine is None or _world.turning() is not self._world:
+        engine = self._world.engine
+        if engine is None or turning_here() is not self._world:
             msg = (
-                f"time cannot pass in {self!r}: it is not running. Call advance() in the function "
-                f"given to mtaio.testing.run(), or in an async test on a virtual_backend()."
+                f"time cannot pass in {self!r}: it is not running{_elsewhere(self._world)}. Call "
+                f"advance() in the function given to mtaio.testing.run(), or in an async test on a "
+                f"virtual_backend()."
             )
             raise RuntimeError(msg)
-        engine = self._world.engine
         await engine.sleep_until(engine.time() + seconds)
         await engine.exhaust()
 
@@ -142,16 +144,21 @@ class Simulation:
 
         Raises:
             TypeError: ``predicate`` is not callable, or a coroutine function.
-            RuntimeError: The simulation is not running, or the backend's version does not show its
-                steps.
+            RuntimeError: The simulation is not running, or not in this thread, or the backend's
+                version does not show its steps.
         """
         way_out = "Pass a plain function without parameters."
         checks.callable_("predicate", predicate, way_out=way_out)
-        if inspect.iscoroutinefunction(predicate):
+        if inspect.iscoroutinefunction(predicate) or inspect.iscoroutinefunction(
+            getattr(predicate, "__call__", None)  # noqa: B004 - to be looked at, not to be called
+        ):
             msg = f"predicate={predicate!r} is async, and nothing can wait here. {way_out}"
             raise TypeError(msg)
-        if self._world.scope is None or _world.turning() is not self._world:
-            msg = f"there are no steps in {self!r}: it is not running. Call always() in the test."
+        if self._world.scope is None or turning_here() is not self._world:
+            msg = (
+                f"there are no steps in {self!r}: it is not running{_elsewhere(self._world)}. Call "
+                f"always() in the test."
+            )
             raise RuntimeError(msg)
         invariant = Invariant(predicate, self.time)
         failure = invariant()
@@ -188,11 +195,11 @@ class Invariant:
         self._predicate = predicate
         self._time = time
 
-    def __call__(self) -> Exception | None:
+    def __call__(self) -> BaseException | None:
         try:
             if self._predicate():
                 return None
-        except Exception as error:  # noqa: BLE001 - handed to the run, which ends with it
+        except BaseException as error:  # noqa: BLE001 - handed to the run, which ends with it
             return error
         code = getattr(self._predicate, "__code__", None)
         place = Place.of(code, code.co_firstlineno) if code else self._predicate
@@ -220,15 +227,21 @@ async def settle() -> None:
     well. A checkpoint; cancelled, it leaves nothing behind.
 
     Raises:
-        RuntimeError: No simulation is running.
+        RuntimeError: No simulation is running, or none in this thread.
     """
-    engine = _running("settle() cannot tell who is blocked").engine
-    assert engine is not None  # noqa: S101 - what is turning has an engine
-    await engine.settle()
+    world = _running("settle() cannot tell who is blocked")
+    if world is not turning_here():
+        msg = (
+            "settle() cannot tell who is blocked: the simulation runs in another thread. Get there "
+            "with anyio.from_thread.run(settle)."
+        )
+        raise RuntimeError(msg)
+    assert world.engine is not None  # noqa: S101 - what is turning has an engine
+    await world.engine.settle()
 
 
-def _running(refusal: str) -> _world.World:
-    world = _world.turning()
+def _running(refusal: str) -> World:
+    world = turning()
     if world is None:
         msg = (
             f"{refusal}: no simulation is running. Start one with mtaio.testing.run(), or give the "
@@ -236,3 +249,7 @@ def _running(refusal: str) -> _world.World:
         )
         raise RuntimeError(msg)
     return world
+
+
+def _elsewhere(world: World) -> str:
+    return " in this thread" if turning() is world else ""

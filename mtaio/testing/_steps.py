@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import ref
 
 from mtaio.testing._trace import Place, Step, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import CodeType
 
     from mtaio.testing._schedule import Schedule
@@ -31,11 +31,14 @@ YOUNGEST: Final = math.inf
 """The place, among candidates that were woken together, of what is no task."""
 
 
-_ENDED: Final = object()
-"""What stands for a coroutine that is about to end: it waits nowhere."""
-
 _UNNAMED: Final = re.compile(r"Task-\d+")
 """What asyncio calls a task to which nobody gave a name."""
+
+_Known: TypeAlias = tuple[int, str, str | None]
+"""Of a task: how old it is among those seen, its name, and the name of its function."""
+
+_Entry: TypeAlias = "tuple[float, _Known | str, tuple[CodeType, int] | None]"
+"""Of a step: when, whose or what blow it was, and where the task waits after it."""
 
 
 class Steps:
@@ -50,22 +53,21 @@ class Steps:
 
     # Invariants:
     # - number counts the steps that have begun under guard;
-    # - running is the coroutine of the task whose step began last, None once that was noted;
-    # - ages holds the order in which tasks were first seen, from 1, which is the task of the code
+    # - stepping is the coroutine of the task whose step began last, None once that was noted;
+    # - known has the order in which tasks were first seen, from 1, which is the task of the code
     #   under test; those that were there before it, the event loop's own, have the age 0.
     __slots__ = (
-        "_ages",
         "_condemn",
         "_guarded",
         "_invariants",
-        "_labels",
-        "_running",
+        "_known",
         "_seen",
         "_task",
         "_time",
         "_trace",
         "number",
         "schedule",
+        "stepping",
         "strikes",
     )
 
@@ -73,45 +75,59 @@ class Steps:
         self,
         schedule: Schedule | None,
         time: Callable[[], float],
-        condemn: Callable[[Exception], object],
+        condemn: Callable[[BaseException], object],
     ) -> None:
         self.schedule: Schedule | None = schedule
         self.number: int = 0
         self.strikes: list[Callable[[Any], None]] = []
         self._time = time
         self._condemn = condemn
-        self._invariants: list[Callable[[], Exception | None]] = []
-        self._running: Any = None
+        self._invariants: list[Callable[[], BaseException | None]] = []
+        self.stepping: Any = None
         self._task: Any = None
-        self._trace: deque[tuple[float, float | str, tuple[CodeType, int] | None]]
-        self._trace = deque(maxlen=KEPT)
+        self._trace: deque[_Entry] = deque(maxlen=KEPT)
         self._guarded = False
         self._seen = 1
-        self._ages: dict[ref[Any], int] = {}
-        self._labels: dict[float, str] = {}
+        self._known: dict[ref[Any], _Known] = {}
 
-    def guard_begins(self, host: Any) -> None:
-        """Begin to choose and to note; ``host`` is the task of the code under test."""
+    def know(self, tasks: Iterable[Any]) -> None:
+        """Get to know tasks that are not of the code under test, before that begins."""
+        for task in tasks:
+            self._meet(task)
+
+    def guard_begins(self, host: Any, running: Any) -> None:
+        """
+        Begin to choose and to note afresh.
+
+        ``host`` is the task of the code under test, and ``running`` the one that takes a step now.
+        """
         self._guarded = True
         self._seen = 1
-        for known in self._ages:
-            self._ages[known] = 0
-        self._ages[ref(host, self._ages.__delitem__)] = 1
+        self._trace.clear()
+        self.forget_invariants()
+        for known, who in tuple(self._known.items()):  # tasks may be collected meanwhile
+            self._known[known] = 0, who[1], who[2]
+        self._known[ref(host, self._known.__delitem__)] = _met(1, host)
+        self._task = running
+        self.stepping = running.get_coro() if hasattr(running, "get_coro") else running.coro
 
     def guard_ends(self) -> None:
         """Let the event loop have its own way again; called in the task of the code under test."""
-        if self._running is not None:
-            self._running = _ENDED
-            self.between()
+        self.between(ended=True)
         self._guarded = False
 
     def key(self, task: Any) -> tuple[int, float]:
         """Return the place of a task that is woken now among the candidates for the next step."""
-        age = self._ages.get(ref(task))
-        if age is None:
-            self._seen += 1
-            age = self._ages[ref(task, self._ages.__delitem__)] = self._seen
-        return self.number if age else -1, age
+        who = self._known.get(ref(task)) or self._meet(task)
+        return self.number if who[0] and self._guarded else -1, who[0]
+
+    def _age(self, task: Any) -> int:
+        return (self._known.get(ref(task)) or self._meet(task))[0]
+
+    def _meet(self, task: Any) -> _Known:
+        self._seen += 1
+        who = self._known[ref(task, self._known.__delitem__)] = _met(self._seen, task)
+        return who
 
     def choose(self, candidates: Sequence[tuple[tuple[int, float], *tuple[Any, ...]]]) -> int:
         """Return which of the candidates, whose keys come first and are in order, is next."""
@@ -125,53 +141,69 @@ class Steps:
         if not self._guarded:
             return
         self.number += 1
-        self._running = coroutine
+        self.stepping = coroutine
         self._task = task
-        for strike in self.strikes:
-            strike(task)
+        if self.strikes and self._age(task):
+            for strike in self.strikes:
+                strike(task)
 
-    def between(self) -> None:
+    def between(self, *, ended: bool = False) -> None:
         """Note that the step that began last is over, and look at the invariants."""
-        coroutine = self._running
+        coroutine = self.stepping
         if coroutine is None:
             return
-        self._running = None
-        age = self.key(self._task)[1]
-        if age not in self._labels:
-            self._labels[age] = f"{_short_name(self._task)}#{age}"
-        self._trace.append((self._time(), age, place_of(coroutine)))
+        self.stepping = None
+        who = self._known.get(ref(self._task)) or self._meet(self._task)
+        self._trace.append((self._time(), who, None if ended else place_of(coroutine)))
         for invariant in self._invariants:
             failure = invariant()
             if failure is not None:
-                self._invariants.clear()  # they need not hold while the run is broken off
-                self._condemn(failure)
+                self._condemn(failure)  # which forgets the others
                 return
 
     def trace(self) -> tuple[Step, ...]:
-        """Return the steps that are over, at most the `KEPT` last ones."""
+        """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
         return tuple(
             Step(time, who, None, struck=True)
             if isinstance(who, str)
-            else Step(time, self._labels[who], place and Place.of(*place))
+            else Step(time, _label(*who), place and Place.of(*place))
             for time, who, place in self._trace
+            if who[0] != 0
         )
 
-    def struck(self, victim: str) -> None:
-        """Note that a victim is struck now."""
-        self._trace.append((self._time(), victim, None))
+    def plays(self, task: Any, function: object) -> None:
+        """Note which function a victim's task runs, if it was named after the victim."""
+        age, name, started = self._known.get(ref(task)) or self._meet(task)
+        if name.endswith("._inject") or started == "Victim.__call__":
+            part = getattr(function, "__qualname__", type(function).__qualname__)
+            self._known[ref(task, self._known.__delitem__)] = age, part, None
 
-    def always(self, invariant: Callable[[], Exception | None]) -> None:
+    def label(self, task: Any) -> str:
+        """Return what a task is called in the trace."""
+        return _label(*(self._known.get(ref(task)) or self._meet(task)))
+
+    def struck(self, what: str) -> None:
+        """Note a blow that is dealt now: a victim is struck, or the run is broken off."""
+        self._trace.append((self._time(), what, None))
+
+    def always(self, invariant: Callable[[], BaseException | None]) -> None:
         """Call ``invariant`` after every step; what it returns ends the run."""
         self._invariants.append(invariant)
 
+    def forget_invariants(self) -> None:
+        """Look at none of them any more, until there are new ones."""
+        self._invariants.clear()
 
-def _short_name(task: Any) -> str:
-    """Return the last part of a task's name, or of its coroutine's if it has got only a number."""
-    name: str
+
+def _met(age: int, task: Any) -> _Known:
+    """Return what the trace needs to know of a task when it is gone."""
     if hasattr(task, "get_name"):
-        name = task.get_name()
-        if _UNNAMED.fullmatch(name):
-            name = getattr(task.get_coro(), "__qualname__", name)
-    else:
-        name = task.name
-    return name.rpartition(".")[2]
+        return age, task.get_name(), getattr(task.get_coro(), "__qualname__", None)
+    return age, task.name, None
+
+
+def _label(age: int, name: str, function: str | None) -> str:
+    """Return the last part of a task's name, or of its function's if it has got only a number."""
+    if function is not None and _UNNAMED.fullmatch(name):
+        name = function
+    return f"{name.rpartition('.')[2]}#{age}"

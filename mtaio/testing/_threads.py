@@ -12,6 +12,7 @@ threads that are not of that world go through untouched.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -35,6 +36,8 @@ FROM_THREAD: Final = "run_async_from_thread"
 """The methods of anyio's backend classes through which every such call goes."""
 
 _here = threading.local()
+_watching: World | None = None
+_replacing: Counter[str] = Counter()
 
 
 class Limiter(Protocol):
@@ -98,6 +101,7 @@ class WorkerCall:
         self._world.hosts.add(self)
 
     def _end(self) -> None:
+        self._world.turns = 0  # something real has come
         with self._lock:
             self._over = True
             given_up = self._thread is not None
@@ -172,11 +176,44 @@ class _ProcessCall:
 @contextmanager
 def watched(world: World, backend: str) -> Generator[None]:
     """Tell ``world`` of its threads and processes inside the block."""
-    owner: Any = get_async_backend(backend)
-    before = entries(backend)
+    global _watching  # noqa: PLW0603 - one world turns in a process at a time
+    with replaced(backend):
+        _watching = world
+        try:
+            yield
+        finally:
+            _watching = None
+
+
+@contextmanager
+def replaced(backend: str) -> Generator[None]:
+    """
+    Have our own entry points in the place of anyio's inside the block, which may be nested.
+
+    They do nothing of their own while no world turns. A search holds them across its runs: what
+    CPython has cached of a class is lost whenever the class changes.
+    """
+    _replacing[backend] += 1
+    try:
+        if _replacing[backend] > 1:
+            yield
+            return
+        before = entries(backend)
+        run_in_process = to_process.run_sync
+        try:
+            _replace(get_async_backend(backend), to_process)
+            yield
+        finally:
+            cast("Any", to_process).run_sync = run_in_process
+            for name, entry in before.items():
+                setattr(get_async_backend(backend), name, entry)
+    finally:
+        _replacing[backend] -= 1
+
+
+def _replace(owner: Any, processes: Any) -> None:
     to_thread = getattr(owner, TO_THREAD)
     from_thread = getattr(owner, FROM_THREAD)
-    processes: Any = to_process
     run_in_process = processes.run_sync
 
     async def watched_to_thread(
@@ -186,7 +223,8 @@ def watched(world: World, backend: str) -> Generator[None]:
         abandon_on_cancel: bool = False,  # noqa: FBT001, FBT002 - anyio's signature
         limiter: Any = None,
     ) -> Any:
-        if threading.get_ident() != world.thread:
+        world = _watching
+        if world is None or threading.get_ident() != world.thread:
             return await to_thread(func, args, abandon_on_cancel, limiter)
         if limiter is None:
             limiter = cls.current_default_thread_limiter()
@@ -208,7 +246,8 @@ def watched(world: World, backend: str) -> Generator[None]:
     async def watched_in_process(
         func: Callable[..., Any], *args: Any, limiter: Any = None, **options: Any
     ) -> Any:
-        if threading.get_ident() == world.thread:
+        world = _watching
+        if world is not None and threading.get_ident() == world.thread:
             if limiter is None:
                 limiter = to_process.current_default_process_limiter()
             limiter = _ProcessCall(world, limiter)
@@ -217,12 +256,6 @@ def watched(world: World, backend: str) -> Generator[None]:
     setattr(owner, TO_THREAD, classmethod(watched_to_thread))
     setattr(owner, FROM_THREAD, classmethod(watched_from_thread))
     processes.run_sync = watched_in_process
-    try:
-        yield
-    finally:
-        processes.run_sync = run_in_process
-        for name, entry in before.items():
-            setattr(owner, name, entry)
 
 
 def entries(backend: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ the next deadline. Among tasks that fall due at one moment trio chooses the orde
 trio jumps only with a `MockClock`, which is final, so its methods are replaced on one instance.
 Private hooks, which canary tests watch: ``MockClock._autojump`` (called when all is blocked), and
 to throw into a task behind shields ``Task._abort_func``, ``Task._attempt_abort`` and the variable
-``task_register`` of ``to_thread.run_sync``.
+``task_register`` of ``to_thread.run_sync``; to end one that spins behind shields the ``_scope`` of
+``Task._cancel_status`` and of its ancestors.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import outcome
 import trio
 import trio.testing
 
+from mtaio.testing._claims import turned
 from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._engine import StepsUnseenError, steps_unseen
 from mtaio.testing._trio_steps import RUNNER, RUNQ, PermutedQueue, StepWatch, running_runner
-from mtaio.testing._world import steps_unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,8 @@ AUTOJUMP: Final = "_autojump"
 CURRENT_TIME: Final = "current_time"
 ABORT: Final = "_attempt_abort"
 REGISTER: Final = "task_register"
+STATUS: Final = "_cancel_status"
+SCOPE: Final = "_scope"
 
 _OWN_FILES: Final = 1
 """The run loop's own wait for input: the socket with which threads and signals wake it."""
@@ -93,11 +97,15 @@ class TrioEngine(trio.abc.Instrument):
         self._wait: float | None = None
         self._sleeping = False
         self._attempts = 0
-        self._running.enter_context(self.world.turning(self, "trio"))
+        self._running.enter_context(turned(self.world, self, "trio"))
         self.world.attach(self)
         setattr(self.clock, CURRENT_TIME, self.time)
         if self.world.schedule is not None:
-            self.world.observed()
+            try:
+                self.world.observed()
+            except StepsUnseenError as error:
+                self.world.verdict = error  # or else trio says that the fault is its own
+                raise
         self.clock.autojump_threshold = 0  # which tells the run loop of it
 
     def _jump(self, seconds: float) -> None:
@@ -120,7 +128,7 @@ class TrioEngine(trio.abc.Instrument):
         if self._wait is not None:
             self._blocked(self._wait)  # it slept, and nothing came
             return
-        unseen = trio.testing.active_thread_count() - len(self.world.hosts)
+        unseen = self._unseen_threads()
         if not self.world.frozen(unseen):
             if self._exhausting:
                 self._exhausting.unpark_all()
@@ -133,6 +141,10 @@ class TrioEngine(trio.abc.Instrument):
             self._wait = self.clock.autojump_threshold = patience
         else:
             self._blocked(patience)
+
+    def _unseen_threads(self) -> int:
+        """Return how many threads are at work that trio has started on its own account."""
+        return trio.testing.active_thread_count() - len(self.world.hosts)
 
     def _blocked(self, patience: float) -> None:
         verdict = self.world.stuck(patience)
@@ -149,16 +161,24 @@ class TrioEngine(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         """Count a turn of the run loop in which something ran; give up when there are too many."""
-        if timeout > 0:
+        world = self.world
+        if timeout > 0 or world.turns < world.max_turns:
+            world.turns += timeout <= 0
             return
-        verdict = self.world.turned()
-        if verdict is not None:
+        verdict = world.turned(self._unseen_threads())
+        if verdict is None:
+            return
+        self._attempts += 1
+        if self._attempts == 1:  # the cancellation of the first verdict has met a shield
+            for task in _family([self._host] if self._host else _main_tasks()):
+                _unshield(task)
+            return
 
-            def break_off() -> NoReturn:
-                raise verdict
+        def break_off() -> NoReturn:
+            raise verdict
 
-            # An instrument's errors are only logged. The run loop asks for the time next.
-            setattr(self.clock, CURRENT_TIME, break_off)
+        # An instrument's errors are only logged. The run loop asks for the time next.
+        setattr(self.clock, CURRENT_TIME, break_off)
 
     def after_run(self) -> None:
         """Let mtaio's clock go, and forget the world."""
@@ -183,18 +203,26 @@ class TrioEngine(trio.abc.Instrument):
         """Return where each task is, trio's own tasks aside."""
         return task_stacks((task.name, task.coro) for task in _family(_main_tasks()))
 
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        return trio.lowlevel.current_task()
+
     def watch(self, steps: Steps) -> None:
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         runner = running_runner()
         if runner is None:
             raise steps_unseen("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            runner.runq = PermutedQueue(steps, steps.schedule, runner.runq)
+            runner.runq = PermutedQueue(steps, steps.schedule)  # in place of an empty one
         trio.lowlevel.add_instrument(StepWatch(steps))
+        root = trio.lowlevel.current_root_task()
+        if root is not None and self._host is not None:
+            steps.know(set(_family([root])).difference(_family([self._host])))
 
     def guard_begins(self) -> object:
         """Note which task runs the code under test."""
         self._host = trio.lowlevel.current_task()
+        self._attempts = 0
         return self._host
 
     def cancelled_outside(self) -> bool:
@@ -223,7 +251,7 @@ def _family(waiting: list[trio.lowlevel.Task]) -> Iterator[trio.lowlevel.Task]:
             waiting.extend(nursery.child_tasks)
 
 
-def _throw(error: Exception, task: Any) -> None:
+def _throw(error: BaseException, task: Any) -> None:
     """Raise ``error`` in a blocked task at the place where it waits, in spite of shields."""
 
     def raise_error() -> NoReturn:
@@ -237,6 +265,16 @@ def _throw(error: Exception, task: Any) -> None:
         for frame, _ in task.iter_await_frames():
             frame.f_locals.get(REGISTER, [None])[0] = None
         trio.lowlevel.reschedule(task, outcome.Error(error))
+
+
+def _unshield(task: Any) -> None:
+    """Let a cancellation through to a task that cannot be thrown at, because it does not wait."""
+    status = getattr(task, STATUS, None)
+    while status is not None:
+        scope = getattr(status, SCOPE, None)
+        if scope is not None:
+            scope.shield = False
+        status = status.parent
 
 
 def _awaits_real_io() -> bool:

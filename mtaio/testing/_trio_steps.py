@@ -62,13 +62,11 @@ class PermutedQueue:
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
     __slots__ = ("_batch", "_entries", "_schedule", "_steps")
 
-    def __init__(self, steps: Steps, schedule: Schedule, tasks: deque[trio.lowlevel.Task]) -> None:
+    def __init__(self, steps: Steps, schedule: Schedule) -> None:
         self._steps = steps
         self._schedule = schedule
         self._batch = 0
         self._entries: list[tuple[tuple[int, float], trio.lowlevel.Task, int]] = []
-        for task in tasks:
-            self.append(task)
 
     def __len__(self) -> int:
         return len(self._entries)

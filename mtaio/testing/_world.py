@@ -3,31 +3,29 @@ The rules of virtual time: when it moves, what makes it stand still, when a run 
 
 Promise: time moves only when every task is blocked, straight to the next deadline and exactly
 there; it stands still while real work is in flight; if nothing can ever happen again, the run
-ends with `Deadlock` and never hangs, and if it turns for ever on the spot, with `Livelock`. One
-world turns in a process at a time, because `mtaio._internal.clock.now` follows it, from the moment
-its event loop runs until it stops.
+ends with `Deadlock` and never hangs, and if it turns for ever on the spot, with `Livelock`.
 
-How to jump, to wait and to break off is the event loop's business (`_asyncio`, `_trio`).
+How to jump, to wait and to break off is the event loop's business (`_asyncio`, `_trio`); that there
+is one world at a time is that of `_claims`.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio.testing._deadlock import Deadlock, Livelock
 from mtaio.testing._steps import Steps
-from mtaio.testing._threads import watched
+from mtaio.testing._trace import BROKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
 
     from mtaio.testing._deadlock import Stack
+    from mtaio.testing._engine import Engine
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._threads import WorkerCall
 
@@ -40,50 +38,6 @@ _TURNS_WAY_OUT = "Pass how often the event loop may turn while no time passes, a
 MAX_TURNS: Final = 1_000_000
 """How often the event loop may turn without virtual time moving, unless the user says otherwise."""
 
-_claim = threading.Lock()
-_claimant: World | None = None
-_turning: World | None = None
-
-
-class Engine(Protocol):
-    """What a world asks of the event loop under it."""
-
-    def time(self) -> float:
-        """Return the virtual time in seconds."""
-        ...
-
-    async def sleep_until(self, moment: float) -> None:
-        """Sleep until virtual time is ``moment``, exactly."""
-        ...
-
-    async def settle(self) -> None:
-        """Wait until every other task is blocked."""
-        ...
-
-    async def exhaust(self) -> None:
-        """Wait until nothing more can happen unless time moves: no task runs and no thread."""
-        ...
-
-    def stacks(self) -> tuple[Stack, ...]:
-        """Return where each task is."""
-        ...
-
-    def watch(self, steps: Steps) -> None:
-        """Tell ``steps`` of each step of a task, and let its schedule choose."""
-        ...
-
-    def guard_begins(self) -> object:
-        """Note that the code under test begins in this task, and force that alone from now on."""
-        ...
-
-    def cancelled_outside(self) -> bool:
-        """Tell whether this task was cancelled by somebody other than the engine."""
-        ...
-
-    def guard_ends(self) -> None:
-        """Note that the code under test is over."""
-        ...
-
 
 class World:
     """
@@ -93,6 +47,8 @@ class World:
         grace: The real seconds for which a frozen clock may see nothing happen.
         schedule: Who runs next; None leaves that to the event loop.
         max_turns: How often the event loop may turn without virtual time moving.
+        alone: Whether the code under test is all that its event loops are for, so that no task is
+            there before it.
 
     Raises:
         TypeError: ``grace`` is no number, or ``max_turns`` no int.
@@ -106,12 +62,15 @@ class World:
     #   holds the blocks of hold();
     # - hosts holds the calls whose caller still waits, whether the thread freezes the clock or not;
     # - turns counts those of the loop in which something ran, since the last in which nothing did;
+    #   froze says that the clock was frozen when there were too many the last time;
     # - steps are those of the loop that was made last, None while nobody wants to see them;
     # - host is the task of the code under test and scope is around it, None while there is none;
     # - verdict is the latest on that code.
     __slots__ = (
+        "alone",
         "calls",
         "engine",
+        "froze",
         "grace",
         "holds",
         "host",
@@ -127,7 +86,12 @@ class World:
     )
 
     def __init__(
-        self, *, grace: float = 1.0, schedule: Schedule | None = None, max_turns: int = MAX_TURNS
+        self,
+        *,
+        grace: float = 1.0,
+        schedule: Schedule | None = None,
+        max_turns: int = MAX_TURNS,
+        alone: bool = False,
     ) -> None:
         if not checks.number("grace", grace, way_out=_WAY_OUT) > 0:
             msg = f"grace={grace!r} is not more than 0. {_WAY_OUT}"
@@ -135,6 +99,7 @@ class World:
         self.grace: float = grace
         self.max_turns: int = checks.count("max_turns", max_turns, way_out=_TURNS_WAY_OUT)
         self.schedule: Schedule | None = schedule
+        self.alone: bool = alone
         self.engine: Engine | None = None
         self.thread: int | None = None
         self._reset()
@@ -145,10 +110,11 @@ class World:
         self.calls: set[WorkerCall] = set()
         self.hosts: set[WorkerCall] = set()
         self.turns: int = 0
+        self.froze: bool = False
         self.steps: Steps | None = None
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
-        self.verdict: Exception | None = None
+        self.verdict: BaseException | None = None
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0 while there is no event loop."""
@@ -163,33 +129,6 @@ class World:
         """Forget an event loop that is over."""
         if self.engine is engine:
             self.engine = None
-
-    @contextmanager
-    def claiming(self, backend: str) -> Generator[None]:
-        """Be the one world of the process inside the block, and see its threads."""
-        global _claimant  # noqa: PLW0603 - one clock for the process, hence one world
-        with _claim:
-            refuse_second()
-            _claimant = self
-        try:
-            with watched(self, backend):
-                yield
-        finally:
-            _claimant = None
-
-    @contextmanager
-    def turning(self, engine: Engine, backend: str) -> Generator[None]:
-        """Turn inside the block: mtaio's clock follows ``engine``."""
-        global _turning  # noqa: PLW0603 - ditto
-        with nullcontext() if _claimant is self else self.claiming(backend):
-            _turning = self
-            self.thread = threading.get_ident()
-            try:
-                with clock.reading_from(engine.time):
-                    yield
-            finally:
-                self.thread = None
-                _turning = None
 
     def frozen(self, unseen: int = 0) -> bool:
         """Tell whether time must stand still; ``unseen`` threads besides `calls` are at work."""
@@ -207,19 +146,20 @@ class World:
         return self.grace if self.holds or threads else 0.0
 
     def observed(self) -> Steps:
-        """Return the steps of the running loop, which are watched from now on."""
+        """
+        Return the steps of the running loop, which are watched from now on.
+
+        Raises:
+            StepsUnseenError: The backend's version does not show them.
+        """
         assert self.engine is not None  # noqa: S101 - a loop is running
         if self.steps is None:
             if self.schedule is not None:
                 self.schedule.begin()
             steps = Steps(self.schedule, self.engine.time, self.condemn)
-            try:
-                self.engine.watch(steps)
-            except StepsUnseenError as error:
-                self.verdict = error
-                raise
+            self.engine.watch(steps)
             if self.scope is not None:
-                steps.guard_begins(self.host)
+                steps.guard_begins(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
 
@@ -229,17 +169,23 @@ class World:
         if self.steps is not None:
             self.steps.between()
 
-    def turned(self) -> Exception | None:
+    def turned(self, unseen: int = 0) -> BaseException | None:
         """
         Note that the loop has turned and something ran; give up if there are too many such turns.
+
+        Turns do not count while the clock is frozen, ``unseen`` threads among the reasons: to look
+        again and again whether a thread is through is no way to wait, but it has an end.
 
         Returns:
             As `stuck`.
         """
         self.turns += 1
-        if self.turns <= self.max_turns or self.frozen():
+        if self.turns <= self.max_turns:
             return None
         self.turns = 0
+        thawed, self.froze = self.froze, self.frozen(unseen)
+        if thawed or self.froze:
+            return None
         again = "still " if self.verdict else ""
         return self.condemn(
             Livelock(
@@ -250,7 +196,7 @@ class World:
             )
         )
 
-    def stuck(self, patience: float) -> Exception | None:
+    def stuck(self, patience: float) -> BaseException | None:
         """
         Pass the verdict, since nothing came within ``patience``.
 
@@ -260,8 +206,11 @@ class World:
         """
         return self.condemn(Deadlock(self._reason(patience), self._stacks()))
 
-    def condemn(self, verdict: Exception) -> Exception | None:
+    def condemn(self, verdict: BaseException) -> BaseException | None:
         """Let ``verdict`` be what the run ends with; for what is returned see `stuck`."""
+        if self.steps is not None:
+            self.steps.forget_invariants()  # they need not hold while the run is broken off
+            self.steps.struck(f"{type(verdict).__name__}: {BROKEN}")
         if self.verdict is not None:
             verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
         self.verdict = verdict
@@ -301,31 +250,43 @@ class World:
         assert engine is not None  # noqa: S101 - it runs this
         result: list[T] = []
         failure: Exception | None = None
+        verdict: BaseException | None = None
         self.verdict = None  # of earlier code in a loop that was broken off and goes on
         self.turns = 0
         self.host = engine.guard_begins()
         if self.steps is not None:
-            self.steps.guard_begins(self.host)
+            self.steps.guard_begins(self.host, self.host)
         try:
-            with anyio.CancelScope() as self.scope:
-                result.append(await function(*args, **kwargs))
-        except anyio.get_cancelled_exc_class():
-            if engine.cancelled_outside():
-                raise  # as by Ctrl-C
-        except Exception as error:
-            if self.verdict is None:
-                raise
-            failure = error
+            try:
+                with anyio.CancelScope() as self.scope:
+                    result.append(await function(*args, **kwargs))
+            except anyio.get_cancelled_exc_class():
+                if self.verdict is None or engine.cancelled_outside():
+                    raise  # as by Ctrl-C, or as the code itself may do
+            except Exception as error:
+                if self.verdict is None:
+                    raise
+                failure = error
+            finally:
+                if self.steps is not None:
+                    self.steps.guard_ends()
+                engine.guard_ends()
+                verdict, self.scope, self.verdict, self.host = self.verdict, None, None, None
+            if verdict is None:
+                return result[0]
+            if failure is not None and not _is_deadlock(failure):
+                (verdict.__cause__ or verdict).__cause__ = failure
+            raise verdict
         finally:
-            if self.steps is not None:
-                self.steps.guard_ends()
-            engine.guard_ends()
-            verdict, self.scope, self.verdict, self.host = self.verdict, None, None, None
-        if verdict is None:
-            return result[0]
-        if failure is not None and not _is_deadlock(failure):
-            (verdict.__cause__ or verdict).__cause__ = failure
-        raise verdict
+            del verdict, failure  # or each would refer to itself, by way of its traceback
+
+
+def raised_by_guard(error: BaseException) -> bool:
+    """Tell whether an error is a verdict, whose traceback leads through machinery alone."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is World.guard.__code__
 
 
 def _is_deadlock(failure: Exception) -> bool:
@@ -333,31 +294,3 @@ def _is_deadlock(failure: Exception) -> bool:
     if isinstance(failure, ExceptionGroup):
         return cast("ExceptionGroup[Exception]", failure).split(Deadlock)[1] is None
     return isinstance(failure, Deadlock)
-
-
-class StepsUnseenError(RuntimeError):
-    """The steps of tasks can be neither chosen nor watched with this version of a backend."""
-
-
-def steps_unseen(backend: str, hook: str) -> StepsUnseenError:
-    """Return the error that says so."""
-    return StepsUnseenError(
-        f"mtaio.testing cannot choose or see the steps of tasks on {backend}: this version of it "
-        f"has no {hook} of the kind that mtaio was tested with. Virtual time works all the same; "
-        f"leave schedule, sim.always() and Victim out, or use another version of {backend}."
-    )
-
-
-def turning() -> World | None:
-    """Return the world whose event loop is running, if there is one."""
-    return _turning
-
-
-def refuse_second(world: World | None = None) -> None:
-    """Raise ``RuntimeError`` if another world than ``world`` has claimed the process."""
-    if _claimant is not None and _claimant is not world:
-        msg = (
-            f"a simulation is running in this process already (t={_claimant.time()!r}), and "
-            f"mtaio's clock can follow only one. Let it end first, or use another process."
-        )
-        raise RuntimeError(msg)

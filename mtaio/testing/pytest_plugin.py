@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import wraps
+from importlib.util import find_spec
 from inspect import isasyncgenfunction, iscoroutinefunction, ismethod
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,48 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="try N schedules at random on each backend, whatever the tests say",
     )
     group.addoption(
+        "--mtaio-delays",
+        type=int,
+        metavar="N",
+        help="try all schedules of up to N delays on each backend, whatever the tests say",
+    )
+    group.addoption(
+        "--mtaio-max-runs",
+        type=int,
+        metavar="N",
+        help="break the schedules of few delays off after N runs, whatever the tests say; 0: never",
+    )
+    group.addoption(
         "--mtaio-replay",
         metavar="PLAN",
         help="run the selected explored tests once, as a failure has told: asyncio/tape=4:1/step@5",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that no explored test could follow."""
+    for option in ("seeds", "delays", "max_runs"):
+        value: int | None = getattr(config.option, f"mtaio_{option}")
+        if value is not None and value < 0:
+            name = option.replace("_", "-")
+            msg = f"--mtaio-{name}={value} is less than 0. Pass a whole number >= 0."
+            raise pytest.UsageError(msg)
+    replay: str | None = config.option.mtaio_replay
+    if replay is None:
+        return
+    from mtaio.testing._plan import Plan  # noqa: PLC0415 - not before coverage runs
+
+    try:
+        backend = Plan.parse(replay).backend
+    except ValueError as error:
+        msg = f"--mtaio-replay: {error}"
+        raise pytest.UsageError(msg) from None
+    if find_spec(backend) is None:
+        msg = (
+            f"--mtaio-replay={replay} needs {backend}. Install it with: "
+            f"pip install 'mtaio[{backend}]'"
+        )
+        raise pytest.UsageError(msg)
 
 
 @pytest.fixture
@@ -61,16 +100,23 @@ def sim(anyio_backend: object) -> Simulation:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Guard an async test against deadlocks while anyio's plugin runs it."""
+    """Guard an async test against deadlocks while anyio's plugin runs it, and lead a search."""
+    __tracebackhide__ = True
     test = pyfuncitem.obj
-    search = getattr(test, "__mtaio_search__", None)
+    given = getattr(test, "hypothesis", None)
+    search = getattr(test if given is None else given.inner_test, "__mtaio_search__", None)
     if search is not None:
         options = pyfuncitem.config.option
-        with search.told(seeds=options.mtaio_seeds, replay=options.mtaio_replay):
+        with search.told(
+            seeds=options.mtaio_seeds,
+            delays=options.mtaio_delays,
+            max_runs=options.mtaio_max_runs,
+            replay=options.mtaio_replay,
+            where=pyfuncitem.nodeid,
+        ):
             return (yield)
     if "anyio_backend" not in pyfuncitem.funcargs:
         return (yield)
-    given = getattr(test, "hypothesis", None)
     if given is not None:
         # anyio's plugin replaces the inner test for the first backend, and unwraps it for the next.
         if iscoroutinefunction(given.inner_test):
@@ -90,6 +136,7 @@ def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, Any, Any]:
     """Guard both parts of an async fixture against deadlocks while anyio's plugin runs it."""
+    __tracebackhide__ = True
     fixture = fixturedef.func
     definition: Any = fixturedef  # whose func anyio's plugin replaces likewise
     if "anyio_backend" not in request.fixturenames:
@@ -115,9 +162,9 @@ def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        from mtaio.testing._world import turning  # noqa: PLC0415 - not before coverage runs
+        from mtaio.testing._claims import turning_here  # noqa: PLC0415 - not before coverage runs
 
-        world = turning()
+        world = turning_here()
         if world is None:
             return await function(*args, **kwargs)
         return await world.guard(function, *args, **kwargs)

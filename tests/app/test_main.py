@@ -46,6 +46,24 @@ def test_missing_extra_is_named(package: str) -> None:
     )
 
 
+def test_interrupted_while_it_loads() -> None:
+    """Ctrl-C in the first moments, while modules are still being loaded, ends it quietly."""
+    program = """if True:
+        import sys
+        from mtaio.__main__ import main
+
+        class Interrupting:
+            def find_spec(self, name, path=None, target=None):
+                if name == "mtaio.app.cli":
+                    raise KeyboardInterrupt
+
+        sys.meta_path.insert(0, Interrupting())
+        sys.exit(main())
+    """
+    done = python("-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "mtaio: interrupted\n")
+
+
 def test_other_import_errors_are_not_hidden() -> None:
     """A module that is missing for another reason is no matter of the extra."""
     program = (

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskExecutor
 from mtaio.core._items import take_items
 from mtaio.core._pool import Pool, Worker
 from mtaio.core._statistics import Counters
-from mtaio.testing import run, settle
+from mtaio.testing import Schedule, run, settle
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
@@ -315,6 +316,49 @@ async def test_errors_of_a_task_group_while_being_cancelled_are_raised_once() ->
     with pytest.raises(ExceptionGroup) as info, anyio.move_on_after(1):
         await TaskExecutor(2).map(work, [7])
     assert [error.args for error in info.value.exceptions] == [(7,)]
+
+
+async def test_cancelled_while_the_caller_is_busy() -> None:
+    """A call whose items were cancelled has no result, though its own task was not waiting."""
+    executor = TaskExecutor(3)
+
+    async def once(at: int) -> bool:
+        results: list[object] = []
+
+        async def call() -> None:
+            results.extend(
+                await executor.map(anyio.sleep, [0.5, 1, 1.5], timeout=1, errors="return")
+            )
+
+        hit = await cancelled_at(call(), at)
+        assert [type(each).__name__ for each in results[2:]] in ([], ["TimeoutError"])
+        return hit
+
+    assert await at_every_checkpoint(once) > 2
+
+
+@pytest.mark.parametrize("seed", range(64))
+def test_cancelled_source_is_not_at_its_end(backend: str, seed: int) -> None:
+    """A call whose source was cancelled has no result, whichever of its tasks hear of it."""
+
+    async def main() -> None:
+        executor = TaskExecutor(1)
+        results: list[None] = []
+        with anyio.CancelScope() as scope:
+
+            async def source() -> AsyncGenerator[int, None]:
+                yield 0
+                await anyio.sleep_forever()
+
+            async def work(_: int) -> None:
+                await checkpoint()
+                scope.cancel()
+
+            results += await executor.map(work, source(), timeout=9)
+        assert scope.cancelled_caught
+        assert results == []
+
+    run(main, backend=backend, schedule=Schedule(seed=seed))
 
 
 async def test_cancelled_while_every_worker_queues_for_a_slot() -> None:

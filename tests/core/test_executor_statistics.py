@@ -12,6 +12,8 @@ from mtaio.core import ExecutorStatistics, TaskExecutor
 from mtaio.testing import settle
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from anyio.abc import TaskStatus as Readiness
 
 
@@ -95,6 +97,33 @@ async def test_running_counts_items_that_wait_for_nested_calls() -> None:
 
     assert await executor.run(outer) == 2
     assert executor.statistics().peak == 2
+
+
+@pytest.mark.parametrize("way", ["run", "for_each"])
+async def test_peak_of_calls_side_by_side(way: str) -> None:
+    """The peak counts all calls, also when none of them has more items at once than before."""
+    executor = TaskExecutor()
+
+    async def source() -> AsyncGenerator[float]:
+        for x in (1, 1):
+            yield x
+        await anyio.sleep(2)
+        for x in (1, 1):
+            yield x
+
+    async def other() -> None:
+        await anyio.sleep(1.5)
+        if way == "run":
+            await executor.run(anyio.sleep, 3)
+        else:
+            await executor.for_each(anyio.sleep, [3])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.for_each, anyio.sleep, source())
+        group.start_soon(other)
+        await anyio.sleep(1.75)
+        assert executor.statistics().peak == 2
+    assert executor.statistics().peak == 3
 
 
 async def test_submitted_tasks_and_services_are_told_apart() -> None:

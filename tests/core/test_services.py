@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskExecutor, TaskStatus
 from mtaio.exceptions import StrayCancellationError, TaskCancelledError
-from mtaio.testing import run, settle
+from mtaio.testing import Schedule, run, settle
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
@@ -460,6 +461,26 @@ async def test_base_exception_of_a_service_is_not_restarted() -> None:
             handle = await executor.start(service, restart=9)
             await anyio.sleep(9)
     assert handle.status is TaskStatus.FAILED
+
+
+def test_service_cancelled_before_its_first_step(backend: str) -> None:
+    """The executor's cancel counts for a service that is there and has not had its turn yet."""
+
+    async def main() -> None:
+        service = Counted()
+
+        async def start() -> None:
+            with pytest.raises(TaskCancelledError, match=r"^the service .* before it was ready"):
+                await executor.start(service)
+
+        async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
+            group.start_soon(start)
+            while not executor.statistics().services:
+                await checkpoint()
+            assert service.begun == []
+            executor.cancel()
+
+    run(main, backend=backend, schedule=Schedule())
 
 
 async def test_service_does_not_run_inside_whoever_started_it() -> None:

@@ -512,6 +512,29 @@ async def test_error_of_the_clean_up_beats_cancellation() -> None:
             await anext(results)
 
 
+async def test_error_of_the_body_beats_cancellation() -> None:
+    """An error that was on its way out when the block was cancelled goes on."""
+
+    async def linger(_: int) -> None:
+        try:
+            await anyio.sleep(1)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+
+    async def consume() -> None:
+        async with TaskExecutor(1).stream(linger, [0]):
+            await anyio.sleep(0.5)
+            raise ValueError("body")
+
+    with anyio.move_on_after(1) as scope:
+        with pytest.raises(ValueError, match=r"^body$"):
+            await consume()
+    assert scope.cancel_called
+    assert not scope.cancelled_caught
+    assert anyio.current_time() == 1.5
+
+
 async def test_stray_cancellation_yields_to_a_real_one() -> None:
     """Cancelled from outside, a stray cancellation of an item is not worth reporting."""
 

@@ -9,6 +9,7 @@ import gc
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -841,6 +842,41 @@ def test_everything_natively_cancelled_is_no_failure() -> None:
         task = asyncio.create_task(main())
         await asyncio.wait([task])
         assert task.cancelled()
+        check_quiet(executor)
+
+    run(scenario, backend="asyncio")
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_queueing_task_cancelled_natively(steps: int) -> None:
+    """A blow to a task in the queue is its own failure; before its first step, the block's."""
+
+    async def scenario() -> None:
+        executor = TaskExecutor(1, max_pending=2)
+        handles: list[TaskHandle[str]] = []
+
+        async def target() -> str:
+            return await after(1)
+
+        async def block() -> None:
+            async with executor:
+                for fn in (partial(after, 1), target, partial(after, 1)):
+                    handle = executor.submit_nowait(fn)
+                    handles.append(handle)
+                for _ in range(steps):
+                    await settle()
+                (task,) = [
+                    each for each in asyncio.all_tasks() if each.get_name() == target.__qualname__
+                ]
+                task.cancel()
+
+        with pytest.raises(StrayCancellationError):
+            await block()
+        assert all(handle.done for handle in handles)
+        if steps:
+            assert [handle.status for handle in handles] == ["succeeded", "failed", "succeeded"]
+        else:
+            assert handles[1].status == "cancelled"
         check_quiet(executor)
 
     run(scenario, backend="asyncio")

@@ -783,6 +783,34 @@ async def test_shielded_clean_up_has_an_end() -> None:
     assert got_to == []
 
 
+def test_shielded_clean_up_after_a_native_cancellation_has_an_end() -> None:
+    """Task.cancel() leaves no scope behind, and goes on all the same when the time is up."""
+
+    async def main() -> None:
+        scopes = []
+
+        async def victim(grace: float) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with timeouts.shielded(grace=grace) as scope:
+                    scopes.append(scope)
+                    await anyio.sleep(2)
+
+        before = timeouts.statistics().timed_out
+        for grace, ends, expired in ((1.0, 1.0, True), (3.0, 3.0, False)):
+            task = asyncio.get_running_loop().create_task(victim(grace))
+            await settle()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            assert anyio.current_time() == ends
+            assert scopes.pop().expired is expired
+        assert timeouts.statistics().timed_out == before
+
+    run(main, backend="asyncio")
+
+
 async def test_shielded_block_that_nobody_cancelled_times_out() -> None:
     """Without a cancellation outside, the end of the grace is an error of its own."""
     with (

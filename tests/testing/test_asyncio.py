@@ -14,7 +14,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio._internal.clock import now
-from mtaio.testing import Deadlock, run, virtual_backend
+from mtaio.testing import Deadlock, current_simulation, run, virtual_backend
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -221,3 +221,31 @@ async def test_asyncio_own_file() -> None:
         assert len(loop._selector.get_map()) == 1
     finally:
         loop.close()
+
+
+def test_callback_of_a_thread_that_met_the_queue_being_replaced() -> None:
+    """What a thread appends to the queue that it had got hold of, before a watch, is not lost."""
+
+    async def scenario() -> list[str]:
+        loop: Any = asyncio.get_running_loop()
+        held = loop._ready  # as call_soon_threadsafe does in another thread
+        current_simulation().always(lambda: True)
+        assert loop._ready is not held
+        ran: list[str] = []
+        held.append(asyncio.Handle(ran.append, ("late",), loop))
+        await asyncio.sleep(1)
+        return ran
+
+    assert run(scenario, backend="asyncio") == ["late"]
+
+
+def test_loop_that_is_closed_twice() -> None:
+    """To close a loop again is no mistake, as on asyncio's own."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def scenario() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    run(scenario, backend="asyncio")
+    loops[0].close()
+    assert loops[0].is_closed()

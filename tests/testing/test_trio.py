@@ -31,6 +31,19 @@ def test_cancellation_from_outside_stays_one() -> None:
         run(scenario, backend="trio")
 
 
+def test_cancellation_from_outside_wins_over_a_deadlock() -> None:
+    """A cancellation from outside stays one, also in the cleanup of a deadlocked function."""
+
+    async def scenario() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            trio.lowlevel.current_root_task().child_nurseries[-1].cancel_scope.cancel()
+
+    with pytest.raises(trio.Cancelled):
+        run(scenario, backend="trio")
+
+
 def test_system_task_that_blocks_the_end() -> None:
     """A system task that refuses to end when the main task is over is a deadlock, too."""
 

@@ -1,0 +1,80 @@
+"""A queue in which a newcomer overtakes whoever has just been called."""
+
+from collections import deque
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import explore
+
+
+# --8<-- [start:wrong]
+class WrongQueue:
+    """One at a time, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._free = True
+        self._queue: deque[anyio.Event] = deque()
+
+    async def acquire(self) -> None:
+        """Wait for one's turn."""
+        while not self._free:
+            turn = anyio.Event()
+            self._queue.append(turn)
+            await turn.wait()
+        self._free = False
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._free = True
+        if self._queue:
+            self._queue.popleft().set()
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightQueue(WrongQueue):
+    """Hands the place over: it is never free while somebody waits."""
+
+    async def acquire(self) -> None:
+        """Wait for one's turn."""
+        if self._free:
+            self._free = False
+            return
+        turn = anyio.Event()
+        self._queue.append(turn)
+        await turn.wait()
+
+    def release(self) -> None:
+        """Let the next one in."""
+        if self._queue:
+            self._queue.popleft().set()
+        else:
+            self._free = True
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongQueue, RightQueue])
+@explore()
+async def test_first_come_first_served(kind: type[WrongQueue]) -> None:
+    """Three are served in the order in which they asked."""
+    queue = kind()
+    asked: list[str] = []
+    served: list[str] = []
+
+    async def customer(name: str) -> None:
+        asked.append(name)
+        await queue.acquire()
+        served.append(name)
+        await checkpoint()
+        queue.release()
+
+    async with anyio.create_task_group() as group:
+        for name in ("Ann", "Ben", "Cem"):
+            group.start_soon(customer, name)
+    assert served == asked
+
+
+# --8<-- [end:test]

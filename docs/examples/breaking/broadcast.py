@@ -1,0 +1,66 @@
+"""A chat room that goes through its members while one of them comes in."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import explore
+
+
+# --8<-- [start:wrong]
+class WrongRoom:
+    """Sends everybody what somebody says."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Callable[[str], Awaitable[None]]] = {}
+
+    def join(self, name: str, send: Callable[[str], Awaitable[None]]) -> None:
+        """Let somebody in."""
+        self._members[name] = send
+
+    async def say(self, text: str) -> None:
+        """Send a text to each member."""
+        for send in self._members.values():
+            await send(text)
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightRoom(WrongRoom):
+    """Goes through a copy, which stays as it is."""
+
+    async def say(self, text: str) -> None:
+        """Send a text to each member."""
+        for send in tuple(self._members.values()):
+            await send(text)
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongRoom, RightRoom])
+@explore()
+async def test_members_hear_it(kind: type[WrongRoom]) -> None:
+    """Those who were in the room have heard it, whoever comes in later."""
+    heard: list[str] = []
+
+    async def send(text: str) -> None:
+        await checkpoint()
+        heard.append(text)
+
+    room = kind()
+    room.join("Ann", send)
+
+    async def newcomer() -> None:
+        for _ in range(2):
+            await checkpoint()
+        room.join("Ben", send)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(newcomer)
+        await room.say("hello")
+    assert heard == ["hello"]
+
+
+# --8<-- [end:test]

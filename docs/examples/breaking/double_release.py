@@ -1,0 +1,75 @@
+"""A limiter that gives back a slot which it never had, and so lets in one too many."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import Victim, explore
+
+
+# --8<-- [start:wrong]
+class WrongLimiter:
+    """Lets so many in at once."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = anyio.Semaphore(slots)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """Hold a slot for the block."""
+        try:
+            await self._slots.acquire()
+            yield
+        finally:
+            self._slots.release()
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightLimiter(WrongLimiter):
+    """Begins the ``try`` when there is something to give back, and not before."""
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """Hold a slot for the block."""
+        await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
+@explore()
+async def test_one_at_a_time(kind: type[WrongLimiter], victim: Victim) -> None:
+    """Three want the only slot, and no two of them have it at once."""
+    limiter = kind(1)
+    inside = most = 0
+
+    async def work() -> None:
+        nonlocal inside, most
+        async with limiter.slot():
+            inside += 1
+            most = max(most, inside)
+            try:
+                for _ in range(3):
+                    await checkpoint()
+            finally:
+                inside -= 1
+
+    async def impatient() -> None:
+        await victim(work)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        group.start_soon(impatient)
+        group.start_soon(work)
+    assert most == 1
+
+
+# --8<-- [end:test]

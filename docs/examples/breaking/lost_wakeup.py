@@ -1,0 +1,89 @@
+"""A semaphore that hands its slot to a waiter which has just been cancelled, and loses it."""
+
+from collections import deque
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import Victim, explore
+
+
+# --8<-- [start:wrong]
+class WrongSemaphore:
+    """So many at once, in the order of asking."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._queue: deque[anyio.Event] = deque()
+
+    async def acquire(self) -> None:
+        """Wait for a slot."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = anyio.Event()
+        self._queue.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Hand the slot to whoever is next."""
+        if self._queue:
+            self._queue.popleft().set()
+        else:
+            self._free += 1
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightSemaphore(WrongSemaphore):
+    """Passes on a slot that came too late."""
+
+    async def acquire(self) -> None:
+        """Wait for a slot."""
+        if self._free:
+            self._free -= 1
+            return
+        turn = anyio.Event()
+        self._queue.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.release()
+            else:
+                self._queue.remove(turn)
+            raise
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongSemaphore, RightSemaphore])
+@explore()
+async def test_slot_comes_back(kind: type[WrongSemaphore], victim: Victim) -> None:
+    """Whoever gave up, the next one gets the slot."""
+    semaphore = kind(1)
+
+    async def work() -> None:
+        await semaphore.acquire()
+        try:
+            for _ in range(3):
+                await checkpoint()
+        finally:
+            semaphore.release()
+
+    async def waiter() -> None:
+        await victim(work)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        group.start_soon(waiter)
+    await work()
+
+
+# --8<-- [end:test]

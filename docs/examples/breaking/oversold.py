@@ -1,0 +1,74 @@
+"""A box office that looks, waits and then acts, and so sells a ticket that is gone."""
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import explore
+
+
+class Bank:
+    """Stands for the bank, which takes a while."""
+
+    async def charge(self) -> None:
+        """Take the money."""
+        await checkpoint()
+
+
+# --8<-- [start:wrong]
+class WrongOffice:
+    """Sells tickets as long as there are any."""
+
+    def __init__(self, bank: Bank, tickets: int) -> None:
+        self._bank = bank
+        self.left = tickets
+
+    async def sell(self) -> bool:
+        """Sell a ticket; tell whether there was one."""
+        if self.left == 0:
+            return False
+        await self._bank.charge()
+        self.left -= 1
+        return True
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightOffice(WrongOffice):
+    """Puts the ticket aside before it asks the bank, and back if that fails."""
+
+    async def sell(self) -> bool:
+        """Sell a ticket; tell whether there was one."""
+        if self.left == 0:
+            return False
+        self.left -= 1
+        try:
+            await self._bank.charge()
+        except BaseException:
+            self.left += 1
+            raise
+        return True
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongOffice, RightOffice])
+@explore()
+async def test_nobody_stands_outside(kind: type[WrongOffice]) -> None:
+    """Two come for the last ticket, one soon after the other, and one of them gets it."""
+    office = kind(Bank(), tickets=1)
+    sold: list[str] = []
+
+    async def visitor(name: str, comes_after: int) -> None:
+        for _ in range(comes_after):
+            await checkpoint()
+        if await office.sell():
+            sold.append(name)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(visitor, "Ann", 0)
+        group.start_soon(visitor, "Ben", 2)
+    assert len(sold) == 1
+
+
+# --8<-- [end:test]

@@ -1,0 +1,66 @@
+"""A fallback that takes cancellation for a failure, and goes on as if nothing had happened."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import Victim, explore
+
+log = logging.getLogger(__name__)
+
+
+# --8<-- [start:wrong]
+class WrongQuotes:
+    """Asks for a price; when that fails, the last one will do."""
+
+    def __init__(self, ask: Callable[[], Awaitable[int]], last: int) -> None:
+        self._ask = ask
+        self.last = last
+
+    async def price(self) -> int:
+        """Return the price."""
+        try:
+            self.last = await self._ask()
+        except:  # noqa: E722 - the bug
+            log.warning("the quotes are down, going on with the last price")
+        return self.last
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightQuotes(WrongQuotes):
+    """Names what it can deal with."""
+
+    async def price(self) -> int:
+        """Return the price."""
+        try:
+            self.last = await self._ask()
+        except OSError:
+            log.warning("the quotes are down, going on with the last price")
+        return self.last
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongQuotes, RightQuotes])
+@explore()
+async def test_price_is_todays(kind: type[WrongQuotes], victim: Victim) -> None:
+    """The quotes are up: whoever gets a price gets today's."""
+
+    async def ask() -> int:
+        await checkpoint()
+        return 2
+
+    bought: list[int] = []
+
+    async def buy() -> None:
+        price = await kind(ask, last=1).price()
+        bought.append(price)
+
+    await victim(buy)
+    assert bought in ([2], [])
+
+
+# --8<-- [end:test]

@@ -1,0 +1,82 @@
+"""A rate limiter that starts a timer for each waiter, and does not stop it when one gives up."""
+
+from dataclasses import dataclass
+from math import inf
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from mtaio.testing import Victim, assert_quiescent, explore
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How many timers are set."""
+
+    pending: int
+
+
+# --8<-- [start:wrong]
+class WrongLimiter:
+    """Lets somebody start every so many seconds."""
+
+    def __init__(self, group: TaskGroup, every: float) -> None:
+        self._group = group
+        self._every = every
+        self._next = -inf
+        self._timers = 0
+
+    async def acquire(self) -> None:
+        """Wait until it is one's time to start."""
+        now = anyio.current_time()
+        start = max(now, self._next)
+        self._next = start + self._every
+        if start > now:
+            turn = anyio.Event()
+            self._timers += 1
+            self._group.start_soon(self._ring, start, turn)
+            await turn.wait()
+
+    async def _ring(self, moment: float, turn: anyio.Event) -> None:
+        try:
+            await anyio.sleep_until(moment)
+        finally:
+            self._timers -= 1
+        turn.set()
+
+    def statistics(self) -> Statistics:
+        """Return how many timers are set."""
+        return Statistics(pending=self._timers)
+
+
+# --8<-- [end:wrong]
+# --8<-- [start:right]
+class RightLimiter(WrongLimiter):
+    """Lets each waiter sleep by itself: whoever is cancelled takes the timer along."""
+
+    async def acquire(self) -> None:
+        """Wait until it is one's time to start."""
+        start = max(anyio.current_time(), self._next)
+        self._next = start + self._every
+        self._timers += 1
+        try:
+            await anyio.sleep_until(start)
+        finally:
+            self._timers -= 1
+
+
+# --8<-- [end:right]
+# --8<-- [start:test]
+@pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
+@explore()
+async def test_no_timer_is_left(kind: type[WrongLimiter], victim: Victim) -> None:
+    """Whoever has waited, or has given up, leaves no timer behind."""
+    async with anyio.create_task_group() as group:
+        limiter = kind(group, every=0.01)
+        await limiter.acquire()
+        await victim(limiter.acquire)
+        assert_quiescent(limiter)
+
+
+# --8<-- [end:test]

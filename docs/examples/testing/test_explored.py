@@ -1,0 +1,49 @@
+"""What an explored test can look at: an invariant, a victim, and what is left over."""
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mtaio.resources import ConcurrencyLimiter
+from mtaio.testing import Simulation, Victim, assert_quiescent, explore
+
+
+# --8<-- [start:always]
+@explore()
+async def test_never_more_than_two(sim: Simulation) -> None:
+    """After no step of any task are there more than two at work."""
+    limiter = ConcurrencyLimiter(2)
+    at_work: set[str] = set()
+    sim.always(lambda: len(at_work) <= 2)
+
+    async def work(name: str) -> None:
+        async with limiter:
+            at_work.add(name)
+            await checkpoint()
+            at_work.remove(name)
+
+    async with anyio.create_task_group() as group:
+        for name in ("Ann", "Ben", "Cem"):
+            group.start_soon(work, name)
+
+
+# --8<-- [end:always]
+# --8<-- [start:victim]
+@explore()
+async def test_nothing_is_left_behind(victim: Victim) -> None:
+    """Whenever a task that waits or works is cancelled, its slot comes back."""
+    limiter = ConcurrencyLimiter(1)
+
+    async def work() -> None:
+        async with limiter:
+            await checkpoint()
+
+    async def impatient() -> None:
+        await victim(work)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        group.start_soon(impatient)
+    assert_quiescent(limiter)
+
+
+# --8<-- [end:victim]

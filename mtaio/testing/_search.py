@@ -1,0 +1,288 @@
+"""
+A search for a failure of one test: run after run, until one fails or the plans are used up.
+
+Promise: a failure is made as small as it goes, raised as it is, and carries the line with which to
+see it again; none is lost, also if it does not come twice. The runs are the same each time, on
+every machine.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any, Final, TypeAlias
+
+from mtaio.testing._engine import StepsUnseenError
+from mtaio.testing._exhaustive import exhaustive as schedules_of
+from mtaio.testing._failures import is_failure, kind_of, note
+from mtaio.testing._inject import Mode, Victim, injections
+from mtaio.testing._plan import BACKENDS, Plan
+from mtaio.testing._run import run
+from mtaio.testing._schedule import Schedule
+from mtaio.testing._shrink import shrink
+from mtaio.testing._simulation import current_simulation
+from mtaio.testing._threads import replaced
+
+Test: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
+Call: TypeAlias = Callable[[Victim | None], Coroutine[Any, Any, object]]
+
+GIVEN: Final = ("sim", "victim")
+"""The parameters of a test that the search itself fills in."""
+
+
+SEEDS_A_STRIKE: Final = 200
+"""For so many seeds, each moment is struck under one more schedule at random."""
+
+
+class ExplorationWarning(UserWarning):
+    """A search did less than it was asked to, and says why."""
+
+
+class Search:
+    """
+    What `explore` does with one test.
+
+    The arguments are those of `explore`.
+    """
+
+    __slots__ = (
+        "backends",
+        "exhaustive",
+        "inject",
+        "max_runs",
+        "max_turns",
+        "name",
+        "replay",
+        "runs",
+        "seeds",
+        "test",
+        "where",
+    )
+
+    def __init__(
+        self,
+        test: Test,
+        *,
+        seeds: int,
+        exhaustive: int | None,
+        inject: tuple[Mode, ...],
+        backends: tuple[str, ...] | None,
+        max_runs: int,
+        max_turns: int,
+    ) -> None:
+        self.test: Test = test
+        self.name: str = getattr(test, "__qualname__", repr(test))
+        self.seeds: int = seeds
+        self.exhaustive: int | None = exhaustive
+        self.inject: tuple[Mode, ...] = inject
+        self.backends: tuple[str, ...] | None = backends
+        self.max_runs: int = max_runs
+        self.max_turns: int = max_turns
+        self.replay: str | None = None
+        self.where: str | None = None
+        self.runs: int = 0
+
+    def signature(self) -> inspect.Signature:
+        """Return the parameters for which the caller has to give a value."""
+        whole = inspect.signature(self.test)
+        return whole.replace(
+            parameters=[each for each in whole.parameters.values() if each.name not in GIVEN],
+            return_annotation=None,
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the test with ``args`` under every plan; stop at the first failure."""
+        __tracebackhide__ = True
+        self.runs = 0
+        call = self._call(self.signature().bind(*args, **kwargs).arguments)
+        if self.replay is not None:
+            self._repeat(Plan.parse(self.replay), call)
+            return
+        for backend in self.backends or installed():
+            with replaced(backend):
+                self._search(backend, call)
+
+    def _search(self, backend: str, call: Call) -> None:
+        """Run the test under every plan on one backend."""
+        __tracebackhide__ = True
+        try:
+            self._try(Plan(backend, Schedule()), call)
+        except StepsUnseenError as error:
+            warnings.warn(f"{self.name} is not explored: {error}", ExplorationWarning, 4)
+            with suppress(StepsUnseenError):  # it looks at steps itself: left out, as was said
+                self._try(Plan(backend, None), call)
+            return
+        for plan in self._plans(backend):
+            self._attempt(plan, call)
+
+    @contextmanager
+    def told(
+        self,
+        *,
+        seeds: int | None = None,
+        delays: int | None = None,
+        max_runs: int | None = None,
+        replay: str | None = None,
+        where: str | None = None,
+    ) -> Generator[None]:
+        """
+        Search otherwise inside the block, as far as an argument is not None.
+
+        Args:
+            seeds: In place of the test's own number.
+            delays: In place of its ``exhaustive``.
+            max_runs: In place of its own; 0 for no limit.
+            replay: The text of the one plan to run.
+            where: What pytest calls the test.
+        """
+        before = self.seeds, self.exhaustive, self.max_runs
+        self.seeds = self.seeds if seeds is None else seeds
+        self.exhaustive = self.exhaustive if delays is None else delays
+        self.max_runs = self.max_runs if max_runs is None else max_runs or sys.maxsize
+        self.replay = replay
+        self.where = where
+        try:
+            yield
+        finally:
+            self.seeds, self.exhaustive, self.max_runs = before
+            self.replay = self.where = None
+
+    def _call(self, arguments: dict[str, Any]) -> Call:
+        """Return the test as a function of its victim alone."""
+        whole = inspect.signature(self.test)
+        wanted = [name for name in GIVEN if name in whole.parameters]
+        bound = whole.bind_partial()
+
+        async def call(victim: Victim | None) -> object:
+            __tracebackhide__ = True
+            given = {"victim": victim or Victim(), "sim": current_simulation()}
+            bound.arguments = {**arguments, **{name: given[name] for name in wanted}}
+            return await self.test(*bound.args, **bound.kwargs)
+
+        call.__name__ = call.__qualname__ = self.name
+        call.__module__ = getattr(self.test, "__module__", __name__)
+        return call
+
+    # ---- which runs ------------------------------------------------------------------------------
+
+    def _plans(self, backend: str) -> Iterator[Plan]:
+        if self.exhaustive is not None:
+            yield from self._exhaustive(backend, self.exhaustive)
+        for seed in range(self.seeds):
+            yield Plan(backend, Schedule(seed=seed))
+        for mode in self.inject:
+            if mode == "native" and backend != "asyncio":
+                continue
+            for seed in (None, *range(max(1, self.seeds // SEEDS_A_STRIKE))):
+                for victim in injections(mode):
+                    yield Plan(backend, Schedule(seed=seed), victim)
+
+    def _exhaustive(self, backend: str, max_delays: int) -> Iterator[Plan]:
+        for number, schedule in enumerate(schedules_of(max_delays)):
+            if number >= self.max_runs:
+                warnings.warn(
+                    f"{self.name} is not explored in full: exhaustive={max_delays} was broken off "
+                    f"on {backend} after {self.max_runs:,} schedules. Raise max_runs, lower "
+                    f"exhaustive, or let the test do less.",
+                    ExplorationWarning,
+                    stacklevel=6,
+                )
+                return
+            yield Plan(backend, schedule)
+
+    # ---- one run ---------------------------------------------------------------------------------
+
+    def _try(self, plan: Plan, call: Call) -> None:
+        """Run the test under one plan; a failure says how to see it again."""
+        __tracebackhide__ = True
+        self.runs += 1
+        try:
+            run(
+                call,
+                plan.victim,
+                backend=plan.backend,
+                schedule=plan.schedule,
+                max_turns=self.max_turns,
+            )
+        except BaseException as error:
+            if is_failure(error):
+                where = "" if self.where is None else f" {shlex.quote(self.where)}"
+                note(error, "to see it again: ", f"pytest --mtaio-replay {plan}{where}")
+            raise
+
+    def _repeat(self, plan: Plan, call: Call) -> None:
+        """Run the test under a plan that somebody has written down."""
+        __tracebackhide__ = True
+        victim = plan.victim
+        if victim is not None and "victim" not in inspect.signature(self.test).parameters:
+            msg = (
+                f"{plan} cannot be replayed with {self.name}, which has no parameter 'victim'. "
+                f"Select the test that has printed it."
+            )
+            raise ValueError(msg)
+        self._try(plan, call)
+        if victim is not None and not victim.fired:
+            msg = (
+                f"{plan} does not fit this run of {self.name}: there were only {victim.moments} "
+                f"moments to strike at. It was recorded with another program, backend or version: "
+                f"search anew."
+            )
+            raise ValueError(msg)
+
+    # ---- a failure -------------------------------------------------------------------------------
+
+    def _attempt(self, plan: Plan, call: Call) -> None:
+        """Run the test under one plan; if it fails, raise the simplest failure of that kind."""
+        __tracebackhide__ = True
+        failure = self._failure(plan, call)
+        if failure is None:
+            return
+        found = self.runs
+        try:
+            smaller = self._smaller(plan, call, kind_of(failure))
+            if smaller is not None:
+                raise smaller
+            note(
+                failure,
+                "seen in run ",
+                f"{found:,} of the search, under {plan}, but not again: something besides the "
+                f"schedule decides, such as a thread, real time or shared objects",
+            )
+            raise failure
+        finally:
+            failure = smaller = None  # or each would refer to itself, by way of its traceback
+
+    def _failure(self, plan: Plan, call: Call) -> BaseException | None:
+        """Return with what the test fails under one plan, None if it passes."""
+        __tracebackhide__ = True
+        try:
+            self._try(plan, call)
+        except BaseException as error:
+            if is_failure(error):
+                return error
+            raise
+        return None
+
+    def _smaller(self, plan: Plan, call: Call, kind: object) -> BaseException | None:
+        """Return a failure of that kind with as few choices as it takes, if it comes again."""
+
+        def again(schedule: Schedule) -> BaseException | None:
+            error = self._failure(plan.under(schedule), call)
+            return None if error is None or kind_of(error) != kind else error
+
+        assert plan.schedule is not None  # noqa: S101 - plans that are shrunk have one
+        try:
+            small = shrink(lambda schedule: again(schedule) is not None, plan.schedule)
+        except ValueError:
+            return None
+        return again(small)
+
+
+def installed() -> tuple[str, ...]:
+    """Return the backends that can run under virtual time here."""
+    return tuple(name for name in BACKENDS if find_spec(name))

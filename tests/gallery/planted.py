@@ -1,0 +1,190 @@
+"""
+The planted bugs of docs/examples/breaking, and what each tool makes of them.
+
+``python -m tests.gallery.planted`` writes anew what the guides show of it: the table of which tool
+found which bug in which run, and what pytest prints of some.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+from mtaio.testing import Schedule, Victim, exhaustive, injections, run
+from tests.backends import BACKENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+ROOT: Final = Path(__file__).parents[2]
+HOME: Final = ROOT / "docs" / "examples" / "breaking"
+PAGES: Final = [ROOT / "docs" / language / "guides" / "breaking.md" for language in ("en", "ja")]
+
+Tool: TypeAlias = Literal["exhaustive", "seeds", "checkpoint", "step", "native"]
+
+TOOLS: Final[tuple[Tool, ...]] = get_args(Tool)
+
+SEEDS: Final = 200
+"""How many schedules at random are tried; as many as `explore` tries unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A wrong class, its corrected twin, and the one test for both."""
+
+    name: str
+    wrong: type
+    right: type
+    explored: Callable[[type], None]
+    """The test as pytest finds it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def search(self) -> Any:
+        """What `explore` does with the test."""
+        return vars(self.explored)["__mtaio_search__"]
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What `explore` uses: with nobody to strike, schedules alone."""
+        return (*TOOLS[:2], *self.search.inject)
+
+    def once(self, kind: type, victim: Victim) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Return the test as written, before `explore` made many runs of it."""
+        test: Callable[..., Coroutine[Any, Any, None]] = inspect.unwrap(self.explored)
+        given = {"victim": victim} if "victim" in inspect.signature(test).parameters else {}
+
+        async def main() -> None:
+            await test(kind, **given)
+
+        return main
+
+
+def _load(source: Path) -> Bug:
+    name = f"docs_example_breaking_{source.stem}"
+    spec = spec_from_file_location(name, source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    (test,) = (value for key, value in vars(module).items() if key.startswith("test_"))
+    (wrong,) = (value for key, value in vars(module).items() if key.startswith("Wrong"))
+    (right,) = (value for key, value in vars(module).items() if key.startswith("Right"))
+    assert issubclass(right, wrong), "the correction is what the twin overrides"
+    return Bug(source.stem, wrong, right, test)
+
+
+BUGS: Final = tuple(_load(source) for source in sorted(HOME.glob("*.py")))
+
+
+def plans(tool: Tool) -> Iterator[tuple[Schedule, Victim]]:
+    """Yield the runs of which a tool consists, in the order in which `explore` makes them."""
+    if tool == "exhaustive":
+        for schedule in exhaustive(2):
+            yield schedule, Victim()
+    elif tool == "seeds":
+        for seed in range(SEEDS):
+            yield Schedule(seed=seed), Victim()
+    else:
+        for seeded in (False, True):
+            for victim in injections(tool):
+                yield Schedule(seed=victim.at) if seeded else Schedule(), victim
+
+
+def works_on(tool: Tool, backend: str) -> bool:
+    """Tell whether a backend has what a tool needs."""
+    return tool != "native" or backend == "asyncio"
+
+
+@cache
+def found_in(bug: Bug, tool: Tool, backend: str) -> int | None:
+    """Return in which of its runs a tool by itself finds a bug first; None if in none of them."""
+    for number, (schedule, victim) in enumerate(plans(tool), 1):
+        try:
+            run(bug.once(bug.wrong, victim), backend=backend, schedule=schedule)
+        except Exception:  # noqa: BLE001 - whatever it is, it is found
+            return number
+    return None
+
+
+def row(bug: Bug, backend: str) -> list[str]:
+    """Return the numbers of the runs in which the tools find a bug, as the guides show them."""
+    cells: list[str] = []
+    for tool in TOOLS:
+        if tool not in bug.tools or not works_on(tool, backend):
+            cells.append("")
+        else:
+            cells.append(str(found_in(bug, tool, backend) or "–"))  # noqa: RUF001 - typography
+    return cells
+
+
+# ---- what the guides show ------------------------------------------------------------------------
+
+ROW: Final = re.compile(
+    r"^\| \[[^]]+\]\(#(?P<name>[\w-]+)\) \| (?P<backend>\w+) \|.*$", re.MULTILINE
+)
+"""A row of the guide's table: which bug, on which backend, and then the numbers."""
+
+
+def with_numbers(page: str) -> str:
+    """Return a page with the numbers in its table as they are on the backends that are here."""
+    bugs = {bug.name.replace("_", "-"): bug for bug in BUGS}
+
+    def line(found: re.Match[str]) -> str:
+        if found["backend"] not in BACKENDS:
+            return found[0]
+        head = " | ".join(found[0].split(" | ")[:2])
+        return " | ".join([head, *row(bugs[found["name"]], found["backend"])]) + " |"
+
+    return ROW.sub(line, page)
+
+
+def failure(name: str, *options: str) -> str:
+    """Return what pytest prints as the failure of a bug's test, less the folder it is in."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    source = HOME / f"{name}.py"
+    done = subprocess.run(  # noqa: S603 - this very Python, with a program of the docs
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "Wrong", source, *options],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=100,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    said = [line[1:].rstrip() for line in done.stdout.splitlines() if line.startswith("E ")]
+    text = inspect.cleandoc("\n".join(said))
+    lines = [line.replace(f"{HOME}{os.sep}", "") for line in text.splitlines() if line.strip()]
+    return "\n".join(lines) + "\n"
+
+
+SHOWN: Final = tuple(sorted(path.stem for path in HOME.glob("*.out")))
+"""The bugs of which a guide shows what pytest prints."""
+
+
+def rewrite() -> None:
+    """Write anew what the guides show."""
+    for name in SHOWN:
+        (HOME / f"{name}.out").write_text(failure(name), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_numbers(page.read_text("utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -1,0 +1,446 @@
+"""Explored tests under pytest: options, replay, fixtures, parameters, several workers, output."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+
+import pytest
+
+from tests.backends import BACKENDS
+
+pytest_plugins = ["pytester"]
+
+FAILING = """
+import anyio
+import pytest
+from mtaio.testing import explore
+
+async def lost_update(slots):
+    total = 0
+
+    async def add():
+        nonlocal total
+        before = total
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        total = before + 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(add)
+            for _ in range(slots):
+                await anyio.lowlevel.cancel_shielded_checkpoint()
+    assert total == 2
+"""
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Return a directory in which every warning is an error."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    return pytester
+
+
+def check(session: pytest.Pytester, source: str, *args: str, **outcomes: int) -> pytest.RunResult:
+    """Run a test module, and compare how many of its tests had which outcome."""
+    session.makepyfile(textwrap.dedent(source))
+    result = session.runpytest_inprocess("-p", "no:cacheprovider", *args)
+    result.assert_outcomes(**outcomes)
+    return result
+
+
+def replays(result: pytest.RunResult) -> list[list[str]]:
+    """Return the arguments of each line for replay that a session has printed."""
+    lines = re.findall(r"^E? +to see it again: pytest (.*)$", result.stdout.str(), re.MULTILINE)
+    return [shlex.split(line) for line in lines]
+
+
+def test_explored_test_is_one_test(session: pytest.Pytester) -> None:
+    """One item loops inside; it takes fixtures, parameters and marks like any other function."""
+    check(
+        session,
+        """
+        import anyio, pytest
+        from mtaio.testing import Simulation, Victim, explore
+
+        runs = []
+
+        @pytest.fixture
+        def number():
+            return 5
+
+        @explore(seeds=3, exhaustive=1)
+        async def test_plain():
+            runs.append("plain")
+            await anyio.sleep(1)
+
+        @pytest.mark.parametrize("n", [1, 2])
+        @explore(seeds=3, exhaustive=1)
+        async def test_outside(n, number, victim: Victim, sim: Simulation, tmp_path):
+            assert (number, sim.time()) == (5, 0)
+            await victim(anyio.sleep, n)
+            assert tmp_path.is_dir()
+
+        @explore(seeds=3, exhaustive=1)
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_inside(n, number):
+            await anyio.sleep(n)
+
+        class TestMethods:
+            @explore(seeds=3, exhaustive=1)
+            async def test_method(self, number, victim):
+                assert isinstance(self, TestMethods)
+                await victim(anyio.sleep, number)
+
+        @explore(seeds=1)
+        async def test_skip():
+            pytest.skip("enough")
+
+        @pytest.mark.xfail(strict=True, raises=LookupError)
+        @explore(seeds=1)
+        async def test_xfail():
+            raise LookupError
+
+        def test_runs():
+            assert len(runs) > 4
+        """,
+        passed=7,
+        skipped=1,
+        xfailed=1,
+    )
+
+
+def test_beside_async_tests(session: pytest.Pytester) -> None:
+    """Explored tests stand beside async tests and async fixtures of anyio's plugin."""
+    session.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
+    check(
+        session,
+        f"""
+        import anyio, pytest
+        from mtaio.testing import explore, virtual_backend
+
+        @pytest.fixture(params={BACKENDS!r})
+        def anyio_backend(request):
+            return virtual_backend(request.param)
+
+        @pytest.fixture
+        async def number():
+            await anyio.sleep(1)
+            return 5
+
+        async def test_async(number, sim):
+            await sim.advance(1)
+            assert number == 5
+
+        @explore(seeds=3, exhaustive=1)
+        async def test_explored(sim):
+            await sim.advance(1)
+        """,
+        passed=len(BACKENDS) + 1,
+    )
+
+
+def test_line_for_replay_replays(session: pytest.Pytester) -> None:
+    """What a failure prints, pasted after ``pytest``, runs that test once and fails alike."""
+    source = (
+        FAILING
+        + f"""
+runs = []
+
+@pytest.mark.parametrize("backend", {BACKENDS!r})
+@pytest.mark.parametrize("slots", [2, 3])
+def test_search(backend, slots):
+    explore(backends=[backend], seeds=50)(lost_update)(slots)
+
+@pytest.mark.parametrize("slots", [2, 3], ids=["a b", "it's"])
+@explore(seeds=50)
+async def test_lost(slots):
+    runs.append(slots)
+    await lost_update(slots)
+
+def test_runs():
+    assert len(runs) == 1
+"""
+    )
+    result = check(session, source, "-k", "test_lost", failed=2, deselected=1 + 2 * len(BACKENDS))
+    found = replays(result)
+    assert [args[0] for args in found] == ["--mtaio-replay"] * 2
+    assert [args[2].partition("::")[2] for args in found] == ["test_lost[a b]", "test_lost[it's]"]
+    for _, plan, where in found:
+        again = session.runpytest_inprocess(
+            "-p",
+            "no:cacheprovider",
+            "--mtaio-replay",
+            plan,
+            where,
+            f"{where.partition('::')[0]}::test_runs",
+        )
+        again.assert_outcomes(failed=1, passed=1)
+        assert replays(again) == [["--mtaio-replay", plan, where]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_replay_on_each_backend(session: pytest.Pytester, backend: str) -> None:
+    """A failure on one backend alone is found there, and replayed there."""
+    source = (
+        FAILING
+        + f"""
+@explore(seeds=20)
+async def test_one_backend(sim):
+    home = type(anyio.lowlevel.current_token().native_token).__module__.split(".")[0]
+    if home == {"mtaio" if backend == "asyncio" else "trio"!r}:
+        await lost_update(2)
+"""
+    )
+    result = check(session, source, failed=1)
+    ((_, plan, where),) = replays(result)
+    assert plan.startswith(f"{backend}/tape=")
+    again = session.runpytest_inprocess("-p", "no:cacheprovider", "--mtaio-replay", plan, where)
+    again.assert_outcomes(failed=1)
+    for other in set(BACKENDS) - {backend}:
+        plan = plan.replace(backend, other).partition("/tape")[0]
+        passes = session.runpytest_inprocess("-p", "no:cacheprovider", "--mtaio-replay", plan)
+        passes.assert_outcomes(passed=1)
+
+
+def test_replay_that_does_not_fit(session: pytest.Pytester) -> None:
+    """A plan of another program fails the test in words, and does not pass for a success."""
+    result = check(
+        session,
+        """
+        import anyio
+        from mtaio.testing import explore
+
+        @explore()
+        async def test_one():
+            await anyio.sleep(1)
+        """,
+        "--mtaio-replay=asyncio/tape=77:1",
+        failed=1,
+    )
+    result.stdout.fnmatch_lines(
+        ["E *ValueError: Schedule(tape={77: 1}) does not fit this run: there were only 0 choices*"]
+    )
+
+
+def test_number_of_seeds(session: pytest.Pytester) -> None:
+    """``--mtaio-seeds`` rules over what the tests say, for this session."""
+    source = """
+        import anyio
+        from mtaio.testing import explore
+
+        runs = []
+
+        @explore(seeds=200, exhaustive=None, backends=["asyncio"])
+        async def test_one():
+            runs.append(1)
+
+        def test_runs(pytestconfig):
+            seeds = pytestconfig.option.mtaio_seeds
+            assert len(runs) == 1 + (200 if seeds is None else seeds)
+        """
+    check(session, source, passed=2)
+    check(session, source, "--mtaio-seeds=3", passed=2)
+    check(session, source, "--mtaio-seeds", "0", passed=2)
+
+
+def test_number_of_delays(session: pytest.Pytester) -> None:
+    """``--mtaio-delays`` and ``--mtaio-max-runs`` rule over what the tests say."""
+    source = """
+        import anyio
+        from mtaio.testing import explore
+
+        runs = []
+
+        @explore(seeds=0, exhaustive=None, max_runs=5, backends=["asyncio"])
+        async def test_one():
+            runs.append(1)
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(anyio.sleep, 1)
+
+        def test_runs():
+            print("RUNS", len(runs))
+        """
+    plain = check(session, source, "-s", passed=2)
+    plain.stdout.fnmatch_lines(["*RUNS 1*"])
+    broken_off = check(session, source, "--mtaio-delays=2", passed=1, failed=1)
+    broken_off.stdout.fnmatch_lines(["*ExplorationWarning: test_one is not explored in full: exh*"])
+    more = check(
+        session, source, "-s", "--mtaio-delays=1", "--mtaio-max-runs=0", passed=2
+    ).stdout.str()
+    most = check(
+        session, source, "-s", "--mtaio-delays=2", "--mtaio-max-runs=0", passed=2
+    ).stdout.str()
+    counts = [int(re.findall(r"RUNS (\d+)", text)[0]) for text in (more, most)]
+    assert 5 < counts[0] < counts[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--mtaio-seeds=-1", "ERROR: --mtaio-seeds=-1 is less than 0. Pass a whole number >= 0."),
+        ("--mtaio-delays=-2", "ERROR: --mtaio-delays=-2 is less than 0. Pass a whole number >= 0."),
+        ("--mtaio-max-runs=-1", "ERROR: --mtaio-max-runs=-1 is less than 0. Pass a whole number*"),
+        ("--mtaio-seeds=many", "*--mtaio-seeds: invalid int value: 'many'"),
+        (
+            "--mtaio-replay=asyncio/seed=x",
+            "ERROR: --mtaio-replay: 'asyncio/seed=x' cannot be replayed: 'seed=x' is not part of *",
+        ),
+        (
+            "--mtaio-replay=uvloop/seed=1",
+            "ERROR: --mtaio-replay: 'uvloop/seed=1' cannot be replayed: 'uvloop' is no backend w*",
+        ),
+        ("--mtaio-replay=", "ERROR: --mtaio-replay: '' cannot be replayed: '' is no backend with*"),
+    ],
+)
+def test_options_that_are_refused(session: pytest.Pytester, option: str, message: str) -> None:
+    """An option that no test could follow is a usage error, before any test runs."""
+    session.makepyfile("def test_nothing(): pass")
+    result = session.runpytest_inprocess(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_replay_on_a_backend_that_is_not_installed(
+    session: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan for a backend that is not here says how to install it."""
+    session.makepyfile("def test_nothing(): pass")
+    monkeypatch.setattr("mtaio.testing.pytest_plugin.find_spec", lambda _: None)
+    result = session.runpytest_inprocess("--mtaio-replay=trio/seed=1")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --mtaio-replay=trio/seed=1 needs trio. Install it with: pip install 'mtaio?trio?'"]
+    )
+
+
+def test_hypothesis_on_top(session: pytest.Pytester) -> None:
+    """A property test of an explored test searches for each example, and follows the options."""
+    check(
+        session,
+        """
+        import anyio
+        from hypothesis import given, settings, strategies as st
+        from mtaio.testing import explore
+
+        runs = []
+
+        @settings(max_examples=3, database=None, deadline=None)
+        @given(n=st.integers(1, 5))
+        @explore(seeds=200, exhaustive=None, backends=["asyncio"])
+        async def test_property(n):
+            runs.append(n)
+            await anyio.sleep(n)
+
+        def test_runs():
+            assert len(runs) == 3 * 3
+        """,
+        "--mtaio-seeds=2",
+        passed=2,
+    )
+
+
+def test_several_workers(session: pytest.Pytester) -> None:
+    """With pytest-xdist the options reach the workers, and a failure its line for replay."""
+    pytest.importorskip("xdist")
+    session.makepyfile(
+        FAILING
+        + """
+runs = []
+
+@pytest.mark.parametrize("n", range(4))
+@explore(seeds=200, exhaustive=None, backends=["asyncio"])
+async def test_passing(n):
+    runs.append(n)
+    assert len(runs) <= 4
+
+@pytest.mark.parametrize("slots", [2, 3])
+@explore(seeds=50)
+async def test_lost(slots):
+    await lost_update(slots)
+"""
+    )
+    arguments = ("-p", "no:cacheprovider", "-n2", "--dist=each", "--tx=2*popen")
+    result = session.runpytest_subprocess(*arguments, "--mtaio-seeds=0")
+    result.assert_outcomes(passed=8, failed=4)
+    _, plan, where = replays(result)[0]
+    again = session.runpytest_subprocess(*arguments[:3], "--mtaio-replay", plan, where)
+    again.assert_outcomes(failed=1)
+    assert replays(again) == [["--mtaio-replay", plan, where]]
+
+
+def test_without_this_plugin(session: pytest.Pytester) -> None:
+    """With ``-p no:mtaio`` explored tests run as they say themselves."""
+    result = check(
+        session,
+        FAILING
+        + """
+@explore(seeds=2)
+async def test_passing(victim):
+    await victim(anyio.sleep, 1)
+
+@explore(seeds=50)
+async def test_lost():
+    await lost_update(2)
+""",
+        "-p",
+        "no:mtaio",
+        passed=1,
+        failed=1,
+    )
+    ((_, plan),) = replays(result)
+    assert "/tape=" in plan
+
+
+def test_output_of_a_failure(session: pytest.Pytester) -> None:
+    """A failure shows the test's own lines, who ran and waited for what, and no machinery."""
+    result = check(
+        session,
+        FAILING
+        + """
+@explore(seeds=50)
+async def test_lost():
+    await lost_update(2)
+
+@explore(seeds=50)
+async def test_stuck(victim):
+    event = anyio.Event()
+
+    async def ring():
+        await anyio.sleep(1)
+        event.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(victim, ring)
+        await event.wait()
+""",
+        failed=2,
+    )
+    text = result.stdout.str()
+    result.stdout.fnmatch_lines(
+        [
+            "*assert total == 2",
+            "E *assert 1 == 2",
+            "E *under Schedule(tape={*}):",
+            "E * test_lost#1 *waits at  *(lost_update, line *)",
+            "E * add#2 *waits at  await anyio.lowlevel.cancel_shielded_checkpoint()  (lost_upd*",
+            "E * test_lost#1  ended",
+            "E *to see it again: pytest --mtaio-replay asyncio/tape=* *::test_lost",
+        ]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "E *Deadlock: the run is blocked at t=0.0 for ever: no timer is set *",
+            "* task *test_stuck' is at",
+            "* in test_stuck: await event.wait()",
+            "* under Schedule(tape={}):",
+            "* t=0 *------- ring#2 is cancelled (checkpoint@1) -------",
+            "* t=0 *ring#2 *waits at  await anyio.sleep(1)  (*",
+            "* t=0 *------- Deadlock: the run is broken off -------",
+            "* to see it again: pytest --mtaio-replay asyncio/tape=/checkpoint@1 *::test_stuck",
+        ]
+    )
+    for machinery in ("_search.py", "_world.py", "_run.py", "base_events.py", "pytest_plugin.py"):
+        assert machinery not in text

@@ -1,0 +1,204 @@
+"""Livelocks: tasks that run for ever and get nowhere."""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.testing import (
+    Deadlock,
+    InvariantError,
+    Livelock,
+    Schedule,
+    current_simulation,
+    run,
+    virtual_backend,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SCHEDULES = [None, Schedule(), Schedule(seed=1), Schedule(seed=1, fair=True)]
+
+
+async def spin() -> None:
+    """Let others run, for ever."""
+    while True:
+        await anyio.lowlevel.checkpoint()
+
+
+async def spin_behind_a_shield() -> None:
+    """Do the same where no cancellation gets through."""
+    with anyio.CancelScope(shield=True):
+        await spin()
+
+
+async def spin_whatever_happens() -> None:
+    """Do the same, and swallow whatever is thrown in."""
+    while True:
+        with suppress(Exception, anyio.get_cancelled_exc_class()):
+            await anyio.lowlevel.checkpoint()
+
+
+async def ping_pong() -> None:
+    """Have two tasks wake each other for ever."""
+    send, receive = anyio.create_memory_object_stream[int](0)
+    back, forth = anyio.create_memory_object_stream[int](0)
+
+    async def echo() -> None:
+        async for n in receive:
+            await back.send(n)
+
+    async with anyio.create_task_group() as group, send, receive, back, forth:
+        group.start_soon(echo)
+        while True:
+            await send.send(1)
+            await forth.receive()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("scenario", [spin, ping_pong])
+def test_turning_on_the_spot(
+    backend: str, scenario: Callable[[], Awaitable[None]], schedule: Schedule | None
+) -> None:
+    """A run in which tasks are busy without end fails, and says where they are."""
+
+    async def main() -> None:
+        await anyio.sleep(2)
+        await scenario()
+
+    with pytest.raises(
+        Livelock,
+        match=r"^the run makes no progress at t=2\.0: tasks have kept the event loop turning 300 "
+        r"times without waiting for anything\. Let them wait for an event or a moment, or raise "
+        r"max_turns=300\.\n",
+    ) as caught:
+        run(main, backend=backend, schedule=schedule, max_turns=300)
+    assert scenario.__name__ in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_spinning_behind_a_shield(backend: str, schedule: Schedule | None) -> None:
+    """A task that spins behind a shield is ended by force, and leaves nothing behind."""
+    with pytest.raises(Livelock, match=r"^the run still makes no progress at t=0\.0: ") as caught:
+        run(spin_behind_a_shield, backend=backend, schedule=schedule, max_turns=100)
+    assert isinstance(caught.value.__cause__, Livelock)
+    assert "in spin_behind_a_shield" in str(caught.value.__cause__)
+    gc.collect()
+
+
+@pytest.mark.filterwarnings(
+    # A coroutine that never lets go cannot be closed either, and Python says so.
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+def test_spinning_whatever_happens(backend: str) -> None:
+    """Even a task that swallows whatever is thrown into it does not spin for ever."""
+    with pytest.raises(Livelock, match=r"^the run still makes no progress at t=0\.0: "):
+        run(spin_whatever_happens, backend=backend, max_turns=100)
+    gc.collect()
+    assert run(anyio.sleep, 1, backend=backend) is None
+
+
+def test_cleanup_that_spins(backend: str) -> None:
+    """A cleanup that spins after a deadlock is told, with the deadlock as its cause."""
+
+    async def scenario() -> None:
+        try:
+            await anyio.Event().wait()
+        finally:
+            await spin_behind_a_shield()
+
+    with pytest.raises(Livelock, match=r"^the run still makes no progress at t=0\.0") as caught:
+        run(scenario, backend=backend, max_turns=100)
+    assert isinstance(caught.value.__cause__, Deadlock)
+
+
+def test_cleanup_that_spins_after_a_broken_invariant(backend: str) -> None:
+    """The same after an invariant that broke."""
+
+    async def scenario() -> None:
+        broken: list[int] = []
+        current_simulation().always(lambda: not broken)
+        broken.append(1)
+        await spin_behind_a_shield()
+
+    with pytest.raises(Livelock) as caught:
+        run(scenario, backend=backend, max_turns=100)
+    assert isinstance(caught.value.__cause__, InvariantError)
+
+
+def test_many_turns_are_no_livelock(backend: str) -> None:
+    """Turns count only as long as no time passes and nothing real comes."""
+
+    async def scenario() -> float:
+        for _ in range(20):
+            for _ in range(80):
+                await anyio.lowlevel.checkpoint()
+            await anyio.sleep(1)
+        return anyio.current_time()
+
+    assert run(scenario, backend=backend, max_turns=100) == 20.0
+
+
+def test_looking_after_a_thread_is_no_livelock(backend: str) -> None:
+    """To ask again and again whether a thread is through is no livelock, and leaves no debt."""
+
+    async def scenario() -> bool:
+        done = False
+
+        async def work() -> None:
+            nonlocal done
+            await anyio.to_thread.run_sync(time.sleep, 0.05)
+            done = True
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            while not done:
+                await anyio.lowlevel.checkpoint()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        return done
+
+    assert run(scenario, backend=backend, max_turns=50)
+
+
+def test_thread_of_trios_own_is_no_livelock() -> None:
+    """A thread that trio starts without anyio counts as well."""
+    trio = pytest.importorskip("trio")
+
+    async def scenario() -> None:
+        done = False
+
+        async def work() -> None:
+            nonlocal done
+            await trio.to_thread.run_sync(time.sleep, 0.05)
+            done = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            while not done:
+                await trio.lowlevel.checkpoint()
+
+    run(scenario, backend="trio", max_turns=50)
+
+
+@pytest.mark.parametrize(
+    ("max_turns", "error", "message"),
+    [
+        (0, ValueError, r"^max_turns=0 is less than 1\. Pass how often the event loop may turn"),
+        (1e6, TypeError, r"^max_turns=1000000\.0 is a float, not an int\. Pass how often the"),
+        (None, TypeError, r"^max_turns=None is a NoneType, not an int\."),
+    ],
+)
+def test_turns_that_are_refused(max_turns: Any, error: type[Exception], message: str) -> None:
+    """The number of turns is a whole number from 1."""
+    with pytest.raises(error, match=message):
+        run(spin, max_turns=max_turns)
+    with pytest.raises(error, match=message):
+        virtual_backend("asyncio", max_turns=max_turns)
