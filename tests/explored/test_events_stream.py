@@ -31,7 +31,7 @@ async def test_blocked_emits(sim: Simulation, victim: Victim) -> None:
     taken: list[int] = []
     sent: list[int] = []
     async with stage.emitter.stream("a", max_buffer=1) as events:
-        sim.always(lambda: events.buffered <= 1)
+        sim.always(lambda: events.buffered <= 1 and len(events._line) <= stage.emits)
 
         async def send(*numbers: int) -> None:
             for number in numbers:
@@ -72,6 +72,8 @@ async def test_consumer_that_is_cancelled(victim: Victim) -> None:
         async def produce() -> None:
             for number in range(4):
                 await stage.emit(number)
+            await anyio.sleep(1)
+            assert events.buffered == 0  # somebody was woken for each
             events.close()
 
         async def one() -> None:
