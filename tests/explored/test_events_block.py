@@ -100,9 +100,8 @@ async def test_block_left_while_another_task_emits(victim: Victim) -> None:
         left.append(anyio.current_time())
 
     await together(host=host, emit=emit)
-    if victim.cancelled:
-        assert left == [0]
     if cut_off:
+        assert left == [0]
         assert [type(error) for error in cut_off] == [TaskCancelledError]
         assert victim.fired
     else:
