@@ -65,8 +65,9 @@ class EventEmitter:
     in a task of its own. `emit` waits for all of them.
 
     Entering the emitter (``async with emitter:``) is optional. Inside the block `emit_soon` works,
-    and a tier of several async handlers that do not suspend costs a quarter. Leaving it delivers
-    what `emit_soon` has taken; left by an error or a cancellation, it drops and counts that.
+    and a tier of several async handlers that do not suspend costs less than half. Leaving it
+    delivers what `emit_soon` has taken; left by an error or a cancellation, it drops and counts
+    that.
 
     Args:
         errors: What becomes of errors that handlers raise: ``"raise"`` ends the tier, skips those
