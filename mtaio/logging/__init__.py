@@ -1,0 +1,13 @@
+"""
+Logging that never makes the event loop wait.
+
+Promise: what is here are handlers, formatters and filters of the standard library's ``logging``,
+and work with everything that does; none of it needs an event loop.
+"""
+
+from mtaio.logging._handler import AsyncFileHandler, AsyncFileHandlerStatistics
+
+__all__ = [
+    "AsyncFileHandler",
+    "AsyncFileHandlerStatistics",
+]
