@@ -37,10 +37,11 @@ def task_name() -> str | None:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
         task = asyncio.current_task()
-        return None if task is None else task.get_name()
+        return None if task is None else str(task.get_name())
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
-        return trio.lowlevel.current_task().name
+        name: str = trio.lowlevel.current_task().name
+        return name
     return None
 
 

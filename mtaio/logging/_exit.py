@@ -98,4 +98,5 @@ def _in_child() -> None:
 
 
 atexit.register(_at_exit)
-getattr(os, "register_at_fork", lambda **_: None)(after_in_child=_in_child)
+if sys.platform != "win32":  # pragma: no branch - the suite is measured where there are forks
+    os.register_at_fork(after_in_child=_in_child)

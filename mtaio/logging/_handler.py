@@ -12,14 +12,14 @@ from __future__ import annotations
 import codecs
 import copy
 import logging
-import os
 import sys
 import traceback
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import checkpoint
@@ -30,6 +30,7 @@ from mtaio.logging._rotation import RotatingFile
 from mtaio.logging._writer import Writer
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
 __all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics"]
@@ -66,7 +67,7 @@ class AsyncFileHandlerStatistics:
 
 
 class AsyncFileHandler(logging.Handler):
-    """
+    r"""
     A log file, with rotation, that is written by a thread of its own.
 
     Takes the place of ``logging.FileHandler`` and ``logging.handlers.RotatingFileHandler``. The
@@ -119,7 +120,7 @@ class AsyncFileHandler(logging.Handler):
             logger.addHandler(handler)
             logger.warning("disk %s is nearly full", "sda")
             assert handler.flush()
-            assert path.read_text() == "WARNING disk sda is nearly full\\n"
+            assert path.read_text() == "WARNING disk sda is nearly full\n"
             logger.removeHandler(handler)
             handler.close()
         ```
@@ -150,8 +151,9 @@ class AsyncFileHandler(logging.Handler):
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = _level("keep_level", keep_level)
-        prefix = _prefix(encoding, errors)
-        self.baseFilename: Final = os.path.abspath(_path(filename))  # noqa: N815 - FileHandler's name for it
+        _check_encoding(encoding, errors)
+        path = _path(filename)
+        self.baseFilename: Final = str(path)
         self.mode: Final = "a" if max_bytes else mode
         self.encoding: Final = encoding
         self.errors: Final = errors
@@ -159,7 +161,7 @@ class AsyncFileHandler(logging.Handler):
         file = RotatingFile(
             self.baseFilename,
             mode=self.mode,
-            prefix=prefix,
+            later=_later(encoding),
             max_bytes=max_bytes,
             backup_count=backup_count,
             trouble=trouble,
@@ -170,7 +172,7 @@ class AsyncFileHandler(logging.Handler):
             except OSError as error:
                 error.add_note(
                     f"AsyncFileHandler opens its file when it is made. See that the folder "
-                    f"{os.path.dirname(self.baseFilename)!r} exists and may be written to."
+                    f"{str(path.parent)!r} exists and may be written to."
                 )
                 raise
         super().__init__()
@@ -190,7 +192,7 @@ class AsyncFileHandler(logging.Handler):
         level = logging.getLevelName(self.level)
         return f"<{type(self).__name__} {self.baseFilename} ({level})>"
 
-    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:  # type: ignore[override]  # typeshed says bool, and from Python 3.12 on it is what filter() returns
+    def handle(self, record: logging.LogRecord) -> bool:
         """
         Filter the record and emit it, without the handler's lock. Not a checkpoint.
 
@@ -198,12 +200,16 @@ class AsyncFileHandler(logging.Handler):
             record: What to log.
 
         Returns:
-            What the filters made of it; False if they dropped it.
+            Whether the filters let it pass.
         """
-        passed: bool | logging.LogRecord = self.filter(record) if self.filters else True
-        if passed:
-            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
-        return passed
+        if self.filters:
+            passed = cast("object", self.filter(record))
+            if not passed:
+                return False
+            if isinstance(passed, logging.LogRecord):  # from Python 3.12 on
+                record = passed
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """
@@ -226,7 +232,7 @@ class AsyncFileHandler(logging.Handler):
             return
         self._writer.put(line, record.levelno)
 
-    def flush(self, timeout: float = PATIENCE) -> bool:
+    def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # it tells more than logging's does
         """
         Wait until everything logged before is written; the operating system then has it.
 
@@ -362,14 +368,15 @@ class _Notice:
         return f"{line}\n".encode(handler.encoding, "backslashreplace")
 
 
-def _path(filename: object) -> str:
-    if not isinstance(filename, str | os.PathLike):
+def _path(filename: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(filename).absolute()
+    except TypeError:
         msg = (
             f"filename={filename!r} is a {type(filename).__name__}, not a path. Pass a str or an "
             f"os.PathLike."
         )
-        raise TypeError(msg)
-    return os.fsdecode(filename)
+        raise TypeError(msg) from None
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -389,8 +396,7 @@ def _level(name: str, value: object) -> int:
     return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")
 
 
-def _prefix(encoding: str, errors: str) -> bytes:
-    """Return what each text begins with in ``encoding``: a byte order mark, or nothing."""
+def _check_encoding(encoding: str, errors: str) -> None:
     for name, value in (("encoding", encoding), ("errors", errors)):
         if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
             msg = f"{name}={value!r} is a {type(value).__name__}, not a str. Pass its name."
@@ -401,7 +407,29 @@ def _prefix(encoding: str, errors: str) -> bytes:
         msg = f"errors={errors!r} is unknown. Pass 'strict', 'replace', 'backslashreplace', …"
         raise ValueError(msg) from None
     try:
-        return "".encode(encoding)
+        "\n".encode(encoding)
     except (LookupError, ValueError) as error:
         msg = f"encoding={encoding!r} cannot be used: {error}. Pass 'utf-8', or another's name."
         raise ValueError(msg) from None
+
+
+def _later(encoding: str) -> Callable[[bytes], bytes] | None:
+    """
+    Return what makes of an encoded text what it is in the middle of a file, None for no change.
+
+    The text layer of the standard library sets the state of its encoder to 0 there, which leaves
+    byte order marks and designations out, or has them put in again.
+    """
+    mark = "".encode(encoding)
+    if mark:
+        return lambda record: record[len(mark) :]
+    encoder = codecs.getincrementalencoder(encoding)()
+    encoder.setstate(0)
+    if encoder.encode("a\n") == "a\n".encode(encoding):
+        return None
+
+    def later(record: bytes) -> bytes:
+        encoder.setstate(0)
+        return encoder.encode(record.decode(encoding))
+
+    return later

@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -62,7 +63,8 @@ class RotatingFile:
     Args:
         path: The absolute path; the older ones are ``path.1`` (the newest) to ``path.N``.
         mode: ``"a"``, or what the first opening is to do: ``"w"`` truncates, ``"x"`` must create.
-        prefix: What an encoding puts in front of each text, and a file has once, at its beginning.
+        later: Turns a record as it is at the beginning of a file into what it is further on, where
+            the encoding makes a difference: a byte order mark stands at the beginning alone.
         max_bytes: A record that would bring the file to this size starts a new one; 0 for never.
         backup_count: How many older files are kept; 0 for no rotation.
         trouble: Called with the error when a rotation fails; the record is then written all the
@@ -82,10 +84,11 @@ class RotatingFile:
         "_fd",
         "_first",
         "_identity",
+        "_later",
         "_max_bytes",
         "_not_before",
+        "_place",
         "_pos",
-        "_prefix",
         "_regular",
         "_rest",
         "_resting",
@@ -101,18 +104,19 @@ class RotatingFile:
         path: str,
         *,
         mode: str = "a",
-        prefix: bytes = b"",
+        later: Callable[[bytes], bytes] | None = None,
         max_bytes: int = 0,
         backup_count: int = 0,
         trouble: Callable[[OSError], None],
         close_first: bool = os.name == "nt",
     ) -> None:
         self.path: Final = path
+        self._place = Path(path)
         self.records = 0
         self.bytes = 0
         self.rotations = 0
         self._first = _FIRST[mode]
-        self._prefix = prefix
+        self._later = later
         self._max_bytes = max_bytes
         self._backup_count = backup_count
         self._trouble = trouble
@@ -162,7 +166,7 @@ class RotatingFile:
         Write the records of ``batch``, and take out of it what was written.
 
         Args:
-            batch: Records with their line ends, each with the prefix in front if there is one.
+            batch: Records with their line ends, each as it is at the beginning of a file.
 
         Raises:
             OSError: What is not written, or not whole, is still in ``batch``, for another try.
@@ -191,21 +195,21 @@ class RotatingFile:
         ):
             return len(batch)
         pos = self._pos
-        if pos + sum(map(len, batch)) < self._max_bytes:
+        later = self._later
+        if later is None and pos + sum(map(len, batch)) < self._max_bytes:
             return len(batch)
         for number, record in enumerate(batch):
             if pos and pos + len(record) >= self._max_bytes:
                 return number
-            pos += len(record) - (len(self._prefix) if pos else 0)
+            pos += len(later(record) if later is not None and pos else record)
         return len(batch)
 
     def _append(self, batch: list[bytes], count: int) -> None:
         """Write ``count`` records from the front of ``batch`` in one piece."""
         records = batch if count == len(batch) else batch[:count]
-        if self._prefix:
-            start = len(self._prefix)
-            whole_first = [] if self._pos else records[:1]
-            records = whole_first + [record[start:] for record in records[len(whole_first) :]]
+        if self._later is not None:
+            first = [] if self._pos else records[:1]
+            records = [*first, *map(self._later, records[len(first) :])]
         data = b"".join(records)
         sent, error = self._send(data)
         if error is None:
@@ -285,13 +289,16 @@ class RotatingFile:
     def _shift(self) -> None:
         for number in range(self._backup_count - 1, 0, -1):
             with suppress(FileNotFoundError):
-                os.replace(f"{self.path}.{number}", f"{self.path}.{number + 1}")
-        os.replace(self.path, f"{self.path}.1")
+                self._older(number).replace(self._older(number + 1))
+        self._place.replace(self._older(1))
+
+    def _older(self, number: int) -> Path:
+        return Path(f"{self.path}.{number}")
 
     def _moved(self) -> bool:
         """Tell whether the path is no longer our file; learn how long it is if it is."""
         try:
-            status = os.stat(self.path)
+            status = self._place.stat()
         except FileNotFoundError:
             return True
         except OSError:

@@ -269,7 +269,7 @@ class Writer:
         self._nudge.set()
 
     def _abandoned(self) -> bool:
-        """Tell whether nobody writes any more, since the end has begun and the file takes nothing."""
+        """Tell whether nobody writes any more: the end has begun, and the file takes nothing."""
         return _exit.ending() and self.idle
 
     def _put_mark(self, mark: Mark) -> Mark:
@@ -314,7 +314,8 @@ class Writer:
                 except IndexError:
                     more = False
             if mark is not None:
-                mark.reach(written=True, ended=threading.current_thread() if patient and not more else None)
+                ended = threading.current_thread() if patient and not more else None
+                mark.reach(written=True, ended=ended)
             if not more:
                 return
 
@@ -353,7 +354,7 @@ class Writer:
                     return item
                 if len(batch) >= BATCH:
                     return None
-                item = get(False)  # noqa: FBT003 - keywords cost
+                item = get(False)
         except Empty:
             return None
 
