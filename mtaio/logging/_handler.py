@@ -299,7 +299,7 @@ class AsyncFileHandler(logging.Handler):
         file = writer.file
         dropped = {logging.getLevelName(level): n for level, n in list(writer.dropped.items())}
         return AsyncFileHandlerStatistics(
-            queued=writer.pending(),
+            queued=writer.records(),
             waiters=writer.waiters,
             written=file.records,
             bytes=file.bytes,

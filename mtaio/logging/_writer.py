@@ -34,6 +34,9 @@ BATCH: Final = 512
 STAMPED: Final = 64
 """One record in so many carries the time at which it was put, and all that find nobody ahead."""
 
+_MARKS: Final = 1000
+"""How much may be queued beyond the records: those who flush a file that takes nothing."""
+
 _NAP: Final = 50e-6
 _BETWEEN_NAPS: Final = 0.002
 _FIRST_RETRY: Final = 0.05
@@ -114,6 +117,7 @@ class Writer:
         notice: Callable[[Mapping[int, int]], bytes],
     ) -> None:
         self.file: Final = file
+        self._most = queue_size + keep_room + _MARKS
         self.calm: Final = max(0, queue_size // 2 - BATCH)
         """Below so many in the queue a record may be put without asking."""
         self._queue_size = queue_size
@@ -128,9 +132,9 @@ class Writer:
     def _clear(self) -> None:
         self.queue: SimpleQueue[Item] = SimpleQueue()
         self.batch: list[bytes] = []
-        self.written = 0
         self.lost = 0
         self.errors = 0
+        self._marks = 0
         self.waiters = 0
         self.worst_delay = 0.0
         self.dropped: defaultdict[int, int] = defaultdict(int)
@@ -154,8 +158,12 @@ class Writer:
     # ---- putting ---------------------------------------------------------------------------------
 
     def pending(self) -> int:
-        """Return how many records are queued or in hand."""
+        """Return how many records and marks are queued or in hand."""
         return self.queue.qsize() + len(self.batch)
+
+    def records(self) -> int:
+        """Return how many records are queued or in hand."""
+        return max(0, self.pending() - self._marks)
 
     @property
     def idle(self) -> bool:
@@ -219,8 +227,8 @@ class Writer:
     def mark(self) -> Mark:
         """Queue a mark, which is reached when all that was put before is written."""
         mark = Mark()
-        if self._owner == get_ident():
-            mark.let_go()  # it would wait for itself
+        if self._owner == get_ident() or self.pending() >= self._most:
+            mark.let_go()  # it would wait for itself, or with a thousand others for nothing
         elif self.idle and not self.pending():
             mark.reach(written=True)
         else:
@@ -236,14 +244,18 @@ class Writer:
 
     def ask_to_close(self) -> Mark | None:
         """Queue a mark at which the file is closed and the thread ends; None if it was already."""
+        if self._given_up():
+            return self._closing
         if not self.idle or self.pending():
             return self._put_mark(Mark(closes=True))
         if self.file.is_open:
             mark = Mark(closes=True)
-            self.queue.put(mark)
-            self.start(patient=False)
-            return mark
+            return self._put_mark(mark, patient=False)
         return None
+
+    def _given_up(self) -> bool:
+        """Tell whether somebody closed the file and lost patience, and it is not closed yet."""
+        return self._closing is not None and not self._closing.is_reached()
 
     def wait_closed(self, mark: Mark | None, until: float | None = None) -> None:
         """
@@ -253,7 +265,7 @@ class Writer:
             mark: What to wait for.
             until: For how long; by default as long as a flush that failed before left over.
         """
-        if mark is None or self._owner == get_ident():
+        if mark is None or mark is self._closing or self._owner == get_ident():
             return
         if until is None:
             unmet = self._unmet
@@ -272,10 +284,12 @@ class Writer:
         """Tell whether nobody writes any more: the end has begun, and the file takes nothing."""
         return _exit.ending() and self.idle
 
-    def _put_mark(self, mark: Mark) -> Mark:
+    def _put_mark(self, mark: Mark, *, patient: bool = True) -> Mark:
+        with self._tally:
+            self._marks += 1
         self.queue.put(mark)
         if self._right:
-            self.start()
+            self.start(patient=patient)
         return mark
 
     # ---- writing ---------------------------------------------------------------------------------
@@ -351,6 +365,8 @@ class Writer:
                     batch.append(record)
                 else:
                     assert type(item) is Mark  # noqa: S101 - for the type checkers
+                    with self._tally:
+                        self._marks -= 1
                     return item
                 if len(batch) >= BATCH:
                     return None
@@ -367,7 +383,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - whatever it is, the records are still there
                 self.errors += 1
                 self._trouble(error)
-                if self._closing is not None and not self._closing.is_reached():
+                if self._given_up():
                     self._lose()
                     return False
                 if not patient:
