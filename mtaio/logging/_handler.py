@@ -239,10 +239,10 @@ class AsyncFileHandler(logging.Handler):
         Blocks the thread: in async code await `aflush`.
 
         Args:
-            timeout: The most seconds to wait.
+            timeout: The most seconds to wait; 0 leaves the writing thread no time to answer.
 
         Returns:
-            False if it is not, or if called in the writing thread.
+            False if nothing is known of that yet, or if called in the writing thread.
 
         Raises:
             TypeError: ``timeout`` is no number.

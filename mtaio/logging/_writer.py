@@ -188,7 +188,7 @@ class Writer:
     def _admit(self, level: int) -> bool:
         """Tell whether a record of ``level`` may be put now."""
         limit = self._queue_size
-        if self.pending() >= limit // 2:
+        if self.records() >= limit // 2:
             # The writer asks for the interpreter's lock, and whoever gives it back and takes it
             # again at once, as an event loop that polls does, makes it ask anew.
             moment = monotonic()
@@ -197,7 +197,7 @@ class Writer:
                 time.sleep(_NAP)
         if level >= self._keep_level:
             limit += self._keep_room
-        if self.pending() < limit or (self._blocks and self._wait_for_room(limit)):
+        if self.records() < limit or (self._blocks and self._wait_for_room(limit)):
             return True
         with self._tally:
             if not self._tell_at:
@@ -212,7 +212,7 @@ class Writer:
         with self._room:
             self.waiters += 1
             try:
-                while self.pending() >= limit:
+                while self.records() >= limit:
                     if _exit.ending():
                         return False
                     if self._right:
@@ -339,13 +339,15 @@ class Writer:
             mark = None if self.batch else self._gather(wait=patient)
             written = self._write(patient=patient)
             if written and self._tell_at:
-                self._tell(now=mark is not None or self.queue.empty(), patient=patient)
+                self._tell(now=self.queue.empty(), patient=patient)
             if mark is not None:
                 if mark.closes:
                     self._shut(mark)
                     mark.written = mark.written and written
                     return mark
                 mark.reach(written=written)
+                if not self.file.is_open and self.queue.empty():
+                    return None  # it was put after one that closed
             elif not patient and (not written or self.queue.empty()):
                 return None
 
