@@ -5,9 +5,17 @@ Promise: what is here are handlers, formatters and filters of the standard libra
 and work with everything that does; none of it needs an event loop.
 """
 
+from mtaio.logging._configure import LoggingContext, LogSettings, configure
+from mtaio.logging._formatters import JsonFormatter
 from mtaio.logging._handler import AsyncFileHandler, AsyncFileHandlerStatistics
+from mtaio.logging._redact import RedactingFilter
 
 __all__ = [
     "AsyncFileHandler",
     "AsyncFileHandlerStatistics",
+    "JsonFormatter",
+    "LogSettings",
+    "LoggingContext",
+    "RedactingFilter",
+    "configure",
 ]

@@ -26,6 +26,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
 from mtaio.logging._exit import PATIENCE
+from mtaio.logging._levels import level_number
 from mtaio.logging._rotation import RotatingFile
 from mtaio.logging._writer import Writer
 
@@ -150,7 +151,7 @@ class AsyncFileHandler(logging.Handler):
         _one_of("when_full", when_full, _POLICIES)
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
-        level = _level("keep_level", keep_level)
+        level = level_number("keep_level", keep_level)
         _check_encoding(encoding, errors)
         path = _path(filename)
         self.baseFilename: Final = str(path)
@@ -383,17 +384,6 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         msg = f"{name}={value!r} is unknown. Pass one of {', '.join(map(repr, known))}."
         raise ValueError(msg)
-
-
-def _level(name: str, value: object) -> int:
-    """Return the number of a level that may be given by name."""
-    if isinstance(value, str):
-        known = logging.getLevelNamesMapping()
-        if value not in known:
-            msg = f"{name}={value!r} is no level. Pass one of {', '.join(known)}, or a number."
-            raise ValueError(msg)
-        return known[value]
-    return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")
 
 
 def _check_encoding(encoding: str, errors: str) -> None:

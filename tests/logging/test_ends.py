@@ -53,8 +53,12 @@ ENDS: dict[str, tuple[str, int]] = {
     "an error": ("storm(); raise RuntimeError('unhandled')", 1),
     "KeyboardInterrupt": ("storm(); signal.raise_signal(signal.SIGINT)", -2),
     "SIGTERM": (
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); storm(); "
-        "signal.raise_signal(signal.SIGTERM); storm('never')",
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+storm()
+signal.raise_signal(signal.SIGTERM)
+storm("never")
+""",
         143,
     ),
     "a thread that goes on": ("threading.Thread(target=storm).start()", 0),
@@ -119,7 +123,7 @@ def test_end_while_the_queue_is_full(book: Logbook) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_callbacks_at_the_end_may_log(book: Logbook, when: str) -> None:
-    """Records of ``atexit`` callbacks are written, whether the handlers were closed before or not."""
+    """Records of ``atexit`` callbacks are written, whether handlers were closed before or not."""
     program = "storm()" if when == "before" else "atexit.register(late); storm()"
     done = run(BEGIN + program, book.folder, when)
     assert (done.returncode, done.stderr) == (0, "")
@@ -192,7 +196,7 @@ def methods() -> Iterable[str]:
 
 @pytest.mark.parametrize("method", methods())
 def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
-    """Children of multiprocessing, which end without ``atexit``, lose nothing, nor does the parent."""
+    """Children of multiprocessing, which end without ``atexit``, lose nothing; nor does another."""
     (book.folder / "program_child.py").write_text(CHILD)
     # No rotation: a child that was started anew opens the file under rules of its own.
     begin = BEGIN.replace("max_bytes=5000, backup_count=99", "")

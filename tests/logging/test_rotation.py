@@ -4,19 +4,17 @@ import errno
 import logging
 import logging.handlers
 import os
-import stat
-from contextlib import suppress
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.logging import AsyncFileHandler, _rotation
+from mtaio.logging import AsyncFileHandler
 from mtaio.logging._rotation import RotatingFile
-from tests.logging.tools import Logbook, contents, until
+from tests.logging.tools import contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,10 +30,10 @@ ERRORS = ["strict", "ignore", "replace", "backslashreplace", "xmlcharrefreplace"
 class Model(logging.handlers.RotatingFileHandler):
     """What the files are to be: the standard library's handler, counting bytes."""
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # type: ignore[override]  # noqa: N802 - RotatingFileHandler's name for it
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: D102, N802 - as RotatingFileHandler's
         text = self.format(record) + "\n"
         size = len(text.encode(self.encoding or "", self.errors or ""))
-        if self.stream is None:  # type: ignore[redundant-expr]  # typeshed does not know of delay
+        if self.stream is None:
             self.stream = self._open()
         self.stream.seek(0, os.SEEK_END)
         pos = self.stream.tell()
@@ -57,13 +55,13 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.text(
     delay=st.booleans(),
     existing=st.dictionaries(st.integers(0, 10), st.binary(max_size=100), max_size=4),
 )
-def test_files_are_those_of_the_model(
+def test_files_are_those_of_the_model(  # noqa: PLR0917 - what Hypothesis draws
     messages: list[str | None],
     encoding: str,
     errors: str,
     max_bytes: int,
     backup_count: int,
-    delay: bool,
+    delay: bool,  # noqa: FBT001 - as above
     existing: dict[int, bytes],
 ) -> None:
     """The files are, byte for byte, those of a ``RotatingFileHandler`` that counts bytes."""
@@ -95,7 +93,7 @@ def test_files_are_those_of_the_model(
         ]
         failed: tuple[list[logging.LogRecord], list[logging.LogRecord]] = [], []
         for handler, failures in zip(handlers, failed, strict=True):
-            handler.handleError = failures.append  # type: ignore[method-assign]  # to compare them
+            vars(handler)["handleError"] = failures.append
             for message in messages:
                 if message is None:
                     handler.close()
@@ -115,7 +113,11 @@ def test_files_are_those_of_the_model(
     close_first=st.booleans(),
 )
 def test_batches_do_not_matter(
-    batches: list[list[bytes]], prefix: bytes, max_bytes: int, backup_count: int, close_first: bool
+    batches: list[list[bytes]],
+    prefix: bytes,
+    max_bytes: int,
+    backup_count: int,
+    close_first: bool,  # noqa: FBT001 - what Hypothesis draws
 ) -> None:
     """However the records fall into batches, the files are the same."""
     with TemporaryDirectory() as together, TemporaryDirectory() as one_by_one:
@@ -166,7 +168,7 @@ def test_faults_lose_double_and_tear_nothing(
     batches: list[list[str]],
     max_bytes: int,
     faults: list[str | None],
-    moved: bool,
+    moved: bool,  # noqa: FBT001 - what Hypothesis draws
     prefix: bytes,
 ) -> None:
     """Short writes and a full disk leave every record whole, once, in order, after retries."""

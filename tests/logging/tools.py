@@ -34,7 +34,7 @@ class Logbook:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "app.log"
-        self.logger = logging.Logger("book")
+        self.logger = logging.Logger("book")  # noqa: LOG001 - no other test is to meet it
         self.handlers: list[AsyncFileHandler] = []
 
     def open(self, **options: Any) -> AsyncFileHandler:
