@@ -3,7 +3,7 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.logging`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mtaio.core import Retry, TaskExecutor
     from mtaio.exceptions import MTAIOError
+    from mtaio.logging import AsyncFileHandler
     from mtaio.resources import (
         ConcurrencyLimiter,
         KeyedRateLimiter,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncFileHandler",
     "ConcurrencyLimiter",
     "KeyedRateLimiter",
     "MTAIOError",
@@ -36,9 +38,10 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_ROOMS: Final = frozenset({"core", "exceptions", "resources", "testing"})
+_ROOMS: Final = frozenset({"core", "exceptions", "logging", "resources", "testing"})
 
 _HOMES: Final = {
+    "AsyncFileHandler": "mtaio.logging",
     "ConcurrencyLimiter": "mtaio.resources",
     "KeyedRateLimiter": "mtaio.resources",
     "MTAIOError": "mtaio.exceptions",

@@ -40,22 +40,27 @@ class LogSettings(Protocol):
     @property
     def log_level(self) -> str | int:
         """The level, by name or number."""
+        ...
 
     @property
     def log_file(self) -> str | os.PathLike[str] | None:
         """The file; None for none."""
+        ...
 
     @property
     def log_max_bytes(self) -> int:
         """As for `AsyncFileHandler`."""
+        ...
 
     @property
     def log_backup_count(self) -> int:
         """As for `AsyncFileHandler`."""
+        ...
 
     @property
     def log_format(self) -> str:
         """``"text"`` or ``"json"``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

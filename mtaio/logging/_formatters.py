@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mtaio._internal.loops import task_name
 
@@ -150,10 +150,10 @@ def _plain(value: Any, depth: int) -> object:
         # No reader is expected to know such numbers, and Python may refuse to print them.
         plain = value if value.bit_length() <= _LONGEST else hex(value)
     elif depth < _DEEPEST and isinstance(value, dict):
-        items: dict[object, object] = value
+        items = cast("dict[object, object]", value)
         plain = {_text(key): _plain(each, depth + 1) for key, each in items.items()}
     elif depth < _DEEPEST and isinstance(value, list | tuple):
-        parts: Iterable[object] = value
+        parts = cast("Iterable[object]", value)
         plain = [_plain(each, depth + 1) for each in parts]
     elif value is not None and not isinstance(value, str):
         plain = _text(value)

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from mtaio.logging._formatters import OWN
 
@@ -132,19 +132,18 @@ class RedactingFilter(logging.Filter):
         if depth == _DEEPEST:
             return value
         if isinstance(value, Mapping):
-            mapping: Mapping[object, object] = value
+            mapping = cast("Mapping[object, object]", value)
             items = [
                 (key, each, self._redact(key, each, depth + 1)) for key, each in mapping.items()
             ]
             if any(each is not masked for _, each, masked in items):
                 return {key: masked for key, _, masked in items}
         elif type(value) in {list, tuple}:
-            sequence: Sequence[object] = value
+            sequence = cast("Sequence[object]", value)
             parts = [self._redact("", each, depth + 1) for each in sequence]
             if any(each is not part for each, part in zip(sequence, parts, strict=True)):
                 return tuple(parts) if type(value) is tuple else parts
-        whole: object = value
-        return whole
+        return cast("object", value)
 
     def _search(self, text: str) -> str:
         for pattern, groups in self._patterns:

@@ -76,13 +76,13 @@ def test_exception_and_stack_are_text(book: Logbook) -> None:
     book.logger.addHandler(logging.handlers.QueueHandler(records))
     record = logging.makeLogRecord({"msg": "failed"})
     try:
-        {}["gone"]
-    except LookupError:
+        int("gone")
+    except ValueError:
         record.exc_info = sys.exc_info()
     record.stack_info = "Stack (most recent call last):\n  here"
     made = entry(record)
     assert made["exception"].startswith("Traceback (most recent call last):\n")
-    assert made["exception"].endswith("KeyError: 'gone'")
+    assert made["exception"].endswith("with base 10: 'gone'")
     assert made["stack"] == record.stack_info
     assert record.exc_text is None
     record.exc_text = "as another handler rendered it"
@@ -157,7 +157,7 @@ def test_values_that_are_no_json_become_text(value: object, expected: object) ->
     assert entry(value=value)["value"] == expected
 
 
-@pytest.mark.parametrize("value", [circular(), deep(5000)], ids=["circular", "deep"])
+@pytest.mark.parametrize("value", [circular(), deep(200_000)], ids=["circular", "deep"])
 def test_values_without_end_are_cut(value: object) -> None:
     """A value that holds itself, or goes too deep, ends as text."""
     made = entry(value=value)["value"]
@@ -183,7 +183,7 @@ def test_values_without_end_are_cut(value: object) -> None:
 def test_any_extra_makes_one_line_of_json(extra: dict[str, object]) -> None:
     """No value breaks the line or the format."""
     mine = {f"x{key}": value for key, value in extra.items()}
-    made = entry(**mine)
+    made = entry(None, **mine)
     assert set(mine) <= set(made)
 
 

@@ -4,12 +4,14 @@ import copy
 import logging
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtaio.logging import JsonFormatter, RedactingFilter
-from tests.logging.tools import Logbook
+
+if TYPE_CHECKING:
+    from tests.logging.tools import Logbook
 
 
 def redacted(
@@ -72,7 +74,9 @@ def test_secrets_in_arguments_are_masked() -> None:
 )
 def test_names_of_secrets(name: str, secret: object) -> None:
     """A name is a secret's if it ends in one, however its words are joined."""
-    value = redacted("text", **{name: "value"}).__dict__[name]
+    record = logging.makeLogRecord({"msg": "text", name: "value"})
+    RedactingFilter().filter(record)
+    value = record.__dict__[name]
     assert value == ("***" if secret else "value")
 
 
@@ -125,8 +129,8 @@ def test_harmless_traceback_is_left_to_the_formatter() -> None:
     """Without a secret in it the traceback is not rendered for good."""
     record = logging.makeLogRecord({"msg": "failed"})
     try:
-        {}["x"]
-    except KeyError:
+        int("x")
+    except ValueError:
         record.exc_info = sys.exc_info()
     RedactingFilter().filter(record)
     assert record.exc_text is None
@@ -137,7 +141,7 @@ def test_own_keys_patterns_and_mask() -> None:
     redact = RedactingFilter(
         keys=["card"], patterns=[r"\d{4}-\d{4}", re.compile(r"pin (?P<secret>\d+)?")], mask="<x>"
     )
-    record = redacted("card 1111-2222 pin 12 pin !", redact=redact, card="1", password="p")
+    record = redacted("card 1111-2222 pin 12 pin !", redact=redact, card="1", password="p")  # noqa: S106 - no real one
     assert record.getMessage() == "card <x> pin <x> pin !"
     assert (record.__dict__["card"], record.__dict__["password"]) == ("<x>", "p")
     record = redacted("token=abc", redact=RedactingFilter(patterns=[]), stack_info="token=abc")
@@ -169,7 +173,5 @@ def test_bad_arguments_are_refused() -> None:
         RedactingFilter(keys=[3])  # type: ignore[list-item]  # what is refused
     with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
         RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(
-        ValueError, match=r"^patterns has '\(', which is no regular expression: miss"
-    ):
+    with pytest.raises(ValueError, match=r"^patterns has '\(', which is no regular exp"):
         RedactingFilter(patterns=["("])
