@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,11 +13,11 @@ import pytest
 
 import mtaio.testing
 from tests.backends import BACKENDS
+from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 READMES = ("README.md", "README.ja.md")
@@ -57,21 +54,6 @@ def outline(text: str) -> list[str]:
     ]
     code = [body for _, body in fences(text)]
     return [*headings, *directives, *tables, *code]
-
-
-def load(source: Path) -> ModuleType:
-    """Import a program as a module of a name that nothing else bears."""
-    name = f"docs_example_{source.stem}"
-    spec = spec_from_file_location(name, source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[name]
-    return module
 
 
 def test_pages_stand_in_both_languages() -> None:
@@ -147,7 +129,7 @@ def test_program_prints_what_the_page_says(
 ) -> None:
     """Each program prints the same on each backend, and the page shows it."""
     source = EXAMPLES / f"{name}.py"
-    module = load(source)
+    module = load(source, f"docs_example_{source.stem}")
     mtaio.testing.run(module.main, backend=backend)
     printed = capsys.readouterr()
     assert printed.out == source.with_suffix(".out").read_text(encoding="utf-8")

@@ -10,21 +10,18 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mtaio.testing import Schedule, Victim, exhaustive, injections, run
 from tests.backends import BACKENDS
+from tests.programs import ROOT, load, pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from pathlib import Path
 
-ROOT: Final = Path(__file__).parents[2]
 HOME: Final = ROOT / "docs" / "examples" / "breaking"
 PAGES: Final = [ROOT / "docs" / language / "guides" / "breaking.md" for language in ("en", "ja")]
 
@@ -71,16 +68,7 @@ class Bug:
 
 
 def _load(source: Path) -> Bug:
-    name = f"docs_example_breaking_{source.stem}"
-    spec = spec_from_file_location(name, source)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[name]
+    module = load(source, f"docs_example_breaking_{source.stem}")
     (test,) = (value for key, value in vars(module).items() if key.startswith("test_"))
     (wrong,) = (value for key, value in vars(module).items() if key.startswith("Wrong"))
     (right,) = (value for key, value in vars(module).items() if key.startswith("Right"))
@@ -158,22 +146,7 @@ HIDDEN: Final = "All traceback entries are hidden."
 
 def failure(name: str, *options: str) -> str:
     """Return what pytest prints as the failure of a bug's test, less the folder it is in."""
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith("PYTEST_") and key not in {"CI", "BUILD_NUMBER"}  # which lengthen it
-    }
-    source = HOME / f"{name}.py"
-    done = subprocess.run(  # noqa: S603 - this very Python, with a program of the docs
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "Wrong", source, *options],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        timeout=100,
-        cwd=ROOT,
-        env=environment,
-    )
+    done = pytest("-k", "Wrong", HOME / f"{name}.py", *options)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     if HIDDEN in done.stdout:  # a verdict has no traceback, and pytest marks its first line alone
