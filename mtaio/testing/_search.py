@@ -161,8 +161,8 @@ class Search:
 
         async def call(victim: Victim | None) -> object:
             __tracebackhide__ = True
-            given = {"victim": victim or Victim(), "sim": current_simulation()}
-            bound.arguments = {**arguments, **{name: given[name] for name in wanted}}
+            give = {"victim": lambda: victim or Victim(), "sim": current_simulation}
+            bound.arguments = {**arguments, **{name: give[name]() for name in wanted}}
             return await self.test(*bound.args, **bound.kwargs)
 
         call.__name__ = call.__qualname__ = self.name

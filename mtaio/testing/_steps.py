@@ -118,11 +118,11 @@ class Steps:
 
     def key(self, task: Any) -> tuple[int, float]:
         """Return the place of a task that is woken now among the candidates for the next step."""
-        who = self._known.get(ref(task)) or self._meet(task)
+        who = self._who(task)
         return self.number if who[0] and self._guarded else -1, who[0]
 
-    def _age(self, task: Any) -> int:
-        return (self._known.get(ref(task)) or self._meet(task))[0]
+    def _who(self, task: Any) -> _Known:
+        return self._known.get(ref(task)) or self._meet(task)
 
     def _meet(self, task: Any) -> _Known:
         self._seen += 1
@@ -143,7 +143,7 @@ class Steps:
         self.number += 1
         self.stepping = coroutine
         self._task = task
-        if self.strikes and self._age(task):
+        if self.strikes and self._who(task)[0]:
             for strike in self.strikes:
                 strike(task)
 
@@ -153,7 +153,7 @@ class Steps:
         if coroutine is None:
             return
         self.stepping = None
-        who = self._known.get(ref(self._task)) or self._meet(self._task)
+        who = self._who(self._task)
         if who[2] is not None and self._task.get_name() != who[1]:  # it got one after it was made
             who = self._known[ref(self._task)] = who[0], self._task.get_name(), who[2]
         self._trace.append((self._time(), who, None if ended else place_of(coroutine)))
@@ -175,14 +175,14 @@ class Steps:
 
     def plays(self, task: Any, function: object) -> None:
         """Note which function a victim's task runs, if it was named after the victim."""
-        age, name, started = self._known.get(ref(task)) or self._meet(task)
+        age, name, started = self._who(task)
         if name.endswith("._inject") or started == "Victim.__call__":
             part = getattr(function, "__qualname__", type(function).__qualname__)
             self._known[ref(task, self._known.__delitem__)] = age, part, None
 
     def label(self, task: Any) -> str:
         """Return what a task is called in the trace."""
-        return _label(*(self._known.get(ref(task)) or self._meet(task)))
+        return _label(*self._who(task))
 
     def struck(self, what: str) -> None:
         """Note a blow that is dealt now: a victim is struck, or the run is broken off."""
