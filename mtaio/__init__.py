@@ -3,7 +3,7 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.events`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mtaio.core import Retry, TaskExecutor
+    from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
     from mtaio.resources import (
         ConcurrencyLimiter,
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConcurrencyLimiter",
+    "Event",
+    "EventEmitter",
+    "EventKey",
+    "EventPriority",
     "KeyedRateLimiter",
     "MTAIOError",
     "RateLimiter",
@@ -36,10 +41,14 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_ROOMS: Final = frozenset({"core", "exceptions", "resources", "testing"})
+_ROOMS: Final = frozenset({"core", "events", "exceptions", "resources", "testing"})
 
 _HOMES: Final = {
     "ConcurrencyLimiter": "mtaio.resources",
+    "Event": "mtaio.events",
+    "EventEmitter": "mtaio.events",
+    "EventKey": "mtaio.events",
+    "EventPriority": "mtaio.events",
     "KeyedRateLimiter": "mtaio.resources",
     "MTAIOError": "mtaio.exceptions",
     "RateLimiter": "mtaio.resources",

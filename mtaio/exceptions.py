@@ -12,8 +12,11 @@ from __future__ import annotations
 import builtins
 import math
 
+from anyio import WouldBlock
+
 __all__ = [
     "ConcurrencyLimitError",
+    "EventOverflowError",
     "LimitError",
     "MTAIOError",
     "RateLimitError",
@@ -129,6 +132,10 @@ class RateLimitTimeoutError(RateLimitError, TimeoutError):
 
 class ConcurrencyLimitError(LimitError):
     """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
+
+
+class EventOverflowError(LimitError, WouldBlock):
+    """A buffer of events is full: a stream's that is to raise then, or the one of `emit_soon`."""
 
 
 class TaskCancelledError(MTAIOError):

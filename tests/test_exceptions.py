@@ -10,11 +10,12 @@ import pickle
 from typing import Any
 
 import pytest
-from anyio import to_process
+from anyio import WouldBlock, to_process
 
 from mtaio import exceptions
 from mtaio.exceptions import (
     ConcurrencyLimitError,
+    EventOverflowError,
     LimitError,
     MTAIOError,
     RateLimitError,
@@ -31,6 +32,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     RateLimitError: (LimitError,),
     RateLimitTimeoutError: (RateLimitError, TimeoutError),
     ConcurrencyLimitError: (LimitError,),
+    EventOverflowError: (LimitError, WouldBlock),
     TaskCancelledError: (MTAIOError,),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
@@ -42,6 +44,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     RateLimitError: {"retry_after": 0.75, "name": "api"},
     RateLimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
     ConcurrencyLimitError: {"name": "slots"},
+    EventOverflowError: {"name": "bus"},
     TaskCancelledError: {},
     StrayCancellationError: {},
 }
@@ -57,6 +60,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
         "name": None,
     },
     ConcurrencyLimitError: {"name": None},
+    EventOverflowError: {"name": None},
 }
 
 every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__name__)

@@ -83,6 +83,6 @@ def test_every_name_loads_without_what_only_some_need() -> None:
 
 def test_rooms_are_reached_without_an_import_of_their_own() -> None:
     """``mtaio.testing.run`` is there after ``import mtaio``, though nothing was loaded for it."""
-    for room in ("core", "exceptions", "resources", "testing"):
+    for room in ("core", "events", "exceptions", "resources", "testing"):
         assert mtaio.__getattr__(room) is import_module(f"mtaio.{room}")
         assert room in dir(mtaio)

@@ -21,26 +21,27 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-_read: Callable[[], float] = time.monotonic
+read: Callable[[], float] = time.monotonic
+"""What `now` delegates to, for calls in which that much counts: always as ``clock.read()``."""
 
 
 def now() -> float:
     """Return the current time in seconds."""
-    return _read()
+    return read()
 
 
 def loop_deadline(moment: float) -> float:
     """Return ``moment``, given in `now`'s seconds, on the running event loop's clock."""
     if moment == math.inf:
         return math.inf
-    return anyio.current_time() + (moment - _read())
+    return anyio.current_time() + (moment - read())
 
 
 def follow(source: Callable[[], float]) -> Callable[[], float]:
     """Let `now` answer with ``source()`` from here on; return what it answered with before."""
-    global _read  # noqa: PLW0603 - one clock for the process is the point
-    before = _read
-    _read = source
+    global read  # noqa: PLW0603 - one clock for the process is the point
+    before = read
+    read = source
     return before
 
 

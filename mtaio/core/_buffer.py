@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from mtaio._internal.bell import Bell
 from mtaio._internal.coop import FAST_ITEMS, checkpoint
-from mtaio.core._bell import Bell
 
 _NOTHING: Final = object()
 """Stands for the result of an item that failed."""

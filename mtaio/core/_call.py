@@ -10,10 +10,22 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, cast
 
 from mtaio._internal import checks
+from mtaio._internal.functions import call_method, is_async, is_async_generator, name_of, unwrap
+
+__all__ = [
+    "CoroutineFunction",
+    "check_fn",
+    "check_progress",
+    "in_loop",
+    "is_async",
+    "name_of",
+    "returns_coroutine",
+    "settle",
+    "shorten",
+]
 
 CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -21,27 +33,11 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 40
 
 
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Tell whether calling ``fn`` only makes a coroutine, so that it may be called in the loop."""
-    fn = _unwrap(fn)
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call_method(fn))
-
-
 def returns_coroutine(fn: Callable[..., Any]) -> bool:
     """Tell whether ``fn`` certainly returns a native coroutine, not just some awaitable."""
-    fn = _unwrap(fn)
-    code = getattr(fn, "__code__", None) or getattr(_call_method(fn), "__code__", None)
+    fn = unwrap(fn)
+    code = getattr(fn, "__code__", None) or getattr(call_method(fn), "__code__", None)
     return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
-
-
-def _unwrap(fn: Any) -> Any:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return fn
-
-
-def _call_method(fn: object) -> Any:
-    return getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself, to look at its code
 
 
 async def settle(result: Awaitable[Any]) -> Any:
@@ -62,8 +58,7 @@ def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
 
 def check_fn(fn: object) -> None:
     """Refuse what cannot be called, and an async generator function, which has no one result."""
-    inner = _unwrap(fn)
-    if inspect.isasyncgenfunction(inner) or inspect.isasyncgenfunction(_call_method(inner)):
+    if is_async_generator(fn):
         msg = (
             f"fn={fn!r} is an async generator function: it has no one result to wait for. "
             f"Call it and pass what it yields as the source."
@@ -83,12 +78,6 @@ def check_progress(callback: object) -> None:
     if is_async(cast("Callable[..., Any]", callback)):
         msg = f"on_progress={callback!r} is an async function, which nobody would await. {way_out}"
         raise TypeError(msg)
-
-
-def name_of(fn: object) -> str:
-    """Return a name of ``fn`` for messages."""
-    fn = _unwrap(fn)
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 
 def shorten(value: object) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import anyio
 
+from mtaio._internal.bell import Bell
 from mtaio._internal.coop import FAST_ITEMS, checkpoint
 from mtaio.core import _failures
-from mtaio.core._bell import Bell
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup

@@ -193,7 +193,7 @@ def snapshot(backend: str) -> dict[str, object]:
     """Return all that a simulation replaces while it runs."""
     methods = vars(get_async_backend(backend))
     return {
-        "clock": clock._read,
+        "clock": clock.read,
         "process": to_process.run_sync,
         "signal": signal.getsignal(signal.SIGINT),
         **{name: methods[name] for name in (TO_THREAD, FROM_THREAD)},

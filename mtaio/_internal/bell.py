@@ -15,30 +15,30 @@ import anyio
 class Bell:
     """A queue of waiting tasks. Whoever is woken looks for himself whether there is work."""
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("waiters",)
 
     def __init__(self) -> None:
-        self._waiters: OrderedDict[anyio.Event, None] = OrderedDict()
+        self.waiters: OrderedDict[anyio.Event, None] = OrderedDict()
 
     async def wait(self) -> None:
         """Wait to be woken."""
         event = anyio.Event()
-        self._waiters[event] = None
+        self.waiters[event] = None
         try:
             await event.wait()
         except BaseException:
             if event.is_set():
                 self.ring()
             else:
-                del self._waiters[event]
+                self.waiters.pop(event, None)  # its owner may have let go of a loop that is over
             raise
 
     def ring(self) -> None:
         """Wake one."""
-        if self._waiters:
-            self._waiters.popitem(last=False)[0].set()
+        if self.waiters:
+            self.waiters.popitem(last=False)[0].set()
 
     def ring_all(self) -> None:
         """Wake everybody."""
-        while self._waiters:
+        while self.waiters:
             self.ring()

@@ -1,0 +1,32 @@
+"""A display that shows what it can, and a thermometer that does not wait for it."""
+
+import anyio
+
+from mtaio.events import EventEmitter
+
+emitter = EventEmitter()
+
+
+async def measure() -> None:
+    for degrees in range(20, 30):
+        await emitter.emit("temperature", degrees)
+        await anyio.sleep(0.1)
+
+
+async def main() -> None:
+    start = anyio.current_time()
+    async with (
+        emitter.stream("temperature", max_buffer=2, overflow="drop_oldest") as readings,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(measure)
+        async for event in readings:
+            print(f"{anyio.current_time() - start:.1f} s: {event.data} degrees")
+            if event.data >= 28:
+                break
+            await anyio.sleep(0.33)
+        print(f"{readings.dropped} readings were not shown")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,45 @@
+"""Questions and answers as events: a stream misses none, wait_for waits for one."""
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mtaio.events import EventEmitter
+
+emitter = EventEmitter()
+
+
+async def calculator(*, task_status: TaskStatus[None]) -> None:
+    async with emitter.stream("question") as questions:
+        task_status.started()
+        async for question in questions:
+            await anyio.sleep(0.1)
+            await emitter.emit("answer", question.data * 2, to=question.metadata["id"])
+
+
+async def ask(number: int) -> int:
+    async with emitter.stream("answer") as answers:  # before the question: no answer is missed
+        await emitter.emit("question", number, id=number)
+        while True:
+            answer = await anext(answers)
+            if answer.metadata["to"] == number:
+                return int(answer.data)
+
+
+async def main() -> None:
+    async with anyio.create_task_group() as group:
+        await group.start(calculator)
+        print("4 doubled is", await ask(4))
+
+        group.start_soon(ask, 21)
+        answer = await emitter.wait_for("answer", lambda event: event.data > 40)
+        print("somebody was told", answer.data)
+
+        try:
+            await emitter.wait_for("answer", timeout=0.5)
+        except TimeoutError as error:
+            print(error)
+        group.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,46 @@
+"""
+What a callable of the user's is, told without calling it.
+
+Promise: partials and objects with ``__call__`` are seen through; nothing is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["call_method", "is_async", "is_async_generator", "name_of", "unwrap"]
+
+
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Tell whether calling ``fn`` only makes a coroutine, so that it may be called in the loop."""
+    fn = unwrap(fn)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call_method(fn))
+
+
+def is_async_generator(fn: object) -> bool:
+    """Tell whether calling ``fn`` makes an async generator."""
+    fn = unwrap(fn)
+    return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(call_method(fn))
+
+
+def name_of(fn: object) -> str:
+    """Return a name of ``fn`` for messages."""
+    fn = unwrap(fn)
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+def unwrap(fn: Any) -> Any:
+    """Return the function inside partials."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
+def call_method(fn: object) -> Any:
+    """Return what runs when an object is called, to look at its code."""
+    return getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself

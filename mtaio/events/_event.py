@@ -1,0 +1,156 @@
+"""
+What is emitted, under which name, and in which order it is handled.
+
+Promise: one `Event` object for all handlers of one emit; a typed name is checked by the type
+checker and costs nothing at run time.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from mtaio.events._match import check_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Event", "EventKey", "EventPriority"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class EventPriority(IntEnum):
+    """Named tiers. Higher ones run first, and any other int will do too."""
+
+    HIGHEST = 100
+    HIGH = 50
+    NORMAL = 0
+    LOW = -50
+    LOWEST = -100
+
+
+class EventKey(Generic[T]):
+    """
+    The name of an event together with the type of its data.
+
+    Whoever emits it or handles it is checked by the type checker: with
+    ``LOGIN = EventKey[User]("user.login")``, ``emitter.emit(LOGIN, 5)`` is an error there. At run
+    time it stands for its name: handlers of ``"user.login"`` and of ``LOGIN`` are the same.
+
+    Args:
+        name: A name, or a pattern (``"ns.*"``, ``"*"``) for events whose data are of one type.
+
+    Raises:
+        TypeError: ``name`` is no string.
+        ValueError: ``name`` is empty, or has a ``*`` where none matches.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.events import Event, EventEmitter, EventKey
+
+        PRICE = EventKey[float]("price.changed")
+        emitter = EventEmitter()
+
+
+        @emitter.on(PRICE)
+        def show(event: Event[float]) -> None:
+            print(f"{event.data:.2f}")
+
+
+        async def main() -> None:
+            await emitter.emit(PRICE, 9.5)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_hash", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name = check_pattern(name)
+        self._hash = hash((EventKey, name))  # asked for by each emit
+
+    @property
+    def name(self) -> str:
+        """The name at run time."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"EventKey({self._name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EventKey):
+            return NotImplemented
+        return self._name == other._name
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+class Event(Generic[T_co]):
+    """
+    One emitted event; all its handlers get the same object.
+
+    Made by `EventEmitter.emit`. Make one yourself to call a handler in a test.
+
+    Args:
+        name: The full name under which it was emitted.
+        data: What was emitted.
+        metadata: The keyword arguments of `emit`.
+        time: When it was emitted, in seconds of a monotonic clock: only differences mean anything.
+    """
+
+    # Invariant: _stopped is there when the event was stopped; until then it costs nothing.
+    __slots__ = ("_stopped", "data", "metadata", "name", "time")
+
+    name: str
+    """The full name under which it was emitted."""
+    data: T_co
+    """What was emitted."""
+    metadata: Mapping[str, Any]
+    """The keyword arguments of `EventEmitter.emit`."""
+    time: float
+    """When it was emitted, in seconds of a monotonic clock."""
+    _stopped: bool
+
+    def __init__(
+        self,
+        name: str,
+        data: T_co,
+        metadata: Mapping[str, Any] = _NO_METADATA,
+        time: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.data = data
+        self.metadata = metadata
+        self.time = time
+
+    def __repr__(self) -> str:
+        return f"Event({self.name!r}, {self.data!r})"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return hasattr(self, "_stopped")
+
+    def stop(self) -> None:
+        """
+        Keep the event from the tiers below the one that is running. Not a checkpoint.
+
+        The other handlers of the same tier run all the same.
+        """
+        self._stopped = True
+
+
+def name_in(name: object) -> object:
+    """Return the name that an `EventKey` stands for, and anything else as it is."""
+    return name.name if isinstance(name, EventKey) else name

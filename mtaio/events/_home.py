@@ -1,0 +1,251 @@
+"""
+What happens between entering and leaving ``async with emitter:``.
+
+Promise: what `emit_soon` has taken is delivered in its order, one event after another, within the
+block; leaving it waits for the rest, or drops and counts it when the block is left by an error. An
+error of such a delivery, which has no caller, ends the block and is raised by it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from contextvars import copy_context
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import anyio
+
+from mtaio._internal import loops
+from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio.exceptions import EventOverflowError, StrayCancellationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
+
+    from mtaio.events._batch import Batch
+    from mtaio.events._event import Event
+
+__all__ = ["Home"]
+
+
+class Owner(Protocol):
+    """The emitter, for messages."""
+
+    @property
+    def name(self) -> str | None:
+        """Its name."""
+        ...
+
+
+class Home:
+    """
+    One block, from entering to leaving; made in its event loop.
+
+    Args:
+        owner: The emitter, for messages.
+        deliver: What emits an event and waits for its handlers.
+        max_pending: How many events may wait to be delivered.
+
+    Invariants:
+    - ``batches`` are those whose task has not ended;
+    - ``_working`` says that a task delivers what is in ``_queue``; without it the queue is empty,
+      unless the block has failed or is being cancelled;
+    - ``annex`` is a group inside ``group``, shielded from what cancels the block; no batch is
+      started in it unless ``_open``.
+    """
+
+    def __init__(
+        self, owner: Owner, deliver: Callable[[Event[Any]], Awaitable[object]], max_pending: int
+    ) -> None:
+        self.loop = loops.current_loop()
+        self.group = anyio.create_task_group()
+        self.annex: TaskGroup  # there once the block is entered
+        self.batches: set[Batch] = set()
+        self.late: set[Batch] = set()
+        self._thread = get_ident()
+        self._gone: Callable[[], bool] = getattr(self.loop, "is_closed", _never)
+        self._annexed = anyio.Event()
+        self._leave_annex = anyio.Event()
+        self._owner = owner
+        self._deliver = deliver
+        self._max_pending = max_pending
+        self._queue: deque[Event[Any]] = deque()
+        self._working = False
+        self._delivering = False
+        self._open = False
+        self._failure: BaseException | None = None
+        self._news: anyio.Event | None = None
+        # Not that of whoever calls emit_soon first: he would lend his to all that come later.
+        self._context = copy_context()
+
+    @property
+    def pending(self) -> int:
+        """How many events were taken and not yet delivered."""
+        return len(self._queue) + self._delivering
+
+    async def enter(self) -> None:
+        """Enter the block. A checkpoint."""
+        await self.group.__aenter__()
+        try:
+            # group.start() would wait for ever if it were cancelled: what it starts is shielded.
+            self.group.start_soon(self._keep_annex)
+            await self._annexed.wait()
+            self._open = True
+        finally:
+            if not self._open:
+                self._leave_annex.set()
+                await self.group.__aexit__(*sys.exc_info())
+
+    def takes_batches(self) -> bool:
+        """Tell whether a batch may be started here, from the running loop."""
+        # Asked by each emit of several async handlers. Asking for the running loop would cost a
+        # tenth of that. In this thread another runs only when the block's has stopped inside it,
+        # and trio's never does.
+        return self._open and get_ident() == self._thread and not self._gone()
+
+    def note_end(self, batch: Batch) -> None:
+        """Note that a batch has ended."""
+        self.batches.discard(batch)
+        self._tell()
+
+    def put(self, event: Event[Any]) -> None:
+        """Take an event, to be delivered in its turn."""
+        if not loops.is_current(self.loop):
+            msg = (
+                f"{self._owner!r} was entered in another event loop. From a worker thread, call "
+                f"anyio.from_thread.run_sync(emitter.emit_soon, ...)."
+            )
+            raise RuntimeError(msg)
+        if self._failure is not None or not (self._open or self._working):
+            msg = (
+                f"{self._owner!r} is being entered or left, and takes no event to deliver. Call "
+                f"emit_soon() inside the block, or await emit()."
+            )
+            raise RuntimeError(msg)
+        if self.pending >= self._max_pending:
+            msg = (
+                f"{self._owner!r} holds max_pending={self._max_pending} events that are not "
+                f"delivered yet. Raise max_pending, or await emit(), which waits for the handlers."
+            )
+            raise EventOverflowError(msg, name=self._owner.name)
+        self._queue.append(event)
+        if not self._working:
+            self._working = True
+            self._context.run(self.group.start_soon, self._work)
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        """Leave the block, which ended with ``exc``; return whether that is dealt with."""
+        self._open = False
+        reason = await self._wind_down() if exc is None else exc
+        if reason is not None:
+            for batch in self.batches:
+                batch.leave()
+            self.group.cancel_scope.cancel()
+        self._leave_annex.set()
+        # An error of the body's is not this group's to wrap; its own cancellation is to swallow.
+        shown = reason if reason is not None and _holds_cancellation(reason) else None
+        swallowed, left = False, None
+        try:
+            swallowed = bool(
+                await self.group.__aexit__(
+                    None if shown is None else type(shown),
+                    shown,
+                    None if shown is None else shown.__traceback__,
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
+            left = error
+        for batch in self.late:
+            batch.forget()
+        failure = self._failure
+        try:
+            if failure is not None:
+                if exc is not None and shown is None:
+                    msg = "errors of the block, and of an event that it was to deliver"
+                    raise BaseExceptionGroup(msg, [exc, failure]) from None
+                raise failure
+            handled = swallowed and shown is not None
+            if left is None and exc is None and not handled:
+                left = reason
+            if left is not None:
+                raise left
+        finally:
+            del exc, failure, left, reason, shown  # they hold this frame
+        return handled
+
+    def take_undelivered(self) -> list[Event[Any]]:
+        """Return the events that will never be delivered, once."""
+        undelivered = [*self._queue]
+        self._queue.clear()
+        return undelivered
+
+    async def _wind_down(self) -> BaseException | None:
+        """Wait for what is under way; return what prevented it."""
+        try:
+            while self._working or self.batches:
+                self._news = anyio.Event()
+                await self._news.wait()
+        except BaseException as error:  # noqa: BLE001 - the group has to see it first
+            return error
+        return None
+
+    async def _keep_annex(self) -> None:
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as self.annex:
+                self._annexed.set()
+                await self._leave_annex.wait()
+
+    async def _work(self) -> None:
+        """Deliver what there is, in order."""
+        try:
+            delivered = 0
+            while True:
+                if not delivered % FAST_CALLS:
+                    await checkpoint()  # before an event is taken: cancelled here, it is not lost
+                if not self._queue:
+                    return
+                delivered += 1
+                self._delivering = True
+                await self._deliver(self._queue.popleft())
+                self._delivering = False
+        except GeneratorExit:
+            raise
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            stray = StrayCancellationError(
+                f"delivering an event of {self._owner!r} raised {type(error).__name__} although "
+                f"nothing here was cancelled. Look for a handler that cancels itself, or awaits a "
+                f"task that somebody else cancelled."
+            )
+            stray.__cause__ = error
+            self._end_by(stray)
+        except BaseException as error:  # noqa: BLE001 - raised where the block is left
+            self._end_by(error)
+        finally:
+            self._working = self._delivering = False
+            self._tell()
+
+    def _end_by(self, error: BaseException) -> None:
+        self._failure = error
+        self.group.cancel_scope.cancel()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+
+
+def _never() -> bool:
+    return False
+
+
+def _holds_cancellation(error: BaseException) -> bool:
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.subgroup(cancelled) is not None
+    return isinstance(error, cancelled)

@@ -1,0 +1,71 @@
+"""
+Names of events, and the patterns that match them.
+
+Promise: what can never match, or never be emitted, is refused where it is written down. ``"*"``
+matches every name; ``"ns.*"`` every name with at least one segment below ``ns``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_name", "check_pattern", "is_wild", "wider"]
+
+EVERYTHING: Final = "*"
+_BELOW: Final = ".*"
+
+
+def check_pattern(pattern: object) -> str:
+    """Return ``pattern`` if it can be listened to: a name, ``"*"``, or ``"ns.*"``."""
+    if not isinstance(pattern, str):
+        msg = (
+            f"name={pattern!r} is a {type(pattern).__name__}, not the name of an event. Pass a "
+            f"string such as 'user.login', or an EventKey."
+        )
+        raise TypeError(msg)
+    if not pattern:
+        raise ValueError("name='' is empty. Pass the name of an event, such as 'user.login'.")
+    if is_wild(pattern) and "*" in pattern.removesuffix("*").removesuffix("."):
+        msg = (
+            f"name={pattern!r} has a '*' where none matches. Pass '*' for every event, 'ns.*' for "
+            f"all below ns, or a name without '*'."
+        )
+        raise ValueError(msg)
+    if is_wild(pattern) and pattern != EVERYTHING and not pattern.endswith(_BELOW):
+        msg = (
+            f"name={pattern!r} has a '*' that is no segment of its own. Pass "
+            f"'{pattern.rstrip('*')}.*' for all below it, or a name without '*'."
+        )
+        raise ValueError(msg)
+    if pattern == _BELOW:
+        raise ValueError("name='.*' has nothing before its dot. Pass '*' for every event.")
+    return pattern
+
+
+def check_name(name: object) -> str:
+    """Return ``name`` if it can be emitted."""
+    if is_wild(checked := check_pattern(name)):
+        msg = (
+            f"name={name!r} is a pattern: it can be listened to, not emitted. Pass the full name "
+            f"of one event."
+        )
+        raise ValueError(msg)
+    return checked
+
+
+def is_wild(pattern: str) -> bool:
+    """Tell whether ``pattern`` matches more than one name."""
+    return "*" in pattern
+
+
+def wider(name: str) -> Iterator[str]:
+    """Yield the patterns with a ``*`` that match ``name``."""
+    yield EVERYTHING
+    at = name.find(".")
+    while at != -1:
+        if at:
+            yield name[:at] + _BELOW
+        at = name.find(".", at + 1)

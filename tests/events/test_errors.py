@@ -1,0 +1,399 @@
+"""Handlers that fail: the three policies, on_error, and what is no Exception."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.events import Event, EventEmitter
+from mtaio.exceptions import StrayCancellationError
+from mtaio.testing import run
+from tests.events.inside import inside_and_outside
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+def fails(error: BaseException, seconds: float | None = None) -> Callable[..., Awaitable[None]]:
+    """Return an async handler that raises, at once or after some time."""
+
+    async def handle(*_: Any) -> None:
+        if seconds is not None:
+            await anyio.sleep(seconds)
+        raise error
+
+    return handle
+
+
+def fails_plainly(error: BaseException) -> Callable[..., NoReturn]:
+    """Return a plain handler that raises."""
+
+    def handle(*_: Any) -> NoReturn:
+        raise error
+
+    return handle
+
+
+@inside_and_outside
+async def test_one_error_comes_in_a_group(emitter: EventEmitter) -> None:
+    """Always a group, so that callers need one way to catch; the error itself is untouched."""
+    makes: tuple[Callable[[BaseException], Callable[..., object]], ...] = (fails_plainly, fails)
+    for number, make in enumerate(makes):
+        error = ValueError("bad")
+        emitter.on(str(number), make(error))
+        with pytest.raises(ExceptionGroup, match=rf"^handlers of '{number}' failed") as caught:
+            await emitter.emit(str(number))
+        assert caught.value.exceptions == (error,)
+
+
+@inside_and_outside
+async def test_error_of_what_a_plain_handler_returns(emitter: EventEmitter) -> None:
+    """It is the handler's, alone and among others."""
+    error = ValueError("bad")
+    fail = fails(error, 1)
+    emitter.on("a", lambda event: fail(event))  # noqa: PLW0108 - the subject
+    for _ in range(2):
+        with pytest.raises(ExceptionGroup) as caught:
+            await emitter.emit("a")
+        assert caught.value.exceptions == (error,)
+        emitter.on("a", lambda _: None)
+    assert emitter.statistics().failed == 2
+
+
+@inside_and_outside
+async def test_failing_handler_stops_none_of_its_tier(emitter: EventEmitter) -> None:
+    """Its siblings run to their end, lower tiers are skipped, errors come in order."""
+    log: list[str] = []
+    first, second, third = ValueError("first"), KeyError("second"), OSError("third")
+
+    @emitter.on("a")
+    async def slow(_: Event[int]) -> None:
+        await anyio.sleep(5)
+        log.append("slow")
+
+    emitter.on("a", fails(first, 3))
+    emitter.on("a", fails(second))
+    emitter.on("a", fails_plainly(third))
+    emitter.on("a", lambda _: log.append("lower"), priority=-1)
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    assert caught.value.exceptions == (first, second, third)
+    assert anyio.current_time() == 5
+    assert log == ["slow"]
+    assert emitter.statistics().failed == 3
+    assert emitter.statistics().handled == 1
+
+
+async def test_continue_runs_every_tier_first() -> None:
+    """Then it raises what has failed in all of them."""
+    emitter = EventEmitter(errors="continue")
+    log: list[str] = []
+    high, low = ValueError("high"), ValueError("low")
+    emitter.on("a", fails(high), priority=1)
+    emitter.on("a", lambda _: log.append("normal"))
+    emitter.on("a", fails(low, 1), priority=-1)
+    emitter.on("a", lambda _: log.append("last"), priority=-2)
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    assert caught.value.exceptions == (high, low)
+    assert log == ["normal", "last"]
+
+
+@pytest.mark.parametrize("make", [fails_plainly, fails])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_log_raises_nothing(
+    make: Callable[[BaseException], Callable[[Event[Any]], Any]],
+    alone: bool,  # noqa: FBT001 - a parameter of pytest's
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error goes to the logger mtaio.events with its traceback, and lower tiers run."""
+    emitter = EventEmitter(errors="log")
+    log: list[str] = []
+    error = ValueError("bad")
+    emitter.on("a", make(error))
+    if not alone:
+        emitter.on("a", lambda _: log.append("lower"), priority=-1)
+    event = await emitter.emit("a", 1)
+    assert event.data == 1
+    assert log == ([] if alone else ["lower"])
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("mtaio.events", logging.ERROR)
+    assert record.getMessage() == f"{make.__name__}.<locals>.handle failed on event 'a'"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+# ---- on_error ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook_is_async", [False, True])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_on_error_consumes(hook_is_async: bool, alone: bool) -> None:  # noqa: FBT001 - parameters of pytest's
+    """It gets the error, the event and the handler, instead of the policy; the emit goes on."""
+    seen: list[tuple[Any, ...]] = []
+    log: list[str] = []
+
+    def hook(*args: object) -> None:
+        seen.append(args)
+
+    async def async_hook(*args: object) -> None:
+        await checkpoint()
+        seen.append(args)
+
+    emitter = EventEmitter(on_error=async_hook if hook_is_async else hook)
+    error = ValueError("bad")
+    handler = emitter.on("a", fails(error))
+    if not alone:
+        emitter.on("a", lambda _: log.append("lower"), priority=-1)
+    event = await emitter.emit("a")
+    assert seen == [(error, event, handler)]
+    assert log == ([] if alone else ["lower"])
+    assert emitter.statistics().failed == 1
+
+
+@pytest.mark.parametrize("make", [fails_plainly, fails])
+async def test_on_error_that_fails_joins_the_group(
+    make: Callable[[BaseException], Callable[..., Any]],
+) -> None:
+    """Beside the error it was called for, which is its context; neither is handed to it again."""
+    calls = 0
+    own, first, second = RuntimeError("hook"), ValueError("first"), ValueError("second")
+    failing = make(own)
+
+    def hook(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        return failing(*args)
+
+    emitter = EventEmitter(on_error=hook)
+    emitter.on("a", fails(first))
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    assert caught.value.exceptions == (first, own)
+    assert own.__context__ is first
+    emitter.on("a", fails(second, 1))
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    assert caught.value.exceptions == (first, own, second, own)
+    assert calls == 3
+
+
+async def test_on_error_that_fails_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    """With errors="log" both go to the log."""
+    emitter = EventEmitter(errors="log", on_error=fails(RuntimeError("hook")))
+    emitter.on("a", fails(ValueError("bad")))
+    await emitter.emit("a")
+    errors = [record.exc_info and str(record.exc_info[1]) for record in caplog.records]
+    assert errors == ["bad", "hook"]
+
+
+async def test_error_event_is_an_event_like_any_other() -> None:
+    """No name is special: a failing handler of "error" ends its own emit, and that is all."""
+    emitter = EventEmitter()
+    calls = 0
+
+    @emitter.on("error")
+    async def handle(_: Event[Exception]) -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError("bad")
+
+    with pytest.raises(ExceptionGroup):
+        await emitter.emit("error", OSError("the reason"))
+    assert calls == 1
+
+
+@inside_and_outside
+async def test_hook_that_emits_ends_at_once(emitter: EventEmitter) -> None:
+    """The loops of other emitters: an error handler that fails, by way of emitting errors."""
+    calls = 0
+
+    async def re_emit(error: Exception, event: Event[Any], handler: object) -> None:
+        del event, handler
+        nonlocal calls
+        calls += 1
+        await emitter.emit("error", error)
+
+    hooked = EventEmitter(on_error=re_emit)
+    emitter.on("error", fails(ValueError("the error handler fails")))
+    hooked.on("a", fails(OSError("the handler fails")))
+    with pytest.raises(ExceptionGroup) as caught:
+        await hooked.emit("a")
+    handler_failed, hook_failed = caught.value.exceptions
+    assert isinstance(handler_failed, OSError)
+    assert isinstance(hook_failed, ExceptionGroup)
+    assert calls == 1
+
+
+# ---- what is no Exception ------------------------------------------------------------------------
+
+
+class Fatal(BaseException):
+    """Is no Exception."""
+
+
+@inside_and_outside
+async def test_base_exception_propagates_bare(emitter: EventEmitter) -> None:
+    """From a lone handler, from an inline one and from one in a task of its own."""
+    log: list[str] = []
+
+    @emitter.on("inline")
+    @emitter.on("apart")
+    async def slow(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(5)
+        finally:
+            log.append("through")
+
+    emitter.on("alone", fails(Fatal()))
+    emitter.on("alone plainly", fails_plainly(Fatal()))
+    emitter.on("inline", fails(Fatal()), priority=1)
+    emitter.on("apart", fails(Fatal(), 1))
+    for name in ("alone", "alone plainly", "inline", "apart"):
+        with pytest.raises(Fatal):
+            await emitter.emit(name)
+    assert log == ["through"]
+
+
+async def test_base_exception_cancels_those_beside() -> None:
+    """In a tier of several: what runs in tasks is cancelled and waited for."""
+    emitter = EventEmitter()
+    log: list[str] = []
+
+    async def slow(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(5)
+        finally:
+            log.append(f"through at {anyio.current_time():g}")
+
+    for entered in (False, True):
+        emitter = EventEmitter()
+        emitter.on("a", fails(Fatal(), 1))
+        emitter.on("a", slow)
+        emitter.on("a", slow)
+        if entered:
+            async with emitter:
+                with pytest.raises(Fatal):
+                    await emitter.emit("a")
+        else:
+            with pytest.raises(Fatal):
+                await emitter.emit("a")
+    assert log == ["through at 1", "through at 1", "through at 2", "through at 2"]
+
+
+@inside_and_outside
+async def test_several_base_exceptions_come_in_a_group(emitter: EventEmitter) -> None:
+    """Each is told of when there are two at one moment."""
+
+    async def first(_: Event[int]) -> None:
+        await anyio.sleep(9)
+
+    async def late(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(9)
+        finally:
+            raise Fatal("second")
+
+    emitter.on("a", first)
+    emitter.on("a", late)
+    emitter.on("a", fails(Fatal("first"), 1))
+    with pytest.raises(BaseExceptionGroup, match=r"^handlers of 'a' ended for good") as caught:
+        await emitter.emit("a")
+    assert [str(each) for each in caught.value.exceptions] == ["first", "second"]
+
+
+@inside_and_outside
+async def test_errors_that_a_base_exception_overtakes_are_logged(emitter: EventEmitter) -> None:
+    """Whoever would have been told is not there any more."""
+    emitter.on("a", fails(ValueError("bad")))
+    emitter.on("a", fails(Fatal()))
+    with LogOf("mtaio.events") as log, pytest.raises(Fatal):
+        await emitter.emit("a")
+    assert log == ["bad"]
+
+
+class LogOf(logging.Handler):
+    """Collects the errors that are logged inside the block."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+        self._logger = logging.getLogger(name)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a record."""
+        assert record.exc_info is not None
+        self.errors.append(str(record.exc_info[1]))
+
+    def __enter__(self) -> list[str]:
+        self._logger.addHandler(self)
+        return self.errors
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._logger.removeHandler(self)
+
+
+@inside_and_outside
+async def test_cancellation_that_nobody_asked_for_is_a_failure(emitter: EventEmitter) -> None:
+    """In a task of its own it would end the whole group in silence."""
+    log: list[str] = []
+
+    async def suspends(_: Event[int]) -> None:
+        await anyio.sleep(1)
+        log.append("ended")
+
+    emitter.on("a", suspends)
+    emitter.on("a", cancels_itself)
+    emitter.on("a", suspends)
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    (error,) = caught.value.exceptions
+    assert isinstance(error, StrayCancellationError)
+    assert str(error).startswith("cancels_itself raised Cancelled")
+    assert log == ["ended", "ended"]
+
+
+async def cancels_itself(_: Event[int]) -> None:
+    """Raise the backend's cancellation although nothing was cancelled."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except BaseException as error:  # noqa: BLE001 - to be raised where it does not belong
+            stolen = error
+    raise stolen
+
+
+def test_group_does_not_keep_its_frames_alive() -> None:
+    """What a failed emit leaves behind is freed by counting references alone."""
+
+    class Payload:
+        """Can be referred to weakly."""
+
+    async def main() -> weakref.ref[Payload]:
+        emitter = EventEmitter()
+
+        def fail(_: Event[Payload]) -> None:
+            raise ValueError("bad")
+
+        emitter.on("a", fail)
+        emitter.on("b", fail)
+        emitter.on("b", lambda _: None)
+        payload = Payload()
+        for name in ("a", "b"):
+            with suppress(ExceptionGroup):
+                await emitter.emit(name, payload)
+        return weakref.ref(payload)
+
+    gc.disable()
+    try:
+        assert run(main)() is None
+    finally:
+        gc.enable()

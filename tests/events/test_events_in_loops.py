@@ -1,0 +1,83 @@
+"""One emitter, several event loops, one after another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.events import Event, EventEmitter
+from mtaio.testing import assert_quiescent, run
+from tests.backends import BACKENDS
+
+
+def test_one_emitter_serves_one_loop_after_another() -> None:
+    """Made where no loop runs, used on asyncio, on trio, and on asyncio again."""
+    emitter = EventEmitter()
+    seen: list[Any] = []
+
+    @emitter.on("a")
+    async def first(event: Event[Any]) -> None:
+        await anyio.sleep(1)
+        seen.append(event.data)
+
+    @emitter.on("a")
+    async def second(event: Event[Any]) -> None:
+        await anyio.sleep(1)
+        seen.append(event.data)
+
+    async def main() -> None:
+        await emitter.emit("a", 1)
+        async with emitter, emitter.stream("a") as events, anyio.create_task_group() as group:
+            group.start_soon(emitter.emit, "a", 2)
+            assert (await emitter.wait_for("a")).data == 2
+            assert (await anext(events)).data == 2
+            emitter.emit_soon("a", 3)
+        assert_quiescent(emitter)
+
+    for backend in (*BACKENDS, "asyncio"):
+        seen.clear()
+        run(main, backend=backend)
+        assert sorted(seen) == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
+    """It was never left. Emits go on without it, and the emitter can be entered again."""
+    emitter = EventEmitter()
+    seen: list[Any] = []
+    stay: list[Any] = []
+
+    async def handle(event: Event[Any]) -> None:
+        await checkpoint()
+        seen.append(event.data)
+
+    emitter.on("a", handle)
+    emitter.on("a", handle)
+
+    async def abandon() -> None:
+        await emitter.__aenter__()
+        stay.append(asyncio.current_task())
+        await asyncio.get_running_loop().create_future()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(abandon())
+    while not stay:
+        loop.run_until_complete(asyncio.sleep(0))
+    for each in asyncio.all_tasks(loop):
+        each._log_destroy_pending = False  # type: ignore[attr-defined] # abandoned on purpose
+    loop.close()
+
+    async def main() -> None:
+        await emitter.emit("a", 1)
+        with pytest.raises(RuntimeError, match=r"was entered in another event loop"):
+            emitter.emit_soon("a", 2)
+        async with emitter:
+            emitter.emit_soon("a", 3)
+
+    run(main, backend=backend)
+    assert seen == [1, 1, 3, 3]
+    del task

@@ -1,0 +1,442 @@
+"""Registering and removing: order, once, weak references, and what is refused."""
+
+from __future__ import annotations
+
+import gc
+import types
+import warnings
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.events import Event, EventEmitter, EventPriority
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+
+
+class Log(list[str]):
+    """Handlers that write down their names."""
+
+    def handler(self, name: str) -> Callable[[Event[Any]], None]:
+        """Return a plain handler."""
+
+        def handle(_: Event[Any]) -> None:
+            self.append(name)
+
+        return handle
+
+
+def nothing(_: Event[Any]) -> None:
+    """Handle nothing."""
+
+
+async def nothing_async(_: Event[Any]) -> None:
+    """Handle nothing, but async."""
+
+
+async def test_on_returns_the_handler_itself() -> None:
+    """As a call and as a decorator: the name in the user's module is the function."""
+    emitter = EventEmitter()
+    assert emitter.on("a", nothing) is nothing
+    assert emitter.on("a")(nothing_async) is nothing_async
+    assert emitter.once("a", nothing) is nothing
+    assert emitter.once("a")(nothing_async) is nothing_async
+    assert emitter.listeners("a") == (nothing, nothing_async, nothing, nothing_async)
+
+
+async def test_same_handler_twice_is_called_twice() -> None:
+    """Registrations are counted, not handlers; off takes away the latest."""
+    emitter, log = EventEmitter(), Log()
+    first, second = log.handler("first"), log.handler("second")
+    for handler in (first, second, first):
+        emitter.on("a", handler)
+    await emitter.emit("a")
+    assert log == ["first", "second", "first"]
+    assert emitter.off("a", first)
+    assert emitter.listeners("a") == (first, second)
+
+
+async def test_off_of_an_unknown_handler_is_false() -> None:
+    """It is an answer, not an error."""
+    emitter = EventEmitter()
+    assert not emitter.off("a", nothing)
+    emitter.on("a", nothing)
+    assert not emitter.off("a", nothing_async)
+    assert not emitter.off("*", nothing)
+    assert emitter.off("a", nothing)
+    assert not emitter.off("a", nothing)
+
+
+async def test_bound_methods_are_found_again() -> None:
+    """``obj.method`` is a new object each time, and equal to the one registered."""
+
+    class Thing:
+        def handle(self, event: Event[int]) -> None:
+            """Handle."""
+
+    emitter, thing = EventEmitter(), Thing()
+    emitter.on("a", thing.handle)
+    assert not emitter.off("a", Thing().handle)
+    assert emitter.off("a", thing.handle)
+
+
+async def test_wildcards() -> None:
+    """``*`` matches every name, ``ns.*`` one or more segments below ns; exact and wild mix."""
+    emitter, log = EventEmitter(), Log()
+    for pattern in ("a.b", "*", "a.*", "a.b.*", "a"):
+        emitter.on(pattern, log.handler(pattern))
+    heard = {}
+    for name in ("a", "a.b", "a.b.c", "a.b.c.d", "ab", "b"):
+        log.clear()
+        await emitter.emit(name)
+        heard[name] = list(log)
+    assert heard == {
+        "a": ["*", "a"],
+        "a.b": ["a.b", "*", "a.*"],
+        "a.b.c": ["*", "a.*", "a.b.*"],
+        "a.b.c.d": ["*", "a.*", "a.b.*"],
+        "ab": ["*"],
+        "b": ["*"],
+    }
+
+
+async def test_registration_is_seen_by_the_next_emit() -> None:
+    """Matches are remembered for each name, and forgotten when anything changes that touches it."""
+    emitter, log = EventEmitter(), Log()
+    await emitter.emit("a.b")
+    emitter.on("a.b", exact := log.handler("exact"))
+    await emitter.emit("a.b")
+    emitter.on("a.*", below := log.handler("below"))
+    await emitter.emit("a.b")
+    emitter.off("a.b", exact)
+    await emitter.emit("a.b")
+    emitter.off("a.*", below)
+    await emitter.emit("a.b")
+    assert log == ["exact", "exact", "below", "below"]
+
+
+async def test_listeners_are_those_that_would_run() -> None:
+    """In their order, wildcards included; of a pattern, those registered under exactly that."""
+    emitter = EventEmitter()
+    log = Log()
+    low, everything, high, below = map(log.handler, ("low", "everything", "high", "below"))
+    emitter.on("a.b", low, priority=-1)
+    emitter.on("*", everything)
+    emitter.on("a.b", high, priority=EventPriority.HIGH)
+    emitter.on("a.*", below)
+    assert emitter.listeners("a.b") == (high, everything, below, low)
+    assert emitter.listeners("a.c") == (everything, below)
+    assert emitter.listeners("*") == (everything,)
+    assert emitter.listeners("a.*") == (below,)
+    assert emitter.listeners("b.*") == ()
+    assert [emitter.listener_count(name) for name in ("a.b", "a.c", "x", "*", None)] == [
+        4, 2, 1, 1, 4,
+    ]  # fmt: skip
+
+
+async def test_streams_and_waits_are_no_listeners() -> None:
+    """Counted are handlers; the rest is in the statistics."""
+    emitter = EventEmitter()
+    async with emitter.stream("a"):
+        assert emitter.listener_count("a") == 0
+        assert emitter.listener_count() == 0
+        assert emitter.listeners("a") == ()
+        assert emitter.statistics().streams == 1
+
+
+# ---- once ----------------------------------------------------------------------------------------
+
+
+async def test_once_is_called_once() -> None:
+    """And is gone before it is called, so that it may emit the same event itself."""
+    emitter, log = EventEmitter(), Log()
+
+    @emitter.once("a")
+    async def handle(event: Event[int]) -> None:
+        log.append(f"handle {event.data}")
+        assert emitter.listener_count("a") == 0
+        await emitter.emit("a", event.data + 1)
+
+    await emitter.emit("a", 1)
+    await emitter.emit("a", 5)
+    assert log == ["handle 1"]
+
+
+async def test_once_is_called_once_by_emits_at_the_same_time() -> None:
+    """Whoever reaches it first has it, also if both took their snapshot before."""
+    emitter, log = EventEmitter(), Log()
+
+    @emitter.on("a")
+    async def slow(_: Event[int]) -> None:
+        await anyio.sleep(1)
+
+    emitter.once("a", log.handler("once"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(emitter.emit, "a")
+        group.start_soon(emitter.emit, "a")
+    assert log == ["once"]
+    assert emitter.statistics().names["a"].handled == 3
+
+
+async def test_once_can_be_removed_by_the_original_function() -> None:
+    """No wrapper stands between the user and his handler."""
+    emitter, log = EventEmitter(), Log()
+    handler = emitter.once("a", log.handler("once"))
+    assert emitter.listeners("a") == (handler,)
+    assert emitter.off("a", handler)
+    await emitter.emit("a")
+    assert log == []
+
+
+async def test_once_that_is_never_reached_stays() -> None:
+    """An emit that ends before its tier leaves it registered."""
+    emitter, log = EventEmitter(), Log()
+    emitter.on("a", Event.stop, priority=1)
+    emitter.once("a", log.handler("once"))
+    await emitter.emit("a")
+    assert emitter.listener_count("a") == 2
+    assert log == []
+
+
+async def test_once_on_a_pattern() -> None:
+    """It is called for one event of all that match."""
+    emitter, log = EventEmitter(), Log()
+    emitter.once("a.*", log.handler("once"))
+    await emitter.emit("a.b")
+    await emitter.emit("a.c")
+    assert log == ["once"]
+
+
+# ---- weak references -----------------------------------------------------------------------------
+
+
+class Receiver:
+    """Has a method to be called."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log = log
+
+    def handle(self, event: Event[object]) -> None:
+        """Note the data."""
+        self.log.append(event.data)
+
+    async def handle_async(self, event: Event[object]) -> None:
+        """Note the data."""
+        self.log.append(event.data)
+
+
+@pytest.mark.parametrize("method", ["handle", "handle_async"])
+async def test_handlers_are_kept_alive(method: str) -> None:
+    """Strong references by default: a receiver that nobody else holds goes on receiving."""
+    emitter = EventEmitter()
+    log: list[object] = []
+    emitter.on("a", getattr(Receiver(log), method))
+    gc.collect()
+    await emitter.emit("a", 1)
+    assert log == [1]
+
+
+@pytest.mark.parametrize("method", ["handle", "handle_async"])
+@pytest.mark.parametrize("once", [False, True])
+async def test_weak_method_lives_as_long_as_its_object(method: str, once: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """A bound method is no object of its own to hold weakly: its owner counts."""
+    emitter = EventEmitter()
+    log: list[object] = []
+    receiver = Receiver(log)
+    register = emitter.once if once else emitter.on
+    register("a", getattr(receiver, method), weak=True)
+    gc.collect()
+    assert emitter.listeners("a") == (getattr(receiver, method),)
+    await emitter.emit("a", 1)
+    assert log == [1]
+    if once:
+        assert emitter.listener_count() == 0
+        register("a", getattr(receiver, method), weak=True)
+    watch = weakref.ref(receiver)
+    del receiver
+    gc.collect()
+    assert watch() is None
+    await emitter.emit("a", 2)
+    assert log == [1]
+    assert emitter.listeners("a") == ()
+    assert emitter.listener_count() == 0
+    assert not emitter._registry._table
+
+
+async def test_weak_handler_can_be_removed() -> None:
+    """It is found by off() as long as it lives."""
+    emitter, receiver = EventEmitter(), Receiver([])
+    emitter.on("a", receiver.handle, weak=True)
+    assert emitter.off("a", receiver.handle)
+    del receiver
+    gc.collect()
+    assert emitter.listener_count() == 0
+
+
+async def test_dead_handlers_do_not_pile_up() -> None:
+    """Registering takes away those that are gone, also under names that nobody emits."""
+    emitter = EventEmitter()
+    for number in range(100):
+        emitter.on(f"connection.{number}", Receiver([]).handle, weak=True)
+    gc.collect()
+    emitter.on("a", nothing)
+    assert list(emitter._registry._table) == ["a"]
+
+
+async def test_handler_that_dies_during_an_emit_is_skipped() -> None:
+    """A snapshot of an emit does not keep alive what was to be held weakly."""
+    emitter = EventEmitter()
+    log: list[object] = []
+    receivers = [Receiver(log)]
+
+    @emitter.on("a", priority=1)
+    def drop(_: Event[int]) -> None:
+        receivers.clear()
+        gc.collect()
+
+    emitter.on("a", receivers[0].handle, weak=True)
+    await emitter.emit("a", 1)
+    assert log == []
+    assert emitter.statistics().handled == 1
+
+
+async def test_what_cannot_be_held_weakly_is_refused() -> None:
+    """Clearly, and nothing is registered."""
+    emitter = EventEmitter()
+
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self, event: Event[Any]) -> None:
+            """Be called."""
+
+    with pytest.raises(TypeError, match=r"^handler=.*Slotted.*cannot be referred to weakly"):
+        emitter.on("a", Slotted(), weak=True)
+    assert emitter.listener_count() == 0
+
+
+# ---- too many ------------------------------------------------------------------------------------
+
+
+def test_one_warning_beyond_max_listeners() -> None:
+    """One for each name or pattern, which says how many there are, at the caller's line."""
+    emitter = EventEmitter(max_listeners=2)
+    for _ in range(2):
+        emitter.on("a", nothing)
+        emitter.on("b.*", nothing)
+    with pytest.warns(RuntimeWarning, match=r"^3 handlers of 'a' are registered, more than") as one:
+        emitter.on("a", nothing)
+    with pytest.warns(RuntimeWarning, match=r"^3 handlers of 'b\.\*' are registered") as two:
+        emitter.once("b.*")(nothing)
+    assert one[0].filename == two[0].filename == __file__
+    emitter.on("a", nothing)
+    emitter.on("b.*", nothing)
+    assert emitter.listener_count() == 8
+
+
+def test_no_warning_without_max_listeners() -> None:
+    """None means never."""
+    emitter = EventEmitter(max_listeners=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(1000):
+            emitter.on("a", nothing)
+    assert emitter.listener_count("a") == 1000
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+async def agen(_: Event[Any]) -> AsyncIterator[None]:
+    """Be an async generator."""
+    yield
+
+
+def gen(_: Event[Any]) -> Iterator[None]:
+    """Be a generator."""
+    yield
+
+
+class Generates:
+    """Makes a generator when called."""
+
+    def __call__(self, _: Event[Any], /) -> Iterator[None]:
+        """Be a generator."""
+        yield
+
+
+@pytest.mark.parametrize("register", ["on", "once"])
+@pytest.mark.parametrize(
+    "handler", [agen, gen, partial(agen), partial(gen), Generates()], ids=range(5)
+)
+async def test_generator_functions_are_refused(register: str, handler: Any) -> None:
+    """Calling one runs none of it, so registering it is a mistake for sure."""
+    emitter = EventEmitter()
+    with pytest.raises(TypeError, match=r"^handler=.* is a generator function: calling it would "):
+        getattr(emitter, register)("a", handler)
+    with pytest.raises(TypeError, match=r"^handler=.* is a generator function"):
+        getattr(emitter, register)("a")(handler)
+    assert emitter.listener_count() == 0
+
+
+async def test_generator_based_coroutine_functions_are_fine() -> None:
+    """Their result can be awaited."""
+    emitter, log = EventEmitter(), Log()
+
+    @types.coroutine
+    def handle(_: Event[Any]) -> Generator[Any, Any, None]:
+        yield from anyio.sleep(1).__await__()
+        log.append("handled")
+
+    emitter.on("a", handle)
+    await emitter.emit("a")
+    assert log == ["handled"]
+
+
+async def test_bad_input() -> None:
+    """Each mistake is named where it is made, and leaves the emitter as it was."""
+    emitter: Any = EventEmitter()
+    with pytest.raises(TypeError, match=r"^handler=5 is a int, which is not callable\. Pass a fun"):
+        emitter.on("a", 5)
+    with pytest.raises(TypeError, match=r"^handler='b' is a str, which is not callable"):
+        emitter.on("a")("b")
+    with pytest.raises(ValueError, match=r"^name='' is empty"):
+        emitter.on("", nothing)
+    with pytest.raises(ValueError, match=r"^name='' is empty"):
+        emitter.once("")
+    with pytest.raises(TypeError, match=r"^name=<function nothing.* is a function, not the name"):
+        emitter.on(nothing)
+    with pytest.raises(ValueError, match=r"^name='a\*' has a '\*' that is no segment"):
+        emitter.off("a*", nothing)
+    with pytest.raises(ValueError, match=r"^name='' is empty"):
+        emitter.listeners("")
+    with pytest.raises(TypeError, match=r"^name=5 is a int"):
+        emitter.listener_count(5)
+    for priority in (1.5, "high", True, None):
+        with pytest.raises(TypeError, match=r"^priority=.* not an int\. Pass an EventPriority"):
+            emitter.on("a", nothing, priority=priority)
+    assert emitter.listener_count() == 0
+
+
+def test_bad_construction() -> None:
+    """The constructor says what it takes."""
+    make: Any = EventEmitter
+    with pytest.raises(ValueError, match=r'^errors=\'ignore\' is unknown\. Pass "raise" \(stop'):
+        make(errors="ignore")
+    with pytest.raises(
+        TypeError, match=r"^on_error='log' is a str, which is not callable\. Pass a"
+    ):
+        make(on_error="log")
+    with pytest.raises(ValueError, match=r"^max_listeners=0 is less than 1\. Pass above how many"):
+        make(max_listeners=0)
+    with pytest.raises(TypeError, match=r"^max_pending=None is a NoneType, not an int"):
+        make(max_pending=None)
+    with pytest.raises(ValueError, match=r"^max_names=0 is less than 1\. Pass for how many names"):
+        make(max_names=0)
+    assert repr(make(name="bus")) == "<EventEmitter 'bus': 0 handlers>"
+    assert repr(make()) == "<EventEmitter: 0 handlers>"
+    assert make(name="bus").name == "bus"

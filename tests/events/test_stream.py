@@ -1,0 +1,491 @@
+"""Streams: order, bounds, the four overflow policies, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import to_thread
+from anyio.lowlevel import checkpoint
+
+from mtaio.events import Event, EventEmitter, EventKey, EventPriority
+from mtaio.exceptions import EventOverflowError
+from mtaio.testing import assert_checkpoints, assert_no_checkpoints, assert_quiescent, run, settle
+from tests.backends import BACKENDS
+
+if TYPE_CHECKING:
+    from mtaio.events import EventStream
+
+
+async def take(stream: EventStream[Any], count: int) -> list[Any]:
+    """Take so many events, and return their data."""
+    return [(await anext(stream)).data for _ in range(count)]
+
+
+async def test_events_come_in_order_from_entering_on() -> None:
+    """Neither what was emitted before, nor what comes after leaving."""
+    emitter = EventEmitter()
+    stream = emitter.stream("a", "b.*")
+    await emitter.emit("a", 0)
+    async with stream as events:
+        assert events is stream
+        for number, name in enumerate(("a", "b.c", "b", "a"), 1):
+            await emitter.emit(name, number)
+        assert events.buffered == 3
+        assert await take(events, 3) == [1, 2, 4]
+        await emitter.emit("a", 5)
+    await emitter.emit("a", 6)
+    assert stream.buffered == 0
+    assert_quiescent(emitter)
+    assert emitter.statistics().streams == 0
+
+
+async def test_overlapping_patterns_deliver_once() -> None:
+    """An event that several of the names match is one event."""
+    emitter = EventEmitter()
+    async with emitter.stream("*", "a.*", "a.b", "a.b", EventKey[int]("a.b")) as events:
+        await emitter.emit("a.b", 1)
+        await emitter.emit("a.c", 2)
+        await emitter.emit("b", 3)
+        assert events.buffered == 3
+        assert await take(events, 3) == [1, 2, 3]
+
+
+async def test_consumer_is_woken() -> None:
+    """It sleeps while there is nothing, and several tasks share a stream."""
+    emitter = EventEmitter()
+    log: list[tuple[float, str, int]] = []
+
+    async def consume(name: str) -> None:
+        async for event in events:
+            now = anyio.current_time()
+            log.append((now, name, event.data))
+
+    async with emitter.stream("a") as events, anyio.create_task_group() as group:
+        group.start_soon(consume, "x")
+        await settle()
+        group.start_soon(consume, "y")
+        await settle()
+        for number in range(3):
+            await anyio.sleep(1)
+            await emitter.emit("a", number)
+        await settle()
+        events.close()
+    assert log == [(1, "x", 0), (2, "y", 1), (3, "x", 2)]
+
+
+async def test_taking_is_a_checkpoint_now_and_then() -> None:
+    """When there is nothing, and for one ready event in 64."""
+    emitter = EventEmitter()
+    async with emitter.stream("a", max_buffer=1000) as events:
+        for number in range(200):
+            await emitter.emit("a", number)
+        for number in range(1, 201):
+            if number % 64:
+                with assert_no_checkpoints():
+                    await anext(events)
+            else:
+                with assert_checkpoints():
+                    await anext(events)
+
+
+async def test_cancelled_consumer_takes_nothing() -> None:
+    """While it waits, and at the checkpoint for a ready event."""
+    emitter = EventEmitter()
+    async with emitter.stream("a") as events:
+        with anyio.move_on_after(1) as scope:
+            await anext(events)
+        assert scope.cancelled_caught
+        for number in range(70):
+            await emitter.emit("a", number)
+        assert await take(events, 63) == list(range(63))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(events)
+        assert scope.cancelled_caught
+        assert await take(events, 1) == [63]
+
+
+# ---- overflow ------------------------------------------------------------------------------------
+
+
+async def test_block_makes_the_emit_wait_for_room() -> None:
+    """Events get in in the order of their emits; nothing is dropped."""
+    emitter = EventEmitter()
+    done: list[tuple[float, int]] = []
+
+    async def emit(number: int) -> None:
+        await emitter.emit("a", number)
+        done.append((anyio.current_time(), number))
+
+    async with emitter.stream("a", max_buffer=2) as events, anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(emit, number)
+            await settle()
+        assert done == [(0, 0), (0, 1)]
+        assert emitter.statistics().waiting == 3
+        assert emitter.statistics().handled == 2
+        taken = []
+        for _ in range(5):
+            await anyio.sleep(1)
+            taken += await take(events, 1)
+        await settle()
+        assert taken == [0, 1, 2, 3, 4]
+        assert events.dropped == 0
+    assert done == [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4)]
+    assert emitter.statistics().handled == 5
+    assert_quiescent(emitter)
+
+
+async def test_blocked_emit_that_is_cancelled_leaves_no_trace() -> None:
+    """Its event never comes, and those behind it move up."""
+    emitter = EventEmitter()
+    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+        await emitter.emit("a", 0)
+        with anyio.CancelScope() as scope:
+
+            async def cancel() -> None:
+                await settle()
+                group.start_soon(emitter.emit, "a", 2)
+                await settle()
+                scope.cancel()
+
+            group.start_soon(cancel)
+            await emitter.emit("a", 1)
+        assert scope.cancelled_caught
+        assert emitter.statistics().waiting == 1
+        assert await take(events, 2) == [0, 2]
+    assert emitter.statistics().handled == 2
+    assert_quiescent(emitter)
+
+
+async def test_full_streams_do_not_wait_for_each_other() -> None:
+    """An emit stands in the lines of all full streams of a tier at once."""
+    emitter = EventEmitter()
+    async with (
+        emitter.stream("a", max_buffer=1) as first,
+        emitter.stream("a", max_buffer=1) as second,
+        anyio.create_task_group() as group,
+    ):
+        await emitter.emit("a", 0)
+        group.start_soon(emitter.emit, "a", 1)
+        await settle()
+        assert emitter.statistics().waiting == 1
+        assert await take(second, 2) == [0, 1]
+        assert emitter.statistics().waiting == 1
+        assert await take(first, 2) == [0, 1]
+        await settle()
+        assert emitter.statistics().waiting == 0
+
+
+async def test_stream_closed_while_emits_wait_for_it() -> None:
+    """They go on as if it had not been there; what is kept can still be taken."""
+    emitter = EventEmitter()
+    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+        for number in range(3):
+            group.start_soon(emitter.emit, "a", number)
+            await settle()
+        assert emitter.statistics().waiting == 2
+        events.close()
+        events.close()
+        await settle()
+        assert emitter.statistics().waiting == 0
+        assert [event.data async for event in events] == [0]
+    assert events.dropped == 0
+    assert emitter.statistics().handled == 1
+
+
+async def test_stream_left_while_emits_wait_for_it() -> None:
+    """Leaving the block lets them go."""
+    emitter = EventEmitter()
+    async with anyio.create_task_group() as group, emitter.stream("a", max_buffer=1):
+        await emitter.emit("a", 0)
+        group.start_soon(emitter.emit, "a", 1)
+        await settle()
+        assert emitter.statistics().waiting == 1
+    assert_quiescent(emitter)
+
+
+async def test_stream_entered_among_handlers() -> None:
+    """A full stream does not keep the handlers of its tier from running, only lower tiers."""
+    emitter = EventEmitter()
+    log: list[str] = []
+    async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
+        emitter.on("a", lambda event: log.append(f"same {event.data}"))
+        emitter.on("a", lambda event: log.append(f"lower {event.data}"), priority=-1)
+        await emitter.emit("a", 0)
+        group.start_soon(emitter.emit, "a", 1)
+        await settle()
+        assert log == ["same 0", "lower 0", "same 1"]
+        assert await take(events, 1) == [0]
+        await settle()
+    assert log[3:] == ["lower 1"]
+
+
+async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
+    """It stood in the line while a handler of the same tier was running."""
+    emitter = EventEmitter()
+
+    async def slow(event: Event[int]) -> None:
+        await anyio.sleep(event.data)
+
+    async with emitter.stream("a", max_buffer=1) as events:
+        emitter.on("a", slow)
+        await emitter.emit("a", 0)
+        with anyio.move_on_after(1):
+            await emitter.emit("a", 100)
+        assert await take(events, 1) == [0]
+        assert events.buffered == 0
+        with anyio.move_on_after(1):
+            await emitter.emit("a", 100)
+        assert await take(events, 1) == [100]  # it had come in: there was room
+    assert emitter.statistics().handled == 3
+
+
+@pytest.mark.parametrize("entered_first", [True, False])
+async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """The newest are kept; each event that made room is counted, under its own name."""
+    emitter = EventEmitter()
+    if not entered_first:
+        emitter.on("*", lambda _: None)
+    async with emitter.stream("a", "b", max_buffer=2, overflow="drop_oldest") as events:
+        for number, name in enumerate(("a", "b", "b", "b", "a")):
+            await emitter.emit(name, number)
+        assert events.dropped == 3
+        assert await take(events, 2) == [3, 4]
+    names = emitter.statistics().names
+    assert (names["a"].dropped, names["b"].dropped) == (1, 2)
+
+
+async def test_drop_newest() -> None:
+    """The oldest are kept; each event that found no room is counted."""
+    emitter = EventEmitter()
+    async with emitter.stream("a", "b", max_buffer=2, overflow="drop_newest") as events:
+        for number, name in enumerate(("a", "b", "b", "b", "a")):
+            await emitter.emit(name, number)
+        assert events.dropped == 3
+        assert await take(events, 2) == [0, 1]
+    statistics = emitter.statistics()
+    assert (statistics.names["a"].dropped, statistics.names["b"].dropped) == (1, 2)
+    assert (statistics.handled, statistics.failed) == (2, 0)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_raise(alone: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """A full stream fails as a handler does, and counts the event that it did not keep."""
+    emitter = EventEmitter(name="bus")
+    log: list[object] = []
+    async with emitter.stream("a", max_buffer=2, overflow="raise") as events:
+        if not alone:
+            emitter.on("a", lambda event: log.append(event.data))
+        await emitter.emit("a", 0)
+        await emitter.emit("a", 1)
+        with pytest.raises(ExceptionGroup, match=r"^handlers of 'a' failed") as caught:
+            await emitter.emit("a", 2)
+        (error,) = caught.value.exceptions
+        assert isinstance(error, EventOverflowError)
+        assert isinstance(error, anyio.WouldBlock)
+        assert str(error) == "<EventStream of 'a': 2 of 2 kept> is full, and has overflow='raise'"
+        assert error.name == "bus"
+        assert await take(events, 2) == [0, 1]
+        assert events.dropped == 1
+    assert log == ([] if alone else [0, 1, 2])
+    assert (emitter.statistics().failed, emitter.statistics().dropped) == (1, 1)
+
+
+async def test_on_error_gets_the_stream() -> None:
+    """As what has failed."""
+    seen: list[object] = []
+    emitter = EventEmitter(on_error=lambda _error, _event, handler: seen.append(handler))
+    async with emitter.stream("a", max_buffer=1, overflow="raise") as events:
+        await emitter.emit("a")
+        await emitter.emit("a")
+    assert seen == [events]
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "raise"])
+async def test_slow_subscriber_is_accounted_for(overflow: Any) -> None:
+    """Of many events to a slow consumer each is taken or counted as dropped; no more are kept."""
+    emitter = EventEmitter()
+    total, taken, refused, most = 20_000, 0, 0, 0
+
+    async def consume() -> None:
+        nonlocal taken
+        async for _ in events:
+            taken += 1
+            await checkpoint()
+
+    async with emitter.stream("a", max_buffer=10, overflow=overflow) as events:
+        async with anyio.create_task_group() as group:
+            group.start_soon(consume)
+            for number in range(total):
+                try:
+                    await emitter.emit("a", number)
+                except* EventOverflowError:
+                    refused += 1
+                most = max(most, events.buffered)
+            events.close()
+        assert most == 10
+    assert taken + events.dropped == total
+    assert (events.dropped == 0) is (overflow == "block")
+    assert refused == (events.dropped if overflow == "raise" else 0)
+    statistics = emitter.statistics()
+    assert statistics.dropped == events.dropped
+    # One that was kept, and then made room, was handled and dropped.
+    kept = total if overflow == "drop_oldest" else taken
+    assert statistics.handled == kept
+
+
+# ---- its place among the others ------------------------------------------------------------------
+
+
+async def test_priority_of_a_stream() -> None:
+    """It takes the event in in its tier, and stop() keeps it from lower ones."""
+    emitter = EventEmitter()
+    emitter.on("a", Event.stop, priority=1)
+    async with (
+        emitter.stream("a") as normal,
+        emitter.stream("a", priority=EventPriority.HIGH) as high,
+    ):
+        await emitter.emit("a", 1)
+        assert (normal.buffered, high.buffered) == (0, 1)
+
+
+async def test_emit_under_way_skips_a_stream_that_was_closed() -> None:
+    """As it skips a handler that was removed."""
+    emitter = EventEmitter()
+    async with emitter.stream("a") as events:
+        emitter.on("a", lambda _: events.close(), priority=1)
+        await emitter.emit("a", 1)
+        assert events.buffered == 0
+
+
+# ---- misuse --------------------------------------------------------------------------------------
+
+
+async def test_stream_must_be_entered() -> None:
+    """And is used up when it was left."""
+    emitter = EventEmitter()
+    stream = emitter.stream("a")
+    with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with emi"):
+        await anext(stream)
+    stream.close()
+    async with stream:
+        with pytest.raises(
+            RuntimeError, match=r"^this stream was entered before\. Call stream\(\)"
+        ):
+            await stream.__aenter__()
+    with pytest.raises(RuntimeError, match=r"^this stream was left\. Write: async with"):
+        await anext(stream)
+    with pytest.raises(RuntimeError, match=r"^this stream was entered before"):
+        await stream.__aenter__()
+
+
+async def test_consumer_in_another_task_ends_when_the_block_is_left() -> None:
+    """It waited for an event that does not come any more."""
+    emitter = EventEmitter()
+    ended: list[str] = []
+
+    async def consume(events: EventStream[Any]) -> None:
+        async for _ in events:
+            """Nothing comes."""
+        ended.append("ended")
+
+    async with anyio.create_task_group() as group, emitter.stream("a") as events:
+        group.start_soon(consume, events)
+        await settle()
+    assert ended == ["ended"]
+
+
+def test_bad_streams() -> None:
+    """Each mistake is named where the stream is made."""
+    emitter: Any = EventEmitter()
+    with pytest.raises(ValueError, match=r"^stream\(\) was given no name, so nothing would come\."):
+        emitter.stream()
+    with pytest.raises(ValueError, match=r"^name='' is empty"):
+        emitter.stream("a", "")
+    with pytest.raises(TypeError, match=r"^name=5 is a int"):
+        emitter.stream(5)
+    with pytest.raises(
+        ValueError, match=r"^overflow='drop' is unknown\. Pass one of 'block', 'dro"
+    ):
+        emitter.stream("a", overflow="drop")
+    with pytest.raises(ValueError, match=r"^max_buffer=0 is less than 1\. Pass how many events to"):
+        emitter.stream("a", max_buffer=0)
+    with pytest.raises(TypeError, match=r"^max_buffer=inf is a float, not an int"):
+        emitter.stream("a", max_buffer=float("inf"))
+    with pytest.raises(TypeError, match=r"^priority='high' is a str, not an int"):
+        emitter.stream("a", priority="high")
+    assert repr(emitter.stream("a", "b.*")) == "<EventStream of 'a', 'b.*': 0 of 100 kept>"
+
+
+# ---- loops ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overflow", ["block", "drop_newest"])
+def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
+    """Its consumer could not be woken from here: the emit fails, and says what to do."""
+    emitter = EventEmitter()
+    ready, done = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    async def consume() -> None:
+        async with (
+            emitter.stream("a", max_buffer=1, overflow=overflow) as events,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(anext, events)
+            await anyio.wait_all_tasks_blocked()
+            ready.set()
+            await to_thread.run_sync(done.wait, 10)
+            group.cancel_scope.cancel()
+
+    async def emit() -> None:
+        try:
+            await emitter.emit("a", 1)
+        except ExceptionGroup as group:
+            errors.extend(group.exceptions)
+
+    thread = threading.Thread(target=anyio.run, args=(consume,))
+    thread.start()
+    assert ready.wait(10)
+    anyio.run(emit)
+    done.set()
+    thread.join(10)
+    (error,) = errors
+    assert isinstance(error, RuntimeError)
+    assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> was entered in another running")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("full", [True, False])
+def test_stream_of_a_loop_that_is_over_is_forgotten(backend: str, full: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """One that was never left would else make emits wait for ever, or be woken in vain."""
+    emitter = EventEmitter()
+
+    async def abandon() -> None:
+        events = emitter.stream("a", max_buffer=1)
+        await events.__aenter__()
+        if full:
+            await emitter.emit("a", 1)
+        else:
+            await anext(events)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(abandon())
+    for _ in range(5):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert emitter.statistics().streams == 1
+
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # it is abandoned on purpose
+    loop.close()
+
+    async def emit() -> None:
+        await emitter.emit("a", 2)
+
+    run(emit, backend=backend)
+    assert emitter.statistics().streams == 0
+    assert_quiescent(emitter)

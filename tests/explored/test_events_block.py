@@ -1,0 +1,160 @@
+"""The emitter's block under every schedule: what is taken is delivered, or dropped and counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mtaio.exceptions import EventOverflowError, TaskCancelledError
+from tests.explored.emitter_stage import Stage
+from tests.explored.searches import explored, together
+
+if TYPE_CHECKING:
+    from mtaio.events import Event
+    from mtaio.testing import Victim
+
+
+@explored
+async def test_leaving_drains_or_drops(victim: Victim) -> None:
+    """In order; whatever was not delivered is counted when the block is cancelled."""
+    stage = Stage()
+    stage.emitter.on("a", stage.handler("x", 1))
+    took = 0
+
+    async def block() -> None:
+        nonlocal took
+        async with stage.emitter:
+            for number in range(3):
+                stage.emitter.emit_soon("a", number)
+                took += 1
+            await checkpoint()
+
+    await victim(block)
+    begun = [data for _, data in stage.order]
+    assert begun == list(range(len(begun)))
+    statistics = stage.emitter.statistics()
+    assert statistics.emitted + statistics.dropped == took
+    assert victim.cancelled or (begun == [0, 1, 2] and statistics.dropped == 0)
+    stage.clear()
+
+
+@explored
+async def test_emit_soon_full(victim: Victim) -> None:
+    """Refused events were never there; those taken come in order."""
+    stage = Stage(max_pending=2)
+    stage.emitter.on("a", stage.handler("x", 1))
+    took: list[int] = []
+
+    async def put() -> None:
+        for number in range(4):
+            try:
+                stage.emitter.emit_soon("a", number)
+            except EventOverflowError:
+                await checkpoint()
+            else:
+                took.append(number)
+            assert stage.emitter.statistics().pending <= 2
+            await checkpoint()
+
+    async def putter() -> None:
+        await victim(put)
+
+    async with stage.emitter:
+        await together(putter=putter, other=checkpoint)
+    assert [data for _, data in stage.order] == took
+    assert sum(stage.ended.values()) == len(took)
+    stage.clear()
+
+
+@explored
+async def test_block_left_while_another_task_emits(victim: Victim) -> None:
+    """Left normally it waits for the handlers; by a cancellation it cuts them off, and tells."""
+    stage = Stage()
+    cut_off: list[BaseException] = []
+    left: list[float] = []
+
+    @stage.emitter.on("a")
+    async def suspends(_: Event[Any]) -> None:
+        await checkpoint()
+
+    for _ in range(2):
+
+        @stage.emitter.on("a")
+        async def sleeps(_: Event[Any]) -> None:
+            await anyio.sleep(1)
+
+    async def emit() -> None:
+        try:
+            await stage.emit(1)
+        except ExceptionGroup as group:
+            cut_off.extend(group.exceptions)
+
+    async def block() -> None:
+        async with stage.emitter:
+            await checkpoint()
+
+    async def host() -> None:
+        await victim(block)
+        left.append(anyio.current_time())
+
+    await together(host=host, emit=emit)
+    if cut_off:
+        assert left == [0]
+        assert [type(error) for error in cut_off] == [TaskCancelledError]
+        assert victim.fired
+    else:
+        assert anyio.current_time() == 1
+    stage.clear()
+
+
+@explored
+async def test_failing_delivery_ends_the_block(victim: Victim) -> None:
+    """Its error is raised by the block, unless that was cancelled before."""
+    stage = Stage()
+    error = ValueError("bad")
+    raised: list[BaseException] = []
+
+    @stage.emitter.on("a")
+    async def fail(event: Event[Any]) -> None:
+        await checkpoint()
+        if event.data == 1:
+            raise error
+
+    async def block() -> None:
+        try:
+            async with stage.emitter:
+                for number in range(3):
+                    stage.emitter.emit_soon("a", number)
+                await checkpoint()
+                await checkpoint()
+        except ExceptionGroup as group:
+            raised.extend(group.exceptions)
+
+    await victim(block)
+    assert raised in ([], [error])
+    assert victim.fired or raised
+    statistics = stage.emitter.statistics()
+    assert statistics.failed == len(raised) or victim.fired
+    assert statistics.emitted + statistics.dropped in {0, 3} or victim.fired
+    stage.clear()
+
+
+@explored
+async def test_emitter_is_entered_again(victim: Victim) -> None:
+    """However the block ended, the emitter can be entered and used anew."""
+    stage = Stage()
+    for name in ("x", "y"):
+        stage.emitter.on("a", stage.handler(name, 1))
+
+    async def block() -> None:
+        async with stage.emitter:
+            await stage.emit(1)
+
+    await victim(block)
+    with anyio.CancelScope():
+        async with stage.emitter:
+            await stage.emit(2)
+    assert stage.ended["x", 2] == stage.ended["y", 2] == 1
+    stage.clear()

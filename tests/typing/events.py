@@ -1,0 +1,126 @@
+"""What type checkers make of the emitter: checked by mypy and pyright, run by nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_type
+
+from mtaio.events import Event, EventEmitter, EventKey, EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+LOGIN = EventKey[int]("user.login")
+PING = EventKey[None]("ping")
+SHAPE = EventKey["int | str"]("shape")
+
+emitter = EventEmitter()
+
+
+async def on_int(event: Event[int]) -> None:
+    """Take an int."""
+    assert_type(event.data, int)
+
+
+def on_str(event: Event[str]) -> str:
+    """Take a string."""
+    return event.data
+
+
+def on_anything(event: Event[object]) -> None:
+    """Take anything: what takes more is good for less."""
+    del event
+
+
+def on_any(event: Event[Any]) -> None:
+    """Take anything, unchecked."""
+    del event
+
+
+async def emitting() -> None:
+    """Emit rightly and wrongly."""
+    assert_type(await emitter.emit(LOGIN, 5), Event[int])
+    assert_type(await emitter.emit(PING), Event[None])
+    assert_type(await emitter.emit(SHAPE, "round"), Event[int | str])
+    assert_type(await emitter.emit("name", 5.5), Event[float])
+    assert_type(await emitter.emit("name"), Event[None])
+    assert_type((await emitter.emit(LOGIN, 5, source="here")).data, int)
+    await emitter.emit(LOGIN, "ada")  # type: ignore[call-overload] # a wrong payload is an error
+    await emitter.emit(LOGIN)  # type: ignore[call-overload] # so is a missing one
+    await emitter.emit(LOGIN, None)  # type: ignore[call-overload] # None is a payload, too
+    await emitter.emit(PING, 5)  # type: ignore[call-overload] # where there is to be none
+    await emitter.emit(5, 5)  # type: ignore[call-overload] # a number is no name
+
+
+def emitting_soon() -> None:
+    """Emit later, rightly and wrongly."""
+    emitter.emit_soon(LOGIN, 5, source="here")
+    emitter.emit_soon(PING)
+    emitter.emit_soon("name", object())
+    emitter.emit_soon(LOGIN, "ada")  # type: ignore[call-overload] # a wrong payload
+    emitter.emit_soon(LOGIN)  # type: ignore[call-overload] # a missing one
+
+
+def registering() -> None:
+    """Register rightly and wrongly."""
+    assert_type(emitter.on(LOGIN, on_int), "Callable[[Event[int]], Coroutine[Any, Any, None]]")
+    emitter.on(LOGIN, on_anything)
+    emitter.on(LOGIN, on_any)
+    emitter.once(LOGIN, on_int, priority=5)
+    emitter.on("name", on_int)
+    emitter.on("name", on_str, weak=True)
+    emitter.on(SHAPE, on_anything)
+    emitter.on(LOGIN, on_str)  # type: ignore[call-overload] # it takes strings
+    emitter.once(LOGIN, on_str)  # type: ignore[call-overload] # it takes strings
+    emitter.on(SHAPE, on_int)  # type: ignore[call-overload] # it may get a string
+    emitter.on("name", 5)  # type: ignore[call-overload] # a number is no handler
+    assert_type(emitter.off(LOGIN, on_int), bool)
+
+
+@emitter.on(LOGIN)
+async def decorated(event: Event[int]) -> None:
+    """Take an int."""
+    assert_type(event.data, int)
+
+
+@emitter.on("name")
+def decorated_by_name(event: Event[str]) -> int:
+    """Keep its own type."""
+    return len(event.data)
+
+
+@emitter.once(PING)
+def decorated_once(event: Event[None]) -> None:
+    """Take nothing."""
+    assert_type(event.data, None)
+
+
+@emitter.on(LOGIN)  # type: ignore[arg-type] # it takes strings
+def decorated_wrongly(event: Event[str]) -> None:
+    """Take a string."""
+    del event
+
+
+async def decorations_keep_types() -> None:
+    """A decorated function can be called as before."""
+    assert_type(await decorated(Event("user.login", 5)), None)
+    assert_type(decorated_by_name(Event("name", "ada")), int)
+
+
+async def waiting() -> None:
+    """Wait and stream."""
+    assert_type(await emitter.wait_for(LOGIN), Event[int])
+    assert_type(await emitter.wait_for(LOGIN, lambda event: event.data > 5), Event[int])
+    assert_type(await emitter.wait_for("name", timeout=5), Event[Any])
+    await emitter.wait_for(LOGIN, lambda event: event.data.x)  # type: ignore[attr-defined] # an int
+    assert_type(emitter.stream(LOGIN), EventStream[int])
+    assert_type(emitter.stream("name", LOGIN), EventStream[Any])
+    async with emitter.stream(LOGIN, LOGIN, overflow="drop_oldest") as events:
+        async for event in events:
+            assert_type(event, Event[int])
+    emitter.stream("name", overflow="drop")  # type: ignore[call-overload] # no such policy
+
+
+def constructing() -> None:
+    """Make one, rightly and wrongly."""
+    EventEmitter(errors="log", on_error=lambda error, event, handler: print(error, event, handler))
+    EventEmitter(errors="ignore")  # type: ignore[arg-type] # no such policy
