@@ -3,7 +3,7 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.events`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from mtaio.cache import TTLCache, cached
     from mtaio.core import Retry, TaskExecutor
     from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
@@ -34,14 +35,16 @@ __all__ = [
     "RateLimiter",
     "ResourceLimiter",
     "Retry",
+    "TTLCache",
     "TaskExecutor",
     "TimeoutManager",
     "__version__",
+    "cached",
 ]
 
 __version__ = "0.1.0"
 
-_ROOMS: Final = frozenset({"core", "events", "exceptions", "resources", "testing"})
+_ROOMS: Final = frozenset({"cache", "core", "events", "exceptions", "resources", "testing"})
 
 _HOMES: Final = {
     "ConcurrencyLimiter": "mtaio.resources",
@@ -54,8 +57,10 @@ _HOMES: Final = {
     "RateLimiter": "mtaio.resources",
     "ResourceLimiter": "mtaio.resources",
     "Retry": "mtaio.core",
+    "TTLCache": "mtaio.cache",
     "TaskExecutor": "mtaio.core",
     "TimeoutManager": "mtaio.resources",
+    "cached": "mtaio.cache",
 }
 
 

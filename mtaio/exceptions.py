@@ -15,6 +15,7 @@ import math
 from anyio import WouldBlock
 
 __all__ = [
+    "CacheClosedError",
     "ConcurrencyLimitError",
     "EventOverflowError",
     "LimitError",
@@ -140,6 +141,22 @@ class EventOverflowError(LimitError, WouldBlock):
 
 class TaskCancelledError(MTAIOError):
     """The task behind an awaited handle was cancelled, so there is no result to return."""
+
+
+class CacheClosedError(MTAIOError):
+    """
+    The block of an entered cache ended while a load was in progress, so there is no value.
+
+    Args:
+        message: Which cache, and which key.
+        name: The cache's name.
+    """
+
+    name: str | None
+
+    def __init__(self, message: str = "cache closed", *, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):

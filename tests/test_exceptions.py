@@ -14,6 +14,7 @@ from anyio import WouldBlock, to_process
 
 from mtaio import exceptions
 from mtaio.exceptions import (
+    CacheClosedError,
     ConcurrencyLimitError,
     EventOverflowError,
     LimitError,
@@ -33,6 +34,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     RateLimitTimeoutError: (RateLimitError, TimeoutError),
     ConcurrencyLimitError: (LimitError,),
     EventOverflowError: (LimitError, WouldBlock),
+    CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
@@ -45,6 +47,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     RateLimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
     ConcurrencyLimitError: {"name": "slots"},
     EventOverflowError: {"name": "bus"},
+    CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
     StrayCancellationError: {},
 }
@@ -61,6 +64,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     },
     ConcurrencyLimitError: {"name": None},
     EventOverflowError: {"name": None},
+    CacheClosedError: {"name": None},
 }
 
 every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__name__)

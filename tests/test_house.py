@@ -30,7 +30,7 @@ SOURCES = sorted(
         ROOT / "noxfile.py",
     ]
 )
-ROOMS = ("core", "events", "resources", "testing")
+ROOMS = ("cache", "core", "events", "resources", "testing")
 
 
 def read(name: str) -> str:

@@ -1,0 +1,78 @@
+"""How often caches have what they are asked for: every cache on every trace, each only once."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import cachebox
+import cachetools
+import theine
+
+from benchmarks._traces import CAPACITY, TRACES
+from mtaio.cache import EvictionPolicy, TTLCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Make = Callable[[], tuple[Callable[[int], object], Callable[[int, int], object]]]
+    """Makes a cache; returns its way to read, which returns None for nothing, and to write."""
+
+__all__ = ["CACHES", "ratio"]
+
+
+def ours(policy: EvictionPolicy) -> Make:
+    def make() -> Any:
+        made = TTLCache[int](3600, CAPACITY, policy=policy)
+        return made.get_nowait, made.set_nowait
+
+    return make
+
+
+def mapping(kind: Callable[[int], Any]) -> Make:
+    """Return a way to make a cache that is a mapping."""
+
+    def make() -> Any:
+        made = kind(CAPACITY)
+        return made.get, made.__setitem__
+
+    return make
+
+
+def w_tinylfu() -> Any:
+    """Make a cache of theine, which learns of reads and writes by the batch."""
+    made = theine.Cache[int, int](CAPACITY, nolock=True)
+    get = made.get
+    return (lambda key: get(key)[0]), made.set
+
+
+CACHES: dict[str, Make] = {
+    "mtaio s3fifo": ours(EvictionPolicy.S3FIFO),
+    "mtaio lru": ours(EvictionPolicy.LRU),
+    "mtaio lfu": ours(EvictionPolicy.LFU),
+    "mtaio fifo": ours(EvictionPolicy.FIFO),
+    "cachetools LRU": mapping(cachetools.LRUCache),
+    "cachetools LFU": mapping(cachetools.LFUCache),
+    "cachebox LRU": mapping(cachebox.LRUCache),
+    "cachebox LFU": mapping(cachebox.LFUCache),
+    "theine": w_tinylfu,
+}
+
+
+@cache
+def keys_of(trace: str) -> list[int]:
+    return next(each for each in TRACES if each.name == trace).keys()
+
+
+@cache
+def ratio(name: str, trace: str) -> float:
+    """Return what per cent of the requests of a trace a cache could answer."""
+    get, put = CACHES[name]()
+    hits = 0
+    keys = keys_of(trace)
+    for key in keys:
+        if get(key) is None:
+            put(key, key)
+        else:
+            hits += 1
+    return 100 * hits / len(keys)

@@ -1,0 +1,139 @@
+"""
+The block of an entered cache: where its loads run, and what expires is removed.
+
+Promise: nothing that was started in it outlives it; leaving it wakes those who wait, and an error
+of its body passes as it is.
+Cost: one task, which sleeps until something expires; one more for an async listener.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from mtaio._internal import loops
+from mtaio._internal.clock import loop_deadline, now
+from mtaio._internal.coop import checkpoint
+from mtaio.cache._flight import Flight, State
+from mtaio.cache._listeners import AsyncNotices
+from mtaio.cache._store import SLICE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from mtaio.cache._store import Store
+
+__all__ = ["Block"]
+
+
+class Block:
+    """
+    One block, from entering to leaving; made in its event loop.
+
+    Args:
+        store: The cache.
+    """
+
+    # Invariant: flights are those that run in the group and have not ended.
+    __slots__ = ("_alarm", "_group", "_store", "flights", "loop")
+
+    def __init__(self, store: Store) -> None:
+        self.loop = loops.current_loop()
+        self.flights: set[Flight] = set()
+        self._group = anyio.create_task_group()
+        self._store = store
+        self._alarm = anyio.Event()
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start a task in the block."""
+        self._group.start_soon(fn, *args)
+
+    def take_in(self, flight: Flight, *, kept: bool) -> None:
+        """Note that a flight runs in the block; ``kept`` if it goes on when nobody waits."""
+        flight.scope = anyio.CancelScope()
+        flight.company = self.flights
+        flight.kept = kept
+        if kept:
+            flight.outer = None  # nobody waits for it, hence it cannot wait for itself
+        self.flights.add(flight)
+
+    async def enter(self) -> None:
+        """Begin."""
+        await self._group.__aenter__()
+        notices = self._store.notices
+        if isinstance(notices, AsyncNotices):
+            notices.begin()
+            self.start(notices.tell)
+        self.start(self._sweep)
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        """Leave the block, which ended with ``exc``; return whether that is dealt with."""
+        reason = exc
+        if exc is None:
+            try:
+                await self._tell_all()
+            except BaseException as error:  # noqa: BLE001 - the task group has to see it first
+                reason = error
+        self._store.awaken_at(None)
+        for flight in self.flights:
+            self._close(flight)
+        self._group.cancel_scope.cancel()
+        # What is an Exception is none of the group's business, and would come back in a group.
+        seen = None if isinstance(reason, Exception) else reason
+        swallowed, escaped = False, []
+        try:
+            swallowed = bool(
+                await self._group.__aexit__(
+                    None if seen is None else type(seen),
+                    seen,
+                    None if seen is None else seen.__traceback__,
+                )
+            )
+        except BaseExceptionGroup as group:
+            escaped = [each for each in group.exceptions if each is not seen]
+        except BaseException as error:
+            if error is not seen:
+                raise
+        if escaped:
+            raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
+        if exc is None and reason is not None and not swallowed:
+            raise reason
+        return swallowed and seen is not None  # else it was the group's own cancellation
+
+    async def _tell_all(self) -> None:
+        notices = self._store.notices
+        if isinstance(notices, AsyncNotices):
+            await notices.told()
+
+    def _close(self, flight: Flight) -> None:
+        if flight.state is State.RUNNING:
+            flight.state = State.CLOSED
+            flight.wanted = False
+            if flight.event is not None:
+                flight.event.set()
+
+    async def _sweep(self) -> None:
+        """Remove what expires, in slices, whenever something does."""
+        store = self._store
+        while True:
+            self._alarm = anyio.Event()
+            due = store.awaken_at(self._ring)
+            moment = -math.inf
+            with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
+                await self._alarm.wait()
+            if scope.cancelled_caught:
+                moment = due  # by rounding, our clock may not be there: looking again would spin
+            while store.expire_slice(max(now(), moment), SLICE):
+                await checkpoint()
+
+    def _ring(self) -> None:
+        """Have `_sweep` look again; called from any thread."""
+        if loops.is_current(self.loop):
+            self._sound()
+        else:
+            loops.call_in(self.loop, self._sound)
+
+    def _sound(self) -> None:
+        self._alarm.set()

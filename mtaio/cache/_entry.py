@@ -1,0 +1,112 @@
+"""
+What a cache holds for one key.
+
+Promise: an entry belongs to one key for ever, so whoever read it from the table holds that key's
+value, whatever other threads do meanwhile; its last holder drops it, because no ring links to it.
+Cost: 112 bytes, beside key, value, and the float of its expiry.
+Why entries are not recycled: docs/en/design/caching.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+__all__ = ["Entry", "Failure", "Laden", "entry_of", "ring"]
+
+
+class Entry:
+    """
+    One key's value, and its places in the queue of the policy and in the agenda.
+
+    Made by `entry_of`, or by hand where each call counts: then key, value, fresh, expires, score
+    and after have to be set.
+    """
+
+    # Invariants:
+    # - key never changes, so a reader needs the table alone to know whose value it is;
+    # - a writer sets value before fresh, a reader takes fresh before value: it may so see a newer
+    #   value than the moment it looked at, but never one that had expired;
+    # - prev and next are its neighbours in a ring of the policy, and home is that ring's sentinel,
+    #   if the policy has several;
+    # - before and after are its neighbours in a ring of the agenda; after is None while it is in
+    #   none.
+    __slots__ = (
+        "after",
+        "before",
+        "expires",
+        "fresh",
+        "home",
+        "key",
+        "next",
+        "prev",
+        "score",
+        "value",
+    )
+
+    if TYPE_CHECKING:
+        key: Hashable
+        value: Any
+        fresh: float
+        """Until when a read may take the value without the lock; ``-inf`` for never."""
+        expires: float
+        """When it is no longer kept."""
+        score: int
+        """What the policy knows of its use."""
+        prev: Entry
+        next: Entry
+        home: Entry
+        before: Entry
+        after: Entry | None
+
+
+class Laden(Entry):
+    """An entry of a cache that has to remember more: weights, idle time, early refresh."""
+
+    __slots__ = ("renew", "soft", "weight")
+
+    if TYPE_CHECKING:
+        soft: float
+        """When its time to live is over; it may be kept longer, to be served stale."""
+        renew: float
+        """From when on a read begins a load although there is a value."""
+        weight: float
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def entry_of(made: E, key: Hashable, value: Any, expires: float, score: int) -> E:
+    """Set what an entry needs, so that it is read under the lock alone, and return it."""
+    made.key = key
+    made.value = value
+    made.fresh = -math.inf
+    made.expires = expires
+    made.score = score
+    made.after = None
+    return made
+
+
+class Failure:
+    """
+    An exception in the place of a value, for ``error_ttl``.
+
+    Args:
+        error: The exception that the loader raised.
+    """
+
+    __slots__ = ("error", "traceback")
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception = error
+        self.traceback = error.__traceback__
+
+
+def ring() -> Entry:
+    """Return the sentinel of an empty ring of ``prev`` and ``next``."""
+    sentinel = entry_of(Entry(), None, None, math.inf, 0)
+    sentinel.prev = sentinel.next = sentinel.home = sentinel
+    return sentinel

@@ -1,0 +1,405 @@
+"""
+Loads: one at a time for each key, in the first caller's task or in the cache's own.
+
+Promise: one load for each key, however many ask; a caller that is cancelled takes nobody with it;
+an error goes to those who waited for that load, once; what a load brings is stored before anybody
+is told, unless the key was changed meanwhile.
+Why there are two modes, and what each costs: docs/en/design/caching.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import reprlib
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+
+from mtaio._internal import checks, clock, deadline, loops
+from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._entry import Failure, Laden
+from mtaio.cache._flight import LOADING, Flight, State, probable_loop
+from mtaio.cache._memory import Memory, check_hashable
+from mtaio.cache._policies import HOT
+from mtaio.cache._store import NO_TAGS, unhashable
+from mtaio.exceptions import CacheClosedError, StrayCancellationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Iterable
+
+    from mtaio.cache._block import Block
+    from mtaio.cache._options import Options
+
+__all__ = ["Loading"]
+
+T = TypeVar("T")
+
+_COROUTINE: type = CoroutineType
+
+_OVER = (State.LANDED, State.FAILED)
+
+_FACTORY = "Pass an async function of no arguments, such as lambda: fetch(key)."
+
+
+class Loading(Memory[T]):
+    """
+    The operations of `TTLCache` that load.
+
+    Args:
+        options: The arguments of `TTLCache`, checked.
+    """
+
+    # Invariants:
+    # - _block is the block in which loads run, None while the cache is not entered;
+    # - a flight that ends has its result, is in no table, and then rings its event, in that order.
+    __slots__ = ("_block", "_error_ttl", "_refreshing")
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._block: Block | None = None
+        self._error_ttl: float = options.error_ttl
+        self._refreshing: bool = options.refreshing
+
+    async def get_or_set(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[Hashable] = (),
+    ) -> T:
+        """
+        Return the value of ``key``; if there is none, load it, once for all who ask meanwhile.
+
+        Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
+        a checkpoint in any case. While a load of the key is in progress in this event loop, other
+        callers wait for it. In an entered cache the load runs in the cache's task group: each
+        caller may be cancelled, and the load is only when nobody waits any more. Else the first
+        caller runs it: if that one is cancelled, another who waits begins it again.
+
+        Args:
+            key: Any object that can be hashed.
+            factory: Called without arguments; what it returns is awaited.
+            ttl: Seconds for which the value is kept, as for `set_nowait`.
+            tags: Names under which `invalidate_tag` finds the value.
+
+        Raises:
+            Exception: What ``factory`` raised, to everybody who waited for that load. It is not
+                kept, unless the cache has an ``error_ttl``.
+            CacheClosedError: The cache was entered, and was left during the load.
+            RuntimeError: The load was asked for by its own factory, directly or through other
+                loads; or the cache has to be entered, for its options or its async listener.
+            TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
+        """
+        try:
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        if entry is not None and entry.fresh > clock.read():
+            value: T = entry.value  # after fresh: see Entry
+            if entry.score < HOT:
+                entry.score += 1
+            self._hits += 1
+            return value
+        mine = Flight(self, key, factory, self._default_ttl, NO_TAGS)
+        if ttl is not UNSET or tags:
+            mine.ttl = self._ttl_of(ttl)
+            mine.tags = self._tags_of(tags)
+        flight, found = self._board(mine)
+        if flight is mine and mine.company is None:
+            return await self._lead(mine)
+        return await self._ride(mine, flight, found)
+
+    async def refresh(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[Hashable] = (),
+    ) -> T:
+        """
+        Load the value of ``key`` anew, and return it.
+
+        Until it is there, everybody else is served the old value, and if the load fails it stays.
+        A load of that key which began earlier answers those who wait for it, and stores nothing;
+        those who ask from now on share this one. Suspends, runs and is cancelled as the load of
+        `get_or_set` is.
+
+        Args:
+            key: As for `get_or_set`.
+            factory: As for `get_or_set`.
+            ttl: As for `get_or_set`.
+            tags: As for `get_or_set`.
+
+        Raises:
+            BaseException: As `get_or_set`.
+        """
+        check_hashable(key)
+        mine = Flight(self, key, factory, self._ttl_of(ttl), self._tags_of(tags))
+        flight, found = self._board(mine, anew=True)
+        return await self._ride(mine, flight, found)
+
+    async def _ride(self, mine: Flight, flight: Flight | None, found: Any) -> T:
+        """Bring a call to its end, of which `_board` has decided how it begins."""
+        while True:
+            if flight is mine and mine.company is not None:
+                assert self._block is not None  # noqa: S101 - for the type checkers: it is in one
+                self._block.start(self._run, mine)
+            if found is UNSET and flight is not None:
+                if flight is mine and mine.company is None:
+                    return await self._lead(mine)
+                await self._wait(flight)
+                found = flight.result if flight.state in _OVER else UNSET
+            if type(found) is Failure:
+                raise found.error.with_traceback(found.traceback)
+            if found is not UNSET or flight is None:
+                return cast("T", found)
+            if flight.state is State.CLOSED:
+                msg = f"{self!r} was left while key={reprlib.repr(mine.key)} was loaded"
+                raise CacheClosedError(msg, name=self._name)
+            # Its leader was cancelled: somebody has to lead, if nobody does yet.
+            flight, found = self._board(mine, again=True)
+
+    def _board(
+        self, mine: Flight, *, anew: bool = False, again: bool = False
+    ) -> tuple[Flight | None, Any]:
+        """
+        Decide what comes of a call.
+
+        Args:
+            mine: What is asked for.
+            anew: Whether it is to be loaded even if there is a value.
+            again: Whether the call was counted before.
+
+        Returns:
+            The flight to wait for, or that refreshes, ``mine`` if it begins now; and the value or
+            `Failure` to answer with, or UNSET.
+        """
+        loop = block = None
+        if LOADING.get() is not None:
+            self._refuse_recursion(mine.key)
+        if self._block is not None or self._refreshing or self._mute or not callable(mine.factory):
+            loop = loops.current_loop()
+            block = self._block_for(mine.factory, loop)
+        moment = clock.read()
+        self._acquire()
+        try:
+            flights = self._flights
+            if loop is None:
+                loop = loops.current_loop() if flights.tables else probable_loop()
+            flight, found = None, UNSET
+            if anew:
+                flights.disown(mine.key)
+            else:
+                flight = flights.find(loop, mine.key)
+                found, due = self._serve(mine.key, moment, again=again)
+                if flight is not None or (found is not UNSET and not due):
+                    return flight, found
+            flights.begin(mine, loop, moment)
+            if block is not None:
+                block.take_in(mine, kept=found is not UNSET)
+        finally:
+            self._release()
+        return mine, found
+
+    def _serve(self, key: Hashable, moment: float, *, again: bool) -> tuple[Any, bool]:
+        """Return the value or `Failure` to answer with, or UNSET; and whether a refresh is due."""
+        entry = self._entries.get(key)
+        if entry is None or moment >= entry.expires:
+            if not again:
+                self._misses += 1
+            return UNSET, False
+        self._use(entry, moment)
+        value = entry.value
+        due = type(entry) is Laden and moment >= entry.renew and type(value) is not Failure
+        return value, due
+
+    def _refuse_recursion(self, key: Hashable) -> None:
+        flight = LOADING.get()
+        while flight is not None:
+            running = flight.state is State.RUNNING
+            if flight.cache is self and running and flight.key == key:
+                msg = (
+                    f"the load of key={reprlib.repr(key)} in {self!r} asked for that very key, "
+                    f"and would wait for itself. Have it compute the value by other means."
+                )
+                raise RuntimeError(msg)
+            flight = flight.outer
+
+    def _block_for(self, factory: object, loop: object) -> Block | None:
+        """Return the block in which the load runs, None for the caller's task; or refuse."""
+        checks.callable_("factory", factory, way_out=_FACTORY)
+        self._check_audible()
+        block = self._block
+        if block is not None and block.loop is loop:
+            return block
+        if self._refreshing:
+            msg = (
+                f"{self!r} refreshes in the background, and is not entered in this event loop. Use "
+                f"'async with cache:' around what uses it, or leave out stale_while_revalidate and "
+                f"refresh_ahead."
+            )
+            raise RuntimeError(msg)
+        return None
+
+    async def _lead(self, flight: Flight) -> T:
+        """Load in the caller's own task; if that is cancelled, let another caller lead."""
+        token = LOADING.set(flight)
+        try:
+            if self._flights.loads % FAST_CALLS == 0:
+                await checkpoint()
+            call: Awaitable[T] = flight.factory()
+            if type(call) is not _COROUTINE:
+                check_awaitable(flight.factory, call)
+            value = await call
+            self._land(flight, value)
+        except Exception as error:
+            self._failed(flight, error)
+            raise
+        except BaseException:
+            self._end(flight, State.ABORTED)
+            raise
+        finally:
+            LOADING.reset(token)
+        return value
+
+    async def _run(self, flight: Flight) -> None:
+        """Load in a task of the block."""
+        LOADING.set(flight)
+        deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
+        try:
+            with flight.scope:
+                if not flight.scope.cancel_called:
+                    call: Awaitable[T] = flight.factory()
+                    check_awaitable(flight.factory, call)
+                    value = await call
+                    self._land(flight, value)
+                    return
+        except Exception as error:  # noqa: BLE001 - raised by those who wait
+            self._failed(flight, error)
+            return
+        except BaseException as error:
+            if is_stray(error):
+                self._failed(flight, stray(error, flight.factory))
+                return
+            self._end(flight, State.CLOSED)
+            raise
+        self._end(flight, State.ABORTED)
+
+    def _land(self, flight: Flight, value: T) -> None:
+        """Store what was loaded, then tell those who wait."""
+        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
+        flights = self._flights
+        gone = None
+        self._acquire()
+        try:
+            flights.discard(flight)
+            if flight.wanted:
+                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
+                gone = self._put(flight.key, value, ttl, weight, flight.tags)
+            flights.running -= 1
+            flights.seconds += clock.read() - flight.began
+            if flight.state is State.RUNNING:  # else its block was left
+                flight.result = value
+                flight.state = State.LANDED
+        finally:
+            self._release()
+        self._told(flight, gone)
+
+    def _failed(self, flight: Flight, error: Exception) -> None:
+        """Note that a load failed, for those who wait and for those who come."""
+        flights = self._flights
+        gone = None
+        with self._lock:
+            flights.discard(flight)
+            flights.running -= 1
+            moment = clock.read()
+            flights.seconds += moment - flight.began
+            flights.failures += 1
+            if flight.wanted:
+                entry = self._entries.get(flight.key)
+                if entry is not None and moment < entry.expires:
+                    if type(entry) is Laden:
+                        entry.renew = moment + self._error_ttl
+                elif self._error_ttl:
+                    gone = self._put_failure(flight.key, error, self._error_ttl)
+            if flight.state is State.RUNNING:
+                flight.result = Failure(error)
+                flight.state = State.FAILED
+        lonely = flight.company is not None and not flight.waiters
+        self._told(flight, gone)
+        if lonely:
+            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
+
+            getLogger("mtaio.cache").warning(
+                "%r: nobody waited for the load of key=%r, which failed",
+                self,
+                flight.key,
+                exc_info=error,
+            )
+
+    def _end(self, flight: Flight, state: State) -> None:
+        """Note that a load was cancelled."""
+        with self._lock:
+            self._flights.discard(flight)
+            self._flights.running -= 1
+            if flight.state is State.RUNNING:
+                flight.state = state
+        self._told(flight, None)
+
+    def _told(self, flight: Flight, gone: object) -> None:
+        """Wake those who wait for a flight that is over."""
+        if flight.company is not None:
+            flight.company.discard(flight)
+        if flight.event is not None:
+            flight.event.set()
+        if self._notices is not None:
+            self._deliver(gone)
+
+    async def _wait(self, flight: Flight) -> None:
+        """Wait for the end of a flight; the last who leaves early cancels it."""
+        if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
+            await checkpoint()
+            return
+        if flight.event is None:
+            flight.event = anyio.Event()
+        flight.waiters += 1
+        self._flights.waiting += 1
+        try:
+            await flight.event.wait()
+        finally:
+            self._flights.waiting -= 1
+            flight.waiters -= 1
+            alone = not flight.waiters and flight.state is State.RUNNING
+            if alone and flight.company is not None and not flight.kept:
+                with self._lock:
+                    self._flights.discard(flight)
+                flight.scope.cancel()
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {_FACTORY}"
+        raise TypeError(msg)
+
+
+def is_stray(error: BaseException) -> bool:
+    """Tell whether a load raised the backend's cancellation although nobody had cancelled it."""
+    cancelled = anyio.current_effective_deadline() == -math.inf
+    return isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled
+
+
+def stray(error: BaseException, factory: object) -> StrayCancellationError:
+    """Return the failure that stands for such a cancellation."""
+    failure = StrayCancellationError(
+        f"the loader {factory!r} raised {type(error).__name__} although nothing here was "
+        f"cancelled. Look for a task that cancels itself, or an await on a task that somebody "
+        f"else cancelled."
+    )
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,544 @@
+"""
+The table of a cache: what is in it, until when, and what has to go.
+
+Promise: one lock around every change, so any thread may make any; never more than ``max_size`` is
+held; an entry leaves the table, its queue, the agenda, the tags and the weight together.
+Cost: a set that evicts is some sixty bytecodes around a dict's; see benchmarks/cache.py.
+Why reads need no lock: docs/en/design/caching.md.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from random import random
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final
+
+from mtaio._internal import checks, clock
+from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._entry import Entry, Failure, Laden, entry_of
+from mtaio.cache._expiry import Agenda
+from mtaio.cache._flight import Flights
+from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
+from mtaio.cache._tags import Tags, check_tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from mtaio.cache._options import Options
+    from mtaio.cache._policies import Policy
+
+__all__ = ["SLICE", "Store", "scatter", "unhashable"]
+
+FEW: Final = 4
+"""How many entries that may have expired a change looks at."""
+
+SLICE: Final = 256
+"""How many the task of an entered cache looks at before it lets others run."""
+
+NEVER: Final = -math.inf
+"""Until when a value may be read without the lock that must not be."""
+
+NO_TAGS: Final[frozenset[Hashable]] = frozenset()
+
+_WAY_OUT: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+
+
+class Store:
+    """
+    The table, and all that happens to it.
+
+    Args:
+        options: The arguments of `TTLCache`, checked.
+    """
+
+    # Invariants, whenever the lock is free:
+    # - an entry is in the table, in the policy, in the weight, in the agenda if it expires some
+    #   day, and in the tags if it has any; or in none of them;
+    # - the weight is at most max_size;
+    # - fresh <= expires for each entry, and fresh is -inf for a Failure and where a read has to
+    #   change more than the score;
+    # - a Failure is never put into an entry that had a value: a reader may be looking at it.
+    # Whatever is removed is returned to the caller, so that its __del__ runs outside the lock.
+    __slots__ = (
+        "_acquire",
+        "_agenda",
+        "_ahead",
+        "_default_ttl",
+        "_entries",
+        "_evictions",
+        "_expirations",
+        "_flights",
+        "_hits",
+        "_idle",
+        "_jitter",
+        "_laden",
+        "_lock",
+        "_lookup",
+        "_max_size",
+        "_misses",
+        "_mute",
+        "_name",
+        "_notices",
+        "_policy",
+        "_release",
+        "_score",
+        "_simple",
+        "_stale",
+        "_swift",
+        "_tags",
+        "_weigher",
+        "_weight",
+    )
+
+    def __init__(self, options: Options) -> None:
+        self._name = options.name
+        self._default_ttl = options.default_ttl
+        self._max_size = options.max_size
+        self._weigher = options.weigher
+        self._idle = options.idle_ttl
+        self._jitter = options.jitter
+        self._stale = options.stale_while_revalidate
+        self._ahead = options.refresh_ahead
+        self._policy: Policy = options.policy()
+        self._score = self._policy.score
+        self._swift = self._policy.lock_free and self._idle == math.inf
+        self._laden = options.laden
+        self._lock = RLock()
+        # "with" costs twice what these two do, so the one operation that is measured has them.
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
+        self._entries: dict[Hashable, Entry] = {}
+        self._lookup = self._entries.get
+        self._agenda = Agenda()
+        self._tags = Tags()
+        self._flights = Flights()
+        self._notices: Notices | None = options.listener(self)
+        # True while an async listener has no task that could tell it: then nothing may change.
+        self._mute = isinstance(self._notices, AsyncNotices)
+        self._simple = self._weigher is None and not self._jitter and self._notices is None
+        self._weight: float = 0
+        self._hits: int = 0
+        self._misses: int = 0
+        self._evictions: int = 0
+        self._expirations: int = 0
+
+    # Arguments, checked before anything changes.
+
+    def _ttl_of(self, ttl: float | Unset) -> float:
+        if ttl is UNSET:
+            return self._default_ttl
+        return checks.at_least("ttl", ttl, 0, way_out=_WAY_OUT)
+
+    def _spread(self, ttl: float) -> float:
+        """Take up to a part of ``ttl`` from it, so that what was set together expires apart."""
+        if not self._jitter:
+            return ttl
+        return ttl * (1 - self._jitter * random())  # noqa: S311 - no secret
+
+    def _tags_of(self, tags: Iterable[Hashable]) -> frozenset[Hashable]:
+        return check_tags(tags) if tags else NO_TAGS
+
+    def _weigh(self, key: Hashable, value: Any) -> float:
+        weigher = self._weigher
+        if weigher is None:
+            return 1
+        way_out = f"The weigher {weigher!r} has to return a number >= 0."
+        return checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
+
+    def _check_audible(self) -> None:
+        if self._mute:
+            msg = (
+                f"{self!r} has an async on_removed, and is not entered: nobody could await it. Use "
+                f"'async with cache:' around what changes the cache, or pass a plain function."
+            )
+            raise RuntimeError(msg)
+
+    # Reading, under the lock.
+
+    def _find(self, key: Hashable, moment: float) -> Entry | None:
+        """Return the entry of ``key`` if it has a value whose time is not over."""
+        entry = self._entries.get(key)
+        return entry if entry is not None and self._is_live(entry, moment) else None
+
+    def _is_live(self, entry: Entry, moment: float) -> bool:
+        """Tell whether an entry has a value whose time is not over."""
+        if moment >= entry.expires or type(entry.value) is Failure:
+            return False
+        return type(entry) is not Laden or moment < entry.soft
+
+    def _use(self, entry: Entry, moment: float) -> None:
+        """Note that the value of an entry was served."""
+        self._hits += 1
+        self._policy.hit(entry)
+        if self._idle != math.inf and type(entry) is Laden:
+            entry.expires = min(entry.soft + self._stale, moment + self._idle)
+
+    def _read(self, key: Hashable, default: Any) -> Any:
+        """Do what a read does that cannot do without the lock."""
+        moment = clock.read()
+        with self._lock:
+            entry = self._find(key, moment)
+            if entry is not None:
+                self._use(entry, moment)
+                return entry.value
+            self._misses += 1
+            gone = self._expire_key(key, moment)
+        self._deliver(gone)
+        return default
+
+    def _expire_key(self, key: Hashable, moment: float) -> Entry | None:
+        """Remove the entry of ``key`` if its time is over, and return it."""
+        entry = self._entries.get(key)
+        if entry is None or moment < entry.expires or self._mute:
+            return None
+        self._expirations += 1
+        return self._remove(entry, RemovalCause.EXPIRED)
+
+    # Changing, under the lock.
+
+    def _put(  # noqa: C901 - what each set does, in one piece: calls would double its time
+        self,
+        key: Hashable,
+        value: Any,
+        ttl: float,
+        weight: float = 1,
+        tags: frozenset[Hashable] = NO_TAGS,
+    ) -> object:
+        """
+        Store a value, and make room for it.
+
+        Returns:
+            Whatever had to go: its references are to be dropped outside the lock.
+        """
+        entry = self._lookup(key)
+        moment = clock.read()
+        if self._flights.tables:
+            self._flights.disown(key)
+        gone: object = None
+        if self._agenda.due <= moment:
+            gone = self._expire(moment, FEW)
+            entry = self._lookup(key)
+        if self._laden or not ttl:
+            return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
+        expires = moment + ttl
+        fresh = expires if self._swift else NEVER
+        if entry is not None:
+            if type(entry.value) is Failure:
+                return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
+            return self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment), gone
+        entry = Entry()
+        entry.key = key
+        entry.value = value
+        entry.fresh = fresh
+        entry.expires = expires
+        entry.score = self._score
+        if len(self._entries) < self._max_size:
+            entry.after = None
+            self._insert(entry, tags)
+            return gone
+        old = self._policy.replace(entry)
+        self._evictions += 1
+        del self._entries[old.key]
+        self._entries[key] = entry
+        after = old.after
+        if after is not None and old.expires <= expires:
+            # It takes the other's place in the agenda, which is early enough: see Agenda.
+            before = entry.before = old.before
+            entry.after = after
+            before.after = after.before = entry
+        else:
+            entry.after = None
+            if after is not None:
+                self._agenda.unfile(old)
+            if expires != math.inf:
+                self._agenda.file(entry)
+        if tags or self._tags:
+            self._retag(old.key, NO_TAGS)
+            self._retag(key, tags)
+        if self._notices is not None and type(old.value) is not Failure:
+            self._notices.add(old.key, old.value, RemovalCause.EVICTED)
+        return old if gone is None else (old, gone)
+
+    def _put_laden(
+        self,
+        key: Hashable,
+        value: Any,
+        ttl: float,
+        weight: float,
+        *,
+        tags: frozenset[Hashable],
+        moment: float,
+    ) -> object:
+        """Do the same where there is more to remember, or nothing to be kept."""
+        entry = self._entries.get(key)
+        gone: list[object] = []
+        kept = ttl > 0 and weight <= self._max_size
+        if entry is not None and not (kept and type(entry.value) is not Failure):
+            self._replaced(entry, entry.value, moment)
+            gone.append(self._remove(entry, None))
+            entry = None
+        if not kept:
+            self._pass_through(key, value, expired=not ttl)
+            return gone
+        soft = moment + ttl
+        expires = min(soft + self._stale, moment + self._idle)
+        renew = min(moment + ttl * self._ahead, soft)
+        fresh = renew if self._swift else NEVER
+        if entry is None:
+            gone.extend(self._make_room(weight))
+            entry = self._made(key, value, expires, weight)
+            entry.fresh = fresh
+            if type(entry) is Laden:
+                entry.soft, entry.renew = soft, renew
+            self._insert(entry, tags)
+            return gone
+        gone.append(self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment))
+        if type(entry) is Laden:
+            self._weight += weight - entry.weight
+            entry.soft, entry.renew, entry.weight = soft, renew, weight
+            gone.extend(self._make_room(0))
+        return gone
+
+    def _put_failure(self, key: Hashable, error: Exception, ttl: float) -> object:
+        """Keep an exception in the place of a value."""
+        moment = clock.read()
+        entry = self._entries.get(key)
+        gone: list[object] = []
+        if entry is not None:
+            self._replaced(entry, entry.value, moment)
+            gone.append(self._remove(entry, None))
+        gone.extend(self._make_room(1))
+        expires = moment + ttl
+        self._insert(self._made(key, Failure(error), expires, 1), NO_TAGS)
+        return gone
+
+    def _made(self, key: Hashable, value: object, expires: float, weight: float) -> Entry:
+        """Return a new entry, and count its weight."""
+        if not self._laden:
+            return entry_of(Entry(), key, value, expires, self._score)
+        entry = entry_of(Laden(), key, value, expires, self._score)
+        entry.soft = entry.renew = expires
+        entry.weight = weight
+        self._weight += weight
+        return entry
+
+    def _insert(self, entry: Entry, tags: frozenset[Hashable]) -> None:
+        self._entries[entry.key] = entry
+        self._policy.insert(entry)
+        if entry.expires != math.inf:
+            self._agenda.file(entry)
+        if tags:
+            self._tags.put(entry.key, tags)
+
+    def _overwrite(
+        self,
+        entry: Entry,
+        value: object,
+        fresh: float,
+        expires: float,
+        *,
+        tags: frozenset[Hashable],
+        moment: float,
+    ) -> object:
+        """Put a value into an entry that has one, and return that one."""
+        old = entry.value
+        if self._notices is not None or moment >= entry.expires:
+            self._replaced(entry, old, moment)
+        entry.value = value
+        if self._swift:
+            entry.fresh = fresh
+        if expires < entry.expires:
+            self._extend(entry, expires)
+        else:
+            entry.expires = expires
+        self._policy.hit(entry)
+        if tags or self._tags:
+            self._retag(entry.key, tags)
+        return old
+
+    def _retag(self, key: Hashable, tags: frozenset[Hashable]) -> None:
+        self._tags.forget(key)
+        if tags:
+            self._tags.put(key, tags)
+
+    def _extend(self, entry: Entry, expires: float) -> None:
+        """Let an entry expire at another moment; a later one need not be filed at once."""
+        earlier = expires < entry.expires
+        entry.expires = expires
+        if earlier:
+            if entry.after is not None:
+                self._agenda.unfile(entry)
+            self._agenda.file(entry)
+
+    def _touch(self, entry: Entry, ttl: float, moment: float) -> None:
+        """Begin the time of an entry anew."""
+        soft = moment + ttl
+        expires = soft
+        if type(entry) is Laden:
+            expires = min(soft + self._stale, moment + self._idle)
+            entry.soft = soft
+            soft = entry.renew = min(moment + ttl * self._ahead, soft)
+        if self._swift:
+            entry.fresh = soft
+        self._extend(entry, expires)
+
+    def _make_room(self, weight: float) -> list[Entry]:
+        """Give up entries until there is room for ``weight``, and return them."""
+        room = self._max_size - weight
+        gone: list[Entry] = []
+        while self._entries and self._total() > room:
+            gone.append(self._evict())
+        return gone
+
+    def _total(self) -> float:
+        """Return what the entries weigh."""
+        return len(self._entries) if self._weigher is None else self._weight
+
+    def _evict(self) -> Entry:
+        self._evictions += 1
+        entry = self._policy.evict()
+        self._leave(entry, RemovalCause.EVICTED)
+        return entry
+
+    def _expire(self, moment: float, most: int) -> list[object]:
+        """Look at some of the entries whose bucket is over; return those that had to go."""
+        agenda = self._agenda
+        gone: list[object] = []
+        for _ in range(0 if self._mute else most):
+            entry = agenda.next_due(moment)
+            if entry is None:
+                break
+            if entry.expires <= moment:
+                self._expirations += 1
+                gone.append(self._remove(entry, RemovalCause.EXPIRED))
+                continue
+            agenda.unfile(entry)
+            if entry.expires != math.inf:
+                agenda.file(entry)
+        return gone
+
+    def _take(self, keys: Iterable[Hashable]) -> tuple[list[Entry], int]:
+        """Remove keys; return their entries, and how many of those were live."""
+        moment = clock.read()
+        gone: list[Entry] = []
+        live = 0
+        for key in keys:
+            self._flights.disown(key)
+            entry = self._entries.get(key)
+            if entry is None:
+                continue
+            live += self._is_live(entry, moment)
+            cause = RemovalCause.DELETED
+            if moment >= entry.expires:
+                self._expirations += 1
+                cause = RemovalCause.EXPIRED
+            gone.append(self._remove(entry, cause))
+        return gone, live
+
+    def _take_all(self) -> list[Entry]:
+        """Remove everything, and return it."""
+        gone = [*self._entries.values()]
+        self._entries.clear()
+        self._policy = type(self._policy)()
+        self._agenda.clear()
+        self._tags.clear()
+        self._weight = 0
+        if self._notices is not None:
+            for entry in gone:
+                if type(entry.value) is not Failure:
+                    self._notices.add(entry.key, entry.value, RemovalCause.CLEARED)
+        return gone
+
+    def _remove(self, entry: Entry, cause: RemovalCause | None) -> Entry:
+        """Take an entry out of everything it is in; None is for one that was reported before."""
+        self._policy.remove(entry)
+        self._leave(entry, cause)
+        return entry
+
+    def _leave(self, entry: Entry, cause: RemovalCause | None) -> None:
+        """Take an entry that the policy let go out of everything else."""
+        key = entry.key
+        del self._entries[key]
+        if entry.after is not None:
+            self._agenda.unfile(entry)
+        if type(entry) is Laden:
+            self._weight -= entry.weight
+        if self._tags:
+            self._tags.forget(key)
+        if self._notices is not None and cause is not None and type(entry.value) is not Failure:
+            self._notices.add(key, entry.value, cause)
+
+    def _replaced(self, entry: Entry, old: object, moment: float) -> None:
+        """Report that another value comes in the place of ``old``."""
+        expired = moment >= entry.expires
+        if expired:
+            self._expirations += 1
+        if self._notices is not None and type(old) is not Failure:
+            cause = RemovalCause.EXPIRED if expired else RemovalCause.REPLACED
+            self._notices.add(entry.key, old, cause)
+
+    def _pass_through(self, key: Hashable, value: object, *, expired: bool) -> None:
+        """Report a value that came and went at once."""
+        if expired:
+            self._expirations += 1
+        else:
+            self._evictions += 1
+        if self._notices is not None:
+            cause = RemovalCause.EXPIRED if expired else RemovalCause.EVICTED
+            self._notices.add(key, value, cause)
+
+    # For the block of an entered cache, without the lock.
+
+    @property
+    def notices(self) -> Notices | None:
+        """What the listener has still to be told."""
+        return self._notices
+
+    def awaken_at(self, ring: Callable[[], object] | None) -> float:
+        """Return when something expires; ``ring`` is called if it becomes earlier."""
+        with self._lock:
+            return self._agenda.awaken(ring)
+
+    def expire_slice(self, moment: float, most: int) -> bool:
+        """Remove some of what has expired; tell whether there may be more."""
+        with self._lock:
+            gone = self._expire(moment, most)
+            more = self._agenda.due <= moment
+        self._deliver(gone)
+        return more
+
+    # Afterwards, without the lock.
+
+    def _deliver(self, _gone: object) -> None:
+        """Tell the listener; ``_gone`` lived until now, and is dropped outside the lock."""
+        if self._notices is not None:
+            self._notices.deliver()
+
+
+def scatter(gone: list[Entry]) -> None:
+    """Cut the links of entries that left together, which would keep each other alive."""
+    for entry in gone:
+        prev, following, after = entry.prev, entry.next, entry.after
+        prev.next = following
+        following.prev = prev
+        del entry.prev, entry.next
+        if after is not None:
+            before = entry.before
+            before.after = after
+            after.before = before
+            entry.after = None
+            del entry.before
+
+
+def unhashable(key: object, error: TypeError) -> TypeError:
+    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
+    try:
+        hash(key)
+    except TypeError:
+        return TypeError(
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
+            f"str, an int, or a tuple of those."
+        )
+    return error

@@ -1,0 +1,897 @@
+"""Loads: one for each key, whoever is cancelled, in both modes."""
+
+# ruff: noqa: D102 - only __call__, which the class explains
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio._internal import deadline
+from mtaio.cache import TTLCache
+from mtaio.exceptions import CacheClosedError, StrayCancellationError
+from mtaio.testing import (
+    Schedule,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    assert_quiescent,
+    run,
+    settle,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+BOTH = pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+GONE = "cancelled"
+UNHASHABLE: Any = []
+
+
+class NoException(BaseException):
+    """As KeyboardInterrupt, of which asyncio would end the whole loop."""
+
+
+class Loader:
+    """Takes a second, and counts."""
+
+    def __init__(self, *, fail: bool = False) -> None:
+        self.begun = 0
+        self.ended = 0
+        self.cancelled = 0
+        self.fail = fail
+
+    async def __call__(self) -> str:
+        self.begun += 1
+        number = self.begun
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class():
+            self.cancelled += 1
+            raise
+        self.ended += 1
+        if self.fail:
+            msg = f"load {number}"
+            raise LookupError(msg)
+        return f"value {number}"
+
+
+class Callers:
+    """Tasks that ask for the same key, each in a scope of its own."""
+
+    def __init__(self, cache: TTLCache[str], group: Any) -> None:
+        self.cache = cache
+        self.group = group
+        self.scopes: list[anyio.CancelScope] = []
+        self.answers: dict[int, object] = {}
+
+    async def ask(self, loader: Callable[[], Awaitable[str]], key: str = "key") -> int:
+        """Have one more task ask, and let it come to its wait."""
+        number = len(self.scopes)
+        self.scopes.append(anyio.CancelScope())
+        self.group.start_soon(self._ask, number, loader, key)
+        await settle()
+        return number
+
+    async def _ask(self, number: int, loader: Callable[[], Awaitable[str]], key: str) -> None:
+        with self.scopes[number] as scope:
+            try:
+                self.answers[number] = await self.cache.get_or_set(key, loader)
+            except (LookupError, CacheClosedError, RuntimeError) as error:
+                self.answers[number] = error
+        if scope.cancelled_caught:
+            self.answers[number] = GONE
+
+
+def in_both(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Run a test with a cache that is entered, and with one that is not."""
+
+    async def tested(entered: bool, **given: Any) -> None:  # noqa: FBT001 - a parameter
+        cache: TTLCache[str] = TTLCache(10)
+        async with AsyncExitStack() as stack:
+            if entered:
+                await stack.enter_async_context(cache)
+            await test(cache, **given)
+        assert_quiescent(cache)
+
+    tested.__doc__ = test.__doc__
+    wrapped: Any = tested
+    parameters = [*inspect.signature(test).parameters.values()][1:]
+    first = inspect.Parameter("entered", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wrapped.__signature__ = inspect.Signature([first, *parameters])
+    marked: Callable[..., Awaitable[None]] = BOTH(wrapped)
+    return marked
+
+
+@in_both
+async def test_one_load_for_all_who_ask(cache: TTLCache[str]) -> None:
+    """Five who ask at once, and one who asks half-way, get the value of one load."""
+    loader = Loader()
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(5):
+            await callers.ask(loader)
+        await anyio.sleep(0.5)
+        await callers.ask(loader)
+        statistics = cache.statistics()
+        assert (statistics.in_flight, statistics.loads) == (1, 1)
+    assert callers.answers == dict.fromkeys(range(6), "value 1")
+    assert anyio.current_time() == 1
+    statistics = cache.statistics()
+    assert (statistics.loads, statistics.load_seconds, statistics.misses) == (1, 1.0, 6)
+
+
+async def test_leader_cancelled_in_an_entered_cache() -> None:
+    """When the first who asked is cancelled the load goes on, and the others get its value."""
+    loader = Loader()
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(3):
+            await callers.ask(loader)
+        await anyio.sleep(0.5)
+        callers.scopes[0].cancel()
+    assert callers.answers == {0: GONE, 1: "value 1", 2: "value 1"}
+    assert (loader.begun, loader.cancelled) == (1, 0)
+    assert anyio.current_time() == 1
+    assert_quiescent(cache)
+
+
+async def test_leader_cancelled_in_a_cache_that_is_not_entered() -> None:
+    """When the first who asked is cancelled, one other loads again, for all who are left."""
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(4):
+            await callers.ask(loader)
+        await anyio.sleep(0.5)
+        callers.scopes[0].cancel()
+    assert callers.answers == {0: GONE, 1: "value 2", 2: "value 2", 3: "value 2"}
+    assert (loader.begun, loader.ended, loader.cancelled) == (2, 1, 1)
+    assert anyio.current_time() == 1.5
+    statistics = cache.statistics()
+    assert (statistics.loads, statistics.load_failures, statistics.misses) == (2, 0, 4)
+    assert_quiescent(cache)
+
+
+@in_both
+async def test_one_follower_cancelled(cache: TTLCache[str]) -> None:
+    """A caller that waited and is cancelled changes nothing for the others."""
+    loader = Loader()
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(3):
+            await callers.ask(loader)
+        await anyio.sleep(0.5)
+        callers.scopes[1].cancel()
+    assert callers.answers == {0: "value 1", 1: GONE, 2: "value 1"}
+    assert (loader.begun, loader.cancelled) == (1, 0)
+
+
+@in_both
+async def test_loader_raises(cache: TTLCache[str]) -> None:
+    """An error goes to everybody who waited for that load, and to nobody else."""
+    loader = Loader(fail=True)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(3):
+            await callers.ask(loader)
+    errors = {id(answer) for answer in callers.answers.values()}
+    assert len(errors) == 1
+    assert str(callers.answers[2]) == "load 1"
+    assert "key" not in cache
+    with pytest.raises(LookupError, match=r"^load 2$"):
+        await cache.get_or_set("key", loader)
+    loader.fail = False
+    assert await cache.get_or_set("key", loader) == "value 3"
+    assert cache.statistics().load_failures == 2
+
+
+@in_both
+async def test_traceback_does_not_grow_with_each_who_is_told(cache: TTLCache[str]) -> None:
+    """The error that everybody gets has the same traceback for each: the load's and its own."""
+    lengths: list[int] = []
+
+    async def ask() -> None:
+        try:
+            await cache.get_or_set("key", Loader(fail=True))
+        except LookupError as error:
+            length, trace = 0, error.__traceback__
+            while trace is not None:
+                length, trace = length + 1, trace.tb_next
+            lengths.append(length)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(ask)
+    assert len(lengths) == 20
+    assert max(lengths) <= 5
+
+
+@in_both
+async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
+    """When nobody waits any more the load is cancelled, and the next who asks begins another."""
+    loader = Loader()
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        for _ in range(3):
+            await callers.ask(loader)
+        await anyio.sleep(0.25)
+        for scope in callers.scopes:
+            scope.cancel()
+        await settle()
+        assert callers.answers == dict.fromkeys(range(3), GONE)
+        assert loader.begun == loader.cancelled
+        assert_quiescent(cache)
+        before = loader.begun
+        number = await callers.ask(loader)
+    assert callers.answers[number] == f"value {before + 1}"
+    assert anyio.current_time() == 1.25
+
+
+async def test_last_one_out_and_a_newcomer_meanwhile() -> None:
+    """A load that was cancelled, and still cleans up, is not joined: the newcomer has its own."""
+    begun = 0
+
+    async def slow_to_end() -> str:
+        nonlocal begun
+        begun += 1
+        number = begun
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+            raise
+        return f"value {number}"
+
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(slow_to_end)
+        callers.scopes[0].cancel()
+        await settle()
+        await callers.ask(slow_to_end)
+        await anyio.sleep(1.5)
+        assert callers.answers == {0: GONE, 1: "value 2"}
+        assert await cache.get("key") == "value 2"
+        assert cache.statistics().in_flight == 1
+    assert_quiescent(cache)
+
+
+def test_cancelled_before_its_task_has_begun(backend: str) -> None:
+    """A load whose only caller left at once is over at once; if it had not begun, it never does."""
+    begun: set[int] = set()
+
+    async def main() -> None:
+        loader = Loader()
+        async with TTLCache[str](10) as cache:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await cache.get_or_set("key", loader)
+            await settle()
+            assert loader.begun == loader.cancelled
+            begun.add(loader.begun)
+            assert_quiescent(cache)
+
+    for seed in range(30):
+        run(main, backend=backend, schedule=Schedule(seed=seed))
+    assert begun == {0, 1}
+
+
+async def test_closed_during_a_load() -> None:
+    """Who waits from outside the block gets a CacheClosedError when it is left, at once."""
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, name="users")
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        async with cache:
+            for _ in range(2):
+                await callers.ask(loader)
+            await anyio.sleep(0.5)
+        await settle()
+        assert loader.cancelled == 1
+        for answer in callers.answers.values():
+            assert isinstance(answer, CacheClosedError)
+            assert answer.name == "users"
+            assert str(answer).startswith("<TTLCache 'users' s3fifo 0 of inf, 10 s> was left while")
+        assert len(callers.answers) == 2
+        assert_quiescent(cache)
+        await callers.ask(loader)
+    assert callers.answers[2] == "value 2"
+    assert anyio.current_time() == 1.5
+
+
+async def test_closing_does_not_wait_for_those_who_wait() -> None:
+    """Waiters learn that the block is left before a load has finished its clean-up."""
+    told: list[float] = []
+
+    async def stubborn() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+        return "too late"
+
+    cache: TTLCache[str] = TTLCache(10)
+
+    async def ask() -> None:
+        with pytest.raises(CacheClosedError):
+            await cache.get_or_set("key", stubborn)
+        told.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group:
+        async with cache:
+            group.start_soon(ask)
+            await anyio.sleep(1)
+        assert anyio.current_time() == 5
+    assert told == [1]
+    assert "key" not in cache
+    assert_quiescent(cache)
+
+
+async def test_block_cancelled_from_outside_during_a_load() -> None:
+    """Waiters outside a block that is being cancelled are told so, and do not try again."""
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+
+        async def block() -> None:
+            with anyio.move_on_after(0.5):
+                async with cache:
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await anyio.sleep(3)
+
+        group.start_soon(block)
+        await settle()
+        await callers.ask(loader)
+        await anyio.sleep(1)
+        assert isinstance(callers.answers[0], CacheClosedError)
+    assert (loader.begun, loader.cancelled) == (1, 1)
+    assert_quiescent(cache)
+
+
+CHANGES: dict[str, Callable[[TTLCache[str]], object]] = {
+    "set": lambda cache: cache.set_nowait("key", "set"),
+    "set_many": lambda cache: cache.set_many_nowait({"key": "set"}),
+    "delete": lambda cache: cache.delete_nowait("key"),
+    "delete_many": lambda cache: cache.delete_many_nowait(["other", "key"]),
+    "clear": lambda cache: cache.clear_nowait(),
+    "invalidate_tag": lambda cache: cache.invalidate_tag_nowait("tag"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@in_both
+async def test_invalidated_in_flight(cache: TTLCache[str], change: str) -> None:
+    """A load that a change overtook answers those who wait, stores nothing, and is not joined."""
+    loader = Loader()
+
+    async def first() -> None:
+        answers.append(await cache.get_or_set("key", loader, tags=["tag"]))
+
+    answers: list[str] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(first)
+        group.start_soon(first)
+        await anyio.sleep(0.5)
+        CHANGES[change](cache)
+        if change.startswith("set"):
+            assert await cache.get_or_set("key", loader) == "set"
+        else:
+            assert await cache.get_or_set("key", loader) == "value 2"
+            assert anyio.current_time() == 1.5
+    assert answers == ["value 1", "value 1"]
+    expected = "set" if change.startswith("set") else "value 2"
+    assert await cache.get("key") == expected
+    assert loader.begun == (1 if change.startswith("set") else 2)
+
+
+@in_both
+async def test_other_changes_leave_a_load_alone(cache: TTLCache[str]) -> None:
+    """Changing other keys and other tags does not touch a load."""
+    loader = Loader()
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(loader)
+        cache.set_nowait("other", "value")
+        cache.delete_nowait("other")
+        cache.invalidate_tag_nowait("tag")
+        await callers.ask(loader)
+    assert callers.answers == {0: "value 1", 1: "value 1"}
+    assert "key" in cache
+
+
+@in_both
+async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> None:
+    """Those who waited for a load that was overtaken, and then ended early, get the new value."""
+    loader = Loader()
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(loader)
+        await callers.ask(loader)
+        await anyio.sleep(0.5)
+        cache.delete_nowait("key")
+        callers.scopes[0].cancel()
+        await settle()
+    entered = cache.statistics().loads == 1
+    assert callers.answers == {0: GONE, 1: "value 1" if entered else "value 2"}
+    assert ("key" in cache) == (not entered)
+
+
+@in_both
+async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
+    """A loader that asks for its own key gets a RuntimeError instead of waiting for itself."""
+
+    async def recursive() -> str:
+        return await cache.get_or_set("key", Loader())
+
+    with pytest.raises(
+        RuntimeError, match=r"^the load of key='key' in <TTLCache .* asked for that"
+    ):
+        await cache.get_or_set("key", recursive)
+    assert cache.statistics().loads == 1
+    assert await cache.get_or_set("key", Loader()) == "value 1"
+
+
+@in_both
+async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> None:
+    """It is seen through another load, of another cache, and in a task of the loader."""
+    other: TTLCache[str] = TTLCache(10)
+    answer = ""
+
+    async def around() -> None:
+        nonlocal answer
+        answer = await cache.get_or_set("key", Loader())
+
+    async def child() -> str:
+        async with anyio.create_task_group() as group:
+            group.start_soon(around)
+        return answer
+
+    async def through() -> str:
+        return await other.get_or_set("other", child)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await cache.get_or_set("key", through)
+    assert isinstance(caught.value.exceptions[0], RuntimeError)
+    assert "key" not in cache
+    assert "other" not in other
+
+
+@in_both
+async def test_recursion_after_deleting_ones_own_key(cache: TTLCache[str]) -> None:
+    """A loader that deletes its key first is still inside the load of that key."""
+
+    async def recursive() -> str:
+        cache.delete_nowait("key")
+        return await cache.get_or_set("key", recursive)
+
+    with pytest.raises(RuntimeError, match=r"^the load of key='key'"):
+        await cache.get_or_set("key", recursive)
+
+
+@in_both
+async def test_loads_may_load_other_keys(cache: TTLCache[str]) -> None:
+    """Inside a load other keys are loaded as ever, and the same key of another cache too."""
+    other: TTLCache[str] = TTLCache(10)
+
+    async def outer() -> str:
+        one = await cache.get_or_set("inner", Loader())
+        return one + await other.get_or_set("outer", Loader())
+
+    assert await cache.get_or_set("outer", outer) == "value 1value 1"
+    assert await cache.get("inner") == "value 1"
+
+
+@in_both
+async def test_a_task_that_outlives_its_load_may_ask_again(cache: TTLCache[str]) -> None:
+    """A task that a loader started elsewhere is not inside the load any more when it is over."""
+    answers: list[str] = []
+
+    async def later() -> None:
+        await anyio.sleep(2)
+        cache.delete_nowait("key")
+        answers.append(await cache.get_or_set("key", Loader()))
+
+    async with anyio.create_task_group() as group:
+
+        async def starts() -> str:
+            group.start_soon(later)
+            return "first"
+
+        assert await cache.get_or_set("key", starts) == "first"
+    assert answers == ["value 1"]
+
+
+@in_both
+async def test_hits_are_no_checkpoint_and_one_load_in_64_is(cache: TTLCache[str]) -> None:
+    """A loop over loads that never suspend lets others run all the same."""
+    turns = 0
+
+    async def at_once() -> str:
+        return "value"
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    await cache.get_or_set(-1, at_once)
+    with assert_no_checkpoints():
+        await cache.get_or_set(-1, at_once)
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        for number in range(640):
+            await cache.get_or_set(number, at_once)
+        group.cancel_scope.cancel()
+    assert turns > 5
+
+
+async def test_the_64th_load_is_a_checkpoint() -> None:
+    """Cancellation reaches a loop over loads that never suspend, and nothing is half done."""
+    cache: TTLCache[int] = TTLCache(10)
+
+    async def at_once() -> int:
+        return 1
+
+    for number in range(63):
+        with assert_no_checkpoints():
+            await cache.get_or_set(number, at_once)
+    with assert_checkpoints():
+        await cache.get_or_set(63, at_once)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        for number in range(64, 1000):
+            await cache.get_or_set(number, at_once)
+    assert scope.cancelled_caught
+    assert len(cache) == 127
+    assert_quiescent(cache)
+
+
+@in_both
+async def test_unusual_factories(cache: TTLCache[str]) -> None:
+    """A factory may be a callable object or return any awaitable; nothing else is taken."""
+
+    class Ready:
+        def __await__(self) -> Any:
+            yield from anyio.lowlevel.checkpoint().__await__()
+            return "ready"
+
+    assert await cache.get_or_set("one", Ready) == "ready"
+    with pytest.raises(TypeError, match=r"^factory=<class 'int'> returned 0, which cannot be aw"):
+        await cache.get_or_set("two", int)  # type: ignore[arg-type] # the point
+    with pytest.raises(TypeError, match=r"^factory=3 is a int, which is not callable\. Pass an"):
+        await cache.get_or_set("two", 3)  # type: ignore[arg-type] # the point
+    assert await cache.get_or_set("two", Loader()) == "value 1"
+    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
+        await cache.get_or_set(UNHASHABLE, Loader())
+    with pytest.raises(ValueError, match=r"^ttl=-1 is less than 0\. "):
+        await cache.get_or_set("three", Loader(), ttl=-1)
+    with pytest.raises(TypeError, match=r"^tags='tag' is a str, not a set of tags\. "):
+        await cache.get_or_set("three", Loader(), tags="tag")
+    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
+        await cache.refresh(UNHASHABLE, Loader())
+
+
+@in_both
+async def test_ttl_and_tags_of_a_load(cache: TTLCache[str]) -> None:
+    """What is loaded lives as long as the call says, from when it is there, under its tags."""
+    loader = Loader()
+    await cache.get_or_set("key", loader, ttl=2.5, tags={"a"})
+    await anyio.sleep(2.25)
+    assert await cache.get("key") == "value 1"
+    await anyio.sleep(0.5)
+    assert await cache.get("key") is None
+    await cache.get_or_set("key", loader, tags={"a"})
+    assert await cache.invalidate_tag("a") == 1
+    assert await cache.get_or_set("key", loader, ttl=0) == "value 3"
+    assert "key" not in cache
+
+
+@in_both
+async def test_refresh_loads_anew(cache: TTLCache[str]) -> None:
+    """While a refresh is on its way others get the old value; if it fails they keep it."""
+    loader = Loader()
+    await cache.get_or_set("key", loader)
+    async with anyio.create_task_group() as group:
+        group.start_soon(cache.refresh, "key", loader)
+        await anyio.sleep(0.5)
+        assert await cache.get_or_set("key", loader) == "value 1"
+        await anyio.sleep(0.5)
+        await settle()
+        assert await cache.get("key") == "value 2"
+    with pytest.raises(LookupError, match=r"^load 1$"):
+        await cache.refresh("key", Loader(fail=True))
+    assert await cache.get("key") == "value 2"
+    assert await cache.refresh("new", loader) == "value 3"
+
+
+@in_both
+async def test_refresh_does_not_join_what_began_before(cache: TTLCache[str]) -> None:
+    """A refresh begins its own load; the one before it stores nothing, though it ends later."""
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+
+        async def old() -> str:
+            await anyio.sleep(3)
+            return "old"
+
+        await callers.ask(old)
+        await anyio.sleep(0.5)
+        refreshed: list[str] = []
+
+        async def refresh() -> None:
+            refreshed.append(await cache.refresh("key", Loader()))
+
+        group.start_soon(refresh)
+        await settle()
+        await callers.ask(old)
+    assert refreshed == ["value 1"]
+    assert callers.answers == {0: "old", 1: "value 1"}
+    assert await cache.get("key") == "value 1"
+
+
+@in_both
+async def test_cancelled_refresh_leaves_the_old_value(cache: TTLCache[str]) -> None:
+    """A refresh that is cancelled has changed nothing."""
+    await cache.get_or_set("key", Loader())
+    loader = Loader()
+    with anyio.move_on_after(0.5):
+        await cache.refresh("key", loader)
+    await settle()
+    assert loader.cancelled == 1
+    assert await cache.get("key") == "value 1"
+
+
+@BOTH
+async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noqa: FBT001 - a parameter
+    """A value that cannot be weighed is an error to everybody who waits; nothing is stored."""
+
+    def weigh(_: object, value: str) -> int:
+        if value == "value 1":
+            msg = "too odd"
+            raise LookupError(msg)
+        return -1
+
+    cache: TTLCache[str] = TTLCache(10, 10, weigher=weigh)
+    loader = Loader()
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        async with anyio.create_task_group() as group:
+            callers = Callers(cache, group)
+            await callers.ask(loader)
+            await callers.ask(loader)
+        assert [str(answer) for answer in callers.answers.values()] == ["too odd", "too odd"]
+        with pytest.raises(ValueError, match=r"^weight=-1 is less than 0\. The weigher "):
+            await cache.get_or_set("key", loader)
+    assert len(cache) == 0
+    assert cache.statistics().load_failures == 2
+    assert_quiescent(cache)
+
+
+@BOTH
+async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 - a parameter
+    """With error_ttl an exception is raised to whoever asks, for that long; no value is there."""
+    cache: TTLCache[str] = TTLCache(10, 5, error_ttl=3)
+    loader = Loader(fail=True)
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        for _ in range(3):
+            with pytest.raises(LookupError, match=r"^load 1$"):
+                await cache.get_or_set("key", loader)
+        assert await cache.get("key", "none") == "none"
+        assert "key" not in cache
+        assert [*cache] == []
+        assert not await cache.touch("key")
+        assert len(cache) == 1
+        await anyio.sleep(3)
+        with pytest.raises(LookupError, match=r"^load 2$"):
+            await cache.get_or_set("key", loader)
+        cache.set_nowait("key", "set")
+        assert await cache.get_or_set("key", loader) == "set"
+        await cache.delete("key")
+        with pytest.raises(LookupError, match=r"^load 3$"):
+            await cache.get_or_set("key", loader)
+        assert not await cache.delete("key")
+    statistics = cache.statistics()
+    assert (statistics.hits, statistics.loads, statistics.load_failures) == (3, 3, 3)
+
+
+async def test_errors_kept_count_towards_the_limit() -> None:
+    """A thousand failing keys hold no more than max_size, and report no value when they go."""
+    heard: list[object] = []
+    cache: TTLCache[str] = TTLCache(
+        10, 5, error_ttl=30, on_removed=lambda *args: heard.append(args)
+    )
+
+    async def fail() -> str:
+        raise LookupError
+
+    for number in range(1000):
+        with pytest.raises(LookupError):
+            await cache.get_or_set(number, fail)
+    assert len(cache) == 5
+    cache.clear_nowait()
+    assert heard == []
+    assert cache.statistics().evictions == 995
+
+
+async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
+    """With error_ttl too, a value whose time is not over stays when a refresh fails."""
+    cache: TTLCache[str] = TTLCache(10, error_ttl=3)
+    cache.set_nowait("key", "value")
+    with pytest.raises(LookupError):
+        await cache.refresh("key", Loader(fail=True))
+    assert await cache.get("key") == "value"
+
+
+async def test_thousand_loads_never_exceed_the_bound() -> None:
+    """What is being loaded takes no room, and what is there never exceeds max_size."""
+    cache: TTLCache[str] = TTLCache(100, max_size=10)
+    most = 0
+
+    async def load() -> str:
+        nonlocal most
+        await anyio.sleep(1)
+        most = max(most, len(cache))
+        return "value"
+
+    async with cache, anyio.create_task_group() as group:
+        for number in range(1000):
+            group.start_soon(cache.get_or_set, number, load)
+        await settle()
+        statistics = cache.statistics()
+        assert (statistics.in_flight, statistics.waiting, statistics.size) == (1000, 1000, 0)
+    assert most == 10
+    assert len(cache) == 10
+    assert cache.statistics().evictions == 990
+
+
+async def test_an_error_of_the_body_passes_as_it_is() -> None:
+    """What the body of an entered cache raises is not wrapped, with a load in progress too."""
+    error = LookupError("mine")
+    async with anyio.create_task_group() as group:
+        cache: TTLCache[str] = TTLCache(10)
+        callers = Callers(cache, group)
+        with pytest.raises(LookupError) as caught:  # noqa: PT012 - the block is the subject
+            async with cache:
+                await callers.ask(Loader())
+                raise error
+        assert caught.value is error
+    assert isinstance(callers.answers[0], CacheClosedError)
+
+
+async def test_what_is_no_exception_ends_the_block() -> None:
+    """A loader that raises what is no Exception ends the block, and its waiters are told."""
+    cache: TTLCache[str] = TTLCache(10)
+
+    async def leave() -> str:
+        await anyio.sleep(1)
+        raise NoException
+
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        with pytest.raises(NoException):  # noqa: PT012 - the block is the subject
+            async with cache:
+                await callers.ask(leave)
+                await anyio.sleep_forever()
+    assert isinstance(callers.answers[0], CacheClosedError)
+    assert_quiescent(cache)
+
+
+async def test_two_loaders_that_raise_what_is_no_exception() -> None:
+    """Several such errors come out together."""
+    cache: TTLCache[str] = TTLCache(10)
+
+    async def leave() -> str:
+        try:
+            await anyio.sleep(1)
+        finally:
+            raise NoException
+
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012 - the block is the subject
+            async with cache:
+                await callers.ask(leave, "one")
+                await callers.ask(leave, "two")
+                await anyio.sleep_forever()
+        assert [type(each) for each in caught.value.exceptions] == [NoException, NoException]
+
+
+async def test_loads_know_no_limit_of_the_first_caller() -> None:
+    """In an entered cache the timeout of whoever asked first says nothing to the loader."""
+    left: list[float] = []
+
+    async def load() -> str:
+        left.append(deadline.remaining())
+        return "value"
+
+    async with TTLCache[str](10) as cache:
+        limit = deadline.enter(5.0)
+        await cache.get_or_set("key", load)
+        deadline.leave(limit)
+    assert left == [float("inf")]
+
+
+async def test_stray_cancellation_is_an_error_of_the_load(backend: str) -> None:
+    """A loader that cancels itself fails its load; nobody tries for ever."""
+    if backend != "asyncio":
+        pytest.skip("only asyncio has cancellation that comes from nowhere")
+    calls = 0
+
+    async def cancels_itself() -> str:
+        nonlocal calls
+        calls += 1
+        raise asyncio.CancelledError
+
+    async with TTLCache[str](10) as cache:
+        with pytest.raises(StrayCancellationError, match=r"^the loader <.*> raised CancelledError"):
+            await cache.get_or_set("key", cancels_itself)
+    assert calls == 1
+
+
+async def test_a_load_that_fails_when_nobody_waits_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An error in the clean-up of a load that everybody left is not lost."""
+
+    async def fails_at_the_end() -> str:
+        try:
+            await anyio.sleep(1)
+        finally:
+            msg = "in clean-up"
+            raise LookupError(msg)
+
+    async with TTLCache[str](10) as cache:
+        with anyio.move_on_after(0.5):
+            await cache.get_or_set("key", fails_at_the_end)
+        await settle()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert caplog.records[0].getMessage().endswith("load of key='key', which failed")
+    assert_quiescent(cache)
+
+
+async def test_entered_twice() -> None:
+    """A cache is entered once at a time, and may be again afterwards."""
+    cache: TTLCache[str] = TTLCache(10)
+    async with cache:
+        with pytest.raises(RuntimeError, match=r"^<TTLCache .*> is entered already\. Enter it"):
+            await cache.__aenter__()
+    async with cache:
+        assert await cache.get_or_set("key", Loader()) == "value 1"
+    assert not await cache.__aexit__(None, None, None)
+
+
+def test_eager_tasks() -> None:
+    """Where asyncio runs tasks at once, a load that never suspends is over before the wait."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("needs Python 3.12")
+
+    async def at_once() -> str:
+        return "value"
+
+    async def fails() -> str:
+        raise LookupError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        async with TTLCache[str](10) as cache:
+            with assert_checkpoints():
+                assert await cache.get_or_set("key", at_once) == "value"
+            with pytest.raises(LookupError):
+                await cache.get_or_set("other", fails)
+        assert_quiescent(cache)
+
+    run(main)

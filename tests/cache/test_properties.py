@@ -1,0 +1,264 @@
+"""TTLCache against a plain model with times, for each policy, over random histories."""
+
+# ruff: noqa: D102 - the methods are those of the cache, and say so by their names
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from mtaio._internal import clock
+from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache
+from tests.cache.models import PLAIN, ModelPolicy
+
+# Moments are whole numbers and times to live are not, so nothing expires at the moment of a step,
+# and at each moment the buckets of all that has expired are over.
+TTLS = st.sampled_from([0.5, 1.5, 2.5, 4.5, 9.5, 30.5, 2_000_000.5, math.inf, 0])
+KEYS = st.integers(0, 11)
+TAGS = st.frozensets(st.sampled_from("abc"), max_size=2)
+
+
+@dataclass
+class Held:
+    """A value in the model."""
+
+    value: int
+    expires: float
+    tags: frozenset[str]
+    weight: int
+    limit: float
+
+
+@dataclass
+class Model:
+    """A dict, a plain policy, and a look at the clock."""
+
+    policy: ModelPolicy
+    max_size: int
+    idle: float
+    weighed: bool
+    now: float = 0.0
+    held: dict[int, Held] = field(default_factory=dict)
+    heard: list[tuple[int, int, RemovalCause]] = field(default_factory=list)
+    evictions: int = 0
+    expirations: int = 0
+    hits: int = 0
+    misses: int = 0
+
+    def total(self) -> int:
+        return sum(each.weight for each in self.held.values())
+
+    def drop(self, key: int, cause: RemovalCause) -> None:
+        self.policy.remove(key)
+        self.gone(key, cause)
+
+    def gone(self, key: int, cause: RemovalCause) -> None:
+        self.heard.append((key, self.held.pop(key).value, cause))
+        self.evictions += cause is RemovalCause.EVICTED
+        self.expirations += cause is RemovalCause.EXPIRED
+
+    def tick(self, seconds: int) -> None:
+        self.now += seconds
+        for key in [key for key, each in self.held.items() if each.expires <= self.now]:
+            self.drop(key, RemovalCause.EXPIRED)
+
+    def shrink(self, room: float) -> None:
+        while self.held and self.total() > room:
+            self.gone(self.policy.evict(), RemovalCause.EVICTED)
+
+    def set(self, key: int, value: int, ttl: float, tags: frozenset[str]) -> None:
+        weight = value % 5 if self.weighed else 1
+        kept = ttl > 0 and weight <= self.max_size
+        held = self.held.get(key)
+        if not kept:
+            if held is not None:
+                self.drop(key, RemovalCause.REPLACED)
+            cause = RemovalCause.EXPIRED if ttl == 0 else RemovalCause.EVICTED
+            self.held[key] = Held(value, 0, tags, 0, 0)
+            self.gone(key, cause)
+            return
+        limit = self.now + ttl
+        made = Held(value, min(limit, self.now + self.idle), tags, weight, limit)
+        if held is not None:
+            self.heard.append((key, held.value, RemovalCause.REPLACED))
+            self.held[key] = made
+            self.policy.hit(key)
+            self.shrink(self.max_size)
+            return
+        self.shrink(self.max_size - weight)
+        self.policy.insert(key)
+        self.held[key] = made
+
+    def get(self, key: int) -> int | None:
+        held = self.held.get(key)
+        if held is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self.policy.hit(key)
+        held.expires = min(held.limit, self.now + self.idle)
+        return held.value
+
+    def delete(self, key: int) -> bool:
+        if key not in self.held:
+            return False
+        self.drop(key, RemovalCause.DELETED)
+        return True
+
+    def touch(self, key: int, ttl: float) -> bool:
+        held = self.held.get(key)
+        if held is None:
+            return False
+        if ttl == 0:
+            self.drop(key, RemovalCause.EXPIRED)
+        else:
+            held.limit = self.now + ttl
+            held.expires = min(held.limit, self.now + self.idle)
+        return True
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Both, side by side."""
+
+    policy: EvictionPolicy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(clock.reading_from(lambda: self.model.now))
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    @initialize(
+        max_size=st.sampled_from([1, 2, 5, 8, None]),
+        idle=st.sampled_from([math.inf, math.inf, 3.5]),
+        weighed=st.booleans(),
+        listened=st.booleans(),
+    )
+    def begin(self, max_size: int | None, idle: float, *, weighed: bool, listened: bool) -> None:
+        limit = 10**9 if max_size is None else max_size * (3 if weighed else 1)
+        plain = PLAIN[EvictionPolicy.FIFO if max_size is None else self.policy]()
+        self.model = Model(plain, limit, idle, weighed)
+        self.heard: list[tuple[Any, int, RemovalCause]] = []
+        self.listened = listened
+        self.cache: TTLCache[int] = TTLCache(
+            9.5,
+            None if max_size is None else limit,
+            policy=self.policy,
+            idle_ttl=None if idle == math.inf else idle,
+            weigher=(lambda _, value: value % 5) if weighed else None,
+            on_removed=(lambda *removal: self.heard.append(removal)) if listened else None,
+        )
+
+    @rule(key=KEYS, value=st.integers(0, 99), ttl=TTLS, tags=TAGS)
+    def set(self, key: int, value: int, ttl: float, tags: frozenset[str]) -> None:
+        self.cache.set_nowait(key, value, ttl, tags=tags)
+        self.model.set(key, value, ttl, tags)
+
+    @rule(key=KEYS, value=st.integers(0, 99))
+    def set_for_the_default(self, key: int, value: int) -> None:
+        self.cache.set_nowait(key, value)
+        self.model.set(key, value, 9.5, frozenset())
+
+    @rule(values=st.dictionaries(KEYS, st.integers(0, 99)), ttl=TTLS, tags=TAGS)
+    def set_many(self, values: dict[int, int], ttl: float, tags: frozenset[str]) -> None:
+        self.cache.set_many_nowait(values, ttl, tags=tags)
+        for key, value in values.items():
+            self.model.set(key, value, ttl, tags)
+
+    @rule(key=KEYS)
+    def get(self, key: int) -> None:
+        assert self.cache.get_nowait(key) == self.model.get(key)
+
+    @rule(keys=st.lists(KEYS))
+    def get_many(self, keys: list[int]) -> None:
+        found = {key: self.model.get(key) for key in keys}
+        present = {key: value for key, value in found.items() if value is not None}
+        assert self.cache.get_many_nowait(keys) == present
+
+    @rule(key=KEYS)
+    def delete(self, key: int) -> None:
+        assert self.cache.delete_nowait(key) == self.model.delete(key)
+
+    @rule(keys=st.lists(KEYS, unique=True))
+    def delete_many(self, keys: list[int]) -> None:
+        assert self.cache.delete_many_nowait(keys) == sum(map(self.model.delete, keys))
+
+    @rule(key=KEYS, ttl=TTLS)
+    def touch(self, key: int, ttl: float) -> None:
+        assert self.cache.touch_nowait(key, ttl) == self.model.touch(key, ttl)
+
+    @rule(tag=st.sampled_from("abc"))
+    def invalidate_tag(self, tag: str) -> None:
+        keys = {key for key, held in self.model.held.items() if tag in held.tags}
+        told = len(self.heard)
+        assert self.cache.invalidate_tag_nowait(tag) == len(keys)
+        if self.listened:
+            order = [key for key, _, _ in self.heard[told:]]
+            assert set(order) == keys
+            for key in order:
+                self.model.drop(key, RemovalCause.DELETED)
+        else:
+            for key in keys:
+                self.model.drop(key, RemovalCause.DELETED)
+
+    @rule()
+    def clear(self) -> None:
+        self.cache.clear_nowait()
+        for key in [*self.model.held]:
+            self.model.drop(key, RemovalCause.CLEARED)
+        self.model.policy = type(self.model.policy)()
+
+    @rule(seconds=st.sampled_from([1, 1, 2, 5, 20, 10_000_000]))
+    def tick(self, seconds: int) -> None:
+        told = len(self.model.heard)
+        self.model.tick(seconds)
+        while self.cache.expire_slice(self.model.now, 3):
+            pass
+        # What expires in one second expires in any order.
+        self.model.heard[told:] = sorted(self.model.heard[told:])
+        self.heard[told:] = sorted(self.heard[told:])
+
+    @invariant()
+    def same(self) -> None:
+        held = {key: each.value for key, each in self.model.held.items()}
+        assert dict(self.cache.items()) == held
+        assert len(self.cache) == len(held)
+        assert set(self.cache) == set(held)
+        assert all((key in self.cache) == (key in held) for key in range(12))
+        statistics = self.cache.statistics()
+        assert statistics.size == len(held)
+        assert statistics.weight == self.model.total()
+        assert statistics.weight <= self.model.max_size
+        assert (statistics.hits, statistics.misses) == (self.model.hits, self.model.misses)
+        assert statistics.evictions == self.model.evictions
+        assert statistics.expirations == self.model.expirations
+        if self.listened:
+            assert self.heard == self.model.heard
+
+
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+def test_does_what_the_model_does(policy: EvictionPolicy) -> None:
+    """Whatever is done and when, the cache holds, evicts and reports what the model does."""
+
+    class Machine(CacheMachine):
+        pass
+
+    Machine.policy = policy
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
+    )
