@@ -3,7 +3,7 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtaio.core import Retry, TaskExecutor
     from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
+    from mtaio.logging import AsyncFileHandler
     from mtaio.resources import (
         ConcurrencyLimiter,
         KeyedRateLimiter,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncFileHandler",
     "ConcurrencyLimiter",
     "Event",
     "EventEmitter",
@@ -44,9 +46,12 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_ROOMS: Final = frozenset({"cache", "core", "events", "exceptions", "resources", "testing"})
+_ROOMS: Final = frozenset(
+    {"cache", "core", "events", "exceptions", "logging", "resources", "testing"}
+)
 
 _HOMES: Final = {
+    "AsyncFileHandler": "mtaio.logging",
     "ConcurrencyLimiter": "mtaio.resources",
     "Event": "mtaio.events",
     "EventEmitter": "mtaio.events",

@@ -139,7 +139,7 @@ def test_program_prints_what_the_page_says(
 def documented() -> dict[str, str]:
     """Return the docstrings of what the rooms show, and of its methods, by full name."""
     found: dict[str, str] = {}
-    for room in ("core", "events", "resources", "testing", "exceptions"):
+    for room in ("cache", "core", "events", "logging", "resources", "testing", "exceptions"):
         module = import_module(f"mtaio.{room}")
         for name in module.__all__:
             thing = getattr(module, name)

@@ -30,7 +30,7 @@ SOURCES = sorted(
         ROOT / "noxfile.py",
     ]
 )
-ROOMS = ("cache", "core", "events", "resources", "testing")
+ROOMS = ("cache", "core", "events", "logging", "resources", "testing")
 
 
 def read(name: str) -> str:

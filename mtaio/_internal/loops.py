@@ -8,6 +8,7 @@ about to wait, so the fast paths pay nothing.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from anyio import NoEventLoopError
@@ -20,6 +21,28 @@ if TYPE_CHECKING:
 def current_loop() -> object:
     """Return the native token of the running loop, one and the same object for one loop."""
     return current_token().native_token
+
+
+def in_event_loop() -> bool:
+    """Tell whether this thread is running an event loop, be it in a callback without a task."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - public in all but its name, and raises nothing
+        return True
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_run()
+
+
+def task_name() -> str | None:
+    """Return the name of the running task, None outside of tasks."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
+        task = asyncio.current_task()
+        return None if task is None else str(task.get_name())
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        name: str = trio.lowlevel.current_task().name
+        return name
+    return None
 
 
 def is_current(loop: object) -> bool:

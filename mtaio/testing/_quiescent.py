@@ -27,6 +27,7 @@ BUSY: Final = frozenset(
         "pending",
         "processes",
         "processes_waiting",
+        "queued",
         "running",
         "services",
         "submitted",

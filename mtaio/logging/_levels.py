@@ -1,0 +1,28 @@
+"""
+Levels as people write them.
+
+Promise: a level is accepted as a number, as digits, or by its name in any case; anything else is
+refused by name.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mtaio._internal import checks
+
+__all__ = ["level_number"]
+
+
+def level_number(name: str, value: object) -> int:
+    """Return the number of a level, given as one, as digits, or by its name in any case."""
+    if isinstance(value, str):
+        known = logging.getLevelNamesMapping()
+        text = value.strip().upper()
+        if text in known:
+            return known[text]
+        if not text.isdecimal():
+            msg = f"{name}={value!r} is no level. Pass one of {', '.join(known)}, or a number."
+            raise ValueError(msg)
+        return int(text)
+    return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")

@@ -1,0 +1,209 @@
+"""How a program ends: what was logged before is in the file."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.backends import BACKENDS
+from tests.logging.tools import Logbook, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+COUNT = 2000
+
+BEGIN = """
+import atexit
+import logging
+import signal
+import sys
+import threading
+
+import anyio
+
+def late():
+    for number in range(50):
+        logger.info("late %d", number)
+
+if "before" in sys.argv:
+    atexit.register(late)  # runs after whatever mtaio.logging registers
+
+from mtaio.logging import AsyncFileHandler
+
+options = dict(max_bytes=5000, backup_count=99)
+if "block" in sys.argv:
+    options |= dict(queue_size=10, when_full="block")
+handler = AsyncFileHandler("app.log", **options)
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+logger.addHandler(handler)
+
+def storm(name="main", count=2000):
+    for number in range(count):
+        logger.info("%s %d", name, number)
+
+"""
+
+ENDS: dict[str, tuple[str, int]] = {
+    "returning": ("storm()", 0),
+    "sys.exit": ("storm(); sys.exit(3)", 3),
+    "an error": ("storm(); raise RuntimeError('unhandled')", 1),
+    "KeyboardInterrupt": ("storm(); signal.raise_signal(signal.SIGINT)", -2),
+    "SIGTERM": (
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+storm()
+signal.raise_signal(signal.SIGTERM)
+storm("never")
+""",
+        143,
+    ),
+    "a thread that goes on": ("threading.Thread(target=storm).start()", 0),
+    "nobody holding the handler": ("storm(); logger.removeHandler(handler); del handler", 0),
+}
+
+
+def lines(book: Logbook) -> list[str]:
+    """Return the lines of all files, the oldest first."""
+    older = len(book.files()) - 2  # the program itself is there too
+    paths = [book.folder / f"app.log.{number}" for number in range(older, 0, -1)]
+    return [line for path in [*paths, book.path] for line in book.lines(path)]
+
+
+def numbered(name: str, count: int = COUNT) -> list[str]:
+    """Return the lines that ``storm`` writes."""
+    return [f"{name} {number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_program_that_ends_loses_nothing(book: Logbook, end: str) -> None:
+    """However a program ends by itself, the files have what was logged."""
+    program, code = ENDS[end]
+    if sys.platform == "win32" and code == -2:
+        code = 0xC000013A
+    done = run(BEGIN + program, book.folder)
+    assert done.returncode == code, done.stderr
+    assert lines(book) == numbered("main")
+
+
+EXIT_IN_TASK = """
+async def child():
+    storm()
+    sys.exit(7)
+
+async def main():
+    async with anyio.create_task_group() as group:
+        group.start_soon(child)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_exit_in_a_task(book: Logbook, backend: str) -> None:
+    """``sys.exit`` in a task ends the program with everything written."""
+    done = run(BEGIN + EXIT_IN_TASK, book.folder, backend)
+    assert done.returncode != 0
+    assert lines(book) == numbered("main")
+
+
+def test_end_while_the_queue_is_full(book: Logbook) -> None:
+    """Threads that wait for room when the main thread ends get it, and nothing is dropped."""
+    program = "for n in range(3): threading.Thread(target=storm, args=(f't{n}',)).start()\nstorm()"
+    done = run(BEGIN + program, book.folder, "block")
+    assert (done.returncode, done.stderr) == (0, "")
+    written = lines(book)
+    assert len(written) == 4 * COUNT
+    for name in ("main", "t0", "t1", "t2"):
+        assert [line for line in written if line.startswith(name)] == numbered(name)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_callbacks_at_the_end_may_log(book: Logbook, when: str) -> None:
+    """Records of ``atexit`` callbacks are written, whether handlers were closed before or not."""
+    program = "storm()" if when == "before" else "atexit.register(late); storm()"
+    done = run(BEGIN + program, book.folder, when)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+
+
+def test_full_queue_at_the_very_end(book: Logbook) -> None:
+    """What is logged when no thread can be started any more is written by the caller."""
+    done = run(BEGIN + "storm()", book.folder, "before", "block")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+
+
+IN_DESTRUCTOR = """
+class Last:
+    def __del__(self):
+        logger.info("last")
+
+storm()
+last = Last()
+"""
+
+
+def test_destructor_at_the_very_end(book: Logbook) -> None:
+    """A record of a destructor that runs while modules are torn down is written."""
+    done = run(BEGIN + IN_DESTRUCTOR, book.folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines(book) == [*numbered("main"), "last"]
+
+
+PROCESSES = """
+import multiprocessing
+
+import program_child
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    storm("parent")
+    children = [context.Process(target=program_child.main, args=(n,)) for n in range(2)]
+    for child in children: child.start()
+    storm("parent again")
+    for child in children: child.join()
+    print([child.exitcode for child in children])
+"""
+
+CHILD = """
+import logging
+import sys
+
+from mtaio.logging import AsyncFileHandler
+
+def main(number):
+    logger = logging.getLogger("app")
+    if not logger.handlers:  # started anew, without the parent's
+        logger.setLevel(logging.INFO)
+        logger.addHandler(AsyncFileHandler("app.log"))
+    for each in range(2000):
+        logger.info("child %d %d", number, each)
+    if number:
+        sys.exit(5)
+"""
+
+
+def methods() -> Iterable[str]:
+    """Return the ways in which multiprocessing starts processes here."""
+    import multiprocessing  # noqa: PLC0415 - no other test needs it
+
+    return multiprocessing.get_all_start_methods()
+
+
+@pytest.mark.parametrize("method", methods())
+def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
+    """Children of multiprocessing, which end without ``atexit``, lose nothing; nor does another."""
+    (book.folder / "program_child.py").write_text(CHILD)
+    # No rotation: a child that was started anew opens the file under rules of its own.
+    begin = BEGIN.replace("max_bytes=5000, backup_count=99", "")
+    done = run(begin + PROCESSES, book.folder, method)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 5]\n")
+    written = book.lines()
+    assert len(written) == 4 * COUNT
+    for name in ("parent", "parent again", "child 0", "child 1"):
+        mine = [line for line in written if line.rpartition(" ")[0] == name]
+        assert mine == numbered(name)

@@ -1,0 +1,229 @@
+"""How a program forks, and how it ends while a file takes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.logging.tools import Fifo, Logbook, environment, run
+
+assert sys.platform != "win32"
+
+FORK = """
+import logging
+import os
+import sys
+import threading
+import warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads: what this is about
+
+from mtaio.logging import AsyncFileHandler
+
+rotation = dict(max_bytes=20_000, backup_count=1000) if "rotation" in sys.argv else {}
+handler = AsyncFileHandler("app.log", queue_size=100_000, **rotation)
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+logger.addHandler(handler)
+storming = threading.Event()
+
+def storm(name, count=2000):
+    for number in range(count):
+        logger.info("%s %d", name, number)
+        if number == 200:
+            storming.set()
+
+threads = [threading.Thread(target=storm, args=(f"parent-{n}",)) for n in range(4)]
+for thread in threads: thread.start()
+storming.wait()
+children = []
+for number in range(3):
+    logger.info("before-%d 0", number)
+    pid = os.fork()
+    if not pid:
+        storm(f"child-{number}")
+        assert handler.statistics().written <= 2000
+        sys.exit(0)
+    children.append(pid)
+storm("main")
+print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
+"""
+
+
+@pytest.mark.parametrize("files", ["one", "rotation"])
+def test_fork_in_the_middle_of_a_storm(book: Logbook, files: str) -> None:
+    """The parent is complete, each child from the fork on, and nobody writes another's records."""
+    done = run(FORK, book.folder, files)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 0, 0]\n")
+    found: dict[str, list[int]] = {}
+    paths = [path for path in book.folder.iterdir() if path.name.startswith("app.log")]
+    assert (len(paths) > 1) == (files == "rotation")
+    # Two processes that share a file each write it in order; which file is older, names tell.
+    for path in sorted(paths, key=lambda path: -int(path.suffix[1:].replace("log", "0"))):
+        for line in book.lines(path):
+            name, _, number = line.partition(" ")
+            found.setdefault(name, []).append(int(number))
+    storms = [f"parent-{n}" for n in range(4)] + [f"child-{n}" for n in range(3)] + ["main"]
+    befores = [f"before-{n}" for n in range(3)]
+    assert sorted(found) == sorted([*storms, *befores])
+    for name in storms:
+        assert found[name] == list(range(2000)), name
+    for name in befores:
+        assert found[name] == [0], name
+
+
+FORK_WHILE_STALLED = """
+import logging
+import os
+import sys
+import time
+import warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)  # as above
+
+from mtaio.logging import AsyncFileHandler
+
+handler = AsyncFileHandler("fifo")
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+logger.addHandler(handler)
+logger.info("#" * 300_000)
+while not handler._writer.batch: time.sleep(0.001)
+start = time.monotonic()
+pid = os.fork()
+took = time.monotonic() - start
+if not pid:
+    os._exit(0 if handler.statistics().queued == 0 and handler.flush() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), took < 1)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_fork_does_not_wait_for_a_stalled_file(book: Logbook) -> None:
+    """A fork while the writer stands still is not held up, and the child owes nothing."""
+    fifo = Fifo(book.folder / "fifo")
+    done = run(FORK_WHILE_STALLED, book.folder)
+    fifo.close()
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
+
+
+DEAD = """
+import logging
+import sys
+
+from mtaio.logging import AsyncFileHandler
+
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+for name in ("one", "two", "three"):
+    logger.addHandler(AsyncFileHandler(name))
+logger.info("#" * 300_000)
+for number in range(1000):
+    logger.info("%d", number)
+if "flush" in sys.argv:
+    assert not logger.handlers[0].flush(0.01)
+print("end", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "flush"])
+def test_dead_files_hold_the_end_up_once(book: Logbook, how: str) -> None:
+    """A program whose files take nothing ends within 6 seconds, however many there are."""
+    fifos = [Fifo(book.folder / name) for name in ("one", "two", "three")]
+    (book.folder / "program.py").write_text(DEAD)
+    with subprocess.Popen(  # noqa: S603 - this very Python, with a program written here
+        [sys.executable, "program.py", how],
+        cwd=book.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "end\n"
+        start = time.monotonic()
+        told = process.stderr.read()
+        assert process.wait(60) == 0
+        took = time.monotonic() - start
+    for fifo in fifos:
+        fifo.close()
+    assert 4 < took < 6
+    assert told == ""
+
+
+LAST_WORDS = """
+import logging, os, resource, signal, sys
+
+from mtaio.logging import AsyncFileHandler
+
+handler = AsyncFileHandler("app.log")
+logger = logging.getLogger("app")
+logger.addHandler(handler)
+
+import atexit
+def late():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    logger.warning("nowhere to go")
+    assert not handler.flush()
+    assert handler.statistics().queued == 1
+    if "room" in sys.argv:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        logger.warning("room again")
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+atexit._run_exitfuncs()  # as at the end: no thread is started any more
+late()
+"""
+
+
+@pytest.mark.parametrize("room", ["room", "none"])
+def test_full_disk_at_the_very_end(book: Logbook, room: str) -> None:
+    """When the caller writes himself, a full disk neither stops him nor loses what it need not."""
+    start = time.monotonic()
+    done = run(LAST_WORDS, book.folder, room)
+    assert time.monotonic() - start < 5
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("mtaio.logging: trouble with ")
+    assert done.stderr.count("\n") == 1
+    assert book.lines() == (["nowhere to go", "room again"] if room == "room" else [])
+
+
+def test_signal_handler_may_log(book: Logbook) -> None:
+    """A signal handler may log at any moment, also while the program itself is logging."""
+    program = """
+import logging, signal, time
+
+from mtaio.logging import AsyncFileHandler
+
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+handler = AsyncFileHandler("app.log", queue_size=1_000_000)
+logger.addHandler(handler)
+count = 0
+def on_alarm(*_):  # which may be interrupted by the next alarm
+    global count
+    count += 1
+    logger.info("alarm %d", count)
+signal.signal(signal.SIGALRM, on_alarm)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+for number in range(20_000):
+    logger.info("main %d", number)
+    if number % 1000 == 0:
+        handler.close()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(count)
+"""
+    done = run(program, book.folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, list[str]] = {"main": [], "alarm": []}
+    for line in book.lines():
+        name, _, number = line.partition(" ")
+        found[name].append(number)
+    assert found["main"] == [str(number) for number in range(20_000)]
+    alarms = int(done.stdout)
+    assert alarms
+    assert sorted(map(int, found["alarm"])) == list(range(1, alarms + 1))

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mtaio.testing
+from mtaio.logging import JsonFormatter
+from tests.logging.tools import Logbook, run
+
+
+class Hostile:
+    """Cannot be printed, whichever way."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+
+def entry(record: logging.LogRecord | None = None, **attributes: Any) -> dict[str, Any]:
+    """Return what the line of a record says, read as strictly as can be."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    if record is None:
+        record = logging.makeLogRecord({"msg": "text", **attributes})
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert "\r" not in line
+    read: dict[str, Any] = json.loads(line.encode(), parse_constant=refuse)
+    return read
+
+
+def test_record_becomes_one_object() -> None:
+    """Time, level, logger and message are there, and whatever was given with ``extra``."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
+    made = entry(
+        msg="paid %d",
+        args=(7,),
+        name="shop",
+        levelname="INFO",
+        created=moment.timestamp(),
+        customer="アン",
+        items=[1, 2.5, None, True],
+    )
+    assert made == {
+        "time": "2026-01-02T03:04:05.000678Z",
+        "level": "INFO",
+        "logger": "shop",
+        "message": "paid 7",
+        "customer": "アン",
+        "items": [1, 2.5, None, True],
+    }
+    assert list(made)[:4] == ["time", "level", "logger", "message"]
+
+
+def test_text_stays_readable() -> None:
+    """Text that is not ASCII is written as it is."""
+    assert '"日本語\\n"' in JsonFormatter().format(logging.makeLogRecord({"msg": "日本語\n"}))
+
+
+def test_exception_and_stack_are_text(book: Logbook) -> None:
+    """A traceback and a stack stand in the object, and the record keeps neither."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    book.logger.addHandler(logging.handlers.QueueHandler(records))
+    record = logging.makeLogRecord({"msg": "failed"})
+    try:
+        int("gone")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    record.stack_info = "Stack (most recent call last):\n  here"
+    made = entry(record)
+    assert made["exception"].startswith("Traceback (most recent call last):\n")
+    assert made["exception"].endswith("with base 10: 'gone'")
+    assert made["stack"] == record.stack_info
+    assert record.exc_text is None
+    record.exc_text = "as another handler rendered it"
+    assert entry(record)["exception"] == "as another handler rendered it"
+    record.exc_text, record.exc_info = None, (None, None, None)
+    assert "exception" not in entry(record)
+
+
+def test_task_is_named(backend: str) -> None:
+    """The running task's name is there, on either backend; outside of tasks there is none."""
+    made: list[dict[str, Any]] = []
+
+    async def child() -> None:
+        made.append(entry())
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(child, name="the child")
+
+    mtaio.testing.run(main, backend=backend)
+    assert made[0]["task"] == "the child"
+    assert "task" not in entry()
+    assert entry(taskName="of the record")["task"] == "of the record"
+
+
+def test_extra_never_hides_what_the_record_says() -> None:
+    """A name of ``extra`` that is taken gets ``extra_`` in front."""
+    made = entry(level="mine", time=3, task="t")
+    assert (made["extra_level"], made["extra_time"], made["extra_task"]) == ("mine", 3, "t")
+    assert made["level"] != "mine"
+
+
+def test_fields_are_in_every_line() -> None:
+    """What is given once stands in each line; ``extra`` of the same name wins."""
+    formatter = JsonFormatter(fields={"service": "shop", "version": 2})
+    made = json.loads(formatter.format(logging.makeLogRecord({"msg": "", "version": 3})))
+    assert (made["service"], made["version"]) == ("shop", 3)
+
+
+def circular() -> list[object]:
+    """Return a list that holds itself."""
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+def deep(depth: int) -> list[object]:
+    """Return lists within lists."""
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        ({"x": float("inf"), "y": [1.5, (2, None, "z")]}, {"x": "inf", "y": [1.5, [2, None, "z"]]}),
+        ({(1, 2): {3: 4}}, {"(1, 2)": {"3": 4}}),
+        (b"raw", "b'raw'"),
+        (Hostile(), "<Hostile that cannot be printed>"),
+        ({"a": Hostile(), ("b",): 1}, {"a": "<Hostile that cannot be printed>", "('b',)": 1}),
+        (10**5000, hex(10**5000)),
+        ("half \ud800", "half \ud800"),
+    ],
+    ids=["nan", "inf", "nested", "keys", "bytes", "hostile", "within", "long", "surrogate"],
+)
+def test_values_that_are_no_json_become_text(value: object, expected: object) -> None:
+    """Whatever is logged, the line is JSON."""
+    assert entry(value=value)["value"] == expected
+
+
+@pytest.mark.parametrize("value", [circular(), deep(200_000)], ids=["circular", "deep"])
+def test_values_without_end_are_cut(value: object) -> None:
+    """A value that holds itself, or goes too deep, ends as text."""
+    made = entry(value=value)["value"]
+    depth = 0
+    while isinstance(made, list):
+        (made,) = made
+        depth += 1
+    assert isinstance(made, str)
+    assert 20 < depth < 50
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1),
+        st.recursive(
+            st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary(),
+            lambda inner: (
+                st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner)
+            ),
+        ),
+    )
+)
+def test_any_extra_makes_one_line_of_json(extra: dict[str, object]) -> None:
+    """No value breaks the line or the format."""
+    mine = {f"x{key}": value for key, value in extra.items()}
+    made = entry(None, **mine)
+    assert set(mine) <= set(made)
+
+
+def test_bad_arguments_are_refused() -> None:
+    """A format string, which would be ignored, and fields that are no mapping are refused."""
+    with pytest.raises(TypeError, match=r"^fmt='%\(message\)s' has no meaning here"):
+        JsonFormatter("%(message)s")  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=r"^datefmt='%H' has no meaning here"):
+        JsonFormatter(datefmt="%H")  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=r"^fields=3 is no mapping"):
+        JsonFormatter(fields=3)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(ValueError, match=r"^fields has level, time, which the record itself gives"):
+        JsonFormatter(fields={"time": 1, "level": 2, "x": 3})
+
+
+def test_dict_config_makes_it(book: Logbook) -> None:
+    """``dictConfig`` makes the formatter by ``class`` and by ``()``."""
+    program = """
+        import logging
+        from logging import config
+
+        config.dictConfig(
+            {
+                "version": 1,
+                "formatters": {
+                    "plain": {"class": "mtaio.logging.JsonFormatter"},
+                    "named": {"()": "mtaio.logging.JsonFormatter", "fields": {"service": "shop"}},
+                },
+                "handlers": {
+                    name: {
+                        "class": "logging.StreamHandler",
+                        "stream": "ext://sys.stdout",
+                        "formatter": name,
+                    }
+                    for name in ("plain", "named")
+                },
+                "root": {"handlers": ["plain", "named"]},
+            }
+        )
+        logging.warning("text")
+    """
+    done = run(program, book.folder)
+    assert done.stderr == ""
+    plain, named = map(json.loads, done.stdout.splitlines())
+    assert (plain["message"], named["service"]) == ("text", "shop")

@@ -1,0 +1,298 @@
+"""A queue that is full, because the file takes nothing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+import mtaio.testing
+from mtaio.logging import AsyncFileHandler, _writer
+from mtaio.testing import assert_quiescent
+from tests.logging.tools import BIG, Fifo, Logbook, stall, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+assert sys.platform != "win32"
+
+
+@pytest.fixture
+def fifo(book: Logbook) -> Iterator[Fifo]:
+    """Return the sink behind ``app.log``."""
+    fifo = Fifo(book.path)
+    yield fifo
+    handlers = [handler for handler in book.handlers if handler._writer.file.is_open]
+    fifo.read_until(lambda: all(handler.flush(0.1) for handler in handlers))
+    book.close()
+    fifo.close()
+
+
+def drain(fifo: Fifo, handler: AsyncFileHandler) -> list[str]:
+    """Let the writer go on until it has nothing left; return the lines without the big one."""
+    text = fifo.read_until(lambda: handler._writer.pending() == 0 and handler.flush(0.1))
+    lines = text.decode().splitlines()
+    return [line for line in lines if line != BIG]
+
+
+def test_records_beyond_the_bound_are_dropped_counted_and_told(book: Logbook, fifo: Fifo) -> None:
+    """Exactly ``queue_size`` are kept; of the rest one line tells, in the handler's format."""
+    handler = book.open(queue_size=100, keep_room=0)
+    handler.setFormatter(logging.Formatter("%(message)s [%(levelname)s]"))
+    handler.addFilter(lambda record: record.name == "book")  # the line is not the filter's to drop
+    stall(book, handler)
+    for number in range(150):
+        book.logger.info("%d", number)
+    for _ in range(20):
+        book.logger.warning("no room")
+    figures = handler.statistics()
+    assert figures.queued == 100
+    assert figures.dropped == {"INFO": 51, "WARNING": 20}
+    assert drain(fifo, handler)[-100:] == [
+        *(f"{number} [INFO]" for number in range(99)),
+        "dropped 71 records, because the queue was full (INFO: 51, WARNING: 20) [WARNING]",
+    ]
+    figures = handler.statistics()
+    assert (figures.queued, figures.written) == (0, 101)
+    assert_quiescent(handler)
+
+
+def test_each_crowd_is_told_of_by_itself(book: Logbook, fifo: Fifo) -> None:
+    """A line about dropped records counts those since the last such line."""
+    handler = book.open(queue_size=1, keep_room=0)
+    for number in range(1, 3):
+        stall(book, handler)
+        for _ in range(number):
+            book.logger.info("no room")
+        assert drain(fifo, handler)[-1:] == [
+            f"dropped {number} records, because the queue was full (INFO: {number})"
+        ]
+    assert handler.statistics().dropped == {"INFO": 3}
+
+
+def test_endless_crowd_is_told_of_now_and_then(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the queue is never empty, dropped records are told of every ten seconds."""
+    monkeypatch.setattr(_writer, "_BETWEEN_TELLING", 0.0)
+    monkeypatch.setattr(_writer, "BATCH", 2)
+    handler = book.open(queue_size=10, keep_room=0)
+    stall(book, handler)
+    for number in range(12):
+        book.logger.info("%d", number)
+    lines = drain(fifo, handler)
+    assert lines == [
+        "dropped 3 records, because the queue was full (INFO: 3)",
+        *(str(number) for number in range(9)),
+    ]
+
+
+def test_errors_have_room_of_their_own(book: Logbook, fifo: Fifo) -> None:
+    """Records at ``keep_level`` and above fit in ``keep_room`` more places."""
+    handler = book.open(queue_size=10, keep_level="ERROR", keep_room=5)
+    stall(book, handler)
+    for number in range(20):
+        book.logger.info("%d", number)
+    for number in range(10):
+        book.logger.error("error %d", number)
+    assert handler.statistics().dropped == {"INFO": 11, "ERROR": 5}
+    lines = drain(fifo, handler)
+    assert [line for line in lines if line.startswith("error")] == [f"error {n}" for n in range(5)]
+
+
+class Picky(logging.Formatter):
+    """Formats the user's records alone."""
+
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102 - as logging's
+        return str(record.request)  # type: ignore[attr-defined]  # what only the user's records have
+
+
+def test_line_about_dropped_records_survives_the_formatter(book: Logbook, fifo: Fifo) -> None:
+    """If the formatter wants what only the user's records have, the line is plain."""
+    handler = book.open(queue_size=1)
+    stall(book, handler)
+    handler.setFormatter(Picky())
+    book.logger.info("text", extra={"request": "one"})
+    assert drain(fifo, handler) == [
+        "mtaio.logging: dropped 1 records, because the queue was full (INFO: 1)"
+    ]
+
+
+def test_line_about_dropped_records_outlives_the_handler(book: Logbook, fifo: Fifo) -> None:
+    """If nobody holds the handler any more, the line is plain."""
+    handler = book.open(queue_size=1)
+    stall(book, handler)
+    book.logger.info("no room")
+    writer = handler._writer
+    book.logger.removeHandler(handler)
+    book.handlers.clear()
+    del handler
+    text = fifo.read_until(lambda: writer.idle and not writer.file.is_open).decode()
+    assert text.splitlines()[1:] == [
+        "mtaio.logging: dropped 1 records, because the queue was full (INFO: 1)"
+    ]
+
+
+def test_block_waits_for_room(book: Logbook, fifo: Fifo) -> None:
+    """With ``"block"`` a thread waits until there is room, and nothing is dropped."""
+    handler = book.open(queue_size=3, when_full="block")
+    stall(book, handler)
+
+    def log(name: str) -> None:
+        for number in range(20):
+            book.logger.info("%s %d", name, number)
+
+    threads = [threading.Thread(target=log, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    until(lambda: handler.statistics().waiters == 2)
+    with pytest.raises(AssertionError, match="waiters=2"):
+        assert_quiescent(handler)
+    text = fifo.read_until(lambda: not any(thread.is_alive() for thread in threads)).decode()
+    text += "\n".join(drain(fifo, handler))
+    for name in "ab":
+        mine = [line for line in text.splitlines() if line.startswith(name)]
+        assert mine == [f"{name} {number}" for number in range(20)]
+    assert handler.statistics().dropped == {}
+
+
+def test_block_never_blocks_an_event_loop(book: Logbook, fifo: Fifo, backend: str) -> None:
+    """With ``"block"`` a record of a task is dropped, and one of its worker thread waits."""
+    handler = book.open(queue_size=1, when_full="block")
+    stall(book, handler)
+
+    async def main() -> None:
+        book.logger.info("in the loop")
+        assert handler.statistics().dropped == {"INFO": 1}
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, book.logger.info, "in a thread")
+            with anyio.fail_after(60):
+                while handler.statistics().waiters == 0:
+                    await checkpoint()
+            await anyio.to_thread.run_sync(fifo.read_until, lambda: handler.flush(0.1))
+
+    mtaio.testing.run(main, backend=backend)
+    assert handler.statistics().written == 3
+
+
+def test_block_does_not_make_the_writer_wait_for_itself(book: Logbook, fifo: Fifo) -> None:
+    """What the writing thread itself logs, as a formatter may, is dropped when there is no room."""
+    handler = book.open(queue_size=2, when_full="block")
+
+    class Chatty(logging.Formatter):
+        told = 0
+
+        def format(self, record: logging.LogRecord) -> str:
+            if record.name == "mtaio.logging":
+                self.told += 1
+                if self.told == 1:
+                    for _ in range(5):
+                        book.logger.info("from inside")
+                    assert not handler.flush()
+            return super().format(record)
+
+    stall(book, handler)
+
+    async def drop() -> None:
+        for number in range(3):
+            book.logger.info("%d", number)
+
+    mtaio.testing.run(drop)
+    handler.setFormatter(Chatty())
+    lines = drain(fifo, handler)
+    assert lines == [
+        "0",
+        "dropped 2 records, because the queue was full (INFO: 2)",
+        *["from inside"] * 2,
+        "dropped 3 records, because the queue was full (INFO: 3)",
+    ]
+
+
+def test_flush_gives_up_after_its_timeout(book: Logbook, fifo: Fifo) -> None:
+    """``flush`` tells that the file took nothing, in the time it was given."""
+    handler = book.open()
+    stall(book, handler)
+    assert not handler.flush(0.01)
+    drain(fifo, handler)
+    assert handler.flush()
+
+
+async def test_aflush_gives_up_and_can_be_cancelled(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` tells so too; cancelled, it leaves no thread behind."""
+    handler = book.open()
+    stall(book, handler)
+    assert not await handler.aflush(0.01)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(handler.aflush, 60)
+            await anyio.to_thread.run_sync(until, lambda: handler._writer.pending() == 3)
+            scope.cancel()
+    assert scope.cancelled_caught
+    waiting = "AnyIO worker thread", "Trio thread"
+    until(lambda: not any("flush" in t.name for t in threading.enumerate() if t.name in waiting))
+    drain(fifo, handler)
+
+
+def test_flushing_a_dead_file_is_bounded(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who flush a file that takes nothing, again and again, do not fill the memory."""
+    monkeypatch.setattr(_writer, "_MARKS", 3)
+    handler = book.open(queue_size=1, keep_room=0)
+    stall(book, handler)
+    for _ in range(10):
+        assert not handler.flush(0)
+    assert handler._writer.pending() <= 5
+    assert handler.statistics().queued == 1
+    drain(fifo, handler)
+    assert handler.flush()
+
+
+def test_close_shares_the_patience_of_a_flush(book: Logbook, fifo: Fifo) -> None:
+    """``close`` right after a ``flush`` that failed does not wait for the file once more."""
+    handler = book.open()
+    stall(book, handler)
+    assert not handler.flush(0.01)
+    start = monotonic()
+    handler.close()
+    handler.close()
+    assert not handler.flush(0)
+    assert monotonic() - start < 2
+    text = fifo.read_until(lambda: handler._writer.idle)
+    assert text.decode() == BIG + "\n"
+    book.logger.info("again")
+    assert drain(fifo, handler)[-1:] == ["again"]
+
+
+def test_close_from_the_writing_thread_does_not_wait(book: Logbook, fifo: Fifo) -> None:
+    """A handler that is closed by its own writing thread is closed when that is done."""
+    handler = book.open(queue_size=1)
+
+    class Closing(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            if record.name == "mtaio.logging":
+                handler.close()
+            return super().format(record)
+
+    stall(book, handler)
+    book.logger.info("no room")
+    handler.setFormatter(Closing())
+    text = fifo.read_until(lambda: handler._writer.idle).decode()
+    assert "dropped 1 records" in text
+    assert not handler._writer.file.is_open
+
+
+def test_fifo_is_never_rotated(book: Logbook, fifo: Fifo) -> None:
+    """What is no regular file is written as it is, whatever ``max_bytes`` says."""
+    handler = book.open(max_bytes=10, backup_count=3)
+    for number in range(20):
+        book.logger.info("record %d", number)
+    assert drain(fifo, handler) == [f"record {number}" for number in range(20)]
+    assert [path.name for path in book.folder.iterdir()] == ["app.log"]
+    assert handler.statistics().rotations == 0

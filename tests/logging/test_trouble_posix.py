@@ -1,0 +1,410 @@
+"""Files that cannot be written, moved or found."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtaio.logging import AsyncFileHandler, _rotation, _writer
+from mtaio.logging._rotation import RotatingFile
+from tests.logging.tools import Fifo, Logbook, run, stall, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+assert sys.platform != "win32"
+
+
+# ---- a full disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 64 KiB, where one may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    done = mount and subprocess.run(  # noqa: S603 - a command with words written here
+        [mount, "-t", "tmpfs", "-o", "size=64k", "mtaio", folder], capture_output=True, check=False
+    )
+    if not done or done.returncode:
+        pytest.skip("no file system may be mounted here; a limit of file sizes is tested instead")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)  # noqa: S603, S607 - as above
+
+
+def test_full_disk(book: Logbook, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk is told of once; what the queue held is written when there is room again."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"\0" * 40_000)
+    handler = book.open(
+        filename=small_disk / "app.log", queue_size=500, keep_room=0, max_bytes=1, backup_count=0
+    )
+    for number in range(3000):
+        book.logger.info("record number %d, of which there are too many", number)
+        if number % 100 == 0:
+            handler.flush(0.01)
+    until(lambda: handler.statistics().write_errors > 1)
+    assert handler.statistics().queued == 500
+    dropped = handler.statistics().dropped["INFO"]
+    ballast.unlink()
+    assert handler.flush(20)
+    *lines, notice = book.lines(small_disk / "app.log")
+    assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
+    assert len(lines) + dropped == 3000
+    numbers = [int(line.split()[2].rstrip(",")) for line in lines]
+    assert numbers == list(range(len(lines)))
+    told = capsys.readouterr().err
+    assert told.startswith(f"mtaio.logging: trouble with {handler.baseFilename!r}: [Errno 28]")
+    assert told.count("\n") == 1
+    handler.close()
+
+
+LIMITED = """
+import logging, resource, sys, time
+
+from mtaio.logging import AsyncFileHandler
+
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+errors = []
+handler = AsyncFileHandler("app.log", queue_size=500, keep_room=0, on_error=errors.append)
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+logger.addHandler(handler)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+for number in range(3000):
+    logger.info("record number %d, of which there are too many", number)
+    if number % 100 == 0:
+        handler.flush(0.01)
+while handler.statistics().write_errors < 3: time.sleep(0.001)
+assert handler.statistics().queued == 500
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert handler.flush(20)
+print(handler.statistics().dropped["INFO"], *errors)
+"""
+
+
+def test_limit_of_file_size(book: Logbook) -> None:
+    """A file that may not grow is treated like a full disk, down to the byte."""
+    done = run(LIMITED, book.folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    dropped, _, told = done.stdout.partition(" ")
+    assert told == "[Errno 27] File too large\n"
+    *lines, notice = book.lines()
+    assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
+    assert lines == [
+        f"record number {number}, of which there are too many"
+        for number in range(3000 - int(dropped))
+    ]
+
+
+def test_closing_on_a_full_disk_counts_what_is_lost(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``close`` gives up in time; what was not written is counted, and logging goes on after."""
+    errors: list[Exception] = []
+    real = os.write
+    full = True
+
+    def write(fd: int, data: bytes) -> int:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(_writer, "BATCH", 4)
+    handler = book.open(on_error=errors.append)
+    for number in range(10):
+        book.logger.info("%d", number)
+    assert not handler.flush(0.01)
+    handler.close()
+    until(lambda: handler._writer.idle)
+    assert handler.statistics().lost == 10
+    assert handler.statistics().queued == 0
+    full = False
+    book.logger.info("after")
+    handler.close()
+    assert book.lines() == ["after"]
+    assert [str(error) for error in errors] == ["[Errno 28] No space left on device"]
+    assert handler.statistics().write_errors >= 2
+
+
+@pytest.mark.parametrize("loud", ["loud", ""])
+def test_callback_that_fails_costs_no_record(
+    book: Logbook,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    loud: str,
+) -> None:
+    """An ``on_error`` that raises is reported as logging reports, and the record is written."""
+    monkeypatch.setattr(logging, "raiseExceptions", bool(loud))
+
+    def on_error(error: Exception) -> None:
+        raise LookupError(str(error))
+
+    folder = book.folder / "later"
+    handler = book.open(filename=folder / "app.log", delay=True, on_error=on_error)
+    book.logger.info("early")
+    until(lambda: handler.statistics().write_errors)
+    folder.mkdir()
+    assert handler.flush(20)
+    assert book.lines(folder / "app.log") == ["early"]
+    told = capsys.readouterr().err
+    assert ("LookupError: [Errno 2] No such file" in told) == bool(loud)
+
+
+def test_silence_is_kept_if_logging_was_told_so(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``logging.raiseExceptions`` off nothing is printed."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    folder = book.folder / "later"
+    handler = book.open(filename=folder / "app.log", delay=True)
+    book.logger.info("early")
+    until(lambda: handler.statistics().write_errors)
+    folder.mkdir()
+    assert handler.flush(20)
+    assert capsys.readouterr().err == ""
+
+
+def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that complains at ``close`` is reported, and the handler is closed."""
+    errors: list[Exception] = []
+    handler = book.open(on_error=errors.append)
+    book.logger.info("text")
+    assert handler.flush()
+    real = os.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        raise OSError(errno.EDQUOT, "over quota")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        handler.close()
+    assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
+    assert handler._writer.idle
+
+
+def test_no_more_threads(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, the caller writes himself."""
+    import threading  # noqa: PLC0415 - to take its place for a moment
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    handler = book.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        book.logger.info("by myself")
+        assert book.lines() == ["by myself"]
+        assert handler.flush()
+        handler.close()
+    assert handler._writer.idle
+
+
+# ---- other hands on the files --------------------------------------------------------------------
+
+
+def test_logrotate(book: Logbook) -> None:
+    """A file that was renamed, removed or truncated by others is left, and the path opened anew."""
+    handler = book.open()
+    book.logger.info("one")
+    assert handler.flush()
+    book.path.rename(book.folder / "app.log-1")
+    book.logger.info("two")
+    assert handler.flush()
+    book.path.unlink()
+    book.logger.info("three")
+    assert handler.flush()
+    os.truncate(book.path, 0)  # copytruncate
+    book.logger.info("four")
+    assert handler.flush()
+    assert book.files() == {"app.log-1": b"one\n", "app.log": b"four\n"}
+
+
+def test_other_writers_count(book: Logbook) -> None:
+    """What others append to the file counts for its size."""
+    handler = book.open(max_bytes=30, backup_count=1)
+    book.logger.info("one")
+    assert handler.flush()
+    with book.path.open("a") as file:
+        file.write("from another program.....\n")
+    book.logger.info("two")
+    assert handler.flush()
+    assert book.lines() == ["two"]
+
+
+def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:
+    """Return a file that notes its troubles."""
+    options = {"max_bytes": 10, "backup_count": 2, **options}
+    return RotatingFile(str(folder / "app.log"), trouble=trouble.append, **options)
+
+
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_failed_rotation_keeps_the_file_and_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """If the files cannot be renamed, records go on into the one there is; tries are rare."""
+    trouble: list[OSError] = []
+    moment = 100.0
+    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    file = make(tmp_path, trouble, close_first=system == "nt")
+    (tmp_path / "app.log.1").mkdir()
+    (tmp_path / "app.log.1" / "in the way").touch()
+    (tmp_path / "app.log.2").touch()
+    file.write([b"first 1\n", b"second\n", b"third\n"])
+    assert (tmp_path / "app.log").read_bytes() == b"first 1\nsecond\nthird\n"
+    assert len(trouble) == 1
+    for seconds, tries in ((0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3), (10, 4), (1000, 5), (61, 6)):
+        moment += seconds
+        file.write([b"x\n"])
+        assert len(trouble) == tries
+    assert file.rotations == 0
+    shutil.rmtree(tmp_path / "app.log.1")
+    moment += 61
+    file.write([b"last\n"])
+    file.close()
+    assert (tmp_path / "app.log").read_bytes() == b"last\n"
+    assert file.rotations == 1
+
+
+def test_nothing_is_renamed_while_writes_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk must not push the old files out."""
+    file = make(tmp_path, [])
+    file.write([b"12345678\n"])
+
+    def write(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    batch = [b"abcdefgh\n", b"ABCDEFGH\n"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        for _ in range(5):
+            with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+                file.write(batch)
+    assert file.rotations == 1  # the one that was due before anything failed
+    file.write(batch)
+    file.close()
+    assert [(tmp_path / name).read_bytes() for name in ("app.log.2", "app.log.1", "app.log")] == [
+        b"12345678\n",
+        b"abcdefgh\n",
+        b"ABCDEFGH\n",
+    ]
+
+
+def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
+    """While another process has the file locked to move it, records go into it as it is."""
+    file = make(tmp_path, [])
+    file.write([b"12345678\n"])
+    other = os.open(tmp_path / "app.log", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    file.write([b"more\n"])
+    assert file.rotations == 0
+    os.close(other)
+    file.write([b"new\n"])
+    assert file.rotations == 1
+    file.close()
+    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\nmore\n"
+
+
+def test_file_moved_just_before_it_was_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gets the lock after another has moved the file leaves it alone."""
+    file = make(tmp_path, [])
+    file.write([b"12345678\n"])
+    real = fcntl.flock
+
+    def flock(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    file.write([b"new\n"])
+    file.close()
+    assert file.rotations == 0
+    assert (tmp_path / "app.log").read_bytes() == b"new\n"
+    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\n"
+
+
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files cannot be locked they are rotated all the same."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    file = make(tmp_path, [])
+    file.write([b"12345678\n", b"new\n"])
+    file.close()
+    assert file.rotations == 1
+
+
+def test_path_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nobody can tell where the path leads, the file that is open is written."""
+    file = make(tmp_path, [], max_bytes=0)
+    file.write([b"one\n"])
+
+    def stat(*_: object, **__: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "no search permission")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        file.write([b"two\n"])
+    file.close()
+    assert (tmp_path / "app.log").read_bytes() == b"one\ntwo\n"
+
+
+def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records are kept while the folder is gone, and written when it is back."""
+    folder = book.folder / "logs"
+    folder.mkdir()
+    handler = book.open(filename=folder / "app.log")
+    shutil.rmtree(folder)
+    for number in range(100):
+        book.logger.info("%d", number)
+    until(lambda: handler.statistics().write_errors)
+    folder.mkdir()
+    assert handler.flush(20)
+    assert book.lines(folder / "app.log") == [str(number) for number in range(100)]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_unwritable_file_is_an_error_at_once(tmp_path: Path) -> None:
+    """A path that cannot be opened for writing is told at once, whoever runs the program."""
+    with pytest.raises(IsADirectoryError):
+        AsyncFileHandler(tmp_path)
+
+
+# ---- a fork, seen from inside --------------------------------------------------------------------
+
+
+def test_child_of_a_fork_owes_nothing(book: Logbook) -> None:
+    """What a forked child does first leaves it with an empty queue and a file of its own."""
+    fifo = Fifo(book.path)
+    handler = book.open()
+    stall(book, handler)
+    book.logger.info("the parent's")
+    twin = AsyncFileHandler(book.folder / "other.log")
+    twin._writer.forget()
+    assert twin.statistics().queued == 0
+    assert not twin._writer.file.is_open
+    twin.handle(logging.makeLogRecord({"msg": "mine"}))
+    twin.close()
+    assert book.lines(book.folder / "other.log") == ["mine"]
+    fifo.read_until(lambda: handler.flush(0.1))
+    handler.close()
+    fifo.close()
