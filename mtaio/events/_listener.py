@@ -106,10 +106,15 @@ class Listener:
         return subject
 
     def _refer(self, subject: Any) -> Callable[[], Any]:
-        kind = weakref.WeakMethod if inspect.ismethod(subject) else weakref.ref
         owner = self._owner
+
+        def note(_: object) -> None:
+            owner.note_dead(self)
+
         try:
-            return kind(subject, lambda _: owner.note_dead(self))
+            if inspect.ismethod(subject):
+                return weakref.WeakMethod(subject, note)
+            return weakref.ref(subject, note)
         except TypeError:
             msg = (
                 f"handler={subject!r} cannot be referred to weakly. Register it without weak=True, "

@@ -181,8 +181,7 @@ class InvariantError(AssertionError):
     """
     What `Simulation.always` was to watch over is no longer so.
 
-    Args:
-        reason: What was watched, and when it broke.
+    Its text says what was watched, and when it broke.
     """
 
 
