@@ -109,8 +109,7 @@ class Event(Generic[T_co]):
         time: When it was emitted, in seconds of a monotonic clock: only differences mean anything.
     """
 
-    # Invariant: _stopped is there when the event was stopped; until then it costs nothing.
-    __slots__ = ("_stopped", "data", "metadata", "name", "time")
+    __slots__ = ("data", "metadata", "name", "stopped", "time")
 
     name: str
     """The full name under which it was emitted."""
@@ -120,7 +119,8 @@ class Event(Generic[T_co]):
     """The keyword arguments of `EventEmitter.emit`."""
     time: float
     """When it was emitted, in seconds of a monotonic clock."""
-    _stopped: bool
+    stopped: bool
+    """Whether `stop` was called."""
 
     def __init__(
         self,
@@ -133,14 +133,10 @@ class Event(Generic[T_co]):
         self.data = data
         self.metadata = metadata
         self.time = time
+        self.stopped = False
 
     def __repr__(self) -> str:
         return f"Event({self.name!r}, {self.data!r})"
-
-    @property
-    def stopped(self) -> bool:
-        """Whether `stop` was called."""
-        return hasattr(self, "_stopped")
 
     def stop(self) -> None:
         """
@@ -148,7 +144,7 @@ class Event(Generic[T_co]):
 
         The other handlers of the same tier run all the same.
         """
-        self._stopped = True
+        self.stopped = True
 
 
 def name_in(name: object) -> object:

@@ -8,7 +8,6 @@ error of such a delivery, which has no caller, ends the block and is raised by i
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import deque
 from contextvars import copy_context
@@ -19,7 +18,8 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
-from mtaio.exceptions import EventOverflowError, StrayCancellationError
+from mtaio.events._stray import stray
+from mtaio.exceptions import EventOverflowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -215,15 +215,10 @@ class Home:
         except GeneratorExit:
             raise
         except anyio.get_cancelled_exc_class() as error:
-            if anyio.current_effective_deadline() == -math.inf:
+            failure = stray(error, f"delivering an event of {self._owner!r}")
+            if failure is None:
                 raise
-            stray = StrayCancellationError(
-                f"delivering an event of {self._owner!r} raised {type(error).__name__} although "
-                f"nothing here was cancelled. Look for a handler that cancels itself, or awaits a "
-                f"task that somebody else cancelled."
-            )
-            stray.__cause__ = error
-            self._end_by(stray)
+            self._end_by(failure)
         except BaseException as error:  # noqa: BLE001 - raised where the block is left
             self._end_by(error)
         finally:

@@ -17,7 +17,7 @@ from mtaio._internal.functions import call_method, is_async, is_async_generator,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Listener", "Owner", "check_handler"]
+__all__ = ["Listener", "Owner", "check_handler", "check_priority"]
 
 HANDLER_WAY_OUT: Final = "Pass a function of one argument, the event; async or not."
 
@@ -130,6 +130,16 @@ def check_handler(handler: object) -> None:
         msg = (
             f"handler={handler!r} is a generator function: calling it would run none of it. "
             f"{HANDLER_WAY_OUT}"
+        )
+        raise TypeError(msg)
+
+
+def check_priority(priority: object) -> None:
+    """Refuse what cannot be compared with an `EventPriority`."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        msg = (
+            f"priority={priority!r} is a {type(priority).__name__}, not an int. Pass an "
+            f"EventPriority, or any int: higher ones run first."
         )
         raise TypeError(msg)
 

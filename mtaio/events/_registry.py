@@ -46,7 +46,7 @@ class Topic:
     Invariants:
     - ``only_async`` or ``only_plain`` is what to call when there is just one listener, and nothing
       is special about it; else both are None;
-    - ``used`` is the emitter's number of the last emit of this name;
+    - ``used`` is the time of the last emit of this name;
     - ``key`` is an `EventKey` under which it is in ``ready`` too.
     """
 
@@ -59,7 +59,7 @@ class Topic:
         self.tiers: tuple[Tier, ...] = ()
         self.only_async: Callable[[Any], Any] | None = None
         self.only_plain: Callable[[Any], Any] | None = None
-        self.used: int = 0
+        self.used: float = 0.0
 
     def bring_up_to_date(self, listeners: list[Listener], *, several: bool) -> None:
         """Note who listens."""

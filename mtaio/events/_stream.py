@@ -17,7 +17,7 @@ from mtaio._internal import checks, loops
 from mtaio._internal.bell import Bell
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.events._event import name_in
-from mtaio.events._listener import Listener
+from mtaio.events._listener import Listener, check_priority
 from mtaio.events._match import check_pattern
 from mtaio.events._room import IGNORED, Room
 from mtaio.exceptions import EventOverflowError
@@ -132,6 +132,7 @@ class EventStream(Generic[T_co]):
                 f"overflow={overflow!r} is unknown. Pass one of {', '.join(map(repr, _POLICIES))}."
             )
             raise ValueError(msg)
+        check_priority(priority)
         way_out = "Pass how many events to keep for the consumer, at least 1."
         self._max_buffer = checks.count("max_buffer", max_buffer, way_out=way_out)
         self._overflow: Overflow = overflow

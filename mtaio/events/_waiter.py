@@ -7,24 +7,80 @@ that came is returned even if the timeout ran out in the same moment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import checks, clock, loops
+from mtaio._internal.functions import is_async
+from mtaio.events._listener import Listener, check_priority
+from mtaio.events._match import check_pattern
 from mtaio.events._room import IGNORED
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mtaio.events._event import Event
+    from mtaio.events._registry import Registry
 
-__all__ = ["Waiter"]
+__all__ = ["Waiters"]
+
+
+class Waiters:
+    """
+    The tasks that wait for one event of an emitter.
+
+    Args:
+        registry: Where they register.
+        name: The emitter's name, for errors.
+    """
+
+    __slots__ = ("_name", "_registry", "waiting")
+
+    def __init__(self, registry: Registry, name: str | None) -> None:
+        self._registry = registry
+        self._name = name
+        self.waiting: int = 0
+
+    async def wait_for(
+        self,
+        name: object,
+        predicate: Callable[[Event[Any]], object] | None,
+        *,
+        timeout: float | None,
+        priority: int,
+    ) -> Event[Any]:
+        """Wait for one event, as `EventEmitter.wait_for` says."""
+        pattern = check_pattern(name)
+        if predicate is not None:
+            way_out = "Pass a plain function of one argument, the event."
+            checks.callable_("predicate", predicate, way_out=way_out)
+            if is_async(predicate):
+                msg = f"predicate={predicate!r} is async, and nobody would await it. {way_out}"
+                raise TypeError(msg)
+        checks.timeout("timeout", timeout)
+        check_priority(priority)
+        waiter = Waiter(predicate)
+        listener = Listener(self._registry, (pattern,), waiter, priority=priority, call=waiter.take)
+        began = clock.now()
+        self._registry.add(listener)
+        self.waiting += 1
+        try:
+            event = await waiter.wait(timeout)
+        finally:
+            self._registry.remove(listener)
+            self.waiting -= 1
+        if event is None:
+            msg = f"no event {pattern!r} within {timeout} s"
+            deadline = clock.loop_deadline(began + cast("float", timeout))
+            raise MTAIOTimeoutError(msg, timeout=timeout, deadline=deadline, name=self._name)
+        return event
 
 
 class Waiter:
     """
-    What `EventEmitter.wait_for` registers.
+    What one of them registers.
 
     Invariant: ``_turn`` is set when ``found`` or ``error`` is there, and not before.
     """

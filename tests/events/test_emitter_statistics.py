@@ -53,6 +53,7 @@ async def test_names_are_bounded() -> None:
     emitter.on("*", lambda _: None)
     for number in range(8):
         await emitter.emit(str(number))
+    await anyio.sleep(1)
     await emitter.emit("0")
     await emitter.emit("new")
     statistics = emitter.statistics()

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from mtaio.testing import Simulation, Victim
 
 
+def times_of_strike(sim: Simulation, victim: Victim) -> list[float]:
+    """Return a list that will hold when the victim is cancelled."""
+    times: list[float] = []
+
+    def watch() -> bool:
+        if victim.fired and not times:
+            times.append(sim.time())
+        return True
+
+    sim.always(watch)
+    return times
+
+
 @explored
 async def test_leaving_drains_or_drops(victim: Victim) -> None:
     """In order; whatever was not delivered is counted when the block is cancelled."""
@@ -73,15 +86,8 @@ async def test_block_left_while_another_task_emits(sim: Simulation, victim: Vict
     """Left normally it waits for the handlers; by a cancellation it cuts them off, and tells."""
     stage = Stage()
     cut_off: list[BaseException] = []
-    struck: list[float] = []
+    struck = times_of_strike(sim, victim)
     left: list[float] = []
-
-    def watch() -> bool:
-        if victim.fired and not struck:
-            struck.append(sim.time())
-        return True
-
-    sim.always(watch)
 
     @stage.emitter.on("a")
     async def suspends(_: Event[Any]) -> None:

@@ -1,0 +1,101 @@
+"""
+What becomes of the errors that handlers raise.
+
+Promise: each error is told once: to ``on_error``, or by the policy, or to the log when the emit
+ends in a cancellation or worse. None is emitted, and none is handed to ``on_error`` twice, so no
+loop can come of a handler of errors that fails itself.
+"""
+
+from __future__ import annotations
+
+from inspect import isawaitable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from mtaio._internal.functions import name_of
+
+if TYPE_CHECKING:
+    from mtaio.events._event import Event
+    from mtaio.events._listener import Listener
+    from mtaio.events._rules import Rules
+
+__all__ = ["Failures"]
+
+_LAST: Final = (2**63, 0)
+"""The rank of an error that is no listener's."""
+
+_BY_RANK: Final = itemgetter(0)
+
+
+class Failures:
+    """
+    The errors of one emit; made when there is a first.
+
+    Invariant: ``_kept`` are those nobody was told yet: the rank of the listener, what the user
+    knows it as, and the error.
+    """
+
+    __slots__ = ("_event", "_kept", "_rules")
+
+    def __init__(self, rules: Rules, event: Event[Any]) -> None:
+        self._rules = rules
+        self._event = event
+        self._kept: list[tuple[tuple[int, int], object, Exception]] = []
+
+    @property
+    def ends_the_emit(self) -> bool:
+        """Whether lower tiers are to be skipped."""
+        return bool(self._kept) and self._rules.errors == "raise"
+
+    async def take(self, listener: Listener, error: Exception) -> None:
+        """Hand the error of a listener to ``on_error``, or else to the policy."""
+        subject = listener.subject
+        on_error = self._rules.on_error
+        if on_error is None:
+            self._keep(listener.rank, subject, error)
+            return
+        try:
+            result = on_error(error, self._event, subject)
+            if isawaitable(result):
+                await result
+        except Exception as own:  # noqa: BLE001 - the policy decides; never emitted, never handed back
+            self._keep(listener.rank, subject, error)
+            self._keep(listener.rank, on_error, own)
+        except BaseException:
+            self._keep(listener.rank, subject, error)
+            raise
+
+    def add(self, error: Exception) -> None:
+        """Take an error that no listener has raised."""
+        self._keep(_LAST, self._event.name, error)
+
+    def conclude(self) -> None:
+        """Raise what is left to tell, in the order of the listeners."""
+        if not self._kept:
+            return
+        errors = [error for _, _, error in sorted(self._kept, key=_BY_RANK)]
+        self._kept.clear()
+        try:
+            msg = f"handlers of {self._event.name!r} failed"
+            raise ExceptionGroup(msg, errors)
+        finally:
+            del errors  # the error holds this frame: else they keep each other alive
+
+    def log(self) -> None:
+        """Log what is left to tell, because the emit ends in a cancellation or worse."""
+        for _, subject, error in sorted(self._kept, key=_BY_RANK):
+            self._log(subject, error)
+        self._kept.clear()
+
+    def _keep(self, rank: tuple[int, int], subject: object, error: Exception) -> None:
+        if self._rules.errors == "log":
+            self._log(subject, error)
+        else:
+            self._kept.append((rank, subject, error))
+
+    def _log(self, subject: object, error: Exception) -> None:
+        from logging import getLogger  # noqa: PLC0415 - most programs never come here
+
+        getLogger("mtaio.events").error(
+            "%s failed on event %r", name_of(subject), self._event.name, exc_info=error
+        )
