@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,6 +14,13 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from mtaio.events import Event, EventEmitter
 from mtaio.testing import assert_quiescent, run
@@ -46,16 +55,27 @@ class Registered:
     handler: Callable[[Event[Any]], Any]
 
 
-class Machine:
-    """The emitter, and the list that it is held to."""
+class EmitterMachine(RuleBasedStateMachine):
+    """The emitter, and the list that it is held to; each emit has an event loop of its own."""
 
-    def __init__(self, errors: Any, *, concurrent: bool) -> None:
-        self.emitter = EventEmitter(errors=errors, concurrent=concurrent, max_listeners=None)
-        self.errors = errors
+    backend: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emitter = EventEmitter()
+        self.errors = ""
+        self.entered = False
         self.model: list[Registered] = []
         self.log: list[tuple[int, str, int]] = []
         self.tally: Counter[tuple[str, str]] = Counter()
         self.count = 0
+
+    @initialize(errors=st.sampled_from(POLICIES), concurrent=st.booleans(), entered=st.booleans())
+    def make(self, errors: Any, *, concurrent: bool, entered: bool) -> None:
+        """Choose the emitter."""
+        self.emitter = EventEmitter(errors=errors, concurrent=concurrent, max_listeners=None)
+        self.errors = errors
+        self.entered = entered
 
     def handler(self, kind: str) -> tuple[int, Callable[[Event[Any]], Any]]:  # noqa: C901 - all kinds at a glance
         """Make a handler that notes when it begins and ends."""
@@ -89,6 +109,12 @@ class Machine:
             return number, lambda event: asynchronous(event)  # noqa: PLW0108 - the subject
         return number, plain
 
+    @rule(
+        pattern=st.sampled_from(PATTERNS),
+        kind=st.sampled_from(KINDS),
+        priority=st.integers(-2, 2),
+        once=st.booleans(),
+    )
     def on(self, pattern: str, kind: str, priority: int, *, once: bool) -> None:
         """Register."""
         number, handler = self.handler(kind)
@@ -96,6 +122,7 @@ class Machine:
         assert register(pattern, handler, priority=priority) is handler
         self.model.append(Registered(pattern, number, kind, priority, once, handler))
 
+    @rule(at=st.integers(0, 50))
     def off(self, at: int) -> None:
         """Remove one, twice."""
         if self.model:
@@ -103,19 +130,12 @@ class Machine:
             assert self.emitter.off(gone.pattern, gone.handler)
             assert not self.emitter.off(gone.pattern, gone.handler)
 
-    def would_run(self, name: str) -> list[Registered]:
-        """Return what the model has for a name, in order."""
-        found = [each for each in self.model if matches(each.pattern, name)]
-        return sorted(found, key=lambda each: -each.priority)
-
-    async def emit(self, name: str) -> None:
-        """Emit, and compare everything that can be seen."""
-        for any_name in NAMES:
-            handlers = tuple(each.handler for each in self.would_run(any_name))
-            assert self.emitter.listeners(any_name) == handlers
-        assert self.emitter.listener_count() == len(self.model)
-        self.log.clear()
-        began, expected, failed, stopped = anyio.current_time(), [], [], False
+    @rule(name=st.sampled_from(NAMES))
+    def emit(self, name: str) -> None:
+        """Emit, and compare who was called, in which tier, and what was raised."""
+        expected: list[list[int]] = []
+        failed: list[int] = []
+        stopped = False
         tiers: dict[int, list[Registered]] = {}
         for each in self.would_run(name):
             tiers.setdefault(each.priority, []).append(each)
@@ -130,14 +150,25 @@ class Machine:
             if stopped or (failed and self.errors == "raise"):
                 break
         self.tally[name, "emitted"] += 1
+        self.log.clear()
         raised: list[int] = []
         try:
-            event = await self.emitter.emit(name, began)
-            assert event.stopped == stopped
+            run(partial(self.emit_once, name, stopped=stopped), backend=self.backend)
         except ExceptionGroup as group:
             raised = [error.args[0] for error in group.exceptions]
         assert raised == ([] if self.errors == "log" else failed)
         self.compare_log(expected, set(failed))
+
+    async def emit_once(self, name: str, *, stopped: bool) -> None:
+        """Emit, inside the block or without one."""
+        async with self.emitter if self.entered else nullcontext():
+            event = await self.emitter.emit(name, self.count)
+            assert event.stopped == stopped
+
+    def would_run(self, name: str) -> list[Registered]:
+        """Return what the model has for a name, in order."""
+        found = [each for each in self.model if matches(each.pattern, name)]
+        return sorted(found, key=lambda each: -each.priority)
 
     def compare_log(self, expected: list[list[int]], failed: set[int]) -> None:
         """Every handler of a tier began and ended, once, before any of the next began."""
@@ -152,67 +183,37 @@ class Machine:
             assert begun[0] == tier[0]
         assert at == len(self.log)
 
-    def finish(self) -> None:
-        """Compare the statistics."""
-        statistics = self.emitter.statistics()
+    @invariant()
+    def same_listeners(self) -> None:
+        """Compare who would be called."""
+        for name in NAMES:
+            handlers = tuple(each.handler for each in self.would_run(name))
+            assert self.emitter.listeners(name) == handlers
+            assert self.emitter.listener_count(name) == len(handlers)
+        assert self.emitter.listener_count() == len(self.model)
+
+    @invariant()
+    def same_statistics(self) -> None:
+        """Compare what was counted, for each name."""
         seen: Counter[tuple[str, str]] = Counter()
-        for name, each in statistics.names.items():
+        for name, each in self.emitter.statistics().names.items():
             seen[name, "emitted"] = each.emitted
             seen[name, "handled"] = each.handled
             seen[name, "failed"] = each.failed
         assert +seen == +self.tally
+
+    def teardown(self) -> None:
+        """Look at what is left."""
         assert_quiescent(self.emitter)
 
 
-STEPS = st.one_of(
-    st.tuples(
-        st.just("on"),
-        st.sampled_from(PATTERNS),
-        st.sampled_from(KINDS),
-        st.integers(-2, 2),
-        st.booleans(),
-    ),
-    st.tuples(st.just("off"), st.integers(0, 50)),
-    st.tuples(st.just("emit"), st.sampled_from(NAMES)),
-)
-
-
-@given(
-    steps=st.lists(STEPS, min_size=5, max_size=40),
-    errors=st.sampled_from(POLICIES),
-    concurrent=st.booleans(),
-    entered=st.booleans(),
-)
-@settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_emitter_equals_a_plain_list(
-    backend: str,
-    steps: list[tuple[Any, ...]],
-    errors: str,
-    concurrent: bool,  # noqa: FBT001 - drawn by Hypothesis
-    entered: bool,  # noqa: FBT001 - drawn by Hypothesis
-) -> None:
+def test_emitter_equals_a_plain_list(backend: str) -> None:
     """Who is called, in which tier, what is raised and what is counted."""
-
-    async def turn() -> None:
-        machine = Machine(errors, concurrent=concurrent)
-        if entered:
-            async with machine.emitter:
-                await follow(machine)
-        else:
-            await follow(machine)
-        machine.finish()
-
-    async def follow(machine: Machine) -> None:
-        for step in steps:
-            if step[0] == "on":
-                machine.on(*step[1:4], once=step[4])
-            elif step[0] == "off":
-                machine.off(step[1])
-            else:
-                await machine.emit(step[1])
-
-    run(turn, backend=backend)
+    machine = type("Machine", (EmitterMachine,), {"backend": backend})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+    )
 
 
 OVERFLOWS = ("block", "drop_oldest", "drop_newest", "raise")
