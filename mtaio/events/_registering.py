@@ -205,7 +205,8 @@ class Registering:
         if most is not None and pattern not in self._warned:
             count = len(registry.under(pattern)) + 1
             if count > most:
-                self._warned.add(pattern)
+                # Names come and go; only those with handlers are remembered.
+                self._warned = {pattern, *filter(registry.under, self._warned)}
                 msg = (
                     f"{count} handlers of {pattern!r} are registered, more than "
                     f"max_listeners={most}. If that is meant, raise it; else look for an on() "

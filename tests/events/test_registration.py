@@ -338,6 +338,19 @@ def test_one_warning_beyond_max_listeners() -> None:
     assert emitter.listener_count() == 8
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_warnings_are_not_remembered_for_ever() -> None:
+    """Of names that come and go only those with handlers are."""
+    emitter = EventEmitter(max_listeners=1)
+    for number in range(100):
+        name = f"connection.{number}"
+        emitter.on(name, nothing)
+        emitter.on(name, nothing)
+        assert emitter.off(name, nothing)
+        assert emitter.off(name, nothing)
+    assert len(emitter._warned) == 1
+
+
 def test_no_warning_without_max_listeners() -> None:
     """None means never."""
     emitter = EventEmitter(max_listeners=None)
