@@ -185,12 +185,13 @@ class EventEmitter(Listening):
         event.time = topic.used = clock.read()
         event.stopped = False
         topic.tally.emitted += 1
+        tiers = topic.tiers  # as they are now: the topic's may be others when a handler has ended
         handle = topic.only_async
         if handle is not None:
             try:
                 await handle(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Round(self._rules, topic, event).resume(topic.tiers, None, error)
+                await Round(self._rules, topic, event).resume(tiers, None, error)
                 return event
             topic.tally.handled += 1
             return event
@@ -199,15 +200,15 @@ class EventEmitter(Listening):
             try:
                 result = take(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Round(self._rules, topic, event).resume(topic.tiers, None, error)
+                await Round(self._rules, topic, event).resume(tiers, None, error)
                 return event
             if result is None:
                 topic.tally.handled += 1
             else:
-                await Round(self._rules, topic, event).resume(topic.tiers, result, None)
+                await Round(self._rules, topic, event).resume(tiers, result, None)
             return event
-        if topic.tiers:
-            await Round(self._rules, topic, event).run(topic.tiers)
+        if tiers:
+            await Round(self._rules, topic, event).run(tiers)
         return event
 
     @overload

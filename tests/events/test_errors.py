@@ -158,6 +158,30 @@ async def test_on_error_consumes(hook_is_async: bool, alone: bool) -> None:  # n
     assert emitter.statistics().failed == 1
 
 
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("another", [False, True])
+async def test_error_is_its_handlers_whoever_listens_by_then(plain: bool, another: bool) -> None:  # noqa: FBT001 - parameters of pytest's
+    """A handler may be gone before it fails, another be there instead, and the name emitted."""
+    seen: list[tuple[Any, ...]] = []
+    emitter = EventEmitter(on_error=lambda *args: seen.append(args))
+    error = ValueError("bad")
+
+    async def fail(_: Event[int]) -> None:
+        assert emitter.off("a", handler)
+        if another:
+            emitter.on("a", lambda _: None)
+        await emitter.emit("a")
+        raise error
+
+    def fail_plainly(event: Event[int]) -> Awaitable[None]:
+        return fail(event)
+
+    handler: Callable[[Event[int]], Awaitable[None]] = fail_plainly if plain else fail
+    emitter.on("a", handler)
+    event = await emitter.emit("a")
+    assert seen == [(error, event, handler)]
+
+
 @pytest.mark.parametrize("make", [fails_plainly, fails])
 async def test_on_error_that_fails_joins_the_group(
     make: Callable[[BaseException], Callable[..., Any]],
@@ -260,6 +284,28 @@ async def test_base_exception_propagates_bare(emitter: EventEmitter) -> None:
         with pytest.raises(Fatal):
             await emitter.emit(name)
     assert log == ["through"]
+
+
+@inside_and_outside
+async def test_base_exception_of_a_clean_up_overtakes_the_cancellation(
+    emitter: EventEmitter,
+) -> None:
+    """Also from a task of its own: a cancellation hides no such end."""
+
+    async def slow(_: Event[int]) -> None:
+        await anyio.sleep(5)
+
+    async def ends_badly(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(5)
+        finally:
+            raise Fatal
+
+    emitter.on("a", slow)
+    emitter.on("a", ends_badly)
+    with pytest.raises(Fatal), anyio.move_on_after(1):
+        await emitter.emit("a")
+    assert anyio.current_time() == 1
 
 
 async def test_base_exception_cancels_those_beside() -> None:
