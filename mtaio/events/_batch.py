@@ -59,7 +59,6 @@ class Batch:
         "_over",
         "_running",
         "_waiting",
-        "_work",
     )
 
     def __init__(
@@ -72,7 +71,6 @@ class Batch:
         deadline: float,
     ) -> None:
         self._home = home
-        self._work = work
         self._deadline = deadline
         self._over = anyio.Event()
         self._running = 0
@@ -80,7 +78,7 @@ class Batch:
         self._cut_off = False
         self._left = False
         start: Callable[..., anyio.TaskHandle[Any]] = home.annex.start_soon
-        self._handles = [context.run(start, self._run, part) for part in parts]
+        self._handles = [context.run(start, self._run, work, part) for part in parts]
         self._waiting = len(self._handles)
         home.batches.add(self)
 
@@ -133,7 +131,9 @@ class Batch:
         for handle in self._handles:
             close_unstarted(handle.coro)
 
-    async def _run(self, part: Iterator[Listener]) -> None:
+    async def _run(
+        self, work: Callable[[Iterator[Listener]], Awaitable[None]], part: Iterator[Listener]
+    ) -> None:
         if self._late:
             self._late -= 1
             if not self._late:
@@ -143,10 +143,10 @@ class Batch:
         self._running += 1
         try:
             if self._deadline == math.inf:
-                await self._work(part)
+                await work(part)
                 return
             with anyio.CancelScope(deadline=self._deadline) as scope:
-                await self._work(part)
+                await work(part)
             self._cut_off |= scope.cancelled_caught
         finally:
             self._running -= 1
@@ -155,5 +155,7 @@ class Batch:
     def _look(self) -> None:
         """See whether it is over."""
         if not (self._waiting or self._running):
+            if not self._late:
+                self._handles.clear()  # they hold errors, which hold frames, which hold this
             self._over.set()
             self._home.note_end(self)

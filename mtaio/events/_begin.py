@@ -46,3 +46,5 @@ def _resumed(work: Coroutine[Any, Any, None], trap: Any) -> Generator[Any, Any, 
             trap = step(value)
         except StopIteration:
             return
+        finally:
+            del value  # it may hold an error, which holds this frame

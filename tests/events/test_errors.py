@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio.events import Event, EventEmitter
 from mtaio.exceptions import StrayCancellationError
-from mtaio.testing import run
+from mtaio.testing import run, settle
 from tests.events.inside import inside_and_outside
 
 if TYPE_CHECKING:
@@ -417,29 +417,47 @@ async def cancels_itself(_: Event[int]) -> None:
     raise stolen
 
 
-def test_group_does_not_keep_its_frames_alive() -> None:
-    """What a failed emit leaves behind is freed by counting references alone."""
+@pytest.mark.parametrize("entered", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", [None, ValueError, Fatal], ids=["well", "error", "fatal"])
+def test_emit_leaves_no_circles(
+    backend: str,
+    kind: type[BaseException] | None,
+    count: int,
+    late: bool,  # noqa: FBT001 - a parameter of pytest's
+    entered: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    """However it ends, all that it held is freed by counting references alone."""
 
     class Payload:
         """Can be referred to weakly."""
 
-    async def main() -> weakref.ref[Payload]:
-        emitter = EventEmitter()
+    async def handle(_: Event[Any]) -> None:
+        if late:
+            await anyio.sleep(1)
+        if kind is not None:
+            raise kind
 
-        def fail(_: Event[Payload]) -> None:
-            raise ValueError("bad")
-
-        emitter.on("a", fail)
-        emitter.on("b", fail)
-        emitter.on("b", lambda _: None)
+    async def emit(emitter: EventEmitter, timeout: float) -> weakref.ref[Payload]:
         payload = Payload()
-        for name in ("a", "b"):
-            with suppress(ExceptionGroup):
-                await emitter.emit(name, payload)
+        with suppress(BaseExceptionGroup, Fatal), anyio.move_on_after(timeout):
+            await emitter.emit("a", payload)
         return weakref.ref(payload)
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        for _ in range(count):
+            emitter.on("a", handle)
+        async with emitter if entered else nullcontext():
+            left = [await emit(emitter, 2)]
+            if entered:  # a cancelled task of AnyIO's groups leaves one of its own on asyncio
+                left.append(await emit(emitter, 0.5))
+        await settle()
+        assert all(payload() is None for payload in left)
 
     gc.disable()
     try:
-        assert run(main)() is None
+        run(main, backend=backend)
     finally:
         gc.enable()
