@@ -105,6 +105,10 @@ class Listener:
             self._owner.remove(self)
         return subject
 
+    def release(self) -> None:
+        """Let go of the subject, which holds this listener and was removed."""
+        self._subject = None
+
     def _refer(self, subject: Any) -> Callable[[], Any]:
         owner = self._owner
 

@@ -61,6 +61,11 @@ class Topic:
         self.only_plain: Callable[[Any], Any] | None = None
         self.used: float = 0.0
 
+    def outdate(self) -> None:
+        """Let go of those who listened; whoever emits must bring it up to date."""
+        self.tiers = ()
+        self.only_async = self.only_plain = None
+
     def bring_up_to_date(self, listeners: list[Listener], *, several: bool) -> None:
         """Note who listens."""
         self.tiers = tuple(_tiers(listeners, several=several))
@@ -149,11 +154,15 @@ class Registry:
 
     def _forget(self, pattern: str) -> None:
         if is_wild(pattern):
+            for topic in self.ready.values():
+                topic.outdate()
             self.ready.clear()
             return
-        topic = self.ready.pop(pattern, None)
-        if topic is not None and topic.key is not None:
-            self.ready.pop(topic.key, None)
+        outdated = self.ready.pop(pattern, None)
+        if outdated is not None:
+            outdated.outdate()
+            if outdated.key is not None:
+                self.ready.pop(outdated.key, None)
 
     # ---- topics ----------------------------------------------------------------------------------
 

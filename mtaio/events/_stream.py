@@ -195,6 +195,7 @@ class EventStream(Generic[T_co]):
         if listener is None or not listener.active:
             return
         self._streams.registry.remove(listener)
+        listener.release()
         self._streams.open -= 1
         while self._line:
             next(iter(self._line)).leave(taken=False)

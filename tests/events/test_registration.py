@@ -229,6 +229,20 @@ class Receiver:
         self.log.append(event.data)
 
 
+@pytest.mark.parametrize("pattern", ["a.b", "a.*", "*"])
+async def test_what_is_removed_is_let_go(pattern: str) -> None:
+    """At once, and not when the event is emitted again."""
+    emitter = EventEmitter()
+    receiver = Receiver([])
+    emitter.on(pattern, receiver.handle)
+    await emitter.emit("a.b")
+    assert emitter.off(pattern, receiver.handle)
+    left = weakref.ref(receiver)
+    del receiver
+    gc.collect()
+    assert left() is None
+
+
 @pytest.mark.parametrize("method", ["handle", "handle_async"])
 async def test_handlers_are_kept_alive(method: str) -> None:
     """Strong references by default: a receiver that nobody else holds goes on receiving."""

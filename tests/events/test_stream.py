@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -330,6 +332,25 @@ async def test_emit_under_way_skips_a_stream_that_was_closed() -> None:
 
 
 # ---- misuse --------------------------------------------------------------------------------------
+
+
+def test_stream_leaves_no_circle(backend: str) -> None:
+    """When it was left, it is freed by counting references alone."""
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        async with emitter.stream("a", max_buffer=1) as events:
+            await emitter.emit("a")
+            await anext(events)
+            left = weakref.ref(events)
+        del events
+        assert left() is None
+
+    gc.disable()
+    try:
+        run(main, backend=backend)
+    finally:
+        gc.enable()
 
 
 async def test_stream_must_be_entered() -> None:

@@ -52,6 +52,27 @@ async def test_cancelled_emit_of_an_entered_emitter(victim: Victim) -> None:
 
 
 @explored
+async def test_deadline_that_ends_the_emit_and_its_handlers(victim: Victim) -> None:
+    """Both at one moment, whoever comes first: the emit is cancelled, and has not failed."""
+    stage = Stage()
+    for _ in range(3):
+
+        @stage.emitter.on("a")
+        async def sleeps(_: Event[Any]) -> None:
+            await anyio.sleep(2)
+
+    async def run() -> None:
+        with anyio.move_on_after(1) as scope:
+            await stage.emit(1)
+        assert scope.cancelled_caught
+
+    async with stage.emitter:
+        await victim(run)
+    assert stage.emitter.statistics().failed == 0
+    stage.clear()
+
+
+@explored
 async def test_two_emits_of_an_entered_emitter(victim: Victim) -> None:
     """Cancelling one leaves the handlers of the other alone, though they share a group."""
     stage = Stage()
