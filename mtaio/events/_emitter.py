@@ -270,7 +270,7 @@ class EventEmitter(Listening):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """
         Leave the emitter: deliver what `emit_soon` has taken, or drop it. A checkpoint.
 
@@ -279,10 +279,10 @@ class EventEmitter(Listening):
         """
         home = cast("Home", self._rules.home)
         try:
-            return await home.leave(exc)
+            await home.leave(exc)
         finally:
             self._rules.home = None
-            for event in home.take_undelivered():
+            for event in home.undelivered():
                 self._registry.tally(event.name).dropped += 1
 
     def statistics(self) -> EmitterStatistics:

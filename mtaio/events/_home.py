@@ -110,7 +110,8 @@ class Home:
     def note_end(self, batch: Batch) -> None:
         """Note that a batch has ended."""
         self.batches.discard(batch)
-        self._tell()
+        if self._news is not None:
+            self._news.set()
 
     def put(self, event: Event[Any]) -> None:
         """Take an event, to be delivered in its turn."""
@@ -137,8 +138,8 @@ class Home:
             self._working = True
             self._context.run(self.group.start_soon, self._work)
 
-    async def leave(self, exc: BaseException | None) -> bool:
-        """Leave the block, which ended with ``exc``; return whether that is dealt with."""
+    async def leave(self, exc: BaseException | None) -> None:
+        """Leave the block, which ended with ``exc``."""
         self._open = False
         reason = await self._wind_down() if exc is None else exc
         if reason is not None:
@@ -146,47 +147,42 @@ class Home:
                 batch.leave()
             self.group.cancel_scope.cancel()
         self._leave_annex.set()
-        # An error of the body's is not this group's to wrap; its own cancellation is to swallow.
+        # An error of the body's is not this group's to wrap; its own cancellation is to take out.
         shown = reason if reason is not None and _holds_cancellation(reason) else None
-        swallowed, left = False, None
+        left = None
         try:
-            swallowed = bool(
-                await self.group.__aexit__(
-                    None if shown is None else type(shown),
-                    shown,
-                    None if shown is None else shown.__traceback__,
-                )
+            await self.group.__aexit__(
+                None if shown is None else type(shown),
+                shown,
+                None if shown is None else shown.__traceback__,
             )
         except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
             left = error
         for batch in self.late:
             batch.forget()
         failure = self._failure
+        beside = exc if shown is None else left
         try:
             if failure is not None:
-                if exc is not None and shown is None:
+                if beside is not None and not _holds_cancellation(beside):
                     msg = "errors of the block, and of an event that it was to deliver"
-                    raise BaseExceptionGroup(msg, [exc, failure]) from None
+                    raise BaseExceptionGroup(msg, [beside, failure]) from None
                 raise failure
-            handled = swallowed and shown is not None
-            if left is None and exc is None and not handled:
+            if left is None and exc is None:
                 left = reason
             if left is not None:
                 raise left
         finally:
-            del exc, failure, left, reason, shown  # they hold this frame
-        return handled
+            del beside, exc, failure, left, reason, shown  # they hold this frame
 
-    def take_undelivered(self) -> list[Event[Any]]:
-        """Return the events that will never be delivered, once."""
-        undelivered = [*self._queue]
-        self._queue.clear()
-        return undelivered
+    def undelivered(self) -> list[Event[Any]]:
+        """Return the events that will never be delivered."""
+        return [*self._queue]
 
     async def _wind_down(self) -> BaseException | None:
-        """Wait for what is under way; return what prevented it."""
+        """Wait for the batches of other tasks; return what prevented it."""
         try:
-            while self._working or self.batches:
+            while self.batches:
                 self._news = anyio.Event()
                 await self._news.wait()
         except BaseException as error:  # noqa: BLE001 - the group has to see it first
@@ -223,15 +219,10 @@ class Home:
             self._end_by(error)
         finally:
             self._working = self._delivering = False
-            self._tell()
 
     def _end_by(self, error: BaseException) -> None:
         self._failure = error
         self.group.cancel_scope.cancel()
-
-    def _tell(self) -> None:
-        if self._news is not None:
-            self._news.set()
 
 
 def _never() -> bool:

@@ -235,6 +235,25 @@ async def test_failure_of_emit_soon_ends_the_block() -> None:
     assert emitter.statistics().dropped == 1
 
 
+async def test_failed_delivery_is_not_pending() -> None:
+    """What is counted is what will not be delivered any more."""
+    emitter = EventEmitter()
+
+    @emitter.on("a")
+    async def fail(_: Event[int]) -> None:
+        raise ValueError("bad")
+
+    with pytest.raises(ExceptionGroup):  # noqa: PT012 - it is left
+        async with emitter:
+            emitter.emit_soon("a")
+            emitter.emit_soon("a")
+            try:
+                await anyio.sleep(100)
+            finally:
+                assert emitter.statistics().pending == 1
+    assert emitter.statistics().dropped == 1
+
+
 async def test_failure_of_emit_soon_while_the_block_drains() -> None:
     """It is raised by leaving."""
     emitter = EventEmitter()
@@ -268,6 +287,26 @@ async def test_failure_of_emit_soon_and_an_error_of_the_body() -> None:
     body, delivery = caught.value.exceptions
     assert isinstance(body, OSError)
     assert isinstance(delivery, ExceptionGroup)
+
+
+async def test_failure_of_emit_soon_and_an_error_beside_the_bodys_cancellation() -> None:
+    """Neither is hidden by the cancellation, which was the block's own."""
+    emitter = EventEmitter()
+
+    @emitter.on("a")
+    async def fail(_: Event[int]) -> None:
+        raise ValueError("handler")
+
+    with pytest.raises(BaseExceptionGroup, match=r"^errors of the") as caught:  # noqa: PT012 - it is left
+        async with emitter:
+            emitter.emit_soon("a")
+            try:
+                await anyio.sleep(100)
+            except anyio.get_cancelled_exc_class() as error:
+                raise BaseExceptionGroup("as of a task group", [error, OSError("body")]) from None
+    assert caught.value.split(OSError)[0] is not None
+    assert caught.value.split(ValueError)[0] is not None
+    assert caught.value.split(anyio.get_cancelled_exc_class())[0] is None
 
 
 async def test_base_exception_of_emit_soon_comes_bare() -> None:

@@ -217,6 +217,63 @@ async def test_deadline_of_the_emit_is_a_cancellation_of_the_emit() -> None:
     assert sorted(witness.log) == ["2 x", "2 y"]
 
 
+async def test_cancelled_emit_has_not_failed_where_it_hears_of_it_last() -> None:
+    """Its first handler is shielded, and those in tasks are cut off at its deadline long before."""
+    emitter = EventEmitter()
+    witness = Witness()
+
+    async def shielded(_: Event[int]) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(3)
+
+    emitter.on("a", shielded)
+    emitter.on("a", witness.handler("in a task"))
+    async with emitter:
+        with anyio.move_on_after(1) as scope:
+            await emitter.emit("a")
+        assert scope.cancelled_caught
+    assert witness.log == ["1 in a task"]
+    assert anyio.current_time() == 3
+
+
+async def test_block_that_is_being_left_takes_no_more_handlers() -> None:
+    """An emit then runs them itself, and the block does not wait for them."""
+    emitter = EventEmitter()
+
+    async def lasts(_: Event[int]) -> None:
+        await anyio.sleep(100)
+
+    async def cleans_up(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+
+    emitter.on("a", lasts)
+    emitter.on("a", cleans_up)
+    emitter.on("b", lasts)
+    emitter.on("b", lasts)
+
+    async def outside() -> None:
+        with pytest.raises(ExceptionGroup):
+            await emitter.emit("a")
+
+    async def late() -> None:
+        await anyio.sleep(2)
+        await emitter.emit("b")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(late)
+        with pytest.raises(ValueError, match=r"^the body fails$"):  # noqa: PT012 - the block is left
+            async with emitter:
+                group.start_soon(outside)
+                await anyio.sleep(1)
+                raise ValueError("the body fails")
+        assert anyio.current_time() == 6
+    assert anyio.current_time() == 102
+
+
 async def test_block_left_by_an_error_cancels_the_handlers_of_other_tasks() -> None:
     """Their emits are told: nothing outlives the block."""
     emitter = EventEmitter()

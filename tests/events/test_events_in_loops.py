@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from mtaio.events import Event, EventEmitter
@@ -42,6 +44,34 @@ def test_one_emitter_serves_one_loop_after_another() -> None:
         seen.clear()
         run(main, backend=backend)
         assert sorted(seen) == [1, 1, 2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_block_of_another_thread_is_left_alone(backend: str) -> None:
+    """An emit runs its handlers in its own loop, whoever has entered the emitter elsewhere."""
+    emitter = EventEmitter()
+    ready, done = threading.Event(), threading.Event()
+    threads: list[int] = []
+
+    async def handle(_: Event[Any]) -> None:
+        await checkpoint()
+        threads.append(threading.get_ident())
+
+    emitter.on("a", handle)
+    emitter.on("a", handle)
+
+    async def stay() -> None:
+        async with emitter:
+            ready.set()
+            await to_thread.run_sync(done.wait, 10)
+
+    thread = threading.Thread(target=anyio.run, args=(stay,), kwargs={"backend": backend})
+    thread.start()
+    assert ready.wait(10)
+    anyio.run(emitter.emit, "a", backend=backend)
+    done.set()
+    thread.join(10)
+    assert threads == [threading.get_ident()] * 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
