@@ -75,11 +75,8 @@ class Failures:
             return
         errors = [error for _, _, error in sorted(self._kept, key=_BY_RANK)]
         self._kept.clear()
-        try:
-            msg = f"handlers of {self._event.name!r} failed"
-            raise ExceptionGroup(msg, errors)
-        finally:
-            del errors  # the error holds this frame: else they keep each other alive
+        msg = f"handlers of {self._event.name!r} failed"
+        raise ExceptionGroup(msg, errors)
 
     def log(self) -> None:
         """Log what is left to tell, because the emit ends in a cancellation or worse."""

@@ -112,8 +112,6 @@ class Round:
         except BaseException:
             self._abandon()
             raise
-        finally:
-            del error  # it holds this frame
         if self._failures is not None:
             self._failures.conclude()
 
