@@ -98,7 +98,11 @@ class Batch:
             await self._over.wait()
         if not (self._cut_off or self._left):
             return None
-        await checkpoint_if_cancelled()  # if the same deadline ends the emit, that comes first
+        # If what has cut them off ends the emit too, that comes first. The emit's own deadline is
+        # no later then, unless it was moved, and due; timers may still be a moment apart.
+        while not self._left and anyio.current_effective_deadline() <= self._deadline:  # noqa: ASYNC110 - a deadline tells nobody
+            await anyio.sleep(0.001)
+        await checkpoint_if_cancelled()
         if self._left:
             return TaskCancelledError(
                 "handlers were cancelled: the block of the emitter was left by an error while "

@@ -14,9 +14,11 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio.events._batch import Batch
 from mtaio.events._begin import begin
+from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -48,19 +50,26 @@ class Beside:
 
     Invariants:
     - ``_cancel`` is there before any task is, and cancels all of them;
-    - ``_fatal`` are the ``BaseException``s, cancellation apart, that ended one.
+    - ``_fatal`` are the ``BaseException``s, cancellation apart, that ended one;
+    - ``_unfinished`` counts, in a group, the walks that have not come to their end.
     """
 
-    __slots__ = ("_cancel", "_fatal", "_name", "_walk")
+    __slots__ = ("_cancel", "_fatal", "_name", "_unfinished", "_walk")
 
     def __init__(self, walk: Walk, name: str) -> None:
         self._walk = walk
         self._name = name
         self._cancel: Callable[[], None]
         self._fatal: list[BaseException] = []
+        self._unfinished = 1
 
-    async def in_group(self, listeners: Iterator[Listener]) -> None:
-        """Walk through a tier in a task group; once a handler suspends, the rest gets tasks."""
+    async def in_group(self, listeners: Iterator[Listener]) -> Exception | None:
+        """
+        Walk through a tier in a task group; once a handler suspends, the rest gets tasks.
+
+        Returns:
+            What to report if it was cut short.
+        """
         context = copy_context()  # before a handler changes it
         try:
             async with anyio.create_task_group() as group:
@@ -70,6 +79,14 @@ class Beside:
             self._raise_fatal()
             raise
         self._raise_fatal()
+        if not self._unfinished:
+            return None
+        # On asyncio a group may end as if all were well when it is cancelled as its tasks end.
+        await checkpoint_if_cancelled()
+        return StrayCancellationError(
+            f"handlers of {self._name!r} were cancelled although the emit was not. Look for what "
+            f"cancels tasks that are not its own, such as all of asyncio.all_tasks()."
+        )
 
     async def in_block(
         self,
@@ -103,6 +120,7 @@ class Beside:
             await first
             cut_short = await batch.wait()
         except GeneratorExit:
+            batch.cancel()  # nothing can be waited for any more
             raise
         except BaseException:
             await batch.end()
@@ -120,6 +138,7 @@ class Beside:
         first = begin(self._walk(listeners))
         if first is not None:
             for part in _parts(listeners):
+                self._unfinished += 1
                 context.run(start, self._run, part)
             await first
 
@@ -130,6 +149,7 @@ class Beside:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+            self._unfinished -= 1
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - raised at the end, bare
@@ -140,7 +160,7 @@ class Beside:
         fatal, self._fatal = self._fatal, []
         try:
             if len(fatal) == 1:
-                raise fatal[0] from None
+                raise fatal[0]
             if fatal:
                 msg = f"handlers of {self._name!r} ended for good"
                 raise BaseExceptionGroup(msg, fatal) from None

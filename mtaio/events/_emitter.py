@@ -136,17 +136,15 @@ class EventEmitter(Listening):
 
     @overload
     async def emit(
-        self, name: EventKey[None], data: None = ..., **metadata: object
+        self, name: EventKey[None], /, data: None = ..., **metadata: object
     ) -> Event[None]: ...
     @overload
-    async def emit(self, name: EventKey[T], data: T, **metadata: object) -> Event[T]: ...
+    async def emit(self, name: EventKey[T], /, data: T, **metadata: object) -> Event[T]: ...
     @overload
-    async def emit(self, name: str, data: None = ..., **metadata: object) -> Event[None]: ...
+    async def emit(self, name: str, /, data: None = ..., **metadata: object) -> Event[None]: ...
     @overload
-    async def emit(self, name: str, data: T, **metadata: object) -> Event[T]: ...
-    async def emit(
-        self, name: str | EventKey[Any], data: Any = None, **metadata: object
-    ) -> Event[Any]:
+    async def emit(self, name: str, /, data: T, **metadata: object) -> Event[T]: ...
+    async def emit(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> Any:
         """
         Hand an event to everybody who listens to ``name``, and wait until all have come to an end.
 
@@ -177,8 +175,8 @@ class EventEmitter(Listening):
         try:
             topic = self._ready[name]
         except (KeyError, TypeError):  # not up to date; or unhashable, hence no name
-            topic = self._registry.topic(name, several=self._rules.concurrent)
-        event = _new_event(Event)  # what Event() does; its call would be a tenth of all this
+            topic = self._look_up(name)
+        event: Any = _new_event(Event)  # what Event() does; its call would be a tenth of all this
         event.name = topic.name
         event.data = data
         event.metadata = metadata
@@ -212,12 +210,12 @@ class EventEmitter(Listening):
         return event
 
     @overload
-    def emit_soon(self, name: EventKey[None], data: None = ..., **metadata: object) -> None: ...
+    def emit_soon(self, name: EventKey[None], /, data: None = ..., **metadata: object) -> None: ...
     @overload
-    def emit_soon(self, name: EventKey[T], data: T, **metadata: object) -> None: ...
+    def emit_soon(self, name: EventKey[T], /, data: T, **metadata: object) -> None: ...
     @overload
-    def emit_soon(self, name: str, data: object = ..., **metadata: object) -> None: ...
-    def emit_soon(self, name: str | EventKey[Any], data: Any = None, **metadata: object) -> None:
+    def emit_soon(self, name: str, /, data: object = ..., **metadata: object) -> None: ...
+    def emit_soon(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> None:
         """
         Have an event emitted inside the emitter's block, without waiting. Not a checkpoint.
 
@@ -277,7 +275,11 @@ class EventEmitter(Listening):
         Emits of other tasks that run handlers inside the block are waited for; if it is left by an
         error or a cancellation, those handlers are cancelled, and that is an error of those emits.
         """
-        home = cast("Home", self._rules.home)
+        home = self._rules.home
+        if home is None:
+            msg = f"{self!r} was not entered. Write: async with emitter: ..."
+            raise RuntimeError(msg)
+        home.check_task()
         try:
             await home.leave(exc)
         finally:
@@ -303,6 +305,12 @@ class EventEmitter(Listening):
             names=registry.names(),
             other=registry.other(),
         )
+
+    def _look_up(self, name: object) -> Topic:
+        try:
+            return self._registry.topic(name, several=self._rules.concurrent)
+        except (TypeError, ValueError) as error:
+            raise error from None  # that it was looked for in a dict tells nobody anything
 
     async def _deliver(self, event: Event[Any]) -> None:
         """Emit an event that `emit_soon` has taken."""

@@ -8,7 +8,6 @@ checker and costs nothing at run time.
 from __future__ import annotations
 
 from enum import IntEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from mtaio.events._match import check_pattern
@@ -20,8 +19,6 @@ __all__ = ["Event", "EventKey", "EventPriority"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-_NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class EventPriority(IntEnum):
@@ -95,6 +92,9 @@ class EventKey(Generic[T]):
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[type[EventKey[T]], tuple[str]]:
+        return type(self), (self._name,)  # the hash is another in another process
+
 
 class Event(Generic[T_co]):
     """
@@ -111,13 +111,13 @@ class Event(Generic[T_co]):
 
     __slots__ = ("data", "metadata", "name", "stopped", "time")
 
-    name: str
+    name: Final[str]
     """The full name under which it was emitted."""
-    data: T_co
+    data: Final[T_co]  # type: ignore[misc] # pyright: ignore[reportGeneralTypeIssues] # read-only
     """What was emitted."""
-    metadata: Mapping[str, Any]
+    metadata: Final[Mapping[str, Any]]
     """The keyword arguments of `EventEmitter.emit`."""
-    time: float
+    time: Final[float]
     """When it was emitted, in seconds of a monotonic clock."""
     stopped: bool
     """Whether `stop` was called."""
@@ -126,12 +126,12 @@ class Event(Generic[T_co]):
         self,
         name: str,
         data: T_co,
-        metadata: Mapping[str, Any] = _NO_METADATA,
+        metadata: Mapping[str, Any] | None = None,
         time: float = 0.0,
     ) -> None:
         self.name = name
         self.data = data
-        self.metadata = metadata
+        self.metadata = {} if metadata is None else metadata
         self.time = time
         self.stopped = False
 

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal.functions import name_of
+from mtaio.events._stray import stray
 
 if TYPE_CHECKING:
     from mtaio.events._event import Event
@@ -47,8 +48,15 @@ class Failures:
         """Whether lower tiers are to be skipped."""
         return bool(self._kept) and self._rules.errors == "raise"
 
-    async def take(self, listener: Listener, error: Exception) -> None:
-        """Hand the error of a listener to ``on_error``, or else to the policy."""
+    async def take(self, listener: Listener, error: Exception, *, apart: bool) -> None:
+        """
+        Hand the error of a listener to ``on_error``, or else to the policy.
+
+        Args:
+            listener: Whose error it is.
+            error: The error.
+            apart: Whether this is a task that nobody but us can cancel.
+        """
         subject = listener.subject
         on_error = self._rules.on_error
         if on_error is None:
@@ -61,9 +69,12 @@ class Failures:
         except Exception as own:  # noqa: BLE001 - the policy decides; never emitted, never handed back
             self._keep(listener.rank, subject, error)
             self._keep(listener.rank, on_error, own)
-        except BaseException:
+        except BaseException as own:
             self._keep(listener.rank, subject, error)
-            raise
+            failure = stray(own, name_of(on_error)) if apart else None
+            if failure is None:
+                raise
+            self._keep(listener.rank, on_error, failure)
 
     def add(self, error: Exception) -> None:
         """Take an error that no listener has raised."""
@@ -76,7 +87,7 @@ class Failures:
         errors = [error for _, _, error in sorted(self._kept, key=_BY_RANK)]
         self._kept.clear()
         msg = f"handlers of {self._event.name!r} failed"
-        raise ExceptionGroup(msg, errors)
+        raise ExceptionGroup(msg, errors) from None  # it holds what would be its context
 
     def log(self) -> None:
         """Log what is left to tell, because the emit ends in a cancellation or worse."""

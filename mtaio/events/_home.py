@@ -18,11 +18,12 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio.events._begin import inside
 from mtaio.events._stray import stray
-from mtaio.exceptions import EventOverflowError
+from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from anyio.abc import TaskGroup
 
@@ -59,7 +60,10 @@ class Home:
     """
 
     def __init__(
-        self, owner: Owner, deliver: Callable[[Event[Any]], Awaitable[object]], max_pending: int
+        self,
+        owner: Owner,
+        deliver: Callable[[Event[Any]], Coroutine[Any, Any, None]],
+        max_pending: int,
     ) -> None:
         self.loop = loops.current_loop()
         self.group = anyio.create_task_group()
@@ -89,6 +93,7 @@ class Home:
 
     async def enter(self) -> None:
         """Enter the block. A checkpoint."""
+        self._task = anyio.get_current_task().id
         await self.group.__aenter__()
         try:
             # group.start() would wait for ever if it were cancelled: what it starts is shielded.
@@ -99,6 +104,15 @@ class Home:
             if not self._open:
                 self._leave_annex.set()
                 await self.group.__aexit__(*sys.exc_info())
+
+    def check_task(self) -> None:
+        """Refuse to leave the block in another task than the one that entered it."""
+        if anyio.get_current_task().id != self._task:
+            msg = (
+                f"{self._owner!r} was entered in another task. Enter and leave it in one, with "
+                f"async with: what is cancelled, and whose errors are seen, hangs on the task."
+            )
+            raise RuntimeError(msg)
 
     def takes_batches(self) -> bool:
         """Tell whether a batch may be started here, from the running loop."""
@@ -127,7 +141,7 @@ class Home:
                 f"emit_soon() inside the block, or await emit()."
             )
             raise RuntimeError(msg)
-        if self.pending >= self._max_pending:
+        if len(self._queue) >= self._max_pending:
             msg = (
                 f"{self._owner!r} holds max_pending={self._max_pending} events that are not "
                 f"delivered yet. Raise max_pending, or await emit(), which waits for the handlers."
@@ -168,9 +182,13 @@ class Home:
                     msg = "errors of the block, and of an event that it was to deliver"
                     raise BaseExceptionGroup(msg, [beside, failure]) from None
                 raise failure
-            if left is None and exc is None:
-                left = reason
-            if left is not None:
+            if left is None and (shown is not None or self._working):
+                left = StrayCancellationError(
+                    f"tasks of {self._owner!r} were cancelled although its block was not. Look for "
+                    f"what cancels tasks that are not its own, such as all of asyncio.all_tasks()."
+                )
+            # An error of the body's goes on, whatever else happens here.
+            if left is not None and (exc is None or shown is not None):
                 raise left
         finally:
             del beside, exc, failure, left, reason, shown  # they hold this frame
@@ -190,10 +208,17 @@ class Home:
         return None
 
     async def _keep_annex(self) -> None:
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as self.annex:
-                self._annexed.set()
-                await self._leave_annex.wait()
+        try:
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as self.annex:
+                    self._annexed.set()
+                    await self._leave_annex.wait()
+        finally:
+            self._open = False
+            if (
+                not self._leave_annex.is_set()
+            ):  # somebody has cancelled this task, or one of a batch
+                self.group.cancel_scope.cancel()
 
     async def _work(self) -> None:
         """Deliver what there is, in order."""
@@ -206,7 +231,8 @@ class Home:
                     return
                 delivered += 1
                 self._delivering = True
-                await self._deliver(self._queue.popleft())
+                # What one delivery sets is nothing to the next.
+                await inside(self._context.copy(), self._deliver(self._queue.popleft()))
                 self._delivering = False
         except GeneratorExit:
             raise

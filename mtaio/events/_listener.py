@@ -118,7 +118,9 @@ class Listener:
         try:
             if inspect.ismethod(subject):
                 return weakref.WeakMethod(subject, note)
-            return weakref.ref(subject, note)
+            # A builtin's method is made for each look at it, and would be gone at once.
+            bound = inspect.isbuiltin(subject) and not inspect.ismodule(subject.__self__)
+            return weakref.ref(None if bound else subject, note)
         except TypeError:
             msg = (
                 f"handler={subject!r} cannot be referred to weakly. Register it without weak=True, "

@@ -42,18 +42,18 @@ def check_pattern(pattern: object) -> str:
         raise ValueError(msg)
     if pattern == _BELOW:
         raise ValueError("name='.*' has nothing before its dot. Pass '*' for every event.")
-    return pattern
+    return str.__str__(pattern)  # of a subclass the plain string: it is what is kept and shown
 
 
 def check_name(name: object) -> str:
     """Return ``name`` if it can be emitted."""
-    if is_wild(checked := check_pattern(name)):
+    if isinstance(name, str) and is_wild(name):
         msg = (
             f"name={name!r} is a pattern: it can be listened to, not emitted. Pass the full name "
             f"of one event."
         )
         raise ValueError(msg)
-    return checked
+    return check_pattern(name)
 
 
 def is_wild(pattern: str) -> bool:

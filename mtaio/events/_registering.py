@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from operator import eq, is_
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from mtaio._internal import checks
@@ -157,10 +158,12 @@ class Registering:
         Raises:
             TypeError, ValueError: ``name`` could not have been registered.
         """
-        for listener in reversed(self._registry.under(check_pattern(name_in(name)))):
-            if listener.subject == handler:
-                self._registry.remove(listener)
-                return True
+        registered = self._registry.under(check_pattern(name_in(name)))[::-1]
+        for same in (is_, eq):  # of two that are equal, the very one
+            for listener in registered:
+                if same(listener.subject, handler):
+                    self._registry.remove(listener)
+                    return True
         return False
 
     def listeners(self, name: str | EventKey[Any]) -> tuple[Callable[[Event[Any]], object], ...]:
@@ -202,7 +205,7 @@ class Registering:
         registry = self._registry
         listener = Listener(registry, (pattern,), handler, priority=priority, weak=weak, once=once)
         most = self._max_listeners
-        if most is not None and pattern not in self._warned:
+        if most is not None and registry.crowd(pattern) >= most and pattern not in self._warned:
             count = len(registry.under(pattern)) + 1
             if count > most:
                 # Names come and go; only those with handlers are remembered.

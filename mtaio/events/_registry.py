@@ -120,9 +120,10 @@ class Registry:
         listener.active = False
         listener.call = None
         for pattern in listener.patterns:
-            left = tuple(each for each in self._table[pattern] if each is not listener)
-            if left:
-                self._table[pattern] = left
+            before = self._table[pattern]
+            at = before.index(listener)
+            if len(before) > 1:
+                self._table[pattern] = before[:at] + before[at + 1 :]
             else:
                 del self._table[pattern]
             self._forget(pattern)
@@ -130,6 +131,10 @@ class Registry:
     def note_dead(self, listener: Listener) -> None:
         """Remember a listener whose object is gone. Called from any thread, at any moment."""
         self._dead.append(listener)
+
+    def crowd(self, pattern: str) -> int:
+        """Return how many listen under exactly this name or pattern, or did until just now."""
+        return len(self._table.get(pattern, ()))
 
     def under(self, pattern: str) -> tuple[Listener, ...]:
         """Return the handlers registered under exactly this name or pattern."""

@@ -70,13 +70,13 @@ class Round:
                     first = begin(self._walk(listeners))
                     if first is not None:
                         beside = Beside(self._walk, event.name)
-                        cut_short = await beside.in_block(
-                            home, first, listeners, context=context, deadline=deadline
+                        self._cut_short(
+                            await beside.in_block(
+                                home, first, listeners, context=context, deadline=deadline
+                            )
                         )
-                        if cut_short is not None:
-                            self._failed().add(cut_short)
                 else:
-                    await Beside(self._walk, event.name).in_group(listeners)
+                    self._cut_short(await Beside(self._walk, event.name).in_group(listeners))
                 if self._rooms:
                     await self._wait_for_room()
                 if event.stopped or (self._failures and self._failures.ends_the_emit):
@@ -138,12 +138,14 @@ class Round:
                 elif result is not None and not await self._settle(result):
                     continue
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await self._fail(listener, error)
+                await self._fail(listener, error, apart=apart)
             except BaseException as error:
                 failure = stray(error, name_of(listener.subject)) if apart else None
                 if failure is None:
                     raise
-                await self._fail(listener, failure)  # else lost, and the rest of the part too
+                await self._fail(
+                    listener, failure, apart=apart
+                )  # else lost, and the rest of the part too
             else:
                 topic.tally.handled += 1
 
@@ -179,9 +181,13 @@ class Round:
 
     # ---- errors ----------------------------------------------------------------------------------
 
-    async def _fail(self, listener: Listener, error: Exception) -> None:
+    async def _fail(self, listener: Listener, error: Exception, *, apart: bool = False) -> None:
         self._topic.tally.failed += 1
-        await self._failed().take(listener, error)
+        await self._failed().take(listener, error, apart=apart)
+
+    def _cut_short(self, reason: Exception | None) -> None:
+        if reason is not None:
+            self._failed().add(reason)
 
     def _failed(self) -> Failures:
         if self._failures is None:

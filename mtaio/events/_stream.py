@@ -217,6 +217,7 @@ class EventStream(Generic[T_co]):
             room = next(iter(self._line))
             buffer.append(room.event)
             room.leave(taken=True)
+            self._news.ring()  # as for each event that comes into the buffer
         return event
 
     async def _wait(self) -> None:
@@ -260,7 +261,10 @@ class EventStream(Generic[T_co]):
         self._drop(event)
         if self._overflow == "drop_newest":
             return IGNORED
-        msg = f"{self!r} is full, and has overflow='raise'"
+        msg = (
+            f"{self!r} is full, and has overflow='raise'. Take events faster, raise max_buffer, or "
+            f"choose what to drop."
+        )
         raise EventOverflowError(msg, name=self._streams.name)
 
     def _drop(self, event: Event[Any]) -> None:

@@ -68,7 +68,7 @@ async def test_emit_soon_full(victim: Victim) -> None:
                 await checkpoint()
             else:
                 took.append(number)
-            assert stage.emitter.statistics().pending <= 2
+            assert stage.emitter.statistics().pending <= 3  # one of them under way
             await checkpoint()
 
     async def putter() -> None:
