@@ -18,6 +18,7 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.events._begin import inside
 from mtaio.events._stray import stray
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
@@ -78,6 +79,7 @@ class Home:
         self._deliver = deliver
         self._max_pending = max_pending
         self._queue: deque[Event[Any]] = deque()
+        self._worker: anyio.TaskHandle[Any] | None = None
         self._working = False
         self._delivering = False
         self._open = False
@@ -150,7 +152,8 @@ class Home:
         self._queue.append(event)
         if not self._working:
             self._working = True
-            self._context.run(self.group.start_soon, self._work)
+            start: Callable[..., anyio.TaskHandle[Any]] = self.group.start_soon
+            self._worker = self._context.run(start, self._work)
 
     async def leave(self, exc: BaseException | None) -> None:
         """Leave the block, which ended with ``exc``."""
@@ -174,6 +177,8 @@ class Home:
             left = error
         for batch in self.late:
             batch.forget()
+        if self._worker is not None:
+            close_unstarted(self._worker.coro)
         failure = self._failure
         beside = exc if shown is None else left
         try:

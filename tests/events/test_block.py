@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio.events import Event, EventEmitter, EventKey
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
-from mtaio.testing import assert_no_checkpoints, assert_quiescent
+from mtaio.testing import assert_no_checkpoints, assert_quiescent, run
 from tests.events.test_errors import Fatal, cancels_itself
 
 
@@ -426,3 +427,108 @@ async def test_delivery_that_is_thrown_away_is_closed() -> None:
         call = cast("Any", emitter._rules.home)._work()
         call.send(None)
         call.close()
+
+
+async def test_error_of_the_body_survives_a_cancellation_while_it_is_left() -> None:
+    """As with a task group: the scope says later that it was cancelled."""
+    emitter = EventEmitter()
+
+    @emitter.on("a")
+    async def cleans_up(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+
+    with pytest.raises(OSError, match=r"^body$"), anyio.move_on_after(2):  # noqa: PT012 - it is left
+        async with emitter:
+            emitter.emit_soon("a")
+            await anyio.sleep(1)
+            raise OSError("body")
+    assert anyio.current_time() == 6
+
+
+async def test_each_delivery_begins_in_the_blocks_context() -> None:
+    """What the handlers of one event set is nothing to the next, waiting behind it or not."""
+    user = contextvars.ContextVar("user", default="nobody")
+    emitter = EventEmitter()
+    seen: list[str] = []
+
+    @emitter.on("login")
+    async def login(event: Event[str]) -> None:
+        await checkpoint()
+        seen.append(user.get())
+        user.set(event.data)
+        await checkpoint()
+        seen.append(user.get())
+
+    @emitter.on("fail")
+    async def fail(_: Event[None]) -> None:
+        with anyio.move_on_after(1):
+            await anyio.sleep(100)
+        seen.append(user.get())
+
+    async with emitter:
+        emitter.emit_soon("login", "ada")
+        emitter.emit_soon("login", "bob")
+        emitter.emit_soon("fail")
+        await anyio.sleep(2)
+        emitter.emit_soon("login", "cyd")
+    assert seen == ["nobody", "ada", "nobody", "bob", "nobody", "nobody", "cyd"]
+
+
+async def test_block_is_left_in_the_task_that_entered_it() -> None:
+    """Elsewhere it is refused before anything is touched; so is leaving what was not entered."""
+    emitter = EventEmitter()
+    with pytest.raises(RuntimeError, match=r"^<EventEmitter: 0 handlers> was not entered"):
+        await emitter.__aexit__(None, None, None)
+
+    async def leave() -> None:
+        with pytest.raises(RuntimeError, match=r"^<EventEmitter: 0 handlers> was entered in anoth"):
+            await emitter.__aexit__(None, None, None)
+
+    async with emitter:
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+        emitter.emit_soon("a")
+    assert emitter.statistics().emitted == 1
+
+
+@pytest.mark.parametrize("what", ["the block", "a delivery", "a batch"])
+def test_tasks_that_somebody_else_cancels_are_missed(what: str) -> None:
+    """As by "cancel all tasks": the block says so, instead of ending as if all were done."""
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        log: list[str] = []
+
+        async def handle(_: Event[Any]) -> None:
+            await anyio.sleep(1)
+            log.append("handled")
+
+        emitter.on("a", handle)
+        emitter.on("a", handle)
+        mine = asyncio.all_tasks()
+
+        def cancel_the_others() -> None:
+            for task in asyncio.all_tasks() - mine:
+                task.cancel()
+
+        with pytest.raises(StrayCancellationError, match=r"^tasks of <EventEmitter: 2 handlers> w"):  # noqa: PT012 - it is left
+            async with emitter:
+                if what != "the block":
+                    mine.update(asyncio.all_tasks())
+                if what == "a delivery":
+                    emitter.emit_soon("a")
+                    cancel_the_others()
+                elif what == "a batch":
+                    asyncio.get_running_loop().call_soon(cancel_the_others)
+                    await emitter.emit("a")
+                else:
+                    cancel_the_others()
+                await anyio.sleep(10)
+                log.append("the body went on")
+        assert log == []
+
+    run(main, backend="asyncio")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -462,3 +463,29 @@ async def test_emit_refuses_what_is_no_name(emitter: EventEmitter) -> None:
         with pytest.raises(error, match=message):
             await emitter.emit(bad)
     assert emitter.statistics().emitted == 0
+
+
+@inside_and_outside
+async def test_metadata_may_be_called_name(emitter: EventEmitter) -> None:
+    """The name of the event is no keyword; data is."""
+    event = await emitter.emit("user.renamed", data=5, name="ada")
+    assert (event.name, event.data, event.metadata) == ("user.renamed", 5, {"name": "ada"})
+
+
+async def test_name_is_a_plain_string() -> None:
+    """Whoever emits first under a subclass of str does not name the event for all others."""
+
+    class Names(str, enum.Enum):  # noqa: UP042 - whose format is another than its value
+        A = "a"
+
+    emitter = EventEmitter()
+    assert type((await emitter.emit(Names.A)).name) is str
+    assert f"{(await emitter.emit('a')).name}" == "a"
+    assert list(emitter.statistics().names) == ["a"]
+
+
+async def test_refusal_is_shown_alone() -> None:
+    """Nobody wants to know of the dict that was looked into before."""
+    with pytest.raises(TypeError) as caught:
+        await EventEmitter().emit(5)  # type: ignore[call-overload] # the subject
+    assert caught.value.__suppress_context__

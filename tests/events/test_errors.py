@@ -461,3 +461,57 @@ def test_emit_leaves_no_circles(
         run(main, backend=backend)
     finally:
         gc.enable()
+
+
+@inside_and_outside
+async def test_base_exception_comes_with_its_cause(emitter: EventEmitter) -> None:
+    """From a task of its own, too."""
+    cause = ValueError("why")
+
+    async def suspends(_: Event[int]) -> None:
+        await anyio.sleep(2)
+
+    async def end(_: Event[int]) -> None:
+        await anyio.sleep(1)
+        raise Fatal from cause
+
+    emitter.on("a", suspends)
+    emitter.on("a", end)
+    with pytest.raises(Fatal) as caught:
+        await emitter.emit("a")
+    assert caught.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("make", [fails_plainly, fails])
+async def test_group_is_not_shown_twice(make: Callable[[BaseException], Any]) -> None:
+    """It holds the error of the handler, and has none for a context."""
+    emitter = EventEmitter()
+    emitter.on("a", make(ValueError("bad")))
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    assert caught.value.__suppress_context__
+
+
+@inside_and_outside
+async def test_cancellation_that_nobody_asked_for_in_on_error(emitter: EventEmitter) -> None:
+    """It is on_error's failure where it runs in a task of its own, and ends no other."""
+    log: list[str] = []
+
+    async def on_error(error: Exception, event: Event[Any], _: object) -> None:
+        log.append(f"told {error}")
+        await cancels_itself(event)
+
+    async def suspends(_: Event[int]) -> None:
+        await anyio.sleep(1)
+        log.append("ended")
+
+    emitter._rules.on_error = on_error
+    emitter.on("a", suspends)
+    emitter.on("a", fails(ValueError("bad"), 0.5))
+    emitter.on("a", suspends)
+    with pytest.raises(ExceptionGroup) as caught:
+        await emitter.emit("a")
+    error, own = caught.value.exceptions
+    assert isinstance(error, ValueError)
+    assert isinstance(own, StrayCancellationError)
+    assert log == ["told bad", "ended", "ended"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import pickletools
+
 import pytest
 
 from mtaio.events import Event, EventEmitter, EventKey, EventPriority
@@ -84,3 +88,23 @@ async def test_key_and_name_are_one_event() -> None:
     await emitter.emit(key, 2)
     assert len(seen) == 6
     assert list(emitter.statistics().names) == ["a"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_key_and_event_can_be_pickled(protocol: int) -> None:
+    """A key of another process is the same key, though strings have other hashes there."""
+    key = EventKey[int]("a")
+    state = pickle.dumps(key, protocol)
+    assert pickle.loads(state) == key  # noqa: S301 - our own
+    assert str(hash(key)).encode() not in state
+    assert repr(hash(key)) not in pickletools_text(state)
+    if protocol >= 2:
+        event = pickle.loads(pickle.dumps(Event("a", 1), protocol))  # noqa: S301 - our own
+        assert (event.name, event.data, dict(event.metadata)) == ("a", 1, {})
+
+
+def pickletools_text(state: bytes) -> str:
+    """Return what is in a pickle, in words."""
+    out = io.StringIO()
+    pickletools.dis(state, out)
+    return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import types
 import warnings
@@ -467,3 +468,32 @@ def test_bad_construction() -> None:
     assert repr(make(name="bus")) == "<EventEmitter 'bus': 0 handlers>"
     assert repr(make()) == "<EventEmitter: 0 handlers>"
     assert make(name="bus").name == "bus"
+
+
+def test_off_removes_the_very_handler() -> None:
+    """Of two that are equal."""
+
+    @dataclasses.dataclass
+    class Handler:
+        """Equal to any other."""
+
+        def __call__(self, _: Event[Any]) -> None:
+            """Do nothing."""
+
+    emitter = EventEmitter()
+    first, second = Handler(), Handler()
+    emitter.on("a", first)
+    emitter.on("a", second)
+    assert emitter.off("a", first)
+    assert emitter.listeners("a")[0] is second
+    assert emitter.off("a", Handler())
+    assert emitter.listener_count() == 0
+
+
+def test_method_of_a_builtin_cannot_be_held_weakly() -> None:
+    """Python makes it anew at each look, so it would be gone at once."""
+    emitter = EventEmitter()
+    with pytest.raises(TypeError, match=r"cannot be referred to weakly"):
+        emitter.on("a", list[Any]().append, weak=True)
+    assert emitter.on("a", print, weak=True) is print
+    assert emitter.listener_count() == 1

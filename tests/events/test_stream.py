@@ -78,6 +78,31 @@ async def test_consumer_is_woken() -> None:
     assert log == [(1, "x", 0), (2, "y", 1), (3, "x", 2)]
 
 
+async def test_room_that_comes_into_the_buffer_wakes_another_consumer() -> None:
+    """Nobody sleeps while events wait, and those that do are not left to one who goes."""
+    emitter = EventEmitter()
+    log: list[str] = []
+
+    async def worker(name: str, most: int) -> None:
+        for _ in range(most):
+            event = await anext(events)
+            log.append(f"{anyio.current_time():g} {name} {event.data}")
+            await anyio.sleep(1)
+
+    async with (
+        emitter.stream("job", max_buffer=1) as events,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(worker, "first", 2)
+        await settle()
+        group.start_soon(worker, "second", 2)
+        await settle()
+        for number in range(4):
+            group.start_soon(emitter.emit, "job", number)
+            await settle()
+    assert log == ["0 first 0", "0 second 1", "1 first 2", "1 second 3"]
+
+
 async def test_taking_is_a_checkpoint_now_and_then() -> None:
     """When there is nothing, and for one ready event in 64."""
     emitter = EventEmitter()

@@ -90,6 +90,35 @@ async def test_consumer_that_is_cancelled(victim: Victim) -> None:
 
 
 @explored
+async def test_consumers_of_a_full_stream(victim: Victim) -> None:
+    """One goes after two: the other gets what is left, and no emit waits for nobody."""
+    stage = Stage()
+    first: list[int] = []
+    second: list[int] = []
+    async with stage.emitter.stream("a", max_buffer=1) as events:
+
+        async def send(*numbers: int) -> None:
+            for number in numbers:
+                await stage.emit(number)
+
+        async def one() -> None:
+            await victim(take, events, first, 2)
+
+        async def other() -> None:
+            await take(events, second)
+
+        async def produce() -> None:
+            await together(left=lambda: send(0, 1, 2), right=lambda: send(10, 11, 12))
+            await anyio.sleep(1)
+            assert events.buffered == 0
+            events.close()
+
+        await together(one=one, other=other, produce=produce)
+    assert sorted(first + second) == [0, 1, 2, 10, 11, 12]
+    stage.clear()
+
+
+@explored
 async def test_stream_closed_while_an_emit_blocks_on_it(victim: Victim) -> None:
     """Closed, left or its consumer cancelled: the emit goes on, and so do its other handlers."""
     stage = Stage()
