@@ -49,7 +49,7 @@ class EventEmitter(Listening):
     Handlers run in tiers, by priority. A tier ends before the next begins; within it handlers begin
     in the order of registration. Plain functions and the first async ones run in the caller's task;
     when one of several async handlers really suspends, the rest of the tier goes on beside it, each
-    in a task of its own. `emit` waits for all of them.
+    in a task of its own, begun in any order. `emit` waits for all of them.
 
     Entering the emitter (``async with emitter:``) is optional. Inside the block `emit_soon` works,
     and a tier of several async handlers that do not suspend costs less than half. Leaving it
@@ -229,8 +229,8 @@ class EventEmitter(Listening):
 
         Raises:
             EventOverflowError: ``max_pending`` events wait already. An ``anyio.WouldBlock`` too.
-            RuntimeError: The emitter was not entered, or is being left, or was entered in another
-                event loop.
+            RuntimeError: The emitter was not entered, or is being left and delivers nothing more,
+                or was entered in another event loop.
             TypeError, ValueError: ``name`` is none, or a pattern.
         """
         checked = check_name(name_in(name))

@@ -105,5 +105,10 @@ class Failures:
         from logging import getLogger  # noqa: PLC0415 - most programs never come here
 
         getLogger("mtaio.events").error(
-            "%s failed on event %r", name_of(subject), self._event.name, exc_info=error
+            "%s failed on event %r", _label(subject), self._event.name, exc_info=error
         )
+
+
+def _label(subject: object) -> str:
+    """Return the name of a function, and of a stream what it listens to."""
+    return name_of(subject) if callable(subject) else str(subject)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Listening"]
 
 T = TypeVar("T")
+T2 = TypeVar("T2")
 
 
 class Listening(Registering):
@@ -87,6 +88,8 @@ class Listening(Registering):
     @overload
     def stream(
         self,
+        name: EventKey[T],
+        /,
         *names: EventKey[T],
         max_buffer: int = ...,
         overflow: Overflow = ...,
@@ -95,6 +98,19 @@ class Listening(Registering):
     @overload
     def stream(
         self,
+        name: EventKey[T],
+        other: EventKey[T2],
+        /,
+        *,
+        max_buffer: int = ...,
+        overflow: Overflow = ...,
+        priority: int = ...,
+    ) -> EventStream[T | T2]: ...
+    @overload
+    def stream(
+        self,
+        name: str | EventKey[Any],
+        /,
         *names: str | EventKey[Any],
         max_buffer: int = ...,
         overflow: Overflow = ...,

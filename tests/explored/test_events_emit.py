@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,6 +12,8 @@ from tests.explored.emitter_stage import Stage
 from tests.explored.searches import explored, together
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from mtaio.events import Event
     from mtaio.testing import Victim
 
@@ -69,6 +72,47 @@ async def test_deadline_that_ends_the_emit_and_its_handlers(victim: Victim) -> N
     async with stage.emitter:
         await victim(run)
     assert stage.emitter.statistics().failed == 0
+    stage.clear()
+
+
+@explored
+async def test_deadline_in_the_moment_in_which_handlers_end() -> None:
+    """An emit that returns has seen all of them end; else it is cancelled, and no more."""
+    await end_in_one_moment(nullcontext())
+
+
+@explored
+async def test_deadline_in_the_moment_in_which_handlers_end_inside() -> None:
+    """The same where the rest of the tier goes to tasks of the block."""
+    await end_in_one_moment()
+
+
+async def end_in_one_moment(block: AbstractAsyncContextManager[object] | None = None) -> None:
+    """Let a deadline end an emit when its handlers end by themselves."""
+    stage = Stage()
+    ended: list[int] = []
+
+    async def sleeps(_: Event[Any]) -> None:
+        await anyio.sleep(1)
+        ended.append(1)
+
+    for _ in range(3):
+        stage.emitter.on("a", sleeps)
+
+    async def emit() -> None:
+        returned = False
+        with anyio.move_on_after(1) as scope:
+            await stage.emit(1)
+            returned = True
+        assert returned or scope.cancelled_caught
+        assert len(ended) == 3 or not returned
+
+    async def other() -> None:
+        await anyio.sleep(1)
+        await checkpoint()
+
+    async with stage.emitter if block is None else block:
+        await together(emit=emit, other=other)
     stage.clear()
 
 

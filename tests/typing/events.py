@@ -11,6 +11,7 @@ from mtaio.events import Event, EventEmitter, EventKey, EventStream
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 LOGIN = EventKey[int]("user.login")
+NAME = EventKey[str]("user.name")
 PING = EventKey[None]("ping")
 SHAPE = EventKey["int | str"]("shape")
 
@@ -45,6 +46,7 @@ async def emitting() -> None:
     assert_type(await emitter.emit("name", 5.5), Event[float])
     assert_type(await emitter.emit("name"), Event[None])
     assert_type((await emitter.emit(LOGIN, 5, source="here")).data, int)
+    assert_type(await emitter.emit(LOGIN, 5, name="ada"), Event[int])
     await emitter.emit(LOGIN, "ada")  # type: ignore[misc] # a wrong payload is an error
     await emitter.emit(LOGIN)  # type: ignore[arg-type] # so is a missing one
     await emitter.emit(LOGIN, None)  # type: ignore[arg-type] # None is a payload, too
@@ -95,6 +97,15 @@ def decorated_once(event: Event[None]) -> None:
     assert_type(event.data, None)
 
 
+def both(event: Event[int | str]) -> None:
+    """Take what either key has: registered by calls, because a decorated one is narrowed."""
+    event.data = 5  # type: ignore[misc] # the other handlers get the same event
+
+
+emitter.on(LOGIN, both)
+emitter.on(NAME, both)
+
+
 @emitter.on(LOGIN)  # type: ignore[arg-type] # it takes strings
 def decorated_wrongly(event: Event[str]) -> None:
     """Take a string."""
@@ -117,6 +128,8 @@ async def waiting() -> None:
     await emitter.wait_for(LOGIN, lambda event: event.data.x)  # type: ignore[attr-defined] # an int
     assert_type(emitter.stream(LOGIN), EventStream[int])
     assert_type(emitter.stream("name", LOGIN), EventStream[Any])
+    assert_type(emitter.stream(LOGIN, NAME), EventStream[int | str])
+    emitter.stream()  # type: ignore[call-overload] # nothing would come
     async with emitter.stream(LOGIN, LOGIN, overflow="drop_oldest") as events:
         async for event in events:
             assert_type(event, Event[int])

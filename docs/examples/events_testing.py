@@ -1,0 +1,27 @@
+"""Handlers under test: called by hand, watched through a stream, and left clean."""
+
+import anyio
+
+from mtaio.events import Event, EventEmitter
+from mtaio.testing import assert_quiescent
+
+emitter = EventEmitter()
+
+
+@emitter.on("order.paid")
+async def ship(event: Event[int]) -> None:
+    await anyio.sleep(0.1)
+    await emitter.emit("order.shipped", event.data)
+
+
+async def main() -> None:
+    async with emitter.stream("*") as events:
+        await ship(Event("order.paid", 7))
+        await emitter.emit("order.paid", 8)
+        events.close()
+        print([(event.name, event.data) async for event in events])
+    assert_quiescent(emitter)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
