@@ -366,6 +366,15 @@ def test_warnings_are_not_remembered_for_ever() -> None:
     assert len(emitter._warned) == 1
 
 
+async def test_streams_are_not_too_many() -> None:
+    """Only handlers count: whoever streams enters and leaves."""
+    emitter = EventEmitter(max_listeners=1)
+    async with emitter.stream("a"), emitter.stream("a"):
+        emitter.on("a", nothing)  # a warning would be an error
+        with pytest.warns(RuntimeWarning, match=r"^2 handlers of 'a' are registered"):
+            emitter.on("a", nothing)
+
+
 def test_no_warning_without_max_listeners() -> None:
     """None means never."""
     emitter = EventEmitter(max_listeners=None)
