@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.events import Event, EventEmitter
-from mtaio.exceptions import TaskCancelledError
+from mtaio.exceptions import StrayCancellationError, TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import Schedule, run
 from tests.backends import BACKENDS
@@ -435,3 +435,27 @@ async def test_coroutine_of_emit_can_be_closed() -> None:
         call.send(None)
         call.close()
         assert closed == ["closed", "closed"]
+
+
+def test_tasks_of_an_emit_that_somebody_else_cancels_are_missed() -> None:
+    """As by "cancel all tasks", before they have begun: the emit does not return as if all ran."""
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        witness = Witness()
+        for name in ("x", "y", "z"):
+            emitter.on("a", witness.handler(name))
+        mine = asyncio.all_tasks()
+
+        def cancel_the_others() -> None:
+            for task in asyncio.all_tasks() - mine:
+                task.cancel()
+
+        asyncio.get_running_loop().call_soon(cancel_the_others)
+        with pytest.raises(ExceptionGroup) as caught:
+            await emitter.emit("a")
+        (error,) = caught.value.exceptions
+        assert isinstance(error, StrayCancellationError)
+        assert str(error).startswith("handlers of 'a' were cancelled although the emit was not.")
+
+    run(main, backend="asyncio")
