@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.events._batch import Batch
 from mtaio.events._begin import begin
 from mtaio.exceptions import StrayCancellationError
@@ -51,10 +52,11 @@ class Beside:
     Invariants:
     - ``_cancel`` is there before any task is, and cancels all of them;
     - ``_fatal`` are the ``BaseException``s, cancellation apart, that ended one;
-    - ``_unfinished`` counts, in a group, the walks that have not come to their end.
+    - ``_unfinished`` counts, in a group, the walks that have not come to their end, and
+      ``_started`` are the tasks of those that were given one.
     """
 
-    __slots__ = ("_cancel", "_fatal", "_name", "_unfinished", "_walk")
+    __slots__ = ("_cancel", "_fatal", "_name", "_started", "_unfinished", "_walk")
 
     def __init__(self, walk: Walk, name: str) -> None:
         self._walk = walk
@@ -62,6 +64,7 @@ class Beside:
         self._cancel: Callable[[], None]
         self._fatal: list[BaseException] = []
         self._unfinished = 1
+        self._started: list[anyio.TaskHandle[Any]] = []
 
     async def in_group(self, listeners: Iterator[Listener]) -> Exception | None:
         """
@@ -70,7 +73,12 @@ class Beside:
         Returns:
             What to report if it was cut short.
         """
-        context = copy_context()  # before a handler changes it
+        try:
+            return await self._group(listeners, copy_context())  # before a handler changes it
+        finally:
+            self._started.clear()  # they hold errors, which hold frames, which hold this
+
+    async def _group(self, listeners: Iterator[Listener], context: Context) -> Exception | None:
         try:
             async with anyio.create_task_group() as group:
                 self._cancel = group.cancel_scope.cancel
@@ -81,6 +89,8 @@ class Beside:
         self._raise_fatal()
         if not self._unfinished:
             return None
+        for handle in self._started:
+            close_unstarted(handle.coro)
         # On asyncio a group may end as if all were well when it is cancelled as its tasks end.
         await checkpoint_if_cancelled()
         return StrayCancellationError(
@@ -131,7 +141,7 @@ class Beside:
 
     async def _in_group(
         self,
-        start: Callable[..., object],
+        start: Callable[..., anyio.TaskHandle[Any]],
         listeners: Iterator[Listener],
         context: Context,
     ) -> None:
@@ -139,7 +149,7 @@ class Beside:
         if first is not None:
             for part in _parts(listeners):
                 self._unfinished += 1
-                context.run(start, self._run, part)
+                self._started.append(context.run(start, self._run, part))
             await first
 
     async def _run(self, part: Iterator[Listener]) -> None:

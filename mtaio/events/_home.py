@@ -153,7 +153,7 @@ class Home:
         if not self._working:
             self._working = True
             start: Callable[..., anyio.TaskHandle[Any]] = self.group.start_soon
-            self._worker = self._context.run(start, self._work)
+            self._worker = start(self._work)
 
     async def leave(self, exc: BaseException | None) -> None:
         """Leave the block, which ended with ``exc``."""
