@@ -325,6 +325,37 @@ async def test_block_left_normally_waits_for_the_handlers_of_other_tasks() -> No
     assert log == ["handled"] * 2
 
 
+async def test_leaving_that_is_cancelled_cancels_the_handlers_of_other_tasks() -> None:
+    """It waits for them no longer, and their emit is told."""
+    emitter = EventEmitter()
+    witness = Witness()
+    caught: list[BaseException] = []
+
+    async def short(_: Event[int]) -> None:
+        await anyio.sleep(3)
+
+    emitter.on("a", short)
+    emitter.on("a", witness.handler("of another task"))
+
+    async def outside() -> None:
+        try:
+            await emitter.emit("a")
+        except ExceptionGroup as group:
+            caught.extend(group.exceptions)
+
+    async with anyio.create_task_group() as group:
+        with anyio.move_on_after(2) as scope:
+            async with emitter:
+                group.start_soon(outside)
+                await anyio.sleep(1)
+        assert scope.cancelled_caught
+        assert anyio.current_time() == 2
+        assert witness.log == ["2 of another task"]
+    (error,) = caught
+    assert isinstance(error, TaskCancelledError)
+    assert anyio.current_time() == 3
+
+
 def test_task_cancel_twice_still_waits_for_the_handlers() -> None:
     """``asyncio.Task.cancel()`` minds no shield; emit ends what it has begun all the same."""
     witness = Witness()
