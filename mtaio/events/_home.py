@@ -57,7 +57,7 @@ class Home:
     - ``_working`` says that a task delivers what is in ``_queue``; without it the queue is empty,
       unless the block has failed or is being cancelled;
     - ``annex`` is a group inside ``group``, shielded from what cancels the block; no batch is
-      started in it unless ``_open``.
+      started in it unless ``_open``; ``_lost`` says that it ended before it was told to.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Home:
         self._working = False
         self._delivering = False
         self._open = False
+        self._lost = False
         self._failure: BaseException | None = None
         self._news: anyio.Event | None = None
         # Not that of whoever calls emit_soon first: he would lend his to all that come later.
@@ -187,7 +188,7 @@ class Home:
                     msg = "errors of the block, and of an event that it was to deliver"
                     raise BaseExceptionGroup(msg, [beside, failure]) from None
                 raise failure
-            if left is None and (shown is not None or self._working):
+            if left is None and (shown is not None or self._working or self._lost):
                 left = StrayCancellationError(
                     f"tasks of {self._owner!r} were cancelled although its block was not. Look for "
                     f"what cancels tasks that are not its own, such as all of asyncio.all_tasks()."
@@ -220,9 +221,9 @@ class Home:
                     await self._leave_annex.wait()
         finally:
             self._open = False
-            if (
-                not self._leave_annex.is_set()
-            ):  # somebody has cancelled this task, or one of a batch
+            # Not told to end: somebody has cancelled this task, or one of a batch.
+            self._lost = not self._leave_annex.is_set()
+            if self._lost:
                 self.group.cancel_scope.cancel()
 
     async def _work(self) -> None:
