@@ -378,6 +378,7 @@ class Loading(Memory[T]):
             if alone and flight.company is not None and not flight.kept:
                 with self._lock:
                     self._flights.discard(flight)
+                    flight.wanted = False  # what it may still bring is older than what now begins
                 flight.scope.cancel()
 
 

@@ -1,11 +1,8 @@
 """Loads: one for each key, whoever is cancelled, in both modes."""
 
-# ruff: noqa: D102 - only __call__, which the class explains
-
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -24,88 +21,14 @@ from mtaio.testing import (
     run,
     settle,
 )
+from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-BOTH = pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
-GONE = "cancelled"
-UNHASHABLE: Any = []
+    from collections.abc import Callable
 
 
 class NoException(BaseException):
     """As KeyboardInterrupt, of which asyncio would end the whole loop."""
-
-
-class Loader:
-    """Takes a second, and counts."""
-
-    def __init__(self, *, fail: bool = False) -> None:
-        self.begun = 0
-        self.ended = 0
-        self.cancelled = 0
-        self.fail = fail
-
-    async def __call__(self) -> str:
-        self.begun += 1
-        number = self.begun
-        try:
-            await anyio.sleep(1)
-        except anyio.get_cancelled_exc_class():
-            self.cancelled += 1
-            raise
-        self.ended += 1
-        if self.fail:
-            msg = f"load {number}"
-            raise LookupError(msg)
-        return f"value {number}"
-
-
-class Callers:
-    """Tasks that ask for the same key, each in a scope of its own."""
-
-    def __init__(self, cache: TTLCache[str], group: Any) -> None:
-        self.cache = cache
-        self.group = group
-        self.scopes: list[anyio.CancelScope] = []
-        self.answers: dict[int, object] = {}
-
-    async def ask(self, loader: Callable[[], Awaitable[str]], key: str = "key") -> int:
-        """Have one more task ask, and let it come to its wait."""
-        number = len(self.scopes)
-        self.scopes.append(anyio.CancelScope())
-        self.group.start_soon(self._ask, number, loader, key)
-        await settle()
-        return number
-
-    async def _ask(self, number: int, loader: Callable[[], Awaitable[str]], key: str) -> None:
-        with self.scopes[number] as scope:
-            try:
-                self.answers[number] = await self.cache.get_or_set(key, loader)
-            except (LookupError, CacheClosedError, RuntimeError) as error:
-                self.answers[number] = error
-        if scope.cancelled_caught:
-            self.answers[number] = GONE
-
-
-def in_both(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Run a test with a cache that is entered, and with one that is not."""
-
-    async def tested(entered: bool, **given: Any) -> None:  # noqa: FBT001 - a parameter
-        cache: TTLCache[str] = TTLCache(10)
-        async with AsyncExitStack() as stack:
-            if entered:
-                await stack.enter_async_context(cache)
-            await test(cache, **given)
-        assert_quiescent(cache)
-
-    tested.__doc__ = test.__doc__
-    wrapped: Any = tested
-    parameters = [*inspect.signature(test).parameters.values()][1:]
-    first = inspect.Parameter("entered", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wrapped.__signature__ = inspect.Signature([first, *parameters])
-    marked: Callable[..., Awaitable[None]] = BOTH(wrapped)
-    return marked
 
 
 @in_both
@@ -260,6 +183,36 @@ async def test_last_one_out_and_a_newcomer_meanwhile() -> None:
         assert callers.answers == {0: GONE, 1: "value 2"}
         assert await cache.get("key") == "value 2"
         assert cache.statistics().in_flight == 1
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "delete"])
+async def test_a_load_that_everybody_left_stores_nothing(*, newcomer: bool) -> None:
+    """Should it bring a value all the same, that is older than whatever came after it was left."""
+
+    async def stubborn() -> str:
+        with anyio.CancelScope(shield=True):  # as a worker thread is, which cannot be cancelled
+            await anyio.sleep(1)
+        return "old"
+
+    loader = Loader()
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(stubborn)
+        await anyio.sleep(0.25)
+        callers.scopes[0].cancel()
+        await settle()
+        if newcomer:
+            await callers.ask(loader)
+        else:
+            await cache.delete("key")
+        await anyio.sleep(0.875)
+        assert cache.statistics().in_flight == newcomer
+        assert "key" not in cache
+        if newcomer:
+            await callers.ask(loader)
+    assert [*callers.answers.values()] == ([GONE, "value 1", "value 1"] if newcomer else [GONE])
+    assert await cache.get("key") == ("value 1" if newcomer else None)
     assert_quiescent(cache)
 
 
