@@ -172,7 +172,7 @@ class Store:
         """Note that the value of an entry was served."""
         self._hits += 1
         self._policy.hit(entry)
-        if self._idle != math.inf and type(entry) is Laden:
+        if self._idle != math.inf and type(entry) is Laden and type(entry.value) is not Failure:
             entry.expires = min(entry.soft + self._stale, moment + self._idle)
 
     def _read(self, key: Hashable, default: Any) -> Any:
