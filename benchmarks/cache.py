@@ -297,8 +297,7 @@ async def load_ours() -> float:
 async def load_entered() -> float:
     call = cached(ttl=TTL, max_size=SIZE)(load)
     async with call.cache:
-        taken = await load_each(call)
-    return taken  # noqa: RET504 - for mypy the block may swallow, for its __aexit__ returns a bool
+        return await load_each(call)
 
 
 async def load_async_lru() -> float:

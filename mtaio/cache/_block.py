@@ -18,12 +18,13 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.coop import checkpoint
 from mtaio.cache._flight import Flight, State
 from mtaio.cache._listeners import AsyncNotices
-from mtaio.cache._store import SLICE
+from mtaio.cache._table import SLICE
+from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from mtaio.cache._store import Store
+    from mtaio.cache._table import Table
 
 __all__ = ["Block"]
 
@@ -39,7 +40,7 @@ class Block:
     # Invariant: flights are those that run in the group and have not ended.
     __slots__ = ("_alarm", "_group", "_store", "flights", "loop")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Table) -> None:
         self.loop = loops.current_loop()
         self.flights: set[Flight] = set()
         self._group = anyio.create_task_group()
@@ -68,8 +69,8 @@ class Block:
             self.start(notices.tell)
         self.start(self._sweep)
 
-    async def leave(self, exc: BaseException | None) -> bool:
-        """Leave the block, which ended with ``exc``; return whether that is dealt with."""
+    async def leave(self, exc: BaseException | None) -> None:
+        """Leave the block, which ended with ``exc``; raise what its end has to raise."""
         reason = exc
         if exc is None:
             try:
@@ -98,9 +99,17 @@ class Block:
                 raise
         if escaped:
             raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
-        if exc is None and reason is not None and not swallowed:
+        if swallowed and seen is not None:
+            raise self._silent_end() from seen
+        if exc is None and reason is not None:
             raise reason
-        return swallowed and seen is not None  # else it was the group's own cancellation
+
+    def _silent_end(self) -> StrayCancellationError:
+        """Return what stands for the group's own cancellation, which nobody asked for."""
+        return StrayCancellationError(
+            f"a task of {self._store!r} was cancelled, but not through a cancel scope, and the "
+            f"rest of its block with it. Look for code that cancels tasks that are not its own."
+        )
 
     async def _tell_all(self) -> None:
         notices = self._store.notices

@@ -192,20 +192,25 @@ class TTLCache(Loading[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """
         Leave the cache; values stay.
 
         A checkpoint. Loads in progress are cancelled, and who waits for them gets a
         `CacheClosedError`. An async ``on_removed`` is first told of everything, unless the block
         ended with an error.
+
+        Raises:
+            StrayCancellationError: Somebody cancelled a task of the cache natively, and the block
+                was cancelled for it. Else, nothing but what the body raised, and what loads raised
+                that is no ``Exception``.
         """
         block = self._block
         if block is None or loops.is_over(block.loop):
             self._block = None
-            return False
+            return
         try:
-            return await block.leave(exc)
+            await block.leave(exc)
         finally:
             self._block = None
             self._mute = isinstance(self._notices, AsyncNotices)

@@ -1,53 +1,40 @@
 """
-The table of a cache: what is in it, until when, and what has to go.
+The table of a cache: what is in it, and what leaves it.
 
-Promise: one lock around every change, so any thread may make any; never more than ``max_size`` is
-held; an entry leaves the table, its queue, the agenda, the tags and the weight together.
-Cost: a set that evicts is some sixty bytecodes around a dict's; see benchmarks/cache.py.
-Why reads need no lock: docs/en/design/caching.md.
+Promise: an entry leaves the table, its queue, the agenda, the tags and the weight together, and
+what has left is dropped by the caller, outside the lock.
+Cost: one lock for all that changes; reads do without, see docs/en/design/caching.md.
 """
 
 from __future__ import annotations
 
 import math
 import reprlib
-from random import random
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio._internal import checks, clock
-from mtaio._internal.unset import UNSET, Unset
-from mtaio.cache._entry import Entry, Failure, Laden, entry_of
+from mtaio._internal import clock
+from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flights
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
-from mtaio.cache._tags import Tags, check_tags
+from mtaio.cache._tags import Tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from mtaio.cache._options import Options
-    from mtaio.cache._policies import Policy
+    from mtaio.cache._policy import Policy
 
-__all__ = ["SLICE", "Store", "scatter", "unhashable"]
-
-FEW: Final = 4
-"""How many entries that may have expired a change looks at."""
+__all__ = ["SLICE", "Table", "scatter", "unhashable"]
 
 SLICE: Final = 256
 """How many the task of an entered cache looks at before it lets others run."""
 
-NEVER: Final = -math.inf
-"""Until when a value may be read without the lock that must not be."""
 
-NO_TAGS: Final[frozenset[Hashable]] = frozenset()
-
-_WAY_OUT: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
-
-
-class Store:
+class Table:
     """
-    The table, and all that happens to it.
+    What a cache holds, and the ways out of it.
 
     Args:
         options: The arguments of `TTLCache`, checked.
@@ -124,29 +111,6 @@ class Store:
         self._evictions: int = 0
         self._expirations: int = 0
 
-    # Arguments, checked before anything changes.
-
-    def _ttl_of(self, ttl: float | Unset) -> float:
-        if ttl is UNSET:
-            return self._default_ttl
-        return checks.at_least("ttl", ttl, 0, way_out=_WAY_OUT)
-
-    def _spread(self, ttl: float) -> float:
-        """Take up to a part of ``ttl`` from it, so that what was set together expires apart."""
-        if not self._jitter:
-            return ttl
-        return ttl * (1 - self._jitter * random())  # noqa: S311 - no secret
-
-    def _tags_of(self, tags: Iterable[Hashable]) -> frozenset[Hashable]:
-        return check_tags(tags) if tags else NO_TAGS
-
-    def _weigh(self, key: Hashable, value: Any) -> float:
-        weigher = self._weigher
-        if weigher is None:
-            return 1
-        way_out = f"The weigher {weigher!r} has to return a number >= 0."
-        return checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
-
     def _check_audible(self) -> None:
         if self._mute:
             msg = (
@@ -196,193 +160,11 @@ class Store:
         self._expirations += 1
         return self._remove(entry, RemovalCause.EXPIRED)
 
-    # Changing, under the lock.
+    # Leaving, under the lock.
 
-    def _put(  # noqa: C901 - what each set does, in one piece: calls would double its time
-        self,
-        key: Hashable,
-        value: Any,
-        ttl: float,
-        weight: float = 1,
-        tags: frozenset[Hashable] = NO_TAGS,
-    ) -> object:
-        """
-        Store a value, and make room for it.
-
-        Returns:
-            Whatever had to go: its references are to be dropped outside the lock.
-        """
-        entry = self._lookup(key)
-        moment = clock.read()
-        if self._flights.tables:
-            self._flights.disown(key)
-        gone: object = None
-        if self._agenda.due <= moment:
-            gone = self._expire(moment, FEW)
-            entry = self._lookup(key)
-        if self._laden or not ttl:
-            return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
-        expires = moment + ttl
-        fresh = expires if self._swift else NEVER
-        if entry is not None:
-            if type(entry.value) is Failure:
-                return self._put_laden(key, value, ttl, weight, tags=tags, moment=moment), gone
-            return self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment), gone
-        entry = Entry()
-        entry.key = key
-        entry.value = value
-        entry.fresh = fresh
-        entry.expires = expires
-        entry.score = self._score
-        if len(self._entries) < self._max_size:
-            entry.after = None
-            self._insert(entry, tags)
-            return gone
-        old = self._policy.replace(entry)
-        self._evictions += 1
-        del self._entries[old.key]
-        self._entries[key] = entry
-        after = old.after
-        if after is not None and old.expires <= expires:
-            # It takes the other's place in the agenda, which is early enough: see Agenda.
-            before = entry.before = old.before
-            entry.after = after
-            before.after = after.before = entry
-        else:
-            entry.after = None
-            if after is not None:
-                self._agenda.unfile(old)
-            if expires != math.inf:
-                self._agenda.file(entry)
-        if tags or self._tags:
-            self._retag(old.key, NO_TAGS)
-            self._retag(key, tags)
-        if self._notices is not None and type(old.value) is not Failure:
-            self._notices.add(old.key, old.value, RemovalCause.EVICTED)
-        return old if gone is None else (old, gone)
-
-    def _put_laden(
-        self,
-        key: Hashable,
-        value: Any,
-        ttl: float,
-        weight: float,
-        *,
-        tags: frozenset[Hashable],
-        moment: float,
-    ) -> object:
-        """Do the same where there is more to remember, or nothing to be kept."""
-        entry = self._entries.get(key)
-        gone: list[object] = []
-        kept = ttl > 0 and weight <= self._max_size
-        if entry is not None and not (kept and type(entry.value) is not Failure):
-            self._replaced(entry, entry.value, moment)
-            gone.append(self._remove(entry, None))
-            entry = None
-        if not kept:
-            self._pass_through(key, value, expired=not ttl)
-            return gone
-        soft = moment + ttl
-        expires = min(soft + self._stale, moment + self._idle)
-        renew = min(moment + ttl * self._ahead, soft)
-        fresh = renew if self._swift else NEVER
-        if entry is None:
-            gone.extend(self._make_room(weight))
-            entry = self._made(key, value, expires, weight)
-            entry.fresh = fresh
-            if type(entry) is Laden:
-                entry.soft, entry.renew = soft, renew
-            self._insert(entry, tags)
-            return gone
-        gone.append(self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment))
-        if type(entry) is Laden:
-            self._weight += weight - entry.weight
-            entry.soft, entry.renew, entry.weight = soft, renew, weight
-            gone.extend(self._make_room(0))
-        return gone
-
-    def _put_failure(self, key: Hashable, error: Exception, ttl: float) -> object:
-        """Keep an exception in the place of a value."""
-        moment = clock.read()
-        entry = self._entries.get(key)
-        gone: list[object] = []
-        if entry is not None:
-            self._replaced(entry, entry.value, moment)
-            gone.append(self._remove(entry, None))
-        gone.extend(self._make_room(1))
-        expires = moment + ttl
-        self._insert(self._made(key, Failure(error), expires, 1), NO_TAGS)
-        return gone
-
-    def _made(self, key: Hashable, value: object, expires: float, weight: float) -> Entry:
-        """Return a new entry, and count its weight."""
-        if not self._laden:
-            return entry_of(Entry(), key, value, expires, self._score)
-        entry = entry_of(Laden(), key, value, expires, self._score)
-        entry.soft = entry.renew = expires
-        entry.weight = weight
-        self._weight += weight
-        return entry
-
-    def _insert(self, entry: Entry, tags: frozenset[Hashable]) -> None:
-        self._entries[entry.key] = entry
-        self._policy.insert(entry)
-        if entry.expires != math.inf:
-            self._agenda.file(entry)
-        if tags:
-            self._tags.put(entry.key, tags)
-
-    def _overwrite(
-        self,
-        entry: Entry,
-        value: object,
-        fresh: float,
-        expires: float,
-        *,
-        tags: frozenset[Hashable],
-        moment: float,
-    ) -> object:
-        """Put a value into an entry that has one, and return that one."""
-        old = entry.value
-        if self._notices is not None or moment >= entry.expires:
-            self._replaced(entry, old, moment)
-        entry.value = value
-        if self._swift:
-            entry.fresh = fresh
-        if expires < entry.expires:
-            self._extend(entry, expires)
-        else:
-            entry.expires = expires
-        self._policy.hit(entry)
-        if tags or self._tags:
-            self._retag(entry.key, tags)
-        return old
-
-    def _retag(self, key: Hashable, tags: frozenset[Hashable]) -> None:
-        self._tags.forget(key)
-        if tags:
-            self._tags.put(key, tags)
-
-    def _extend(self, entry: Entry, expires: float) -> None:
-        """Let an entry expire at another moment; a later one need not be filed at once."""
-        earlier = expires < entry.expires
-        entry.expires = expires
-        if earlier:
-            if entry.after is not None:
-                self._agenda.unfile(entry)
-            self._agenda.file(entry)
-
-    def _touch(self, entry: Entry, ttl: float, moment: float) -> None:
-        """Begin the time of an entry anew."""
-        soft = moment + ttl
-        expires = soft
-        if type(entry) is Laden:
-            expires = min(soft + self._stale, moment + self._idle)
-            entry.soft = soft
-            soft = entry.renew = min(moment + ttl * self._ahead, soft)
-        if self._swift:
-            entry.fresh = soft
-        self._extend(entry, expires)
+    def _total(self) -> float:
+        """Return what the entries weigh."""
+        return len(self._entries) if self._weigher is None else self._weight
 
     def _make_room(self, weight: float) -> list[Entry]:
         """Give up entries until there is room for ``weight``, and return them."""
@@ -391,10 +173,6 @@ class Store:
         while self._entries and self._total() > room:
             gone.append(self._evict())
         return gone
-
-    def _total(self) -> float:
-        """Return what the entries weigh."""
-        return len(self._entries) if self._weigher is None else self._weight
 
     def _evict(self) -> Entry:
         self._evictions += 1

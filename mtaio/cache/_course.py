@@ -1,0 +1,216 @@
+"""
+How a load runs, and what comes of its end.
+
+Promise: what a load brings is stored before anybody is told, unless the key was changed meanwhile;
+an error goes to those who waited for that load, once; a cancellation is never shared.
+Why there are two modes, and what each costs: docs/en/design/caching.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from types import CoroutineType
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+
+from mtaio._internal import clock, deadline
+from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio.cache._batch import Batch
+from mtaio.cache._entry import Failure, Laden
+from mtaio.cache._flight import LOADING, Flight, State
+from mtaio.exceptions import StrayCancellationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from mtaio.cache._block import Block
+    from mtaio.cache._options import Options
+
+__all__ = ["FACTORY", "Course"]
+
+T = TypeVar("T")
+
+FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+
+_COROUTINE: type = CoroutineType
+
+
+class Course(Batch[T]):
+    """
+    The part of `TTLCache` that runs loads.
+
+    Args:
+        options: The arguments of `TTLCache`, checked.
+    """
+
+    # Invariants:
+    # - _block is the block in which loads run, None while the cache is not entered;
+    # - a flight that ends has its result, is in no table, and then rings its event, in that order.
+    __slots__ = ("_block", "_error_ttl", "_refreshing")
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._block: Block | None = None
+        self._error_ttl: float = options.error_ttl
+        self._refreshing: bool = options.refreshing
+
+    async def _lead(self, flight: Flight) -> T:
+        """Load in the caller's own task; if that is cancelled, let another caller lead."""
+        token = LOADING.set(flight)
+        try:
+            if self._flights.loads % FAST_CALLS == 0:
+                await checkpoint()
+            call: Awaitable[T] = flight.factory()
+            if type(call) is not _COROUTINE:
+                check_awaitable(flight.factory, call)
+            value = await call
+            self._land(flight, value)
+        except Exception as error:
+            self._failed(flight, error)
+            raise
+        except BaseException:
+            self._end(flight, State.ABORTED)
+            raise
+        finally:
+            LOADING.reset(token)
+        return value
+
+    async def _run(self, flight: Flight) -> None:
+        """Load in a task of the block."""
+        LOADING.set(flight)
+        deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
+        try:
+            with flight.scope:
+                if not flight.scope.cancel_called:
+                    call: Awaitable[T] = flight.factory()
+                    check_awaitable(flight.factory, call)
+                    value = await call
+                    self._land(flight, value)
+                    return
+        except Exception as error:  # noqa: BLE001 - raised by those who wait
+            self._failed(flight, error)
+            return
+        except BaseException as error:
+            if is_stray(error):
+                self._failed(flight, stray(error, flight.factory))
+                return
+            self._end(flight, State.CLOSED)
+            raise
+        self._end(flight, State.ABORTED)
+
+    def _land(self, flight: Flight, value: T) -> None:
+        """Store what was loaded, then tell those who wait."""
+        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
+        flights = self._flights
+        gone = None
+        self._acquire()
+        try:
+            flights.discard(flight)
+            if flight.wanted:
+                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
+                gone = self._put(flight.key, value, ttl, weight, flight.tags)
+            flights.running -= 1
+            flights.seconds += clock.read() - flight.began
+            if flight.state is State.RUNNING:  # else its block was left
+                flight.result = value
+                flight.state = State.LANDED
+        finally:
+            self._release()
+        self._told(flight, gone)
+
+    def _failed(self, flight: Flight, error: Exception) -> None:
+        """Note that a load failed, for those who wait and for those who come."""
+        flights = self._flights
+        gone = None
+        with self._lock:
+            flights.discard(flight)
+            flights.running -= 1
+            moment = clock.read()
+            flights.seconds += moment - flight.began
+            flights.failures += 1
+            if flight.wanted:
+                entry = self._entries.get(flight.key)
+                if entry is not None and moment < entry.expires:
+                    if type(entry) is Laden:
+                        entry.renew = moment + self._error_ttl
+                elif self._error_ttl:
+                    gone = self._put_failure(flight.key, error, self._error_ttl)
+            if flight.state is State.RUNNING:
+                flight.result = Failure(error)
+                flight.state = State.FAILED
+        lonely = flight.company is not None and not flight.waiters
+        self._told(flight, gone)
+        if lonely:
+            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
+
+            getLogger("mtaio.cache").warning(
+                "%r: nobody waited for the load of key=%r, which failed",
+                self,
+                flight.key,
+                exc_info=error,
+            )
+
+    def _end(self, flight: Flight, state: State) -> None:
+        """Note that a load was cancelled."""
+        with self._lock:
+            self._flights.discard(flight)
+            self._flights.running -= 1
+            if flight.state is State.RUNNING:
+                flight.state = state
+        self._told(flight, None)
+
+    def _told(self, flight: Flight, gone: object) -> None:
+        """Wake those who wait for a flight that is over."""
+        if flight.company is not None:
+            flight.company.discard(flight)
+        if flight.event is not None:
+            flight.event.set()
+        if self._notices is not None:
+            self._deliver(gone)
+
+    async def _wait(self, flight: Flight) -> None:
+        """Wait for the end of a flight; the last who leaves early cancels it."""
+        if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
+            await checkpoint()
+            return
+        if flight.event is None:
+            flight.event = anyio.Event()
+        flight.waiters += 1
+        self._flights.waiting += 1
+        try:
+            await flight.event.wait()
+        finally:
+            self._flights.waiting -= 1
+            flight.waiters -= 1
+            alone = not flight.waiters and flight.state is State.RUNNING
+            if alone and flight.company is not None and not flight.kept:
+                with self._lock:
+                    self._flights.discard(flight)
+                    flight.wanted = False  # what it may still bring is older than what now begins
+                flight.scope.cancel()
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        raise TypeError(msg)
+
+
+def is_stray(error: BaseException) -> bool:
+    """Tell whether a load raised the backend's cancellation although nobody had cancelled it."""
+    cancelled = anyio.current_effective_deadline() == -math.inf
+    return isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled
+
+
+def stray(error: BaseException, factory: object) -> StrayCancellationError:
+    """Return the failure that stands for such a cancellation."""
+    failure = StrayCancellationError(
+        f"the loader {factory!r} raised {type(error).__name__} although nothing here was "
+        f"cancelled. Look for a task that cancels itself, or an await on a task that somebody "
+        f"else cancelled."
+    )
+    failure.__cause__ = error
+    return failure
