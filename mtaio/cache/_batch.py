@@ -51,7 +51,7 @@ class Batch(Single[T]):
         """
         self.clear_nowait()
 
-    def get_many_nowait(self, keys: Iterable[Hashable]) -> dict[Hashable, T]:
+    def get_many_nowait(self, keys: Iterable[Hashable]) -> dict[Any, T]:
         """
         Return the keys that have a value, with their values.
 
@@ -61,14 +61,14 @@ class Batch(Single[T]):
         Raises:
             TypeError: A key cannot be hashed.
         """
-        found: dict[Hashable, T] = {}
+        found: dict[Any, T] = {}
         for key in keys:
             value = self.get_nowait(key, UNSET)
             if value is not UNSET:
                 found[key] = value
         return found
 
-    async def get_many(self, keys: Iterable[Hashable]) -> dict[Hashable, T]:
+    async def get_many(self, keys: Iterable[Hashable]) -> dict[Any, T]:
         """
         Return the keys that have a value, with their values.
 

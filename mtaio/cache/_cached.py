@@ -7,14 +7,14 @@ written.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks
+from mtaio._internal.functions import is_async
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._ttl import TTLCache
-from mtaio.cache._wrapper import Cached, Call
+from mtaio.cache._wrapper import Bind, Cached, Call
 
 __all__ = ["cached"]
 
@@ -56,7 +56,8 @@ def cached(
     ``invalidate(*args)`` and ``await refresh(*args)``. The arguments are the key, by position and
     by name as they were given, and have to be hashable; 1, 1.0 and True are one key. The key of a
     method is its object's identity and the other arguments; the object is not kept alive, and what
-    was cached for one that died is forgotten.
+    was cached for one that died is forgotten. Above ``@classmethod`` the class is that object;
+    below it, ``invalidate`` and ``refresh`` have to be given the class.
 
     Args:
         fn: The function, when used without parentheses.
@@ -109,16 +110,21 @@ def cached(
         raise ValueError(msg)
     tags_of = _tags_of(tags)
 
-    def decorate(fn: Any, /) -> Any:
-        if not inspect.iscoroutinefunction(fn):
+    def decorate(given: Any, /) -> Any:
+        bind: Bind = "object"
+        fn = given
+        if isinstance(given, classmethod | staticmethod):
+            bind = "class" if isinstance(given, classmethod) else "nothing"
+            fn = cast("Any", given).__func__
+        if not is_async(fn):
             msg = (
-                f"@cached cannot decorate {fn!r}: it is not an async function. Write it above an "
-                f"'async def', below @staticmethod or @classmethod."
+                f"@cached cannot decorate {given!r}: it is not an async function. Write it above "
+                f"an 'async def', a @classmethod or a @staticmethod."
             )
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache
         call = Call[Any](fn, where, ttl=ttl, key=key, tags=tags_of, prefix=())
-        return Cached[..., Any](call, shared=cache is not None)
+        return Cached[..., Any](call, shared=cache is not None, bind=bind)
 
     return decorate if fn is None else decorate(fn)
 

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 import inspect
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
@@ -21,11 +31,15 @@ from mtaio.cache._table import unhashable
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable
 
+    from mtaio.cache._entry import Entry
     from mtaio.cache._ttl import TTLCache
 
-__all__ = ["BoundCached", "Cached", "Call"]
+__all__ = ["Bind", "BoundCached", "Cached", "Call"]
+
+Bind: TypeAlias = Literal["object", "class", "nothing"]
 
 P = ParamSpec("P")
+Rest = ParamSpec("Rest")
 R = TypeVar("R")
 
 
@@ -56,13 +70,13 @@ class Call(Generic[R]):
         tags: Callable[..., Iterable[Hashable]] | None,
         prefix: tuple[Hashable, ...],
     ) -> None:
-        self.fn = fn
-        self.cache = cache
-        self.ttl = ttl
-        self.key = key
-        self.tags = tags
-        self.prefix = prefix
-        self.look = cache._look  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
+        self.cache: TTLCache[R] = cache
+        self.ttl: float | Unset = ttl
+        self.key: Callable[..., Hashable] | None = key
+        self.tags: Callable[..., Iterable[Hashable]] | None = tags
+        self.prefix: tuple[Hashable, ...] = prefix
+        self.look: Callable[[Hashable], Any] = cache._look  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """Return the key of a call of a function."""
@@ -71,6 +85,12 @@ class Call(Generic[R]):
         if kwargs:
             return (*self.prefix, *args, _KEYWORDS, frozenset(kwargs.items()))
         return self.prefix + args if self.prefix else args
+
+    def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the result of a call; refuse one that cannot be made, instead of finding none."""
+        if self.key is None:
+            inspect.signature(self.fn).bind(*args, **kwargs)
+        return self.cache.delete_nowait(self.key_of(args, kwargs))
 
     def load(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any
@@ -94,11 +114,17 @@ class Cached(Generic[P, R]):
     An async function whose results are cached; what `cached` returns.
 
     Called as the function is. As a method it is bound to its object, whose values are its own.
+
+    Args:
+        call: How the function is cached.
+        shared: Whether the cache may have values of other functions, too.
+        bind: To what it is bound as a method: the "object", its "class", or "nothing".
     """
 
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_bind",
         "_cache",
         "_call",
         "_lookup",
@@ -106,14 +132,15 @@ class Cached(Generic[P, R]):
         "_plain",
     )
 
-    def __init__(self, call: Call[R], *, shared: bool) -> None:
+    def __init__(self, call: Call[R], *, shared: bool, bind: Bind) -> None:
         if shared and call.key is None:
             call.prefix = (self,)
-        self._call = call
+        self._bind: Bind = bind
+        self._call: Call[R] = call
         self._plain: bool = not call.prefix and call.key is None
-        self._cache = call.cache
-        self._lookup = call.cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self._owners = Owners()
+        self._cache: TTLCache[R] = call.cache
+        self._lookup: Callable[[Hashable], Entry | None] = call.cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self._owners: Owners = Owners()
         update_wrapper(self, call.fn)
         mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
         if mark is not None:
@@ -146,9 +173,12 @@ class Cached(Generic[P, R]):
         """
         Forget the result of a call with these arguments, and return whether there was one.
 
-        A call in progress answers those who wait for it, and is not kept.
+        A call in progress answers those who wait for it, and is not kept. Not a checkpoint.
+
+        Raises:
+            TypeError: The function cannot be called so.
         """
-        return self.cache.delete_nowait(self._call.key_of(args, kwargs))
+        return self._call.forget(args, kwargs)
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call anew, as `TTLCache.refresh` does, and return its result."""
@@ -158,20 +188,26 @@ class Cached(Generic[P, R]):
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
     @overload
-    def __get__(self, instance: object, owner: type | None = None) -> BoundCached[R]: ...
-    def __get__(self, instance: object, owner: type | None = None) -> Cached[P, R] | BoundCached[R]:
-        """Return the method of ``instance``."""
-        if instance is None:
+    def __get__(
+        self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> BoundCached[Rest, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method of ``instance``, or of its class if that is what the function is."""
+        if self._bind == "class":
+            instance = type(instance) if owner is None else owner
+        elif instance is None or self._bind == "nothing":
             return self
-        return BoundCached(self._call, instance, self._token(instance))
+        token = self._token(instance) if self._call.key is None else None
+        return BoundCached[..., R](self._call, instance, token)
 
     def _token(self, instance: object) -> Owner:
         """Return what stands for ``instance`` in keys."""
         found = self._owners.known(instance)
         if found is not None:
             return found
-        for token in self._owners.dead():
-            self.cache.invalidate_tag_nowait(token)
+        if not self._cache._mute:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+            for token in self._owners.dead():
+                self._cache.invalidate_tag_nowait(token)
         try:
             return self._owners.admit(instance)
         except TypeError as error:
@@ -182,22 +218,23 @@ class Cached(Generic[P, R]):
             raise TypeError(msg) from error
 
 
-class BoundCached(Generic[R]):
+class BoundCached(Generic[P, R]):
     """
     A cached method of one object.
 
     Args:
         call: How the function is cached.
         instance: The object.
-        token: What stands for it in keys.
+        token: What stands for it in keys; None if a function of the user's makes them.
     """
 
-    __slots__ = ("__self__", "_call", "_token")
+    __slots__ = ("__self__", "_call", "_tags", "_token")
 
-    def __init__(self, call: Call[R], instance: object, token: Owner) -> None:
-        self._call = call
-        self.__self__ = instance
-        self._token = token
+    def __init__(self, call: Call[R], instance: object, token: Owner | None) -> None:
+        self._call: Call[R] = call
+        self.__self__: object = instance
+        self._token: object = instance if token is None else token
+        self._tags: tuple[Owner, ...] = () if token is None else (token,)
 
     def __repr__(self) -> str:
         return f"<cached {self._call.fn!r} of {self.__self__!r}>"
@@ -207,26 +244,21 @@ class BoundCached(Generic[R]):
         """The cache in which the results are, of all objects."""
         return self._call.cache
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> R:
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result of the call, from the cache or by making it."""
         call = self._call
-        key = self._key(args, kwargs)
+        key = call.key_of((self._token, *args), kwargs)
         value: R = call.look(key)
         if value is not UNSET:
             return value
-        return await call.load((self.__self__, *args), kwargs, key, (self._token,))
+        return await call.load((self.__self__, *args), kwargs, key, self._tags)
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call with these arguments, as `Cached.invalidate` does."""
-        return self.cache.delete_nowait(self._key(args, kwargs))
+        return self._call.forget((self._token, *args), kwargs)
 
-    async def refresh(self, *args: Any, **kwargs: Any) -> R:
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Make the call anew, as `TTLCache.refresh` does, and return its result."""
-        key = self._key(args, kwargs)
         call = self._call
-        return await call.anew((self.__self__, *args), kwargs, key, (self._token,))
-
-    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        call = self._call
-        first = self.__self__ if call.key is not None else self._token
-        return call.key_of((first, *args), kwargs)
+        key = call.key_of((self._token, *args), kwargs)
+        return await call.anew((self.__self__, *args), kwargs, key, self._tags)
