@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from mtaio._internal import checks
 from mtaio._internal.functions import is_async
 from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._tags import check_tags
 from mtaio.cache._ttl import TTLCache
 from mtaio.cache._wrapper import Bind, Cached, Call
 
@@ -64,7 +65,7 @@ def cached(
         ttl: Seconds for which a result is kept. Default: the cache's, 300 if it is made here.
         max_size: How many results to keep in the cache that is made here; None for no limit.
         key: Called with the arguments of each call, ``self`` included; returns the key. What it
-            leaves out of it does not count.
+            leaves out of it does not count: a result then belongs to no object, and may outlive it.
         tags: Names under which `TTLCache.invalidate_tag` finds the results, or a function of the
             call's arguments that returns them.
         cache: The cache to use, which others may share; without ``key``, the function itself is
@@ -136,5 +137,5 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
     if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
         msg = f"tags={tags!r} is a {type(tags).__name__}. {_TAGS}"
         raise TypeError(msg)
-    fixed = frozenset(cast("Iterable[Hashable]", tags))
+    fixed = check_tags(tags)
     return (lambda *_args, **_kwargs: fixed) if fixed else None
