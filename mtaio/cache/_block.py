@@ -37,12 +37,15 @@ class Block:
         store: The cache.
     """
 
-    # Invariant: flights are those that run in the group and have not ended.
-    __slots__ = ("_alarm", "_group", "_store", "flights", "loop")
+    # Invariants:
+    # - flights are those that run in the group and have not ended;
+    # - once it is leaving, no flight begins in it, and none that runs in it can be joined.
+    __slots__ = ("_alarm", "_group", "_store", "flights", "leaving", "loop")
 
     def __init__(self, store: Table) -> None:
         self.loop = loops.current_loop()
         self.flights: set[Flight] = set()
+        self.leaving: bool = False
         self._group = anyio.create_task_group()
         self._store = store
         self._alarm = anyio.Event()
@@ -78,6 +81,7 @@ class Block:
             except BaseException as error:  # noqa: BLE001 - the task group has to see it first
                 reason = error
         self._store.awaken_at(None)
+        self.leaving = True
         for flight in self.flights:
             self._close(flight)
         self._group.cancel_scope.cancel()
@@ -119,7 +123,7 @@ class Block:
     def _close(self, flight: Flight) -> None:
         if flight.state is State.RUNNING:
             flight.state = State.CLOSED
-            flight.wanted = False
+            self._store.detach(flight)
             if flight.event is not None:
                 flight.event.set()
 

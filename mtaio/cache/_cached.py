@@ -137,5 +137,5 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
     if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
         msg = f"tags={tags!r} is a {type(tags).__name__}. {_TAGS}"
         raise TypeError(msg)
-    fixed = check_tags(tags)
+    fixed = check_tags(cast("object", tags))
     return (lambda *_args, **_kwargs: fixed) if fixed else None

@@ -186,9 +186,7 @@ class Course(Batch[T]):
             flight.waiters -= 1
             alone = not flight.waiters and flight.state is State.RUNNING
             if alone and flight.company is not None and not flight.kept:
-                with self._lock:
-                    self._flights.discard(flight)
-                    flight.wanted = False  # what it may still bring is older than what now begins
+                self.detach(flight)
                 flight.scope.cancel()
 
 

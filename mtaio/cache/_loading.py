@@ -211,7 +211,7 @@ class Loading(Course[T]):
         checks.callable_("factory", factory, way_out=FACTORY)
         self._check_audible()
         block = self._block
-        if block is not None and block.loop is loop:
+        if block is not None and block.loop is loop and not block.leaving:
             return block
         if self._refreshing:
             msg = (

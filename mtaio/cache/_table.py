@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import clock
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
-from mtaio.cache._flight import Flights
+from mtaio.cache._flight import Flight, Flights
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
 from mtaio.cache._tags import Tags
 
@@ -273,6 +273,12 @@ class Table:
     def notices(self) -> Notices | None:
         """What the listener has still to be told."""
         return self._notices
+
+    def detach(self, flight: Flight) -> None:
+        """Let nobody join a flight any more, nor what it may still bring be stored."""
+        with self._lock:
+            self._flights.discard(flight)
+            flight.wanted = False
 
     def awaken_at(self, ring: Callable[[], object] | None) -> float:
         """Return when something expires; ``ring`` is called if it becomes earlier."""

@@ -583,17 +583,35 @@ class Shop:
         self.calls += 1
         return f"{item} at {self.name}: {self.calls}"
 
-    @staticmethod
     @cached
+    @staticmethod
     async def open_at(day: str) -> str:
         """Need no object."""
+        COUNT.append(day)
         return f"nine on {day}"
+
+    @cached
+    @classmethod
+    async def kind(cls, item: str) -> str:
+        """Need the class alone."""
+        COUNT.append(item)
+        return f"{cls.__name__} for {item}, {len(COUNT)}"
+
+    @staticmethod
+    @cached
+    async def below_static(day: str) -> str:
+        """Be cached first, and static then."""
+        return f"ten on {day}"
 
     @classmethod
     @cached
-    async def kind(cls, item: str) -> str:
-        """Need the class alone."""
-        return f"{cls.__name__} for {item}"
+    async def below_class(cls, item: str) -> str:
+        """Be cached first, and the class's then."""
+        return f"{cls.__name__} sells {item}"
+
+
+COUNT: list[str] = []
+"""The calls of methods that need no object."""
 
 
 async def test_methods_keep_their_objects_apart() -> None:
@@ -612,17 +630,38 @@ async def test_methods_keep_their_objects_apart() -> None:
 
 
 async def test_static_and_class_methods() -> None:
-    """Below staticmethod and classmethod it caches the function; the class is an argument."""
+    """Above staticmethod there is no object; above classmethod the class is it, each its own."""
 
     class Sub(Shop):
         pass
 
-    assert await Shop.open_at("Monday") == await Shop("one").open_at("Monday") == "nine on Monday"
-    shop: Any = Shop  # no type says yet that a class method has its class
+    shop: Any = Shop  # no type checker follows a classmethod that a decorator is given
     sub: Any = Sub
-    assert await shop.kind("tea") == "Shop for tea"
-    assert await sub.kind("tea") == "Sub for tea"
-    assert await sub("sub").kind("tea") == "Sub for tea"
+    COUNT.clear()
+    Shop.open_at.cache.clear_nowait()
+    Shop.kind.cache.clear_nowait()
+    assert await Shop.open_at("Monday") == await Shop("one").open_at("Monday") == "nine on Monday"
+    assert COUNT == ["Monday"]
+    assert Shop("one").open_at.invalidate("Monday")
+    assert not Shop.open_at.invalidate("Monday")
+    COUNT.clear()
+    assert await shop.kind("tea") == "Shop for tea, 1"
+    assert await sub.kind("tea") == "Sub for tea, 2"
+    assert await sub("sub").kind("tea") == "Sub for tea, 2"
+    assert sub.kind.invalidate("tea")
+    assert not sub.kind.invalidate("tea")
+    assert await shop("one").kind("tea") == "Shop for tea, 1"
+    assert await sub.kind.refresh("tea") == "Sub for tea, 3"
+    assert await sub.kind("tea") == "Sub for tea, 3"
+
+
+async def test_below_static_and_class_methods() -> None:
+    """The other order caches as well; what it has for the class it is told by being given it."""
+    shop: Any = Shop  # no type says that a class method has been given its class
+    assert await shop.below_static("Monday") == "ten on Monday"
+    assert Shop.below_static.invalidate("Monday")
+    assert await shop.below_class("tea") == "Shop sells tea"
+    assert await shop("one").below_class("tea") == "Shop sells tea"
 
 
 async def test_objects_are_not_kept_alive() -> None:
@@ -928,7 +967,6 @@ async def answer() -> str:
     return "answer"
 
 
-untyped: Any = answer
 anything: Any = cached
 """`cached`, called as no type checker lets one."""
 
@@ -941,9 +979,9 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (lambda: anything(3), TypeError, r"^@cached cannot decorate 3: it is not an async function\. "),
     (lambda: anything(ttl=1)(len), TypeError, r"^@cached cannot decorate <built-in function len>"),
     (
-        lambda: anything(classmethod(untyped)),
+        lambda: anything(staticmethod(len)),
         TypeError,
-        r"^@cached cannot decorate <classmethod.*below @staticmethod or @classmethod\.$",
+        r"^@cached cannot decorate <staticmethod.* Write it above an 'async def', a @classmethod or",
     ),
     (lambda: anything(ttl=-1), ValueError, r"^ttl=-1 is less than 0\. Pass seconds >= 0, or math"),
     (lambda: anything(ttl=math.nan), ValueError, r"^ttl=nan is not a number\. "),

@@ -285,6 +285,37 @@ async def test_closing_does_not_wait_for_those_who_wait() -> None:
     assert_quiescent(cache)
 
 
+async def test_who_asks_while_the_block_is_left_loads_in_its_own_task() -> None:
+    """Nothing begins any more in a block that is being left; callers do as if it were left."""
+
+    async def stubborn() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+        return "too late"
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        async with cache:
+            await callers.ask(stubborn)
+            group.start_soon(ask_at, 2, callers, loader)
+            await anyio.sleep(1)
+        assert anyio.current_time() == 5
+    assert isinstance(callers.answers.pop(0), CacheClosedError)
+    assert callers.answers == {1: "value 1", 2: "value 2"}
+    assert [*callers.moments.values()] == [1, 3, 3]
+    assert await cache.get("key") == "value 1"
+    assert_quiescent(cache)
+
+
+async def ask_at(moment: float, callers: Callers, loader: Loader) -> None:
+    """Ask at a moment: for the key that is being loaded, and for another."""
+    await anyio.sleep(moment)
+    await callers.ask(loader)
+    await callers.ask(loader, "other")
+
+
 async def test_block_cancelled_from_outside_during_a_load() -> None:
     """Waiters outside a block that is being cancelled are told so, and do not try again."""
     loader = Loader()
