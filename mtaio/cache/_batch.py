@@ -1,7 +1,7 @@
 """
 What a cache does with many keys at once, without waiting.
 
-Promise: as for one key; and a change of many is seen whole by other threads, or not at all.
+Promise: as for one key; and nobody else's change comes between those of one call.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Batch(Single[T]):
             RuntimeError: ``on_removed`` is async, and the cache is not entered.
         """
         self._check_audible()
-        with self._lock:
+        if self._gate.postpone(self.clear_nowait):
+            return
+        with self._gate:
             self._flights.disown_all()
             gone = self._take_all()
         scatter(gone)
@@ -84,7 +86,7 @@ class Batch(Single[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store many values at once: other threads see none of them, or all.
+        Store many values, with no change of others in between.
 
         Args:
             values: The keys and their values.
@@ -99,9 +101,12 @@ class Batch(Single[T]):
         marks = self._tags_of(tags)
         self._check_audible()
         items = [(key, value, self._weigh(key, value)) for key, value in values.items()]
-        with self._lock:
+        if self._gate.postpone(self.set_many_nowait, dict(values), ttl, tags=marks):
+            return
+        with self._gate:
+            moment = clock.read()
             gone = [
-                self._put(key, value, self._spread(seconds), weight, marks)
+                self._put(key, value, self._spread(seconds), moment, weight, marks)
                 for key, value, weight in items
             ]
         self._deliver(gone)
@@ -138,8 +143,14 @@ class Batch(Single[T]):
         for key in keys:
             check_hashable(key)
         self._check_audible()
-        with self._lock:
-            gone, live = self._take(keys)
+        if self._gate.postpone(self.delete_many_nowait, keys):
+            return sum(key in self for key in keys)
+        with self._gate:
+            for key in keys:
+                self._flights.disown(key)
+            found = map(self._entries.get, keys)
+            # As a dict, because a key may be given twice.
+            gone, live = self._take(dict.fromkeys(each for each in found if each is not None))
         self._deliver(gone)
         return live
 
@@ -169,9 +180,15 @@ class Batch(Single[T]):
         """
         (tag,) = self._tags_of((tag,))
         self._check_audible()
-        with self._lock:
+        if self._gate.postpone(self.invalidate_tag_nowait, tag):
+            moment = clock.read()
+            return sum(self._is_live(entry, moment) for entry in self._tags.entries(tag))
+        with self._gate:
             self._flights.disown_tagged(tag)
-            gone, live = self._take(self._tags.keys(tag))
+            tagged = self._tags.entries(tag)
+            for entry in tagged:
+                self._flights.disown(entry.key)
+            gone, live = self._take(tagged)
         self._deliver(gone)
         return live
 
@@ -198,10 +215,15 @@ class Batch(Single[T]):
         A copy, made under the lock: it takes time for each entry. No use of the keys. Not a
         checkpoint.
         """
-        with self._lock:
-            moment = clock.read()
-            return [
-                (key, entry.value)
-                for key, entry in self._entries.items()
-                if self._is_live(entry, moment)
-            ]
+        if self._gate.within():
+            return self._live()
+        with self._gate:
+            return self._live()
+
+    def _live(self) -> list[tuple[Any, T]]:
+        moment = clock.read()
+        return [
+            (key, entry.value)
+            for key, entry in self._entries.items()
+            if self._is_live(entry, moment)
+        ]

@@ -54,6 +54,10 @@ class Block:
         """Start a task in the block."""
         self._group.start_soon(fn, *args)
 
+    def load(self, flight: Flight) -> None:
+        """Start the task of a flight that was taken in."""
+        self._group.start_soon(_same, flight.coroutine, name="mtaio.cache load")
+
     def take_in(self, flight: Flight, *, kept: bool) -> None:
         """Note that a flight runs in the block; ``kept`` if it goes on when nobody waits."""
         flight.scope = anyio.CancelScope()
@@ -81,9 +85,7 @@ class Block:
             except BaseException as error:  # noqa: BLE001 - the task group has to see it first
                 reason = error
         self._store.awaken_at(None)
-        self.leaving = True
-        for flight in self.flights:
-            self._close(flight)
+        self._close_all()
         self._group.cancel_scope.cancel()
         # What is an Exception is none of the group's business, and would come back in a group.
         seen = None if isinstance(reason, Exception) else reason
@@ -101,6 +103,9 @@ class Block:
         except BaseException as error:
             if error is not seen:
                 raise
+        finally:
+            while self.flights:  # their tasks were cancelled natively before their first step
+                self._store.never_ran(self.flights.pop())
         if escaped:
             raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
         if swallowed and seen is not None:
@@ -120,26 +125,37 @@ class Block:
         if isinstance(notices, AsyncNotices):
             await notices.told()
 
-    def _close(self, flight: Flight) -> None:
-        if flight.state is State.RUNNING:
-            flight.state = State.CLOSED
-            self._store.detach(flight)
-            if flight.event is not None:
-                flight.event.set()
+    def _close_all(self) -> None:
+        """Tell those who wait that there will be no value, before the loads have cleaned up."""
+        self.leaving = True
+        for flight in self.flights:
+            if flight.state is State.RUNNING:
+                flight.state = State.CLOSED
+                self._store.detach(flight)
+                if flight.event is not None:
+                    flight.event.set()
 
     async def _sweep(self) -> None:
         """Remove what expires, in slices, whenever something does."""
         store = self._store
-        while True:
-            self._alarm = anyio.Event()
-            due = store.awaken_at(self._ring)
-            moment = -math.inf
-            with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
-                await self._alarm.wait()
-            if scope.cancelled_caught:
-                moment = due  # by rounding, our clock may not be there: looking again would spin
-            while store.expire_slice(max(now(), moment), SLICE):
-                await checkpoint()
+        try:
+            while True:
+                self._alarm = anyio.Event()
+                due = store.awaken_at(self._ring)
+                moment = -math.inf
+                with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
+                    await self._alarm.wait()
+                if scope.cancelled_caught:
+                    moment = (
+                        due  # by rounding, our clock may be before it: looking again would spin
+                    )
+                while store.expire_slice(max(now(), moment), SLICE):
+                    await checkpoint()
+        except anyio.get_cancelled_exc_class():
+            # The group was cancelled, be it for a task that somebody cancelled natively before its
+            # first step. The block is about to end, but its body may take its time.
+            self._close_all()
+            raise
 
     def _ring(self) -> None:
         """Have `_sweep` look again; called from any thread."""
@@ -150,3 +166,7 @@ class Block:
 
     def _sound(self) -> None:
         self._alarm.set()
+
+
+def _same(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+    return coroutine

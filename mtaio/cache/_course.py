@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from mtaio._internal import clock, deadline
+from mtaio._internal import clock, deadline, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
@@ -67,14 +67,17 @@ class Course(Batch[T]):
                 check_awaitable(flight.factory, call)
             value = await call
             self._land(flight, value)
-        except Exception as error:
-            self._failed(flight, error)
+        except GeneratorExit:
+            self._abandoned(flight)
             raise
-        except BaseException:
-            self._end(flight, State.ABORTED)
-            raise
-        finally:
+        except BaseException as error:
             LOADING.reset(token)
+            if isinstance(error, Exception):
+                self._failed(flight, error)
+            else:
+                self._end(flight, State.ABORTED)
+            raise
+        LOADING.reset(token)
         return value
 
     async def _run(self, flight: Flight) -> None:
@@ -92,6 +95,9 @@ class Course(Batch[T]):
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._failed(flight, error)
             return
+        except GeneratorExit:
+            self._abandoned(flight)
+            raise
         except BaseException as error:
             if is_stray(error):
                 self._failed(flight, stray(error, flight.factory))
@@ -104,44 +110,51 @@ class Course(Batch[T]):
         """Store what was loaded, then tell those who wait."""
         weight = 1 if self._weigher is None else self._weigh(flight.key, value)
         flights = self._flights
+        gate = self._gate
         gone = None
-        self._acquire()
+        gate.acquire()
+        gate.free = False
         try:
+            moment = clock.read()
             flights.discard(flight)
             if flight.wanted:
                 ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
-                gone = self._put(flight.key, value, ttl, weight, flight.tags)
+                gone = self._put(flight.key, value, ttl, moment, weight, flight.tags)
             flights.running -= 1
-            flights.seconds += clock.read() - flight.began
+            flights.seconds += moment - flight.began
             if flight.state is State.RUNNING:  # else its block was left
                 flight.result = value
                 flight.state = State.LANDED
         finally:
-            self._release()
-        self._told(flight, gone)
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
+        if flight.event is not None or flight.company is not None:
+            self._tell(flight)
+        if self._notices is not None:
+            self._deliver(gone)
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         """Note that a load failed, for those who wait and for those who come."""
         flights = self._flights
-        gone = None
-        with self._lock:
-            flights.discard(flight)
-            flights.running -= 1
-            moment = clock.read()
-            flights.seconds += moment - flight.began
-            flights.failures += 1
-            if flight.wanted:
-                entry = self._entries.get(flight.key)
-                if entry is not None and moment < entry.expires:
-                    if type(entry) is Laden:
-                        entry.renew = moment + self._error_ttl
-                elif self._error_ttl:
-                    gone = self._put_failure(flight.key, error, self._error_ttl)
-            if flight.state is State.RUNNING:
-                flight.result = Failure(error)
-                flight.state = State.FAILED
         lonely = flight.company is not None and not flight.waiters
-        self._told(flight, gone)
+        gone = None
+        try:
+            with self._gate:
+                moment = clock.read()
+                flights.running -= 1
+                flights.seconds += moment - flight.began
+                flights.failures += 1
+                if flight.state is State.RUNNING:
+                    flight.result = Failure(error)
+                    flight.state = State.FAILED
+                flights.discard(flight)
+                if flight.wanted:
+                    gone = self._keep_failure(flight, error, moment)
+        finally:
+            self._tell(flight)
+        self._deliver(gone)
         if lonely:
             from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
 
@@ -152,23 +165,50 @@ class Course(Batch[T]):
                 exc_info=error,
             )
 
+    def _keep_failure(self, flight: Flight, error: Exception, moment: float) -> object:
+        """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
+        entry = self._entries.get(flight.key)
+        if entry is not None and moment < entry.expires:
+            if type(entry) is Laden:
+                entry.renew = moment + self._error_ttl
+        elif self._error_ttl:
+            return self._put_failure(flight.key, error, self._error_ttl, moment)
+        return None
+
     def _end(self, flight: Flight, state: State) -> None:
         """Note that a load was cancelled."""
-        with self._lock:
-            self._flights.discard(flight)
+        try:
+            with self._gate:
+                self._flights.running -= 1
+                if flight.state is State.RUNNING:
+                    flight.state = state
+                self._flights.discard(flight)
+        finally:
+            self._tell(flight)
+
+    def _abandoned(self, flight: Flight) -> None:
+        """
+        Note that nobody runs a load any more: its coroutine is being closed.
+
+        That is mostly the garbage collector's work, when the event loop is over; so this may be any
+        thread, and any moment, one in the midst of a change included.
+        """
+        if self._gate.postpone(self._abandoned, flight) or flight.loop is None:
+            return
+        with self._gate:
             self._flights.running -= 1
             if flight.state is State.RUNNING:
-                flight.state = state
-        self._told(flight, None)
+                flight.state = State.ABORTED
+            self._flights.discard(flight)
+        if flight.event is not None:
+            loops.call_in(flight.loop, flight.event.set)
 
-    def _told(self, flight: Flight, gone: object) -> None:
+    def _tell(self, flight: Flight) -> None:
         """Wake those who wait for a flight that is over."""
         if flight.company is not None:
             flight.company.discard(flight)
         if flight.event is not None:
             flight.event.set()
-        if self._notices is not None:
-            self._deliver(gone)
 
     async def _wait(self, flight: Flight) -> None:
         """Wait for the end of a flight; the last who leaves early cancels it."""
@@ -179,12 +219,17 @@ class Course(Batch[T]):
             flight.event = anyio.Event()
         flight.waiters += 1
         self._flights.waiting += 1
+        left = True
         try:
             await flight.event.wait()
+            left = False
+        except GeneratorExit:
+            left = False  # nothing can be cancelled any more
+            raise
         finally:
             self._flights.waiting -= 1
             flight.waiters -= 1
-            alone = not flight.waiters and flight.state is State.RUNNING
+            alone = left and not flight.waiters and flight.state is State.RUNNING
             if alone and flight.company is not None and not flight.kept:
                 self.detach(flight)
                 flight.scope.cancel()

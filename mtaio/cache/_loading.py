@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._course import FACTORY, Course
-from mtaio.cache._entry import Failure, Laden
+from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State, probable_loop
+from mtaio.cache._gate import WITHIN
 from mtaio.cache._policy import HOT
-from mtaio.cache._single import check_hashable
 from mtaio.cache._storing import NO_TAGS
 from mtaio.cache._table import unhashable
 from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 
     from mtaio.cache._block import Block
 
@@ -71,23 +71,21 @@ class Loading(Course[T]):
             TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
         """
         try:
-            entry = self._lookup(key)
-        except TypeError as error:
-            raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > clock.read():
-            value: T = entry.value  # after fresh: see Entry
-            if entry.score < HOT:
-                entry.score += 1
-            self._hits += 1
-            return value
-        mine = Flight(self, key, factory, self._default_ttl, NO_TAGS)
-        if ttl is not UNSET or tags:
-            mine.ttl = self._ttl_of(ttl)
-            mine.tags = self._tags_of(tags)
-        flight, found = self._board(mine)
-        if flight is mine and mine.company is None:
-            return await self._lead(mine)
-        return await self._ride(mine, flight, found)
+            entry = self._entries[key]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if entry.fresh > clock.read():
+                value: T = entry.value  # after fresh: see Entry
+                if entry.score < HOT:
+                    entry.score += 1
+                self._hits += 1
+                return value
+        if not callable(factory):
+            checks.callable_("factory", factory, way_out=FACTORY)
+        if ttl is UNSET and not tags:
+            return await self._fetch(key, factory, self._default_ttl, NO_TAGS)
+        return await self._fetch(key, factory, self._ttl_of(ttl), self._tags_of(tags))
 
     async def refresh(
         self,
@@ -114,17 +112,37 @@ class Loading(Course[T]):
         Raises:
             BaseException: As `get_or_set`.
         """
-        check_hashable(key)
-        mine = Flight(self, key, factory, self._ttl_of(ttl), self._tags_of(tags))
-        flight, found = self._board(mine, anew=True)
-        return await self._ride(mine, flight, found)
+        checks.callable_("factory", factory, way_out=FACTORY)
+        return await self._fetch(key, factory, self._ttl_of(ttl), self._tags_of(tags), anew=True)
+
+    def _fetch(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        ttl: float,
+        tags: frozenset[Hashable],
+        *,
+        anew: bool = False,
+    ) -> Coroutine[Any, Any, T]:
+        """Begin a load or find who is to be waited for; return what brings the call to its end."""
+        mine = Flight()
+        mine.cache = self
+        mine.key = key
+        mine.factory = factory
+        mine.ttl = ttl
+        mine.tags = tags
+        flight, found = self._board(mine, anew=anew)
+        if flight is mine and mine.company is None:
+            return self._lead(mine)
+        return self._ride(mine, flight, found)
 
     async def _ride(self, mine: Flight, flight: Flight | None, found: Any) -> T:
         """Bring a call to its end, of which `_board` has decided how it begins."""
         while True:
             if flight is mine and mine.company is not None:
                 assert self._block is not None  # noqa: S101 - for the type checkers: it is in one
-                self._block.start(self._run, mine)
+                mine.coroutine = self._run(mine)
+                self._block.load(mine)
             if found is UNSET and flight is not None:
                 if flight is mine and mine.company is None:
                     return await self._lead(mine)
@@ -140,7 +158,7 @@ class Loading(Course[T]):
             # Its leader was cancelled: somebody has to lead, if nobody does yet.
             flight, found = self._board(mine, again=True)
 
-    def _board(
+    def _board(  # noqa: C901, PLR0912 - what each load does: calls would cost as much again
         self, mine: Flight, *, anew: bool = False, again: bool = False
     ) -> tuple[Flight | None, Any]:
         """
@@ -155,60 +173,62 @@ class Loading(Course[T]):
             The flight to wait for, or that refreshes, ``mine`` if it begins now; and the value or
             `Failure` to answer with, or UNSET.
         """
-        loop = block = None
-        if LOADING.get() is not None:
-            self._refuse_recursion(mine.key)
-        if self._block is not None or self._refreshing or self._mute or not callable(mine.factory):
+        key = mine.key
+        flights = self._flights
+        outer = LOADING.get()
+        if outer is not None:
+            refuse_recursion(outer, self, key)
+        block = None
+        if self._block is not None or self._refreshing or self._mute:
             loop = loops.current_loop()
-            block = self._block_for(mine.factory, loop)
-        moment = clock.read()
-        self._acquire()
+            block = self._block_for(loop)
+        else:
+            # A flight of this loop cannot come meanwhile: only tasks of this thread begin one.
+            loop = loops.current_loop() if flights.table else probable_loop()
+        gate = self._gate
+        gate.acquire()
+        if not gate.free:
+            gate.release()
+            raise RuntimeError(WITHIN)
+        gate.free = False
+        found: Any = UNSET
+        _lost = None  # dropped outside the lock
         try:
-            flights = self._flights
-            if loop is None:
-                loop = loops.current_loop() if flights.tables else probable_loop()
-            flight, found = None, UNSET
+            moment = clock.read()
             if anew:
-                flights.disown(mine.key)
+                flights.disown(key)
             else:
-                flight = flights.find(loop, mine.key)
-                found, due = self._serve(mine.key, moment, again=again)
+                flight = flights.find(loop, key) if flights.table else None
+                entry = self._lookup(key)
+                due = False
+                if entry is not None and moment < entry.expires:
+                    found, due = self._serve(entry, moment)
+                elif not again:
+                    self._misses += 1
                 if flight is not None or (found is not UNSET and not due):
                     return flight, found
-            flights.begin(mine, loop, moment)
+            mine.outer = outer
+            _lost = flights.begin(mine, loop, moment)
             if block is not None:
                 block.take_in(mine, kept=found is not UNSET)
+        except TypeError as error:
+            raise unhashable(key, error) from error
         finally:
-            self._release()
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
         return mine, found
 
-    def _serve(self, key: Hashable, moment: float, *, again: bool) -> tuple[Any, bool]:
-        """Return the value or `Failure` to answer with, or UNSET; and whether a refresh is due."""
-        entry = self._entries.get(key)
-        if entry is None or moment >= entry.expires:
-            if not again:
-                self._misses += 1
-            return UNSET, False
+    def _serve(self, entry: Entry, moment: float) -> tuple[Any, bool]:
+        """Return the value or `Failure` to answer with, and whether a refresh is due."""
         self._use(entry, moment)
         value = entry.value
         due = type(entry) is Laden and moment >= entry.renew and type(value) is not Failure
         return value, due
 
-    def _refuse_recursion(self, key: Hashable) -> None:
-        flight = LOADING.get()
-        while flight is not None:
-            running = flight.state is State.RUNNING
-            if flight.cache is self and running and flight.key == key:
-                msg = (
-                    f"the load of key={reprlib.repr(key)} in {self!r} asked for that very key, "
-                    f"and would wait for itself. Have it compute the value by other means."
-                )
-                raise RuntimeError(msg)
-            flight = flight.outer
-
-    def _block_for(self, factory: object, loop: object) -> Block | None:
-        """Return the block in which the load runs, None for the caller's task; or refuse."""
-        checks.callable_("factory", factory, way_out=FACTORY)
+    def _block_for(self, loop: object) -> Block | None:
+        """Return the block in which a load runs, None for the caller's task; or refuse."""
         self._check_audible()
         block = self._block
         if block is not None and block.loop is loop and not block.leaving:
@@ -221,3 +241,15 @@ class Loading(Course[T]):
             )
             raise RuntimeError(msg)
         return None
+
+
+def refuse_recursion(flight: Flight | None, cache: object, key: Hashable) -> None:
+    """Raise if the load of ``key`` is asked for in the course of ``flight``, and would be that."""
+    while flight is not None:
+        if flight.cache is cache and flight.state is State.RUNNING and flight.key == key:
+            msg = (
+                f"the load of key={reprlib.repr(key)} in {cache!r} asked for that very key, and "
+                f"would wait for itself. Have it compute the value by other means."
+            )
+            raise RuntimeError(msg)
+        flight = flight.outer

@@ -1,8 +1,9 @@
 """
 What every policy can do, and what the others of this package know of it.
 
-Promise: a policy knows nothing of time, events, threads or loops, and holds exactly the entries
-that were inserted and not removed; each operation takes constant time, evicting included.
+Promise: an operation that raises, because a key cannot be hashed any more, has changed nothing; a
+policy knows nothing of time, events, threads or loops, and holds exactly the entries that were
+inserted and not removed; each operation takes constant time, evicting included.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ class Policy(Protocol):
 
     def evict(self) -> Entry:
         """Let go the entry to give up now, and return it."""
+        ...
+
+    def restore(self, entry: Entry) -> None:
+        """Take back an entry that could not leave, without looking at its key."""
         ...
 
     def replace(self, entry: Entry) -> Entry:

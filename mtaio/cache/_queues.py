@@ -42,6 +42,10 @@ class FIFO:
         append(self._ring, entry)
         return old
 
+    def restore(self, entry: Entry) -> None:
+        """Take back an entry, as the youngest."""
+        append(self._ring, entry)
+
     def hit(self, entry: Entry) -> None:
         """Do nothing: use does not count."""
 
@@ -118,6 +122,10 @@ class LFU:
         old = self.evict()
         self.insert(entry)
         return old
+
+    def restore(self, entry: Entry) -> None:
+        """Take back an entry; it has been used once."""
+        self.insert(entry)
 
     def _ring_of(self, score: int, lower: Entry) -> Entry:
         """Return the ring of ``score``, which comes right behind ``lower`` if it is there."""

@@ -105,38 +105,49 @@ class S3FIFO:
             prev.next = following
             following.prev = prev
             append(main, entry)
+        trace = hash(entry.key)
+        if self._mask < held - 1:
+            self._enlarge(held)
         following = entry.next
         small.next = following
         following.prev = small
         self._in_small -= 1
-        if self._mask < held - 1:
-            self._enlarge(held)
-        trace = hash(entry.key)
         self._ghost[trace & self._mask] = trace
         return entry
+
+    def restore(self, entry: Entry) -> None:
+        """Take back an entry, as the youngest of small."""
+        self._in_small += 1
+        append(self._small, entry)
 
     def replace(self, entry: Entry) -> Entry:
         """Do as `evict`, then take in a new entry."""
         small = self._small
         old = small.next
-        held = self._in_small + self._in_main
+        in_small = self._in_small
+        held = in_small + self._in_main
         mask = self._mask
-        if old.score > 1 or self._in_small * 10 < held or mask < held - 1:
+        if old.score > 1 or in_small * 10 < held or mask < held - 1:
             old = self.evict()
-            self.insert(entry)
+            try:
+                self.insert(entry)
+            except BaseException:
+                self.restore(old)
+                raise
             return old
         # From here on it is what the calls above do, for small, without the calls.
+        trace = hash(entry.key)
+        left = hash(old.key)
         following = old.next
         small.next = following
         following.prev = small
         ghost = self._ghost
-        trace = hash(old.key)
-        ghost[trace & mask] = trace
-        trace = hash(entry.key)
-        if ghost[trace & mask] == trace:
-            ghost[trace & mask] = _VACANT
+        ghost[left & mask] = left
+        slot = trace & mask
+        if ghost[slot] == trace:
+            ghost[slot] = _VACANT
             small = self._main
-            self._in_small -= 1
+            self._in_small = in_small - 1
             self._in_main += 1
         last = small.prev
         entry.home = entry.next = small

@@ -77,16 +77,18 @@ class Single(Storing, Generic[T]):
         Raises:
             TypeError: ``key`` cannot be hashed.
         """
+        # A KeyError costs those who miss what a look-up with get() costs those who hit.
         try:
-            entry = self._lookup(key)
-        except TypeError as error:
-            raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > clock.read():
-            value = entry.value  # after fresh: see Entry
-            if entry.score < HOT:
-                entry.score += 1
-            self._hits += 1
-            return value
+            entry = self._entries[key]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if entry.fresh > clock.read():
+                value = entry.value  # after fresh: see Entry
+                if entry.score < HOT:
+                    entry.score += 1
+                self._hits += 1
+                return value
         return self.get_nowait(key, default)
 
     def _look(self, key: Hashable) -> Any:
@@ -132,27 +134,32 @@ class Single(Storing, Generic[T]):
             BaseException: What the weigher raises. Then, and with all of these, nothing has
                 changed.
         """
-        if self._simple and ttl is UNSET and not tags:
-            self._acquire()
+        gate = self._gate
+        if self._simple and gate.free and ttl is UNSET and not tags:
+            gate.acquire()
+            gate.free = False
             try:
-                _gone = self._put(key, value, self._default_ttl)
+                _gone = self._put(key, value, self._default_ttl, clock.read())
             except TypeError as error:
                 raise unhashable(key, error) from error
             finally:
-                self._release()
+                gate.free = True
+                gate.release()
+                if gate.later:
+                    gate.catch_up()
             return
         seconds = self._ttl_of(ttl)
         weight = 1 if self._weigher is None else self._weigh(key, value)
         marks = self._tags_of(tags)
+        check_hashable(key)
         if self._mute:
             self._check_audible()
+        if gate.postpone(self.set_nowait, key, value, ttl, tags=marks):
+            return
         if self._jitter:
             seconds = self._spread(seconds)
-        try:
-            with self._lock:
-                _gone = self._put(key, value, seconds, weight, marks)
-        except TypeError as error:
-            raise unhashable(key, error) from error
+        with gate:
+            _gone = self._put(key, value, seconds, clock.read(), weight, marks)
         self._deliver(_gone)
 
     async def set(
@@ -185,8 +192,12 @@ class Single(Storing, Generic[T]):
         """
         check_hashable(key)
         self._check_audible()
-        with self._lock:
-            gone, live = self._take((key,))
+        if self._gate.postpone(self.delete_nowait, key):
+            return key in self
+        with self._gate:
+            self._flights.disown(key)
+            entry = self._entries.get(key)
+            gone, live = self._take(() if entry is None else (entry,))
         self._deliver(gone)
         return live > 0
 
@@ -217,14 +228,15 @@ class Single(Storing, Generic[T]):
         seconds = self._spread(self._ttl_of(ttl))
         check_hashable(key)
         self._check_audible()
+        if self._gate.postpone(self.touch_nowait, key, ttl):
+            return key in self
         gone = None
-        with self._lock:
+        with self._gate:
             moment = clock.read()
             entry = self._find(key, moment)
             if entry is not None and seconds:
                 self._touch(entry, seconds, moment)
             elif entry is not None:
-                self._expirations += 1
                 gone = self._remove(entry, RemovalCause.EXPIRED)
         self._deliver(gone)
         return entry is not None
@@ -240,8 +252,7 @@ class Single(Storing, Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         """Tell whether ``key`` has a value whose time is not over; that is no use of it."""
         check_hashable(key)
-        with self._lock:
-            return self._find(key, clock.read()) is not None
+        return self._find(key, clock.read()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """

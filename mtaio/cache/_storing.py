@@ -12,12 +12,12 @@ import math
 from random import random
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
 from mtaio.cache._listeners import RemovalCause
-from mtaio.cache._table import Table
-from mtaio.cache._tags import check_tags
+from mtaio.cache._table import Table, changed
+from mtaio.cache._tags import NO_MARKS, check_tags
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -63,13 +63,14 @@ class Storing(Table):
         way_out = f"The weigher {weigher!r} has to return a number >= 0."
         return checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
 
-    # Changing, under the lock.
+    # Changing, within the gate.
 
-    def _put(  # noqa: C901 - what each set does, in one piece: calls would double its time
+    def _put(  # noqa: C901, PLR0912, PLR0917 - what each set does: calls would double its time
         self,
         key: Hashable,
         value: Any,
         ttl: float,
+        moment: float,
         weight: float = 1,
         tags: frozenset[Hashable] = NO_TAGS,
     ) -> object:
@@ -80,8 +81,7 @@ class Storing(Table):
             Whatever had to go: its references are to be dropped outside the lock.
         """
         entry = self._lookup(key)
-        moment = clock.read()
-        if self._flights.tables:
+        if self._flights.table:
             self._flights.disown(key)
         gone: object = None
         if self._agenda.due <= moment:
@@ -101,14 +101,20 @@ class Storing(Table):
         entry.fresh = fresh
         entry.expires = expires
         entry.score = self._score
-        if len(self._entries) < self._max_size:
-            entry.after = None
+        entry.after = None
+        entries = self._entries
+        if len(entries) < self._max_size:
             self._insert(entry, tags)
             return gone
+        marks = self._tags.marks_of(tags) if tags else NO_MARKS
         old = self._policy.replace(entry)
+        try:
+            del entries[old.key]
+            entries[key] = entry
+        except BaseException as error:
+            self._take_back(entry, old)
+            raise changed(old.key, error) from error
         self._evictions += 1
-        del self._entries[old.key]
-        self._entries[key] = entry
         after = old.after
         if after is not None and old.expires <= expires:
             # It takes the other's place in the agenda, which is early enough: see Agenda.
@@ -116,17 +122,25 @@ class Storing(Table):
             entry.after = after
             before.after = after.before = entry
         else:
-            entry.after = None
             if after is not None:
                 self._agenda.unfile(old)
             if expires != math.inf:
                 self._agenda.file(entry)
-        if tags or self._tags:
-            self._retag(old.key, NO_TAGS)
-            self._retag(key, tags)
         if self._notices is not None and type(old.value) is not Failure:
             self._notices.add(old.key, old.value, RemovalCause.EVICTED)
+        if marks:
+            self._tags.put(entry, marks)
+        if self._tags.marked:
+            self._tags.forget(old)
         return old if gone is None else (old, gone)
+
+    def _take_back(self, entry: Entry, old: Entry) -> None:
+        """Undo what the policy did: the old entry could not leave, or the new one not come in."""
+        self._policy.remove(entry)
+        if len(self._entries) >= self._max_size:
+            self._policy.restore(old)
+        else:
+            self._leave(old, RemovalCause.EVICTED)
 
     def _put_laden(
         self,
@@ -143,8 +157,8 @@ class Storing(Table):
         gone: list[object] = []
         kept = ttl > 0 and weight <= self._max_size
         if entry is not None and not (kept and type(entry.value) is not Failure):
-            self._replaced(entry, entry.value, moment)
             gone.append(self._remove(entry, None))
+            self._replaced(entry, entry.value, moment)
             entry = None
         if not kept:
             self._pass_through(key, value, expired=not ttl)
@@ -168,36 +182,41 @@ class Storing(Table):
             gone.extend(self._make_room(0))
         return gone
 
-    def _put_failure(self, key: Hashable, error: Exception, ttl: float) -> object:
+    def _put_failure(self, key: Hashable, error: Exception, ttl: float, moment: float) -> object:
         """Keep an exception in the place of a value."""
-        moment = clock.read()
         entry = self._entries.get(key)
         gone: list[object] = []
         if entry is not None:
-            self._replaced(entry, entry.value, moment)
             gone.append(self._remove(entry, None))
+            self._replaced(entry, entry.value, moment)
         gone.extend(self._make_room(1))
-        expires = moment + ttl
-        self._insert(self._made(key, Failure(error), expires, 1), NO_TAGS)
+        self._insert(self._made(key, Failure(error), moment + ttl, 1), NO_TAGS)
         return gone
 
     def _made(self, key: Hashable, value: object, expires: float, weight: float) -> Entry:
-        """Return a new entry, and count its weight."""
+        """Return a new entry."""
         if not self._laden:
             return entry_of(Entry(), key, value, expires, self._score)
         entry = entry_of(Laden(), key, value, expires, self._score)
         entry.soft = entry.renew = expires
         entry.weight = weight
-        self._weight += weight
         return entry
 
     def _insert(self, entry: Entry, tags: frozenset[Hashable]) -> None:
-        self._entries[entry.key] = entry
+        """Take in a new entry, for which there is room."""
+        marks = self._tags.marks_of(tags) if tags else NO_MARKS
         self._policy.insert(entry)
+        try:
+            self._entries[entry.key] = entry
+        except BaseException:
+            self._policy.remove(entry)
+            raise
+        if type(entry) is Laden:
+            self._weight += entry.weight
         if entry.expires != math.inf:
             self._agenda.file(entry)
-        if tags:
-            self._tags.put(entry.key, tags)
+        if marks:
+            self._tags.put(entry, marks)
 
     def _overwrite(
         self,
@@ -210,6 +229,8 @@ class Storing(Table):
         moment: float,
     ) -> object:
         """Put a value into an entry that has one, and return that one."""
+        if tags or self._tags.marked:
+            self._tags.put(entry, self._tags.marks_of(tags))
         old = entry.value
         if self._notices is not None or moment >= entry.expires:
             self._replaced(entry, old, moment)
@@ -221,14 +242,7 @@ class Storing(Table):
         else:
             entry.expires = expires
         self._policy.hit(entry)
-        if tags or self._tags:
-            self._retag(entry.key, tags)
         return old
-
-    def _retag(self, key: Hashable, tags: frozenset[Hashable]) -> None:
-        self._tags.forget(key)
-        if tags:
-            self._tags.put(key, tags)
 
     def _extend(self, entry: Entry, expires: float) -> None:
         """Let an entry expire at another moment; a later one need not be filed at once."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import reprlib
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import clock
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flight, Flights
+from mtaio.cache._gate import Gate
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
 from mtaio.cache._tags import Tags
 
@@ -40,16 +40,16 @@ class Table:
         options: The arguments of `TTLCache`, checked.
     """
 
-    # Invariants, whenever the lock is free:
+    # Invariants, whenever the gate is free:
     # - an entry is in the table, in the policy, in the weight, in the agenda if it expires some
     #   day, and in the tags if it has any; or in none of them;
     # - the weight is at most max_size;
     # - fresh <= expires for each entry, and fresh is -inf for a Failure and where a read has to
     #   change more than the score;
     # - a Failure is never put into an entry that had a value: a reader may be looking at it.
+    # Code of a key may raise wherever the table is asked, hence that comes before all else.
     # Whatever is removed is returned to the caller, so that its __del__ runs outside the lock.
     __slots__ = (
-        "_acquire",
         "_agenda",
         "_ahead",
         "_default_ttl",
@@ -57,11 +57,11 @@ class Table:
         "_evictions",
         "_expirations",
         "_flights",
+        "_gate",
         "_hits",
         "_idle",
         "_jitter",
         "_laden",
-        "_lock",
         "_lookup",
         "_max_size",
         "_misses",
@@ -69,7 +69,6 @@ class Table:
         "_name",
         "_notices",
         "_policy",
-        "_release",
         "_score",
         "_simple",
         "_stale",
@@ -92,10 +91,7 @@ class Table:
         self._score = self._policy.score
         self._swift = self._policy.lock_free and self._idle == math.inf
         self._laden = options.laden
-        self._lock = RLock()
-        # "with" costs twice what these two do, so the one operation that is measured has them.
-        self._acquire = self._lock.acquire
-        self._release = self._lock.release
+        self._gate = Gate()
         self._entries: dict[Hashable, Entry] = {}
         self._lookup = self._entries.get
         self._agenda = Agenda()
@@ -119,7 +115,7 @@ class Table:
             )
             raise RuntimeError(msg)
 
-    # Reading, under the lock.
+    # Reading, within the gate.
 
     def _find(self, key: Hashable, moment: float) -> Entry | None:
         """Return the entry of ``key`` if it has a value whose time is not over."""
@@ -142,14 +138,28 @@ class Table:
     def _read(self, key: Hashable, default: Any) -> Any:
         """Do what a read does that cannot do without the lock."""
         moment = clock.read()
-        with self._lock:
+        gate = self._gate
+        if gate.within():
+            entry = self._find(key, moment)  # a change is being made: this must not be another
+            return default if entry is None else entry.value
+        gone: Entry | None = None
+        gate.acquire()
+        gate.free = False
+        try:
             entry = self._find(key, moment)
             if entry is not None:
                 self._use(entry, moment)
-                return entry.value
-            self._misses += 1
-            gone = self._expire_key(key, moment)
-        self._deliver(gone)
+                default = entry.value
+            else:
+                self._misses += 1
+                gone = self._expire_key(key, moment)
+        finally:
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
+        if gone is not None:
+            self._deliver(gone)
         return default
 
     def _expire_key(self, key: Hashable, moment: float) -> Entry | None:
@@ -157,10 +167,9 @@ class Table:
         entry = self._entries.get(key)
         if entry is None or moment < entry.expires or self._mute:
             return None
-        self._expirations += 1
         return self._remove(entry, RemovalCause.EXPIRED)
 
-    # Leaving, under the lock.
+    # Leaving, within the gate.
 
     def _total(self) -> float:
         """Return what the entries weigh."""
@@ -175,8 +184,12 @@ class Table:
         return gone
 
     def _evict(self) -> Entry:
-        self._evictions += 1
         entry = self._policy.evict()
+        try:
+            del self._entries[entry.key]
+        except BaseException as error:
+            self._policy.restore(entry)
+            raise changed(entry.key, error) from error
         self._leave(entry, RemovalCause.EVICTED)
         return entry
 
@@ -189,7 +202,6 @@ class Table:
             if entry is None:
                 break
             if entry.expires <= moment:
-                self._expirations += 1
                 gone.append(self._remove(entry, RemovalCause.EXPIRED))
                 continue
             agenda.unfile(entry)
@@ -197,22 +209,17 @@ class Table:
                 agenda.file(entry)
         return gone
 
-    def _take(self, keys: Iterable[Hashable]) -> tuple[list[Entry], int]:
-        """Remove keys; return their entries, and how many of those were live."""
+    def _take(self, entries: Iterable[Entry]) -> tuple[list[Entry], int]:
+        """Remove entries; return them, and how many of them were live."""
         moment = clock.read()
         gone: list[Entry] = []
         live = 0
-        for key in keys:
-            self._flights.disown(key)
-            entry = self._entries.get(key)
-            if entry is None:
-                continue
-            live += self._is_live(entry, moment)
-            cause = RemovalCause.DELETED
-            if moment >= entry.expires:
-                self._expirations += 1
-                cause = RemovalCause.EXPIRED
-            gone.append(self._remove(entry, cause))
+        for entry in entries:
+            alive = self._is_live(entry, moment)
+            over = moment >= entry.expires
+            self._remove(entry, RemovalCause.EXPIRED if over else RemovalCause.DELETED)
+            gone.append(entry)
+            live += alive
         return gone, live
 
     def _take_all(self) -> list[Entry]:
@@ -230,23 +237,29 @@ class Table:
         return gone
 
     def _remove(self, entry: Entry, cause: RemovalCause | None) -> Entry:
-        """Take an entry out of everything it is in; None is for one that was reported before."""
+        """Take an entry out of everything it is in; None is for one that is reported elsewhere."""
+        try:
+            del self._entries[entry.key]
+        except KeyError as error:
+            raise changed(entry.key, error) from error
         self._policy.remove(entry)
         self._leave(entry, cause)
         return entry
 
     def _leave(self, entry: Entry, cause: RemovalCause | None) -> None:
-        """Take an entry that the policy let go out of everything else."""
-        key = entry.key
-        del self._entries[key]
+        """Take an entry out of what is left, and report it."""
         if entry.after is not None:
             self._agenda.unfile(entry)
         if type(entry) is Laden:
             self._weight -= entry.weight
-        if self._tags:
-            self._tags.forget(key)
+        if cause is RemovalCause.EVICTED:
+            self._evictions += 1
+        elif cause is RemovalCause.EXPIRED:
+            self._expirations += 1
         if self._notices is not None and cause is not None and type(entry.value) is not Failure:
-            self._notices.add(key, entry.value, cause)
+            self._notices.add(entry.key, entry.value, cause)
+        if self._tags.marked:
+            self._tags.forget(entry)
 
     def _replaced(self, entry: Entry, old: object, moment: float) -> None:
         """Report that another value comes in the place of ``old``."""
@@ -267,7 +280,7 @@ class Table:
             cause = RemovalCause.EXPIRED if expired else RemovalCause.EVICTED
             self._notices.add(key, value, cause)
 
-    # For the block of an entered cache, without the lock.
+    # For the block of an entered cache, outside the gate.
 
     @property
     def notices(self) -> Notices | None:
@@ -276,24 +289,29 @@ class Table:
 
     def detach(self, flight: Flight) -> None:
         """Let nobody join a flight any more, nor what it may still bring be stored."""
-        with self._lock:
+        flight.wanted = False
+        with self._gate:
             self._flights.discard(flight)
-            flight.wanted = False
+
+    def never_ran(self, flight: Flight) -> None:
+        """Note the end of a flight whose task was cancelled natively before its first step."""
+        flight.coroutine.close()
+        self._flights.running -= 1
 
     def awaken_at(self, ring: Callable[[], object] | None) -> float:
         """Return when something expires; ``ring`` is called if it becomes earlier."""
-        with self._lock:
+        with self._gate:
             return self._agenda.awaken(ring)
 
     def expire_slice(self, moment: float, most: int) -> bool:
         """Remove some of what has expired; tell whether there may be more."""
-        with self._lock:
+        with self._gate:
             gone = self._expire(moment, most)
             more = self._agenda.due <= moment
         self._deliver(gone)
         return more
 
-    # Afterwards, without the lock.
+    # Afterwards, outside the gate.
 
     def _deliver(self, _gone: object) -> None:
         """Tell the listener; ``_gone`` lived until now, and is dropped outside the lock."""
@@ -326,3 +344,13 @@ def unhashable(key: object, error: TypeError) -> TypeError:
             f"str, an int, or a tuple of those."
         )
     return error
+
+
+def changed(key: object, error: BaseException) -> BaseException:
+    """Return what to raise if an entry could not be taken out of the table."""
+    if not isinstance(error, KeyError):
+        return error
+    return RuntimeError(
+        f"key={reprlib.repr(key)} is in the cache, but not where its hash says: it was changed "
+        f"meanwhile. Pass keys that stay as they are; clear() removes this one."
+    )

@@ -217,7 +217,7 @@ class TTLCache(Loading[T]):
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache holds and has done. Not a checkpoint."""
-        with self._lock:
+        with self._gate.held:
             flights = self._flights
             reads = self._hits + self._misses
             return CacheStatistics(

@@ -26,7 +26,8 @@ from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._owners import Owner, Owners
 from mtaio.cache._policy import HOT
-from mtaio.cache._table import unhashable
+from mtaio.cache._storing import NO_TAGS
+from mtaio.cache._tags import check_tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable, Iterable
@@ -72,7 +73,7 @@ class Call(Generic[R]):
     ) -> None:
         self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
         self.cache: TTLCache[R] = cache
-        self.ttl: float | Unset = ttl
+        self.ttl: float = cache.default_ttl if ttl is UNSET else ttl
         self.key: Callable[..., Hashable] | None = key
         self.tags: Callable[..., Iterable[Hashable]] | None = tags
         self.prefix: tuple[Hashable, ...] = prefix
@@ -93,20 +94,26 @@ class Call(Generic[R]):
         return self.cache.delete_nowait(self.key_of(args, kwargs))
 
     def load(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: tuple[Owner, ...]
     ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a look-up that loads."""
-        tags = (*more, *self.tags(*args, **kwargs)) if self.tags is not None else more
         call = partial(self.fn, *args, **kwargs)
-        return self.cache.get_or_set(key, call, ttl=self.ttl, tags=tags)
+        return self.cache._fetch(key, call, self.ttl, self._tags_of(args, kwargs, more))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     def anew(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: Any
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: tuple[Owner, ...]
     ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a refresh."""
-        tags = (*more, *self.tags(*args, **kwargs)) if self.tags is not None else more
         call = partial(self.fn, *args, **kwargs)
-        return self.cache.refresh(key, call, ttl=self.ttl, tags=tags)
+        tags = self._tags_of(args, kwargs, more)
+        return self.cache._fetch(key, call, self.ttl, tags, anew=True)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+
+    def _tags_of(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], more: tuple[Owner, ...]
+    ) -> frozenset[Hashable]:
+        if self.tags is None:
+            return frozenset(more) if more else NO_TAGS
+        return frozenset(more) | check_tags(self.tags(*args, **kwargs))
 
 
 class Cached(Generic[P, R]):
@@ -127,7 +134,7 @@ class Cached(Generic[P, R]):
         "_bind",
         "_cache",
         "_call",
-        "_lookup",
+        "_entries",
         "_owners",
         "_plain",
     )
@@ -139,7 +146,7 @@ class Cached(Generic[P, R]):
         self._call: Call[R] = call
         self._plain: bool = not call.prefix and call.key is None
         self._cache: TTLCache[R] = call.cache
-        self._lookup: Callable[[Hashable], Entry | None] = call.cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self._entries: dict[Hashable, Entry] = call.cache._entries  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: Owners = Owners()
         update_wrapper(self, call.fn)
         mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
@@ -158,15 +165,16 @@ class Cached(Generic[P, R]):
         """Return the result of the call, from the cache or by making it."""
         key = args if self._plain and not kwargs else self._call.key_of(args, kwargs)
         try:
-            entry = self._lookup(key)
-        except TypeError as error:
-            raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > clock.read():
-            value: R = entry.value  # after fresh: see Entry
-            if entry.score < HOT:
-                entry.score += 1
-            self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-            return value
+            entry = self._entries[key]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if entry.fresh > clock.read():
+                value: R = entry.value  # after fresh: see Entry
+                if entry.score < HOT:
+                    entry.score += 1
+                self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+                return value
         return await self._call.load(args, kwargs, key, ())
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:

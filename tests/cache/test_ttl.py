@@ -150,14 +150,17 @@ async def test_tags() -> None:
     for number in range(3):
         cache.set_nowait(number, number)  # evicts all of them
     assert cache.invalidate_tag_nowait("a") == 0
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
     for number in range(3, 9):
         cache.set_nowait(number, number, tags=["a", number])
     assert cache.invalidate_tag_nowait("a") == 3
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
     cache.set_nowait("one", 1, tags=["a"])
     cache.clear_nowait()
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
 
 
 async def test_expired_values_do_not_count() -> None:
