@@ -100,7 +100,10 @@ class Batch(Single[T]):
         seconds = self._ttl_of(ttl)
         marks = self._tags_of(tags)
         self._check_audible()
-        items = [(key, value, self._weigh(key, value)) for key, value in values.items()]
+        items: list[tuple[Any, T, float]] = []
+        for key, value in values.items():
+            check_hashable(key)  # not every mapping is a dict
+            items.append((key, value, self._weigh(key, value)))
         if self._gate.postpone(self.set_many_nowait, dict(values), ttl, tags=marks):
             return
         with self._gate:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from mtaio._internal import deadline
-from mtaio.cache import TTLCache
+from mtaio.cache import EvictionPolicy, TTLCache
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -25,6 +26,8 @@ from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mtaio.testing import Simulation
 
 
 class NoException(BaseException):
@@ -719,26 +722,36 @@ async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
     assert await cache.get("key") == "value"
 
 
-async def test_thousand_loads_never_exceed_the_bound() -> None:
-    """What is being loaded takes no room, and what is there never exceeds max_size."""
-    cache: TTLCache[str] = TTLCache(100, max_size=10)
-    most = 0
+@BOTH
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_thousand_loads_never_exceed_the_bound(
+    sim: Simulation,
+    policy: EvictionPolicy,
+    entered: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """What is being loaded takes no room, and after no step there is more than max_size."""
+    cache: TTLCache[int] = TTLCache(100, max_size=10, policy=policy)
+    sim.always(lambda: len(cache) == cache.statistics().weight <= 10)
 
-    async def load() -> str:
-        nonlocal most
-        await anyio.sleep(1)
-        most = max(most, len(cache))
-        return "value"
+    async def load(number: int) -> int:
+        await anyio.sleep(number % 7)
+        return number
 
-    async with cache, anyio.create_task_group() as group:
-        for number in range(1000):
-            group.start_soon(cache.get_or_set, number, load)
-        await settle()
-        statistics = cache.statistics()
-        assert (statistics.in_flight, statistics.waiting, statistics.size) == (1000, 1000, 0)
-    assert most == 10
+    async def ask(number: int) -> None:
+        assert await cache.get_or_set(number, partial(load, number)) == number
+
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        async with anyio.create_task_group() as group:
+            for number in range(1000):
+                group.start_soon(ask, number)
+            await settle()
+            assert cache.statistics().in_flight == 1000 - 143
+            assert len(cache) == 10
     assert len(cache) == 10
     assert cache.statistics().evictions == 990
+    assert_quiescent(cache)
 
 
 async def test_an_error_of_the_body_passes_as_it_is() -> None:
