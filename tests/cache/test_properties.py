@@ -233,6 +233,12 @@ class CacheMachine(RuleBasedStateMachine):
         for key in range(9):
             assert at_once(self.cache.get(key)) == self.model.get(key)
 
+    @rule(waits=st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3))
+    def get_each_now_and_then(self, waits: list[int]) -> None:
+        for seconds in waits:
+            self.tick(seconds)
+            self.get_each()
+
     @rule(key=KEYS)
     def get_for_cached(self, key: int) -> None:
         value = self.cache._look(key)  # is no miss if it finds nothing
