@@ -53,7 +53,7 @@ def known_to(policy: object) -> Iterator[Entry]:
 
 def require_order_inside(cache: TTLCache[Any]) -> None:
     """Raise ``AssertionError`` unless table, policy, agenda, tags and weight say the same."""
-    with cache._lock:
+    with cache._gate.held:
         entries = cache._entries
         everybody = {id(entry) for entry in entries.values()}
         assert all(entry.key == key for key, entry in entries.items())
@@ -80,10 +80,11 @@ def require_order_inside(cache: TTLCache[Any]) -> None:
             assert entry.fresh <= entry.expires
             assert type(entry.value) is not Failure or entry.fresh == -math.inf
         tags = cache._tags
-        assert set(tags._tags) <= set(entries)
-        pairs = {(key, tag) for key, each in tags._tags.items() for tag in each}
-        assert pairs == {(key, tag) for tag, keys in tags._keys.items() for key in keys}
-        assert all(tags._tags.values())
-        assert all(tags._keys.values())
+        assert {id(entry) for entry in tags.marked} <= everybody
+        assert all(tags.marked.values())
+        assert all(mark.entries for mark in tags._marks.values())
+        carried = {(id(entry), mark.tag) for entry, each in tags.marked.items() for mark in each}
+        found = {(id(entry), tag) for tag, mark in tags._marks.items() for entry in mark.entries}
+        assert carried == found
         weights = [entry.weight if type(entry) is Laden else 1 for entry in entries.values()]
         assert cache._total() == sum(weights) <= cache._max_size

@@ -203,7 +203,7 @@ class Storm:
         cache = self.cache
         require_order_inside(cache)
         assert_quiescent(cache)
-        assert not cache._flights.tables
+        assert not cache._flights.table
         now = cache.statistics()
         causes = Counter(cause for _, _, cause in self.heard)
         assert now.evictions == causes["evicted"]
