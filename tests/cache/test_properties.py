@@ -38,6 +38,11 @@ T = TypeVar("T")
 TTLS = st.sampled_from([0.5, 1.5, 2.5, 4.5, 9.5, 30.5, 2_000_000.5, math.inf, 0])
 WHOLE = {0.5: 1, 1.5: 2, 2.5: 3, 4.5: 5}
 KEYS = st.integers(0, 8)
+KINDS = [
+    frozenset(kind.split())
+    for kind in ("", "", "", "idle", "weighed", "stale", "stale ahead", "idle stale ahead weighed")
+]
+"""What the cache is told, half of the time nothing: then its shortest ways are gone."""
 TAGS = st.frozensets(st.sampled_from("abc"), max_size=2)
 
 
@@ -169,22 +174,13 @@ class CacheMachine(RuleBasedStateMachine):
 
     @initialize(
         max_size=st.sampled_from([1, 2, 4, 6, None]),
-        idle=st.sampled_from([math.inf, 3.5]),
-        stale=st.sampled_from([0, 0, 2]),
-        ahead=st.sampled_from([None, None, 0.5]),
-        weighed=st.booleans(),
+        kind=st.sampled_from(KINDS),
         listened=st.booleans(),
     )
-    def begin(
-        self,
-        max_size: int | None,
-        idle: float,
-        stale: float,
-        ahead: float | None,
-        *,
-        weighed: bool,
-        listened: bool,
-    ) -> None:
+    def begin(self, max_size: int | None, kind: frozenset[str], *, listened: bool) -> None:
+        weighed = "weighed" in kind
+        idle = 3.5 if "idle" in kind else math.inf
+        stale = 2.0 if "stale" in kind else 0.0
         if not self.swept:
             max_size = None  # what is over and not yet found to be so would take room
         limit = 10**9 if max_size is None else max_size * (3 if weighed else 1)
@@ -198,7 +194,7 @@ class CacheMachine(RuleBasedStateMachine):
             policy=self.policy,
             idle_ttl=None if idle == math.inf else idle,
             stale_while_revalidate=stale,
-            refresh_ahead=ahead,
+            refresh_ahead=0.5 if "ahead" in kind else None,
             weigher=(lambda _, value: value % 5) if weighed else None,
             on_removed=(lambda *removal: self.heard.append(removal)) if listened else None,
         )
@@ -216,6 +212,11 @@ class CacheMachine(RuleBasedStateMachine):
     def set_for_the_default(self, key: int, value: int) -> None:
         self.cache.set_nowait(key, value)
         self.model.set(key, value, 9.5, frozenset())
+
+    @rule(values=st.lists(st.integers(0, 99), min_size=9, max_size=9), key=KEYS)
+    def set_each(self, values: list[int], key: int) -> None:
+        for number, value in enumerate(values, key):
+            self.set_for_the_default(number % 9, value)
 
     @rule(values=st.dictionaries(KEYS, st.integers(0, 99)), ttl=TTLS, tags=TAGS)
     def set_many(self, values: dict[int, int], ttl: float, tags: frozenset[str]) -> None:
@@ -349,7 +350,7 @@ def hold(policy: EvictionPolicy, *, swept: bool) -> None:
     Machine.policy = policy
     Machine.swept = swept
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=100, stateful_step_count=50, deadline=None)
+        Machine, settings=settings(max_examples=70, stateful_step_count=50, deadline=None)
     )
 
 

@@ -332,10 +332,12 @@ async def test_refresh_ahead_and_stale_together() -> None:
         assert cache.statistics().loads == 1
 
 
-async def test_touch_defers_the_refresh() -> None:
+@POLICIES
+async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
     """Touching begins the value's time anew, and that of its refresh."""
     loader = Loader()
-    async with TTLCache[str](10, refresh_ahead=0.5, stale_while_revalidate=2) as cache:
+    cache: TTLCache[str] = TTLCache(10, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2)
+    async with cache:
         cache.set_nowait("key", "old")
         await until(4)
         assert await cache.touch("key")

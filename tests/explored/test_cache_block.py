@@ -141,7 +141,7 @@ async def test_block_that_sweeps_is_cancelled(victim: Victim, sim: Simulation) -
             await anyio.sleep(2)
             await checkpoint()
 
-    cache.set_many_nowait({number: (str(number), 0) for number in range(count)}, 1)
+    cache.set_many_nowait({str(number): (str(number), 0) for number in range(count)}, 1)
     cache.set_nowait("k", ("k", 0), 100)
     await together(block=lambda: victim(block), a=lambda: stage.ask("a", "other"))
     kept = {"k", "other"} if stage.ended["other"] else {"k"}
