@@ -9,6 +9,7 @@ Cost: one task, which sleeps until something expires; one more for an async list
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -40,15 +41,20 @@ class Block:
     # Invariants:
     # - flights are those that run in the group and have not ended;
     # - once it is leaving, no flight begins in it, and none that runs in it can be joined.
-    __slots__ = ("_alarm", "_group", "_store", "flights", "leaving", "loop")
+    __slots__ = ("_alarm", "_group", "_process", "_store", "flights", "leaving", "loop")
 
     def __init__(self, store: Table) -> None:
         self.loop = loops.current_loop()
         self.flights: set[Flight] = set()
         self.leaving: bool = False
+        self._process = os.getpid()  # a fork has the loop's memory, but it does not run there
         self._group = anyio.create_task_group()
         self._store = store
         self._alarm = anyio.Event()
+
+    def is_over(self) -> bool:
+        """Tell whether nobody can leave the block any more."""
+        return self._process != os.getpid() or loops.is_over(self.loop)
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Start a task in the block."""

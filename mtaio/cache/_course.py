@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -67,13 +68,13 @@ class Course(Batch[T]):
                 check_awaitable(flight.factory, call)
             value = await call
             self._land(flight, value)
-        except GeneratorExit:
-            self._abandoned(flight)
-            raise
         except BaseException as error:
-            LOADING.reset(token)
+            with suppress(ValueError):  # the garbage collector closes it in any context
+                LOADING.reset(token)
             if isinstance(error, Exception):
                 self._failed(flight, error)
+            elif isinstance(error, GeneratorExit):
+                self._abandoned(flight)
             else:
                 self._end(flight, State.ABORTED)
             raise
@@ -137,6 +138,8 @@ class Course(Batch[T]):
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         """Note that a load failed, for those who wait and for those who come."""
+        if self._gate.postpone(self._failed, flight, error):
+            return
         flights = self._flights
         lonely = flight.company is not None and not flight.waiters
         gone = None
@@ -177,6 +180,8 @@ class Course(Batch[T]):
 
     def _end(self, flight: Flight, state: State) -> None:
         """Note that a load was cancelled."""
+        if self._gate.postpone(self._end, flight, state):
+            return
         try:
             with self._gate:
                 self._flights.running -= 1

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mtaio._internal import loops
 from mtaio.cache._block import Block
 from mtaio.cache._listeners import AsyncNotices, RemovalCause
 from mtaio.cache._loading import Loading
@@ -23,7 +22,7 @@ from mtaio.cache._statistics import CacheStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
 __all__ = ["TTLCache"]
 
@@ -146,6 +145,13 @@ class TTLCache(Loading[T]):
             f"{self._max_size:g}, {self._default_ttl:g} s>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it has a lock, and its moments mean nothing in "
+            f"another process. Make another, and give it the items() of this one."
+        )
+        raise TypeError(msg)
+
     @property
     def name(self) -> str | None:
         """The name given to the cache."""
@@ -175,7 +181,7 @@ class TTLCache(Loading[T]):
         Raises:
             RuntimeError: It is entered already.
         """
-        if self._block is not None and not loops.is_over(self._block.loop):
+        if self._block is not None and not self._block.is_over():
             msg = (
                 f"{self!r} is entered already. Enter it once, around everything that uses it, or "
                 f"make another."
@@ -206,7 +212,7 @@ class TTLCache(Loading[T]):
                 that is no ``Exception``.
         """
         block = self._block
-        if block is None or loops.is_over(block.loop):
+        if block is None or block.is_over():
             self._block = None
             return
         try:

@@ -156,6 +156,10 @@ class Cached(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<cached {self._call.fn!r}>"
 
+    def __reduce__(self) -> str:
+        """Have copies be the function itself, and pickles its name, as those of functions are."""
+        return str(getattr(self, "__qualname__", repr(self)))
+
     @property
     def cache(self) -> TTLCache[R]:
         """The cache in which the results are."""
@@ -246,6 +250,10 @@ class BoundCached(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<cached {self._call.fn!r} of {self.__self__!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have it pickled as methods are: by its object and its name."""
+        return getattr, (self.__self__, self._call.fn.__name__)
 
     @property
     def cache(self) -> TTLCache[R]:

@@ -1,0 +1,470 @@
+"""What the code of keys, tags, finalisers and signal handlers can do in the midst of a change."""
+
+# ruff: noqa: D102 - only __call__, which the class explains
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import gc
+import itertools
+import logging
+import os
+import pickle
+import random
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.testing import assert_quiescent, run
+from tests.cache.whole import assert_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POLICIES = pytest.mark.parametrize("policy", [*EvictionPolicy])
+
+
+class Odd:
+    """A key or tag whose own code does something, each time it is called while ``act`` is set."""
+
+    act: Callable[[], object] | None = None
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"Odd({self.number})"
+
+    def __hash__(self) -> int:
+        self._act()
+        return self.number % 3  # so that they have to be compared
+
+    def __eq__(self, other: object) -> bool:
+        self._act()
+        return isinstance(other, Odd) and other.number == self.number
+
+    @staticmethod
+    def _act() -> None:
+        act = Odd.act
+        if act is not None:
+            Odd.act = None  # what it does may ask a key again
+            try:
+                act()
+            finally:
+                Odd.act = Odd.act or (act if getattr(act, "again", False) else None)
+
+
+@pytest.fixture(autouse=True)
+def calm() -> Iterator[None]:
+    """Leave no key that acts."""
+    yield
+    Odd.act = None
+
+
+class NthCall:
+    """Does something at the n-th call, and nothing before and after."""
+
+    again = True
+
+    def __init__(self, number: int, does: Callable[[], object]) -> None:
+        self.left = number
+        self.does = does
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.does()
+
+
+def made(policy: EvictionPolicy, *, laden: bool) -> TTLCache[int]:
+    """Return a full cache of keys that are compared."""
+    weigher = (lambda _, value: value % 2 + 1) if laden else None
+    cache: TTLCache[int] = TTLCache(10, 8, policy=policy, weigher=weigher, error_ttl=5)
+    for number in range(8):
+        cache.set_nowait(Odd(number), number, tags={Odd(number % 2)} if number % 3 else ())
+    for number in range(0, 8, 3):
+        cache.get_nowait(Odd(number))
+    return cache
+
+
+OPERATIONS: dict[str, Callable[[TTLCache[int]], object]] = {
+    "set": lambda cache: cache.set_nowait(Odd(100), 100),
+    "set with tags": lambda cache: cache.set_nowait(Odd(101), 101, 5, tags={Odd(0), Odd(7)}),
+    "set again": lambda cache: cache.set_nowait(Odd(4), 104, 3, tags={Odd(1), Odd(8)}),
+    "set nothing": lambda cache: cache.set_nowait(Odd(4), 104, 0),
+    "set many": lambda cache: cache.set_many_nowait({Odd(4): 1, Odd(102): 2}),
+    "delete": lambda cache: cache.delete_nowait(Odd(4)),
+    "delete many": lambda cache: cache.delete_many_nowait([Odd(4), Odd(5), Odd(200)]),
+    "touch": lambda cache: cache.touch_nowait(Odd(4), 3),
+    "end": lambda cache: cache.touch_nowait(Odd(4), 0),
+    "invalidate": lambda cache: cache.invalidate_tag_nowait(Odd(1)),
+    "clear": lambda cache: cache.clear_nowait(),
+    "get": lambda cache: cache.get_nowait(Odd(4)),
+    "get many": lambda cache: cache.get_many_nowait([Odd(4), Odd(5)]),
+    "contains": lambda cache: Odd(4) in cache,
+    "items": lambda cache: cache.items(),
+}
+
+
+class OddError(Exception):
+    """What a key raises."""
+
+
+def explode() -> None:
+    """Raise."""
+    raise OddError
+
+
+@pytest.mark.parametrize("laden", [False, True], ids=["plain", "weighed"])
+@pytest.mark.parametrize("name", OPERATIONS)
+@POLICIES
+def test_keys_that_raise(policy: EvictionPolicy, name: str, *, laden: bool) -> None:
+    """
+    Wherever the code of a key or a tag raises, the error passes, and the cache is whole.
+
+    What a heavier value should have put out may still be there then; the next change makes room.
+    """
+    for number in itertools.count(1):
+        cache = made(policy, laden=laden)
+        Odd.act = act = NthCall(number, explode)
+        try:
+            OPERATIONS[name](cache)
+        except OddError:
+            pass
+        else:
+            assert act.left > 0 or name == "items"
+        Odd.act = None
+        assert_whole(cache, bounded=False)
+        for other in range(300, 320):
+            cache.set_nowait(Odd(other), other)
+        assert_whole(cache)
+        if act.left > 0:
+            break
+    assert number > 1 or name in {"clear", "items"}
+
+
+@pytest.mark.parametrize("inner", OPERATIONS)
+@pytest.mark.parametrize("outer", OPERATIONS)
+@POLICIES
+def test_keys_that_change_the_cache(policy: EvictionPolicy, outer: str, inner: str) -> None:
+    """What the code of a key asks for in the midst of a change is done, after that change."""
+    for number in itertools.count(1):
+        cache = made(policy, laden=False)
+        Odd.act = act = NthCall(number, lambda cache=cache: OPERATIONS[inner](cache))  # type: ignore[misc] # mypy sees no type for the default
+        OPERATIONS[outer](cache)
+        Odd.act = None
+        assert_whole(cache)
+        if act.left > 0:
+            break
+        if inner == "set" and outer not in {"set many", "set with tags"}:
+            assert Odd(100) in cache or outer == "clear"
+        if inner == "clear" and outer.startswith(("delete", "touch", "end", "inv", "get", "con")):
+            assert len(cache) == 0
+
+
+def test_answers_in_the_midst_of_a_change() -> None:
+    """What is only put off is answered as if it were done."""
+    cache = made(EvictionPolicy.FIFO, laden=False)
+    answers: list[object] = []
+    names = ["delete", "delete many", "touch", "end", "invalidate", "get", "contains"]
+
+    def ask() -> None:
+        answers.extend(OPERATIONS[name](cache) for name in names)
+
+    with cache._gate:
+        ask()
+        assert len(cache) == 8
+        assert cache.statistics().size == 8
+        assert cache.get_nowait(Odd(999), "none") == "none"
+    assert answers == [True, 2, True, True, 3, 4, True]
+    assert len(cache) == 4
+    assert_whole(cache)
+
+
+def test_changes_that_had_to_wait_and_fail_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An error of what was put off has nobody to go to but the log; the rest is done."""
+    cache: TTLCache[int] = TTLCache(10)
+    with cache._gate:
+        key = Odd(1)
+        cache.delete_nowait(key)
+        cache.set_nowait("other", 1)
+        Odd.act = NthCall(1, explode)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert caplog.records[0].getMessage().startswith("a change of a cache failed that a finaliser")
+    assert cache.items() == [("other", 1)]
+
+
+async def test_loads_in_the_midst_of_a_change_are_refused() -> None:
+    """A load cannot be put off: it is an error that says what to do, and nothing has begun."""
+    cache: TTLCache[int] = TTLCache(10, policy="lru")
+
+    async def load() -> int:
+        return 1
+
+    with cache._gate, pytest.raises(RuntimeError, match=r"^a finaliser, a signal handler or a key"):
+        await cache.get_or_set("key", load)
+    with (
+        cache._gate,
+        pytest.raises(RuntimeError, match=r"^a finaliser, a signal handler"),
+        cache._gate,
+    ):
+        pass
+    assert cache.statistics().loads == 0
+    assert await cache.get_or_set("key", load) == 1
+    assert_quiescent(cache)
+
+
+def test_a_key_that_was_changed() -> None:
+    """A key whose hash is another now is named when it has to go, and clear() gets rid of it."""
+    for policy in EvictionPolicy:
+        for change in ("set", "set again", "delete"):
+            cache: TTLCache[int] = TTLCache(10, 1, policy=policy)
+            key = Odd(0)
+            cache.set_nowait(key, 0)
+            key.number = 1
+            with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
+                cache.set_nowait("other", 1)
+            assert not cache.delete_nowait(key)
+            cache.clear_nowait()
+            cache.set_nowait(change, 1)
+            assert cache.items() == [(change, 1)]
+            assert_whole(cache)
+    heavy: TTLCache[int] = TTLCache(0.5, 4, weigher=lambda _, value: value)
+    key = Odd(0)
+    heavy.set_nowait(key, 3, tags=["tag"])
+    key.number = 1
+    with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
+        heavy.set_nowait("other", 2)
+    with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
+        heavy.invalidate_tag_nowait("tag")
+    heavy.clear_nowait()
+    assert_whole(heavy)
+
+
+class Cyclic:
+    """Garbage that only the collector finds, and whose end changes a cache."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self.me = self
+        self.end = end
+
+    def __del__(self) -> None:
+        self.end()
+
+
+@POLICIES
+def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
+    """With the collector running all the time, finalisers change the cache and never break it."""
+    chance = random.Random(5)  # noqa: S311 - reproducible
+    cache: TTLCache[object] = TTLCache(10, 20, policy=policy)
+    ends: list[Callable[[], object]] = [
+        lambda: cache.set_nowait(chance.randrange(40), 1, tags={chance.randrange(3)}),
+        lambda: cache.delete_nowait(chance.randrange(40)),
+        lambda: cache.touch_nowait(chance.randrange(40), 5),
+        lambda: cache.invalidate_tag_nowait(chance.randrange(3)),
+        lambda: cache.get_nowait(chance.randrange(40)),
+        cache.items,
+    ]
+    ended = 0
+
+    def count(end: Callable[[], object]) -> None:
+        nonlocal ended
+        ended += 1
+        end()
+
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        for _ in range(1500):
+            end = chance.choice(ends)
+            Cyclic(lambda end=end: count(end))  # type: ignore[misc] # mypy sees no type for the default
+            chance.choice(ends)()
+    finally:
+        gc.set_threshold(*before)
+    assert ended > 1000
+    assert_whole(cache)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on Windows")
+def test_signal_handlers_that_change_the_cache() -> None:
+    """A handler that runs between any two steps of a change is as good as one that runs after."""
+    cache: TTLCache[int] = TTLCache(10, 20)
+    handled = 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        cache.set_nowait(handled % 40, handled, tags={"tag"})
+        if handled % 7 == 0:
+            cache.clear_nowait()
+        if handled % 5 == 0:
+            cache.invalidate_tag_nowait("tag")
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        number = 0
+        while handled < 300:
+            number += 1
+            cache.set_nowait(number % 50, number)
+            cache.delete_nowait((number + 7) % 50)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert_whole(cache)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: the point
+def test_a_fork_catches_no_change_half_done() -> None:
+    """While threads change a cache, a process that is forked has a whole one, and can use it."""
+    cache: TTLCache[int] = TTLCache(60, 100)
+    stop = threading.Event()
+
+    def change() -> None:
+        for number in itertools.count():
+            cache.set_nowait(number % 300, number, tags={number % 5})
+            if stop.is_set():
+                return
+
+    threads = [threading.Thread(target=change) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:  # pragma: no cover - another process, which ends without a word
+                code = 1
+                try:
+                    assert_whole(cache)
+                    cache.set_nowait("child", 1)
+                    cache.clear_nowait()
+                    code = 0
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert "child" not in cache
+    assert_whole(cache)
+
+
+def test_copies_and_pickles() -> None:
+    """A cache is not copied; a cached function is itself in every copy, as functions are."""
+    cache: TTLCache[int] = TTLCache(60, name="users")
+    for way in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"^<TTLCache 'users' .*> cannot be copied or pickled"):
+            way(cache)
+    assert copy.copy(price) is price
+    assert copy.deepcopy(price) is price
+    assert pickle.loads(pickle.dumps(price)) is price  # noqa: S301 - our own
+    shop = Shop()
+    again = pickle.loads(pickle.dumps(shop.price))  # noqa: S301 - our own
+    assert isinstance(again.__self__, Shop)
+
+
+@cached
+async def price(item: str) -> int:
+    """Be cached."""
+    return len(item)
+
+
+class Shop:
+    """Has a cached method."""
+
+    @cached
+    async def price(self, item: str) -> int:
+        """Be cached."""
+        return len(item)
+
+
+class Never:
+    """Waits for nobody, so that no event loop has to clean up behind it."""
+
+    def __await__(self) -> Any:
+        yield
+
+
+async def never() -> int:
+    """Load, without end."""
+    await Never()
+    raise AssertionError
+
+
+async def soon() -> int:
+    """Load at once."""
+    return 1
+
+
+def test_loads_whose_loop_is_over(backend: str) -> None:
+    """A load that its loop never ended is in no account, and neither when it is closed later."""
+    cache: TTLCache[int] = TTLCache(60)
+    calls: list[Any] = []
+
+    async def begin() -> None:
+        for key in ("key", "other"):
+            call: Any = cache.get_or_set(key, never)
+            call.send(None)  # driven by hand, so that no loop ends it
+            calls.append(call)
+
+    run(begin, backend=backend)
+    assert cache.statistics().in_flight == 2
+    with cache._gate:
+        calls.pop().close()
+        assert cache.statistics().in_flight == 2
+    assert cache.statistics().in_flight == 1
+    run(lambda: cache.get_or_set("third", soon), backend=backend)
+    assert cache.statistics().in_flight == 0
+    run(lambda: cache.get_or_set("key", soon), backend=backend)
+    calls.pop().close()
+    assert len(cache) == 2
+    assert_quiescent(cache)
+    assert_whole(cache)
+
+
+async def test_a_load_that_is_closed_by_hand() -> None:
+    """Whoever waits for a load whose coroutine is closed leads in its place."""
+    cache: TTLCache[int] = TTLCache(60)
+    call: Any = cache.get_or_set("key", never)
+    contextvars.copy_context().run(call.send, None)  # else all that follows is in its course
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.append(await cache.get_or_set("key", soon))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await anyio.sleep(1)
+        assert answers == []
+        call.close()
+    assert answers == [1]
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt], ids=["error", "other"])
+async def test_a_load_that_ends_in_the_midst_of_a_change(error: type[BaseException]) -> None:
+    """The end of a coroutine that is closed then, whatever it raises, is noted after the change."""
+    cache: TTLCache[int] = TTLCache(60)
+
+    async def stubborn() -> int:
+        try:
+            await Never()
+        finally:
+            raise error
+
+    call: Any = cache.get_or_set("key", stubborn)
+    call.send(None)
+    with cache._gate:
+        with pytest.raises(error):
+            call.close()
+        assert cache.statistics().in_flight == 1
+    statistics = cache.statistics()
+    assert (statistics.in_flight, statistics.load_failures) == (0, int(error is LookupError))
+    assert_quiescent(cache)
