@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from contextlib import AsyncExitStack
 from functools import partial
@@ -499,27 +500,28 @@ async def test_a_task_that_outlives_its_load_may_ask_again(cache: TTLCache[str])
 
 @in_both
 async def test_hits_are_no_checkpoint_and_one_load_in_64_is(cache: TTLCache[str]) -> None:
-    """A loop over loads that never suspend lets others run all the same."""
-    turns = 0
+    """A loop over loads that never suspend lets others run all the same, at each checkpoint."""
+    began: list[int] = []
 
     async def at_once() -> str:
         return "value"
 
-    async def count() -> None:
-        nonlocal turns
+    async def watch() -> None:
         while True:
+            began.append(cache.statistics().loads)
             await anyio.lowlevel.checkpoint()
-            turns += 1
 
     await cache.get_or_set(-1, at_once)
     with assert_no_checkpoints():
         await cache.get_or_set(-1, at_once)
     async with anyio.create_task_group() as group:
-        group.start_soon(count)
+        group.start_soon(watch)
         for number in range(640):
             await cache.get_or_set(number, at_once)
         group.cancel_scope.cancel()
-    assert turns > 5
+    seen = [1, *began, 641]
+    most = max(after - before for before, after in itertools.pairwise(seen))
+    assert most <= 2 * 64  # late in one turn of the loop, early in the next
 
 
 async def test_the_64th_load_is_a_checkpoint() -> None:
