@@ -173,7 +173,7 @@ class Course(Batch[T]):
         entry = self._entries.get(flight.key)
         if entry is not None and moment < entry.expires:
             if type(entry) is Laden:
-                entry.renew = moment + self._error_ttl
+                entry.renew = max(entry.renew, moment + self._error_ttl)
         elif self._error_ttl:
             return self._put_failure(flight.key, error, self._error_ttl, moment)
         return None

@@ -104,7 +104,7 @@ class Model:
         now = anyio.current_time()
         held = self.there(key)
         if held is not None:
-            held.renew = now + self.error_ttl
+            held.renew = max(held.renew, now + self.error_ttl)
         elif self.error_ttl:
             end = now + self.error_ttl
             self.held[key] = Held(result, end, end, end)
