@@ -155,8 +155,8 @@ def told(callers: Callers, number: int) -> str:
     answer = str(callers.answers[number])
     for long, short in {
         "cancelled": "out",
-        "<TTLCache s3fifo 0 of inf, 10 s> was left while key='key' was loaded": "closed",
-        "<TTLCache lru 0 of inf, 10 s> was left while key='key' was loaded": "closed",
+        "<TTLCache s3fifo 0 of 100, 10 s> was left while key='key' was loaded": "closed",
+        "<TTLCache lru 0 of 100, 10 s> was left while key='key' was loaded": "closed",
     }.items():
         answer = short if answer == long else answer
     if answer.startswith("the load of key='key' in <TTLCache"):
@@ -174,7 +174,7 @@ async def test_matrix(
     entered: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As many loads as the table says, and to each caller what it says, at that moment."""
-    cache: TTLCache[str] = TTLCache(10, policy=policy)
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy)  # without a limit, all policies are one
     loader = Recursive(cache) if event is recursive else Loader()
     async with anyio.create_task_group() as group, AsyncExitStack() as block:
         if entered:

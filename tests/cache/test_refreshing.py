@@ -14,6 +14,7 @@ from mtaio.exceptions import CacheClosedError
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 from tests.cache.loads import GONE, Callers, Loader
 
+# Without a limit all policies are one, so each test of them all has one.
 POLICIES = pytest.mark.parametrize("policy", [*EvictionPolicy])
 
 
@@ -30,7 +31,7 @@ async def until(moment: float) -> None:
 async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionPolicy) -> None:
     """After its time a value is served at once, and one load in the background renews it."""
     loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, policy=policy, stale_while_revalidate=5)
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5)
     async with cache:
         assert await cache.get_or_set("key", loader) == "value 1"  # until 11, stale until 16
         await until(10.9375)
@@ -57,7 +58,7 @@ async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionP
 @POLICIES
 async def test_stale_value_is_no_value_for_other_operations(policy: EvictionPolicy) -> None:
     """Only get_or_set serves what is stale: for everything else its time is over."""
-    cache: TTLCache[str] = TTLCache(10, policy=policy, stale_while_revalidate=5)
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5)
     cache.set_nowait("key", "old", tags=["tag"])
     await until(10)
     assert await cache.get("key", "none") == "none"
@@ -87,6 +88,7 @@ async def test_stale_value_is_not_served_beyond_its_limit(policy: EvictionPolicy
     loader = Loader()
     cache: TTLCache[str] = TTLCache(
         10,
+        100,
         policy=policy,
         stale_while_revalidate=5,
         on_removed=lambda *removal: heard.append((*removal, anyio.current_time())),
@@ -109,7 +111,7 @@ async def test_failed_refresh_keeps_the_stale_value(
 ) -> None:
     """If the load fails the old value is served until its limit, and each call tries again."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, policy=policy, stale_while_revalidate=5, name="users")
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5, name="users")
     async with cache:
         cache.set_nowait("key", "old")
         for begun, moment in enumerate((10, 11, 12, 13), 1):
@@ -137,7 +139,7 @@ async def test_failed_refresh_keeps_the_stale_value(
 async def test_error_ttl_spaces_the_refreshes_that_fail(policy: EvictionPolicy) -> None:
     """With an error_ttl the next attempt comes no sooner than that after the last failed."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, policy=policy, stale_while_revalidate=90, error_ttl=4)
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=90, error_ttl=4)
     async with cache:
         cache.set_nowait("key", "old")
         moments: list[float] = []
@@ -260,7 +262,7 @@ async def test_refreshing_needs_an_entered_cache(options: dict[str, Any]) -> Non
 async def test_refresh_ahead(policy: EvictionPolicy) -> None:
     """From its fraction on a read begins a load; the value is fresh when its time would end."""
     loader = Loader()
-    async with TTLCache[str](10, policy=policy, refresh_ahead=0.75) as cache:
+    async with TTLCache[str](10, 100, policy=policy, refresh_ahead=0.75) as cache:
         cache.set_nowait("key", "old")
         await until(7.4375)
         assert await cache.get_or_set("key", loader) == "old"
@@ -336,7 +338,9 @@ async def test_refresh_ahead_and_stale_together() -> None:
 async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
     """Touching begins the value's time anew, and that of its refresh."""
     loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2)
+    cache: TTLCache[str] = TTLCache(
+        10, 100, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2
+    )
     async with cache:
         cache.set_nowait("key", "old")
         await until(4)
@@ -433,7 +437,7 @@ async def test_limits_hold_for_stale_values() -> None:
 async def test_kept_error_is_raised_for_exactly_that_long(policy: EvictionPolicy) -> None:
     """From the moment of the failure, error_ttl seconds, to everybody who asks; then no more."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, policy=policy, error_ttl=3)
+    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, error_ttl=3)
     with pytest.raises(LookupError, match=r"^load 1$"):
         await cache.get_or_set("key", loader)
     await until(3.9375)
@@ -552,7 +556,7 @@ async def test_kept_error_makes_way(way: str) -> None:
 @POLICIES
 async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
     """In an entered cache, errors whose time is over are removed without being asked for."""
-    async with TTLCache[str](10, policy=policy, error_ttl=3) as cache:
+    async with TTLCache[str](10, 100, policy=policy, error_ttl=3) as cache:
         with pytest.raises(LookupError):
             await cache.get_or_set("key", Loader(fail=True))
         assert len(cache) == 1
@@ -577,7 +581,7 @@ async def test_without_error_ttl_nothing_is_kept() -> None:
 @POLICIES
 async def test_jitter_of_loads_and_of_stale_values(policy: EvictionPolicy) -> None:
     """What is loaded is spread as what is set: within its fraction, never longer, never over."""
-    cache: TTLCache[int] = TTLCache(100, policy=policy, jitter=0.5)
+    cache: TTLCache[int] = TTLCache(100, 100, policy=policy, jitter=0.5)
 
     async def one() -> int:
         return 1
