@@ -56,7 +56,8 @@ class Odd:
             try:
                 act()
             finally:
-                Odd.act = Odd.act or (act if getattr(act, "again", False) else None)
+                if getattr(act, "again", False):
+                    Odd.act = act
 
 
 @pytest.fixture(autouse=True)
@@ -322,37 +323,44 @@ def test_signal_handlers_that_change_the_cache() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: the point
 def test_a_fork_catches_no_change_half_done() -> None:
-    """While threads change a cache, a process that is forked has a whole one, and can use it."""
-    cache: TTLCache[int] = TTLCache(60, 100)
-    stop = threading.Event()
+    """A fork waits for the change that another thread makes, and both processes have it whole."""
+    cache = made(EvictionPolicy.S3FIFO, laden=False)
+    within, go_on, forked = threading.Event(), threading.Event(), threading.Event()
+
+    def stop() -> None:
+        within.set()
+        go_on.wait()
 
     def change() -> None:
-        for number in itertools.count():
-            cache.set_nowait(number % 300, number, tags={number % 5})
-            if stop.is_set():
-                return
+        Odd.act = NthCall(3, stop)
+        cache.set_nowait(Odd(100), 100, tags={"tag"})
+        forked.wait()
 
-    threads = [threading.Thread(target=change) for _ in range(2)]
+    def let_go() -> None:
+        while cache._gate.held.acquire(blocking=False):  # until somebody has it: the change
+            cache._gate.held.release()
+        go_on.set()
+
+    threads = [threading.Thread(target=change), threading.Thread(target=let_go)]
+    threads[0].start()
+    within.wait()
+    threads[1].start()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process, which ends without a word
+        signal.alarm(30)
+        code = 1
+        try:
+            assert_whole(cache)
+            assert Odd(100) in cache
+            cache.clear_nowait()
+            code = 0
+        finally:
+            os._exit(code)
+    forked.set()
     for thread in threads:
-        thread.start()
-    try:
-        for _ in range(20):
-            child = os.fork()
-            if child == 0:  # pragma: no cover - another process, which ends without a word
-                code = 1
-                try:
-                    assert_whole(cache)
-                    cache.set_nowait("child", 1)
-                    cache.clear_nowait()
-                    code = 0
-                finally:
-                    os._exit(code)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert "child" not in cache
+        thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert Odd(100) in cache
     assert_whole(cache)
 
 
