@@ -43,7 +43,9 @@ class TTLCache(Loading[T]):
     event loop and with several: each operation is atomic, and what is returned for a key was that
     key's value at a moment during the call. Only loads are not shared between event loops, and
     ``async with`` belongs to one. The counts of hits and misses may fall short where threads run in
-    parallel, on free-threaded builds.
+    parallel, on free-threaded builds. A change that a finaliser, a signal handler or the
+    ``__eq__`` of a key asks for in the midst of another is made right after that one; a fork waits
+    for the change under way, and its process has the values, but neither block nor loads.
 
     Args:
         default_ttl: Seconds for which a value is kept if none are given with it; ``math.inf`` for
