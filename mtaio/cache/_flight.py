@@ -126,13 +126,24 @@ class Flights:
     #   form a chain;
     # - whatever is in a chain is RUNNING, unless taking it out has failed: a key's own code may
     #   raise.
-    __slots__ = ("failures", "last", "loads", "running", "seconds", "table", "waiting")
+    __slots__ = (
+        "failures",
+        "last",
+        "loads",
+        "look_again",
+        "running",
+        "seconds",
+        "table",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.table: dict[Hashable, Flight] = {}
-        self.last: object = None
-        """The event loop of the flight that began last."""
+        self.last: int = 0
+        """The id of the event loop in which a flight began last; flights keep theirs alive."""
         self.loads: int = 0
+        self.look_again: int = 0
+        """How many loads there have to be before it is looked again for loops that are over."""
         self.failures: int = 0
         self.seconds: float = 0.0
         self.running: int = 0
@@ -148,7 +159,7 @@ class Flights:
     def begin(self, flight: Flight, loop: object, moment: float) -> list[Flight]:
         """Take in a flight that begins, and return those that were given up for good."""
         table = self.table
-        lost = self._prune() if loop is not self.last and table else []
+        lost = self._prune() if id(loop) != self.last and table else []
         key = flight.key
         flight.began = moment
         flight.loop = loop
@@ -158,7 +169,7 @@ class Flights:
         flight.waiters = 0
         flight.other = table.get(key) if table else None
         table[key] = flight
-        self.last = loop
+        self.last = id(loop)
         self.loads += 1
         self.running += 1
         return lost
@@ -209,7 +220,10 @@ class Flights:
 
     def _prune(self) -> list[Flight]:
         """Give up the flights of loops that are over, which can never end."""
+        if self.loads < self.look_again:
+            return []
         flights = self._all()
+        self.look_again = self.loads + len(flights)  # loops that take turns must not pay each time
         over = {loop for loop in {flight.loop for flight in flights} if loops.is_over(loop)}
         lost = [flight for flight in flights if flight.loop in over]
         for flight in lost:

@@ -49,7 +49,8 @@ class Gate:
         self.free: bool = True
         self.later: deque[Callable[[], object]] = deque()
         self._catching_up: set[int] = set()
-        _GATES.add(self)
+        with _MAKING:
+            _GATES.add(self)
 
     def __enter__(self) -> None:
         self.acquire()
@@ -108,10 +109,12 @@ class Gate:
 
 
 _GATES: Final[WeakSet[Gate]] = WeakSet()
+_MAKING: Final = RLock()
 _held: Final[list[Gate]] = []
 
 
 def _before_fork() -> None:
+    _MAKING.acquire()
     _held.extend(_GATES)
     for gate in _held:
         gate.acquire()
@@ -120,6 +123,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     while _held:
         _held.pop().release()
+    _MAKING.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
