@@ -112,6 +112,8 @@ class Course(Batch[T]):
         weight = 1 if self._weigher is None else self._weigh(flight.key, value)
         flights = self._flights
         gate = self._gate
+        if not gate.free and gate.postpone(self._land, flight, value):
+            return  # a finaliser drives its coroutine, of all things
         gone = None
         gate.acquire()
         gate.free = False
@@ -205,6 +207,8 @@ class Course(Batch[T]):
             if flight.state is State.RUNNING:
                 flight.state = State.ABORTED
             self._flights.discard(flight)
+        if flight.company is not None:
+            flight.company.discard(flight)
         if flight.event is not None:
             loops.call_in(flight.loop, flight.event.set)
 

@@ -167,7 +167,10 @@ class Flights:
         flight.state = State.RUNNING
         flight.wanted = True
         flight.waiters = 0
-        flight.other = table.get(key) if table else None
+        other = table.get(key) if table else None
+        while other is not None and other.state is not State.RUNNING:  # it could not be taken out
+            other = other.other
+        flight.other = other
         table[key] = flight
         self.last = id(loop)
         self.loads += 1

@@ -49,17 +49,16 @@ class Owners:
         return found[1] if found is not None and found[0]() is instance else None
 
     def admit(self, instance: object) -> Owner:
-        """Return a token for an object that has none; it has to take weak references."""
+        """Return the token of an object that had none; it has to take weak references."""
         token = Owner(type(instance).__qualname__)
         number, tokens, dead = id(instance), self._tokens, self._dead
 
-        def gone(ref: weakref.ref[Any]) -> None:
+        def gone(_: weakref.ref[Any]) -> None:
             dead.append(token)
-            if tokens.get(number, (None,))[0] is ref:
-                del tokens[number]
+            tokens.pop(number, None)
 
-        tokens[number] = weakref.ref(instance, gone), token
-        return token
+        # Another thread may have been faster; then that token is the one.
+        return tokens.setdefault(number, (weakref.ref(instance, gone), token))[1]
 
     def dead(self) -> Iterator[Owner]:
         """Return the tokens of the objects that died since somebody last asked."""

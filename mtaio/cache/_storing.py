@@ -176,10 +176,10 @@ class Storing(Table):
             self._insert(entry, tags)
             return gone
         gone.append(self._overwrite(entry, value, fresh, expires, tags=tags, moment=moment))
-        if type(entry) is Laden:
-            self._weight += weight - entry.weight
-            entry.soft, entry.renew, entry.weight = soft, renew, weight
-            gone.extend(self._make_room(0))
+        assert type(entry) is Laden  # noqa: S101 - for the type checkers: others were removed above
+        self._weight += weight - entry.weight
+        entry.soft, entry.renew, entry.weight = soft, renew, weight
+        gone.extend(self._make_room(0))
         return gone
 
     def _put_failure(self, key: Hashable, error: Exception, ttl: float, moment: float) -> object:

@@ -9,6 +9,7 @@ Cost: a hit takes a coroutine, the look-up of a tuple, and the time of day.
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import partial, update_wrapper
 from typing import (
     TYPE_CHECKING,
@@ -149,9 +150,8 @@ class Cached(Generic[P, R]):
         self._entries: dict[Hashable, Entry] = call.cache._entries  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: Owners = Owners()
         update_wrapper(self, call.fn)
-        mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
-        if mark is not None:
-            mark(self)
+        if sys.version_info >= (3, 12):  # pragma: no branch - the other is that of 3.11
+            inspect.markcoroutinefunction(self)
 
     def __repr__(self) -> str:
         return f"<cached {self._call.fn!r}>"

@@ -9,6 +9,7 @@ import copy
 import gc
 import itertools
 import logging
+import math
 import os
 import pickle
 import random
@@ -20,6 +21,7 @@ import anyio
 import pytest
 
 from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.cache._flight import Flight, State
 from mtaio.testing import assert_quiescent, run
 from tests.cache.whole import assert_whole
 
@@ -476,3 +478,141 @@ async def test_a_load_that_ends_in_the_midst_of_a_change(error: type[BaseExcepti
     statistics = cache.statistics()
     assert (statistics.in_flight, statistics.load_failures) == (0, int(error is LookupError))
     assert_quiescent(cache)
+
+
+async def test_a_load_that_is_driven_in_the_midst_of_a_change() -> None:
+    """A value that comes then is stored after the change."""
+    cache: TTLCache[int] = TTLCache(60)
+
+    async def load() -> int:
+        await Never()
+        return 7
+
+    call: Any = cache.get_or_set("key", load)
+    context = contextvars.copy_context()
+    context.run(call.send, None)
+    with cache._gate:
+        with pytest.raises(StopIteration):
+            context.run(call.send, None)
+        assert "key" not in cache
+    assert cache.get_nowait("key") == 7
+    assert_quiescent(cache)
+    assert_whole(cache)
+
+
+async def test_waiters_that_are_closed_by_hand() -> None:
+    """One that waits and is closed is not counted any more, and takes nobody's load with it."""
+    cache: TTLCache[int] = TTLCache(60)
+    first: Any = cache.get_or_set("key", never)
+    contextvars.copy_context().run(first.send, None)
+    second: Any = cache.get_or_set("key", never)
+    # What waits in an event loop is there when the loop is over, and then it is closed.
+    contextvars.copy_context().run(second.send, None)
+    assert cache.statistics().waiting == 1
+    second.close()
+    assert (cache.statistics().waiting, cache.statistics().in_flight) == (0, 1)
+    first.close()
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["entered", "left"])
+async def test_a_load_of_a_block_that_is_closed_by_hand(*, left: bool) -> None:
+    """The task of a load that is closed, as it is when its loop is over, is noted once."""
+    cache: TTLCache[int] = TTLCache(60)
+    async with cache:
+        flight = Flight()
+        flight.cache, flight.key, flight.factory = cache, "key", never
+        flight.ttl, flight.tags = 60, frozenset()
+        cache._board(flight)
+        task: Any = cache._run(flight)
+        contextvars.copy_context().run(task.send, None)
+        assert cache.statistics().in_flight == 1
+        if left:
+            flight.state = State.CLOSED
+        task.close()
+        assert cache.statistics().in_flight == 0
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("name", ["set", "delete", "clear"])
+async def test_keys_that_change_the_cache_during_a_load(name: str) -> None:
+    """What a key asks for where a load begins or ends is done right after."""
+    for number in itertools.count(1):
+        cache = made(EvictionPolicy.S3FIFO, laden=False)
+        Odd.act = act = NthCall(number, lambda cache=cache: OPERATIONS[name](cache))  # type: ignore[misc] # mypy sees no type for the default
+        assert await cache.get_or_set(Odd(200), soon) == 1
+        Odd.act = None
+        assert_whole(cache)
+        assert_quiescent(cache)
+        if act.left > 0:
+            break
+        if name == "set":
+            assert Odd(100) in cache
+    assert number > 3
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["lands", "fails"])
+async def test_keys_that_raise_during_a_load(*, fails: bool) -> None:
+    """Wherever its key raises, a load ends, whoever waits is told, and the cache is whole."""
+
+    async def load() -> int:
+        await anyio.sleep(1)
+        if fails:
+            raise LookupError
+        return 1
+
+    for number in itertools.count(1):
+        cache = made(EvictionPolicy.S3FIFO, laden=False)
+        answers: list[object] = []
+
+        async def ask(cache: TTLCache[int] = cache, answers: list[object] = answers) -> None:
+            try:
+                answers.append(await cache.get_or_set(Odd(200), load))
+            except (OddError, LookupError) as error:
+                answers.append(error)
+
+        async with anyio.create_task_group() as group:
+            Odd.act = act = NthCall(number, explode)
+            for _ in range(3):
+                group.start_soon(ask)
+        Odd.act = None
+        assert len(answers) == 3
+        assert_whole(cache)
+        assert cache.statistics().in_flight == cache.statistics().waiting == 0
+        if act.left > 0:
+            break
+    assert number > 5
+
+
+async def test_times_of_those_that_take_anothers_place() -> None:
+    """Whether either expires some day or never, the new one has its own time."""
+    for policy in EvictionPolicy:
+        cache: TTLCache[int] = TTLCache(math.inf, 1, policy=policy)
+        for number, ttl in enumerate([math.inf, math.inf, 5, math.inf, 5, 50, 5]):
+            cache.set_nowait(number, number, ttl)
+            assert_whole(cache)
+        await anyio.sleep(5)
+        assert len(cache.items()) == 0
+
+
+async def test_methods_of_a_cache_that_may_not_change() -> None:
+    """Asking for the method of an object is no error where only a call of it would be one."""
+
+    async def hear(*_: object) -> None:
+        raise AssertionError
+
+    class Lonely:
+        @cached(cache=TTLCache[int](on_removed=hear))
+        async def ask(self) -> int:
+            """Be cached."""
+            return 1
+
+    for _ in range(3):
+        lonely = Lonely()
+        assert lonely.ask.cache.statistics().size == 0
+    with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is not"):
+        await lonely.ask()
+    async with lonely.ask.cache:
+        assert await lonely.ask() == 1
+        lonely = Lonely()
+        assert await lonely.ask() == 1
