@@ -86,10 +86,10 @@ class Gate:
             return
         self._catching_up.add(thread)
         try:
-            while self.later:
+            while True:
                 try:
                     change = self.later.popleft()
-                except IndexError:  # another thread was faster
+                except IndexError:  # done, maybe by another thread
                     return
                 try:
                     change()
@@ -126,7 +126,7 @@ def _after_fork() -> None:
     _MAKING.release()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )

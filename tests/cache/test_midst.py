@@ -289,6 +289,7 @@ def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
             chance.choice(ends)()
     finally:
         gc.set_threshold(*before)
+    gc.collect()
     assert ended > 500
     assert_whole(cache)
 
@@ -619,3 +620,18 @@ async def test_methods_of_a_cache_that_may_not_change() -> None:
         assert await lonely.ask() == 1
         lonely = Lonely()
         assert await lonely.ask() == 1
+
+
+async def test_a_load_that_fails_after_its_key_was_changed() -> None:
+    """The error of a load that a change overtook goes to who waited, and is not kept."""
+    cache: TTLCache[int] = TTLCache(60, error_ttl=5)
+
+    async def fail() -> int:
+        cache.delete_nowait("key")
+        raise LookupError
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            await cache.get_or_set("key", fail)
+    assert (cache.statistics().loads, len(cache)) == (2, 0)
+    assert_whole(cache)
