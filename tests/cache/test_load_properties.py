@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mtaio.cache import EvictionPolicy, TTLCache
 from mtaio.testing import assert_quiescent, run, settle
-from tests.cache.insides import require_order_inside
+from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +181,7 @@ def test_loads_do_what_the_model_does(
             for number, step in enumerate(steps):
                 await take(cache, model, number, step)
                 await settle()
-                require_order_inside(cache)
+                assert_whole(cache)
                 now = cache.statistics()
                 assert (now.hits, now.misses) == (model.hits, model.misses)
                 assert (now.loads, now.load_failures) == (model.loads, model.failures)

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET
 from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache
-from tests.cache.insides import require_order_inside
 from tests.cache.models import PLAIN, ModelPolicy
+from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -312,7 +312,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert statistics.weight <= self.model.max_size
         assert statistics.evictions == self.model.evictions
         assert len(self.cache) == statistics.size
-        require_order_inside(self.cache)
+        assert_whole(self.cache)
         if self.swept:
             assert statistics.size == len(self.model.held)
             assert statistics.weight == self.model.total()

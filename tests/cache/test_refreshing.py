@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -573,6 +574,46 @@ async def test_without_error_ttl_nothing_is_kept() -> None:
         with pytest.raises(LookupError, match=rf"^load {number}$"):
             await cache.get_or_set("key", loader)
         assert len(cache) == 0
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+@pytest.mark.parametrize("change", ["set", "delete", "clear"])
+async def test_error_of_a_load_that_a_change_overtook_is_not_kept(
+    change: str, *, entered: bool
+) -> None:
+    """Who waited for that load gets its error; who asks afterwards has nothing to do with it."""
+    cache: TTLCache[str] = TTLCache(10, error_ttl=30)
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        async with anyio.create_task_group() as group:
+            callers = Callers(cache, group)
+            await callers.ask(Loader(fail=True))
+            await until(0.5)
+            args = {"set": ("key", "set", 0.25), "delete": ("key",), "clear": ()}
+            await getattr(cache, change)(*args[change])
+            await until(1.5)
+            assert str(callers.answers[0]) == "load 1"
+            assert await cache.get_or_set("key", Loader()) == "value 1"
+
+
+@POLICIES
+async def test_refresh_that_fails_early_brings_no_other_forward(policy: EvictionPolicy) -> None:
+    """The next refresh is due when it was, or error_ttl after the failure if that is later."""
+    loader = Loader(fail=True)
+    async with TTLCache[str](16, 100, policy=policy, refresh_ahead=0.5, error_ttl=2) as cache:
+        cache.set_nowait("key", "old")
+        with pytest.raises(LookupError):
+            await cache.refresh("key", loader)
+        begun: list[float] = []
+        for moment in (2, 4, 7, 8, 10, 11):
+            await until(moment)
+            before = loader.begun
+            assert await cache.get_or_set("key", loader) == "old"
+            await settle()
+            if loader.begun > before:
+                begun.append(moment)
+        assert begun == [8, 11]
 
 
 # Jitter.

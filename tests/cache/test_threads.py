@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.testing import assert_quiescent
-from tests.cache.insides import require_order_inside
+from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -201,7 +201,7 @@ class Storm:
     def calm(self) -> None:
         """Hold that everything adds up afterwards, and that nothing is lost."""
         cache = self.cache
-        require_order_inside(cache)
+        assert_whole(cache)
         assert_quiescent(cache)
         assert not cache._flights.table
         now = cache.statistics()
@@ -296,7 +296,7 @@ def test_reads_never_return_another_key_s_value() -> None:
     for thread in readers:
         thread.join()
     assert wrong == []
-    require_order_inside(cache)
+    assert_whole(cache)
 
 
 @pytest.mark.usefixtures("eager_switches")
@@ -355,5 +355,5 @@ def test_cached_functions_and_methods_in_a_storm(backend: str) -> None:
     for thread in threads:
         thread.join(60)
     assert failures == []
-    require_order_inside(Shop.price.cache)
+    assert_whole(Shop.price.cache)
     assert_quiescent(Shop.price.cache)

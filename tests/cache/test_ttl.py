@@ -15,7 +15,7 @@ from mtaio._internal import clock
 from mtaio.cache import CacheStatistics, EvictionPolicy, RemovalCause, TTLCache
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
 from tests.backends import BACKENDS
-from tests.cache.insides import require_order_inside
+from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -567,7 +567,7 @@ def test_refused_operations_change_nothing(
     after = cache.statistics()
     assert (after.size, after.weight) == (before.size, before.weight)
     assert heard == []
-    require_order_inside(cache)
+    assert_whole(cache)
 
 
 def test_errors_of_keys_pass() -> None:
@@ -686,7 +686,7 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
         assert begun == 2 * number
         cache.set_nowait("kept", begun)
         assert_quiescent(cache)
-        require_order_inside(cache)
+        assert_whole(cache)
 
 
 def test_a_clock_that_goes_back() -> None:

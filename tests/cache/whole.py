@@ -73,7 +73,8 @@ def assert_whole(cache: TTLCache[Any], *, bounded: bool = True) -> None:
         bounded: Whether the weight has to be within its limit.
     """
     entries = set(cache._entries.values())
-    assert len(entries) == len(cache._entries) <= cache._max_size
+    assert len(entries) == len(cache._entries)
+    assert all(entry.key == key for key, entry in cache._entries.items())
     queue = queued(cache._policy)
     assert len(queue) == len(entries)
     assert set(queue) == entries
@@ -91,9 +92,9 @@ def assert_whole(cache: TTLCache[Any], *, bounded: bool = True) -> None:
         assert all(cache._tags._marks[mark.tag] is mark for mark in marks)
     weights = [entry.weight if isinstance(entry, Laden) else 1 for entry in entries]
     assert cache._weight in (0, sum(weights))
-    if cache._weigher is not None:
-        assert cache._weight == sum(weights)
-        assert cache._weight <= cache._max_size or not bounded
+    assert cache._weigher is None or cache._weight == sum(weights)
+    assert cache._total() == sum(weights)
+    assert cache._total() <= cache._max_size or not bounded
     for entry in entries:
         assert entry.fresh <= entry.expires
         assert type(entry.value) is not Failure or entry.fresh == -math.inf
