@@ -78,6 +78,27 @@ async def test_changed_during_a_refresh(victim: Victim, sim: Simulation) -> None
 
 
 @explored
+async def test_who_leaves_a_refresh_does_not_end_it(victim: Victim, sim: Simulation) -> None:
+    """Nobody waited for a refresh when it began, so it goes on though nobody waits any more."""
+    stage = Stage(sim, default_ttl=1, stale_while_revalidate=0.5)
+
+    async def slow(key: str) -> tuple[str, int]:
+        await anyio.sleep(1)
+        return await stage.load(key)
+
+    async with stage.entered():
+        stage.cache.set_nowait("k", ("k", 0))
+        await anyio.sleep(1)
+        await stage.ask("first", "k", slow)
+        await anyio.sleep(0.75)
+        assert len(stage.cache.items()) == 0
+        await victim(stage.ask, "victim")
+        await stage.ask("late")
+        assert stage.begun["k"] == stage.ended["k"] == 1
+    stage.clear("first", "late")
+
+
+@explored
 async def test_refresh_ahead_and_closed(victim: Victim, sim: Simulation) -> None:
     """A refresh that is under way when the cache is left is cancelled; the value stays."""
     stage = Stage(sim, default_ttl=10, refresh_ahead=0.5)
