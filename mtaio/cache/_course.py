@@ -174,10 +174,11 @@ class Course(Batch[T]):
         """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
         entry = self._entries.get(flight.key)
         if entry is not None and moment < entry.expires:
-            if type(entry) is Laden:
+            if type(entry) is Laden and self._refreshing:
                 entry.renew = max(entry.renew, moment + self._error_ttl)
         elif self._error_ttl:
-            return self._put_failure(flight.key, error, self._error_ttl, moment)
+            keep = self._put_failure
+            return keep(flight.key, error, self._error_ttl, moment, tags=flight.tags)
         return None
 
     def _end(self, flight: Flight, state: State) -> None:

@@ -246,10 +246,15 @@ class Loading(Course[T]):
 def refuse_recursion(flight: Flight | None, cache: object, key: Hashable) -> None:
     """Raise if the load of ``key`` is asked for in the course of ``flight``, and would be that."""
     while flight is not None:
-        if flight.cache is cache and flight.state is State.RUNNING and flight.key == key:
+        if flight.cache is cache and flight.state is State.RUNNING and same(flight.key, key):
             msg = (
                 f"the load of key={reprlib.repr(key)} in {cache!r} asked for that very key, and "
                 f"would wait for itself. Have it compute the value by other means."
             )
             raise RuntimeError(msg)
         flight = flight.outer
+
+
+def same(one: Hashable, other: Hashable) -> bool:
+    """Tell whether a dict takes two keys for one; not every pair of keys can be compared."""
+    return one is other or (hash(one) == hash(other) and one == other)

@@ -61,7 +61,11 @@ class Storing(Table):
         if weigher is None:
             return 1
         way_out = f"The weigher {weigher!r} has to return a number >= 0."
-        return checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
+        weight = checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
+        if weight == math.inf:
+            msg = f"weight={weight!r} has no end. {way_out}"
+            raise ValueError(msg)
+        return weight
 
     # Changing, within the gate.
 
@@ -182,7 +186,15 @@ class Storing(Table):
         gone.extend(self._make_room(0))
         return gone
 
-    def _put_failure(self, key: Hashable, error: Exception, ttl: float, moment: float) -> object:
+    def _put_failure(
+        self,
+        key: Hashable,
+        error: Exception,
+        ttl: float,
+        moment: float,
+        *,
+        tags: frozenset[Hashable],
+    ) -> object:
         """Keep an exception in the place of a value."""
         entry = self._entries.get(key)
         gone: list[object] = []
@@ -190,7 +202,7 @@ class Storing(Table):
             gone.append(self._remove(entry, None))
             self._replaced(entry, entry.value, moment)
         gone.extend(self._make_room(1))
-        self._insert(self._made(key, Failure(error), moment + ttl, 1), NO_TAGS)
+        self._insert(self._made(key, Failure(error), moment + ttl, 1), tags)
         return gone
 
     def _made(self, key: Hashable, value: object, expires: float, weight: float) -> Entry:

@@ -251,7 +251,8 @@ class Table:
         if entry.after is not None:
             self._agenda.unfile(entry)
         if type(entry) is Laden:
-            self._weight -= entry.weight
+            # Floats add up to what is not quite 0 again.
+            self._weight = self._weight - entry.weight if self._entries else 0
         if cause is RemovalCause.EVICTED:
             self._evictions += 1
         elif cause is RemovalCause.EXPIRED:

@@ -50,7 +50,7 @@ class Model:
         self.ahead = ahead
         self.error_ttl = error_ttl
         self.idle = idle
-        self.renews = stale > 0 or ahead != math.inf or idle != math.inf
+        self.renews = stale > 0 or ahead != math.inf
         self.held: dict[str, Held] = {}
         self.hits = self.misses = self.loads = self.failures = 0
 

@@ -429,6 +429,33 @@ async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
 
 
 @in_both
+async def test_keys_that_cannot_be_compared_are_not(cache: TTLCache[str]) -> None:
+    """A load asks for another key without comparing the two, unless their hashes are one."""
+
+    class Lonely:
+        def __eq__(self, other: object) -> bool:
+            msg = f"compared with {other!r}"
+            raise ValueError(msg)
+
+        def __hash__(self) -> int:
+            return 7
+
+    async def outer() -> str:
+        return await cache.get_or_set("other", Loader())
+
+    async def recursive() -> str:
+        return await cache.get_or_set(lonely, Loader())
+
+    lonely = Lonely()
+    assert await cache.get_or_set(lonely, outer) == "value 1"
+    assert await cache.delete(lonely)
+    with pytest.raises(
+        RuntimeError, match=r"^the load of key=<.*Lonely object at .*asked for that"
+    ):
+        await cache.get_or_set(lonely, recursive)
+
+
+@in_both
 async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> None:
     """It is seen through another load, of another cache, and in a task of the loader."""
     other: TTLCache[str] = TTLCache(10)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
 from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
 
-from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache
+from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache, cached
 from mtaio.exceptions import CacheClosedError
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 from tests.cache.loads import GONE, Callers, Loader
@@ -614,6 +616,81 @@ async def test_refresh_that_fails_early_brings_no_other_forward(policy: Eviction
             if loader.begun > before:
                 begun.append(moment)
         assert begun == [8, 11]
+
+
+@POLICIES
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"idle_ttl": 100}, {"weigher": lambda *_: 1}, {"error_ttl": 5}],
+    ids=["plain", "idle", "weighed", "errors kept"],
+)
+async def test_failed_refresh_leaves_a_value_that_nothing_renews(
+    policy: EvictionPolicy, options: dict[str, Any]
+) -> None:
+    """Where nothing is renewed in the background, a value that a refresh left is not either."""
+    loader = Loader(fail=True)
+    cache: TTLCache[str] = TTLCache(60, 100, policy=policy, **options)
+    for entered in (False, True):
+        async with AsyncExitStack() as stack:
+            if entered:
+                await stack.enter_async_context(cache)
+            cache.set_nowait("key", "old")
+            with pytest.raises(LookupError):
+                await cache.refresh("key", loader)
+            for _ in range(3):
+                await anyio.sleep(1)
+                with assert_no_checkpoints():
+                    assert await cache.get_or_set("key", loader) == "old"
+            await settle()
+    assert loader.begun == 2
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+async def test_kept_error_carries_the_tags_of_its_load(*, entered: bool) -> None:
+    """Invalidating a tag forgets an error too, which is no value and is not counted as one."""
+    heard: list[object] = []
+    cache: TTLCache[str] = TTLCache(
+        60, error_ttl=60, on_removed=lambda *removal: heard.append(removal)
+    )
+    loader = Loader(fail=True)
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        for call in (cache.get_or_set, cache.refresh):
+            with pytest.raises(LookupError):
+                await call("key", loader, tags=["user 7"])
+            assert len(cache) == 1
+            assert cache.invalidate_tag_nowait("user 8") == 0
+            assert len(cache) == 1
+            assert cache.invalidate_tag_nowait("user 7") == 0
+            assert len(cache) == 0
+        assert await cache.get_or_set("key", Loader(), tags=["user 7"]) == "value 1"
+    assert heard == []
+
+
+async def test_kept_error_of_an_object_that_died_is_forgotten() -> None:
+    """The errors of a method go with its object, as its results do."""
+    cache: TTLCache[None] = TTLCache(60, error_ttl=60)
+
+    class User:
+        @cached(cache=cache)
+        async def read(self) -> None:
+            raise LookupError
+
+    user = User()
+    with pytest.raises(LookupError):
+        await user.read()
+    assert len(cache) == 1
+    there = weakref.ref(user)
+    cache._entries[next(iter(cache._entries))].value.error.__traceback__ = None
+    cache._entries[next(iter(cache._entries))].value.traceback = None
+    del user
+    gc.collect()
+    assert there() is None
+    other = User()
+    with pytest.raises(LookupError):
+        await other.read()
+    assert len(cache) == 1
 
 
 # Jitter.

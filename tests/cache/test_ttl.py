@@ -253,6 +253,17 @@ async def test_weights() -> None:
     assert cache.statistics().weight == 0
 
 
+async def test_weights_add_up_to_nothing() -> None:
+    """When nothing is held, nothing is weighed, whatever floats make of the sums before."""
+    cache: TTLCache[float] = TTLCache(10, weigher=lambda _, value: value)
+    for number in range(1000):
+        cache.set_nowait(number, 0.1 * (number % 7))
+    assert cache.statistics().weight > 100
+    for number in range(1000):
+        assert cache.delete_nowait(number)
+    assert cache.statistics().weight == 0
+
+
 async def test_idle_ttl() -> None:
     """What nobody reads goes before its time; reading keeps it, but not beyond its time."""
     cache: TTLCache[int] = TTLCache(10, idle_ttl=3)
@@ -475,7 +486,7 @@ def exploding(_key: object, value: int) -> float:
     if value == 13:
         msg = "unlucky"
         raise LookupError(msg)
-    return {7: -1, 8: math.nan, 9: "heavy"}.get(value, 1)  # type: ignore[return-value] # the point
+    return {6: math.inf, 7: -1, 8: math.nan, 9: "heavy"}.get(value, 1)  # type: ignore[return-value] # the point
 
 
 UNHASHABLE: Any = []
@@ -520,6 +531,7 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     ),
     (lambda c: c.set_nowait("a", 13), LookupError, r"^unlucky$"),
     (lambda c: c.set_nowait("a", 7), ValueError, r"^weight=-1 is less than 0\. The weigher <func"),
+    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf has no end\. The weigher <func"),
     (lambda c: c.set_nowait("a", 8), ValueError, r"^weight=nan is not a number\. The weigher "),
     (lambda c: c.set_nowait("a", 9), TypeError, r"^weight='heavy' is a str, not a number\. The "),
     (lambda c: c.set_many_nowait({"b": 1, "a": 13}), LookupError, r"^unlucky$"),
