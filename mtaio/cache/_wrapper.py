@@ -22,6 +22,7 @@ from typing import (
     TypeVar,
     overload,
 )
+from weakref import WeakKeyDictionary, ref
 
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
@@ -121,7 +122,8 @@ class Cached(Generic[P, R]):
     """
     An async function whose results are cached; what `cached` returns.
 
-    Called as the function is. As a method it is bound to its object, whose values are its own.
+    Called as the function is. As a method it is bound to its object, whose values are its own,
+    also where it is called on the class, with the object first.
 
     Args:
         call: How the function is cached.
@@ -138,6 +140,7 @@ class Cached(Generic[P, R]):
         "_entries",
         "_owners",
         "_plain",
+        "_views",
     )
 
     def __init__(self, call: Call[R], *, shared: bool, bind: Bind) -> None:
@@ -149,6 +152,7 @@ class Cached(Generic[P, R]):
         self._cache: TTLCache[R] = call.cache
         self._entries: dict[Hashable, Entry] = call.cache._entries  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: Owners = Owners()
+        self._views: WeakKeyDictionary[type, Unbound[P, R]] = WeakKeyDictionary()
         update_wrapper(self, call.fn)
         if sys.version_info >= (3, 12):  # pragma: no branch - the other is that of 3.11
             inspect.markcoroutinefunction(self)
@@ -207,10 +211,24 @@ class Cached(Generic[P, R]):
         """Return the method of ``instance``, or of its class if that is what the function is."""
         if self._bind == "class":
             instance = type(instance) if owner is None else owner
-        elif instance is None or self._bind == "nothing":
+        elif self._bind == "nothing":
             return self
+        elif instance is None:
+            return self if owner is None else self._of_class(owner)
+        return self._of_object(instance)
+
+    def _of_object(self, instance: object) -> BoundCached[..., R]:
         token = self._token(instance) if self._call.key is None else None
         return BoundCached[..., R](self._call, instance, token)
+
+    def _of_class(self, owner: type) -> Unbound[P, R]:
+        """Return what a class has, always the same: pickling it relies on that."""
+        views = self._views
+        found = views.get(owner)
+        if found is None:
+            made = Unbound[P, R](self._call, self._owners, views, owner)
+            found = views.setdefault(owner, made)
+        return found
 
     def _token(self, instance: object) -> Owner:
         """Return what stands for ``instance`` in keys."""
@@ -228,6 +246,62 @@ class Cached(Generic[P, R]):
                 f"'__weakref__' to its __slots__, or pass key= to cached()."
             )
             raise TypeError(msg) from error
+
+
+class Unbound(Cached[P, R]):
+    """
+    A cached method as its class has it: given one of its objects first, it is the method of that.
+
+    Given anything else first, it is the function: not all that a class has is a method.
+
+    Args:
+        call: How the function is cached.
+        owners: The objects that it was called on.
+        views: What the classes have.
+        owner: The class, which is not kept alive.
+    """
+
+    __slots__ = ("_owner",)
+
+    def __init__(
+        self,
+        call: Call[R],
+        owners: Owners,
+        views: WeakKeyDictionary[type, Unbound[P, R]],
+        owner: type,
+    ) -> None:
+        super().__init__(call, shared=False, bind="object")
+        self._owners = owners
+        self._views = views
+        self._owner: ref[type] = ref(owner)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the result of the call, from the cache or by making it."""
+        bound = self._bound(args)
+        if bound is None:
+            return await super().__call__(*args, **kwargs)
+        return await bound(*args[1:], **kwargs)
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call with these arguments, as `Cached.invalidate` does."""
+        bound = self._bound(args)
+        if bound is None:
+            return super().invalidate(*args, **kwargs)
+        return bound.invalidate(*args[1:], **kwargs)
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call anew, as `TTLCache.refresh` does, and return its result."""
+        bound = self._bound(args)
+        if bound is None:
+            return await super().refresh(*args, **kwargs)
+        return await bound.refresh(*args[1:], **kwargs)
+
+    def _bound(self, args: tuple[Any, ...]) -> BoundCached[..., R] | None:
+        """Return the method of the first argument, if that is an object of the class."""
+        owner = self._owner()
+        if owner is None or not args or not isinstance(args[0], owner):
+            return None
+        return self._of_object(args[0])
 
 
 class BoundCached(Generic[P, R]):

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import inspect
 import math
+import pickle
 import weakref
 from functools import partial
 from typing import Any
@@ -782,12 +783,82 @@ async def test_key_of_a_method_sees_its_object() -> None:
 
 
 async def test_methods_through_the_class() -> None:
-    """Called on the class, the object is an argument like any other, and a key of its own."""
-    shop = Shop("one")
-    assert await Shop.price(shop, "tea") == "tea at one: 1"
-    assert await Shop.price(shop, "tea") == "tea at one: 1"
-    assert await shop.price("tea") == "tea at one: 2"
-    assert Shop.price.invalidate(shop, "tea")
+    """Called on the class with its object first, it is that object's method, by identity."""
+
+    class Equal(Shop):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment] # the point
+
+    for kind in (Shop, Equal):
+        one, other = kind("one"), kind("other")
+        assert await kind.price(one, "tea") == "tea at one: 1"
+        assert await kind.price(other, "tea") == "tea at other: 1"
+        assert await one.price("tea") == "tea at one: 1"
+        assert await Shop.price(one, "tea") == "tea at one: 1"
+        assert await Shop.price.refresh(one, "tea") == "tea at one: 2"
+        assert one.price.invalidate("tea")
+        assert not kind.price.invalidate(one, "tea")
+        assert await one.price("tea") == "tea at one: 3"
+        assert Shop.price.invalidate(one, "tea")
+        there = weakref.ref(one)
+        del one
+        gc.collect()
+        assert there() is None
+    assert Shop.price is Shop.price
+    assert pickle.loads(pickle.dumps(Shop.price)) is Shop.price  # noqa: S301 - what was just dumped
+    assert Shop.price.__doc__ == "Ask for a price."
+
+
+async def test_method_of_the_class_above() -> None:
+    """An overriding method may call the one above on its class, as on super()."""
+
+    class Sub(Shop):
+        @cached
+        async def price(self, item: str) -> str:
+            return f"only {await Shop.price(self, item)}"
+
+    sub = Sub("sub")
+    assert await sub.price("tea") == "only tea at sub: 1"
+    assert await Shop.price(sub, "tea") == "tea at sub: 1"
+    assert await Sub.price(sub, "tea") == "only tea at sub: 1"
+
+
+async def test_function_that_is_kept_in_a_class(asked: Asked) -> None:
+    """What a class has and is called without an object is a function like any other."""
+
+    @cached
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    class Settings:
+        source = fetch
+
+    assert await Settings.source(3) == await fetch(3) == "answer 1"
+    assert Settings.source.invalidate(3)
+    assert not fetch.invalidate(3)
+    assert await Settings.source.refresh(3) == "answer 2"
+    assert await fetch(3) == "answer 2"
+    with pytest.raises(TypeError, match=r"fetch\(\) missing 1 required positional argument"):
+        await Settings.source()  # type: ignore[call-arg] # the point
+
+
+async def test_key_of_a_method_called_on_its_class() -> None:
+    """With key= both ways of calling have the key that it returns."""
+    calls: list[str] = []
+
+    class User:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cached(key=lambda self: self.number)
+        async def name(self) -> str:
+            calls.append("called")
+            return f"user {self.number}"
+
+    assert await User.name(User(1)) == await User(1).name() == "user 1"
+    assert calls == ["called"]
 
 
 async def test_methods_that_share_a_cache() -> None:
