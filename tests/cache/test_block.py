@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 
 from mtaio.cache import TTLCache
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
-from mtaio.testing import assert_quiescent, run, settle
+from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,3 +209,45 @@ async def test_a_fork_of_an_entered_cache() -> None:
         block._process -= 1
     await cache.__aexit__(None, None, None)
     assert_quiescent(cache)
+
+
+async def test_a_load_that_fails_when_its_block_is_left() -> None:
+    """An error in the clean-up of a load changes nothing for those who were told of the end."""
+    cache: TTLCache[str] = TTLCache(10, error_ttl=5)
+
+    async def fail() -> str:
+        try:
+            await anyio.sleep(5)
+        finally:
+            raise LookupError
+
+    async def ask() -> None:
+        with pytest.raises(CacheClosedError):
+            await cache.get_or_set("key", fail)
+
+    async with anyio.create_task_group() as group, cache:
+        group.start_soon(ask)
+        await settle()
+    assert cache.statistics().load_failures == 1
+    assert len(cache) == 0
+    assert_quiescent(cache)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks cannot be eager before Python 3.12")
+def test_tasks_that_run_at_once() -> None:
+    """With a factory whose tasks are eager, a load that never suspends is over before the wait."""
+
+    def eager(loop: Any, coroutine: Any, **given: Any) -> Any:
+        return asyncio.Task(coroutine, loop=loop, **{**given, "eager_start": True})
+
+    async def at_once() -> str:
+        return "value"
+
+    async def main() -> None:
+        async with TTLCache[str](10) as cache:
+            asyncio.get_running_loop().set_task_factory(eager)
+            with assert_checkpoints():
+                assert await cache.get_or_set("key", at_once) == "value"
+        assert_quiescent(cache)
+
+    on_asyncio(main)

@@ -581,8 +581,14 @@ async def test_keys_that_raise_during_a_load(*, fails: bool) -> None:
                 group.start_soon(ask)
         Odd.act = None
         assert len(answers) == 3
+        if fails:
+            with pytest.raises(LookupError):
+                await cache.get_or_set(Odd(200), load)
         assert_whole(cache)
         assert cache.statistics().in_flight == cache.statistics().waiting == 0
+        cache.set_nowait("other", 1)
+        cache.delete_nowait(Odd(200))
+        assert await cache.get_or_set(Odd(200), soon) == 1
         if act.left > 0:
             break
     assert number > 5
