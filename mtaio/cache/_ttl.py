@@ -59,8 +59,8 @@ class TTLCache(Loading[T]):
         jitter: By up to what fraction a time to live is shortened at random, so that what was
             stored together does not expire together; 0 to less than 1.
         stale_while_revalidate: Seconds for which ``get_or_set`` still serves a value after its time
-            while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load fails the old value stays, and
-            the next call tries again, after ``error_ttl``.
+            while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
+            fails the old value stays, and the next call tries again, after ``error_ttl``.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
         error_ttl: Seconds for which an exception of a load is kept and raised to whoever asks; 0
