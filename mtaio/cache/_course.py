@@ -18,6 +18,7 @@ import anyio
 
 from mtaio._internal import clock, deadline, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State
@@ -81,6 +82,30 @@ class Course(Batch[T]):
         LOADING.reset(token)
         return value
 
+    def _depart(self, flight: Flight, block: Block) -> None:
+        """
+        Begin a load in a task of the block.
+
+        The factory is called here and now: it may be a lambda whose variables have other values
+        when that task runs, and by then nobody may be in the call that gave it.
+        """
+        token = LOADING.set(flight)
+        flight.waiters += not flight.kept  # whose caller is about to wait
+        try:
+            flight.call = flight.factory()
+            check_awaitable(flight.factory, flight.call)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._end(flight, State.ABORTED)
+                raise
+            self._failed(flight, error)
+        else:
+            flight.coroutine = self._run(flight)
+            block.load(flight)
+        finally:
+            flight.waiters -= not flight.kept
+            LOADING.reset(token)
+
     async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""
         LOADING.set(flight)
@@ -88,11 +113,10 @@ class Course(Batch[T]):
         try:
             with flight.scope:
                 if not flight.scope.cancel_called:
-                    call: Awaitable[T] = flight.factory()
-                    check_awaitable(flight.factory, call)
-                    value = await call
+                    value: T = await flight.call
                     self._land(flight, value)
                     return
+                close_unstarted(flight.call)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._failed(flight, error)
             return

@@ -41,6 +41,7 @@ class Flight:
     __slots__ = (
         "began",
         "cache",
+        "call",
         "company",
         "coroutine",
         "event",
@@ -86,6 +87,8 @@ class Flight:
     """What it loaded, or a `Failure`, once it is over."""
 
     # Set if it runs in a block.
+    call: Awaitable[Any]
+    """What the factory has returned, in its caller's task, and at once."""
     coroutine: Coroutine[Any, Any, None]
     """What runs there, until it has begun."""
     scope: anyio.CancelScope

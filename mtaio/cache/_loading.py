@@ -141,8 +141,7 @@ class Loading(Course[T]):
         while True:
             if flight is mine and mine.company is not None:
                 assert self._block is not None  # noqa: S101 - for the type checkers: it is in one
-                mine.coroutine = self._run(mine)
-                self._block.load(mine)
+                self._depart(mine, self._block)
             if found is UNSET and flight is not None:
                 if flight is mine and mine.company is None:
                     return await self._lead(mine)

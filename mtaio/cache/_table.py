@@ -13,6 +13,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import clock
+from mtaio._internal.coroutines import close_unstarted
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flight, Flights
@@ -297,6 +298,7 @@ class Table:
     def never_ran(self, flight: Flight) -> None:
         """Note the end of a flight whose task was cancelled natively before its first step."""
         flight.coroutine.close()
+        close_unstarted(flight.call)
         self._flights.running -= 1
 
     def awaken_at(self, ring: Callable[[], object] | None) -> float:

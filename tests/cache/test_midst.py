@@ -528,6 +528,7 @@ async def test_a_load_of_a_block_that_is_closed_by_hand(*, left: bool) -> None:
         flight.cache, flight.key, flight.factory = cache, "key", never
         flight.ttl, flight.tags = 60, frozenset()
         cache._board(flight)
+        flight.call = never()
         task: Any = cache._run(flight)
         contextvars.copy_context().run(task.send, None)
         assert cache.statistics().in_flight == 1

@@ -413,6 +413,77 @@ async def test_loader_that_asks_for_its_own_stale_key() -> None:
     assert_quiescent(cache)
 
 
+@pytest.mark.parametrize(
+    "options", [{"stale_while_revalidate": 60}, {"refresh_ahead": 0.5}], ids=["stale", "ahead"]
+)
+async def test_refresh_loads_what_its_call_has_named(options: dict[str, Any]) -> None:
+    """A lambda in a loop means the variable of its turn, though the load runs later."""
+    loaded: list[str] = []
+
+    async def fetch(user: str) -> str:
+        await anyio.lowlevel.checkpoint()
+        loaded.append(user)
+        return f"data of {user}"
+
+    cache: TTLCache[str] = TTLCache(10, 100, **options)
+    users = ("ann", "ben", "cy")
+    async with cache:
+        for _ in range(2):
+            for user in users:
+                got = await cache.get_or_set(user, lambda: fetch(user))  # noqa: B023 - the point
+                assert got == f"data of {user}"
+            user = "nobody"
+            await settle()
+            await anyio.sleep(10 if "stale_while_revalidate" in options else 5)
+        assert sorted(loaded) == sorted([*users, *users])
+        for user in users:
+            assert await cache.get_or_set(user, Loader()) == f"data of {user}"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["refresh", "load"])
+@pytest.mark.parametrize("fault", ["raises", "returns"])
+async def test_factory_that_fails_at_once(
+    fault: str, *, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a factory raises before there is anything to await is the error of that load."""
+
+    def factory() -> Any:
+        if fault == "raises":
+            msg = "no such source"
+            raise LookupError(msg)
+        return 3
+
+    error: type[Exception] = LookupError if fault == "raises" else TypeError
+    async with TTLCache[str](10, stale_while_revalidate=5) as cache:
+        if kept:
+            cache.set_nowait("key", "old")
+            await until(10)
+            assert await cache.get_or_set("key", factory) == "old"
+        else:
+            with pytest.raises(error, match=r"^(no such source$|factory=<.* returned 3, which)"):
+                await cache.get_or_set("key", factory)
+        assert_quiescent(cache)
+        assert cache.statistics().load_failures == 1
+        assert await cache.get_or_set("other", Loader()) == "value 1"
+    assert len(caplog.records) == kept  # of what nobody waited for, the log tells
+
+
+async def test_factory_that_raises_what_is_no_exception() -> None:
+    """It goes through to the caller, and leaves no load behind."""
+
+    class NoError(BaseException):
+        pass
+
+    def factory() -> Any:
+        raise NoError
+
+    async with TTLCache[str](10) as cache:
+        with pytest.raises(NoError):
+            await cache.get_or_set("key", factory)
+        assert_quiescent(cache)
+        assert await cache.get_or_set("key", Loader()) == "value 1"
+
+
 async def test_limits_hold_for_stale_values() -> None:
     """Stale values count towards max_size and go as any other does."""
     heard: list[tuple[Any, str, RemovalCause]] = []
