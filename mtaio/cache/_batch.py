@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.cache._single import Single, check_hashable
+from mtaio.cache._keys import check_hashable
+from mtaio.cache._single import Single
 from mtaio.cache._table import scatter
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from mtaio._internal import checks
 from mtaio._internal.functions import is_async
 from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._call import Call
 from mtaio.cache._tags import check_tags
 from mtaio.cache._ttl import TTLCache
-from mtaio.cache._wrapper import Bind, Cached, Call
+from mtaio.cache._wrapper import Bind, Cached
 
 __all__ = ["cached"]
 

@@ -17,9 +17,9 @@ from mtaio.cache._course import FACTORY, Course
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State, probable_loop
 from mtaio.cache._gate import WITHIN
+from mtaio.cache._keys import unhashable
 from mtaio.cache._policy import HOT
 from mtaio.cache._storing import NO_TAGS
-from mtaio.cache._table import unhashable
 from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:

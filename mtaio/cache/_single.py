@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._keys import check_hashable, unhashable
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._policy import HOT
 from mtaio.cache._storing import Storing
-from mtaio.cache._table import unhashable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["Single", "check_hashable"]
+__all__ = ["Single"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -261,11 +261,3 @@ class Single(Storing, Generic[T]):
         Not a checkpoint. It is ``key in cache``, and no use of the key.
         """
         return key in self
-
-
-def check_hashable(key: Hashable) -> None:
-    """Raise ``TypeError`` if ``key`` cannot be hashed."""
-    try:
-        hash(key)
-    except TypeError as error:
-        raise unhashable(key, error) from error

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
+from mtaio.cache._keys import changed
 from mtaio.cache._listeners import RemovalCause
-from mtaio.cache._table import Table, changed
+from mtaio.cache._table import Table
 from mtaio.cache._tags import NO_MARKS, check_tags
 
 if TYPE_CHECKING:

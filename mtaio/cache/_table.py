@@ -9,7 +9,6 @@ Cost: one lock for all that changes; reads do without, see docs/en/design/cachin
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import clock
@@ -18,6 +17,7 @@ from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flight, Flights
 from mtaio.cache._gate import Gate
+from mtaio.cache._keys import changed
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
 from mtaio.cache._tags import Tags
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mtaio.cache._options import Options
     from mtaio.cache._policy import Policy
 
-__all__ = ["SLICE", "Table", "scatter", "unhashable"]
+__all__ = ["SLICE", "Table", "scatter"]
 
 SLICE: Final = 256
 """How many the task of an entered cache looks at before it lets others run."""
@@ -335,25 +335,3 @@ def scatter(gone: list[Entry]) -> None:
             after.before = before
             entry.after = None
             del entry.before
-
-
-def unhashable(key: object, error: TypeError) -> TypeError:
-    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
-    try:
-        hash(key)
-    except TypeError:
-        return TypeError(
-            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
-            f"str, an int, or a tuple of those."
-        )
-    return error
-
-
-def changed(key: object, error: BaseException) -> BaseException:
-    """Return what to raise if an entry could not be taken out of the table."""
-    if not isinstance(error, KeyError):
-        return error
-    return RuntimeError(
-        f"key={reprlib.repr(key)} is in the cache, but not where its hash says: it was changed "
-        f"meanwhile. Pass keys that stay as they are; clear() removes this one."
-    )
