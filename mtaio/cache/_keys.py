@@ -1,5 +1,5 @@
 """
-Keys that cannot be: unhashable ones, and those that were changed while they were in the cache.
+Keys that cannot be, because they cannot be hashed.
 
 Promise: the error names the key and the way out; what a key's own code raises passes as it is.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["changed", "check_hashable", "unhashable"]
+__all__ = ["check_hashable", "unhashable"]
 
 
 def check_hashable(key: Hashable) -> None:
@@ -33,13 +33,3 @@ def unhashable(key: object, error: TypeError) -> TypeError:
             f"str, an int, or a tuple of those."
         )
     return error
-
-
-def changed(key: object, error: BaseException) -> BaseException:
-    """Return what to raise if an entry could not be taken out of the table."""
-    if not isinstance(error, KeyError):
-        return error
-    return RuntimeError(
-        f"key={reprlib.repr(key)} is in the cache, but not where its hash says: it was changed "
-        f"meanwhile. Pass keys that stay as they are; clear() removes this one."
-    )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
-from mtaio.cache._keys import changed
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._table import Table
 from mtaio.cache._tags import NO_MARKS, check_tags
@@ -70,7 +69,7 @@ class Storing(Table):
 
     # Changing, within the gate.
 
-    def _put(  # noqa: C901, PLR0912, PLR0917 - what each set does: calls would double its time
+    def _put(  # noqa: C901, PLR0912, PLR0915, PLR0917 - each set does it: calls would double it
         self,
         key: Hashable,
         value: Any,
@@ -112,13 +111,20 @@ class Storing(Table):
             self._insert(entry, tags)
             return gone
         marks = self._tags.marks_of(tags) if tags else NO_MARKS
-        old = self._policy.replace(entry)
+        old = None
         try:
-            del entries[old.key]
+            old = self._policy.replace(entry)
+            found = entries.pop(old.key)
+            if found is not old:  # its key is another's by now
+                entries[found.key] = found
+                raise KeyError(old.key)  # noqa: TRY301 - as if there had been none
             entries[key] = entry
         except BaseException as error:
-            self._take_back(entry, old)
-            raise changed(old.key, error) from error
+            if old is not None:
+                self._take_back(entry, old)
+            if isinstance(error, Exception) and self._purge():
+                return self._put(key, value, ttl, moment, weight, tags)
+            raise
         self._evictions += 1
         after = old.after
         if after is not None and old.expires <= expires:

@@ -9,6 +9,8 @@ Cost: one lock for all that changes; reads do without, see docs/en/design/cachin
 from __future__ import annotations
 
 import math
+import reprlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import clock
@@ -17,7 +19,6 @@ from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flight, Flights
 from mtaio.cache._gate import Gate
-from mtaio.cache._keys import changed
 from mtaio.cache._listeners import AsyncNotices, Notices, RemovalCause
 from mtaio.cache._tags import Tags
 
@@ -181,16 +182,20 @@ class Table:
         room = self._max_size - weight
         gone: list[Entry] = []
         while self._entries and self._total() > room:
-            gone.append(self._evict())
+            try:
+                gone.append(self._evict())
+            except Exception:
+                if not self._purge():
+                    raise
         return gone
 
     def _evict(self) -> Entry:
         entry = self._policy.evict()
         try:
-            del self._entries[entry.key]
-        except BaseException as error:
+            self._let_go(entry)
+        except BaseException:
             self._policy.restore(entry)
-            raise changed(entry.key, error) from error
+            raise
         self._leave(entry, RemovalCause.EVICTED)
         return entry
 
@@ -240,12 +245,60 @@ class Table:
     def _remove(self, entry: Entry, cause: RemovalCause | None) -> Entry:
         """Take an entry out of everything it is in; None is for one that is reported elsewhere."""
         try:
-            del self._entries[entry.key]
-        except KeyError as error:
-            raise changed(entry.key, error) from error
+            self._let_go(entry)
+        except Exception:
+            if entry not in self._purge():
+                raise
+            return entry
         self._policy.remove(entry)
         self._leave(entry, cause)
         return entry
+
+    def _let_go(self, entry: Entry) -> None:
+        """Take an entry out of the table, where its key may be another's by now."""
+        found = self._entries.pop(entry.key)
+        if found is not entry:
+            self._entries[found.key] = found
+            raise KeyError(entry.key)
+
+    def _purge(self) -> list[Entry]:
+        """
+        Take out the entries whose keys were changed, and return them.
+
+        The table does not find them by their hash, so they are all looked for. A reader that takes
+        no lock may meanwhile miss what is there.
+        """
+        kept: dict[Hashable, Entry] = {}
+        lost: list[Entry] = []
+        for entry in self._entries.values():
+            try:
+                if self._entries.get(entry.key) is entry:
+                    kept[entry.key] = entry
+                    continue
+            except Exception:  # noqa: BLE001, S110 - it cannot be hashed any more
+                pass
+            lost.append(entry)
+        if lost:
+            self._entries.clear()
+            self._entries.update(kept)
+            moment = clock.read()
+            for entry in lost:
+                over = moment >= entry.expires
+                self._policy.remove(entry)
+                self._leave(entry, RemovalCause.EXPIRED if over else RemovalCause.DELETED)
+            self._gate.later.append(partial(self._warn_of, [entry.key for entry in lost]))
+        return lost
+
+    def _warn_of(self, keys: list[Hashable]) -> None:
+        from logging import getLogger  # noqa: PLC0415 - hardly anybody needs it
+
+        getLogger("mtaio.cache").error(
+            "%r gave up %d values whose keys were changed while they were in it, such as key=%s. "
+            "Pass keys that stay as they are.",
+            self,
+            len(keys),
+            reprlib.repr(keys[0]),
+        )
 
     def _leave(self, entry: Entry, cause: RemovalCause | None) -> None:
         """Take an entry out of what is left, and report it."""

@@ -13,6 +13,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from mtaio._internal import clock
 from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.cache._flight import Flight, State
 from mtaio.testing import assert_quiescent, run
@@ -222,31 +224,70 @@ async def test_loads_in_the_midst_of_a_change_are_refused() -> None:
     assert_quiescent(cache)
 
 
-def test_a_key_that_was_changed() -> None:
-    """A key whose hash is another now is named when it has to go, and clear() gets rid of it."""
-    for policy in EvictionPolicy:
-        for change in ("set", "set again", "delete"):
-            cache: TTLCache[int] = TTLCache(10, 1, policy=policy)
-            key = Odd(0)
-            cache.set_nowait(key, 0)
-            key.number = 1
-            with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
-                cache.set_nowait("other", 1)
-            assert not cache.delete_nowait(key)
-            cache.clear_nowait()
-            cache.set_nowait(change, 1)
-            assert cache.items() == [(change, 1)]
-            assert_whole(cache)
-    heavy: TTLCache[int] = TTLCache(0.5, 4, weigher=lambda _, value: value)
-    key = Odd(0)
-    heavy.set_nowait(key, 3, tags=["tag"])
-    key.number = 1
-    with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
-        heavy.set_nowait("other", 2)
-    with pytest.raises(RuntimeError, match=r"^key=Odd\(1\) is in the cache, but not where"):
-        heavy.invalidate_tag_nowait("tag")
-    heavy.clear_nowait()
-    assert_whole(heavy)
+CHANGED = r"^<TTLCache .*> gave up 1 values whose keys were changed while they were in it, such as"
+
+
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("laden", [False, True], ids=["plain", "weighed"])
+@pytest.mark.parametrize("how", ["other hash", "no hash", "another's"])
+@pytest.mark.parametrize("way", ["evicted", "expired", "invalidated"])
+def test_a_key_that_was_changed(
+    policy: EvictionPolicy, way: str, how: str, caplog: pytest.LogCaptureFixture, *, laden: bool
+) -> None:
+    """When its value has to go it goes, the log tells, and no other key is any worse for it."""
+    heard: list[tuple[Any, int, str]] = []
+    moment = 0.0
+    with clock.reading_from(lambda: moment):
+        cache: TTLCache[int] = TTLCache(
+            5,
+            3,
+            policy=policy,
+            weigher=(lambda _, value: value) if laden else None,
+            on_removed=lambda key, value, cause: heard.append((key, value, str(cause))),
+        )
+        key = Odd(0)
+        cache.set_nowait(key, 1, 1, tags=["tag"])
+        cache.set_nowait(Odd(1), 1)
+        cache.set_nowait("there", 1)
+        key.number = {"other hash": 2, "no hash": None, "another's": 1}[how]  # type: ignore[assignment] # the point
+        if way == "evicted":
+            cache.set_nowait("new", 1)
+        elif way == "expired":
+            moment = 3.0
+            cache.set_nowait("new", 1)
+        else:
+            assert cache.invalidate_tag_nowait("tag") in {0, 1}
+            cache.set_nowait("new", 1)
+        assert set(cache) >= {"new"}
+        assert len(cache) <= 3
+        assert_whole(cache)
+        moment = 20.0
+        while cache.expire_slice(moment, 2):
+            pass
+        assert len(cache) == 0
+        assert_whole(cache)
+    assert sorted((value, key is None) for key, value, _ in heard) == [(1, False)] * 4
+    gone = [record.getMessage() for record in caplog.records]
+    assert len(gone) <= 1
+    if how != "another's":
+        assert re.match(CHANGED, gone[0])
+
+
+async def test_a_key_that_was_changed_in_an_entered_cache(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The block goes on, with what expires and with what is loaded."""
+    cache: TTLCache[int] = TTLCache(1)
+    async with cache:
+        key = Odd(0)
+        cache.set_nowait(key, 1)
+        cache.set_nowait("there", 1)
+        key.number = None  # type: ignore[assignment] # the point
+        await anyio.sleep(3)
+        assert len(cache) == 0
+        assert await cache.get_or_set("other", soon) == 1
+    assert len(caplog.records) == 1
+    assert_whole(cache)
 
 
 class Cyclic:
