@@ -22,7 +22,7 @@ from mtaio._internal.coroutines import close_unstarted
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State
-from mtaio.exceptions import StrayCancellationError
+from mtaio.cache._stray import is_stray, stray
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -78,6 +78,7 @@ class Course(Batch[T]):
                 self._abandoned(flight)
             else:
                 self._end(flight, State.ABORTED)
+            del flight  # which has the error, whose traceback has this frame
             raise
         LOADING.reset(token)
         return value
@@ -105,6 +106,7 @@ class Course(Batch[T]):
         finally:
             flight.waiters -= not flight.kept
             LOADING.reset(token)
+            del flight  # as in _lead
 
     async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""
@@ -119,6 +121,7 @@ class Course(Batch[T]):
                 close_unstarted(flight.call)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._failed(flight, error)
+            del flight  # as in _lead
             return
         except GeneratorExit:
             self._abandoned(flight)
@@ -126,6 +129,7 @@ class Course(Batch[T]):
         except BaseException as error:
             if is_stray(error):
                 self._failed(flight, stray(error, flight.factory))
+                del flight
                 return
             self._end(flight, State.CLOSED)
             raise
@@ -274,20 +278,3 @@ def check_awaitable(factory: object, call: object) -> None:
     if not inspect.isawaitable(call):
         msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
         raise TypeError(msg)
-
-
-def is_stray(error: BaseException) -> bool:
-    """Tell whether a load raised the backend's cancellation although nobody had cancelled it."""
-    cancelled = anyio.current_effective_deadline() == -math.inf
-    return isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled
-
-
-def stray(error: BaseException, factory: object) -> StrayCancellationError:
-    """Return the failure that stands for such a cancellation."""
-    failure = StrayCancellationError(
-        f"the loader {factory!r} raised {type(error).__name__} although nothing here was "
-        f"cancelled. Look for a task that cancels itself, or an await on a task that somebody "
-        f"else cancelled."
-    )
-    failure.__cause__ = error
-    return failure

@@ -19,6 +19,7 @@ import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.coroutines import close_unstarted
+from mtaio.cache._stray import is_cancellation, is_stray
 
 __all__ = ["Notices", "RemovalCause", "listener_of"]
 
@@ -82,12 +83,14 @@ class Notices:
                     return
                 try:
                     refuse_awaitable(self._listener, self._listener(*removal))
-                except Exception as error:  # noqa: BLE001 - logged: the entry is gone in any case
-                    self.failed(removal, error)
+                except BaseException as error:
+                    if not isinstance(error, Exception) and not is_cancellation(error):
+                        raise
+                    self.failed(removal, error)  # the entry is gone in any case
         finally:
             self._speaking.discard(thread)
 
-    def failed(self, removal: _Removal, error: Exception) -> None:
+    def failed(self, removal: _Removal, error: BaseException) -> None:
         """Log what the listener raised."""
         from logging import getLogger  # noqa: PLC0415 - most listeners never fail
 
@@ -136,7 +139,7 @@ class AsyncNotices(Notices):
 
     async def tell(self) -> None:
         """Tell the listener of each removal, one after another, until cancelled."""
-        self._loop = loops.current_loop()
+        mine = self._loop = loops.current_loop()
         try:
             while True:
                 self._bell = anyio.Event()
@@ -144,14 +147,17 @@ class AsyncNotices(Notices):
                     removal = self.pending.popleft()
                     try:
                         await self._listener(*removal)
-                    except Exception as error:  # noqa: BLE001 - logged: the entry is gone anyway
-                        self.failed(removal, error)
+                    except BaseException as error:
+                        if not isinstance(error, Exception) and not is_stray(error):
+                            raise
+                        self.failed(removal, error)  # the entry is gone in any case
                 self._idle.set()
                 await self._bell.wait()
         finally:
-            self._loop = None
-            self.unheard += len(self.pending)
-            self.pending.clear()
+            if self._loop is mine:  # else its loop was killed, and the next block tells
+                self._loop = None
+                self.unheard += len(self.pending)
+                self.pending.clear()
 
     def begin(self) -> None:
         """Make ready for `tell`, in its loop."""

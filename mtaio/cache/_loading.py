@@ -148,7 +148,12 @@ class Loading(Course[T]):
                 await self._wait(flight)
                 found = flight.result if flight.state in _OVER else UNSET
             if type(found) is Failure:
-                raise found.error.with_traceback(found.traceback)
+                error, trace = found.error, found.traceback
+                del mine, flight, found  # which have the error, whose traceback has this frame
+                try:
+                    raise error.with_traceback(trace)
+                finally:
+                    del error, trace
             if found is not UNSET or flight is None:
                 return cast("T", found)
             if flight.state is State.CLOSED:

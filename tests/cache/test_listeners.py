@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,30 @@ async def test_async_listener_that_fails(caplog: pytest.LogCaptureFixture) -> No
         cache.clear_nowait()
     assert heard == ["a", "b"]
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
+async def test_listener_that_raises_a_stray_cancellation(
+    backend: str, caplog: pytest.LogCaptureFixture, *, plain: bool
+) -> None:
+    """A listener that asks for what somebody else has cancelled fails, and takes nobody with it."""
+    if backend != "asyncio":
+        pytest.skip("only asyncio has cancellation that comes from nowhere")
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+
+    async def wait(*_: object) -> None:
+        await future
+
+    listener: Any = (lambda *_: future.result()) if plain else wait
+    async with TTLCache[int](1, on_removed=listener) as cache:
+        cache.set_nowait("key", 1)
+        await anyio.sleep(3)
+        assert len(cache) == 0
+        cache.set_nowait("key", 1)
+        assert await cache.delete("key")
+        await settle()
+        assert len(caplog.records) == 2
 
 
 async def test_async_listener_of_a_block_that_fails() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
-from contextlib import AsyncExitStack
+import weakref
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +140,40 @@ async def test_traceback_does_not_grow_with_each_who_is_told(cache: TTLCache[str
             group.start_soon(ask)
     assert len(lengths) == 20
     assert max(lengths) <= 5
+
+
+@in_both
+async def test_error_keeps_nothing_alive(cache: TTLCache[str]) -> None:
+    """What a load that failed had in its hands is let go with its error, without the collector."""
+
+    class Weighty:
+        pass
+
+    held: list[weakref.ref[Weighty]] = []
+
+    async def fail() -> str:
+        weighty = Weighty()
+        held.append(weakref.ref(weighty))
+        await anyio.lowlevel.checkpoint()
+        raise LookupError
+
+    async def ask(call: Any) -> None:
+        with suppress(LookupError):
+            await call("key", fail)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for call in (cache.get_or_set, cache.refresh):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(ask, call)
+            await ask(call)
+            await settle()
+        assert len(held) >= 4
+        assert [there() for there in held] == [None] * len(held)
+    finally:
+        gc.enable()
 
 
 @in_both
