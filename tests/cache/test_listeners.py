@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
 
 from mtaio.cache import RemovalCause, TTLCache
 from mtaio.cache._listeners import BACKLOG
-from mtaio.testing import assert_no_checkpoints, settle
+from mtaio.testing import assert_no_checkpoints, run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -339,3 +341,42 @@ def test_async_callables_are_known() -> None:
             RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is no"
         ):
             cache.set_nowait("key", 1)
+
+
+def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
+    """The end of a dead task that told the listener is no business of the one that tells now."""
+    told: list[object] = []
+
+    async def listen(key: object, *_: object) -> None:
+        told.append(key)
+
+    cache: TTLCache[int] = TTLCache(60, on_removed=listen)
+    loop = asyncio.new_event_loop()
+    context = contextvars.copy_context()
+
+    async def enter() -> None:
+        await cache.__aenter__()
+        await anyio.sleep(60)
+
+    held = loop.create_task(enter(), context=context)
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    tasks: list[Any] = [*asyncio.all_tasks(loop)]
+    loop.close()
+
+    async def main() -> None:
+        async with cache:
+            await settle()
+            for task in tasks:
+                if task is not held and "_sweep" not in task.get_name():
+                    coroutine = task.get_coro()
+                    with suppress(RuntimeError):  # anyio's own, about the loop that is closed
+                        context.run(coroutine.close)
+            await cache.set("key", 1)
+            await cache.delete("key")
+        assert told == ["key"]
+
+    run(main)
+    assert cache.statistics().unheard == 0
+    with suppress(RuntimeError):
+        context.run(cast("Any", held.get_coro()).close)
