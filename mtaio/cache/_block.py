@@ -65,7 +65,7 @@ class Block:
         self._group.start_soon(_same, flight.coroutine, name="mtaio.cache load")
 
     def take_in(self, flight: Flight, *, kept: bool) -> None:
-        """Note that a flight runs in the block; ``kept`` if it goes on when nobody waits."""
+        """Note that a flight runs in the block; ``kept`` if nobody is to wait for it."""
         flight.scope = anyio.CancelScope()
         flight.company = self.flights
         flight.kept = kept

@@ -249,7 +249,12 @@ class Course(Batch[T]):
             flight.event.set()
 
     async def _wait(self, flight: Flight) -> None:
-        """Wait for the end of a flight; the last who leaves early cancels it."""
+        """
+        Wait for the end of a flight; the last who leaves early cancels it.
+
+        Also one that is kept: there was a value when it began, but none for who waits now, so with
+        him it is a load like any other. Else one that hangs would block its key for ever.
+        """
         if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
             await checkpoint()
             return
@@ -268,7 +273,7 @@ class Course(Batch[T]):
             self._flights.waiting -= 1
             flight.waiters -= 1
             alone = left and not flight.waiters and flight.state is State.RUNNING
-            if alone and flight.company is not None and not flight.kept:
+            if alone and flight.company is not None:
                 self.detach(flight)
                 flight.scope.cancel()
 

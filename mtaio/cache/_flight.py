@@ -94,7 +94,7 @@ class Flight:
     scope: anyio.CancelScope
     """What cancels it."""
     kept: bool
-    """Whether it goes on when nobody waits for it."""
+    """Whether it began with nobody who waits: it goes on until somebody has waited, and left."""
 
 
 LOADING: Final[ContextVar[Flight | None]] = ContextVar("mtaio.cache.loading", default=None)

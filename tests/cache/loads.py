@@ -28,21 +28,22 @@ CALLER: ContextVar[int] = ContextVar("caller", default=-1)
 
 
 class Loader:
-    """Takes a second, and counts."""
+    """Takes a second, unless told otherwise, and counts."""
 
-    def __init__(self, *, fail: bool = False) -> None:
+    def __init__(self, *, fail: bool = False, seconds: float = 1) -> None:
         self.begun = 0
         self.ended = 0
         self.cancelled = 0
         self.leaders: list[int] = []
         self.fail = fail
+        self.seconds = seconds
 
     async def __call__(self) -> str:
         self.begun += 1
         number = self.begun
         self.leaders.append(CALLER.get())
         try:
-            await anyio.sleep(1)
+            await anyio.sleep(self.seconds)
         except anyio.get_cancelled_exc_class():
             self.cancelled += 1
             raise

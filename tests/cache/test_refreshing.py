@@ -178,7 +178,7 @@ async def test_callers_who_were_served_stale_do_not_own_the_refresh() -> None:
 
 
 async def test_who_finds_nothing_waits_for_the_refresh_in_progress() -> None:
-    """A refresh that outlives the stale value is what later callers wait for; they may leave it."""
+    """A refresh that outlives the stale value is what later callers wait for; one may leave it."""
     loader = Loader()
     async with (
         TTLCache[str](10, stale_while_revalidate=0.5) as cache,
@@ -193,14 +193,42 @@ async def test_who_finds_nothing_waits_for_the_refresh_in_progress() -> None:
         await callers.ask(loader)
         await callers.ask(loader)
         callers.scopes[1].cancel()
-        callers.scopes[2].cancel()
         await settle()
-        assert loader.cancelled == 0  # nobody waited for it in the first place
+        assert loader.cancelled == 0
         await callers.ask(loader)
         await until(12)
-    assert callers.answers == {0: "old", 1: GONE, 2: GONE, 3: "value 1"}
+    assert callers.answers == {0: "old", 1: GONE, 2: "value 1", 3: "value 1"}
     assert callers.moments[3] == 11.25
     assert loader.begun == 1
+
+
+async def test_refresh_that_hangs_does_not_block_its_key() -> None:
+    """The last who waits for a refresh cancels it as he leaves; the next call loads anew."""
+    hang, loader = Loader(seconds=1000), Loader()
+    async with (
+        TTLCache[str](10, stale_while_revalidate=0.5) as cache,
+        anyio.create_task_group() as group,
+    ):
+        callers = Callers(cache, group)
+        cache.set_nowait("key", "old")
+        await until(10.25)
+        await callers.ask(hang)
+        assert (callers.answers, hang.begun) == ({0: "old"}, 1)
+        await until(10.75)  # the stale time is over
+        for _ in range(2):
+            await callers.ask(loader)
+        callers.scopes[1].cancel()
+        await settle()
+        assert hang.cancelled == 0
+        callers.scopes[2].cancel()
+        await settle()
+        assert hang.cancelled == 1
+        await callers.ask(loader)
+        await until(12)
+        assert cache.statistics().in_flight == 0
+    assert callers.answers == {0: "old", 1: GONE, 2: GONE, 3: "value 1"}
+    assert callers.moments[3] == 11.75
+    assert_quiescent(cache)
 
 
 @pytest.mark.parametrize("change", ["set", "delete", "clear", "invalidate_tag"])
