@@ -156,13 +156,13 @@ class Course(Batch[T]):
             if flight.state is State.RUNNING:  # else its block was left
                 flight.result = value
                 flight.state = State.LANDED
+            if flight.event is not None or flight.company is not None:
+                self._tell(flight)
         finally:
             gate.free = True
             gate.release()
             if gate.later:
                 gate.catch_up()
-        if flight.event is not None or flight.company is not None:
-            self._tell(flight)
         if self._notices is not None:
             self._deliver(gone)
 
@@ -210,8 +210,8 @@ class Course(Batch[T]):
         return None
 
     def _end(self, flight: Flight, state: State) -> None:
-        """Note that a load was cancelled."""
-        if self._gate.postpone(self._end, flight, state):
+        """Note that a load was cancelled, unless it is over: a listener may raise afterwards."""
+        if self._gate.postpone(self._end, flight, state) or is_over(flight):
             return
         try:
             with self._gate:
@@ -229,7 +229,7 @@ class Course(Batch[T]):
         That is mostly the garbage collector's work, when the event loop is over; so this may be any
         thread, and any moment, one in the midst of a change included.
         """
-        if self._gate.postpone(self._abandoned, flight) or flight.loop is None:
+        if self._gate.postpone(self._abandoned, flight) or flight.loop is None or is_over(flight):
             return
         with self._gate:
             self._flights.running -= 1
@@ -276,6 +276,12 @@ class Course(Batch[T]):
             if alone and flight.company is not None:
                 self.detach(flight)
                 flight.scope.cancel()
+
+
+def is_over(flight: Flight) -> bool:
+    """Tell whether the end of a load was noted; one whose block is being left may still run."""
+    company = flight.company
+    return flight.state is not State.RUNNING and (company is None or flight not in company)
 
 
 def check_awaitable(factory: object, call: object) -> None:

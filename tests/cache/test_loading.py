@@ -869,6 +869,69 @@ async def test_two_loaders_that_raise_what_is_no_exception() -> None:
         assert [type(each) for each in caught.value.exceptions] == [NoException, NoException]
 
 
+@BOTH
+@pytest.mark.parametrize("error", [NoException, GeneratorExit])
+async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
+    error: type[BaseException],
+    entered: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The load has ended once: its value is kept, and who waited for it gets it."""
+    caught: list[BaseException] = []
+
+    def listen(*_: object) -> None:
+        raise error
+
+    async def lead(cache: TTLCache[str]) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                if entered:
+                    await stack.enter_async_context(cache)
+                    await anyio.sleep_forever()
+                await cache.get_or_set("key", loader)
+        except error as raised:
+            caught.append(raised)
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, 1, policy="lru", on_removed=listen)
+    cache.set_nowait("old", "value")
+    async with anyio.create_task_group() as group:
+        group.start_soon(lead, cache)
+        await settle()
+        callers = Callers(cache, group)
+        await callers.ask(loader)
+        await anyio.sleep(2)
+    assert len(caught) == 1
+    assert callers.answers == {0: "value 1"}
+    assert (loader.begun, cache.get_nowait("key")) == (1, "value 1")
+    assert cache.statistics().in_flight == 0
+    assert_quiescent(cache)
+
+
+async def test_what_came_meanwhile_raises_what_is_no_exception_at_the_end_of_a_load() -> None:
+    """What was put off until a load is stored may raise: those who wait are told all the same."""
+
+    def listen(key: object, *_: object) -> None:
+        if key == "other":
+            raise NoException
+
+    def weigh(key: object, _: object) -> int:
+        if key == "key":  # as a finaliser does it that runs in the midst of the change
+            cache._gate.later.append(partial(cache.delete_nowait, "other"))
+        return 1
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, 5, on_removed=listen, weigher=weigh)
+    cache.set_nowait("other", "value")
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        with pytest.raises(NoException):  # noqa: PT012 - the block is the subject
+            async with cache:
+                await callers.ask(loader)
+                await anyio.sleep_forever()
+    assert callers.answers == {0: "value 1"}
+    assert_quiescent(cache)
+
+
 async def test_loads_know_no_limit_of_the_first_caller() -> None:
     """In an entered cache the timeout of whoever asked first says nothing to the loader."""
     left: list[float] = []
