@@ -35,13 +35,14 @@ class Owners:
 
     # Invariants:
     # - _tokens has the token of each living object, by id();
-    # - the tokens of those that died are in _dead until somebody asks: a weak reference's callback
+    # - the tokens of those that died are in late until somebody asks: a weak reference's callback
     #   may come anywhere, also while a cache is being changed.
-    __slots__ = ("_dead", "_tokens")
+    __slots__ = ("_tokens", "late")
 
     def __init__(self) -> None:
         self._tokens: dict[int, tuple[weakref.ref[Any], Owner]] = {}
-        self._dead: deque[Owner] = deque()
+        self.late: deque[Owner] = deque()
+        """The tokens of those that died since somebody last asked."""
 
     def known(self, instance: object) -> Owner | None:
         """Return the token of an object that has one."""
@@ -51,7 +52,7 @@ class Owners:
     def admit(self, instance: object) -> Owner:
         """Return the token of an object that had none; it has to take weak references."""
         token = Owner(type(instance).__qualname__)
-        number, tokens, dead = id(instance), self._tokens, self._dead
+        number, tokens, dead = id(instance), self._tokens, self.late
 
         def gone(_: weakref.ref[Any]) -> None:
             dead.append(token)
@@ -62,5 +63,9 @@ class Owners:
 
     def dead(self) -> Iterator[Owner]:
         """Return the tokens of the objects that died since somebody last asked."""
-        while self._dead:
-            yield self._dead.popleft()
+        while self.late:
+            try:
+                token = self.late.popleft()
+            except IndexError:  # another thread was faster
+                return
+            yield token

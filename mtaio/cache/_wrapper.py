@@ -159,14 +159,15 @@ class Cached(Generic[P, R]):
 
     def _token(self, instance: object) -> Owner:
         """Return what stands for ``instance`` in keys."""
-        found = self._owners.known(instance)
+        owners = self._owners
+        if owners.late and not self._cache._mute:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+            for token in owners.dead():
+                self._cache.invalidate_tag_nowait(token)
+        found = owners.known(instance)
         if found is not None:
             return found
-        if not self._cache._mute:  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-            for token in self._owners.dead():
-                self._cache.invalidate_tag_nowait(token)
         try:
-            return self._owners.admit(instance)
+            return owners.admit(instance)
         except TypeError as error:
             msg = (
                 f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
