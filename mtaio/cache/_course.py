@@ -154,8 +154,9 @@ class Course(Batch[T]):
             flights.running -= 1
             flights.seconds += moment - flight.began
             if flight.state is State.RUNNING:  # else its block was left
-                flight.result = value
                 flight.state = State.LANDED
+                if flight.event is not None or flight.company is not None:
+                    flight.result = value
             if flight.event is not None or flight.company is not None:
                 self._tell(flight)
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import Enum
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import loops
@@ -101,23 +100,30 @@ LOADING: Final[ContextVar[Flight | None]] = ContextVar("mtaio.cache.loading", de
 """The innermost load in whose course the running code runs."""
 
 
-_HERE: Final[ContextVar[tuple[int, object] | None]] = ContextVar("mtaio.cache.here", default=None)
-"""The thread and the event loop in which this context was when it first began a load."""
+_HERE: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = ContextVar(
+    "mtaio.cache.here", default=None
+)
+"""The event loop in which this context was when it last asked, and what tells whether it is."""
 
 
 def probable_loop() -> object:
     """
-    Return the running event loop, for a tenth of what `loops.current_loop` costs.
+    Return the running event loop, for a fifth of what `loops.current_loop` costs.
 
-    It is another one of the same thread only if a loop was started within a task of another, or in
-    a context that came from there. So whoever wants to wait for a flight asks `loops.current_loop`;
-    a flight with the wrong loop is one that nobody joins.
+    It is another one only if a loop runs as a guest of another, in a context that came from there.
+    So whoever wants to wait for a flight asks `loops.current_loop`; a flight with the wrong loop is
+    one that nobody joins.
     """
     here = _HERE.get()
-    if here is not None and here[0] == get_ident():
-        return here[1]
+    if here is not None:
+        loop, ask = here
+        try:
+            if ask() is loop:
+                return loop
+        except RuntimeError:  # it is trio's, and this is not trio
+            pass
     loop = loops.current_loop()
-    _HERE.set((get_ident(), loop))
+    _HERE.set((loop, loops.asker_of(loop)))
     return loop
 
 
@@ -170,11 +176,13 @@ class Flights:
         flight.state = State.RUNNING
         flight.wanted = True
         flight.waiters = 0
-        other = table.get(key) if table else None
-        while other is not None and other.state is not State.RUNNING:  # it could not be taken out
-            other = other.other
-        flight.other = other
-        table[key] = flight
+        flight.other = None
+        other: Flight | None = table.setdefault(key, flight)
+        if other is not flight:
+            while other is not None and other.state is not State.RUNNING:  # left in by a key's code
+                other = other.other
+            flight.other = other
+            table[key] = flight
         self.last = id(loop)
         self.loads += 1
         self.running += 1

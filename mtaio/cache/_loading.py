@@ -71,16 +71,15 @@ class Loading(Course[T]):
             TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
         """
         try:
-            entry = self._entries[key]
-        except (KeyError, TypeError):
-            pass
-        else:
-            if entry.fresh > clock.read():
-                value: T = entry.value  # after fresh: see Entry
-                if entry.score < HOT:
-                    entry.score += 1
-                self._hits += 1
-                return value
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        if entry is not None and entry.fresh > clock.read():
+            value: T = entry.value  # after fresh: see Entry
+            if entry.score < HOT:
+                entry.score += 1
+            self._hits += 1
+            return value
         if not callable(factory):
             checks.callable_("factory", factory, way_out=FACTORY)
         if ttl is UNSET and not tags:
@@ -211,6 +210,8 @@ class Loading(Course[T]):
                     self._misses += 1
                 if flight is not None or (found is not UNSET and not due):
                     return flight, found
+            while outer is not None and outer.state is not State.RUNNING:
+                outer = outer.outer  # nobody waits for what is over, and it would be kept alive
             mine.outer = outer
             _lost = flights.begin(mine, loop, moment)
             if block is not None:

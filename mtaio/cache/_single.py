@@ -94,10 +94,10 @@ class Single(Storing, Generic[T]):
     def _look(self, key: Hashable) -> Any:
         """Return the value of ``key`` if that takes no lock, else UNSET."""
         try:
-            entry = self._entries[key]
-        except (KeyError, TypeError):
-            return UNSET
-        if entry.fresh > clock.read():
+            entry = self._lookup(key)
+        except TypeError:
+            return UNSET  # who asks for the load is told
+        if entry is not None and entry.fresh > clock.read():
             value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1

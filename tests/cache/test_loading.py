@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import itertools
 import logging
@@ -16,6 +17,7 @@ import pytest
 
 from mtaio._internal import deadline
 from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache._flight import _HERE
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -25,6 +27,7 @@ from mtaio.testing import (
     run,
     settle,
 )
+from tests.backends import BACKENDS
 from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
 if TYPE_CHECKING:
@@ -1019,3 +1022,61 @@ def test_eager_tasks() -> None:
         assert_quiescent(cache)
 
     run(main)
+
+
+@pytest.mark.parametrize("other", BACKENDS)
+def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
+    """A context in which one loop has loaded, and in which another runs, does not mislead that."""
+    cache = TTLCache[str](60, 10)
+
+    async def first() -> Any:
+        await cache.get_or_set("a", Loader())
+        return contextvars.copy_context()[_HERE]
+
+    async def second() -> None:
+        loader = Loader()
+        async with anyio.create_task_group() as group:
+            callers = Callers(cache, group)
+            for _ in range(5):
+                await callers.ask(loader)
+        assert loader.begun == 1
+        assert callers.answers == dict.fromkeys(range(5), "value 1")
+
+    context = contextvars.copy_context()  # what asyncio.Runner(context=...) does, for any loop
+    context.run(_HERE.set, run(first, backend=backend))
+    for _ in range(2):
+        cache.clear_nowait()
+        context.run(partial(run, second, backend=other))
+        assert_quiescent(cache)
+
+
+async def test_load_that_was_begun_by_one_that_is_over_keeps_nothing_of_it() -> None:
+    """Each load that begins in the course of the one before is as light as the first."""
+    cache = TTLCache[object](60, 10)
+    values: list[weakref.ref[Loader]] = []
+    begin = anyio.Event()
+
+    async def load() -> object:
+        nonlocal begin
+        begin = anyio.Event()
+        group.start_soon(chain, begin)
+        value = Loader()
+        values.append(weakref.ref(value))
+        return value
+
+    async def chain(turn: anyio.Event) -> None:
+        await turn.wait()
+        await cache.refresh("key", load)
+        if len(values) < 5:
+            begin.set()
+        await anyio.sleep_forever()  # in the course of a load that is over
+
+    async with anyio.create_task_group() as group:
+        await cache.refresh("key", load)
+        begin.set()
+        await settle()
+        await anyio.sleep(1)
+        gc.collect()
+        assert len(values) == 5
+        assert [each() is not None for each in values] == [False, False, False, False, True]
+        group.cancel_scope.cancel()
