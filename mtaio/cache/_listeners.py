@@ -111,18 +111,20 @@ class AsyncNotices(Notices):
 
     # Invariants:
     # - _loop is the loop in which tell() runs, None while it does not;
-    # - whoever adds calls deliver() afterwards, which has tell() look again.
-    __slots__ = ("_bell", "_idle", "_loop")
+    # - whoever adds calls deliver() afterwards, which has tell() look again;
+    # - once _leaving, nothing is added: a thread that goes on writing must not hold up the leaving.
+    __slots__ = ("_bell", "_idle", "_leaving", "_loop")
 
     def __init__(self, listener: Listener, owner: object) -> None:
         super().__init__(listener, owner)
         self._loop: object = None
+        self._leaving: bool = False
         self._bell: anyio.Event
         self._idle: anyio.Event
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
-        """Note that a value left, unless too many have that the listener was not told of."""
-        if len(self.pending) < BACKLOG:
+        """Note that a value left, unless it is too late, or too many wait to be told."""
+        if not self._leaving and len(self.pending) < BACKLOG:
             super().add(key, value, cause)
         else:
             self.unheard += 1
@@ -156,15 +158,18 @@ class AsyncNotices(Notices):
         finally:
             if self._loop is mine:  # else its loop was killed, and the next block tells
                 self._loop = None
-                self.unheard += len(self.pending)
-                self.pending.clear()
+                for _ in range(len(self.pending)):  # what a thread adds now is for the next block
+                    self.pending.popleft()
+                    self.unheard += 1
 
     def begin(self) -> None:
         """Make ready for `tell`, in its loop."""
         self._idle = anyio.Event()
+        self._leaving = False
 
     async def told(self) -> None:
-        """Wait until the listener has been told of everything."""
+        """Wait until the listener has been told of everything that has left up to now."""
+        self._leaving = True
         while self.pending or not self._idle.is_set():
             if self.pending:
                 self._ring()  # a change made in another thread may not have come so far

@@ -205,8 +205,8 @@ class TTLCache(Loading[T]):
         Leave the cache; values stay.
 
         A checkpoint. Loads in progress are cancelled, and who waits for them gets a
-        `CacheClosedError`. An async ``on_removed`` is first told of everything, unless the block
-        ended with an error.
+        `CacheClosedError`. An async ``on_removed`` is first told of everything that has left so
+        far, unless the block ended with an error; what leaves meanwhile is counted as ``unheard``.
 
         Raises:
             StrayCancellationError: Somebody cancelled a task of the cache natively, and the block

@@ -283,6 +283,34 @@ async def test_leaving_is_cancelled_while_the_listener_is_told() -> None:
         assert cache.statistics().unheard == 3
 
 
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["other thread", "listener"])
+async def test_leaving_ends_though_changes_go_on(*, elsewhere: bool) -> None:
+    """Who leaves waits for what had left by then; of what leaves meanwhile, nobody is told."""
+    heard: list[object] = []
+
+    async def listen(_key: object, value: int, _cause: RemovalCause) -> None:
+        heard.append(value)
+        await anyio.sleep(0.5)
+        for _ in range(2):  # faster than the listener
+            if elsewhere:
+                await anyio.to_thread.run_sync(cache.set_nowait, "key", value + 10)
+            else:
+                cache.set_nowait("key", value + 10)
+
+    cache: TTLCache[int] = TTLCache(10, on_removed=listen)
+    for entered in (1, 2):
+        begun = anyio.current_time()
+        with anyio.fail_after(60):
+            async with cache:
+                cache.clear_nowait()
+                for value in range(4):
+                    cache.set_nowait("key", value)
+        assert heard[-3:] == [0, 1, 2]
+        assert len(heard) == 3 * entered + (entered == 2)  # and what clear_nowait removed
+        assert anyio.current_time() - begun == 0.5 * (3 + (entered == 2))
+        assert cache.statistics().unheard == 6 * entered + 2 * (entered == 2)
+
+
 async def test_backlog_of_an_async_listener_is_bounded() -> None:
     """Of more than ten thousand that wait it is not told; they are counted."""
     listener = AsyncListener()
