@@ -78,8 +78,8 @@ async def test_changed_during_a_refresh(victim: Victim, sim: Simulation) -> None
 
 
 @explored
-async def test_who_leaves_a_refresh_does_not_end_it(victim: Victim, sim: Simulation) -> None:
-    """Nobody waited for a refresh when it began, so it goes on though nobody waits any more."""
+async def test_refresh_that_somebody_waits_for(victim: Victim, sim: Simulation) -> None:
+    """Once its stale time is over a refresh is a load like any other: one load answers all."""
     stage = Stage(sim, default_ttl=1, stale_while_revalidate=0.5)
 
     async def slow(key: str) -> tuple[str, int]:
@@ -92,8 +92,39 @@ async def test_who_leaves_a_refresh_does_not_end_it(victim: Victim, sim: Simulat
         await stage.ask("first", "k", slow)
         await anyio.sleep(0.75)
         assert len(stage.cache.items()) == 0
-        await victim(stage.ask, "victim")
+        await together(
+            victim=lambda: victim(stage.ask, "victim"),
+            a=lambda: stage.ask("a"),
+        )
         await stage.ask("late")
+        assert stage.ended["k"] == 1
+    stage.clear("first", "a", "late")
+
+
+@explored
+async def test_refresh_that_hangs(victim: Victim, sim: Simulation) -> None:
+    """When those who wait for it have lost patience, however, the next one has it loaded anew."""
+    stage = Stage(sim, default_ttl=1, stale_while_revalidate=0.5)
+
+    async def hang(key: str) -> tuple[str, int]:
+        await anyio.sleep(1000)
+        return await stage.load(key)
+
+    async def impatient(name: str) -> None:
+        with anyio.move_on_after(1):
+            await stage.ask(name)
+
+    async with stage.entered():
+        stage.cache.set_nowait("k", ("k", 0))
+        await anyio.sleep(1)
+        await stage.ask("first", "k", hang)
+        await anyio.sleep(0.75)
+        await together(
+            victim=lambda: victim(impatient, "victim"),
+            a=lambda: impatient("a"),
+        )
+        with anyio.fail_after(1):
+            await stage.ask("late")
         assert stage.begun["k"] == stage.ended["k"] == 1
     stage.clear("first", "late")
 
