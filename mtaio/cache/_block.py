@@ -69,6 +69,7 @@ class Block:
         flight.scope = anyio.CancelScope()
         flight.company = self.flights
         flight.kept = kept
+        flight.sharers = 0
         if kept:
             flight.outer = None  # nobody waits for it, hence it cannot wait for itself
         self.flights.add(flight)

@@ -263,6 +263,10 @@ class Course(Batch[T]):
             flight.event = anyio.Event()
         flight.waiters += 1
         self._flights.waiting += 1
+        outer = flight.outer
+        shares = outer is not None and flight.company is not None and LOADING.get() is outer
+        if shares:
+            flight.sharers += 1
         left = True
         try:
             await flight.event.wait()
@@ -273,6 +277,10 @@ class Course(Batch[T]):
         finally:
             self._flights.waiting -= 1
             flight.waiters -= 1
+            if shares:
+                flight.sharers -= 1
+                if not flight.sharers:  # others may still wait, but outer goes on without it
+                    flight.outer = None
             alone = left and not flight.waiters and flight.state is State.RUNNING
             if alone and flight.company is not None:
                 self.detach(flight)

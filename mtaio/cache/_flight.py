@@ -52,6 +52,7 @@ class Flight:
         "outer",
         "result",
         "scope",
+        "sharers",
         "state",
         "tags",
         "ttl",
@@ -92,6 +93,8 @@ class Flight:
     """What runs there, until it has begun."""
     scope: anyio.CancelScope
     """What cancels it."""
+    sharers: int
+    """How many wait for it in the course of ``outer``: when none does, ``outer`` is forgotten."""
     kept: bool
     """Whether it began with nobody who waits: it goes on until somebody has waited, and left."""
 

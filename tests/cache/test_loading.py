@@ -517,6 +517,38 @@ async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> 
     assert "other" not in other
 
 
+@pytest.mark.parametrize("patient", [True, False], ids=["one stays", "all leave"])
+async def test_load_that_went_on_without_another(*, patient: bool) -> None:
+    """What a load no longer waits for may ask for it; while a task of the load does, it may not."""
+    answers: list[str] = []
+
+    async def ask_two() -> str:
+        await anyio.sleep(1)
+        try:
+            return "two, of " + await cache.get_or_set("one", ask_one)
+        except RuntimeError:
+            return "two, refused"
+
+    async def ask(seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            answers.append(await cache.get_or_set("two", ask_two))
+
+    async def ask_one() -> str:
+        async with anyio.create_task_group() as children:
+            children.start_soon(ask, 0.5)
+            children.start_soon(ask, 9 if patient else 0.25)
+        await anyio.sleep(1)
+        return "one"
+
+    async with TTLCache[str](60) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(ask_one, "one")
+        await callers.ask(ask_two, "two")
+    assert callers.answers == {0: "one", 1: "two, refused" if patient else "two, of one"}
+    assert answers == ["two, refused"] * patient
+    assert_quiescent(cache)
+
+
 @in_both
 async def test_recursion_after_deleting_ones_own_key(cache: TTLCache[str]) -> None:
     """A loader that deletes its key first is still inside the load of that key."""
