@@ -23,6 +23,17 @@ def current_loop() -> object:
     return current_token().native_token
 
 
+def asker_of(loop: object) -> Callable[[], object]:
+    """
+    Return a function that tells fast whether ``loop``, returned by `current_loop`, runs here.
+
+    It returns ``loop`` if so. Else it returns another, None, or raises ``RuntimeError``.
+    """
+    if hasattr(loop, "is_closed"):
+        return sys.modules["asyncio"]._get_running_loop  # type: ignore[no-any-return]  # noqa: SLF001 - public in all but its name
+    return sys.modules["trio"].lowlevel.current_trio_token  # type: ignore[no-any-return]
+
+
 def in_event_loop() -> bool:
     """Tell whether this thread is running an event loop, be it in a callback without a task."""
     asyncio = sys.modules.get("asyncio")

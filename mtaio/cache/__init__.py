@@ -10,11 +10,12 @@ Everything that works on memory alone has a plain twin: ``await cache.get(key)``
 ``await cache.refresh(key, factory)``; `cached` puts a cache around an async function.
 """
 
-from mtaio.cache._cached import BoundCached, Cached, cached
+from mtaio.cache._cached import cached
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._policies import EvictionPolicy
 from mtaio.cache._statistics import CacheStatistics
 from mtaio.cache._ttl import TTLCache
+from mtaio.cache._wrapper import BoundCached, Cached
 
 __all__ = [
     "BoundCached",

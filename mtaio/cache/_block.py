@@ -9,6 +9,7 @@ Cost: one task, which sleeps until something expires; one more for an async list
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,12 +19,13 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.coop import checkpoint
 from mtaio.cache._flight import Flight, State
 from mtaio.cache._listeners import AsyncNotices
-from mtaio.cache._store import SLICE
+from mtaio.cache._table import SLICE
+from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from mtaio.cache._store import Store
+    from mtaio.cache._table import Table
 
 __all__ = ["Block"]
 
@@ -36,25 +38,38 @@ class Block:
         store: The cache.
     """
 
-    # Invariant: flights are those that run in the group and have not ended.
-    __slots__ = ("_alarm", "_group", "_store", "flights", "loop")
+    # Invariants:
+    # - flights are those that run in the group and have not ended;
+    # - once it is leaving, no flight begins in it, and none that runs in it can be joined.
+    __slots__ = ("_alarm", "_group", "_process", "_store", "flights", "leaving", "loop")
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Table) -> None:
         self.loop = loops.current_loop()
         self.flights: set[Flight] = set()
+        self.leaving: bool = False
+        self._process = os.getpid()  # a fork has the loop's memory, but it does not run there
         self._group = anyio.create_task_group()
         self._store = store
         self._alarm = anyio.Event()
+
+    def is_over(self) -> bool:
+        """Tell whether nobody can leave the block any more."""
+        return self._process != os.getpid() or loops.is_over(self.loop)
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Start a task in the block."""
         self._group.start_soon(fn, *args)
 
+    def load(self, flight: Flight) -> None:
+        """Start the task of a flight that was taken in."""
+        self._group.start_soon(_same, flight.coroutine, name="mtaio.cache load")
+
     def take_in(self, flight: Flight, *, kept: bool) -> None:
-        """Note that a flight runs in the block; ``kept`` if it goes on when nobody waits."""
+        """Note that a flight runs in the block; ``kept`` if nobody is to wait for it."""
         flight.scope = anyio.CancelScope()
         flight.company = self.flights
         flight.kept = kept
+        flight.sharers = 0
         if kept:
             flight.outer = None  # nobody waits for it, hence it cannot wait for itself
         self.flights.add(flight)
@@ -68,8 +83,8 @@ class Block:
             self.start(notices.tell)
         self.start(self._sweep)
 
-    async def leave(self, exc: BaseException | None) -> bool:
-        """Leave the block, which ended with ``exc``; return whether that is dealt with."""
+    async def leave(self, exc: BaseException | None) -> None:
+        """Leave the block, which ended with ``exc``; raise what its end has to raise."""
         reason = exc
         if exc is None:
             try:
@@ -77,8 +92,7 @@ class Block:
             except BaseException as error:  # noqa: BLE001 - the task group has to see it first
                 reason = error
         self._store.awaken_at(None)
-        for flight in self.flights:
-            self._close(flight)
+        self._close_all()
         self._group.cancel_scope.cancel()
         # What is an Exception is none of the group's business, and would come back in a group.
         seen = None if isinstance(reason, Exception) else reason
@@ -96,37 +110,59 @@ class Block:
         except BaseException as error:
             if error is not seen:
                 raise
+        finally:
+            while self.flights:  # their tasks were cancelled natively before their first step
+                self._store.never_ran(self.flights.pop())
         if escaped:
             raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
-        if exc is None and reason is not None and not swallowed:
+        if swallowed and seen is not None:
+            raise self._silent_end() from seen
+        if exc is None and reason is not None:
             raise reason
-        return swallowed and seen is not None  # else it was the group's own cancellation
+
+    def _silent_end(self) -> StrayCancellationError:
+        """Return what stands for the group's own cancellation, which nobody asked for."""
+        return StrayCancellationError(
+            f"a task of {self._store!r} was cancelled, but not through a cancel scope, and the "
+            f"rest of its block with it. Look for code that cancels tasks that are not its own."
+        )
 
     async def _tell_all(self) -> None:
         notices = self._store.notices
         if isinstance(notices, AsyncNotices):
             await notices.told()
 
-    def _close(self, flight: Flight) -> None:
-        if flight.state is State.RUNNING:
-            flight.state = State.CLOSED
-            flight.wanted = False
-            if flight.event is not None:
-                flight.event.set()
+    def _close_all(self) -> None:
+        """Tell those who wait that there will be no value, before the loads have cleaned up."""
+        self.leaving = True
+        for flight in self.flights:
+            if flight.state is State.RUNNING:
+                flight.state = State.CLOSED
+                self._store.detach(flight)
+                if flight.event is not None:
+                    flight.event.set()
 
     async def _sweep(self) -> None:
         """Remove what expires, in slices, whenever something does."""
         store = self._store
-        while True:
-            self._alarm = anyio.Event()
-            due = store.awaken_at(self._ring)
-            moment = -math.inf
-            with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
-                await self._alarm.wait()
-            if scope.cancelled_caught:
-                moment = due  # by rounding, our clock may not be there: looking again would spin
-            while store.expire_slice(max(now(), moment), SLICE):
-                await checkpoint()
+        try:
+            while True:
+                self._alarm = anyio.Event()
+                due = store.awaken_at(self._ring)
+                moment = -math.inf
+                with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
+                    await self._alarm.wait()
+                if scope.cancelled_caught:
+                    moment = (
+                        due  # by rounding, our clock may be before it: looking again would spin
+                    )
+                while store.expire_slice(max(now(), moment), SLICE):
+                    await checkpoint()
+        except anyio.get_cancelled_exc_class():
+            # The group was cancelled, be it for a task that somebody cancelled natively before its
+            # first step. The block is about to end, but its body may take its time.
+            self._close_all()
+            raise
 
     def _ring(self) -> None:
         """Have `_sweep` look again; called from any thread."""
@@ -137,3 +173,7 @@ class Block:
 
     def _sound(self) -> None:
         self._alarm.set()
+
+
+def _same(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+    return coroutine

@@ -105,6 +105,6 @@ class Agenda:
         self.due = heap[0]
         if number < self.awaited:
             self.awaited = -math.inf
-            if self._ring is not None:
-                self._ring()
+            assert self._ring is not None  # noqa: S101 - for the type checkers: somebody awaits it
+            self._ring()
         return bucket

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from enum import Enum
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable
 
     import anyio
 
@@ -36,29 +35,24 @@ class State(Enum):
 
 
 class Flight:
-    """
-    One load: first what a caller asked for, then, unless another is in progress, its course.
-
-    Args:
-        cache: The cache that it is for.
-        key: The key.
-        factory: The loader.
-        ttl: Seconds to live.
-        tags: The tags of the value.
-    """
+    """One load: first what a caller asked for, then, unless one is in progress, its course."""
 
     __slots__ = (
         "began",
         "cache",
+        "call",
         "company",
+        "coroutine",
         "event",
         "factory",
         "kept",
         "key",
         "loop",
+        "other",
         "outer",
         "result",
         "scope",
+        "sharers",
         "state",
         "tags",
         "ttl",
@@ -66,80 +60,102 @@ class Flight:
         "wanted",
     )
 
-    if TYPE_CHECKING:
-        # Set when it begins.
-        began: float
-        loop: object
-        outer: Flight | None
-        """The load in whose course it began, and which waits for it."""
-        event: anyio.Event | None
-        """What is set at its end, as soon as somebody waits for that."""
-        company: set[Flight] | None
-        """The flights of the block in which it runs; None if a caller runs it."""
-        state: State
-        wanted: bool
-        """Whether what it loads is to be stored."""
-        result: Any
-        """What it loaded, or a `Failure`, once it is over."""
-        # Set if it runs in a block, or is waited for.
-        scope: anyio.CancelScope
-        """What cancels it."""
-        kept: bool
-        """Whether it goes on when nobody waits for it."""
+    # Set by whoever makes one: an __init__ would take as long as the rest of a load's beginning.
+    cache: object
+    key: Hashable
+    factory: Callable[[], Awaitable[Any]]
+    ttl: float
+    tags: frozenset[Hashable]
+    waiters: int
 
-    def __init__(
-        self,
-        cache: object,
-        key: Hashable,
-        factory: Callable[[], Awaitable[Any]],
-        ttl: float,
-        tags: frozenset[Hashable],
-    ) -> None:
-        self.cache: object = cache
-        self.key: Hashable = key
-        self.factory: Callable[[], Awaitable[Any]] = factory
-        self.ttl: float = ttl
-        self.tags: frozenset[Hashable] = tags
-        self.waiters: int = 0
+    # Set when it begins.
+    began: float
+    loop: object
+    """The event loop; None for one that was given up because its loop is over."""
+    other: Flight | None
+    """The next flight for the same key, of another event loop."""
+    outer: Flight | None
+    """The load in whose course it began, and which waits for it."""
+    event: anyio.Event | None
+    """What is set at its end, as soon as somebody waits for that."""
+    company: set[Flight] | None
+    """The flights of the block in which it runs; None if a caller runs it."""
+    state: State
+    wanted: bool
+    """Whether what it loads is to be stored."""
+    result: Any
+    """What it loaded, or a `Failure`, once it is over."""
+
+    # Set if it runs in a block.
+    call: Awaitable[Any]
+    """What the factory has returned, in its caller's task, and at once."""
+    coroutine: Coroutine[Any, Any, None]
+    """What runs there, until it has begun."""
+    scope: anyio.CancelScope
+    """What cancels it."""
+    sharers: int
+    """How many wait for it in the course of ``outer``: when none does, ``outer`` is forgotten."""
+    kept: bool
+    """Whether it began with nobody who waits: it goes on until somebody has waited, and left."""
 
 
 LOADING: Final[ContextVar[Flight | None]] = ContextVar("mtaio.cache.loading", default=None)
 """The innermost load in whose course the running code runs."""
 
 
-_HERE: Final[ContextVar[tuple[int, object] | None]] = ContextVar("mtaio.cache.here", default=None)
-"""The thread and the event loop in which this context was when it first began a load."""
+_HERE: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = ContextVar(
+    "mtaio.cache.here", default=None
+)
+"""The event loop in which this context was when it last asked, and what tells whether it is."""
 
 
 def probable_loop() -> object:
     """
-    Return the running event loop, for a tenth of what `loops.current_loop` costs.
+    Return the running event loop, for a fifth of what `loops.current_loop` costs.
 
-    It is another one of the same thread only if a loop was started within a task of another, or in
-    a context that came from there. So whoever wants to wait for a flight asks `loops.current_loop`;
-    a flight with the wrong loop is one that nobody joins.
+    It is another one only if a loop runs as a guest of another, in a context that came from there.
+    So whoever wants to wait for a flight asks `loops.current_loop`; a flight with the wrong loop is
+    one that nobody joins.
     """
     here = _HERE.get()
-    if here is not None and here[0] == get_ident():
-        return here[1]
+    if here is not None:
+        loop, ask = here
+        try:
+            if ask() is loop:
+                return loop
+        except RuntimeError:  # it is trio's, and this is not trio
+            pass
     loop = loops.current_loop()
-    _HERE.set((get_ident(), loop))
+    _HERE.set((loop, loops.asker_of(loop)))
     return loop
 
 
 class Flights:
-    """
-    The loads of one cache.
+    """The loads of one cache."""
 
-    Invariant: a table is there only while there is a flight in it.
-    """
-
-    __slots__ = ("failures", "loads", "running", "seconds", "tables", "waiting")
+    # Invariants:
+    # - table has the flights that may be joined, by key; those for one key, of several event loops,
+    #   form a chain;
+    # - whatever is in a chain is RUNNING, unless taking it out has failed: a key's own code may
+    #   raise.
+    __slots__ = (
+        "failures",
+        "last",
+        "loads",
+        "look_again",
+        "running",
+        "seconds",
+        "table",
+        "waiting",
+    )
 
     def __init__(self) -> None:
-        self.tables: dict[object, dict[Hashable, Flight]] = {}
-        """The flights that may be joined, by event loop and key."""
+        self.table: dict[Hashable, Flight] = {}
+        self.last: int = 0
+        """The id of the event loop in which a flight began last; flights keep theirs alive."""
         self.loads: int = 0
+        self.look_again: int = 0
+        """How many loads there have to be before it is looked again for loops that are over."""
         self.failures: int = 0
         self.seconds: float = 0.0
         self.running: int = 0
@@ -147,48 +163,62 @@ class Flights:
 
     def find(self, loop: object, key: Hashable) -> Flight | None:
         """Return the flight that a caller in ``loop`` may join."""
-        table = self.tables.get(loop)
-        return None if table is None else table.get(key)
+        flight = self.table.get(key)
+        while flight is not None and not (flight.loop is loop and flight.state is State.RUNNING):
+            flight = flight.other
+        return flight
 
-    def begin(self, flight: Flight, loop: object, moment: float) -> None:
-        """Take in a flight that begins; there is none for its key."""
+    def begin(self, flight: Flight, loop: object, moment: float) -> list[Flight]:
+        """Take in a flight that begins, and return those that were given up for good."""
+        table = self.table
+        lost = self._prune() if id(loop) != self.last and table else []
+        key = flight.key
         flight.began = moment
         flight.loop = loop
-        flight.outer = LOADING.get()
         flight.event = flight.company = None
         flight.state = State.RUNNING
         flight.wanted = True
+        flight.waiters = 0
+        flight.other = None
+        other: Flight | None = table.setdefault(key, flight)
+        if other is not flight:
+            while other is not None and other.state is not State.RUNNING:  # left in by a key's code
+                other = other.other
+            flight.other = other
+            table[key] = flight
+        self.last = id(loop)
         self.loads += 1
         self.running += 1
-        table = self.tables.get(loop)
-        if table is None:
-            if self.tables:
-                self._prune()
-            self.tables[loop] = {flight.key: flight}
-        else:
-            table[flight.key] = flight
+        return lost
 
     def discard(self, flight: Flight) -> None:
         """Let nobody join a flight any more."""
-        table = self.tables.get(flight.loop)
-        key = flight.key
-        if table is not None and table.get(key) is flight:
-            del table[key]
-            if not table:
-                del self.tables[flight.loop]
+        table, key = self.table, flight.key
+        first = table.get(key)
+        if first is flight:
+            if flight.other is None:
+                del table[key]
+            else:
+                table[key] = flight.other
+            return
+        while first is not None:
+            if first.other is flight:
+                first.other = flight.other
+                return
+            first = first.other
 
     def disown(self, key: Hashable) -> None:
         """Let nobody join the flights for ``key``, nor what they load be stored."""
-        for table in [*self.tables.values()]:
-            flight = table.get(key)
-            if flight is not None:
-                flight.wanted = False
-                self.discard(flight)
+        flight = self.table.pop(key, None)
+        while flight is not None:
+            flight.wanted = False
+            flight = flight.other
 
     def disown_all(self) -> None:
         """Do so with every flight."""
         for flight in self._all():
-            self.disown(flight.key)
+            flight.wanted = False
+        self.table.clear()
 
     def disown_tagged(self, tag: Hashable) -> None:
         """Do so with those whose value would carry ``tag``."""
@@ -197,9 +227,24 @@ class Flights:
                 self.disown(flight.key)
 
     def _all(self) -> list[Flight]:
-        return [flight for table in self.tables.values() for flight in table.values()]
+        flights: list[Flight] = []
+        for flight in self.table.values():
+            each: Flight | None = flight
+            while each is not None:
+                flights.append(each)
+                each = each.other
+        return flights
 
-    def _prune(self) -> None:
-        """Forget the flights of loops that are over, which can never end."""
-        for loop in [each for each in self.tables if loops.is_over(each)]:
-            self.running -= len(self.tables.pop(loop))
+    def _prune(self) -> list[Flight]:
+        """Give up the flights of loops that are over, which can never end."""
+        if self.loads < self.look_again:
+            return []
+        flights = self._all()
+        self.look_again = self.loads + len(flights)  # loops that take turns must not pay each time
+        over = {loop for loop in {flight.loop for flight in flights} if loops.is_over(loop)}
+        lost = [flight for flight in flights if flight.loop in over]
+        for flight in lost:
+            self.discard(flight)
+            flight.loop = None
+        self.running -= len(lost)
+        return lost

@@ -19,6 +19,7 @@ import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.coroutines import close_unstarted
+from mtaio.cache._stray import is_cancellation, is_stray
 
 __all__ = ["Notices", "RemovalCause", "listener_of"]
 
@@ -82,12 +83,14 @@ class Notices:
                     return
                 try:
                     refuse_awaitable(self._listener, self._listener(*removal))
-                except Exception as error:  # noqa: BLE001 - logged: the entry is gone in any case
-                    self.failed(removal, error)
+                except BaseException as error:
+                    if not isinstance(error, Exception) and not is_cancellation(error):
+                        raise
+                    self.failed(removal, error)  # the entry is gone in any case
         finally:
             self._speaking.discard(thread)
 
-    def failed(self, removal: _Removal, error: Exception) -> None:
+    def failed(self, removal: _Removal, error: BaseException) -> None:
         """Log what the listener raised."""
         from logging import getLogger  # noqa: PLC0415 - most listeners never fail
 
@@ -108,18 +111,20 @@ class AsyncNotices(Notices):
 
     # Invariants:
     # - _loop is the loop in which tell() runs, None while it does not;
-    # - whoever adds calls deliver() afterwards, which has tell() look again.
-    __slots__ = ("_bell", "_idle", "_loop")
+    # - whoever adds calls deliver() afterwards, which has tell() look again;
+    # - once _leaving, nothing is added: a thread that goes on writing must not hold up the leaving.
+    __slots__ = ("_bell", "_idle", "_leaving", "_loop")
 
     def __init__(self, listener: Listener, owner: object) -> None:
         super().__init__(listener, owner)
         self._loop: object = None
+        self._leaving: bool = False
         self._bell: anyio.Event
         self._idle: anyio.Event
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
-        """Note that a value left, unless too many have that the listener was not told of."""
-        if len(self.pending) < BACKLOG:
+        """Note that a value left, unless it is too late, or too many wait to be told."""
+        if not self._leaving and len(self.pending) < BACKLOG:
             super().add(key, value, cause)
         else:
             self.unheard += 1
@@ -136,7 +141,7 @@ class AsyncNotices(Notices):
 
     async def tell(self) -> None:
         """Tell the listener of each removal, one after another, until cancelled."""
-        self._loop = loops.current_loop()
+        mine = self._loop = loops.current_loop()
         try:
             while True:
                 self._bell = anyio.Event()
@@ -144,21 +149,27 @@ class AsyncNotices(Notices):
                     removal = self.pending.popleft()
                     try:
                         await self._listener(*removal)
-                    except Exception as error:  # noqa: BLE001 - logged: the entry is gone anyway
-                        self.failed(removal, error)
+                    except BaseException as error:
+                        if not isinstance(error, Exception) and not is_stray(error):
+                            raise
+                        self.failed(removal, error)  # the entry is gone in any case
                 self._idle.set()
                 await self._bell.wait()
         finally:
-            self._loop = None
-            self.unheard += len(self.pending)
-            self.pending.clear()
+            if self._loop is mine:  # else its loop was killed, and the next block tells
+                self._loop = None
+                for _ in range(len(self.pending)):  # what a thread adds now is for the next block
+                    self.pending.popleft()
+                    self.unheard += 1
 
     def begin(self) -> None:
         """Make ready for `tell`, in its loop."""
         self._idle = anyio.Event()
+        self._leaving = False
 
     async def told(self) -> None:
-        """Wait until the listener has been told of everything."""
+        """Wait until the listener has been told of everything that has left up to now."""
+        self._leaving = True
         while self.pending or not self._idle.is_set():
             if self.pending:
                 self._ring()  # a change made in another thread may not have come so far

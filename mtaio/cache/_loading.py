@@ -1,67 +1,43 @@
 """
-Loads: one at a time for each key, in the first caller's task or in the cache's own.
+Who asks for a load, and what he is answered with.
 
 Promise: one load for each key, however many ask; a caller that is cancelled takes nobody with it;
-an error goes to those who waited for that load, once; what a load brings is stored before anybody
-is told, unless the key was changed meanwhile.
-Why there are two modes, and what each costs: docs/en/design/caching.md.
+who asks for what he is himself loading is told so.
+Why callers wait as they do: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
 import reprlib
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import anyio
-
-from mtaio._internal import checks, clock, deadline, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal import checks, clock, loops
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.cache._entry import Failure, Laden
+from mtaio.cache._course import FACTORY, Course
+from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State, probable_loop
-from mtaio.cache._memory import Memory, check_hashable
-from mtaio.cache._policies import HOT
-from mtaio.cache._store import NO_TAGS, unhashable
-from mtaio.exceptions import CacheClosedError, StrayCancellationError
+from mtaio.cache._gate import WITHIN
+from mtaio.cache._keys import unhashable
+from mtaio.cache._policy import HOT
+from mtaio.cache._storing import NO_TAGS
+from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 
     from mtaio.cache._block import Block
-    from mtaio.cache._options import Options
 
 __all__ = ["Loading"]
 
 T = TypeVar("T")
 
-_COROUTINE: type = CoroutineType
-
 _OVER = (State.LANDED, State.FAILED)
 
-_FACTORY = "Pass an async function of no arguments, such as lambda: fetch(key)."
 
+class Loading(Course[T]):
+    """The operations of `TTLCache` that load."""
 
-class Loading(Memory[T]):
-    """
-    The operations of `TTLCache` that load.
-
-    Args:
-        options: The arguments of `TTLCache`, checked.
-    """
-
-    # Invariants:
-    # - _block is the block in which loads run, None while the cache is not entered;
-    # - a flight that ends has its result, is in no table, and then rings its event, in that order.
-    __slots__ = ("_block", "_error_ttl", "_refreshing")
-
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
-        self._block: Block | None = None
-        self._error_ttl: float = options.error_ttl
-        self._refreshing: bool = options.refreshing
+    __slots__ = ()
 
     async def get_or_set(
         self,
@@ -104,14 +80,11 @@ class Loading(Memory[T]):
                 entry.score += 1
             self._hits += 1
             return value
-        mine = Flight(self, key, factory, self._default_ttl, NO_TAGS)
-        if ttl is not UNSET or tags:
-            mine.ttl = self._ttl_of(ttl)
-            mine.tags = self._tags_of(tags)
-        flight, found = self._board(mine)
-        if flight is mine and mine.company is None:
-            return await self._lead(mine)
-        return await self._ride(mine, flight, found)
+        if not callable(factory):
+            checks.callable_("factory", factory, way_out=FACTORY)
+        if ttl is UNSET and not tags:
+            return await self._fetch(key, factory, self._default_ttl, NO_TAGS)
+        return await self._fetch(key, factory, self._ttl_of(ttl), self._tags_of(tags))
 
     async def refresh(
         self,
@@ -138,24 +111,48 @@ class Loading(Memory[T]):
         Raises:
             BaseException: As `get_or_set`.
         """
-        check_hashable(key)
-        mine = Flight(self, key, factory, self._ttl_of(ttl), self._tags_of(tags))
-        flight, found = self._board(mine, anew=True)
-        return await self._ride(mine, flight, found)
+        checks.callable_("factory", factory, way_out=FACTORY)
+        return await self._fetch(key, factory, self._ttl_of(ttl), self._tags_of(tags), anew=True)
+
+    def _fetch(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        ttl: float,
+        tags: frozenset[Hashable],
+        *,
+        anew: bool = False,
+    ) -> Coroutine[Any, Any, T]:
+        """Begin a load or find who is to be waited for; return what brings the call to its end."""
+        mine = Flight()
+        mine.cache = self
+        mine.key = key
+        mine.factory = factory
+        mine.ttl = ttl
+        mine.tags = tags
+        flight, found = self._board(mine, anew=anew)
+        if flight is mine and mine.company is None:
+            return self._lead(mine)
+        return self._ride(mine, flight, found)
 
     async def _ride(self, mine: Flight, flight: Flight | None, found: Any) -> T:
         """Bring a call to its end, of which `_board` has decided how it begins."""
         while True:
             if flight is mine and mine.company is not None:
                 assert self._block is not None  # noqa: S101 - for the type checkers: it is in one
-                self._block.start(self._run, mine)
+                self._depart(mine, self._block)
             if found is UNSET and flight is not None:
                 if flight is mine and mine.company is None:
                     return await self._lead(mine)
                 await self._wait(flight)
                 found = flight.result if flight.state in _OVER else UNSET
             if type(found) is Failure:
-                raise found.error.with_traceback(found.traceback)
+                error, trace = found.error, found.traceback
+                del mine, flight, found  # which have the error, whose traceback has this frame
+                try:
+                    raise error.with_traceback(trace)
+                finally:
+                    del error, trace
             if found is not UNSET or flight is None:
                 return cast("T", found)
             if flight.state is State.CLOSED:
@@ -164,7 +161,7 @@ class Loading(Memory[T]):
             # Its leader was cancelled: somebody has to lead, if nobody does yet.
             flight, found = self._board(mine, again=True)
 
-    def _board(
+    def _board(  # noqa: C901, PLR0912 - what each load does: calls would cost as much again
         self, mine: Flight, *, anew: bool = False, again: bool = False
     ) -> tuple[Flight | None, Any]:
         """
@@ -179,63 +176,67 @@ class Loading(Memory[T]):
             The flight to wait for, or that refreshes, ``mine`` if it begins now; and the value or
             `Failure` to answer with, or UNSET.
         """
-        loop = block = None
-        if LOADING.get() is not None:
-            self._refuse_recursion(mine.key)
-        if self._block is not None or self._refreshing or self._mute or not callable(mine.factory):
+        key = mine.key
+        flights = self._flights
+        outer = LOADING.get()
+        if outer is not None:
+            refuse_recursion(outer, self, key)
+        block = None
+        if self._block is not None or self._refreshing or self._mute:
             loop = loops.current_loop()
-            block = self._block_for(mine.factory, loop)
-        moment = clock.read()
-        self._acquire()
+            block = self._block_for(loop)
+        else:
+            # A flight of this loop cannot come meanwhile: only tasks of this thread begin one.
+            loop = loops.current_loop() if flights.table else probable_loop()
+        gate = self._gate
+        gate.acquire()
+        if not gate.free:
+            gate.release()
+            raise RuntimeError(WITHIN)
+        gate.free = False
+        found: Any = UNSET
+        _lost = None  # dropped outside the lock
         try:
-            flights = self._flights
-            if loop is None:
-                loop = loops.current_loop() if flights.tables else probable_loop()
-            flight, found = None, UNSET
+            moment = clock.read()
             if anew:
-                flights.disown(mine.key)
+                flights.disown(key)
             else:
-                flight = flights.find(loop, mine.key)
-                found, due = self._serve(mine.key, moment, again=again)
+                flight = flights.find(loop, key) if flights.table else None
+                entry = self._lookup(key)
+                due = False
+                if entry is not None and moment < entry.expires:
+                    found, due = self._serve(entry, moment)
+                elif not again:
+                    self._misses += 1
                 if flight is not None or (found is not UNSET and not due):
                     return flight, found
-            flights.begin(mine, loop, moment)
+            while outer is not None and outer.state is not State.RUNNING:
+                outer = outer.outer  # nobody waits for what is over, and it would be kept alive
+            mine.outer = outer
+            _lost = flights.begin(mine, loop, moment)
             if block is not None:
                 block.take_in(mine, kept=found is not UNSET)
+        except TypeError as error:
+            raise unhashable(key, error) from error
         finally:
-            self._release()
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
         return mine, found
 
-    def _serve(self, key: Hashable, moment: float, *, again: bool) -> tuple[Any, bool]:
-        """Return the value or `Failure` to answer with, or UNSET; and whether a refresh is due."""
-        entry = self._entries.get(key)
-        if entry is None or moment >= entry.expires:
-            if not again:
-                self._misses += 1
-            return UNSET, False
+    def _serve(self, entry: Entry, moment: float) -> tuple[Any, bool]:
+        """Return the value or `Failure` to answer with, and whether a refresh is due."""
         self._use(entry, moment)
         value = entry.value
         due = type(entry) is Laden and moment >= entry.renew and type(value) is not Failure
         return value, due
 
-    def _refuse_recursion(self, key: Hashable) -> None:
-        flight = LOADING.get()
-        while flight is not None:
-            running = flight.state is State.RUNNING
-            if flight.cache is self and running and flight.key == key:
-                msg = (
-                    f"the load of key={reprlib.repr(key)} in {self!r} asked for that very key, "
-                    f"and would wait for itself. Have it compute the value by other means."
-                )
-                raise RuntimeError(msg)
-            flight = flight.outer
-
-    def _block_for(self, factory: object, loop: object) -> Block | None:
-        """Return the block in which the load runs, None for the caller's task; or refuse."""
-        checks.callable_("factory", factory, way_out=_FACTORY)
+    def _block_for(self, loop: object) -> Block | None:
+        """Return the block in which a load runs, None for the caller's task; or refuse."""
         self._check_audible()
         block = self._block
-        if block is not None and block.loop is loop:
+        if block is not None and block.loop is loop and not block.leaving:
             return block
         if self._refreshing:
             msg = (
@@ -246,160 +247,19 @@ class Loading(Memory[T]):
             raise RuntimeError(msg)
         return None
 
-    async def _lead(self, flight: Flight) -> T:
-        """Load in the caller's own task; if that is cancelled, let another caller lead."""
-        token = LOADING.set(flight)
-        try:
-            if self._flights.loads % FAST_CALLS == 0:
-                await checkpoint()
-            call: Awaitable[T] = flight.factory()
-            if type(call) is not _COROUTINE:
-                check_awaitable(flight.factory, call)
-            value = await call
-            self._land(flight, value)
-        except Exception as error:
-            self._failed(flight, error)
-            raise
-        except BaseException:
-            self._end(flight, State.ABORTED)
-            raise
-        finally:
-            LOADING.reset(token)
-        return value
 
-    async def _run(self, flight: Flight) -> None:
-        """Load in a task of the block."""
-        LOADING.set(flight)
-        deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
-        try:
-            with flight.scope:
-                if not flight.scope.cancel_called:
-                    call: Awaitable[T] = flight.factory()
-                    check_awaitable(flight.factory, call)
-                    value = await call
-                    self._land(flight, value)
-                    return
-        except Exception as error:  # noqa: BLE001 - raised by those who wait
-            self._failed(flight, error)
-            return
-        except BaseException as error:
-            if is_stray(error):
-                self._failed(flight, stray(error, flight.factory))
-                return
-            self._end(flight, State.CLOSED)
-            raise
-        self._end(flight, State.ABORTED)
-
-    def _land(self, flight: Flight, value: T) -> None:
-        """Store what was loaded, then tell those who wait."""
-        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
-        flights = self._flights
-        gone = None
-        self._acquire()
-        try:
-            flights.discard(flight)
-            if flight.wanted:
-                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
-                gone = self._put(flight.key, value, ttl, weight, flight.tags)
-            flights.running -= 1
-            flights.seconds += clock.read() - flight.began
-            if flight.state is State.RUNNING:  # else its block was left
-                flight.result = value
-                flight.state = State.LANDED
-        finally:
-            self._release()
-        self._told(flight, gone)
-
-    def _failed(self, flight: Flight, error: Exception) -> None:
-        """Note that a load failed, for those who wait and for those who come."""
-        flights = self._flights
-        gone = None
-        with self._lock:
-            flights.discard(flight)
-            flights.running -= 1
-            moment = clock.read()
-            flights.seconds += moment - flight.began
-            flights.failures += 1
-            if flight.wanted:
-                entry = self._entries.get(flight.key)
-                if entry is not None and moment < entry.expires:
-                    if type(entry) is Laden:
-                        entry.renew = moment + self._error_ttl
-                elif self._error_ttl:
-                    gone = self._put_failure(flight.key, error, self._error_ttl)
-            if flight.state is State.RUNNING:
-                flight.result = Failure(error)
-                flight.state = State.FAILED
-        lonely = flight.company is not None and not flight.waiters
-        self._told(flight, gone)
-        if lonely:
-            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
-
-            getLogger("mtaio.cache").warning(
-                "%r: nobody waited for the load of key=%r, which failed",
-                self,
-                flight.key,
-                exc_info=error,
+def refuse_recursion(flight: Flight | None, cache: object, key: Hashable) -> None:
+    """Raise if the load of ``key`` is asked for in the course of ``flight``, and would be that."""
+    while flight is not None:
+        if flight.cache is cache and flight.state is State.RUNNING and same(flight.key, key):
+            msg = (
+                f"the load of key={reprlib.repr(key)} in {cache!r} asked for that very key, and "
+                f"would wait for itself. Have it compute the value by other means."
             )
-
-    def _end(self, flight: Flight, state: State) -> None:
-        """Note that a load was cancelled."""
-        with self._lock:
-            self._flights.discard(flight)
-            self._flights.running -= 1
-            if flight.state is State.RUNNING:
-                flight.state = state
-        self._told(flight, None)
-
-    def _told(self, flight: Flight, gone: object) -> None:
-        """Wake those who wait for a flight that is over."""
-        if flight.company is not None:
-            flight.company.discard(flight)
-        if flight.event is not None:
-            flight.event.set()
-        if self._notices is not None:
-            self._deliver(gone)
-
-    async def _wait(self, flight: Flight) -> None:
-        """Wait for the end of a flight; the last who leaves early cancels it."""
-        if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
-            await checkpoint()
-            return
-        if flight.event is None:
-            flight.event = anyio.Event()
-        flight.waiters += 1
-        self._flights.waiting += 1
-        try:
-            await flight.event.wait()
-        finally:
-            self._flights.waiting -= 1
-            flight.waiters -= 1
-            alone = not flight.waiters and flight.state is State.RUNNING
-            if alone and flight.company is not None and not flight.kept:
-                with self._lock:
-                    self._flights.discard(flight)
-                flight.scope.cancel()
+            raise RuntimeError(msg)
+        flight = flight.outer
 
 
-def check_awaitable(factory: object, call: object) -> None:
-    """Raise ``TypeError`` unless what a factory returned can be awaited."""
-    if not inspect.isawaitable(call):
-        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {_FACTORY}"
-        raise TypeError(msg)
-
-
-def is_stray(error: BaseException) -> bool:
-    """Tell whether a load raised the backend's cancellation although nobody had cancelled it."""
-    cancelled = anyio.current_effective_deadline() == -math.inf
-    return isinstance(error, anyio.get_cancelled_exc_class()) and not cancelled
-
-
-def stray(error: BaseException, factory: object) -> StrayCancellationError:
-    """Return the failure that stands for such a cancellation."""
-    failure = StrayCancellationError(
-        f"the loader {factory!r} raised {type(error).__name__} although nothing here was "
-        f"cancelled. Look for a task that cancels itself, or an await on a task that somebody "
-        f"else cancelled."
-    )
-    failure.__cause__ = error
-    return failure
+def same(one: Hashable, other: Hashable) -> bool:
+    """Tell whether a dict takes two keys for one; not every pair of keys can be compared."""
+    return one is other or (hash(one) == hash(other) and one == other)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mtaio._internal import checks
 from mtaio.cache._listeners import Listener, Notices, listener_of
-from mtaio.cache._policies import POLICIES, EvictionPolicy, Policy
+from mtaio.cache._policies import POLICIES, EvictionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mtaio.cache._policy import Policy
 
 __all__ = ["Options"]
 

@@ -42,4 +42,7 @@ class CacheStatistics:
     expirations: int
     """Entries removed because their time was over."""
     unheard: int
-    """Removals that an async ``on_removed`` was not told of, because too many waited to be told."""
+    """
+    Removals that an async ``on_removed`` was not told of: too many waited to be told, or the cache
+    was being left.
+    """

@@ -1,55 +1,86 @@
 """
 Which entries carry which tags.
 
-Promise: a tag that no entry carries, and a key that has none, cost nothing.
+Promise: a tag that no entry carries, and an entry that has none, cost nothing.
 Cost: about two hundred bytes for each tag of each entry.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["Tags", "check_tags"]
+    from mtaio.cache._entry import Entry
+
+__all__ = ["NO_MARKS", "Mark", "Tags", "check_tags"]
+
+
+class Mark:
+    """
+    One tag, and who carries it.
+
+    Args:
+        tag: The tag.
+    """
+
+    __slots__ = ("entries", "tag")
+
+    def __init__(self, tag: Hashable) -> None:
+        self.tag: Hashable = tag
+        self.entries: dict[Entry, None] = {}
+
+
+NO_MARKS: Final[tuple[Mark, ...]] = ()
 
 
 class Tags:
-    """The tags of the entries of one cache; false while there are none."""
+    """The tags of the entries of one cache."""
 
-    # Invariant: key is in _keys[tag] exactly if tag is in _tags[key], and no value is empty.
-    __slots__ = ("_keys", "_tags")
+    # Invariants:
+    # - entry is in mark.entries exactly if mark is in marked[entry], and neither is ever empty;
+    # - a tag is compared and hashed before anything changes: its own code may raise.
+    __slots__ = ("_marks", "marked")
 
     def __init__(self) -> None:
-        self._tags: dict[Hashable, frozenset[Hashable]] = {}
-        self._keys: dict[Hashable, dict[Hashable, None]] = {}
+        self.marked: dict[Entry, tuple[Mark, ...]] = {}
+        """The marks of each entry that has any."""
+        self._marks: dict[Hashable, Mark] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._tags)
+    def marks_of(self, tags: frozenset[Hashable]) -> tuple[Mark, ...]:
+        """Return the marks for `put`, which has to come before any other change."""
+        return tuple(
+            [self._marks.get(tag) or self._marks.setdefault(tag, Mark(tag)) for tag in tags]
+        )
 
-    def put(self, key: Hashable, tags: frozenset[Hashable]) -> None:
-        """Let ``key``, which has none, carry ``tags``, of which there is one at least."""
-        self._tags[key] = tags
-        for tag in tags:
-            self._keys.setdefault(tag, {})[key] = None
+    def put(self, entry: Entry, marks: tuple[Mark, ...]) -> None:
+        """Let an entry carry these marks, and no other."""
+        before = self.marked.pop(entry, NO_MARKS)
+        if marks:
+            self.marked[entry] = marks
+            for mark in marks:
+                mark.entries[entry] = None
+        for mark in before:
+            if mark not in marks:
+                del mark.entries[entry]
+        for mark in before:
+            if not mark.entries:
+                self._marks.pop(mark.tag, None)
 
-    def forget(self, key: Hashable) -> None:
-        """Take its tags from ``key``, if it has any."""
-        for tag in self._tags.pop(key, ()):
-            keys = self._keys[tag]
-            del keys[key]
-            if not keys:
-                del self._keys[tag]
+    def forget(self, entry: Entry) -> None:
+        """Take its marks from an entry, if it has any."""
+        self.put(entry, NO_MARKS)
 
-    def keys(self, tag: Hashable) -> list[Hashable]:
-        """Return the keys that carry ``tag``."""
-        return list(self._keys.get(tag, ()))
+    def entries(self, tag: Hashable) -> list[Entry]:
+        """Return the entries that carry ``tag``."""
+        mark = self._marks.get(tag)
+        return [] if mark is None else [*mark.entries]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._tags.clear()
-        self._keys.clear()
+        self.marked.clear()
+        self._marks.clear()
 
 
 def check_tags(tags: object) -> frozenset[Hashable]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mtaio._internal import loops
 from mtaio.cache._block import Block
 from mtaio.cache._listeners import AsyncNotices, RemovalCause
 from mtaio.cache._loading import Loading
@@ -23,7 +22,7 @@ from mtaio.cache._statistics import CacheStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
 __all__ = ["TTLCache"]
 
@@ -44,7 +43,9 @@ class TTLCache(Loading[T]):
     event loop and with several: each operation is atomic, and what is returned for a key was that
     key's value at a moment during the call. Only loads are not shared between event loops, and
     ``async with`` belongs to one. The counts of hits and misses may fall short where threads run in
-    parallel, on free-threaded builds.
+    parallel, on free-threaded builds. A change that a finaliser, a signal handler or the
+    ``__eq__`` of a key asks for in the midst of another is made right after that one; a fork waits
+    for the change under way, and its process has the values, but neither block nor loads.
 
     Args:
         default_ttl: Seconds for which a value is kept if none are given with it; ``math.inf`` for
@@ -58,8 +59,8 @@ class TTLCache(Loading[T]):
         jitter: By up to what fraction a time to live is shortened at random, so that what was
             stored together does not expire together; 0 to less than 1.
         stale_while_revalidate: Seconds for which ``get_or_set`` still serves a value after its time
-            while it loads a new one in the background. If that load fails the old value stays, and
-            the next call tries again, after ``error_ttl``.
+            while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
+            fails the old value stays, and the next call tries again, after ``error_ttl``.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
         error_ttl: Seconds for which an exception of a load is kept and raised to whoever asks; 0
@@ -146,6 +147,13 @@ class TTLCache(Loading[T]):
             f"{self._max_size:g}, {self._default_ttl:g} s>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        msg = (
+            f"{self!r} cannot be copied or pickled: it has a lock, and its moments mean nothing in "
+            f"another process. Make another, and give it the items() of this one."
+        )
+        raise TypeError(msg)
+
     @property
     def name(self) -> str | None:
         """The name given to the cache."""
@@ -175,7 +183,7 @@ class TTLCache(Loading[T]):
         Raises:
             RuntimeError: It is entered already.
         """
-        if self._block is not None and not loops.is_over(self._block.loop):
+        if self._block is not None and not self._block.is_over():
             msg = (
                 f"{self!r} is entered already. Enter it once, around everything that uses it, or "
                 f"make another."
@@ -192,27 +200,32 @@ class TTLCache(Loading[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         tb: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """
         Leave the cache; values stay.
 
         A checkpoint. Loads in progress are cancelled, and who waits for them gets a
-        `CacheClosedError`. An async ``on_removed`` is first told of everything, unless the block
-        ended with an error.
+        `CacheClosedError`. An async ``on_removed`` is first told of everything that has left so
+        far, unless the block ended with an error; what leaves meanwhile is counted as ``unheard``.
+
+        Raises:
+            StrayCancellationError: Somebody cancelled a task of the cache natively, and the block
+                was cancelled for it. Else, nothing but what the body raised, and what loads raised
+                that is no ``Exception``.
         """
         block = self._block
-        if block is None or loops.is_over(block.loop):
+        if block is None or block.is_over():
             self._block = None
-            return False
+            return
         try:
-            return await block.leave(exc)
+            await block.leave(exc)
         finally:
             self._block = None
             self._mute = isinstance(self._notices, AsyncNotices)
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache holds and has done. Not a checkpoint."""
-        with self._lock:
+        with self._gate.held:
             flights = self._flights
             reads = self._hits + self._misses
             return CacheStatistics(

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtaio.testing._check_cache import check_cache
     from mtaio.testing._check_limiter import check_limiter
     from mtaio.testing._contract import ContractError
     from mtaio.testing._deadlock import Deadlock, Livelock, Stack
@@ -48,6 +49,7 @@ __all__ = [
     "assert_checkpoints",
     "assert_no_checkpoints",
     "assert_quiescent",
+    "check_cache",
     "check_limiter",
     "current_simulation",
     "exhaustive",
@@ -75,6 +77,7 @@ _HOMES = {
     "assert_checkpoints": "_quiescent",
     "assert_no_checkpoints": "_quiescent",
     "assert_quiescent": "_quiescent",
+    "check_cache": "_check_cache",
     "check_limiter": "_check_limiter",
     "current_simulation": "_simulation",
     "exhaustive": "_exhaustive",

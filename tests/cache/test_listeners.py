@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import threading
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
 
 from mtaio.cache import RemovalCause, TTLCache
 from mtaio.cache._listeners import BACKLOG
-from mtaio.testing import assert_no_checkpoints, settle
+from mtaio.testing import assert_no_checkpoints, run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,6 +231,30 @@ async def test_async_listener_that_fails(caplog: pytest.LogCaptureFixture) -> No
     assert len(caplog.records) == 2
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "async"])
+async def test_listener_that_raises_a_stray_cancellation(
+    backend: str, caplog: pytest.LogCaptureFixture, *, plain: bool
+) -> None:
+    """A listener that asks for what somebody else has cancelled fails, and takes nobody with it."""
+    if backend != "asyncio":
+        pytest.skip("only asyncio has cancellation that comes from nowhere")
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+
+    async def wait(*_: object) -> None:
+        await future
+
+    listener: Any = (lambda *_: future.result()) if plain else wait
+    async with TTLCache[int](1, on_removed=listener) as cache:
+        cache.set_nowait("key", 1)
+        await anyio.sleep(3)
+        assert len(cache) == 0
+        cache.set_nowait("key", 1)
+        assert await cache.delete("key")
+        await settle()
+        assert len(caplog.records) == 2
+
+
 async def test_async_listener_of_a_block_that_fails() -> None:
     """When the block ends with an error the listener is not waited for; what is lost is counted."""
     listener = AsyncListener()
@@ -254,6 +281,34 @@ async def test_leaving_is_cancelled_while_the_listener_is_told() -> None:
     assert len(listener.heard) == 1
     async with cache:
         assert cache.statistics().unheard == 3
+
+
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["other thread", "listener"])
+async def test_leaving_ends_though_changes_go_on(*, elsewhere: bool) -> None:
+    """Who leaves waits for what had left by then; of what leaves meanwhile, nobody is told."""
+    heard: list[object] = []
+
+    async def listen(_key: object, value: int, _cause: RemovalCause) -> None:
+        heard.append(value)
+        await anyio.sleep(0.5)
+        for _ in range(2):  # faster than the listener
+            if elsewhere:
+                await anyio.to_thread.run_sync(cache.set_nowait, "key", value + 10)
+            else:
+                cache.set_nowait("key", value + 10)
+
+    cache: TTLCache[int] = TTLCache(10, on_removed=listen)
+    for entered in (1, 2):
+        begun = anyio.current_time()
+        with anyio.fail_after(60):
+            async with cache:
+                cache.clear_nowait()
+                for value in range(4):
+                    cache.set_nowait("key", value)
+        assert heard[-3:] == [0, 1, 2]
+        assert len(heard) == 3 * entered + (entered == 2)  # and what clear_nowait removed
+        assert anyio.current_time() - begun == 0.5 * (3 + (entered == 2))
+        assert cache.statistics().unheard == 6 * entered + 2 * (entered == 2)
 
 
 async def test_backlog_of_an_async_listener_is_bounded() -> None:
@@ -314,3 +369,42 @@ def test_async_callables_are_known() -> None:
             RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is no"
         ):
             cache.set_nowait("key", 1)
+
+
+def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
+    """The end of a dead task that told the listener is no business of the one that tells now."""
+    told: list[object] = []
+
+    async def listen(key: object, *_: object) -> None:
+        told.append(key)
+
+    cache: TTLCache[int] = TTLCache(60, on_removed=listen)
+    loop = asyncio.new_event_loop()
+    context = contextvars.copy_context()
+
+    async def enter() -> None:
+        await cache.__aenter__()
+        await anyio.sleep(60)
+
+    held = loop.create_task(enter(), context=context)
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    tasks: list[Any] = [*asyncio.all_tasks(loop)]
+    loop.close()
+
+    async def main() -> None:
+        async with cache:
+            await settle()
+            for task in tasks:
+                if task is not held and "_sweep" not in task.get_name():
+                    coroutine = task.get_coro()
+                    with suppress(RuntimeError):  # anyio's own, about the loop that is closed
+                        context.run(coroutine.close)
+            await cache.set("key", 1)
+            await cache.delete("key")
+        assert told == ["key"]
+
+    run(main)
+    assert cache.statistics().unheard == 0
+    with suppress(RuntimeError):
+        context.run(cast("Any", held.get_coro()).close)

@@ -1,20 +1,23 @@
 """Loads: one for each key, whoever is cancelled, in both modes."""
 
-# ruff: noqa: D102 - only __call__, which the class explains
-
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextvars
+import gc
+import itertools
 import logging
-from contextlib import AsyncExitStack
+import weakref
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from mtaio._internal import deadline
-from mtaio.cache import TTLCache
+from mtaio.cache import EvictionPolicy, TTLCache
+from mtaio.cache._flight import _HERE
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -24,88 +27,17 @@ from mtaio.testing import (
     run,
     settle,
 )
+from tests.backends import BACKENDS
+from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-BOTH = pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
-GONE = "cancelled"
-UNHASHABLE: Any = []
+    from mtaio.testing import Simulation
 
 
 class NoException(BaseException):
     """As KeyboardInterrupt, of which asyncio would end the whole loop."""
-
-
-class Loader:
-    """Takes a second, and counts."""
-
-    def __init__(self, *, fail: bool = False) -> None:
-        self.begun = 0
-        self.ended = 0
-        self.cancelled = 0
-        self.fail = fail
-
-    async def __call__(self) -> str:
-        self.begun += 1
-        number = self.begun
-        try:
-            await anyio.sleep(1)
-        except anyio.get_cancelled_exc_class():
-            self.cancelled += 1
-            raise
-        self.ended += 1
-        if self.fail:
-            msg = f"load {number}"
-            raise LookupError(msg)
-        return f"value {number}"
-
-
-class Callers:
-    """Tasks that ask for the same key, each in a scope of its own."""
-
-    def __init__(self, cache: TTLCache[str], group: Any) -> None:
-        self.cache = cache
-        self.group = group
-        self.scopes: list[anyio.CancelScope] = []
-        self.answers: dict[int, object] = {}
-
-    async def ask(self, loader: Callable[[], Awaitable[str]], key: str = "key") -> int:
-        """Have one more task ask, and let it come to its wait."""
-        number = len(self.scopes)
-        self.scopes.append(anyio.CancelScope())
-        self.group.start_soon(self._ask, number, loader, key)
-        await settle()
-        return number
-
-    async def _ask(self, number: int, loader: Callable[[], Awaitable[str]], key: str) -> None:
-        with self.scopes[number] as scope:
-            try:
-                self.answers[number] = await self.cache.get_or_set(key, loader)
-            except (LookupError, CacheClosedError, RuntimeError) as error:
-                self.answers[number] = error
-        if scope.cancelled_caught:
-            self.answers[number] = GONE
-
-
-def in_both(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Run a test with a cache that is entered, and with one that is not."""
-
-    async def tested(entered: bool, **given: Any) -> None:  # noqa: FBT001 - a parameter
-        cache: TTLCache[str] = TTLCache(10)
-        async with AsyncExitStack() as stack:
-            if entered:
-                await stack.enter_async_context(cache)
-            await test(cache, **given)
-        assert_quiescent(cache)
-
-    tested.__doc__ = test.__doc__
-    wrapped: Any = tested
-    parameters = [*inspect.signature(test).parameters.values()][1:]
-    first = inspect.Parameter("entered", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wrapped.__signature__ = inspect.Signature([first, *parameters])
-    marked: Callable[..., Awaitable[None]] = BOTH(wrapped)
-    return marked
 
 
 @in_both
@@ -214,6 +146,40 @@ async def test_traceback_does_not_grow_with_each_who_is_told(cache: TTLCache[str
 
 
 @in_both
+async def test_error_keeps_nothing_alive(cache: TTLCache[str]) -> None:
+    """What a load that failed had in its hands is let go with its error, without the collector."""
+
+    class Weighty:
+        pass
+
+    held: list[weakref.ref[Weighty]] = []
+
+    async def fail() -> str:
+        weighty = Weighty()
+        held.append(weakref.ref(weighty))
+        await anyio.lowlevel.checkpoint()
+        raise LookupError
+
+    async def ask(call: Any) -> None:
+        with suppress(LookupError):
+            await call("key", fail)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for call in (cache.get_or_set, cache.refresh):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(ask, call)
+            await ask(call)
+            await settle()
+        assert len(held) >= 4
+        assert [there() for there in held] == [None] * len(held)
+    finally:
+        gc.enable()
+
+
+@in_both
 async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
     """When nobody waits any more the load is cancelled, and the next who asks begins another."""
     loader = Loader()
@@ -260,6 +226,36 @@ async def test_last_one_out_and_a_newcomer_meanwhile() -> None:
         assert callers.answers == {0: GONE, 1: "value 2"}
         assert await cache.get("key") == "value 2"
         assert cache.statistics().in_flight == 1
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "delete"])
+async def test_a_load_that_everybody_left_stores_nothing(*, newcomer: bool) -> None:
+    """Should it bring a value all the same, that is older than whatever came after it was left."""
+
+    async def stubborn() -> str:
+        with anyio.CancelScope(shield=True):  # as a worker thread is, which cannot be cancelled
+            await anyio.sleep(1)
+        return "old"
+
+    loader = Loader()
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(stubborn)
+        await anyio.sleep(0.25)
+        callers.scopes[0].cancel()
+        await settle()
+        if newcomer:
+            await callers.ask(loader)
+        else:
+            await cache.delete("key")
+        await anyio.sleep(0.875)
+        assert cache.statistics().in_flight == newcomer
+        assert "key" not in cache
+        if newcomer:
+            await callers.ask(loader)
+    assert [*callers.answers.values()] == ([GONE, "value 1", "value 1"] if newcomer else [GONE])
+    assert await cache.get("key") == ("value 1" if newcomer else None)
     assert_quiescent(cache)
 
 
@@ -330,6 +326,37 @@ async def test_closing_does_not_wait_for_those_who_wait() -> None:
     assert told == [1]
     assert "key" not in cache
     assert_quiescent(cache)
+
+
+async def test_who_asks_while_the_block_is_left_loads_in_its_own_task() -> None:
+    """Nothing begins any more in a block that is being left; callers do as if it were left."""
+
+    async def stubborn() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+        return "too late"
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        async with cache:
+            await callers.ask(stubborn)
+            group.start_soon(ask_at, 2, callers, loader)
+            await anyio.sleep(1)
+        assert anyio.current_time() == 5
+    assert isinstance(callers.answers.pop(0), CacheClosedError)
+    assert callers.answers == {1: "value 1", 2: "value 2"}
+    assert [*callers.moments.values()] == [1, 3, 3]
+    assert await cache.get("key") == "value 1"
+    assert_quiescent(cache)
+
+
+async def ask_at(moment: float, callers: Callers, loader: Loader) -> None:
+    """Ask at a moment: for the key that is being loaded, and for another."""
+    await anyio.sleep(moment)
+    await callers.ask(loader)
+    await callers.ask(loader, "other")
 
 
 async def test_block_cancelled_from_outside_during_a_load() -> None:
@@ -441,6 +468,31 @@ async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
 
 
 @in_both
+async def test_keys_that_cannot_be_compared_are_not(cache: TTLCache[str]) -> None:
+    """A load asks for another key without comparing the two, unless their hashes are one."""
+
+    class Lonely:
+        def __eq__(self, other: object) -> bool:
+            msg = f"compared with {other!r}"
+            raise ValueError(msg)
+
+        def __hash__(self) -> int:
+            return 7
+
+    async def outer() -> str:
+        return await cache.get_or_set("other", Loader())
+
+    async def recursive() -> str:
+        return await cache.get_or_set(lonely, Loader())
+
+    lonely = Lonely()
+    assert await cache.get_or_set(lonely, outer) == "value 1"
+    assert await cache.delete(lonely)
+    with pytest.raises(RuntimeError, match=r"^the load of key=<tests.* asked for that very key"):
+        await cache.get_or_set(lonely, recursive)
+
+
+@in_both
 async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> None:
     """It is seen through another load, of another cache, and in a task of the loader."""
     other: TTLCache[str] = TTLCache(10)
@@ -463,6 +515,38 @@ async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> 
     assert isinstance(caught.value.exceptions[0], RuntimeError)
     assert "key" not in cache
     assert "other" not in other
+
+
+@pytest.mark.parametrize("patient", [True, False], ids=["one stays", "all leave"])
+async def test_load_that_went_on_without_another(*, patient: bool) -> None:
+    """What a load no longer waits for may ask for it; while a task of the load does, it may not."""
+    answers: list[str] = []
+
+    async def ask_two() -> str:
+        await anyio.sleep(1)
+        try:
+            return "two, of " + await cache.get_or_set("one", ask_one)
+        except RuntimeError:
+            return "two, refused"
+
+    async def ask(seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            answers.append(await cache.get_or_set("two", ask_two))
+
+    async def ask_one() -> str:
+        async with anyio.create_task_group() as children:
+            children.start_soon(ask, 0.5)
+            children.start_soon(ask, 9 if patient else 0.25)
+        await anyio.sleep(1)
+        return "one"
+
+    async with TTLCache[str](60) as cache, anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(ask_one, "one")
+        await callers.ask(ask_two, "two")
+    assert callers.answers == {0: "one", 1: "two, refused" if patient else "two, of one"}
+    assert answers == ["two, refused"] * patient
+    assert_quiescent(cache)
 
 
 @in_both
@@ -512,27 +596,28 @@ async def test_a_task_that_outlives_its_load_may_ask_again(cache: TTLCache[str])
 
 @in_both
 async def test_hits_are_no_checkpoint_and_one_load_in_64_is(cache: TTLCache[str]) -> None:
-    """A loop over loads that never suspend lets others run all the same."""
-    turns = 0
+    """A loop over loads that never suspend lets others run all the same, at each checkpoint."""
+    began: list[int] = []
 
     async def at_once() -> str:
         return "value"
 
-    async def count() -> None:
-        nonlocal turns
+    async def watch() -> None:
         while True:
+            began.append(cache.statistics().loads)
             await anyio.lowlevel.checkpoint()
-            turns += 1
 
     await cache.get_or_set(-1, at_once)
     with assert_no_checkpoints():
         await cache.get_or_set(-1, at_once)
     async with anyio.create_task_group() as group:
-        group.start_soon(count)
+        group.start_soon(watch)
         for number in range(640):
             await cache.get_or_set(number, at_once)
         group.cancel_scope.cancel()
-    assert turns > 5
+    seen = [1, *began, 641]
+    most = max(after - before for before, after in itertools.pairwise(seen))
+    assert most <= 2 * 64  # late in one turn of the loop, early in the next
 
 
 async def test_the_64th_load_is_a_checkpoint() -> None:
@@ -735,26 +820,36 @@ async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
     assert await cache.get("key") == "value"
 
 
-async def test_thousand_loads_never_exceed_the_bound() -> None:
-    """What is being loaded takes no room, and what is there never exceeds max_size."""
-    cache: TTLCache[str] = TTLCache(100, max_size=10)
-    most = 0
+@BOTH
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_thousand_loads_never_exceed_the_bound(
+    sim: Simulation,
+    policy: EvictionPolicy,
+    entered: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """What is being loaded takes no room, and after no step there is more than max_size."""
+    cache: TTLCache[int] = TTLCache(100, max_size=10, policy=policy)
+    sim.always(lambda: len(cache) == cache.statistics().weight <= 10)
 
-    async def load() -> str:
-        nonlocal most
-        await anyio.sleep(1)
-        most = max(most, len(cache))
-        return "value"
+    async def load(number: int) -> int:
+        await anyio.sleep(number % 7)
+        return number
 
-    async with cache, anyio.create_task_group() as group:
-        for number in range(1000):
-            group.start_soon(cache.get_or_set, number, load)
-        await settle()
-        statistics = cache.statistics()
-        assert (statistics.in_flight, statistics.waiting, statistics.size) == (1000, 1000, 0)
-    assert most == 10
+    async def ask(number: int) -> None:
+        assert await cache.get_or_set(number, partial(load, number)) == number
+
+    async with AsyncExitStack() as stack:
+        if entered:
+            await stack.enter_async_context(cache)
+        async with anyio.create_task_group() as group:
+            for number in range(1000):
+                group.start_soon(ask, number)
+            await settle()
+            assert cache.statistics().in_flight == 1000 - 143
+            assert len(cache) == 10
     assert len(cache) == 10
     assert cache.statistics().evictions == 990
+    assert_quiescent(cache)
 
 
 async def test_an_error_of_the_body_passes_as_it_is() -> None:
@@ -807,6 +902,69 @@ async def test_two_loaders_that_raise_what_is_no_exception() -> None:
                 await callers.ask(leave, "two")
                 await anyio.sleep_forever()
         assert [type(each) for each in caught.value.exceptions] == [NoException, NoException]
+
+
+@BOTH
+@pytest.mark.parametrize("error", [NoException, GeneratorExit])
+async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
+    error: type[BaseException],
+    entered: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The load has ended once: its value is kept, and who waited for it gets it."""
+    caught: list[BaseException] = []
+
+    def listen(*_: object) -> None:
+        raise error
+
+    async def lead(cache: TTLCache[str]) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                if entered:
+                    await stack.enter_async_context(cache)
+                    await anyio.sleep_forever()
+                await cache.get_or_set("key", loader)
+        except error as raised:
+            caught.append(raised)
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, 1, policy="lru", on_removed=listen)
+    cache.set_nowait("old", "value")
+    async with anyio.create_task_group() as group:
+        group.start_soon(lead, cache)
+        await settle()
+        callers = Callers(cache, group)
+        await callers.ask(loader)
+        await anyio.sleep(2)
+    assert len(caught) == 1
+    assert callers.answers == {0: "value 1"}
+    assert (loader.begun, cache.get_nowait("key")) == (1, "value 1")
+    assert cache.statistics().in_flight == 0
+    assert_quiescent(cache)
+
+
+async def test_what_came_meanwhile_raises_what_is_no_exception_at_the_end_of_a_load() -> None:
+    """What was put off until a load is stored may raise: those who wait are told all the same."""
+
+    def listen(key: object, *_: object) -> None:
+        if key == "other":
+            raise NoException
+
+    def weigh(key: object, _: object) -> int:
+        if key == "key":  # as a finaliser does it that runs in the midst of the change
+            cache._gate.later.append(partial(cache.delete_nowait, "other"))
+        return 1
+
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, 5, on_removed=listen, weigher=weigh)
+    cache.set_nowait("other", "value")
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        with pytest.raises(NoException):  # noqa: PT012 - the block is the subject
+            async with cache:
+                await callers.ask(loader)
+                await anyio.sleep_forever()
+    assert callers.answers == {0: "value 1"}
+    assert_quiescent(cache)
 
 
 async def test_loads_know_no_limit_of_the_first_caller() -> None:
@@ -870,7 +1028,8 @@ async def test_entered_twice() -> None:
             await cache.__aenter__()
     async with cache:
         assert await cache.get_or_set("key", Loader()) == "value 1"
-    assert not await cache.__aexit__(None, None, None)
+    await cache.__aexit__(None, None, None)  # once more does nothing
+    assert_quiescent(cache)
 
 
 def test_eager_tasks() -> None:
@@ -895,3 +1054,61 @@ def test_eager_tasks() -> None:
         assert_quiescent(cache)
 
     run(main)
+
+
+@pytest.mark.parametrize("other", BACKENDS)
+def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
+    """A context in which one loop has loaded, and in which another runs, does not mislead that."""
+    cache = TTLCache[str](60, 10)
+
+    async def first() -> Any:
+        await cache.get_or_set("a", Loader())
+        return contextvars.copy_context()[_HERE]
+
+    async def second() -> None:
+        loader = Loader()
+        async with anyio.create_task_group() as group:
+            callers = Callers(cache, group)
+            for _ in range(5):
+                await callers.ask(loader)
+        assert loader.begun == 1
+        assert callers.answers == dict.fromkeys(range(5), "value 1")
+
+    context = contextvars.copy_context()  # what asyncio.Runner(context=...) does, for any loop
+    context.run(_HERE.set, run(first, backend=backend))
+    for _ in range(2):
+        cache.clear_nowait()
+        context.run(partial(run, second, backend=other))
+        assert_quiescent(cache)
+
+
+async def test_load_that_was_begun_by_one_that_is_over_keeps_nothing_of_it() -> None:
+    """Each load that begins in the course of the one before is as light as the first."""
+    cache = TTLCache[object](60, 10)
+    values: list[weakref.ref[Loader]] = []
+    begin = anyio.Event()
+
+    async def load() -> object:
+        nonlocal begin
+        begin = anyio.Event()
+        group.start_soon(chain, begin)
+        value = Loader()
+        values.append(weakref.ref(value))
+        return value
+
+    async def chain(turn: anyio.Event) -> None:
+        await turn.wait()
+        await cache.refresh("key", load)
+        if len(values) < 5:
+            begin.set()
+        await anyio.sleep_forever()  # in the course of a load that is over
+
+    async with anyio.create_task_group() as group:
+        await cache.refresh("key", load)
+        begin.set()
+        await settle()
+        await anyio.sleep(1)
+        gc.collect()
+        assert len(values) == 5
+        assert [each() is not None for each in values] == [False, False, False, False, True]
+        group.cancel_scope.cancel()

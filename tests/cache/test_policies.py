@@ -9,7 +9,10 @@ import pytest
 
 from mtaio.cache import EvictionPolicy
 from mtaio.cache._entry import Entry, entry_of
-from mtaio.cache._policies import HOT, LFU, POLICIES, S3FIFO, Policy
+from mtaio.cache._policies import POLICIES
+from mtaio.cache._policy import HOT, Policy
+from mtaio.cache._queues import LFU
+from mtaio.cache._s3fifo import S3FIFO
 from tests.cache.models import PLAIN
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ import pytest
 from mtaio._internal import clock
 from mtaio.cache import CacheStatistics, EvictionPolicy, RemovalCause, TTLCache
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
+from tests.backends import BACKENDS
+from tests.cache.whole import assert_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,14 +152,17 @@ async def test_tags() -> None:
     for number in range(3):
         cache.set_nowait(number, number)  # evicts all of them
     assert cache.invalidate_tag_nowait("a") == 0
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
     for number in range(3, 9):
         cache.set_nowait(number, number, tags=["a", number])
     assert cache.invalidate_tag_nowait("a") == 3
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
     cache.set_nowait("one", 1, tags=["a"])
     cache.clear_nowait()
-    assert not cache._tags
+    assert not cache._tags._marks
+    assert not cache._tags.marked
 
 
 async def test_expired_values_do_not_count() -> None:
@@ -245,6 +250,17 @@ async def test_weights() -> None:
     statistics = cache.statistics()
     assert (statistics.weight, statistics.size, statistics.evictions) == (0, 1, 3)
     cache.clear_nowait()
+    assert cache.statistics().weight == 0
+
+
+async def test_weights_add_up_to_nothing() -> None:
+    """When nothing is held, nothing is weighed, whatever floats make of the sums before."""
+    cache: TTLCache[float] = TTLCache(10, weigher=lambda _, value: value)
+    for number in range(1000):
+        cache.set_nowait(number, 0.1 * (number % 7))
+    assert cache.statistics().weight > 100
+    for number in range(1000):
+        assert cache.delete_nowait(number)
     assert cache.statistics().weight == 0
 
 
@@ -438,6 +454,21 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"stale_while_revalidate": -1}, ValueError, r"^stale_while_revalidate=-1 is less than 0\. "),
     ({"refresh_ahead": 0}, ValueError, r"^refresh_ahead=0 is not between 0 and 1\. Pass a fract"),
     ({"refresh_ahead": 1}, ValueError, r"^refresh_ahead=1 is not between 0 and 1\. "),
+    ({"default_ttl": True}, TypeError, r"^default_ttl=True is a bool, not a number\. "),
+    ({"max_size": -3}, ValueError, r"^max_size=-3 is less than 1\. Pass how many entries may be"),
+    ({"max_size": "9"}, TypeError, r"^max_size='9' is a str, not an int\. "),
+    ({"max_size": math.nan}, TypeError, r"^max_size=nan is a float, not an int\. "),
+    ({"max_size": math.nan, "weigher": len}, ValueError, r"^max_size=nan is not a number\. Pass"),
+    ({"max_size": -1, "weigher": len}, ValueError, r"^max_size=-1 is less than 1\. Pass what the"),
+    ({"idle_ttl": "1"}, TypeError, r"^idle_ttl='1' is a str, not a number\. Pass seconds > 0, or"),
+    ({"jitter": math.nan}, ValueError, r"^jitter=nan is not a number\. Pass a fraction"),
+    ({"jitter": None}, TypeError, r"^jitter=None is a NoneType, not a number\. "),
+    ({"stale_while_revalidate": math.nan}, ValueError, r"^stale_while_revalidate=nan is not a nu"),
+    ({"stale_while_revalidate": None}, TypeError, r"^stale_while_revalidate=None is a NoneType"),
+    ({"refresh_ahead": math.nan}, ValueError, r"^refresh_ahead=nan is not a number\. "),
+    ({"refresh_ahead": -0.5}, ValueError, r"^refresh_ahead=-0\.5 is less than 0\. Pass a fraction"),
+    ({"error_ttl": -1}, ValueError, r"^error_ttl=-1 is less than 0\. Pass seconds >= 0; 0 turns"),
+    ({"error_ttl": math.nan}, ValueError, r"^error_ttl=nan is not a number\. "),
     ({"error_ttl": "x"}, TypeError, r"^error_ttl='x' is a str, not a number\. Pass seconds >= 0"),
     ({"on_removed": 3}, TypeError, r"^on_removed=3 is a int, which is not callable\. Pass a fun"),
 ]
@@ -455,10 +486,19 @@ def exploding(_key: object, value: int) -> float:
     if value == 13:
         msg = "unlucky"
         raise LookupError(msg)
-    return {7: -1, 8: math.nan, 9: "heavy"}.get(value, 1)  # type: ignore[return-value] # the point
+    return {6: math.inf, 7: -1, 8: math.nan, 9: "heavy"}.get(value, 1)  # type: ignore[return-value] # the point
 
 
 UNHASHABLE: Any = []
+
+
+class Listed(dict[Any, int]):
+    """A mapping whose items are not what a dict would take."""
+
+    def items(self) -> Any:
+        """Return two, of which the second cannot be stored."""
+        return [("b", 1), (UNHASHABLE, 2)]
+
 
 OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]] = [
     (
@@ -491,10 +531,24 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     ),
     (lambda c: c.set_nowait("a", 13), LookupError, r"^unlucky$"),
     (lambda c: c.set_nowait("a", 7), ValueError, r"^weight=-1 is less than 0\. The weigher <func"),
+    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf has no end\. The weigher <func"),
     (lambda c: c.set_nowait("a", 8), ValueError, r"^weight=nan is not a number\. The weigher "),
     (lambda c: c.set_nowait("a", 9), TypeError, r"^weight='heavy' is a str, not a number\. The "),
     (lambda c: c.set_many_nowait({"b": 1, "a": 13}), LookupError, r"^unlucky$"),
+    (lambda c: c.set_many_nowait({"b": 1, "d": 7}), ValueError, r"^weight=-1 is less than 0\. "),
+    (lambda c: c.set_many_nowait({"b": 1, "d": 8}), ValueError, r"^weight=nan is not a number\. "),
     (lambda c: c.set_many_nowait({"b": 1}, -1), ValueError, r"^ttl=-1 is less than 0\. "),
+    (lambda c: c.set_many_nowait({"b": 1}, math.nan), ValueError, r"^ttl=nan is not a number\. "),
+    (lambda c: c.set_many_nowait({"b": 1}, tags="t"), TypeError, r"^tags='t' is a str, not a set"),
+    (lambda c: c.set_many_nowait(Listed()), TypeError, r"^key=\[\] cannot be hashed: "),
+    (
+        lambda c: c.set_nowait(("a", UNHASHABLE), 1),
+        TypeError,
+        r"^key=\('a', \[\]\) cannot be hashed",
+    ),
+    (lambda c: c.touch_nowait("a", math.nan), ValueError, r"^ttl=nan is not a number\. "),
+    (lambda c: c.touch_nowait("a", "1"), TypeError, r"^ttl='1' is a str, not a number\. "),  # type: ignore[arg-type] # the point
+    (lambda c: c.touch_nowait("none", -1), ValueError, r"^ttl=-1 is less than 0\. "),
 ]
 
 
@@ -525,6 +579,7 @@ def test_refused_operations_change_nothing(
     after = cache.statistics()
     assert (after.size, after.weight) == (before.size, before.weight)
     assert heard == []
+    assert_whole(cache)
 
 
 def test_errors_of_keys_pass() -> None:
@@ -608,6 +663,42 @@ def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) ->
         run(lambda entered=entered: use(entered=entered), backend=backend)  # type: ignore[misc] # mypy sees no type for the default
     assert cache.statistics().loads == 4
     assert_quiescent(cache)
+
+
+def test_used_by_loops_of_both_backends_in_turn() -> None:
+    """One cache, made where no loop runs, serves asyncio and trio in turn, entered and not."""
+    cache: TTLCache[int] = TTLCache(1000, 100, stale_while_revalidate=1)
+    begun = 0
+
+    async def load() -> int:
+        nonlocal begun
+        begun += 1
+        await anyio.sleep(0.5)
+        return begun
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match=r"^<TTLCache .* is not entered in this event loop"):
+            await cache.get_or_set("key", load)
+        async with cache, anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(cache.get_or_set, "key", load)
+            await anyio.sleep(1)
+            assert await cache.delete("key")
+            cache.set_nowait("kept", begun)
+
+    async def leave_early() -> None:
+        with anyio.move_on_after(0.25):
+            async with cache:
+                await cache.get_or_set("key", load)
+
+    for number, backend in enumerate([*BACKENDS, *BACKENDS], 1):
+        assert cache.get_nowait("kept") == (2 * number - 2 or None)
+        run(use, backend=backend)
+        run(leave_early, backend=backend)
+        assert begun == 2 * number
+        cache.set_nowait("kept", begun)
+        assert_quiescent(cache)
+        assert_whole(cache)
 
 
 def test_a_clock_that_goes_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -11,6 +12,10 @@ from anyio import from_thread, to_thread
 
 from mtaio._internal import loops
 from mtaio.testing import run, settle
+from tests.backends import BACKENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TWO_LOOPS = (
     r"^'limiter' has tasks of another running event loop waiting on it\. One loop at a time may "
@@ -36,6 +41,30 @@ async def test_current_loop_is_one_object() -> None:
         group.start_soon(look)
     assert seen == [loops.current_loop()] * 2
     assert loops.is_current(seen[0])
+
+
+def test_asker_of(backend: str) -> None:
+    """What tells fast of a loop tells of it alone: no other one, and no place without a loop."""
+
+    async def ask_for_own() -> tuple[object, Callable[[], object]]:
+        loop = loops.current_loop()
+        asks = loops.asker_of(loop)
+        assert asks() is loop
+        return loop, asks
+
+    async def ask_for_other(loop: object, asks: Callable[[], object]) -> None:
+        assert not says(loop, asks)
+
+    def says(loop: object, asks: Callable[[], object]) -> bool:
+        try:
+            return asks() is loop
+        except RuntimeError:
+            return False
+
+    first = run(ask_for_own, backend=backend)
+    assert not says(*first)
+    for other in BACKENDS:
+        run(partial(ask_for_other, *first), backend=other)
 
 
 def test_no_current_loop() -> None:

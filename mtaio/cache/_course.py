@@ -1,0 +1,300 @@
+"""
+How a load runs, and what comes of its end.
+
+Promise: what a load brings is stored before anybody is told, unless the key was changed meanwhile;
+an error goes to those who waited for that load, once; a cancellation is never shared.
+Why there are two modes, and what each costs: docs/en/design/caching.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import suppress
+from types import CoroutineType
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+
+from mtaio._internal import clock, deadline, loops
+from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.coroutines import close_unstarted
+from mtaio.cache._batch import Batch
+from mtaio.cache._entry import Failure, Laden
+from mtaio.cache._flight import LOADING, Flight, State
+from mtaio.cache._stray import is_stray, stray
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from mtaio.cache._block import Block
+    from mtaio.cache._options import Options
+
+__all__ = ["FACTORY", "Course"]
+
+T = TypeVar("T")
+
+FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+
+_COROUTINE: type = CoroutineType
+
+
+class Course(Batch[T]):
+    """
+    The part of `TTLCache` that runs loads.
+
+    Args:
+        options: The arguments of `TTLCache`, checked.
+    """
+
+    # Invariants:
+    # - _block is the block in which loads run, None while the cache is not entered;
+    # - a flight that ends has its result, is in no table, and then rings its event, in that order.
+    __slots__ = ("_block", "_error_ttl", "_refreshing")
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._block: Block | None = None
+        self._error_ttl: float = options.error_ttl
+        self._refreshing: bool = options.refreshing
+
+    async def _lead(self, flight: Flight) -> T:
+        """Load in the caller's own task; if that is cancelled, let another caller lead."""
+        token = LOADING.set(flight)
+        try:
+            if self._flights.loads % FAST_CALLS == 0:
+                await checkpoint()
+            call: Awaitable[T] = flight.factory()
+            if type(call) is not _COROUTINE:
+                check_awaitable(flight.factory, call)
+            value = await call
+            self._land(flight, value)
+        except BaseException as error:
+            with suppress(ValueError):  # the garbage collector closes it in any context
+                LOADING.reset(token)
+            if isinstance(error, Exception):
+                self._failed(flight, error)
+            elif isinstance(error, GeneratorExit):
+                self._abandoned(flight)
+            else:
+                self._end(flight, State.ABORTED)
+            del flight  # which has the error, whose traceback has this frame
+            raise
+        LOADING.reset(token)
+        return value
+
+    def _depart(self, flight: Flight, block: Block) -> None:
+        """
+        Begin a load in a task of the block.
+
+        The factory is called here and now: it may be a lambda whose variables have other values
+        when that task runs, and by then nobody may be in the call that gave it.
+        """
+        token = LOADING.set(flight)
+        flight.waiters += not flight.kept  # whose caller is about to wait
+        try:
+            flight.call = flight.factory()
+            check_awaitable(flight.factory, flight.call)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._end(flight, State.ABORTED)
+                raise
+            self._failed(flight, error)
+        else:
+            flight.coroutine = self._run(flight)
+            block.load(flight)
+        finally:
+            flight.waiters -= not flight.kept
+            LOADING.reset(token)
+            del flight  # as in _lead
+
+    async def _run(self, flight: Flight) -> None:
+        """Load in a task of the block."""
+        LOADING.set(flight)
+        deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
+        try:
+            with flight.scope:
+                if not flight.scope.cancel_called:
+                    value: T = await flight.call
+                    self._land(flight, value)
+                    return
+                close_unstarted(flight.call)
+        except Exception as error:  # noqa: BLE001 - raised by those who wait
+            self._failed(flight, error)
+            del flight  # as in _lead
+            return
+        except GeneratorExit:
+            self._abandoned(flight)
+            raise
+        except BaseException as error:
+            if is_stray(error):
+                self._failed(flight, stray(error, flight.factory))
+                del flight
+                return
+            self._end(flight, State.CLOSED)
+            raise
+        self._end(flight, State.ABORTED)
+
+    def _land(self, flight: Flight, value: T) -> None:
+        """Store what was loaded, then tell those who wait."""
+        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
+        flights = self._flights
+        gate = self._gate
+        if not gate.free and gate.postpone(self._land, flight, value):
+            return  # a finaliser drives its coroutine, of all things
+        gone = None
+        gate.acquire()
+        gate.free = False
+        try:
+            moment = clock.read()
+            flights.discard(flight)
+            if flight.wanted:
+                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
+                gone = self._put(flight.key, value, ttl, moment, weight, flight.tags)
+            flights.running -= 1
+            flights.seconds += moment - flight.began
+            if flight.state is State.RUNNING:  # else its block was left
+                flight.state = State.LANDED
+                if flight.event is not None or flight.company is not None:
+                    flight.result = value
+            if flight.event is not None or flight.company is not None:
+                self._tell(flight)
+        finally:
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
+        if self._notices is not None:
+            self._deliver(gone)
+
+    def _failed(self, flight: Flight, error: Exception) -> None:
+        """Note that a load failed, for those who wait and for those who come."""
+        if self._gate.postpone(self._failed, flight, error):
+            return
+        flights = self._flights
+        lonely = flight.company is not None and not flight.waiters
+        gone = None
+        try:
+            with self._gate:
+                moment = clock.read()
+                flights.running -= 1
+                flights.seconds += moment - flight.began
+                flights.failures += 1
+                if flight.state is State.RUNNING:
+                    flight.result = Failure(error)
+                    flight.state = State.FAILED
+                flights.discard(flight)
+                if flight.wanted:
+                    gone = self._keep_failure(flight, error, moment)
+        finally:
+            self._tell(flight)
+        self._deliver(gone)
+        if lonely:
+            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
+
+            getLogger("mtaio.cache").warning(
+                "%r: nobody waited for the load of key=%r, which failed",
+                self,
+                flight.key,
+                exc_info=error,
+            )
+
+    def _keep_failure(self, flight: Flight, error: Exception, moment: float) -> object:
+        """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
+        entry = self._entries.get(flight.key)
+        if entry is not None and moment < entry.expires:
+            if type(entry) is Laden and self._refreshing:
+                entry.renew = max(entry.renew, moment + self._error_ttl)
+        elif self._error_ttl:
+            keep = self._put_failure
+            return keep(flight.key, error, self._error_ttl, moment, tags=flight.tags)
+        return None
+
+    def _end(self, flight: Flight, state: State) -> None:
+        """Note that a load was cancelled, unless it is over: a listener may raise afterwards."""
+        if self._gate.postpone(self._end, flight, state) or is_over(flight):
+            return
+        try:
+            with self._gate:
+                self._flights.running -= 1
+                if flight.state is State.RUNNING:
+                    flight.state = state
+                self._flights.discard(flight)
+        finally:
+            self._tell(flight)
+
+    def _abandoned(self, flight: Flight) -> None:
+        """
+        Note that nobody runs a load any more: its coroutine is being closed.
+
+        That is mostly the garbage collector's work, when the event loop is over; so this may be any
+        thread, and any moment, one in the midst of a change included.
+        """
+        if self._gate.postpone(self._abandoned, flight) or flight.loop is None or is_over(flight):
+            return
+        with self._gate:
+            self._flights.running -= 1
+            if flight.state is State.RUNNING:
+                flight.state = State.ABORTED
+            self._flights.discard(flight)
+        if flight.company is not None:
+            flight.company.discard(flight)
+        if flight.event is not None:
+            loops.call_in(flight.loop, flight.event.set)
+
+    def _tell(self, flight: Flight) -> None:
+        """Wake those who wait for a flight that is over."""
+        if flight.company is not None:
+            flight.company.discard(flight)
+        if flight.event is not None:
+            flight.event.set()
+
+    async def _wait(self, flight: Flight) -> None:
+        """
+        Wait for the end of a flight; the last who leaves early cancels it.
+
+        Also one that is kept: there was a value when it began, but none for who waits now, so with
+        him it is a load like any other. Else one that hangs would block its key for ever.
+        """
+        if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
+            await checkpoint()
+            return
+        if flight.event is None:
+            flight.event = anyio.Event()
+        flight.waiters += 1
+        self._flights.waiting += 1
+        outer = flight.outer
+        shares = outer is not None and flight.company is not None and LOADING.get() is outer
+        if shares:
+            flight.sharers += 1
+        left = True
+        try:
+            await flight.event.wait()
+            left = False
+        except GeneratorExit:
+            left = False  # nothing can be cancelled any more
+            raise
+        finally:
+            self._flights.waiting -= 1
+            flight.waiters -= 1
+            if shares:
+                flight.sharers -= 1
+                if not flight.sharers:  # others may still wait, but outer goes on without it
+                    flight.outer = None
+            alone = left and not flight.waiters and flight.state is State.RUNNING
+            if alone and flight.company is not None:
+                self.detach(flight)
+                flight.scope.cancel()
+
+
+def is_over(flight: Flight) -> bool:
+    """Tell whether the end of a load was noted; one whose block is being left may still run."""
+    company = flight.company
+    return flight.state is not State.RUNNING and (company is None or flight not in company)
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        raise TypeError(msg)

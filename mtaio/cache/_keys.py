@@ -1,0 +1,35 @@
+"""
+Keys that cannot be, because they cannot be hashed.
+
+Promise: the error names the key and the way out; what a key's own code raises passes as it is.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+__all__ = ["check_hashable", "unhashable"]
+
+
+def check_hashable(key: Hashable) -> None:
+    """Raise ``TypeError`` if ``key`` cannot be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise unhashable(key, error) from error
+
+
+def unhashable(key: object, error: TypeError) -> TypeError:
+    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
+    try:
+        hash(key)
+    except TypeError:
+        return TypeError(
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
+            f"str, an int, or a tuple of those."
+        )
+    return error

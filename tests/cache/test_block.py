@@ -1,0 +1,253 @@
+"""What entering and leaving a cache means, also where somebody cancels its tasks natively."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.cache import TTLCache
+from mtaio.exceptions import CacheClosedError, StrayCancellationError
+from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def slow() -> str:
+    """Load for a second."""
+    await anyio.sleep(1)
+    return "value"
+
+
+def on_asyncio(main: Callable[[], Any]) -> None:
+    """Run where tasks can be cancelled without a scope."""
+    run(main, backend="asyncio")
+
+
+def cancel_tasks(name: str) -> int:
+    """Cancel tasks natively; return how many."""
+    tasks = [task for task in asyncio.all_tasks() if name in task.get_name()]
+    for task in tasks:
+        task.cancel()
+    return len(tasks)
+
+
+async def until_it_runs(cache: TTLCache[str]) -> None:
+    """Wait until a load has begun, of which the task has not had its first step."""
+    while not cache.statistics().in_flight:  # noqa: ASYNC110 - turn by turn is the point
+        await asyncio.sleep(0)
+
+
+async def entered_and_returning(cache: TTLCache[str]) -> str:
+    """Return from within the block."""
+    async with cache:
+        return await cache.get_or_set("key", slow)
+
+
+async def test_returning_from_the_block() -> None:
+    """A block that is left by return has no more to say."""
+    cache: TTLCache[str] = TTLCache(10)
+    assert await entered_and_returning(cache) == "value"
+    assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("shielded", [False, True], ids=["body ends", "body takes its time"])
+def test_a_load_cancelled_natively_before_its_first_step(*, shielded: bool) -> None:
+    """Who waits for it is told at once; a block that was cancelled for it ends with an error."""
+
+    async def main() -> None:
+        cache: TTLCache[str] = TTLCache(10, name="users")
+        told: list[float] = []
+        ends: list[object] = []
+
+        async def ask() -> None:
+            with pytest.raises(
+                CacheClosedError, match=r"^<TTLCache 'users' .*> was left while key="
+            ):
+                await cache.get_or_set("key", slow)
+            told.append(anyio.current_time())
+
+        async def block() -> None:
+            try:
+                async with cache:
+                    with anyio.CancelScope(shield=shielded):
+                        await anyio.sleep(5)
+                    ends.append("whole")
+            except StrayCancellationError as error:
+                ends.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(block)
+            await anyio.sleep(0.5)
+            group.start_soon(ask)
+            await until_it_runs(cache)
+            assert cancel_tasks("mtaio.cache load") == 1
+        assert told == [0.5]
+        if shielded:
+            assert ends == ["whole"]
+        else:
+            (end,) = ends
+            assert str(end).startswith(
+                "a task of <TTLCache 'users' s3fifo 0 of inf, 10 s> was cancel"
+            )
+        assert anyio.current_time() == (5 if shielded else 0.5)
+        assert_quiescent(cache)
+        assert await cache.get_or_set("key", slow) == "value"
+
+    on_asyncio(main)
+
+
+def test_every_task_cancelled_natively_before_its_first_step() -> None:
+    """Whatever of the cache has not begun by then, nothing hangs and nothing stays behind."""
+
+    async def main() -> None:
+        cache: TTLCache[str] = TTLCache(10)
+        answers: list[BaseException] = []
+
+        async def ask() -> None:
+            try:
+                await cache.get_or_set("key", slow)
+            except CacheClosedError as error:
+                answers.append(error)
+
+        async with anyio.create_task_group() as group:
+            with pytest.raises(StrayCancellationError):  # noqa: PT012 - the block is the subject
+                async with cache:
+                    group.start_soon(ask)
+                    await until_it_runs(cache)
+                    assert cancel_tasks("mtaio.cache") >= 1
+                    cancel_tasks("_sweep")
+                    await anyio.sleep(50)
+        assert len(answers) == 1
+        assert anyio.current_time() == 0
+        assert_quiescent(cache)
+
+    on_asyncio(main)
+
+
+def test_a_load_cancelled_natively_later() -> None:
+    """Cancelled while it runs, a load has failed; the block goes on."""
+
+    async def main() -> None:
+        cache: TTLCache[str] = TTLCache(10)
+
+        async def ask() -> None:
+            with pytest.raises(StrayCancellationError, match=r"^the loader <function slow "):
+                await cache.get_or_set("key", slow)
+
+        async with cache, anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await settle()
+            assert cancel_tasks("mtaio.cache load") == 1
+            await anyio.sleep(5)
+        assert anyio.current_time() == 5
+        assert cache.statistics().load_failures == 1
+        assert_quiescent(cache)
+
+    on_asyncio(main)
+
+
+@pytest.mark.parametrize("entered", [False, True], ids=["not entered", "entered"])
+def test_callers_cancelled_natively(*, entered: bool) -> None:
+    """Native cancellation of whoever asked means what a scope's does, for the others too."""
+
+    async def main() -> None:
+        cache: TTLCache[str] = TTLCache(10)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(await cache.get_or_set("key", slow))
+
+        async def use() -> None:
+            tasks = [asyncio.create_task(ask()) for _ in range(3)]
+            await anyio.sleep(0.5)
+            tasks[0].cancel()
+            await asyncio.wait(tasks)
+            assert tasks[0].cancelled()
+            assert answers == ["value", "value"]
+            assert anyio.current_time() == (1 if entered else 1.5)
+
+        if entered:
+            async with cache:
+                await use()
+        else:
+            await use()
+        assert_quiescent(cache)
+
+    on_asyncio(main)
+
+
+def test_a_block_cancelled_natively() -> None:
+    """A native cancellation of the body passes, and is not taken for the group's own."""
+
+    async def main() -> None:
+        cache: TTLCache[str] = TTLCache(10)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5), cache:
+                await anyio.sleep(50)
+        assert anyio.current_time() == 0.5
+        assert_quiescent(cache)
+
+    on_asyncio(main)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+async def test_a_fork_of_an_entered_cache() -> None:
+    """A process that is forked within the block may enter the cache in an event loop of its own."""
+    cache: TTLCache[str] = TTLCache(10)
+    async with cache:
+        cache.set_nowait("key", "of the parent")
+        block: Any = cache._block
+        assert not block.is_over()
+        block._process += 1  # as it looks from there
+        assert block.is_over()
+        block._process -= 1
+    await cache.__aexit__(None, None, None)
+    assert_quiescent(cache)
+
+
+async def test_a_load_that_fails_when_its_block_is_left() -> None:
+    """An error in the clean-up of a load changes nothing for those who were told of the end."""
+    cache: TTLCache[str] = TTLCache(10, error_ttl=5)
+
+    async def fail() -> str:
+        try:
+            await anyio.sleep(5)
+        finally:
+            raise LookupError
+
+    async def ask() -> None:
+        with pytest.raises(CacheClosedError):
+            await cache.get_or_set("key", fail)
+
+    async with anyio.create_task_group() as group, cache:
+        group.start_soon(ask)
+        await settle()
+    assert cache.statistics().load_failures == 1
+    assert len(cache) == 0
+    assert_quiescent(cache)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks cannot be eager before Python 3.12")
+def test_tasks_that_run_at_once() -> None:
+    """With a factory whose tasks are eager, a load that never suspends is over before the wait."""
+
+    def eager(loop: Any, coroutine: Any, **given: Any) -> Any:
+        return asyncio.Task(coroutine, loop=loop, **{**given, "eager_start": True})
+
+    async def at_once() -> str:
+        return "value"
+
+    async def main() -> None:
+        async with TTLCache[str](10) as cache:
+            asyncio.get_running_loop().set_task_factory(eager)
+            with assert_checkpoints():
+                assert await cache.get_or_set("key", at_once) == "value"
+        assert_quiescent(cache)
+
+    on_asyncio(main)

@@ -1,0 +1,1111 @@
+"""`cached`: functions and methods whose results are kept, and what makes two calls one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import math
+import pickle
+import weakref
+from collections import deque
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
+from mtaio.cache._owners import Owners
+from mtaio.exceptions import CacheClosedError
+from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
+from tests.cache.loads import BOTH, GONE
+
+UNHASHABLE: Any = []
+
+
+class Asked:
+    """Remembers the calls of the functions under test."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    async def __call__(self, *args: Any) -> str:
+        """Answer, and number the answers."""
+        self.calls.append(args)
+        return f"answer {len(self.calls)}"
+
+
+@pytest.fixture
+def asked() -> Asked:
+    """Return a fresh record of calls."""
+    return Asked()
+
+
+# Calls and keys.
+
+
+async def test_equal_calls_are_one(asked: Asked) -> None:
+    """The second call with the same arguments is a hit, and no checkpoint."""
+
+    @cached
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    assert await fetch(1) == "answer 1"
+    assert await fetch(2) == "answer 2"
+    with assert_no_checkpoints():
+        assert await fetch(1) == "answer 1"
+    assert asked.calls == [(1,), (2,)]
+    statistics = fetch.cache.statistics()
+    assert (statistics.hits, statistics.misses, statistics.loads) == (1, 2, 2)
+
+
+async def test_calls_at_once_are_one_load(asked: Asked) -> None:
+    """Ten tasks that make the same call at once share one."""
+
+    @cached(ttl=60)
+    async def fetch(number: int) -> str:
+        await anyio.sleep(1)
+        return await asked(number)
+
+    answers: list[str] = []
+
+    async def call() -> None:
+        answers.append(await fetch(7))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(call)
+    assert answers == ["answer 1"] * 10
+    assert anyio.current_time() == 1
+    assert_quiescent(fetch.cache)
+
+
+async def test_none_is_a_result(asked: Asked) -> None:
+    """A function that returns None is not called again for that."""
+
+    @cached
+    async def fetch() -> None:
+        await asked()
+
+    assert await fetch() is None  # type: ignore[func-returns-value] # the point
+    assert await fetch() is None  # type: ignore[func-returns-value] # the point
+    assert asked.calls == [()]
+
+
+async def test_order_of_keywords_does_not_matter(asked: Asked) -> None:
+    """By name, arguments are the same call in any order; by position it is another one."""
+
+    @cached
+    async def fetch(a: int, b: int = 0, **more: int) -> str:
+        return await asked(a, b, more)
+
+    one = await fetch(a=1, b=2)
+    assert await fetch(b=2, a=1) == one
+    assert await fetch(1, x=1, y=2) == await fetch(1, y=2, x=1)
+    assert len(asked.calls) == 2
+    assert await fetch(1, 2) != one  # how it was called is the key, as for functools
+    assert await fetch(1, b=2) != one
+    assert len(asked.calls) == 4
+
+
+async def test_arguments_are_not_mixed_up(asked: Asked) -> None:
+    """A keyword is not taken for positional arguments that look like it."""
+
+    @cached
+    async def fetch(*args: Any, **kwargs: Any) -> str:
+        return await asked(args, kwargs)
+
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((), {}),
+        ((1,), {}),
+        (((1,),), {}),
+        ((("a", 1),), {}),
+        ((frozenset({("a", 1)}),), {}),
+        ((), {"a": 1}),
+        ((1,), {"a": 1}),
+        (("a", 1), {}),
+        ((None,), {}),
+    ]
+    answers = [await fetch(*args, **kwargs) for args, kwargs in calls]
+    assert len(set(answers)) == len(calls)
+    assert [await fetch(*args, **kwargs) for args, kwargs in calls] == answers
+    assert len(asked.calls) == len(calls)
+    assert await fetch(1.0) == answers[1]  # equal, hence one key, as in a dict
+
+
+async def test_ttl(asked: Asked) -> None:
+    """A result is kept for the time of the decorator, which may be 0 or without end."""
+
+    @cached(ttl=2.5)
+    async def short() -> str:
+        return await asked("short")
+
+    @cached(ttl=0)
+    async def never() -> str:
+        return await asked("never")
+
+    @cached(ttl=math.inf)
+    async def always() -> str:
+        return await asked("always")
+
+    @cached
+    async def usual() -> str:
+        return await asked("usual")
+
+    assert await short() == await short()
+    assert await never() != await never()
+    first, ordinary = await always(), await usual()
+    await anyio.sleep(2.25)
+    assert await short() == "answer 1"
+    await anyio.sleep(0.25)
+    assert await short() == "answer 6"
+    await anyio.sleep(297.25)
+    assert await usual() == ordinary
+    await anyio.sleep(0.25)
+    assert await usual() != ordinary
+    await anyio.sleep(10**9)
+    assert await always() == first
+
+
+async def test_max_size(asked: Asked) -> None:
+    """The cache made here holds 1024 results, or as many as are asked for, or all."""
+
+    @cached(max_size=2)
+    async def two(number: int) -> str:
+        return await asked(number)
+
+    @cached(max_size=None)
+    async def endless(number: int) -> str:
+        return await asked(number)
+
+    @cached
+    async def usual(number: int) -> str:
+        return await asked(number)
+
+    for number in range(3000):
+        await two(number)
+        await endless(number)
+        await usual(number)
+    assert (len(two.cache), len(endless.cache), len(usual.cache)) == (2, 3000, 1024)
+    assert two.cache.max_size == 2
+
+
+async def test_key_decides_what_is_equal(asked: Asked) -> None:
+    """With key= the call's key is what it returns; what it leaves out does not count."""
+
+    @cached(key=lambda user, **_: user.lower())
+    async def fetch(user: str, *, verbose: bool = False) -> str:
+        return await asked(user, verbose)
+
+    assert await fetch("Ann") == "answer 1"
+    assert await fetch("ANN", verbose=True) == "answer 1"
+    assert await fetch("bob") == "answer 2"
+    assert await fetch.cache.get("ann") == "answer 1"
+    assert fetch.invalidate("aNN")
+    assert await fetch("ann") == "answer 3"
+
+
+async def test_key_makes_unhashable_arguments_fit(asked: Asked) -> None:
+    """Without key= what cannot be hashed is refused with the way out, and nothing is called."""
+
+    @cached
+    async def fetch(numbers: list[int]) -> str:
+        return await asked(*numbers)
+
+    @cached(key=tuple)
+    async def better(numbers: list[int]) -> str:
+        return await asked(*numbers)
+
+    for call in (fetch, fetch.refresh):
+        with pytest.raises(TypeError, match=r"^key=\(\[1\],\) cannot be hashed: .*\. Pass a key"):
+            await call([1])
+    with pytest.raises(TypeError, match=r"cannot be hashed|unhashable"):
+        await fetch(numbers=[1])
+    with pytest.raises(TypeError, match=r"^key=\(\[1\],\) cannot be hashed: "):
+        fetch.invalidate([1])
+    assert asked.calls == []
+    assert await better([1, 2]) == await better([1, 2])
+    assert asked.calls == [(1, 2)]
+
+
+async def test_key_that_fails_or_cannot_be_hashed(asked: Asked) -> None:
+    """What key= raises goes to the caller as it is; what it returns has to be hashable."""
+
+    def fails(number: int) -> int:
+        msg = f"no key for {number}"
+        raise LookupError(msg)
+
+    @cached(key=fails)
+    async def one(number: int) -> str:
+        return await asked(number)
+
+    @cached(key=lambda _: UNHASHABLE)
+    async def other(number: int) -> str:
+        return await asked(number)
+
+    with pytest.raises(LookupError, match=r"^no key for 3$"):
+        await one(3)
+    with pytest.raises(LookupError, match=r"^no key for 3$"):
+        one.invalidate(3)
+    with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
+        await other(3)
+    assert asked.calls == []
+
+
+async def test_wrong_arguments_are_the_function_s_affair(asked: Asked) -> None:
+    """A call that the function does not take raises its own error, and leaves nothing behind."""
+
+    @cached
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    with pytest.raises(TypeError, match=r"fetch\(\) missing 1 required positional argument"):
+        await fetch()  # type: ignore[call-arg] # the point
+    assert len(fetch.cache) == 0
+    assert_quiescent(fetch.cache)
+
+
+# Errors and cancellation.
+
+
+async def test_errors_are_not_kept(asked: Asked) -> None:
+    """An exception goes to all who made that call, and the next call tries again."""
+
+    @cached
+    async def fetch() -> str:
+        await anyio.sleep(1)
+        answer = await asked()
+        if len(asked.calls) == 1:
+            raise LookupError(answer)
+        return answer
+
+    failures: list[LookupError] = []
+
+    async def call() -> None:
+        with pytest.raises(LookupError, match=r"^answer 1$") as caught:
+            await fetch()
+        failures.append(caught.value)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(call)
+    assert len(failures) == 3
+    assert failures[0] is failures[1] is failures[2]
+    assert await fetch() == "answer 2"
+
+
+@BOTH
+async def test_cancelled_caller_takes_nobody_with_it(entered: bool) -> None:  # noqa: FBT001 - a parameter
+    """The first of three callers is cancelled; the others get a result, in both modes."""
+    begun = 0
+
+    @cached(ttl=60)
+    async def fetch() -> str:
+        nonlocal begun
+        begun += 1
+        await anyio.sleep(1)
+        return f"answer {begun}"
+
+    answers: dict[int, str] = {}
+
+    async def call(number: int) -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            answers[number] = await fetch()
+        if scope.cancelled_caught:
+            answers[number] = GONE
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(call, number)
+                await settle()
+            await anyio.sleep(0.5)
+            scopes[0].cancel()
+
+    scopes: list[anyio.CancelScope] = []
+    if entered:
+        async with fetch.cache:
+            await main()
+    else:
+        await main()
+    answer = "answer 1" if entered else "answer 2"
+    assert answers == {0: GONE, 1: answer, 2: answer}
+    assert_quiescent(fetch.cache)
+
+
+async def test_function_that_calls_itself(asked: Asked) -> None:
+    """Recursion with other arguments works, with the same ones it is refused."""
+
+    @cached
+    async def factorial(number: int) -> int:
+        await asked(number)
+        return number * await factorial(number - 1) if number else 1
+
+    @cached
+    async def endless(number: int) -> int:
+        return await endless(number)
+
+    assert await factorial(5) == 120
+    assert await factorial(6) == 720
+    assert len(asked.calls) == 7
+    with pytest.raises(RuntimeError, match=r"^the load of key=\(3,\) in <TTLCache .* asked for"):
+        await endless(3)
+
+
+async def test_left_while_a_call_is_made() -> None:
+    """Whoever waits for a call whose cache is left is told."""
+
+    @cached
+    async def fetch() -> str:
+        await anyio.sleep(1)
+        return "answer"
+
+    closed: list[float] = []
+
+    async def call() -> None:
+        with pytest.raises(CacheClosedError):
+            await fetch()
+        closed.append(anyio.current_time())
+
+    async with anyio.create_task_group() as group, fetch.cache:
+        group.start_soon(call)
+        await anyio.sleep(0.5)
+    assert closed == [0.5]
+
+
+# Invalidation and refresh.
+
+
+async def test_invalidate_and_refresh(asked: Asked) -> None:
+    """Invalidating is plain and says whether there was something; refreshing calls anew."""
+
+    @cached
+    async def fetch(number: int, *, deep: bool = False) -> str:
+        return await asked(number, deep)
+
+    assert not fetch.invalidate(1)
+    await fetch(1)
+    await fetch(1, deep=True)
+    assert fetch.invalidate(1)
+    assert not fetch.invalidate(1)
+    assert await fetch(1, deep=True) == "answer 2"
+    assert await fetch.refresh(1, deep=True) == "answer 3"
+    assert await fetch(1, deep=True) == "answer 3"
+    assert await fetch.refresh(9) == "answer 4"
+    assert await fetch(9) == "answer 4"
+
+
+async def test_refresh_that_fails_keeps_the_old_result(asked: Asked) -> None:
+    """The error goes to who asked for the refresh, and the old result stays."""
+
+    @cached
+    async def fetch() -> str:
+        answer = await asked()
+        if len(asked.calls) == 2:
+            raise LookupError(answer)
+        return answer
+
+    await fetch()
+    with pytest.raises(LookupError, match=r"^answer 2$"):
+        await fetch.refresh()
+    assert await fetch() == "answer 1"
+
+
+async def test_invalidated_during_the_call(asked: Asked) -> None:
+    """A call in progress answers those who wait for it and is not kept."""
+
+    @cached
+    async def fetch() -> str:
+        answer = await asked()
+        await anyio.sleep(1)
+        return answer
+
+    answers: list[str] = []
+
+    async def call() -> None:
+        answers.append(await fetch())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await anyio.sleep(0.5)
+        assert not fetch.invalidate()
+        group.start_soon(call)
+    assert answers == ["answer 1", "answer 2"]
+    assert await fetch() == "answer 2"
+
+
+async def test_tags(asked: Asked) -> None:
+    """Tags are fixed, or made of each call's arguments; invalidating one finds all its results."""
+    cache: TTLCache[str] = TTLCache()
+
+    @cached(cache=cache, tags=["users"])
+    async def user(number: int) -> str:
+        return await asked("user", number)
+
+    @cached(cache=cache, tags=lambda number, *, page=0: {f"user {number}", f"page {page}"})
+    async def posts(number: int, *, page: int = 0) -> str:
+        return await asked("posts", number, page)
+
+    await user(1)
+    await user(2)
+    await posts(1)
+    await posts(1, page=1)
+    await posts(2)
+    assert cache.invalidate_tag_nowait("users") == 2
+    assert cache.invalidate_tag_nowait("page 1") == 1
+    assert cache.invalidate_tag_nowait("user 1") == 1
+    assert len(cache) == 1
+    await posts.refresh(2)
+    assert cache.invalidate_tag_nowait("user 2") == 1
+
+
+async def test_tags_are_made_for_loads_alone(asked: Asked) -> None:
+    """A hit asks for no tags, and tags that fail go to the caller, with nothing called."""
+    made: list[int] = []
+
+    def tags(number: int) -> set[str]:
+        made.append(number)
+        if number == 13:
+            msg = "unlucky"
+            raise LookupError(msg)
+        return {str(number)}
+
+    @cached(tags=tags)
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    await fetch(1)
+    await fetch(1)
+    assert made == [1]
+    with pytest.raises(LookupError, match=r"^unlucky$"):
+        await fetch(13)
+    assert asked.calls == [(1,)]
+    assert_quiescent(fetch.cache)
+
+
+# Caches that are given.
+
+
+async def test_functions_that_share_a_cache_keep_apart(asked: Asked) -> None:
+    """Without key= the function is part of its keys; with it, the keys are the cache's own."""
+    cache: TTLCache[str] = TTLCache(10, max_size=100)
+
+    @cached(cache=cache)
+    async def one(number: int) -> str:
+        return await asked("one", number)
+
+    @cached(cache=cache)
+    async def other(number: int) -> str:
+        return await asked("other", number)
+
+    @cached(cache=cache, key=lambda number: ("user", number))
+    async def third(number: int) -> str:
+        return await asked("third", number)
+
+    cache.set_nowait((1,), "set")
+    assert one.cache is other.cache is cache
+    assert await one(1) == "answer 1"
+    assert await other(1) == "answer 2"
+    assert await third(1) == "answer 3"
+    assert await cache.get(("user", 1)) == "answer 3"
+    assert one.invalidate(1)
+    assert await one(1) == "answer 4"
+    assert await other(1) == "answer 2"
+    await anyio.sleep(10)
+    assert await one(1) == "answer 5"  # for the time of the cache, without one of its own
+
+
+async def test_ttl_of_the_decorator_rules_over_that_of_the_cache(asked: Asked) -> None:
+    """In a cache that is given, results live as long as the decorator says."""
+
+    @cached(cache=TTLCache(1000), ttl=2)
+    async def fetch() -> str:
+        return await asked()
+
+    await fetch()
+    await anyio.sleep(2)
+    assert await fetch() == "answer 2"
+
+
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_every_policy(policy: EvictionPolicy, asked: Asked) -> None:
+    """A hit is a hit and counts as a use, whichever way the policy has of reading."""
+
+    @cached(cache=TTLCache(10, 2, policy=policy))
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    await fetch(1)
+    await fetch(2)
+    for _ in range(2):
+        assert await fetch(1) == "answer 1"
+    await fetch(3)
+    assert fetch.cache.statistics().hits == 2
+    there = await fetch(1)
+    assert (there == "answer 1") == (policy != EvictionPolicy.FIFO)
+
+
+async def test_stale_results_and_refreshes() -> None:
+    """A given cache may serve what is stale while a call in the background renews it."""
+    calls = 0
+
+    @cached(cache=TTLCache(10, stale_while_revalidate=5))
+    async def fetch(number: int) -> str:
+        nonlocal calls
+        calls += 1
+        await anyio.sleep(1)
+        return f"{number}: {calls}"
+
+    async with fetch.cache:
+        assert await fetch(7) == "7: 1"
+        await anyio.sleep(10)
+        with assert_no_checkpoints():
+            assert await fetch(7) == "7: 1"
+        await anyio.sleep(1)
+        await settle()
+        assert await fetch(7) == "7: 2"
+
+
+# Methods.
+
+
+class Shop:
+    """Sells, and remembers who asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+
+    @cached(ttl=60)
+    async def price(self, item: str) -> str:
+        """Ask for a price."""
+        self.calls += 1
+        return f"{item} at {self.name}: {self.calls}"
+
+    @cached
+    @staticmethod
+    async def open_at(day: str) -> str:
+        """Need no object."""
+        COUNT.append(day)
+        return f"nine on {day}"
+
+    @cached
+    @classmethod
+    async def kind(cls, item: str) -> str:
+        """Need the class alone."""
+        COUNT.append(item)
+        return f"{cls.__name__} for {item}, {len(COUNT)}"
+
+    @staticmethod
+    @cached
+    async def below_static(day: str) -> str:
+        """Be cached first, and static then."""
+        return f"ten on {day}"
+
+    @classmethod
+    @cached
+    async def below_class(cls, item: str) -> str:
+        """Be cached first, and the class's then."""
+        return f"{cls.__name__} sells {item}"
+
+
+COUNT: list[str] = []
+"""The calls of methods that need no object."""
+
+
+async def test_methods_keep_their_objects_apart() -> None:
+    """The results of a method belong to its object, by identity, also if objects are equal."""
+    one, other = Shop("one"), Shop("other")
+    assert await one.price("tea") == "tea at one: 1"
+    assert await other.price("tea") == "tea at other: 1"
+    assert await one.price("tea") == "tea at one: 1"
+    assert one.price.invalidate("tea")
+    assert not one.price.invalidate("tea")
+    assert await one.price("tea") == "tea at one: 2"
+    assert await other.price("tea") == "tea at other: 1"
+    assert await one.price.refresh("tea") == "tea at one: 3"
+    assert await one.price(item="tea") == "tea at one: 4"
+    assert one.price.cache is other.price.cache is Shop.price.cache
+
+
+async def test_static_and_class_methods() -> None:
+    """Above staticmethod there is no object; above classmethod the class is it, each its own."""
+
+    class Sub(Shop):
+        pass
+
+    shop: Any = Shop  # no type checker follows a classmethod that a decorator is given
+    sub: Any = Sub
+    COUNT.clear()
+    Shop.open_at.cache.clear_nowait()
+    Shop.kind.cache.clear_nowait()
+    assert await shop.open_at("Monday") == await shop("one").open_at("Monday") == "nine on Monday"
+    assert COUNT == ["Monday"]
+    assert shop("one").open_at.invalidate("Monday")
+    assert not Shop.open_at.invalidate("Monday")
+    COUNT.clear()
+    assert await shop.kind("tea") == "Shop for tea, 1"
+    assert await sub.kind("tea") == "Sub for tea, 2"
+    assert await sub("sub").kind("tea") == "Sub for tea, 2"
+    assert sub.kind.invalidate("tea")
+    assert not sub.kind.invalidate("tea")
+    assert await shop("one").kind("tea") == "Shop for tea, 1"
+    assert await sub.kind.refresh("tea") == "Sub for tea, 3"
+    assert await sub.kind("tea") == "Sub for tea, 3"
+
+
+async def test_below_static_and_class_methods() -> None:
+    """The other order caches as well; what it has for the class it is told by being given it."""
+    shop: Any = Shop  # no type says that a class method has been given its class
+    assert await shop.below_static("Monday") == "ten on Monday"
+    assert Shop.below_static.invalidate("Monday")
+    assert await shop.below_class("tea") == "Shop sells tea"
+    assert await shop("one").below_class("tea") == "Shop sells tea"
+
+
+async def test_objects_are_not_kept_alive() -> None:
+    """An object dies when its last owner lets go, and its results go with the next call."""
+    gc.collect()
+    gc.disable()
+    try:
+        cache = Shop.price.cache
+        cache.clear_nowait()
+        shop, other = Shop("one"), Shop("other")
+        await shop.price("tea")
+        await shop.price("milk")
+        await other.price("tea")
+        there = weakref.ref(shop)
+        del shop
+        assert there() is None
+        assert len(cache) == 3
+        await other.price("tea")  # what asks may be an object that is known
+        assert len(cache) == 1
+        assert len(Shop.price._owners._tokens) == 1
+        assert await other.price("tea") == "tea at other: 1"
+    finally:
+        gc.enable()
+
+
+def test_two_threads_that_ask_who_died() -> None:
+    """Who comes too late for the last of them is told of nobody."""
+
+    class Taken(deque[Any]):
+        def __bool__(self) -> bool:
+            return True  # as it was when the thread looked
+
+    owners = Owners()
+    owners.late = Taken()
+    assert [*owners.dead()] == []
+
+
+async def test_object_that_takes_the_place_of_another_in_memory() -> None:
+    """An object at the address of one that died is not served what the other was."""
+    for number in range(50):
+        shop = Shop(str(number))
+        assert await shop.price("tea") == f"tea at {number}: 1"
+        del shop
+
+
+async def test_object_that_dies_during_its_call() -> None:
+    """A call keeps its object alive as any call does, and ends well."""
+
+    class Slow:
+        @cached
+        async def fetch(self) -> str:
+            await anyio.sleep(1)
+            return type(self).__name__
+
+    async with anyio.create_task_group() as group:
+        slow = Slow()
+        there = weakref.ref(slow)
+        group.start_soon(slow.fetch)
+        del slow
+        await anyio.sleep(0.5)
+        assert there() is not None
+    gc.collect()
+    assert there() is None
+    assert_quiescent(Slow.fetch.cache)
+
+
+async def test_equal_and_unhashable_objects() -> None:
+    """Identity counts: objects that are equal keep apart, ones without a hash are fine."""
+
+    class Odd:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment] # the point
+
+        @cached
+        async def who(self) -> str:
+            return self.name
+
+    one, other = Odd("one"), Odd("other")
+    assert (await one.who(), await other.who(), await one.who()) == ("one", "other", "one")
+
+
+async def test_objects_without_weak_references() -> None:
+    """Slots without __weakref__ are refused with the way out; key= is one."""
+
+    class Slotted:
+        __slots__ = ("number",)
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cached
+        async def one(self) -> int:
+            return self.number
+
+        @cached(key=lambda self: self.number)
+        async def other(self) -> int:
+            return self.number
+
+    message = r"^<cached <function .*one at .*>> cannot tell the objects of <class .* apart: cannot"
+    with pytest.raises(TypeError, match=message):
+        await Slotted(1).one()
+    assert await Slotted(1).other() == await Slotted(1).other() == 1
+    assert Slotted.other.cache.statistics().hits == 1
+
+
+async def test_key_of_a_method_sees_its_object() -> None:
+    """With key= the key is given self, and may let objects share."""
+    calls: list[str] = []
+
+    class User:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cached(key=lambda self, what: (self.number, what), tags=lambda self, _: [self.number])
+        async def read(self, what: str) -> str:
+            calls.append(what)
+            return f"{what} of {self.number}"
+
+    for _ in range(3):  # each of them dies at once
+        assert await User(1).read("mail") == "mail of 1"
+    assert await User(2).read("mail") == "mail of 2"
+    assert calls == ["mail", "mail"]
+    assert User.read.cache.invalidate_tag_nowait(1) == 1
+    assert User(2).read.invalidate("mail")
+
+
+async def test_methods_through_the_class() -> None:
+    """Called on the class with its object first, it is that object's method, by identity."""
+
+    class Equal(Shop):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment] # the point
+
+    for kind in (Shop, Equal):
+        one, other = kind("one"), kind("other")
+        assert await kind.price(one, "tea") == "tea at one: 1"
+        assert await kind.price(other, "tea") == "tea at other: 1"
+        assert await one.price("tea") == "tea at one: 1"
+        assert await Shop.price(one, "tea") == "tea at one: 1"
+        assert await Shop.price.refresh(one, "tea") == "tea at one: 2"
+        assert one.price.invalidate("tea")
+        assert not kind.price.invalidate(one, "tea")
+        assert await one.price("tea") == "tea at one: 3"
+        assert Shop.price.invalidate(one, "tea")
+        there = weakref.ref(one)
+        del one
+        gc.collect()
+        assert there() is None
+    assert Shop.price is Shop.price
+    assert pickle.loads(pickle.dumps(Shop.price)) is Shop.price  # noqa: S301 - what was just dumped
+    assert Shop.price.__doc__ == "Ask for a price."
+
+
+async def test_method_of_the_class_above() -> None:
+    """An overriding method may call the one above on its class, as on super()."""
+
+    class Sub(Shop):
+        @cached
+        async def price(self, item: str) -> str:
+            return f"only {await Shop.price(self, item)}"
+
+    sub = Sub("sub")
+    assert await sub.price("tea") == "only tea at sub: 1"
+    assert await Shop.price(sub, "tea") == "tea at sub: 1"
+    assert await Sub.price(sub, "tea") == "only tea at sub: 1"
+
+
+async def test_function_that_is_kept_in_a_class(asked: Asked) -> None:
+    """What a class has and is called without an object is a function like any other."""
+
+    @cached
+    async def fetch(number: int) -> str:
+        return await asked(number)
+
+    class Settings:
+        source = fetch
+
+    assert await Settings.source(3) == await fetch(3) == "answer 1"
+    assert Settings.source.invalidate(3)
+    assert not fetch.invalidate(3)
+    assert await Settings.source.refresh(3) == "answer 2"
+    assert await fetch(3) == "answer 2"
+    with pytest.raises(TypeError, match=r"fetch\(\) missing 1 required positional argument"):
+        await Settings.source()  # type: ignore[call-arg] # the point
+
+
+async def test_key_of_a_method_called_on_its_class() -> None:
+    """With key= both ways of calling have the key that it returns."""
+    calls: list[str] = []
+
+    class User:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @cached(key=lambda self: self.number)
+        async def name(self) -> str:
+            calls.append("called")
+            return f"user {self.number}"
+
+    assert await User.name(User(1)) == await User(1).name() == "user 1"
+    assert calls == ["called"]
+
+
+async def test_methods_that_share_a_cache() -> None:
+    """Two methods of one object in one cache keep apart."""
+    cache: TTLCache[str] = TTLCache()
+
+    class Two:
+        @cached(cache=cache)
+        async def one(self, number: int) -> str:
+            return f"one {number}"
+
+        @cached(cache=cache)
+        async def other(self, number: int) -> str:
+            return f"other {number}"
+
+    two = Two()
+    assert (await two.one(1), await two.other(1)) == ("one 1", "other 1")
+    assert (await two.one(1), await two.other(1)) == ("one 1", "other 1")
+    assert len(cache) == 2
+
+
+async def test_methods_of_subclasses() -> None:
+    """A method that is overridden and calls the one above keeps apart from it."""
+
+    class Sub(Shop):
+        @cached
+        async def price(self, item: str) -> str:
+            return f"only {await super().price(item)}"
+
+    sub = Sub("sub")
+    assert await sub.price("tea") == "only tea at sub: 1"
+    assert await sub.price("tea") == "only tea at sub: 1"
+    assert sub.calls == 1
+
+
+# What it looks like.
+
+
+async def test_looks_like_the_function() -> None:
+    """Name, docstring, signature and attributes are the function's; it says what it is."""
+
+    @cached
+    async def fetch(number: int, *, deep: bool = False) -> str:
+        """Fetch it."""
+        return f"{number} {deep}"
+
+    assert (fetch.__dict__["__name__"], fetch.__doc__, fetch.__module__) == (
+        "fetch",
+        "Fetch it.",
+        __name__,
+    )
+    assert str(inspect.signature(fetch)) == "(number: 'int', *, deep: 'bool' = False) -> 'str'"
+    assert isinstance(fetch, Cached)
+    assert repr(fetch).startswith("<cached <function test_looks_like_the_function.<locals>.fetch")
+    shop = Shop("one")
+    assert isinstance(shop.price, BoundCached)
+    assert shop.price.__self__ is shop
+    assert repr(shop.price).startswith("<cached <function Shop.price at 0x")
+    assert isinstance(Shop.price, Cached)
+    await shop.price("tea")
+    assert any("<a Shop>" in repr(key) for key in Shop.price.cache)
+    await fetch(1, deep=True)
+    assert [repr(key) for key in fetch.cache] == ["(1, **, frozenset({('deep', True)}))"]
+
+
+@pytest.mark.skipif(
+    not hasattr(inspect, "markcoroutinefunction"), reason="what can be marked is from Python 3.12"
+)
+async def test_is_a_coroutine_function() -> None:
+    """Frameworks that look take it for what it is."""
+    assert inspect.iscoroutinefunction(Shop.price)
+
+
+async def test_partial_functions_and_nested_decorators(asked: Asked) -> None:
+    """A partial of an async function is cached like one; one cached twice is cached."""
+
+    async def fetch(who: str, number: int) -> str:
+        return await asked(who, number)
+
+    bound = cached(partial(fetch, "me"))
+    assert await bound(1) == await bound(1) == "answer 1"
+
+
+# Several loops.
+
+
+def test_used_by_one_loop_after_another(backend: str) -> None:
+    """Made at module level, results stay from loop to loop, entered or not."""
+    calls = 0
+
+    @cached(ttl=1000)
+    async def fetch(number: int) -> int:
+        nonlocal calls
+        calls += 1
+        await anyio.sleep(0.5)
+        return number * 2
+
+    async def use(*, entered: bool) -> None:
+        if entered:
+            async with fetch.cache, anyio.create_task_group() as group:
+                for number in (1, 1, 2):
+                    group.start_soon(fetch, number)
+        else:
+            assert await fetch(1) == 2
+
+    for entered in (True, False, True, False):
+        run(partial(use, entered=entered), backend=backend)
+    assert calls == 2
+    assert_quiescent(fetch.cache)
+
+
+def test_loop_that_was_killed_in_the_middle_of_a_call() -> None:
+    """A call that was under way when its loop was killed is nothing the next loop waits for."""
+
+    @cached
+    async def fetch() -> str:
+        await anyio.sleep(1)
+        return "answer"
+
+    context = contextvars.copy_context()
+    call = fetch()
+    loop = asyncio.new_event_loop()
+    loop.create_task(call, context=context)  # noqa: RUF006 - it dies with its loop
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert fetch.cache.statistics().in_flight == 1
+    loop.close()
+
+    async def main() -> None:
+        assert await fetch() == "answer"
+
+    run(main)
+    assert_quiescent(fetch.cache)
+    context.run(call.close)
+
+
+# Statistics.
+
+
+async def test_statistics(asked: Asked) -> None:
+    """They are those of the cache: reads, calls, time, failures, and what went."""
+
+    @cached(ttl=5, max_size=2)
+    async def fetch(number: int) -> str:
+        await anyio.sleep(0.5)
+        if number < 0:
+            raise LookupError
+        return await asked(number)
+
+    for number in (1, 2, 1, 3, 1):
+        await fetch(number)
+    with pytest.raises(LookupError):
+        await fetch(-1)
+    assert fetch.cache.statistics() == CacheStatistics(
+        size=2,
+        weight=2,
+        max_size=2,
+        hits=1,
+        misses=5,
+        hit_rate=1 / 6,
+        loads=5,
+        load_failures=1,
+        load_seconds=2.5,
+        in_flight=0,
+        waiting=0,
+        evictions=2,
+        expirations=0,
+        unheard=0,
+    )
+
+
+# Bad input.
+
+
+async def answer() -> str:
+    """Return something."""
+    return "answer"
+
+
+anything: Any = cached
+"""`cached`, called as no type checker lets one."""
+
+REFUSED: list[tuple[Any, type[Exception], str]] = [
+    (
+        lambda: anything(lambda: 1),
+        TypeError,
+        r"^@cached cannot decorate <function .*: it is not an",
+    ),
+    (lambda: anything(3), TypeError, r"^@cached cannot decorate 3: it is not an async function\. "),
+    (lambda: anything(ttl=1)(len), TypeError, r"^@cached cannot decorate <built-in function len>"),
+    (
+        lambda: anything(staticmethod(len)),
+        TypeError,
+        r"^@cached cannot decorate <staticmethod.* Write it above an 'async def', a @",
+    ),
+    (lambda: anything(ttl=-1), ValueError, r"^ttl=-1 is less than 0\. Pass seconds >= 0, or math"),
+    (lambda: anything(ttl=math.nan), ValueError, r"^ttl=nan is not a number\. "),
+    (lambda: anything(ttl="1"), TypeError, r"^ttl='1' is a str, not a number\. "),
+    (lambda: anything(ttl=None), TypeError, r"^ttl=None is a NoneType, not a number\. "),
+    (
+        lambda: anything(max_size=0)(answer),
+        ValueError,
+        r"^max_size=0 is less than 1",
+    ),
+    (lambda: anything(max_size=2.5)(answer), TypeError, r"^max_size=2\.5 is a float, "),
+    (
+        lambda: anything(key="user"),
+        TypeError,
+        r"^key='user' is a str, which is not callable\. Pass",
+    ),
+    (
+        lambda: anything(tags="user"),
+        TypeError,
+        r"^tags='user' is a str\. Pass a set of tags, or ",
+    ),
+    (lambda: anything(tags=b"user"), TypeError, r"^tags=b'user' is a bytes\. Pass a set of tags, "),
+    (lambda: anything(tags=3), TypeError, r"^tags=3 is a int\. Pass a set of tags, or a function"),
+    (lambda: anything(tags=[[]]), TypeError, r"^tags=\[\[\]\] is no set of hashable tags: "),
+    (
+        lambda: anything(cache={}),
+        TypeError,
+        r"^cache=\{\} is a dict, not a TTLCache\. Pass one",
+    ),
+    (
+        lambda: anything(cache=TTLCache(), max_size=3),
+        ValueError,
+        r"^max_size=3 is for a cache made here\. Give it to the TTLCache instead\.$",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), REFUSED, ids=range(len(REFUSED)))
+def test_bad_arguments(make: Any, kind: type[Exception], message: str) -> None:
+    """A mistake is named where the function is decorated."""
+    with pytest.raises(kind, match=message):
+        make()

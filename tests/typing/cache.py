@@ -1,0 +1,190 @@
+"""What type checkers make of the cache: checked by mypy and pyright, run by nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_type
+
+from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mtaio.cache import RemovalCause
+
+cache: TTLCache[int] = TTLCache(60, 1000)
+
+
+async def of_nothing() -> int:
+    """Load an int."""
+    return 1
+
+
+async def of_text() -> str:
+    """Load a string."""
+    return ""
+
+
+async def reading() -> None:
+    """A value has the cache's type, and a default its own."""
+    assert_type(cache.get_nowait("key"), int | None)
+    assert_type(cache.get_nowait("key", "none"), int | str)
+    assert_type(await cache.get("key"), int | None)
+    assert_type(await cache.get("key", b""), int | bytes)
+    assert_type(cache.get_many_nowait([1, "a"]), dict[Any, int])
+    assert_type(cache.items(), list[tuple[Any, int]])
+    assert_type(cache.statistics(), CacheStatistics)
+    assert_type(cache.policy, EvictionPolicy)
+    assert_type(cache.max_size, float | None)
+    cache.get_nowait([])  # type: ignore[call-overload] # a list cannot be hashed
+
+
+async def writing() -> None:
+    """What is stored has to have the cache's type."""
+    cache.set_nowait("key", 5, 2.5, tags={"a", 7})
+    await cache.set(("a", 7), 5)
+    cache.set_many_nowait({"a": 1, "b": 2}, 5)
+    assert_type(cache.delete_nowait("key"), bool)
+    assert_type(await cache.invalidate_tag("a"), int)
+    cache.set_nowait("key", "text")  # type: ignore[arg-type] # not an int
+    cache.set_nowait([], 5)  # type: ignore[arg-type] # a list cannot be hashed
+    cache.set_nowait("key", 5, tags=5)  # type: ignore[arg-type] # not a set of tags
+    cache.set_many_nowait({"a": "text"})  # type: ignore[dict-item] # not an int
+
+
+async def loading() -> None:
+    """A loader has to bring what the cache holds."""
+    assert_type(await cache.get_or_set("key", of_nothing, ttl=5), int)
+    assert_type(await cache.refresh("key", of_nothing), int)
+    assert_type(await cache.get_or_set("key", lambda: of_nothing()), int)  # noqa: PLW0108 - the subject
+    await cache.get_or_set("key", of_text)  # type: ignore[arg-type] # not an int
+    await cache.get_or_set("key", of_nothing())  # type: ignore[arg-type] # called too soon
+
+
+async def entered() -> int:
+    """The block of a cache swallows nothing, so that what it returns is what is returned."""
+    async with cache as same:
+        assert_type(same, TTLCache[int])
+        return await same.get_or_set("key", of_nothing)
+
+
+def heard(key: str, value: int, cause: RemovalCause) -> None:
+    """Hear."""
+    del key, value, cause
+
+
+async def heard_later(key: Any, value: int, cause: RemovalCause) -> None:
+    """Hear, and be awaited."""
+    del key, value, cause
+
+
+def heard_text(key: Any, value: str, cause: RemovalCause) -> None:
+    """Hear of strings."""
+    del key, value, cause
+
+
+def weighed(key: object, value: int) -> float:
+    """Weigh."""
+    del key
+    return value
+
+
+def constructing() -> None:
+    """Make one, rightly and wrongly."""
+    first: TTLCache[int] = TTLCache(on_removed=heard, weigher=weighed, policy="lru")
+    other: TTLCache[int] = TTLCache(on_removed=heard_later, policy=EvictionPolicy.LFU)
+    assert_type(TTLCache[str](5).name, str | None)
+    wrong: TTLCache[int] = TTLCache(on_removed=heard_text)  # type: ignore[arg-type] # hears of others
+    TTLCache[int]("60")  # type: ignore[arg-type] # a string is no time
+    del first, other, wrong
+
+
+@cached
+async def bare(item: str, *, count: int = 1) -> list[str]:
+    """Be cached."""
+    return [item] * count
+
+
+def key_of(item: str) -> str:
+    """Return the key of a call."""
+    return item.casefold()
+
+
+@cached(ttl=60, key=key_of, tags={"a"}, cache=TTLCache[int]())
+async def told(item: str) -> int:
+    """Be cached in a cache that was made elsewhere."""
+    return len(item)
+
+
+class Shop:
+    """Has methods of every kind."""
+
+    @cached(ttl=60)
+    async def price(self, item: str, count: int = 1) -> float:
+        """Be a cached method."""
+        return len(item) * count
+
+    @cached
+    async def plain(self) -> Shop:
+        """Take no arguments."""
+        return self
+
+    @staticmethod
+    @cached
+    async def static(item: str) -> int:
+        """Be a cached static method."""
+        return len(item)
+
+
+async def functions() -> None:
+    """A cached function takes what the function takes, and so does what it has."""
+    assert_type(await bare("tea", count=2), list[str])
+    assert_type(await told("tea"), int)
+    assert_type(bare.invalidate("tea"), bool)
+    assert_type(await bare.refresh("tea", count=3), list[str])
+    assert_type(bare.cache, TTLCache[list[str]])
+    takes_cached(bare)
+    takes_function(told)
+    await bare(5)  # type: ignore[arg-type] # not a string
+    await bare("tea", 2)  # type: ignore[call-arg] # count is by name only
+    await bare("tea", number=2)  # type: ignore[call-arg] # no such argument
+    bare.invalidate()  # type: ignore[call-arg] # an argument is missing
+    await told.refresh(5)  # type: ignore[arg-type] # not a string
+
+
+async def methods(shop: Shop) -> None:
+    """A method of an object takes what is left without the object."""
+    assert_type(await shop.price("tea", 2), float)
+    assert_type(await shop.price("tea", count=2), float)
+    assert_type(await shop.plain(), Shop)
+    assert_type(await Shop.static("tea"), int)
+    assert_type(shop.price.invalidate("tea"), bool)
+    assert_type(await shop.price.refresh("tea", 3), float)
+    assert_type(shop.price.cache, TTLCache[float])
+    assert_type(shop.plain, BoundCached[[], Shop])
+    assert_type(await Shop.price(shop, "tea"), float)
+    await shop.price(5)  # type: ignore[arg-type] # not a string
+    await shop.price()  # type: ignore[call-arg] # an argument is missing
+    shop.price.invalidate("tea", "many")  # type: ignore[arg-type] # not an int
+    await shop.plain(1)  # type: ignore[call-arg] # takes none
+
+
+def takes_cached(fn: Cached[..., list[str]]) -> None:
+    """Take what `cached` returns."""
+    del fn
+
+
+def takes_function(fn: Callable[[str], Awaitable[int]]) -> None:
+    """Take a function."""
+    del fn
+
+
+def decorating() -> None:
+    """What cannot be decorated."""
+
+    @cached  # type: ignore[arg-type] # not async
+    def plain(item: str) -> str:
+        return item
+
+    cached(ttl="60")  # type: ignore[call-overload] # a string is no time
+    cached(cache=TTLCache[int])  # type: ignore[call-overload] # a class is no cache
+    del plain
