@@ -3,7 +3,8 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.exceptions`,
+`mtaio.testing`.
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ _NAP: Final = 50e-6
 _BETWEEN_NAPS: Final = 0.002
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 1.0
+_LOOK_AGAIN: Final = 1.0
+"""Seconds after which who waits for room looks whether anybody writes."""
+
 _BETWEEN_TELLING: Final = 10.0
 """Seconds after which dropped records are told of, though there are still more than room."""
 
@@ -197,13 +200,21 @@ class Writer:
                 time.sleep(_NAP)
         if level >= self._keep_level:
             limit += self._keep_room
-        if self.records() < limit or (self._blocks and self._wait_for_room(limit)):
+        if self._has_room(limit) or (self._blocks and self._wait_for_room(limit)):
             return True
         with self._tally:
             if not self._tell_at:
                 self._tell_at = monotonic() + _BETWEEN_TELLING
             self.dropped[level] += 1
         return False
+
+    def _has_room(self, limit: int) -> bool:
+        """Tell whether fewer than ``limit`` records are queued, having some written if need be."""
+        if self.records() < limit:
+            return True
+        if self._right:
+            self.start()  # there is no thread, and the file took nothing the last time
+        return self.records() < limit
 
     def _wait_for_room(self, limit: int) -> bool:
         """Wait until there is room; False where nobody may wait."""
@@ -212,12 +223,10 @@ class Writer:
         with self._room:
             self.waiters += 1
             try:
-                while self.records() >= limit:
+                while not self._has_room(limit):
                     if _exit.ending():
                         return False
-                    if self._right:
-                        self.start()
-                    self._room.wait(1)
+                    self._room.wait(_LOOK_AGAIN)
             finally:
                 self.waiters -= 1
         return True

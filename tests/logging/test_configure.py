@@ -70,6 +70,17 @@ def test_environment(
     assert (made["message"], made["service"]) == ("seen", "shop")
 
 
+def test_console_alone(
+    book: Logbook, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a file the console has it all, and no file is made."""
+    with configure(Settings(), logger=logger) as context:
+        assert [type(handler) for handler in context.handlers] == [logging.StreamHandler]
+        logger.warning("here")
+    assert capsys.readouterr().err.endswith(" WARNING configured: here\n")
+    assert book.files() == {}
+
+
 async def test_async_context_flushes_last(book: Logbook, logger: logging.Logger) -> None:
     """Left asynchronously, and even if cancelled, it writes everything."""
     with anyio.CancelScope() as scope:

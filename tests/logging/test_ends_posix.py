@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.logging.tools import Fifo, Logbook, environment, run
+from tests.logging.tools import Logbook, environment, run
+from tests.logging.tools_posix import Fifo
 
 assert sys.platform != "win32"
 

@@ -15,7 +15,8 @@ from anyio.lowlevel import checkpoint
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, _writer
 from mtaio.testing import assert_quiescent
-from tests.logging.tools import BIG, Fifo, Logbook, stall, until
+from tests.logging.tools import Logbook, until
+from tests.logging.tools_posix import BIG, Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

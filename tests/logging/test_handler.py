@@ -16,15 +16,10 @@ import pytest
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, AsyncFileHandlerStatistics
 from mtaio.testing import assert_checkpoints, assert_quiescent
-from tests.logging.tools import Logbook, run, until
+from tests.logging.tools import Logbook, run, until, writing_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def writing_threads() -> list[threading.Thread]:
-    """Return the threads that write logs."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mtaio log")]
 
 
 # ---- a handler like any other --------------------------------------------------------------------
@@ -64,6 +59,21 @@ def test_filter_may_give_another_record(book: Logbook) -> None:
     assert handler.flush()
     replaced = hasattr(logging, "getHandlerNames")  # both came with Python 3.12
     assert book.lines() == ["as it was, masked" if replaced else "as it was"]
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_filter_of_a_subclass(book: Logbook, passes: bool) -> None:  # noqa: FBT001 - a parameter
+    """A handler whose own ``filter`` answers as it always did in the standard library is obeyed."""
+
+    class Subclass(AsyncFileHandler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return bool(super().filter(record)) and passes
+
+    handler = Subclass(book.path)
+    handler.addFilter(lambda _: True)
+    assert handler.handle(logging.makeLogRecord({"msg": "text"})) is passes
+    handler.close()
+    assert book.lines() == ["text"] * passes
 
 
 def test_handle_tells_whether_the_record_passed(book: Logbook) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 
 from mtaio.logging import AsyncFileHandler, _rotation, _writer
 from mtaio.logging._rotation import RotatingFile
-from tests.logging.tools import Fifo, Logbook, run, stall, until
+from tests.logging.tools import Disk, Logbook, run, until
+from tests.logging.tools_posix import Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,15 +114,7 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
 ) -> None:
     """``close`` gives up in time; what was not written is counted, and logging goes on after."""
     errors: list[Exception] = []
-    real = os.write
-    full = True
-
-    def write(fd: int, data: bytes) -> int:
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(fd, data)
-
-    monkeypatch.setattr(os, "write", write)
+    disk = Disk(monkeypatch, full=math.inf)
     monkeypatch.setattr(_writer, "BATCH", 4)
     handler = book.open(on_error=errors.append)
     for number in range(10):
@@ -130,7 +124,7 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
     until(lambda: handler._writer.idle)
     assert handler.statistics().lost == 10
     assert handler.statistics().queued == 0
-    full = False
+    disk.full = 0
     book.logger.info("after")
     handler.close()
     assert book.lines() == ["after"]
@@ -192,23 +186,6 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
         patch.setattr(os, "close", close)
         handler.close()
     assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
-    assert handler._writer.idle
-
-
-def test_no_more_threads(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, the caller writes himself."""
-    import threading  # noqa: PLC0415 - to take its place for a moment
-
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    handler = book.open()
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        book.logger.info("by myself")
-        assert book.lines() == ["by myself"]
-        assert handler.flush()
-        handler.close()
     assert handler._writer.idle
 
 

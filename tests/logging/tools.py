@@ -1,12 +1,14 @@
-"""Loggers, files and sinks for the tests of logging."""
+"""Loggers, files and programs for the tests of logging."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BIG = "#" * 300_000
-"""A message longer than any pipe holds."""
+    import pytest
 
 
 def until(met: Callable[[], object], seconds: float = 20) -> None:
@@ -26,6 +27,23 @@ def until(met: Callable[[], object], seconds: float = 20) -> None:
     while not met():
         assert time.monotonic() < give_up, "it never came to that"
         time.sleep(0.001)
+
+
+class Disk:
+    """What takes the place of ``os.write``, and is full as often as it is told to be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: float = 0) -> None:
+        self.full = full
+        self.tries = 0
+        self.write: Callable[[int, bytes], int] = os.write
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        """Write, or raise what a full disk raises."""
+        self.tries += 1
+        if self.tries <= self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.write(fd, data)
 
 
 class Logbook:
@@ -64,44 +82,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-class Fifo:
-    """A sink that takes what a pipe holds, and no more until it is read."""
-
-    def __init__(self, path: Path) -> None:
-        assert sys.platform != "win32"
-        os.mkfifo(path)
-        self.path = path
-        self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    def read(self) -> bytes:
-        """Return what is there."""
-        try:
-            return os.read(self.reader, 1 << 20)
-        except BlockingIOError:
-            return b""
-
-    def read_until(self, met: Callable[[], object]) -> bytes:
-        """Read until a condition holds and nothing is left; return it all."""
-        read: list[bytes] = []
-
-        def through() -> bool:
-            read.append(self.read())
-            return bool(met()) and not read[-1]
-
-        until(through)
-        return b"".join(read)
-
-    def close(self) -> None:
-        """Close the reading end."""
-        os.close(self.reader)
-
-
-def stall(book: Logbook, handler: AsyncFileHandler) -> None:
-    """Have the handler's writer stand still in the middle of a record."""
-    book.logger.warning(BIG)
-    until(lambda: handler._writer.batch and handler._writer.queue.empty())
-
-
 def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, in ``folder``."""
     script = folder / "program.py"
@@ -121,3 +101,8 @@ def environment() -> dict[str, str]:
     """Return an environment in which a program elsewhere imports the mtaio under test."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     return {**os.environ, "PYTHONPATH": path}
+
+
+def writing_threads() -> list[threading.Thread]:
+    """Return the threads that write logs."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("mtaio log")]

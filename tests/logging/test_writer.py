@@ -1,0 +1,248 @@
+"""Who writes what is queued: one thread, the next one, or whoever logs."""
+
+from __future__ import annotations
+
+import math
+import threading
+from multiprocessing import process, util
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtaio.logging import _exit, _writer
+from mtaio.testing import assert_quiescent
+from tests.logging.tools import Disk, Logbook, until, writing_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no thread for a log started, as when there are too many."""
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("mtaio log"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the interpreter's end begin."""
+    monkeypatch.setattr(_exit._process, "ends_by", monotonic() + _exit.PATIENCE)
+
+
+# ---- one at a time -------------------------------------------------------------------------------
+
+
+def test_many_who_begin_at_once_start_one_thread(book: Logbook) -> None:
+    """However many find that nobody writes, one thread is started."""
+    handler = book.open()
+    writer = handler._writer
+    barrier = threading.Barrier(8)
+
+    def begin() -> None:
+        barrier.wait()
+        writer.start()
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(writing_threads()) == 1
+    handler.close()
+    assert writing_threads() == []
+
+
+def test_queued_records_are_told_of(book: Logbook) -> None:
+    """A handler with records still to be written is not quiescent, and says how many."""
+    handler = book.open()
+    assert_quiescent(handler)
+    writer = handler._writer
+    writer._right.clear()  # somebody has it, and is slow
+    book.logger.info("one")
+    book.logger.info("two")
+    with pytest.raises(AssertionError, match=r"queued=2"):
+        assert_quiescent(handler)
+    writer._right.append(None)
+    assert handler.flush()
+    assert_quiescent(handler)
+
+
+class Contested(list[None]):
+    """The right to write, which another takes as soon as it is given back."""
+
+    def __init__(self, other: Callable[[], object]) -> None:
+        super().__init__()
+        self._other = other
+        self.given = 0
+
+    def append(self, item: None) -> None:
+        """Give the right back, and let the other one have it."""
+        super().append(item)
+        self.given += 1
+        if self.given == 1:
+            self._other()
+
+
+def test_thread_that_ends_leaves_the_rest_to_another(book: Logbook) -> None:
+    """What is logged just as a thread ends is written by the next one, once."""
+    handler = book.open()
+    book.logger.info("one")
+    handler._writer._right = Contested(lambda: book.logger.info("two"))
+    handler.close()
+    assert handler._writer._right.given == 1
+    assert handler.flush()
+    assert len(writing_threads()) == 1
+    handler.close()
+    assert book.lines() == ["one", "two"]
+
+
+def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
+    """A thread that finds the right taken as it ends leaves what is queued to who took it."""
+    handler = book.open()
+    writer = handler._writer
+    book.logger.info("one")
+
+    def take() -> None:
+        writer.queue.put(b"two\n")
+        writer._right.pop()  # and is slow to begin
+
+    writer._right = Contested(take)
+    handler.close()
+    assert (writing_threads(), writer.pending(), book.lines()) == ([], 1, ["one"])
+    writer._own(patient=False)
+    assert book.lines() == ["one", "two"]
+
+
+def test_thread_that_ends_looks_once_more(book: Logbook) -> None:
+    """What another put before the right was given back is written by the one who ends."""
+    handler = book.open()
+    writer = handler._writer
+    book.logger.info("one")
+    writer._right = Contested(lambda: writer.queue.put(b"two\n"))
+    handler.close()
+    handler.close()
+    assert book.lines() == ["one", "two"]
+
+
+# ---- nobody but the caller -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_no_more_threads(book: Logbook) -> None:
+    """Where no thread can be started, the caller writes himself."""
+    handler = book.open()
+    book.logger.info("by myself")
+    assert book.lines() == ["by myself"]
+    assert handler.flush()
+    handler.close()
+    assert handler._writer.idle
+    assert not handler._writer.file.is_open
+
+
+@pytest.mark.usefixtures("no_threads")
+@pytest.mark.parametrize("when_full", ["drop", "block"])
+def test_caller_who_writes_tries_again(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch, when_full: str
+) -> None:
+    """A queue that filled up while the disk was full is written when there is room again."""
+    disk = Disk(monkeypatch, full=3)
+    handler = book.open(queue_size=3, keep_room=0, when_full=when_full)
+    for number in range(3):
+        book.logger.info("%d", number)
+    assert handler.statistics().queued == 3
+    book.logger.info("3")
+    assert disk.tries == 6
+    assert book.lines() == ["0", "1", "2", "3"]
+    assert handler.statistics().dropped == {}
+    handler.close()
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_caller_who_waits_tries_again(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``"block"`` and no thread, who waits for room looks now and then whether there is."""
+    monkeypatch.setattr(_writer, "_LOOK_AGAIN", 0.001)
+    disk = Disk(monkeypatch, full=10)
+    handler = book.open(queue_size=1, keep_room=0, when_full="block")
+    book.logger.info("one")
+    assert disk.tries == 1
+    book.logger.info("two")
+    assert book.lines() == ["one", "two"]
+    assert handler.statistics().write_errors == 10
+
+
+@pytest.mark.usefixtures("ending")
+def test_nobody_waits_for_room_at_the_end(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the end has begun, ``"block"`` drops what a full disk has no room for."""
+    disk = Disk(monkeypatch, full=math.inf)
+    handler = book.open(queue_size=1, keep_room=0, when_full="block")
+    start = monotonic()
+    book.logger.info("one")
+    book.logger.info("two")
+    assert handler.statistics().dropped == {"INFO": 1}
+    assert not handler.flush()
+    handler.close()
+    assert monotonic() - start < 2
+    disk.full = 0
+    assert handler.flush()
+    assert book.lines() == [
+        "one",
+        "dropped 1 records, because the queue was full (INFO: 1)",
+    ]
+
+
+@pytest.mark.usefixtures("ending")
+def test_closed_by_the_way_on_a_full_disk(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler closed while its caller writes counts what it could not write, and is closed."""
+    handler = book.open()
+    disk = Disk(monkeypatch)
+    real = disk.write
+
+    def write(fd: int, data: bytes) -> int:
+        written = real(fd, data)
+        disk.write = real
+        disk.full = math.inf
+        book.logger.info("two")
+        handler.close()  # as a signal handler may
+        return written
+
+    disk.write = write
+    book.logger.info("one")
+    assert book.lines() == ["one"]
+    figures = handler.statistics()
+    assert (figures.written, figures.lost, figures.queued) == (1, 1, 0)
+    assert not handler._writer.file.is_open
+
+
+# ---- a child of multiprocessing ------------------------------------------------------------------
+
+
+def test_multiprocessing_is_told_once(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has multiprocessing tells it once how its children are to end."""
+    monkeypatch.setattr(_exit, "_process", _exit._Process())
+    told: list[object] = []
+    monkeypatch.setattr(util, "register_after_fork", lambda of, fn: told.append((of, fn)))
+    assert process.parent_process() is None
+    for name in ("a.log", "b.log"):
+        handler = book.open(filename=book.folder / name)
+        book.logger.info("text")
+        assert handler.flush()
+    assert told == [(_exit._process, _exit._close_when_child_ends)]
+
+
+def test_thread_of_a_handler_nobody_holds_ends(book: Logbook) -> None:
+    """The thread of a handler that was dropped without being closed ends when all is written."""
+    handler = book.open()
+    book.logger.info("text")
+    book.logger.removeHandler(handler)
+    book.handlers.clear()
+    del handler
+    until(lambda: not writing_threads())
+    assert book.lines() == ["text"]
