@@ -66,13 +66,6 @@ storm("never")
 }
 
 
-def lines(book: Logbook) -> list[str]:
-    """Return the lines of all files, the oldest first."""
-    older = len(book.files()) - 2  # the program itself is there too
-    paths = [book.folder / f"app.log.{number}" for number in range(older, 0, -1)]
-    return [line for path in [*paths, book.path] for line in book.lines(path)]
-
-
 def numbered(name: str, count: int = COUNT) -> list[str]:
     """Return the lines that ``storm`` writes."""
     return [f"{name} {number}" for number in range(count)]
@@ -86,7 +79,7 @@ def test_program_that_ends_loses_nothing(book: Logbook, end: str) -> None:
         code = 0xC000013A
     done = run(BEGIN + program, book.folder)
     assert done.returncode == code, done.stderr
-    assert lines(book) == numbered("main")
+    assert book.all_lines() == numbered("main")
 
 
 EXIT_IN_TASK = """
@@ -107,7 +100,7 @@ def test_exit_in_a_task(book: Logbook, backend: str) -> None:
     """``sys.exit`` in a task ends the program with everything written."""
     done = run(BEGIN + EXIT_IN_TASK, book.folder, backend)
     assert done.returncode != 0
-    assert lines(book) == numbered("main")
+    assert book.all_lines() == numbered("main")
 
 
 def test_end_while_the_queue_is_full(book: Logbook) -> None:
@@ -115,7 +108,7 @@ def test_end_while_the_queue_is_full(book: Logbook) -> None:
     program = "for n in range(3): threading.Thread(target=storm, args=(f't{n}',)).start()\nstorm()"
     done = run(BEGIN + program, book.folder, "block")
     assert (done.returncode, done.stderr) == (0, "")
-    written = lines(book)
+    written = book.all_lines()
     assert len(written) == 4 * COUNT
     for name in ("main", "t0", "t1", "t2"):
         assert [line for line in written if line.startswith(name)] == numbered(name)
@@ -127,14 +120,14 @@ def test_callbacks_at_the_end_may_log(book: Logbook, when: str) -> None:
     program = "storm()" if when == "before" else "atexit.register(late); storm()"
     done = run(BEGIN + program, book.folder, when)
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+    assert book.all_lines() == [*numbered("main"), *numbered("late", 50)]
 
 
 def test_full_queue_at_the_very_end(book: Logbook) -> None:
     """What is logged when no thread can be started any more is written by the caller."""
     done = run(BEGIN + "storm()", book.folder, "before", "block")
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+    assert book.all_lines() == [*numbered("main"), *numbered("late", 50)]
 
 
 IN_DESTRUCTOR = """
@@ -151,7 +144,7 @@ def test_destructor_at_the_very_end(book: Logbook) -> None:
     """A record of a destructor that runs while modules are torn down is written."""
     done = run(BEGIN + IN_DESTRUCTOR, book.folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), "last"]
+    assert book.all_lines() == [*numbered("main"), "last"]
 
 
 PROCESSES = """

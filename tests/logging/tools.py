@@ -67,6 +67,12 @@ class Logbook:
         """Return what is written."""
         return (path or self.path).read_text(encoding="utf-8").splitlines()
 
+    def all_lines(self) -> list[str]:
+        """Return what is written in all files, the oldest first."""
+        older = sorted(int(path.suffix[1:]) for path in self.folder.glob("app.log.*"))
+        paths = [self.path.with_name(f"app.log.{number}") for number in reversed(older)]
+        return [line for path in [*paths, self.path] for line in self.lines(path)]
+
     def files(self) -> dict[str, bytes]:
         """Return all files of the folder with what is in them."""
         return contents(self.folder)
@@ -82,8 +88,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter of its own, in ``folder``."""
+def run(
+    program: str, folder: Path, *arguments: str, measured: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, in ``folder``, its coverage measured or not."""
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
     return subprocess.run(  # noqa: S603 - this very Python, with a program of the test's
@@ -93,14 +101,17 @@ def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProc
         text=True,
         check=False,
         timeout=100,
-        env=environment(),
+        env=environment(measured=measured),
     )
 
 
-def environment() -> dict[str, str]:
+def environment(*, measured: bool = True) -> dict[str, str]:
     """Return an environment in which a program elsewhere imports the mtaio under test."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path}
+    made = {**os.environ, "PYTHONPATH": path}
+    if not measured:
+        made.pop("COVERAGE_PROCESS_CONFIG", None)
+    return made
 
 
 def writing_threads() -> list[threading.Thread]:
