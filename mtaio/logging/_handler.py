@@ -25,6 +25,7 @@ from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
+from mtaio.logging._dates import hurried
 from mtaio.logging._exit import PATIENCE
 from mtaio.logging._levels import level_number
 from mtaio.logging._rotation import RotatingFile
@@ -177,6 +178,8 @@ class AsyncFileHandler(logging.Handler):
                 )
                 raise
         super().__init__()
+        plain = logging.Formatter()
+        self._quick = plain, plain
         self._writer: Final = Writer(
             file,
             queue_size=queue_size,
@@ -212,16 +215,31 @@ class AsyncFileHandler(logging.Handler):
         self.emit(record)
         return True
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record, as any handler does."""
+        formatter = self.formatter
+        if formatter is None:
+            return super().format(record)
+        known, quick = self._quick
+        if formatter is not known:
+            quick = hurried(formatter)
+            self._quick = formatter, quick
+        return quick.format(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         """
         Format the record and queue it. Not a checkpoint.
 
-        A record that cannot be formatted or encoded goes to ``handleError``. After `close` the file
-        is opened again.
+        A record that cannot be formatted or encoded goes to ``handleError``; one that finds no room
+        is not even formatted. After `close` the file is opened again.
 
         Args:
             record: What to log; it is not changed.
         """
+        writer = self._writer
+        ahead = writer.queue.qsize()
+        if ahead >= writer.calm and not writer.admits(record.levelno):
+            return
         try:
             if record.exc_info:
                 record = copy.copy(record)  # formatting would store the traceback in it
@@ -231,7 +249,7 @@ class AsyncFileHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - whatever it is, it goes where logging sends it
             self.handleError(record)
             return
-        self._writer.put(line, record.levelno)
+        writer.put(line, ahead)
 
     def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # it tells more than logging's does
         """

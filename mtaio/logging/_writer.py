@@ -173,23 +173,13 @@ class Writer:
         """Whether nobody has the right to write."""
         return bool(self._right)
 
-    def put(self, record: bytes, level: int) -> None:
+    def admits(self, level: int) -> bool:
         """
-        Queue a record, or drop and count it if there is no room.
+        Tell whether a record of ``level`` may be put now; if not, it is counted as dropped.
 
-        May nap for 50 µs while the queue is more than half full; waits only where that was asked
-        for, and never in an event loop.
+        To be asked when ``calm`` or more are queued. May nap for 50 µs while the queue is more than
+        half full; waits only where that was asked for, and never in an event loop.
         """
-        queue = self.queue
-        size = queue.qsize()
-        if size >= self.calm and not self._admit(level):
-            return
-        queue.put(record if size % STAMPED else (monotonic(), record))
-        if self._right:
-            self.start()
-
-    def _admit(self, level: int) -> bool:
-        """Tell whether a record of ``level`` may be put now."""
         limit = self._queue_size
         if self.records() >= limit // 2:
             # The writer asks for the interpreter's lock, and whoever gives it back and takes it
@@ -207,6 +197,12 @@ class Writer:
                 self._tell_at = monotonic() + _BETWEEN_TELLING
             self.dropped[level] += 1
         return False
+
+    def put(self, record: bytes, ahead: int) -> None:
+        """Queue a record that was admitted when so many were ``ahead`` of it."""
+        self.queue.put(record if ahead % STAMPED else (monotonic(), record))
+        if self._right:
+            self.start()
 
     def _has_room(self, limit: int) -> bool:
         """Tell whether fewer than ``limit`` records are queued, having some written if need be."""
