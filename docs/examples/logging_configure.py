@@ -1,0 +1,44 @@
+"""Logging for a whole program, in one call: a level, a file with rotation, secrets masked."""
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from mtaio.logging import configure
+
+log = logging.getLogger("shop")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Any object with these attributes will do; without one the environment is read."""
+
+    log_level: str = "INFO"
+    log_file: str | None = None
+    log_max_bytes: int = 10_000_000
+    log_backup_count: int = 5
+    log_format: str = "text"
+
+
+def show(path: Path) -> None:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        _date, _time, rest = line.split(" ", 2)
+        print(rest)
+
+
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "shop.log")
+        async with configure(Settings(log_file=str(path)), console=False):
+            log.info("open")
+            log.debug("nobody asked for this")
+            log.warning("login failed: user=bob password=hunter2")
+        # The block is left: everything is written, and the handlers are taken away.
+        show(path)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
