@@ -76,15 +76,17 @@ class AsyncFileHandler(logging.Handler):
     caller formats the record and puts it in a bounded queue; he waits neither for the disk nor for
     a lock. May be made anywhere, with no event loop running, and used from any thread, on either
     backend or without one. Closing it, which ``logging.shutdown`` does at the interpreter's end,
-    writes what is queued.
+    writes what is queued. A process that is killed, by SIGTERM too unless it handles it, or that
+    ends by ``os._exit``, loses what is queued.
 
     Args:
         filename: The file. It is opened now, unless ``delay``; the folder must exist.
         mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
             ``max_bytes`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.
-        max_bytes: The size that a file never reaches, unless one record alone does: it is then
-            renamed to ``filename.1``, and a new one begun. 0 for no limit.
+        max_bytes: The size that a file never reaches, unless one record alone does. A record that
+            would bring it there begins a new file; the old one becomes ``filename.1``. 0 for no
+            limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
             then there is no rotation, and the file grows.
         queue_size: How many records may be queued or in hand.
