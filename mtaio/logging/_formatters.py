@@ -19,7 +19,7 @@ from mtaio._internal.loops import task_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["OWN", "JsonFormatter"]
+__all__ = ["OWN", "JsonFormatter", "as_text"]
 
 OWN: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"})
 """What a record has by itself; all else was given by the caller with ``extra``."""
@@ -128,7 +128,7 @@ def _encode(entry: dict[str, object]) -> str:
     return line
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """Return what stands for a value that is no JSON."""
     try:
         return str(value)
@@ -137,7 +137,7 @@ def _text(value: object) -> str:
 
 
 _ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_text
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=as_text
 )
 
 
@@ -145,16 +145,16 @@ def _plain(value: Any, depth: int) -> object:
     """Return ``value`` with everything in it that is no JSON as text."""
     plain: object = value
     if isinstance(value, float):
-        plain = value if math.isfinite(value) else _text(value)
+        plain = value if math.isfinite(value) else as_text(value)
     elif isinstance(value, int):
         # No reader is expected to know such numbers, and Python may refuse to print them.
         plain = value if value.bit_length() <= _LONGEST else hex(value)
     elif depth < _DEEPEST and isinstance(value, dict):
         items = cast("dict[object, object]", value)
-        plain = {_text(key): _plain(each, depth + 1) for key, each in items.items()}
+        plain = {as_text(key): _plain(each, depth + 1) for key, each in items.items()}
     elif depth < _DEEPEST and isinstance(value, list | tuple):
         parts = cast("Iterable[object]", value)
         plain = [_plain(each, depth + 1) for each in parts]
     elif value is not None and not isinstance(value, str):
-        plain = _text(value)
+        plain = as_text(value)
     return plain

@@ -112,7 +112,7 @@ def test_second_call_takes_the_first_ones_place(book: Logbook, logger: logging.L
 
 def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None:
     """A filter of one's own replaces the default, and a level may be a number as text."""
-    redact = RedactingFilter(patterns=[r"\d{4}"])
+    redact = RedactingFilter(patterns=[r"\d{4}"], defaults=False)
     settings = Settings(log_file=book.path, log_level="15")
     with configure(settings, logger=logger, console=False, redact=redact):
         assert logger.level == 15
