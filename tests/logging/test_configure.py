@@ -14,7 +14,7 @@ from tests.logging.tools import Logbook, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-VARIABLES = ("LEVEL", "FILE", "MAX_BYTES", "BACKUP_COUNT", "FORMAT")
+VARIABLES = ("LEVEL", "FILE", "MAX_BYTES", "BACKUP_COUNT", "FORMAT", "CONSOLE")
 
 
 @dataclass
@@ -81,6 +81,66 @@ def test_console_alone(
     assert book.files() == {}
 
 
+def test_arguments_win(
+    book: Logbook, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given in the call wins over settings and the environment, which is not even read."""
+    for name in VARIABLES:
+        monkeypatch.setenv(f"MTAIO_LOG_{name}", "nonsense")
+    for settings in (None, Settings(log_file=book.folder / "other", log_level=50)):
+        with configure(
+            settings,
+            level="debug",
+            file=book.path,
+            max_bytes=60,
+            backup_count=1,
+            format="json",
+            console=False,
+            logger=logger,
+        ) as context:
+            assert len(context.handlers) == 1
+            assert logger.level == logging.DEBUG
+            logger.debug("a")
+            logger.debug("b")
+    assert json.loads(book.path.read_text())["message"] == "b"
+    assert sorted(book.files()) == ["app.log", "app.log.1"]
+    with configure(
+        file="", level=0, max_bytes=0, backup_count=0, format="text", console=True
+    ) as it:
+        assert [type(each) for each in it.handlers] == [logging.StreamHandler]
+
+
+@pytest.mark.parametrize(
+    ("text", "handlers"), [("0", 0), ("No", 0), ("off", 0), ("1", 1), ("TRUE", 1), (" ", 1)]
+)
+def test_console_of_the_environment(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, text: str, handlers: int
+) -> None:
+    """The environment can switch the console off."""
+    monkeypatch.setenv("MTAIO_LOG_CONSOLE", text)
+    with configure(logger=logger) as context:
+        assert len(context.handlers) == handlers
+    with configure(Settings(), logger=logger) as context:
+        assert len(context.handlers) == 1
+
+
+def test_console_of_the_settings(logger: logging.Logger) -> None:
+    """Settings may say whether there is a console, and need not."""
+    settings = Settings()
+    settings.log_console = False  # type: ignore[attr-defined]  # not every settings object has it
+    with configure(settings, logger=logger) as context:
+        assert context.handlers == ()
+
+
+def test_logger_by_name(book: Logbook) -> None:
+    """A logger may be given by its name."""
+    name = "mtaio.tests.named"
+    with configure(file=book.path, console=False, logger=name):
+        logging.getLogger(f"{name}.child").info("written")
+    assert logging.getLogger(name).handlers == []
+    assert book.lines()[0].endswith(f" INFO {name}.child: written")
+
+
 async def test_async_context_flushes_last(book: Logbook, logger: logging.Logger) -> None:
     """Left asynchronously, and even if cancelled, it writes everything."""
     with anyio.CancelScope() as scope:
@@ -126,6 +186,7 @@ def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None
         ("LEVEL", "LOUD", r"^MTAIO_LOG_LEVEL='LOUD' is no level. Pass one of"),
         ("MAX_BYTES", "1MB", r"^MTAIO_LOG_MAX_BYTES='1MB' is no whole number"),
         ("BACKUP_COUNT", "-1", r"^MTAIO_LOG_BACKUP_COUNT=-1 is less than 0"),
+        ("CONSOLE", "maybe", r"^MTAIO_LOG_CONSOLE='maybe' is neither yes nor no"),
         ("FORMAT", "xml", r"^MTAIO_LOG_FORMAT='xml' is unknown. Pass 'text' or 'json'"),
     ],
 )
@@ -157,6 +218,51 @@ def test_bad_settings_are_named(
     """A setting that makes no sense is named as it is called there."""
     with pytest.raises(error, match=message):
         configure(Settings(**settings), logger=logger)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "error", "message"),
+    [
+        (
+            "app.log",
+            {},
+            TypeError,
+            r"^settings is a str, which has no log_level, log_file, log_max",
+        ),
+        ({"log_level": 1}, {}, TypeError, r"^settings is a dict, which has no log_level"),
+        (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is no level"),
+        (None, {"file": 3}, TypeError, r"^file=3 is a int, not a path"),
+        (None, {"max_bytes": "1"}, TypeError, r"^max_bytes='1' is a str, not an int"),
+        (None, {"backup_count": -1}, ValueError, r"^backup_count=-1 is less than 0"),
+        (None, {"format": 3}, ValueError, r"^format=3 is unknown. Pass 'text' or 'json'"),
+        (None, {"format": "%(message)s"}, ValueError, r"^format='%\(message\)s' is unknown"),
+        (None, {"console": "no"}, TypeError, r"^console='no' is a str, not a bool"),
+        (None, {"logger": 3}, TypeError, r"^logger=3 is a int. Pass a logging.Logger, the name"),
+        (None, {"redact": True}, TypeError, r"^redact=True is a bool. Pass a RedactingFilter, or"),
+        (None, {"fields": {"time": 1}}, ValueError, r"^fields has time"),
+        (None, {"file": "missing/app.log"}, FileNotFoundError, r"No such file"),
+    ],
+)
+def test_whatever_is_raised_nothing_has_changed(
+    book: Logbook,
+    logger: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    settings: Any,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """A bad argument is named, before anything is opened or the call before this is undone."""
+    monkeypatch.chdir(book.folder)
+    with configure(level=15, logger=logger) as context:
+        before = list(logger.handlers)
+        arguments = {"logger": logger, "file": "app.log", **arguments}
+        with pytest.raises(error, match=message):
+            configure(settings, **arguments)
+        assert logger.handlers == before == list(context.handlers)
+        assert logger.level == 15
+    assert book.files() == {}
 
 
 def test_root_of_a_whole_program(book: Logbook) -> None:

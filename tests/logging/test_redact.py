@@ -88,8 +88,8 @@ class Broken:
 class Hostile:
     """Does not even tell what it is."""
 
-    @property
-    def __class__(self) -> type:  # type: ignore[misc]  # it is what makes it hostile
+    @property  # type: ignore[misc]  # it is what makes it hostile
+    def __class__(self) -> type:
         raise ZeroDivisionError
 
 
@@ -366,7 +366,7 @@ def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^patterns has '\(', which is no regular exp"):
         RedactingFilter(patterns=["("])
     with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
-        RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[list-item]  # what is refused
+        RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
     with pytest.raises(TypeError, match=r"^mask=3 is a int, not a str"):
         RedactingFilter(mask=3)  # type: ignore[arg-type]  # what is refused
 
