@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["RedactingFilter"]
 
 _DEEPEST: Final = 32
-"""Values within values within values: from here on they are searched as text."""
+"""Values within values within values: what is deeper is not searched, and not shown."""
 
 _CUT: Final = "..."
-"""Stands where a value holds itself."""
+"""Stands where a value holds itself, and where it is too deep."""
 
 _PLAIN: Final = logging.Formatter()
 _WALKED: Final = frozenset({dict, list, tuple})
@@ -50,7 +50,8 @@ class RedactingFilter(logging.Filter):
     cookies to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys,
     and tokens that begin as those of GitHub, GitLab, npm, PyPI, Stripe, Slack and Google do. What
     cannot be found is a secret that neither has such a name beside it nor looks like one, and one
-    that is encoded. Names of loggers, threads and tasks are not searched.
+    that is encoded. Names of loggers, threads and tasks are not searched. What holds itself, and
+    what is more than 32 levels deep, becomes ``"..."``.
 
     Args:
         keys: More names under which secrets stand; ``password``, ``token`` and the like are known.
@@ -186,7 +187,9 @@ class _Walk:
         result = value
         if depth < _DEEPEST:
             result = self._inside(value, depth + 1)
-        if result is value and (kind not in _WALKED or depth >= _DEEPEST):
+        elif kind in _WALKED:
+            result = _CUT
+        if result is value and kind not in _WALKED:
             result = self._shown(value)
         self._done[id(value)] = value, result
         return result

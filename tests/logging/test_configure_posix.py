@@ -45,4 +45,4 @@ def test_standard_error_as_a_file_makes_nobody_wait(tmp_path: Path) -> None:
         child.stdin.close()
         lines = child.stderr.read().split(os.linesep.encode())
         assert child.wait(60) == 0
-    assert [int(line.split()[5]) for line in lines[:-1]] == list(range(3000))
+    assert [int(line.split()[4]) for line in lines[:-1]] == list(range(3000))
