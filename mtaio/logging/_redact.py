@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mtaio.logging._formatters import OWN, as_text
@@ -101,9 +102,8 @@ class RedactingFilter(logging.Filter):
         walk = _Walk(self._secrets)
         given = record.__dict__
         _redact_message(record, walk)
-        for name, value in list(given.items()):
-            if name not in OWN:
-                given[name] = walk.under(name, value)
+        for name in given.keys() - OWN:
+            given[name] = walk.under(name, given[name])
         _redact_exception(record, self._secrets.masked)
         if record.stack_info:
             record.stack_info = self._secrets.masked(as_text(record.stack_info))
@@ -160,7 +160,7 @@ class _Walk:
     def under(self, name: object, value: object) -> object:
         """Return ``value``, which stands under ``name``, with its secrets masked."""
         try:
-            return self._under(name, value, 0)
+            return self._under(name, value, 0) if name else self._value(value, 0)
         except Exception:  # noqa: BLE001 - what cannot be searched is not shown
             return f"<{type(value).__name__} that cannot be searched>"
 
@@ -235,7 +235,7 @@ class _Walk:
             if not isinstance(sequence, set | frozenset):
                 names = tuple(self._behind(each, place) for place in range(len(each)))
         parts = [self._under(name, value, depth) for name, value in zip(names, each, strict=True)]
-        if all(part is value for part, value in zip(parts, each, strict=True)):
+        if all(map(is_, parts, each)):
             return cast("object", sequence)
         return tuple(parts) if isinstance(sequence, tuple) else parts
 

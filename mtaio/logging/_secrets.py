@@ -152,6 +152,8 @@ class Secrets:
 
     def masked(self, text: str) -> str:
         """Return ``text`` with the secrets in it masked, the very same if there are none."""
+        if text.isalnum() and not self.own_patterns:
+            return text  # nothing in it joins a name to a value, and no known pattern is so plain
         small = text.lower()
         for hint in self._hints:
             if hint in small:
