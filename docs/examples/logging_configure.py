@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -10,17 +9,6 @@ import anyio
 from mtaio.logging import configure
 
 log = logging.getLogger("shop")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Any object with these attributes will do; without one the environment is read."""
-
-    log_level: str = "INFO"
-    log_file: str | None = None
-    log_max_bytes: int = 10_000_000
-    log_backup_count: int = 5
-    log_format: str = "text"
 
 
 def show(path: Path) -> None:
@@ -32,7 +20,7 @@ def show(path: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "shop.log")
-        async with configure(Settings(log_file=str(path)), console=False):
+        async with configure(level="INFO", file=path, console=False):
             log.info("open")
             log.debug("nobody asked for this")
             log.warning("login failed: user=bob password=hunter2")

@@ -2,23 +2,11 @@
 
 import logging
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
 from mtaio.logging import AsyncFileHandler, configure
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Those of the whole program."""
-
-    log_level: str = "INFO"
-    log_file: str | None = None
-    log_max_bytes: int = 10_000_000
-    log_backup_count: int = 5
-    log_format: str = "text"
 
 
 def show(*paths: Path) -> None:
@@ -31,7 +19,7 @@ def show(*paths: Path) -> None:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with configure(Settings(log_file=str(folder / "shop.log")), console=False):
+        async with configure(level="INFO", file=folder / "shop.log", console=False):
             logging.getLogger("httpx").setLevel(logging.WARNING)
 
             access = logging.getLogger("hypercorn.access")
