@@ -13,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import mtaio.testing
-from mtaio.logging import AsyncFileHandler, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _writer
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Logbook, until
 from tests.logging.tools_posix import BIG, Fifo, stall
@@ -81,8 +81,8 @@ def test_endless_crowd_is_told_of_now_and_then(
     book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the queue is never empty, dropped records are told of every ten seconds."""
-    monkeypatch.setattr(_writer, "_BETWEEN_TELLING", 0.0)
-    monkeypatch.setattr(_writer, "BATCH", 2)
+    monkeypatch.setattr(_backlog, "_BETWEEN_TELLING", 0.0)
+    monkeypatch.setattr(_backlog, "BATCH", 2)
     handler = book.open(queue_size=10, keep_room=0)
     stall(book, handler)
     for number in range(12):
@@ -179,6 +179,7 @@ def test_block_never_blocks_an_event_loop(book: Logbook, fifo: Fifo, backend: st
             await anyio.to_thread.run_sync(fifo.read_until, lambda: handler.flush(0.1))
 
     mtaio.testing.run(main, backend=backend)
+    fifo.read_until(lambda: handler.flush(0.1))
     assert handler.statistics().written == 3
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _rotation, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _rotation
 from mtaio.logging._rotation import RotatingFile
 from tests.logging.tools import Disk, Logbook, run, until
 from tests.logging.tools_posix import Fifo, stall
@@ -115,7 +115,7 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
     """``close`` gives up in time; what was not written is counted, and logging goes on after."""
     errors: list[Exception] = []
     disk = Disk(monkeypatch, full=math.inf)
-    monkeypatch.setattr(_writer, "BATCH", 4)
+    monkeypatch.setattr(_backlog, "BATCH", 4)
     handler = book.open(on_error=errors.append)
     for number in range(10):
         book.logger.info("%d", number)
@@ -200,13 +200,22 @@ def test_logrotate(book: Logbook) -> None:
     book.path.rename(book.folder / "app.log-1")
     book.logger.info("two")
     assert handler.flush()
+    book.path.rename(book.folder / "app.log-2")
+    book.path.touch()  # logrotate's "create"
+    book.logger.info("and a half")
+    assert handler.flush()
+    assert book.lines() == ["and a half"]
     book.path.unlink()
     book.logger.info("three")
     assert handler.flush()
     os.truncate(book.path, 0)  # copytruncate
     book.logger.info("four")
     assert handler.flush()
-    assert book.files() == {"app.log-1": b"one\n", "app.log": b"four\n"}
+    assert book.files() == {
+        "app.log-1": b"one\n",
+        "app.log-2": b"two\n",
+        "app.log": b"four\n",
+    }
 
 
 def test_other_writers_count(book: Logbook) -> None:

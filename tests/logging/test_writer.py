@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.logging import _exit, _writer
+from mtaio.logging import _backlog, _exit
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Disk, Logbook, until, writing_threads
 
@@ -40,24 +40,41 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- one at a time -------------------------------------------------------------------------------
 
 
-def test_many_who_begin_at_once_start_one_thread(book: Logbook) -> None:
-    """However many find that nobody writes, one thread is started."""
+def test_many_who_begin_at_once_have_one_thread(book: Logbook) -> None:
+    """However many find that nobody writes, one thread does."""
     handler = book.open()
-    writer = handler._writer
     barrier = threading.Barrier(8)
 
-    def begin() -> None:
+    def begin(name: str) -> None:
         barrier.wait()
-        writer.start()
+        book.logger.info(name)
 
-    threads = [threading.Thread(target=begin) for _ in range(8)]
+    threads = [threading.Thread(target=begin, args=(name,)) for name in "abcdefgh"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    until(lambda: len(writing_threads()) == 1)
+    handler._writer.start()
     assert len(writing_threads()) == 1
     handler.close()
     assert writing_threads() == []
+    assert sorted(book.lines()) == list("abcdefgh")
+
+
+def test_thread_that_comes_too_late_ends(book: Logbook) -> None:
+    """A thread that is started when another has done everything, or does, ends at once."""
+    handler = book.open()
+    writer = handler._writer
+    writer._own()
+    assert writer.idle
+    writer.queue.put(b"one\n")
+    writer._right.clear()  # somebody has it
+    writer._own()
+    assert writer.pending() == 1
+    writer._right.append(None)
+    assert handler.flush()
+    assert book.lines() == ["one"]
 
 
 def test_queued_records_are_told_of(book: Logbook) -> None:
@@ -117,7 +134,8 @@ def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
     writer._right = Contested(take)
     handler.close()
     assert (writing_threads(), writer.pending(), book.lines()) == ([], 1, ["one"])
-    writer._own(patient=False)
+    writer._right.append(None)
+    writer.start(patient=False)
     assert book.lines() == ["one", "two"]
 
 
@@ -168,7 +186,7 @@ def test_caller_who_writes_tries_again(
 @pytest.mark.usefixtures("no_threads")
 def test_caller_who_waits_tries_again(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
     """With ``"block"`` and no thread, who waits for room looks now and then whether there is."""
-    monkeypatch.setattr(_writer, "_LOOK_AGAIN", 0.001)
+    monkeypatch.setattr(_backlog, "_LOOK_AGAIN", 0.001)
     disk = Disk(monkeypatch, full=10)
     handler = book.open(queue_size=1, keep_room=0, when_full="block")
     book.logger.info("one")
