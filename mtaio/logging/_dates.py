@@ -2,7 +2,8 @@
 Dates that are rendered once a second.
 
 Promise: the text is that of the standard library's formatter, letter for letter. Only its own class
-is hurried, with its own clocks; a subclass, or another way to make a date, is left as it is.
+is hurried, with its own clocks; a subclass, or another way to make a date, be it put into that very
+class, is left as it is.
 Cost: a comparison for each record; a date costs as much as all the rest of a line.
 
 A time zone or locale that the process changes shows from the next second on.
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import logging
 from time import gmtime, localtime, strftime
+from typing import Final
 
 __all__ = ["hurried"]
+
+_STANDARD: Final = logging.Formatter.formatTime
 
 
 def hurried(formatter: logging.Formatter) -> logging.Formatter:
@@ -31,7 +35,11 @@ class _Hurried(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging's
         created = record.created
         converter = self.converter
-        if type(created) is not float or (converter is not localtime and converter is not gmtime):
+        if (
+            type(created) is not float
+            or (converter is not localtime and converter is not gmtime)
+            or logging.Formatter.formatTime is not _STANDARD
+        ):
             return super().formatTime(record, datefmt)
         asked = created // 1, datefmt or self.default_time_format, converter
         known, text = self._known

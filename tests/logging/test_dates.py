@@ -83,6 +83,19 @@ def test_moment_that_is_none(created: object) -> None:
     assert made_by(hurried(formatter)) == made_by(formatter)
 
 
+def test_other_dates_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way to make dates that is put into a formatter, or into the class of all, is obeyed."""
+    formatter = logging.Formatter("%(asctime)s")
+    quick = hurried(formatter)
+    monkeypatch.setattr(formatter, "formatTime", lambda *_: "its own")
+    assert quick.format(record(0.0)) == "its own"
+    monkeypatch.undo()
+    monkeypatch.setattr(logging.Formatter, "formatTime", lambda *_: "the class's")
+    assert quick.format(record(0.0)) == "the class's"
+    monkeypatch.undo()
+    assert quick.format(record(0.0)) == formatter.format(record(0.0))
+
+
 def test_other_formatters_are_left_alone(book: Logbook) -> None:
     """A subclass is used as it is, and one that is set later takes the place of the first."""
 

@@ -16,7 +16,7 @@ import pytest
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, AsyncFileHandlerStatistics
 from mtaio.testing import assert_checkpoints, assert_quiescent
-from tests.logging.tools import Logbook, run, until, writing_threads
+from tests.logging.tools import Logbook, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +190,7 @@ def test_logging_shutdown_writes_everything(book: Logbook) -> None:
         book.logger.info("%d", number)
     logging.shutdown([weakref.ref(handler)])
     assert book.lines() == [str(number) for number in range(2000)]
-    assert writing_threads() == []
+    until(lambda: not book.threads())
 
 
 # ---- opening, closing, writing again -------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_close_may_be_called_again_and_a_record_opens_again(book: Logbook) -> No
     book.logger.info("one")
     handler.close()
     handler.close()
-    assert writing_threads() == []
+    until(lambda: not book.threads())
     book.logger.info("two")
     handler.close()
     assert book.lines() == ["one", "two"]
@@ -264,7 +264,7 @@ def test_handler_that_nobody_holds_writes_and_ends(book: Logbook) -> None:
     del handler
     gc.collect()
     assert gone() is None
-    until(lambda: not writing_threads())
+    until(lambda: not book.threads())
     assert len(book.lines()) == 1000
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mtaio.logging import _backlog, _exit
 from mtaio.testing import assert_quiescent
-from tests.logging.tools import Disk, Logbook, until, writing_threads
+from tests.logging.tools import Disk, Logbook, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,11 +54,11 @@ def test_many_who_begin_at_once_have_one_thread(book: Logbook) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: len(writing_threads()) == 1)
+    until(lambda: len(book.threads()) == 1)
     handler._writer.start()
-    assert len(writing_threads()) == 1
+    assert len(book.threads()) == 1
     handler.close()
-    assert writing_threads() == []
+    until(lambda: not book.threads())
     assert sorted(book.lines()) == list("abcdefgh")
 
 
@@ -116,7 +116,7 @@ def test_thread_that_ends_leaves_the_rest_to_another(book: Logbook) -> None:
     handler.close()
     assert handler._writer._right.given == 1
     assert handler.flush()
-    assert len(writing_threads()) == 1
+    until(lambda: len(book.threads()) == 1)
     handler.close()
     assert book.lines() == ["one", "two"]
 
@@ -133,7 +133,8 @@ def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
 
     writer._right = Contested(take)
     handler.close()
-    assert (writing_threads(), writer.pending(), book.lines()) == ([], 1, ["one"])
+    until(lambda: not book.threads())
+    assert (writer.pending(), book.lines()) == (1, ["one"])
     writer._right.append(None)
     writer.start(patient=False)
     assert book.lines() == ["one", "two"]
@@ -262,5 +263,5 @@ def test_thread_of_a_handler_nobody_holds_ends(book: Logbook) -> None:
     book.logger.removeHandler(handler)
     book.handlers.clear()
     del handler
-    until(lambda: not writing_threads())
+    until(lambda: not book.threads())
     assert book.lines() == ["text"]

@@ -77,6 +77,11 @@ class Logbook:
         """Return all files of the folder with what is in them."""
         return contents(self.folder)
 
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that write to files of this folder."""
+        mine = f"mtaio log {self.folder}"
+        return [thread for thread in threading.enumerate() if thread.name.startswith(mine)]
+
     def close(self) -> None:
         """Close the handlers."""
         for handler in self.handlers:
@@ -112,8 +117,3 @@ def environment(*, measured: bool = True) -> dict[str, str]:
     if not measured:
         made.pop("COVERAGE_PROCESS_CONFIG", None)
     return made
-
-
-def writing_threads() -> list[threading.Thread]:
-    """Return the threads that write logs."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mtaio log")]
