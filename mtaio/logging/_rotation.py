@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from mtaio.logging._lock import lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,31 +30,6 @@ _FIRST: Final = {"a": 0, "w": os.O_TRUNC, "x": os.O_EXCL}
 _LEAST_REST: Final = 1.0
 _MOST_REST: Final = 60.0
 """The seconds without rotation after one that failed: doubled each time, between these."""
-
-if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what another has open
-
-    def _lock(fd: int) -> bool:  # noqa: ARG001 - the same signature everywhere
-        return True
-
-    def _unlock(fd: int) -> None:
-        pass
-
-else:
-    import fcntl
-
-    def _lock(fd: int) -> bool:
-        """Take the file for ourselves, if no other process has; without waiting."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks: then whoever shares the file is on his own
-        return True
-
-    def _unlock(fd: int) -> None:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class RotatingFile:
@@ -262,7 +238,7 @@ class RotatingFile:
             False if the next record has to go into the file as it is.
         """
         fd = self._fd
-        if not _lock(fd):
+        if not lock(fd):
             return False
         try:
             if self._moved():
@@ -280,7 +256,7 @@ class RotatingFile:
             return False
         finally:
             if self._fd == fd:
-                _unlock(fd)
+                unlock(fd)
         self._resting = 0.0
         self.rotations += 1
         self.open()

@@ -51,7 +51,14 @@ ENDS: dict[str, tuple[str, int]] = {
     "returning": ("storm()", 0),
     "sys.exit": ("storm(); sys.exit(3)", 3),
     "an error": ("storm(); raise RuntimeError('unhandled')", 1),
-    "KeyboardInterrupt": ("storm(); signal.raise_signal(signal.SIGINT)", -2),
+    "KeyboardInterrupt": (
+        """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+storm()
+signal.raise_signal(signal.SIGINT)
+""",
+        -2,
+    ),
     "SIGTERM": (
         """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

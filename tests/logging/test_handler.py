@@ -224,8 +224,9 @@ def test_modes(book: Logbook) -> None:
     assert handler.mode == "a"
     handler.close()
     assert book.lines() == ["old"]
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError) as raised:
         AsyncFileHandler(book.path, "x")
+    assert raised.value.__notes__[0].endswith("Mode 'x' wants to make it; pass 'a' to append.")
     AsyncFileHandler(book.path, "w").close()
     assert book.lines() == []
 
@@ -247,8 +248,8 @@ def test_constructor_that_fails_leaves_nothing(tmp_path: Path) -> None:
         AsyncFileHandler(path)
     (note,) = raised.value.__notes__
     assert note == (
-        f"AsyncFileHandler opens its file when it is made. See that the folder "
-        f"{str(path.parent)!r} exists and may be written to."
+        f"AsyncFileHandler opens its file when it is made. Make the folder {str(path.parent)!r} "
+        f"first."
     )
     assert len(logging._handlerList) == before  # type: ignore[attr-defined]  # as above
 

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -369,10 +370,38 @@ def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_unwritable_file_is_an_error_at_once(tmp_path: Path) -> None:
-    """A path that cannot be opened for writing is told at once, whoever runs the program."""
-    with pytest.raises(IsADirectoryError):
+def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    """A path that is a folder is told at once, and what to do about it."""
+    with pytest.raises(IsADirectoryError) as raised:
         AsyncFileHandler(tmp_path)
+    (note,) = raised.value.__notes__
+    assert note.endswith(f"{str(tmp_path)!r} is a folder; name a file in it.")
+
+
+def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket, as standard output is under systemd, is told at once, and what to use instead."""
+    monkeypatch.chdir(tmp_path)  # the names of sockets must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(OSError, match=r"^\[Errno \d+\]") as raised:
+            AsyncFileHandler("socket")
+    (note,) = raised.value.__notes__
+    assert note.endswith("has no opening by path; use logging.StreamHandler.")
+
+
+def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that may not be written to is told at once, whoever runs the program."""
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> int:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(PermissionError) as raised:
+            AsyncFileHandler(tmp_path / "app.log")
+    (note,) = raised.value.__notes__
+    assert "See that " in note
+    assert note.endswith(f"and the folder {str(tmp_path)!r} may be written to.")
 
 
 # ---- a fork, seen from inside --------------------------------------------------------------------
