@@ -68,6 +68,19 @@ storm("never")
 """,
         143,
     ),
+    "SIGTERM raised again": (  # as servers do that catch it while they run
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+before = signal.signal(signal.SIGTERM, lambda *_: storm(count=1000))
+signal.raise_signal(signal.SIGTERM)
+signal.signal(signal.SIGTERM, before)
+for number in range(1000, 2000):
+    logger.info("main %d", number)
+signal.raise_signal(signal.SIGTERM)
+storm("never")
+""",
+        0,
+    ),
     "a thread that goes on": ("threading.Thread(target=storm).start()", 0),
     "nobody holding the handler": ("storm(); logger.removeHandler(handler); del handler", 0),
 }

@@ -161,6 +161,7 @@ def test_block_waits_for_room(book: Logbook, fifo: Fifo) -> None:
         mine = [line for line in text.splitlines() if line.startswith(name)]
         assert mine == [f"{name} {number}" for number in range(20)]
     assert handler.statistics().dropped == {}
+    assert_quiescent(handler)
 
 
 def test_block_never_blocks_an_event_loop(book: Logbook, fifo: Fifo, backend: str) -> None:

@@ -8,19 +8,14 @@ import queue
 import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import anyio
 import pytest
 
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, AsyncFileHandlerStatistics
 from mtaio.testing import assert_checkpoints, assert_quiescent
 from tests.logging.tools import Logbook, run, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 # ---- a handler like any other --------------------------------------------------------------------
 
@@ -296,50 +291,6 @@ async def test_aflush_waits_until_all_is_written(book: Logbook) -> None:
         assert await handler.aflush()
     assert len(book.lines()) == 5000
     assert_quiescent(handler)
-
-
-def test_setup_of_the_deployment_guide(
-    book: Logbook, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The guide's ``setup_logging`` works as written, before, inside and without an event loop."""
-    monkeypatch.chdir(book.folder)
-    logger = logging.getLogger("mtaio.test_guide")
-
-    async def setup_logging() -> None:
-        logger.setLevel(logging.INFO)
-        handler = AsyncFileHandler(filename="app.log", max_bytes=10_000_000, backup_count=5)
-        formatter = logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
-
-    async def main() -> None:
-        logger.info("inside")
-        await anyio.to_thread.run_sync(logger.info, "in a thread")
-
-    async def first_inside() -> None:
-        await setup_logging()
-        await main()
-
-    def without() -> None:
-        with pytest.raises(StopIteration):
-            setup_logging().send(None)
-        logger.info("before")
-        mtaio.testing.run(main, backend=backend)
-        logger.info("after")
-
-    ways: list[tuple[Callable[[], object], list[str]]] = [
-        (without, ["before", "inside", "in a thread", "after"]),
-        (lambda: mtaio.testing.run(first_inside, backend=backend), ["inside", "in a thread"]),
-    ]
-    for way, messages in ways:
-        way()
-        (handler,) = logger.handlers
-        logger.removeHandler(handler)
-        handler.close()
-        assert [line.split(" - ")[1:] for line in book.lines()] == [
-            ["mtaio.test_guide", "INFO", message] for message in messages
-        ]
-        book.path.unlink()
 
 
 def test_module_level_handler_serves_one_loop_after_another(book: Logbook, backend: str) -> None:

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,6 +230,28 @@ def test_other_writers_count(book: Logbook) -> None:
     book.logger.info("two")
     assert handler.flush()
     assert book.lines() == ["two"]
+
+
+def test_two_handlers_share_a_file(book: Logbook) -> None:
+    """Two handlers of one path, each with rotation, lose, double and tear nothing."""
+    handlers = [AsyncFileHandler(book.path, max_bytes=2000, backup_count=999) for _ in range(2)]
+
+    def storm(number: int) -> None:
+        for each in range(3000):
+            handlers[number].handle(logging.makeLogRecord({"msg": f"{number} {each}"}))
+
+    threads = [threading.Thread(target=storm, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for handler in handlers:
+        handler.close()
+    lines = book.all_lines()
+    assert len(lines) == 6000
+    for number in range(2):
+        mine = [line for line in lines if line.startswith(f"{number} ")]
+        assert mine == [f"{number} {each}" for each in range(3000)]
 
 
 def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from multiprocessing import process, util
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -90,6 +91,33 @@ def test_queued_records_are_told_of(book: Logbook) -> None:
     writer._right.append(None)
     assert handler.flush()
     assert_quiescent(handler)
+
+
+def test_callers_nap_when_the_queue_is_half_full(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From half of the queue on, a caller leaves the writer a moment, once in two milliseconds."""
+    moment = 100.0
+    naps: list[float] = []
+    monkeypatch.setattr(_backlog, "monotonic", lambda: moment)
+    monkeypatch.setattr(time, "sleep", naps.append)
+    handler = book.open(queue_size=10, keep_room=0)
+    handler._writer._right.clear()  # somebody has it, and is starved
+
+    def log(records: int) -> int:
+        for number in range(records):
+            book.logger.info("%d", number)
+        return len(naps)
+
+    assert log(5) == 0
+    assert log(3) == 1
+    moment += 0.0019
+    assert log(1) == 1
+    moment += 0.0002
+    assert log(10) == 2
+    assert handler.statistics().dropped == {"INFO": 9}
+    assert set(naps) == {50e-6}
+    handler._writer._right.append(None)
 
 
 class Contested(list[None]):
