@@ -185,7 +185,7 @@ def test_logging_shutdown_writes_everything(book: Logbook) -> None:
         book.logger.info("%d", number)
     logging.shutdown([weakref.ref(handler)])
     assert book.lines() == [str(number) for number in range(2000)]
-    until(lambda: not book.threads())
+    assert not book.threads()
 
 
 # ---- opening, closing, writing again -------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_close_may_be_called_again_and_a_record_opens_again(book: Logbook) -> No
     book.logger.info("one")
     handler.close()
     handler.close()
-    until(lambda: not book.threads())
+    assert not book.threads()
     book.logger.info("two")
     handler.close()
     assert book.lines() == ["one", "two"]

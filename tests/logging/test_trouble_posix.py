@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _backlog, _rotation
+from mtaio.logging import AsyncFileHandler, _backlog, _rotation, _writer
 from mtaio.logging._rotation import RotatingFile
 from tests.logging.tools import Disk, Logbook, run, until
 from tests.logging.tools_posix import Fifo, stall
@@ -118,6 +118,7 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
     errors: list[Exception] = []
     disk = Disk(monkeypatch, full=math.inf)
     monkeypatch.setattr(_backlog, "BATCH", 4)
+    monkeypatch.setattr(_writer, "_FIRST_RETRY", 1000)  # closing does not wait for that
     handler = book.open(on_error=errors.append)
     for number in range(10):
         book.logger.info("%d", number)

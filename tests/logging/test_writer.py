@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.logging import _backlog, _exit
+from mtaio.logging import _backlog, _exit, _writer
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Disk, Logbook, until
 
@@ -59,7 +59,7 @@ def test_many_who_begin_at_once_have_one_thread(book: Logbook) -> None:
     handler._writer.start()
     assert len(book.threads()) == 1
     handler.close()
-    until(lambda: not book.threads())
+    assert not book.threads()
     assert sorted(book.lines()) == list("abcdefgh")
 
 
@@ -91,6 +91,36 @@ def test_queued_records_are_told_of(book: Logbook) -> None:
     writer._right.append(None)
     assert handler.flush()
     assert_quiescent(handler)
+
+
+def test_worst_delay_is_that_of_the_first(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delay counts from the arrival of the record that has waited longest."""
+    moment = 100.0
+    for module in (_backlog, _writer):
+        monkeypatch.setattr(module, "monotonic", lambda: moment)
+    handler = book.open()
+    writer = handler._writer
+    writer._right.clear()  # somebody has it, and is slow
+    for number in range(65):
+        book.logger.info("%d", number)
+        moment += 0.5
+    writer._right.append(None)
+    writer.start(patient=False)
+    assert handler.statistics().worst_queue_delay == 32.5
+
+
+def test_batches_are_bounded(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records are queued, 512 at most are written in one piece."""
+    disk = Disk(monkeypatch)
+    handler = book.open()
+    writer = handler._writer
+    writer._right.clear()  # as above
+    for number in range(2000):
+        book.logger.info("%d", number)
+    writer._right.append(None)
+    writer.start(patient=False)
+    assert disk.tries == 4
+    assert book.lines() == [str(number) for number in range(2000)]
 
 
 def test_callers_nap_when_the_queue_is_half_full(
