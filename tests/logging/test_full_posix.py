@@ -14,12 +14,15 @@ from anyio.lowlevel import checkpoint
 
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, _backlog, _writer
+from mtaio.logging._writer import Writer
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Logbook, until
 from tests.logging.tools_posix import BIG, Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mtaio.logging._mark import Mark
 
 assert sys.platform != "win32"
 
@@ -197,7 +200,7 @@ def test_block_does_not_make_the_writer_wait_for_itself(book: Logbook, fifo: Fif
                 if self.told == 1:
                     for _ in range(5):
                         book.logger.info("from inside")
-                    assert not handler.flush()
+                    assert not handler.flush(1000)
             return super().format(record)
 
     stall(book, handler)
@@ -226,19 +229,40 @@ def test_flush_gives_up_after_its_timeout(book: Logbook, fifo: Fifo) -> None:
     assert handler.flush()
 
 
-async def test_aflush_gives_up_and_can_be_cancelled(book: Logbook, fifo: Fifo) -> None:
-    """``aflush`` tells so too; cancelled, it leaves no thread behind."""
+async def test_aflush_gives_up(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` tells so too."""
     handler = book.open()
     stall(book, handler)
     assert not await handler.aflush(0.01)
+    drain(fifo, handler)
+    assert await handler.aflush()
+
+
+async def test_aflush_can_be_cancelled(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``aflush`` that is cancelled leaves no thread behind, however long it wanted to wait."""
+    handler = book.open()
+    writer = handler._writer
+    begun, gone = threading.Event(), threading.Event()
+
+    def wait(mark: Mark, seconds: float) -> bool:
+        begun.set()
+        try:
+            return Writer.wait(writer, mark, seconds)
+        finally:
+            gone.set()
+
+    monkeypatch.setattr(writer, "wait", wait)
+    stall(book, handler)
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
-            group.start_soon(handler.aflush, 60)
-            await anyio.to_thread.run_sync(until, lambda: handler._writer.pending() == 3)
+            group.start_soon(handler.aflush, 1000)
+            await anyio.to_thread.run_sync(begun.wait, 20)
+            assert not gone.is_set()
             scope.cancel()
     assert scope.cancelled_caught
-    waiting = "AnyIO worker thread", "Trio thread"
-    until(lambda: not any("flush" in t.name for t in threading.enumerate() if t.name in waiting))
+    assert gone.wait(20)
     drain(fifo, handler)
 
 
@@ -264,7 +288,9 @@ def test_close_shares_the_patience_of_a_flush(book: Logbook, fifo: Fifo) -> None
     assert not handler.flush(0.01)
     start = monotonic()
     handler.close()
+    pending = handler._writer.pending()
     handler.close()
+    assert handler._writer.pending() == pending
     assert not handler.flush(0)
     assert monotonic() - start < 2
     text = fifo.read_until(lambda: handler._writer.idle)

@@ -209,6 +209,18 @@ def test_thread_that_ends_looks_once_more(book: Logbook) -> None:
     assert book.lines() == ["one", "two"]
 
 
+def test_tries_become_rare(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a disk is full it is tried after a twentieth of a second, and then once a second."""
+    Disk(monkeypatch, full=7)
+    handler = book.open()
+    delays: list[float] = []
+    monkeypatch.setattr(handler._writer._nudge, "wait", delays.append)
+    book.logger.info("text")
+    assert handler.flush()
+    assert delays == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert book.lines() == ["text"]
+
+
 # ---- nobody but the caller -----------------------------------------------------------------------
 
 
