@@ -266,6 +266,31 @@ async def test_aflush_can_be_cancelled(
     drain(fifo, handler)
 
 
+async def test_aflush_needs_none_of_the_common_threads(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` goes on while all the worker threads there may be are taken."""
+    handler = book.open()
+    stall(book, handler)
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    holders = [object() for _ in range(int(limiter.total_tokens))]
+    for holder in holders:
+        limiter.acquire_on_behalf_of_nowait(holder)
+    flushed: list[bool] = []
+
+    async def flush() -> None:
+        flushed.append(await handler.aflush(60))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flush)
+        await checkpoint()
+        with anyio.fail_after(60):
+            while not flushed:
+                fifo.read()
+                await checkpoint()
+    assert flushed == [True]
+    for holder in holders:
+        limiter.release_on_behalf_of(holder)
+
+
 def test_flushing_a_dead_file_is_bounded(
     book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
