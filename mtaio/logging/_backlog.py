@@ -36,6 +36,9 @@ STAMPED: Final = 64
 
 _NAP: Final = 50e-6
 _BETWEEN_NAPS: Final = 0.002
+_MOST_BETWEEN_NAPS: Final = 0.128
+"""The seconds from one nap to the next: doubled after each that did not help, between these."""
+
 _LOOK_AGAIN: Final = 1.0
 """Seconds after which who waits for room looks whether anybody writes."""
 
@@ -81,6 +84,8 @@ class Backlog(ABC):
         self._marks = 0
         self._since: float | None = None
         self._nap_at = 0.0
+        self._between_naps = _BETWEEN_NAPS
+        self._turns = 0
         self._tally = threading.RLock()
         self._room = threading.Condition()
         self._told: dict[int, int] = {}
@@ -115,12 +120,9 @@ class Backlog(ABC):
         """
         limit = self._queue_size
         if self.records() >= limit // 2:
-            # The writer asks for the interpreter's lock, and whoever gives it back and takes it
-            # again at once, as an event loop that polls does, makes it ask anew.
             moment = monotonic()
             if moment >= self._nap_at:
-                self._nap_at = moment + _BETWEEN_NAPS
-                time.sleep(_NAP)
+                self._nap(moment)
         if level >= self._keep_level:
             limit += self._keep_room
         if self._has_room(limit) or (self._blocks and self._wait_for_room(limit)):
@@ -130,6 +132,22 @@ class Backlog(ABC):
                 self._tell_at = monotonic() + _BETWEEN_TELLING
             self.dropped[level] += 1
         return False
+
+    def _nap(self, moment: float) -> None:
+        """
+        Leave the one who writes a moment.
+
+        He asks for the interpreter's lock, and whoever gives it back and takes it again at once, as
+        an event loop that polls does, makes him ask anew. If it is the file that keeps him, a nap
+        does not help, and on a busy machine it costs its caller milliseconds.
+        """
+        self._nap_at = moment + self._between_naps
+        turns = self._turns
+        time.sleep(_NAP)
+        if self._turns != turns:
+            self._between_naps = _BETWEEN_NAPS
+        else:
+            self._between_naps = min(2 * self._between_naps, _MOST_BETWEEN_NAPS)
 
     def _has_room(self, limit: int) -> bool:
         """Tell whether fewer than ``limit`` records are queued, having some written if need be."""
@@ -188,6 +206,7 @@ class Backlog(ABC):
 
     def done(self) -> None:
         """Note that the batch was written, or given up."""
+        self._turns += 1
         if self._since is not None:
             self.worst_delay = max(self.worst_delay, monotonic() - self._since)
             self._since = None

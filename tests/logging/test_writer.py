@@ -126,28 +126,43 @@ def test_batches_are_bounded(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> 
 def test_callers_nap_when_the_queue_is_half_full(
     book: Logbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From half of the queue on, a caller leaves the writer a moment, once in two milliseconds."""
+    """From half of the queue on, a caller leaves the writer a moment, rarely if that is no help."""
     moment = 100.0
     naps: list[float] = []
+    helpful = True
+    handler = book.open(queue_size=1000, keep_room=0)
+    writer = handler._writer
+
+    def nap(seconds: float) -> None:
+        naps.append(moment)
+        assert seconds == 50e-6
+        if helpful:
+            writer.done()
+
     monkeypatch.setattr(_backlog, "monotonic", lambda: moment)
-    monkeypatch.setattr(time, "sleep", naps.append)
-    handler = book.open(queue_size=10, keep_room=0)
-    handler._writer._right.clear()  # somebody has it, and is starved
+    monkeypatch.setattr(time, "sleep", nap)
+    writer._right.clear()  # somebody has it, and is starved
+    for number in range(500):
+        book.logger.info("%d", number)
+    assert naps == []
 
-    def log(records: int) -> int:
-        for number in range(records):
-            book.logger.info("%d", number)
-        return len(naps)
+    def nap_times(milliseconds: int) -> list[int]:
+        nonlocal moment
+        naps.clear()
+        for _ in range(milliseconds):
+            book.logger.info("text")
+            moment += 0.001
+        return [round(1000 * (each - naps[0])) for each in naps]
 
-    assert log(5) == 0
-    assert log(3) == 1
-    moment += 0.0019
-    assert log(1) == 1
-    moment += 0.0002
-    assert log(10) == 2
-    assert handler.statistics().dropped == {"INFO": 9}
-    assert set(naps) == {50e-6}
-    handler._writer._right.append(None)
+    assert nap_times(9) == [0, 2, 4, 6, 8]
+    helpful = False
+    moment += 1
+    assert nap_times(600) == [0, 2, 6, 14, 30, 62, 126, 254, 382, 510]
+    helpful = True
+    moment += 1
+    assert nap_times(150) == [0, 128, 130, 132, 134, 136, 138, 140, 142, 144, 146, 148]
+    assert handler.statistics().dropped == {"INFO": 259}
+    writer._right.append(None)
 
 
 class Contested(list[None]):
