@@ -94,7 +94,6 @@ def _at_exit() -> None:
 def _in_child() -> None:
     for writer in list(_process.writers):
         writer.forget()
-    started()
 
 
 atexit.register(_at_exit)

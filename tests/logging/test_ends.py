@@ -186,10 +186,17 @@ CHILD = """
 import logging
 import sys
 
+from multiprocessing import util
+
 from mtaio.logging import AsyncFileHandler
+
+def last_words(logger, number):
+    for each in range(2000):
+        logger.info("last words %d %d", number, each)
 
 def main(number):
     logger = logging.getLogger("app")
+    util.Finalize(None, last_words, args=(logger, number), exitpriority=0)
     if not logger.handlers:  # started anew, without the parent's
         logger.setLevel(logging.INFO)
         logger.addHandler(AsyncFileHandler("app.log"))
@@ -216,7 +223,10 @@ def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
     done = run(begin + PROCESSES, book.folder, method)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 5]\n")
     written = book.lines()
-    assert len(written) == 4 * COUNT
-    for name in ("parent", "parent again", "child 0", "child 1"):
+    assert len(written) == 6 * COUNT
+    for name in (
+        *("parent", "parent again", "child 0", "child 1"),
+        *("last words 0", "last words 1"),
+    ):
         mine = [line for line in written if line.rpartition(" ")[0] == name]
         assert mine == numbered(name)

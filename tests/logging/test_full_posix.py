@@ -13,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import mtaio.testing
-from mtaio.logging import AsyncFileHandler, _backlog, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _exit, _writer
 from mtaio.logging._writer import Writer
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Logbook, until
@@ -322,6 +322,24 @@ def test_close_shares_the_patience_of_a_flush(book: Logbook, fifo: Fifo) -> None
     assert text.decode() == BIG + "\n"
     book.logger.info("again")
     assert drain(fifo, handler)[-1:] == ["again"]
+
+
+def test_dead_files_share_the_patience(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing all handlers at a process's end takes one patience, however many there are."""
+    monkeypatch.setattr(_exit, "_process", _exit._Process())
+    fifos = [fifo, *(Fifo(book.folder / name) for name in ("two", "three"))]
+    handlers = [book.open(filename=each.path) for each in fifos]
+    book.logger.warning(BIG)
+    until(lambda: all(handler._writer.batch for handler in handlers))
+    start = monotonic()
+    _exit._close_all(1)
+    assert 1 <= monotonic() - start < 1.9
+    for each, handler in zip(fifos[1:], handlers[1:], strict=True):
+        writer = handler._writer
+        each.read_until(lambda writer=writer: writer.idle)  # type: ignore[misc]  # bound at once
+        each.close()
 
 
 def test_close_from_the_writing_thread_does_not_wait(book: Logbook, fifo: Fifo) -> None:

@@ -318,6 +318,30 @@ def test_nothing_is_renamed_while_writes_fail(
     ]
 
 
+def test_rotation_that_becomes_possible_while_writes_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody knows whether anything can be written, nothing is moved."""
+    file = make(tmp_path, [])
+    file.write([b"12345678\n"])
+    other = os.open(tmp_path / "app.log", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    batch = [b"abcdefgh\n", b"ABCDEFGH\n"]
+    with monkeypatch.context() as patch:
+        Disk(patch, full=3)
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+                file.write(batch)
+            if other:
+                os.close(other)
+                other = 0
+        assert file.rotations == 0
+        file.write(batch)
+    file.close()
+    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\nabcdefgh\n"
+    assert (tmp_path / "app.log").read_bytes() == b"ABCDEFGH\n"
+
+
 def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
     """While another process has the file locked to move it, records go into it as it is."""
     file = make(tmp_path, [])
