@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -99,15 +100,25 @@ def run(
     """Run a program in an interpreter of its own, in ``folder``, its coverage measured or not."""
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
-    return subprocess.run(  # noqa: S603 - this very Python, with a program of the test's
-        [sys.executable, str(script), *arguments],
+    command = [sys.executable, "-X", "faulthandler", str(script), *arguments]
+    with subprocess.Popen(  # noqa: S603 - this very Python, with a program of the test's
+        command,
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=100,
         env=environment(measured=measured),
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, told = process.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            if sys.platform != "win32":
+                os.killpg(process.pid, signal.SIGABRT)  # each process says where it stands
+            process.kill()
+            _, told = process.communicate()
+            raise AssertionError(told) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, told)
 
 
 def environment(*, measured: bool = True) -> dict[str, str]:
