@@ -32,6 +32,9 @@ _DEEPEST: Final = 32
 _CUT: Final = "..."
 """Stands where a value holds itself, and where it is too deep."""
 
+_NAMES: Final = ("name", "key")
+"""Keys under which the name of what stands under ``"value"`` may be."""
+
 _PLAIN: Final = logging.Formatter()
 _WALKED: Final = frozenset({dict, list, tuple})
 """Types that print what they hold, and nothing else."""
@@ -209,9 +212,11 @@ class _Walk:
     def _mapping(self, mapping: Mapping[object, object], depth: int) -> object:
         changed = False
         result: dict[object, object] = {}
+        valued = any(self._named(mapping.get(each)) for each in _NAMES)
         for key, value in mapping.items():
             name = self._key(key)
-            masked = self._under(key, value, depth)
+            secret = valued and isinstance(key, str) and key == "value"
+            masked = self.secrets.mask if secret else self._under(key, value, depth)
             changed = changed or name is not key or masked is not value
             result[name] = masked
         return result if changed else mapping

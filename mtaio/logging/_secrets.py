@@ -23,7 +23,7 @@ KEYS: Final = (
     *("secrets", "token", "api_key", "api_keys", "access_key", "private_key", "secret_key"),
     *("encryption_key", "signing_key", "account_key", "master_key", "authorization", "cookie"),
     *("cookies", "credential", "credentials", "session_id", "session_key", "phpsessid", "csrf"),
-    *("xsrf", "jwt", "otp"),
+    *("xsrf", "jwt", "otp", "パスワード"),
 )
 _SHORT: Final = 4
 """Letters of a key that must be a word by itself: ``pass`` does not mean ``bypass``."""
@@ -46,16 +46,18 @@ _NAME: Final = re.compile(
         (?P<option> --? [^\W\d_] [\w.-]*+ ) [ \t]++ (?= [^\s=:-] )
         | (?P<name> [\w.-]++ (?: [ ] [\w.] [\w.-]*+ )? )
         (?P<closed> \\*+ ["'] )?+ \]?+ \s*+
-        (?: [!:]?={1,3}>? | -> | : | (?P<comma> ,) | (?= \( \s*+ [bru]? ["'] ) )
+        (?: [!:]?={1,3}>? | -> | \uff1d | (?P<colon> [:\uff1a] ) | (?P<comma> ,)
+            | (?= \( \s*+ [bru]? ["'] ) )
     )
     \s*+
     """,
     re.VERBOSE,
 )
 """A name and what joins it to its value. A blank joins an option, ``--password x``, a comma a pair,
-``("password", "x")``, and an open bracket a call."""
+``("password", "x")``, an open bracket a call; ``"name": "password", "value": "x"`` counts too."""
 
 _PAIRED: Final = re.compile(r"""[(\[]\s?[bru]?\\*["']\Z""")
+_VALUED: Final = re.compile(r"""\\*["']?value\\*["']?\s*+[=:]\s*+""")
 _SCHEME: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)\s+")
 _OPENING: Final = re.compile(r"""[bBrRuUfF]{0,2}(\\*+)(["'])""")
 _CLOSING: Final = {
@@ -197,7 +199,11 @@ class Secrets:
         name = found["option"] or found["name"]
         if found["comma"] is not None and (
             found["closed"] is None
-            or not (name.startswith("-") or _PAIRED.search(text, found.start() - 9, found.start()))
+            or not (
+                name.startswith("-")
+                or _PAIRED.search(text, max(0, found.start() - 9), found.start())
+                or _VALUED.match(text, found.end())
+            )
         ):
             return False
         return self.named(name)
@@ -205,6 +211,8 @@ class Secrets:
     def _value(self, text: str, found: re.Match[str]) -> tuple[int, int, bool]:
         """Return where the value behind a name begins and ends, and whether its end was found."""
         start = found.end()
+        if found["comma"] is not None and (valued := _VALUED.match(text, start)) is not None:
+            start = valued.end()
         if text.startswith(self.mask, start) and _AFTER_QUOTE.match(text, start + len(self.mask)):
             return start, start + len(self.mask), True  # searched before
         opened = _OPENING.match(text, start)
@@ -218,8 +226,11 @@ class Secrets:
         scheme = _SCHEME.match(text, start)
         if scheme is not None:
             start = scheme.end()
-        if found["name"] and text[start : start + 1] not in "([{<" and _is_header(found["name"]):
-            return start, _line(text, start, found), True
+        if found["name"] and text[start : start + 1] not in "([{<":
+            quote = _around(text, found)
+            if _is_header(found["name"]) or (quote is not None and found["colon"] is not None):
+                end = _end_of_line(text, start)
+                return start, end if quote is None else _quoted(text, quote, end)[0], True
         end, closed = _unquoted(text, start)
         assigned = _ASSIGNED.match(text, end)
         if assigned is not None and end > start:  # it was a type: password: str = "…"
@@ -320,17 +331,15 @@ def _unquoted(text: str, start: int, *, goes_on: bool = False) -> tuple[int, boo
     return _end_of_line(text, start), False
 
 
-def _line(text: str, start: int, found: re.Match[str]) -> int:
-    """Return where the value of a header ends: with the line, or the quote that it stands in."""
-    end = _end_of_line(text, start)
-    if found["closed"] is None:
-        before = found.start() - 1
-        while before > 0 and text[before - 1] == "\\":
-            before -= 1
-        opened = _OPENING.match(text, max(before, 0))
-        if opened is not None and opened.end() == found.start():
-            return _quoted(text, opened, end)[0]
-    return end
+def _around(text: str, found: re.Match[str]) -> re.Match[str] | None:
+    """Return the opening quote right before a name, if it is not closed right behind it."""
+    start = found.start() - 1
+    if found["closed"] is not None or start < 0:
+        return None
+    while start and text[start - 1] == "\\":
+        start -= 1
+    opened = _OPENING.match(text, start)
+    return opened if opened is not None and opened.end() == found.start() else None
 
 
 def _end_of_line(text: str, start: int) -> int:

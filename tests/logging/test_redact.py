@@ -164,6 +164,8 @@ def test_arguments_of_an_access_log_stay_apart() -> None:
         ({b"authorization": b"Bearer x", b"n": b"1"}, {b"authorization": "***", b"n": b"1"}),
         ({"token=abc": 1, b"token=abc": 2}, {"token=***": 1, b"token=***": 2}),
         ({("token=abc",): 1, None: 2, 3: 4}, {"('token=***',)": 1, None: 2, 3: 4}),
+        ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "***"}),
+        ({"value": "x", "key": "user"}, {"value": "x", "key": "user"}),
         ([("Authorization", "Bearer x"), ("n", "1")], [("Authorization", "***"), ("n", "1")]),
         ([[b"cookie", b"a=b"]], [[b"cookie", "***"]]),
         (["mysql", "--password", "x", "-u", "bob"], ["mysql", "--password", "***", "-u", "bob"]),

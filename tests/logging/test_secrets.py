@@ -82,7 +82,18 @@ KNOWN = secrets()
         ),
         ("<password/> </a>", "<password/> </a>"),
         ("password is asked for; 12:30:45", "password is asked for; 12:30:45"),
+        (
+            "{'name': 'DB_PASSWORD', 'value': 'a b', 'n': 1}",
+            "{'name': 'DB_PASSWORD', 'value': '***', 'n': 1}",
+        ),
+        ("Env(name='DB_PASSWORD', value='a b', n=1)", "Env(name='DB_PASSWORD', value='***', n=1)"),
+        (
+            r'"{\"name\": \"token\", \"value\": \"a b\"}"',
+            r'"{\"name\": \"token\", \"value\": \"***\"}"',
+        ),
+        ("パスワード：x y, password＝z", "パスワード：*** y, password＝***"),  # noqa: RUF001 - so it is typed in Japan
         # Headers.
+        ("['X-Api-Key: my key', 'x']", "['X-Api-Key: ***', 'x']"),
         ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
         ("Cookie: a=b; c=d\nHost: h", "Cookie: ***\nHost: h"),
         ("{'cookie': a=b; c=d\nn=1}", "{'cookie': ***\nn=1}"),
@@ -161,9 +172,9 @@ def test_other_names(name: str) -> None:
 
 def test_own_names_and_patterns() -> None:
     """Own names and patterns come on top of the known ones, or in their place."""
-    text = "card=1 discard=2 kreditKarte=3 パスワード: 4 token=5 AB-66"
-    own = ("card", "kredit-karte", "パスワード")
-    masked = "card=*** discard=2 kreditKarte=*** パスワード: *** token=*** ***"
+    text = "card=1 discard=2 kreditKarte=3 暗証番号: 4 token=5 AB-66"
+    own = ("card", "kredit-karte", "暗証番号")
+    masked = "card=*** discard=2 kreditKarte=*** 暗証番号: *** token=*** ***"
     assert secrets(*own, patterns=("AB-[0-9]+",)).masked(text) == masked
     assert secrets(*own, known=False).masked(text) == masked.replace(
         "token=*** ***", "token=5 AB-66"
@@ -257,6 +268,8 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "basic": lambda n: "basic " + "a" * n,
     "keys": lambda n: "-----BEGIN PRIVATE KEY-----" * n + "-----BEGIN " + "A" * n,
     "elements": lambda n: "secret</" + "<secret " * n,
+    "valued": lambda n: "'token', value=" * n,
+    "enclosed": lambda n: "'token: x " * n,
     "pairs": lambda n: "('token'," * n,
     "options": lambda n: "--token " * n,
     "xox": lambda n: "xoxb-" * n,
