@@ -13,6 +13,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from mtaio.logging._values import AFTER_QUOTE, OPENING, around, end_of_line, quoted, unquoted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -59,17 +61,6 @@ _NAME: Final = re.compile(
 _PAIRED: Final = re.compile(r"""[(\[]\s?[bru]?\\*["']\Z""")
 _VALUED: Final = re.compile(r"""\\*["']?value\\*["']?\s*+[=:]\s*+""")
 _SCHEME: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)\s+")
-_OPENING: Final = re.compile(r"""[bBrRuUfF]{0,2}(\\*+)(["'])""")
-_CLOSING: Final = {
-    quote: re.compile(rf"(?<!\\)(?P<slashes>\\*+)(?P<quotes>{quote}++)") for quote in "\"'"
-}
-_MARKS: Final = re.compile(r"""\s|[,;&|"'()\[\]{}<>]|\\++(?=["'])""")
-_OVER: Final = re.compile(
-    r"""[\s,;&|)\]}>"']|\\*+["']|\Z|[\w.-]{1,64}+\\*+["']?\s{0,8}[=:]""",
-)
-"""What stands behind a comma, a quote or a bracket that ends a value."""
-
-_AFTER_QUOTE: Final = re.compile(r"""\s|[,;:)\]}>&|]|\\*+["']|\Z""")
 _ASSIGNED: Final = re.compile(r"\s*+=(?!=)\s*+")
 _ELEMENT: Final = re.compile(r"<(?P<name>[\w.:-]++)[^<>]*+(?<!/)>(?P<secret>[^<]++)")
 
@@ -213,31 +204,31 @@ class Secrets:
         start = found.end()
         if found["comma"] is not None and (valued := _VALUED.match(text, start)) is not None:
             start = valued.end()
-        if text.startswith(self.mask, start) and _AFTER_QUOTE.match(text, start + len(self.mask)):
+        if text.startswith(self.mask, start) and AFTER_QUOTE.match(text, start + len(self.mask)):
             return start, start + len(self.mask), True  # searched before
-        opened = _OPENING.match(text, start)
+        opened = OPENING.match(text, start)
         if opened is not None:
             start = opened.end()
-            end, behind = _quoted(text, opened, len(text))
-            if behind < len(text) and not _AFTER_QUOTE.match(text, behind):
-                end, closed = _unquoted(text, behind, goes_on=True)
+            end, behind = quoted(text, opened, len(text))
+            if behind < len(text) and not AFTER_QUOTE.match(text, behind):
+                end, closed = unquoted(text, behind, goes_on=True)
                 return start, end, closed
             return start, end, True
         scheme = _SCHEME.match(text, start)
         if scheme is not None:
             start = scheme.end()
         if found["name"] and text[start : start + 1] not in "([{<":
-            quote = _around(text, found)
+            quote = around(text, found)
             if _is_header(found["name"]) or (quote is not None and found["colon"] is not None):
-                end = _end_of_line(text, start)
-                return start, end if quote is None else _quoted(text, quote, end)[0], True
-        end, closed = _unquoted(text, start)
+                end = end_of_line(text, start)
+                return start, end if quote is None else quoted(text, quote, end)[0], True
+        end, closed = unquoted(text, start)
         assigned = _ASSIGNED.match(text, end)
         if assigned is not None and end > start:  # it was a type: password: str = "…"
-            opened = _OPENING.match(text, assigned.end())
+            opened = OPENING.match(text, assigned.end())
             if opened is not None:
-                return start, _quoted(text, opened, len(text))[0], True
-            end, closed = _unquoted(text, assigned.end())
+                return start, quoted(text, opened, len(text))[0], True
+            end, closed = unquoted(text, assigned.end())
         return start, end, closed
 
 
@@ -274,74 +265,3 @@ def _masker(
         return f"{found[0][: start - begin]}{mask}{found[0][end - begin :]}"
 
     return pattern, replace
-
-
-def _quoted(text: str, opened: re.Match[str], end: int) -> tuple[int, int]:
-    """
-    Return where a quoted value ends, without and with its closing quote; ``end`` if it has none.
-
-    Quotes within it are escaped or doubled. If it is quoted within a text that is quoted itself, so
-    that backslashes stand before the opening quote, as many stand before the closing one.
-    """
-    depth = len(opened[1])
-    quote: str = opened[2]
-    if not depth and text.startswith(2 * quote, opened.end(), end):
-        close = text.find(3 * quote, opened.end() + 2, end)
-        return (close, close + 3) if close >= 0 else (end, end)
-    for found in _CLOSING[quote].finditer(text, opened.end(), end):
-        first = found.start("quotes")
-        slashes = first - found.start()
-        quotes = found.end() - first
-        closes = slashes % (2 * (depth + 1)) == depth
-        if closes and slashes > depth:
-            if _AFTER_QUOTE.match(text, first + 1):
-                return end, end  # a backslash before the end, or a quote in a text quoted twice
-            closes = False
-        if depth and (closes or quotes > 1):
-            return first - depth, first + 1
-        if not depth and (quotes if closes else quotes - 1) % 2:
-            return first if closes else first + 1, found.end()
-    return end, end
-
-
-def _unquoted(text: str, start: int, *, goes_on: bool = False) -> tuple[int, bool]:
-    """
-    Return where a value without quotes ends, and False if a bracket in it is never closed.
-
-    It ends at a blank, or where a comma or the like is followed by what cannot be its own. Quotes
-    count where brackets are open, or if the value goes on behind one.
-    """
-    depth = 0
-    passed = start
-    for found in _MARKS.finditer(text, start):
-        at = found.start()
-        mark = found[0]
-        if at < passed:
-            continue
-        if mark in "([{<":
-            depth += 1
-        elif depth and mark in ")]}>":
-            depth -= 1
-        elif (depth or goes_on) and (opened := _OPENING.match(text, at)) is not None:
-            passed = _quoted(text, opened, len(text))[1]
-        elif not depth and (mark.isspace() or _OVER.match(text, found.end())):
-            return at, True
-    if not depth:
-        return len(text), True
-    return _end_of_line(text, start), False
-
-
-def _around(text: str, found: re.Match[str]) -> re.Match[str] | None:
-    """Return the opening quote right before a name, if it is not closed right behind it."""
-    start = found.start() - 1
-    if found["closed"] is not None or start < 0:
-        return None
-    while start and text[start - 1] == "\\":
-        start -= 1
-    opened = _OPENING.match(text, start)
-    return opened if opened is not None and opened.end() == found.start() else None
-
-
-def _end_of_line(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return len(text) if end < 0 else end

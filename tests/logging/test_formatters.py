@@ -272,13 +272,16 @@ def test_odd_records() -> None:
 
 @given(
     st.dictionaries(
-        st.text(min_size=1),
+        st.text(min_size=1, max_size=8),
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary(),
             lambda inner: (
-                st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner)
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text() | st.integers() | st.booleans(), inner, max_size=3)
             ),
+            max_leaves=8,
         ),
+        max_size=4,
     )
 )
 def test_any_extra_makes_one_line_of_json(extra: dict[str, object]) -> None:
