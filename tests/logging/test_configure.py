@@ -231,6 +231,7 @@ def test_bad_settings_are_named(
         ),
         ({"log_level": 1}, {}, TypeError, r"^settings is a dict, which has no log_level"),
         (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is no level"),
+        (None, {"level": "9" * 5000}, ValueError, r"^level='9+' is no level"),
         (None, {"file": 3}, TypeError, r"^file=3 is a int, not a path"),
         (None, {"max_bytes": "1"}, TypeError, r"^max_bytes='1' is a str, not an int"),
         (None, {"backup_count": -1}, ValueError, r"^backup_count=-1 is less than 0"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mtaio.logging._secrets import Secrets
+from mtaio.logging._secrets import KEYS, Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,6 +168,17 @@ def test_names_of_secrets(name: str) -> None:
 def test_other_names(name: str) -> None:
     """What only begins like a secret's name, or ends in a short one by chance, is none."""
     assert not KNOWN.named(name)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_known_name_is_found_in_text(key: str) -> None:
+    """What counts as a key of a mapping counts in a text too, in every spelling."""
+    words = key.split("_")
+    camel = words[0] + "".join(map(str.title, words[1:]))
+    for name in (key, key.upper(), camel, "-".join(words), " ".join(words), "".join(words)):
+        for full in (name, f"db_{name}", f"{name}2"):
+            assert KNOWN.named(full)
+            assert KNOWN.masked(f"{full}=x") == f"{full}={MASK}"
 
 
 def test_own_names_and_patterns() -> None:
