@@ -71,12 +71,12 @@ _PATTERNS: Final = (
     ("basic", r"(?i)\bbasic\s+(?P<secret>(?=[a-z+/]*+[0-9=])[a-z0-9+/]{8,}+=*)"),
     # https://user:…@host: up to the last @ before the path; failing that, before the end
     (
-        "://",
+        "@",
         r"""(?x) :// [^\s/?\#@:"<>]*+ : (?! \d{1,5} (?: [/?\#"',;)\]}\s] | \Z ) )
-        (?P<secret> [^\s/?\#"<>]* (?=@) | [^\s"<>]{0,256} (?=@) )""",
+        (?P<secret> [^\s/?\#"<>]* (?=@) | (?= [^\s"<>@]{0,99}+ @ ) [^\s"<>]{0,99} (?=@) )""",
     ),
     # https://…@host: a token in the place of the user
-    ("://", r"://(?P<secret>[^\s/?#@:\"<>]{20,})(?=@)"),
+    ("@", r"://(?P<secret>[^\s/?#@:\"<>]{20,})(?=@)"),
     # JSON web tokens
     ("eyj", r"(?a)(?<![\w-])(?>[\w-]*?(?=eyJ))(?P<secret>[\w-]++\.[\w-]++\.[\w-]*)"),
     # private keys

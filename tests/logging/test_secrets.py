@@ -273,6 +273,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "headers": lambda n: '\\"cookie: x\n' * n,
     "slashed headers": lambda n: "\\" * n + '"cookie: x\n' * n,
     "urls": lambda n: "://a:" * n,
+    "slashes": lambda n: "://" * n + "@",
     "url": lambda n: "://a:" + "x" * n,
     "users": lambda n: "://" + "a" * n,
     "jwt": lambda n: "eyJ-" * n,
