@@ -50,7 +50,9 @@ class AsyncFileHandler(logging.Handler):
     ends by ``os._exit``, loses what is queued.
 
     Args:
-        filename: The file. It is opened now, unless ``delay``; the folder must exist.
+        filename: The file. It is opened now, unless ``delay``; the folder must exist. A path that
+            names a descriptor, as ``/dev/stderr`` and ``/dev/fd/3`` do, is written through that
+            descriptor, be it a file, a pipe or a socket: never truncated, never rotated.
         mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
             ``max_bytes`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.

@@ -38,6 +38,8 @@ def advice(error: OSError, path: str) -> str:
         remedy = "Mode 'x' wants to make it; pass 'a' to append."
     elif error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:
         remedy = f"{path!r} is a socket, which has no opening by path; use logging.StreamHandler."
+    elif error.errno == errno.EBADF:
+        remedy = f"{path!r} names a descriptor that is not open for writing; name a file."
     else:
         remedy = f"See that {path!r} and the folder {folder!r} may be written to."
     return f"AsyncFileHandler opens its file when it is made. {remedy}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from mtaio.logging._descriptor import ANOTHERS, descriptor, duplicate, write
 from mtaio.logging._lock import lock, unlock
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class RotatingFile:
 
     # Invariants, while nobody is inside:
     # - _fd is _CLOSED or open, ours alone to close, and behind it is what _identity names;
+    # - _regular says that the path names a regular file, which may be moved, and no descriptor;
     # - _rest is what the file behind _fd still lacks of a record that it has the beginning of, the
     #   first in the batch that the next write() is given; empty if there is none;
     # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
@@ -112,15 +114,25 @@ class RotatingFile:
         return self._fd != _CLOSED
 
     def open(self) -> None:
-        """Open the path, in place of what was open before; only the first time may truncate."""
-        fd = os.open(self.path, _FLAGS | self._first, 0o666)
+        """
+        Open the path, in place of what was open before; only the first time may truncate.
+
+        A path that names a descriptor is not opened: that would be a second place in a file, from
+        which one of the two overwrites the other, and for a socket an error. Nor is it ever moved.
+        """
+        named = descriptor(self.path)
+        if named is None or named == ANOTHERS or self._first & os.O_EXCL:
+            fd = os.open(self.path, _FLAGS | self._first, 0o666)
+        else:
+            fd = duplicate(named, self.path)
         self.close()
         self._fd = fd
         self._first = 0
         status = os.fstat(fd)
-        self._regular = stat.S_ISREG(status.st_mode)
+        regular = stat.S_ISREG(status.st_mode)
+        self._regular = regular and named is None
         self._identity = (status.st_dev, status.st_ino)
-        self._pos = status.st_size if self._regular else 0
+        self._pos = status.st_size if regular else 0
 
     def close(self) -> None:
         """Close the file, if it is open; the next write opens it again."""
@@ -217,7 +229,7 @@ class RotatingFile:
         error = None
         try:
             while sent < len(data):
-                sent += os.write(self._fd, memoryview(data)[sent:] if sent else data)
+                sent += write(self._fd, memoryview(data)[sent:] if sent else data)
         except OSError as met:
             error = met
         self._failing = error is not None
