@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-from threading import RLock
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -23,7 +22,8 @@ from mtaio.logging._levels import level_number
 from mtaio.logging._redact import RedactingFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
+    from threading import RLock
     from types import TracebackType
     from typing import Self
 
@@ -90,11 +90,19 @@ class LoggingContext:
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:
         self._logger: Final = logger
-        self._before = logger.level
+        self._before: int = logger.level
         self._handlers = handlers
-        logger.setLevel(level)
-        for handler in handlers:
-            logger.addHandler(handler)
+        old: list[logging.Handler] = []
+        with _lock:
+            replaced = _current.get(logger)
+            if replaced is not None:
+                self._before = replaced._before  # noqa: SLF001 - another of this class
+                old = replaced._take()  # noqa: SLF001 - as above
+            _current[logger] = self
+            logger.setLevel(level)
+            _swap(logger, old, handlers)
+        for handler in old:
+            handler.close()
 
     @property
     def handlers(self) -> tuple[logging.Handler, ...]:
@@ -104,13 +112,18 @@ class LoggingContext:
     def close(self) -> None:
         """Write what is queued, and take the handlers away. May be called again."""
         with _lock:
-            handlers, self._handlers = self._handlers, []
+            handlers = self._take()
             if _current.get(self._logger) is self:
                 del _current[self._logger]
                 self._logger.setLevel(self._before)
+                _swap(self._logger, handlers, ())
         for handler in handlers:
-            self._logger.removeHandler(handler)
             handler.close()
+
+    def _take(self) -> list[logging.Handler]:
+        """Hand the handlers over to who closes them."""
+        handlers, self._handlers = self._handlers, []
+        return handlers
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +153,8 @@ class LoggingContext:
 
 
 _current: Final[WeakKeyDictionary[logging.Logger, LoggingContext]] = WeakKeyDictionary()
-_lock: Final = RLock()
+_lock: Final = cast("RLock", vars(logging)["_lock"])
+"""What guards the lists of handlers, in all versions, and is renewed in a forked child."""
 
 
 def configure(
@@ -159,8 +173,9 @@ def configure(
     """
     Set logging up for a program: level, console, file, format, and masked secrets.
 
-    Takes effect at once, inside or outside an event loop. A second call for the same logger closes
-    what the first one made and takes its place. Not a checkpoint.
+    Takes effect at once, inside or outside an event loop. A second call for the same logger takes
+    the place of the first, of which it closes the handlers afterwards; what is logged meanwhile
+    goes to one or the other, and none of it is lost. Not a checkpoint.
 
     Each value is the argument given here; failing that, what the settings say; without settings,
     what the environment says, where a variable that is empty counts as not set.
@@ -233,12 +248,19 @@ def configure(
     for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(redact)
-    with _lock:
-        before = _current.get(target)
-        if before is not None:
-            before.close()
-        context = _current[target] = LoggingContext(target, level_to_set, handlers)
-    return context
+    return LoggingContext(target, level_to_set, handlers)
+
+
+def _swap(
+    logger: logging.Logger, old: Collection[logging.Handler], new: Collection[logging.Handler]
+) -> None:
+    """
+    Put ``new`` handlers in the place of ``old`` ones, for whoever logs meanwhile all at once.
+
+    To be called with the lock, which is held for this alone: closing the old ones takes as long as
+    their files do.
+    """
+    logger.handlers = [*(each for each in logger.handlers if each not in old), *new]
 
 
 # ---- where values come from ----------------------------------------------------------------------

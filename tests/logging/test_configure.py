@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import anyio
 import pytest
 
 from mtaio.logging import AsyncFileHandler, RedactingFilter, configure
-from tests.logging.tools import Logbook, run
+from tests.logging.tools import Logbook, run, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,6 +169,56 @@ def test_second_call_takes_the_first_ones_place(book: Logbook, logger: logging.L
     second.close()
     assert len(book.lines()) == 1
     assert logger.level == logging.NOTSET
+
+
+def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Logger) -> None:
+    """What other threads log during further calls is there, once, whichever handlers write it."""
+    configure(file=book.path, level="INFO", console=False, logger=logger)
+    others = logging.NullHandler()
+    logger.addHandler(others)
+    logged = 0
+    over = threading.Event()
+
+    def storm() -> None:
+        nonlocal logged
+        while not over.is_set():
+            logger.info("%d", logged)
+            logged += 1
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    for turn in range(20):
+        until(lambda: logged > 50 * turn)  # noqa: B023 - it is over when the turn is
+        context = configure(file=book.path, level="INFO", console=False, logger=logger)
+    over.set()
+    thread.join()
+    assert logger.handlers == [others, *context.handlers]
+    context.close()
+    assert logger.handlers == [others]
+    # One that was on its way to a handler when that was closed has it open the file once more.
+    until(lambda: len(book.lines()) >= logged)
+    numbers = [int(line.rsplit(" ", 1)[1]) for line in book.lines()]
+    assert sorted(numbers) == list(range(logged))
+
+
+def test_old_handlers_close_when_the_new_ones_are_in_place(
+    book: Logbook, logger: logging.Logger
+) -> None:
+    """While the file of the call before is waited for, records go to the new one."""
+    first = configure(file=book.path, console=False, logger=logger)
+    (old,) = first.handlers
+    closed: list[bool] = []
+
+    def close() -> None:
+        logger.info("meanwhile")
+        closed.append(True)
+        AsyncFileHandler.close(old)  # type: ignore[arg-type]  # that is what it is
+
+    old.close = close  # type: ignore[method-assign]  # to look into its middle
+    with configure(file=book.folder / "new.log", console=False, logger=logger):
+        assert closed == [True]
+    assert book.lines(book.folder / "new.log")[0].endswith(": meanwhile")
+    assert book.lines() == []
 
 
 def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None:
