@@ -12,16 +12,17 @@ from __future__ import annotations
 import copy
 import logging
 import weakref
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
 from mtaio.logging._arguments import absolute, check_encoding, later_in_a_file, one_of
 from mtaio.logging._dates import hurried
 from mtaio.logging._exit import PATIENCE
+from mtaio.logging._flushes import flushes_here
 from mtaio.logging._levels import level_number
 from mtaio.logging._reports import Notice, Trouble, advice
 from mtaio.logging._rotation import RotatingFile
@@ -244,7 +245,8 @@ class AsyncFileHandler(logging.Handler):
         """
         Wait until everything logged before is written. A checkpoint.
 
-        Cancelled, it leaves nothing behind, and what is queued is written all the same.
+        Cancelled, it leaves nothing behind, and what is queued is written all the same. However
+        many wait in an event loop, they take one worker thread together.
 
         Args:
             timeout: The most seconds to wait.
@@ -261,16 +263,11 @@ class AsyncFileHandler(logging.Handler):
             await checkpoint()
             return mark.written
         try:
-            return await to_thread.run_sync(
-                self._writer.wait,
-                mark,
-                seconds,
-                abandon_on_cancel=True,
-                limiter=CapacityLimiter(1),  # the default one may be all taken
-            )
+            await flushes_here().wait(mark, monotonic() + self._writer.patience(seconds))
         except BaseException:
             mark.let_go()
             raise
+        return self._writer.wait(mark, 0.0)
 
     def close(self) -> None:
         """

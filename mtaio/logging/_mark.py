@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Mark"]
 
@@ -16,10 +19,11 @@ __all__ = ["Mark"]
 class Mark:
     """A place in the queue, reached when everything before it was written or given up."""
 
-    __slots__ = ("_reached", "closes", "ended", "until", "written")
+    __slots__ = ("_reached", "_ring", "closes", "ended", "until", "written")
 
     def __init__(self, *, closes: bool = False) -> None:
         self._reached = threading.Event()
+        self._ring: Callable[[], object] | None = None
         self.closes: Final = closes
         self.written = True
         """Whether everything before it was written."""
@@ -32,7 +36,7 @@ class Mark:
         """Let those go on who wait."""
         self.written = self.written and written
         self.ended = ended
-        self._reached.set()
+        self._go_on()
 
     def is_reached(self) -> bool:
         """Tell whether it was reached."""
@@ -46,4 +50,16 @@ class Mark:
     def let_go(self) -> None:
         """Send those on who wait, though it was not reached."""
         self.written = False
+        self._go_on()
+
+    def tell(self, ring: Callable[[], object]) -> None:
+        """Have ``ring`` called when it is reached or let go, in whatever thread; now if it was."""
+        self._ring = ring
+        if self._reached.is_set():
+            ring()
+
+    def _go_on(self) -> None:
         self._reached.set()
+        ring = self._ring
+        if ring is not None:
+            ring()

@@ -118,10 +118,14 @@ class Writer(Backlog):
 
     def wait(self, mark: Mark, seconds: float) -> bool:
         """Wait for ``mark``; tell whether all before it was written within ``seconds``."""
-        if mark.wait(0.0 if self._abandoned() else _exit.patience(seconds)):
+        if mark.wait(self.patience(seconds)):
             return mark.written
         self._unmet = mark
         return False
+
+    def patience(self, seconds: float) -> float:
+        """Return how long to wait for a mark now, if ``seconds`` are wanted."""
+        return 0.0 if self._abandoned() else _exit.patience(seconds)
 
     def ask_to_close(self) -> Mark | None:
         """Queue a mark at which the file is closed and the thread ends; None if it was already."""
@@ -153,7 +157,7 @@ class Writer(Backlog):
             until = monotonic() + _exit.PATIENCE
             if unmet is not None and not unmet.is_reached():
                 until = min(until, unmet.until)
-        left = 0.0 if self._abandoned() else _exit.patience(until - monotonic())
+        left = self.patience(until - monotonic())
         if mark.wait(max(0.0, left)):
             if mark.ended is not None:
                 mark.ended.join(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from time import monotonic
@@ -14,15 +15,14 @@ from anyio.lowlevel import checkpoint
 
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, _backlog, _exit, _writer
-from mtaio.logging._writer import Writer
+from mtaio.logging._flushes import Flushes, flushes_here
+from mtaio.logging._mark import Mark
 from mtaio.testing import assert_quiescent
 from tests.logging.tools import Logbook, until
 from tests.logging.tools_posix import BIG, Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from mtaio.logging._mark import Mark
 
 assert sys.platform != "win32"
 
@@ -238,32 +238,109 @@ async def test_aflush_gives_up(book: Logbook, fifo: Fifo) -> None:
     assert await handler.aflush()
 
 
-async def test_aflush_can_be_cancelled(
-    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_aflush_can_be_cancelled(book: Logbook, fifo: Fifo) -> None:
     """``aflush`` that is cancelled leaves no thread behind, however long it wanted to wait."""
     handler = book.open()
-    writer = handler._writer
-    begun, gone = threading.Event(), threading.Event()
-
-    def wait(mark: Mark, seconds: float) -> bool:
-        begun.set()
-        try:
-            return Writer.wait(writer, mark, seconds)
-        finally:
-            gone.set()
-
-    monkeypatch.setattr(writer, "wait", wait)
     stall(book, handler)
+    flushes = flushes_here()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
             group.start_soon(handler.aflush, 1000)
-            await anyio.to_thread.run_sync(begun.wait, 20)
-            assert not gone.is_set()
+            while not flushes._at_work:
+                await checkpoint()
+            bell = flushes._bell
+            assert not bell.is_set()
             scope.cancel()
     assert scope.cancelled_caught
-    assert gone.wait(20)
+    assert bell.is_set()  # for which the thread waited
+    assert not flushes._waiting
     drain(fifo, handler)
+
+
+async def test_many_aflushes_share_a_thread(book: Logbook, fifo: Fifo) -> None:
+    """Flushing a file that stands still takes one thread, however many tasks do."""
+    handler = book.open()
+    stall(book, handler)
+    before = threading.active_count()
+    flushed: list[bool] = []
+
+    async def flush() -> None:
+        flushed.append(await handler.aflush(60))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(flush)
+        while handler._writer._marks < 100:
+            await checkpoint()
+        for _ in range(10):
+            await checkpoint()
+        assert threading.active_count() <= before + 1
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert flushed == [True] * 100
+    assert not flushes_here()._waiting
+
+
+async def test_each_aflush_has_its_own_time(book: Logbook, fifo: Fifo) -> None:
+    """One that waits less long than those before it ends first; the others go on waiting."""
+    handler = book.open()
+    stall(book, handler)
+    flushed: list[tuple[str, bool]] = []
+
+    async def flush(name: str, seconds: float) -> None:
+        flushed.append((name, await handler.aflush(seconds)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flush, "long", math.inf)
+        await checkpoint()
+        group.start_soon(flush, "longer", 1e10)
+        await checkpoint()
+        assert not await handler.aflush(0.01)
+        await flush("short", 0.02)
+        assert flushed == [("short", False)]
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert sorted(flushed[1:]) == [("long", True), ("longer", True)]
+
+
+@pytest.mark.parametrize("cancelled", [{0}, {1}, {0, 1}, {0, 2}])
+async def test_one_aflush_is_cancelled_others_are_not(
+    book: Logbook, fifo: Fifo, cancelled: set[int]
+) -> None:
+    """Whoever has the thread wait for all may be cancelled: another has it wait then."""
+    handler = book.open()
+    stall(book, handler)
+    flushed: list[int] = []
+    scopes = [anyio.CancelScope() for _ in range(4)]
+
+    async def flush(number: int) -> None:
+        with scopes[number]:
+            assert await handler.aflush(60)
+            flushed.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(flush, number)
+        while handler._writer._marks < 4 or not flushes_here()._at_work:
+            await checkpoint()
+        for number in cancelled:
+            scopes[number].cancel()
+        await checkpoint()
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert set(flushed) == {0, 1, 2, 3} - cancelled
+    assert not flushes_here()._waiting
+
+
+async def test_mark_that_is_reached_before_it_is_waited_for() -> None:
+    """Whoever comes too late to be told goes on all the same, though others wait in the thread."""
+    flushes = Flushes()
+    early, late = Mark(), Mark()
+    async with anyio.create_task_group() as group:
+        group.start_soon(flushes.wait, early, math.inf)
+        while not flushes._at_work:
+            await checkpoint()
+        late.reach(written=True)
+        with anyio.fail_after(60):
+            await flushes.wait(late, math.inf)
+        early.let_go()
 
 
 async def test_aflush_needs_none_of_the_common_threads(book: Logbook, fifo: Fifo) -> None:
