@@ -36,8 +36,8 @@ STAMPED: Final = 64
 
 _NAP: Final = 50e-6
 _BETWEEN_NAPS: Final = 0.002
-_MOST_BETWEEN_NAPS: Final = 0.128
-"""The seconds from one nap to the next: doubled after each that did not help, between these."""
+_MOST_BETWEEN_NAPS: Final = 0.064
+"""The seconds from one nap to the next: doubled, while the queue is full, after each in vain."""
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds after which who waits for room looks whether anybody writes."""
@@ -138,13 +138,14 @@ class Backlog(ABC):
         Leave the one who writes a moment.
 
         He asks for the interpreter's lock, and whoever gives it back and takes it again at once, as
-        an event loop that polls does, makes him ask anew. If it is the file that keeps him, a nap
-        does not help, and on a busy machine it costs its caller milliseconds.
+        an event loop that polls does, makes him ask anew. If it is the file that keeps him, which
+        soon fills the queue, a nap is in vain, and on a busy machine it costs its caller
+        milliseconds.
         """
         self._nap_at = moment + self._between_naps
         turns = self._turns
         time.sleep(_NAP)
-        if self._turns != turns:
+        if self._turns != turns or self.records() < self._queue_size:
             self._between_naps = _BETWEEN_NAPS
         else:
             self._between_naps = min(2 * self._between_naps, _MOST_BETWEEN_NAPS)

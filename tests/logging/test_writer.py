@@ -126,7 +126,7 @@ def test_batches_are_bounded(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> 
 def test_callers_nap_when_the_queue_is_half_full(
     book: Logbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From half of the queue on, a caller leaves the writer a moment, rarely if that is no help."""
+    """From half of the queue on a caller leaves the writer a moment, rarely if that is in vain."""
     moment = 100.0
     naps: list[float] = []
     helpful = True
@@ -157,11 +157,13 @@ def test_callers_nap_when_the_queue_is_half_full(
     assert nap_times(9) == [0, 2, 4, 6, 8]
     helpful = False
     moment += 1
-    assert nap_times(600) == [0, 2, 6, 14, 30, 62, 126, 254, 382, 510]
+    assert nap_times(491) == list(range(0, 491, 2))
+    moment += 1  # from here on the queue is full
+    assert nap_times(400) == [0, 2, 6, 14, 30, 62, 126, 190, 254, 318, 382]
     helpful = True
     moment += 1
-    assert nap_times(150) == [0, 128, 130, 132, 134, 136, 138, 140, 142, 144, 146, 148]
-    assert handler.statistics().dropped == {"INFO": 259}
+    assert nap_times(70) == [0, 64, 66, 68]
+    assert handler.statistics().dropped == {"INFO": 470}
     writer._right.append(None)
 
 
