@@ -10,6 +10,7 @@ Why a caller naps when the queue is half full: docs/en/design/logging.md.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -86,6 +87,7 @@ class Backlog(ABC):
         self._nap_at = 0.0
         self._between_naps = _BETWEEN_NAPS
         self._turns = 0
+        self._hopeless = -1
         self._tally = threading.RLock()
         self._room = threading.Condition()
         self._told: dict[int, int] = {}
@@ -164,9 +166,14 @@ class Backlog(ABC):
         with self._room:
             self.waiters += 1
             try:
+                give_up = math.inf
                 while not self._has_room(limit):
-                    if _exit.ending():
+                    if _exit.ending() or self._turns == self._hopeless:
                         return False
+                    if monotonic() >= give_up:
+                        self._hopeless = self._turns
+                    if give_up == math.inf and not threading.main_thread().is_alive():
+                        give_up = monotonic() + _exit.PATIENCE  # the end waits for this thread
                     self._room.wait(_LOOK_AGAIN)
             finally:
                 self.waiters -= 1

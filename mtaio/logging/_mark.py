@@ -19,7 +19,7 @@ __all__ = ["Mark"]
 class Mark:
     """A place in the queue, reached when everything before it was written or given up."""
 
-    __slots__ = ("_reached", "_ring", "closes", "ended", "until", "written")
+    __slots__ = ("_reached", "_ring", "began", "closes", "ended", "written")
 
     def __init__(self, *, closes: bool = False) -> None:
         self._reached = threading.Event()
@@ -27,8 +27,8 @@ class Mark:
         self.closes: Final = closes
         self.written = True
         """Whether everything before it was written."""
-        self.until = 0.0
-        """When those who wait for it lose patience."""
+        self.began: Final = monotonic()
+        """When it was made."""
         self.ended: threading.Thread | None = None
         """The thread that ended here."""
 
@@ -44,8 +44,7 @@ class Mark:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it is reached, and tell whether it was."""
-        self.until = monotonic() + seconds
-        return self._reached.wait(seconds)
+        return self._reached.wait(min(seconds, threading.TIMEOUT_MAX))
 
     def let_go(self) -> None:
         """Send those on who wait, though it was not reached."""

@@ -11,6 +11,7 @@ import errno
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -65,7 +66,8 @@ class Trouble:
             self._report(error)
         except Exception:  # noqa: BLE001 - the records must be written whatever a callback does
             if logging.raiseExceptions and sys.stderr is not None:
-                traceback.print_exc()
+                with suppress(Exception):  # which may be what failed
+                    traceback.print_exc()
 
     def _print(self, error: Exception) -> None:
         if logging.raiseExceptions and sys.stderr is not None:

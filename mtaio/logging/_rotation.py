@@ -10,6 +10,7 @@ Why bytes, and why a lock on the file that is moved away: docs/en/design/logging
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -27,6 +28,9 @@ __all__ = ["RotatingFile"]
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _CLOSED: Final = -1
+_GONE: Final = frozenset({errno.EBADF, errno.ESTALE})
+"""Errors after which a file is there again only if it is opened again."""
+
 _FIRST: Final = {"a": 0, "w": os.O_TRUNC, "x": os.O_EXCL}
 _LEAST_REST: Final = 1.0
 _MOST_REST: Final = 60.0
@@ -208,7 +212,7 @@ class RotatingFile:
         while sent >= len(records[whole]):
             sent -= len(records[whole])
             whole += 1
-        if sent:
+        if sent and self._fd != _CLOSED:
             self._rest = records[whole][sent:]
         del batch[:whole]
         self.records += whole
@@ -217,7 +221,7 @@ class RotatingFile:
     def _finish(self, batch: list[bytes]) -> None:
         """Write what is missing of the first record of ``batch``."""
         sent, error = self._send(self._rest)
-        self._rest = self._rest[sent:]
+        self._rest = self._rest[sent:] if self._fd != _CLOSED else b""
         if error is not None:
             raise error
         del batch[0]
@@ -232,6 +236,8 @@ class RotatingFile:
                 sent += write(self._fd, memoryview(data)[sent:] if sent else data)
         except OSError as met:
             error = met
+            if met.errno in _GONE:
+                self._fd = _CLOSED  # whoever closed it has taken its number back
         self._failing = error is not None
         self._pos += sent
         self.bytes += sent
@@ -275,9 +281,11 @@ class RotatingFile:
         return True
 
     def _shift(self) -> None:
-        for number in range(self._backup_count - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                self._older(number).replace(self._older(number + 1))
+        # After a try that failed at the newest file there is a place for it already.
+        if not self._resting or self._older(1).exists():
+            for number in range(self._backup_count - 1, 0, -1):
+                with suppress(FileNotFoundError):
+                    self._older(number).replace(self._older(number + 1))
         self._place.replace(self._older(1))
 
     def _older(self, number: int) -> Path:

@@ -49,13 +49,13 @@ class Writer(Backlog):
     """
 
     # Invariants:
-    # - _right holds one thing while nobody may write, and is empty while somebody may: to pop it is
-    #   to get the right, atomically; to append it is to give it back;
+    # - _right holds the token of who may write, and is empty while nobody may: to put one's own
+    #   there, if there is none, is to get the right, atomically; to delete it is to give it back;
     # - only who has the right touches the file, and is the owner of the backlog;
     # - who gives it back looks into the queue afterwards, and who puts looks at the right after
     #   that: so one of the two sees to what was put;
-    # - a thread takes the right itself, and is not given it: a signal, which only the main thread
-    #   sees, cannot come between and leave nobody with it;
+    # - whoever takes the right is sure already to give it back: a signal whose handler raises
+    #   cannot come between and leave nobody with it;
     # - nothing here refers to the handler, so that a handler nobody holds can be collected.
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Writer(Backlog):
         super().clear()
         self.lost = 0
         self.errors = 0
-        self._right: list[None] = [None]
+        self._right: dict[int, object] = {}
         self._nudge = threading.Event()
         self._closing: Mark | None = None
         self._unmet: Mark | None = None
@@ -95,12 +95,12 @@ class Writer(Backlog):
     @property
     def idle(self) -> bool:
         """Whether nobody has the right to write."""
-        return bool(self._right)
+        return not self._right
 
     def put(self, record: bytes, ahead: int) -> None:
         """Queue a record that was admitted when so many were ``ahead`` of it."""
         self.queue.put(record if ahead % STAMPED else (monotonic(), record))
-        if self._right:
+        if not self._right:
             self.start()
 
     # ---- waiting for what was put ----------------------------------------------------------------
@@ -110,7 +110,7 @@ class Writer(Backlog):
         mark = Mark()
         if self.mine or self.pending() >= self._most:
             mark.let_go()  # it would wait for itself, or with a thousand others for nothing
-        elif self.idle and not self.pending():
+        elif self._quiet():
             mark.reach(written=True)
         else:
             self._queue(mark)
@@ -131,12 +131,17 @@ class Writer(Backlog):
         """Queue a mark at which the file is closed and the thread ends; None if it was already."""
         if self._given_up():
             return self._closing
-        if not self.idle or self.pending():
+        if not self._quiet():
             return self._queue(Mark(closes=True))
         if self.file.is_open:
             mark = Mark(closes=True)
             return self._queue(mark, patient=False)
         return None
+
+    def _quiet(self) -> bool:
+        """Tell whether all that was put before this call is written, or was given up."""
+        # In this order: what is no more in the queue may be in the hands of somebody.
+        return not self.pending() and self.idle and not self.batch
 
     def _given_up(self) -> bool:
         """Tell whether somebody closed the file and lost patience, and it is not closed yet."""
@@ -150,13 +155,13 @@ class Writer(Backlog):
             mark: What to wait for.
             until: For how long; by default as long as a flush that failed before left over.
         """
-        if mark is None or mark is self._closing or self.mine:
+        if mark is None or self.mine or (mark is self._closing and until is None):
             return
         if until is None:
             unmet = self._unmet
             until = monotonic() + _exit.PATIENCE
             if unmet is not None and not unmet.is_reached():
-                until = min(until, unmet.until)
+                until = min(until, unmet.began + _exit.PATIENCE)
         left = self.patience(until - monotonic())
         if mark.wait(max(0.0, left)):
             if mark.ended is not None:
@@ -178,7 +183,7 @@ class Writer(Backlog):
 
     def start(self, *, patient: bool = True) -> None:
         """See to it that somebody writes what is queued: this thread, if not ``patient``."""
-        if not self._right:
+        if self._right:
             return
         if patient and not _exit.ending():
             name = f"mtaio log {self.file.path}"
@@ -193,13 +198,18 @@ class Writer(Backlog):
 
     def _own(self, *, patient: bool = True) -> None:
         """Write while there is something to write, and nobody else does."""
-        while self._get_right():
+        while self.pending():
             mark = None
+            token = object()
             try:
+                if self._right.setdefault(0, token) is not token:
+                    return
+                self._owner = get_ident()
                 mark = self._work(patient=patient)
-            finally:
-                self._owner = None
-                self._right.append(None)
+            finally:  # without a call, after which a signal might be handled
+                if 0 in self._right and self._right[0] is token:
+                    self._owner = None
+                    del self._right[0]
             more = not self.queue.empty() and (mark is not None or not self.batch)
             if mark is not None:
                 ended = threading.current_thread() if patient and not more else None
@@ -207,25 +217,19 @@ class Writer(Backlog):
             if not more:
                 return
 
-    def _get_right(self) -> bool:
-        """Take the right to write, if it is there and there is something to write."""
-        if not self.pending():
-            return False  # another was quicker, and is done
-        try:
-            self._right.pop()
-        except IndexError:
-            return False
-        self._owner = get_ident()
-        return True
-
     def _work(self, *, patient: bool) -> Mark | None:
         """Write until a mark closes the file, or, if not ``patient``, until nothing is left."""
         while True:
             mark = None if self.batch else self.take(wait=patient)
-            written = self._write(patient=patient)
-            if written and (news := self.news()):
-                self.batch.append(self._notice(news))
-                self._write(patient=patient)
+            try:
+                written = self._write(patient=patient)
+                if written and (news := self.news()):
+                    self.batch.append(self._notice(news))
+                    self._write(patient=patient)
+            except BaseException:  # on_error may end the thread
+                if mark is not None:
+                    mark.let_go()
+                raise
             if mark is not None:
                 if mark.closes:
                     self._shut(mark)

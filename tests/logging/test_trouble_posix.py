@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,6 @@ from tests.logging.tools_posix import Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 assert sys.platform != "win32"
 
@@ -190,6 +190,72 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
         handler.close()
     assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
     assert handler._writer.idle
+
+
+def test_broken_standard_error(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trouble cannot even be told of, the records are written all the same."""
+    Disk(monkeypatch, full=1)
+    broken = (book.folder / "broken").open("w")
+    broken.close()
+    handler = book.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", broken)
+        book.logger.info("text")
+        assert handler.flush(20)
+    assert book.lines() == ["text"]
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.ESTALE])
+def test_file_that_is_gone_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """A descriptor that others closed, or that is stale, is forgotten, and the path opened."""
+    file = make(tmp_path, [], max_bytes=0)
+    file.write([b"before\n"])
+    batch = [b"after\n"]
+
+    def write(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match=rf"^\[Errno {error}\]"):
+            file.write(batch)
+    assert not file.is_open
+    file.write(batch)
+    file.close()
+    assert (tmp_path / "app.log").read_bytes() == b"before\nafter\n"
+
+
+def test_file_that_cannot_be_moved_costs_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the newest file cannot be renamed, the older ones are moved once."""
+    trouble: list[OSError] = []
+    moment = 100.0
+    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    for number in range(1, 5):
+        (tmp_path / f"app.log.{number}").write_text(str(number))
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "app.log":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    file = make(tmp_path, trouble, backup_count=4)
+    for _ in range(8):
+        file.write([b"12345678\n"])
+        moment += 61
+    assert len(trouble) == 7
+    older = [tmp_path / f"app.log.{number}" for number in range(2, 5)]
+    assert [path.read_text() for path in older] == ["1", "2", "3"]
+    monkeypatch.setattr(Path, "replace", real)
+    file.write([b"new\n"])
+    file.close()
+    assert (tmp_path / "app.log.1").read_bytes() == 8 * b"12345678\n"
+    assert [path.read_text() for path in older] == ["1", "2", "3"]
 
 
 # ---- other hands on the files --------------------------------------------------------------------

@@ -70,10 +70,10 @@ def test_thread_that_comes_too_late_ends(book: Logbook) -> None:
     writer._own()
     assert writer.idle
     writer.queue.put(b"one\n")
-    writer._right.clear()  # somebody has it
+    writer._right[0] = object()  # somebody has it
     writer._own()
     assert writer.pending() == 1
-    writer._right.append(None)
+    writer._right.clear()
     assert handler.flush()
     assert book.lines() == ["one"]
 
@@ -83,12 +83,12 @@ def test_queued_records_are_told_of(book: Logbook) -> None:
     handler = book.open()
     assert_quiescent(handler)
     writer = handler._writer
-    writer._right.clear()  # somebody has it, and is slow
+    writer._right[0] = object()  # somebody has it, and is slow
     book.logger.info("one")
     book.logger.info("two")
     with pytest.raises(AssertionError, match=r"queued=2"):
         assert_quiescent(handler)
-    writer._right.append(None)
+    writer._right.clear()
     assert handler.flush()
     assert_quiescent(handler)
 
@@ -100,11 +100,11 @@ def test_worst_delay_is_that_of_the_first(book: Logbook, monkeypatch: pytest.Mon
         monkeypatch.setattr(module, "monotonic", lambda: moment)
     handler = book.open()
     writer = handler._writer
-    writer._right.clear()  # somebody has it, and is slow
+    writer._right[0] = object()  # somebody has it, and is slow
     for number in range(65):
         book.logger.info("%d", number)
         moment += 0.5
-    writer._right.append(None)
+    writer._right.clear()
     writer.start(patient=False)
     assert handler.statistics().worst_queue_delay == 32.5
 
@@ -114,10 +114,10 @@ def test_batches_are_bounded(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> 
     disk = Disk(monkeypatch)
     handler = book.open()
     writer = handler._writer
-    writer._right.clear()  # as above
+    writer._right[0] = object()  # as above
     for number in range(2000):
         book.logger.info("%d", number)
-    writer._right.append(None)
+    writer._right.clear()
     writer.start(patient=False)
     assert disk.tries == 4
     assert book.lines() == [str(number) for number in range(2000)]
@@ -141,7 +141,7 @@ def test_callers_nap_when_the_queue_is_half_full(
 
     monkeypatch.setattr(_backlog, "monotonic", lambda: moment)
     monkeypatch.setattr(time, "sleep", nap)
-    writer._right.clear()  # somebody has it, and is starved
+    writer._right[0] = object()  # somebody has it, and is starved
     for number in range(500):
         book.logger.info("%d", number)
     assert naps == []
@@ -164,20 +164,20 @@ def test_callers_nap_when_the_queue_is_half_full(
     moment += 1
     assert nap_times(70) == [0, 64, 66, 68]
     assert handler.statistics().dropped == {"INFO": 470}
-    writer._right.append(None)
+    writer._right.clear()
 
 
-class Contested(list[None]):
+class Contested(dict[int, object]):
     """The right to write, which another takes as soon as it is given back."""
 
-    def __init__(self, other: Callable[[], object]) -> None:
-        super().__init__()
+    def __init__(self, other: Callable[[], object], right: dict[int, object]) -> None:
+        super().__init__(right)
         self._other = other
         self.given = 0
 
-    def append(self, item: None) -> None:
+    def __delitem__(self, key: int) -> None:
         """Give the right back, and let the other one have it."""
-        super().append(item)
+        super().__delitem__(key)
         self.given += 1
         if self.given == 1:
             self._other()
@@ -187,7 +187,8 @@ def test_thread_that_ends_leaves_the_rest_to_another(book: Logbook) -> None:
     """What is logged just as a thread ends is written by the next one, once."""
     handler = book.open()
     book.logger.info("one")
-    handler._writer._right = Contested(lambda: book.logger.info("two"))
+    assert handler.flush()
+    handler._writer._right = Contested(lambda: book.logger.info("two"), handler._writer._right)
     handler.close()
     assert handler._writer._right.given == 1
     assert handler.flush()
@@ -204,13 +205,14 @@ def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
 
     def take() -> None:
         writer.queue.put(b"two\n")
-        writer._right.pop()  # and is slow to begin
+        writer._right[0] = object()  # and is slow to begin
 
-    writer._right = Contested(take)
+    assert handler.flush()
+    writer._right = Contested(take, writer._right)
     handler.close()
     until(lambda: not book.threads())
     assert (writer.pending(), book.lines()) == (1, ["one"])
-    writer._right.append(None)
+    writer._right.clear()
     writer.start(patient=False)
     assert book.lines() == ["one", "two"]
 
@@ -220,7 +222,8 @@ def test_thread_that_ends_looks_once_more(book: Logbook) -> None:
     handler = book.open()
     writer = handler._writer
     book.logger.info("one")
-    writer._right = Contested(lambda: writer.queue.put(b"two\n"))
+    assert handler.flush()
+    writer._right = Contested(lambda: writer.queue.put(b"two\n"), writer._right)
     handler.close()
     handler.close()
     assert book.lines() == ["one", "two"]
@@ -235,6 +238,93 @@ def test_tries_become_rare(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> No
     book.logger.info("text")
     assert handler.flush()
     assert delays == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert book.lines() == ["text"]
+
+
+def test_flush_without_patience_leaves_close_its_own(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that gave up at once does not make ``close`` give up a file that is only slow."""
+    disk = Disk(monkeypatch)
+    real = disk.write
+
+    def slowly(fd: int, data: bytes) -> int:
+        time.sleep(0.02)
+        return real(fd, data)
+
+    disk.write = slowly
+    handler = book.open()
+    for number in range(5000):
+        book.logger.info("%d", number)
+    assert not handler.flush(0)
+    handler.close()
+    assert book.lines() == [str(number) for number in range(5000)]
+
+
+def test_flush_for_ever(book: Logbook) -> None:
+    """A patience longer than any clock is one."""
+    handler = book.open()
+    for seconds in (math.inf, 1e10):
+        book.logger.info("text")
+        assert handler.flush(seconds)
+
+
+class Interrupted(dict[int, object]):
+    """The right to write, which a signal interrupts just as somebody has got it."""
+
+    def setdefault(self, key: int, default: object = None) -> object:
+        """Get the right, and have Ctrl-C pressed."""
+        super().setdefault(key, default)
+        raise KeyboardInterrupt
+
+
+def test_signal_cannot_leave_nobody_with_the_right(book: Logbook) -> None:
+    """A signal whose handler raises as the right was just taken does not lose it."""
+    handler = book.open()
+    handler._writer._right = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        handler.close()
+    assert handler._writer.idle
+    handler._writer._right = {}
+    book.logger.info("text")
+    handler.close()
+    assert book.lines() == ["text"]
+
+
+def test_mark_behind_what_is_in_hand(book: Logbook) -> None:
+    """While somebody has taken a record and not written it, nothing is flushed and closed."""
+    handler = book.open()
+    writer = handler._writer
+    writer._right[0] = object()  # somebody has it, and a record in his hands
+    assert not handler.flush(0)
+    assert writer.ask_to_close() is not None
+    assert writer.pending() == 2
+    writer._right.clear()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_callback_that_ends_the_thread(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``on_error`` that exits lets those go on who wait, and the records are kept."""
+    disk = Disk(monkeypatch, full=1)
+    begun = threading.Event()
+
+    def on_error(error: Exception) -> None:
+        begun.wait(20)
+        raise SystemExit(str(error))
+
+    handler = book.open(on_error=on_error)
+    writer = handler._writer
+    writer._right[0] = object()  # until all is queued
+    book.logger.info("text")
+    mark = writer.mark()
+    writer._right.clear()
+    begun.set()
+    writer.start()
+    assert mark.wait(20)
+    assert not mark.written
+    until(lambda: not book.threads())
+    assert handler.flush()
+    assert disk.tries == 2
     assert book.lines() == ["text"]
 
 
