@@ -175,7 +175,8 @@ def configure(
 
     Takes effect at once, inside or outside an event loop. A second call for the same logger takes
     the place of the first, of which it closes the handlers afterwards; what is logged meanwhile
-    goes to one or the other, and none of it is lost. Not a checkpoint.
+    goes to one or the other, and none of it is lost, though in the same file lines may change
+    places. Not a checkpoint.
 
     Each value is the argument given here; failing that, what the settings say; without settings,
     what the environment says, where a variable that is empty counts as not set.
