@@ -207,7 +207,7 @@ class Writer(Backlog):
                 self._owner = get_ident()
                 mark = self._work(patient=patient)
             finally:  # without a call, after which a signal might be handled
-                if 0 in self._right and self._right[0] is token:  # pragma: no branch - see "return"
+                if 0 in self._right and self._right[0] is token:  # pragma: no branch - after return
                     self._owner = None
                     del self._right[0]
             more = not self.queue.empty() and (mark is not None or not self.batch)
