@@ -36,24 +36,35 @@ def asker_of(loop: object) -> Callable[[], object]:
 
 def in_event_loop() -> bool:
     """Tell whether this thread is running an event loop, be it in a callback without a task."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - public in all but its name, and raises nothing
-        return True
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_run()
+    return _asyncio_runs() or _answer("in_trio_run")
 
 
 def task_name() -> str | None:
     """Return the name of the running task, None outside of tasks."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
-        task = asyncio.current_task()
+    if _asyncio_runs():
+        task = sys.modules["asyncio"].current_task()
         return None if task is None else str(task.get_name())
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        name: str = trio.lowlevel.current_task().name
+    if _answer("in_trio_task"):
+        name: str = sys.modules["trio"].lowlevel.current_task().name
         return name
     return None
+
+
+# Whoever finds a module without what it is to have meets another thread that is just importing it,
+# and no loop of that module runs anywhere.
+
+
+def _asyncio_runs() -> bool:
+    running: Callable[[], object] | None = getattr(
+        sys.modules.get("asyncio"), "_get_running_loop", None
+    )
+    return running is not None and running() is not None
+
+
+def _answer(question: str) -> bool:
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
+    return ask is not None and ask()
 
 
 def is_current(loop: object) -> bool:

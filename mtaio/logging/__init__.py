@@ -7,8 +7,9 @@ and work with everything that does; none of it needs an event loop.
 
 from mtaio.logging._configure import LoggingContext, LogSettings, configure
 from mtaio.logging._formatters import JsonFormatter
-from mtaio.logging._handler import AsyncFileHandler, AsyncFileHandlerStatistics
+from mtaio.logging._handler import AsyncFileHandler
 from mtaio.logging._redact import RedactingFilter
+from mtaio.logging._statistics import AsyncFileHandlerStatistics
 
 __all__ = [
     "AsyncFileHandler",

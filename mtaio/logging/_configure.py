@@ -1,5 +1,5 @@
 """
-Logging for a whole program, from settings or the environment, in one call.
+Logging for a whole program, from arguments, settings or the environment, in one call.
 
 Promise: handlers are in place when `configure` returns, with no event loop needed; leaving the
 block it may be used as writes and closes them, also when the block is cancelled, and puts back what
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
-from threading import RLock
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -24,18 +22,36 @@ from mtaio.logging._levels import level_number
 from mtaio.logging._redact import RedactingFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
+    from threading import RLock
     from types import TracebackType
     from typing import Self
 
 __all__ = ["LogSettings", "LoggingContext", "configure"]
 
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "level": "INFO",
+    "file": None,
+    "max_bytes": 10_000_000,
+    "backup_count": 5,
+    "format": "text",
+    "console": True,
+}
+_REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
+_FLAGS: Final = {
+    **dict.fromkeys(("1", "yes", "true", "on"), True),
+    **dict.fromkeys(("0", "no", "false", "off"), False),
+}
 _FORMATS: Final = ("text", "json")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class LogSettings(Protocol):
-    """What `configure` wants to know; any object with these attributes will do."""
+    """
+    What `configure` wants to know; any object with these attributes will do.
+
+    It may have ``log_console`` too, a bool.
+    """
 
     @property
     def log_level(self) -> str | int:
@@ -63,18 +79,9 @@ class LogSettings(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Settings:
-    log_level: str | int
-    log_file: str | None
-    log_max_bytes: int
-    log_backup_count: int
-    log_format: str
-
-
 class LoggingContext:
     """
-    The handlers that `configure` made; leaving the context, of either kind, flushes last.
+    The handlers that `configure` made, which makes this too; leaving it, either way, flushes last.
 
     Both ways of leaving write what is queued, take the handlers away and put the logger's level
     back. The async one does so in a worker thread, and cannot be cancelled; it takes 5 seconds at
@@ -83,11 +90,19 @@ class LoggingContext:
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:
         self._logger: Final = logger
-        self._before = logger.level
+        self._before: int = logger.level
         self._handlers = handlers
-        logger.setLevel(level)
-        for handler in handlers:
-            logger.addHandler(handler)
+        old: list[logging.Handler] = []
+        with _lock:
+            replaced = _current.get(logger)
+            if replaced is not None:
+                self._before = replaced._before  # noqa: SLF001 - another of this class
+                old = replaced._take()  # noqa: SLF001 - as above
+            _current[logger] = self
+            logger.setLevel(level)
+            _swap(logger, old, handlers)
+        for handler in old:
+            handler.close()
 
     @property
     def handlers(self) -> tuple[logging.Handler, ...]:
@@ -97,13 +112,18 @@ class LoggingContext:
     def close(self) -> None:
         """Write what is queued, and take the handlers away. May be called again."""
         with _lock:
-            handlers, self._handlers = self._handlers, []
+            handlers = self._take()
             if _current.get(self._logger) is self:
                 del _current[self._logger]
                 self._logger.setLevel(self._before)
+                _swap(self._logger, handlers, ())
         for handler in handlers:
-            self._logger.removeHandler(handler)
             handler.close()
+
+    def _take(self) -> list[logging.Handler]:
+        """Hand the handlers over to who closes them."""
+        handlers, self._handlers = self._handlers, []
+        return handlers
 
     def __enter__(self) -> Self:
         return self
@@ -133,30 +153,50 @@ class LoggingContext:
 
 
 _current: Final[WeakKeyDictionary[logging.Logger, LoggingContext]] = WeakKeyDictionary()
-_lock: Final = RLock()
+_lock: Final = cast("RLock", vars(logging)["_lock"])
+"""What guards the lists of handlers, in all versions, and is renewed in a forked child."""
 
 
 def configure(
     settings: LogSettings | None = None,
     *,
-    logger: logging.Logger | None = None,
-    console: bool = True,
+    level: str | int | None = None,
+    file: str | os.PathLike[str] | None = None,
+    max_bytes: int | None = None,
+    backup_count: int | None = None,
+    format: Literal["text", "json"] | None = None,  # noqa: A002 - as logging.basicConfig calls it
+    console: bool | None = None,
+    logger: logging.Logger | str | None = None,
     redact: RedactingFilter | None = None,
     fields: Mapping[str, object] | None = None,
 ) -> LoggingContext:
     """
     Set logging up for a program: level, console, file, format, and masked secrets.
 
-    Takes effect at once, inside or outside an event loop. A second call for the same logger closes
-    what the first one made and takes its place. Not a checkpoint.
+    Takes effect at once, inside or outside an event loop. A second call for the same logger takes
+    the place of the first, of which it closes the handlers afterwards; what is logged meanwhile
+    goes to one or the other, and none of it is lost, though in the same file lines may change
+    places. Not a checkpoint.
+
+    Each value is the argument given here; failing that, what the settings say; without settings,
+    what the environment says, where a variable that is empty counts as not set.
+
+    The console is a ``logging.StreamHandler``, which writes in the caller's thread: so nothing is
+    lost there when the process is killed, and whoever logs waits while the reader of a pipe takes
+    nothing. Where an event loop must not wait, pass ``file="/dev/stderr", console=False``.
 
     Args:
-        settings: Where the values come from. None reads the environment: ``MTAIO_LOG_LEVEL``
-            (``INFO``), ``MTAIO_LOG_FILE`` (no file), ``MTAIO_LOG_MAX_BYTES`` (10,000,000),
-            ``MTAIO_LOG_BACKUP_COUNT`` (5) and ``MTAIO_LOG_FORMAT`` (``text`` or ``json``); one that
-            is empty counts as not set.
-        logger: Which logger; None for the root, which sees the records of all.
-        console: Whether to write to ``sys.stderr`` too.
+        settings: Where the values come from; None reads the environment.
+        level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
+        file: The file; ``""`` for none. ``log_file``, ``MTAIO_LOG_FILE``; none.
+        max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
+            10,000,000.
+        backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
+            ``MTAIO_LOG_BACKUP_COUNT``; 5.
+        format: ``"text"`` or ``"json"``. ``log_format``, ``MTAIO_LOG_FORMAT``; ``text``.
+        console: Whether to write to ``sys.stderr`` too. ``log_console``, if the settings have it,
+            ``MTAIO_LOG_CONSOLE`` (``1`` or ``0``, ``yes`` or ``no``, …); yes.
+        logger: Which logger, itself or its name; None for the root, which sees the records of all.
         redact: What masks secrets; None for a `RedactingFilter` with its defaults.
         fields: As for `JsonFormatter`, with the JSON format.
 
@@ -165,8 +205,8 @@ def configure(
         interpreter's end flushes.
 
     Raises:
-        TypeError: A setting is of the wrong type.
-        ValueError: A setting makes no sense; the message names it, and the variable it came from.
+        TypeError: A value is of the wrong type.
+        ValueError: A value makes no sense; the message names it as it is called where it came from.
         OSError: The file cannot be opened. Whatever is raised, nothing has changed.
 
     Example:
@@ -179,7 +219,7 @@ def configure(
 
 
         async def main() -> None:
-            async with configure(console=False):
+            async with configure(level="DEBUG", console=False):
                 logging.getLogger("shop").info("open")
 
 
@@ -187,65 +227,127 @@ def configure(
             anyio.run(main)
         ```
     """
-    given, names = (settings, str) if settings is not None else _from_environment()
-    level = level_number(names("log_level"), given.log_level)
-    for name, value in (
-        ("log_max_bytes", given.log_max_bytes),
-        ("log_backup_count", given.log_backup_count),
-    ):
-        checks.count(names(name), value, least=0, way_out="0 means no rotation.")
-    if given.log_format not in _FORMATS:
-        msg = f"{names('log_format')}={given.log_format!r} is unknown. Pass 'text' or 'json'."
-        raise ValueError(msg)
-    formatter = (
-        JsonFormatter(fields=fields) if given.log_format == "json" else logging.Formatter(_TEXT)
-    )
+    target = _logger(logger)
+    if redact is None:
+        redact = RedactingFilter()
+    elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
+        msg = f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
+        raise TypeError(msg)
+    read = _environment if settings is None else _reader(settings)
+    level_to_set = level_number(*_chosen("level", level, read))
+    path = _path(*_chosen("file", file, read))
+    sizes: list[int] = []
+    for name, given in (("max_bytes", max_bytes), ("backup_count", backup_count)):
+        label, value = _chosen(name, given, read)
+        sizes.append(_count(label, value))
+    formatter = _formatter(*_chosen("format", format, read), fields)
     handlers: list[logging.Handler] = []
-    if given.log_file is not None:
-        handlers.append(
-            AsyncFileHandler(
-                given.log_file,
-                max_bytes=given.log_max_bytes,
-                backup_count=given.log_backup_count,
-            )
-        )
-    if console:
+    if _flag(*_chosen("console", console, read)):
         handlers.append(logging.StreamHandler())
-    redact = redact or RedactingFilter()
+    if path is not None:  # the last that may fail, since it leaves something behind
+        handlers.insert(0, AsyncFileHandler(path, max_bytes=sizes[0], backup_count=sizes[1]))
     for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(redact)
-    target = logger or logging.getLogger()
-    with _lock:
-        before = _current.get(target)
-        if before is not None:
-            before.close()
-        context = _current[target] = LoggingContext(target, level, handlers)
-    return context
+    return LoggingContext(target, level_to_set, handlers)
 
 
-def _from_environment() -> tuple[LogSettings, Callable[[str], str]]:
-    """Return what the environment says, and how its variables are called."""
+def _swap(
+    logger: logging.Logger, old: Collection[logging.Handler], new: Collection[logging.Handler]
+) -> None:
+    """
+    Put ``new`` handlers in the place of ``old`` ones, for whoever logs meanwhile all at once.
 
-    def read(name: str, default: str) -> str:
-        return os.environ.get(_variable(name), "").strip() or default
+    To be called with the lock, which is held for this alone: closing the old ones takes as long as
+    their files do.
+    """
+    logger.handlers = [*(each for each in logger.handlers if each not in old), *new]
 
-    def whole(name: str, default: str) -> int:
-        text = read(name, default)
+
+# ---- where values come from ----------------------------------------------------------------------
+
+
+def _chosen(
+    name: str, given: object, read: Callable[[str], tuple[str, object]]
+) -> tuple[str, object]:
+    """Return what a value is called where it comes from, and the value."""
+    return read(name) if given is None else (name, given)
+
+
+def _environment(name: str) -> tuple[str, object]:
+    variable = f"MTAIO_LOG_{name.upper()}"
+    text = os.environ.get(variable, "").strip()
+    return variable, text or _DEFAULTS[name]
+
+
+def _reader(settings: LogSettings) -> Callable[[str], tuple[str, object]]:
+    missing = [name for name in _REQUIRED if not hasattr(settings, f"log_{name}")]
+    if missing:
+        msg = (
+            f"settings is a {type(settings).__name__}, which has no "
+            f"{', '.join(f'log_{name}' for name in missing)}. Pass an object with these, or None "
+            f"to read the environment; single values have arguments, as in "
+            f"configure(file='app.log', level='INFO')."
+        )
+        raise TypeError(msg)
+
+    def read(name: str) -> tuple[str, object]:
+        label = f"log_{name}"
+        return label, getattr(settings, label, _DEFAULTS[name])
+
+    return read
+
+
+# ---- what they have to be ------------------------------------------------------------------------
+
+
+def _logger(logger: object) -> logging.Logger:
+    if logger is None or isinstance(logger, str):
+        return logging.getLogger(logger)
+    if not isinstance(logger, logging.Logger):
+        msg = (
+            f"logger={logger!r} is a {type(logger).__name__}. Pass a logging.Logger, the name of "
+            f"one, or None for the root."
+        )
+        raise TypeError(msg)
+    return logger
+
+
+def _path(name: str, value: object) -> str | os.PathLike[str] | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | os.PathLike):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not a path. Pass a str or a Path."
+        raise TypeError(msg)
+    return cast("str | os.PathLike[str]", value)
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, str) and name.isupper():  # a variable of the environment
         try:
-            return int(text)
+            value = int(value)
         except ValueError:
-            msg = f"{_variable(name)}={text!r} is no whole number. Set it to one, or unset it."
+            msg = f"{name}={value!r} is no whole number. Set it to one, or unset it."
             raise ValueError(msg) from None
-
-    return _Settings(
-        log_level=read("log_level", "INFO"),
-        log_file=read("log_file", "") or None,
-        log_max_bytes=whole("log_max_bytes", "10_000_000"),
-        log_backup_count=whole("log_backup_count", "5"),
-        log_format=read("log_format", "text").lower(),
-    ), _variable
+    return checks.count(name, value, least=0, way_out="0 means no rotation.")
 
 
-def _variable(name: str) -> str:
-    return f"MTAIO_{name.upper()}"
+def _flag(name: str, value: object) -> bool:
+    if isinstance(value, str) and name.isupper():
+        known = _FLAGS.get(value.lower())
+        if known is None:
+            msg = f"{name}={value!r} is neither yes nor no. Set it to 1 or 0, or unset it."
+            raise ValueError(msg)
+        return known
+    if not isinstance(value, bool):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
+        raise TypeError(msg)
+    return value
+
+
+def _formatter(name: str, value: object, fields: Mapping[str, object] | None) -> logging.Formatter:
+    made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
+    if not isinstance(value, str) or value.lower() not in _FORMATS:
+        msg = f"{name}={value!r} is unknown. Pass 'text' or 'json'."
+        raise ValueError(msg)
+    return made if value.lower() == "json" else logging.Formatter(_TEXT)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 if TYPE_CHECKING:
     from mtaio.logging._writer import Writer
@@ -34,7 +34,7 @@ class _Process:
     """What is known of this process's end."""
 
     def __init__(self) -> None:
-        self.writers: WeakSet[Writer] = WeakSet()
+        self.watched: dict[int, weakref.ref[Writer]] = {}
         self.ends_by: float | None = None
         self.told_multiprocessing = False
 
@@ -44,7 +44,8 @@ _process = _Process()
 
 def watch(writer: Writer) -> None:
     """See to it that ``writer`` is closed at the end, and survives a fork."""
-    _process.writers.add(writer)
+    watched, key = _process.watched, id(writer)
+    watched[key] = weakref.ref(writer, lambda _: watched.pop(key, None))
 
 
 def ending() -> bool:
@@ -82,8 +83,13 @@ def _close_when_child_ends(_: object) -> None:
 def _close_all(seconds: float) -> None:
     """Close all writers, which are given ``seconds`` together."""
     until = monotonic() + seconds
-    for writer, mark in [(writer, writer.ask_to_close()) for writer in list(_process.writers)]:
+    for writer, mark in [(writer, writer.ask_to_close()) for writer in _writers()]:
         writer.wait_closed(mark, until)
+
+
+def _writers() -> list[Writer]:
+    """Return those that are still there; other threads may make and drop some meanwhile."""
+    return [writer for each in list(_process.watched.values()) if (writer := each()) is not None]
 
 
 def _at_exit() -> None:
@@ -92,9 +98,8 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
-    for writer in list(_process.writers):
+    for writer in _writers():
         writer.forget()
-    started()
 
 
 atexit.register(_at_exit)

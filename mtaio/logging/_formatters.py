@@ -19,7 +19,7 @@ from mtaio._internal.loops import task_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["OWN", "JsonFormatter"]
+__all__ = ["OWN", "JsonFormatter", "as_text"]
 
 OWN: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"})
 """What a record has by itself; all else was given by the caller with ``extra``."""
@@ -29,7 +29,16 @@ _LONGEST: Final = 1024
 """Bits of a whole number; in a record that needs the second pass, longer ones are text."""
 
 _DEEPEST: Final = 32
-"""Values within values within values: from here on they are text."""
+"""Values within values within values, in a record that needs the second pass."""
+
+_MOST: Final = 100_000
+"""Values in a record that needs the second pass, of which some may be there many times."""
+
+_CUT: Final = "..."
+"""Stands where a value holds itself, and where values are too deep or too many."""
+
+_SEPARATORS: Final = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What JSON leaves as it is, and some readers take for the end of a line."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -91,9 +100,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line of JSON; it is not changed."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-        entry: dict[str, object] = {
-            "time": f"{moment.removesuffix('+00:00')}Z",
+        entry: dict[object, object] = {
+            "time": _moment(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -102,33 +110,36 @@ class JsonFormatter(logging.Formatter):
         task = getattr(record, "taskName", None) or task_name()
         if task:
             entry["task"] = task
-        if record.exc_text:
-            entry["exception"] = record.exc_text
-        elif record.exc_info and record.exc_info[0] is not None:
-            entry["exception"] = self.formatException(record.exc_info)
+        exception = self._exception(record)
+        if exception:
+            entry["exception"] = exception
         if record.stack_info:
-            entry["stack"] = self.formatStack(record.stack_info)
-        for key, value in record.__dict__.items():
+            entry["stack"] = self.formatStack(as_text(record.stack_info))
+        given = record.__dict__
+        for key, value in given.items():
             if key not in OWN:
-                entry[f"extra_{key}" if key in _KEYS else key] = value
+                name = key
+                if key in _KEYS:
+                    while name in _KEYS or name in given:
+                        name = f"extra_{name}"
+                entry[name] = value
         return _encode(entry)
 
-
-def _encode(entry: dict[str, object]) -> str:
-    try:
-        line = _ENCODER.encode(entry)
-    except (TypeError, ValueError, RecursionError):
-        # A key that is no str, NaN, a number too long, a value that holds itself.
-        line = _ENCODER.encode(_plain(entry, 0))
-    if not line.isascii():
+    def _exception(self, record: logging.LogRecord) -> str:
+        """Return the text of the record's exception, empty if it has none."""
+        text = as_text(record.exc_text or "")
+        if text and not text.isspace():
+            return text
+        info: Any = record.exc_info
+        if isinstance(info, BaseException):
+            return self.formatException((type(info), info, info.__traceback__))
         try:
-            line.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair: escaped it can at least be written
-            line = line.encode(errors="backslashreplace").decode()
-    return line
+            return self.formatException(info) if info and info[0] is not None else ""
+        except Exception:  # noqa: BLE001 - no exception, but the rest of the record is worth a line
+            return as_text(cast("object", info))
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
     """Return what stands for a value that is no JSON."""
     try:
         return str(value)
@@ -136,25 +147,94 @@ def _text(value: object) -> str:
         return f"<{type(value).__name__} that cannot be printed>"
 
 
+def _moment(created: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(created, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return as_text(created)  # of a clock that shows no time
+    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
+
+
 _ENCODER: Final = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_text
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=as_text
 )
 
 
-def _plain(value: Any, depth: int) -> object:
-    """Return ``value`` with everything in it that is no JSON as text."""
-    plain: object = value
+def _encode(entry: dict[object, object]) -> str:
+    try:
+        line = _ENCODER.encode(entry)
+    except Exception:  # noqa: BLE001 - a key that is no str, NaN, a value that holds itself, …
+        line = _ENCODER.encode(_Plain().value(entry, 0))
+    if not line.isascii():
+        for separator, escaped in _SEPARATORS.items():
+            if separator in line:
+                line = line.replace(separator, escaped)
+        try:
+            line.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair: escaped it can at least be written
+            line = line.encode(errors="backslashreplace").decode()
+    return line
+
+
+class _Plain:
+    """Makes JSON of anything, once for each record."""
+
+    __slots__ = ("_inside", "_left")
+
+    def __init__(self) -> None:
+        self._inside: set[int] = set()
+        self._left = _MOST
+
+    def value(self, value: object, depth: int) -> object:
+        """Return ``value`` with everything in it that is no JSON as text."""
+        self._left -= 1
+        kind = type(value)
+        if value is None or kind is str:
+            return value
+        try:
+            if isinstance(value, int | float):
+                return _number(value)
+            if isinstance(value, dict | list | tuple):
+                return self._container(value, depth)
+        except Exception:  # noqa: BLE001 - of a type that has its own idea of what it holds
+            return f"<{kind.__name__} that cannot be read>"
+        return as_text(value)
+
+    def _container(self, value: Any, depth: int) -> object:
+        if id(value) in self._inside or self._left <= 0 or depth >= _DEEPEST:
+            return _CUT
+        self._inside.add(id(value))
+        try:
+            return self._filled(value, depth + 1)
+        finally:
+            self._inside.remove(id(value))
+
+    def _filled(self, value: Any, depth: int) -> object:
+        if isinstance(value, dict):
+            plain: dict[object, object] = {}
+            for key, each in cast("dict[object, object]", value).items():
+                if self._left <= 0 and depth > 1:  # the record's own keys are few
+                    plain[_CUT] = _CUT
+                    break
+                plain[_key(key)] = self.value(each, depth)
+            return plain
+        parts: list[object] = []
+        for each in cast("Iterable[object]", value):
+            if self._left <= 0:
+                parts.append(_CUT)
+                break
+            parts.append(self.value(each, depth))
+        return parts
+
+
+def _number(value: float) -> object:
     if isinstance(value, float):
-        plain = value if math.isfinite(value) else _text(value)
-    elif isinstance(value, int):
-        # No reader is expected to know such numbers, and Python may refuse to print them.
-        plain = value if value.bit_length() <= _LONGEST else hex(value)
-    elif depth < _DEEPEST and isinstance(value, dict):
-        items = cast("dict[object, object]", value)
-        plain = {_text(key): _plain(each, depth + 1) for key, each in items.items()}
-    elif depth < _DEEPEST and isinstance(value, list | tuple):
-        parts = cast("Iterable[object]", value)
-        plain = [_plain(each, depth + 1) for each in parts]
-    elif value is not None and not isinstance(value, str):
-        plain = _text(value)
-    return plain
+        return value if math.isfinite(value) else as_text(value)
+    # No reader is expected to know such numbers, and Python may refuse to print them.
+    return value if value.bit_length() <= _LONGEST else hex(value)
+
+
+def _key(key: object) -> object:
+    if key is None or isinstance(key, str):
+        return key
+    return _number(key) if isinstance(key, int | float) else as_text(key)

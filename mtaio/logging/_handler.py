@@ -9,62 +9,34 @@ Why records are formatted by the caller and written by a thread: docs/en/design/
 
 from __future__ import annotations
 
-import codecs
 import copy
 import logging
-import sys
-import traceback
 import weakref
-from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
+from mtaio.logging._arguments import absolute, check_encoding, later_in_a_file, one_of
+from mtaio.logging._dates import hurried
 from mtaio.logging._exit import PATIENCE
+from mtaio.logging._flushes import flushes_here
 from mtaio.logging._levels import level_number
+from mtaio.logging._reports import Notice, Trouble, advice
 from mtaio.logging._rotation import RotatingFile
+from mtaio.logging._statistics import AsyncFileHandlerStatistics
 from mtaio.logging._writer import Writer
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics"]
+__all__ = ["AsyncFileHandler"]
 
 _MODES: Final = ("a", "w", "x")
 _POLICIES: Final = ("drop", "block")
-_BETWEEN_REPORTS: Final = 60.0
-"""Seconds for which an error of one kind is not reported again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AsyncFileHandlerStatistics:
-    """What an `AsyncFileHandler` holds and has done in this process."""
-
-    queued: int
-    """Records that are queued or being written."""
-    waiters: int
-    """Threads that wait for room in the queue."""
-    written: int
-    """Records written, lines about dropped ones included."""
-    bytes: int
-    """Bytes written."""
-    dropped: Mapping[str, int]
-    """Records that found no room, by the name of their level."""
-    lost: int
-    """Records that could not be written before the handler was closed."""
-    rotations: int
-    """How often the files were moved on by one."""
-    write_errors: int
-    """How often the file could not be opened, written or rotated."""
-    worst_queue_delay: float
-    """The most seconds from a record's arrival to its being written, among those looked at: one
-    in 64, and all that found nobody ahead of them."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -75,15 +47,19 @@ class AsyncFileHandler(logging.Handler):
     caller formats the record and puts it in a bounded queue; he waits neither for the disk nor for
     a lock. May be made anywhere, with no event loop running, and used from any thread, on either
     backend or without one. Closing it, which ``logging.shutdown`` does at the interpreter's end,
-    writes what is queued.
+    writes what is queued. A process that is killed, by SIGTERM too unless it handles it, or that
+    ends by ``os._exit``, loses what is queued.
 
     Args:
-        filename: The file. It is opened now, unless ``delay``; the folder must exist.
+        filename: The file. It is opened now, unless ``delay``; the folder must exist. A path that
+            names a descriptor, as ``/dev/stderr`` and ``/dev/fd/3`` do, is written through that
+            descriptor, be it a file, a pipe or a socket: never truncated, never rotated.
         mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
             ``max_bytes`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.
-        max_bytes: The size that a file never reaches, unless one record alone does: it is then
-            renamed to ``filename.1``, and a new one begun. 0 for no limit.
+        max_bytes: The size that a file never reaches, unless one record alone does. A record that
+            would bring it there begins a new file; the old one becomes ``filename.1``. 0 for no
+            limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
             then there is no rotation, and the file grows.
         queue_size: How many records may be queued or in hand.
@@ -147,22 +123,21 @@ class AsyncFileHandler(logging.Handler):
         checks.count("backup_count", backup_count, least=0, way_out="0 means no rotation.")
         checks.count("queue_size", queue_size, way_out="The queue needs room for a record.")
         checks.count("keep_room", keep_room, least=0, way_out="0 means no extra room.")
-        _one_of("mode", mode, _MODES)
-        _one_of("when_full", when_full, _POLICIES)
+        one_of("mode", mode, _MODES)
+        one_of("when_full", when_full, _POLICIES)
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = level_number("keep_level", keep_level)
-        _check_encoding(encoding, errors)
-        path = _path(filename)
-        self.baseFilename: Final = str(path)
+        check_encoding(encoding, errors)
+        self.baseFilename: Final = str(absolute(filename))
         self.mode: Final = "a" if max_bytes else mode
         self.encoding: Final = encoding
         self.errors: Final = errors
-        trouble = _Trouble(self.baseFilename, on_error)
+        trouble = Trouble(self.baseFilename, on_error)
         file = RotatingFile(
             self.baseFilename,
             mode=self.mode,
-            later=_later(encoding),
+            later=later_in_a_file(encoding),
             max_bytes=max_bytes,
             backup_count=backup_count,
             trouble=trouble,
@@ -171,12 +146,11 @@ class AsyncFileHandler(logging.Handler):
             try:
                 file.open()
             except OSError as error:
-                error.add_note(
-                    f"AsyncFileHandler opens its file when it is made. See that the folder "
-                    f"{str(path.parent)!r} exists and may be written to."
-                )
+                error.add_note(advice(error, self.baseFilename))
                 raise
         super().__init__()
+        plain = logging.Formatter()
+        self._quick = plain, plain
         self._writer: Final = Writer(
             file,
             queue_size=queue_size,
@@ -184,7 +158,7 @@ class AsyncFileHandler(logging.Handler):
             keep_level=level,
             blocks=when_full == "block",
             trouble=trouble,
-            notice=_Notice(weakref.ref(self)),
+            notice=Notice(weakref.ref(self)),
         )
         # A handler that nobody holds any more is still to write what it was given.
         weakref.finalize(self, self._writer.ask_to_close).atexit = False
@@ -212,16 +186,31 @@ class AsyncFileHandler(logging.Handler):
         self.emit(record)
         return True
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record, as any handler does."""
+        formatter = self.formatter
+        if formatter is None:
+            return super().format(record)
+        known, quick = self._quick
+        if formatter is not known:
+            quick = hurried(formatter)
+            self._quick = formatter, quick
+        return quick.format(record)
+
     def emit(self, record: logging.LogRecord) -> None:
         """
         Format the record and queue it. Not a checkpoint.
 
-        A record that cannot be formatted or encoded goes to ``handleError``. After `close` the file
-        is opened again.
+        A record that cannot be formatted or encoded goes to ``handleError``; one that finds no room
+        is not even formatted. After `close` the file is opened again.
 
         Args:
             record: What to log; it is not changed.
         """
+        writer = self._writer
+        ahead = writer.queue.qsize()
+        if ahead >= writer.calm and not writer.admits(record.levelno):
+            return
         try:
             if record.exc_info:
                 record = copy.copy(record)  # formatting would store the traceback in it
@@ -231,7 +220,7 @@ class AsyncFileHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - whatever it is, it goes where logging sends it
             self.handleError(record)
             return
-        self._writer.put(line, record.levelno)
+        writer.put(line, ahead)
 
     def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # it tells more than logging's does
         """
@@ -256,7 +245,8 @@ class AsyncFileHandler(logging.Handler):
         """
         Wait until everything logged before is written. A checkpoint.
 
-        Cancelled, it leaves nothing behind, and what is queued is written all the same.
+        Cancelled, it leaves nothing behind, and what is queued is written all the same. However
+        many wait in an event loop, they take one worker thread together.
 
         Args:
             timeout: The most seconds to wait.
@@ -273,16 +263,11 @@ class AsyncFileHandler(logging.Handler):
             await checkpoint()
             return mark.written
         try:
-            return await to_thread.run_sync(
-                self._writer.wait,
-                mark,
-                seconds,
-                abandon_on_cancel=True,
-                limiter=CapacityLimiter(1),  # the default one may be all taken
-            )
+            await flushes_here().wait(mark, monotonic() + self._writer.patience(seconds))
         except BaseException:
             mark.let_go()
             raise
+        return self._writer.wait(mark, 0.0)
 
     def close(self) -> None:
         """
@@ -310,116 +295,3 @@ class AsyncFileHandler(logging.Handler):
             write_errors=writer.errors,
             worst_queue_delay=writer.worst_delay,
         )
-
-
-class _Trouble:
-    """Reports errors of the file, each kind once a minute at most."""
-
-    __slots__ = ("_path", "_report", "_silent_until")
-
-    def __init__(self, path: str, report: Callable[[Exception], object] | None) -> None:
-        self._path = path
-        self._report = report or self._print
-        self._silent_until: dict[object, float] = {}  # as many as there are error numbers
-
-    def __call__(self, error: Exception) -> None:
-        kind = getattr(error, "errno", None) or type(error)
-        moment = monotonic()
-        if moment < self._silent_until.get(kind, 0.0):
-            return
-        self._silent_until[kind] = moment + _BETWEEN_REPORTS
-        try:
-            self._report(error)
-        except Exception:  # noqa: BLE001 - the records must be written whatever a callback does
-            if logging.raiseExceptions and sys.stderr is not None:
-                traceback.print_exc()
-
-    def _print(self, error: Exception) -> None:
-        if logging.raiseExceptions and sys.stderr is not None:
-            sys.stderr.write(
-                f"mtaio.logging: trouble with {self._path!r}: {error}. Records are kept, as many "
-                f"as the queue holds, and tried again.\n"
-            )
-
-
-class _Notice:
-    """Makes the line about dropped records, in the handler's own format as long as it lives."""
-
-    __slots__ = ("_handler",)
-
-    def __init__(self, handler: weakref.ref[AsyncFileHandler]) -> None:
-        self._handler = handler
-
-    def __call__(self, dropped: Mapping[int, int]) -> bytes:
-        names = {logging.getLevelName(level): number for level, number in sorted(dropped.items())}
-        levels = ", ".join(f"{name}: {number}" for name, number in names.items())
-        total = sum(dropped.values())
-        message = f"dropped {total} records, because the queue was full ({levels})"
-        handler = self._handler()
-        if handler is None:
-            return f"mtaio.logging: {message}\n".encode()
-        record = logging.LogRecord(
-            "mtaio.logging", logging.WARNING, __file__, 0, message, None, None, "close"
-        )
-        try:
-            handler.filter(record)  # for what filters add; this line is not theirs to drop
-            line = handler.format(record)
-        except Exception:  # noqa: BLE001 - a formatter may want what only the user's records have
-            line = f"mtaio.logging: {message}"
-        return f"{line}\n".encode(handler.encoding, "backslashreplace")
-
-
-def _path(filename: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(filename).absolute()
-    except TypeError:
-        msg = (
-            f"filename={filename!r} is a {type(filename).__name__}, not a path. Pass a str or an "
-            f"os.PathLike."
-        )
-        raise TypeError(msg) from None
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        msg = f"{name}={value!r} is unknown. Pass one of {', '.join(map(repr, known))}."
-        raise ValueError(msg)
-
-
-def _check_encoding(encoding: str, errors: str) -> None:
-    for name, value in (("encoding", encoding), ("errors", errors)):
-        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"{name}={value!r} is a {type(value).__name__}, not a str. Pass its name."
-            raise TypeError(msg)
-    try:
-        codecs.lookup_error(errors)
-    except LookupError:
-        msg = f"errors={errors!r} is unknown. Pass 'strict', 'replace', 'backslashreplace', …"
-        raise ValueError(msg) from None
-    try:
-        "\n".encode(encoding)
-    except (LookupError, ValueError) as error:
-        msg = f"encoding={encoding!r} cannot be used: {error}. Pass 'utf-8', or another's name."
-        raise ValueError(msg) from None
-
-
-def _later(encoding: str) -> Callable[[bytes], bytes] | None:
-    """
-    Return what makes of an encoded text what it is in the middle of a file, None for no change.
-
-    The text layer of the standard library sets the state of its encoder to 0 there, which leaves
-    byte order marks and designations out, or has them put in again.
-    """
-    mark = "".encode(encoding)
-    if mark:
-        return lambda record: record[len(mark) :]
-    encoder = codecs.getincrementalencoder(encoding)()
-    encoder.setstate(0)
-    if encoder.encode("a\n") == "a\n".encode(encoding):
-        return None
-
-    def later(record: bytes) -> bytes:
-        encoder.setstate(0)
-        return encoder.encode(record.decode(encoding))
-
-    return later

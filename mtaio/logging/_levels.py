@@ -8,10 +8,14 @@ refused by name.
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from mtaio._internal import checks
 
 __all__ = ["level_number"]
+
+_DIGITS: Final = 9
+"""More than any level has, and few enough for a C int."""
 
 
 def level_number(name: str, value: object) -> int:
@@ -21,7 +25,7 @@ def level_number(name: str, value: object) -> int:
         text = value.strip().upper()
         if text in known:
             return known[text]
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > _DIGITS:
             msg = f"{name}={value!r} is no level. Pass one of {', '.join(known)}, or a number."
             raise ValueError(msg)
         return int(text)

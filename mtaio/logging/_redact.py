@@ -3,47 +3,41 @@ Secrets that do not reach the log.
 
 Promise: what stands under a secret's name, and what looks like a secret, is masked in the record
 itself, so that no handler after this filter sees it; the caller's own objects are not changed.
-Cost: each pattern is searched for in each text of a record.
+Whatever cannot be searched is not shown, and nothing is raised.
+Cost: each text of a record is searched, an exception's too; what is neither text, number nor
+container is printed for it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, Final, cast
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from operator import is_
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from mtaio.logging._formatters import OWN
+from mtaio.logging._formatters import OWN, as_text
+from mtaio.logging._secrets import Secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["RedactingFilter"]
 
 _DEEPEST: Final = 32
-_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""Values within values within values: what is deeper is not searched, and not shown."""
+
+_CUT: Final = "..."
+"""Stands where a value holds itself, and where it is too deep."""
+
+_NAMES: Final = ("name", "key")
+"""Keys under which the name of what stands under ``"value"`` may be."""
+
 _PLAIN: Final = logging.Formatter()
-
-KEYS: Final = (
-    *("password", "passwd", "passphrase", "pwd", "secret", "token", "api_key", "apikey"),
-    *("access_key", "private_key", "secret_key", "authorization", "cookie", "credential"),
-    *("credentials", "session_id", "sessionid", "csrf"),
-)
-
-PATTERNS: Final = (
-    # password=…, "token": "…", db-api-key: …
-    r"""(?ix) \b (?:[a-z0-9]+[_-])* (?:password|passwd|passphrase|pwd|secret|token|api[_-]?key
-        |access[_-]?key|private[_-]?key|secret[_-]?key) ["']? \s* [=:] \s* ["']?
-        (?P<secret> [^\s"',;&}\])]+ )""",
-    # Authorization: Basic …
-    r"""(?i)\bauthorization["']?\s*[=:]\s*["']?(?:[a-z]+\s+)?(?P<secret>[^\s"',;]+)""",
-    # … bearer …
-    r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/-]{16,}=*)",
-    # https://user:…@host
-    r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<secret>[^\s/@]+)@",
-    # JSON web tokens, wherever they stand
-    r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",
-    # private keys
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?P<secret>[\s\S]*?)(?:-----END|\Z)",
-)
+_WALKED: Final = frozenset({dict, list, tuple})
+"""Types that print what they hold, and nothing else."""
 
 
 class RedactingFilter(logging.Filter):
@@ -51,18 +45,31 @@ class RedactingFilter(logging.Filter):
     Masks secrets in messages, their arguments, ``extra`` and tracebacks; lets every record pass.
 
     Add it to a handler, or to a logger: a logger's filters see only what is logged on that logger
-    itself. It changes the record, so that handlers that come later see the mask too.
+    itself. It changes the record, so that handlers that come later see the mask too; those that
+    came earlier have seen the secret. Where an exception's text has a secret, ``exc_info`` is
+    replaced by the masked text.
+
+    What is found: a value under a secret's name, in mappings, pairs, dataclasses, named tuples and
+    text (``password=…``, ``"token": "…"``, ``--api-key …``, ``<secret>…</secret>``), headers and
+    cookies to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys,
+    and tokens that begin as those of GitHub, GitLab, npm, PyPI, Stripe, Slack and Google do. What
+    cannot be found is a secret that neither has such a name beside it nor looks like one, and one
+    that is encoded. Names of loggers, threads and tasks are not searched. What holds itself, and
+    what is more than 32 levels deep, becomes ``"..."``.
 
     Args:
-        keys: Names under which secrets stand, in ``extra``, in arguments, and in mappings within
-            them. ``"token"`` also means ``access_token``, ``accessToken`` and ``Access-Token``.
-        patterns: Regular expressions of secrets in text. What the group ``secret`` matched is
+        keys: More names under which secrets stand; ``password``, ``token`` and the like are known.
+            A name counts if it ends in one, however its words are joined, and whatever digits
+            follow: ``"token"`` also means ``access_token``, ``Access-Token`` and ``csrftoken``. A
+            key of up to four letters must be a word by itself.
+        patterns: More regular expressions of secrets in text. What the group ``secret`` matched is
             masked, everything if there is no such group.
         mask: What stands in the place of a secret.
+        defaults: False leaves out the names and patterns that are known.
 
     Raises:
-        TypeError: A key or a pattern is no text.
-        ValueError: A pattern is no regular expression.
+        TypeError: A key, a pattern or ``mask`` is no text.
+        ValueError: A pattern is no regular expression, or a key has no letter or digit.
 
     Example:
         ```python
@@ -79,95 +86,212 @@ class RedactingFilter(logging.Filter):
 
     def __init__(
         self,
-        keys: Iterable[str] = KEYS,
-        patterns: Iterable[str | re.Pattern[str]] = PATTERNS,
+        keys: Iterable[str] = (),
+        patterns: Iterable[str | re.Pattern[str]] = (),
         *,
         mask: str = "***",
+        defaults: bool = True,
     ) -> None:
         super().__init__()
-        self._keys = frozenset(map(_name, _texts("keys", keys)))
-        self._patterns = tuple(map(_compiled, _texts("patterns", patterns)))
-        self._mask = mask
-        self._is_secret = lru_cache(maxsize=1024)(self._ends_in_key)
+        if not isinstance(mask, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
+            msg = f"mask={mask!r} is a {type(mask).__name__}, not a str. Pass a text."
+            raise TypeError(msg)
+        self._secrets = Secrets(
+            _keys(keys), map(_compiled, _texts("patterns", patterns)), mask, known=defaults
+        )
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the secrets of ``record``, and let it pass. Not a checkpoint."""
-        self._redact_message(record)
-        for name, value in list(record.__dict__.items()):
-            if name not in OWN:
-                record.__dict__[name] = self._redact(name, value, 0)
-        if self._patterns:
-            if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
-                plain = _PLAIN.formatException(record.exc_info)
-                masked = self._search(plain)
-                if masked != plain:
-                    record.exc_text = masked
-            elif record.exc_text:
-                record.exc_text = self._search(record.exc_text)
-            if record.stack_info:
-                record.stack_info = self._search(record.stack_info)
+        walk = _Walk(self._secrets)
+        given = record.__dict__
+        _redact_message(record, walk)
+        for name in given.keys() - OWN:
+            given[name] = walk.under(name, given[name])
+        _redact_exception(record, self._secrets.masked)
+        if record.stack_info:
+            record.stack_info = self._secrets.masked(as_text(record.stack_info))
         return True
 
-    def _redact_message(self, record: logging.LogRecord) -> None:
-        if isinstance(record.args, Mapping):
-            record.args = {key: self._redact(key, each, 0) for key, each in record.args.items()}
-        elif record.args:
-            record.args = tuple(self._redact("", each, 0) for each in record.args)
-        try:
-            message = record.getMessage()
-        except Exception:  # noqa: BLE001 - the handler meets it too, and reports it
-            record.msg = self._search(record.msg) if isinstance(record.msg, str) else record.msg
-            return
-        masked = self._search(message)
-        if masked != message:
-            record.msg = masked
-            record.args = None
 
-    def _redact(self, name: object, value: Any, depth: int) -> object:
+def _redact_message(record: logging.LogRecord, walk: _Walk) -> None:
+    args = cast("object", record.args)
+    if isinstance(args, Mapping):
+        mapping = cast("Mapping[str, object]", args)
+        record.args = cast("Mapping[str, object]", walk.under("", mapping))
+    elif isinstance(args, tuple):
+        record.args = tuple(walk.under("", each) for each in cast("tuple[object, ...]", args))
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 - the handler meets it too, and reports it
+        record.msg = walk.under("", record.msg)
+        return
+    masked = walk.secrets.masked(message)
+    if masked != message:
+        record.msg = masked
+        record.args = None
+    if "message" in record.__dict__:  # a handler before this one has left it there
+        record.message = masked
+
+
+def _redact_exception(record: logging.LogRecord, masked: Callable[[str], str]) -> None:
+    text = record.exc_text
+    if text:
+        record.exc_text = masked(as_text(text))
+    if not record.exc_info:
+        return
+    try:
+        plain = _PLAIN.formatException(record.exc_info)
+    except Exception:  # noqa: BLE001 - as above
+        return
+    safe = masked(plain)
+    if safe != plain or record.exc_text != text:
+        # Whoever formats the exception itself, and not its text, must not find it any more.
+        record.exc_text = record.exc_text or safe
+        record.exc_info = None
+
+
+class _Walk:
+    """One record's values, each looked at once."""
+
+    __slots__ = ("_done", "secrets")
+
+    def __init__(self, secrets: Secrets) -> None:
+        self.secrets: Final = secrets
+        # By identity, with what they are, so that no other takes that identity meanwhile.
+        self._done: dict[int, tuple[object, object]] = {}
+
+    def under(self, name: object, value: object) -> object:
         """Return ``value``, which stands under ``name``, with its secrets masked."""
-        if isinstance(name, str) and name and self._is_secret(name):
-            return self._mask
-        if isinstance(value, str):
-            return self._search(value)
-        if depth == _DEEPEST:
+        try:
+            return self._under(name, value, 0) if name else self._value(value, 0)
+        except Exception:  # noqa: BLE001 - what cannot be searched is not shown
+            return f"<{type(value).__name__} that cannot be searched>"
+
+    def _under(self, name: object, value: object, depth: int) -> object:
+        return self.secrets.mask if self._named(name) else self._value(value, depth)
+
+    def _named(self, name: object) -> bool:
+        if isinstance(name, bytes):
+            name = name.decode(errors="replace")
+        return isinstance(name, str) and self.secrets.named(name)
+
+    def _value(self, value: object, depth: int) -> object:
+        kind = type(value)
+        if kind is str:
+            return self.secrets.masked(cast("str", value))
+        if value is None or kind is bool:
             return value
+        if kind is int or kind is float:
+            return self._shown(value) if self.secrets.own_patterns else value
+        known = self._done.get(id(value))
+        if known is not None:
+            return known[1]
+        self._done[id(value)] = value, _CUT
+        result = value
+        if depth < _DEEPEST:
+            result = self._inside(value, depth + 1)
+        elif kind in _WALKED:
+            result = _CUT
+        if result is value and kind not in _WALKED:
+            result = self._shown(value)
+        self._done[id(value)] = value, result
+        return result
+
+    def _inside(self, value: Any, depth: int) -> object:
+        """Return what ``value`` holds with its secrets masked, itself if there are none."""
         if isinstance(value, Mapping):
-            mapping = cast("Mapping[object, object]", value)
-            items = [
-                (key, each, self._redact(key, each, depth + 1)) for key, each in mapping.items()
-            ]
-            if any(each is not masked for _, each, masked in items):
-                return {key: masked for key, _, masked in items}
-        elif type(value) in {list, tuple}:
-            sequence = cast("Sequence[object]", value)
-            parts = [self._redact("", each, depth + 1) for each in sequence]
-            if any(each is not part for each, part in zip(sequence, parts, strict=True)):
-                return tuple(parts) if type(value) is tuple else parts
-        return cast("object", value)
+            return self._mapping(cast("Mapping[object, object]", value), depth)
+        if isinstance(value, list | tuple | set | frozenset | deque):
+            return self._sequence(value, depth)
+        if isinstance(value, bytes | bytearray):
+            return self._bytes(value)
+        if is_dataclass(value) and not isinstance(value, type):
+            return self._dataclass(value, depth)
+        return value
 
-    def _search(self, text: str) -> str:
-        for pattern, groups in self._patterns:
-            if groups:
-                text = pattern.sub(self._without_group, text)
-            else:
-                text = pattern.sub(lambda _: self._mask, text)
-        return text
+    def _mapping(self, mapping: Mapping[object, object], depth: int) -> object:
+        changed = False
+        result: dict[object, object] = {}
+        valued = any(self._named(mapping.get(each)) for each in _NAMES)
+        for key, value in mapping.items():
+            name = self._key(key)
+            secret = valued and isinstance(key, str) and key == "value"
+            masked = self.secrets.mask if secret else self._under(key, value, depth)
+            changed = changed or name is not key or masked is not value
+            result[name] = masked
+        return result if changed else mapping
 
-    def _without_group(self, found: re.Match[str]) -> str:
-        start, end = found.span("secret")
-        if start < 0:
-            return found[0]
-        begin = found.start()
-        return f"{found[0][: start - begin]}{self._mask}{found[0][end - begin :]}"
+    def _key(self, key: object) -> object:
+        if isinstance(key, str):
+            return self.secrets.masked(key)
+        if isinstance(key, bytes):
+            return self._bytes(key)
+        if key is None or isinstance(key, int | float):
+            return key
+        return self._shown(key)
 
-    def _ends_in_key(self, name: str) -> bool:
-        parts = _name(name).split("_")
-        return any("_".join(parts[start:]) in self._keys for start in range(len(parts)))
+    def _sequence(self, sequence: Any, depth: int) -> object:
+        each: list[object] = list(sequence)
+        names: tuple[object, ...] = ()
+        if isinstance(sequence, tuple):
+            names = getattr(cast("object", sequence), "_fields", ())
+        if len(names) != len(each):
+            names = ("",) * len(each)
+            if not isinstance(sequence, set | frozenset):
+                names = tuple(self._behind(each, place) for place in range(len(each)))
+        parts = [self._under(name, value, depth) for name, value in zip(names, each, strict=True)]
+        if all(map(is_, parts, each)):
+            return cast("object", sequence)
+        return tuple(parts) if isinstance(sequence, tuple) else parts
+
+    @staticmethod
+    def _behind(values: list[object], place: int) -> object:
+        """Return what names the value at ``place``: the first of a pair, or an option."""
+        before = values[place - 1] if place else ""
+        is_option = isinstance(before, str) and before.startswith("-")
+        return before if is_option or len(values) == 2 else ""  # noqa: PLR2004 - a pair
+
+    def _bytes(self, value: bytes | bytearray) -> bytes | bytearray:
+        text = value.decode(errors="surrogateescape")
+        masked = self.secrets.masked(text)
+        return value if masked == text else masked.encode(errors="surrogateescape")
+
+    def _dataclass(self, value: Any, depth: int) -> object:
+        changed = False
+        parts: list[str] = []
+        for field in fields(value):
+            if field.repr and hasattr(value, field.name):
+                before = getattr(value, field.name)
+                part = self._under(field.name, before, depth)
+                changed = changed or part is not before
+                parts.append(f"{field.name}={part!r}")
+        if not changed:
+            return cast("object", value)
+        return self.secrets.masked(f"{type(value).__qualname__}({', '.join(parts)})")
+
+    def _shown(self, value: object) -> object:
+        """Return the masked text of ``value`` if there is a secret in it, else itself."""
+        try:
+            shown = str(value)
+            inner = shown if type(value).__str__ is object.__str__ else repr(value)
+        except Exception:  # noqa: BLE001 - what cannot be printed cannot be searched
+            return as_text(value)
+        plain = (str.__str__(value),) if isinstance(value, str) else ()
+        for text in (*plain, shown, inner):
+            masked = self.secrets.masked(text)
+            if masked != text:
+                return masked
+        return value
 
 
-def _name(key: str) -> str:
-    """Return a name as it is compared: ``accessToken`` and ``Access-Token`` are one."""
-    return _CAMEL.sub("_", key).replace("-", "_").replace(" ", "_").lower()
+def _keys(keys: Iterable[str]) -> list[str]:
+    """Return the names of secrets, all of which must be names."""
+    listed: list[str] = _texts("keys", keys)
+    for key in listed:
+        if not any(map(str.isalnum, key)):
+            msg = f"keys has {key!r}, which has no letter and no digit. Pass names of secrets."
+            raise ValueError(msg)
+    return listed
 
 
 def _texts(name: str, values: Iterable[Any]) -> list[Any]:
@@ -184,11 +308,13 @@ def _texts(name: str, values: Iterable[Any]) -> list[Any]:
     return listed
 
 
-def _compiled(pattern: str | re.Pattern[str]) -> tuple[re.Pattern[str], bool]:
-    """Return a pattern, and whether it says which part is the secret."""
+def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         msg = f"patterns has {pattern!r}, which is no regular expression: {error}."
         raise ValueError(msg) from None
-    return compiled, "secret" in compiled.groupindex
+    if isinstance(cast("object", compiled.pattern), bytes):
+        msg = f"patterns has {pattern!r}, which is for bytes. Pass one for text."
+        raise TypeError(msg)
+    return compiled

@@ -10,13 +10,16 @@ Why bytes, and why a lock on the file that is moved away: docs/en/design/logging
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import sys
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
+
+from mtaio.logging._descriptor import ANOTHERS, descriptor, duplicate, write
+from mtaio.logging._lock import lock, unlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,35 +28,13 @@ __all__ = ["RotatingFile"]
 
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _CLOSED: Final = -1
+_GONE: Final = frozenset({errno.EBADF, errno.ESTALE})
+"""Errors after which a file is there again only if it is opened again."""
+
 _FIRST: Final = {"a": 0, "w": os.O_TRUNC, "x": os.O_EXCL}
 _LEAST_REST: Final = 1.0
 _MOST_REST: Final = 60.0
 """The seconds without rotation after one that failed: doubled each time, between these."""
-
-if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what another has open
-
-    def _lock(fd: int) -> bool:  # noqa: ARG001 - the same signature everywhere
-        return True
-
-    def _unlock(fd: int) -> None:
-        pass
-
-else:
-    import fcntl
-
-    def _lock(fd: int) -> bool:
-        """Take the file for ourselves, if no other process has; without waiting."""
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # a file system without locks: then whoever shares the file is on his own
-        return True
-
-    def _unlock(fd: int) -> None:
-        with suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class RotatingFile:
@@ -74,6 +55,7 @@ class RotatingFile:
 
     # Invariants, while nobody is inside:
     # - _fd is _CLOSED or open, ours alone to close, and behind it is what _identity names;
+    # - _regular says that the path names a regular file, which may be moved, and no descriptor;
     # - _rest is what the file behind _fd still lacks of a record that it has the beginning of, the
     #   first in the batch that the next write() is given; empty if there is none;
     # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
@@ -136,15 +118,25 @@ class RotatingFile:
         return self._fd != _CLOSED
 
     def open(self) -> None:
-        """Open the path, in place of what was open before; only the first time may truncate."""
-        fd = os.open(self.path, _FLAGS | self._first, 0o666)
+        """
+        Open the path, in place of what was open before; only the first time may truncate.
+
+        A path that names a descriptor is not opened: that would be a second place in a file, from
+        which one of the two overwrites the other, and for a socket an error. Nor is it ever moved.
+        """
+        named = descriptor(self.path)
+        if named is None or named == ANOTHERS or self._first & os.O_EXCL:
+            fd = os.open(self.path, _FLAGS | self._first, 0o666)
+        else:
+            fd = duplicate(named, self.path)
         self.close()
         self._fd = fd
         self._first = 0
         status = os.fstat(fd)
-        self._regular = stat.S_ISREG(status.st_mode)
+        regular = stat.S_ISREG(status.st_mode)
+        self._regular = regular and named is None
         self._identity = (status.st_dev, status.st_ino)
-        self._pos = status.st_size if self._regular else 0
+        self._pos = status.st_size if regular else 0
 
     def close(self) -> None:
         """Close the file, if it is open; the next write opens it again."""
@@ -220,7 +212,7 @@ class RotatingFile:
         while sent >= len(records[whole]):
             sent -= len(records[whole])
             whole += 1
-        if sent:
+        if sent and self._fd != _CLOSED:
             self._rest = records[whole][sent:]
         del batch[:whole]
         self.records += whole
@@ -229,7 +221,7 @@ class RotatingFile:
     def _finish(self, batch: list[bytes]) -> None:
         """Write what is missing of the first record of ``batch``."""
         sent, error = self._send(self._rest)
-        self._rest = self._rest[sent:]
+        self._rest = self._rest[sent:] if self._fd != _CLOSED else b""
         if error is not None:
             raise error
         del batch[0]
@@ -241,9 +233,11 @@ class RotatingFile:
         error = None
         try:
             while sent < len(data):
-                sent += os.write(self._fd, memoryview(data)[sent:] if sent else data)
+                sent += write(self._fd, memoryview(data)[sent:] if sent else data)
         except OSError as met:
             error = met
+            if met.errno in _GONE:
+                self._fd = _CLOSED  # whoever closed it has taken its number back
         self._failing = error is not None
         self._pos += sent
         self.bytes += sent
@@ -262,7 +256,7 @@ class RotatingFile:
             False if the next record has to go into the file as it is.
         """
         fd = self._fd
-        if not _lock(fd):
+        if not lock(fd):
             return False
         try:
             if self._moved():
@@ -280,16 +274,18 @@ class RotatingFile:
             return False
         finally:
             if self._fd == fd:
-                _unlock(fd)
+                unlock(fd)
         self._resting = 0.0
         self.rotations += 1
         self.open()
         return True
 
     def _shift(self) -> None:
-        for number in range(self._backup_count - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                self._older(number).replace(self._older(number + 1))
+        # After a try that failed at the newest file there is a place for it already.
+        if not self._resting or self._older(1).exists():
+            for number in range(self._backup_count - 1, 0, -1):
+                with suppress(FileNotFoundError):
+                    self._older(number).replace(self._older(number + 1))
         self._place.replace(self._older(1))
 
     def _older(self, number: int) -> Path:

@@ -1,109 +1,61 @@
 """
-The queue between those who log and the one thread that writes.
+Who writes what was logged: one thread, or the caller himself once no thread can be started.
 
-Promise: what is put is written, once and in order, by whoever holds the right to write; that is a
-thread, started when there is something to do, or the caller himself once no thread can be started.
-Those who log never wait for the file, but where they asked for it with ``when_full="block"``.
-Cost: a ``put`` for each record; a ``stat`` and a ``write`` for each batch.
-Why a caller naps when the queue is half full, and why there is no lock: docs/en/design/logging.md.
+Promise: what is queued is written, once and in order, by whoever holds the right to write; a file
+that takes nothing is tried again, with the records kept; whoever flushes or closes waits for a mark
+in the queue, and not longer than he wants to.
+Cost: a daemon thread from the first record on; a ``stat`` and a ``write`` for each batch.
+Why there is no lock: docs/en/design/logging.md.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict
-from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from mtaio._internal.loops import in_event_loop
 from mtaio.logging import _exit
+from mtaio.logging._backlog import STAMPED, Backlog
+from mtaio.logging._mark import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mtaio.logging._rotation import RotatingFile
 
-__all__ = ["Mark", "Writer"]
-
-BATCH: Final = 512
-"""Records that are written in one piece, at most."""
-
-STAMPED: Final = 64
-"""One record in so many carries the time at which it was put, and all that find nobody ahead."""
+__all__ = ["Writer"]
 
 _MARKS: Final = 1000
 """How much may be queued beyond the records: those who flush a file that takes nothing."""
 
-_NAP: Final = 50e-6
-_BETWEEN_NAPS: Final = 0.002
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 1.0
-_BETWEEN_TELLING: Final = 10.0
-"""Seconds after which dropped records are told of, though there are still more than room."""
+"""The seconds between two tries: doubled each time, between these."""
 
 
-class Mark:
-    """A place in the queue, reached when everything before it was written or given up."""
-
-    __slots__ = ("_reached", "closes", "ended", "until", "written")
-
-    def __init__(self, *, closes: bool = False) -> None:
-        self._reached = threading.Event()
-        self.closes: Final = closes
-        self.written = True
-        """Whether everything before it was written."""
-        self.until = 0.0
-        """When those who wait for it lose patience."""
-        self.ended: threading.Thread | None = None
-        """The thread that ended here."""
-
-    def reach(self, *, written: bool, ended: threading.Thread | None = None) -> None:
-        """Let those go on who wait."""
-        self.written = self.written and written
-        self.ended = ended
-        self._reached.set()
-
-    def is_reached(self) -> bool:
-        """Tell whether it was reached."""
-        return self._reached.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until it is reached, and tell whether it was."""
-        self.until = monotonic() + seconds
-        return self._reached.wait(seconds)
-
-    def let_go(self) -> None:
-        """Send those on who wait, though it was not reached."""
-        self.written = False
-        self._reached.set()
-
-
-Item = bytes | tuple[float, bytes] | Mark
-
-
-class Writer:
+class Writer(Backlog):
     """
-    A bounded queue of encoded records, and the right to write them to a file.
+    A backlog, and the right to write it to a file.
 
     Args:
-        file: Where they go.
-        queue_size: How many may be queued or in hand.
-        keep_room: How many more of those at ``keep_level`` and above.
-        keep_level: The level from which a record may use the extra room.
-        blocks: Whether a thread without an event loop waits for room.
+        file: Where the records go.
+        queue_size: As for `Backlog`.
+        keep_room: As for `Backlog`.
+        keep_level: As for `Backlog`.
+        blocks: As for `Backlog`.
         trouble: Called with an error of the file, in the thread that writes.
         notice: Returns the record to write about so many dropped ones, by their levels.
     """
 
     # Invariants:
-    # - _right holds one thing while nobody may write, and is empty while somebody may: to pop it is
-    #   to get the right, atomically; to append it is to give it back;
-    # - only who has the right touches the file and changes the batch;
+    # - _right holds the token of who may write, and is empty while nobody may: to put one's own
+    #   there, if there is none, is to get the right, atomically; to delete it is to give it back;
+    # - only who has the right touches the file, and is the owner of the backlog;
     # - who gives it back looks into the queue afterwards, and who puts looks at the right after
     #   that: so one of the two sees to what was put;
+    # - whoever takes the right is sure already to give it back: a signal whose handler raises
+    #   cannot come between and leave nobody with it;
     # - nothing here refers to the handler, so that a handler nobody holds can be collected.
     def __init__(
         self,
@@ -116,142 +68,80 @@ class Writer:
         trouble: Callable[[Exception], None],
         notice: Callable[[Mapping[int, int]], bytes],
     ) -> None:
+        super().__init__(
+            queue_size=queue_size, keep_room=keep_room, keep_level=keep_level, blocks=blocks
+        )
         self.file: Final = file
         self._most = queue_size + keep_room + _MARKS
-        self.calm: Final = max(0, queue_size // 2 - BATCH)
-        """Below so many in the queue a record may be put without asking."""
-        self._queue_size = queue_size
-        self._keep_room = keep_room
-        self._keep_level = keep_level
-        self._blocks = blocks
         self._trouble = trouble
         self._notice = notice
-        self._clear()
         _exit.watch(self)
 
-    def _clear(self) -> None:
-        self.queue: SimpleQueue[Item] = SimpleQueue()
-        self.batch: list[bytes] = []
+    def clear(self) -> None:
+        """Begin anew, with nothing queued and nothing counted."""
+        super().clear()
         self.lost = 0
         self.errors = 0
-        self._marks = 0
-        self.waiters = 0
-        self.worst_delay = 0.0
-        self.dropped: defaultdict[int, int] = defaultdict(int)
-        self._told: dict[int, int] = {}
-        self._tell_at = 0.0
-        self._tally = threading.RLock()
-        self._right: list[None] = [None]
-        self._owner: int | None = None
-        self._since: float | None = None
-        self._nap_at = 0.0
-        self._room = threading.Condition()
+        self._right: dict[int, object] = {}
         self._nudge = threading.Event()
         self._closing: Mark | None = None
         self._unmet: Mark | None = None
 
     def forget(self) -> None:
         """Begin anew in a forked child: what is queued here is written by the parent."""
-        self._clear()
+        self.clear()
         self.file.forget()
-
-    # ---- putting ---------------------------------------------------------------------------------
-
-    def pending(self) -> int:
-        """Return how many records and marks are queued or in hand."""
-        return self.queue.qsize() + len(self.batch)
-
-    def records(self) -> int:
-        """Return how many records are queued or in hand."""
-        return max(0, self.pending() - self._marks)
 
     @property
     def idle(self) -> bool:
         """Whether nobody has the right to write."""
-        return bool(self._right)
+        return not self._right
 
-    def put(self, record: bytes, level: int) -> None:
-        """
-        Queue a record, or drop and count it if there is no room.
-
-        May nap for 50 µs while the queue is more than half full; waits only where that was asked
-        for, and never in an event loop.
-        """
-        queue = self.queue
-        size = queue.qsize()
-        if size >= self.calm and not self._admit(level):
-            return
-        queue.put(record if size % STAMPED else (monotonic(), record))
-        if self._right:
+    def put(self, record: bytes, ahead: int) -> None:
+        """Queue a record that was admitted when so many were ``ahead`` of it."""
+        self.queue.put(record if ahead % STAMPED else (monotonic(), record))
+        if not self._right:
             self.start()
-
-    def _admit(self, level: int) -> bool:
-        """Tell whether a record of ``level`` may be put now."""
-        limit = self._queue_size
-        if self.records() >= limit // 2:
-            # The writer asks for the interpreter's lock, and whoever gives it back and takes it
-            # again at once, as an event loop that polls does, makes it ask anew.
-            moment = monotonic()
-            if moment >= self._nap_at:
-                self._nap_at = moment + _BETWEEN_NAPS
-                time.sleep(_NAP)
-        if level >= self._keep_level:
-            limit += self._keep_room
-        if self.records() < limit or (self._blocks and self._wait_for_room(limit)):
-            return True
-        with self._tally:
-            if not self._tell_at:
-                self._tell_at = monotonic() + _BETWEEN_TELLING
-            self.dropped[level] += 1
-        return False
-
-    def _wait_for_room(self, limit: int) -> bool:
-        """Wait until there is room; False where nobody may wait."""
-        if in_event_loop() or self._owner == get_ident():
-            return False
-        with self._room:
-            self.waiters += 1
-            try:
-                while self.records() >= limit:
-                    if _exit.ending():
-                        return False
-                    if self._right:
-                        self.start()
-                    self._room.wait(1)
-            finally:
-                self.waiters -= 1
-        return True
 
     # ---- waiting for what was put ----------------------------------------------------------------
 
     def mark(self) -> Mark:
         """Queue a mark, which is reached when all that was put before is written."""
         mark = Mark()
-        if self._owner == get_ident() or self.pending() >= self._most:
+        if self.mine or self.pending() >= self._most:
             mark.let_go()  # it would wait for itself, or with a thousand others for nothing
-        elif self.idle and not self.pending():
+        elif self._quiet():
             mark.reach(written=True)
         else:
-            self._put_mark(mark)
+            self._queue(mark)
         return mark
 
     def wait(self, mark: Mark, seconds: float) -> bool:
         """Wait for ``mark``; tell whether all before it was written within ``seconds``."""
-        if mark.wait(0.0 if self._abandoned() else _exit.patience(seconds)):
+        if mark.wait(self.patience(seconds)):
             return mark.written
         self._unmet = mark
         return False
+
+    def patience(self, seconds: float) -> float:
+        """Return how long to wait for a mark now, if ``seconds`` are wanted."""
+        return 0.0 if self._abandoned() else _exit.patience(seconds)
 
     def ask_to_close(self) -> Mark | None:
         """Queue a mark at which the file is closed and the thread ends; None if it was already."""
         if self._given_up():
             return self._closing
-        if not self.idle or self.pending():
-            return self._put_mark(Mark(closes=True))
+        if not self._quiet():
+            return self._queue(Mark(closes=True))
         if self.file.is_open:
             mark = Mark(closes=True)
-            return self._put_mark(mark, patient=False)
+            return self._queue(mark, patient=False)
         return None
+
+    def _quiet(self) -> bool:
+        """Tell whether all that was put before this call is written, or was given up."""
+        # In this order: what is no more in the queue may be in the hands of somebody.
+        return not self.pending() and self.idle and not self.batch
 
     def _given_up(self) -> bool:
         """Tell whether somebody closed the file and lost patience, and it is not closed yet."""
@@ -265,14 +155,14 @@ class Writer:
             mark: What to wait for.
             until: For how long; by default as long as a flush that failed before left over.
         """
-        if mark is None or mark is self._closing or self._owner == get_ident():
+        if mark is None or self.mine or (mark is self._closing and until is None):
             return
         if until is None:
             unmet = self._unmet
             until = monotonic() + _exit.PATIENCE
             if unmet is not None and not unmet.is_reached():
-                until = min(until, unmet.until)
-        left = 0.0 if self._abandoned() else _exit.patience(until - monotonic())
+                until = min(until, unmet.began + _exit.PATIENCE)
+        left = self.patience(until - monotonic())
         if mark.wait(max(0.0, left)):
             if mark.ended is not None:
                 mark.ended.join(1)
@@ -284,21 +174,16 @@ class Writer:
         """Tell whether nobody writes any more: the end has begun, and the file takes nothing."""
         return _exit.ending() and self.idle
 
-    def _put_mark(self, mark: Mark, *, patient: bool = True) -> Mark:
-        with self._tally:
-            self._marks += 1
-        self.queue.put(mark)
-        if self._right:
-            self.start(patient=patient)
+    def _queue(self, mark: Mark, *, patient: bool = True) -> Mark:
+        self.put_mark(mark)
+        self.start(patient=patient)
         return mark
 
     # ---- writing ---------------------------------------------------------------------------------
 
     def start(self, *, patient: bool = True) -> None:
         """See to it that somebody writes what is queued: this thread, if not ``patient``."""
-        try:
-            self._right.pop()
-        except IndexError:
+        if self._right:
             return
         if patient and not _exit.ending():
             name = f"mtaio log {self.file.path}"
@@ -312,21 +197,20 @@ class Writer:
         self._own(patient=False)
 
     def _own(self, *, patient: bool = True) -> None:
-        """Write while there is something to write, holding the right, and give it back."""
-        while True:
+        """Write while there is something to write, and nobody else does."""
+        while self.pending():
             mark = None
-            self._owner = get_ident()
+            token = object()
             try:
+                if self._right.setdefault(0, token) is not token:
+                    return
+                self._owner = get_ident()
                 mark = self._work(patient=patient)
-            finally:
-                self._owner = None
-                self._right.append(None)
+            finally:  # without a call, after which a signal might be handled
+                if 0 in self._right and self._right[0] is token:  # pragma: no branch - after return
+                    self._owner = None
+                    del self._right[0]
             more = not self.queue.empty() and (mark is not None or not self.batch)
-            if more:
-                try:
-                    self._right.pop()
-                except IndexError:
-                    more = False
             if mark is not None:
                 ended = threading.current_thread() if patient and not more else None
                 mark.reach(written=True, ended=ended)
@@ -336,10 +220,16 @@ class Writer:
     def _work(self, *, patient: bool) -> Mark | None:
         """Write until a mark closes the file, or, if not ``patient``, until nothing is left."""
         while True:
-            mark = None if self.batch else self._gather(wait=patient)
-            written = self._write(patient=patient)
-            if written and self._tell_at:
-                self._tell(now=self.queue.empty(), patient=patient)
+            mark = None if self.batch else self.take(wait=patient)
+            try:
+                written = self._write(patient=patient)
+                if written and (news := self.news()):
+                    self.batch.append(self._notice(news))
+                    self._write(patient=patient)
+            except BaseException:  # on_error may end the thread
+                if mark is not None:
+                    mark.let_go()
+                raise
             if mark is not None:
                 if mark.closes:
                     self._shut(mark)
@@ -351,31 +241,6 @@ class Writer:
             elif not patient and (not written or self.queue.empty()):
                 return None
 
-    def _gather(self, *, wait: bool) -> Mark | None:
-        """Take what is queued into the batch, until it is full or a mark is met."""
-        batch = self.batch
-        get = self.queue.get
-        try:
-            item = get(wait)
-            while True:
-                if type(item) is bytes:
-                    batch.append(item)
-                elif type(item) is tuple:
-                    since, record = item
-                    if self._since is None:
-                        self._since = since
-                    batch.append(record)
-                else:
-                    assert type(item) is Mark  # noqa: S101 - for the type checkers
-                    with self._tally:
-                        self._marks -= 1
-                    return item
-                if len(batch) >= BATCH:
-                    return None
-                item = get(False)
-        except Empty:
-            return None
-
     def _write(self, *, patient: bool) -> bool:
         """Write the batch, again and again if need be; tell whether it was."""
         delay = _FIRST_RETRY
@@ -386,48 +251,21 @@ class Writer:
                 self.errors += 1
                 self._trouble(error)
                 if self._given_up():
-                    self._lose()
+                    self.lost += self.give_up()
                     return False
                 if not patient:
                     return False
                 self._nudge.wait(delay)
                 self._nudge.clear()
                 delay = min(2 * delay, _LAST_RETRY)
-        if self._since is not None:
-            self.worst_delay = max(self.worst_delay, monotonic() - self._since)
-            self._since = None
-        self._make_room()
+        self.done()
         return True
-
-    def _make_room(self) -> None:
-        if self.waiters:
-            with self._room:
-                self._room.notify_all()
-
-    def _lose(self) -> None:
-        """Give the batch up: the handler was closed, and nobody waits for it any more."""
-        self.lost += len(self.batch)
-        self.batch.clear()
-        self._since = None
-        self._make_room()
-
-    def _tell(self, *, now: bool, patient: bool) -> None:
-        """Write one line about the records that were dropped, when the crowd is over."""
-        if not now and monotonic() < self._tell_at:
-            return
-        with self._tally:
-            total = dict(self.dropped)
-            self._tell_at = 0.0
-        news = {level: count - self._told.get(level, 0) for level, count in total.items()}
-        self._told = total
-        self.batch.append(self._notice({level: count for level, count in news.items() if count}))
-        self._write(patient=patient)
 
     def _shut(self, mark: Mark) -> None:
         """Close the file, with nothing left behind but the count."""
         if self.batch:
             mark.written = False
-            self._lose()
+            self.lost += self.give_up()
         try:
             self.file.close()
         except OSError as error:

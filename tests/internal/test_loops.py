@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import anyio
@@ -91,6 +94,71 @@ def test_is_over(backend: str) -> None:
         assert not loops.is_current(first)
 
     run(other, backend=backend)
+
+
+async def look_around() -> list[object]:
+    """Return what `loops` says here, and what it says in a worker thread."""
+    here = [loops.in_event_loop(), loops.task_name()]
+    return [*here, *await to_thread.run_sync(lambda: [loops.in_event_loop(), loops.task_name()])]
+
+
+async def test_running_task_has_a_name() -> None:
+    """A task is in an event loop and has a name; its worker threads are not, and have none."""
+    seen: list[object] = []
+
+    async def look() -> None:
+        seen.extend(await look_around())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look, name="the looker")
+    assert seen == [True, "the looker", False, None]
+
+
+def test_no_task_no_name() -> None:
+    """Where no loop runs there is no task, and after a loop has ended there is none again."""
+    for _ in range(2):
+        assert not loops.in_event_loop()
+        assert loops.task_name() is None
+        assert run(look_around)[0] is True
+
+
+def test_callback_is_in_the_loop_and_in_no_task() -> None:
+    """A callback of asyncio's runs in the loop, and has no name because it has no task."""
+    seen: list[object] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.extend([loops.in_event_loop(), loops.task_name()]))
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert seen == [True, None]
+
+
+def test_between_the_tasks_of_trio() -> None:
+    """Where trio itself calls, between two tasks, the loop runs and no task does."""
+    trio = pytest.importorskip("trio")
+    seen: list[object] = []
+
+    class Onlooker(trio.abc.Instrument):  # type: ignore[misc, name-defined]  # trio may be missing
+        def before_io_wait(self, _: float) -> None:
+            seen.append((loops.in_event_loop(), loops.task_name()))
+
+    trio.run(trio.lowlevel.checkpoint, instruments=[Onlooker()])
+    assert set(seen) == {(True, None)}
+
+
+@pytest.mark.parametrize("known", [None, ModuleType("half imported")], ids=["none", "half"])
+def test_backend_that_is_not_imported(
+    monkeypatch: pytest.MonkeyPatch, known: ModuleType | None
+) -> None:
+    """A backend that nobody imported, or that a thread is importing just now, runs no loop."""
+    for name in ("asyncio", "trio"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        if known is not None:
+            monkeypatch.setitem(sys.modules, name, known)
+    assert not loops.in_event_loop()
+    assert loops.task_name() is None
 
 
 async def test_call_in_calls_in_the_thread_of_the_loop() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,12 @@ import anyio
 import pytest
 
 from mtaio.logging import AsyncFileHandler, RedactingFilter, configure
-from tests.logging.tools import Logbook, run
+from tests.logging.tools import Logbook, run, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VARIABLES = ("LEVEL", "FILE", "MAX_BYTES", "BACKUP_COUNT", "FORMAT")
+VARIABLES = ("LEVEL", "FILE", "MAX_BYTES", "BACKUP_COUNT", "FORMAT", "CONSOLE")
 
 
 @dataclass
@@ -70,6 +71,77 @@ def test_environment(
     assert (made["message"], made["service"]) == ("seen", "shop")
 
 
+def test_console_alone(
+    book: Logbook, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a file the console has it all, and no file is made."""
+    with configure(Settings(), logger=logger) as context:
+        assert [type(handler) for handler in context.handlers] == [logging.StreamHandler]
+        logger.warning("here")
+    assert capsys.readouterr().err.endswith(" WARNING configured: here\n")
+    assert book.files() == {}
+
+
+def test_arguments_win(
+    book: Logbook, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given in the call wins over settings and the environment, which is not even read."""
+    for name in VARIABLES:
+        monkeypatch.setenv(f"MTAIO_LOG_{name}", "nonsense")
+    for settings in (None, Settings(log_file=book.folder / "other", log_level=50)):
+        with configure(
+            settings,
+            level="debug",
+            file=book.path,
+            max_bytes=60,
+            backup_count=1,
+            format="json",
+            console=False,
+            logger=logger,
+        ) as context:
+            assert len(context.handlers) == 1
+            assert logger.level == logging.DEBUG
+            logger.debug("a")
+            logger.debug("b")
+    assert json.loads(book.path.read_text())["message"] == "b"
+    assert sorted(book.files()) == ["app.log", "app.log.1"]
+    with configure(
+        file="", level=0, max_bytes=0, backup_count=0, format="text", console=True
+    ) as it:
+        assert [type(each) for each in it.handlers] == [logging.StreamHandler]
+
+
+@pytest.mark.parametrize(
+    ("text", "handlers"), [("0", 0), ("No", 0), ("off", 0), ("1", 1), ("TRUE", 1), (" ", 1)]
+)
+def test_console_of_the_environment(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, text: str, handlers: int
+) -> None:
+    """The environment can switch the console off."""
+    monkeypatch.setenv("MTAIO_LOG_CONSOLE", text)
+    with configure(logger=logger) as context:
+        assert len(context.handlers) == handlers
+    with configure(Settings(), logger=logger) as context:
+        assert len(context.handlers) == 1
+
+
+def test_console_of_the_settings(logger: logging.Logger) -> None:
+    """Settings may say whether there is a console, and need not."""
+    settings = Settings()
+    settings.log_console = False  # type: ignore[attr-defined]  # not every settings object has it
+    with configure(settings, logger=logger) as context:
+        assert context.handlers == ()
+
+
+def test_logger_by_name(book: Logbook) -> None:
+    """A logger may be given by its name."""
+    name = "mtaio.tests.named"
+    with configure(file=book.path, console=False, logger=name):
+        logging.getLogger(f"{name}.child").info("written")
+    assert logging.getLogger(name).handlers == []
+    assert book.lines()[0].endswith(f" INFO {name}.child: written")
+
+
 async def test_async_context_flushes_last(book: Logbook, logger: logging.Logger) -> None:
     """Left asynchronously, and even if cancelled, it writes everything."""
     with anyio.CancelScope() as scope:
@@ -99,9 +171,59 @@ def test_second_call_takes_the_first_ones_place(book: Logbook, logger: logging.L
     assert logger.level == logging.NOTSET
 
 
+def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Logger) -> None:
+    """What other threads log during further calls is there, once, whichever handlers write it."""
+    configure(file=book.path, level="INFO", console=False, logger=logger)
+    others = logging.NullHandler()
+    logger.addHandler(others)
+    logged = 0
+    over = threading.Event()
+
+    def storm() -> None:
+        nonlocal logged
+        while not over.is_set():
+            logger.info("%d", logged)
+            logged += 1
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    for turn in range(20):
+        until(lambda: logged > 50 * turn)  # noqa: B023 - it is over when the turn is
+        context = configure(file=book.path, level="INFO", console=False, logger=logger)
+    over.set()
+    thread.join()
+    assert logger.handlers == [others, *context.handlers]
+    context.close()
+    assert logger.handlers == [others]
+    # One that was on its way to a handler when that was closed has it open the file once more.
+    until(lambda: len(book.lines()) >= logged)
+    numbers = [int(line.rsplit(" ", 1)[1]) for line in book.lines()]
+    assert sorted(numbers) == list(range(logged))
+
+
+def test_old_handlers_close_when_the_new_ones_are_in_place(
+    book: Logbook, logger: logging.Logger
+) -> None:
+    """While the file of the call before is waited for, records go to the new one."""
+    first = configure(file=book.path, console=False, logger=logger)
+    (old,) = first.handlers
+    closed: list[bool] = []
+
+    def close() -> None:
+        logger.info("meanwhile")
+        closed.append(True)
+        AsyncFileHandler.close(old)  # type: ignore[arg-type]  # that is what it is
+
+    old.close = close  # type: ignore[method-assign]  # to look into its middle
+    with configure(file=book.folder / "new.log", console=False, logger=logger):
+        assert closed == [True]
+    assert book.lines(book.folder / "new.log")[0].endswith(": meanwhile")
+    assert book.lines() == []
+
+
 def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None:
     """A filter of one's own replaces the default, and a level may be a number as text."""
-    redact = RedactingFilter(patterns=[r"\d{4}"])
+    redact = RedactingFilter(patterns=[r"\d{4}"], defaults=False)
     settings = Settings(log_file=book.path, log_level="15")
     with configure(settings, logger=logger, console=False, redact=redact):
         assert logger.level == 15
@@ -115,6 +237,7 @@ def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None
         ("LEVEL", "LOUD", r"^MTAIO_LOG_LEVEL='LOUD' is no level. Pass one of"),
         ("MAX_BYTES", "1MB", r"^MTAIO_LOG_MAX_BYTES='1MB' is no whole number"),
         ("BACKUP_COUNT", "-1", r"^MTAIO_LOG_BACKUP_COUNT=-1 is less than 0"),
+        ("CONSOLE", "maybe", r"^MTAIO_LOG_CONSOLE='maybe' is neither yes nor no"),
         ("FORMAT", "xml", r"^MTAIO_LOG_FORMAT='xml' is unknown. Pass 'text' or 'json'"),
     ],
 )
@@ -146,6 +269,52 @@ def test_bad_settings_are_named(
     """A setting that makes no sense is named as it is called there."""
     with pytest.raises(error, match=message):
         configure(Settings(**settings), logger=logger)
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "error", "message"),
+    [
+        (
+            "app.log",
+            {},
+            TypeError,
+            r"^settings is a str, which has no log_level, log_file, log_max",
+        ),
+        ({"log_level": 1}, {}, TypeError, r"^settings is a dict, which has no log_level"),
+        (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is no level"),
+        (None, {"level": "9" * 5000}, ValueError, r"^level='9+' is no level"),
+        (None, {"file": 3}, TypeError, r"^file=3 is a int, not a path"),
+        (None, {"max_bytes": "1"}, TypeError, r"^max_bytes='1' is a str, not an int"),
+        (None, {"backup_count": -1}, ValueError, r"^backup_count=-1 is less than 0"),
+        (None, {"format": 3}, ValueError, r"^format=3 is unknown. Pass 'text' or 'json'"),
+        (None, {"format": "%(message)s"}, ValueError, r"^format='%\(message\)s' is unknown"),
+        (None, {"console": "no"}, TypeError, r"^console='no' is a str, not a bool"),
+        (None, {"logger": 3}, TypeError, r"^logger=3 is a int. Pass a logging.Logger, the name"),
+        (None, {"redact": True}, TypeError, r"^redact=True is a bool. Pass a RedactingFilter, or"),
+        (None, {"fields": {"time": 1}}, ValueError, r"^fields has time"),
+        (None, {"file": "missing/app.log"}, FileNotFoundError, r"No such file"),
+    ],
+)
+def test_whatever_is_raised_nothing_has_changed(
+    book: Logbook,
+    logger: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    settings: Any,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    """A bad argument is named, before anything is opened or the call before this is undone."""
+    monkeypatch.chdir(book.folder)
+    with configure(level=15, logger=logger) as context:
+        before = list(logger.handlers)
+        arguments = {"logger": logger, "file": "app.log", **arguments}
+        with pytest.raises(error, match=message):
+            configure(settings, **arguments)
+        assert logger.handlers == before == list(context.handlers)
+        assert logger.level == 15
+    assert book.files() == {}
 
 
 def test_root_of_a_whole_program(book: Logbook) -> None:

@@ -51,7 +51,14 @@ ENDS: dict[str, tuple[str, int]] = {
     "returning": ("storm()", 0),
     "sys.exit": ("storm(); sys.exit(3)", 3),
     "an error": ("storm(); raise RuntimeError('unhandled')", 1),
-    "KeyboardInterrupt": ("storm(); signal.raise_signal(signal.SIGINT)", -2),
+    "KeyboardInterrupt": (
+        """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+storm()
+signal.raise_signal(signal.SIGINT)
+""",
+        -2,
+    ),
     "SIGTERM": (
         """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -61,16 +68,22 @@ storm("never")
 """,
         143,
     ),
+    "SIGTERM raised again": (  # as servers do that catch it while they run
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+before = signal.signal(signal.SIGTERM, lambda *_: storm(count=1000))
+signal.raise_signal(signal.SIGTERM)
+signal.signal(signal.SIGTERM, before)
+for number in range(1000, 2000):
+    logger.info("main %d", number)
+signal.raise_signal(signal.SIGTERM)
+storm("never")
+""",
+        0,
+    ),
     "a thread that goes on": ("threading.Thread(target=storm).start()", 0),
     "nobody holding the handler": ("storm(); logger.removeHandler(handler); del handler", 0),
 }
-
-
-def lines(book: Logbook) -> list[str]:
-    """Return the lines of all files, the oldest first."""
-    older = len(book.files()) - 2  # the program itself is there too
-    paths = [book.folder / f"app.log.{number}" for number in range(older, 0, -1)]
-    return [line for path in [*paths, book.path] for line in book.lines(path)]
 
 
 def numbered(name: str, count: int = COUNT) -> list[str]:
@@ -86,7 +99,7 @@ def test_program_that_ends_loses_nothing(book: Logbook, end: str) -> None:
         code = 0xC000013A
     done = run(BEGIN + program, book.folder)
     assert done.returncode == code, done.stderr
-    assert lines(book) == numbered("main")
+    assert book.all_lines() == numbered("main")
 
 
 EXIT_IN_TASK = """
@@ -107,7 +120,7 @@ def test_exit_in_a_task(book: Logbook, backend: str) -> None:
     """``sys.exit`` in a task ends the program with everything written."""
     done = run(BEGIN + EXIT_IN_TASK, book.folder, backend)
     assert done.returncode != 0
-    assert lines(book) == numbered("main")
+    assert book.all_lines() == numbered("main")
 
 
 def test_end_while_the_queue_is_full(book: Logbook) -> None:
@@ -115,7 +128,7 @@ def test_end_while_the_queue_is_full(book: Logbook) -> None:
     program = "for n in range(3): threading.Thread(target=storm, args=(f't{n}',)).start()\nstorm()"
     done = run(BEGIN + program, book.folder, "block")
     assert (done.returncode, done.stderr) == (0, "")
-    written = lines(book)
+    written = book.all_lines()
     assert len(written) == 4 * COUNT
     for name in ("main", "t0", "t1", "t2"):
         assert [line for line in written if line.startswith(name)] == numbered(name)
@@ -127,14 +140,14 @@ def test_callbacks_at_the_end_may_log(book: Logbook, when: str) -> None:
     program = "storm()" if when == "before" else "atexit.register(late); storm()"
     done = run(BEGIN + program, book.folder, when)
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+    assert book.all_lines() == [*numbered("main"), *numbered("late", 50)]
 
 
 def test_full_queue_at_the_very_end(book: Logbook) -> None:
     """What is logged when no thread can be started any more is written by the caller."""
     done = run(BEGIN + "storm()", book.folder, "before", "block")
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), *numbered("late", 50)]
+    assert book.all_lines() == [*numbered("main"), *numbered("late", 50)]
 
 
 IN_DESTRUCTOR = """
@@ -151,7 +164,7 @@ def test_destructor_at_the_very_end(book: Logbook) -> None:
     """A record of a destructor that runs while modules are torn down is written."""
     done = run(BEGIN + IN_DESTRUCTOR, book.folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert lines(book) == [*numbered("main"), "last"]
+    assert book.all_lines() == [*numbered("main"), "last"]
 
 
 PROCESSES = """
@@ -173,10 +186,17 @@ CHILD = """
 import logging
 import sys
 
+from multiprocessing import util
+
 from mtaio.logging import AsyncFileHandler
+
+def last_words(logger, number):
+    for each in range(2000):
+        logger.info("last words %d %d", number, each)
 
 def main(number):
     logger = logging.getLogger("app")
+    util.Finalize(None, last_words, args=(logger, number), exitpriority=0)
     if not logger.handlers:  # started anew, without the parent's
         logger.setLevel(logging.INFO)
         logger.addHandler(AsyncFileHandler("app.log"))
@@ -203,7 +223,10 @@ def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
     done = run(begin + PROCESSES, book.folder, method)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 5]\n")
     written = book.lines()
-    assert len(written) == 4 * COUNT
-    for name in ("parent", "parent again", "child 0", "child 1"):
+    assert len(written) == 6 * COUNT
+    for name in (
+        *("parent", "parent again", "child 0", "child 1"),
+        *("last words 0", "last words 1"),
+    ):
         mine = [line for line in written if line.rpartition(" ")[0] == name]
         assert mine == numbered(name)

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.logging.tools import Fifo, Logbook, environment, run
+from tests.logging.tools import Logbook, environment, run
+from tests.logging.tools_posix import Fifo
 
 assert sys.platform != "win32"
 
@@ -227,3 +228,25 @@ print(count)
     alarms = int(done.stdout)
     assert alarms
     assert sorted(map(int, found["alarm"])) == list(range(1, alarms + 1))
+
+
+THREAD_THAT_WAITS = """
+import logging, threading
+
+from mtaio.logging import AsyncFileHandler
+
+handler = AsyncFileHandler("fifo", when_full="block", queue_size=10)
+logger = logging.getLogger("app")
+logger.addHandler(handler)
+threading.Thread(target=lambda: [logger.warning("#" * 9000) for _ in range(100)]).start()
+"""
+
+
+def test_thread_that_waits_for_room_does_not_hold_the_end_up(book: Logbook) -> None:
+    """Where no room comes, a thread that waits for some gives up once the main one has ended."""
+    fifo = Fifo(book.folder / "fifo")
+    start = time.monotonic()
+    done = run(THREAD_THAT_WAITS, book.folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 5 < time.monotonic() - start < 25
+    fifo.close()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import math
 import queue
 import sys
 from datetime import UTC, datetime
@@ -37,7 +38,7 @@ def entry(record: logging.LogRecord | None = None, **attributes: Any) -> dict[st
         record = logging.makeLogRecord({"msg": "text", **attributes})
     line = JsonFormatter().format(record)
     assert "\n" not in line
-    assert "\r" not in line
+    assert len(line.splitlines()) == 1
     read: dict[str, Any] = json.loads(line.encode(), parse_constant=refuse)
     return read
 
@@ -113,6 +114,8 @@ def test_extra_never_hides_what_the_record_says() -> None:
     made = entry(level="mine", time=3, task="t")
     assert (made["extra_level"], made["extra_time"], made["extra_task"]) == ("mine", 3, "t")
     assert made["level"] != "mine"
+    made = entry(time=1, extra_time=2)
+    assert (made["extra_time"], made["extra_extra_time"]) == (2, 1)
 
 
 def test_fields_are_in_every_line() -> None:
@@ -157,27 +160,128 @@ def test_values_that_are_no_json_become_text(value: object, expected: object) ->
     assert entry(value=value)["value"] == expected
 
 
-@pytest.mark.parametrize("value", [circular(), deep(200_000)], ids=["circular", "deep"])
-def test_values_without_end_are_cut(value: object) -> None:
-    """A value that holds itself, or goes too deep, ends as text."""
-    made = entry(value=value)["value"]
+def test_values_that_hold_themselves_are_cut() -> None:
+    """A value that holds itself is cut where it does, however many ways lead there."""
+    assert entry(value=circular())["value"] == ["..."]
+    value: dict[str, object] = {"a": 1}
+    value |= {"b": value, "c": [value, {"d": value}], "e": circular()}
+    assert entry(value=value)["value"] == {
+        "a": 1,
+        "b": "...",
+        "c": ["...", {"d": "..."}],
+        "e": ["..."],
+    }
+    everyone: list[object] = []
+    for _ in range(50):
+        everyone.append(list(everyone))
+    for number in range(50):
+        friends = everyone[number]
+        assert isinstance(friends, list)
+        friends += everyone
+    assert entry(value=everyone)["value"][-1] == "..."
+
+
+def test_values_without_end_are_cut() -> None:
+    """A value that goes too deep is cut."""
+    made = entry(value=deep(200_000))["value"]
     depth = 0
     while isinstance(made, list):
         (made,) = made
         depth += 1
-    assert isinstance(made, str)
+    assert made == "..."
     assert 20 < depth < 50
+
+
+def test_too_many_values_are_cut() -> None:
+    """Of what the encoder refuses a part is enough; what it takes is whole."""
+    many = list(range(200_000))
+    assert entry(value=many)["value"] == many
+    made = entry(value=[float("nan"), many, {"never": "seen"}], last={"a": 1})
+    nan, cut, end = made["value"]
+    assert (nan, end, made["last"]) == ("nan", "...", "...")
+    assert cut[-2:] == [len(cut) - 2, "..."]
+    made = entry(value=[float("nan"), {str(n): n for n in many}])
+    assert made["value"][1]["..."] == "..."
+
+
+class Unreadable(dict[str, object]):
+    """A dict that cannot be gone through."""
+
+    def items(self) -> Any:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+class Impostor:
+    """Does not even tell what it is."""
+
+    @property  # type: ignore[misc]  # it is what makes it hostile
+    def __class__(self) -> type:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([Unreadable(a=1), math.nan], ["<Unreadable that cannot be read>", "nan"]),
+        ([Impostor(), float("nan")], ["<Impostor that cannot be read>", "nan"]),
+        ({None: 1, True: 2, 1.5: 3, 4: 5}, {"null": 1, "true": 2, "1.5": 3, "4": 5}),
+        (
+            {None: 1, 7: 2, float("inf"): 3, 10**5000: 4},
+            {"null": 1, "7": 2, "inf": 3, hex(10**5000): 4},
+        ),
+        (ExceptionGroup("several", [ValueError("x")]), "several (1 sub-exception)"),
+        ({1}, "{1}"),
+        ("next\x85line\u2028and\u2029more\x0b\x1c", "next\x85line\u2028and\u2029more\x0b\x1c"),
+    ],
+    ids=["unreadable", "impostor", "keys", "odd keys", "group", "set", "separators"],
+)
+def test_odd_values(value: object, expected: object) -> None:
+    """Values of odd types become what can be read, and break no line."""
+    assert entry(value=value)["value"] == expected
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"exc_text": "\n"}, {}),
+        ({"exc_text": " ", "exc_info": (None, None, None)}, {}),
+        ({"exc_text": "\n", "exc_info": (ValueError, ValueError("x"), None)}, "ValueError: x"),
+        ({"exc_info": ValueError("x")}, "ValueError: x"),
+        ({"exc_info": ()}, {}),
+        ({"exc_info": True}, "True"),
+        ({"exc_info": (1, 2, 3)}, "(1, 2, 3)"),
+    ],
+)
+def test_odd_exceptions(attributes: dict[str, Any], expected: object) -> None:
+    """An exception that is blank is left out; one that is none does not lose the record."""
+    assert entry(**attributes).get("exception", {}) == expected
+
+
+def test_odd_records() -> None:
+    """Whatever a record has, there is a line."""
+    assert entry(created=1e300)["time"] == "1e+300"
+    assert entry(created=None)["time"] == "None"
+    assert entry(created=-1.5)["time"] == "1969-12-31T23:59:58.500000Z"
+    assert entry(stack_info=3)["stack"] == "3"
+    odd: dict[Any, Any] = {3: 4, None: 5, ("a",): 6, "levelname": 7, "name": b"n"}
+    made = entry(logging.makeLogRecord(odd))
+    assert (made["3"], made["null"], made["('a',)"]) == (4, 5, 6)
+    assert (made["level"], made["logger"]) == (7, "b'n'")
 
 
 @given(
     st.dictionaries(
-        st.text(min_size=1),
+        st.text(min_size=1, max_size=8),
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary(),
             lambda inner: (
-                st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner)
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text() | st.integers() | st.booleans(), inner, max_size=3)
             ),
+            max_leaves=8,
         ),
+        max_size=4,
     )
 )
 def test_any_extra_makes_one_line_of_json(extra: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 from time import monotonic
@@ -13,9 +14,12 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import mtaio.testing
-from mtaio.logging import AsyncFileHandler, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _exit, _writer
+from mtaio.logging._flushes import Flushes, flushes_here
+from mtaio.logging._mark import Mark
 from mtaio.testing import assert_quiescent
-from tests.logging.tools import BIG, Fifo, Logbook, stall, until
+from tests.logging.tools import Logbook, until
+from tests.logging.tools_posix import BIG, Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,8 +84,8 @@ def test_endless_crowd_is_told_of_now_and_then(
     book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the queue is never empty, dropped records are told of every ten seconds."""
-    monkeypatch.setattr(_writer, "_BETWEEN_TELLING", 0.0)
-    monkeypatch.setattr(_writer, "BATCH", 2)
+    monkeypatch.setattr(_backlog, "_BETWEEN_TELLING", 0.0)
+    monkeypatch.setattr(_backlog, "BATCH", 2)
     handler = book.open(queue_size=10, keep_room=0)
     stall(book, handler)
     for number in range(12):
@@ -160,6 +164,7 @@ def test_block_waits_for_room(book: Logbook, fifo: Fifo) -> None:
         mine = [line for line in text.splitlines() if line.startswith(name)]
         assert mine == [f"{name} {number}" for number in range(20)]
     assert handler.statistics().dropped == {}
+    assert_quiescent(handler)
 
 
 def test_block_never_blocks_an_event_loop(book: Logbook, fifo: Fifo, backend: str) -> None:
@@ -178,6 +183,7 @@ def test_block_never_blocks_an_event_loop(book: Logbook, fifo: Fifo, backend: st
             await anyio.to_thread.run_sync(fifo.read_until, lambda: handler.flush(0.1))
 
     mtaio.testing.run(main, backend=backend)
+    fifo.read_until(lambda: handler.flush(0.1))
     assert handler.statistics().written == 3
 
 
@@ -194,7 +200,7 @@ def test_block_does_not_make_the_writer_wait_for_itself(book: Logbook, fifo: Fif
                 if self.told == 1:
                     for _ in range(5):
                         book.logger.info("from inside")
-                    assert not handler.flush()
+                    assert not handler.flush(1000)
             return super().format(record)
 
     stall(book, handler)
@@ -223,20 +229,143 @@ def test_flush_gives_up_after_its_timeout(book: Logbook, fifo: Fifo) -> None:
     assert handler.flush()
 
 
-async def test_aflush_gives_up_and_can_be_cancelled(book: Logbook, fifo: Fifo) -> None:
-    """``aflush`` tells so too; cancelled, it leaves no thread behind."""
+async def test_aflush_gives_up(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` tells so too."""
     handler = book.open()
     stall(book, handler)
     assert not await handler.aflush(0.01)
+    drain(fifo, handler)
+    assert await handler.aflush()
+
+
+async def test_aflush_can_be_cancelled(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` that is cancelled leaves no thread behind, however long it wanted to wait."""
+    handler = book.open()
+    stall(book, handler)
+    flushes = flushes_here()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as group:
-            group.start_soon(handler.aflush, 60)
-            await anyio.to_thread.run_sync(until, lambda: handler._writer.pending() == 3)
+            group.start_soon(handler.aflush, 1000)
+            while not flushes._at_work:
+                await checkpoint()
+            bell = flushes._bell
+            assert not bell.is_set()
             scope.cancel()
     assert scope.cancelled_caught
-    waiting = "AnyIO worker thread", "Trio thread"
-    until(lambda: not any("flush" in t.name for t in threading.enumerate() if t.name in waiting))
+    assert bell.is_set()  # for which the thread waited
+    assert not flushes._waiting
     drain(fifo, handler)
+
+
+async def test_many_aflushes_share_a_thread(book: Logbook, fifo: Fifo) -> None:
+    """Flushing a file that stands still takes one thread, however many tasks do."""
+    handler = book.open()
+    stall(book, handler)
+    before = threading.active_count()
+    flushed: list[bool] = []
+
+    async def flush() -> None:
+        flushed.append(await handler.aflush(60))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(flush)
+        while handler._writer._marks < 100:
+            await checkpoint()
+        for _ in range(10):
+            await checkpoint()
+        assert threading.active_count() <= before + 1
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert flushed == [True] * 100
+    assert not flushes_here()._waiting
+
+
+async def test_each_aflush_has_its_own_time(book: Logbook, fifo: Fifo) -> None:
+    """One that waits less long than those before it ends first; the others go on waiting."""
+    handler = book.open()
+    stall(book, handler)
+    flushed: list[tuple[str, bool]] = []
+
+    async def flush(name: str, seconds: float) -> None:
+        flushed.append((name, await handler.aflush(seconds)))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flush, "long", math.inf)
+        await checkpoint()
+        group.start_soon(flush, "longer", 1e10)
+        await checkpoint()
+        assert not await handler.aflush(0.01)
+        await flush("short", 0.02)
+        assert flushed == [("short", False)]
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert sorted(flushed[1:]) == [("long", True), ("longer", True)]
+
+
+@pytest.mark.parametrize("cancelled", [{0}, {1}, {0, 1}, {0, 2}])
+async def test_one_aflush_is_cancelled_others_are_not(
+    book: Logbook, fifo: Fifo, cancelled: set[int]
+) -> None:
+    """Whoever has the thread wait for all may be cancelled: another has it wait then."""
+    handler = book.open()
+    stall(book, handler)
+    flushed: list[int] = []
+    scopes = [anyio.CancelScope() for _ in range(4)]
+
+    async def flush(number: int) -> None:
+        with scopes[number]:
+            assert await handler.aflush(60)
+            flushed.append(number)
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(flush, number)
+        while handler._writer._marks < 4 or not flushes_here()._at_work:
+            await checkpoint()
+        for number in cancelled:
+            scopes[number].cancel()
+        await checkpoint()
+        await anyio.to_thread.run_sync(drain, fifo, handler)
+    assert set(flushed) == {0, 1, 2, 3} - cancelled
+    assert not flushes_here()._waiting
+
+
+async def test_mark_that_is_reached_before_it_is_waited_for() -> None:
+    """Whoever comes too late to be told goes on all the same, though others wait in the thread."""
+    flushes = Flushes()
+    early, late = Mark(), Mark()
+    async with anyio.create_task_group() as group:
+        group.start_soon(flushes.wait, early, math.inf)
+        while not flushes._at_work:
+            await checkpoint()
+        late.reach(written=True)
+        with anyio.fail_after(60):
+            await flushes.wait(late, math.inf)
+        early.let_go()
+
+
+async def test_aflush_needs_none_of_the_common_threads(book: Logbook, fifo: Fifo) -> None:
+    """``aflush`` goes on while all the worker threads there may be are taken."""
+    handler = book.open()
+    stall(book, handler)
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    holders = [object() for _ in range(int(limiter.total_tokens))]
+    for holder in holders:
+        limiter.acquire_on_behalf_of_nowait(holder)
+    flushed: list[bool] = []
+
+    async def flush() -> None:
+        flushed.append(await handler.aflush(60))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(flush)
+        await checkpoint()
+        with anyio.fail_after(60):
+            while not flushed:
+                fifo.read()
+                await checkpoint()
+    assert flushed == [True]
+    for holder in holders:
+        limiter.release_on_behalf_of(holder)
 
 
 def test_flushing_a_dead_file_is_bounded(
@@ -254,20 +383,43 @@ def test_flushing_a_dead_file_is_bounded(
     assert handler.flush()
 
 
-def test_close_shares_the_patience_of_a_flush(book: Logbook, fifo: Fifo) -> None:
-    """``close`` right after a ``flush`` that failed does not wait for the file once more."""
+def test_close_shares_the_patience_of_a_flush(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``close`` right after a ``flush`` that failed waits for what that left of the patience."""
+    monkeypatch.setattr(_exit, "PATIENCE", 1.0)
     handler = book.open()
     stall(book, handler)
-    assert not handler.flush(0.01)
     start = monotonic()
+    assert not handler.flush(0.8)
     handler.close()
+    pending = handler._writer.pending()
     handler.close()
+    assert handler._writer.pending() == pending
     assert not handler.flush(0)
-    assert monotonic() - start < 2
+    assert 1 <= monotonic() - start < 1.8
     text = fifo.read_until(lambda: handler._writer.idle)
     assert text.decode() == BIG + "\n"
     book.logger.info("again")
     assert drain(fifo, handler)[-1:] == ["again"]
+
+
+def test_dead_files_share_the_patience(
+    book: Logbook, fifo: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing all handlers at a process's end takes one patience, however many there are."""
+    monkeypatch.setattr(_exit, "_process", _exit._Process())
+    fifos = [fifo, *(Fifo(book.folder / name) for name in ("two", "three"))]
+    handlers = [book.open(filename=each.path) for each in fifos]
+    book.logger.warning(BIG)
+    until(lambda: all(handler._writer.batch for handler in handlers))
+    start = monotonic()
+    _exit._close_all(1)
+    assert 1 <= monotonic() - start < 1.9
+    for each, handler in zip(fifos[1:], handlers[1:], strict=True):
+        writer = handler._writer
+        each.read_until(lambda writer=writer: writer.idle)  # type: ignore[misc]  # bound at once
+        each.close()
 
 
 def test_close_from_the_writing_thread_does_not_wait(book: Logbook, fifo: Fifo) -> None:

@@ -8,24 +8,14 @@ import queue
 import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import anyio
 import pytest
 
 import mtaio.testing
 from mtaio.logging import AsyncFileHandler, AsyncFileHandlerStatistics
 from mtaio.testing import assert_checkpoints, assert_quiescent
 from tests.logging.tools import Logbook, run, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def writing_threads() -> list[threading.Thread]:
-    """Return the threads that write logs."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith("mtaio log")]
-
 
 # ---- a handler like any other --------------------------------------------------------------------
 
@@ -64,6 +54,21 @@ def test_filter_may_give_another_record(book: Logbook) -> None:
     assert handler.flush()
     replaced = hasattr(logging, "getHandlerNames")  # both came with Python 3.12
     assert book.lines() == ["as it was, masked" if replaced else "as it was"]
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_filter_of_a_subclass(book: Logbook, passes: bool) -> None:  # noqa: FBT001 - a parameter
+    """A handler whose own ``filter`` answers as it always did in the standard library is obeyed."""
+
+    class Subclass(AsyncFileHandler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return bool(super().filter(record)) and passes
+
+    handler = Subclass(book.path)
+    handler.addFilter(lambda _: True)
+    assert handler.handle(logging.makeLogRecord({"msg": "text"})) is passes
+    handler.close()
+    assert book.lines() == ["text"] * passes
 
 
 def test_handle_tells_whether_the_record_passed(book: Logbook) -> None:
@@ -180,7 +185,7 @@ def test_logging_shutdown_writes_everything(book: Logbook) -> None:
         book.logger.info("%d", number)
     logging.shutdown([weakref.ref(handler)])
     assert book.lines() == [str(number) for number in range(2000)]
-    assert writing_threads() == []
+    assert not book.threads()
 
 
 # ---- opening, closing, writing again -------------------------------------------------------------
@@ -192,7 +197,7 @@ def test_close_may_be_called_again_and_a_record_opens_again(book: Logbook) -> No
     book.logger.info("one")
     handler.close()
     handler.close()
-    assert writing_threads() == []
+    assert not book.threads()
     book.logger.info("two")
     handler.close()
     assert book.lines() == ["one", "two"]
@@ -214,8 +219,9 @@ def test_modes(book: Logbook) -> None:
     assert handler.mode == "a"
     handler.close()
     assert book.lines() == ["old"]
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError) as raised:
         AsyncFileHandler(book.path, "x")
+    assert raised.value.__notes__[0].endswith("Mode 'x' wants to make it; pass 'a' to append.")
     AsyncFileHandler(book.path, "w").close()
     assert book.lines() == []
 
@@ -237,8 +243,8 @@ def test_constructor_that_fails_leaves_nothing(tmp_path: Path) -> None:
         AsyncFileHandler(path)
     (note,) = raised.value.__notes__
     assert note == (
-        f"AsyncFileHandler opens its file when it is made. See that the folder "
-        f"{str(path.parent)!r} exists and may be written to."
+        f"AsyncFileHandler opens its file when it is made. Make the folder {str(path.parent)!r} "
+        f"first."
     )
     assert len(logging._handlerList) == before  # type: ignore[attr-defined]  # as above
 
@@ -254,7 +260,7 @@ def test_handler_that_nobody_holds_writes_and_ends(book: Logbook) -> None:
     del handler
     gc.collect()
     assert gone() is None
-    until(lambda: not writing_threads())
+    until(lambda: not book.threads())
     assert len(book.lines()) == 1000
 
 
@@ -285,50 +291,6 @@ async def test_aflush_waits_until_all_is_written(book: Logbook) -> None:
         assert await handler.aflush()
     assert len(book.lines()) == 5000
     assert_quiescent(handler)
-
-
-def test_setup_of_the_deployment_guide(
-    book: Logbook, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The guide's ``setup_logging`` works as written, before, inside and without an event loop."""
-    monkeypatch.chdir(book.folder)
-    logger = logging.getLogger("mtaio.test_guide")
-
-    async def setup_logging() -> None:
-        logger.setLevel(logging.INFO)
-        handler = AsyncFileHandler(filename="app.log", max_bytes=10_000_000, backup_count=5)
-        formatter = logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
-
-    async def main() -> None:
-        logger.info("inside")
-        await anyio.to_thread.run_sync(logger.info, "in a thread")
-
-    async def first_inside() -> None:
-        await setup_logging()
-        await main()
-
-    def without() -> None:
-        with pytest.raises(StopIteration):
-            setup_logging().send(None)
-        logger.info("before")
-        mtaio.testing.run(main, backend=backend)
-        logger.info("after")
-
-    ways: list[tuple[Callable[[], object], list[str]]] = [
-        (without, ["before", "inside", "in a thread", "after"]),
-        (lambda: mtaio.testing.run(first_inside, backend=backend), ["inside", "in a thread"]),
-    ]
-    for way, messages in ways:
-        way()
-        (handler,) = logger.handlers
-        logger.removeHandler(handler)
-        handler.close()
-        assert [line.split(" - ")[1:] for line in book.lines()] == [
-            ["mtaio.test_guide", "INFO", message] for message in messages
-        ]
-        book.path.unlink()
 
 
 def test_module_level_handler_serves_one_loop_after_another(book: Logbook, backend: str) -> None:

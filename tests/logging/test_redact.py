@@ -1,12 +1,22 @@
+"""Secrets in records."""
+
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtaio.logging import JsonFormatter, RedactingFilter
 
@@ -24,34 +34,104 @@ def redacted(
     return record
 
 
-@pytest.mark.parametrize(
-    ("message", "masked"),
-    [
-        ("password=hunter2 for bob", "password=*** for bob"),
-        ("DB_PASSWORD: 'hunter2', next", "DB_PASSWORD: '***', next"),
-        ('{"api-key": "abc123", "n": 1}', '{"api-key": "***", "n": 1}'),
-        ("https://bob:hunter2@host/path", "https://bob:***@host/path"),
-        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
-        ("sent Bearer abcdefghijklmnop.qrst==", "sent Bearer ***"),
-        ("jwt eyJhbGciOi.eyJzdWIiOi.c2lnbmF0 end", "jwt *** end"),
-        (
-            "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
-            "-----BEGIN RSA PRIVATE KEY-----***-----END RSA PRIVATE KEY-----",
-        ),
-        ("cut -----BEGIN PRIVATE KEY-----\nMIIE", "cut -----BEGIN PRIVATE KEY-----***"),
-        ("nothing to hide, basic understanding", "nothing to hide, basic understanding"),
-        ("max_tokens=7 keyboard=us", "max_tokens=7 keyboard=us"),
-    ],
-)
-def test_secrets_in_messages_are_masked(message: str, masked: str) -> None:
-    """What looks like a secret in a message is masked, and the rest stays."""
-    assert redacted(message).getMessage() == masked
+def masked(value: object, redact: RedactingFilter | None = None) -> Any:
+    """Return a value of ``extra`` as it is behind the filter."""
+    return redacted("text", value=value, redact=redact).__dict__["value"]
+
+
+@dataclass
+class User:
+    """Prints what it holds."""
+
+    name: str
+    password: object
+    note: object = None
+    hidden: str = field(default="token=abc", repr=False)
+
+
+@dataclass
+class Point:
+    """Has no secret."""
+
+    x: int
+    y: object
+
+
+class Login(NamedTuple):
+    """A tuple whose values have names."""
+
+    name: str
+    password: str
+
+
+class Shown:
+    """Prints what it is told to, one way or the other."""
+
+    def __init__(self, shown: object, inner: object = "<>") -> None:
+        self.shown = shown
+        self.inner = inner
+
+    def __str__(self) -> str:
+        return str(self.shown)
+
+    def __repr__(self) -> str:
+        return str(self.inner)
+
+
+class Broken:
+    """Cannot be printed."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+class Hostile:
+    """Does not even tell what it is."""
+
+    @property  # type: ignore[misc]  # it is what makes it hostile
+    def __class__(self) -> type:
+        raise ZeroDivisionError
+
+
+class Loud(str):
+    """A text that prints another one."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "token=loud"
+
+
+class Kept(Mapping[str, object]):
+    """A mapping that is no dict, and may be broken."""
+
+    def __init__(self, items: dict[str, object] | None) -> None:
+        self.kept = items
+
+    def __getitem__(self, key: str) -> object:
+        assert self.kept is not None
+        return self.kept[key]
+
+    def __iter__(self) -> Iterator[str]:
+        if self.kept is None:
+            raise ZeroDivisionError
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return 1
+
+
+class Colour(Enum):
+    """Something harmless that is neither text nor number."""
+
+    RED = 1
 
 
 def test_secrets_in_arguments_are_masked() -> None:
-    """Arguments are masked by their names, and the message as a whole by patterns."""
+    """Arguments are masked by their names, and the message as a whole as a text."""
     assert redacted("%s is %s", "password", 3).getMessage() == "password is 3"
     assert redacted("password=%s!", "hunter2").getMessage() == "password=***"
+    assert redacted("%s: %s", "password", "hunter2").getMessage() == "password: ***"
     assert redacted("%(token)s %(n)d", {"token": "abc", "n": 3}).getMessage() == "*** 3"
     assert (
         redacted("got %s", [{"pwd": "x", "id": 1}]).getMessage() == "got [{'pwd': '***', 'id': 1}]"
@@ -59,101 +139,211 @@ def test_secrets_in_arguments_are_masked() -> None:
     assert redacted(["token=abc"]).getMessage() == "['token=***']"
 
 
+def test_harmless_record_is_left_as_it_is() -> None:
+    """Where there is no secret, the very same objects stay, message and arguments apart too."""
+    plain = ({"a": [1, (2,)]}, {1.5, None}, b"raw", Point(1, [2]), Colour.RED, deque([1]))
+    extra: dict[str, Any] = {f"x{n}": each for n, each in enumerate(plain)}
+    record = redacted("%s and %d", "text", 7, **extra)
+    assert (record.msg, record.args) == ("%s and %d", ("text", 7))
+    assert all(record.__dict__[f"x{n}"] is each for n, each in enumerate(plain))
+    args = {"n": 1}
+    assert redacted("%(n)d", args).args is args
+
+
+def test_arguments_of_an_access_log_stay_apart() -> None:
+    """A formatter that takes the arguments themselves, as uvicorn's does, still finds them."""
+    record = redacted('%s - "%s %s"', "10.0.0.1:1", "GET", "/x?token=abc&n=1")
+    assert record.args == ("10.0.0.1:1", "GET", "/x?token=***&n=1")
+
+
 @pytest.mark.parametrize(
-    ("name", "secret"),
+    ("value", "expected"),
     [
-        ("password", True),
-        ("db_password", True),
-        ("accessToken", True),
-        ("Access-Token", True),
-        ("X API Key", True),
-        ("tokens", False),
-        ("password_length", False),
-        ("keyboard", False),
+        ({"Authorization": "Basic x", "Accept": "*/*"}, {"Authorization": "***", "Accept": "*/*"}),
+        ({3: ({"cookie": 1}, ["token=abc"])}, {3: ({"cookie": "***"}, ["token=***"])}),
+        ({b"authorization": b"Bearer x", b"n": b"1"}, {b"authorization": "***", b"n": b"1"}),
+        ({"token=abc": 1, b"token=abc": 2}, {"token=***": 1, b"token=***": 2}),
+        ({("token=abc",): 1, None: 2, 3: 4}, {"('token=***',)": 1, None: 2, 3: 4}),
+        ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "***"}),
+        ({"value": "x", "key": "user"}, {"value": "x", "key": "user"}),
+        ([("Authorization", "Bearer x"), ("n", "1")], [("Authorization", "***"), ("n", "1")]),
+        ([[b"cookie", b"a=b"]], [[b"cookie", "***"]]),
+        (["mysql", "--password", "x", "-u", "bob"], ["mysql", "--password", "***", "-u", "bob"]),
+        (("password", "name", "token"), ("password", "name", "token")),
+        (b"token=abc \xff", b"token=*** \xff"),
+        (bytearray(b"token=abc"), b"token=***"),
+        (deque(["token=abc"]), ["token=***"]),
+        (frozenset({"token=abc"}), ["token=***"]),
+        (MappingProxyType({"token": 1, "n": 2}), {"token": "***", "n": 2}),
+        (Kept({"token": 1, "n": 2}), {"token": "***", "n": 2}),
+        (Login("bob", "hunter2"), ("bob", "***")),
+        (User("bob", "hunter2"), "User(name='bob', password='***', note=None)"),
+        (
+            User("bob", "", {"token": "x", "n": [1]}),
+            "User(name='bob', password='***', note={'token': '***', 'n': [1]})",
+        ),
+        ([User("bob", 1)], ["User(name='bob', password='***', note=None)"]),
+        (User, User),
+        (Shown("token=abc"), "token=***"),
+        (Shown("", "token=abc"), "token=***"),
+        (Loud("token=abc"), "token=***"),
+        (Loud("text"), "token=***"),
+        (ValueError("token=abc"), "token=***"),
+        (Broken(), "<Broken that cannot be printed>"),
+        ([Hostile()], "<list that cannot be searched>"),
+        (Kept(None), "<Kept that cannot be searched>"),
     ],
+    ids=lambda value: type(value).__name__,
 )
-def test_names_of_secrets(name: str, secret: object) -> None:
-    """A name is a secret's if it ends in one, however its words are joined."""
-    record = logging.makeLogRecord({"msg": "text", name: "value"})
-    RedactingFilter().filter(record)
-    value = record.__dict__[name]
-    assert value == ("***" if secret else "value")
+def test_secrets_in_extra_are_masked(value: object, expected: object) -> None:
+    """Whatever holds a secret, it is masked, in a copy; what cannot be searched is not shown."""
+    before = repr(value) if not isinstance(value, list | Broken) else ""
+    found = masked(value)
+    assert found == expected
+    assert type(found) is type(expected)
+    if before:
+        assert repr(value) == before
 
 
-def test_secrets_deep_in_extra_are_masked_and_the_callers_objects_are_not() -> None:
-    """Masks reach into mappings and lists, in copies alone."""
-    headers: dict[Any, Any] = {
-        "Authorization": "Basic x",
-        "Accept": "*/*",
-        3: ({"cookie": 1}, ["token=abc"]),
-    }
+def test_callers_objects_are_not_changed() -> None:
+    """Masks are put into copies alone."""
+    headers: dict[Any, Any] = {"Authorization": "Basic x", 3: ({"cookie": 1}, ["token=abc"])}
     before = copy.deepcopy(headers)
-    plain = {"a": [1, (2,)]}
-    record = redacted("text", headers=headers, plain=plain)
-    assert record.__dict__["headers"] == {
-        "Authorization": "***",
-        "Accept": "*/*",
-        3: ({"cookie": "***"}, ["token=***"]),
-    }
+    assert masked(headers) != before
     assert headers == before
-    assert record.__dict__["plain"] is plain
 
 
-def test_value_that_holds_itself_is_left() -> None:
-    """A value without an end stops the search, not the program."""
-    value: list[object] = []
-    value.append(value)
-    assert redacted("text", value=value).__dict__["value"] is value
+def test_value_that_holds_itself_is_cut() -> None:
+    """A value that holds itself is cut where it does, however often; what it holds is masked."""
+    value: list[object] = ["token=abc"]
+    value += [value, value, {"again": value}]
+    assert masked(value) == ["token=***", "...", "...", {"again": "..."}]
+    shared: Any = {"token": "abc"}
+    for _ in range(60):
+        shared = {"a": shared, "b": shared}  # a tree of 2 ** 60 leaves
+    found = masked(shared)
+    assert found["a"] is found["b"]
+
+
+@pytest.mark.parametrize("depth", [5, 30, 31, 40, 500, 100_000])
+def test_no_depth_hides_a_secret(depth: int) -> None:
+    """However deep it stands, a secret is masked, or what holds it is not shown."""
+    value: Any = [{"password": "hunter2"}, Shown("token=hunter2")]
+    for _ in range(depth):
+        value = [value]
+    record = redacted("text", value=value)
+    assert "hunter2" not in JsonFormatter().format(record)
+    harmless: Any = 1
+    for _ in range(min(depth, 31)):
+        harmless = [harmless]
+    assert masked(harmless) is harmless
+
+
+def test_numbers_are_searched_for_own_patterns() -> None:
+    """A number is no secret by itself, but may look like one to a pattern of one's own."""
+    redact = RedactingFilter(patterns=[r"4111\d+"])
+    assert masked([4111_2222, 5.5, True], redact) == ["***", 5.5, True]
+    assert masked(41112222) == 41112222
+    assert masked(10**5000, redact) == "<int that cannot be printed>"
+
+
+def failing(error: BaseException) -> logging.LogRecord:
+    """Return a record of an error that was raised."""
+    record = logging.makeLogRecord({"msg": "failed"})
+    try:
+        raise error  # noqa: TRY301 - as anywhere else
+    except BaseException:  # noqa: BLE001 - any kind
+        record.exc_info = sys.exc_info()
+    return record
 
 
 def test_secrets_in_tracebacks_are_masked() -> None:
-    """An exception's text and a stack are masked in what is written."""
-    record = logging.makeLogRecord({"msg": "failed", "stack_info": "at f(password=hunter2)"})
-    try:
-        float("token=abc")
-    except ValueError:
-        record.exc_info = sys.exc_info()
-    redact = RedactingFilter()
-    redact.filter(record)
-    text = JsonFormatter().format(record)
-    assert "abc" not in text
-    assert "hunter2" not in text
-    assert record.exc_text is not None
-    assert record.exc_text.endswith("ValueError: could not convert string to float: 'token=***'")
-    record.exc_text = "token=as-another-handler-rendered-it"
-    redact.filter(record)
-    assert record.exc_text == "token=***"
+    """An exception's text and a stack are masked, also for who formats the exception himself."""
+    error = ValueError("token=abc")
+    error.add_note("password=hunter2")
+    for each in (error, ExceptionGroup("several", [TypeError("password: hunter2"), error])):
+        record = failing(each)
+        record.stack_info = "at f(password=hunter2)"
+        RedactingFilter().filter(record)
+        assert record.exc_text is not None
+        assert "ValueError: token=***" in record.exc_text
+        assert record.exc_info is None
+        for formatter in (JsonFormatter(), logging.Formatter()):
+            text = formatter.format(record)
+            assert "token=***" in text
+            assert "abc" not in text
+            assert "hunter2" not in text
+
+
+def test_traceback_of_another_handler_is_masked() -> None:
+    """What a handler before has rendered is masked, and so is the exception it came from."""
+    record = failing(ValueError("token=abc"))
+    record.exc_text = "in short: token=abc"
+    record.message = "token=abc"
+    RedactingFilter().filter(record)
+    assert (record.exc_text, record.exc_info) == ("in short: token=***", None)
+    assert record.message == "failed"
+    record = failing(ValueError("token=abc"))
+    record.exc_text = "in short"
+    RedactingFilter().filter(record)
+    assert (record.exc_text, record.exc_info) == ("in short", None)
+    record = logging.makeLogRecord({"msg": "", "exc_text": "token=abc", "stack_info": 3})
+    RedactingFilter().filter(record)
+    assert (record.exc_text, record.stack_info) == ("token=***", "3")
 
 
 def test_harmless_traceback_is_left_to_the_formatter() -> None:
     """Without a secret in it the traceback is not rendered for good."""
-    record = logging.makeLogRecord({"msg": "failed"})
-    try:
-        int("x")
-    except ValueError:
-        record.exc_info = sys.exc_info()
+    record = failing(ValueError("text"))
+    info = record.exc_info
     RedactingFilter().filter(record)
     assert record.exc_text is None
+    assert record.exc_info is info
 
 
 def test_own_keys_patterns_and_mask() -> None:
-    """Keys and patterns may be one's own; without patterns texts are not searched."""
-    redact = RedactingFilter(
-        keys=["card"], patterns=[r"\d{4}-\d{4}", re.compile(r"pin (?P<secret>\d+)?")], mask="<x>"
-    )
-    record = redacted("card 1111-2222 pin 12 pin !", redact=redact, card="1", password="p")  # noqa: S106 - no real one
-    assert record.getMessage() == "card <x> pin <x> pin !"
-    assert (record.__dict__["card"], record.__dict__["password"]) == ("<x>", "p")
-    record = redacted("token=abc", redact=RedactingFilter(patterns=[]), stack_info="token=abc")
-    assert (record.getMessage(), record.stack_info) == ("token=abc", "token=abc")
+    """Keys and patterns of one's own come on top of the known ones, or in their place."""
+    own: dict[str, Any] = {"keys": ["card"], "patterns": [r"\d{4}-\d{4}"], "mask": "<x>"}
+    extra = {"card": "1", "token": "p"}
+    record = redacted("1111-2222 token=abc", redact=RedactingFilter(**own), **extra)
+    assert record.getMessage() == "<x> token=<x>"
+    assert (record.__dict__["card"], record.__dict__["token"]) == ("<x>", "<x>")
+    redact = RedactingFilter(**own, defaults=False)
+    record = redacted("1111-2222 token=abc", redact=redact, **extra)
+    assert record.getMessage() == "<x> token=abc"
+    assert (record.__dict__["card"], record.__dict__["token"]) == ("<x>", "p")
 
 
-@pytest.mark.parametrize("message", ["token=abc %d", 7])
+@pytest.mark.parametrize("message", ["token=abc %d", 7, Shown("token=abc %d")])
 def test_broken_record_is_left_to_the_handler(message: object) -> None:
     """A message that cannot be rendered is masked as far as can be, and passes."""
     record = redacted(message, "token=abc", {"password": "x"})
     assert record.msg == ("token=*** %d" if message != 7 else 7)
     assert record.args == ("token=***", {"password": "***"})
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"exc_info": (1, 2, 3)},
+        {"args": 7},
+        {"args": Kept(None)},
+        {"args": (Hostile(),)},
+        {"msg": Hostile()},
+        {"msg": Broken()},
+        {"x": Hostile(), "y": Broken(), "z": Kept(None)},
+        {3: 4, None: Hostile()},
+        {"exc_info": (Broken, Broken(), None)},
+        {"exc_text": Broken(), "stack_info": Broken()},
+    ],
+    ids=lambda attributes: "-".join(map(str, attributes)),
+)
+def test_nothing_is_raised(attributes: dict[Any, Any]) -> None:
+    """No record, however broken, makes the filter raise, or keeps the rest from being masked."""
+    record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
+    record.__dict__.update(attributes)
+    assert RedactingFilter().filter(record)
+    assert record.__dict__["other"] == "token=***"
 
 
 def test_filter_of_a_handler(book: Logbook) -> None:
@@ -171,7 +361,118 @@ def test_bad_arguments_are_refused() -> None:
         RedactingFilter(keys="card")
     with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
         RedactingFilter(keys=[3])  # type: ignore[list-item]  # what is refused
+    with pytest.raises(ValueError, match=r"^keys has '__', which has no letter and no digit"):
+        RedactingFilter(keys=["__"])
     with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
         RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
     with pytest.raises(ValueError, match=r"^patterns has '\(', which is no regular exp"):
         RedactingFilter(patterns=["("])
+    with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
+        RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match=r"^mask=3 is a int, not a str"):
+        RedactingFilter(mask=3)  # type: ignore[arg-type]  # what is refused
+
+
+# ---- a planted secret ----------------------------------------------------------------------------
+
+CORE = "S3kr1t"
+ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.text(
+    "\"'\\ ,}", max_size=4
+)
+SECRET = st.builds("{}{}{}".format, ANY, st.just(CORE), ANY)
+BARE = st.builds(
+    "{}{}{}".format,
+    *[
+        st.text("ab1._!$%^*+/@#-", max_size=4).map("a".__add__),
+        st.just(CORE),
+        st.text("ab1.!$^*+-", max_size=3),
+    ],
+)
+NAME = st.sampled_from(
+    ["password", "API-Key", "accessToken", "x_secret", "Authorization", "cookie"]
+)
+
+
+def quoted(secret: str) -> st.SearchStrategy[object]:
+    """Return texts in which a secret is quoted, and structures in which it stands."""
+
+    def made(name: str) -> list[object]:
+        return [
+            {name: secret},
+            {name.encode(): secret.encode()},
+            {"headers": [(name, secret)]},
+            [(name.encode(), secret.encode())],
+            ["run", f"--{name}", secret],
+            Login("bob", secret),
+            User("bob", secret),
+            Kept({name: secret}),
+            MappingProxyType({"a": {name: secret}}),
+            json.dumps({name: secret, "n": 1}),
+            json.dumps({"body": json.dumps({name: secret})}, ensure_ascii=False),
+            f"got {name}={secret!r}, n=1",
+            f"got {name} = {secret!r}".encode(),
+            Shown(f"<{name}={secret!r}>", f"Shown({name}={secret!r})"),
+            ValueError(f"{ {name: secret} } refused"),
+            {("n", f"{name}={json.dumps(secret)}")},
+        ]
+
+    return NAME.flatmap(lambda name: st.sampled_from(made(name)))
+
+
+def bare(secret: str) -> st.SearchStrategy[object]:
+    """Return texts in which a secret stands as it is."""
+    return NAME.flatmap(
+        lambda name: st.sampled_from(
+            [
+                f"{name}={secret} n=1",
+                f"{name}: {secret}",
+                f"run --{name} {secret} --n 1",
+                f"GET /x?{name}={secret}&n=1",
+                f"<{name}>{secret}</{name}>",
+                f"postgres://bob:{secret.replace('/', '.').replace('#', '.')}@host/path",
+                f"{name}: Bearer {secret}\nn: 1".encode(),
+                Shown(f"Shown({name}={secret}, n=1)"),
+            ]
+        )
+    )
+
+
+PLANTED = st.recursive(
+    SECRET.flatmap(quoted) | BARE.flatmap(bare),
+    lambda inner: (
+        st.lists(inner | st.integers() | st.text(), min_size=1, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, min_size=1, max_size=3)
+        | st.tuples(st.booleans(), inner)
+        | st.builds(User, st.just("bob"), st.none(), inner)
+        | st.builds(lambda value: Shown(value, value), inner)
+        | inner.map(lambda value: deque([value]))
+        | inner.map(lambda value: ExceptionGroup("several", [ValueError(value)]))
+    ),
+    max_leaves=3,
+)
+
+
+@given(PLANTED)
+def test_planted_secret_is_never_written(planted: object) -> None:
+    """Wherever a secret is put in a record, neither format writes it, whoever formats it."""
+    record = logging.LogRecord("name", 20, __file__, 1, "got %s and %r", (planted, planted), None)
+    record.__dict__["x"] = planted
+    raised = failing(ValueError(planted))
+    raised.msg = planted
+    mapped = logging.makeLogRecord({"msg": "%(a)s", "args": {"a": planted}, "x": [planted]})
+    redact = RedactingFilter()
+    for each in (record, raised, mapped):
+        redact.filter(each)
+        formatters = [JsonFormatter(), logging.Formatter("%(message)s")]
+        if "x" in each.__dict__:
+            formatters.append(logging.Formatter("%(message)s %(x)s"))
+        for formatter in formatters:
+            try:
+                line = formatter.format(each)
+            except (
+                TypeError,
+                ValueError,
+                KeyError,
+            ):  # arguments that do not fit: the handler reports it
+                line = f"{each.msg!r} {each.args!r}"
+            assert CORE not in line

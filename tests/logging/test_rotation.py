@@ -45,6 +45,20 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40) | st.text(
 )
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings_with_a_beginning(tmp_path: Path, encoding: str) -> None:
+    """Marks and designations stand where the standard library puts them, in new and old files."""
+    ours = AsyncFileHandler(tmp_path / "ours", encoding=encoding)
+    theirs = Model(tmp_path / "theirs", encoding=encoding)
+    for handler in (ours, theirs):
+        for message in ("one", "two"):
+            handler.handle(logging.makeLogRecord({"msg": message}))
+        handler.close()
+        handler.handle(logging.makeLogRecord({"msg": "three"}))
+        handler.close()
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
 @settings(max_examples=250, deadline=None)
 @given(
     messages=st.lists(TEXTS | st.none(), max_size=25),

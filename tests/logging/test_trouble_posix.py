@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _rotation, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _rotation, _writer
 from mtaio.logging._rotation import RotatingFile
-from tests.logging.tools import Fifo, Logbook, run, stall, until
+from tests.logging.tools import Disk, Logbook, run, until
+from tests.logging.tools_posix import Fifo, stall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 assert sys.platform != "win32"
 
@@ -112,16 +116,9 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
 ) -> None:
     """``close`` gives up in time; what was not written is counted, and logging goes on after."""
     errors: list[Exception] = []
-    real = os.write
-    full = True
-
-    def write(fd: int, data: bytes) -> int:
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(fd, data)
-
-    monkeypatch.setattr(os, "write", write)
-    monkeypatch.setattr(_writer, "BATCH", 4)
+    disk = Disk(monkeypatch, full=math.inf)
+    monkeypatch.setattr(_backlog, "BATCH", 4)
+    monkeypatch.setattr(_writer, "_FIRST_RETRY", 1000)  # closing does not wait for that
     handler = book.open(on_error=errors.append)
     for number in range(10):
         book.logger.info("%d", number)
@@ -130,7 +127,7 @@ def test_closing_on_a_full_disk_counts_what_is_lost(
     until(lambda: handler._writer.idle)
     assert handler.statistics().lost == 10
     assert handler.statistics().queued == 0
-    full = False
+    disk.full = 0
     book.logger.info("after")
     handler.close()
     assert book.lines() == ["after"]
@@ -195,21 +192,70 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
     assert handler._writer.idle
 
 
-def test_no_more_threads(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, the caller writes himself."""
-    import threading  # noqa: PLC0415 - to take its place for a moment
-
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+def test_broken_standard_error(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trouble cannot even be told of, the records are written all the same."""
+    Disk(monkeypatch, full=1)
+    broken = (book.folder / "broken").open("w")
+    broken.close()
     handler = book.open()
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        book.logger.info("by myself")
-        assert book.lines() == ["by myself"]
-        assert handler.flush()
-        handler.close()
-    assert handler._writer.idle
+        patch.setattr(sys, "stderr", broken)
+        book.logger.info("text")
+        assert handler.flush(20)
+    assert book.lines() == ["text"]
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.ESTALE])
+def test_file_that_is_gone_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """A descriptor that others closed, or that is stale, is forgotten, and the path opened."""
+    file = make(tmp_path, [], max_bytes=0)
+    file.write([b"before\n"])
+    batch = [b"after\n"]
+
+    def write(*_: object) -> int:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match=rf"^\[Errno {error}\]"):
+            file.write(batch)
+    assert not file.is_open
+    file.write(batch)
+    file.close()
+    assert (tmp_path / "app.log").read_bytes() == b"before\nafter\n"
+
+
+def test_file_that_cannot_be_moved_costs_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the newest file cannot be renamed, the older ones are moved once."""
+    trouble: list[OSError] = []
+    moment = 100.0
+    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    for number in range(1, 5):
+        (tmp_path / f"app.log.{number}").write_text(str(number))
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if path.name == "app.log":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    file = make(tmp_path, trouble, backup_count=4)
+    for _ in range(8):
+        file.write([b"12345678\n"])
+        moment += 61
+    assert len(trouble) == 7
+    older = [tmp_path / f"app.log.{number}" for number in range(2, 5)]
+    assert [path.read_text() for path in older] == ["1", "2", "3"]
+    monkeypatch.setattr(Path, "replace", real)
+    file.write([b"new\n"])
+    file.close()
+    assert (tmp_path / "app.log.1").read_bytes() == 8 * b"12345678\n"
+    assert [path.read_text() for path in older] == ["1", "2", "3"]
 
 
 # ---- other hands on the files --------------------------------------------------------------------
@@ -223,13 +269,22 @@ def test_logrotate(book: Logbook) -> None:
     book.path.rename(book.folder / "app.log-1")
     book.logger.info("two")
     assert handler.flush()
+    book.path.rename(book.folder / "app.log-2")
+    book.path.touch()  # logrotate's "create"
+    book.logger.info("and a half")
+    assert handler.flush()
+    assert book.lines() == ["and a half"]
     book.path.unlink()
     book.logger.info("three")
     assert handler.flush()
     os.truncate(book.path, 0)  # copytruncate
     book.logger.info("four")
     assert handler.flush()
-    assert book.files() == {"app.log-1": b"one\n", "app.log": b"four\n"}
+    assert book.files() == {
+        "app.log-1": b"one\n",
+        "app.log-2": b"two\n",
+        "app.log": b"four\n",
+    }
 
 
 def test_other_writers_count(book: Logbook) -> None:
@@ -242,6 +297,28 @@ def test_other_writers_count(book: Logbook) -> None:
     book.logger.info("two")
     assert handler.flush()
     assert book.lines() == ["two"]
+
+
+def test_two_handlers_share_a_file(book: Logbook) -> None:
+    """Two handlers of one path, each with rotation, lose, double and tear nothing."""
+    handlers = [AsyncFileHandler(book.path, max_bytes=2000, backup_count=999) for _ in range(2)]
+
+    def storm(number: int) -> None:
+        for each in range(3000):
+            handlers[number].handle(logging.makeLogRecord({"msg": f"{number} {each}"}))
+
+    threads = [threading.Thread(target=storm, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for handler in handlers:
+        handler.close()
+    lines = book.all_lines()
+    assert len(lines) == 6000
+    for number in range(2):
+        mine = [line for line in lines if line.startswith(f"{number} ")]
+        assert mine == [f"{number} {each}" for each in range(3000)]
 
 
 def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:
@@ -265,6 +342,9 @@ def test_failed_rotation_keeps_the_file_and_rests(
     file.write([b"first 1\n", b"second\n", b"third\n"])
     assert (tmp_path / "app.log").read_bytes() == b"first 1\nsecond\nthird\n"
     assert len(trouble) == 1
+    other = os.open(tmp_path / "app.log", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process may try its luck
+    os.close(other)
     for seconds, tries in ((0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3), (10, 4), (1000, 5), (61, 6)):
         moment += seconds
         file.write([b"x\n"])
@@ -302,6 +382,30 @@ def test_nothing_is_renamed_while_writes_fail(
         b"abcdefgh\n",
         b"ABCDEFGH\n",
     ]
+
+
+def test_rotation_that_becomes_possible_while_writes_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody knows whether anything can be written, nothing is moved."""
+    file = make(tmp_path, [])
+    file.write([b"12345678\n"])
+    other = os.open(tmp_path / "app.log", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    batch = [b"abcdefgh\n", b"ABCDEFGH\n"]
+    with monkeypatch.context() as patch:
+        Disk(patch, full=3)
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+                file.write(batch)
+            if other:
+                os.close(other)
+                other = 0
+        assert file.rotations == 0
+        file.write(batch)
+    file.close()
+    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\nabcdefgh\n"
+    assert (tmp_path / "app.log").read_bytes() == b"ABCDEFGH\n"
 
 
 def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
@@ -383,10 +487,38 @@ def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_unwritable_file_is_an_error_at_once(tmp_path: Path) -> None:
-    """A path that cannot be opened for writing is told at once, whoever runs the program."""
-    with pytest.raises(IsADirectoryError):
+def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    """A path that is a folder is told at once, and what to do about it."""
+    with pytest.raises(IsADirectoryError) as raised:
         AsyncFileHandler(tmp_path)
+    (note,) = raised.value.__notes__
+    assert note.endswith(f"{str(tmp_path)!r} is a folder; name a file in it.")
+
+
+def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket, as standard output is under systemd, is told at once, and what to use instead."""
+    monkeypatch.chdir(tmp_path)  # the names of sockets must be short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        with pytest.raises(OSError, match=r"^\[Errno \d+\]") as raised:
+            AsyncFileHandler("socket")
+    (note,) = raised.value.__notes__
+    assert note.endswith("has no opening by path; use logging.StreamHandler.")
+
+
+def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that may not be written to is told at once, whoever runs the program."""
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> int:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(PermissionError) as raised:
+            AsyncFileHandler(tmp_path / "app.log")
+    (note,) = raised.value.__notes__
+    assert "See that " in note
+    assert note.endswith(f"and the folder {str(tmp_path)!r} may be written to.")
 
 
 # ---- a fork, seen from inside --------------------------------------------------------------------

@@ -1,12 +1,15 @@
-"""Loggers, files and sinks for the tests of logging."""
+"""Loggers, files and programs for the tests of logging."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-BIG = "#" * 300_000
-"""A message longer than any pipe holds."""
+    import pytest
 
 
 def until(met: Callable[[], object], seconds: float = 20) -> None:
@@ -26,6 +28,23 @@ def until(met: Callable[[], object], seconds: float = 20) -> None:
     while not met():
         assert time.monotonic() < give_up, "it never came to that"
         time.sleep(0.001)
+
+
+class Disk:
+    """What takes the place of ``os.write``, and is full as often as it is told to be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: float = 0) -> None:
+        self.full = full
+        self.tries = 0
+        self.write: Callable[[int, bytes], int] = os.write
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        """Write, or raise what a full disk raises."""
+        self.tries += 1
+        if self.tries <= self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.write(fd, data)
 
 
 class Logbook:
@@ -49,9 +68,20 @@ class Logbook:
         """Return what is written."""
         return (path or self.path).read_text(encoding="utf-8").splitlines()
 
+    def all_lines(self) -> list[str]:
+        """Return what is written in all files, the oldest first."""
+        older = sorted(int(path.suffix[1:]) for path in self.folder.glob("app.log.*"))
+        paths = [self.path.with_name(f"app.log.{number}") for number in reversed(older)]
+        return [line for path in [*paths, self.path] for line in self.lines(path)]
+
     def files(self) -> dict[str, bytes]:
         """Return all files of the folder with what is in them."""
         return contents(self.folder)
+
+    def threads(self) -> list[threading.Thread]:
+        """Return the threads that write to files of this folder."""
+        mine = f"mtaio log {self.folder}"
+        return [thread for thread in threading.enumerate() if thread.name.startswith(mine)]
 
     def close(self) -> None:
         """Close the handlers."""
@@ -64,60 +94,37 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-class Fifo:
-    """A sink that takes what a pipe holds, and no more until it is read."""
-
-    def __init__(self, path: Path) -> None:
-        assert sys.platform != "win32"
-        os.mkfifo(path)
-        self.path = path
-        self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    def read(self) -> bytes:
-        """Return what is there."""
-        try:
-            return os.read(self.reader, 1 << 20)
-        except BlockingIOError:
-            return b""
-
-    def read_until(self, met: Callable[[], object]) -> bytes:
-        """Read until a condition holds and nothing is left; return it all."""
-        read: list[bytes] = []
-
-        def through() -> bool:
-            read.append(self.read())
-            return bool(met()) and not read[-1]
-
-        until(through)
-        return b"".join(read)
-
-    def close(self) -> None:
-        """Close the reading end."""
-        os.close(self.reader)
-
-
-def stall(book: Logbook, handler: AsyncFileHandler) -> None:
-    """Have the handler's writer stand still in the middle of a record."""
-    book.logger.warning(BIG)
-    until(lambda: handler._writer.batch and handler._writer.queue.empty())
-
-
-def run(program: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter of its own, in ``folder``."""
+def run(
+    program: str, folder: Path, *arguments: str, measured: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, in ``folder``, its coverage measured or not."""
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
-    return subprocess.run(  # noqa: S603 - this very Python, with a program of the test's
-        [sys.executable, str(script), *arguments],
+    command = [sys.executable, "-X", "faulthandler", str(script), *arguments]
+    with subprocess.Popen(  # noqa: S603 - this very Python, with a program of the test's
+        command,
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=100,
-        env=environment(),
-    )
+        env=environment(measured=measured),
+        start_new_session=True,
+    ) as process:
+        try:
+            out, told = process.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            if sys.platform != "win32":
+                os.killpg(process.pid, signal.SIGABRT)  # each process says where it stands
+            process.kill()
+            _, told = process.communicate()
+            raise AssertionError(told) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, told)
 
 
-def environment() -> dict[str, str]:
+def environment(*, measured: bool = True) -> dict[str, str]:
     """Return an environment in which a program elsewhere imports the mtaio under test."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path}
+    made = {**os.environ, "PYTHONPATH": path}
+    if not measured:
+        made.pop("COVERAGE_PROCESS_CONFIG", None)
+    return made
