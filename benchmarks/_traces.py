@@ -32,7 +32,7 @@ class Trace:
 
     name: str
     ja: str
-    """The same in Japanese, for the plot."""
+    """The same in Japanese, for the docs."""
     make: Callable[[Random], list[int]]
 
     def keys(self) -> list[int]:
@@ -54,6 +54,17 @@ def with_scan(random: Random) -> list[int]:
         KEYS + number if number % 3 == 0 else key  # a scan goes through what lies side by side
         for number, key in enumerate(popular)
     ]
+
+
+def with_scan_twice(random: Random) -> list[int]:
+    """Return Zipf requests, after every other of which a new key comes twice, and never again."""
+    popular = zipf(random, 1.0, REQUESTS // 2)
+    made: list[int] = []
+    for number, key in enumerate(popular):
+        made.append(key)
+        if number % 2:
+            made += [KEYS + number] * 2
+    return made
 
 
 def loop(times: float) -> Callable[[Random], list[int]]:
@@ -113,13 +124,18 @@ TRACES = (
     Trace("Zipf 1.0", "Zipf 1.0", lambda random: zipf(random, 1.0)),
     Trace("Zipf 0.8", "Zipf 0.8", lambda random: zipf(random, 0.8)),
     Trace("Zipf 1.0, a third a scan", "Zipf 1.0、3分の1はスキャン", with_scan),
+    Trace(
+        "Zipf 1.0, half a scan that asks twice",
+        "Zipf 1.0、半分は二度ずつのスキャン",
+        with_scan_twice,
+    ),
     Trace("loop, 1.2 x capacity", "ループ、容量の1.2倍", loop(1.2)),
-    Trace("loop, 2 x capacity, and Zipf 1.0", "容量の2倍のループとZipf 1.0", loop_and_zipf),
+    Trace("loop, 2 x capacity, and Zipf 1.0", "ループ、容量の2倍、半分はZipf 1.0", loop_and_zipf),
     Trace("Zipf 1.0, popular keys change at times", "Zipf 1.0、人気のキーが時々変わる", phases),
-    Trace("Zipf 1.0, always drifting", "Zipf 1.0、絶えず移り変わる", drifting),
-    Trace("working sets of 0.9 x capacity", "容量の0.9倍の作業集合", working_sets),
-    Trace("sliding window, 0.9 x capacity", "滑る窓、容量の0.9倍", window(0.9)),
-    Trace("sliding window, 2 x capacity", "滑る窓、容量の2倍", window(2)),
-    Trace("recently used comes again", "最近使ったものがまた来る", recent),
-    Trace("all keys alike", "どのキーも同じ頻度", uniform),
+    Trace("Zipf 1.0, always drifting", "Zipf 1.0、少しずつ移り変わる", drifting),
+    Trace("working sets of 0.9 x capacity", "ワーキングセット、容量の0.9倍", working_sets),
+    Trace("sliding window, 0.9 x capacity", "スライディングウィンドウ、容量の0.9倍", window(0.9)),
+    Trace("sliding window, 2 x capacity", "スライディングウィンドウ、容量の2倍", window(2)),
+    Trace("recently used comes again", "最近使ったキーがまた来る", recent),
+    Trace("all keys alike", "すべてのキーが同じ頻度", uniform),
 )

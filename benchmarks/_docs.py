@@ -1,0 +1,106 @@
+"""
+What the docs show of the hit ratios of caches: tables, and a plot.
+
+``python -m benchmarks._docs`` writes it anew: in each page named below, the rows of the tables that
+begin with a column of traces, as their other columns ask for, and beside the guide its plot. It
+takes two or three minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from benchmarks._plot import Words, draw
+from benchmarks._ratios import CACHES, ratio
+from benchmarks._traces import CAPACITY, TRACES, Trace
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+
+PAGES: Final = ("guides/caching.md", "design/caching.md")
+
+PLOT: Final = "guides/caching-ratios.svg"
+
+COLUMNS: Final = {
+    "S3-FIFO": "mtaio s3fifo",
+    "LRU": "mtaio lru",
+    "LFU": "mtaio lfu",
+    "FIFO": "mtaio fifo",
+    **{name: name for name in CACHES if not name.startswith("mtaio")},
+}
+"""What may stand at the head of a table, and which cache that is."""
+
+BEYOND: Final = "S3-FIFO − LRU"  # noqa: RUF001 - a minus sign, as it is printed
+"""The head of a column that tells in points how far the default is from LRU."""
+
+PLOTTED: Final = ("S3-FIFO", "LRU", "LFU", "FIFO", "theine")
+
+TABLES: Final = {
+    language: re.compile(
+        rf"^(?P<top>\| {first} \|(?P<heads>.*)\|\n\|[-:|]+\|)\n(?:\|.*\n)*", re.MULTILINE
+    )
+    for language, first in (("en", "trace"), ("ja", "トレース"))
+}
+"""A table of traces, known by the head of its first column."""
+
+WORDS: Final = {
+    "en": Words(
+        "For each trace, how many per cent of the requests each policy answers",
+        f"hit ratio, %, {CAPACITY:,} entries",
+    ),
+    "ja": Words(
+        "トレースごとに、各方針が要求の何パーセントに答えられたか",
+        f"ヒット率(%)、{CAPACITY:,}件",
+    ),
+}
+
+
+def name_in(language: str, trace: Trace) -> str:
+    return trace.ja if language == "ja" else trace.name.replace(" x ", " × ")  # noqa: RUF001 - typography
+
+
+def row(language: str, trace: Trace, heads: list[str]) -> str:
+    """Return a line of a table, with what is best in bold."""
+    percents = {head: ratio(COLUMNS[head], trace.name) for head in heads if head in COLUMNS}
+    best = f"{max(percents.values()):.1f}"
+    cells = [name_in(language, trace)]
+    for head in heads:
+        if head == BEYOND:
+            points = ratio(COLUMNS["S3-FIFO"], trace.name) - ratio(COLUMNS["LRU"], trace.name)
+            cells.append(f"{points:+.1f}".replace("-", "−"))  # noqa: RUF001 - as above
+        else:
+            said = f"{percents[head]:.1f}"
+            cells.append(f"**{said}**" if said == best else said)
+    return f"| {' | '.join(cells)} |"
+
+
+def with_ratios(language: str, page: str) -> str:
+    """Return a page with the rows of its tables of traces filled anew."""
+
+    def table(found: re.Match[str]) -> str:
+        heads = [cell.strip() for cell in found["heads"].split("|")]
+        rows = [row(language, trace, heads) for trace in TRACES]
+        return "\n".join([found["top"], *rows, ""])
+
+    return TABLES[language].sub(table, page)
+
+
+def plot(language: str) -> str:
+    rows = {
+        name_in(language, trace): [ratio(COLUMNS[head], trace.name) for head in PLOTTED]
+        for trace in TRACES
+    }
+    return draw(WORDS[language], PLOTTED, rows)
+
+
+def rewrite() -> None:
+    """Write anew what the docs show."""
+    for language in WORDS:
+        for path in (DOCS / language / page for page in PAGES):
+            path.write_text(with_ratios(language, path.read_text("utf-8")), encoding="utf-8")
+        (DOCS / language / PLOT).write_text(plot(language), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -1,0 +1,32 @@
+"""A cache of what a slow service answers: ten callers, one request."""
+
+import anyio
+
+from mtaio.cache import TTLCache
+
+pages: TTLCache[str] = TTLCache(1, max_size=1000)  # seconds, entries
+
+
+async def fetch(name: str) -> str:
+    print(f"fetching {name}")
+    await anyio.sleep(0.1)
+    return f"the page {name}"
+
+
+async def page(name: str) -> str:
+    return await pages.get_or_set(name, lambda: fetch(name))
+
+
+async def main() -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(page, "home")
+    print(pages.get_nowait("home"), "|", pages.get_nowait("about"))
+
+    await anyio.sleep(1)
+    print(pages.get_nowait("home"))
+    print(await page("home"))
+
+
+if __name__ == "__main__":
+    anyio.run(main)

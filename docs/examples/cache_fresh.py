@@ -1,0 +1,41 @@
+"""Values that are renewed while they are served: only the first reader ever waits."""
+
+import anyio
+
+from mtaio.cache import TTLCache
+
+cache: TTLCache[int] = TTLCache(1, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60)
+
+
+class Service:
+    """One whose answer changes each time."""
+
+    version = 0
+
+    async def load(self) -> int:
+        """Return the next version."""
+        await anyio.sleep(0.05)
+        self.version += 1
+        return self.version
+
+
+async def main() -> None:
+    service = Service()
+    start = anyio.current_time()
+
+    async def read_at(second: float) -> None:
+        await anyio.sleep_until(start + second)
+        asked = anyio.current_time()
+        value = await cache.get_or_set("key", service.load)
+        print(f"{second:.1f} s: version {value}, after {anyio.current_time() - asked:.2f} s")
+
+    async with cache:
+        await read_at(0)
+        await read_at(0.9)  # more than 0.8 of its time is over: renewed in the background
+        await read_at(1)
+        await read_at(2.5)  # all of its time is over: served all the same, and renewed
+        await read_at(2.6)
+
+
+if __name__ == "__main__":
+    anyio.run(main)
