@@ -95,11 +95,14 @@ def plot(language: str) -> str:
 
 
 def rewrite() -> None:
-    """Write anew what the docs show."""
+    """Write anew what the docs show; the pages are read when all is computed."""
+    for trace in TRACES:
+        for name in COLUMNS.values():
+            ratio(name, trace.name)
     for language in WORDS:
+        (DOCS / language / PLOT).write_text(plot(language), encoding="utf-8")
         for path in (DOCS / language / page for page in PAGES):
             path.write_text(with_ratios(language, path.read_text("utf-8")), encoding="utf-8")
-        (DOCS / language / PLOT).write_text(plot(language), encoding="utf-8")
 
 
 if __name__ == "__main__":
