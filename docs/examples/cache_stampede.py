@@ -1,6 +1,7 @@
 """Three callers, one load: whoever loses patience takes nobody's value away."""
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mtaio.cache import TTLCache
 
@@ -8,25 +9,27 @@ cache: TTLCache[str] = TTLCache(60, max_size=1000)
 
 
 async def load() -> str:
-    print("loading")
+    print("  loading")
     await anyio.sleep(1)
-    return "the value"
-
-
-async def ask(name: str, patience: float) -> None:
-    with anyio.move_on_after(patience):
-        print(f"{name}:", await cache.get_or_set("key", load))
-        return
-    print(f"{name} gives up")
+    return "has the value"
 
 
 async def all_ask() -> None:
     start = anyio.current_time()
+    came_of_it: dict[str, str] = {}
+
+    async def ask(name: str, patience: float) -> None:
+        came_of_it[name] = "has given up"
+        with anyio.move_on_after(patience):
+            came_of_it[name] = await cache.get_or_set("key", load)
+
     async with anyio.create_task_group() as group:
-        group.start_soon(ask, "ann", 0.2)
-        group.start_soon(ask, "bob", 5)
-        group.start_soon(ask, "cem", 5)
-    print(f"after {anyio.current_time() - start:.1f} s")
+        for name, patience in [("ann", 0.2), ("bob", 5), ("cem", 5)]:
+            group.start_soon(ask, name, patience)
+            await checkpoint()  # let it ask, so that they ask in this order
+    for name, what in came_of_it.items():
+        print(f"  {name} {what}")
+    print(f"  after {anyio.current_time() - start:.1f} s")
 
 
 async def main() -> None:
