@@ -82,10 +82,10 @@ def draw(words: Words, marks: Sequence[str], rows: Mapping[str, Sequence[float]]
     for number, name in enumerate(marks):
         left = LEFT + number * 92
         lines += [mark(number, left, 24), text(left + 12, 28, name, "ink")]
-    for cent in range(0, 101, 20):
+    for tick in range(0, 101, 20):
         lines += [
-            text(across(cent), 56, f"{cent}", "soft small mid"),
-            f'  <path class="grid" d="M{across(cent):g} 63V{foot}"/>',
+            text(across(tick), 56, f"{tick}", "soft small mid"),
+            f'  <path class="grid" d="M{across(tick):g} 63V{foot}"/>',
         ]
     for row, (name, cents) in enumerate(rows.items()):
         y = TOP + row * STEP

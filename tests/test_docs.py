@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import mtaio.testing
+from benchmarks._traces import TRACES
 from tests.backends import BACKENDS
 from tests.programs import ROOT, load
 
@@ -178,3 +179,32 @@ def test_docstring_program_runs(source: str, backend: str) -> None:
     main: Callable[[], Coroutine[Any, Any, object]] | None = getattr(module, "main", None)
     if main is not None:
         mtaio.testing.run(main, backend=backend)
+
+
+def shown_ratios(language: str, page: str) -> dict[str, dict[str, str]]:
+    """Return what the tables of a page say of each trace, by the head of the column."""
+    rows = [
+        [cell.strip(" *") for cell in row.strip("|").split("|")]
+        for row in (DOCS / language / page).read_text("utf-8").splitlines()
+        if row.startswith("|")
+    ]
+    (heads,) = (row for row in rows if row[0] in {"trace", "トレース"})
+    first = rows.index(heads) + 2
+    return {
+        trace.name: dict(zip(heads[1:], row[1:], strict=True))
+        for trace, row in zip(TRACES, rows[first : first + len(TRACES)], strict=True)
+        if row[0] in {trace.ja, trace.name.replace(" x ", " × ")}  # noqa: RUF001 - as it is shown
+    }
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_hit_ratios_are_of_one_making(language: str) -> None:
+    """The guide, the design notes and both languages show the same figures of the cache."""
+    guide, design = (shown_ratios(language, f"{kind}/caching.md") for kind in ("guides", "design"))
+    assert list(guide) == list(design) == [trace.name for trace in TRACES]
+    assert guide == shown_ratios("en", "guides/caching.md")
+    for trace, cells in guide.items():
+        assert (cells["S3-FIFO"], cells["theine"]) == (
+            design[trace]["S3-FIFO"],
+            design[trace]["theine"],
+        )
