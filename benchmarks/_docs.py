@@ -2,8 +2,8 @@
 What the docs show of the hit ratios of caches: tables, and a plot.
 
 ``python -m benchmarks._docs`` writes it anew: in each page named below, the rows of the tables that
-begin with a column of traces, as their other columns ask for, and beside the guide its plot. It
-takes two or three minutes.
+begin with a column of traces or of capacities, as their other columns ask for, and beside the guide
+its plot. It takes two or three minutes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,16 @@ PLOTTED: Final = ("S3-FIFO", "LRU", "LFU", "FIFO", "theine")
 
 TABLES: Final = {
     language: re.compile(
-        rf"^(?P<top>\| {first} \|(?P<heads>.*)\|\n\|[-:|]+\|)\n(?:\|.*\n)*", re.MULTILINE
+        rf"^(?P<top>\| (?P<first>{first}) \|(?P<heads>.*)\|\n\|[-:|]+\|)\n(?:\|.*\n)*",
+        re.MULTILINE,
     )
-    for language, first in (("en", "trace"), ("ja", "トレース"))
+    for language, first in (("en", "trace|entries"), ("ja", "トレース|件数"))
 }
-"""A table of traces, known by the head of its first column."""
+"""A table of traces or capacities, known by the head of its first column."""
+
+CAPACITIES: Final = (100, 300, 1_000, 3_000, 10_000, 30_000)
+SIZED: Final = "Zipf 1.0"
+"""The trace on which capacities are compared."""
 
 WORDS: Final = {
     "en": Words(
@@ -75,12 +80,21 @@ def row(language: str, trace: Trace, heads: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def sized_row(capacity: int, heads: list[str]) -> str:
+    """Return a line of a table of capacities."""
+    percents = [ratio(COLUMNS[head], SIZED, capacity) for head in heads]
+    return f"| {capacity:,} | {' | '.join(f'{percent:.1f}' for percent in percents)} |"
+
+
 def with_ratios(language: str, page: str) -> str:
     """Return a page with the rows of its tables of traces filled anew."""
 
     def table(found: re.Match[str]) -> str:
         heads = [cell.strip() for cell in found["heads"].split("|")]
-        rows = [row(language, trace, heads) for trace in TRACES]
+        if found["first"] in {"entries", "件数"}:
+            rows = [sized_row(capacity, heads) for capacity in CAPACITIES]
+        else:
+            rows = [row(language, trace, heads) for trace in TRACES]
         return "\n".join([found["top"], *rows, ""])
 
     return TABLES[language].sub(table, page)
@@ -99,6 +113,9 @@ def rewrite() -> None:
     for trace in TRACES:
         for name in COLUMNS.values():
             ratio(name, trace.name)
+    for capacity in CAPACITIES:
+        for head in ("S3-FIFO", "LRU"):
+            ratio(COLUMNS[head], SIZED, capacity)
     for language in WORDS:
         (DOCS / language / PLOT).write_text(plot(language), encoding="utf-8")
         for path in (DOCS / language / page for page in PAGES):

@@ -15,15 +15,15 @@ from mtaio.cache import EvictionPolicy, TTLCache
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Make = Callable[[], tuple[Callable[[int], object], Callable[[int, int], object]]]
-    """Makes a cache; returns its way to read, which returns None for nothing, and to write."""
+    Make = Callable[[int], tuple[Callable[[int], object], Callable[[int, int], object]]]
+    """Makes a cache of so many entries; returns its way to read, which returns None for nothing, and to write."""
 
 __all__ = ["CACHES", "ratio"]
 
 
 def ours(policy: EvictionPolicy) -> Make:
-    def make() -> Any:
-        made = TTLCache[int](3600, CAPACITY, policy=policy)
+    def make(capacity: int) -> Any:
+        made = TTLCache[int](3600, capacity, policy=policy)
         return made.get_nowait, made.set_nowait
 
     return make
@@ -32,16 +32,16 @@ def ours(policy: EvictionPolicy) -> Make:
 def mapping(kind: Callable[[int], Any]) -> Make:
     """Return a way to make a cache that is a mapping."""
 
-    def make() -> Any:
-        made = kind(CAPACITY)
+    def make(capacity: int) -> Any:
+        made = kind(capacity)
         return made.get, made.__setitem__
 
     return make
 
 
-def w_tinylfu() -> Any:
+def w_tinylfu(capacity: int) -> Any:
     """Make a cache of theine, which learns of reads and writes by the batch."""
-    made = theine.Cache[int, int](CAPACITY, nolock=True)
+    made = theine.Cache[int, int](capacity, nolock=True)
     get = made.get
     return (lambda key: get(key)[0]), made.set
 
@@ -65,9 +65,9 @@ def keys_of(trace: str) -> list[int]:
 
 
 @cache
-def ratio(name: str, trace: str) -> float:
+def ratio(name: str, trace: str, capacity: int = CAPACITY) -> float:
     """Return what per cent of the requests of a trace a cache could answer."""
-    get, put = CACHES[name]()
+    get, put = CACHES[name](capacity)
     hits = 0
     keys = keys_of(trace)
     for key in keys:
