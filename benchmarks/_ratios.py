@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Make = Callable[[int], tuple[Callable[[int], object], Callable[[int, int], object]]]
-    """Makes a cache of so many entries; returns its way to read, which returns None for nothing, and to write."""
+    """Makes a cache of so many entries; returns how to read, None for nothing, and to write."""
 
 __all__ = ["CACHES", "ratio"]
 
