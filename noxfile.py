@@ -132,6 +132,9 @@ def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
 REAL_TIME: Final = "tests/realtime"
 """The tests whose subject is real time have a session of their own, `smoke`."""
 
+LIGHT: Final = ("-m", "not heavy")
+"""For sessions that run the suite once more on a Python on which another runs it whole."""
+
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
 
@@ -179,7 +182,7 @@ def tests(session: nox.Session, extras: str) -> None:
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
     installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
     session.run("python", "-c", installed.format(bool(extras)))
-    pytest(session, f"--ignore={REAL_TIME}")
+    pytest(session, f"--ignore={REAL_TIME}", *(() if extras else LIGHT))
 
 
 @nox.session(tags=["suite"], python=NEWEST)
@@ -220,7 +223,7 @@ def lowest(session: nox.Session) -> None:
         *("--resolution", "lowest-direct", "-e", ".[app,test,trio,uvloop]", *group("test")),
     )
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
-    pytest(session, f"--ignore={REAL_TIME}")
+    pytest(session, f"--ignore={REAL_TIME}", *LIGHT)
 
 
 @nox.session(tags=["suite"], python=NEWEST)
@@ -248,7 +251,7 @@ def package(session: nox.Session) -> None:
     session.chdir(unpacked)
     where = "import mtaio, sys; sys.exit('site-packages' not in mtaio.__file__ and mtaio.__file__)"
     session.run("python", "-c", where)
-    pytest(session, f"--ignore={REAL_TIME}")
+    pytest(session, f"--ignore={REAL_TIME}", *LIGHT)
 
 
 @nox.session(tags=["docs"], python=NEWEST)

@@ -29,9 +29,12 @@ def asker_of(loop: object) -> Callable[[], object]:
 
     It returns ``loop`` if so. Else it returns another, None, or raises ``RuntimeError``.
     """
+    asks: Callable[[], object]
     if hasattr(loop, "is_closed"):
-        return sys.modules["asyncio"]._get_running_loop  # type: ignore[no-any-return]  # noqa: SLF001 - public in all but its name
-    return sys.modules["trio"].lowlevel.current_trio_token  # type: ignore[no-any-return]
+        asks = sys.modules["asyncio"]._get_running_loop  # noqa: SLF001 - public in all but its name
+    else:
+        asks = sys.modules["trio"].lowlevel.current_trio_token
+    return asks
 
 
 def in_event_loop() -> bool:

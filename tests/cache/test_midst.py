@@ -15,6 +15,7 @@ import pickle
 import random
 import re
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -338,6 +339,7 @@ def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on Windows")
 def test_signal_handlers_that_change_the_cache() -> None:
     """A handler that runs between any two steps of a change is as good as one that runs after."""
+    assert sys.platform != "win32"  # for the type checkers
     cache: TTLCache[int] = TTLCache(10, 20)
     handled = 0
 
@@ -368,6 +370,7 @@ def test_signal_handlers_that_change_the_cache() -> None:
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: the point
 def test_a_fork_catches_no_change_half_done() -> None:
     """A fork waits for the change that another thread makes, and both processes have it whole."""
+    assert sys.platform != "win32"  # for the type checkers
     cache = made(EvictionPolicy.S3FIFO, laden=False)
     within, go_on, forked = threading.Event(), threading.Event(), threading.Event()
 

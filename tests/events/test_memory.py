@@ -12,6 +12,8 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import EventEmitter
 from mtaio.exceptions import EventOverflowError
 
+pytestmark = pytest.mark.heavy
+
 MANY = 1_000_000
 BUFFER = 100
 LOOK_EVERY = 50_000

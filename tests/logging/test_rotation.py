@@ -19,6 +19,8 @@ from tests.logging.tools import contents
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.heavy
+
 ENCODINGS = [
     *("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-7"),
     *("ascii", "latin-1", "cp037", "shift_jis", "euc_jp", "iso2022_jp", "iso2022_kr", "hz"),

@@ -8,6 +8,8 @@ from tests.backends import BACKENDS
 from tests.logging.storms import BEGIN, check, threads
 from tests.logging.tools import Logbook, run
 
+pytestmark = pytest.mark.heavy
+
 STORM = """
 begin(storms("main"))
 raging.wait()

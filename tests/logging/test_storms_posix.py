@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.logging.storms import BEGIN, check, threads
 from tests.logging.tools import Logbook, run
+
+pytestmark = pytest.mark.heavy
 
 FORK = """
 import warnings

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from tests.resources.timers import live_timers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+pytestmark = pytest.mark.heavy
 
 EXAMPLES = 1000
 """For each backend; each runs a whole history of up to 35 steps."""

@@ -19,6 +19,8 @@ from mtaio.testing import ContractError, check_cache
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
+pytestmark = pytest.mark.heavy
+
 LOADING: ContextVar[frozenset[Hashable]] = ContextVar("loading", default=frozenset())
 
 
