@@ -336,79 +336,77 @@ def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
     assert_whole(cache)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers on Windows")
-def test_signal_handlers_that_change_the_cache() -> None:
-    """A handler that runs between any two steps of a change is as good as one that runs after."""
-    assert sys.platform != "win32"  # for the type checkers
-    cache: TTLCache[int] = TTLCache(10, 20)
-    handled = 0
+if sys.platform != "win32":  # where there are no timers, and no fork
 
-    def handle(*_: object) -> None:
-        nonlocal handled
-        handled += 1
-        cache.set_nowait(handled % 40, handled, tags={"tag"})
-        if handled % 7 == 0:
-            cache.clear_nowait()
-        if handled % 5 == 0:
-            cache.invalidate_tag_nowait("tag")
+    def test_signal_handlers_that_change_the_cache() -> None:
+        """A handler between any two steps of a change is as good as one that runs after."""
+        cache: TTLCache[int] = TTLCache(10, 20)
+        handled = 0
 
-    before = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
-    try:
-        number = 0
-        while handled < 300:
-            number += 1
-            cache.set_nowait(number % 50, number)
-            cache.delete_nowait((number + 7) % 50)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert_whole(cache)
+        def handle(*_: object) -> None:
+            nonlocal handled
+            handled += 1
+            cache.set_nowait(handled % 40, handled, tags={"tag"})
+            if handled % 7 == 0:
+                cache.clear_nowait()
+            if handled % 5 == 0:
+                cache.invalidate_tag_nowait("tag")
 
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: the point
-def test_a_fork_catches_no_change_half_done() -> None:
-    """A fork waits for the change that another thread makes, and both processes have it whole."""
-    assert sys.platform != "win32"  # for the type checkers
-    cache = made(EvictionPolicy.S3FIFO, laden=False)
-    within, go_on, forked = threading.Event(), threading.Event(), threading.Event()
-
-    def stop() -> None:
-        within.set()
-        go_on.wait()
-
-    def change() -> None:
-        Odd.act = NthCall(3, stop)
-        cache.set_nowait(Odd(100), 100, tags={"tag"})
-        forked.wait()
-
-    def let_go() -> None:
-        while cache._gate.held.acquire(blocking=False):  # until somebody has it: the change
-            cache._gate.held.release()
-        go_on.set()
-
-    threads = [threading.Thread(target=change), threading.Thread(target=let_go)]
-    threads[0].start()
-    within.wait()
-    threads[1].start()
-    child = os.fork()
-    if child == 0:  # pragma: no cover - another process, which ends without a word
-        signal.alarm(30)
-        code = 1
+        before = signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
         try:
-            assert_whole(cache)
-            assert Odd(100) in cache
-            cache.clear_nowait()
-            code = 0
+            number = 0
+            while handled < 300:
+                number += 1
+                cache.set_nowait(number % 50, number)
+                cache.delete_nowait((number + 7) % 50)
         finally:
-            os._exit(code)
-    forked.set()
-    for thread in threads:
-        thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert Odd(100) in cache
-    assert_whole(cache)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert_whole(cache)
+
+    # It has threads, which is the point.
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_fork_catches_no_change_half_done() -> None:
+        """A fork waits for the change of another thread, and both processes have it whole."""
+        cache = made(EvictionPolicy.S3FIFO, laden=False)
+        within, go_on, forked = threading.Event(), threading.Event(), threading.Event()
+
+        def stop() -> None:
+            within.set()
+            go_on.wait()
+
+        def change() -> None:
+            Odd.act = NthCall(3, stop)
+            cache.set_nowait(Odd(100), 100, tags={"tag"})
+            forked.wait()
+
+        def let_go() -> None:
+            while cache._gate.held.acquire(blocking=False):  # until somebody has it: the change
+                cache._gate.held.release()
+            go_on.set()
+
+        threads = [threading.Thread(target=change), threading.Thread(target=let_go)]
+        threads[0].start()
+        within.wait()
+        threads[1].start()
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process, which ends without a word
+            signal.alarm(30)
+            code = 1
+            try:
+                assert_whole(cache)
+                assert Odd(100) in cache
+                cache.clear_nowait()
+                code = 0
+            finally:
+                os._exit(code)
+        forked.set()
+        for thread in threads:
+            thread.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert Odd(100) in cache
+        assert_whole(cache)
 
 
 def test_copies_and_pickles() -> None:
