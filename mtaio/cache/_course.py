@@ -115,7 +115,11 @@ class Course(Batch[T]):
         try:
             with flight.scope:
                 if not flight.scope.cancel_called:
-                    value: T = await flight.call
+                    try:
+                        value: T = await flight.call
+                    except GeneratorExit:  # here: the scope will raise something else for it
+                        self._abandoned(flight)
+                        raise
                     self._land(flight, value)
                     return
                 close_unstarted(flight.call)
@@ -123,9 +127,6 @@ class Course(Batch[T]):
             self._failed(flight, error)
             del flight  # as in _lead
             return
-        except GeneratorExit:
-            self._abandoned(flight)
-            raise
         except BaseException as error:
             if is_stray(error):
                 self._failed(flight, stray(error, flight.factory))
@@ -168,8 +169,8 @@ class Course(Batch[T]):
             self._deliver(gone)
 
     def _failed(self, flight: Flight, error: Exception) -> None:
-        """Note that a load failed, for those who wait and for those who come."""
-        if self._gate.postpone(self._failed, flight, error):
+        """Note that a load failed, for those who wait and for those who come, unless it is over."""
+        if self._gate.postpone(self._failed, flight, error) or is_over(flight):
             return
         flights = self._flights
         lonely = flight.company is not None and not flight.waiters
@@ -230,7 +231,7 @@ class Course(Batch[T]):
         That is mostly the garbage collector's work, when the event loop is over; so this may be any
         thread, and any moment, one in the midst of a change included.
         """
-        if self._gate.postpone(self._abandoned, flight) or flight.loop is None or is_over(flight):
+        if self._gate.postpone(self._abandoned, flight) or is_over(flight):
             return
         with self._gate:
             self._flights.running -= 1
@@ -239,8 +240,9 @@ class Course(Batch[T]):
             self._flights.discard(flight)
         if flight.company is not None:
             flight.company.discard(flight)
-        if flight.event is not None:
-            loops.call_in(flight.loop, flight.event.set)
+        if flight.event is not None and not loops.call_in(flight.loop, flight.event.set):
+            flight.loop = None  # which is over, and so nobody waits
+            self._flights.waiting -= flight.waiters
 
     def _tell(self, flight: Flight) -> None:
         """Wake those who wait for a flight that is over."""
@@ -275,7 +277,7 @@ class Course(Batch[T]):
             left = False  # nothing can be cancelled any more
             raise
         finally:
-            self._flights.waiting -= 1
+            self._flights.waiting -= flight.loop is not None
             flight.waiters -= 1
             if shares:
                 flight.sharers -= 1
@@ -288,9 +290,11 @@ class Course(Batch[T]):
 
 
 def is_over(flight: Flight) -> bool:
-    """Tell whether the end of a load was noted; one whose block is being left may still run."""
-    company = flight.company
-    return flight.state is not State.RUNNING and (company is None or flight not in company)
+    """Tell whether a load counts no more: it has ended, or was given up."""
+    if flight.state is State.RUNNING:
+        return flight.loop is None
+    company = flight.company  # while its block is being left it may still run
+    return company is None or flight not in company or flight.loop is None
 
 
 def check_awaitable(factory: object, call: object) -> None:

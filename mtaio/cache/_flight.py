@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Hashable
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 
     import anyio
 
@@ -243,8 +243,14 @@ class Flights:
         self.look_again = self.loads + len(flights)  # loops that take turns must not pay each time
         over = {loop for loop in {flight.loop for flight in flights} if loops.is_over(loop)}
         lost = [flight for flight in flights if flight.loop in over]
-        for flight in lost:
-            self.discard(flight)
-            flight.loop = None
-        self.running -= len(lost)
+        self.give_up(lost)
         return lost
+
+    def give_up(self, lost: Iterable[Flight]) -> None:
+        """Count flights no more whose loop is over: neither they nor who waits for them can end."""
+        for flight in lost:
+            if flight.loop is not None:
+                self.running -= 1
+                self.waiting -= flight.waiters
+                flight.loop = None
+                self.discard(flight)

@@ -189,6 +189,7 @@ class TTLCache(Loading[T]):
                 f"make another."
             )
             raise RuntimeError(msg)
+        self._forget_block()
         block = Block(self)
         await block.enter()
         self._block = block
@@ -215,13 +216,20 @@ class TTLCache(Loading[T]):
         """
         block = self._block
         if block is None or block.is_over():
-            self._block = None
+            self._forget_block()
             return
         try:
             await block.leave(exc)
         finally:
             self._block = None
             self._mute = isinstance(self._notices, AsyncNotices)
+
+    def _forget_block(self) -> None:
+        """Forget a block whose loop is over, and its loads."""
+        block, self._block = self._block, None
+        if block is not None:
+            with self._gate:
+                self._flights.give_up(block.flights)
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache holds and has done. Not a checkpoint."""

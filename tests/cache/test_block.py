@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import sys
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +15,7 @@ import pytest
 from mtaio.cache import TTLCache
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
+from tests.cache.loads import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,6 +234,57 @@ async def test_a_load_that_fails_when_its_block_is_left() -> None:
     assert cache.statistics().load_failures == 1
     assert len(cache) == 0
     assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+@pytest.mark.parametrize("closed", ["before", "after", "after a load"])
+def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> None:
+    """Neither the loads of a dead loop nor who waited for them count, whenever they are closed."""
+    cache: TTLCache[str] = TTLCache(10)
+    loop = asyncio.new_event_loop()
+    contexts: dict[Any, contextvars.Context] = {}
+
+    def make(loop: Any, coroutine: Any, context: Any = None, **given: Any) -> Any:
+        context = contextvars.copy_context() if context is None else context
+        task = asyncio.Task(coroutine, loop=loop, context=context, **given)
+        contexts[coroutine] = context
+        return task
+
+    def close() -> None:
+        for coroutine in [*contexts]:  # as the collector does, some time
+            with suppress(RuntimeError):  # anyio's own, about the loop that is closed
+                contexts.pop(coroutine).run(coroutine.close)
+
+    async def enter() -> None:
+        if entered:
+            await cache.__aenter__()
+        tasks = [asyncio.create_task(cache.get_or_set("key", Loader())) for _ in range(3)]
+        await asyncio.wait(tasks)
+
+    loop.set_task_factory(make)
+    held = loop.create_task(enter())
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert cache.statistics().waiting == (3 if entered else 2)
+    tasks = [held, *asyncio.all_tasks(loop)]
+    loop.close()
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            if closed == "before":
+                close()
+            elif closed == "after a load":
+                with suppress(RuntimeError):
+                    await cache.get_or_set("another", Loader())
+            await stack.enter_async_context(cache)
+            assert await cache.get_or_set("key", Loader()) == "value 1"
+            assert cache.statistics().in_flight == cache.statistics().waiting == 0
+        close()
+
+    run(main)
+    assert_quiescent(cache)
+    for task in tasks:
+        task._log_destroy_pending = False
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks cannot be eager before Python 3.12")
