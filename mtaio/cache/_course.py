@@ -19,10 +19,10 @@ import anyio
 from mtaio._internal import clock, deadline, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.strays import is_stray, stray
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
 from mtaio.cache._flight import LOADING, Flight, State
-from mtaio.cache._stray import is_stray, stray
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -129,7 +129,7 @@ class Course(Batch[T]):
             return
         except BaseException as error:
             if is_stray(error):
-                self._failed(flight, stray(error, flight.factory))
+                self._failed(flight, stray(error, f"the loader {flight.factory!r}"))
                 del flight
                 return
             self._end(flight, State.CLOSED)

@@ -19,7 +19,7 @@ import anyio
 
 from mtaio._internal import checks, loops
 from mtaio._internal.coroutines import close_unstarted
-from mtaio.cache._stray import is_cancellation, is_stray
+from mtaio._internal.strays import is_cancellation, is_stray
 
 __all__ = ["Notices", "RemovalCause", "listener_of"]
 

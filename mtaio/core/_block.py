@@ -15,7 +15,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
-from mtaio.core._failures import conclude, is_cancelled, silent_end
+from mtaio._internal.strays import is_cancelled
+from mtaio.core._failures import conclude, silent_end
 from mtaio.core._nesting import enclosures, here
 from mtaio.core._slots import Slots, Waiter
 from mtaio.core._unseen import Unseen

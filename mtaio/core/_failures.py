@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
+from mtaio._internal.strays import SEARCH
 from mtaio.core._call import name_of, shorten
 from mtaio.core._notes import note
 from mtaio.exceptions import StrayCancellationError
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Failure = tuple[int, BaseException]
-
-_SEARCH = "Look for a task that cancels itself, or an await on a task that somebody else cancelled."
 
 
 def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
@@ -35,26 +34,11 @@ def annotate(error: BaseException, subject: object, index: int, item: Any, *, ma
     note(error, f"in item {index}: {name_of(subject)}({args})")
 
 
-def is_cancelled() -> bool:
-    """Tell whether the running task is being cancelled through a scope it runs in."""
-    return anyio.current_effective_deadline() == -float("inf")
-
-
-def stray(error: BaseException, subject: object) -> StrayCancellationError:
-    """Return the failure that stands for a cancellation nobody asked for."""
-    failure = StrayCancellationError(
-        f"{name_of(subject)} raised {type(error).__name__} although nothing here was cancelled. "
-        f"{_SEARCH}"
-    )
-    failure.__cause__ = error
-    return failure
-
-
 def silent_end() -> StrayCancellationError:
     """Return the failure that stands for one that hit no item, but would end a call in silence."""
     return StrayCancellationError(
         f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
-        f"call with it. {_SEARCH}"
+        f"call with it. {SEARCH}"
     )
 
 

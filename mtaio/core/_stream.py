@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
 
-from mtaio.core._failures import conclude, is_cancelled, stray, without_cancellation
+from mtaio._internal.functions import name_of
+from mtaio._internal.strays import is_cancelled, stray
+from mtaio.core._failures import conclude, without_cancellation
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
@@ -163,7 +165,8 @@ class Stream(Generic[T]):
         except BaseException as error:
             if not _is_cancellation(error) or is_cancelled():
                 raise  # the consumer is cancelled: it must not take this for the end
-            self._error = stray(error, self._pool)  # raised, it would end the consumer in silence
+            # Raised, it would end the consumer in silence.
+            self._error = stray(error, name_of(self._pool))
         finally:
             self._over = True
         self._buffer.close()

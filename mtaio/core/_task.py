@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import anyio
 
 from mtaio._internal import loops
-from mtaio.core._failures import is_cancelled, stray, without_cancellation
+from mtaio._internal.functions import name_of
+from mtaio._internal.strays import is_cancelled, stray
+from mtaio.core._failures import without_cancellation
 from mtaio.core._nesting import CURRENT, Awaited, here
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ async def unmixed(call: Callable[[], Awaitable[T]], subject: object) -> T:
     except BaseException as error:
         rest = without_cancellation(error)
         if rest is None and not is_cancelled():
-            raise stray(error, subject) from error
+            raise stray(error, name_of(subject)) from error
         if rest is None or rest is error:
             raise
         raise rest from None

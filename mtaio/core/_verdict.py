@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mtaio._internal.strays import is_cancelled, stray
 from mtaio.core import _failures
 from mtaio.core._call import name_of
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -30,7 +31,7 @@ def judge(pool: Pool, worker: Worker, index: int, item: Any, error: BaseExceptio
     fired = watched is not None and watched.fired
     left = error if watched is None else watched.item_failed(error)
     rest = None if left is None else _failures.without_cancellation(left)
-    if rest is None and not _failures.is_cancelled():
+    if rest is None and not is_cancelled():
         subject = item if pool.subject is None else pool.subject
         worker.spent = left is not None  # the cancellation came from no scope of ours
         if watched is not None and fired:
@@ -38,7 +39,7 @@ def judge(pool: Pool, worker: Worker, index: int, item: Any, error: BaseExceptio
             rest = _timed_out(subject, pool.name, watched)
             rest.__cause__ = error  # its traceback shows where the item was waiting
         else:
-            rest = _failures.stray(error, subject)
+            rest = stray(error, name_of(subject))
     if isinstance(rest, Exception):
         _record(pool, index, item, rest)
         return False

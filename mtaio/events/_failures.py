@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal.functions import name_of
-from mtaio.events._stray import stray
+from mtaio._internal.strays import is_stray, stray
 
 if TYPE_CHECKING:
     from mtaio.events._event import Event
@@ -71,10 +71,9 @@ class Failures:
             self._keep(listener.rank, on_error, own)
         except BaseException as own:
             self._keep(listener.rank, subject, error)
-            failure = stray(own, name_of(on_error)) if apart else None
-            if failure is None:
+            if not (apart and is_stray(own)):
                 raise
-            self._keep(listener.rank, on_error, failure)
+            self._keep(listener.rank, on_error, stray(own, name_of(on_error)))
 
     def add(self, error: Exception) -> None:
         """Take an error that no listener has raised."""

@@ -19,8 +19,8 @@ import anyio
 from mtaio._internal import loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.strays import is_stray, stray
 from mtaio.events._begin import inside
-from mtaio.events._stray import stray
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
 if TYPE_CHECKING:
@@ -243,10 +243,9 @@ class Home:
         except GeneratorExit:
             raise
         except anyio.get_cancelled_exc_class() as error:
-            failure = stray(error, f"delivering an event of {self._owner!r}")
-            if failure is None:
+            if not is_stray(error):
                 raise
-            self._end_by(failure)
+            self._end_by(stray(error, f"delivering an event of {self._owner!r}"))
         except BaseException as error:  # noqa: BLE001 - raised where the block is left
             self._end_by(error)
         finally:

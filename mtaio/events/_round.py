@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from mtaio._internal.functions import name_of
+from mtaio._internal.strays import is_stray, stray
 from mtaio.events._begin import begin
 from mtaio.events._beside import Beside
 from mtaio.events._failures import Failures
 from mtaio.events._room import IGNORED, Room
-from mtaio.events._stray import stray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,12 +140,10 @@ class Round:
             except Exception as error:  # noqa: BLE001 - the policy decides
                 await self._fail(listener, error, apart=apart)
             except BaseException as error:
-                failure = stray(error, name_of(listener.subject)) if apart else None
-                if failure is None:
+                if not (apart and is_stray(error)):
                     raise
-                await self._fail(
-                    listener, failure, apart=apart
-                )  # else lost, and the rest of the part too
+                failure = stray(error, name_of(listener.subject))  # else lost, and the rest too
+                await self._fail(listener, failure, apart=apart)
             else:
                 topic.tally.handled += 1
 

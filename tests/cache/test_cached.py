@@ -226,6 +226,14 @@ async def test_key_makes_unhashable_arguments_fit(asked: Asked) -> None:
         await fetch(numbers=[1])
     with pytest.raises(TypeError, match=r"^key=\(\[1\],\) cannot be hashed: "):
         fetch.invalidate([1])
+
+    class Shop:
+        @cached
+        async def price(self, numbers: list[int]) -> str:
+            return await asked(*numbers)
+
+    with pytest.raises(TypeError, match=r"\[1\].* cannot be hashed: "):
+        await Shop().price([1])
     assert asked.calls == []
     assert await better([1, 2]) == await better([1, 2])
     assert asked.calls == [(1, 2)]
