@@ -266,7 +266,7 @@ def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> Non
     loop.call_later(0.01, loop.stop)
     loop.run_forever()
     assert cache.statistics().waiting == (3 if entered else 2)
-    tasks = [held, *asyncio.all_tasks(loop)]
+    tasks: list[Any] = [held, *asyncio.all_tasks(loop)]
     loop.close()
 
     async def main() -> None:
