@@ -62,10 +62,11 @@ def patience(seconds: float) -> float:
 
 def started() -> None:
     """Note that a writer's thread was started: a child of multiprocessing has its own end."""
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is None or process is None:
+    util: Any = sys.modules.get("multiprocessing.util")
+    if not hasattr(util, "Finalize"):
+        # Not imported, or another thread is just at it: no child is there yet, and each asks again.
         return
+    process: Any = sys.modules["multiprocessing.process"]
     # A child forgets at its beginning the finalizers that were there, and calls what was registered
     # for after a fork, whatever the method it was started by.
     if not _process.told_multiprocessing:

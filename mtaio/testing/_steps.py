@@ -200,7 +200,9 @@ class Steps:
 def _met(age: int, task: Any) -> _Known:
     """Return what the trace needs to know of a task when it is gone."""
     if hasattr(task, "get_name"):
-        return age, task.get_name(), getattr(task.get_coro(), "__qualname__", None)
+        # One that is eager and over already has none; CPython 3.12.1 crashes at the question.
+        coroutine = None if task.done() else task.get_coro()
+        return age, task.get_name(), getattr(coroutine, "__qualname__", None)
     return age, task.name, None
 
 

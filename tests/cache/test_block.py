@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import sys
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import pytest
 
 from mtaio.cache import TTLCache
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
-from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
+from mtaio.testing import assert_quiescent, run, settle
 from tests.cache.loads import Loader
 
 if TYPE_CHECKING:
@@ -286,23 +285,3 @@ def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> Non
     for task in tasks:
         vars_of_task: Any = task
         vars_of_task._log_destroy_pending = False  # it was killed on purpose
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks cannot be eager before Python 3.12")
-def test_tasks_that_run_at_once() -> None:
-    """With a factory whose tasks are eager, a load that never suspends is over before the wait."""
-
-    def eager(loop: Any, coroutine: Any, **given: Any) -> Any:
-        return asyncio.Task(coroutine, loop=loop, **{**given, "eager_start": True})
-
-    async def at_once() -> str:
-        return "value"
-
-    async def main() -> None:
-        async with TTLCache[str](10) as cache:
-            asyncio.get_running_loop().set_task_factory(eager)
-            with assert_checkpoints():
-                assert await cache.get_or_set("key", at_once) == "value"
-        assert_quiescent(cache)
-
-    on_asyncio(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,3 +231,14 @@ def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
     ):
         mine = [line for line in written if line.rpartition(" ")[0] == name]
         assert mine == numbered(name)
+
+
+def test_first_record_while_another_thread_imports_multiprocessing(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that is there, and has nothing in it yet, is no error of the caller's."""
+    monkeypatch.setitem(sys.modules, "multiprocessing.util", ModuleType("multiprocessing.util"))
+    handler = book.open()
+    book.logger.info("first")
+    assert handler.flush()
+    assert book.all_lines() == ["first"]
