@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,15 +111,26 @@ def test_standard_output_is_a_socket(tmp_path: Path) -> None:
     assert lines == [b"record %d" % number for number in range(3000)]
 
 
-def test_descriptor_that_does_not_block(book: Logbook, pipe: tuple[int, int]) -> None:
+def test_descriptor_that_does_not_block(
+    book: Logbook, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where whoever shares the descriptor made it non-blocking, a full pipe is waited for."""
     reader, writer = pipe
     os.set_blocking(writer, False)
+    waits = threading.Event()
+    real = select.poll
+
+    def poll() -> select.poll:
+        waits.set()
+        return real()
+
+    monkeypatch.setattr("mtaio.logging._descriptor.select.poll", poll)
     errors: list[Exception] = []
     handler = book.open(filename=f"/dev/fd/{writer}", on_error=errors.append)
     size = 300_000
-    book.logger.warning("#" * size)
-    read = os.read(reader, 1)  # when something comes, the writer is at it, and the pipe too small
+    book.logger.warning("#" * size)  # the pipe holds less
+    waits.wait()
+    read = b""
     while len(read) <= size:
         read += os.read(reader, 1 << 16)
     assert handler.flush()
