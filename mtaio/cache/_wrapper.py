@@ -30,7 +30,7 @@ from mtaio.cache._owners import Owner, Owners
 from mtaio.cache._policy import HOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable
 
     from mtaio.cache._call import Call
     from mtaio.cache._entry import Entry
@@ -64,7 +64,7 @@ class Cached(Generic[P, R]):
         "_bind",
         "_cache",
         "_call",
-        "_lookup",
+        "_entries",
         "_owners",
         "_plain",
         "_views",
@@ -77,7 +77,7 @@ class Cached(Generic[P, R]):
         self._call: Call[R] = call
         self._plain: bool = not call.prefix and call.key is None
         self._cache: TTLCache[R] = call.cache
-        self._lookup: Callable[[Hashable], Entry | None] = call.cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self._entries: dict[Hashable, Entry] = call.cache._entries  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: Owners = Owners()
         self._views: WeakKeyDictionary[type, Unbound[P, R]] = WeakKeyDictionary()
         update_wrapper(self, call.fn)
@@ -99,16 +99,18 @@ class Cached(Generic[P, R]):
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the result of the call, from the cache or by making it."""
         key = args if self._plain and not kwargs else self._call.key_of(args, kwargs)
+        # A KeyError costs those who miss what a look-up with get() costs those who hit.
         try:
-            entry = self._lookup(key)
-        except TypeError:
-            entry = None  # what follows says why
-        if entry is not None and entry.fresh > clock.read():
-            value: R = entry.value  # after fresh: see Entry
-            if entry.score < HOT:
-                entry.score += 1
-            self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-            return value
+            entry = self._entries[key]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if entry.fresh > clock.read():
+                value: R = entry.value  # after fresh: see Entry
+                if entry.score < HOT:
+                    entry.score += 1
+                self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+                return value
         return await self._call.load(args, kwargs, key, ())
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
