@@ -52,7 +52,7 @@ class Figure:
     """One measurement that has to lie between two bounds."""
 
     title: str
-    measure: Callable[[], Awaitable[float]]
+    measure: Callable[[], Awaitable[float] | float]
     unit: str
     least: float = float("-inf")
     most: float = float("inf")
@@ -124,7 +124,7 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
     return rows
 
 
-def run_alone(loop: str, measure: Callable[[], Awaitable[float]]) -> float:
+def run_alone(loop: str, measure: Callable[[], Awaitable[float] | float]) -> float:
     """Run one measurement, a function of a module, in a new process."""
     where = [measure.__module__, measure.__name__]
     command = [sys.executable, "-m", "benchmarks._isolated", *where, loop]

@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
-from mtaio._internal.strays import is_cancelled
+from mtaio._internal.strays import is_stray
 from mtaio.core._failures import conclude, silent_end
 from mtaio.core._nesting import enclosures, here
 from mtaio.core._slots import Slots, Waiter
@@ -75,8 +75,7 @@ class Block:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
         reason = await self._wind_down() if exc is None else exc
         self.ending = True
-        cancelled = isinstance(reason, anyio.get_cancelled_exc_class())
-        from_outside = cancelled and not is_cancelled()
+        from_outside = reason is not None and is_stray(reason)
         swallowed, escaped, left = False, [], None
         try:
             swallowed = bool(
