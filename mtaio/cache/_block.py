@@ -17,7 +17,7 @@ import anyio
 from mtaio._internal import loops
 from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.coop import checkpoint
-from mtaio.cache._flight import Flight, State
+from mtaio.cache._flight import CLOSED, RUNNING, Flight
 from mtaio.cache._listeners import AsyncNotices
 from mtaio.cache._table import SLICE
 from mtaio.exceptions import StrayCancellationError
@@ -136,8 +136,8 @@ class Block:
         """Tell those who wait that there will be no value, before the loads have cleaned up."""
         self.leaving = True
         for flight in self.flights:
-            if flight.state is State.RUNNING:
-                flight.state = State.CLOSED
+            if flight.state is RUNNING:
+                flight.state = CLOSED
                 self._store.detach(flight)
                 if flight.event is not None:
                     flight.event.set()

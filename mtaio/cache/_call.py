@@ -7,7 +7,6 @@ Promise: calls with equal arguments have one key; the order of keywords does not
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mtaio._internal.unset import UNSET, Unset
@@ -78,18 +77,17 @@ class Call(Generic[R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: tuple[Owner, ...]
     ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a look-up that loads."""
-        call = partial(self.fn, *args, **kwargs)
-        return self.cache._fetch(key, call, self.ttl, self._tags_of(args, kwargs, more))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        tags = NO_TAGS if self.tags is None and not more else self.tags_of(args, kwargs, more)
+        return self.cache._fetch(key, self.fn, args, kwargs, self.ttl, tags)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     def anew(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: tuple[Owner, ...]
     ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a refresh."""
-        call = partial(self.fn, *args, **kwargs)
-        tags = self._tags_of(args, kwargs, more)
-        return self.cache._fetch(key, call, self.ttl, tags, anew=True)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        tags = self.tags_of(args, kwargs, more)
+        return self.cache._fetch(key, self.fn, args, kwargs, self.ttl, tags, anew=True)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
-    def _tags_of(
+    def tags_of(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], more: tuple[Owner, ...]
     ) -> frozenset[Hashable]:
         if self.tags is None:

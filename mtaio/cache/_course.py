@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import inspect
 import math
-from contextlib import suppress
-from types import CoroutineType
+import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
 from mtaio._internal import clock, deadline, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.coop import checkpoint
 from mtaio._internal.coroutines import close_unstarted
 from mtaio._internal.strays import is_stray, stray
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
-from mtaio.cache._flight import LOADING, Flight, State
+from mtaio.cache._flight import ABORTED, CLOSED, FAILED, LANDED, LOADING, RUNNING, Flight, State
+from mtaio.cache._listeners import AsyncNotices
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from mtaio.cache._block import Block
     from mtaio.cache._options import Options
 
@@ -34,9 +32,9 @@ __all__ = ["FACTORY", "Course"]
 
 T = TypeVar("T")
 
-FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+_HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-_COROUTINE: type = CoroutineType
+FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 
 
 class Course(Batch[T]):
@@ -50,38 +48,29 @@ class Course(Batch[T]):
     # Invariants:
     # - _block is the block in which loads run, None while the cache is not entered;
     # - a flight that ends has its result, is in no table, and then rings its event, in that order.
-    __slots__ = ("_block", "_error_ttl", "_refreshing")
+    __slots__ = ("_block", "_error_ttl", "_refreshing", "_straight")
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._block: Block | None = None
         self._error_ttl: float = options.error_ttl
         self._refreshing: bool = options.refreshing
+        self._settle(None)
 
-    async def _lead(self, flight: Flight) -> T:
-        """Load in the caller's own task; if that is cancelled, let another caller lead."""
-        token = LOADING.set(flight)
-        try:
-            if self._flights.loads % FAST_CALLS == 0:
-                await checkpoint()
-            call: Awaitable[T] = flight.factory()
-            if type(call) is not _COROUTINE:
-                check_awaitable(flight.factory, call)
-            value = await call
-            self._land(flight, value)
-        except BaseException as error:
-            with suppress(ValueError):  # the garbage collector closes it in any context
-                LOADING.reset(token)
-            if isinstance(error, Exception):
-                self._failed(flight, error)
-            elif isinstance(error, GeneratorExit):
-                self._abandoned(flight)
-            else:
-                self._end(flight, State.ABORTED)
-            del flight  # which has the error, whose traceback has this frame
-            raise
-        LOADING.reset(token)
-        return value
+    def _settle(self, block: Block | None) -> None:
+        """Note in which block loads run, None for their callers' tasks."""
+        self._block: Block | None = block
+        self._mute = block is None and isinstance(self._notices, AsyncNotices)
+        # Whether a call that finds no value, and nobody who loads, may begin a load without the
+        # lock: not if it is more than a look at the table that tells what is to be done. Without
+        # the GIL the counts need the lock.
+        self._straight: bool = (
+            block is None
+            and not self._mute
+            and self._swift
+            and not self._refreshing
+            and not self._error_ttl
+            and _HAS_GIL
+        )
 
     def _depart(self, flight: Flight, block: Block) -> None:
         """
@@ -93,11 +82,11 @@ class Course(Batch[T]):
         token = LOADING.set(flight)
         flight.waiters += not flight.kept  # whose caller is about to wait
         try:
-            flight.call = flight.factory()
+            flight.call = flight.factory(*flight.args, **flight.kwargs)
             check_awaitable(flight.factory, flight.call)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self._end(flight, State.ABORTED)
+                self._end(flight, ABORTED)
                 raise
             self._failed(flight, error)
         else:
@@ -106,7 +95,7 @@ class Course(Batch[T]):
         finally:
             flight.waiters -= not flight.kept
             LOADING.reset(token)
-            del flight  # as in _lead
+            del flight  # as in _fetch
 
     async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""
@@ -125,20 +114,23 @@ class Course(Batch[T]):
                 close_unstarted(flight.call)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._failed(flight, error)
-            del flight  # as in _lead
+            del flight  # as in _fetch
             return
         except BaseException as error:
             if is_stray(error):
                 self._failed(flight, stray(error, f"the loader {flight.factory!r}"))
                 del flight
                 return
-            self._end(flight, State.CLOSED)
+            self._end(flight, CLOSED)
             raise
-        self._end(flight, State.ABORTED)
+        self._end(flight, ABORTED)
 
     def _land(self, flight: Flight, value: T) -> None:
         """Store what was loaded, then tell those who wait."""
-        weight = 1 if self._weigher is None else self._weigh(flight.key, value)
+        ttl = flight.ttl
+        weight: float = 1
+        if not self._simple:
+            ttl, weight = self._spread(ttl), self._weigh(flight.key, value)
         flights = self._flights
         gate = self._gate
         if not gate.free and gate.postpone(self._land, flight, value):
@@ -150,16 +142,16 @@ class Course(Batch[T]):
             moment = clock.read()
             flights.discard(flight)
             if flight.wanted:
-                ttl = self._spread(flight.ttl) if self._jitter else flight.ttl
                 gone = self._put(flight.key, value, ttl, moment, weight, flight.tags)
-            flights.running -= 1
+            flights.ended += 1
             flights.seconds += moment - flight.began
-            if flight.state is State.RUNNING:  # else its block was left
-                flight.state = State.LANDED
+            if flight.state is not RUNNING:  # its block was left
+                self._tell(flight)
+            else:
+                flight.state = LANDED
                 if flight.event is not None or flight.company is not None:
                     flight.result = value
-            if flight.event is not None or flight.company is not None:
-                self._tell(flight)
+                    self._tell(flight)
         finally:
             gate.free = True
             gate.release()
@@ -167,6 +159,15 @@ class Course(Batch[T]):
                 gate.catch_up()
         if self._notices is not None:
             self._deliver(gone)
+
+    def _fallen(self, flight: Flight, error: BaseException) -> None:
+        """Note with what a load ended in its caller's own task."""
+        if isinstance(error, Exception):
+            self._failed(flight, error)
+        elif isinstance(error, GeneratorExit):
+            self._abandoned(flight)
+        else:
+            self._end(flight, ABORTED)
 
     def _failed(self, flight: Flight, error: Exception) -> None:
         """Note that a load failed, for those who wait and for those who come, unless it is over."""
@@ -178,12 +179,12 @@ class Course(Batch[T]):
         try:
             with self._gate:
                 moment = clock.read()
-                flights.running -= 1
+                flights.ended += 1
                 flights.seconds += moment - flight.began
                 flights.failures += 1
-                if flight.state is State.RUNNING:
+                if flight.state is RUNNING:
                     flight.result = Failure(error)
-                    flight.state = State.FAILED
+                    flight.state = FAILED
                 flights.discard(flight)
                 if flight.wanted:
                     gone = self._keep_failure(flight, error, moment)
@@ -217,8 +218,8 @@ class Course(Batch[T]):
             return
         try:
             with self._gate:
-                self._flights.running -= 1
-                if flight.state is State.RUNNING:
+                self._flights.ended += 1
+                if flight.state is RUNNING:
                     flight.state = state
                 self._flights.discard(flight)
         finally:
@@ -234,9 +235,9 @@ class Course(Batch[T]):
         if self._gate.postpone(self._abandoned, flight) or is_over(flight):
             return
         with self._gate:
-            self._flights.running -= 1
-            if flight.state is State.RUNNING:
-                flight.state = State.ABORTED
+            self._flights.ended += 1
+            if flight.state is RUNNING:
+                flight.state = ABORTED
             self._flights.discard(flight)
         if flight.company is not None:
             flight.company.discard(flight)
@@ -258,7 +259,7 @@ class Course(Batch[T]):
         Also one that is kept: there was a value when it began, but none for who waits now, so with
         him it is a load like any other. Else one that hangs would block its key for ever.
         """
-        if flight.state is not State.RUNNING:  # its task ran at once: asyncio can be told to
+        if flight.state is not RUNNING:  # its task ran at once: asyncio can be told to
             await checkpoint()
             return
         if flight.event is None:
@@ -283,7 +284,7 @@ class Course(Batch[T]):
                 flight.sharers -= 1
                 if not flight.sharers:  # others may still wait, but outer goes on without it
                     flight.outer = None
-            alone = left and not flight.waiters and flight.state is State.RUNNING
+            alone = left and not flight.waiters and flight.state is RUNNING
             if alone and flight.company is not None:
                 self.detach(flight)
                 flight.scope.cancel()
@@ -291,7 +292,7 @@ class Course(Batch[T]):
 
 def is_over(flight: Flight) -> bool:
     """Tell whether a load counts no more: it has ended, or was given up."""
-    if flight.state is State.RUNNING:
+    if flight.state is RUNNING:
         return flight.loop is None
     company = flight.company  # while its block is being left it may still run
     return company is None or flight not in company or flight.loop is None

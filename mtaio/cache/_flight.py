@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 
     import anyio
 
-__all__ = ["LOADING", "Flight", "Flights", "State", "probable_loop"]
+__all__ = [
+    "ABORTED",
+    "CLOSED",
+    "FAILED",
+    "LANDED",
+    "LOADING",
+    "RUNNING",
+    "Flight",
+    "Flights",
+    "State",
+    "probable_loop",
+]
 
 
 class State(Enum):
@@ -34,10 +45,19 @@ class State(Enum):
     """The cache in whose task group it ran was left."""
 
 
+# Under names that cost less to look up.
+RUNNING: Final = State.RUNNING
+LANDED: Final = State.LANDED
+FAILED: Final = State.FAILED
+ABORTED: Final = State.ABORTED
+CLOSED: Final = State.CLOSED
+
+
 class Flight:
     """One load: first what a caller asked for, then, unless one is in progress, its course."""
 
     __slots__ = (
+        "args",
         "began",
         "cache",
         "call",
@@ -47,6 +67,7 @@ class Flight:
         "factory",
         "kept",
         "key",
+        "kwargs",
         "loop",
         "other",
         "outer",
@@ -63,19 +84,13 @@ class Flight:
     # Set by whoever makes one: an __init__ would take as long as the rest of a load's beginning.
     cache: object
     key: Hashable
-    factory: Callable[[], Awaitable[Any]]
     ttl: float
     tags: frozenset[Hashable]
     waiters: int
-
-    # Set when it begins.
-    began: float
-    loop: object
-    """The event loop; None for one that was given up because its loop is over."""
-    other: Flight | None
-    """The next flight for the same key, of another event loop."""
     outer: Flight | None
     """The load in whose course it began, and which waits for it."""
+    other: Flight | None
+    """The next flight for the same key, of another event loop."""
     event: anyio.Event | None
     """What is set at its end, as soon as somebody waits for that."""
     company: set[Flight] | None
@@ -83,6 +98,18 @@ class Flight:
     state: State
     wanted: bool
     """Whether what it loads is to be stored."""
+
+    # Set when it begins.
+    began: float
+    loop: object
+    """The event loop; None for one that was given up because its loop is over."""
+
+    # Set unless it begins at once.
+    factory: Callable[..., Awaitable[Any]]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    # Set at its end, if somebody waits.
     result: Any
     """What it loaded, or a `Failure`, once it is over."""
 
@@ -130,20 +157,28 @@ def probable_loop() -> object:
     return loop
 
 
+def _disown(flight: Flight | None) -> None:
+    while flight is not None:
+        flight.wanted = False
+        flight = flight.other
+
+
 class Flights:
     """The loads of one cache."""
 
+    # The table is changed within the gate, but for one thing that may come at any moment, from any
+    # thread: a flight that `setdefault` adds for a key that has none.
     # Invariants:
     # - table has the flights that may be joined, by key; those for one key, of several event loops,
     #   form a chain;
     # - whatever is in a chain is RUNNING, unless taking it out has failed: a key's own code may
     #   raise.
     __slots__ = (
+        "ended",
         "failures",
         "last",
         "loads",
         "look_again",
-        "running",
         "seconds",
         "table",
         "waiting",
@@ -152,19 +187,23 @@ class Flights:
     def __init__(self) -> None:
         self.table: dict[Hashable, Flight] = {}
         self.last: int = 0
-        """The id of the event loop in which a flight began last; flights keep theirs alive."""
+        """
+        The id of the event loop in which a flight began last, 0 if that was not looked at; flights
+        keep theirs alive.
+        """
         self.loads: int = 0
         self.look_again: int = 0
         """How many loads there have to be before it is looked again for loops that are over."""
+        self.ended: int = 0
+        """How many loads are over, or were given up."""
         self.failures: int = 0
         self.seconds: float = 0.0
-        self.running: int = 0
         self.waiting: int = 0
 
     def find(self, loop: object, key: Hashable) -> Flight | None:
         """Return the flight that a caller in ``loop`` may join."""
         flight = self.table.get(key)
-        while flight is not None and not (flight.loop is loop and flight.state is State.RUNNING):
+        while flight is not None and not (flight.loop is loop and flight.state is RUNNING):
             flight = flight.other
         return flight
 
@@ -175,20 +214,14 @@ class Flights:
         key = flight.key
         flight.began = moment
         flight.loop = loop
-        flight.event = flight.company = None
-        flight.state = State.RUNNING
-        flight.wanted = True
-        flight.waiters = 0
-        flight.other = None
         other: Flight | None = table.setdefault(key, flight)
         if other is not flight:
-            while other is not None and other.state is not State.RUNNING:  # left in by a key's code
+            while other is not None and other.state is not RUNNING:  # left in by a key's code
                 other = other.other
             flight.other = other
             table[key] = flight
         self.last = id(loop)
         self.loads += 1
-        self.running += 1
         return lost
 
     def discard(self, flight: Flight) -> None:
@@ -209,16 +242,12 @@ class Flights:
 
     def disown(self, key: Hashable) -> None:
         """Let nobody join the flights for ``key``, nor what they load be stored."""
-        flight = self.table.pop(key, None)
-        while flight is not None:
-            flight.wanted = False
-            flight = flight.other
+        _disown(self.table.pop(key, None))
 
     def disown_all(self) -> None:
         """Do so with every flight."""
-        for flight in self._all():
-            flight.wanted = False
-        self.table.clear()
+        while self.table:
+            _disown(self.table.popitem()[1])
 
     def disown_tagged(self, tag: Hashable) -> None:
         """Do so with those whose value would carry ``tag``."""
@@ -228,7 +257,7 @@ class Flights:
 
     def _all(self) -> list[Flight]:
         flights: list[Flight] = []
-        for flight in self.table.values():
+        for flight in list(self.table.values()):
             each: Flight | None = flight
             while each is not None:
                 flights.append(each)
@@ -250,7 +279,7 @@ class Flights:
         """Count flights no more whose loop is over: neither they nor who waits for them can end."""
         for flight in lost:
             if flight.loop is not None:
-                self.running -= 1
+                self.ended += 1
                 self.waiting -= flight.waiters
                 flight.loop = None
                 self.discard(flight)

@@ -34,8 +34,9 @@ class S3FIFO:
 
     # Invariants:
     # - home tells in which queue an entry is, and the two counts how many are there;
-    # - a slot of the ghost has the hash of a key that was evicted from small, or _VACANT.
-    __slots__ = ("_ghost", "_in_main", "_in_small", "_main", "_mask", "_small")
+    # - a slot of the ghost has the hash of a key that was evicted from small, or _VACANT;
+    # - settled is true only if small has its share, and the ghost a slot for each entry held.
+    __slots__ = ("_ghost", "_in_main", "_in_small", "_main", "_mask", "_settled", "_small")
 
     lock_free: ClassVar[bool] = True
     score: ClassVar[int] = 0
@@ -47,9 +48,11 @@ class S3FIFO:
         self._in_main: int = 0
         self._ghost: array[int] = array("q", [_VACANT])
         self._mask: int = 0
+        self._settled: bool = False
 
     def insert(self, entry: Entry) -> None:
         """Take in a new entry: into main if the ghost remembers its key, else into small."""
+        self._settled = False
         ghost = self._ghost
         trace = hash(entry.key)
         slot = trace & self._mask
@@ -67,6 +70,7 @@ class S3FIFO:
         prev, following = entry.prev, entry.next
         prev.next = following
         following.prev = prev
+        self._settled = False
         if entry.home is self._main:
             self._in_main -= 1
         else:
@@ -80,6 +84,7 @@ class S3FIFO:
     def evict(self) -> Entry:
         """Let go what small or main gives up; what was used is passed over, but not for ever."""
         small, main = self._small, self._main
+        self._settled = False
         held = self._in_small + self._in_main
         chances = _CHANCES
         while True:
@@ -117,6 +122,7 @@ class S3FIFO:
 
     def restore(self, entry: Entry) -> None:
         """Take back an entry, as the youngest of small."""
+        self._settled = False
         self._in_small += 1
         append(self._small, entry)
 
@@ -124,18 +130,18 @@ class S3FIFO:
         """Do as `evict`, then take in a new entry."""
         small = self._small
         old = small.next
-        in_small = self._in_small
-        held = in_small + self._in_main
-        mask = self._mask
-        if old.score > 1 or in_small * 10 < held or mask < held - 1:
+        if old.score > 1 or not self._settled:
             old = self.evict()
             try:
                 self.insert(entry)
             except BaseException:
                 self.restore(old)
                 raise
+            held = self._in_small + self._in_main
+            self._settled = self._in_small * 10 >= held and self._mask >= held - 1
             return old
         # From here on it is what the calls above do, for small, without the calls.
+        mask = self._mask
         trace = hash(entry.key)
         left = hash(old.key)
         following = old.next
@@ -147,8 +153,9 @@ class S3FIFO:
         if ghost[slot] == trace:
             ghost[slot] = _VACANT
             small = self._main
-            self._in_small = in_small - 1
+            self._in_small -= 1
             self._in_main += 1
+            self._settled = False
         last = small.prev
         entry.home = entry.next = small
         entry.prev = last

@@ -56,7 +56,7 @@ class Single(Storing, Generic[T]):
             value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
-            self._hits += 1
+            self._hits += 1.0
             return value
         return self._read(key, default)
 
@@ -87,7 +87,7 @@ class Single(Storing, Generic[T]):
                 value = entry.value  # after fresh: see Entry
                 if entry.score < HOT:
                     entry.score += 1
-                self._hits += 1
+                self._hits += 1.0
                 return value
         return self.get_nowait(key, default)
 
@@ -101,7 +101,7 @@ class Single(Storing, Generic[T]):
             value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
-            self._hits += 1
+            self._hits += 1.0
             return value
         return UNSET
 

@@ -104,7 +104,8 @@ class Table:
         self._mute = isinstance(self._notices, AsyncNotices)
         self._simple = self._weigher is None and not self._jitter and self._notices is None
         self._weight: float = 0
-        self._hits: int = 0
+        # A float: it is added to in less time than an int.
+        self._hits: float = 0.0
         self._misses: int = 0
         self._evictions: int = 0
         self._expirations: int = 0
@@ -132,7 +133,7 @@ class Table:
 
     def _use(self, entry: Entry, moment: float) -> None:
         """Note that the value of an entry was served."""
-        self._hits += 1
+        self._hits += 1.0
         self._policy.hit(entry)
         if self._idle != math.inf and type(entry) is Laden and type(entry.value) is not Failure:
             entry.expires = min(entry.soft + self._stale, moment + self._idle)
@@ -352,7 +353,7 @@ class Table:
         """Note the end of a flight whose task was cancelled natively before its first step."""
         flight.coroutine.close()
         close_unstarted(flight.call)
-        self._flights.running -= 1
+        self._flights.ended += 1
 
     def awaken_at(self, ring: Callable[[], object] | None) -> float:
         """Return when something expires; ``ring`` is called if it becomes earlier."""

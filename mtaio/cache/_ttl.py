@@ -13,7 +13,6 @@ import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mtaio.cache._block import Block
-from mtaio.cache._listeners import AsyncNotices, RemovalCause
 from mtaio.cache._loading import Loading
 from mtaio.cache._options import Options
 from mtaio.cache._policies import EvictionPolicy
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import NoReturn, Self
+
+    from mtaio.cache._listeners import RemovalCause
 
 __all__ = ["TTLCache"]
 
@@ -192,8 +193,7 @@ class TTLCache(Loading[T]):
         self._forget_block()
         block = Block(self)
         await block.enter()
-        self._block = block
-        self._mute = False
+        self._settle(block)
         return self
 
     async def __aexit__(
@@ -221,12 +221,12 @@ class TTLCache(Loading[T]):
         try:
             await block.leave(exc)
         finally:
-            self._block = None
-            self._mute = isinstance(self._notices, AsyncNotices)
+            self._settle(None)
 
     def _forget_block(self) -> None:
         """Forget a block whose loop is over, and its loads."""
-        block, self._block = self._block, None
+        block = self._block
+        self._settle(None)
         if block is not None:
             with self._gate:
                 self._flights.give_up(block.flights)
@@ -240,13 +240,13 @@ class TTLCache(Loading[T]):
                 size=len(self._entries),
                 weight=self._total(),
                 max_size=self.max_size,
-                hits=self._hits,
+                hits=int(self._hits),
                 misses=self._misses,
                 hit_rate=self._hits / reads if reads else 0.0,
                 loads=flights.loads,
                 load_failures=flights.failures,
                 load_seconds=flights.seconds,
-                in_flight=flights.running,
+                in_flight=flights.loads - flights.ended,
                 waiting=flights.waiting,
                 evictions=self._evictions,
                 expirations=self._expirations,

@@ -4,13 +4,13 @@ What stands in the place of a cached function, and of a cached method of one obj
 Promise: calls with equal arguments share one value and one load; the order of keywords does not
 matter; methods keep the values of each object apart, by identity, and keep no object alive.
 Cost: a hit takes a coroutine, the look-up of a tuple, and the time of day.
+Why it is a `functools.partial`: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
-from functools import update_wrapper
+from collections.abc import Coroutine
+from functools import partial, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,12 +28,13 @@ from mtaio._internal import clock
 from mtaio._internal.unset import UNSET
 from mtaio.cache._owners import Owner, Owners
 from mtaio.cache._policy import HOT
+from mtaio.cache._storing import NO_TAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable
+    from typing import Self
 
     from mtaio.cache._call import Call
-    from mtaio.cache._entry import Entry
     from mtaio.cache._ttl import TTLCache
 
 __all__ = ["Bind", "BoundCached", "Cached"]
@@ -45,7 +46,37 @@ Rest = ParamSpec("Rest")
 R = TypeVar("R")
 
 
-class Cached(Generic[P, R]):
+def answering(call: Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
+    """
+    Return what answers the calls of a function.
+
+    Args:
+        call: How the function is cached.
+        plain: Whether the positional arguments of a call are its key.
+    """
+    # What does not change is in the closure: that is faster to get than what an object has.
+    cache, fn, ttl = call.cache, call.fn, call.ttl
+    look, fetch = cache._lookup, cache._fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+
+    async def answer(*args: Any, **kwargs: Any) -> R:
+        key = args if plain and not kwargs else call.key_of(args, kwargs)
+        try:
+            entry = look(key)
+        except TypeError:
+            entry = None  # who asks for the load is told
+        if entry is not None and entry.fresh > clock.read():
+            value: R = entry.value  # after fresh: see Entry
+            if entry.score < HOT:
+                entry.score += 1
+            cache._hits += 1.0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+            return value
+        tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs, ())
+        return await fetch(key, fn, args, kwargs, ttl, tags)
+
+    return answer
+
+
+class Cached(partial[Coroutine[Any, Any, R]], Generic[P, R]):
     """
     An async function whose results are cached; what `cached` returns.
 
@@ -59,30 +90,25 @@ class Cached(Generic[P, R]):
     """
 
     __slots__ = (
-        "__dict__",
-        "__weakref__",
         "_bind",
         "_cache",
         "_call",
-        "_entries",
         "_owners",
-        "_plain",
         "_views",
     )
+
+    def __new__(cls, call: Call[R], *, shared: bool, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
+        return super().__new__(cls, answering(call, plain=not shared and call.key is None))
 
     def __init__(self, call: Call[R], *, shared: bool, bind: Bind) -> None:
         if shared and call.key is None:
             call.prefix = (self,)
         self._bind: Bind = bind
         self._call: Call[R] = call
-        self._plain: bool = not call.prefix and call.key is None
         self._cache: TTLCache[R] = call.cache
-        self._entries: dict[Hashable, Entry] = call.cache._entries  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self._owners: Owners = Owners()
         self._views: WeakKeyDictionary[type, Unbound[P, R]] = WeakKeyDictionary()
         update_wrapper(self, call.fn)
-        if sys.version_info >= (3, 12):  # pragma: no branch - the other is that of 3.11
-            inspect.markcoroutinefunction(self)
 
     def __repr__(self) -> str:
         return f"<cached {self._call.fn!r}>"
@@ -96,22 +122,11 @@ class Cached(Generic[P, R]):
         """The cache in which the results are."""
         return self._call.cache
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return the result of the call, from the cache or by making it."""
-        key = args if self._plain and not kwargs else self._call.key_of(args, kwargs)
-        # A KeyError costs those who miss what a look-up with get() costs those who hit.
-        try:
-            entry = self._entries[key]
-        except (KeyError, TypeError):
-            pass
-        else:
-            if entry.fresh > clock.read():
-                value: R = entry.value  # after fresh: see Entry
-                if entry.score < HOT:
-                    entry.score += 1
-                self._cache._hits += 1  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-                return value
-        return await self._call.load(args, kwargs, key, ())
+    if TYPE_CHECKING:  # else it is the partial's
+
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the result of the call, from the cache or by making it."""
+            raise NotImplementedError
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -191,6 +206,15 @@ class Unbound(Cached[P, R]):
     """
 
     __slots__ = ("_owner",)
+
+    def __new__(  # the arguments of __init__
+        cls,
+        call: Call[R],
+        owners: Owners,  # noqa: ARG004 - see above
+        views: WeakKeyDictionary[type, Unbound[P, R]],  # noqa: ARG004 - see above
+        owner: type,  # noqa: ARG004 - see above
+    ) -> Self:
+        return super().__new__(cls, call, shared=False, bind="object")
 
     def __init__(
         self,

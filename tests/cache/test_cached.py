@@ -946,12 +946,10 @@ async def test_looks_like_the_function() -> None:
     assert [repr(key) for key in fetch.cache] == ["(1, **, frozenset({('deep', True)}))"]
 
 
-@pytest.mark.skipif(
-    not hasattr(inspect, "markcoroutinefunction"), reason="what can be marked is from Python 3.12"
-)
 async def test_is_a_coroutine_function() -> None:
     """Frameworks that look take it for what it is."""
     assert inspect.iscoroutinefunction(Shop.price)
+    assert inspect.signature(Shop.price) == inspect.signature(Shop.price.__wrapped__)
 
 
 async def test_partial_functions_and_nested_decorators(asked: Asked) -> None:

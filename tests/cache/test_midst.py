@@ -24,7 +24,8 @@ import pytest
 
 from mtaio._internal import clock
 from mtaio.cache import EvictionPolicy, TTLCache, cached
-from mtaio.cache._flight import Flight, State
+from mtaio.cache._boarding import NOTHING
+from mtaio.cache._flight import RUNNING, Flight, State
 from mtaio.testing import assert_quiescent, run
 from tests.cache.whole import assert_whole
 
@@ -87,10 +88,10 @@ class NthCall:
             self.does()
 
 
-def made(policy: EvictionPolicy, *, laden: bool) -> TTLCache[int]:
+def made(policy: EvictionPolicy, *, laden: bool, error_ttl: float = 5) -> TTLCache[int]:
     """Return a full cache of keys that are compared."""
     weigher = (lambda _, value: value % 2 + 1) if laden else None
-    cache: TTLCache[int] = TTLCache(10, 8, policy=policy, weigher=weigher, error_ttl=5)
+    cache: TTLCache[int] = TTLCache(10, 8, policy=policy, weigher=weigher, error_ttl=error_ttl)
     for number in range(8):
         cache.set_nowait(Odd(number), number, tags={Odd(number % 2)} if number % 3 else ())
     for number in range(0, 8, 3):
@@ -568,7 +569,10 @@ async def test_a_load_of_a_block_that_is_closed_by_hand(*, left: bool) -> None:
     async with cache:
         flight = Flight()
         flight.cache, flight.key, flight.factory = cache, "key", never
+        flight.args, flight.kwargs = (), NOTHING
         flight.ttl, flight.tags = 60, frozenset()
+        flight.event = flight.company = flight.other = flight.outer = None
+        flight.state, flight.wanted, flight.waiters = RUNNING, True, 0
         cache._board(flight)
         flight.call = never()
         task: Any = cache._run(flight)
@@ -581,11 +585,16 @@ async def test_a_load_of_a_block_that_is_closed_by_hand(*, left: bool) -> None:
     assert_quiescent(cache)
 
 
+# Without it a load that nobody else asks for begins without the lock.
+ERROR_TTL = pytest.mark.parametrize("error_ttl", [0, 5], ids=["", "errors kept"])
+
+
+@ERROR_TTL
 @pytest.mark.parametrize("name", ["set", "delete", "clear"])
-async def test_keys_that_change_the_cache_during_a_load(name: str) -> None:
+async def test_keys_that_change_the_cache_during_a_load(name: str, error_ttl: float) -> None:
     """What a key asks for where a load begins or ends is done right after."""
     for number in itertools.count(1):
-        cache = made(EvictionPolicy.S3FIFO, laden=False)
+        cache = made(EvictionPolicy.S3FIFO, laden=False, error_ttl=error_ttl)
         Odd.act = act = NthCall(number, lambda cache=cache: OPERATIONS[name](cache))  # type: ignore[misc] # mypy sees no type for the default
         assert await cache.get_or_set(Odd(200), soon) == 1
         Odd.act = None
@@ -598,8 +607,9 @@ async def test_keys_that_change_the_cache_during_a_load(name: str) -> None:
     assert number > 3
 
 
+@ERROR_TTL
 @pytest.mark.parametrize("fails", [False, True], ids=["lands", "fails"])
-async def test_keys_that_raise_during_a_load(*, fails: bool) -> None:
+async def test_keys_that_raise_during_a_load(*, fails: bool, error_ttl: float) -> None:
     """Wherever its key raises, a load ends, whoever waits is told, and the cache is whole."""
 
     async def load() -> int:
@@ -609,7 +619,7 @@ async def test_keys_that_raise_during_a_load(*, fails: bool) -> None:
         return 1
 
     for number in itertools.count(1):
-        cache = made(EvictionPolicy.S3FIFO, laden=False)
+        cache = made(EvictionPolicy.S3FIFO, laden=False, error_ttl=error_ttl)
         answers: list[object] = []
 
         async def ask(cache: TTLCache[int] = cache, answers: list[object] = answers) -> None:
@@ -684,3 +694,68 @@ async def test_a_load_that_fails_after_its_key_was_changed() -> None:
             await cache.get_or_set("key", fail)
     assert (cache.statistics().loads, len(cache)) == (2, 0)
     assert_whole(cache)
+
+
+class Visitor:
+    """Another thread, which comes once, when it is called, and does something to a cache."""
+
+    def __init__(self, cache: TTLCache[int], change: str) -> None:
+        self.cache = cache
+        self.thread = threading.Thread(target=getattr(self, change))
+        self.go_on = threading.Event()
+
+    def __call__(self) -> None:
+        if self.cache._gate.free:  # else it would have to wait
+            self.thread.start()
+            while self.thread.is_alive() and not self.cache._flights.table:
+                pass
+
+    def leave(self) -> bool:
+        """Let it come to its end, and tell whether it came."""
+        self.go_on.set()
+        came = self.thread.ident is not None
+        if came:
+            self.thread.join()
+        return came
+
+    def load(self) -> None:
+        async def wait() -> int:
+            await anyio.to_thread.run_sync(self.go_on.wait)
+            return 2
+
+        async def main() -> None:
+            assert await self.cache.get_or_set(Odd(200), wait, tags={"tag"}) == 2
+
+        anyio.run(main)
+
+    def set(self) -> None:
+        self.cache.set_nowait(Odd(200), 3, tags={"tag"})
+
+    def delete(self) -> None:
+        self.cache.delete_nowait(Odd(200))
+
+    def clear(self) -> None:
+        self.cache.clear_nowait()
+
+    def tag(self) -> None:
+        self.cache.invalidate_tag_nowait("tag")
+
+
+@pytest.mark.parametrize("change", ["load", "set", "delete", "clear", "tag"])
+async def test_another_thread_comes_where_a_load_begins(change: str) -> None:
+    """Between the look-up and the beginning of a load anything may be done by another thread."""
+    for number in itertools.count(1):
+        cache = made(EvictionPolicy.S3FIFO, laden=False, error_ttl=0)
+        visitor = Visitor(cache, change)
+        Odd.act = act = NthCall(number, visitor)
+        answer = await cache.get_or_set(Odd(200), soon)
+        Odd.act = None
+        came = visitor.leave()
+        assert answer == 1 or (change == "set" and answer == 3)
+        assert cache.statistics().loads == (answer == 1) + (change == "load" and came)
+        assert_whole(cache)
+        assert not cache._flights.table
+        assert cache.statistics().in_flight == 0
+        if act.left > 0:
+            break
+    assert number > 3
