@@ -750,7 +750,9 @@ async def test_another_thread_comes_where_a_load_begins(change: str) -> None:
         Odd.act = act = NthCall(number, visitor)
         answer = await cache.get_or_set(Odd(200), soon)
         Odd.act = None
+        cache.set_nowait(Odd(200), 9)
         came = visitor.leave()
+        assert cache.get_nowait(Odd(200)) == 9, "what was loaded meanwhile came in its place"
         assert answer == 1 or (change == "set" and answer == 3)
         assert cache.statistics().loads == (answer == 1) + (change == "load" and came)
         assert_whole(cache)
