@@ -33,6 +33,8 @@ USERS_PATH: Final = os.environ.get("PATH", os.defpath)
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = True
+# Then what failed is the last thing that is printed: where one looks, and all that some keep.
+nox.options.stop_on_first_error = IN_CI
 
 os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 # pip trusts what the machine trusts; uv is to do the same.
@@ -130,7 +132,7 @@ def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
 
 
 REAL_TIME: Final = "tests/realtime"
-"""The tests whose subject is real time have a session of their own, `smoke`."""
+"""The tests whose subject is real time have a session, `smoke`, in which nothing else runs."""
 
 LIGHT: Final = ("-m", "not heavy")
 """For sessions that run the suite once more on a Python on which another runs it whole."""
@@ -208,7 +210,7 @@ def coverage(session: nox.Session) -> None:
     data = Path(session.create_tmp()).resolve()
     environment = {"COVERAGE_FILE": str(data / "coverage")}
     session.run("coverage", "erase", env=environment)
-    suite = ("pytest", *SPREAD, *session.posargs)
+    suite = ("pytest", f"--ignore={REAL_TIME}", *SPREAD, *session.posargs)
     session.run("coverage", "run", "-m", *suite, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     session.run("coverage", "report", env=environment)
@@ -261,7 +263,7 @@ def docs(session: nox.Session) -> None:
     site = Path(session.create_tmp()).resolve() / "site"
     quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement for a successor of MkDocs
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site), env=quiet)
-    pytest(session, "tests/test_docs.py", "tests/test_readme.py", "tests/realtime/test_examples.py")
+    pytest(session, "tests/test_docs.py", "tests/test_readme.py")
 
 
 @nox.session(tags=["docs"], venv_backend="none")
