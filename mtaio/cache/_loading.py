@@ -65,10 +65,10 @@ class Loading(Boarding[T]):
         except TypeError as error:
             raise unhashable(key, error) from error
         if entry is not None and entry.fresh > clock.read():
-            value: T = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
             self._hits += 1.0
+            value: T = entry.value  # after fresh: see Entry
             return value
         if not callable(factory):
             checks.callable_("factory", factory, way_out=FACTORY)

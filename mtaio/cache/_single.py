@@ -53,11 +53,10 @@ class Single(Storing, Generic[T]):
             self._misses += 1
             return default
         if entry.fresh > clock.read():
-            value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
             self._hits += 1.0
-            return value
+            return entry.value  # after fresh: see Entry
         return self._read(key, default)
 
     @overload
@@ -84,11 +83,10 @@ class Single(Storing, Generic[T]):
             pass
         else:
             if entry.fresh > clock.read():
-                value = entry.value  # after fresh: see Entry
                 if entry.score < HOT:
                     entry.score += 1
                 self._hits += 1.0
-                return value
+                return entry.value  # after fresh: see Entry
         return self.get_nowait(key, default)
 
     def _look(self, key: Hashable) -> Any:
@@ -98,11 +96,10 @@ class Single(Storing, Generic[T]):
         except TypeError:
             return UNSET  # who asks for the load is told
         if entry is not None and entry.fresh > clock.read():
-            value = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
             self._hits += 1.0
-            return value
+            return entry.value  # after fresh: see Entry
         return UNSET
 
     def set_nowait(

@@ -58,18 +58,17 @@ def answering(call: Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any
     cache, fn, ttl = call.cache, call.fn, call.ttl
     look, fetch = cache._lookup, cache._fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
-    async def answer(*args: Any, **kwargs: Any) -> R:
+    async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
         try:
             entry = look(key)
         except TypeError:
             entry = None  # who asks for the load is told
         if entry is not None and entry.fresh > clock.read():
-            value: R = entry.value  # after fresh: see Entry
             if entry.score < HOT:
                 entry.score += 1
             cache._hits += 1.0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-            return value
+            return entry.value  # after fresh: see Entry
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs, ())
         return await fetch(key, fn, args, kwargs, ttl, tags)
 

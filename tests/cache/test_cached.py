@@ -949,7 +949,7 @@ async def test_looks_like_the_function() -> None:
 async def test_is_a_coroutine_function() -> None:
     """Frameworks that look take it for what it is."""
     assert inspect.iscoroutinefunction(Shop.price)
-    assert inspect.signature(Shop.price) == inspect.signature(Shop.price.__wrapped__)
+    assert [*inspect.signature(Shop.price).parameters] == ["self", "item"]
 
 
 async def test_partial_functions_and_nested_decorators(asked: Asked) -> None:

@@ -35,8 +35,8 @@ def queued(policy: Any) -> list[Entry]:
         assert (len(small), len(main)) == (policy._in_small, policy._in_main)
         assert all(entry.home is policy._small for entry in small)
         assert all(entry.home is policy._main for entry in main)
-        held = len(small) + len(main)
-        share = len(small) * 10 >= held and policy._mask >= held - 1
+        total = len(small) + len(main)
+        share = len(small) * 10 >= total and policy._mask >= total - 1
         assert share or not policy._settled
         return small + main
     if isinstance(policy, LFU):
