@@ -76,9 +76,10 @@ class Boarding(Course[T]):
         mine.state = RUNNING
         mine.wanted = True
         mine.waiters = 0
-        outer = mine.outer = LOADING.get()
-        if outer is not None:
-            refuse_recursion(outer, self, key)
+        mine.outer = LOADING.get()
+        if mine.outer is not None:
+            mine.outer = underway(mine.outer)
+            refuse_recursion(mine.outer, self, key)
         if table or anew or not (self._straight and self._gate.free):
             alone = False
         else:
@@ -150,7 +151,7 @@ class Boarding(Course[T]):
             # Its leader was cancelled: somebody has to lead, if nobody does yet.
             flight, found = self._board(mine, again=True)
 
-    def _board(  # noqa: C901, PLR0912 - as in _fetch
+    def _board(
         self, mine: Flight, *, anew: bool = False, again: bool = False
     ) -> tuple[Flight | None, Any]:
         """
@@ -196,8 +197,7 @@ class Boarding(Course[T]):
                     self._misses += 1
                 if flight is not None or (found is not UNSET and not due):
                     return flight, found
-            while mine.outer is not None and mine.outer.state is not RUNNING:
-                mine.outer = mine.outer.outer  # nobody waits for what is over
+            mine.outer = underway(mine.outer)
             _lost = flights.begin(mine, loop, moment)
             if block is not None:
                 block.take_in(mine, kept=found is not UNSET)
@@ -231,6 +231,13 @@ class Boarding(Course[T]):
             )
             raise RuntimeError(msg)
         return None
+
+
+def underway(flight: Flight | None) -> Flight | None:
+    """Return ``flight`` or the first outside it that is not over: nobody waits for one that is."""
+    while flight is not None and flight.state is not RUNNING:
+        flight = flight.outer
+    return flight
 
 
 def refuse_recursion(flight: Flight | None, cache: object, key: Hashable) -> None:

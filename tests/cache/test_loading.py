@@ -17,7 +17,7 @@ import pytest
 
 from mtaio._internal import deadline
 from mtaio.cache import EvictionPolicy, TTLCache
-from mtaio.cache._flight import _HERE
+from mtaio.cache._flight import _HERE, Flight
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -1080,6 +1080,35 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
         cache.clear_nowait()
         context.run(partial(run, second, backend=other))
         assert_quiescent(cache)
+
+
+@pytest.mark.parametrize("anew", [True, False], ids=["refresh", "get_or_set"])
+async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None:
+    """What begins in the course of a load that is over does not hold it."""
+    cache = TTLCache[int](60, 10)
+    begin: anyio.Event
+
+    async def load() -> int:
+        nonlocal begin
+        begin = anyio.Event()
+        group.start_soon(follow, begin)
+        return 1
+
+    async def follow(turn: anyio.Event) -> None:
+        await turn.wait()
+        await (cache.refresh if anew else cache.get_or_set)(cache.statistics().loads, load)
+        if cache.statistics().loads < 20:
+            begin.set()
+        else:
+            gc.collect()
+            assert sum(type(each) is Flight for each in gc.get_objects()) <= 2
+            group.cancel_scope.cancel()
+
+    gc.collect()
+    async with anyio.create_task_group() as group:
+        await cache.get_or_set("first", load)
+        begin.set()
+    assert cache.statistics().loads == 20
 
 
 async def test_load_that_was_begun_by_one_that_is_over_keeps_nothing_of_it() -> None:
