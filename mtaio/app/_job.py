@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
     from mtaio.app._options import Backend, Options
 
+# Else trio raises Ctrl-C between any two bytecodes of ours, also in the midst of entering a scope.
+_AT_CHECKPOINTS: Final = {"restrict_keyboard_interrupt_to_checkpoints": True}
+
 _FOR_ANYIO: Final[Mapping[Backend, dict[str, Any]]] = {
     "asyncio": {"backend": "asyncio"},
-    "trio": {"backend": "trio"},
+    "trio": {"backend": "trio", "backend_options": _AT_CHECKPOINTS},
     "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
 }
 

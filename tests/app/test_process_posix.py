@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mtaio.app._report import Tally
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from subprocess import CompletedProcess
+
+    from mtaio.app._outcomes import Outcome
+
+    Demo = Callable[..., CompletedProcess[str]]
 
 assert sys.platform != "win32"
 
@@ -64,6 +72,27 @@ def test_interrupt_between_files(backend: str, folder: Path, before: bytes | Non
     assert interrupt(*arguments) == (130, "mtaio: interrupted\n")
     assert list(folder.glob(".mtaio*")) == []
     assert [path.read_bytes() for path in folder.glob("sums")] == ([before] if before else [])
+
+
+def test_interrupt_waits_for_a_checkpoint(
+    folder: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes where a task waits, and not in the midst of what must not be broken off."""
+    (folder / "a").touch()
+    steps: list[str] = []
+    add = Tally.add
+
+    def slowly(tally: Tally, outcome: Outcome) -> None:
+        steps.append("begun")
+        signal.raise_signal(signal.SIGINT)
+        add(tally, outcome)
+        steps.append("done")
+
+    monkeypatch.setattr(Tally, "add", slowly)
+    done = demo("--output", "sums")
+    assert steps == ["begun", "done"]
+    assert (done.returncode, done.stderr) == (130, "mtaio: interrupted\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["a"]
 
 
 def test_interrupt_within_a_file(backend: str, folder: Path) -> None:
