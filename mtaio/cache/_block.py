@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import groups, loops
 from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.coop import checkpoint
 from mtaio.cache._flight import CLOSED, RUNNING, Flight
@@ -96,29 +96,21 @@ class Block:
         self._group.cancel_scope.cancel()
         # What is an Exception is none of the group's business, and would come back in a group.
         seen = None if isinstance(reason, Exception) else reason
-        swallowed, escaped = False, []
+        end = await groups.leave(self._group, seen)
+        while self.flights:  # their tasks were cancelled natively before their first step
+            self._store.never_ran(self.flights.pop())
+        escaped = [each for each in end.errors if each is not seen]
         try:
-            swallowed = bool(
-                await self._group.__aexit__(
-                    None if seen is None else type(seen),
-                    seen,
-                    None if seen is None else seen.__traceback__,
-                )
-            )
-        except BaseExceptionGroup as group:
-            escaped = [each for each in group.exceptions if each is not seen]
-        except BaseException as error:
-            if error is not seen:
-                raise
+            if escaped:
+                raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
+            if end.raised is not None and end.raised is not seen and not end.errors:
+                raise end.raised
+            if end.swallowed:
+                raise self._silent_end() from seen
+            if exc is None and reason is not None:
+                raise reason
         finally:
-            while self.flights:  # their tasks were cancelled natively before their first step
-                self._store.never_ran(self.flights.pop())
-        if escaped:
-            raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
-        if swallowed and seen is not None:
-            raise self._silent_end() from seen
-        if exc is None and reason is not None:
-            raise reason
+            del end, escaped, exc, reason, seen  # they hold this frame
 
     def _silent_end(self) -> StrayCancellationError:
         """Return what stands for the group's own cancellation, which nobody asked for."""

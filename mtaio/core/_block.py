@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal import loops
+from mtaio._internal import groups, loops
 from mtaio._internal.strays import is_stray
 from mtaio.core._failures import conclude, silent_end
 from mtaio.core._nesting import enclosures, here
@@ -76,29 +76,21 @@ class Block:
         reason = await self._wind_down() if exc is None else exc
         self.ending = True
         from_outside = reason is not None and is_stray(reason)
-        swallowed, escaped, left = False, [], None
-        try:
-            swallowed = bool(
-                await self.group.__aexit__(
-                    None if reason is None else type(reason),
-                    reason,
-                    None if reason is None else reason.__traceback__,
-                )
-            )
-        except BaseExceptionGroup as group:
-            escaped = [*group.exceptions]
-        except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
-            left = error
+        swallowed, left, escaped = await groups.leave(self.group, reason)
+        if escaped:
+            left = None
         for task in [*self.tasks]:
             task.never_ran()
         errors = self.unseen.take()
         if from_outside:
             # Task.cancel() came for this task, and then it probably came for all of them.
             errors = [each for each in errors if not isinstance(each, StrayCancellationError)]
-            escaped = [each for each in escaped if not isinstance(each, StrayCancellationError)]
-        if swallowed and reason is not None and not escaped:
+            escaped = tuple(
+                each for each in escaped if not isinstance(each, StrayCancellationError)
+            )
+        if swallowed:
             errors.append(silent_end())  # a task was cancelled natively before its first step
-        conclude([*enumerate(errors)], tuple(escaped))
+        conclude([*enumerate(errors)], escaped)
         if left is None and exc is None and not swallowed:
             left = reason
         if left is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import groups, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
 from mtaio._internal.strays import is_stray, stray
@@ -167,15 +167,7 @@ class Home:
         self._leave_annex.set()
         # An error of the body's is not this group's to wrap; its own cancellation is to take out.
         shown = reason if reason is not None and _holds_cancellation(reason) else None
-        left = None
-        try:
-            await self.group.__aexit__(
-                None if shown is None else type(shown),
-                shown,
-                None if shown is None else shown.__traceback__,
-            )
-        except BaseException as error:  # noqa: BLE001 - raised below, unless there is more to say
-            left = error
+        left = (await groups.leave(self.group, shown)).raised
         for batch in self.late:
             batch.forget()
         if self._worker is not None:
