@@ -8,7 +8,7 @@ ordered, and becomes an error: nobody would see it else, and what it broke off w
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, cast
 
 import anyio
 
@@ -35,6 +35,26 @@ def is_cancellation(error: BaseException) -> bool:
 def is_stray(error: BaseException) -> bool:
     """Tell whether ``error`` is the backend's cancellation, and none was asked for."""
     return is_cancellation(error) and not is_cancelled()
+
+
+def holds_cancellation(error: BaseException) -> bool:
+    """Tell whether ``error`` is the backend's cancellation, or a group that has it."""
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.subgroup(cancelled) is not None
+    return isinstance(error, cancelled)
+
+
+def without_cancellation(error: BaseException) -> BaseException | None:
+    """Return ``error`` without the backend's cancellation in it; None if it was nothing else."""
+    if isinstance(error, Exception | GeneratorExit):
+        return error  # neither backend's cancellation is an Exception, so none can be in it
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(cancelled)[1]
+    return None if isinstance(error, cancelled) else error
 
 
 def stray(error: BaseException, what: str) -> StrayCancellationError:

@@ -6,11 +6,9 @@ Promise: no error that an item raised is lost, and none is wrapped unless there 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import anyio
-
-from mtaio._internal.strays import SEARCH
+from mtaio._internal.strays import SEARCH, without_cancellation
 from mtaio.core._call import name_of, shorten
 from mtaio.core._notes import note
 from mtaio.exceptions import StrayCancellationError
@@ -40,17 +38,6 @@ def silent_end() -> StrayCancellationError:
         f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
         f"call with it. {SEARCH}"
     )
-
-
-def without_cancellation(error: BaseException) -> BaseException | None:
-    """Return ``error`` without the backend's cancellation in it; None if it was nothing else."""
-    if isinstance(error, Exception | GeneratorExit):
-        return error  # neither backend's cancellation is an Exception, so none can be in it
-    cancelled = anyio.get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return group.split(cancelled)[1]
-    return None if isinstance(error, cancelled) else error
 
 
 def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:

@@ -18,7 +18,7 @@ import anyio
 from mtaio._internal.bell import Bell
 from mtaio._internal.coop import FAST_ITEMS, checkpoint
 from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray
+from mtaio._internal.strays import is_cancelled, stray, without_cancellation
 from mtaio.core import _failures
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Feed:
         except BaseException as error:  # noqa: BLE001 - raised below
             self._cut_short = True
             # Taken for a real cancellation, it would end the call in silence, half done.
-            unasked = _failures.without_cancellation(error) is None and not is_cancelled()
+            unasked = without_cancellation(error) is None and not is_cancelled()
             errors.append(stray(error, name_of(self._source)) if unasked else error)
         self._closed = True
         self._news.ring_all()

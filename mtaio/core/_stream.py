@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 import anyio
 
 from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray
-from mtaio.core._failures import conclude, without_cancellation
+from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio.core._failures import conclude
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray
-from mtaio.core._failures import without_cancellation
+from mtaio._internal.strays import is_cancelled, stray, without_cancellation
 from mtaio.core._nesting import CURRENT, Awaited, here
 
 if TYPE_CHECKING:

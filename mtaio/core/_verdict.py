@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtaio._internal.strays import is_cancelled, stray
+from mtaio._internal.strays import is_cancelled, stray, without_cancellation
 from mtaio.core import _failures
 from mtaio.core._call import name_of
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -30,7 +30,7 @@ def judge(pool: Pool, worker: Worker, index: int, item: Any, error: BaseExceptio
     watched = worker.watched
     fired = watched is not None and watched.fired
     left = error if watched is None else watched.item_failed(error)
-    rest = None if left is None else _failures.without_cancellation(left)
+    rest = None if left is None else without_cancellation(left)
     if rest is None and not is_cancelled():
         subject = item if pool.subject is None else pool.subject
         worker.spent = left is not None  # the cancellation came from no scope of ours

@@ -12,14 +12,14 @@ import sys
 from collections import deque
 from contextvars import copy_context
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from mtaio._internal import groups, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import is_stray, stray
+from mtaio._internal.strays import holds_cancellation, is_stray, stray
 from mtaio.events._begin import inside
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
@@ -166,7 +166,7 @@ class Home:
             self.group.cancel_scope.cancel()
         self._leave_annex.set()
         # An error of the body's is not this group's to wrap; its own cancellation is to take out.
-        shown = reason if reason is not None and _holds_cancellation(reason) else None
+        shown = reason if reason is not None and holds_cancellation(reason) else None
         left = (await groups.leave(self.group, shown)).raised
         for batch in self.late:
             batch.forget()
@@ -176,7 +176,7 @@ class Home:
         beside = exc if shown is None else left
         try:
             if failure is not None:
-                if beside is not None and not _holds_cancellation(beside):
+                if beside is not None and not holds_cancellation(beside):
                     msg = "errors of the block, and of an event that it was to deliver"
                     raise BaseExceptionGroup(msg, [beside, failure]) from None
                 raise failure
@@ -250,11 +250,3 @@ class Home:
 
 def _never() -> bool:
     return False
-
-
-def _holds_cancellation(error: BaseException) -> bool:
-    cancelled = anyio.get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return group.subgroup(cancelled) is not None
-    return isinstance(error, cancelled)
