@@ -5,7 +5,14 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from mtaio._internal.strays import is_cancellation, is_cancelled, is_stray, stray
+from mtaio._internal.strays import (
+    holds_cancellation,
+    is_cancellation,
+    is_cancelled,
+    is_stray,
+    stray,
+    without_cancellation,
+)
 
 
 async def test_ordered_and_stray() -> None:
@@ -30,3 +37,27 @@ async def test_ordered_and_stray() -> None:
 def test_without_a_loop() -> None:
     """Where no event loop runs nothing is a cancellation."""
     assert not is_cancellation(KeyboardInterrupt())
+
+
+async def test_cancellation_among_errors() -> None:
+    """In a group, however deep, the cancellation is found, and can be taken out."""
+    cancelled = anyio.get_cancelled_exc_class()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(cancelled) as caught:
+            await anyio.sleep(1)
+        kept = caught.value
+    error, other = LookupError(), KeyboardInterrupt()
+    deep = BaseExceptionGroup("", [other, BaseExceptionGroup("", [kept])])
+    for holder in (kept, deep):
+        assert holds_cancellation(holder)
+    for none in (error, other, ExceptionGroup("", [error]), BaseExceptionGroup("", [other])):
+        assert not holds_cancellation(none)
+        rest = without_cancellation(none)
+        assert type(rest) is type(none)
+        assert str(rest) == str(none)
+    assert without_cancellation(kept) is None
+    assert without_cancellation(BaseExceptionGroup("", [kept])) is None
+    rest = without_cancellation(deep)
+    assert isinstance(rest, BaseExceptionGroup)
+    assert rest.exceptions == (other,)
