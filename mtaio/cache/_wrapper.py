@@ -97,7 +97,8 @@ class Cached(partial[Coroutine[Any, Any, R]], Generic[P, R]):
     )
 
     def __new__(cls, call: Call[R], *, shared: bool, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
-        return super().__new__(cls, answering(call, plain=not shared and call.key is None))
+        plain = not (shared or call.prefix) and call.key is None
+        return super().__new__(cls, answering(call, plain=plain))
 
     def __init__(self, call: Call[R], *, shared: bool, bind: Bind) -> None:
         if shared and call.key is None:

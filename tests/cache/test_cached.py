@@ -866,6 +866,27 @@ async def test_function_that_is_kept_in_a_class(asked: Asked) -> None:
         await Settings.source()  # type: ignore[call-arg] # the point
 
 
+async def test_functions_that_are_kept_in_a_class_and_share_a_cache() -> None:
+    """They keep apart as others do, and are found by their own keys."""
+    cache: TTLCache[str] = TTLCache()
+
+    class Settings:
+        @cached(cache=cache)
+        async def one(number: int) -> str:  # noqa: N805 - no method
+            return f"one {number}"
+
+        @cached(cache=cache)
+        async def other(number: int) -> str:  # noqa: N805 - no method
+            return f"other {number}"
+
+    fetch: Any = Settings
+    for _ in range(2):
+        assert (await fetch.one(1), await fetch.other(1)) == ("one 1", "other 1")
+    assert len(cache) == 2
+    assert fetch.other.invalidate(1)
+    assert len(cache) == 1
+
+
 async def test_key_of_a_method_called_on_its_class() -> None:
     """With key= both ways of calling have the key that it returns."""
     calls: list[str] = []
