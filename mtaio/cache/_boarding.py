@@ -72,14 +72,12 @@ class Boarding(Course[T]):
         mine.key = key
         mine.ttl = ttl
         mine.tags = tags
-        mine.event = mine.company = mine.other = None
+        mine.event = mine.company = mine.other = mine.outer = None
         mine.state = RUNNING
         mine.wanted = True
         mine.waiters = 0
-        mine.outer = LOADING.get()
-        if mine.outer is not None:
-            mine.outer = underway(mine.outer)
-            refuse_recursion(mine.outer, self, key)
+        if LOADING.get() is not None:
+            mine.outer = course_of(self, key)
         if table or anew or not (self._straight and self._gate.free):
             alone = False
         else:
@@ -122,7 +120,7 @@ class Boarding(Course[T]):
             with suppress(ValueError):  # the garbage collector closes it in any context
                 LOADING.reset(token)
             self._fallen(mine, error)
-            del mine  # which has the error, whose traceback has this frame
+            del mine, token  # which have the error, whose traceback has this frame
             raise
         LOADING.reset(token)
         return value
@@ -147,7 +145,7 @@ class Boarding(Course[T]):
                 return found
             if flight.state is CLOSED:
                 msg = f"{self!r} was left while key={reprlib.repr(mine.key)} was loaded"
-                raise CacheClosedError(msg, name=self._name)
+                return Failure(CacheClosedError(msg, name=self._name))
             # Its leader was cancelled: somebody has to lead, if nobody does yet.
             flight, found = self._board(mine, again=True)
 
@@ -240,16 +238,19 @@ def underway(flight: Flight | None) -> Flight | None:
     return flight
 
 
-def refuse_recursion(flight: Flight | None, cache: object, key: Hashable) -> None:
-    """Raise if the load of ``key`` is asked for in the course of ``flight``, and would be that."""
+def course_of(cache: object, key: Hashable) -> Flight | None:
+    """Return the load in whose course ``key`` is asked for; raise if it waits for that very key."""
+    outer = flight = underway(LOADING.get())
     while flight is not None:
         if flight.cache is cache and flight.state is RUNNING and same(flight.key, key):
+            del outer, flight  # as in _fetch
             msg = (
                 f"the load of key={reprlib.repr(key)} in {cache!r} asked for that very key, and "
                 f"would wait for itself. Have it compute the value by other means."
             )
             raise RuntimeError(msg)
         flight = flight.outer
+    return outer
 
 
 def same(one: Hashable, other: Hashable) -> bool:

@@ -95,7 +95,7 @@ class Course(Batch[T]):
         finally:
             flight.waiters -= not flight.kept
             LOADING.reset(token)
-            del flight  # as in _fetch
+            del flight, token  # as in _fetch
 
     async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""

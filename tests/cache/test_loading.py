@@ -31,9 +31,17 @@ from tests.backends import BACKENDS
 from tests.cache.loads import BOTH, GONE, UNHASHABLE, Callers, Loader, in_both
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from mtaio.testing import Simulation
+
+
+class NestedError(Exception):
+    """With which two loads end."""
+
+
+class NotesOfAnError(list[str]):
+    """What an error has, and nobody else."""
 
 
 class NoException(BaseException):
@@ -174,6 +182,47 @@ async def test_error_keeps_nothing_alive(cache: TTLCache[str]) -> None:
             await ask(call)
             await settle()
         assert len(held) >= 4
+        assert [there() for there in held] == [None] * len(held)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("asks", ["alone", "as another does", "itself", "and is closed"])
+@in_both
+async def test_error_of_a_load_within_another_keeps_nothing_alive(
+    cache: TTLCache[str], asks: str
+) -> None:
+    """An error with which two loads end has neither of them in its hands."""
+    other: TTLCache[str] = TTLCache(10)
+    held: list[weakref.ref[NotesOfAnError]] = []
+
+    async def fail() -> str:
+        await anyio.sleep(1)
+        raise NestedError
+
+    async def inner() -> str:
+        if asks == "and is closed":
+            return await other.get_or_set("inner", fail)
+        return await cache.get_or_set("outer" if asks == "itself" else "inner", fail)
+
+    async def ask(key: str, load: Callable[[], Awaitable[str]]) -> None:
+        try:
+            await cache.get_or_set(key, load)
+        except (NestedError, RuntimeError, CacheClosedError) as error:
+            error.__notes__ = notes = NotesOfAnError()  # an error alone cannot be referred to
+            held.append(weakref.ref(notes))
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as group, other:
+            if asks == "as another does":
+                group.start_soon(ask, "inner", fail)
+                await settle()
+            group.start_soon(ask, "outer", inner)
+            await anyio.sleep(0.5 if asks == "and is closed" else 2)
+        await settle()
+        assert len(held) == (2 if asks == "as another does" else 1)
         assert [there() for there in held] == [None] * len(held)
     finally:
         gc.enable()
