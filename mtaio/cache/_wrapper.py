@@ -72,10 +72,10 @@ def answering(call: Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs, ())
         return await fetch(key, fn, args, kwargs, ttl, tags)
 
-    return answer
+    return update_wrapper(answer, fn)  # Trio and others name a partial's task after what it calls
 
 
-class Cached(partial[Coroutine[Any, Any, R]], Generic[P, R]):
+class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
     """
     An async function whose results are cached; what `cached` returns.
 

@@ -11,7 +11,7 @@ import pickle
 import weakref
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import Any, Optional
 
 import anyio
 import pytest
@@ -971,6 +971,29 @@ async def test_is_a_coroutine_function() -> None:
     """Frameworks that look take it for what it is."""
     assert inspect.iscoroutinefunction(Shop.price)
     assert [*inspect.signature(Shop.price).parameters] == ["self", "item"]
+
+
+def test_types_can_be_named_while_a_program_runs() -> None:
+    """What looks at annotations can compare them, and is told of wrong ones."""
+    kind: Any = Cached
+    assert Optional[kind[[int], str]] == Optional[kind[[int], str]]  # noqa: UP045 - it takes the hash
+    assert Optional[kind[[int], str]] != Optional[kind[[str], str]]  # noqa: UP045 - as above
+    with pytest.raises(TypeError, match="Too few arguments"):
+        kind[int]
+
+
+async def test_what_looks_through_it_finds_the_name_of_the_function(asked: Asked) -> None:
+    """Such as Trio, which names the task of a partial after what that calls."""
+
+    @cached
+    async def fetch() -> str:
+        return await asked()
+
+    call: Any = fetch
+    assert call.func.__qualname__ == call.__qualname__
+    coroutine = call()
+    assert coroutine.__name__ == "fetch"  # also where it is never awaited
+    assert await coroutine == "answer 1"
 
 
 async def test_partial_functions_and_nested_decorators(asked: Asked) -> None:
