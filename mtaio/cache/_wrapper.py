@@ -54,12 +54,32 @@ def answering(call: Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any
         call: How the function is cached.
         plain: Whether the positional arguments of a call are its key.
     """
-    # What does not change is in the closure: that is faster to get than what an object has.
-    cache, fn, ttl = call.cache, call.fn, call.ttl
-    look, fetch = cache._lookup, cache._fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+    answer = (answering_plain if plain else answering_any)(call)
+    return update_wrapper(answer, call.fn)  # Trio and others name a partial's task after it
+
+
+def answering_any(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """Return what answers calls that have any key."""
+
+    async def answer(*args: Any, **kwargs: Any) -> R:
+        key = call.key_of(args, kwargs)
+        value: R = call.look(key)
+        if value is not UNSET:
+            return value
+        return await call.load(args, kwargs, key, ())
+
+    return answer
+
+
+def answering_plain(call: Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """Return what answers calls whose key is their arguments: the same, without the calls."""
+    # What a hit needs is in the closure: a name there costs less than an attribute, but each costs
+    # something by being there.
+    cache = call.cache
+    look = cache._lookup  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
-        key = args if plain and not kwargs else call.key_of(args, kwargs)
+        key = call.key_of(args, kwargs) if kwargs else args
         try:
             entry = look(key)
         except TypeError:
@@ -70,9 +90,9 @@ def answering(call: Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any
             cache._hits += 1.0  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
             return entry.value  # after fresh: see Entry
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs, ())
-        return await fetch(key, fn, args, kwargs, ttl, tags)
+        return await cache._fetch(key, call.fn, args, kwargs, call.ttl, tags)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
-    return update_wrapper(answer, fn)  # Trio and others name a partial's task after what it calls
+    return answer
 
 
 class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
