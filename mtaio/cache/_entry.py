@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "Failure", "Laden", "entry_of", "ring"]
 
 
-class Entry:
+class Hit:
+    """What a hit looks at: by itself, for slots lie in the order of classes, then of names."""
+
+    __slots__ = ("fresh", "score", "value")
+
+    if TYPE_CHECKING:
+        fresh: float
+        """Until when a read may take the value without the lock; ``-inf`` for never."""
+        score: int
+        """What the policy knows of its use."""
+        value: Any
+
+
+class Entry(Hit):
     """
     One key's value, and its places in the queue of the policy and in the agenda.
 
@@ -34,28 +47,12 @@ class Entry:
     #   if the policy has several;
     # - before and after are its neighbours in a ring of the agenda; after is None while it is in
     #   none.
-    __slots__ = (
-        "after",
-        "before",
-        "expires",
-        "fresh",
-        "home",
-        "key",
-        "next",
-        "prev",
-        "score",
-        "value",
-    )
+    __slots__ = ("after", "before", "expires", "home", "key", "next", "prev")
 
     if TYPE_CHECKING:
         key: Hashable
-        value: Any
-        fresh: float
-        """Until when a read may take the value without the lock; ``-inf`` for never."""
         expires: float
         """When it is no longer kept."""
-        score: int
-        """What the policy knows of its use."""
         prev: Entry
         next: Entry
         home: Entry
