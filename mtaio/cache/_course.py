@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from mtaio.cache._block import Block
     from mtaio.cache._options import Options
 
-__all__ = ["FACTORY", "Course"]
+__all__ = ["FACTORY", "HAS_GIL", "Course"]
 
 T = TypeVar("T")
 
-_HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether one thread runs at a time."""
 
 FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 
@@ -69,7 +70,7 @@ class Course(Batch[T]):
             and self._swift
             and not self._refreshing
             and not self._error_ttl
-            and _HAS_GIL
+            and HAS_GIL
         )
 
     def _depart(self, flight: Flight, block: Block) -> None:
@@ -243,7 +244,8 @@ class Course(Batch[T]):
             flight.company.discard(flight)
         if flight.event is not None and not loops.call_in(flight.loop, flight.event.set):
             flight.loop = None  # which is over, and so nobody waits
-            self._flights.waiting -= flight.waiters
+            with self._gate.held:
+                self._flights.waiting -= flight.waiters
 
     def _tell(self, flight: Flight) -> None:
         """Wake those who wait for a flight that is over."""
@@ -265,7 +267,8 @@ class Course(Batch[T]):
         if flight.event is None:
             flight.event = anyio.Event()
         flight.waiters += 1
-        self._flights.waiting += 1
+        with self._gate.held:  # other threads wait for other flights of the same cache
+            self._flights.waiting += 1
         outer = flight.outer
         shares = outer is not None and flight.company is not None and LOADING.get() is outer
         if shares:
@@ -278,7 +281,8 @@ class Course(Batch[T]):
             left = False  # nothing can be cancelled any more
             raise
         finally:
-            self._flights.waiting -= flight.loop is not None
+            with self._gate.held:
+                self._flights.waiting -= flight.loop is not None
             flight.waiters -= 1
             if shares:
                 flight.sharers -= 1

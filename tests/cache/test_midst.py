@@ -25,6 +25,7 @@ import pytest
 from mtaio._internal import clock
 from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.cache._boarding import NOTHING
+from mtaio.cache._course import HAS_GIL
 from mtaio.cache._flight import RUNNING, Flight, State
 from mtaio.testing import assert_quiescent, run
 from tests.cache.whole import assert_whole
@@ -741,6 +742,7 @@ class Visitor:
         self.cache.invalidate_tag_nowait("tag")
 
 
+@pytest.mark.skipif(not HAS_GIL, reason="no load begins without the lock where there is no GIL")
 @pytest.mark.parametrize("change", ["load", "set", "delete", "clear", "tag"])
 async def test_another_thread_comes_where_a_load_begins(change: str) -> None:
     """Between the look-up and the beginning of a load anything may be done by another thread."""

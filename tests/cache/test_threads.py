@@ -19,6 +19,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.cache._course import HAS_GIL
 from mtaio.testing import assert_quiescent
 from tests.cache.whole import assert_whole
 
@@ -44,11 +45,6 @@ def eager_switches() -> Generator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-def has_gil() -> bool:
-    """Tell whether one thread runs at a time."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 class Storm:
@@ -233,7 +229,7 @@ def test_storm(policy: EvictionPolicy, options: dict[str, Any]) -> None:
     storm.calm()
     statistics = storm.cache.statistics()
     reads = sum(storm.reads)
-    if has_gil():
+    if HAS_GIL:
         assert statistics.hits + statistics.misses == reads
     else:
         assert statistics.hits + statistics.misses <= reads
