@@ -181,7 +181,7 @@ async def delay(*, level: int) -> float:
     """Return the p99 of how many µs late a task wakes up, beside one that logs all the time."""
     late = []
     now = time.perf_counter
-    # It takes a fifth of what is logged at most: the queue is full from the beginning on.
+    # It takes a fifth of what is logged at most: the queue is full from the first burst on.
     with stalling(most=16_384, stall=STALL) as path:
         handler = AsyncFileHandler(path, queue_size=1000)
         handler.setFormatter(FORMAT)
@@ -194,7 +194,7 @@ async def delay(*, level: int) -> float:
                     log.info("user %s did %d", "bob", number)
                 await anyio.sleep(0.001)
 
-        for number in range(5000):
+        for number in range(50_000):
             log.info("user %s did %d", "bob", number)
         async with anyio.create_task_group() as group:
             group.start_soon(chatter)

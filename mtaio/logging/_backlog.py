@@ -36,9 +36,15 @@ STAMPED: Final = 64
 """One record in so many carries the time at which it was put, and all that find nobody ahead."""
 
 _NAP: Final = 50e-6
+_LONG_NAP: Final = (_NAP, 100e-6, 200e-6, 400e-6, 800e-6)
+"""The seconds of a long nap, which is over as soon as the one who writes has got on."""
+
 _BETWEEN_NAPS: Final = 0.002
 _MOST_BETWEEN_NAPS: Final = 0.064
 """The seconds from one nap to the next: doubled, while the queue is full, after each in vain."""
+
+_MOST_BETWEEN_LONG_NAPS: Final = 1.024
+"""The same from one long nap to the next: doubled after each in vain."""
 
 _LOOK_AGAIN: Final = 1.0
 """Seconds after which who waits for room looks whether anybody writes."""
@@ -86,6 +92,8 @@ class Backlog(ABC):
         self._since: float | None = None
         self._nap_at = 0.0
         self._between_naps = _BETWEEN_NAPS
+        self._long_nap_at = 0.0
+        self._between_long_naps = _BETWEEN_NAPS
         self._turns = 0
         self._hopeless = -1
         self._tally = threading.RLock()
@@ -117,8 +125,9 @@ class Backlog(ABC):
         """
         Tell whether a record of ``level`` may be put now; if not, it is counted as dropped.
 
-        To be asked when ``calm`` or more are queued. May nap for 50 µs while the queue is more than
-        half full; waits only where that was asked for, and never in an event loop.
+        To be asked when ``calm`` or more are queued. May nap for 50 µs, and for 1.5 ms at most,
+        while the queue is more than half full; waits only where that was asked for, and never in an
+        event loop.
         """
         limit = self._queue_size
         if self.records() >= limit // 2:
@@ -140,13 +149,25 @@ class Backlog(ABC):
         Leave the one who writes a moment.
 
         He asks for the interpreter's lock, and whoever gives it back and takes it again at once, as
-        an event loop that polls does, makes him ask anew. If it is the file that keeps him, which
-        soon fills the queue, a nap is in vain, and on a busy machine it costs its caller
+        an event loop that polls does, makes him ask anew. He asks several times for each batch, and
+        a thread may take longer to wake up than a nap lasts: so it goes on until a batch was
+        written, unless that was in vain the last time. If it is the file that keeps him, which soon
+        fills the queue, each nap is in vain, and on a busy machine it costs its caller
         milliseconds.
         """
         self._nap_at = moment + self._between_naps
         turns = self._turns
-        time.sleep(_NAP)
+        long = moment >= self._long_nap_at
+        for seconds in _LONG_NAP if long else (_NAP,):
+            time.sleep(seconds)
+            if self._turns != turns:
+                self._between_long_naps = _BETWEEN_NAPS
+                break
+        else:
+            if long:
+                self._long_nap_at = moment + self._between_long_naps
+                most = _MOST_BETWEEN_LONG_NAPS
+                self._between_long_naps = min(2 * self._between_long_naps, most)
         if self._turns != turns or self.records() < self._queue_size:
             self._between_naps = _BETWEEN_NAPS
         else:

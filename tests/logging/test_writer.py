@@ -128,15 +128,15 @@ def test_callers_nap_when_the_queue_is_half_full(
 ) -> None:
     """From half of the queue on a caller leaves the writer a moment, rarely if that is in vain."""
     moment = 100.0
-    naps: list[float] = []
-    helpful = True
+    naps: dict[float, list[float]] = {}
+    helpful = 1
     handler = book.open(queue_size=1000, keep_room=0)
     writer = handler._writer
 
     def nap(seconds: float) -> None:
-        naps.append(moment)
-        assert seconds == 50e-6
-        if helpful:
+        parts = naps.setdefault(moment, [])
+        parts.append(seconds)
+        if len(parts) == helpful:
             writer.done()
 
     monkeypatch.setattr(_backlog, "monotonic", lambda: moment)
@@ -144,23 +144,38 @@ def test_callers_nap_when_the_queue_is_half_full(
     writer._right[0] = object()  # somebody has it, and is starved
     for number in range(500):
         book.logger.info("%d", number)
-    assert naps == []
+    assert naps == {}
 
-    def nap_times(milliseconds: int) -> list[int]:
+    def nap_times(milliseconds: int, *, parts: int | None = None) -> list[int]:
         nonlocal moment
         naps.clear()
+        start = moment
         for _ in range(milliseconds):
             book.logger.info("text")
             moment += 0.001
-        return [round(1000 * (each - naps[0])) for each in naps]
+        each = [when for when, slept in naps.items() if parts in (None, len(slept))]
+        return [round(1000 * (when - start)) for when in each]
 
-    assert nap_times(9) == [0, 2, 4, 6, 8]
-    helpful = False
+    assert nap_times(9, parts=1) == [0, 2, 4, 6, 8]
+    assert [*naps.values()][0] == [50e-6]
+    helpful = 3
     moment += 1
-    assert nap_times(491) == list(range(0, 491, 2))
+    assert nap_times(9, parts=3) == [0, 2, 4, 6, 8]
+    assert [*naps.values()][0] == [50e-6, 100e-6, 200e-6]
+    helpful = 0
+    moment += 1
+    assert nap_times(445) == list(range(0, 445, 2))
+    long = [50e-6, 100e-6, 200e-6, 400e-6, 800e-6]
+    assert [slept for slept in naps.values() if len(slept) > 1] == [long] * 8
+    moment += 3
+    assert nap_times(32, parts=5) == [0]  # after one in vain the next comes much later
+    helpful = 5
+    moment += 3
+    assert nap_times(5, parts=5) == [0, 2, 4]
+    helpful = 0
     moment += 1  # from here on the queue is full
     assert nap_times(400) == [0, 2, 6, 14, 30, 62, 126, 190, 254, 318, 382]
-    helpful = True
+    helpful = 1
     moment += 1
     assert nap_times(70) == [0, 64, 66, 68]
     assert handler.statistics().dropped == {"INFO": 470}

@@ -29,8 +29,8 @@ async def dropped_by_a_busy_loop(folder: Path) -> int:
     handler.close()
     figures = handler.statistics()
     dropped = sum(figures.dropped.values())
-    assert dropped + figures.written == RECORDS
     if not dropped:
+        assert figures.written == RECORDS
         assert Logbook(folder).all_lines() == [f"record {number}" for number in range(RECORDS)]
     return dropped
 
