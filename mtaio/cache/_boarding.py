@@ -28,7 +28,6 @@ from mtaio.cache._flight import (
     Flight,
     probable_loop,
 )
-from mtaio.cache._gate import WITHIN
 from mtaio.cache._keys import unhashable
 from mtaio.exceptions import CacheClosedError
 
@@ -173,39 +172,29 @@ class Boarding(Course[T]):
         else:
             # A flight of this loop cannot come meanwhile: only tasks of this thread begin one.
             loop = loops.current_loop() if flights.table else probable_loop()
-        gate = self._gate
-        gate.acquire()
-        if not gate.free:
-            gate.release()
-            raise RuntimeError(WITHIN)
-        gate.free = False
         found: Any = UNSET
         _lost = None  # dropped outside the lock
         try:
-            moment = clock.read()
-            if anew:
-                flights.disown(key)
-            else:
-                flight = flights.find(loop, key) if flights.table else None
-                entry = self._lookup(key)
-                due = False
-                if entry is not None and moment < entry.expires:
-                    found, due = self._serve(entry, moment)
-                elif not again:
-                    self._misses += 1
-                if flight is not None or (found is not UNSET and not due):
-                    return flight, found
-            mine.outer = underway(mine.outer)
-            _lost = flights.begin(mine, loop, moment)
-            if block is not None:
-                block.take_in(mine, kept=found is not UNSET)
+            with self._gate:
+                moment = clock.read()
+                if anew:
+                    flights.disown(key)
+                else:
+                    flight = flights.find(loop, key) if flights.table else None
+                    entry = self._lookup(key)
+                    due = False
+                    if entry is not None and moment < entry.expires:
+                        found, due = self._serve(entry, moment)
+                    elif not again:
+                        self._misses += 1
+                    if flight is not None or (found is not UNSET and not due):
+                        return flight, found
+                mine.outer = underway(mine.outer)
+                _lost = flights.begin(mine, loop, moment)
+                if block is not None:
+                    block.take_in(mine, kept=found is not UNSET)
         except TypeError as error:
             raise unhashable(key, error) from error
-        finally:
-            gate.free = True
-            gate.release()
-            if gate.later:
-                gate.catch_up()
         return mine, found
 
     def _serve(self, entry: Entry, moment: float) -> tuple[Any, bool]:

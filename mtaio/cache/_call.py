@@ -77,7 +77,7 @@ class Call(Generic[R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Hashable, more: tuple[Owner, ...]
     ) -> Coroutine[Any, Any, R]:
         """Return the awaitable of a look-up that loads."""
-        tags = NO_TAGS if self.tags is None and not more else self.tags_of(args, kwargs, more)
+        tags = self.tags_of(args, kwargs, more)
         return self.cache._fetch(key, self.fn, args, kwargs, self.ttl, tags)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
 
     def anew(
@@ -90,6 +90,7 @@ class Call(Generic[R]):
     def tags_of(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], more: tuple[Owner, ...]
     ) -> frozenset[Hashable]:
+        """Return the tags of the result of a call, those of its object among them."""
         if self.tags is None:
             return frozenset(more) if more else NO_TAGS
         return frozenset(more) | check_tags(self.tags(*args, **kwargs))

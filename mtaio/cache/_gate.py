@@ -20,8 +20,8 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["WITHIN", "Gate"]
-WITHIN: Final = (
+__all__ = ["Gate"]
+_WITHIN: Final = (
     "a finaliser, a signal handler or a key asked for a load in the midst of a change of the same "
     "cache, in the same thread. Have it set or delete, which is done after that change, or start "
     "the load in a task of its own."
@@ -56,7 +56,7 @@ class Gate:
         self.acquire()
         if not self.free:
             self.release()
-            raise RuntimeError(WITHIN)
+            raise RuntimeError(_WITHIN)
         self.free = False
 
     def __exit__(self, *_: object) -> None:

@@ -139,8 +139,9 @@ class Storing(Table):
                 self._agenda.file(entry)
         if self._notices is not None and type(old.value) is not Failure:
             self._notices.add(old.key, old.value, RemovalCause.EVICTED)
-        if marks or self._tags.marked:
+        if marks:
             self._tags.put(entry, marks)
+        if self._tags.marked:
             self._tags.forget(old)
         return old if gone is None else (old, gone)
 

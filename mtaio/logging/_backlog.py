@@ -157,18 +157,20 @@ class Backlog(ABC):
         """
         self._nap_at = moment + self._between_naps
         turns = self._turns
+        turned = False
         long = moment >= self._long_nap_at
         for seconds in _LONG_NAP if long else (_NAP,):
             time.sleep(seconds)
-            if self._turns != turns:
-                self._between_long_naps = _BETWEEN_NAPS
+            turned = self._turns != turns
+            if turned:
                 break
-        else:
-            if long:
-                self._long_nap_at = moment + self._between_long_naps
-                most = _MOST_BETWEEN_LONG_NAPS
-                self._between_long_naps = min(2 * self._between_long_naps, most)
-        if self._turns != turns or self.records() < self._queue_size:
+        if turned:
+            self._between_long_naps = _BETWEEN_NAPS
+        elif long:
+            self._long_nap_at = moment + self._between_long_naps
+            most = _MOST_BETWEEN_LONG_NAPS
+            self._between_long_naps = min(2 * self._between_long_naps, most)
+        if turned or self.records() < self._queue_size:
             self._between_naps = _BETWEEN_NAPS
         else:
             self._between_naps = min(2 * self._between_naps, _MOST_BETWEEN_NAPS)
