@@ -30,14 +30,17 @@ def load(source: Path, name: str) -> ModuleType:
 
 
 def pytest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run pytest as a reader does, in a process of its own."""
+    """Run pytest as a reader does, in a process of its own, but with no deadline of Hypothesis'."""
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("PYTEST_") and key not in {"CI", "BUILD_NUMBER"}  # which lengthen it
     }
     return subprocess.run(  # noqa: S603 - this very Python, with a program of the docs
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+            *("--hypothesis-profile", "ci", *arguments),
+        ],
         capture_output=True,
         text=True,
         encoding="utf-8",

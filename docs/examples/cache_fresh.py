@@ -4,7 +4,7 @@ import anyio
 
 from mtaio.cache import TTLCache
 
-cache: TTLCache[int] = TTLCache(1, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60)
+cache: TTLCache[int] = TTLCache(2, max_size=1000, refresh_ahead=0.8, stale_while_revalidate=60)
 
 
 class Service:
@@ -31,10 +31,10 @@ async def main() -> None:
 
     async with cache:
         await read_at(0)
-        await read_at(0.9)  # more than 0.8 of its time is over: renewed in the background
-        await read_at(1)
-        await read_at(2.5)  # all of its time is over: served all the same, and renewed
-        await read_at(2.6)
+        await read_at(1.9)  # more than 0.8 of its time is over: renewed in the background
+        await read_at(2.2)
+        await read_at(4.5)  # all of its time is over: served all the same, and renewed
+        await read_at(4.8)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ emitter = EventEmitter()
 async def measure() -> None:
     for degrees in range(20, 30):
         await emitter.emit("temperature", degrees)
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.25)
 
 
 async def main() -> None:
@@ -24,7 +24,7 @@ async def main() -> None:
             print(f"{anyio.current_time() - start:.1f} s: {event.data} degrees")
             if event.data >= 28:
                 break
-            await anyio.sleep(0.33)
+            await anyio.sleep(0.8)
         print(f"{readings.dropped} readings were not shown")
 
 
