@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._keys import check_hashable
+from mtaio.cache._leaving import scatter
 from mtaio.cache._single import Single
-from mtaio.cache._table import scatter
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping

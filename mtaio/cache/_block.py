@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -19,15 +19,17 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.coop import checkpoint
 from mtaio.cache._flight import CLOSED, RUNNING, Flight
 from mtaio.cache._listeners import AsyncNotices
-from mtaio.cache._table import SLICE
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from mtaio.cache._table import Table
+    from mtaio.cache._leaving import Leaving
 
 __all__ = ["Block"]
+
+SLICE: Final = 256
+"""How many entries the sweep looks at before it lets others run."""
 
 
 class Block:
@@ -43,7 +45,7 @@ class Block:
     # - once it is leaving, no flight begins in it, and none that runs in it can be joined.
     __slots__ = ("_alarm", "_group", "_process", "_store", "flights", "leaving", "loop")
 
-    def __init__(self, store: Table) -> None:
+    def __init__(self, store: Leaving) -> None:
         self.loop = loops.current_loop()
         self.flights: set[Flight] = set()
         self.leaving: bool = False

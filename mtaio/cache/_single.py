@@ -19,6 +19,8 @@ from mtaio.cache._storing import Storing
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from mtaio.cache._entry import Entry
+
 __all__ = ["Single"]
 
 T = TypeVar("T")
@@ -101,6 +103,33 @@ class Single(Storing, Generic[T]):
             self._hits += 1.0
             return entry.value  # after fresh: see Entry
         return UNSET
+
+    def _read(self, key: Hashable, default: Any) -> Any:
+        """Do what a read does that cannot do without the lock."""
+        moment = clock.read()
+        gate = self._gate
+        if gate.within():
+            entry = self._find(key, moment)  # a change is being made: this must not be another
+            return default if entry is None else entry.value
+        gone: Entry | None = None
+        gate.acquire()
+        gate.free = False
+        try:
+            entry = self._find(key, moment)
+            if entry is not None:
+                self._use(entry, moment)
+                default = entry.value
+            else:
+                self._misses += 1
+                gone = self._expire_key(key, moment)
+        finally:
+            gate.free = True
+            gate.release()
+            if gate.later:
+                gate.catch_up()
+        if gone is not None:
+            self._deliver(gone)
+        return default
 
     def set_nowait(
         self,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
+from mtaio.cache._leaving import Leaving
 from mtaio.cache._listeners import RemovalCause
-from mtaio.cache._table import Table
 from mtaio.cache._tags import NO_MARKS, check_tags
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ NO_TAGS: Final[frozenset[Hashable]] = frozenset()
 _WAY_OUT: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
 
 
-class Storing(Table):
+class Storing(Leaving):
     """The ways into a cache."""
 
     __slots__ = ()

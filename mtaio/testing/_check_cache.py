@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtaio.testing._cache_clauses import CONTRACT, ROOM
+from mtaio.testing._cache_callers import ROOM
+from mtaio.testing._cache_clauses import CONTRACT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mtaio.testing._cache_clauses import Make
+    from mtaio.testing._cache_callers import Make
 
 __all__ = ["check_cache"]
 
