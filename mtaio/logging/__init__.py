@@ -5,10 +5,11 @@ Promise: what is here are handlers, formatters and filters of the standard libra
 and work with everything that does; none of it needs an event loop.
 """
 
-from mtaio.logging._configure import LoggingContext, LogSettings, configure
+from mtaio.logging._configure import LoggingContext, configure
 from mtaio.logging._formatters import JsonFormatter
 from mtaio.logging._handler import AsyncFileHandler
 from mtaio.logging._redact import RedactingFilter
+from mtaio.logging._settings import LogSettings
 from mtaio.logging._statistics import AsyncFileHandlerStatistics
 
 __all__ = [

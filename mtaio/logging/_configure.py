@@ -9,74 +9,35 @@ was there before.
 from __future__ import annotations
 
 import logging
-import os
-from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from mtaio._internal import checks
-from mtaio.logging._formatters import JsonFormatter
 from mtaio.logging._handler import AsyncFileHandler
 from mtaio.logging._levels import level_number
 from mtaio.logging._redact import RedactingFilter
+from mtaio.logging._settings import (
+    chosen,
+    count_of,
+    environment,
+    flag_of,
+    formatter_of,
+    logger_of,
+    path_of,
+    reader,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    import os
+    from collections.abc import Collection, Mapping
     from threading import RLock
     from types import TracebackType
     from typing import Self
 
-__all__ = ["LogSettings", "LoggingContext", "configure"]
+    from mtaio.logging._settings import LogSettings
 
-_DEFAULTS: Final[Mapping[str, object]] = {
-    "level": "INFO",
-    "file": None,
-    "max_bytes": 10_000_000,
-    "backup_count": 5,
-    "format": "text",
-    "console": True,
-}
-_REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
-_FLAGS: Final = {
-    **dict.fromkeys(("1", "yes", "true", "on"), True),
-    **dict.fromkeys(("0", "no", "false", "off"), False),
-}
-_FORMATS: Final = ("text", "json")
-_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class LogSettings(Protocol):
-    """
-    What `configure` wants to know; any object with these attributes will do.
-
-    It may have ``log_console`` too, a bool.
-    """
-
-    @property
-    def log_level(self) -> str | int:
-        """The level, by name or number."""
-        ...
-
-    @property
-    def log_file(self) -> str | os.PathLike[str] | None:
-        """The file; None for none."""
-        ...
-
-    @property
-    def log_max_bytes(self) -> int:
-        """As for `AsyncFileHandler`."""
-        ...
-
-    @property
-    def log_backup_count(self) -> int:
-        """As for `AsyncFileHandler`."""
-        ...
-
-    @property
-    def log_format(self) -> str:
-        """``"text"`` or ``"json"``."""
-        ...
+__all__ = ["LoggingContext", "configure"]
 
 
 class LoggingContext:
@@ -227,22 +188,22 @@ def configure(
             anyio.run(main)
         ```
     """
-    target = _logger(logger)
+    target = logger_of(logger)
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
         msg = f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
         raise TypeError(msg)
-    read = _environment if settings is None else _reader(settings)
-    level_to_set = level_number(*_chosen("level", level, read))
-    path = _path(*_chosen("file", file, read))
+    read = environment if settings is None else reader(settings)
+    level_to_set = level_number(*chosen("level", level, read))
+    path = path_of(*chosen("file", file, read))
     sizes: list[int] = []
     for name, given in (("max_bytes", max_bytes), ("backup_count", backup_count)):
-        label, value = _chosen(name, given, read)
-        sizes.append(_count(label, value))
-    formatter = _formatter(*_chosen("format", format, read), fields)
+        label, value = chosen(name, given, read)
+        sizes.append(count_of(label, value))
+    formatter = formatter_of(*chosen("format", format, read), fields)
     handlers: list[logging.Handler] = []
-    if _flag(*_chosen("console", console, read)):
+    if flag_of(*chosen("console", console, read)):
         handlers.append(logging.StreamHandler())
     if path is not None:  # the last that may fail, since it leaves something behind
         handlers.insert(0, AsyncFileHandler(path, max_bytes=sizes[0], backup_count=sizes[1]))
@@ -262,92 +223,3 @@ def _swap(
     their files do.
     """
     logger.handlers = [*(each for each in logger.handlers if each not in old), *new]
-
-
-# ---- where values come from ----------------------------------------------------------------------
-
-
-def _chosen(
-    name: str, given: object, read: Callable[[str], tuple[str, object]]
-) -> tuple[str, object]:
-    """Return what a value is called where it comes from, and the value."""
-    return read(name) if given is None else (name, given)
-
-
-def _environment(name: str) -> tuple[str, object]:
-    variable = f"MTAIO_LOG_{name.upper()}"
-    text = os.environ.get(variable, "").strip()
-    return variable, text or _DEFAULTS[name]
-
-
-def _reader(settings: LogSettings) -> Callable[[str], tuple[str, object]]:
-    missing = [name for name in _REQUIRED if not hasattr(settings, f"log_{name}")]
-    if missing:
-        msg = (
-            f"settings is a {type(settings).__name__}, which has no "
-            f"{', '.join(f'log_{name}' for name in missing)}. Pass an object with these, or None "
-            f"to read the environment; single values have arguments, as in "
-            f"configure(file='app.log', level='INFO')."
-        )
-        raise TypeError(msg)
-
-    def read(name: str) -> tuple[str, object]:
-        label = f"log_{name}"
-        return label, getattr(settings, label, _DEFAULTS[name])
-
-    return read
-
-
-# ---- what they have to be ------------------------------------------------------------------------
-
-
-def _logger(logger: object) -> logging.Logger:
-    if logger is None or isinstance(logger, str):
-        return logging.getLogger(logger)
-    if not isinstance(logger, logging.Logger):
-        msg = (
-            f"logger={logger!r} is a {type(logger).__name__}. Pass a logging.Logger, the name of "
-            f"one, or None for the root."
-        )
-        raise TypeError(msg)
-    return logger
-
-
-def _path(name: str, value: object) -> str | os.PathLike[str] | None:
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | os.PathLike):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a path. Pass a str or a Path."
-        raise TypeError(msg)
-    return cast("str | os.PathLike[str]", value)
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, str) and name.isupper():  # a variable of the environment
-        try:
-            value = int(value)
-        except ValueError:
-            msg = f"{name}={value!r} is no whole number. Set it to one, or unset it."
-            raise ValueError(msg) from None
-    return checks.count(name, value, least=0, way_out="0 means no rotation.")
-
-
-def _flag(name: str, value: object) -> bool:
-    if isinstance(value, str) and name.isupper():
-        known = _FLAGS.get(value.lower())
-        if known is None:
-            msg = f"{name}={value!r} is neither yes nor no. Set it to 1 or 0, or unset it."
-            raise ValueError(msg)
-        return known
-    if not isinstance(value, bool):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
-        raise TypeError(msg)
-    return value
-
-
-def _formatter(name: str, value: object, fields: Mapping[str, object] | None) -> logging.Formatter:
-    made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
-    if not isinstance(value, str) or value.lower() not in _FORMATS:
-        msg = f"{name}={value!r} is unknown. Pass 'text' or 'json'."
-        raise ValueError(msg)
-    return made if value.lower() == "json" else logging.Formatter(_TEXT)
