@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal.coroutines import close_unstarted
 from mtaio.resources._begin import begin, check
-from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
+from mtaio.resources._concurrency import ConcurrencyLimiter
 from mtaio.resources._decorate import decorate
-from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
-from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
+from mtaio.resources._rate import RateLimiter
+from mtaio.resources._statistics import ResourceStatistics
+from mtaio.resources._timeout import TimeoutManager
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,30 +30,12 @@ if TYPE_CHECKING:
 
     from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["ResourceLimiter", "ResourceStatistics"]
+__all__ = ["ResourceLimiter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceStatistics:
-    """The state of a `ResourceLimiter`'s parts, and what they have done so far."""
-
-    entered: int
-    """Times the work inside was begun."""
-    active: int
-    """Entries that have begun and not yet ended."""
-    concurrency: ConcurrencyStatistics | None
-    """The slots; None if their number is not limited."""
-    rate: RateLimiterStatistics | None
-    """The tokens; None if the rate is not limited."""
-    timeout: TimeoutStatistics | None
-    """The limit of the work; None if there is none."""
-    timeout_total: TimeoutStatistics | None
-    """The limit of waiting and work together; None if there is none."""
 
 
 class _Entry:

@@ -11,7 +11,6 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import anyio
@@ -22,6 +21,7 @@ from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources._decorate import decorate
+from mtaio.resources._statistics import ConcurrencyStatistics
 from mtaio.resources._turns import TurnQueue
 
 if TYPE_CHECKING:
@@ -29,36 +29,10 @@ if TYPE_CHECKING:
 
     from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["ConcurrencyLimiter", "ConcurrencyStatistics"]
+__all__ = ["ConcurrencyLimiter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConcurrencyStatistics:
-    """The state of a `ConcurrencyLimiter`, and what it has done so far."""
-
-    limit: int
-    """Slots there are now."""
-    in_use: int
-    """Slots taken; for a moment more than `limit` after the capacity was lowered."""
-    waiting: int
-    """Tasks in the queue."""
-    high_water: int
-    """The most slots that were taken at once."""
-    acquired: int
-    """Slots given out, with or without a wait."""
-    rejected: int
-    """Calls refused at once: by ``acquire_nowait``, or because the queue was full."""
-    timed_out: int
-    """Calls that ended in a timeout of their own."""
-    cancelled: int
-    """Waits that were cancelled."""
-    wait_seconds_total: float
-    """Seconds that those who got a slot waited for it, all together."""
-    wait_seconds_max: float
-    """Seconds that the longest of those waits took."""
 
 
 class ConcurrencyLimiter:

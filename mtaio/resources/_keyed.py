@@ -8,7 +8,6 @@ Cost: a look-up beside the limiter's own; half a kilobyte for each key held; no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mtaio._internal import checks
@@ -17,49 +16,15 @@ from mtaio.exceptions import RateLimitError
 from mtaio.resources._decorate import AsyncFunction, Decorator, decorate
 from mtaio.resources._keys import KeyTable
 from mtaio.resources._rate import RateLimiter
+from mtaio.resources._statistics import KeyedRateLimiterStatistics, KeyStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
+__all__ = ["KeyedRateLimiter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyedRateLimiterStatistics:
-    """What a `KeyedRateLimiter` holds and has done, all keys together."""
-
-    keys: int
-    """Keys held now."""
-    max_keys: int
-    """Keys that may be held."""
-    forgotten: int
-    """Keys forgotten so far, because nobody had used them."""
-    refused: int
-    """Requests refused so far because ``max_keys`` were held and none could be forgotten."""
-    waiters: int
-    """Tasks waiting."""
-    granted: int
-    """Requests granted so far."""
-    cancelled: int
-    """Requests cancelled while they waited."""
-    rejected: int
-    """Requests refused so far because their key had not got the tokens, or not in time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyStatistics:
-    """What a `KeyedRateLimiter` holds for one key."""
-
-    tokens: float
-    """Tokens in the bucket now; ``inf`` without a limit. Those who wait come first."""
-    waiters: int
-    """Tasks waiting."""
-    next_grant_in: float
-    """Estimated seconds until the first who waits is served, or a newcomer could be with one token
-    if nobody waits; ``inf`` while paused without the tokens for it."""
 
 
 class KeyedRateLimiter:

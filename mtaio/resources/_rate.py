@@ -10,7 +10,6 @@ Why waiters are served by their own tasks: docs/en/design/rate-limiting.md.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks
@@ -18,13 +17,14 @@ from mtaio._internal.clock import now
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio.resources._queued import QueuedBucket
+from mtaio.resources._statistics import RateLimiterStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
     from typing import Self
 
-__all__ = ["RateLimiter", "RateLimiterStatistics"]
+__all__ = ["RateLimiter"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,25 +32,6 @@ R = TypeVar("R")
 # The fast paths look no further than this; other numbers, and mistakes, take the slow one.
 _ONE: Final = 1
 _PLAIN: Final = frozenset({int, float})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimiterStatistics:
-    """What a `RateLimiter` holds and has done."""
-
-    tokens: float
-    """Tokens in the bucket now; ``inf`` without a limit. Those who wait come first."""
-    waiters: int
-    """Tasks waiting."""
-    granted: int
-    """Requests granted so far, whatever their tokens."""
-    cancelled: int
-    """Requests cancelled while they waited."""
-    rejected: int
-    """Requests refused so far: not at once, not within their timeout, or no longer possible."""
-    next_grant_in: float
-    """Estimated seconds until the first who waits is served, or a newcomer could be with one token
-    if nobody waits; ``inf`` while paused without the tokens for it."""
 
 
 class RateLimiter(QueuedBucket):

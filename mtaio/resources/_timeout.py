@@ -10,7 +10,6 @@ Why the limit is also kept outside the cancel scope: see `mtaio._internal.deadli
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal import checks
@@ -20,30 +19,19 @@ from mtaio._internal.unset import UNSET, Unset
 from mtaio.resources._begin import begin, check
 from mtaio.resources._decorate import decorate
 from mtaio.resources._scope import Policy, ShieldedScope, TimeoutScope, finite
+from mtaio.resources._statistics import TimeoutStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["TimeoutManager", "TimeoutStatistics"]
+__all__ = ["TimeoutManager"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutStatistics:
-    """What a `TimeoutManager` has done so far."""
-
-    default_timeout: float | None
-    """Seconds allowed where none are given; None for no limit."""
-    entered: int
-    """Blocks entered, calls run and bounded clean-ups included."""
-    timed_out: int
-    """Those of them that ended in `mtaio.exceptions.TimeoutError`."""
 
 
 class TimeoutManager:
