@@ -12,6 +12,8 @@ import math
 import selectors
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mtaio.testing._world import NAPS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
@@ -76,10 +78,11 @@ class JumpingSelector(selectors.DefaultSelector):
         patience = self.loop.idle()
         if patience is None:
             return events
-        if patience:
-            wait = None if patience == math.inf else patience
-            events = super().select(wait)
-            if events or wait is None:
+        if patience == math.inf:
+            return super().select(None)
+        for _ in range(NAPS if patience else 0):
+            events = super().select(patience / NAPS)
+            if events:
                 return events
         self.loop.blocked(patience)
         return events

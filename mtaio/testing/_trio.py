@@ -25,6 +25,7 @@ from mtaio.testing._claims import turned
 from mtaio.testing._deadlock import task_stacks
 from mtaio.testing._engine import StepsUnseenError, steps_unseen
 from mtaio.testing._trio_steps import RUNNER, RUNQ, PermutedQueue, StepWatch, running_runner
+from mtaio.testing._world import NAPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ class TrioEngine(trio.abc.Instrument):
     # Invariants:
     # - _deadline is the next deadline, as of the last time the run loop found nothing to run;
     # - _wait is None, or the real seconds for which the run loop is to sleep (_sleeping: is asleep)
-    #   instead of calling _idle at once.
+    #   instead of calling _idle at once; it has _slept through so many parts of them.
     def __init__(self, world: World) -> None:
         missing = [
             f"{owner.__name__}.{hook}"
@@ -95,6 +96,7 @@ class TrioEngine(trio.abc.Instrument):
         self._now = 0.0
         self._deadline = math.inf
         self._wait: float | None = None
+        self._slept = 0
         self._sleeping = False
         self._attempts = 0
         self._running.enter_context(turned(self.world, self, "trio"))
@@ -124,10 +126,15 @@ class TrioEngine(trio.abc.Instrument):
 
     def _idle(self) -> None:
         """Decide what to do when every task is blocked and no event is pending."""
-        self.world.idle()
-        if self._wait is not None:
-            self._blocked(self._wait)  # it slept, and nothing came
+        if self._wait is not None:  # it slept, and nothing came
+            self._slept += 1
+            if self._slept < NAPS:
+                self._sleeping = False  # but is to once more
+                return
+            self.world.idle()
+            self._blocked(self._wait)
             return
+        self.world.idle()
         unseen = self._unseen_threads()
         if not self.world.frozen(unseen):
             if self._exhausting:
@@ -138,7 +145,9 @@ class TrioEngine(trio.abc.Instrument):
                 return
         patience = self.world.patience(real_io=_awaits_real_io(), unseen=unseen)
         if patience:
-            self._wait = self.clock.autojump_threshold = patience
+            self._wait = patience
+            self._slept = 0
+            self.clock.autojump_threshold = patience / NAPS
         else:
             self._blocked(patience)
 

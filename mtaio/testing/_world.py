@@ -35,6 +35,12 @@ _WAY_OUT = "Pass the real seconds for which a worker thread may do nothing, inf 
 
 _TURNS_WAY_OUT = "Pass how often the event loop may turn while no time passes, a number >= 1."
 
+NAPS: Final = 10
+"""
+In how many parts the loop sleeps for the grace. If the whole process is stopped for a while, by the
+machine or a debugger, that is one part: its threads have the others to go on in.
+"""
+
 MAX_TURNS: Final = 1_000_000
 """How often the event loop may turn without virtual time moving, unless the user says otherwise."""
 

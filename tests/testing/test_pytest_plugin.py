@@ -243,7 +243,7 @@ def test_async_fixtures_in_real_time(pytester: pytest.Pytester) -> None:
 
 def test_hung_thread_that_ends_after_all(session: pytest.Pytester) -> None:
     """A thread that was given up as hung wakes nobody, even if the loop goes on after the test."""
-    session.makeconftest(CONFTEST.replace("(request.param)", "(request.param, grace=0.02)"))
+    session.makeconftest(CONFTEST.replace("(request.param)", "(request.param, grace=0.2)"))
     check(
         session,
         """

@@ -56,13 +56,15 @@ def test_waiting_for_a_socket_is_no_deadlock(backend: str) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"from outside")
 
+    threads: list[threading.Thread] = []
+
     async def scenario() -> bytes:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
         port = port_of(listener)
         received: list[bytes] = []
         waiting = threading.Event()
-        thread = threading.Thread(target=peer, args=(port, waiting))
-        thread.start()
+        threads.append(threading.Thread(target=peer, args=(port, waiting)))
+        threads[0].start()
 
         async def serve(stream: SocketStream) -> None:
             async with stream:
@@ -73,10 +75,10 @@ def test_waiting_for_a_socket_is_no_deadlock(backend: str) -> None:
             group.start_soon(listener.serve, serve)
             # Longer than the grace, so that only what is real can have kept the run alive.
             threading.Timer(0.1, waiting.set).start()
-        await anyio.to_thread.run_sync(thread.join)
         return received[0]
 
     assert run(scenario, backend=backend, grace=0.05) == b"from outside"
+    threads[0].join()
 
 
 async def test_waiting_for_a_subprocess_is_no_deadlock(sim: Simulation) -> None:

@@ -242,11 +242,11 @@ def test_thread_that_lets_the_loop_work_is_not_hung(backend: str) -> None:
     """The grace counts from the last thing that happened, not from the start of the thread."""
 
     def work() -> None:
-        for _ in range(10):
-            time.sleep(MOMENT / 5)
+        for _ in range(12):
+            time.sleep(MOMENT)
             from_thread.run_sync(int)
 
-    run(to_thread.run_sync, work, backend=backend, grace=MOMENT)
+    run(to_thread.run_sync, work, backend=backend, grace=10 * MOMENT)
 
 
 async def test_second_simulation_is_refused() -> None:
