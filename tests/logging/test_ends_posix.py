@@ -207,8 +207,8 @@ def test_full_disk_at_the_very_end(book: Logbook, room: str) -> None:
 
 def test_signal_handler_may_log(book: Logbook) -> None:
     """A signal handler may log at any moment, also while the program itself is logging."""
-    # Past the logger, because Python 3.13.4 and some after it drop what a thread logs while it is
-    # logging (gh-91555).
+    # Past the logger, because some versions of Python drop what a thread logs while it is logging
+    # (gh-91555).
     program = """
 import logging, signal, time
 
