@@ -210,7 +210,7 @@ def coverage(session: nox.Session) -> None:
     data = Path(session.create_tmp()).resolve()
     environment = {"COVERAGE_FILE": str(data / "coverage")}
     session.run("coverage", "erase", env=environment)
-    suite = ("pytest", f"--ignore={REAL_TIME}", *SPREAD, *session.posargs)
+    suite = ("pytest", f"--ignore={REAL_TIME}", *LIGHT, *SPREAD, *session.posargs)
     session.run("coverage", "run", "-m", *suite, env=environment)
     alone = ("pytest", f"{REAL_TIME}/test_demo.py")  # a thread that is too slow needs real time
     session.run("coverage", "run", "-m", *alone, env=environment)

@@ -19,8 +19,6 @@ from tests.logging.tools import contents
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.heavy
-
 ENCODINGS = [
     *("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-7"),
     *("ascii", "latin-1", "cp037", "shift_jis", "euc_jp", "iso2022_jp", "iso2022_kr", "hz"),
@@ -61,6 +59,7 @@ def test_encodings_with_a_beginning(tmp_path: Path, encoding: str) -> None:
     assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
 
 
+@pytest.mark.heavy
 @settings(max_examples=250, deadline=None)
 @given(
     messages=st.lists(TEXTS | st.none(), max_size=25),
@@ -120,6 +119,7 @@ def test_files_are_those_of_the_model(  # noqa: PLR0917 - what Hypothesis draws
         assert [record.msg for record in failed[0]] == [record.msg for record in failed[1]]
 
 
+@pytest.mark.heavy
 @settings(max_examples=200, deadline=None)
 @given(
     batches=st.lists(st.lists(st.binary(min_size=1, max_size=30), max_size=20), max_size=8),

@@ -19,8 +19,6 @@ from mtaio.testing import ContractError, check_cache
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-pytestmark = pytest.mark.heavy
-
 LOADING: ContextVar[frozenset[Hashable]] = ContextVar("loading", default=frozenset())
 
 
@@ -497,12 +495,14 @@ class NotEntered:
         self.statistics = cache.statistics
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 def test_ours_is_accepted(policy: EvictionPolicy) -> None:
     """Each policy, entered."""
     check_cache(lambda room: TTLCache(60, room, policy=policy), seeds=10, exhaustive=1)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "factory",
     [
@@ -556,6 +556,7 @@ WRONG: list[tuple[Callable[[int], Any], str, str]] = [
 ]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("factory", "clause", "seen"), WRONG, ids=lambda value: getattr(value, "__name__", "")
 )
@@ -572,6 +573,7 @@ def test_a_wrong_cache_breaks_its_clause(
     assert info.value.clause == clause
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("factory", "clause", "without"),
     [
