@@ -34,7 +34,7 @@ storming = threading.Event()
 def storm(name, count=2000):
     for number in range(count):
         logger.info("%s %d", name, number)
-        if number == 200:
+        if number == 200 and not storming.is_set():  # its lock may be held for ever in a child
             storming.set()
 
 threads = [threading.Thread(target=storm, args=(f"parent-{n}",)) for n in range(4)]
