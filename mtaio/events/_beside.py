@@ -17,6 +17,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.strays import is_cancelled, without_cancellation
 from mtaio.events._batch import Batch
 from mtaio.events._begin import begin
 from mtaio.exceptions import StrayCancellationError
@@ -162,9 +163,20 @@ class Beside:
             self._unfinished -= 1
         except (anyio.get_cancelled_exc_class(), GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - raised at the end, bare
-            self._fatal.append(error)
+        except BaseException as error:
+            if not self._note_fatal(error):
+                raise
             self._cancel()
+
+    def _note_fatal(self, error: BaseException) -> bool:
+        """Keep what is to be raised at the end, bare; return False for a cancellation."""
+        # A nursery of trio's raises its cancellation in a group. One that was asked for goes no
+        # further than the scope that asked for it.
+        rest = without_cancellation(error)
+        if rest is None and is_cancelled():
+            return False
+        self._fatal.append(error if rest is None else rest)
+        return True
 
     def _raise_fatal(self) -> None:
         fatal, self._fatal = self._fatal, []

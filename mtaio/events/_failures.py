@@ -13,14 +13,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_stray, stray
+from mtaio._internal.strays import is_cancelled, stray, without_cancellation
 
 if TYPE_CHECKING:
     from mtaio.events._event import Event
     from mtaio.events._listener import Listener
     from mtaio.events._rules import Rules
 
-__all__ = ["Failures"]
+__all__ = ["Failures", "error_of"]
 
 _LAST: Final = (2**63, 0)
 """The rank of an error that is no listener's."""
@@ -71,9 +71,8 @@ class Failures:
             self._keep(listener.rank, on_error, own)
         except BaseException as own:
             self._keep(listener.rank, subject, error)
-            if not (apart and is_stray(own)):
+            if not (apart and self._keep_own(listener.rank, own)):
                 raise
-            self._keep(listener.rank, on_error, stray(own, name_of(on_error)))
 
     def add(self, error: Exception) -> None:
         """Take an error that no listener has raised."""
@@ -100,12 +99,32 @@ class Failures:
         else:
             self._kept.append((rank, subject, error))
 
+    def _keep_own(self, rank: tuple[int, int], end: BaseException) -> bool:
+        """Keep the failure of an ``on_error`` that has ended so, if it is one."""
+        failure = error_of(self._rules.on_error, end)
+        if failure is not None:
+            self._keep(rank, self._rules.on_error, failure)
+        return failure is not None
+
     def _log(self, subject: object, error: Exception) -> None:
         from logging import getLogger  # noqa: PLC0415 - most programs never come here
 
         getLogger("mtaio.events").error(
             "%s failed on event %r", _label(subject), self._event.name, exc_info=error
         )
+
+
+def error_of(subject: object, end: BaseException) -> Exception | None:
+    """
+    Return what has failed where ``subject`` has ended a task of its own so; None if nothing has.
+
+    A cancellation that nobody asked for would be lost, and the rest of the tier with it. One that
+    was asked for comes beside an error in one group where a nursery of trio's raises them.
+    """
+    rest = without_cancellation(end)
+    if rest is None and not is_cancelled():
+        return stray(end, name_of(subject))
+    return rest if isinstance(rest, Exception) else None
 
 
 def _label(subject: object) -> str:

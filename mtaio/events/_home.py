@@ -19,7 +19,7 @@ import anyio
 from mtaio._internal import groups, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import holds_cancellation, is_stray, stray
+from mtaio._internal.strays import holds_cancellation, is_cancelled, stray, without_cancellation
 from mtaio.events._begin import inside
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
@@ -234,18 +234,22 @@ class Home:
                 self._delivering = False
         except GeneratorExit:
             raise
-        except anyio.get_cancelled_exc_class() as error:
-            if not is_stray(error):
+        except BaseException as error:
+            if not self._end_by(error):
                 raise
-            self._end_by(stray(error, f"delivering an event of {self._owner!r}"))
-        except BaseException as error:  # noqa: BLE001 - raised where the block is left
-            self._end_by(error)
         finally:
             self._working = self._delivering = False
 
-    def _end_by(self, error: BaseException) -> None:
-        self._failure = error
+    def _end_by(self, error: BaseException) -> bool:
+        """Keep what is to be raised where the block is left; return False for a cancellation."""
+        rest = without_cancellation(error)  # in a group, if it comes from a nursery of trio's
+        if rest is None:
+            if is_cancelled():
+                return False
+            rest = stray(error, f"delivering an event of {self._owner!r}")
+        self._failure = rest
         self.group.cancel_scope.cancel()
+        return True
 
 
 def _never() -> bool:

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_stray, stray
 from mtaio.events._begin import begin
 from mtaio.events._beside import Beside
-from mtaio.events._failures import Failures
+from mtaio.events._failures import Failures, error_of
 from mtaio.events._room import IGNORED, Room
 
 if TYPE_CHECKING:
@@ -140,10 +138,8 @@ class Round:
             except Exception as error:  # noqa: BLE001 - the policy decides
                 await self._fail(listener, error, apart=apart)
             except BaseException as error:
-                if not (apart and is_stray(error)):
+                if not (apart and await self._fail_apart(listener, error)):
                     raise
-                failure = stray(error, name_of(listener.subject))  # else lost, and the rest too
-                await self._fail(listener, failure, apart=apart)
             else:
                 topic.tally.handled += 1
 
@@ -182,6 +178,14 @@ class Round:
     async def _fail(self, listener: Listener, error: Exception, *, apart: bool = False) -> None:
         self._topic.tally.failed += 1
         await self._failed().take(listener, error, apart=apart)
+
+    async def _fail_apart(self, listener: Listener, end: BaseException) -> bool:
+        """Note the failure of a listener that has ended a task of its own so, if it is one."""
+        failure = error_of(listener.subject, end)
+        if failure is None:
+            return False
+        await self._fail(listener, failure, apart=True)
+        return True
 
     def _cut_short(self, reason: Exception | None) -> None:
         if reason is not None:

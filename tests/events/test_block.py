@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import Event, EventEmitter, EventKey
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run
+from tests.events.test_emit_cancellation import Nursery
 from tests.events.test_errors import Fatal, cancels_itself
 
 
@@ -419,6 +420,29 @@ async def test_cancellation_in_a_group_is_a_cancellation() -> None:
                 raise BaseExceptionGroup("cancelled", [error]) from None
     assert scope.cancelled_caught
     assert_quiescent(emitter)
+
+
+async def test_cancellation_of_a_delivery_in_a_group_does_not_leave_the_block() -> None:
+    """As a nursery of trio's raises it: it was the block's, whose body has failed."""
+    emitter = EventEmitter()
+    emitter.on("a", Nursery())
+    emitter.on("b", Nursery(KeyError("clean-up")))
+    with pytest.raises(OSError, match=r"^body$"):  # noqa: PT012 - it is left
+        async with emitter:
+            emitter.emit_soon("a")
+            await anyio.sleep(1)
+            raise OSError("body")
+    with pytest.raises(BaseExceptionGroup, match=r"^errors of the") as caught:  # noqa: PT012 - it is left
+        async with emitter:
+            emitter.emit_soon("b")
+            await anyio.sleep(1)
+            raise OSError("body")
+    assert caught.value.split(anyio.get_cancelled_exc_class())[0] is None
+    assert caught.value.split(KeyError)[0] is not None
+    with anyio.move_on_after(1) as scope:
+        async with emitter:
+            emitter.emit_soon("a")
+    assert scope.cancelled_caught
 
 
 async def test_delivery_that_is_thrown_away_is_closed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -15,7 +16,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import Schedule, run
 from tests.backends import BACKENDS
 from tests.events.inside import inside_and_outside
-from tests.events.test_errors import LogOf, fails
+from tests.events.test_errors import Fatal, LogOf, fails
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -490,3 +491,134 @@ def test_tasks_of_an_emit_that_somebody_else_cancels_are_missed() -> None:
         assert str(error).startswith("handlers of 'a' were cancelled although the emit was not.")
 
     run(main, backend="asyncio")
+
+
+class Nursery:
+    """
+    A handler that ends as one does that has opened a nursery of trio's: by a group.
+
+    Args:
+        beside: What its clean-up raises, in the same group.
+    """
+
+    def __init__(self, beside: BaseException | None = None) -> None:
+        self.beside = beside
+
+    async def __call__(self, _: Event[Any], /) -> None:
+        """Run until it is cancelled."""
+        try:
+            await anyio.sleep(100)
+        except anyio.get_cancelled_exc_class() as error:
+            errors = [error] if self.beside is None else [error, self.beside]
+            raise BaseExceptionGroup("as of a nursery", errors) from None
+
+
+KINDS: tuple[type[Exception], ...] = (ValueError, TaskCancelledError, MTAIOTimeoutError)
+
+
+async def lasts_two_seconds(_: Event[Any]) -> None:
+    """Take its time."""
+    await anyio.sleep(2)
+
+
+@inside_and_outside
+async def test_cancellation_in_a_group_is_the_emits_cancellation(emitter: EventEmitter) -> None:
+    """As plain as any; what a clean-up raises beside it is an error that it overtakes."""
+    for handler in (Nursery(), Nursery(), Nursery(ValueError("bad"))):
+        emitter.on("a", handler)
+    with LogOf("mtaio.events") as log, anyio.move_on_after(1) as scope:
+        await emitter.emit("a")
+    assert scope.cancelled_caught
+    assert log == ["as of a nursery (1 sub-exception)"]
+    assert emitter.statistics().failed == 1
+
+
+@inside_and_outside
+async def test_cancellation_in_a_group_does_not_hide_what_ends_the_emit(
+    emitter: EventEmitter,
+) -> None:
+    """It is that of the handlers beside, and no further than they."""
+    emitter.on("a", fails(Fatal(), 1))
+    for handler in (Nursery(), Nursery()):
+        emitter.on("a", handler)
+    with pytest.raises(Fatal):
+        await emitter.emit("a")
+    assert anyio.current_time() == 1
+
+
+async def test_cancellation_in_a_group_of_the_first_handler_ends_with_its_group() -> None:
+    """Where the first can be cancelled, because its emit has a group of its own."""
+    emitter = EventEmitter()
+    emitter.on("a", Nursery(ValueError("bad")))
+    emitter.on("a", fails(Fatal(), 1))
+    with pytest.raises(BaseExceptionGroup, match=r"^handlers of 'a' ended for good") as caught:
+        await emitter.emit("a")
+    assert caught.value.split(anyio.get_cancelled_exc_class())[0] is None
+    assert caught.value.split(ValueError)[0] is not None
+    assert caught.value.split(Fatal)[0] is not None
+
+
+@pytest.mark.parametrize(
+    "beside", [None, ValueError("bad"), Fatal()], ids=["alone", "bad", "fatal"]
+)
+@pytest.mark.parametrize("why", ["left", "moved"])
+async def test_cancellation_in_a_group_does_not_leave_the_block(
+    why: str, beside: BaseException | None
+) -> None:
+    """It was the block's or the deadline's, and the emit, which goes on, hears it as such."""
+    emitter = EventEmitter()
+    emitter.on("a", lasts_two_seconds)
+    emitter.on("a", Nursery(beside))
+    caught: list[BaseException] = []
+
+    async def emit() -> None:
+        with anyio.move_on_after(1 if why == "moved" else 100) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(extend, scope)
+                try:
+                    await emitter.emit("a")
+                except BaseException as error:  # noqa: BLE001 - looked at below
+                    caught.append(error)
+        assert anyio.current_time() == 2
+
+    async def extend(scope: anyio.CancelScope) -> None:
+        await anyio.sleep(0.5)
+        scope.deadline += 100
+
+    async with anyio.create_task_group() as group:
+        with suppress(OSError):
+            async with emitter:
+                group.start_soon(emit)
+                await anyio.sleep(1)
+                if why == "left":
+                    raise OSError("body")
+    (error,) = caught
+    assert isinstance(error, BaseExceptionGroup)
+    if isinstance(beside, Fatal):
+        assert error.exceptions == (beside,)
+        return
+    kinds: set[type[Exception]] = {ValueError} if beside is not None else set()
+    if why == "left":
+        kinds.add(TaskCancelledError)
+    elif beside is None:
+        kinds.add(MTAIOTimeoutError)
+    assert {kind for kind in KINDS if error.split(kind)[0] is not None} == kinds
+    assert error.split(anyio.get_cancelled_exc_class())[0] is None
+
+
+@pytest.mark.parametrize("beside", [None, ValueError("bad")], ids=["alone", "bad"])
+async def test_cancellation_in_a_group_of_an_error_handler_is_one(
+    beside: BaseException | None,
+) -> None:
+    """Of an async on_error too."""
+    hook = Nursery(beside)
+    emitter = EventEmitter(on_error=lambda _error, event, _handler: hook(event))
+    emitter.on("a", lasts_two_seconds)
+    emitter.on("a", fails(OSError("bad")))
+    expected = ["bad"] if beside is None else ["bad", "as of a nursery (1 sub-exception)"]
+    for block in (nullcontext(), emitter):
+        async with block:
+            with LogOf("mtaio.events") as log, anyio.move_on_after(1) as scope:
+                await emitter.emit("a")
+            assert scope.cancelled_caught
+            assert log == expected
