@@ -210,6 +210,8 @@ class EventStream(Generic[T_co]):
         if unyielding >= FAST_CALLS and buffer:
             self._unyielding = 0
             await checkpoint()
+            if self._left:
+                raise StopAsyncIteration
         while not buffer:
             await self._wait()
         event = buffer.popleft()
@@ -232,6 +234,12 @@ class EventStream(Generic[T_co]):
             raise RuntimeError(msg)
         if not listener.active:
             raise StopAsyncIteration
+        if not loops.is_current(self._loop):
+            msg = (
+                f"{self!r} was entered in another event loop, and nobody could be woken here. "
+                f"Enter it in the loop that reads it."
+            )
+            raise RuntimeError(msg)
         self._unyielding = 0
         await self._news.wait()
         if self._left:

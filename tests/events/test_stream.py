@@ -14,7 +14,14 @@ from anyio import to_thread
 
 from mtaio.events import Event, EventEmitter, EventKey, EventPriority
 from mtaio.exceptions import EventOverflowError
-from mtaio.testing import assert_checkpoints, assert_no_checkpoints, assert_quiescent, run, settle
+from mtaio.testing import (
+    Schedule,
+    assert_checkpoints,
+    assert_no_checkpoints,
+    assert_quiescent,
+    run,
+    settle,
+)
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
@@ -416,6 +423,35 @@ async def test_consumer_in_another_task_ends_when_the_block_is_left() -> None:
     assert ended == ["ended"]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_consumer_at_a_checkpoint_ends_when_the_block_is_left(backend: str) -> None:
+    """It has begun to take an event before that, and is not told that it came too late."""
+    outcomes: set[str] = set()
+
+    async def consume(events: EventStream[Any], reached: anyio.Event) -> None:
+        await take(events, 63)
+        reached.set()
+        try:
+            await anext(events)
+        except StopAsyncIteration:
+            outcomes.add("ended")
+        else:
+            outcomes.add("was faster")
+
+    async def main() -> None:
+        emitter = EventEmitter()
+        reached = anyio.Event()
+        async with anyio.create_task_group() as group, emitter.stream("a") as events:
+            for number in range(100):
+                await emitter.emit("a", number)
+            group.start_soon(consume, events, reached)
+            await reached.wait()
+
+    for seed in range(16):
+        run(main, backend=backend, schedule=Schedule(seed=seed))
+    assert outcomes == {"ended", "was faster"}
+
+
 def test_bad_streams() -> None:
     """Each mistake is named where the stream is made."""
     emitter: Any = EventEmitter()
@@ -474,6 +510,26 @@ def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
     (error,) = errors
     assert isinstance(error, RuntimeError)
     assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> was entered in another running")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("over", [True, False])
+def test_consumer_in_another_loop_is_told(backend: str, over: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """Nobody could wake it there: it would sleep for ever, be the first loop over or not."""
+    emitter = EventEmitter()
+    events = emitter.stream("a")
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(events.__aenter__())
+    if over:
+        loop.close()
+
+    async def consume() -> None:
+        with pytest.raises(RuntimeError, match=r"^<EventStream of 'a': 0 of 100 kept> was entered"):
+            await anext(events)
+
+    run(consume, backend=backend)
+    events.close()
+    loop.close()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
