@@ -149,9 +149,11 @@ class EventEmitter(Listening):
         Hand an event to everybody who listens to ``name``, and wait until all have come to an end.
 
         Returns at once if no handler suspends, but one call in 64 on an emitter is a checkpoint,
-        before anything has happened. Those who listen are those registered when it begins; who is
-        removed meanwhile is skipped. Cancelled, it cancels the handlers that run, waits for them,
-        and calls no others; errors that handlers had raised by then are logged to ``mtaio.events``.
+        before anything has happened, and a tier of several async handlers lets other tasks run at
+        its end if the emitter was not entered. Those who listen are those registered when it
+        begins; who is removed meanwhile is skipped. Cancelled, it cancels the handlers that run,
+        waits for them, and calls no others; errors that handlers had raised by then are logged to
+        ``mtaio.events``.
 
         Args:
             name: The full name, or an `EventKey`, by which ``data`` is checked.

@@ -92,7 +92,7 @@ class Registering:
             name: A name; ``"ns.*"`` for every name below ``ns``; ``"*"`` for every name; or an
                 `EventKey`.
             handler: Called with the `Event`. An async function, or a plain one; what a plain one
-                returns is awaited if it can be, before the next handler begins.
+                returns is awaited if it can be, and a handler behind it may have to wait for that.
             priority: Higher ones run first: an `EventPriority`, or any int.
             weak: Whether to hold the handler, or the object whose method it is, weakly, so that it
                 goes when nobody else holds it. Mind that nobody else holds a lambda.

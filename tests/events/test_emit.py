@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import enum
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -268,6 +269,24 @@ async def test_what_a_plain_handler_returns_is_awaited_if_it_can_be(emitter: Eve
 
 
 @inside_and_outside
+async def test_what_a_plain_handler_returns_has_no_task_of_its_own(emitter: EventEmitter) -> None:
+    """The first of a tier goes on beside the rest; another holds up the next async one."""
+    log = Log()
+    first, second = log.sleeper("first", 2), log.sleeper("second", 2)
+    emitter.on("a", lambda event: first(event))  # noqa: PLW0108 - the subject
+    emitter.on("a", log.sleeper("beside", 1))
+    emitter.on("a", lambda event: second(event))  # noqa: PLW0108 - the subject
+    emitter.on("a", log.sleeper("behind second", 1))
+    await emitter.emit("a")
+    assert log[0] == "0 first begins"
+    assert sorted(log[1:3]) == ["0 beside begins", "0 second begins"]
+    assert sorted(log[3:]) == [
+        "1 beside ends", "2 behind second begins", "2 first ends", "2 second ends",
+        "3 behind second ends",
+    ]  # fmt: skip
+
+
+@inside_and_outside
 async def test_async_callables_of_all_kinds_run_beside_each_other(emitter: EventEmitter) -> None:
     """Partials and objects with an async ``__call__`` are known for what they are."""
     log = Log()
@@ -389,6 +408,34 @@ async def test_one_emit_in_64_is_a_checkpoint(emitter: EventEmitter) -> None:
     assert calls <= 64
 
 
+@pytest.mark.parametrize("entered", [False, True], ids=["outside", "inside"])
+async def test_tier_of_several_lets_others_run_where_it_has_a_group_of_its_own(
+    entered: bool,  # noqa: FBT001 - a parameter of pytest's
+) -> None:
+    """Outside of the block, also if nobody suspends; inside nothing of the kind happens."""
+    emitter, turns = EventEmitter(), 0
+
+    async def quick(_: Event[int]) -> None:
+        """Do not suspend."""
+
+    emitter.on("a", quick)
+    emitter.on("a", quick)
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await checkpoint()
+
+    async with emitter if entered else nullcontext(), anyio.create_task_group() as group:
+        group.start_soon(other)
+        for _ in range(10):
+            await emitter.emit("a")
+        assert (turns >= 10) is not entered
+        assert (turns == 0) is entered
+        group.cancel_scope.cancel()
+
+
 @inside_and_outside
 async def test_emit_cancelled_at_its_own_checkpoint_has_done_nothing(emitter: EventEmitter) -> None:
     """The checkpoint comes before anything else."""
@@ -429,6 +476,26 @@ async def test_handlers_in_tasks_see_the_emits_context(emitter: EventEmitter) ->
     VALUE.set("the emit's")
     await emitter.emit("a")
     assert seen == ["the emit's"] * 2
+
+
+@inside_and_outside
+async def test_handlers_in_tasks_see_what_higher_tiers_have_set(emitter: EventEmitter) -> None:
+    """Their context is that in which their tier began, as it is for those in the emit's task."""
+    seen: list[str] = []
+
+    @emitter.on("a", priority=1)
+    def higher(_: Event[int]) -> None:
+        VALUE.set("the higher tier's")
+
+    @emitter.on("a")
+    @emitter.on("a")
+    async def looks(_: Event[int]) -> None:
+        seen.append(VALUE.get())
+        VALUE.set("the handler's")
+        await checkpoint()
+
+    await emitter.emit("a")
+    assert seen == ["the higher tier's"] * 2
 
 
 @inside_and_outside

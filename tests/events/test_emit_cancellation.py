@@ -87,6 +87,33 @@ async def test_nobody_is_called_after_the_cancellation(emitter: EventEmitter) ->
 
 
 @inside_and_outside
+async def test_error_of_a_clean_up_takes_the_place_of_the_cancellation(
+    emitter: EventEmitter,
+) -> None:
+    """It is raised, and handlers that do not suspend may still run; nobody waits any more."""
+    log: list[str] = []
+
+    @emitter.on("a")
+    async def cleans_up_badly(_: Event[int]) -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            raise OSError("clean-up")
+
+    emitter.on("a", lambda _: log.append("plain"))
+    with pytest.raises(ExceptionGroup) as caught, anyio.move_on_after(1):
+        await emitter.emit("a")
+    assert caught.group_contains(OSError, match=r"^clean-up$")
+    assert log == ["plain"]
+    emitter.on("a", lambda _: anyio.sleep(100))
+    with LogOf("mtaio.events") as errors, anyio.move_on_after(1) as scope:
+        await emitter.emit("a")
+    assert scope.cancelled_caught
+    assert errors == ["clean-up"]
+    assert anyio.current_time() == 2
+
+
+@inside_and_outside
 async def test_errors_that_cancellation_overtakes_are_logged(emitter: EventEmitter) -> None:
     """Cancellation is not swallowed for them, and they are not lost."""
     witness = Witness()
