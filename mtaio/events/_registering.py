@@ -176,7 +176,7 @@ class Registering:
         Raises:
             TypeError, ValueError: ``name`` is none.
         """
-        return tuple(each.subject for each in self._handlers(name))
+        return tuple(self._handlers(name))
 
     def listener_count(self, name: str | EventKey[Any] | None = None) -> int:
         """
@@ -219,8 +219,10 @@ class Registering:
         registry.add(listener)
         return handler
 
-    def _handlers(self, name: object) -> list[Listener]:
+    def _handlers(self, name: object) -> list[Any]:
         pattern = check_pattern(name_in(name))
         registry = self._registry
         listeners = registry.under(pattern) if is_wild(pattern) else registry.matching(pattern)
-        return [each for each in listeners if each.is_handler and each.subject is not None]
+        # Looked at once: one held weakly may be gone at the second look.
+        subjects = (each.subject for each in listeners if each.is_handler)
+        return [subject for subject in subjects if subject is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 import types
 import warnings
 import weakref
@@ -317,6 +318,28 @@ async def test_handler_that_dies_during_an_emit_is_skipped() -> None:
     await emitter.emit("a", 1)
     assert log == []
     assert emitter.statistics().handled == 1
+
+
+async def test_handler_that_dies_while_it_is_listed() -> None:
+    """It is in the list or it is not; there is nothing in its place."""
+    emitter = EventEmitter()
+    receivers = [Receiver([])]
+    emitter.on("a", receivers[0].handle, weak=True)
+
+    def drop(frame: types.FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code.co_name == "_handlers":
+            receivers.clear()
+
+    before = sys.getprofile()
+    sys.setprofile(drop)
+    try:
+        listed = emitter.listeners("a")
+    finally:
+        sys.setprofile(before)
+    assert receivers == []
+    assert [each.__name__ for each in listed] == ["handle"]
+    del listed
+    assert emitter.listeners("a") == ()
 
 
 async def test_what_cannot_be_held_weakly_is_refused() -> None:
