@@ -174,15 +174,16 @@ async def test_block_left_by_an_error_drops_and_counts() -> None:
     emitter.on("*", collector.handle)
     with pytest.raises(ValueError, match=r"^the body fails$"):  # noqa: PT012 - the block is left
         async with emitter:
-            for name in ("a", "b", "b", "c"):
+            for name in ("a", "b", "b", "c", "a"):
                 emitter.emit_soon(name)
             await anyio.sleep(0.5)
             raise ValueError("the body fails")
     statistics = emitter.statistics()
     assert collector.log == []
     assert statistics.emitted == 1
-    assert statistics.dropped == 3
-    assert statistics.other.dropped == 3  # no event of these names was ever emitted
+    assert statistics.dropped == 4
+    assert statistics.names["a"].dropped == 1
+    assert statistics.other.dropped == 3  # no event of the other names was ever emitted
     assert statistics.pending == 0
 
 

@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import Event, EventEmitter
 from mtaio.exceptions import StrayCancellationError, TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.testing import Schedule, run
+from mtaio.testing import Schedule, run, settle
 from tests.backends import BACKENDS
 from tests.events.inside import inside_and_outside
 from tests.events.test_errors import Fatal, LogOf, fails
@@ -124,6 +124,18 @@ async def test_errors_that_cancellation_overtakes_are_logged(emitter: EventEmitt
         await emitter.emit("a")
     assert scope.cancelled_caught
     assert log == ["inline", "apart"]
+
+
+@inside_and_outside
+async def test_errors_are_logged_in_the_order_of_registration(emitter: EventEmitter) -> None:
+    """As they would stand in the group."""
+    emitter.on("a", fails(ValueError("first"), 0.8))
+    emitter.on("a", fails(ValueError("second"), 0.3))
+    emitter.on("a", Witness().handler("slow"))
+    with LogOf("mtaio.events") as log, anyio.move_on_after(1) as scope:
+        await emitter.emit("a")
+    assert scope.cancelled_caught
+    assert log == ["first", "second"]
 
 
 async def test_error_being_handled_when_cancelled_is_logged() -> None:
@@ -494,6 +506,12 @@ async def test_coroutine_of_emit_can_be_closed() -> None:
         call.send(None)
         call.close()
         assert closed == ["closed", "closed"]
+        call = emitter.emit("a", 100)
+        call.send(None)
+        await settle()  # the handler in a task of its own has begun, and is cancelled
+        call.close()
+        assert closed == ["closed"] * 3
+    assert anyio.current_time() == 0  # the block had nobody left to wait for
 
 
 def test_tasks_of_an_emit_that_somebody_else_cancels_are_missed() -> None:

@@ -6,7 +6,7 @@ import gc
 import logging
 import weakref
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import anyio
 import pytest
@@ -284,6 +284,23 @@ async def test_base_exception_propagates_bare(emitter: EventEmitter) -> None:
         with pytest.raises(Fatal):
             await emitter.emit(name)
     assert log == ["through"]
+
+
+@inside_and_outside
+async def test_base_exception_waits_for_what_cannot_be_cancelled_alone(
+    emitter: EventEmitter,
+) -> None:
+    """In the block that is the handler in the emit's own task; outside it is cancelled, too."""
+
+    async def first(_: Event[int]) -> None:
+        await anyio.sleep(5)
+
+    emitter.on("a", first)
+    emitter.on("a", fails(Fatal(), 1))
+    with pytest.raises(Fatal):
+        await emitter.emit("a")
+    entered = cast("Any", emitter)._rules.home is not None
+    assert anyio.current_time() == (5 if entered else 1)
 
 
 @inside_and_outside
