@@ -72,7 +72,7 @@ class EventEmitter(Listening):
         name: For messages and the monitor.
 
     Raises:
-        TypeError: ``on_error`` is not callable, or a limit is no int.
+        TypeError: ``on_error`` is not callable, or a generator function, or a limit is no int.
         ValueError: ``errors`` is unknown, or a limit is less than 1.
 
     Example:

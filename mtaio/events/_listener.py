@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mtaio._internal import checks
 from mtaio._internal.functions import call_method, is_async, is_async_generator, unwrap
@@ -17,9 +17,7 @@ from mtaio._internal.functions import call_method, is_async, is_async_generator,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Listener", "Owner", "check_handler", "check_priority"]
-
-HANDLER_WAY_OUT: Final = "Pass a function of one argument, the event; async or not."
+__all__ = ["Listener", "Owner", "check_call", "check_priority"]
 
 
 class Owner(Protocol):
@@ -129,13 +127,12 @@ class Listener:
             raise TypeError(msg) from None
 
 
-def check_handler(handler: object) -> None:
+def check_call(name: str, value: object, *, way_out: str) -> None:
     """Refuse what cannot be called, and what would do nothing when it is called."""
-    checks.callable_("handler", handler, way_out=HANDLER_WAY_OUT)
-    if is_async_generator(handler) or _is_generator(handler):
+    checks.callable_(name, value, way_out=way_out)
+    if is_async_generator(value) or _is_generator(value):
         msg = (
-            f"handler={handler!r} is a generator function: calling it would run none of it. "
-            f"{HANDLER_WAY_OUT}"
+            f"{name}={value!r} is a generator function: calling it would run none of it. {way_out}"
         )
         raise TypeError(msg)
 

@@ -77,8 +77,8 @@ class Listening(Registering):
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) None came in time.
-            TypeError: ``predicate`` is not callable, or async; ``timeout`` or ``priority`` is no
-                number, or ``name`` none.
+            TypeError: ``predicate`` is not callable, async, or a generator function; ``timeout`` or
+                ``priority`` is no number, or ``name`` none.
             ValueError: ``name`` matches nothing, or ``timeout`` is negative or NaN.
         """
         return await self._waiters.wait_for(

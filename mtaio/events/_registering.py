@@ -10,11 +10,11 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from operator import eq, is_
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from mtaio._internal import checks
 from mtaio.events._event import Event, EventPriority, name_in
-from mtaio.events._listener import Listener, check_handler, check_priority
+from mtaio.events._listener import Listener, check_call, check_priority
 from mtaio.events._match import check_pattern, is_wild
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ __all__ = ["Register", "Registering"]
 T = TypeVar("T")
 R = TypeVar("R")
 H = TypeVar("H", bound="Callable[[Event[Any]], object]")
+
+HANDLER_WAY_OUT: Final = "Pass a function of one argument, the event; async or not."
 
 
 class Register(Protocol[T]):
@@ -201,7 +203,7 @@ class Registering:
     def _register(
         self, pattern: str, handler: H, *, priority: int, weak: bool, once: bool, level: int = 2
     ) -> H:
-        check_handler(handler)
+        check_call("handler", handler, way_out=HANDLER_WAY_OUT)
         registry = self._registry
         listener = Listener(registry, (pattern,), handler, priority=priority, weak=weak, once=once)
         most = self._max_listeners

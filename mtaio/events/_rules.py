@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mtaio._internal import checks
+from mtaio.events._listener import check_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Rules:
             raise ValueError(msg)
         if on_error is not None:
             way_out = "Pass a function of three arguments: error, event, handler."
-            checks.callable_("on_error", on_error, way_out=way_out)
+            check_call("on_error", on_error, way_out=way_out)
         self.errors: ErrorPolicy = errors
         self.on_error: Callable[[Exception, Event[Any], Any], object] | None = on_error
         self.concurrent: bool = concurrent

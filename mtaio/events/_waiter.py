@@ -13,7 +13,7 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.functions import is_async
-from mtaio.events._listener import Listener, check_priority
+from mtaio.events._listener import Listener, check_call, check_priority
 from mtaio.events._match import check_pattern
 from mtaio.events._room import IGNORED
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -55,7 +55,7 @@ class Waiters:
         pattern = check_pattern(name)
         if predicate is not None:
             way_out = "Pass a plain function of one argument, the event."
-            checks.callable_("predicate", predicate, way_out=way_out)
+            check_call("predicate", predicate, way_out=way_out)
             if is_async(predicate):
                 msg = f"predicate={predicate!r} is async, and nobody would await it. {way_out}"
                 raise TypeError(msg)

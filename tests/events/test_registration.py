@@ -491,6 +491,9 @@ def test_bad_construction() -> None:
         TypeError, match=r"^on_error='log' is a str, which is not callable\. Pass a"
     ):
         make(on_error="log")
+    for generates in (agen, gen):
+        with pytest.raises(TypeError, match=r"^on_error=.* is a generator function: calling it wo"):
+            make(on_error=generates)  # errors would go to it and be heard of no more
     with pytest.raises(ValueError, match=r"^max_listeners=0 is less than 1\. Pass above how many"):
         make(max_listeners=0)
     with pytest.raises(TypeError, match=r"^max_pending=None is a NoneType, not an int"):

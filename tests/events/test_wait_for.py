@@ -15,7 +15,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 async def test_event_is_returned() -> None:
@@ -153,6 +153,9 @@ async def test_bad_input() -> None:
     async def asynchronous(_: Event[Any]) -> bool:
         return True
 
+    def generates(_: Event[Any]) -> Iterator[bool]:
+        yield False
+
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         await emitter.wait_for("")
     with pytest.raises(TypeError, match=r"^predicate=5 is a int, which is not callable\. Pass a p"):
@@ -161,6 +164,8 @@ async def test_bad_input() -> None:
         TypeError, match=r"^predicate=.* is async, and nobody would await it\. Pass"
     ):
         await emitter.wait_for("a", asynchronous)
+    with pytest.raises(TypeError, match=r"^predicate=.* is a generator function: calling it would"):
+        await emitter.wait_for("a", generates)  # a generator is true, whatever it would yield
     with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
         await emitter.wait_for("a", timeout=-1)
     with pytest.raises(TypeError, match=r"^priority='x' is a str, not an int"):
