@@ -276,6 +276,40 @@ async def test_cancelled_emit_has_not_failed_where_it_hears_of_it_last() -> None
     assert anyio.current_time() == 3
 
 
+async def test_emit_cancelled_after_the_block_was_left_has_not_failed() -> None:
+    """Its first handler is shielded; by the time it hears of either, it is cancelled."""
+    emitter = EventEmitter()
+    witness = Witness()
+    ended: list[str] = []
+
+    async def shielded(_: Event[int]) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(3)
+
+    emitter.on("a", shielded)
+    emitter.on("a", witness.handler("in a task"))
+
+    async def outside() -> None:
+        with anyio.CancelScope() as scope:
+            group.start_soon(cancel, scope)
+            await emitter.emit("a")
+        assert scope.cancelled_caught
+        ended.append(f"{anyio.current_time():g} cancelled")
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await anyio.sleep(2)
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        with suppress(OSError):
+            async with emitter:
+                group.start_soon(outside)
+                await anyio.sleep(1)
+                raise OSError("body")
+    assert witness.log == ["1 in a task"]
+    assert ended == ["3 cancelled"]
+
+
 async def test_block_that_is_being_left_takes_no_more_handlers() -> None:
     """An emit then runs them itself, and the block does not wait for them."""
     emitter = EventEmitter()

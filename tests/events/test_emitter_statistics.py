@@ -69,6 +69,18 @@ async def test_names_are_bounded() -> None:
     assert emitted == 10_010
 
 
+async def test_name_that_emit_soon_has_emitted_is_no_old_one() -> None:
+    """Its deliveries count as emits, also where it is decided which names are kept."""
+    emitter = EventEmitter(max_names=2)
+    for name in ("soon", "now"):
+        await emitter.emit(name)
+        await anyio.sleep(1)
+    async with emitter:
+        emitter.emit_soon("soon")
+    await emitter.emit("new")
+    assert set(emitter.statistics().names) == {"soon", "new"}
+
+
 async def test_name_forgotten_during_an_emit_goes_on_counting() -> None:
     """Whatever comes of an emit whose name was forgotten is counted among the others."""
     emitter = EventEmitter(max_names=1, errors="log")

@@ -12,7 +12,8 @@ from anyio import to_thread
 
 from mtaio.events import Event, EventEmitter, EventKey
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.testing import assert_checkpoints, assert_quiescent, run, settle
+from mtaio.testing import Schedule, assert_checkpoints, assert_quiescent, run, settle
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,6 +118,34 @@ async def test_event_in_the_moment_of_the_timeout_counts() -> None:
         else:
             assert event.data == 1
             assert emitter.statistics().handled == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_event_after_the_timeout_has_struck_counts(backend: str) -> None:
+    """While the task has not heard of the timeout: what the emit calls handled is returned."""
+    handled: list[int] = []
+
+    async def main() -> None:
+        emitter = EventEmitter()
+
+        async def produce() -> None:
+            await anyio.sleep(1)
+            await emitter.emit("a", 1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(produce)
+            try:
+                await emitter.wait_for("a", timeout=1)
+            except TimeoutError:
+                returned = 0
+            else:
+                returned = 1
+        assert emitter.statistics().handled == returned
+        handled.append(returned)
+
+    for seed in range(32):
+        run(main, backend=backend, schedule=Schedule(seed=seed))
+    assert 1 in handled
 
 
 async def test_cancelled_wait_leaves_no_trace() -> None:
