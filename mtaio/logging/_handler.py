@@ -292,6 +292,6 @@ class AsyncFileHandler(logging.Handler):
             dropped=MappingProxyType(dropped),
             lost=writer.lost,
             rotations=file.rotations,
-            write_errors=writer.errors,
+            write_errors=writer.errors + file.troubles,
             worst_queue_delay=writer.worst_delay,
         )

@@ -79,6 +79,7 @@ class RotatingFile:
         "path",
         "records",
         "rotations",
+        "troubles",
     )
 
     def __init__(
@@ -97,6 +98,7 @@ class RotatingFile:
         self.records = 0
         self.bytes = 0
         self.rotations = 0
+        self.troubles = 0
         self._first = _FIRST[mode]
         self._later = later
         self._max_bytes = max_bytes
@@ -149,7 +151,7 @@ class RotatingFile:
         """Leave the file to the parent of this process, and begin anew at the first write."""
         with suppress(OSError):
             self.close()
-        self.records = self.bytes = self.rotations = 0
+        self.records = self.bytes = self.rotations = self.troubles = 0
         self._failing = False
         self._resting = 0.0
 
@@ -270,6 +272,7 @@ class RotatingFile:
             self._not_before = monotonic() + self._resting
             if self._fd == _CLOSED:
                 self.open()
+            self.troubles += 1
             self._trouble(error)
             return False
         finally:

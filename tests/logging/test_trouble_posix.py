@@ -327,6 +327,21 @@ def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:
     return RotatingFile(str(folder / "app.log"), trouble=trouble.append, **options)
 
 
+def test_failed_rotation_is_counted(book: Logbook) -> None:
+    """A file that could not be rotated is told of and counted, though the record is written."""
+    errors: list[Exception] = []
+    older = book.folder / "app.log.1"
+    (older / "in the way").mkdir(parents=True)
+    handler = book.open(max_bytes=10, backup_count=1, on_error=errors.append)
+    for message in ("first 1", "second"):
+        book.logger.warning(message)
+    assert handler.flush()
+    assert [type(error) for error in errors] == [IsADirectoryError]
+    assert handler.statistics().write_errors == 1
+    assert handler.statistics().rotations == 0
+    assert book.lines() == ["first 1", "second"]
+
+
 @pytest.mark.parametrize("system", ["posix", "nt"])
 def test_failed_rotation_keeps_the_file_and_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
