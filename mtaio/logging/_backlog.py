@@ -130,7 +130,7 @@ class Backlog(ABC):
         event loop.
         """
         limit = self._queue_size
-        if self.records() >= limit // 2:
+        if 2 * self.records() >= limit:
             moment = monotonic()
             if moment >= self._nap_at:
                 self._nap(moment)

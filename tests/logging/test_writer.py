@@ -183,6 +183,19 @@ def test_callers_nap_when_the_queue_is_half_full(
     writer._right.clear()
 
 
+def test_empty_queue_is_never_half_full(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the queue is, nobody naps while nothing is in it."""
+    naps: list[float] = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    writer = book.open(queue_size=1)._writer
+    writer._right[0] = object()  # as above
+    book.logger.info("first")
+    assert naps == []
+    book.logger.info("no room")
+    assert naps
+    writer._right.clear()
+
+
 class Contested(dict[int, object]):
     """The right to write, which another takes as soon as it is given back."""
 
