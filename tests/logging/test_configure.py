@@ -171,6 +171,20 @@ def test_second_call_takes_the_first_ones_place(book: Logbook, logger: logging.L
     assert logger.level == logging.NOTSET
 
 
+def test_each_call_puts_back_what_was_there_before_it(
+    book: Logbook, logger: logging.Logger
+) -> None:
+    """A context that was left has no say any more, also if it is closed again."""
+    first = configure(Settings(log_file=book.path, log_level=10), logger=logger, console=False)
+    first.close()
+    logger.setLevel(logging.ERROR)
+    first.close()
+    assert logger.level == logging.ERROR
+    with configure(Settings(log_file=book.path), logger=logger, console=False):
+        assert logger.level == logging.INFO
+    assert logger.level == logging.ERROR
+
+
 def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Logger) -> None:
     """What other threads log during further calls is there, once, whichever handlers write it."""
     configure(file=book.path, level="INFO", console=False, logger=logger)
