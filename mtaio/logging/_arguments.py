@@ -7,11 +7,11 @@ Promise: what makes no sense is refused by name, with the way out.
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
 __all__ = ["absolute", "check_encoding", "later_in_a_file", "one_of"]
@@ -19,13 +19,22 @@ __all__ = ["absolute", "check_encoding", "later_in_a_file", "one_of"]
 
 def absolute(filename: str | os.PathLike[str]) -> Path:
     try:
-        return Path(filename).absolute()
+        path = Path(filename).absolute()
     except TypeError:
         msg = (
             f"filename={filename!r} is a {type(filename).__name__}, not a path. Pass a str or an "
             f"os.PathLike."
         )
         raise TypeError(msg) from None
+    try:
+        named = os.fsencode(path)
+    except ValueError as error:
+        msg = f"filename={filename!r} cannot be used: {error}. Pass what a file can be called."
+        raise ValueError(msg) from None
+    if b"\0" in named:
+        msg = f"filename={filename!r} has a NUL, which no path may have. Leave it out."
+        raise ValueError(msg)
+    return path
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -41,7 +50,7 @@ def check_encoding(encoding: str, errors: str) -> None:
             raise TypeError(msg)
     try:
         codecs.lookup_error(errors)
-    except LookupError:
+    except (LookupError, ValueError):
         msg = f"errors={errors!r} is unknown. Pass 'strict', 'replace', 'backslashreplace', …"
         raise ValueError(msg) from None
     try:

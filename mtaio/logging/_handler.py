@@ -13,7 +13,6 @@ import copy
 import logging
 import weakref
 from time import monotonic
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from anyio.lowlevel import checkpoint
@@ -23,7 +22,7 @@ from mtaio.logging._arguments import absolute, check_encoding, later_in_a_file, 
 from mtaio.logging._dates import hurried
 from mtaio.logging._exit import PATIENCE
 from mtaio.logging._flushes import flushes_here
-from mtaio.logging._levels import level_number
+from mtaio.logging._levels import by_name, level_number
 from mtaio.logging._reports import Notice, Trouble, advice
 from mtaio.logging._rotation import RotatingFile
 from mtaio.logging._statistics import AsyncFileHandlerStatistics
@@ -78,7 +77,7 @@ class AsyncFileHandler(logging.Handler):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: ``mode``, ``encoding``, ``errors``, ``when_full`` or ``keep_level`` is unknown,
-            or a number is too small.
+            a number is too small, or ``filename`` is nothing that a file can be called.
         OSError: The file cannot be opened.
 
     Example:
@@ -283,13 +282,13 @@ class AsyncFileHandler(logging.Handler):
         """Return what the handler holds and has done. Not a checkpoint."""
         writer = self._writer
         file = writer.file
-        dropped = {logging.getLevelName(level): n for level, n in list(writer.dropped.items())}
+        dropped = by_name(dict(writer.dropped))
         return AsyncFileHandlerStatistics(
             queued=writer.records(),
             waiters=writer.waiters,
             written=file.records,
             bytes=file.bytes,
-            dropped=MappingProxyType(dropped),
+            dropped=dropped,
             lost=writer.lost,
             rotations=file.rotations,
             write_errors=writer.errors + file.troubles,

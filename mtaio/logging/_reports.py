@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from mtaio.logging._levels import by_name
+
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping
@@ -86,7 +88,7 @@ class Notice:
         self._handler = handler
 
     def __call__(self, dropped: Mapping[int, int]) -> bytes:
-        names = {logging.getLevelName(level): number for level, number in sorted(dropped.items())}
+        names = by_name(dict(sorted(dropped.items())))
         levels = ", ".join(f"{name}: {number}" for name, number in names.items())
         total = sum(dropped.values())
         message = f"dropped {total} records, because the queue was full ({levels})"

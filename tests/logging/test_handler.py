@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import logging.handlers
 import os
+import pickle
 import queue
 import threading
 import weakref
@@ -346,6 +348,19 @@ def test_statistics(book: Logbook) -> None:
     )
 
 
+def test_statistics_can_be_copied(book: Logbook) -> None:
+    """What tells of a handler can be sent to another process, and becomes plain data."""
+    handler = book.open(queue_size=1, keep_room=0)
+    handler._writer._right[0] = object()  # somebody has it, and is slow
+    for _ in range(3):
+        book.logger.info("text")
+    figures = handler.statistics()
+    book.logger.info("text")
+    handler._writer._right.clear()
+    assert pickle.loads(pickle.dumps(figures)) == figures  # noqa: S301 - our own
+    assert dataclasses.asdict(figures)["dropped"] == {"INFO": 2}
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 
@@ -367,8 +382,10 @@ def test_statistics(book: Logbook) -> None:
         ({"encoding": None}, TypeError, r"^encoding=None is a NoneType, not a str"),
         ({"errors": "shrug"}, ValueError, r"^errors='shrug' is unknown"),
         ({"errors": 1}, TypeError, r"^errors=1 is a int, not a str"),
+        ({"errors": "no\0ne"}, ValueError, r"^errors='no\\x00ne' is unknown"),
         ({"on_error": 1}, TypeError, r"^on_error=1 is a int, which is not callable"),
         ({"filename": 3}, TypeError, r"^filename=3 is a int, not a path"),
+        ({"filename": "a\0b", "delay": True}, ValueError, r"^filename='a\\x00b' has a NUL"),
     ],
 )
 def test_bad_arguments_are_refused(
@@ -378,6 +395,46 @@ def test_bad_arguments_are_refused(
     with pytest.raises(error, match=message):
         AsyncFileHandler(**{"filename": tmp_path / "app.log", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def own_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give levels names of one's own, one of them that of another level."""
+    for name in ("_levelToName", "_nameToLevel"):
+        monkeypatch.setattr(logging, name, vars(logging)[name].copy())
+    for level, name in ((5, "Trace"), (31, "lärm"), (25, "INFO")):
+        logging.addLevelName(level, name)
+
+
+@pytest.mark.usefixtures("own_levels")
+@pytest.mark.parametrize(
+    ("value", "level"), [("Trace", 5), (" trace", 5), ("TRACE", 5), ("LÄRM", 31), ("Error", 40)]
+)
+def test_level_of_ones_own(book: Logbook, value: str, level: int) -> None:
+    """A level is known by its name in any case, however the name itself is written."""
+    handler = book.open(keep_level=value, queue_size=1, keep_room=1)
+    handler._writer._right[0] = object()  # as above
+    book.logger.setLevel(1)
+    for each in (level, level, level - 1):
+        book.logger.log(each, "text")
+    handler._writer._right.clear()
+    assert handler.statistics().queued == 2
+    assert handler.statistics().dropped == {logging.getLevelName(level - 1): 1}
+
+
+@pytest.mark.usefixtures("own_levels")
+def test_levels_that_share_a_name(book: Logbook) -> None:
+    """What was dropped is counted together where two levels have one name."""
+    handler = book.open(queue_size=1, keep_room=0)
+    writer = handler._writer
+    writer._right[0] = object()  # as above
+    for level in (25, 25, 20, 25):
+        book.logger.log(level, "text")
+    assert handler.statistics().dropped == {"INFO": 3}
+    writer._right.clear()
+    writer.start(patient=False)
+    notice = "dropped 3 records, because the queue was full (INFO: 3)"
+    assert book.lines() == ["text", notice]
 
 
 # ---- records that cannot be written --------------------------------------------------------------

@@ -536,6 +536,13 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert note.endswith(f"and the folder {str(tmp_path)!r} may be written to.")
 
 
+@pytest.mark.parametrize("delay", [False, True])
+def test_path_that_no_system_can_name(delay: bool) -> None:  # noqa: FBT001 - a parameter
+    """A name that cannot become bytes is refused at once, not when it is opened."""
+    with pytest.raises(ValueError, match=r"^filename='\\ud800' cannot be used: "):
+        AsyncFileHandler("\ud800", delay=delay)
+
+
 # ---- a fork, seen from inside --------------------------------------------------------------------
 
 
