@@ -15,6 +15,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from logging import NOTSET
 from queue import Empty, SimpleQueue
 from threading import get_ident
 from time import monotonic
@@ -134,8 +135,11 @@ class Backlog(ABC):
             moment = monotonic()
             if moment >= self._nap_at:
                 self._nap(moment)
-        if level >= self._keep_level:
-            limit += self._keep_room
+        try:
+            if level >= self._keep_level:
+                limit += self._keep_room
+        except TypeError:  # None is what makeLogRecord gives a record that was not given any
+            level = NOTSET
         if self._has_room(limit) or (self._blocks and self._wait_for_room(limit)):
             return True
         with self._tally:

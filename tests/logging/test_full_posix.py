@@ -343,6 +343,15 @@ async def test_mark_that_is_reached_before_it_is_waited_for() -> None:
         early.let_go()
 
 
+async def test_mark_that_is_reached_before_anybody_waits() -> None:
+    """A mark that is reached just before it is waited for is not waited for in a thread."""
+    mark = Mark()
+    mark.reach(written=True)
+    too_late = monotonic() + 30
+    await Flushes().wait(mark, too_late)
+    assert monotonic() < too_late
+
+
 async def test_aflush_needs_none_of_the_common_threads(book: Logbook, fifo: Fifo) -> None:
     """``aflush`` goes on while all the worker threads there may be are taken."""
     handler = book.open()

@@ -422,6 +422,21 @@ def test_level_of_ones_own(book: Logbook, value: str, level: int) -> None:
     assert handler.statistics().dropped == {logging.getLevelName(level - 1): 1}
 
 
+def test_record_without_a_level(book: Logbook) -> None:
+    """A record that ``makeLogRecord`` made of a message alone finds room, or is counted."""
+    handler = book.open(queue_size=1, keep_room=0)
+    writer = handler._writer
+    writer._right[0] = object()  # as above
+    for _ in range(3):
+        assert handler.handle(logging.makeLogRecord({"msg": "text"}))
+    book.logger.info("text")
+    writer._right.clear()
+    writer.start(patient=False)
+    assert handler.statistics().dropped == {"NOTSET": 2, "INFO": 1}
+    notice = "dropped 3 records, because the queue was full (NOTSET: 2, INFO: 1)"
+    assert book.lines() == ["text", notice]
+
+
 @pytest.mark.usefixtures("own_levels")
 def test_levels_that_share_a_name(book: Logbook) -> None:
     """What was dropped is counted together where two levels have one name."""
