@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["absolute", "check_encoding", "later_in_a_file", "one_of"]
 
 
-def absolute(filename: str | os.PathLike[str]) -> Path:
+def absolute(filename: str | os.PathLike[str], called: str = "filename") -> Path:
     try:
         path = Path(filename).absolute()
     except TypeError:
         msg = (
-            f"filename={filename!r} is a {type(filename).__name__}, not a path. Pass a str or an "
+            f"{called}={filename!r} is a {type(filename).__name__}, not a path. Pass a str or an "
             f"os.PathLike."
         )
         raise TypeError(msg) from None
     try:
         named = os.fsencode(path)
     except ValueError as error:
-        msg = f"filename={filename!r} cannot be used: {error}. Pass what a file can be called."
+        msg = f"{called}={filename!r} cannot be used: {error}. Pass what a file can be called."
         raise ValueError(msg) from None
     if b"\0" in named:
-        msg = f"filename={filename!r} has a NUL, which no path may have. Leave it out."
+        msg = f"{called}={filename!r} has a NUL, which no path may have. Leave it out."
         raise ValueError(msg)
     return path
 

@@ -45,8 +45,9 @@ class LoggingContext:
     The handlers that `configure` made, which makes this too; leaving it, either way, flushes last.
 
     Both ways of leaving write what is queued, take the handlers away and put the logger's level
-    back. The async one does so in a worker thread, and cannot be cancelled; it takes 5 seconds at
-    most, when the file takes nothing.
+    back. The async one does so in a worker thread, shielded from cancellation; it takes 5 seconds
+    at most, when the file takes nothing. asyncio's own ``Task.cancel()`` goes through every shield,
+    and ends the wait; what is queued is written all the same.
     """
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:

@@ -11,10 +11,12 @@ import os
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from mtaio._internal import checks
+from mtaio.logging._arguments import absolute
 from mtaio.logging._formatters import JsonFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 __all__ = [
     "LogSettings",
@@ -127,13 +129,10 @@ def logger_of(logger: object) -> logging.Logger:
     return logger
 
 
-def path_of(name: str, value: object) -> str | os.PathLike[str] | None:
+def path_of(name: str, value: object) -> Path | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str | os.PathLike):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a path. Pass a str or a Path."
-        raise TypeError(msg)
-    return cast("str | os.PathLike[str]", value)
+    return absolute(cast("str | os.PathLike[str]", value), called=name)
 
 
 def count_of(name: str, value: object) -> int:

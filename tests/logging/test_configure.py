@@ -275,6 +275,7 @@ def test_bad_environment_is_named(
         ({"log_level": None}, TypeError, r"^log_level=None is a NoneType"),
         ({"log_max_bytes": "1"}, TypeError, r"^log_max_bytes='1' is a str, not an int"),
         ({"log_format": "xml"}, ValueError, r"^log_format='xml' is unknown"),
+        ({"log_file": "a\0b"}, ValueError, r"^log_file='a\\x00b' has a NUL"),
     ],
 )
 def test_bad_settings_are_named(

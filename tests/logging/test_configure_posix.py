@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from tests.logging.tools import environment, run
+import pytest
+
+from mtaio.logging import _exit, configure
+from tests.logging.tools import Logbook, environment, run, until
+from tests.logging.tools_posix import BIG, Fifo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +51,31 @@ def test_standard_error_as_a_file_makes_nobody_wait(tmp_path: Path) -> None:
         lines = child.stderr.read().split(os.linesep.encode())
         assert child.wait(60) == 0
     assert [int(line.split()[4]) for line in lines[:-1]] == list(range(3000))
+
+
+def test_native_cancellation_while_the_file_is_waited_for(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``Task.cancel()``, which goes through every shield, ends the wait and loses nothing."""
+    monkeypatch.setattr(_exit, "PATIENCE", 60.0)
+    fifo = Fifo(book.path)
+
+    async def body() -> None:
+        async with configure(file=book.path, logger=book.logger, console=False):
+            book.logger.info(BIG)
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await asyncio.sleep(0)  # for the handlers to be there
+        await asyncio.to_thread(until, lambda: not book.logger.handlers)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert book.threads()
+    assert fifo.read_until(lambda: not book.threads()).endswith(f"{BIG}\n".encode())
+    fifo.close()
 
 
 def test_configure_in_a_forked_child(tmp_path: Path) -> None:
