@@ -131,14 +131,16 @@ class RotatingFile:
             fd = os.open(self.path, _FLAGS | self._first, 0o666)
         else:
             fd = duplicate(named, self.path)
-        self.close()
-        self._fd = fd
+        before, self._fd = self._fd, fd
+        self._rest = b""
         self._first = 0
         status = os.fstat(fd)
         regular = stat.S_ISREG(status.st_mode)
         self._regular = regular and named is None
         self._identity = (status.st_dev, status.st_ino)
         self._pos = status.st_size if regular else 0
+        if before != _CLOSED:
+            os.close(before)  # last, as it may fail: on a network that is where a full disk shows
 
     def close(self) -> None:
         """Close the file, if it is open; the next write opens it again."""

@@ -472,6 +472,41 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert file.rotations == 1
 
 
+def test_file_that_cannot_be_closed_is_left_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the file before complains when it is closed, the new one is kept, and nothing is open."""
+    opened: list[int] = []
+    closed: list[int] = []
+    open_file, close_file = os.open, os.close
+
+    def noted(path: str, flags: int, mode: int) -> int:
+        opened.append(open_file(path, flags, mode))
+        return opened[-1]
+
+    def complain(fd: int) -> None:
+        closed.append(fd)
+        close_file(fd)
+        if len(closed) == 1:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    file = make(tmp_path, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", noted)
+        patch.setattr(os, "close", complain)
+        file.write([b"before\n"])
+        (tmp_path / "app.log").rename(tmp_path / "moved.log")
+        batch = [b"after\n"]
+        with pytest.raises(OSError, match=r"^\[Errno \d+\]"):
+            file.write(batch)
+        assert batch == [b"after\n"]
+        file.write(batch)
+        file.close()
+    assert (tmp_path / "app.log").read_bytes() == b"after\n"
+    assert closed == opened
+    assert len(opened) == 2
+
+
 def test_path_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If nobody can tell where the path leads, the file that is open is written."""
     file = make(tmp_path, [], max_bytes=0)
