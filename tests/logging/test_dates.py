@@ -96,6 +96,22 @@ def test_other_dates_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert quick.format(record(0.0)) == formatter.format(record(0.0))
 
 
+def test_other_clocks_are_asked_each_time() -> None:
+    """A clock of one's own may tell more than seconds, so it is asked for each record."""
+    asked: list[float | None] = []
+
+    def clock(seconds: float | None) -> time.struct_time:
+        asked.append(seconds)
+        return time.gmtime(seconds)
+
+    formatter = logging.Formatter("%(asctime)s")
+    formatter.converter = clock
+    quick = hurried(formatter)
+    for moment in (7.0, 7.25, 7.25):
+        quick.format(record(moment))
+    assert asked == [7.0, 7.25, 7.25]
+
+
 def test_other_formatters_are_left_alone(book: Logbook) -> None:
     """A subclass is used as it is, and one that is set later takes the place of the first."""
 
