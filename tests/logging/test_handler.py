@@ -402,16 +402,16 @@ def own_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give levels names of one's own, one of them that of another level."""
     for name in ("_levelToName", "_nameToLevel"):
         monkeypatch.setattr(logging, name, vars(logging)[name].copy())
-    for level, name in ((5, "Trace"), (31, "lärm"), (25, "INFO")):
+    for level, name in ((5, "Trace"), (7, "TRACE"), (31, "lärm"), (25, "INFO")):
         logging.addLevelName(level, name)
 
 
 @pytest.mark.usefixtures("own_levels")
 @pytest.mark.parametrize(
-    ("value", "level"), [("Trace", 5), (" trace", 5), ("TRACE", 5), ("LÄRM", 31), ("Error", 40)]
+    ("value", "level"), [("Trace", 5), (" trace", 5), ("TRACE", 7), ("LÄRM", 31), ("Error", 40)]
 )
 def test_level_of_ones_own(book: Logbook, value: str, level: int) -> None:
-    """A level is known by its name in any case, however the name itself is written."""
+    """A level is known by its own name, and failing that by its name in any case."""
     handler = book.open(keep_level=value, queue_size=1, keep_room=1)
     handler._writer._right[0] = object()  # as above
     book.logger.setLevel(1)
