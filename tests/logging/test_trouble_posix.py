@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _backlog, _rotation, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _reports, _rotation, _writer
 from mtaio.logging._rotation import RotatingFile
 from tests.logging.tools import Disk, Logbook, run, until
 from tests.logging.tools_posix import Fifo, stall
@@ -190,6 +190,28 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
         handler.close()
     assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
     assert handler._writer.idle
+
+
+def test_each_kind_of_error_is_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors are of one kind if their number is the same, or their class if they have none."""
+    moment = 100.0
+    monkeypatch.setattr(_reports, "monotonic", lambda: moment)
+    told: list[Exception] = []
+    trouble = _reports.Trouble("app.log", told.append)
+    full, again, broken = (
+        OSError(number, "") for number in (errno.ENOSPC, errno.ENOSPC, errno.EIO)
+    )
+    odd = LookupError("no such codec")
+    for error in (full, again, broken, odd, broken, odd):
+        trouble(error)
+    assert told == [full, broken, odd]
+    moment += 59.9
+    trouble(again)
+    assert told == [full, broken, odd]
+    moment += 0.2
+    trouble(again)
+    trouble(full)
+    assert told == [full, broken, odd, again]
 
 
 def test_broken_standard_error(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
