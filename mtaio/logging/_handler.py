@@ -36,6 +36,8 @@ __all__ = ["AsyncFileHandler"]
 
 _MODES: Final = ("a", "w", "x")
 _POLICIES: Final = ("drop", "block")
+_FILTER: Final = logging.Filterer.filter
+"""What asks the filters, and need not be called where there are none."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -176,7 +178,7 @@ class AsyncFileHandler(logging.Handler):
         Returns:
             Whether the filters let it pass.
         """
-        if self.filters:
+        if self.filters or type(self).filter is not _FILTER:
             passed = cast("object", self.filter(record))
             if not passed:
                 return False

@@ -117,6 +117,26 @@ class Picky(logging.Formatter):
         return str(record.request)  # type: ignore[attr-defined]  # what only the user's records have
 
 
+def test_line_about_dropped_records_has_what_filters_add(book: Logbook) -> None:
+    """The line passes the handler's filters, which may add what its format wants."""
+
+    def add(record: logging.LogRecord) -> bool:
+        vars(record)["shop"] = "till 1"
+        return True
+
+    handler = book.open(queue_size=1, keep_room=0)
+    handler.setFormatter(logging.Formatter("%(shop)s: %(message)s"))
+    handler.addFilter(add)
+    writer = handler._writer
+    writer._right[0] = object()  # somebody has it, and is slow
+    for _ in range(2):
+        book.logger.info("text")
+    writer._right.clear()
+    writer.start(patient=False)
+    notice = "till 1: dropped 1 records, because the queue was full (INFO: 1)"
+    assert book.lines() == ["till 1: text", notice]
+
+
 def test_line_about_dropped_records_survives_the_formatter(book: Logbook, fifo: Fifo) -> None:
     """If the formatter wants what only the user's records have, the line is plain."""
     handler = book.open(queue_size=1)

@@ -67,10 +67,11 @@ def test_filter_of_a_subclass(book: Logbook, passes: bool) -> None:  # noqa: FBT
             return bool(super().filter(record)) and passes
 
     handler = Subclass(book.path)
+    assert handler.handle(logging.makeLogRecord({"msg": "text"})) is passes
     handler.addFilter(lambda _: True)
     assert handler.handle(logging.makeLogRecord({"msg": "text"})) is passes
     handler.close()
-    assert book.lines() == ["text"] * passes
+    assert book.lines() == ["text", "text"] * passes
 
 
 def test_handle_tells_whether_the_record_passed(book: Logbook) -> None:
