@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from mtaio.logging._levels import by_name
 
@@ -99,8 +99,9 @@ class Notice:
             "mtaio.logging", logging.WARNING, __file__, 0, message, None, None, "close"
         )
         try:
-            handler.filter(record)  # for what filters add; this line is not theirs to drop
-            line = handler.format(record)
+            # For what filters add; this line is not theirs to drop.
+            passed = cast("object", handler.filter(record))
+            line = handler.format(passed if isinstance(passed, logging.LogRecord) else record)
         except Exception:  # noqa: BLE001 - a formatter may want what only the user's records have
             line = f"mtaio.logging: {message}"
         return f"{line}\n".encode(handler.encoding, "backslashreplace")
