@@ -287,6 +287,11 @@ def test_traceback_of_another_handler_is_masked() -> None:
     record.exc_text = "in short"
     RedactingFilter().filter(record)
     assert (record.exc_text, record.exc_info) == ("in short", None)
+    record = failing(ValueError("text"))
+    record.exc_text = "at length, with its variables: token=abc"
+    RedactingFilter().filter(record)
+    masked = "at length, with its variables: token=***"
+    assert (record.exc_text, record.exc_info) == (masked, None)
     record = logging.makeLogRecord({"msg": "", "exc_text": "token=abc", "stack_info": 3})
     RedactingFilter().filter(record)
     assert (record.exc_text, record.stack_info) == ("token=***", "3")
@@ -361,6 +366,8 @@ def test_bad_arguments_are_refused() -> None:
         RedactingFilter(keys="card")
     with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
         RedactingFilter(keys=[3])  # type: ignore[list-item]  # what is refused
+    with pytest.raises(TypeError, match=r"^keys has re.compile\('x'\), a Pattern. Pass texts"):
+        RedactingFilter(keys=[re.compile("x")])  # type: ignore[list-item]  # what is refused
     with pytest.raises(ValueError, match=r"^keys has '__', which has no letter and no digit"):
         RedactingFilter(keys=["__"])
     with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
