@@ -239,6 +239,21 @@ def test_no_depth_hides_a_secret(depth: int) -> None:
     assert masked(harmless) is harmless
 
 
+def test_values_too_deep_are_cut() -> None:
+    """Thirty-two levels are searched and left as they are; what is deeper is not shown."""
+
+    def nested(levels: int, core: object) -> object:
+        for _ in range(levels):
+            core = [core]
+        return core
+
+    kept = nested(32, "text")
+    record = logging.makeLogRecord({"kept": kept, "cut": nested(33, "text")})
+    RedactingFilter().filter(record)
+    assert vars(record)["kept"] is kept
+    assert vars(record)["cut"] == nested(32, "...")
+
+
 def test_numbers_are_searched_for_own_patterns() -> None:
     """A number is no secret by itself, but may look like one to a pattern of one's own."""
     redact = RedactingFilter(patterns=[r"4111\d+"])
