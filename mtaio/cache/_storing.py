@@ -203,8 +203,10 @@ class Storing(Leaving):
         tags: frozenset[Hashable],
     ) -> object:
         """Keep an exception in the place of a value."""
-        entry = self._entries.get(key)
         gone: list[object] = []
+        if self._agenda.due <= moment:
+            gone.append(self._expire(moment, FEW))
+        entry = self._entries.get(key)
         if entry is not None:
             gone.append(self._remove(entry, None))
             self._replaced(entry, entry.value, moment)

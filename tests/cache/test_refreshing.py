@@ -16,6 +16,7 @@ from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache, cached
 from mtaio.exceptions import CacheClosedError
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 from tests.cache.loads import GONE, Callers, Loader
+from tests.cache.whole import assert_whole
 
 # Without a limit all policies are one, so each test of them all has one.
 POLICIES = pytest.mark.parametrize("policy", [*EvictionPolicy])
@@ -665,6 +666,26 @@ async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
         await until(5)
         assert len(cache) == 0
         assert cache.statistics().expirations == 1
+
+
+@POLICIES
+async def test_kept_errors_that_are_over_go_when_others_come(policy: EvictionPolicy) -> None:
+    """Without a block each load that fails removes a few of them, before a value has to go."""
+    cache: TTLCache[str] = TTLCache(10, policy=policy, error_ttl=3)
+    full: TTLCache[str] = TTLCache(math.inf, 4, policy=policy, error_ttl=3)
+    full.set_nowait("value", "stays")
+    loader = Loader(fail=True, seconds=0)
+    for key in range(100):
+        if key % 3 == 0:
+            await anyio.sleep(5)
+        for each in (cache, full):
+            with pytest.raises(LookupError):
+                await each.get_or_set(key, loader)
+        assert len(cache) <= 6
+    assert "value" in full
+    assert full.statistics().evictions == 0
+    assert_whole(cache)
+    assert_whole(full)
 
 
 async def test_without_error_ttl_nothing_is_kept() -> None:
