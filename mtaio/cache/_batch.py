@@ -6,11 +6,11 @@ Promise: as for one key; and nobody else's change comes between those of one cal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
-from mtaio.cache._keys import check_hashable
+from mtaio.cache._keys import check_hashable, check_many
 from mtaio.cache._leaving import scatter
 from mtaio.cache._single import Single
 
@@ -62,8 +62,9 @@ class Batch(Single[T]):
             keys: Which keys.
 
         Raises:
-            TypeError: A key cannot be hashed.
+            TypeError: A key cannot be hashed, or ``keys`` is one key.
         """
+        check_many(keys)
         found: dict[Any, T] = {}
         for key in keys:
             value = self.get_nowait(key, UNSET)
@@ -95,9 +96,12 @@ class Batch(Single[T]):
             tags: For each, as for `set_nowait`.
 
         Raises:
-            TypeError, ValueError, RuntimeError, BaseException: As `set_nowait`; nothing has
-                changed.
+            TypeError, ValueError, RuntimeError, BaseException: As `set_nowait`, or ``values`` is
+                no mapping; nothing has changed.
         """
+        if not hasattr(cast("object", values), "items"):
+            msg = f"values={values!r} is a {type(values).__name__}, not a mapping. Pass a dict."
+            raise TypeError(msg)
         seconds = self._ttl_of(ttl)
         marks = self._tags_of(tags)
         self._check_audible()
@@ -140,9 +144,10 @@ class Batch(Single[T]):
             How many had a value whose time was not over.
 
         Raises:
-            TypeError: A key cannot be hashed; nothing has changed.
+            TypeError: A key cannot be hashed, or ``keys`` is one key; nothing has changed.
             RuntimeError: ``on_removed`` is async, and the cache is not entered.
         """
+        check_many(keys)
         keys = [*keys]
         for key in keys:
             check_hashable(key)
@@ -205,16 +210,16 @@ class Batch(Single[T]):
         return self.invalidate_tag_nowait(tag)
 
     def __len__(self) -> int:
-        """Return how many entries are held, those included that expired a moment ago."""
+        """Return how many entries are held, those included that expired and are still there."""
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator over the keys that have a value now, from the oldest."""
+        """Return an iterator over the keys that have a value now, in the order they came in."""
         return iter([key for key, _ in self.items()])
 
     def items(self) -> list[tuple[Any, T]]:
         """
-        Return the keys that have a value now, each with it, from the oldest.
+        Return the keys that have a value now, each with it, in the order they came in.
 
         A copy, made under the lock: it takes time for each entry. No use of the keys. Not a
         checkpoint.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from mtaio._internal import clock, deadline, loops
+from mtaio._internal import checks, clock, deadline, loops
 from mtaio._internal.coop import checkpoint
 from mtaio._internal.coroutines import close_unstarted
 from mtaio._internal.strays import is_stray, stray
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mtaio.cache._block import Block
     from mtaio.cache._options import Options
 
-__all__ = ["FACTORY", "HAS_GIL", "Course"]
+__all__ = ["HAS_GIL", "Course", "check_awaitable", "check_factory"]
 
 T = TypeVar("T")
 
@@ -300,6 +300,13 @@ def is_over(flight: Flight) -> bool:
         return flight.loop is None
     company = flight.company  # while its block is being left it may still run
     return company is None or flight not in company or flight.loop is None
+
+
+def check_factory(factory: object) -> None:
+    """Raise ``TypeError`` unless a factory can be called; most often, it has been."""
+    if not callable(factory):
+        close_unstarted(factory)
+        checks.callable_("factory", factory, way_out=FACTORY)
 
 
 def check_awaitable(factory: object, call: object) -> None:

@@ -1,5 +1,5 @@
 """
-Keys that cannot be, because they cannot be hashed.
+Keys that cannot be, because they cannot be hashed, and one key in the place of many.
 
 Promise: the error names the key and the way out; what a key's own code raises passes as it is.
 """
@@ -7,12 +7,23 @@ Promise: the error names the key and the way out; what a key's own code raises p
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["check_hashable", "unhashable"]
+__all__ = ["check_hashable", "check_many", "unhashable"]
+
+
+def check_many(keys: object) -> None:
+    """Raise ``TypeError`` unless ``keys`` are many; a text would be taken apart, silently."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        msg = (
+            f"keys={reprlib.repr(keys)} is a {type(keys).__name__}, not a collection of keys. Pass "
+            f"a list of keys, also for one."
+        )
+        raise TypeError(msg)
 
 
 def check_hashable(key: Hashable) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from mtaio._internal import checks, clock
+from mtaio._internal import clock
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._boarding import NOTHING, Boarding
-from mtaio.cache._course import FACTORY
+from mtaio.cache._course import check_factory
 from mtaio.cache._keys import unhashable
 from mtaio.cache._policy import HOT
 from mtaio.cache._storing import NO_TAGS
@@ -71,7 +71,7 @@ class Loading(Boarding[T]):
             value: T = entry.value  # after fresh: see Entry
             return value
         if not callable(factory):
-            checks.callable_("factory", factory, way_out=FACTORY)
+            check_factory(factory)
         if ttl is UNSET and not tags:
             return await self._fetch(key, factory, (), NOTHING, self._default_ttl, NO_TAGS)
         seconds, names = self._ttl_of(ttl), self._tags_of(tags)
@@ -102,6 +102,6 @@ class Loading(Boarding[T]):
         Raises:
             BaseException: As `get_or_set`.
         """
-        checks.callable_("factory", factory, way_out=FACTORY)
+        check_factory(factory)
         seconds, names = self._ttl_of(ttl), self._tags_of(tags)
         return await self._fetch(key, factory, (), NOTHING, seconds, names, anew=True)

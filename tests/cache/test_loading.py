@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import itertools
 import logging
 import weakref
@@ -713,6 +714,17 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
         await cache.get_or_set("three", Loader(), tags="tag")
     with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):
         await cache.refresh(UNHASHABLE, Loader())
+
+
+@in_both
+async def test_a_factory_that_was_called(cache: TTLCache[str]) -> None:
+    """A coroutine in the place of a factory is refused, and closed: nobody warns of it as well."""
+    for load in (cache.get_or_set, cache.refresh):
+        call: Any = Loader()()
+        with pytest.raises(TypeError, match=r"^factory=<corou.* is a coroutine, which is not call"):
+            await load("key", call)
+        assert inspect.getcoroutinestate(call) == inspect.CORO_CLOSED
+    assert await cache.get_or_set("key", Loader()) == "value 1"
 
 
 @in_both

@@ -174,7 +174,7 @@ async def test_expired_values_do_not_count() -> None:
     assert "a" not in cache
     assert [*cache] == []
     assert cache.items() == []
-    assert cache.get_many_nowait("abc") == {}
+    assert cache.get_many_nowait([*"abc"]) == {}
     assert not cache.delete_nowait("a")
     assert cache.delete_many_nowait(["b"]) == 0
     cache.set_nowait("c", 4, 0.25, tags=["t"])
@@ -549,6 +549,20 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     (lambda c: c.touch_nowait("a", math.nan), ValueError, r"^ttl=nan is not a number\. "),
     (lambda c: c.touch_nowait("a", "1"), TypeError, r"^ttl='1' is a str, not a number\. "),  # type: ignore[arg-type] # the point
     (lambda c: c.touch_nowait("none", -1), ValueError, r"^ttl=-1 is less than 0\. "),
+    (
+        lambda c: c.set_many_nowait([("b", 1)]),  # type: ignore[arg-type] # the point
+        TypeError,
+        r"^values=\[\('b', 1\)\] is a list, not a mapping\. Pass a dict\.$",
+    ),
+    (
+        lambda c: c.get_many_nowait("ac"),
+        TypeError,
+        r"^keys='ac' is a str, not a collection of keys\. Pass a list of keys, also for one\.$",
+    ),
+    (lambda c: c.get_many_nowait(7), TypeError, r"^keys=7 is a int, not a collection of keys\. "),  # type: ignore[arg-type] # the point
+    (lambda c: c.delete_many_nowait("ac"), TypeError, r"^keys='ac' is a str, not a collection "),
+    (lambda c: c.delete_many_nowait(b"ac"), TypeError, r"^keys=b'ac' is a bytes, not a collection"),
+    (lambda c: c.delete_many_nowait(7), TypeError, r"^keys=7 is a int, not a collection of keys"),  # type: ignore[arg-type] # the point
 ]
 
 
