@@ -59,7 +59,8 @@ def cached(
     by name as they were given, and have to be hashable; 1, 1.0 and True are one key. The key of a
     method is its object's identity and the other arguments; the object is not kept alive, and what
     was cached for one that died is forgotten when the method is next called. Above ``@classmethod``
-    the class is that object; below it, ``invalidate`` and ``refresh`` have to be given the class.
+    the class is that object; below it, ``invalidate`` and ``refresh`` have to be given the class
+    from Python 3.13 on, and must not be before.
 
     Args:
         fn: The function, when used without parentheses.

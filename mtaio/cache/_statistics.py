@@ -22,7 +22,10 @@ class CacheStatistics:
     max_size: float | None
     """The most that they may weigh; None for no limit."""
     hits: int
-    """Reads that found a value, stale ones served by ``get_or_set`` included."""
+    """
+    Reads that found a value; stale ones that ``get_or_set`` served and kept errors that it raised
+    included.
+    """
     misses: int
     """Reads that found none."""
     hit_rate: float
@@ -32,7 +35,7 @@ class CacheStatistics:
     load_failures: int
     """Loads that raised an error."""
     load_seconds: float
-    """Seconds that loads took which came to an end, added up."""
+    """Seconds that loads took which brought a value or an error, added up."""
     in_flight: int
     """Loads running now."""
     waiting: int
