@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import copy
 import gc
@@ -482,6 +483,31 @@ def test_loads_whose_loop_is_over(backend: str) -> None:
     assert len(cache) == 2
     assert_quiescent(cache)
     assert_whole(cache)
+
+
+def test_loads_of_a_loop_that_came_between() -> None:
+    """What another loop leaves behind is forgotten by the next load, also of the loop before it."""
+    cache: TTLCache[int] = TTLCache(60)
+    calls: list[Any] = []
+
+    async def begin() -> None:
+        call: Any = cache.get_or_set("key", never)
+        call.send(None)  # driven by hand, so that no loop ends it
+        calls.append(call)
+
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        first.run_until_complete(cache.refresh("other", soon))
+        second.run_until_complete(begin())
+        second.close()
+        assert cache.statistics().in_flight == 1
+        first.run_until_complete(cache.refresh("other", soon))
+        assert cache.statistics().in_flight == 0
+    finally:
+        first.close()
+        second.close()
+    calls.pop().close()
+    assert_quiescent(cache)
 
 
 async def test_a_load_that_is_closed_by_hand() -> None:
