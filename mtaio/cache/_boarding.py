@@ -185,6 +185,8 @@ class Boarding(Course[T]):
                     due = False
                     if entry is not None and moment < entry.expires:
                         found, due = self._serve(entry, moment)
+                        if again:
+                            self._hits -= 1.0  # the call was counted as a miss
                     elif not again:
                         self._misses += 1
                     if flight is not None or (found is not UNSET and not due):

@@ -502,6 +502,21 @@ async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> 
     assert ("key" in cache) == (not entered)
 
 
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_each_call_is_one_read(policy: EvictionPolicy) -> None:
+    """Who waited in vain and then finds a value that was set meanwhile has missed, and no more."""
+    cache: TTLCache[str] = TTLCache(10, 10, policy=policy)
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(Loader())
+        await callers.ask(Loader())
+        cache.set_nowait("key", "set")
+        callers.scopes[0].cancel()
+    assert callers.answers == {0: GONE, 1: "set"}
+    statistics = cache.statistics()
+    assert (statistics.hits, statistics.misses) == (0, 2)
+
+
 @in_both
 async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
     """A loader that asks for its own key gets a RuntimeError instead of waiting for itself."""
