@@ -582,6 +582,28 @@ async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> 
     assert "other" not in other
 
 
+@in_both
+async def test_tasks_that_a_factory_starts_are_in_the_course_of_its_load(
+    cache: TTLCache[str],
+) -> None:
+    """A plain factory runs within the load, too: a task of its own would wait for its own load."""
+    refused: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(RuntimeError, match=r"asked for that very key, and would wait for its"):
+            await cache.get_or_set("key", Loader())
+        refused.append("key")
+
+    async with anyio.create_task_group() as group:
+
+        def factory() -> Awaitable[str]:
+            group.start_soon(ask)
+            return Loader()()
+
+        assert await cache.get_or_set("key", factory) == "value 1"
+    assert refused == ["key"]
+
+
 @pytest.mark.parametrize("patient", [True, False], ids=["one stays", "all leave"])
 async def test_load_that_went_on_without_another(*, patient: bool) -> None:
     """What a load no longer waits for may ask for it; while a task of the load does, it may not."""
