@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import reprlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock
 from mtaio.cache._entry import Entry, Failure, Laden
@@ -20,7 +20,10 @@ from mtaio.cache._table import Table
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["Leaving", "scatter"]
+__all__ = ["FEW", "Leaving", "scatter"]
+
+FEW: Final = 4
+"""How many entries that may have expired a change looks at."""
 
 
 class Leaving(Table):
@@ -35,10 +38,15 @@ class Leaving(Table):
             return None
         return self._remove(entry, RemovalCause.EXPIRED)
 
-    def _make_room(self, weight: float) -> list[Entry]:
-        """Give up entries until there is room for ``weight``, and return them."""
+    def _make_room(self, weight: float, moment: float) -> list[object]:
+        """Remove what has expired, then others, until there is room; return what had to go."""
         room = self._max_size - weight
-        gone: list[Entry] = []
+        gone: list[object] = []
+        while self._agenda.due <= moment and self._total() > room:
+            over = self._expire(moment, FEW)
+            if not over:  # there may be more, but looking for it has to end
+                break
+            gone.extend(over)
         while self._entries and self._total() > room:
             try:
                 gone.append(self._evict())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mtaio._internal import checks
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
-from mtaio.cache._leaving import Leaving
+from mtaio.cache._leaving import FEW, Leaving
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._tags import NO_MARKS, check_tags
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
 __all__ = ["NO_TAGS", "Storing"]
-
-FEW: Final = 4
-"""How many entries that may have expired a change looks at."""
 
 NEVER: Final = -math.inf
 """Until when a value may be read without the lock that must not be."""
@@ -179,7 +176,7 @@ class Storing(Leaving):
         renew = min(moment + ttl * self._ahead, soft)
         fresh = renew if self._swift else NEVER
         if entry is None:
-            gone.extend(self._make_room(weight))
+            gone.extend(self._make_room(weight, moment))
             entry = self._made(key, value, expires, weight)
             entry.fresh = fresh
             if type(entry) is Laden:
@@ -190,7 +187,7 @@ class Storing(Leaving):
         assert type(entry) is Laden  # noqa: S101 - for the type checkers: others were removed above
         self._weight += weight - entry.weight
         entry.soft, entry.renew, entry.weight = soft, renew, weight
-        gone.extend(self._make_room(0))
+        gone.extend(self._make_room(0, moment))
         return gone
 
     def _put_failure(
@@ -210,7 +207,7 @@ class Storing(Leaving):
         if entry is not None:
             gone.append(self._remove(entry, None))
             self._replaced(entry, entry.value, moment)
-        gone.extend(self._make_room(1))
+        gone.extend(self._make_room(1, moment))
         self._insert(self._made(key, Failure(error), moment + ttl, 1), tags)
         return gone
 

@@ -209,6 +209,28 @@ async def test_expired_values_go_before_others_are_evicted() -> None:
     assert cache.statistics().evictions == 0
 
 
+@pytest.mark.parametrize("way", ["new", "heavier"])
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_expired_values_go_before_others_make_room_for_a_heavy_one(
+    policy: EvictionPolicy, way: str
+) -> None:
+    """As many as it takes, so that none goes whose time is not over."""
+    cache: TTLCache[int] = TTLCache(
+        math.inf, 20, policy=policy, weigher=lambda _key, weight: weight
+    )
+    cache.set_nowait("stays", 9)
+    cache.set_many_nowait(dict.fromkeys(range(10), 1), 1)
+    cache.set_nowait("heavy", 1)
+    await anyio.sleep(5)
+    if way == "new":
+        cache.delete_nowait("heavy")
+    cache.set_nowait("heavy", 11)
+    assert cache.items() == [("stays", 9), ("heavy", 11)]
+    statistics = cache.statistics()
+    assert (statistics.evictions, statistics.expirations, statistics.weight) == (0, 10, 20)
+    assert_whole(cache)
+
+
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 async def test_never_more_than_max_size(policy: EvictionPolicy) -> None:
     """Whatever is set, no more is held than there is room for."""
