@@ -104,7 +104,8 @@ def cached(
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
     if ttl is not UNSET:
-        checks.at_least("ttl", ttl, 0, way_out="Pass seconds >= 0, or math.inf for no limit.")
+        way_out = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+        checks.at_least("ttl", ttl, 0, way_out=way_out)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
         msg = f"cache={cache!r} is a {type(cache).__name__}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)

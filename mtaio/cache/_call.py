@@ -10,6 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mtaio._internal.unset import UNSET, Unset
+from mtaio.cache._keys import unhashable
 from mtaio.cache._storing import NO_TAGS
 from mtaio.cache._tags import check_tags
 
@@ -64,7 +65,11 @@ class Call(Generic[R]):
         if self.key is not None:
             return self.key(*args, **kwargs)
         if kwargs:
-            return (*self.prefix, *args, _KEYWORDS, frozenset(kwargs.items()))
+            try:
+                keywords = frozenset(kwargs.items())
+            except TypeError as error:
+                raise unhashable(tuple(kwargs.items()), error) from error
+            return (*self.prefix, *args, _KEYWORDS, keywords)
         return self.prefix + args if self.prefix else args
 
     def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -41,6 +41,7 @@ def unhashable(key: object, error: TypeError) -> TypeError:
     except TypeError:
         return TypeError(
             f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
-            f"str, an int, or a tuple of those."
+            f"str, an int, or a tuple of those; of the arguments of a cached function, key= of "
+            f"cached() makes one."
         )
     return error

@@ -442,6 +442,29 @@ async def test_loader_that_asks_for_its_own_stale_key() -> None:
     assert_quiescent(cache)
 
 
+async def test_refresh_that_asks_for_the_load_in_whose_course_it_began() -> None:
+    """That load was served the stale value and does not wait for it, so this may wait for that."""
+
+    async def old() -> str:
+        return "old"
+
+    async def renewed() -> str:
+        return f"part of {await cache.get_or_set('whole', whole)}"
+
+    async def whole() -> str:
+        part = await cache.get_or_set("part", renewed)
+        await anyio.sleep(1)
+        return f"whole of {part}"
+
+    async with TTLCache[str](10, stale_while_revalidate=100) as cache:
+        await cache.get_or_set("part", old)
+        await until(15)
+        assert await cache.get_or_set("whole", whole) == "whole of old"
+        await settle()
+        assert cache.get_nowait("part") == "part of whole of old"
+        assert cache.statistics().loads == 3
+
+
 @pytest.mark.parametrize(
     "options", [{"stale_while_revalidate": 60}, {"refresh_ahead": 0.5}], ids=["stale", "ahead"]
 )
