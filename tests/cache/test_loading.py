@@ -486,6 +486,18 @@ async def test_other_changes_leave_a_load_alone(cache: TTLCache[str]) -> None:
 
 
 @in_both
+async def test_tag_of_the_value_that_a_refresh_is_about_to_replace(cache: TTLCache[str]) -> None:
+    """What has to go is not put back by a load that began before, whatever its own tags."""
+    cache.set_nowait("key", "old", tags={"tag"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(cache.refresh, "key", Loader())
+        await anyio.sleep(0.5)
+        assert cache.invalidate_tag_nowait("tag") == 1
+    assert cache.statistics().loads == 1
+    assert "key" not in cache
+
+
+@in_both
 async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> None:
     """Those who waited for a load that was overtaken, and then ended early, get the new value."""
     loader = Loader()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio._internal import clock
+from mtaio._internal import clock, loops
 from mtaio.cache import CacheStatistics, EvictionPolicy, RemovalCause, TTLCache
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
 from tests.backends import BACKENDS
@@ -735,6 +735,30 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
         cache.set_nowait("kept", begun)
         assert_quiescent(cache)
         assert_whole(cache)
+
+
+def test_a_cache_keeps_no_loop_alive(backend: str) -> None:
+    """Nothing of an event loop is left in a cache that was entered there, or has loaded there."""
+    cache: TTLCache[int] = TTLCache(1000, 100)
+    loops_of: list[weakref.ref[object]] = []
+
+    async def load() -> int:
+        await anyio.sleep(0.5)
+        return 1
+
+    async def use() -> None:
+        loops_of.append(weakref.ref(loops.current_loop()))
+        async with cache, anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(cache.get_or_set, "key", load)
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(cache.get_or_set, "other", load)
+
+    run(use, backend=backend)
+    gc.collect()
+    assert [each() for each in loops_of] == [None]
+    assert len(cache) == 2
 
 
 def test_a_clock_that_goes_back() -> None:
