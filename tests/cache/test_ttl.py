@@ -311,6 +311,7 @@ async def test_jitter_spreads_expiry() -> None:
     """With jitter what was set together expires apart, each somewhat before its time."""
     cache: TTLCache[int] = TTLCache(100, jitter=0.5)
     cache.set_many_nowait(dict.fromkeys(range(100), 0))
+    assert len({entry.expires for entry in cache._entries.values()}) == 100
     for number in range(100, 200):
         cache.set_nowait(number, 0)
     for number in range(100):
