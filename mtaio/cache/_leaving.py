@@ -38,8 +38,14 @@ class Leaving(Table):
             return None
         return self._remove(entry, RemovalCause.EXPIRED)
 
-    def _make_room(self, weight: float, moment: float) -> list[object]:
-        """Remove what has expired, then others, until there is room; return what had to go."""
+    def _make_room(
+        self, weight: float, moment: float, spared: Entry | None = None
+    ) -> list[object]:
+        """
+        Remove what has expired, then others, until there is room; return what had to go.
+
+        Not ``spared``, which holds what was stored just now.
+        """
         room = self._max_size - weight
         gone: list[object] = []
         while self._agenda.due <= moment and self._total() > room:
@@ -47,16 +53,29 @@ class Leaving(Table):
             if not over:  # there may be more, but looking for it has to end
                 break
             gone.extend(over)
-        while self._entries and self._total() > room:
-            try:
-                gone.append(self._evict())
-            except Exception:
-                if not self._purge():
-                    raise
+        passed: Entry | None = None
+        try:
+            while len(self._entries) > (passed is not None) and self._total() > room:
+                try:
+                    entry = self._evict(spared)
+                except Exception:
+                    if not self._purge():
+                        raise
+                else:
+                    if entry is spared:
+                        passed = entry
+                    else:
+                        gone.append(entry)
+        finally:
+            if passed is not None:
+                self._policy.restore(passed)
         return gone
 
-    def _evict(self) -> Entry:
+    def _evict(self, spared: Entry | None) -> Entry:
+        """Let go what the policy gives up, and return it; ``spared`` by the policy alone."""
         entry = self._policy.evict()
+        if entry is spared:
+            return entry
         try:
             self._let_go(entry)
         except BaseException:

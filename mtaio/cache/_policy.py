@@ -48,7 +48,7 @@ class Policy(Protocol):
         ...
 
     def restore(self, entry: Entry) -> None:
-        """Take back an entry that could not leave, without looking at its key."""
+        """Take back an entry that could not or should not leave, without looking at its key."""
         ...
 
     def replace(self, entry: Entry) -> Entry:

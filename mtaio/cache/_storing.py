@@ -187,7 +187,7 @@ class Storing(Leaving):
         assert type(entry) is Laden  # noqa: S101 - for the type checkers: others were removed above
         self._weight += weight - entry.weight
         entry.soft, entry.renew, entry.weight = soft, renew, weight
-        gone.extend(self._make_room(0, moment))
+        gone.extend(self._make_room(0, moment, entry))
         return gone
 
     def _put_failure(

@@ -28,6 +28,10 @@ class ModelPolicy(Protocol):
         """Let go the key to give up, and return it."""
         ...
 
+    def restore(self, key: int) -> None:
+        """Take back a key."""
+        ...
+
 
 class PlainFIFO:
     """A list."""
@@ -46,6 +50,9 @@ class PlainFIFO:
 
     def evict(self) -> int:
         return self.keys.pop(0)
+
+    def restore(self, key: int) -> None:
+        self.insert(key)
 
 
 class PlainLRU(PlainFIFO):
@@ -81,6 +88,9 @@ class PlainLFU:
         self.remove(key)
         return key
 
+    def restore(self, key: int) -> None:
+        self.insert(key)
+
 
 class PlainS3FIFO:
     """Two lists, a table of scores, and a table of what was evicted from the first list."""
@@ -89,6 +99,7 @@ class PlainS3FIFO:
         self.small: list[int] = []
         self.main: list[int] = []
         self.scores: dict[int, int] = {}
+        self.left: dict[int, int] = {}
         self.ghost: dict[int, int] = {}
         self.slots = 1
 
@@ -102,7 +113,7 @@ class PlainS3FIFO:
             self.small.append(key)
 
     def remove(self, key: int) -> None:
-        del self.scores[key]
+        self.left[key] = self.scores.pop(key)
         (self.small if key in self.small else self.main).remove(key)
 
     def hit(self, key: int) -> None:
@@ -139,6 +150,10 @@ class PlainS3FIFO:
             self.ghost = {trace % self.slots: trace for trace in traces}
         self.ghost[hash(key) % self.slots] = hash(key)
         return key
+
+    def restore(self, key: int) -> None:
+        self.scores[key] = self.left[key]
+        self.small.append(key)
 
 
 PLAIN: dict[EvictionPolicy, type[ModelPolicy]] = {

@@ -103,9 +103,16 @@ class Model:
         for key in [key for key, each in self.held.items() if each.expires <= self.now]:
             self.drop(key, RemovalCause.EXPIRED)
 
-    def shrink(self, room: float) -> None:
+    def shrink(self, room: float, spared: int | None = None) -> None:
+        passed = False
         while self.held and self.total() > room:
-            self.gone(self.policy.evict(), RemovalCause.EVICTED)
+            key = self.policy.evict()
+            if key == spared:
+                passed = True
+            else:
+                self.gone(key, RemovalCause.EVICTED)
+        if passed and spared is not None:
+            self.policy.restore(spared)
 
     def set(self, key: int, value: int, ttl: float, tags: frozenset[str]) -> None:
         weight = value % 5 if self.weighed else 1
@@ -124,7 +131,7 @@ class Model:
             self.heard.append((key, held.value, RemovalCause.REPLACED))
             self.held[key] = made
             self.policy.hit(key)
-            self.shrink(self.max_size)
+            self.shrink(self.max_size, key)
             return
         self.shrink(self.max_size - weight)
         self.policy.insert(key)

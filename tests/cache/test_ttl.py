@@ -275,6 +275,34 @@ async def test_weights() -> None:
     assert cache.statistics().weight == 0
 
 
+@pytest.mark.parametrize("policy", [*EvictionPolicy])
+async def test_a_value_that_grows_makes_others_go(policy: EvictionPolicy) -> None:
+    """Whatever the policy thinks of its key: what was stored just now is there."""
+    gone: list[tuple[str, int, RemovalCause]] = []
+    cache: TTLCache[int] = TTLCache(
+        10,
+        10,
+        policy=policy,
+        weigher=lambda _key, weight: weight,
+        on_removed=lambda *removal: gone.append(removal),
+    )
+    cache.set_nowait("grows", 1)
+    for key in ("one", "two", "three"):
+        cache.set_nowait(key, 3)
+        for _ in range(5):
+            assert cache.get_nowait(key) == 3
+    for weight in range(2, 11):
+        cache.set_nowait("grows", weight)
+        assert cache.get_nowait("grows") == weight
+        assert_whole(cache)
+    assert cache.items() == [("grows", 10)]
+    evicted = [key for key, _, cause in gone if cause is RemovalCause.EVICTED]
+    assert evicted == ["one", "two", "three"]
+    cache.set_nowait("other", 1)
+    assert cache.items() == [("other", 1)]
+    assert_whole(cache)
+
+
 async def test_weights_add_up_to_nothing() -> None:
     """When nothing is held, nothing is weighed, whatever floats make of the sums before."""
     cache: TTLCache[float] = TTLCache(10, weigher=lambda _, value: value)
