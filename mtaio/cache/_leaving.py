@@ -38,9 +38,7 @@ class Leaving(Table):
             return None
         return self._remove(entry, RemovalCause.EXPIRED)
 
-    def _make_room(
-        self, weight: float, moment: float, spared: Entry | None = None
-    ) -> list[object]:
+    def _make_room(self, weight: float, moment: float, spared: Entry | None = None) -> list[object]:
         """
         Remove what has expired, then others, until there is room; return what had to go.
 

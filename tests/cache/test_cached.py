@@ -701,6 +701,12 @@ async def test_objects_are_not_kept_alive() -> None:
         assert len(cache) == 1
         assert len(Shop.price._owners._tokens) == 1
         assert await other.price("tea") == "tea at other: 1"
+        third = Shop("third")
+        await third.price("tea")
+        await third.price.refresh("tea")
+        del third
+        await other.price("tea")
+        assert len(cache) == 1
     finally:
         gc.enable()
 

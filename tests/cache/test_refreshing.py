@@ -680,6 +680,29 @@ async def test_kept_error_makes_way(way: str) -> None:
 
 
 @POLICIES
+@pytest.mark.parametrize("laden", [True, False], ids=["laden", "plain"])
+async def test_kept_error_that_is_evicted_is_no_value(
+    policy: EvictionPolicy, *, laden: bool
+) -> None:
+    """The listener is not told of it, but it counts as evicted."""
+    heard: list[object] = []
+    cache: TTLCache[str] = TTLCache(
+        math.inf,
+        1,
+        policy=policy,
+        error_ttl=30,
+        idle_ttl=100 if laden else None,
+        on_removed=lambda *removal: heard.append(removal),
+    )
+    with pytest.raises(LookupError):
+        await cache.get_or_set("key", Loader(fail=True))
+    cache.set_nowait("other", "value")
+    assert heard == []
+    assert cache.items() == [("other", "value")]
+    assert cache.statistics().evictions == 1
+
+
+@POLICIES
 async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
     """In an entered cache, errors whose time is over are removed without being asked for."""
     async with TTLCache[str](10, 100, policy=policy, error_ttl=3) as cache:
