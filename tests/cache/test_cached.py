@@ -276,6 +276,10 @@ async def test_wrong_arguments_are_the_function_s_affair(asked: Asked) -> None:
     with pytest.raises(TypeError, match=r"fetch\(\) missing 1 required positional argument"):
         await fetch()  # type: ignore[call-arg] # the point
     assert len(fetch.cache) == 0
+    with pytest.raises(TypeError, match=r"missing a required argument: 'number'"):
+        fetch.invalidate()  # type: ignore[call-arg] # the point
+    with pytest.raises(TypeError, match=r"too many positional arguments"):
+        fetch.invalidate(1, 2)  # type: ignore[call-arg] # the point
     assert_quiescent(fetch.cache)
 
 
@@ -526,8 +530,11 @@ async def test_functions_that_share_a_cache_keep_apart(asked: Asked) -> None:
     assert one.invalidate(1)
     assert await one(1) == "answer 4"
     assert await other(1) == "answer 2"
+    assert await one(number=1) == "answer 5"
+    assert await other(number=1) == "answer 6"
+    assert await one(number=1) == "answer 5"
     await anyio.sleep(10)
-    assert await one(1) == "answer 5"  # for the time of the cache, without one of its own
+    assert await one(1) == "answer 7"  # for the time of the cache, without one of its own
 
 
 async def test_ttl_of_the_decorator_rules_over_that_of_the_cache(asked: Asked) -> None:
