@@ -510,6 +510,40 @@ def test_loads_of_a_loop_that_came_between() -> None:
     assert_quiescent(cache)
 
 
+@pytest.mark.parametrize("way", ["set", "delete", "clear", "tag"])
+def test_a_change_overtakes_the_loads_of_all_loops(backend: str, way: str) -> None:
+    """What several loops load at once for one key was all read before, and none of it is stored."""
+    cache: TTLCache[int] = TTLCache(60)
+    calls: list[tuple[contextvars.Context, Any]] = []
+
+    async def late() -> int:
+        await Never()
+        return 7
+
+    async def begin() -> None:
+        call: Any = cache.get_or_set("key", late, tags=["tag"])
+        context = contextvars.copy_context()  # else the second would be in the course of the first
+        context.run(call.send, None)  # driven by hand, so that it outlasts its loop
+        calls.append((context, call))
+
+    async def both() -> None:
+        await begin()
+        await anyio.to_thread.run_sync(lambda: anyio.run(begin, backend=backend))
+        if way == "set":
+            cache.set_nowait("key", 1)
+        elif way == "tag":
+            cache.invalidate_tag_nowait("tag")
+        else:
+            getattr(cache, f"{way}_nowait")(*(["key"] if way == "delete" else []))
+        for context, call in calls:
+            with pytest.raises(StopIteration, match=r"^7$"):
+                context.run(call.send, None)
+
+    anyio.run(both, backend=backend)
+    assert cache.items() == ([("key", 1)] if way == "set" else [])
+    assert_quiescent(cache)
+
+
 async def test_a_load_that_is_closed_by_hand() -> None:
     """Whoever waits for a load whose coroutine is closed leads in its place."""
     cache: TTLCache[int] = TTLCache(60)
