@@ -544,6 +544,36 @@ def test_a_change_overtakes_the_loads_of_all_loops(backend: str, way: str) -> No
     assert_quiescent(cache)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "younger first"])
+def test_loads_of_several_loops_end_in_any_order(backend: str, order: tuple[int, int]) -> None:
+    """One that fails takes only itself out of the table, wherever it stands, and nothing stays."""
+    cache: TTLCache[int] = TTLCache(60)
+    calls: list[tuple[contextvars.Context, Any]] = []
+
+    async def fail() -> int:
+        await Never()
+        raise LookupError
+
+    async def begin() -> None:
+        call: Any = cache.get_or_set("key", fail)
+        context = contextvars.copy_context()  # else the second would be in the course of the first
+        context.run(call.send, None)  # driven by hand, so that it outlasts its loop
+        calls.append((context, call))
+
+    async def both() -> None:
+        await begin()
+        await anyio.to_thread.run_sync(lambda: anyio.run(begin, backend=backend))
+        for left, number in zip((1, 0), order, strict=True):
+            context, call = calls[number]
+            with pytest.raises(LookupError):
+                context.run(call.send, None)
+            assert cache.statistics().in_flight == left
+            assert len(cache._flights.table) == left
+
+    anyio.run(both, backend=backend)
+    assert_quiescent(cache)
+
+
 async def test_a_load_that_is_closed_by_hand() -> None:
     """Whoever waits for a load whose coroutine is closed leads in its place."""
     cache: TTLCache[int] = TTLCache(60)
