@@ -165,31 +165,34 @@ class Boarding(Course[T]):
         """
         key = mine.key
         flights = self._flights
+        homed = self._block is not None or self._refreshing or self._mute
+        # A flight of this loop cannot come meanwhile: only tasks of this thread begin one.
+        loop = loops.current_loop() if homed or flights.table else probable_loop()
         block = None
-        if self._block is not None or self._refreshing or self._mute:
-            loop = loops.current_loop()
-            block = self._block_for(loop)
-        else:
-            # A flight of this loop cannot come meanwhile: only tasks of this thread begin one.
-            loop = loops.current_loop() if flights.table else probable_loop()
         found: Any = UNSET
         _lost = None  # dropped outside the lock
         try:
             with self._gate:
                 moment = clock.read()
                 if anew:
+                    block = self._block_for(loop) if homed else None
                     flights.disown(key)
                 else:
                     flight = flights.find(loop, key) if flights.table else None
                     entry = self._lookup(key)
-                    due = False
-                    if entry is not None and moment < entry.expires:
-                        found, due = self._serve(entry, moment)
-                        if again:
-                            self._hits -= 1.0  # the call was counted as a miss
-                    elif not again:
+                    if entry is not None and moment >= entry.expires:
+                        entry = None
+                    wanted = entry is None or self._is_due(entry, moment)
+                    if wanted and homed:
+                        block = self._block_for(loop)  # which may refuse, hence before it counts
+                    if entry is not None:
+                        self._use(entry, moment)
+                        found = entry.value
+                    if again:
+                        self._hits -= entry is not None  # the call was counted as a miss
+                    elif entry is None:
                         self._misses += 1
-                    if flight is not None or (found is not UNSET and not due):
+                    if flight is not None or not wanted:
                         return flight, found
                 mine.outer = underway(mine.outer)
                 _lost = flights.begin(mine, loop, moment)
@@ -199,12 +202,9 @@ class Boarding(Course[T]):
             raise unhashable(key, error) from error
         return mine, found
 
-    def _serve(self, entry: Entry, moment: float) -> tuple[Any, bool]:
-        """Return the value or `Failure` to answer with, and whether a refresh is due."""
-        self._use(entry, moment)
-        value = entry.value
-        due = type(entry) is Laden and moment >= entry.renew and type(value) is not Failure
-        return value, due
+    def _is_due(self, entry: Entry, moment: float) -> bool:
+        """Tell whether the value of an entry is to be renewed."""
+        return type(entry) is Laden and moment >= entry.renew and type(entry.value) is not Failure
 
     def _block_for(self, loop: object) -> Block | None:
         """Return the block in which a load runs, None for the caller's task; or refuse."""

@@ -287,6 +287,38 @@ async def test_refreshing_needs_an_entered_cache(options: dict[str, Any]) -> Non
     assert_quiescent(cache)
 
 
+async def listen(*_: object) -> None:
+    """Hear of a removal."""
+
+
+@POLICIES
+@pytest.mark.parametrize(
+    "options",
+    [{"stale_while_revalidate": 5}, {"refresh_ahead": 0.5}, {"on_removed": listen}],
+    ids=["stale", "ahead", "listened"],
+)
+async def test_values_that_are_there_need_no_entered_cache(
+    policy: EvictionPolicy, options: dict[str, Any]
+) -> None:
+    """What needs a block is a load, and whoever finds a value begins none, whatever the policy."""
+    loader = Loader()
+    cache: TTLCache[str] = TTLCache(10, 10, policy=policy, **options)
+    async with cache:
+        cache.set_nowait("key", "value")
+    assert await cache.get_or_set("key", loader) == "value"
+    await anyio.sleep(10)
+    before = cache.statistics()
+    assert (before.hits, before.misses) == (1, 0)
+    for call in (cache.get_or_set, cache.refresh):
+        with pytest.raises(RuntimeError, match=r"^<TTLCache .* is not entered"):
+            await call("key", loader)
+    assert cache.statistics() == before
+    assert loader.begun == 0
+    async with cache:
+        assert await cache.get_or_set("other", loader) == "value 1"
+    assert_quiescent(cache)
+
+
 # Refresh ahead.
 
 
