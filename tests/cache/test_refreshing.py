@@ -716,7 +716,7 @@ async def test_kept_error_makes_way(way: str) -> None:
 async def test_kept_error_that_is_evicted_is_no_value(
     policy: EvictionPolicy, *, laden: bool
 ) -> None:
-    """The listener is not told of it, but it counts as evicted."""
+    """The listener is not told of it, but it counts as evicted; a value that it evicts is told."""
     heard: list[object] = []
     cache: TTLCache[str] = TTLCache(
         math.inf,
@@ -732,6 +732,10 @@ async def test_kept_error_that_is_evicted_is_no_value(
     assert heard == []
     assert cache.items() == [("other", "value")]
     assert cache.statistics().evictions == 1
+    with pytest.raises(LookupError):
+        await cache.get_or_set("key", Loader(fail=True))
+    assert heard == [("other", "value", RemovalCause.EVICTED)]  # at once
+    assert cache.items() == []
 
 
 @POLICIES
