@@ -208,7 +208,11 @@ async def test_a_fork_of_an_entered_cache() -> None:
         assert not block.is_over()
         block._process += 1  # as it looks from there
         assert block.is_over()
+        await cache.__aexit__(None, None, None)  # there the cache can be left, and is not in it
+        gone: Any = cache._block
+        assert gone is None
         block._process -= 1
+        cache._settle(block)
     await cache.__aexit__(None, None, None)
     assert_quiescent(cache)
 
@@ -276,6 +280,8 @@ def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> Non
                 with suppress(RuntimeError):
                     await cache.get_or_set("another", Loader())
             await stack.enter_async_context(cache)
+            now = cache.statistics()
+            assert not entered or now.in_flight == now.waiting == 0
             assert await cache.get_or_set("key", Loader()) == "value 1"
             assert cache.statistics().in_flight == cache.statistics().waiting == 0
         close()

@@ -149,6 +149,31 @@ def test_plain_listener_runs_outside_the_lock() -> None:
     assert seen == [1]
 
 
+def test_plain_listener_that_waits_holds_up_nobody_else() -> None:
+    """A thread tells of its change at once, though the listener is busy in another."""
+    heard: list[object] = []
+    inside, release = threading.Event(), threading.Event()
+
+    def listen(key: object, *_: object) -> None:
+        if key == "slow":
+            inside.set()
+            assert release.wait(60)
+        heard.append(key)
+
+    cache: TTLCache[int] = TTLCache(10, on_removed=listen)
+    cache.set_many_nowait({"slow": 1, "fast": 2})
+    thread = threading.Thread(target=cache.delete_nowait, args=("slow",))
+    thread.start()
+    try:
+        assert inside.wait(60)
+        cache.delete_nowait("fast")
+        assert heard == ["fast"]
+    finally:
+        release.set()
+        thread.join(60)
+    assert heard == ["fast", "slow"]
+
+
 def test_a_plain_function_that_returns_an_awaitable(caplog: pytest.LogCaptureFixture) -> None:
     """A lambda around an async listener is told how to be one."""
     listener = AsyncListener()

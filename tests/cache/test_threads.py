@@ -295,6 +295,33 @@ def test_reads_never_return_another_key_s_value() -> None:
     assert_whole(cache)
 
 
+def test_a_change_waits_for_that_of_another_thread() -> None:
+    """It is not put off, as one in the midst of a change is: when it returns it has been made."""
+    cache: TTLCache[int] = TTLCache(100)
+    within, release, done = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cache._gate:
+            within.set()
+            assert release.wait(60)
+
+    def change() -> None:
+        cache.set_nowait("key", 1, 50)
+        done.set()
+
+    threads = [threading.Thread(target=hold), threading.Thread(target=change)]
+    threads[0].start()
+    assert within.wait(60)
+    threads[1].start()
+    assert not done.wait(0.1)
+    assert "key" not in cache
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    assert done.is_set()
+    assert cache.get_nowait("key") == 1
+
+
 @pytest.mark.usefixtures("eager_switches")
 def test_set_many_is_seen_whole() -> None:
     """Other threads see all of what is set together, or nothing of it."""
