@@ -770,6 +770,21 @@ async def test_kept_errors_that_are_over_go_when_others_come(policy: EvictionPol
     assert_whole(full)
 
 
+async def test_kept_error_takes_the_place_of_a_value_that_is_over() -> None:
+    """That value left because its time was over, also if nobody had found that out."""
+    heard: list[object] = []
+    cache: TTLCache[str] = TTLCache(
+        10, error_ttl=30, on_removed=lambda *removal: heard.append(removal)
+    )
+    cache.set_nowait("key", "old", 0.5)
+    await anyio.sleep(0.6)  # what is over is looked for by the second
+    with pytest.raises(LookupError):
+        await cache.get_or_set("key", Loader(fail=True, seconds=0))
+    assert heard == [("key", "old", RemovalCause.EXPIRED)]
+    assert (len(cache), cache.statistics().expirations) == (1, 1)
+    assert_whole(cache)
+
+
 async def test_without_error_ttl_nothing_is_kept() -> None:
     """By default an error is told once, and the next who asks begins a load."""
     cache: TTLCache[str] = TTLCache(10)

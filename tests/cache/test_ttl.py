@@ -231,6 +231,22 @@ async def test_expired_values_go_before_others_make_room_for_a_heavy_one(
     assert_whole(cache)
 
 
+async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() -> None:
+    """Values that live longer than they were filed for are passed over, but not all of them."""
+    cache: TTLCache[int] = TTLCache(
+        math.inf, 20, policy="fifo", weigher=lambda _key, weight: weight
+    )
+    cache.set_many_nowait(dict.fromkeys(range(10), 1), 1)
+    for number in range(10):
+        assert cache.touch_nowait(number, 100)
+    await anyio.sleep(5)
+    cache.set_nowait("heavy", 15)
+    assert [*cache] == [5, 6, 7, 8, 9, "heavy"]
+    assert (cache.statistics().evictions, cache.statistics().expirations) == (5, 0)
+    assert cache._agenda.due <= anyio.current_time()  # there is more to look at
+    assert_whole(cache)
+
+
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 async def test_never_more_than_max_size(policy: EvictionPolicy) -> None:
     """Whatever is set, no more is held than there is room for."""
