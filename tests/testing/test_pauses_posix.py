@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+assert sys.platform != "win32"
+
 PROGRAM = """
 import sys, time
 
