@@ -13,7 +13,6 @@ from collections import deque
 from heapq import nsmallest
 from itertools import groupby
 from operator import attrgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio.events._event import EventKey, name_in
@@ -22,7 +21,7 @@ from mtaio.events._match import check_name, is_wild, wider
 from mtaio.events._statistics import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from mtaio.events._statistics import EventStatistics
 
@@ -217,9 +216,9 @@ class Registry:
             total.add(topic.tally)
         return total
 
-    def names(self) -> Mapping[str, EventStatistics]:
+    def names(self) -> dict[str, EventStatistics]:
         """Return the counters of each name that is kept."""
-        return MappingProxyType({each.name: each.tally.frozen() for each in self._topics.values()})
+        return {each.name: each.tally.frozen() for each in self._topics.values()}
 
     def other(self) -> EventStatistics:
         """Return the counters of the names that were forgotten."""
