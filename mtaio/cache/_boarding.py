@@ -110,7 +110,7 @@ class Boarding(Course[T]):
         try:
             if flights.loads % FAST_CALLS == 0:
                 await checkpoint()
-            call = factory(*args, **kwargs)
+            call = factory(*args, **kwargs) if kwargs else factory(*args)  # ** makes a dict
             if type(call) is not _COROUTINE:
                 check_awaitable(factory, call)
             value = await call

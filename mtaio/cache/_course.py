@@ -133,6 +133,8 @@ class Course(Batch[T]):
         if not self._simple:
             ttl, weight = self._spread(ttl), self._weigh(flight.key, value)
         flights = self._flights
+        table = flights.table
+        key = flight.key
         gate = self._gate
         if not gate.free and gate.postpone(self._land, flight, value):
             return  # a finaliser drives its coroutine, of all things
@@ -141,9 +143,12 @@ class Course(Batch[T]):
         gate.free = False
         try:
             moment = clock.read()
-            flights.discard(flight)
+            if flight.other is None and table.get(key) is flight:
+                del table[key]  # what discard() does, without the call
+            else:
+                flights.discard(flight)
             if flight.wanted:
-                gone = self._put(flight.key, value, ttl, moment, weight, flight.tags)
+                gone = self._put(key, value, ttl, moment, weight, flight.tags)
             flights.ended += 1
             flights.seconds += moment - flight.began
             if flight.state is not RUNNING:  # its block was left
