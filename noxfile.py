@@ -299,6 +299,13 @@ def explore(session: nox.Session) -> None:
 
 
 @nox.session(default=False, python=NEWEST)
+def stalls(session: nox.Session) -> None:
+    """Run the suite, in real time too, while its processes stand still for 0.4 s now and then."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    session.run("python", "-m", "tests.stalls", *SPREAD, *session.posargs)
+
+
+@nox.session(default=False, python=NEWEST)
 def bench(session: nox.Session) -> None:
     """Measure ours beside rivals in one run, against the targets; CI's machines are too noisy."""
     session.install("-e", ".[app,trio,uvloop]", *group("bench"), *group("bench-alone"))
