@@ -97,7 +97,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run(
     program: str, folder: Path, *arguments: str, measured: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in an interpreter of its own, in ``folder``, its coverage measured or not."""
+    """
+    Run a program in an interpreter of its own, in ``folder``, its coverage measured or not.
+
+    Not if it forks while threads of it run: they take a lock of coverage's with each call, and a
+    child that gets that lock taken waits for it for ever.
+    """
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
     command = [sys.executable, "-X", "faulthandler", str(script), *arguments]
