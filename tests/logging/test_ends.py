@@ -221,7 +221,7 @@ def test_children_of_multiprocessing(book: Logbook, method: str) -> None:
     (book.folder / "program_child.py").write_text(CHILD)
     # No rotation: a child that was started anew opens the file under rules of its own.
     begin = BEGIN.replace("max_bytes=5000, backup_count=99", "")
-    done = run(begin + PROCESSES, book.folder, method, measured=False)
+    done = run(begin + PROCESSES, book.folder, method, measured=method != "fork")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 5]\n")
     written = book.lines()
     assert len(written) == 6 * COUNT

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _backlog, _reports, _rotation, _writer
+from mtaio.logging import AsyncFileHandler, _backlog, _exit, _reports, _rotation, _writer
 from mtaio.logging._rotation import RotatingFile
 from tests.logging.tools import Disk, Logbook, run, until
 from tests.logging.tools_posix import Fifo, stall
@@ -603,14 +603,15 @@ def test_path_that_no_system_can_name(delay: bool) -> None:  # noqa: FBT001 - a 
 # ---- a fork, seen from inside --------------------------------------------------------------------
 
 
-def test_child_of_a_fork_owes_nothing(book: Logbook) -> None:
+def test_child_of_a_fork_owes_nothing(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a forked child does first leaves it with an empty queue and a file of its own."""
     fifo = Fifo(book.path)
     handler = book.open()
     stall(book, handler)
     book.logger.info("the parent's")
+    monkeypatch.setattr(_exit, "_process", _exit._Process())  # which watches this one alone
     twin = AsyncFileHandler(book.folder / "other.log")
-    twin._writer.forget()
+    _exit._in_child()
     assert twin.statistics().queued == 0
     assert not twin._writer.file.is_open
     twin.handle(logging.makeLogRecord({"msg": "mine"}))
