@@ -64,3 +64,14 @@ def stray(error: BaseException, what: str) -> StrayCancellationError:
     )
     failure.__cause__ = error
     return failure
+
+
+def what_is_left(error: BaseException, what: str) -> BaseException | None:
+    """
+    Return what an end of ``what`` by ``error`` comes to, in the task that it has ended.
+
+    That is ``error`` without a cancellation that was asked for, None if it was nothing else; and
+    the error that stands for a stray one.
+    """
+    rest = without_cancellation(error)
+    return stray(error, what) if rest is None and not is_cancelled() else rest

@@ -14,6 +14,7 @@ from mtaio._internal import checks
 from mtaio._internal.functions import is_async
 from mtaio._internal.unset import UNSET, Unset
 from mtaio.cache._call import Call
+from mtaio.cache._storing import TTL_WAY_OUT
 from mtaio.cache._tags import check_tags
 from mtaio.cache._ttl import TTLCache
 from mtaio.cache._wrapper import Bind, Cached
@@ -104,8 +105,7 @@ def cached(
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
     if ttl is not UNSET:
-        way_out = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
-        checks.at_least("ttl", ttl, 0, way_out=way_out)
+        checks.at_least("ttl", ttl, 0, way_out=TTL_WAY_OUT)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
         msg = f"cache={cache!r} is a {type(cache).__name__}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)

@@ -22,14 +22,14 @@ from mtaio.cache._tags import NO_MARKS, check_tags
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["NO_TAGS", "Storing"]
+__all__ = ["NO_TAGS", "TTL_WAY_OUT", "Storing"]
 
 NEVER: Final = -math.inf
 """Until when a value may be read without the lock that must not be."""
 
 NO_TAGS: Final[frozenset[Hashable]] = frozenset()
 
-_WAY_OUT: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+TTL_WAY_OUT: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
 
 
 class Storing(Leaving):
@@ -42,7 +42,7 @@ class Storing(Leaving):
     def _ttl_of(self, ttl: float | Unset) -> float:
         if ttl is UNSET:
             return self._default_ttl
-        return checks.at_least("ttl", ttl, 0, way_out=_WAY_OUT)
+        return checks.at_least("ttl", ttl, 0, way_out=TTL_WAY_OUT)
 
     def _spread(self, ttl: float) -> float:
         """Take up to a part of ``ttl`` from it, so that what was set together expires apart."""

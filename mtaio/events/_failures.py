@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio._internal.strays import what_is_left
 
 if TYPE_CHECKING:
     from mtaio.events._event import Event
@@ -121,9 +121,7 @@ def error_of(subject: object, end: BaseException) -> Exception | None:
     A cancellation that nobody asked for would be lost, and the rest of the tier with it. One that
     was asked for comes beside an error in one group where a nursery of trio's raises them.
     """
-    rest = without_cancellation(end)
-    if rest is None and not is_cancelled():
-        return stray(end, name_of(subject))
+    rest = what_is_left(end, name_of(subject))
     return rest if isinstance(rest, Exception) else None
 
 

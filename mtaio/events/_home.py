@@ -19,7 +19,7 @@ import anyio
 from mtaio._internal import groups, loops
 from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import holds_cancellation, is_cancelled, stray, without_cancellation
+from mtaio._internal.strays import holds_cancellation, what_is_left
 from mtaio.events._begin import inside
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
@@ -242,11 +242,10 @@ class Home:
 
     def _end_by(self, error: BaseException) -> bool:
         """Keep what is to be raised where the block is left; return False for a cancellation."""
-        rest = without_cancellation(error)  # in a group, if it comes from a nursery of trio's
+        # A cancellation comes in a group, if it comes from a nursery of trio's.
+        rest = what_is_left(error, f"delivering an event of {self._owner!r}")
         if rest is None:
-            if is_cancelled():
-                return False
-            rest = stray(error, f"delivering an event of {self._owner!r}")
+            return False
         self._failure = rest
         self.group.cancel_scope.cancel()
         return True

@@ -141,24 +141,7 @@ CONTRACT.add(
     "a load that asks for its own key gets an error, instead of waiting",
     loads.recursion,
 )
-CONTRACT.add(
-    "checkpoint",
-    "a caller cancelled as it suspends takes nobody with it, and leaves nothing behind",
-    *loads.STRUCK,
-    inject=["checkpoint"],
-)
-CONTRACT.add(
-    "step",
-    "a caller cancelled between any two steps takes nobody with it, and leaves nothing behind",
-    *loads.STRUCK,
-    inject=["step"],
-)
-CONTRACT.add(
-    "native",
-    "a caller cancelled by Task.cancel() takes nobody with it, and leaves nothing behind",
-    *loads.STRUCK,
-    inject=["native"],
-)
+CONTRACT.add_struck("a caller", "takes nobody with it, and leaves nothing behind", *loads.STRUCK)
 CONTRACT.add(
     "reuse", "made outside of event loops, it serves one after another, on every backend", _reuse
 )

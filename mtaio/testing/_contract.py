@@ -92,6 +92,23 @@ class Contract:
         """
         self._clauses.append(Clause(name, text, scenarios, tuple(inject)))
 
+    def add_struck(self, who: str, outcome: str, *scenarios: Scenario) -> None:
+        """
+        Add a clause for each way in which a task may be cancelled, whose names are the clauses'.
+
+        Args:
+            who: Whom it strikes.
+            outcome: What is promised then.
+            scenarios: As for `add`, each with a victim.
+        """
+        how: dict[Mode, str] = {
+            "checkpoint": "as it suspends",
+            "step": "between any two steps",
+            "native": "by Task.cancel()",
+        }
+        for mode, when in how.items():
+            self.add(mode, f"{who} cancelled {when} {outcome}", *scenarios, inject=[mode])
+
     def check(
         self,
         factory: Factory,

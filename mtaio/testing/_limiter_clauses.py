@@ -265,24 +265,7 @@ CONTRACT.add("progress", "nobody waits while a slot is free", _progress)
 CONTRACT.add("order", "who asks first enters first, and nobody barges in", _order)
 CONTRACT.add("hand", "acquire() and release() do what async with does", _hand)
 _STRUCK = (_struck_in_block, _struck_by_hand, _struck_in_haste)
-CONTRACT.add(
-    "checkpoint",
-    "a task cancelled as it suspends leaves nothing behind",
-    *_STRUCK,
-    inject=["checkpoint"],
-)
-CONTRACT.add(
-    "step",
-    "a task cancelled between any two steps leaves nothing behind",
-    *_STRUCK,
-    inject=["step"],
-)
-CONTRACT.add(
-    "native",
-    "a task cancelled by Task.cancel() leaves nothing behind",
-    *_STRUCK,
-    inject=["native"],
-)
+CONTRACT.add_struck("a task", "leaves nothing behind", *_STRUCK)
 CONTRACT.add(
     "reuse", "made outside of event loops, it serves one after another, on every backend", _reuse
 )

@@ -459,6 +459,13 @@ async def soon() -> int:
     return 1
 
 
+def begun_apart(call: Any) -> tuple[contextvars.Context, Any]:
+    """Begin a call in a context of its own, lest the next be in its course; return both."""
+    context = contextvars.copy_context()
+    context.run(call.send, None)  # driven by hand, so that it outlasts its loop
+    return context, call
+
+
 def test_loads_whose_loop_is_over(backend: str) -> None:
     """A load that its loop never ended is in no account, and neither when it is closed later."""
     cache: TTLCache[int] = TTLCache(60)
@@ -522,9 +529,7 @@ def test_a_change_overtakes_the_loads_of_all_loops(backend: str, way: str) -> No
 
     async def begin() -> None:
         call: Any = cache.get_or_set("key", late, tags=["tag"])
-        context = contextvars.copy_context()  # else the second would be in the course of the first
-        context.run(call.send, None)  # driven by hand, so that it outlasts its loop
-        calls.append((context, call))
+        calls.append(begun_apart(call))
 
     async def both() -> None:
         await begin()
@@ -556,9 +561,7 @@ def test_loads_of_several_loops_end_in_any_order(backend: str, order: tuple[int,
 
     async def begin() -> None:
         call: Any = cache.get_or_set("key", fail)
-        context = contextvars.copy_context()  # else the second would be in the course of the first
-        context.run(call.send, None)  # driven by hand, so that it outlasts its loop
-        calls.append((context, call))
+        calls.append(begun_apart(call))
 
     async def both() -> None:
         await begin()
