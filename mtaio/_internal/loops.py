@@ -2,8 +2,7 @@
 Which event loop am I on, and is the one I knew still there?
 
 Promise: an object that holds waiters can be made anywhere and used by one loop after another, on
-either backend; two loops at once are an error that says what to do. Asked only where a task is
-about to wait, so the fast paths pay nothing.
+either backend; two loops at once are an error that says what to do.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def asker_of(loop: object) -> Callable[[], object]:
 
 
 def in_event_loop() -> bool:
-    """Tell whether this thread is running an event loop, be it in a callback without a task."""
+    """Return whether this thread is running an event loop, be it in a callback without a task."""
     return _asyncio_runs() or _answer("in_trio_run")
 
 
@@ -53,8 +52,8 @@ def task_name() -> str | None:
     return None
 
 
-# Whoever finds a module without what it is to have meets another thread that is just importing it,
-# and no loop of that module runs anywhere.
+# A module without the expected name is being imported by another thread, and no loop of that module
+# runs anywhere yet.
 
 
 def _asyncio_runs() -> bool:
@@ -71,7 +70,7 @@ def _answer(question: str) -> bool:
 
 
 def is_current(loop: object) -> bool:
-    """Tell whether ``loop``, returned by `current_loop`, is running here."""
+    """Return whether ``loop``, returned by `current_loop`, is running here."""
     try:
         return current_loop() is loop
     except NoEventLoopError:
@@ -79,7 +78,7 @@ def is_current(loop: object) -> bool:
 
 
 def is_over(loop: Any) -> bool:
-    """Tell whether a loop returned by `current_loop` can never run again."""
+    """Return whether a loop returned by `current_loop` can never run again."""
     closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
     if closed is not None:
         return closed()  # asyncio, uvloop
@@ -111,6 +110,15 @@ def call_in(loop: Any, fn: Callable[[], object]) -> bool:
 
 def _nothing() -> None:
     pass
+
+
+def two_loops_error(owner: object) -> RuntimeError:
+    """Return what is raised when ``owner`` is used by two running loops at once."""
+    return RuntimeError(
+        f"{owner!r} has tasks of another running event loop waiting on it. One loop at a time may "
+        f"use it: give each loop an object of its own, or hand the work to one loop with "
+        f"anyio.from_thread.run()."
+    )
 
 
 class LoopBound:
@@ -147,13 +155,8 @@ class LoopBound:
         if is_over(before):
             return True
         self._loop = before
-        msg = (
-            f"{what!r} has tasks of another running event loop waiting on it. One loop at a time "
-            f"may use it: give each loop an object of its own, or hand the work to one loop with "
-            f"anyio.from_thread.run()."
-        )
-        raise RuntimeError(msg)
+        raise two_loops_error(what)
 
     def is_over(self) -> bool:
-        """Tell whether the loop that was bound can never run again."""
+        """Return whether the loop that was bound can never run again."""
         return self._loop is not None and is_over(self._loop)

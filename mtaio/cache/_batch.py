@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mtaio._internal import clock
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._keys import check_hashable, check_many
 from mtaio.cache._leaving import scatter
 from mtaio.cache._single import Single

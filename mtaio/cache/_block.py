@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal import groups, loops
+from mtaio._internal import loops, scope
+from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.clock import loop_deadline, now
-from mtaio._internal.coop import checkpoint
 from mtaio.cache._flight import CLOSED, RUNNING, Flight
 from mtaio.cache._listeners import AsyncNotices
 from mtaio.exceptions import StrayCancellationError
@@ -98,7 +98,7 @@ class Block:
         self._group.cancel_scope.cancel()
         # What is an Exception is none of the group's business, and would come back in a group.
         seen = None if isinstance(reason, Exception) else reason
-        end = await groups.leave(self._group, seen)
+        end = await scope.leave(self._group, seen)
         while self.flights:  # their tasks were cancelled natively before their first step
             self._store.never_ran(self.flights.pop())
         escaped = [each for each in end.errors if each is not seen]

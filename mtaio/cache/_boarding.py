@@ -15,8 +15,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from mtaio._internal import clock, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
-from mtaio._internal.unset import UNSET
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache._course import Course, check_awaitable
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._flight import (

@@ -11,8 +11,8 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks
-from mtaio._internal.functions import is_async
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.callables import is_async
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._call import Call
 from mtaio.cache._storing import TTL_WAY_OUT
 from mtaio.cache._tags import check_tags

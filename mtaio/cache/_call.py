@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._keys import unhashable
 from mtaio.cache._storing import NO_TAGS
 from mtaio.cache._tags import check_tags

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from mtaio._internal import checks, clock, deadline, loops
-from mtaio._internal.coop import checkpoint
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import is_stray, stray
+from mtaio._internal import checks, clock, deadlines, loops
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import Stray, classify, stray_error
+from mtaio._internal.checkpoints import checkpoint
 from mtaio.cache._batch import Batch
 from mtaio.cache._entry import Failure, Laden
 from mtaio.cache._flight import ABORTED, CLOSED, FAILED, LANDED, LOADING, RUNNING, Flight, State
@@ -101,7 +101,7 @@ class Course(Batch[T]):
     async def _run(self, flight: Flight) -> None:
         """Load in a task of the block."""
         LOADING.set(flight)
-        deadline.enter(math.inf, alone=True)  # who asked first sets no limit for the others
+        deadlines.enter(math.inf, alone=True)  # who asked first sets no limit for the others
         try:
             with flight.scope:
                 if not flight.scope.cancel_called:
@@ -118,8 +118,8 @@ class Course(Batch[T]):
             del flight  # as in _fetch
             return
         except BaseException as error:
-            if is_stray(error):
-                self._failed(flight, stray(error, f"the loader {flight.factory!r}"))
+            if isinstance(classify(error), Stray):
+                self._failed(flight, stray_error(error, f"the loader {flight.factory!r}"))
                 del flight
                 return
             self._end(flight, CLOSED)

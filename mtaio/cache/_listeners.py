@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from mtaio._internal import checks, loops
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import is_cancellation, is_stray
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import Stray, classify, is_cancellation
 
 __all__ = ["Notices", "RemovalCause", "listener_of"]
 
@@ -150,7 +150,9 @@ class AsyncNotices(Notices):
                     try:
                         await self._listener(*removal)
                     except BaseException as error:
-                        if not isinstance(error, Exception) and not is_stray(error):
+                        if not isinstance(error, Exception) and not isinstance(
+                            classify(error), Stray
+                        ):
                             raise
                         self.failed(removal, error)  # the entry is gone in any case
                 self._idle.set()

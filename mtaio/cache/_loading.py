@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from mtaio._internal import clock
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._boarding import NOTHING, Boarding
 from mtaio.cache._course import check_factory
 from mtaio.cache._keys import unhashable

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from mtaio._internal import clock
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._keys import check_hashable, unhashable
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._policy import HOT

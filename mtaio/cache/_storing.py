@@ -13,7 +13,7 @@ from random import random
 from typing import TYPE_CHECKING, Any, Final
 
 from mtaio._internal import checks
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._entry import Entry, Failure, Laden, entry_of
 from mtaio.cache._leaving import FEW, Leaving
 from mtaio.cache._listeners import RemovalCause

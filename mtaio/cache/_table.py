@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.cache._entry import Entry, Failure, Laden
 from mtaio.cache._expiry import Agenda
 from mtaio.cache._flight import Flight, Flights

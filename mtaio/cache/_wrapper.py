@@ -25,7 +25,7 @@ from typing import (
 from weakref import WeakKeyDictionary, ref
 
 from mtaio._internal import clock
-from mtaio._internal.unset import UNSET
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache._owners import Owner, Owners
 from mtaio.cache._policy import HOT
 from mtaio.cache._storing import NO_TAGS

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
 from mtaio._internal import checks
-from mtaio._internal.strays import without_cancellation
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._call import check_fn
 from mtaio.core._compose import as_limiter, compose, one_attempt
 from mtaio.core._lane import Lane

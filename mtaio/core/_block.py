@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal import groups, loops
-from mtaio._internal.strays import is_stray
+from mtaio._internal import loops, scope
+from mtaio._internal.cancellation import Stray, classify
 from mtaio.core._failures import conclude, silent_end
 from mtaio.core._nesting import enclosures, here
 from mtaio.core._slots import Slots, Waiter
@@ -75,8 +75,8 @@ class Block:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
         reason = await self._wind_down() if exc is None else exc
         self.ending = True
-        from_outside = reason is not None and is_stray(reason)
-        swallowed, left, escaped = await groups.leave(self.group, reason)
+        from_outside = reason is not None and isinstance(classify(reason), Stray)
+        swallowed, left, escaped = await scope.leave(self.group, reason)
         if escaped:
             left = None
         for task in [*self.tasks]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from mtaio._internal.bell import Bell
-from mtaio._internal.coop import FAST_ITEMS, checkpoint
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
+from mtaio._internal.parking import ParkingLot
 
 _NOTHING: Final = object()
 """Stands for the result of an item that failed."""
@@ -46,17 +46,17 @@ class Buffer:
         self._early: dict[int, Any] = {}
         self._next = 0
         self._unyielding = 0
-        self._room = Bell()
-        self._news = Bell()
+        self._room = ParkingLot()
+        self._news = ParkingLot()
         self._closed = False
 
     async def wait(self) -> None:
         """Wait until ``until`` may have grown (the workers do this)."""
-        await self._room.wait()
+        await self._room.park()
 
     def wake_all(self) -> None:
         """End every `wait`."""
-        self._room.ring_all()
+        self._room.unpark_all()
 
     def put(self, index: int, value: Any) -> None:
         """Put the result of item number ``index``."""
@@ -75,7 +75,7 @@ class Buffer:
     def close(self) -> None:
         """Note that all results were put."""
         self._closed = True
-        self._news.ring_all()
+        self._news.unpark_all()
 
     def clear(self) -> None:
         """Drop what nobody took."""
@@ -93,7 +93,7 @@ class Buffer:
             if self._closed:
                 return False
             self._unyielding = 0
-            await self._news.wait()
+            await self._news.park()
         return True
 
     def take(self) -> Any:
@@ -107,8 +107,8 @@ class Buffer:
             self._make_room()
         else:
             self._ready.append(value)
-            self._news.ring()
+            self._news.unpark()
 
     def _make_room(self) -> None:
         self.until += 1
-        self._room.ring()
+        self._room.unpark()

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
 
 from mtaio._internal import checks
-from mtaio._internal.functions import call_method, is_async, is_async_generator, name_of, unwrap
+from mtaio._internal.callables import call_method, is_async, is_async_generator, name_of, unwrap
 
 __all__ = [
     "CoroutineFunction",

@@ -11,7 +11,7 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.core._base import ExecutorBase, Options
 from mtaio.core._call import check_fn, settle
 from mtaio.core._compose import one_attempt

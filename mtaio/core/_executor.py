@@ -12,9 +12,9 @@ import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from mtaio._internal.coop import FAST_CALLS, checkpoint
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._call import check_fn, is_async, settle
 from mtaio.core._joining import Joining
 from mtaio.core._mapping import Mapping

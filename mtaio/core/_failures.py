@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtaio._internal.strays import SEARCH, without_cancellation
+from mtaio._internal.cancellation import ADVICE, without_cancellation
 from mtaio.core._call import name_of, shorten
 from mtaio.core._notes import note
 from mtaio.exceptions import StrayCancellationError
@@ -36,7 +36,7 @@ def silent_end() -> StrayCancellationError:
     """Return the failure that stands for one that hit no item, but would end a call in silence."""
     return StrayCancellationError(
         f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
-        f"call with it. {SEARCH}"
+        f"call with it. {ADVICE}"
     )
 
 

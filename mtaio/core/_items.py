@@ -16,8 +16,8 @@ import types
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.clock import now
-from mtaio._internal.coop import FAST_ITEMS, checkpoint
 from mtaio.core._slots import CURRENT, NOBODY
 from mtaio.core._verdict import judge
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._base import Options
 from mtaio.core._streaming import Streaming
 

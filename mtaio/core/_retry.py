@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 
-from mtaio._internal import checks, clock, deadline
+from mtaio._internal import checks, clock, deadlines
 from mtaio.core._notes import note
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def attempts(
                 raise
             attempt += 1
             wait = policy.wait_before(attempt, error)
-            left = deadline.remaining()
+            left = deadlines.remaining()
             if wait >= left:
                 note(
                     error,

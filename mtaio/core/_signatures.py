@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
-    from mtaio._internal.unset import Unset
+    from mtaio._internal.sentinel import Unset
     from mtaio.core._pool import Progress
     from mtaio.core._retry import Retry
     from mtaio.resources import RateLimiter

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import anyio
 
-from mtaio._internal.bell import Bell
-from mtaio._internal.coop import FAST_ITEMS, checkpoint
-from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
+from mtaio._internal.parking import ParkingLot
 from mtaio.core import _failures
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Feed:
         self._ahead = ahead
         self._parts = parts
         self._ready: deque[Any] = deque()
-        self._news = Bell()
+        self._news = ParkingLot()
         self._room: anyio.Event | None = None
         self._wanted = False
         self._ended = False
@@ -147,7 +147,7 @@ class Feed:
             self._wanted = True
             if self._room is not None:
                 self._room.set()
-            await self._news.wait()
+            await self._news.park()
         return True
 
     @property
@@ -176,9 +176,9 @@ class Feed:
             self._cut_short = True
             # Taken for a real cancellation, it would end the call in silence, half done.
             unasked = without_cancellation(error) is None and not is_cancelled()
-            errors.append(stray(error, name_of(self._source)) if unasked else error)
+            errors.append(stray_error(error, name_of(self._source)) if unasked else error)
         self._closed = True
-        self._news.ring_all()
+        self._news.unpark_all()
         self.end()
         # Only what nobody else can read on: other sources are their owner's to close.
         if _is_generator(self._source):
@@ -208,7 +208,7 @@ class Feed:
                 return
             self._ready.append(item)
             self._wanted = False
-            self._news.ring()
+            self._news.unpark()
             unyielding += 1
             if unyielding >= FAST_ITEMS:
                 unyielding = 0

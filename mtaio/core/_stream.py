@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
 
-from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
 from mtaio.core._failures import conclude
 from mtaio.exceptions import StrayCancellationError
 
@@ -166,7 +166,7 @@ class Stream(Generic[T]):
             if not _is_cancellation(error) or is_cancelled():
                 raise  # the consumer is cancelled: it must not take this for the end
             # Raised, it would end the consumer in silence.
-            self._error = stray(error, name_of(self._pool))
+            self._error = stray_error(error, name_of(self._pool))
         finally:
             self._over = True
         self._buffer.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, overload
 
 from mtaio._internal import checks
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._base import ExecutorBase, Options
 from mtaio.core._buffer import Buffer
 from mtaio.core._stream import Stream

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.core._task import Task, TaskStatus, unmixed
 
 if TYPE_CHECKING:

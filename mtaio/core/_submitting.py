@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.core._base import ExecutorBase
 from mtaio.core._block import Block, Places
 from mtaio.core._call import check_fn, in_loop, is_async, name_of

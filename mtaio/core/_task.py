@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import anyio
 
 from mtaio._internal import loops
-from mtaio._internal.functions import name_of
-from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
 from mtaio.core._nesting import CURRENT, Awaited, here
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ async def unmixed(call: Callable[[], Awaitable[T]], subject: object) -> T:
     except BaseException as error:
         rest = without_cancellation(error)
         if rest is None and not is_cancelled():
-            raise stray(error, name_of(subject)) from error
+            raise stray_error(error, name_of(subject)) from error
         if rest is None or rest is error:
             raise
         raise rest from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mtaio._internal.strays import is_cancelled, stray, without_cancellation
+from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
 from mtaio.core import _failures
 from mtaio.core._call import name_of
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -39,7 +39,7 @@ def judge(pool: Pool, worker: Worker, index: int, item: Any, error: BaseExceptio
             rest = _timed_out(subject, pool.name, watched)
             rest.__cause__ = error  # its traceback shows where the item was waiting
         else:
-            rest = stray(error, name_of(subject))
+            rest = stray_error(error, name_of(subject))
     if isinstance(rest, Exception):
         _record(pool, index, item, rest)
         return False

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from mtaio._internal import deadline
+from mtaio._internal import deadlines
 from mtaio._internal.clock import loop_deadline, now
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ class Watched:
         self.timeout: float = watch.timeout
         self.fired: bool = False
         self.due: float = math.inf
-        self.limit: deadline.Deadline
+        self.limit: deadlines.Deadline
         self._watch = watch
         self._scope = anyio.CancelScope()
 
     def __enter__(self) -> Self:
         self._scope.__enter__()
-        self.limit = deadline.enter(math.inf)
+        self.limit = deadlines.enter(math.inf)
         self._watch.workers.add(self)
         return self
 
@@ -61,7 +61,7 @@ class Watched:
         tb: TracebackType | None,
     ) -> bool | None:
         self._watch.workers.discard(self)
-        deadline.leave(self.limit)
+        deadlines.leave(self.limit)
         return self._scope.__exit__(exc_type, exc, tb)
 
     @property

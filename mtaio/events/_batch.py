@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.exceptions import TaskCancelledError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 

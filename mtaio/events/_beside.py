@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import is_cancelled, without_cancellation
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import is_cancelled, without_cancellation
 from mtaio.events._batch import Batch
 from mtaio.events._begin import begin
 from mtaio.exceptions import StrayCancellationError

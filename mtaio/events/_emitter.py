@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.events._event import Event, name_in
 from mtaio.events._home import Home
 from mtaio.events._listening import Listening

@@ -12,8 +12,8 @@ from inspect import isawaitable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from mtaio._internal.functions import name_of
-from mtaio._internal.strays import what_is_left
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import failure_in
 
 if TYPE_CHECKING:
     from mtaio.events._event import Event
@@ -121,7 +121,7 @@ def error_of(subject: object, end: BaseException) -> Exception | None:
     A cancellation that nobody asked for would be lost, and the rest of the tier with it. One that
     was asked for comes beside an error in one group where a nursery of trio's raises them.
     """
-    rest = what_is_left(end, name_of(subject))
+    rest = failure_in(end, name_of(subject))
     return rest if isinstance(rest, Exception) else None
 
 

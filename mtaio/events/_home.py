@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from mtaio._internal import groups, loops
-from mtaio._internal.coop import FAST_CALLS, checkpoint
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.strays import holds_cancellation, what_is_left
+from mtaio._internal import loops, scope
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import failure_in, without_cancellation
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.events._begin import inside
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
@@ -166,8 +166,10 @@ class Home:
             self.group.cancel_scope.cancel()
         self._leave_annex.set()
         # An error of the body's is not this group's to wrap; its own cancellation is to take out.
-        shown = reason if reason is not None and holds_cancellation(reason) else None
-        left = (await groups.leave(self.group, shown)).raised
+        shown = (
+            reason if reason is not None and without_cancellation(reason) is not reason else None
+        )
+        left = (await scope.leave(self.group, shown)).raised
         for batch in self.late:
             batch.forget()
         if self._worker is not None:
@@ -176,7 +178,7 @@ class Home:
         beside = exc if shown is None else left
         try:
             if failure is not None:
-                if beside is not None and not holds_cancellation(beside):
+                if beside is not None and without_cancellation(beside) is beside:
                     msg = "errors of the block, and of an event that it was to deliver"
                     raise BaseExceptionGroup(msg, [beside, failure]) from None
                 raise failure
@@ -243,7 +245,7 @@ class Home:
     def _end_by(self, error: BaseException) -> bool:
         """Keep what is to be raised where the block is left; return False for a cancellation."""
         # A cancellation comes in a group, if it comes from a nursery of trio's.
-        rest = what_is_left(error, f"delivering an event of {self._owner!r}")
+        rest = failure_in(error, f"delivering an event of {self._owner!r}")
         if rest is None:
             return False
         self._failure = rest

@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mtaio._internal import checks
-from mtaio._internal.functions import call_method, is_async, is_async_generator, unwrap
+from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,8 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
 
 from mtaio._internal import checks, loops
-from mtaio._internal.bell import Bell
-from mtaio._internal.coop import FAST_CALLS, checkpoint
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.parking import ParkingLot
 from mtaio.events._event import name_in
 from mtaio.events._listener import Listener, check_priority
 from mtaio.events._match import check_pattern
@@ -140,7 +140,7 @@ class EventStream(Generic[T_co]):
         self._streams = streams
         self._buffer: deque[Event[Any]] = deque()
         self._line: OrderedDict[Room, None] = OrderedDict()
-        self._news = Bell()
+        self._news = ParkingLot()
         self._listener: Listener | None = None
         self._loop: object = None
         self._dropped = 0
@@ -199,7 +199,7 @@ class EventStream(Generic[T_co]):
         self._streams.open -= 1
         while self._line:
             next(iter(self._line)).leave(taken=False)
-        self._news.ring_all()
+        self._news.unpark_all()
 
     def __aiter__(self) -> Self:
         return self
@@ -219,7 +219,7 @@ class EventStream(Generic[T_co]):
             room = next(iter(self._line))
             buffer.append(room.event)
             room.leave(taken=True)
-            self._news.ring()  # as for each event that comes into the buffer
+            self._news.unpark()  # as for each event that comes into the buffer
         return event
 
     async def _wait(self) -> None:
@@ -241,7 +241,7 @@ class EventStream(Generic[T_co]):
             )
             raise RuntimeError(msg)
         self._unyielding = 0
-        await self._news.wait()
+        await self._news.park()
         if self._left:
             raise StopAsyncIteration
 
@@ -250,13 +250,13 @@ class EventStream(Generic[T_co]):
         buffer = self._buffer
         if len(buffer) >= self._max_buffer:
             return self._overflowing(event)
-        if not self._news.waiters:
+        if not len(self._news):
             buffer.append(event)
             return None
         if not self._reachable():
             return IGNORED
         buffer.append(event)
-        self._news.ring()
+        self._news.unpark()
         return None
 
     def _overflowing(self, event: Event[Any]) -> object:
@@ -291,6 +291,6 @@ class EventStream(Generic[T_co]):
             raise RuntimeError(msg)
         self._buffer.clear()
         self._line.clear()
-        self._news.waiters.clear()
+        self._news.forget()
         self.close()
         return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.functions import is_async
+from mtaio._internal.callables import is_async
 from mtaio.events._listener import Listener, check_call, check_priority
 from mtaio.events._match import check_pattern
 from mtaio.events._room import IGNORED

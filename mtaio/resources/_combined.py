@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.resources._begin import begin, check
 from mtaio.resources._concurrency import ConcurrencyLimiter
 from mtaio.resources._decorate import decorate

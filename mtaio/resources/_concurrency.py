@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
-from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources._decorate import decorate

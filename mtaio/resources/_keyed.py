@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from mtaio._internal import checks
-from mtaio._internal.coop import checkpoint
+from mtaio._internal.checkpoints import checkpoint
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._decorate import AsyncFunction, Decorator, decorate
 from mtaio.resources._keys import KeyTable

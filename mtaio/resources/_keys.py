@@ -20,8 +20,8 @@ import math
 import reprlib
 from typing import TYPE_CHECKING, Final
 
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio._internal.clock import now
-from mtaio._internal.coop import FAST_CALLS
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._queued import Tally

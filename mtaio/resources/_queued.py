@@ -17,8 +17,8 @@ from typing import NoReturn
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import loop_deadline
-from mtaio._internal.coop import FAST_CALLS, checkpoint
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
 from mtaio.resources._line import Line, Waiter

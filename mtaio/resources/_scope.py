@@ -16,8 +16,8 @@ import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.clock import now
-from mtaio._internal.deadline import Deadline, current
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.deadlines import Deadline, current
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class TimeoutScope:
                 "running here. Enter it in an async function."
             )
             raise RuntimeError(msg) from error
-        # What deadline.enter and leave do, without the calls: this is what a block costs.
+        # What deadlines.enter and leave do, without the calls: this is what a block costs.
         limit = Deadline(math.inf if timeout is None else moment + timeout, current.get())
         limit.alone = self._shield
         current.set(limit)

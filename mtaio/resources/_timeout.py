@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal import checks
-from mtaio._internal.coroutines import close_unstarted
-from mtaio._internal.deadline import remaining
-from mtaio._internal.unset import UNSET, Unset
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.deadlines import remaining
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.resources._begin import begin, check
 from mtaio.resources._decorate import decorate
 from mtaio.resources._scope import Policy, ShieldedScope, TimeoutScope, finite

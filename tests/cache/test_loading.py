@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio._internal import deadline
+from mtaio._internal import deadlines
 from mtaio.cache import EvictionPolicy, TTLCache
 from mtaio.cache._flight import _HERE, Flight
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
@@ -1082,13 +1082,13 @@ async def test_loads_know_no_limit_of_the_first_caller() -> None:
     left: list[float] = []
 
     async def load() -> str:
-        left.append(deadline.remaining())
+        left.append(deadlines.remaining())
         return "value"
 
     async with TTLCache[str](10) as cache:
-        limit = deadline.enter(5.0)
+        limit = deadlines.enter(5.0)
         await cache.get_or_set("key", load)
-        deadline.leave(limit)
+        deadlines.leave(limit)
     assert left == [float("inf")]
 
 

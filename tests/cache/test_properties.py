@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from mtaio._internal import clock
-from mtaio._internal.unset import UNSET
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache
 from tests.cache.models import PLAIN, ModelPolicy
 from tests.cache.whole import assert_whole

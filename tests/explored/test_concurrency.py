@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio import exceptions
-from mtaio._internal.coop import FAST_CALLS
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import Simulation, Victim, assert_no_checkpoints, assert_quiescent
 from tests.explored.searches import Line, explored, together

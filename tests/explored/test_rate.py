@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio import exceptions
 from mtaio._internal import clock
-from mtaio._internal.coop import FAST_CALLS
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.resources import RateLimiter
 from mtaio.testing import (
     Simulation,

@@ -12,7 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio import exceptions
-from mtaio._internal import deadline
+from mtaio._internal import deadlines
 from mtaio.resources import TimeoutManager
 from tests.explored.searches import explored, together
 from tests.resources.timers import live_timers
@@ -73,7 +73,7 @@ class Watched:
             assert scope.cancelled
             self.left[name] = self._sim.time()
         finally:
-            assert deadline.current.get() is scope._limit.outer
+            assert deadlines.current.get() is scope._limit.outer
 
     def times_out(self, name: str, scope: TimeoutScope, error: exceptions.TimeoutError) -> None:
         """Note that a block has ended in a timeout."""
@@ -100,7 +100,7 @@ class Watched:
     def ends(self) -> None:
         """Make sure that no timer and no limit is left, and that what happened was counted."""
         assert live_timers() == self._timers
-        assert deadline.current.get() is None
+        assert deadlines.current.get() is None
         assert self.timeouts.remaining() == math.inf
         statistics = self.timeouts.statistics()
         assert statistics.timed_out == len(self.timed_out)
@@ -367,7 +367,7 @@ async def test_grace_runs_out(victim: Victim, sim: Simulation) -> None:
     assert outer.cancelled_caught
     assert cut == [2.0] or (not cut and victim.cancelled)
     assert timeouts.statistics().timed_out == len(cut)
-    assert deadline.current.get() is None
+    assert deadlines.current.get() is None
 
 
 @explored
@@ -403,7 +403,7 @@ async def test_results_are_kept(victim: Victim, sim: Simulation) -> None:
     assert {"a", "b"} <= {*got, *watched.timed_out}
     assert not set(got) & set(watched.timed_out)
     assert watched.timeouts.statistics().timed_out == len(watched.timed_out)
-    assert deadline.current.get() is None
+    assert deadlines.current.get() is None
 
 
 @explored
@@ -506,4 +506,4 @@ async def test_misuse(victim: Victim, sim: Simulation) -> None:
     )
     assert len(refused) + len(watched.timed_out) + victim.cancelled == 3
     assert len(watched.timed_out) <= 1
-    assert deadline.current.get() is None
+    assert deadlines.current.get() is None

@@ -14,7 +14,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio import exceptions
-from mtaio._internal.coop import FAST_CALLS
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS

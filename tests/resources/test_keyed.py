@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio._internal import clock
-from mtaio._internal.coop import FAST_CALLS
+from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
 from mtaio.testing import run, settle

@@ -22,7 +22,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio import exceptions
-from mtaio._internal import clock, deadline
+from mtaio._internal import clock, deadlines
 from mtaio.resources import TimeoutManager, TimeoutScope
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -460,7 +460,7 @@ async def test_remaining_inside_a_shield() -> None:
         await anyio.sleep(1)
         assert anyio.current_effective_deadline() == math.inf
         assert timeouts.remaining() == 4.0
-        assert deadline.logical() == 5.0
+        assert deadlines.logical() == 5.0
         await anyio.sleep(7)
         assert timeouts.remaining() == 0.0
 
@@ -530,11 +530,11 @@ def test_remaining_outside_an_event_loop() -> None:
 async def test_deadline_of_others() -> None:
     """What the executor sets for an item is seen as the limit it is."""
     with timeouts(5.0):
-        limit = deadline.enter(deadline.logical() - 2.0)
+        limit = deadlines.enter(deadlines.logical() - 2.0)
         assert timeouts.remaining() == 3.0
         limit.moment += 1.0
         assert timeouts.remaining() == 4.0
-        deadline.leave(limit)
+        deadlines.leave(limit)
         assert timeouts.remaining() == 5.0
         assert limit.moment == math.inf  # for whoever still has it
 
@@ -551,7 +551,7 @@ async def test_nothing_is_left_of_a_limit() -> None:
         with pytest.raises(LookupError), timeouts(1.0):
             raise LookupError
         assert timeouts.remaining() == 4.0
-    assert deadline.current.get() is None
+    assert deadlines.current.get() is None
 
 
 # --- Reuse ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """
-The mark of an argument that was not given, where None means something else.
+The value of an argument that was not given, where None means something else.
 
-Promise: one value, falsy, that type checkers can narrow with ``is UNSET``.
+Promise: one falsy value, which type checkers narrow with ``is UNSET``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Literal
 __all__ = ["UNSET", "Unset"]
 
 
-class _Mark(Enum):
+class _Sentinel(Enum):
     UNSET = "not given"
 
     def __bool__(self) -> Literal[False]:
@@ -22,5 +22,5 @@ class _Mark(Enum):
         return "<not given>"
 
 
-UNSET: Final = _Mark.UNSET
-Unset = Literal[_Mark.UNSET]
+UNSET: Final = _Sentinel.UNSET
+Unset = Literal[_Sentinel.UNSET]

@@ -1,7 +1,8 @@
 """
-What a callable of the user's is, told without calling it.
+What a user's callable is, found out without calling it.
 
-Promise: partials and objects with ``__call__`` are seen through; nothing is called.
+Promise: partials and objects with ``__call__`` are seen through, and nothing is called. A coroutine
+that will not be awaited is closed, if it has not started, so that Python does not warn about it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["call_method", "is_async", "is_async_generator", "name_of", "unwrap"]
+__all__ = [
+    "call_method",
+    "close_unstarted",
+    "is_async",
+    "is_async_generator",
+    "name_of",
+    "unwrap",
+]
 
 
 def is_async(fn: Callable[..., Any]) -> bool:
-    """Tell whether calling ``fn`` only makes a coroutine, so that it may be called in the loop."""
+    """Return whether calling ``fn`` only makes a coroutine, so that the loop may call it."""
     fn = unwrap(fn)
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(call_method(fn))
 
 
 def is_async_generator(fn: object) -> bool:
-    """Tell whether calling ``fn`` makes an async generator."""
+    """Return whether calling ``fn`` makes an async generator."""
     fn = unwrap(fn)
     return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(call_method(fn))
 
@@ -44,3 +52,9 @@ def unwrap(fn: Any) -> Any:
 def call_method(fn: object) -> Any:
     """Return what runs when an object is called, to look at its code."""
     return getattr(type(fn), "__call__", None)  # noqa: B004 - the method itself
+
+
+def close_unstarted(call: object) -> None:
+    """Close ``call`` if it is a coroutine that has not started."""
+    if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+        call.close()

@@ -1,10 +1,10 @@
-"""Coroutines that nobody is going to await."""
+"""What a user's callable is, and coroutines that will not be awaited."""
 
 from __future__ import annotations
 
 import anyio
 
-from mtaio._internal.coroutines import close_unstarted
+from mtaio._internal.callables import close_unstarted
 from mtaio.testing import settle
 
 

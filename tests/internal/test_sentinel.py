@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
-from mtaio._internal.unset import UNSET
+from mtaio._internal.sentinel import UNSET
 
 
 def test_there_is_one_and_it_is_falsy() -> None:

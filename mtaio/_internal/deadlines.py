@@ -10,8 +10,8 @@ A cancel scope's deadline cannot be seen from inside a shield, and a float in a 
 would be copied into child tasks and go stale when the limit is moved. Hence the variable holds
 the innermost limit, an object that knows the one around it.
 
-To limit a piece of code: ``limit = deadline.enter(clock.now() + seconds)``, then
-``deadline.leave(limit)`` in the same context. To limit one piece after another in one context,
+To limit a piece of code: ``limit = deadlines.enter(clock.now() + seconds)``, then
+``deadlines.leave(limit)`` in the same context. To limit one piece after another in one context,
 keep the limit and assign its ``moment`` for each.
 """
 
@@ -62,7 +62,7 @@ def enter(moment: float, *, alone: bool = False) -> Deadline:
 
 
 def leave(limit: Deadline) -> None:
-    """Take back the limit that `enter` returned, and let go whatever it limited."""
+    """Take back the limit that `enter` returned; what it limited is limited no longer."""
     # A task that outlives the block by means other than ours still has the limit in its context.
     limit.moment = math.inf
     current.set(limit.outer)

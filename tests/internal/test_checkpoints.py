@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import anyio
 
-from mtaio._internal import coop
+from mtaio._internal import checkpoints
 
 
 def test_limits_are_powers_of_two() -> None:
     """Both limits are powers of two, so that a count can be tested with a mask."""
-    for limit in (coop.FAST_CALLS, coop.FAST_ITEMS):
+    for limit in (checkpoints.FAST_CALLS, checkpoints.FAST_ITEMS):
         assert limit > 1
         assert limit & (limit - 1) == 0
 
@@ -24,8 +24,8 @@ async def test_checkpoint_turns_the_loop() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(other)
         while not ran:
-            await coop.checkpoint()
+            await checkpoints.checkpoint()
     with anyio.move_on_after(0) as scope:
         for _ in range(10):
-            await coop.checkpoint()
+            await checkpoints.checkpoint()
     assert scope.cancelled_caught

@@ -1,0 +1,113 @@
+"""
+How a task ended: cancelled, cancelled by nobody, or failed.
+
+Promise: the backend's cancellation in a task that nobody cancelled is an error and not an end in
+silence: otherwise nobody would see it, and what it interrupted would look done.
+
+`classify` decides; `failure_in` does so where the answer is what to raise or to report.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, cast
+
+import anyio
+
+from mtaio.exceptions import StrayCancellationError
+
+__all__ = [
+    "ADVICE",
+    "Cancelled",
+    "Failure",
+    "Stray",
+    "classify",
+    "failure_in",
+    "is_cancellation",
+    "is_cancelled",
+    "stray_error",
+    "without_cancellation",
+]
+
+ADVICE: Final = (
+    "Look for a task that cancels itself, or an await on a task that somebody else cancelled."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The task was cancelled through a scope it runs in, and did nothing but stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """The backend's cancellation ended the task, but no scope around it is cancelled."""
+
+    error: BaseException
+    """The cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The task failed."""
+
+    error: BaseException
+    """What it raised, without a cancellation that came in the same group."""
+
+
+def classify(error: BaseException) -> Cancelled | Stray | Failure:
+    """Return what ``error`` means, in the running task, which it ends."""
+    rest = without_cancellation(error)
+    if rest is not None:
+        return Failure(rest)
+    return Cancelled() if is_cancelled() else Stray(error)
+
+
+def failure_in(error: BaseException, what: str) -> BaseException | None:
+    """
+    Return the failure in ``error``, with which ``what`` ended in the running task.
+
+    That is None for a cancellation, and a `StrayCancellationError` for a stray one.
+    """
+    match classify(error):
+        case Failure(error=failure):
+            return failure
+        case Stray():
+            return stray_error(error, what)
+        case Cancelled():
+            return None
+
+
+def stray_error(error: BaseException, what: str) -> StrayCancellationError:
+    """Return the error that stands for a stray cancellation raised by ``what``."""
+    failure = StrayCancellationError(
+        f"{what} raised {type(error).__name__} although nothing here was cancelled. {ADVICE}"
+    )
+    failure.__cause__ = error
+    return failure
+
+
+def is_cancelled() -> bool:
+    """Return whether the running task is being cancelled through a scope it runs in."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether ``error`` is the cancellation of the running backend, if one runs."""
+    try:
+        return isinstance(error, anyio.get_cancelled_exc_class())
+    except RuntimeError:  # no event loop runs here
+        return False
+
+
+def without_cancellation(error: BaseException) -> BaseException | None:
+    """Return ``error`` without the backend's cancellation in it; None if it was nothing else."""
+    if isinstance(error, Exception | GeneratorExit):
+        return error  # neither backend's cancellation is an Exception, so none can be in it
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        matched, rest = group.split(cancelled)
+        return error if matched is None else rest
+    return None if isinstance(error, cancelled) else error

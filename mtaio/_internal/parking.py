@@ -1,0 +1,135 @@
+"""
+Parked tasks, woken in the order in which they parked: what every primitive here waits on.
+
+Promise: parking, leaving from anywhere in the queue and waking cost the same however many tasks
+wait; a task that is woken but cancelled before it resumes passes on what it was woken for. A lot
+is made anywhere and used by one event loop after another: tasks of a loop that has finished are
+forgotten, and two running loops are an error that says what to do.
+Cost: one event for each task that waits.
+Source: ``trio.lowlevel.ParkingLot``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import current_token
+
+from mtaio._internal import loops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ParkingLot"]
+
+
+class ParkingLot:
+    """
+    A FIFO queue of parked tasks.
+
+    ``len(lot)`` is how many tasks are parked.
+    """
+
+    # Invariants:
+    # - an event is in _parked, or set, or its task has given up: never two of these;
+    # - all in _parked belong to _loop, which runs in the thread _thread.
+    __slots__ = ("_loop", "_parked", "_thread")
+
+    def __init__(self) -> None:
+        self._parked: OrderedDict[anyio.Event, None] = OrderedDict()
+        self._loop: object = None
+        self._thread = 0
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def attach(self, owner: object, *, holding: bool = False) -> bool:
+        """
+        Make ready for a task of the running loop that is about to park.
+
+        Args:
+            owner: The object that the lot belongs to, for the message.
+            holding: Whether the owner has something else of the loop that attached last, such as
+                slots in use, so that another loop has to wait for its end.
+
+        Returns:
+            Whether that loop has finished, so that its tasks were forgotten.
+
+        Raises:
+            RuntimeError: Tasks of another loop, which has not finished, wait here.
+        """
+        loop: object = current_token().native_token
+        before = self._loop
+        if before is loop:
+            return False
+        if before is not None and (holding or self._parked):
+            if not loops.is_over(before):
+                raise loops.two_loops_error(owner)
+            self._parked.clear()
+            self._loop = loop
+            return True
+        self._loop = loop
+        return False
+
+    def reach(self, owner: object) -> None:
+        """
+        Make sure that parked tasks can be woken from here, where no task may be running.
+
+        Args:
+            owner: The object that the lot belongs to, for the message.
+
+        Raises:
+            RuntimeError: They belong to another loop, which has not finished.
+        """
+        if not self._parked:
+            return
+        try:
+            self.attach(owner)
+        except anyio.NoEventLoopError:
+            # Another thread, a callback of the loop itself (which may wake its tasks), or a
+            # coroutine that is thrown away after its loop.
+            if self.is_over():
+                self._parked.clear()
+            elif get_ident() != self._thread:
+                raise
+
+    def is_over(self) -> bool:
+        """Return whether the loop that attached last has finished."""
+        return self._loop is not None and loops.is_over(self._loop)
+
+    def forget(self) -> None:
+        """Forget every parked task: their loop has finished."""
+        self._parked.clear()
+
+    async def park(self, on_lost: Callable[[], object] | None = None) -> None:
+        """
+        Wait to be woken.
+
+        Args:
+            on_lost: Called for a task that was woken and is cancelled before it resumes, to pass
+                on what it was woken for. By default the next task is woken.
+        """
+        self._thread = get_ident()
+        event = anyio.Event()
+        self._parked[event] = None
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                (on_lost or self.unpark)()
+            else:
+                self._parked.pop(event, None)  # not there if its loop was thought to be over
+            raise
+
+    def unpark(self) -> None:
+        """Wake the task that has been parked longest, if there is one."""
+        if self._parked:
+            self._parked.popitem(last=False)[0].set()
+
+    def unpark_all(self) -> None:
+        """Wake every parked task."""
+        while self._parked:
+            self.unpark()

@@ -1,0 +1,93 @@
+"""The task group of a block: how it ended is returned, and who may leave it is checked."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio._internal.scope import OwnedGroup
+
+
+async def fail(error: Exception) -> NoReturn:
+    """Raise, once it has begun."""
+    await checkpoint()
+    raise error
+
+
+async def enter() -> OwnedGroup:
+    """Return a group that was entered here."""
+    group = OwnedGroup("<owner>")
+    await group.enter()
+    return group
+
+
+async def test_nothing_happened() -> None:
+    """A group that ends well has raised nothing."""
+    group = await enter()
+    group.start(checkpoint)
+    assert group.is_current()
+    assert not group.is_over()
+    assert await group.leave(None) == (False, None, ())
+
+
+async def test_errors_of_tasks() -> None:
+    """What a task raises comes in the group that it was put in, and by itself."""
+    group = await enter()
+    error = LookupError()
+    group.start(fail, error)
+    end = await group.leave(None)
+    assert not end.swallowed
+    assert isinstance(end.raised, ExceptionGroup)
+    assert end.errors == end.raised.exceptions == (error,)
+
+
+async def test_own_cancellation_is_swallowed() -> None:
+    """The cancellation of the group's scope ends with the group."""
+    group = await enter()
+    group.cancel()
+    with pytest.raises(anyio.get_cancelled_exc_class()) as caught:
+        await checkpoint()
+    assert await group.leave(caught.value) == (True, None, ())
+
+
+async def test_cancellation_from_outside_goes_on() -> None:
+    """A cancellation that is not the group's is what it raises, for the caller to raise again."""
+    with anyio.CancelScope() as scope:
+        group = await enter()
+        group.start(anyio.sleep_forever)
+        scope.cancel()
+        end = await group.leave(None)
+        assert isinstance(end.raised, anyio.get_cancelled_exc_class())
+        assert end.errors == ()
+        raise end.raised
+    assert scope.cancelled_caught
+
+
+async def test_leaving_in_another_task_is_refused() -> None:
+    """Only the task that entered may leave, and the message names the owner."""
+    group = await enter()
+
+    async def leave() -> None:
+        with pytest.raises(RuntimeError, match=f"^{re.escape(repr('<owner>'))} was entered in ano"):
+            group.check_task()
+
+    async with anyio.create_task_group() as others:
+        others.start_soon(leave)
+    group.check_task()
+    assert await group.leave(None) == (False, None, ())
+
+
+def test_a_finished_loop_is_over(backend: str) -> None:
+    """A block whose event loop has finished can be left by nobody."""
+    groups: list[OwnedGroup] = []
+
+    async def main() -> None:
+        groups.append(OwnedGroup("<owner>"))
+
+    anyio.run(main, backend=backend)
+    assert groups[0].is_over()
+    assert not groups[0].is_current()
