@@ -90,7 +90,7 @@ async def miss(count: Counter) -> None:
 
     async with TTLCache[int](60) as cache:
         for key, count.on in enumerate((False, True)):
-            await cache.get_or_set(key, load, key)
+            await cache.get_or_set(key, partial(load, key))
         count.on = False
 
 
