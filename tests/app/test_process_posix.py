@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app._report import Tally
+from mtaio.app._output import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from subprocess import CompletedProcess
 
-    from mtaio.app._outcomes import Outcome
+    from mtaio.app._files import Outcome
 
     Demo = Callable[..., CompletedProcess[str]]
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app._checksums import ChecksumFile, OutputError
-from mtaio.app._outcomes import Hashed
+from mtaio.app._files import Hashed
+from mtaio.app._output import ChecksumFile, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 assert sys.platform != "win32"
 

@@ -1,4 +1,4 @@
-"""What the walk finds where there are links and special files."""
+"""What only POSIX has under a path: FIFOs, devices, permissions, names that are not text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
-from mtaio.app._outcomes import Failed, Found, Skipped
-from mtaio.app._walk import walk
+from mtaio.app._files import Failed, Found, Outcome, Skipped, hash_file, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mtaio.app._outcomes import Entry
+    from mtaio.app._files import Entry
+
 
 assert sys.platform != "win32"
 
@@ -79,7 +79,7 @@ async def test_link_to_a_folder_above_is_no_trap(folder: Path) -> None:
     (folder / "sub" / "up").symlink_to("..")
     (folder / "sub" / "x").write_bytes(b"")
     assert await found_under(".", follow_symlinks=True) == [
-        Failed("./sub/up", "symbolic link to a folder that it stands in"),
+        Failed("./sub/up", "symbolic link to a folder above it"),
         Found("./sub/x", 0),
     ]
 
@@ -177,3 +177,42 @@ async def test_names_that_are_no_text_are_kept(folder: Path) -> None:
         (folder / os.fsdecode(name)).write_bytes(name)
     paths = [os.fsencode(entry.path) for entry in await found_under(".")]
     assert paths == [b"./" + name for name in sorted(names)]
+
+
+assert sys.platform != "win32"
+
+
+async def test_fifo_does_not_hold_up(folder: Path) -> None:
+    """A file that turned into a FIFO nobody writes to is skipped at once."""
+    os.mkfifo(folder / "file")
+    assert await to_thread.run_sync(hash_file, "file") == Skipped("file", "FIFO")
+
+
+@pytest.mark.parametrize(("path", "kind"), [(".", "folder"), (os.devnull, "character device")])
+async def test_other_kinds_are_skipped(path: str, kind: str) -> None:
+    """A file that turned into something else is skipped, and what it is now is said."""
+    assert await to_thread.run_sync(hash_file, path) == Skipped(path, kind)
+
+
+async def test_what_cannot_be_opened_is_a_failure(folder: Path) -> None:
+    """A file that turned into a socket cannot be opened, which is reported, not raised."""
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.bind("file")
+    assert (folder / "file").is_socket()
+    assert isinstance(await to_thread.run_sync(hash_file, "file"), Failed)
+
+
+async def test_cancelled_read_ends_with_its_chunk(folder: Path) -> None:
+    """A file that would take hours to read is let go as soon as its call is cancelled."""
+    with (folder / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room, but hours to hash
+    outcomes: list[Outcome] = []
+
+    def cancel_and_hash(scope: anyio.CancelScope) -> None:
+        from_thread.run_sync(scope.cancel)
+        outcomes.append(hash_file("huge"))
+
+    with anyio.CancelScope() as scope:
+        await to_thread.run_sync(cancel_and_hash, scope)
+    assert scope.cancelled_caught
+    assert outcomes == []

@@ -1,22 +1,149 @@
-"""The file of digests: its form, and that it is complete or not there."""
+"""What a run shows and writes: the table, the JSON, and the file of digests."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
-from mtaio.app._checksums import ChecksumFile, OutputError, checksum_line
-from mtaio.app._outcomes import Hashed
-from mtaio.app._walk import place_of
+from mtaio.app._files import Failed, Hashed, Skipped, place_of
+from mtaio.app._output import MOST_FAILURES, ChecksumFile, OutputError, Report, Tally, checksum_line
+from mtaio.app.demo import HasherStatistics
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+STATISTICS = HasherStatistics(
+    in_flight_peak=3,
+    slot_waits=1234,
+    slot_wait_seconds=5.678,
+    token_waits=9,
+    token_wait_seconds=4.5,
+    timed_out=1,
+)
+
+
+def report(tally: Tally, *, seconds: float = 2.0, **options: Any) -> Report:
+    """Return a report on what was counted."""
+    defaults: dict[str, Any] = {
+        "backend": "asyncio",
+        "limit": 8,
+        "rate": None,
+        "timeout": None,
+        "follow_symlinks": False,
+        "output": None,
+    }
+    return Report(
+        path="some/where",
+        tally=tally,
+        statistics=STATISTICS,
+        seconds=seconds,
+        **{**defaults, **options},
+    )
+
+
+def shown(table: Report) -> list[str]:
+    """Return the lines of a report's table on a screen 80 columns wide."""
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(table.as_table())
+    return [line.rstrip() for line in screen.getvalue().splitlines()]
+
+
+def test_table_has_every_figure() -> None:
+    """The table says what was done, how fast, and what was waited for."""
+    tally = Tally()
+    for number in range(1500):
+        tally.add(Hashed(str(number), 1000, "0" * 64))
+    for kind in ("symbolic link", "FIFO", "symbolic link"):
+        tally.add(Skipped("x", kind))
+    tally.add(Failed("y", "Permission denied"))
+    assert shown(report(tally)) == [
+        "files       1,500",
+        "bytes       1,500,000 (1.5 MB)",
+        "failures    1",
+        "skipped     2 symbolic links, 1 FIFO",
+        "seconds     2.00, on asyncio",
+        "throughput  750 files/s, 750.0 kB/s",
+        "in flight   3 at the peak, 8 allowed",
+        "waits       for a slot 1,234 (5.68 s), for a token 9 (4.50 s)",
+    ]
+
+
+def test_table_of_nothing() -> None:
+    """A run in which nothing was done, in no time, is no division by zero."""
+    lines = shown(report(Tally(), seconds=0.0))
+    assert lines[0] == "files       0"
+    assert lines[3] == "skipped     0"
+    assert lines[5] == "throughput  0 files/s, 0 bytes/s"
+
+
+def test_json_has_every_figure() -> None:
+    """All of the table, the options and the failures by name are there for programs to read."""
+    tally = Tally()
+    tally.add(Hashed("a", 1000, "0" * 64))
+    tally.add(Skipped("x", "FIFO"))
+    tally.add(Failed("y", "Permission denied"))
+    options: dict[str, Any] = {
+        "backend": "trio",
+        "limit": 3,
+        "rate": 2.5,
+        "timeout": math.inf,
+        "output": "sums",
+    }
+    assert json.loads(report(tally, **options).as_json()) == {
+        "path": "some/where",
+        "backend": "trio",
+        "limit": 3,
+        "rate": 2.5,
+        "timeout": None,
+        "follow_symlinks": False,
+        "output": "sums",
+        "files": 1,
+        "bytes": 1000,
+        "failed": 1,
+        "skipped": {"FIFO": 1},
+        "seconds": 2.0,
+        "files_per_second": 0.5,
+        "bytes_per_second": 500.0,
+        "in_flight_peak": 3,
+        "slot_waits": 1234,
+        "slot_wait_seconds": 5.678,
+        "token_waits": 9,
+        "token_wait_seconds": 4.5,
+        "timed_out": 1,
+        "failures": [{"path": "y", "reason": "Permission denied"}],
+    }
+
+
+def test_json_keeps_names_that_are_no_text() -> None:
+    """The bytes of a path survive the JSON, which is ASCII alone."""
+    path = os.fsdecode("né/".encode() + (b"caf\xe9" if os.name == "posix" else b"cafe"))
+    tally = Tally()
+    tally.add(Failed(path, "gone"))
+    text = report(tally).as_json()
+    assert text.isascii()
+    assert json.loads(text)["failures"] == [{"path": path, "reason": "gone"}]
+
+
+def test_failures_kept_by_name_are_bounded() -> None:
+    """However much fails, memory holds the first thousand; all are counted."""
+    tally = Tally()
+    for number in range(MOST_FAILURES + 5):
+        tally.add(Failed(str(number), "gone"))
+    assert tally.failed == MOST_FAILURES + 5
+    assert [failure.path for failure in tally.failures] == [
+        str(number) for number in range(MOST_FAILURES)
+    ]
+
 
 DIGEST = hashlib.sha256(b"content").hexdigest()
 NAMES = [

@@ -1,8 +1,10 @@
-"""What the walk finds on any system; links and special files are in test_walk_posix.py."""
+"""The files under a path: found in order, hashed, and put into words."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,13 +16,63 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtaio.testing
-from mtaio.app._outcomes import Found
-from mtaio.app._walk import place_of, walk
+from mtaio.app._files import (
+    CHUNK,
+    Failed,
+    Found,
+    Hashed,
+    Skipped,
+    hash_file,
+    hash_files,
+    kind_of,
+    place_of,
+    printable,
+    reason_of,
+    walk,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mtaio.app._outcomes import Entry
+    from mtaio.app._files import Entry
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        (stat.S_IFBLK, "block device"),
+        (stat.S_IFCHR, "character device"),
+        (stat.S_IFDIR, "folder"),
+        (stat.S_IFIFO, "FIFO"),
+        (stat.S_IFLNK, "symbolic link"),
+        (stat.S_IFSOCK, "socket"),
+        (0, "special file"),
+    ],
+)
+def test_kinds_have_names(mode: int, kind: str) -> None:
+    """Each kind of file has a name, whatever its permissions; an unknown kind has one too."""
+    assert kind_of(mode | 0o644) == kind
+
+
+def test_reason_is_the_systems() -> None:
+    """An error of the system is given in the system's words, any other as it is."""
+    assert reason_of(FileNotFoundError(2, "No such file", "x")) == "No such file"
+    assert reason_of(OSError("odd")) == "odd"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("plain/été 🐍", "plain/été 🐍"),
+        ("new\nline\ttab", r"new\nline\ttab"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("right\u202eleft", r"right\u202eleft"),
+        (os.fsdecode(b"caf\xe9"), r"caf\xe9"),
+    ],
+)
+def test_printable_is_one_harmless_line(path: str, shown: str) -> None:
+    """What a terminal would act upon, and bytes that are no text, are escaped; text is kept."""
+    assert printable(path) == shown
 
 
 async def found_under(top: str) -> list[Entry]:
@@ -118,3 +170,28 @@ async def test_cancelled_walk_goes_no_further(folder: Path) -> None:
         await to_thread.run_sync(look, walk(str(folder)), scope)
     assert scope.cancelled_caught
     assert seen == [Found(str(folder / "a"), 1)]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+async def test_digest_is_hashlibs(folder: Path, size: int) -> None:
+    """A file of any size, around those of the chunks too, has the digest of its bytes."""
+    content = bytes(range(251)) * (size // 251 + 1)
+    (folder / "file").write_bytes(content[:size])
+    expected = hashlib.sha256(content[:size]).hexdigest()
+    assert await to_thread.run_sync(hash_file, "file") == Hashed("file", size, expected)
+
+
+async def test_file_that_vanished_is_a_failure(folder: Path) -> None:
+    """A file that is gone when its turn comes is reported, not raised."""
+    assert not (folder / "none").exists()
+    outcome = await to_thread.run_sync(hash_file, "none")
+    assert outcome == Failed("none", "No such file or directory")
+
+
+async def test_what_was_no_file_is_passed_on(folder: Path) -> None:
+    """Only what was found is read; the order stays."""
+    (folder / "empty").write_bytes(b"")
+    skipped, failed = Skipped("fifo", "FIFO"), Failed("secret", "Permission denied")
+    entries: list[Entry] = [skipped, Found("empty", 0), failed]
+    outcomes = await to_thread.run_sync(hash_files, entries)
+    assert outcomes == [skipped, Hashed("empty", 0, hashlib.sha256().hexdigest()), failed]
