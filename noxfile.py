@@ -105,6 +105,17 @@ if not PYTHONS:
     sys.exit(f"mtaio needs CPython {SUPPORTED[0]} or later, and none was found on PATH.")
 OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
+THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+MATRIX: Final = [
+    (python, extras)
+    for python in PYTHONS
+    for extras in ("", ",trio")
+    if (python, extras) != (THIS, ",trio")  # that is the session `suite`
+]
+MATRIX_NAMES: Final = [
+    f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX
+]
 
 
 # What the sessions share
@@ -175,10 +186,17 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
 
 
-@nox.session(tags=["suite"], python=PYTHONS)
-@nox.parametrize("extras", [nox.param("", id="asyncio"), nox.param(",trio", id="asyncio+trio")])
+@nox.session(tags=["matrix"])
+def suite(session: nox.Session) -> None:
+    """Run the suite on this Python, on both backends: the README's test command."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, f"--ignore={REAL_TIME}")
+
+
+@nox.session(tags=["matrix"])
+@nox.parametrize(("python", "extras"), MATRIX, ids=MATRIX_NAMES)
 def tests(session: nox.Session, extras: str) -> None:
-    """Run the suite on the virtual clock: on asyncio with no trio installed, and on both."""
+    """Run the suite on every other Python here, and on each of them with no trio installed."""
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
         session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
@@ -187,7 +205,7 @@ def tests(session: nox.Session, extras: str) -> None:
     pytest(session, f"--ignore={REAL_TIME}", *(() if extras else LIGHT))
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def smoke(session: nox.Session) -> None:
     """Run a few things in real time: asyncio, uvloop, eager tasks (Python 3.12+), trio."""
     if NEWEST == "3.11":
@@ -196,14 +214,14 @@ def smoke(session: nox.Session) -> None:
     pytest(session, REAL_TIME, workers=False)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def explored(session: nox.Session) -> None:
     """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def coverage(session: nox.Session) -> None:
     """Every line and every branch of mtaio/ is run by a test."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("coverage"))
@@ -218,7 +236,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=environment)
 
 
-@nox.session(tags=["suite"], python=OLDEST)
+@nox.session(tags=["matrix"], python=OLDEST)
 def lowest(session: nox.Session) -> None:
     """Run the suite against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")
@@ -230,7 +248,7 @@ def lowest(session: nox.Session) -> None:
     pytest(session, f"--ignore={REAL_TIME}", *LIGHT)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and run the sdist's suite against the wheel alone."""
     session.install(*group("package"))
