@@ -137,9 +137,12 @@ SPREAD: Final = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 """As many processes as there are cores; one that is done takes over what another has left."""
 
 
-def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
+def pytest(
+    session: nox.Session, *args: str, workers: bool = True, env: dict[str, str] | None = None
+) -> None:
     """Run pytest, by default in as many processes as there are cores."""
-    session.run("python", "-m", "pytest", *(SPREAD if workers else ()), *args, *session.posargs)
+    spread = SPREAD if workers else ()
+    session.run("python", "-m", "pytest", *spread, *args, *session.posargs, env=env)
 
 
 REAL_TIME: Final = "tests/realtime"
@@ -150,6 +153,9 @@ LIGHT: Final = ("-m", "not heavy")
 
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
+
+SITE: Final = "tests/site"
+"""Tests of the built documentation, which the session `docs` builds."""
 
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
@@ -278,11 +284,12 @@ def package(session: nox.Session) -> None:
 
 @nox.session(tags=["docs"], python=NEWEST)
 def docs(session: nox.Session) -> None:
-    """Build the docs with no warning, and run every example in them on both backends."""
+    """Build the docs with no warning, find every public name in them, and run their examples."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("docs"), *group("test"))
     site = Path(session.create_tmp()).resolve() / "site"
     quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement for a successor of MkDocs
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site), env=quiet)
+    pytest(session, SITE, workers=False, env={"MTAIO_SITE": str(site)})
     pytest(session, "tests/test_docs.py", "tests/test_readme.py")
 
 
