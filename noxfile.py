@@ -66,7 +66,7 @@ def candidates(version: str) -> Iterator[Path]:
     """
     Yield the files that may be Python ``version``, the likeliest first.
 
-    A name on PATH is no promise: pyenv's shims bear names that they refuse to run. So the folders
+    A name on PATH promises nothing: pyenv has shims with names that they refuse to run. So the folders
     in which such managers keep their Pythons are looked into as well: ``versions``, beside a folder
     on PATH or under the manager's root, and the neighbours of the Python that runs nox.
     """

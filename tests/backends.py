@@ -1,7 +1,7 @@
 """
 The backends to test on.
 
-Told by looking for their modules: `anyio.get_available_backends` tries to import a missing one anew
+Told by looking for their modules: `anyio.get_available_backends` tries again to import a missing one
 each time it is asked.
 """
 

@@ -11,7 +11,7 @@ from mtaio.testing import virtual_backend
 from tests.backends import BACKENDS
 
 # The limit on each test, in seconds, for pytest-timeout. In pyproject.toml it would be an unknown
-# option, hence an error, to whoever runs a test of their own below it without that plugin.
+# option, hence an error, for tests below it that are run without that plugin.
 os.environ.setdefault("PYTEST_TIMEOUT", "120")
 
 

@@ -52,7 +52,7 @@ class OwnedGroup:
         self._group = anyio.create_task_group()
 
     def is_over(self) -> bool:
-        """Return whether nobody can leave the block any more: its loop is over, or this a fork."""
+        """Return whether the block can no longer be left: its loop is over, or this is a fork."""
         return self._process != os.getpid() or loops.is_over(self.loop)
 
     def is_current(self) -> bool:

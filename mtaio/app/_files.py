@@ -1,8 +1,8 @@
 """
 The files under a path: found step by step, and hashed in worker threads.
 
-Promise: entries come in the order of ``LC_ALL=C sort`` over whole paths, whatever the file system's
-own order is. Memory holds the names in the folders between the top and the current one, and one
+Promise: entries come in the order of ``LC_ALL=C sort`` over whole paths, in any file
+system. Memory holds the names in the folders between the top and the current one, and one
 chunk of one file. What cannot be looked at or read is a value that says so, not an error, and the
 rest goes on.
 
@@ -110,7 +110,7 @@ def printable(path: str) -> str:
 
 
 Place = tuple[int, int, str]
-"""Where a file is, whatever path leads there: its folder's device and inode, and its name."""
+"""Where a file is, by any path: its folder's device and inode, and its name."""
 
 
 def place_of(path: str) -> Place:
@@ -135,7 +135,7 @@ def walk(
     top: str, *, follow_symlinks: bool = False, leave_out: Collection[Place] = ()
 ) -> Iterator[Entry]:
     """
-    Yield what lies under ``top``, or ``top`` itself if that is no folder.
+    Yield what lies under ``top``, or ``top`` itself if that is not a folder.
 
     It blocks, so it belongs in one of anyio's worker threads; before each folder it checks
     whether its call was cancelled.

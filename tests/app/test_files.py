@@ -112,7 +112,7 @@ PATHS = st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size
 @settings(max_examples=50, deadline=None)
 @given(paths=PATHS)
 def test_order_is_that_of_bytes(backend: str, paths: list[str]) -> None:
-    """Whatever the names: the paths come as ``LC_ALL=C sort`` would put them."""
+    """Any names: the paths come as ``LC_ALL=C sort`` would put them."""
     with TemporaryDirectory() as top:
         for path in paths:
             try:
@@ -132,7 +132,7 @@ async def test_empty_folder_has_nothing(folder: Path) -> None:
 
 
 async def test_single_file_is_found_itself(folder: Path) -> None:
-    """A path that is no folder is what there is to find."""
+    """A path to a file yields that file."""
     make(folder, ["one"])
     assert await found_under("one") == [Found("one", 3)]
 

@@ -106,7 +106,7 @@ async def test_top_is_followed_always(folder: Path) -> None:
 
 
 async def test_path_that_is_too_long_is_a_failure(folder: Path) -> None:
-    """A folder and a file beyond the longest path are reported, whoever looks, and root too."""
+    """A folder and a file beyond the longest path are reported, for root too."""
     here = os.open(folder, os.O_RDONLY)
     depth = 0
     try:
@@ -183,7 +183,7 @@ assert sys.platform != "win32"
 
 
 async def test_fifo_does_not_hold_up(folder: Path) -> None:
-    """A file that turned into a FIFO nobody writes to is skipped at once."""
+    """A file that turned into a FIFO without a writer is skipped at once."""
     os.mkfifo(folder / "file")
     assert await to_thread.run_sync(hash_file, "file") == Skipped("file", "FIFO")
 

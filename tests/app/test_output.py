@@ -79,7 +79,7 @@ def test_table_has_every_figure() -> None:
 
 
 def test_table_of_nothing() -> None:
-    """A run in which nothing was done, in no time, is no division by zero."""
+    """A run in which nothing was done, in no time, does not divide by zero."""
     lines = shown(report(Tally(), seconds=0.0))
     assert lines[0] == "files       0"
     assert lines[3] == "skipped     0"
@@ -261,7 +261,7 @@ def test_places_are_of_both_files(folder: Path) -> None:
 
 
 def test_missing_folder_is_refused(folder: Path) -> None:
-    """Where there is no folder for it, nothing can be written, and nothing is made."""
+    """Without a folder for it, nothing can be written, and nothing is left behind."""
     with (
         pytest.raises(OutputError, match=r"^cannot write .*sums: No such file or directory$"),
         ChecksumFile("none/sums"),

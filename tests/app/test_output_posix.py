@@ -79,7 +79,7 @@ def test_special_files_are_refused(folder: Path, path: str, kind: str) -> None:
 
 
 def test_circle_of_links_is_refused(folder: Path) -> None:
-    """A link that leads nowhere but to itself is no place to write to."""
+    """A link that leads to itself is refused."""
     (folder / "sums").symlink_to("sums")
     with pytest.raises(OutputError, match=r"^cannot write .*symbolic links$"), ChecksumFile("sums"):
         raise AssertionError
@@ -87,7 +87,7 @@ def test_circle_of_links_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("in_the_block", [True, False])
 def test_full_disk_leaves_nothing(folder: Path, *, in_the_block: bool) -> None:
-    """When there is no room for the digests, that is said, and nothing is left of them."""
+    """When the disk is full, that is said, and nothing is left behind."""
 
     def write_too_much() -> None:
         with file_size_limit(100), ChecksumFile("sums") as sums:

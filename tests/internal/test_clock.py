@@ -44,7 +44,7 @@ async def test_loop_deadline_converts_to_the_loop_s_clock() -> None:
 
 
 async def test_endless_deadline_stays_endless() -> None:
-    """No limit is no limit on any clock, and costs no look at one."""
+    """No limit stays no limit, on any clock, without a look at one."""
     with clock.reading_from(lambda: math.inf):
         assert clock.loop_deadline(math.inf) == math.inf
 
