@@ -66,9 +66,9 @@ def candidates(version: str) -> Iterator[Path]:
     """
     Yield the files that may be Python ``version``, the likeliest first.
 
-    A name on PATH promises nothing: pyenv has shims with names that they refuse to run. So the folders
-    in which such managers keep their Pythons are looked into as well: ``versions``, beside a folder
-    on PATH or under the manager's root, and the neighbours of the Python that runs nox.
+    A name on PATH promises nothing: pyenv has shims with names that they refuse to run. So this
+    also looks where such managers keep their Pythons: in ``versions``, beside a folder on PATH or
+    under the manager's root, and beside the Python that runs nox.
     """
     suffix = ".exe" if sys.platform == "win32" else ""
     yield Path(sys.executable)
