@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
-from mtaio.core._notes import note
+from mtaio.core._errors import note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +78,7 @@ class Retry:
         _check_filter(self.on)
 
     def accepts(self, error: Exception) -> bool:
-        """Tell whether ``error`` is one to try again after."""
+        """Return whether ``error`` is one to try again after."""
         on: Any = self.on
         if isinstance(on, type | tuple):
             return isinstance(error, on)

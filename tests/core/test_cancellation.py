@@ -10,8 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.core._items import take_items
-from mtaio.core._pool import Pool, Worker
+from mtaio.core._pool import Pool, Worker, take_items
 from mtaio.core._statistics import Counters
 from mtaio.testing import Schedule, run, settle
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
@@ -399,4 +398,4 @@ def test_worker_whose_event_loop_is_gone() -> None:
     worker.send(None)
     worker.close()
     assert closed == [0]
-    assert (pool.started, pool.finished) == (1, 1)
+    assert (pool.started, pool.ended) == (1, 1)

@@ -213,23 +213,29 @@ async def test_task_of_another_executor_that_a_drained_one_awaits_may_submit() -
 
 
 async def test_cancelled_tasks_submit_nothing_more() -> None:
-    """When the grace is over, not even drained tasks may submit: draining must end."""
-    refused: list[str] = []
+    """When the grace is over, not even drained tasks start others: draining must end."""
+    handles: list[TaskHandle[None]] = []
 
     async def hydra() -> None:
         try:
             await anyio.sleep(99)
         finally:
-            with pytest.raises(RuntimeError, match=r"is draining and takes no new work") as caught:
-                executor.submit_nowait(hydra)
-            refused.append(str(caught.value))
+            handles.append(executor.submit_nowait(hydra))
+            with pytest.raises(anyio.get_cancelled_exc_class()):
+                await executor.submit(hydra)
+            with (
+                anyio.CancelScope(shield=True),
+                pytest.raises(RuntimeError, match=r"is draining and takes no new work"),
+            ):
+                await executor.submit(hydra)
 
     async with TaskExecutor(1, max_pending=9) as executor:
         await executor.submit(hydra)
         await settle()
         assert not await executor.drain(timeout=1)
         assert anyio.current_time() == 1
-    assert len(refused) == 1
+    assert [handle.status for handle in handles] == ["cancelled"]
+    assert executor.statistics().started == 1
 
 
 async def test_services_go_on() -> None:

@@ -46,6 +46,39 @@ def counted(source: list[int], taken: list[int]) -> Iterator[int]:
         yield item
 
 
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("method", ["map", "for_each", "gather", "race", "stream", "as_completed"])
+async def test_in_a_cancelled_scope_nothing_runs(method: str, count: int) -> None:
+    """Each of them is a checkpoint: it raises the cancellation before any item is called."""
+    executor = TaskExecutor(2)
+    started: list[int] = []
+
+    async def item(x: int) -> None:
+        started.append(x)
+
+    async def call() -> None:
+        if method in {"map", "for_each"}:
+            await getattr(executor, method)(item, range(count))
+        elif method in {"gather", "race"}:
+            await getattr(executor, method)(*[item(x) for x in range(count)])
+        else:
+            stream = (
+                executor.stream(item, range(count))
+                if method == "stream"
+                else executor.as_completed(*[item(x) for x in range(count)])
+            )
+            async with stream as results:
+                async for _ in results:
+                    raise AssertionError
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await call()
+    assert scope.cancelled_caught
+    assert started == []
+    assert executor.statistics().started == 0
+
+
 # ---- results and order -------------------------------------------------------------------------
 
 
@@ -614,7 +647,7 @@ REFUSED: dict[str, tuple[Callable[[TaskExecutor], Any], type[Exception], str]] =
     "on-progress-async": (
         lambda ex: ex.map(at_once, [1], on_progress=agen_progress),
         TypeError,
-        r"^on_progress=<function .*> is an async function, which nobody would await\. Pass a plain",
+        r"^on_progress=<function .*> is an async function and would not be awaited\. Pass a plain",
     ),
     "for-each-return": (
         lambda ex: ex.for_each(at_once, [1], errors="return"),  # type: ignore[call-overload] # refused
@@ -641,5 +674,5 @@ async def test_refused(case: str) -> None:
 async def test_arguments_that_do_not_fit_fail_the_item() -> None:
     """A function called with the wrong number of arguments is an error of that item."""
     with pytest.raises(TypeError, match=re.escape("at_once() takes 1 positional")) as info:
-        await TaskExecutor(2).map(at_once, [1], [2])  # type: ignore[arg-type] # the mistake
+        await TaskExecutor(2).map(at_once, [1], [2])
     assert info.value.__notes__ == ["in item 0: at_once(1, 2)"]

@@ -10,7 +10,7 @@ import pytest
 from anyio import from_thread
 
 from mtaio.core import TaskExecutor
-from mtaio.core._nesting import CURRENT
+from mtaio.core._slots import CURRENT
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
 from tests.injection import at_every_checkpoint, cancelled_at
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from mtaio.core import TaskHandle
-    from mtaio.core._nesting import Link
+    from mtaio.core._slots import Link
 
 
 class Work:

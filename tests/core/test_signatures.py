@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_overloads
 import pytest
 
 from mtaio.core import TaskExecutor
-from mtaio.core._signatures import EachOptions, MapOptions, StreamOptions
+from mtaio.core._types import EachOptions, MapOptions, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from mtaio.core._nesting import Awaited
-from mtaio.core._slots import NOBODY, Slot, Slots
+from mtaio.core._slots import NO_ITEM, Awaited, Slot, Slots
 from mtaio.testing import settle
 
 
@@ -86,11 +85,11 @@ async def test_lent_slot_comes_back_to_its_item() -> None:
     outer = occupied(slots)
     inner = occupied(slots, outer)
     assert slots.in_use == 1
-    assert (outer.tenant, inner.parent) == (inner, outer)
+    assert (outer.borrower, inner.lender) == (inner, outer)
     assert slots.enclosing((inner, 0)) is inner
     slots.release(inner)
-    assert outer.tenant is None
-    assert inner.item == NOBODY
+    assert outer.borrower is None
+    assert inner.item == NO_ITEM
     assert slots.enclosing((inner, 0)) is outer  # code that outlives the inner item
     slots.release(outer)
     assert slots.in_use == 0
@@ -124,7 +123,7 @@ async def test_item_that_ends_leaves_its_slot_to_what_outlives_it() -> None:
     outer = occupied(slots)
     inner = occupied(slots, outer)
     assert slots.end_item(outer) is None
-    assert inner.parent is None
+    assert inner.lender is None
     assert slots.acquire_nowait(None) is None
     slots.release(inner)
     assert slots.in_use == 0
@@ -135,11 +134,11 @@ async def test_awaited_task_runs_inside_whoever_waits() -> None:
     slots, task = Slots(1, None), Awaited()
     item = occupied(slots)
     waiter = slots.enqueue((task, 0))
-    task.enclose((item, 0))
+    task.add_wait((item, 0))
     assert waiter.slot is not None
-    assert waiter.slot.parent is item
-    task.release((item, 0))
-    assert waiter.slot.parent is None  # both go on, one beyond the limit
+    assert waiter.slot.lender is item
+    task.end_wait((item, 0))
+    assert waiter.slot.lender is None  # both go on, one beyond the limit
     assert slots.in_use == 2
     other = slots.enqueue(None)
     slots.release(item)
@@ -153,10 +152,10 @@ async def test_task_that_ended_has_nobody_around_it() -> None:
     """What outlives a task does not use the slots of those who waited for it."""
     slots, task = Slots(1, None), Awaited()
     item = occupied(slots)
-    task.enclose((item, 0))
+    task.add_wait((item, 0))
     task.end()
     assert slots.enclosing((task, 0)) is None
-    task.release((item, 0))
+    task.end_wait((item, 0))
     assert slots.enclosing((task, 0)) is None
 
 
@@ -179,15 +178,15 @@ async def test_what_a_dead_loop_left_is_written_off(lasting: bool) -> None:  # n
     inner = occupied(slots, held)
     waiter, heir = slots.enqueue(None), slots.enqueue((held, 0))
     task = Awaited()
-    task.enclose((held, 0))
+    task.add_wait((held, 0))
     slots.write_off()
     assert slots.in_use == (1 if lasting else 0)
     assert not slots.queue
     if not lasting:
         new = occupied(slots)
-        heir.look_again()  # whatever the garbage of that loop does now changes nothing
+        slots.reconsider(heir)  # whatever the garbage of that loop does now changes nothing
         slots.give_up(waiter)
-        task.release((held, 0))
+        task.end_wait((held, 0))
         slots.release(inner)
         slots.release(held)
         assert slots.in_use == 1

@@ -8,8 +8,7 @@ from typing import TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.core._nesting import Awaited, Link
-from mtaio.core._slots import NOBODY, Slot, Slots, Waiter
+from mtaio.core._slots import NO_ITEM, Awaited, Link, Slot, Slots, Waiter, parents_of
 from mtaio.testing import run
 
 # ---- the model: who runs inside whom, told by walking outwards every time ------------------------
@@ -193,7 +192,7 @@ class World:
         if self.items and self.jobs:
             item, job = self.items[a % len(self.items)], self.jobs[b % len(self.jobs)]
             job.waits.append(item)
-            job.awaited.enclose(item.link)
+            job.awaited.add_wait(item.link)
             self.waits.append((job, item))
 
     def stop_waiting(self, a: int, _: int) -> None:
@@ -202,7 +201,7 @@ class World:
             job, item = self.waits.pop(a % len(self.waits))
             if job.alive:
                 job.waits.remove(item)
-            job.awaited.release(item.link)
+            job.awaited.end_wait(item.link)
 
     def end_task(self, a: int, _: int) -> None:
         """End a task."""
@@ -239,26 +238,29 @@ class World:
         for waiter in queue:
             lenders = {item.slot for item in around(waiting[waiter].around)}
             lenders = {slot for slot in lenders if slot.slots is pool}
-            assert lenders == set(pool.lenders(waiter.around)), "who encloses a waiter"
+            assert lenders == {
+                each
+                for each in parents_of(waiter.around)
+                if isinstance(each, Slot) and each.slots is pool
+            }, "who encloses a waiter"
             for slot in lenders:
-                assert slot.tenant is not None, "an idle slot and a waiter inside its item"
-                assert slot.heirs is not None
-                assert waiter in slot.heirs
+                assert slot.borrower is not None, "an idle slot and a waiter inside its item"
+                assert waiter in slot.waiters
         slots = self.slots_of(pool)
-        assert pool.in_use == sum(slot.parent is None for slot in slots), "slots are counted"
+        assert pool.in_use == sum(slot.lender is None for slot in slots), "slots are counted"
         for slot in slots:
-            assert slot.parent is None or slot.parent.tenant is slot
-            assert slot.tenant is None or slot.tenant.parent is slot
-            assert slot.tenant is None or slot.tenant in slots
-            for waiter in slot.heirs or ():
-                assert slot.tenant is not None
+            assert slot.lender is None or slot.lender.borrower is slot
+            assert slot.borrower is None or slot.borrower.lender is slot
+            assert slot.borrower is None or slot.borrower in slots
+            for waiter in slot.waiters:
+                assert slot.borrower is not None
                 assert waiter in pool.queue, "an heir that does not wait"
         users = {asking.waiter.slot: asking.around for asking in self.asking}
         users |= {item.slot: item.around for item in self.items}
         idle = set[Item]().union(*(around(item) for _, item in self.waits))
         for item in self.items:
-            if item.slot.tenant is not None and item not in idle:
-                assert item in around(users[item.slot.tenant]), "a tenant that is not inside"
+            if item.slot.borrower is not None and item not in idle:
+                assert item in around(users[item.slot.borrower]), "a tenant that is not inside"
 
     def slots_of(self, pool: Slots) -> set[Slot]:
         """Return the slots that somebody holds."""
@@ -268,7 +270,7 @@ class World:
 
     def unparented(self, pool: Slots) -> set[Slot]:
         """Return those that count."""
-        return {slot for slot in self.slots_of(pool) if slot.parent is None}
+        return {slot for slot in self.slots_of(pool) if slot.lender is None}
 
     def close(self) -> None:
         """Let everything come to its end; everybody who waits must be served."""
@@ -305,4 +307,4 @@ def test_slots_keep_their_promises_in_any_order_of_events(
 
 def test_the_number_of_nobody_is_no_items() -> None:
     """A new slot serves nobody."""
-    assert Slot(Slots(1, None), None).item == NOBODY
+    assert Slot(Slots(1, None), None).item == NO_ITEM

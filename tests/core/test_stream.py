@@ -618,7 +618,7 @@ async def test_stream_inside_an_item_lends_its_slot() -> None:
 # ---- asyncio's own cancellation ----------------------------------------------------------------
 
 
-def test_producer_cancelled_by_strangers() -> None:
+def test_stray_cancellation_of_the_producer() -> None:
     """Cancelling the task that makes the results is an error that the consumer sees."""
 
     async def main() -> None:
@@ -626,7 +626,7 @@ def test_producer_cancelled_by_strangers() -> None:
             await settle()
             (producer,) = (t for t in asyncio.all_tasks() if "Stream._produce" in t.get_name())
             producer.cancel()
-            with pytest.raises(StrayCancellationError, match=r"^Pool raised CancelledError"):
+            with pytest.raises(StrayCancellationError, match=r"^this stream raised CancelledError"):
                 await anext(results)
 
     run(main, backend="asyncio")

@@ -15,6 +15,7 @@ from weakref import ref
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import TaskExecutor, TaskStatus
 from mtaio.exceptions import MTAIOError, StrayCancellationError, TaskCancelledError
@@ -790,27 +791,132 @@ async def test_submit_that_waited_too_long_is_refused() -> None:
     check_quiet(executor)
 
 
-async def test_submit_from_clean_up_is_refused_while_the_block_is_left() -> None:
-    """A task that is being cancelled starts nothing new: nobody would be there to end it."""
+@pytest.mark.parametrize("method", ["submit", "submit_nowait", "start"])
+@pytest.mark.parametrize("end", ["error", "cancelled"])
+async def test_submitting_in_a_task_that_is_being_cancelled(method: str, end: str) -> None:
+    """A task woken just as its block ends, which goes on to submit, ends with the cancellation."""
+    executor = TaskExecutor()
+    link = anyio.Event()
+    reached: list[str] = []
+
+    async def service(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        reached.append("the service runs")
+
+    async def crawl() -> None:
+        await link.wait()
+        if method == "submit_nowait":
+            handle = executor.submit_nowait(after, 1)
+            assert handle.status == ("cancelled" if end == "error" else "pending")
+            if end == "error":
+                await checkpoint()
+        elif method == "submit":
+            await executor.submit(after, 1)
+        else:
+            await executor.start(service)
+        reached.append("it goes on")
+        await checkpoint()
+        raise AssertionError
+
+    error = None
+    with anyio.CancelScope() as scope:
+        try:
+            async with executor:
+                await executor.submit(crawl)
+                await settle()
+                link.set()
+                if end == "error":
+                    raise ValueError("the user's own")  # noqa: TRY301 - what ends the block
+                scope.cancel()
+                await checkpoint()
+        except ValueError as caught:
+            error = caught
+    assert str(error) == ("the user's own" if end == "error" else "None")
+    assert scope.cancelled_caught == (end == "cancelled")
+    if end == "error":  # else it may go on to its next checkpoint, which submit is not
+        assert reached == []
+    check_quiet(executor)
+
+
+async def test_submitting_in_a_cancelled_task_after_the_block() -> None:
+    """The same when the block has been left already."""
+    executor = TaskExecutor()
+    async with executor:
+        pass
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        handle = executor.submit_nowait(after, 1)
+        with pytest.raises(anyio.get_cancelled_exc_class()):
+            await executor.submit(after, 1)
+        assert handle.status == "cancelled"
+    with pytest.raises(TaskCancelledError, match=r"^after was cancelled"):
+        await handle
+
+
+async def test_submit_from_clean_up_starts_nothing_while_the_block_is_left() -> None:
+    """A task that is being cancelled starts nothing new; shielded, it is refused."""
     executor = TaskExecutor(1, max_pending=9)
-    refused: list[Exception] = []
+    statuses: list[str] = []
 
     async def stubborn() -> None:
         try:
             await anyio.sleep(9)
         finally:
-            try:
-                executor.submit_nowait(after, 9)
-            except RuntimeError as error:
-                refused.append(error)
+            statuses.append(executor.submit_nowait(after, 9).status)
+            with (
+                anyio.CancelScope(shield=True),
+                pytest.raises(RuntimeError, match=r"is being left and takes no new work"),
+            ):
+                await executor.submit(after, 9)
 
     with pytest.raises(ValueError, match=r"^body$"):
         async with executor:
             await executor.submit(stubborn)
             await settle()
             raise ValueError("body")
-    assert len(refused) == 1
+    assert statuses == ["cancelled"]
     check_quiet(executor)
+
+
+async def test_base_exception_that_was_awaited_is_raised_once() -> None:
+    """It ends the block, whose body awaited it too: bare, and not as a group with itself."""
+
+    class Stop(BaseException):
+        """Ends the program."""
+
+    async def stop() -> None:
+        await anyio.sleep(1)
+        raise Stop
+
+    with pytest.raises(Stop):
+        async with TaskExecutor(2) as executor:
+            await (await executor.submit(stop))
+
+
+async def test_block_left_in_another_task() -> None:
+    """As a fixture does that is torn down in a task of its own: the error says what is wrong."""
+    executor = TaskExecutor()
+    entered = anyio.Event()
+    release = anyio.Event()
+
+    async def enter() -> None:
+        await executor.__aenter__()
+        entered.set()
+        await release.wait()
+        await executor.__aexit__(None, None, None)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        await entered.wait()
+        with pytest.raises(
+            RuntimeError,
+            match=r"^<TaskExecutor max_workers=None> was entered in another task\. Enter and leave "
+            r"it in one, with async with",
+        ):
+            await executor.__aexit__(None, None, None)
+        handle = await executor.submit(after, 1)  # it is entered as before
+        assert await handle == "done"
+        release.set()
 
 
 # ---- asyncio's own cancellation ------------------------------------------------------------------
