@@ -2,8 +2,8 @@
 What happens between entering and leaving ``async with executor:``.
 
 Promise: submitted tasks and services live inside the block and nowhere else. Leaving it drains
-the work, then ends the services; an error leaves no survivors; a failure that nobody awaited is
-raised by the block. Whoever submits more than there is room for waits, in the order of asking.
+the work, then ends the services; an error leaves no survivors; a failure that was never
+looked at is raised by the block. Submitting more than there are places for waits, in order.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Block:
                 # One by one, because waiting for a task lends it the slot of the item that waits.
                 await next(iter(self.tasks)).wait()
             else:
-                await checkpoint()  # there is room for those who join, so they are about to
+                await checkpoint()  # there are free places, so those who join are about to
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait for all tasks; cancel those that are left after ``timeout`` seconds."""
@@ -276,7 +276,7 @@ class Block:
             raise
         return service
 
-    # ---- failures that nobody has looked at yet ----
+    # ---- failures that have not been looked at ----
 
     def keep_failure(self, task: Task) -> None:
         """Note that ``task`` failed; it says so when its end is looked at."""
@@ -303,7 +303,7 @@ class Block:
             note(errors[-1], f"{more} more submitted tasks failed after this one")
         elif more:
             msg = (
-                f"{more} submitted tasks failed and nobody awaited them. Their errors are gone: of "
+                f"{more} submitted tasks failed and were not awaited. Their errors are gone: of "
                 f"those not awaited only {MOST_KEPT} are kept. Await handles as you go."
             )
             errors.append(MTAIOError(msg))

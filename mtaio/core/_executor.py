@@ -124,13 +124,13 @@ class TaskExecutor:
 
     Calls that wait for their own work (`run`, `map`, `for_each`, `stream`, `gather`, `race`,
     `as_completed`, `run_in_thread`, `run_in_process`) need nothing but the executor. Tasks that
-    go on beside the caller (`submit`, `start`) live inside ``async with executor:``.
+    go on after the call (`submit`, `start`) live inside ``async with executor:``.
 
     Slots are handed over in the order of asking, item by item, so a short call is not starved by
     a long one. A call made inside an item of the same executor makes progress whatever the limit:
     the item, which waits, lends it its slot, to one nested call after another; beyond that, nested
     calls queue for free slots like any others. So does an item that awaits a submitted task. (An
-    item that goes on working beside such a call is at work in addition. A task that it starts in a
+    item that keeps working during such a call runs in addition. A task that it starts in a
     task group outside itself is not part of it, and borrows nothing. Two executors whose items
     call each other crosswise can block each other; let one call the other.)
 
@@ -484,7 +484,7 @@ class TaskExecutor:
             *iterables: Sync or async iterables; with several, ``fn`` gets one argument from each,
                 until the shortest ends. An async generator is closed at the end of the call; any
                 other iterator may be read on afterwards, though a few items further.
-            limit: How many items of this call may run at once, beside ``max_workers``.
+            limit: How many items of this call may run at once, within ``max_workers``.
             ordered: Whether results stand in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
                 for a slot, a token or a thread; None for no limit; omitted: the executor's.
@@ -494,7 +494,7 @@ class TaskExecutor:
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be.
             on_progress: Called as ``on_progress(done, total)`` after each item; ``total`` is None
-                if the sources do not tell their length.
+                if the sources do not know their length.
 
         Returns:
             The results.
@@ -514,7 +514,7 @@ class TaskExecutor:
             fn,
             iterables,
             put=results.__setitem__ if ordered else append,
-            reserve=results.append if ordered else None,
+            results=results if ordered else None,
             limit=limit,
             timeout=timeout,
             rate=rate,
@@ -714,8 +714,8 @@ class TaskExecutor:
                 "buffer", buffer, least=0, way_out="Pass how many results may wait, or omit it."
             )
         at_once = self._narrowed(limit)
-        room = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
-        between = Buffer(max(room, 1) if at_once is None else at_once + room, ordered=ordered)
+        waiting = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
+        between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
         pool = self._pool(
             fn,
             iterables,
@@ -796,7 +796,7 @@ class TaskExecutor:
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
-            limit: How many may run at once, beside ``max_workers``.
+            limit: How many may run at once, within ``max_workers``.
             return_exceptions: Put errors among the results; cancellation is never one of them.
 
         Returns:
@@ -807,7 +807,7 @@ class TaskExecutor:
             pool = self._pool_of_calls(
                 calls,
                 put=results.__setitem__,
-                reserve=results.append,
+                results=results,
                 limit=limit,
                 errors="return" if return_exceptions else "raise",
             )
@@ -897,7 +897,7 @@ class TaskExecutor:
             raise
         return Stream(pool, buffer, on_exit=close_all)
 
-    # ---- tasks beside the caller ----
+    # ---- tasks that go on after the call ----
 
     async def __aenter__(self) -> Self:
         if self._block is not None:
@@ -947,7 +947,8 @@ class TaskExecutor:
         call in 64; so it is when the executor takes no new work any more, for a task that is being
         cancelled. Cancelled while it waits, it has started nothing. The task waits for a slot
         like any item, in the order of submission, and has the executor's timeout. Its failure
-        cancels nobody: it is raised by ``await handle``, or by leaving the block if nobody did.
+        cancels no other task: it is raised by ``await handle``, or by leaving the block if its
+        end was never looked at.
 
         An item that submits to its own executor at that limit may have one unfinished task beyond
         it; to submit another it waits for that one, lending it its slot.
@@ -1031,7 +1032,7 @@ class TaskExecutor:
             fn: An async function that takes ``task_status``.
             *args: Its positional arguments.
             restart: Attempts in all, or a `Retry` policy; None for no restart. A run that lasted
-                longer than the policy's ``wait_max`` begins the count anew.
+                longer than the policy's ``wait_max`` restarts the count.
 
         Returns:
             A handle; ``handle.start_value`` is what the service reported.
@@ -1053,15 +1054,15 @@ class TaskExecutor:
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
 
-        A checkpoint. Calls of `submit` that wait for room are drained too. Meanwhile only tasks
-        that are part of what is drained may submit more, and nobody once the time is up. Services
+        A checkpoint. Calls of `submit` that wait for a place are drained too. Meanwhile only tasks
+        that are part of what is drained may submit more, and none once the time is up. Services
         go on. Cancelled, it leaves the tasks as they are.
 
         Args:
             timeout: The period of grace in seconds; None to wait as long as it takes.
 
         Returns:
-            Whether everything came to its own end.
+            Whether all of them ended without being cancelled here.
 
         Raises:
             RuntimeError: The executor is not entered, or a submitted task waits for itself.
@@ -1172,7 +1173,7 @@ class TaskExecutor:
         *,
         put: Callable[[int, Any], object],
         put_error: Callable[[int, Exception], object] | None = None,
-        reserve: Callable[[Any], object] | None = None,
+        results: list[Any] | None = None,
         buffer: Buffer | None = None,
         subject: object = UNSET,
         limit: int | None = None,
@@ -1212,7 +1213,7 @@ class TaskExecutor:
             counters=self._counters,
             put=put,
             put_error=put_error,
-            reserve=reserve,
+            results=results,
             buffer=buffer,
             errors=errors,
             timeout=timeout,
@@ -1227,7 +1228,7 @@ class TaskExecutor:
         *,
         put: Callable[[int, Any], object],
         put_error: Callable[[int, Exception], object] | None = None,
-        reserve: Callable[[Any], object] | None = None,
+        results: list[Any] | None = None,
         limit: int | None = None,
         errors: Policy = "return",
     ) -> Pool:
@@ -1246,7 +1247,7 @@ class TaskExecutor:
             (calls,),
             put=put,
             put_error=put_error,
-            reserve=reserve,
+            results=results,
             subject=None,
             limit=limit,
             errors=errors,

@@ -66,6 +66,7 @@ class Pool:
     - at most one worker at a time is being started: when an item suspends and no worker is idle,
       so items that never suspend need only one, and a slow source no more than it keeps busy;
     - workers that wait for the source or the buffer are counted in ``_idle``;
+    - ``results``, if given, has a place for each item that was started, and ``put`` fills it;
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken.
@@ -81,7 +82,7 @@ class Pool:
     counters: Counters
     put: Callable[[int, Any], object]
     put_error: Callable[[int, Exception], object] | None = None
-    reserve: Callable[[Any], object] | None = None
+    results: list[Any] | None = None
     buffer: Buffer | None = None
     errors: Policy = "raise"
     timeout: float | None = None
@@ -172,7 +173,7 @@ class Pool:
             self._group.cancel_scope.cancel()
 
     def item_suspended(self) -> None:
-        """Note how many run, wake the watch, and start a worker if there is room and need."""
+        """Note how many run, wake the watch, and start a worker if one is needed."""
         crowded = self.counters.crowded()
         running = self.started - self.ended
         if running > self.peak or crowded:
@@ -180,10 +181,10 @@ class Pool:
             self.counters.note_peak()
         if self.watch is not None:
             self.watch.item_suspended()
-        room = not self._all_taken and (self.limit is None or self._live < self.limit)
-        if room and not (self._starting or self._idle or self.stopping):
+        may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
+        if may_grow and not (self._starting or self._idle or self.stopping):
             self._start_worker()
-        self.attentive = room or crowded or self.peak < self._live
+        self.attentive = may_grow or crowded or self.peak < self._live
 
     def _pay_attention(self) -> None:
         self.attentive = True
@@ -223,7 +224,7 @@ class Pool:
 
     async def admit(self, worker: Worker) -> None:
         """
-        Wait until the buffer has room, then for a slot; no slot is held while there is no room.
+        Wait until the buffer has space, then for a slot; no slot is held while it has none.
 
         At the source's end the buffer no longer matters.
         """
@@ -232,11 +233,11 @@ class Pool:
             self._give_slot_back(worker)
             while buffer is not None and self.started >= buffer.until and not self._all_taken:
                 self._idle += 1
-                await buffer.wait_for_room()
+                await buffer.wait_for_space()
                 self._idle -= 1
             if self.slots is not None:
                 worker.slot = await self.slots.acquire(self._around)
-            # The room may have gone while we queued.
+            # The space may have gone while we queued.
             if buffer is None or self.started < buffer.until or self._all_taken:
                 return
 
@@ -359,24 +360,25 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
 
     A worker that meets no suspension yields after 32 items all the same.
     """
-    fn, many, source, put, reserve = pool.fn, pool.many, pool.source, pool.put, pool.reserve
+    fn, many, source, put, results = pool.fn, pool.many, pool.source, pool.put, pool.results
     buffer, progress = pool.buffer, pool.progress
     queue = None if pool.slots is None else pool.slots.queue
+    link, new_context = CURRENT.set, copy_context
     watched = worker.watched
     result: list[Any] = [None]
     driver = _new_driver(result)
     send = driver.send
+    slot = worker.slot
     unyielding = 0
     for item in source:
         index = pool.started
         pool.started = index + 1
-        if reserve is not None:
-            reserve(None)
-        slot = worker.slot
+        if results is not None:
+            results.append(None)
         if slot is not None:
             slot.item = index
-            CURRENT.set((slot, index))
-        run = copy_context().run
+            link((slot, index))
+        run = new_context().run
         if watched is not None:
             watched.limit.moment = now() + watched.timeout
         try:
@@ -420,12 +422,15 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
         else:
             if watched is not None:
                 watched.item_returned()
-            put(index, result[0])
+            if results is not None:
+                results[index] = result[0]
+            else:
+                put(index, result[0])
             result[0] = None  # else it would live as long as the next item runs
             pool.succeeded += 1
-        if slot is not None:
-            slot.item = NO_ITEM
         if progress is not None:
+            if slot is not None:
+                slot.item = NO_ITEM
             progress(pool.ended, pool.total)
         if pool.stopping:
             return
@@ -434,6 +439,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             if worker.spent:
                 return
             unyielding = 0
+            if slot is not None:
+                slot.item = NO_ITEM
             yield from checkpoint().__await__()
         # Nothing may yield between here and the next item: the buffer counts on it.
         if (
@@ -442,5 +449,6 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
             and pool.must_queue(worker, slot)
         ) or (buffer is not None and pool.started >= buffer.until):
             yield from pool.admit(worker).__await__()
+            slot = worker.slot
             if pool.stopping:
                 return

@@ -124,10 +124,10 @@ async def attempts(
     on_retry: Callable[[], None],
 ) -> T:
     """
-    Await ``call()`` until it succeeds or the policy has had enough; then raise its last error.
+    Await ``call()`` until it succeeds or the policy gives up; then raise its last error.
 
     The error carries a note with the number of attempts. A wait that would outlast the caller's
-    deadline is not begun: the error comes at once, while somebody is there to see it.
+    deadline is not started: the error comes at once, while the caller can still see it.
     """
     attempt = 1
     while True:

@@ -11,7 +11,7 @@ before the first inner one ran.
 
 Who may borrow is known from the context: it links to the item in which the code runs, and so on
 outwards, whatever lies between: calls of other executors, worker threads, and submitted tasks that
-somebody waits for. An item that has ended lends nothing, also to tasks that outlive it.
+are waited for. An item that has ended lends nothing, also to tasks that outlive it.
 """
 
 from __future__ import annotations

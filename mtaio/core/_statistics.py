@@ -2,7 +2,7 @@
 What an executor has done and is doing.
 
 Promise: reading it changes nothing, is no checkpoint, and works from any thread. Calls in progress
-count for themselves; they are added up when somebody asks, so that an item pays for two counters.
+count for themselves; they are added up when asked for, so that an item pays for two counters.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Counters:
     - an item is counted in ``pools`` until its call ends, then here, never in both;
     - an item ends with one addition to one counter, so that between any two steps of the event
       loop's thread the figures fit together; ``version`` is odd where they do not;
-    - while several calls have items in progress, each of them is ``attentive``: none can tell by
+    - while several calls have items in progress, each of them is ``attentive``: none knows from
       its own figures alone whether more run than ever before.
     """
 
@@ -125,7 +125,10 @@ class Counters:
 
     def note_peak(self) -> None:
         """Look whether more run now than ever before."""
-        self.peak = max(self.peak, self.totals().running)
+        running = self.alone
+        for pool in self.pools:
+            running += pool.started - pool.ended
+        self.peak = max(self.peak, running)
 
     def item_starts(self) -> None:
         """Count an item that is a call of its own."""

@@ -77,12 +77,12 @@ class Buffer:
 
     # ---- for the workers ----
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_space(self) -> None:
         """Wait until ``until`` may have grown."""
         await self._workers.park()
 
     def wake_workers(self) -> None:
-        """Wake every worker that waits for room."""
+        """Wake every worker that waits for space."""
         self._workers.unpark_all()
 
     def put(self, index: int, value: Any) -> None:
@@ -123,7 +123,7 @@ class Buffer:
     def take(self) -> Any:
         """Return the next result, which must be there."""
         value = self._ready.popleft()
-        self._make_room()
+        self._make_space()
         return value
 
     def clear(self) -> None:
@@ -133,12 +133,12 @@ class Buffer:
 
     def _pass_on(self, value: Any) -> None:
         if value is _FAILED:
-            self._make_room()
+            self._make_space()
         else:
             self._ready.append(value)
             self._readers.unpark()
 
-    def _make_room(self) -> None:
+    def _make_space(self) -> None:
         self.until += 1
         self._workers.unpark()
 

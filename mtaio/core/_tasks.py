@@ -1,5 +1,5 @@
 """
-Tasks that go on beside their caller: submitted work, supervised services, and their handles.
+Tasks that go on after the call: submitted work, supervised services, and their handles.
 
 Promise: a task ends once, with a result, an error or a cancellation; a stray cancellation is an
 error. Awaiting a handle gives the result or the very error that the task raised, and can be
@@ -93,7 +93,7 @@ async def _either(call: Callable[[], Awaitable[T]], subject: object) -> T:
     Await ``call()``; what it raises is either an error or a cancellation that was asked for.
 
     Left to themselves, a stray cancellation would end asyncio's task group silently, and trio
-    would end it for an error that arose beside the cancellation of one task.
+    would end it for an error raised along with the cancellation of one task.
     """
     try:
         return await call()

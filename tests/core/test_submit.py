@@ -668,7 +668,7 @@ async def test_unseen_failures_are_bounded() -> None:
 
 async def test_no_unseen_failure_is_swallowed() -> None:
     """If all that were kept are seen and others are not, there is an error all the same."""
-    with pytest.raises(MTAIOError, match=r"^2 submitted tasks failed and nobody awaited them"):
+    with pytest.raises(MTAIOError, match=r"^2 submitted tasks failed and were not awaited"):
         async with TaskExecutor() as executor:
             handles = [
                 await executor.submit(fail_after, number / 1024, OSError())
