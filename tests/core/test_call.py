@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Later:
-    """Is an awaitable that is no coroutine."""
+    """Is an awaitable but not a coroutine."""
 
     def __init__(self, x: int) -> None:
         self.x = x

@@ -210,7 +210,7 @@ async def test_consistent_at_every_moment() -> None:
 
 @pytest.fixture
 def eager_threads() -> Generator[None]:
-    """Let threads take turns after every few steps."""
+    """Let threads switch after every few steps."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -39,7 +39,7 @@ def in_thread() -> bool:
 
 
 class Later:
-    """Is an awaitable that is no coroutine."""
+    """Is an awaitable but not a coroutine."""
 
     def __await__(self) -> Generator[Any, Any, str]:
         return after(1, "later").__await__()
@@ -56,7 +56,7 @@ def is_quiet(executor: TaskExecutor) -> bool:
 
 
 async def test_gather_returns_results_in_the_order_given() -> None:
-    """Whoever finishes first, the tuple follows the arguments."""
+    """Whatever finishes first, the tuple follows the arguments."""
     assert await TaskExecutor(3).gather(after(3, "a"), after(1, "b"), after(2, "c")) == (
         "a",
         "b",
@@ -101,7 +101,7 @@ async def test_gather_cancels_the_others_at_the_first_error() -> None:
 
 
 async def test_gather_returns_exceptions_if_asked_to() -> None:
-    """Errors stand among the results, and nobody is cancelled."""
+    """Errors stand among the results, and nothing is cancelled."""
     results = await TaskExecutor(3).gather(fail(1, "a"), after(2), return_exceptions=True)
     assert isinstance(results[0], ValueError)
     assert results[1] == "done"
@@ -117,7 +117,7 @@ async def test_gather_never_returns_cancellation() -> None:
 
 
 async def test_gather_of_what_is_no_call() -> None:
-    """The odd one out is named, and the coroutines beside it are closed."""
+    """The odd one out is named, and the other coroutines are closed."""
     call = after(1)
     with pytest.raises(
         TypeError,
@@ -162,7 +162,7 @@ async def test_gather_has_the_executor_s_timeout() -> None:
     assert executor.statistics().timed_out == 1
 
 
-async def test_timeout_of_a_plain_function_begins_in_its_thread() -> None:
+async def test_timeout_of_a_plain_function_starts_in_its_thread() -> None:
     """The wait for a thread is not counted."""
     executor = TaskExecutor(thread_limiter=1, timeout=5)
 
@@ -209,7 +209,7 @@ async def test_race_of_functions() -> None:
     assert await executor.race(in_thread) is True
 
 
-async def test_race_ignores_failures_while_somebody_may_win() -> None:
+async def test_race_ignores_failures_while_a_call_may_win() -> None:
     """A call that fails is out of the race."""
     executor = TaskExecutor()
     assert await executor.race(fail(1), after(2, "winner"), fail(3)) == "winner"
@@ -234,7 +234,7 @@ async def test_race_of_one_that_fails() -> None:
         await TaskExecutor().race(fail(1, "alone"))
 
 
-async def test_race_of_nobody() -> None:
+async def test_race_of_no_calls() -> None:
     """Without calls there is nothing to return."""
     with pytest.raises(ValueError, match=r"^race\(\) of no calls has no winner\. Pass at least"):
         await TaskExecutor().race()
@@ -270,7 +270,7 @@ async def test_race_with_two_winners_at_once() -> None:
 
 
 async def test_race_cancelled_from_outside() -> None:
-    """All runners are cancelled, and there is no result."""
+    """All runners are cancelled, and nothing is returned."""
     executor = TaskExecutor()
     with anyio.move_on_after(1) as scope:
         await executor.race(after(2), after(3))
@@ -324,7 +324,7 @@ async def test_as_completed_of_nothing() -> None:
 
 
 async def test_as_completed_left_early() -> None:
-    """What is in flight is cancelled and awaited; what never started is closed."""
+    """What runs is cancelled and awaited; what never started is closed."""
     calls = [after(1), after(2), after(3), after(4)]
     executor = TaskExecutor(2)
     async with executor.as_completed(*calls) as outcomes:
@@ -346,7 +346,7 @@ async def test_as_completed_left_at_once() -> None:
 
 
 async def test_as_completed_of_what_is_no_call() -> None:
-    """It is refused by as_completed() itself, which closes the coroutines beside it."""
+    """It is refused by as_completed() itself, which closes the other coroutines."""
     call = after(1)
     with pytest.raises(TypeError, match=r"^call 1 is None, a NoneType, which can be neither "):
         TaskExecutor(2).as_completed(call, None)  # type: ignore[call-overload] # refused
@@ -390,7 +390,7 @@ def test_interrupt_goes_through(backend: str, join: str) -> None:
 
 @pytest.mark.parametrize("join", CALLS)
 def test_call_that_awaits_a_cancelled_task(join: str) -> None:
-    """A task that somebody else cancelled is the failure of the call that awaits it."""
+    """A task that was cancelled elsewhere is the failure of the call that awaits it."""
 
     async def main() -> None:
         task = asyncio.ensure_future(after(5))

@@ -83,7 +83,7 @@ async def test_in_a_cancelled_scope_nothing_runs(method: str, count: int) -> Non
 
 
 async def test_results_stand_in_the_order_of_the_items() -> None:
-    """Whoever finishes first, the list follows the source."""
+    """Whatever finishes first, the list follows the source."""
     assert await TaskExecutor(3).map(double, [3, 1, 2]) == [6, 2, 4]
     assert anyio.current_time() == 3
 
@@ -345,7 +345,7 @@ async def test_map_without_suspensions_obeys_a_deadline() -> None:
 
 
 async def test_map_without_suspensions_yields_every_32_items() -> None:
-    """Another task gets a turn between each 32 items and the next, in whichever order they run."""
+    """Another task runs between each 32 items and the next, in whichever order they run."""
     done = 0
     gaps = []
 
@@ -371,7 +371,7 @@ async def test_map_without_suspensions_yields_every_32_items() -> None:
 
 
 async def test_source_is_read_only_as_fast_as_it_is_used() -> None:
-    """aiometer#46, cpython#74028, trio#2770: nothing is taken before somebody can work on it."""
+    """aiometer#46, cpython#74028, trio#2770: nothing is taken before a worker is free for it."""
     taken: list[int] = []
     seen = []
 
@@ -433,7 +433,7 @@ async def test_rate_applies_to_plain_functions() -> None:
 
 
 async def test_waiting_for_a_token_keeps_the_slot() -> None:
-    """The order is slot, then rate: whoever holds a token never waits for a slot."""
+    """The order is slot, then rate: a call that holds a token never waits for a slot."""
     executor = TaskExecutor(2)
     starts = []
 
@@ -507,7 +507,7 @@ async def test_progress_without_a_length_has_no_total() -> None:
     assert totals == [None, 2, 2, 1]
 
 
-async def test_nobody_asks_for_a_length_that_nobody_wants() -> None:
+async def test_length_is_not_asked_for_without_need() -> None:
     """A container whose length is dear to compute is not asked for it without on_progress."""
 
     class Query:
@@ -539,7 +539,7 @@ async def test_failed_items_count_as_done() -> None:
 
 
 async def test_error_in_on_progress_stops_the_call() -> None:
-    """What the callback raises is raised by map, and what is in flight is cancelled."""
+    """What the callback raises is raised by map, and what runs is cancelled."""
 
     def note(done: int, _: int | None) -> None:
         if done == 2:
@@ -556,7 +556,7 @@ async def test_error_in_on_progress_stops_the_call() -> None:
 
 
 async def agen(x: int) -> AsyncIterator[int]:
-    """Be an async generator function, which is no function to map."""
+    """Be an async generator function, which cannot be mapped."""
     yield x
 
 

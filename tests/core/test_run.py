@@ -53,7 +53,7 @@ async def test_plain_function_runs_in_a_worker_thread() -> None:
 
 
 async def test_coroutine_can_be_run() -> None:
-    """A coroutine that has not begun is awaited in the slot."""
+    """A coroutine that has not started is awaited in the slot."""
     assert await TaskExecutor(1).run(after(2, "coro")) == "coro"
     assert anyio.current_time() == 2
 
@@ -125,7 +125,7 @@ async def test_error_travels_untouched() -> None:
 
 
 async def test_base_exception_passes() -> None:
-    """What is no ``Exception`` passes, and the slot comes back."""
+    """A ``BaseException`` passes, and the slot comes back."""
 
     class Stop(BaseException):
         pass
@@ -146,17 +146,17 @@ async def test_base_exception_passes() -> None:
 
 async def test_calls_share_the_limit_in_the_order_of_asking() -> None:
     """With two slots, five calls of a second and a bit start when a slot is free, in order."""
-    executor, begun = TaskExecutor(2), list[tuple[float, int]]()
+    executor, started = TaskExecutor(2), list[tuple[float, int]]()
 
     async def item(number: int) -> None:
-        begun.append((anyio.current_time(), number))
+        started.append((anyio.current_time(), number))
         await anyio.sleep(1 + number / 8)
 
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(executor.run, item, number)
             await settle()
-    assert begun == [(0, 0), (0, 1), (1, 2), (1.125, 3), (2.25, 4)]
+    assert started == [(0, 0), (0, 1), (1, 2), (1.125, 3), (2.25, 4)]
 
 
 async def test_without_max_workers_all_run_at_once() -> None:
@@ -185,7 +185,7 @@ async def test_short_call_is_not_starved_by_a_long_map() -> None:
         group.cancel_scope.cancel()
 
 
-async def test_two_maps_take_turns() -> None:
+async def test_two_maps_alternate() -> None:
     """Slots go from one call to the other item by item, whichever came first."""
     executor, order = TaskExecutor(1), list[str]()
 
@@ -219,7 +219,7 @@ async def test_cancelled_in_the_queue_it_calls_nothing() -> None:
 
 
 def test_granted_and_natively_cancelled_at_once_the_slot_goes_on() -> None:
-    """Whoever ``Task.cancel()`` hits in the moment it gets its slot passes it to the next."""
+    """A task that ``Task.cancel()`` hits as it gets its slot passes it to the next."""
 
     async def scenario() -> None:
         executor, called = TaskExecutor(1), list[str]()
@@ -229,7 +229,7 @@ def test_granted_and_natively_cancelled_at_once_the_slot_goes_on() -> None:
 
         async def hold_then_cancel() -> None:
             await executor.run(after, 1)
-            cancelled.cancel()  # the slot is granted, but nobody has resumed yet
+            cancelled.cancel()  # the slot is granted, but the task has not resumed yet
 
         holder = asyncio.create_task(hold_then_cancel())
         await settle()
@@ -311,7 +311,7 @@ async def test_executors_timeout_is_the_default() -> None:
 
 
 async def test_timeout_error_of_the_function_is_its_own() -> None:
-    """A ``TimeoutError`` that the function raises passes as it is, and is no timeout of ours."""
+    """A ``TimeoutError`` that the function raises passes as it is, and is not counted."""
     executor = TaskExecutor(1)
 
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""What type checkers make of TaskExecutor's calls: checked by mypy and pyright, run by nobody."""
+"""What type checkers make of TaskExecutor's calls: checked by mypy and pyright, and not run."""
 
 from __future__ import annotations
 
