@@ -84,7 +84,6 @@ async def mapping(
     assert_type(await executor.map(of_three, numbers, texts, [b""]), list[bytes])
     assert_type(await executor.map(partial(of_two, y="y"), numbers), list[float])
     assert_type(await executor.map(lambda x: x + 1, numbers), list[int])
-    assert_type(await executor.map(lambda x, y: f"{x}{y}", numbers, texts), list[str])
     assert_type(await executor.map(of_int, numbers, errors="raise"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="collect"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="return"), list[str | Exception])
