@@ -8,6 +8,7 @@ looked at is raised by the block. Submitting more than there are places for wait
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,14 +65,10 @@ class Block:
         self._owner = owner
         self._slots = slots
         self._counters = counters
-        self._places = (
-            None
-            if slots is None
-            else Slots(
-                slots.limit + max_pending,
-                owner,
-                exempt=lambda link: slots.enclosing(link) is not None,
-            )
+        self._places = Slots(
+            sys.maxsize if slots is None else slots.limit + max_pending,
+            owner,
+            exempt=None if slots is None else lambda link: slots.enclosing(link) is not None,
         )
         self._joining = 0
         self._draining = 0
@@ -120,9 +117,8 @@ class Block:
             escaped = tuple(
                 each for each in escaped if not isinstance(each, StrayCancellationError)
             )
-        if swallowed:
-            errors.append(silent_end())  # a task was cancelled natively before its first step
-        conclude([*enumerate(errors)], escaped)
+        # Swallowed: a task was cancelled natively before its first step.
+        conclude([*enumerate(errors)], (*escaped, silent_end()) if swallowed else escaped)
         if raised is None and exc is None and not swallowed:
             raised = reason
         if raised is not None:
@@ -207,9 +203,9 @@ class Block:
         """Return whether the running code is part of a submitted task."""
         return any(each in self.tasks for each in parents_of(here()))
 
-    async def join(self, *, yields: bool) -> Slot | None:
+    async def join(self, *, yields: bool) -> Slot:
         """
-        Wait for a place among the unfinished tasks, for `submit`; None if they are not limited.
+        Wait for a place among the unfinished tasks, for `submit`.
 
         An item that submits to its own executor when all places are taken may have one unfinished
         task beyond them; for another it waits for that one, lending it its slot.
@@ -218,10 +214,8 @@ class Block:
         try:
             if yields:
                 await checkpoint()
-            if self._places is None or self._slots is None:
-                return None
             link = here()
-            item = self._slots.enclosing(link)
+            item = None if self._slots is None else self._slots.enclosing(link)
             if item is None:
                 return await self._places.acquire(link)
             while (place := self._places.acquire_nowait(None)) is None:
@@ -232,17 +226,15 @@ class Block:
         finally:
             self._joining -= 1
 
-    def join_nowait(self) -> Slot | None:
-        """Return a place that is free; None if places are not limited, ``WouldBlock`` if taken."""
-        if self._places is None:
-            return None
+    def join_nowait(self) -> Slot:
+        """Return a free place, or raise ``WouldBlock``."""
         place = self._places.acquire_nowait(None)
         if place is None:
             raise anyio.WouldBlock
         return place
 
     def submit(
-        self, name: str, call: Callable[[], Awaitable[Any]], subject: object, place: Slot | None
+        self, name: str, call: Callable[[], Awaitable[Any]], subject: object, place: Slot
     ) -> Submitted:
         """Start ``call`` as a task, in a place that was joined."""
         task = Submitted(name, self, self._slots, place)

@@ -971,8 +971,7 @@ class TaskExecutor:
         try:
             await block.check_open("submit", joined=True)  # things may have changed meanwhile
         except BaseException:
-            if place is not None:
-                place.slots.release(place)
+            place.slots.release(place)
             raise
         return TaskHandle(block.submit(name_of(fn), self._bind(fn, args, kwargs), fn, place))
 
@@ -1098,8 +1097,8 @@ class TaskExecutor:
             if version % 2 == 0 and version == counters.version and snapshot == self._read():
                 self._snapshot = snapshot
                 return snapshot
-            time.sleep(0)  # let the event loop's thread go on
-        return self._snapshot
+            time.sleep(0)  # pragma: no cover - in another thread alone: let the loop's go on
+        return self._snapshot  # pragma: no cover - as above
 
     def _read(self) -> ExecutorStatistics:
         counters, slots, block = self._counters, self._slots, self._block

@@ -270,13 +270,11 @@ class Slots:
         """Leave the queue, or pass on what was granted and cannot be used."""
         if waiter.slot is not None:
             self.release(waiter.slot)
-        elif waiter in self.queue:
+        else:
             self._dequeue(waiter)
 
     def reconsider(self, waiter: Waiter) -> None:
         """Find out what contains a waiter now, which may get it a slot at once."""
-        if waiter not in self.queue:
-            return
         parents = parents_of(waiter.around)
         slot = self._borrow(parents)
         if slot is None and self._exempt is not None and self._exempt(waiter.around):
@@ -392,7 +390,7 @@ class Slots:
         waiter.event.set()
 
     def _dequeue(self, waiter: Waiter) -> None:
-        del self.queue[waiter]
+        self.queue.pop(waiter, None)  # not there if its loop has finished
         for parent in waiter.parents:
             parent.waiters.pop(waiter, None)
         waiter.parents.clear()

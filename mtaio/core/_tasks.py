@@ -230,18 +230,18 @@ class Submitted(Task):
         name: Of its function.
         block: The block in which it lives.
         slots: Where its slot comes from; None if there is no limit.
-        place: Its place among the unfinished tasks; None if they are not limited.
+        place: Its place among the unfinished tasks.
 
     Invariant: with a limit it has a slot, or waits in the queue, from `queue_up` to its end.
     """
 
     __slots__ = ("_block", "_place", "_slot", "_slots", "_waiter", "coroutine")
 
-    def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot | None) -> None:
+    def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot) -> None:
         super().__init__(name, block.loop)
         self._block = block
         self._slots = slots
-        self._place = place
+        self._place: Slot | None = place
         self._slot: Slot | None = None
         self._waiter: Waiter | None = None
         self.coroutine: Coroutine[Any, Any, None] | None = None
