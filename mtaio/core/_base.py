@@ -14,12 +14,12 @@ from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._call import check_fn
 from mtaio.core._compose import as_limiter, compose, one_attempt
-from mtaio.core._lane import Lane
 from mtaio.core._pool import Policy, Pool, Progress
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import CURRENT, Slot, Slots
 from mtaio.core._source import AnyIterable, open_source, total_of
 from mtaio.core._statistics import Counters
+from mtaio.core._threads import WorkerLimiter
 from mtaio.core._timing import Timing
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class ExecutorBase:
         self._max_workers = max_workers
         self._name = name
         self._slots = None if max_workers is None else Slots(max_workers, self)
-        self._threads = Lane.of_threads(thread_limiter, self)
-        self._processes = Lane.of_processes(process_limiter, self)
+        self._threads = WorkerLimiter.of_threads(thread_limiter, self)
+        self._processes = WorkerLimiter.of_processes(process_limiter, self)
         self._counters = Counters()
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._calls: int = 0

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mtaio._internal import checks
 from mtaio.core._call import CoroutineFunction, in_loop, is_async
 from mtaio.core._retry import Retry, attempts
-from mtaio.core._threads import run_in_thread
+from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mtaio.core._lane import Lane
     from mtaio.core._statistics import Counters
     from mtaio.core._timing import Timing
 
@@ -41,7 +40,7 @@ def compose(
     timing: Timing,
     rate: RateLimiter | None,
     retry: Retry | None,
-    threads: Lane,
+    threads: WorkerLimiter,
     counters: Counters,
 ) -> tuple[CoroutineFunction, float | None]:
     """
@@ -67,7 +66,7 @@ def compose(
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None = None
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
     if not is_async(fn):
@@ -88,7 +87,7 @@ def _awaited(fn: Callable[..., Any], timing: Timing, rate: RateLimiter | None) -
 
 
 def _threaded(
-    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None
 ) -> CoroutineFunction:
     async def attempt(*args: Any, **kwargs: Any) -> Any:
         if rate is not None:

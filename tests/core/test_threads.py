@@ -13,8 +13,7 @@ import pytest
 from anyio import from_thread, to_thread
 
 from mtaio.core import TaskExecutor
-from mtaio.core._lane import Lane
-from mtaio.core._threads import ThreadJob
+from mtaio.core._threads import ThreadCall, WorkerLimiter
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
@@ -391,8 +390,8 @@ async def test_abandoned_thread_keeps_its_place_until_it_ends() -> None:
 
 async def test_abandoned_call_that_never_started_is_never_made() -> None:
     """A thread that comes to it too late has nothing to do, and the place is back already."""
-    lane, called = Lane.of_threads(1, None), list[int]()
-    job = ThreadJob(lane, await lane.enter(), lambda: called.append(1))
+    lane, called = WorkerLimiter.of_threads(1, None), list[int]()
+    job = ThreadCall(lane, await lane.enter(), lambda: called.append(1))
     job.leave()
     assert lane.busy == 0
     job.work()
@@ -420,8 +419,8 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
 
 async def test_coroutine_that_came_too_late_is_closed() -> None:
     """The thread had ended, but its caller was cancelled before it could take the result."""
-    lane, coroutine = Lane.of_threads(1, None), anyio.sleep(1)
-    job = ThreadJob(lane, await lane.enter(), lambda: coroutine)
+    lane, coroutine = WorkerLimiter.of_threads(1, None), anyio.sleep(1)
+    job = ThreadCall(lane, await lane.enter(), lambda: coroutine)
     job.work()
     assert lane.busy == 1
     job.leave()
