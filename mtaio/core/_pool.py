@@ -16,8 +16,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.core import _failures
 from mtaio.core._call import check_progress
 from mtaio.core._items import take_items

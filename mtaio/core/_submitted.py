@@ -10,9 +10,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anyio.lowlevel import checkpoint_if_cancelled
-
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.core._task import Task, TaskStatus, unmixed
 
 if TYPE_CHECKING:
