@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from mtaio.core._timing import Timing
 
 _MAX_IDLE_SECONDS: Final = 300
+"""How long a process is kept for the next call."""
+_END_SECONDS: Final = 1
+"""How long a process that was told to end may take before it is killed."""
 
 _WAY_OUT: Final = (
     "Pass a function from the top level of a module, and plain data; "
@@ -103,7 +106,10 @@ class _GoneError(Exception):
 class _Worker:
     """A worker process."""
 
+    # Invariant: is_idle says that it is in its pool, to be taken.
+
     def __init__(self) -> None:
+        self.is_idle: bool = False
         self._is_prepared = False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)  # noqa: FBT003 - positional only
@@ -151,7 +157,7 @@ class _Worker:
     def reap(self) -> int | None:
         """Wait until the process has gone (blocking); return its exit status, None if it hung."""
         try:
-            return self._process.wait(timeout=1)
+            return self._process.wait(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -195,13 +201,13 @@ class _Pool:
     """
     The worker processes of one event loop, for all executors.
 
-    Idle ones are kept for later calls, and killed when their loop ends, or when a call finds that
-    they have not been used for five minutes.
+    Idle ones are kept for later calls. They end with their loop, or when a call finds that they
+    have not been used for five minutes.
     """
 
     # Invariants:
     # - _workers holds those that may be alive, _idle those of them that do nothing, the most
-    #   recently used last, with the time since when;
+    #   recently used last, and since when;
     # - a worker is started only when none is idle, so there are never more than calls at once.
 
     def __init__(self) -> None:
@@ -215,6 +221,7 @@ class _Pool:
         self._prune()
         while self._idle:
             worker, _ = self._idle.pop()
+            worker.is_idle = False
             if worker.is_alive():
                 return worker
             worker.end(kill=False)
@@ -227,6 +234,7 @@ class _Pool:
 
     def put_back(self, worker: _Worker) -> None:
         """Keep a worker for later."""
+        worker.is_idle = True
         self._idle.append((worker, time.monotonic()))
 
     def _prune(self) -> None:
@@ -239,7 +247,7 @@ def _end(workers: Iterable[_Worker], process: int) -> None:
     if process != os.getpid():
         return  # a fork: they are another process's
     for worker in workers:
-        worker.end(kill=True)
+        worker.end(kill=not worker.is_idle)
     for worker in workers:
         worker.reap()
 
@@ -328,8 +336,7 @@ def _main_module() -> tuple[list[str], list[str], str | None, str | None]:
 def _check_main() -> None:
     """Refuse to start processes from a main module that a worker process just loads."""
     if getattr(sys.modules["__main__"], "__file__", None) == _worker.__file__:
-        msg = f"run_in_process() was called while a worker process loaded the main module. {_GUARD}"
-        raise RuntimeError(msg)
+        raise RuntimeError("run_in_process() was called while the main module was being loaded")
 
 
 def _dump(call: partial[Any]) -> bytes:

@@ -30,7 +30,8 @@ REPLY = struct.Struct("!BIQ")
 """What precedes a reply: its kind, and the lengths of its text and its body."""
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxstring = 60
+_SHORT.maxother = 100
 
 RETURNED = 0
 """The call returned; the reply's body is the pickled result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -235,6 +236,39 @@ async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
     assert limiter.borrowed_tokens == 0
 
 
+async def test_statistics_from_another_thread() -> None:
+    """At any time, whatever the event loop and the worker threads do meanwhile, they are right."""
+    executor, over = TaskExecutor(thread_limiter=3), threading.Event()
+    seen: set[tuple[bool, bool]] = set()
+
+    def look() -> None:
+        while not over.is_set():
+            statistics = executor.statistics()
+            seen.add((0 <= statistics.threads <= 3, 0 <= statistics.threads_waiting <= 10))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=look)
+    other.start()
+    try:
+
+        async def call() -> None:
+            for abandon_on_cancel in [True, False] * 20:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await executor.run_in_thread(int, abandon_on_cancel=abandon_on_cancel)
+                await executor.run_in_thread(int)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(call)
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert seen == {(True, True)}
+
+
 # ---- timeouts and cancellation -------------------------------------------------------------------
 
 
@@ -359,6 +393,39 @@ async def test_thread_whose_caller_was_cancelled_may_call_back(
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
     assert len(ended) == 1
     assert executor.statistics().threads == 0
+
+
+async def test_task_submitted_from_a_thread_after_the_cancellation_ends() -> None:
+    """AnyIO has stopped delivering the cancellation by then, and does not start again by itself."""
+    executor, meeting, ended = TaskExecutor(), Rendezvous().prepare(), list[str]()
+
+    async def submit() -> None:
+        try:
+            await (await executor.submit(anyio.sleep, 1))
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+
+    def late() -> None:
+        meeting.block()
+        with suppress(BaseException):
+            from_thread.run(submit)
+
+    async def release() -> None:
+        await settle()
+        meeting.release.set()
+
+    async with anyio.create_task_group() as outside:
+        with anyio.CancelScope() as scope:
+            async with executor, anyio.create_task_group() as group:
+                group.start_soon(executor.run_in_thread, late)
+                await meeting.entered.wait()
+                outside.start_soon(release)
+                scope.cancel()
+    assert len(ended) == 1
+    assert anyio.current_time() == 0
+    statistics = executor.statistics()
+    assert (statistics.threads, statistics.submitted) == (0, 0)
 
 
 async def test_cancellation_waits_for_the_thread() -> None:
