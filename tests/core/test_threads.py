@@ -253,7 +253,7 @@ async def test_statistics_from_another_thread() -> None:
     try:
 
         async def call() -> None:
-            for abandon_on_cancel in [True, False] * 20:
+            for abandon_on_cancel in [True, False] * 5:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await executor.run_in_thread(int, abandon_on_cancel=abandon_on_cancel)
