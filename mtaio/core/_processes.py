@@ -73,10 +73,9 @@ async def run_in_process(limiter: WorkerLimiter, call: partial[Any], timing: Tim
         if worker is None:
             limiter.leave(slot)
             raise
-        has_gone = isinstance(error, _GoneError)
-        worker.end(kill=not has_gone)
+        worker.end(kill=not isinstance(error, _GoneError | anyio.BrokenWorkerProcess))
         status = await _bury(worker, limiter, slot)
-        if has_gone:
+        if isinstance(error, _GoneError):
             raise _broken(call, worker, status) from None
         raise
     pool.put_back(worker)

@@ -138,6 +138,7 @@ async def test_output_of_the_function_is_the_programs(capfd: pytest.CaptureFixtu
     [
         ((lambda: 1,), "The function <function <lambda> at "),
         ((add, 1, Untransferable()), "Argument 2, <it>, "),
+        ((str, Untransferable("nameless")), "Argument 1, <Untransferable instance at "),
         ((partial(add, b=cast("Any", Untransferable())), 1), "Argument b, <it>, "),
     ],
 )

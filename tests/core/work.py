@@ -45,12 +45,14 @@ def start_another(seconds: float) -> None:
 
 
 class Untransferable:
-    """What can be sent from neither side, or only from here, or cannot be received."""
+    """What cannot be sent, or cannot be received if it is "unreadable"."""
 
     def __init__(self, how: str = "never") -> None:
         self.how = how
 
     def __repr__(self) -> str:
+        if self.how == "nameless":
+            raise LookupError
         return "<it>"
 
     def __reduce__(self) -> tuple[Any, ...]:
