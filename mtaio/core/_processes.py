@@ -1,11 +1,11 @@
 """
 Plain functions in worker processes.
 
-Promise: never more processes than calls at work at once, hence than the limit; a call that is
+Promise: never more processes than calls at once, hence than the limit; a call that is
 cancelled, in whatever way, kills its process, and the slot comes back when the process has gone;
 no process outlives its event loop.
-Cost: a socket and a process for each call at work at once; the first call of each waits for the
-process to start.
+Cost: a socket and a process for each call at once; the first call of each waits for the process
+to start.
 
 Why not ``anyio.to_process``: docs/en/design/executor.md.
 """

@@ -1,9 +1,9 @@
 """
 Plain functions in worker threads, and the limit on workers.
 
-Promise: never more threads at work than the limit says, those included whose caller has given up
-on them: Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even
-when its event loop ends before.
+Promise: never more threads than the limit says, those included whose caller has given up on them.
+Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even when its
+event loop ends before.
 
 Why AnyIO's capacity limiter does not count them: docs/en/design/executor.md.
 """
@@ -184,11 +184,11 @@ class ThreadCall:
                 self._limiter.leave_late(self._slot)
 
     def has_started(self) -> bool:
-        """Return whether the thread is at work or has been."""
+        """Return whether the thread runs or has run."""
         return self._state is not _State.NEW
 
     def leave(self) -> None:
-        """Abandon the thread if it is still at work (in the event loop)."""
+        """Abandon the thread if it still runs (in the event loop)."""
         before = self._become(_State.ABANDONED)
         if before is _State.ENDED:
             close_unstarted(self._result)  # it came as its caller was being cancelled

@@ -296,7 +296,7 @@ def test_no_process_outlives_its_loop(backend: str) -> None:
 
 
 async def test_cancellation_kills_the_process(phone: Phone) -> None:
-    """Unlike a thread, a process can be stopped; the place comes back when it is dead."""
+    """Unlike a thread, a process can be stopped; the slot comes back when it is dead."""
     executor = TaskExecutor(process_limiter=1)
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, hang, phone.port)
