@@ -26,6 +26,9 @@ FAST_CALLS: Final = 64
 FAST_ITEMS: Final = 32
 """A worker whose items did not suspend yields after so many of them."""
 
+_DELIVERY: Final = 4
+"""In how many turns AnyIO surely delivers a cancellation if it looks for whom to deliver it to."""
+
 
 async def checkpoint_if_cancelled() -> None:
     """
@@ -33,8 +36,12 @@ async def checkpoint_if_cancelled() -> None:
 
     On asyncio, AnyIO stops delivering a cancellation when no task is left to deliver it to. For a
     task that starts in the cancelled scope after that, its own function of this name turns for
-    ever. To leave a scope inside makes AnyIO look again.
+    ever. To leave a scope inside makes AnyIO look again. It does not find the task if that is a
+    callback from an abandoned thread: nothing but this can end it.
     """
-    while is_cancelled():
+    for _ in range(_DELIVERY):
+        if not is_cancelled():
+            return
         with anyio.CancelScope():
             await checkpoint()
+    raise anyio.get_cancelled_exc_class()
