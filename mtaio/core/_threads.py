@@ -23,6 +23,7 @@ from anyio import to_thread
 
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.core._slots import CURRENT, Slots, here
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class WorkerLimiter:
             slot = await self._slots.acquire(here())
             try:
                 if self._limiter is not None:
+                    await checkpoint_if_cancelled()  # AnyIO's, in there, may turn for ever
                     await self._limiter.acquire_on_behalf_of(slot)
             except BaseException:
                 self._slots.release(slot)

@@ -364,11 +364,14 @@ async def test_thread_can_see_how_long_it_has() -> None:
 
 
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
 async def test_thread_whose_caller_was_cancelled_may_call_back(
     abandon_on_cancel: bool,  # noqa: FBT001 - a parameter of the test
+    shared: bool,  # noqa: FBT001 - likewise
 ) -> None:
     """A nested call that comes after the cancellation ends, be it with a result or cancelled."""
-    executor, meeting = TaskExecutor(1, thread_limiter=1), Rendezvous().prepare()
+    limiter = anyio.CapacityLimiter(2) if shared else 1
+    executor, meeting = TaskExecutor(1, thread_limiter=limiter), Rendezvous().prepare()
     ended: list[str] = []
 
     def late() -> None:
@@ -390,6 +393,8 @@ async def test_thread_whose_caller_was_cancelled_may_call_back(
         group.cancel_scope.cancel()
         group.cancel_scope.shield = True
         meeting.release.set()
+    while not ended:
+        await anyio.lowlevel.checkpoint()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
     assert len(ended) == 1
     assert executor.statistics().threads == 0
