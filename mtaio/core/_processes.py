@@ -112,15 +112,18 @@ class _Worker:
         self._is_prepared = False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)  # noqa: FBT003 - positional only
-        # -P: the folder of that file is not a place to import from.
-        command = [sys.executable, "-P", _worker.__file__]
         with theirs:
-            if sys.platform == "win32":  # pragma: no cover - see the other end
-                process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - as below
-                process.communicate(theirs.share(process.pid))
-            else:
-                process = subprocess.Popen(command, stdin=theirs.fileno())  # noqa: S603 - our file
-        self._process = process
+            number = theirs.fileno()
+            inherit: dict[str, Any] = {"pass_fds": [number]}
+            if sys.platform == "win32":  # pragma: no cover - handles there, not descriptors
+                theirs.set_inheritable(True)
+                attributes = {"handle_list": [number]}
+                inherit = {"startupinfo": subprocess.STARTUPINFO(lpAttributeList=attributes)}
+            # -P: the folder of that file is not a place to import from.
+            command = [sys.executable, "-P", _worker.__file__, str(number)]
+            self._process = subprocess.Popen(  # noqa: S603 - our own file
+                command, stdin=subprocess.DEVNULL, **inherit
+            )
 
     @property
     def pid(self) -> int:

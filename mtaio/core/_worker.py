@@ -10,7 +10,6 @@ It is run as a file, by the path of the program that starts it, and needs the st
 
 from __future__ import annotations
 
-import os
 import pickle
 import reprlib
 import signal
@@ -144,27 +143,21 @@ def load_main(path: list[str], argv: list[str], module: str | None, file: str | 
 
 
 def run() -> None:
-    """Serve the program at the other end of the connection."""
+    """Serve the program at the other end of the socket whose number is the first argument."""
     # The program decides what Ctrl-C means. A handler, unlike SIG_IGN, is not inherited by what the
     # functions start.
     signal.signal(signal.SIGINT, _ignore)
-    with _connection() as connection:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)  # for what the functions start
-        os.close(nothing)
-        with connection.makefile("rb") as requests, connection.makefile("wb") as replies:
-            serve(requests, replies)
+    with (
+        socket.socket(fileno=int(sys.argv[1])) as connection,
+        connection.makefile("rb") as requests,
+        connection.makefile("wb") as replies,
+    ):
+        connection.set_inheritable(False)
+        serve(requests, replies)
 
 
 def _ignore(*_: object) -> None:
     pass
-
-
-def _connection() -> socket.socket:
-    """Return the socket that the program passed as standard input."""
-    if sys.platform == "win32":  # pragma: no cover - a socket cannot be a standard stream there
-        return socket.fromshare(sys.stdin.buffer.read())
-    return socket.socket(fileno=os.dup(0))
 
 
 if __name__ == "__main__":
