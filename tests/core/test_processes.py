@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -19,28 +18,21 @@ import pytest
 from mtaio.core import TaskExecutor, _processes
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run, settle
+from tests.core.processes import CLASSES, program, workers
 from tests.core.work import (
     Untransferable,
     add,
-    close_everything,
-    end,
     fail,
     fail_demandingly,
     fail_untransferably,
     hang,
     leave,
-    start_another,
 )
 from tests.injection import at_every_checkpoint, struck
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-
-
-def workers() -> list[int]:
-    """Return the processes that this one has started and that live."""
-    return [each.pid for each in psutil.Process().children()]
 
 
 class Phone:
@@ -213,37 +205,16 @@ async def test_async_function_is_refused() -> None:
 # ---- how a process ends --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("how", "described"),
-    [
-        (1, "ended with exit status 1"),
-        (-signal.SIGKILL, "was killed by SIGKILL"),
-        (-40, "was killed by signal 40"),
-    ],
-)
-async def test_death_of_the_process_is_told(how: int, described: str) -> None:
-    """A process that is killed from elsewhere is an error, and the next call gets another."""
+async def test_death_of_the_process_is_told() -> None:
+    """A process that ends in the middle of a call is an error, and the next call gets another."""
     executor = TaskExecutor(process_limiter=1)
     with pytest.raises(
         anyio.BrokenWorkerProcess,
-        match=rf"^worker process \d+ {described} before end\(\) returned$",
+        match=r"^worker process \d+ ended with exit status 1 before _exit\(\) returned$",
     ):
-        await executor.run_in_process(end, how)
+        await executor.run_in_process(os._exit, 1)
     assert executor.statistics().processes == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
-
-
-async def test_process_that_does_not_answer_any_more_is_killed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It lives, but there is no way to hear from it."""
-    monkeypatch.setattr(_processes, "_END_SECONDS", 0.01)
-    children = workers()
-    with pytest.raises(
-        anyio.BrokenWorkerProcess, match=r"^worker process \d+ had closed its connection and was k"
-    ):
-        await TaskExecutor().run_in_process(close_everything)
-    assert workers() == children
 
 
 @pytest.mark.parametrize("how", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
@@ -260,18 +231,6 @@ async def test_end_of_the_program_in_a_process_is_an_error(how: BaseException) -
 async def test_interrupt_is_left_to_the_program() -> None:
     """Ctrl-C, which the terminal sends to all processes, breaks off no call."""
     await TaskExecutor().run_in_process(signal.raise_signal, signal.SIGINT)
-
-
-async def test_idle_process_that_was_killed_is_replaced() -> None:
-    """The next call does not notice."""
-    executor = TaskExecutor(process_limiter=1)
-    _, process = await executor.run_in_process(add, 1, 2)
-    psutil.Process(process).kill()
-    while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
-        await anyio.lowlevel.checkpoint()
-    total, other = await executor.run_in_process(add, 1, 2)
-    assert total == 3
-    assert other != process
 
 
 async def test_process_that_is_idle_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,23 +277,6 @@ async def test_cancelled_while_the_process_starts_nothing_is_left() -> None:
         group.cancel_scope.cancel()
     assert workers() == children
     assert executor.statistics().processes == 0
-
-
-async def test_cancelled_call_does_not_wait_for_what_its_process_has_started() -> None:
-    """A process that outlives the killed one may hold what that held."""
-    executor, children = TaskExecutor(process_limiter=1), workers()
-    async with anyio.create_task_group() as group:
-        group.start_soon(executor.run_in_process, start_another, 60)
-        me, grandchildren = psutil.Process(), list[psutil.Process]()
-        while not grandchildren:
-            grandchildren = [
-                each for each in me.children(recursive=True) if each.ppid() != os.getpid()
-            ]
-            await anyio.lowlevel.checkpoint()
-        group.cancel_scope.cancel()
-    assert workers() == children
-    for each in grandchildren:
-        each.kill()
 
 
 @pytest.mark.parametrize("again", [None, 1, 2], ids=["once", "as it ends", "while it ends"])
@@ -395,48 +337,6 @@ def test_timeout_kills_the_process(backend: str, phone: Phone) -> None:
 # ---- the main module -----------------------------------------------------------------------------
 
 
-def program(folder: Path, text: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in ``folder``, which is written to program.py."""
-    (folder / "program.py").write_text(text)
-    return subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, *(command or ["program.py"])],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-CLASSES = """
-import anyio
-from mtaio.core import TaskExecutor
-
-class Result:
-    pass
-
-class OwnError(Exception):
-    pass
-
-def work():
-    return Result()
-
-def fail():
-    raise OwnError("details")
-
-async def main():
-    executor = TaskExecutor()
-    print(type(await executor.run_in_process(work)) is Result)
-    try:
-        await executor.run_in_process(fail)
-    except OwnError as error:
-        print(repr(error))
-
-if __name__ == "__main__":
-    anyio.run(main, backend="{backend}")
-"""
-
-
 @pytest.mark.parametrize("command", [["program.py"], ["-m", "program"]], ids=["file", "module"])
 def test_classes_of_the_main_module_come_back_as_themselves(
     tmp_path: Path, backend: str, command: list[str]
@@ -472,17 +372,3 @@ def test_main_module_of_a_package_is_left_alone(tmp_path: Path) -> None:
     (folder / "__main__.py").write_text("from .code import run\nrun()\n")
     done = program(tmp_path, "", "-m", "package")
     assert (done.stdout, done.stderr) == ("True\nOwnError('details')\n", "")
-
-
-def test_forked_program_leaves_the_processes_alone(tmp_path: Path) -> None:
-    """They belong to the program that started them, and go on when the fork ends."""
-    fork = """
-    import os, sys
-    if os.fork() == 0:
-        sys.exit()
-    os.wait()
-    print(type(await executor.run_in_process(work)) is Result)
-"""
-    text = CLASSES.format(backend="asyncio").replace("    try:", f"{fork}    try:", 1)
-    done = program(tmp_path, text)
-    assert (done.stdout, done.stderr) == ("True\nTrue\nOwnError('details')\n", "")

@@ -25,11 +25,10 @@ def leave(how: BaseException) -> None:
     raise how
 
 
-def end(how: int) -> None:
-    """End the process one is in: by a signal if that is given, a negative number, else exit."""
-    if how < 0:
-        os.kill(os.getpid(), -how)
-    os._exit(how)
+def end(number: int) -> None:
+    """Kill the process one is in with a signal."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
 
 
 def close_everything() -> None:
