@@ -13,9 +13,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from mtaio._internal.cancellation import Stray, classify
+from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
 from mtaio._internal.scope import OwnedGroup
 from mtaio.core._errors import conclude, note, silent_end
 from mtaio.core._slots import Slots, here, parents_of

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 from mtaio._internal import checks
 from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
 from mtaio.core._retry import Retry, attempts
-from mtaio.core._threads import run_in_thread
+from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
-    from mtaio.core._lane import Lane
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
 
@@ -116,7 +115,7 @@ def compose(
     timing: Timing,
     rate: RateLimiter | None,
     retry: Retry | None,
-    threads: Lane,
+    threads: WorkerLimiter,
     counters: Counters,
 ) -> tuple[CoroutineFunction, float | None]:
     """
@@ -142,7 +141,7 @@ def compose(
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None = None
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
     if is_async(fn):

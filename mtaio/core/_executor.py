@@ -5,8 +5,8 @@ Promise: at most ``max_workers`` items run at once across all its calls; nothing
 outlives the call or the ``async with`` that started it; it may be made anywhere and used by one
 event loop after another, on either backend.
 
-What it holds: its slots (`Slots`), its limits on threads and processes (`Lane`), its counters, and
-the block while it is entered (`Block`). `map` and its relatives make a `Pool` and run it.
+It holds its slots (`Slots`), its limits on threads and processes (`WorkerLimiter`), its counters,
+and the block while it is entered (`Block`). `map` and its relatives make a `Pool` and run it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ from typing import (
     overload,
 )
 
-from anyio.lowlevel import checkpoint_if_cancelled
-
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted, is_async, name_of
 from mtaio._internal.cancellation import is_cancelled
-from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
 from mtaio.core._compose import (
@@ -48,7 +46,6 @@ from mtaio.core._compose import (
     settle,
 )
 from mtaio.core._errors import Failure, annotate, conclude
-from mtaio.core._lane import Lane
 from mtaio.core._pool import Pool
 from mtaio.core._processes import run_in_process
 from mtaio.core._retry import as_policy
@@ -57,7 +54,7 @@ from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
 from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
-from mtaio.core._threads import run_in_thread
+from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
 from mtaio.core._types import Policy
 
@@ -196,8 +193,8 @@ class TaskExecutor:
         self._max_workers = max_workers
         self._name = name
         self._slots = None if max_workers is None else Slots(max_workers, self)
-        self._threads = Lane.of_threads(thread_limiter, self)
-        self._processes = Lane.of_processes(process_limiter, self)
+        self._threads = WorkerLimiter.of_threads(thread_limiter, self)
+        self._processes = WorkerLimiter.of_processes(process_limiter, self)
         self._counters = Counters()
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._max_pending = checks.count(
@@ -320,9 +317,9 @@ class TaskExecutor:
 
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends; else cancellation waits for it. Have a
-        long function call ``anyio.from_thread.check_cancelled()`` now and then, above all before
-        it calls back with ``anyio.from_thread.run()``: left behind, on asyncio, that may hang.
+        keeps its place under the limit until it ends; else cancellation waits for it. A thread
+        may call back with ``anyio.from_thread.run()``; on asyncio, what it calls after its own call
+        was cancelled is not cancelled and may never return: see the guide.
 
         Args:
             fn: The function.
@@ -349,8 +346,8 @@ class TaskExecutor:
         """
         Call a plain function in a worker process, under the executor's limit on processes.
 
-        A checkpoint. It takes no slot of ``max_workers``. Cancelled, or when the timeout fires, it
-        kills the process.
+        A checkpoint. It takes no slot of ``max_workers``. Cancelled in whatever way, or when the
+        timeout fires, it kills the process.
 
         Args:
             fn: The function; like its arguments and result it must be picklable.
@@ -363,6 +360,8 @@ class TaskExecutor:
 
         Raises:
             TimeoutError: It took longer than ``timeout``.
+            anyio.BrokenWorkerProcess: The process died, could not load the main module, or ``fn``
+                raised ``SystemExit`` or the like.
         """
         check_fn(fn)
         if is_async(fn):

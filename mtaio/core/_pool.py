@@ -17,11 +17,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
-from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.clock import now
 from mtaio.core._errors import Failure, annotate, conclude, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
@@ -161,7 +160,8 @@ class Pool:
             self.source.start(group)
         if self.stopping:  # a stream that was left before this task ran for the first time
             return
-        await checkpoint_if_cancelled()
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint_if_cancelled()
         self._start_worker()
         if self.watch is not None:
             await self.watch.run()

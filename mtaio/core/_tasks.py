@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio._internal import clock, loops
 from mtaio._internal.callables import close_unstarted, name_of
@@ -26,6 +25,7 @@ from mtaio._internal.cancellation import (
     stray_error,
     without_cancellation,
 )
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.core._errors import note
 from mtaio.core._slots import CURRENT, Awaited, here
 from mtaio.exceptions import TaskCancelledError

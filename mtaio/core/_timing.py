@@ -1,5 +1,0 @@
-"""Where `Timing` was, for what still imports it from here."""
-
-from mtaio.core._timeouts import Timing
-
-__all__ = ["Timing"]
