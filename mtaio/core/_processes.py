@@ -156,10 +156,17 @@ class _Worker:
             self._process.kill()
         self._socket.close()
 
-    def reap(self) -> int | None:
-        """Wait until the process has gone (blocking); return its exit status, None if it hung."""
+    def reap(self, until: float | None = None) -> int | None:
+        """
+        Wait until the process has gone (blocking), and kill it if it has not by ``until``.
+
+        Returns:
+            Its exit status; None if it had to be killed.
+        """
+        now = time.monotonic()
+        until = now + _END_SECONDS if until is None else until
         try:
-            return self._process.wait(timeout=_END_SECONDS)
+            return self._process.wait(timeout=max(0, until - now))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -250,8 +257,9 @@ def _end(workers: Iterable[_Worker], process: int) -> None:
         return  # a fork: they are another process's
     for worker in workers:
         worker.end(kill=not worker.is_idle)
+    until = time.monotonic() + _END_SECONDS
     for worker in workers:
-        worker.reap()
+        worker.reap(until)
 
 
 _POOL: Final[RunVar[tuple[_Pool, object]]] = RunVar("mtaio.core.processes")
