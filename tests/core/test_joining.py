@@ -116,40 +116,12 @@ async def test_gather_never_returns_cancellation() -> None:
     assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 2
 
 
-async def test_gather_of_what_is_no_call() -> None:
-    """The odd one out is named, and the other coroutines are closed."""
-    call = after(1)
-    with pytest.raises(
-        TypeError,
-        match=r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, ",
-    ):
-        await TaskExecutor(3).gather(call, 5)  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-    async def agen() -> AsyncIterator[int]:
-        yield 1
-
-    with pytest.raises(TypeError, match=r"^fn=<function .*agen at .*> is an async generator func"):
-        await TaskExecutor(3).gather(agen)
-
-
 async def test_gather_refuses_a_bad_limit() -> None:
     """The coroutines are closed then, too."""
     call = after(1)
     with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. "):
         await TaskExecutor(3).gather(call, limit=0)
     assert getcoroutinestate(call) == CORO_CLOSED
-
-
-async def test_gather_lends_the_slot_of_the_item_around_it() -> None:
-    """aiojobs#98, conc#88: a gather inside an item of a full executor makes progress."""
-    executor = TaskExecutor(1)
-
-    async def outer(_: int) -> tuple[str, ...]:
-        return await executor.gather(after(1, "a"), after(1, "b"))
-
-    assert await executor.map(outer, range(2)) == [("a", "b")] * 2
-    assert anyio.current_time() == 4
 
 
 async def test_gather_has_the_executor_s_timeout() -> None:
@@ -278,14 +250,6 @@ async def test_race_cancelled_from_outside() -> None:
     assert executor.statistics().cancelled == 2
 
 
-async def test_race_of_what_is_no_call() -> None:
-    """The odd one out is named, and the others are closed."""
-    call = after(1)
-    with pytest.raises(TypeError, match=r"^call 1 is 'x', a str, which can be neither awaited nor"):
-        await TaskExecutor().race(call, "x")  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-
 # ---- as_completed ------------------------------------------------------------------------------
 
 
@@ -345,15 +309,24 @@ async def test_as_completed_left_at_once() -> None:
     assert getcoroutinestate(call) == CORO_CLOSED
 
 
-async def test_as_completed_of_what_is_no_call() -> None:
-    """It is refused by as_completed() itself, which closes the other coroutines."""
-    call = after(1)
-    with pytest.raises(TypeError, match=r"^call 1 is None, a NoneType, which can be neither "):
-        TaskExecutor(2).as_completed(call, None)  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-
 # ---- all of them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["gather", "race", "as_completed"])
+async def test_what_cannot_be_called_is_refused(method: str) -> None:
+    """The odd one out is named, and the other coroutines are closed."""
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    for odd, message in (
+        (5, r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, "),
+        (generator, r"^fn=<function .*generator at .*> is an async generator func"),
+    ):
+        call = after(1)
+        with pytest.raises(TypeError, match=message):
+            await getattr(TaskExecutor(3), method)(call, odd)
+        assert getcoroutinestate(call) == CORO_CLOSED
 
 
 async def consume(executor: TaskExecutor, *calls: Coroutine[Any, Any, str]) -> None:

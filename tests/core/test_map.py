@@ -257,17 +257,6 @@ async def test_long_call_does_not_starve_a_short_one() -> None:
     assert order == ["long", "short", "long", "short", "long", "long", "long"]
 
 
-async def test_nested_map_makes_progress_at_the_limit() -> None:
-    """aiojobs#98, conc#88: an item may call its own executor, whatever the limit."""
-    executor = TaskExecutor(1)
-
-    async def outer(n: float) -> float:
-        return sum(await executor.map(double, [n] * 3))
-
-    assert await executor.map(outer, [1, 2]) == [6, 12]
-    assert anyio.current_time() == 9
-
-
 # ---- workers -----------------------------------------------------------------------------------
 
 

@@ -68,36 +68,6 @@ async def test_any_awaitable_can_be_run() -> None:
     assert await TaskExecutor(1).run(Awaitable()) == "awaited"
 
 
-async def test_partial_of_an_async_function_is_called_in_the_loop() -> None:
-    """A partial around an async function makes a coroutine, so no thread is needed."""
-    executor = TaskExecutor(1)
-    assert await executor.run(partial(after, 1, value="p")) == "p"
-    assert executor.statistics().threads == 0
-
-
-async def test_object_with_an_async_call_is_called_in_the_loop() -> None:
-    """An instance whose ``__call__`` is async counts as an async function."""
-
-    class Fetch:
-        async def __call__(self, x: int) -> tuple[int, int]:
-            await anyio.sleep(1)
-            return x, threading.get_ident()
-
-    assert await TaskExecutor(1).run(Fetch(), 5) == (5, threading.get_ident())
-
-
-async def test_awaitable_result_of_a_plain_function_is_awaited() -> None:
-    """A lambda around an async function works: what comes out of the thread is awaited here."""
-
-    async def inner() -> int:
-        await anyio.sleep(1)
-        return threading.get_ident()
-
-    plain = lambda: inner()  # noqa: E731, PLW0108 - a plain function around an async one
-    assert await TaskExecutor(1).run(plain) == threading.get_ident()
-    assert anyio.current_time() == 1
-
-
 async def test_call_runs_in_the_callers_own_task() -> None:
     """No task is spawned: the function sees the caller's task and context."""
     variable = ContextVar("variable", default="unset")
@@ -172,17 +142,6 @@ async def test_without_max_workers_all_run_at_once() -> None:
             group.start_soon(executor.run, item)
     assert gauge.peak == 100
     assert anyio.current_time() == 1
-
-
-async def test_short_call_is_not_starved_by_a_long_map() -> None:
-    """A call made while a map of a hundred items runs waits for one item, not for a hundred."""
-    executor = TaskExecutor(2)
-    async with anyio.create_task_group() as group:
-        group.start_soon(executor.map, after, [1.0] * 100)
-        await anyio.sleep(10.5)
-        await executor.run(after, 0.25)
-        assert anyio.current_time() == 11.25
-        group.cancel_scope.cancel()
 
 
 async def test_two_maps_alternate() -> None:

@@ -599,22 +599,6 @@ async def test_refused_when_it_is_made() -> None:
         executor.stream(double)  # type: ignore[call-overload] # refused
 
 
-# ---- nested ------------------------------------------------------------------------------------
-
-
-async def test_stream_inside_an_item_lends_its_slot() -> None:
-    """aiojobs#98, conc#88: a stream on the executor of the item it is in makes progress."""
-    executor = TaskExecutor(1)
-
-    async def outer(n: int) -> float:
-        async with executor.stream(double, [n] * 2) as results:
-            return sum([result async for result in results])
-
-    assert await executor.map(outer, [1, 2]) == [4, 8]
-    assert anyio.current_time() == 6
-    assert is_quiet(executor)
-
-
 # ---- asyncio's own cancellation ----------------------------------------------------------------
 
 
