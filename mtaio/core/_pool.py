@@ -387,7 +387,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                 unyielding = -1
                 if pool.attentive:
                     pool.item_suspended()
-                while True:
+                while waits_for is not RETURNED:
                     try:
                         answer = yield waits_for
                     except GeneratorExit:
@@ -400,8 +400,6 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                         if answer is not None and hasattr(answer, "error"):
                             unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
                         waits_for = run(send, answer)
-                        if waits_for is RETURNED:
-                            break
                         continue
                     # It may be a cancellation that the item is about to swallow: see to it that a
                     # checkpoint comes before the next item.
@@ -412,8 +410,6 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                         waits_for = run(driver.throw, thrown)
                     finally:
                         del thrown  # its traceback holds this frame: a cycle
-                    if waits_for is RETURNED:
-                        break
         except BaseException as error:
             driver = _new_driver(result)  # the error ended the old one
             send = driver.send
