@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +27,9 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
-__all__ = ["follow", "loop_deadline", "now", "read", "reading_from"]
+__all__ = ["follow", "held", "holding_by", "loop_deadline", "now", "read", "reading_from"]
 
 _monotonic: Final = time.monotonic
 
@@ -38,6 +39,12 @@ What `now` reads, without a look at the running loop; always called as ``clock.r
 
 Right wherever `now` has been called in the same context before, and a twentieth of a microsecond
 cheaper: for comparing with a moment that `now` gave.
+"""
+
+held: Callable[[], AbstractContextManager[object]] = nullcontext
+"""
+A block in which real work is awaited that a virtual clock must not overtake, where nothing shows
+that it is real: a worker process. Always called as ``clock.held()``, in the event loop.
 """
 
 _steady: Final[ContextVar[bool]] = ContextVar("mtaio.clock.steady", default=False)
@@ -74,6 +81,18 @@ def reading_from(source: Callable[[], float]) -> Generator[None]:
         yield
     finally:
         follow(before)
+
+
+@contextmanager
+def holding_by(source: Callable[[], AbstractContextManager[object]]) -> Generator[None]:
+    """Let `held` be ``source`` inside the block."""
+    global held  # noqa: PLW0603 - as above
+    before = held
+    held = source
+    try:
+        yield
+    finally:
+        held = before
 
 
 def _look() -> None:

@@ -135,8 +135,8 @@ class TreeHasher:
         executor = self._executor.statistics()
         return HasherStatistics(
             in_flight_peak=executor.peak,
-            slot_waits=executor.slot_waits,
-            slot_wait_seconds=executor.slot_wait_seconds,
+            slot_waits=executor.waits,
+            slot_wait_seconds=executor.wait_seconds,
             token_waits=self._token_waits,
             token_wait_seconds=self._token_wait_seconds,
             timed_out=self._timeouts.statistics().timed_out,

@@ -3,7 +3,8 @@ Real work that virtual time must not overtake: anyio's worker threads and worker
 
 Promise: from the moment its limiter admits it until the event loop has its result, a worker thread
 freezes the clock, even if its caller has given it up, except while it waits in
-``anyio.from_thread.run``. A call of ``anyio.to_process.run_sync`` holds the clock likewise.
+``anyio.from_thread.run``. A call of ``anyio.to_process.run_sync`` holds the clock likewise, and so
+does what mtaio marks with ``clock.held``.
 
 anyio offers no hook for this, so its entry points are replaced while a world turns. Calls from
 threads that are not of that world go through untouched.
@@ -14,13 +15,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from anyio import RunFinishedError, to_process
 from anyio._core._eventloop import get_async_backend
 from anyio.lowlevel import current_token
 
+from mtaio._internal import clock
 from mtaio.testing._deadlock import thread_stack
 
 if TYPE_CHECKING:
@@ -177,12 +179,23 @@ class _ProcessCall:
 def watched(world: World, backend: str) -> Generator[None]:
     """Tell ``world`` of its threads and processes inside the block."""
     global _watching  # noqa: PLW0603 - one world turns in a process at a time
-    with replaced(backend):
+    with replaced(backend), clock.holding_by(partial(_hold, world)):
         _watching = world
         try:
             yield
         finally:
             _watching = None
+
+
+@contextmanager
+def _hold(world: World) -> Generator[None]:
+    """Hold the clock of ``world`` inside the block, if that is in its event loop."""
+    held = int(threading.get_ident() == world.thread)
+    world.holds += held
+    try:
+        yield
+    finally:
+        world.holds -= held
 
 
 @contextmanager

@@ -54,7 +54,6 @@ ENDS: dict[str, tuple[str, int]] = {
     "an error": ("storm(); raise RuntimeError('unhandled')", 1),
     "KeyboardInterrupt": (
         """
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 storm()
 signal.raise_signal(signal.SIGINT)
 """,

@@ -1,38 +1,32 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: nothing here exists at run time but names. An overload for async functions comes first,
-one for plain ones second, since mypy cannot tell the two apart in one signature.
+Promise: an overload for async functions comes first, one for plain ones second, since mypy cannot
+tell the two apart in one signature. The argument of a function with one source is checked; with
+several sources, only its result is.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
-    from mtaio.core._pool import Progress
     from mtaio.core._retry import Retry
     from mtaio.resources import RateLimiter
 
 A = TypeVar("A")
-B = TypeVar("B")
 T = TypeVar("T")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
-T5 = TypeVar("T5")
-T6 = TypeVar("T6")
 
 Source = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
 
-Async1 = Callable[[A], Awaitable[T]]
-Async2 = Callable[[A, B], Awaitable[T]]
-Plain1 = Callable[[A], T]
-Plain2 = Callable[[A, B], T]
+AnySource = Iterable[Any] | AsyncIterable[Any]
 
 Job = Awaitable[T] | Callable[[], Awaitable[T]]
 """An awaitable, or an async function without arguments, called when its turn comes."""
@@ -42,6 +36,9 @@ Call = Job[T] | Callable[[], T]
 
 Stop = Literal["raise", "collect"]
 Return = Literal["return"]
+Policy = Literal["raise", "collect", "return"]
+
+Progress = Callable[[int, "int | None"], object]
 
 
 class EachOptions(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""Blows from elsewhere: Task.cancel() on the executor's own tasks, deadlines, errors of no item."""
+"""Task.cancel() on the executor's own tasks, deadlines, and errors that are no item's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ natively = explore(seeds=1000, exhaustive=2, max_runs=100_000, backends=["asynci
 
 
 class Target:
-    """The task in which an item runs, for somebody to cancel it behind the executor's back."""
+    """The task in which an item runs, to be cancelled behind the executor's back."""
 
     def __init__(self, stage: Stage, *, number: int = 1) -> None:
         self._stage = stage
@@ -60,7 +60,7 @@ class Target:
 @pytest.mark.parametrize("retry", [None, 2])
 @natively
 async def test_worker_is_cancelled(sim: Simulation, retry: int | None) -> None:
-    """A worker that somebody cancels fails its item alone, for good; the others are not hurt."""
+    """A worker that is cancelled natively fails its item alone; the others are not hurt."""
     stage = Stage(sim, 2)
     target = Target(stage)
     async with anyio.create_task_group() as group:
@@ -81,7 +81,7 @@ def policy(attempts: int | None) -> Retry | None:
 
 @natively
 async def test_worker_of_a_stream_is_cancelled(sim: Simulation) -> None:
-    """A stream tells its consumer of the blow, after the results, and leaves nothing."""
+    """A stream raises it to its consumer, after the results, and leaves nothing."""
     stage = Stage(sim, 2)
     target = Target(stage)
     results: list[int] = []
@@ -102,7 +102,7 @@ async def test_worker_of_a_stream_is_cancelled(sim: Simulation) -> None:
 
 @natively
 async def test_submitted_task_is_cancelled(sim: Simulation) -> None:
-    """A blow to a submitted task is that task's failure, seen once."""
+    """Task.cancel() of a submitted task is that task's failure, seen once."""
     stage = Stage(sim, 1, max_pending=2)
     target = Target(stage)
     handles: list[TaskHandle[int]] = []
@@ -124,7 +124,7 @@ async def test_submitted_task_is_cancelled(sim: Simulation) -> None:
 
 @natively
 async def test_submitted_task_is_cancelled_at_any_time(sim: Simulation) -> None:
-    """So it is before its first step: its handle ends, whoever awaits it, and leaves nothing."""
+    """So it is before its first step: its handle ends, and leaves nothing."""
     stage = Stage(sim, 1, max_pending=2)
     handles: list[TaskHandle[int]] = []
 
@@ -225,7 +225,7 @@ async def running(stage: Stage, item: Item) -> None:
 @pytest.mark.parametrize("way", [mapping, streaming, submitting, running])
 @explored
 async def test_stop(sim: Simulation, victim: Victim, way: Way) -> None:
-    """What is no Exception goes through everything, once, and leaves nothing."""
+    """A BaseException goes through everything, once, and leaves nothing."""
     stage = Stage(sim, 2, max_pending=1)
 
     async def item(x: int) -> int:
@@ -247,7 +247,7 @@ async def test_stop(sim: Simulation, victim: Victim, way: Way) -> None:
 
 @explored
 async def test_plain_source_that_raises(sim: Simulation, victim: Victim) -> None:
-    """The error of a plain iterator comes out once, and cancels what is in flight."""
+    """The error of a plain iterator comes out once, and cancels what runs."""
     stage = Stage(sim, 2)
 
     def source() -> Iterator[int]:
@@ -262,7 +262,7 @@ async def test_plain_source_that_raises(sim: Simulation, victim: Victim) -> None
 
 @explored
 async def test_source_whose_clean_up_fails(sim: Simulation, victim: Victim) -> None:
-    """An error from closing a source early comes out beside the one that ended the call."""
+    """An error from closing a source early comes out with the one that ended the call."""
     stage = Stage(sim, 2)
 
     opened = 0
@@ -314,7 +314,7 @@ async def test_pipeline(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_submit_while_the_block_is_left(sim: Simulation, victim: Victim) -> None:
-    """Whoever submits from outside as the block ends is refused, or its task ends with it."""
+    """A call of submit from outside as the block ends is refused, or its task ends with it."""
     stage = Stage(sim, 1, max_pending=1)
     handles: list[TaskHandle[int]] = []
 
@@ -341,7 +341,7 @@ async def test_submit_while_the_block_is_left(sim: Simulation, victim: Victim) -
 
 @explored
 async def test_handles_in_a_gather(sim: Simulation, victim: Victim) -> None:
-    """Waiting for handles through the executor, in an item, lends its slot to each in turn."""
+    """Waiting for handles through the executor, in an item, lends its slot to one after another."""
     stage = Stage(sim, 1, max_pending=2, beyond=1)
 
     async def parent() -> tuple[int, ...]:
@@ -351,8 +351,8 @@ async def test_handles_in_a_gather(sim: Simulation, victim: Victim) -> None:
     async with stage.executor:
         results = await victim(stage.executor.run, parent)
     assert results == (None if victim.cancelled else (1, 2))
-    assert stage.begun.total() in (0, 2)
-    assert stage.returned == stage.begun
+    assert stage.started.total() in (0, 2)
+    assert stage.returned == stage.started
     stage.clear()
 
 

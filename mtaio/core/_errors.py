@@ -1,22 +1,36 @@
 """
 What becomes of errors: one is raised bare, several as a flat group, each saying where it arose.
 
-Promise: no error that an item raised is lost, and none is wrapped unless there are two.
+Promise: no error that an item raised is lost, none is wrapped unless there are two, and each stays
+the object it is, but for a note.
 """
 
 from __future__ import annotations
 
+import reprlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import ADVICE, without_cancellation
-from mtaio.core._call import name_of, shorten
-from mtaio.core._notes import note
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+__all__ = ["Failure", "annotate", "conclude", "note", "silent_end"]
+
 Failure = tuple[int, BaseException]
+"""The number of an item, and what it raised."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 40
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note to ``error``, if it can take one."""
+    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
+        error.add_note(text)
 
 
 def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
@@ -28,12 +42,19 @@ def annotate(error: BaseException, subject: object, index: int, item: Any, *, ma
     if subject is None:
         note(error, f"in call {index}: {name_of(item)}")
         return
-    args = ", ".join(map(shorten, item)) if many else shorten(item)
+    args = ", ".join(map(_shorten, item)) if many else _shorten(item)
     note(error, f"in item {index}: {name_of(subject)}({args})")
 
 
+def _shorten(value: object) -> str:
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
+        return f"<{type(value).__name__}>"
+
+
 def silent_end() -> StrayCancellationError:
-    """Return the failure that stands for one that hit no item, but would end a call in silence."""
+    """Return the error for a stray cancellation of no item, which would end a call silently."""
     return StrayCancellationError(
         f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
         f"call with it. {ADVICE}"
@@ -46,11 +67,11 @@ def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> 
 
     Args:
         failures: Numbered errors of items, in any order.
-        escaped: Errors of no item: of the source, of a callback.
+        escaped: Errors that came otherwise: of the source, of a callback, of the body of a block.
+            One that came several ways counts once.
     """
     errors = [error for _, error in sorted(failures, key=_index)]
-    remaining = map(without_cancellation, escaped)
-    errors.extend(error for error in remaining if error is not None)
+    _add_others(errors, escaped)
     failures.clear()
     try:
         if len(errors) == 1:
@@ -60,6 +81,15 @@ def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> 
             raise BaseExceptionGroup(msg, errors)
     finally:
         del errors, escaped  # the error holds this frame: else they keep each other alive
+
+
+def _add_others(errors: list[BaseException], others: Sequence[BaseException]) -> None:
+    known = set(map(id, errors))
+    for each in others:
+        rest = without_cancellation(each)
+        if rest is not None and id(rest) not in known:
+            known.add(id(rest))
+            errors.append(rest)
 
 
 def _index(failure: Failure) -> int:
