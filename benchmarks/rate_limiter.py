@@ -184,7 +184,7 @@ async def cancel_beyond_sleepers() -> float:
 
     asleep = await cancel_crowd(sleep)
     queued = await cancel_crowd(limiter.acquire)
-    expect(limiter.statistics().waiters == 0, "forgot who gave up")
+    expect(limiter.statistics().waiting == 0, "forgot who gave up")
     return queued - asleep
 
 

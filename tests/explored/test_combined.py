@@ -45,11 +45,11 @@ class Watched:
         assert now.rate is not None
         assert now.concurrency is not None
         return (
-            now.active == self.inside <= now.concurrency.in_use <= now.concurrency.limit
+            now.in_use == self.inside <= now.concurrency.in_use <= now.concurrency.limit
             # Whoever has a token has begun: nobody holds one and waits for something else.
             and now.rate.granted == now.entered == len(self.begun)
             # Whoever waits for a token has a slot.
-            and now.rate.waiters <= now.concurrency.in_use - self.inside
+            and now.rate.waiting <= now.concurrency.in_use - self.inside
         )
 
     async def work(self, name: str, body: Task = checkpoint) -> None:
@@ -72,7 +72,7 @@ class Watched:
         assert set(done) <= set(self.done)
         assert live_timers() == self._timers
         now = self.limiter.statistics()
-        assert (self.inside, now.active) == (0, 0)
+        assert (self.inside, now.in_use) == (0, 0)
         assert_quiescent(self.limiter)
         return now
 

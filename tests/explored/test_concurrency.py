@@ -109,7 +109,7 @@ class Watched:
         now = self.limiter.statistics()
         assert set(served) <= set(self.line.served)
         assert now.acquired == len(self.line.served)
-        assert self.most <= now.high_water <= self.most_allowed
+        assert self.most <= now.peak <= self.most_allowed
         assert (self.inside, len(self.line)) == (0, 0)
         assert_quiescent(self.limiter)
 
@@ -127,7 +127,7 @@ async def test_one_slot_goes_round(victim: Victim, sim: Simulation) -> None:
     watched.ends("a", "b", "c")
     statistics = watched.limiter.statistics()
     assert statistics.cancelled == len(watched.line.left) <= victim.cancelled
-    assert statistics.high_water == 1
+    assert statistics.peak == 1
 
 
 @explored

@@ -61,9 +61,9 @@ class Watched:
             # A key that was forgotten is like a new one, hence it had been full.
             if abs(there.tokens - max(0.0, bucket.look())) > TICK:
                 return False
-            if there.waiters > len(self.lines[key]):
+            if there.waiting > len(self.lines[key]):
                 return False
-            waiting += there.waiters > 0
+            waiting += there.waiting > 0
         timers = live_timers() - self._timers - self.sleepers
         return timers <= waiting and now.keys <= now.max_keys
 
@@ -107,8 +107,8 @@ class Watched:
         sad = [name for line in self.lines.values() for name in line.left]
         assert set(served) <= set(happy)
         assert now.granted == len(happy)
-        assert now.refused == self.refused
-        assert now.cancelled + now.rejected + now.refused == len(sad)
+        assert now.rejected_keys == self.refused
+        assert now.cancelled + now.rejected + now.rejected_keys == len(sad)
         assert live_timers() == self._timers
         assert_quiescent(self.limiter)
 

@@ -57,7 +57,7 @@ class Watched:
         now = self.limiter.statistics()
         right = abs(now.tokens - max(0.0, self.bucket.look())) <= TICK
         timers = live_timers() - self.timers - self.sleepers
-        return right and timers <= (now.waiters > 0) and now.waiters <= len(self.line)
+        return right and timers <= (now.waiting > 0) and now.waiting <= len(self.line)
 
     def change(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """Change the limits."""

@@ -147,7 +147,7 @@ async def test_an_error_inside_undoes_everything() -> None:
     assert info.value is error
     assert error.__context__ is None
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().active == 0
+    assert limiter.statistics().in_use == 0
     assert TimeoutManager().remaining() == math.inf
 
 
@@ -161,7 +161,7 @@ async def test_a_full_queue_undoes_the_total() -> None:
                 pytest.fail("entered")
     await anyio.sleep(5)
     assert TimeoutManager().remaining() == math.inf
-    assert (limiter.statistics().entered, limiter.statistics().active) == (0, 0)
+    assert (limiter.statistics().entered, limiter.statistics().in_use) == (0, 0)
 
 
 async def test_one_task_may_enter_several_times() -> None:
@@ -211,7 +211,7 @@ async def test_many_tasks_share_one_limiter() -> None:
         for number in range(10):
             group.start_soon(work, number)
         await anyio.sleep(0.5)
-        assert limiter.statistics().active == 11
+        assert limiter.statistics().in_use == 11
     assert left == list(range(9, -1, -1))
     assert slots(limiter) == (0, 0)
 
@@ -220,7 +220,7 @@ async def test_leaving_out_of_order_is_refused() -> None:
     """What was entered last must be left first; nothing is given back that is still held."""
     limiter, other = ResourceLimiter(concurrency=1), ResourceLimiter(concurrency=1)
     message = (
-        r"^cannot leave <ResourceLimiter: \d active> here: it is not what this task entered last"
+        r"^cannot leave <ResourceLimiter: \d in use> here: it is not what this task entered last"
     )
     with pytest.raises(RuntimeError, match=message):
         await limiter.__aexit__(None, None, None)
@@ -263,11 +263,11 @@ async def test_limits_that_are_not_given_do_not_limit() -> None:
     async with limiter, limiter:
         pass
     statistics = limiter.statistics()
-    assert (statistics.entered, statistics.active) == (2, 0)
+    assert (statistics.entered, statistics.in_use) == (2, 0)
     assert (statistics.rate, statistics.concurrency, statistics.timeout_total) == (None,) * 3
     assert ResourceLimiter(concurrency=1).statistics().timeout is None
     limiter = ResourceLimiter(rate=2, burst=1, name="api")
-    assert repr(limiter) == "<ResourceLimiter 'api': 0 active>"
+    assert repr(limiter) == "<ResourceLimiter 'api': 0 in use>"
     async with limiter, limiter:
         assert anyio.current_time() == 0.5
 
@@ -416,9 +416,9 @@ async def strike_everywhere(
             group.start_soon(with_block, limiter)
         assert slots(limiter) == (0, 0)
         statistics = limiter.statistics()
-        assert statistics.active == 0
+        assert statistics.in_use == 0
         assert statistics.rate is not None
-        assert statistics.rate.waiters == 0
+        assert statistics.rate.waiting == 0
         async with limiter:  # there is no limit left over, and no token missing
             assert TimeoutManager().remaining() == 100.0
         return reached[0]
@@ -455,7 +455,7 @@ async def test_outer_cancellation_passes() -> None:
             pytest.fail("entered twice")
     assert scope.cancelled_caught
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().active == 0
+    assert limiter.statistics().in_use == 0
 
 
 shared = ResourceLimiter(concurrency=1, rate=math.inf, timeout=2.0)

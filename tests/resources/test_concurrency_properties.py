@@ -173,8 +173,8 @@ def test_does_exactly_what_a_plain_model_does(
     assert statistics.timed_out == fates.count("late")
     assert statistics.cancelled == fates.count("cancelled")
     assert statistics.rejected == fates.count("refused")
-    assert statistics.wait_seconds_total == pytest.approx(sum(model.waits))
-    assert statistics.wait_seconds_max == max(model.waits, default=0.0)
+    assert statistics.wait_seconds == pytest.approx(sum(model.waits))
+    assert statistics.max_wait_seconds == max(model.waits, default=0.0)
 
 
 # --- With everything at once ------------------------------------------------------------------

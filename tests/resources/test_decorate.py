@@ -181,7 +181,7 @@ class Yielding:
         return "Yielding()"
 
 
-NOT_ASYNC = r"it is not an async function, and only one of those can wait for its turn\. Make it"
+NOT_ASYNC = r"it is not an async function, and only an async function can wait\. Make it"
 GENERATOR = r"it is an async generator function, which runs in the loop that consumes it\. Use the"
 
 
@@ -199,7 +199,7 @@ GENERATOR = r"it is an async generator function, which runs in the loop that con
         (Yielding(), rf"Yielding\(\): {GENERATOR}"),
         (
             3,
-            r"3: being of type 'int', it is no function\. Write @RateLimiter\.limit, or @RateLimi",
+            r"3: being of type 'int', it is not a function\. Write @RateLimiter\.limit, or @RateLimi",
         ),
     ],
     ids=lambda value: repr(value).partition(" at 0x")[0],  # the same in every process

@@ -23,7 +23,7 @@ from anyio import to_thread
 
 from mtaio import exceptions
 from mtaio._internal import clock, deadlines
-from mtaio.resources import TimeoutManager, TimeoutScope
+from mtaio.resources import TimeoutManager, TimeoutScope, TimeoutStatistics
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
@@ -865,7 +865,7 @@ async def test_clean_up_is_never_unbounded(endless: Any) -> None:
         scope.reschedule(3.0)
         scope.reschedule()
         await anyio.sleep(2)
-    with pytest.raises(RuntimeError, match=r"^cannot leave <ShieldedScope"):
+    with pytest.raises(RuntimeError, match=r"^cannot leave <TimeoutScope"):
         timeouts.shielded().__exit__(ValueError, ValueError(), None)
 
 
@@ -1004,7 +1004,7 @@ async def test_statistics() -> None:
     with anyio.move_on_after(0.5), manager.shielded(grace=9):
         pass
     statistics = manager.statistics()
-    assert (statistics.default_timeout, statistics.entered, statistics.timed_out) == (2.0, 4, 2)
+    assert statistics == TimeoutStatistics(default_timeout_seconds=2.0, entered=4, timed_out=2)
 
 
 def test_manager_says_what_it_is() -> None:
