@@ -96,7 +96,7 @@ class _KeyLimiter(RateLimiter):
 
     def yield_next(self) -> None:
         """Let the next call of `acquire` yield, whatever becomes of it."""
-        self._yield_at = self._granted
+        self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
 
     def check_loop(self) -> None:
         """Raise unless the tasks that wait can be woken from here."""

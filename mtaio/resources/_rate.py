@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
-from anyio.lowlevel import current_token
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.clock import is_steady
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
 from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
@@ -155,17 +155,20 @@ class RateLimiter:
     """
 
     # Invariants:
-    # - _queue holds the tasks that wait, of the loop _loop alone; _first is the first of them;
-    #   _queued is the sum of the tokens they ask for;
+    # - _queue holds the tasks that wait, of the loop _loop alone, for which _ask asks; _first is
+    #   the first of them; _queued is the sum of the tokens they ask for;
     # - only the first sleeps until a moment, hence FIFO and one timer;
     # - no task takes tokens that would delay one that asked before;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue;
-    # - a call of acquire() that finds _granted at _yield_at or beyond yields before it takes.
+    # - a call of acquire() that does not find _left > 0 yields before it takes;
+    # - _granted_at_0 - _left requests have been granted: one small int to move for each of them.
     __slots__ = (
         "__weakref__",
+        "_ask",
         "_bucket",
         "_first",
-        "_granted",
+        "_granted_at_0",
+        "_left",
         "_loop",
         "_name",
         "_queue",
@@ -196,12 +199,13 @@ class RateLimiter:
         self._slack = slack
         self._name = name
         self._tally = tally
-        self._granted: int = 0
-        self._yield_at: int = FAST_CALLS - 1
+        self._left: int = FAST_CALLS - 1
+        self._granted_at_0: int = FAST_CALLS - 1
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._queued: float = 0
         self._first: _Waiter | None = None
         self._loop: object = None
+        self._ask: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<RateLimiter{self._limits()}>"
@@ -305,25 +309,29 @@ class RateLimiter:
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting.
         """
-        granted = self._granted
-        bucket = self._bucket
-        if (
-            timeout is None
-            and granted < self._yield_at
-            and self._first is None
-            and (tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most))
-        ):
+        left = self._left
+        if left > 0 and timeout is None and self._first is None:
             # Bucket.look, due and take, without the calls: this is what most calls come to.
-            moment = clock.read() if clock.is_steady() else clock.now()
+            bucket = self._bucket
+            if tokens is _ONE:
+                span = bucket.interval
+            elif type(tokens) in _PLAIN and 0 < tokens <= bucket.most:
+                span = tokens * bucket.interval
+            else:
+                await self._acquire(tokens, timeout)
+                return
+            moment = clock.read() if is_steady() else clock.now()
             if moment >= bucket.last:
                 bucket.last = moment
                 full_at = bucket.full_at
-                if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
-                    full_at = moment
-                full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
+                if full_at <= moment:
+                    bucket.full_at = moment + span
+                    self._left = left - 1
+                    return
+                full_at += span
                 if full_at <= moment + bucket.reach:
                     bucket.full_at = full_at
-                    self._granted = granted + 1
+                    self._left = left - 1
                     return
         await self._acquire(tokens, timeout)
 
@@ -344,7 +352,7 @@ class RateLimiter:
         if self._first is None and (
             tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most)
         ):
-            moment = clock.read() if clock.is_steady() else clock.now()
+            moment = clock.read() if is_steady() else clock.now()
             if moment >= bucket.last:
                 bucket.last = moment
                 full_at = bucket.full_at
@@ -353,7 +361,7 @@ class RateLimiter:
                 full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
                 if full_at <= moment + bucket.reach:
                     bucket.full_at = full_at
-                    self._granted += 1
+                    self._left -= 1
                     return
         bucket.check(tokens)
         self._forget_finished()
@@ -364,7 +372,7 @@ class RateLimiter:
             msg = f"{self!r} cannot grant tokens={tokens!r} now, only in {wait:.6g} s."
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
-        self._granted += 1
+        self._left -= 1
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""
@@ -423,7 +431,7 @@ class RateLimiter:
         return RateLimiterStatistics(
             tokens=max(0.0, bucket.tokens(moment)),
             waiting=0 if first is None else len(self._queue),
-            granted=self._granted,
+            granted=self._granted_at_0 - self._left,
             cancelled=self._tally.cancelled,
             rejected=self._tally.rejected,
             next_grant_seconds=bucket.due(1 if first is None else first.tokens, moment) - moment,
@@ -446,34 +454,44 @@ class RateLimiter:
             raise error
         if not tokens:
             await self._yield_in_time()
-            self._granted += 1
-            self._yield_at += 1  # _yield_in_time() has counted the call
-        elif wait or self._queue or self._granted >= self._yield_at:
-            await self._wait(tokens, moment, timeout)
+            self._granted_at_0 += 1
+        elif wait or self._queue or self._left <= 0:
+            await self._wait(tokens, moment, timeout, there=not wait and not self._queue)
         else:
             self._bucket.take(tokens, moment)
-            self._granted += 1
+            self._left -= 1
 
     async def _yield_in_time(self) -> None:
         """Count a call that takes no tokens, and let other tasks run if it is time to."""
-        if self._granted < self._yield_at:
-            self._yield_at -= 1
+        if self._left > 0:
+            self._left, self._granted_at_0 = self._left - 1, self._granted_at_0 - 1
         else:
-            self._yield_at = self._granted + FAST_CALLS - 1
             await checkpoint()
+            self._restart_count()
 
-    async def _wait(self, tokens: float, asked: float, timeout: float | None) -> None:
-        """Join the queue, and take the tokens when they are there; yield at least once."""
+    def _restart_count(self) -> None:
+        """Let the next calls return without yielding, after one that yielded."""
+        granted = self._granted_at_0 - self._left
+        self._left, self._granted_at_0 = FAST_CALLS - 1, granted + FAST_CALLS - 1
+
+    async def _wait(
+        self, tokens: float, asked: float, timeout: float | None, *, there: bool
+    ) -> None:
+        """Join the queue, and take the tokens when they are there; yield if they are already."""
         waiter = self._join(tokens)
+        moment = asked
         try:
+            if there:
+                await checkpoint()
+                moment = self._bucket.look(clock.now())
             if timeout is None:
-                moment = await self._until_due(waiter, asked)
+                moment = await self._until_due(waiter, moment)
             else:
-                moment = await self._until_due_within(timeout, waiter, asked)
+                moment = await self._until_due_within(timeout, waiter, asked, moment)
             # Late, as all are that slept, it counts as served when it could have been.
             self._bucket.take(tokens, min(moment, max(asked, moment - self._slack)))
-            self._granted += 1
-            self._yield_at = self._granted + FAST_CALLS - 1
+            self._left -= 1
+            self._restart_count()
         except RateLimitError:
             self._tally.rejected += 1
             raise
@@ -489,36 +507,32 @@ class RateLimiter:
 
     async def _until_due(self, waiter: _Waiter, moment: float) -> float:
         """Wait until a task is first and its tokens are there; return the moment."""
-        tokens = waiter.tokens
-        yielded = False
         while True:
+            bucket = self._bucket
+            if waiter.tokens > bucket.most:
+                msg = (
+                    f"{self!r} can no longer grant tokens={waiter.tokens!r}: burst was lowered to "
+                    f"{bucket.most!r} meanwhile. Acquire in smaller parts."
+                )
+                raise RateLimitError(msg, retry_after=math.inf, name=self._name)
             if waiter is not self._first:
                 await waiter.sleep_until(math.inf)
                 moment = self._bucket.look(clock.now())
-            elif (due := self._bucket.due(tokens, moment)) > moment:
+            elif (due := bucket.due(waiter.tokens, moment)) > moment:
                 came = await waiter.sleep_until(clock.loop_deadline(due))
                 moment = self._bucket.look(clock.now())
                 if came:  # the timer is right even where the clock, by rounding, is not there yet
                     moment = max(moment, due)
-            elif yielded:
-                return moment
             else:
-                await checkpoint()
-                moment = self._bucket.look(clock.now())
-            yielded = True
-            if tokens > self._bucket.most:
-                msg = (
-                    f"{self!r} can no longer grant tokens={tokens!r}: burst was lowered to "
-                    f"{self._bucket.most!r} meanwhile. Acquire in smaller parts."
-                )
-                raise RateLimitError(msg, retry_after=math.inf, name=self._name)
+                return moment
 
-    async def _until_due_within(self, timeout: float, waiter: _Waiter, asked: float) -> float:
+    async def _until_due_within(
+        self, timeout: float, waiter: _Waiter, asked: float, moment: float
+    ) -> float:
         """Do what `_until_due` does, or raise when ``timeout`` seconds are over."""
         deadline = asked + timeout
-        moment = math.inf
         with anyio.CancelScope(deadline=clock.loop_deadline(deadline)) as scope:
-            moment = await self._until_due(waiter, asked)
+            moment = await self._until_due(waiter, moment)
         if scope.cancelled_caught:
             moment = max(self._bucket.look(clock.now()), deadline)
             if waiter is not self._first or self._bucket.due(waiter.tokens, moment) > moment:
@@ -572,12 +586,18 @@ class RateLimiter:
         Raises:
             RuntimeError: Tasks of another loop, which has not finished, wait in it.
         """
-        loop: object = current_token().native_token
+        try:
+            if self._ask is not None and self._ask() is self._loop:
+                return
+        except RuntimeError:  # trio's answer where it does not run
+            pass
+        loop = loops.current_loop()
         if loop is not self._loop:
             self._forget_finished()
             if self._queue:
                 raise loops.two_loops_error(self)
             self._loop = loop
+            self._ask = loops.asker_of(loop)
 
     def _forget_finished(self) -> None:
         """Forget the tasks in the queue if their loop has finished."""
