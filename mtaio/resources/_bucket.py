@@ -116,7 +116,7 @@ class Bucket:
             per=self.per,
         )
         if (new.rate, new.most) == (self.rate, self.most):
-            return self  # filling anew would only round
+            return self  # another filling would only round
         new.last = self.last
         new._fill(min(self.tokens(moment), new.most), moment)
         return new

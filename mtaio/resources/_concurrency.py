@@ -2,8 +2,8 @@
 How much may run at once: slots that are handed over in the order of asking.
 
 Promise: never more than ``limit`` slots are in use (after the capacity was lowered: no new ones
-until enough have come back), nobody who asks later is served earlier, and a slot given to a task
-that is cancelled before it can use it goes to the next.
+until enough have come back), tasks get them in the order of asking, and a slot given to a task that
+is cancelled before it can use it goes to the next.
 Cost: one counter while slots are free; one event for each task that waits.
 
 Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
@@ -66,14 +66,14 @@ class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
 
-    Made anywhere, used by one event loop after another, on either backend. A slot belongs to
-    whoever took it, not to a task: one task may hold several, and another may give them back.
+    Made anywhere, used by one event loop after another, on either backend. Slots do
+    not belong to tasks: one task may hold several, and another may give them back.
 
     Args:
         limit: Slots, at least 1.
         max_waiters: How many tasks may wait; those beyond are refused at once with
-            `mtaio.exceptions.ConcurrencyLimitError`. 0 lets nobody wait, None (the default)
-            everybody.
+            `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
+            no limit.
         name: Named in errors.
 
     Raises:
@@ -142,7 +142,7 @@ class ConcurrencyLimiter:
                 "max_waiters",
                 max_waiters,
                 least=0,
-                way_out="Pass how many tasks may wait, 0 for nobody, or None for no limit.",
+                way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
         self._max_waiters = max_waiters
         self._name = name
@@ -181,7 +181,7 @@ class ConcurrencyLimiter:
         How many slots there are; may be changed at any time.
 
         Raised, it lets waiters in, in their order. Lowered, it takes effect as slots come back;
-        nobody is interrupted. 0 lets nobody in until it is raised.
+        no task is interrupted. 0 lets no task in until it is raised.
         """
         return self._capacity
 

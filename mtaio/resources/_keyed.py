@@ -120,9 +120,9 @@ class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
 
-    Keys are independent: who waits for one delays nobody else. A key that has been idle, with a
-    full bucket and nobody waiting, for ``idle_ttl`` seconds is forgotten, as a new one would be
-    just like it; a key that is limited at the moment never is, so nobody gains by being forgotten.
+    Keys are independent: a task that waits for one delays no other key. A key that has been idle,
+    with a full bucket and no task waiting, for ``idle_ttl`` seconds is forgotten, as a new one is
+    just like it; a key that is limited at the moment never is, so forgetting grants nothing.
     When ``max_keys`` are held, the one that has been idle longest makes room for a new key at once;
     if none is idle, the new key is refused.
 
@@ -287,9 +287,9 @@ class KeyedRateLimiter:
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
     ) -> None:
         """
-        Wait for ``tokens`` of ``key``, behind all who asked for that key before, and take them.
+        Wait for ``tokens`` of ``key``, behind all tasks that asked for it before, and take them.
 
-        Returns at once if they are there and nobody waits, but at least one call in 64 is a
+        Returns at once if they are there and no task waits, but at least one call in 64 is a
         checkpoint. Cancelled, it leaves the bucket as if it had never asked.
 
         Args:
@@ -322,7 +322,7 @@ class KeyedRateLimiter:
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
-        Take ``tokens`` of ``key`` if that delays nobody who waits, or raise. Not a checkpoint.
+        Take ``tokens`` of ``key`` if that delays no task that waits, or raise. Not a checkpoint.
 
         Args:
             key: Whose tokens; compared as the keys of a dict are.

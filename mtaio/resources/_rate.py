@@ -112,7 +112,7 @@ class RateLimiter:
 
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
-            still there may be taken, then everybody waits for a new rate. ``math.inf`` never waits.
+            still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -263,11 +263,11 @@ class RateLimiter:
 
     def reconfigure(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """
-        Change the limits at run time, for those who wait too.
+        Change the limits at run time, for the tasks that wait too.
 
         The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
         the new rate. Not a checkpoint. A task that waits for more tokens than the new burst gets a
-        `RateLimitError`; one with a timeout waits for its new turn, but not beyond its deadline.
+        `RateLimitError`; one with a timeout waits until its deadline at most.
 
         Args:
             rate: Tokens every `per` seconds, as for the class; None leaves it.
@@ -288,17 +288,17 @@ class RateLimiter:
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens``, behind all who asked before, and take them.
+        Wait for ``tokens``, behind all tasks that asked before, and take them.
 
-        Returns at once if they are there and nobody waits, but at least one call in 64 on a limiter
-        is a checkpoint. Cancelled, it leaves the bucket as if it had never asked, and those behind
-        move up.
+        Returns at once if they are there and no task waits, but at least one call in 64 on a
+        limiter is a checkpoint. Cancelled, it leaves the bucket as if it had never asked, and those
+        behind move up.
 
         Args:
             tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
-            timeout: The most seconds to wait. Whether they suffice is judged when asking, by the
-                tokens that are asked for ahead, as if nobody of those gave up; None waits for ever.
-                Should the rate drop after that, the wait ends when the time is over.
+            timeout: The most seconds to wait; None for no limit. Whether they suffice is judged
+                when asking, by the tokens asked for ahead, as if no task there gave up. Should the
+                rate drop after that, the wait ends when the time is over.
 
         Raises:
             RateLimitTimeoutError: The wait cannot fit into ``timeout``; at once if it can be known
@@ -337,14 +337,14 @@ class RateLimiter:
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
-        Take ``tokens`` if that delays nobody who waits, or raise. Not a checkpoint.
+        Take ``tokens`` if that delays no task that waits, or raise. Not a checkpoint.
 
         Args:
             tokens: How many, not necessarily whole; at most ``burst``.
 
         Raises:
             RateLimitError: They are not there; ``retry_after`` has the seconds until they are,
-                after those who wait.
+                after the tasks that wait.
             TypeError: ``tokens`` is no number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """

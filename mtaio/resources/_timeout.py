@@ -203,7 +203,7 @@ class TimeoutManager:
 
         Raises:
             TimeoutError: The deadline interrupted the call.
-            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not begun.
+            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not started.
             TypeError: There is nothing to await; a sync function is found out only by calling it.
         """
         try:
@@ -497,9 +497,9 @@ class _ShieldedScope(TimeoutScope):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        # Cut short inside a cancelled scope, the clean-up must not be followed by code that takes
-        # it for done, nor may the cancellation turn into an error. With the shield down the scope
-        # lets the cancellation go on outwards, if there is one; if there is none, it is a timeout.
+        # Cut short inside a cancelled scope, the clean-up must not be followed by code that relies
+        # on it, nor may the cancellation turn into an error. With the shield down the scope lets
+        # the cancellation go on outwards, if there is one; if there is none, it is a timeout.
         if exc_type is not None and self._scope is not None:
             self._scope.shield = False
         try:

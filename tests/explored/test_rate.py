@@ -81,7 +81,11 @@ class Watched:
     async def work(self, name: str, tokens: float = 1, timeout: float | None = None) -> None:
         """Ask for tokens once."""
         with self.asking(name, tokens):
-            await self.limiter.acquire(tokens, timeout=timeout)
+            self.sleepers += timeout is not None  # it has a timer beside that of the first
+            try:
+                await self.limiter.acquire(tokens, timeout=timeout)
+            finally:
+                self.sleepers -= timeout is not None
 
     def ends(self, *served: str) -> None:
         """Make sure that nothing is left, and that those who were not cancelled were served."""
@@ -310,7 +314,7 @@ async def test_who_has_left_is_not_waited_for(victim: Victim, sim: Simulation) -
 
 @explored
 async def test_patience_ends_when_the_rate_drops(victim: Victim, sim: Simulation) -> None:
-    """Deadlines of those behind are kept by the head's one timer, after the rate has dropped."""
+    """Admitted, a task whose tokens then come too late gives up at its deadline, first or not."""
     watched = Watched(sim, 1, 1)
     late: list[tuple[str, float]] = []
 

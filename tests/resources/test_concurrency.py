@@ -459,10 +459,7 @@ async def test_one_call_in_64_is_a_checkpoint(
     """Calls that need not wait return at once, but one in 64 lets others run (law 5)."""
     limiter = ConcurrencyLimiter(1)
     for _ in range(3):
-        suspended = []
-        for _ in range(FAST_CALLS):
-            suspended.append(await suspensions(call(limiter)))
-        assert sum(suspended) == 1
+        assert sum([await suspensions(call(limiter)) for _ in range(FAST_CALLS)]) == 1
     for _ in range(FAST_CALLS - 1):
         limiter.acquire_nowait()  # counts, too
         limiter.release()
