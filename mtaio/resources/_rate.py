@@ -592,12 +592,11 @@ class RateLimiter:
         except RuntimeError:  # trio's answer where it does not run
             pass
         loop = loops.current_loop()
-        if loop is not self._loop:
-            self._forget_finished()
-            if self._queue:
-                raise loops.two_loops_error(self)
-            self._loop = loop
-            self._ask = loops.asker_of(loop)
+        self._forget_finished()
+        if self._queue:
+            raise loops.two_loops_error(self)
+        self._loop = loop
+        self._ask = loops.asker_of(loop)
 
     def _forget_finished(self) -> None:
         """Forget the tasks in the queue if their loop has finished."""

@@ -54,6 +54,26 @@ class TimeoutStatistics:
     """Those of them that ended in `mtaio.exceptions.TimeoutError`."""
 
 
+class _Policy:
+    """What the scopes of one `TimeoutManager` share."""
+
+    __slots__ = ("default", "entered", "name", "timed_out")
+
+    def __init__(self, default: float | None, name: str | None) -> None:
+        self.default: float | None = default
+        self.name: str | None = name
+        self.entered: int = 0
+        self.timed_out: int = 0
+
+    def seconds(self, timeout: float | Unset | None) -> float | None:
+        """Return how long to allow when ``timeout`` was asked for."""
+        if timeout is UNSET:
+            return self.default
+        if type(timeout) is float and timeout >= 0:  # the usual case, a tenth of a block's cost
+            return timeout
+        return checks.timeout("timeout", timeout)
+
+
 class TimeoutManager:
     """
     A policy that limits how long work may take; reusable, by any number of tasks at once.
@@ -101,27 +121,24 @@ class TimeoutManager:
         ```
     """
 
-    __slots__ = ("__weakref__", "_default", "_entered", "_name", "_timed_out")
+    __slots__ = ("__weakref__", "_policy")
 
     def __init__(self, default_timeout: float | None = 30.0, *, name: str | None = None) -> None:
-        self._default = checks.timeout("default_timeout", default_timeout)
-        self._name = name
-        self._entered: int = 0
-        self._timed_out: int = 0
+        self._policy = _Policy(checks.timeout("default_timeout", default_timeout), name)
 
     def __repr__(self) -> str:
-        name = "" if self._name is None else f" {self._name!r}"
-        return f"<TimeoutManager{name} of {self._default} s>"
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<TimeoutManager{name} of {self.default_timeout} s>"
 
     @property
     def name(self) -> str | None:
         """The name given in errors."""
-        return self._name
+        return self._policy.name
 
     @property
     def default_timeout(self) -> float | None:
         """Seconds allowed where none are given; None for no limit."""
-        return self._default
+        return self._policy.default
 
     def __call__(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
         """
@@ -142,11 +159,11 @@ class TimeoutManager:
             ValueError: ``timeout`` is negative or NaN.
             TypeError: ``timeout`` is not a number.
         """
-        return TimeoutScope(self, self._seconds(timeout))
+        return TimeoutScope(self._policy, self._policy.seconds(timeout))
 
     def timeout(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
         """Limit a block, as calling the manager does, for those who expect ``async with``."""
-        return TimeoutScope(self, self._seconds(timeout))
+        return TimeoutScope(self._policy, self._policy.seconds(timeout))
 
     def shielded(self, *, grace: float = 5.0) -> TimeoutScope:
         """
@@ -169,7 +186,7 @@ class TimeoutManager:
             ValueError: ``grace`` is negative, NaN or without end.
             TypeError: ``grace`` is not a number.
         """
-        return _ShieldedScope(self, _finite("grace", grace))
+        return _ShieldedScope(self._policy, _finite("grace", grace))
 
     def remaining(self) -> float:
         """
@@ -207,9 +224,9 @@ class TimeoutManager:
             TypeError: There is nothing to await; a sync function is found out only by calling it.
         """
         try:
-            seconds = self._seconds(timeout)
+            seconds = self._policy.seconds(timeout)
             check_call(func, args)
-            with TimeoutScope(self, seconds):
+            with TimeoutScope(self._policy, seconds):
                 return await call(func, args)
         finally:
             close_unstarted(func)
@@ -244,11 +261,11 @@ class TimeoutManager:
         fn: Any = None
         if timeout is not None and timeout is not UNSET and not isinstance(timeout, int | float):
             fn, timeout = timeout, UNSET
-        seconds = self._seconds(timeout)
+        seconds = self._policy.seconds(timeout)
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                with TimeoutScope(self, seconds):
+                with TimeoutScope(self._policy, seconds):
                     return await fn(*args, **kwargs)
 
             return limited
@@ -263,18 +280,10 @@ class TimeoutManager:
         Event loops of several threads may share a manager; its counts may then be a little low.
         """
         return TimeoutStatistics(
-            default_timeout_seconds=self._default,
-            entered=self._entered,
-            timed_out=self._timed_out,
+            default_timeout_seconds=self._policy.default,
+            entered=self._policy.entered,
+            timed_out=self._policy.timed_out,
         )
-
-    def _seconds(self, timeout: float | Unset | None) -> float | None:
-        """Return how long to allow when ``timeout`` was asked for."""
-        if timeout is UNSET:
-            return self._default
-        if type(timeout) is float and timeout >= 0:  # the usual case, a tenth of a block's cost
-            return timeout
-        return checks.timeout("timeout", timeout)
 
 
 class TimeoutScope:
@@ -289,15 +298,15 @@ class TimeoutScope:
     # - _scope is None until the block is entered; _expired is None until it is left;
     # - _cancelled says that cancel() came before the deadline had passed: from then on the
     #   deadline means nothing.
-    __slots__ = ("_cancelled", "_expired", "_limit", "_manager", "_scope", "_timeout")
+    __slots__ = ("_cancelled", "_expired", "_limit", "_policy", "_scope", "_timeout")
 
     _shield: ClassVar[bool] = False
     _kind: ClassVar[str] = ""
 
     _limit: Deadline
 
-    def __init__(self, manager: TimeoutManager, timeout: float | None) -> None:
-        self._manager = manager
+    def __init__(self, policy: _Policy, timeout: float | None) -> None:
+        self._policy = policy
         self._timeout = timeout
         self._scope: anyio.CancelScope | None = None
         self._cancelled = False
@@ -416,7 +425,7 @@ class TimeoutScope:
         current.set(limit)
         self._limit = limit
         self._scope = scope
-        self._manager._entered += 1  # noqa: SLF001 - of one module
+        self._policy.entered += 1
         return self
 
     async def __aenter__(self) -> Self:
@@ -449,8 +458,8 @@ class TimeoutScope:
 
     def _error(self) -> BaseException:
         """Return what to raise from a block that its deadline has interrupted."""
-        self._manager._timed_out += 1  # noqa: SLF001 - of one module
-        name = self._manager.name
+        self._policy.timed_out += 1
+        name = self._policy.name
         who = "" if name is None else f"{name}: "
         msg = f"{who}{self._kind}timed out after {self._timeout} s"
         return MTAIOTimeoutError(msg, timeout=self._timeout, deadline=self.deadline, name=name)
@@ -474,8 +483,8 @@ class _ShieldedScope(TimeoutScope):
     _shield = True
     _kind = "shielded block "
 
-    def __init__(self, manager: TimeoutManager, timeout: float | None) -> None:
-        super().__init__(manager, timeout)
+    def __init__(self, policy: _Policy, timeout: float | None) -> None:
+        super().__init__(policy, timeout)
         self._pending: BaseException | None = None
 
     def __enter__(self) -> Self:
