@@ -15,14 +15,13 @@ from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
-from tests.injection import (
-    at_every_checkpoint,
-    cancelled_at,
-    natively_cancelled_at,
-)
+from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from mtaio.testing import Victim
+    from tests.resources.moments import Mode
 
 
 def slots(limiter: ResourceLimiter) -> tuple[int, int]:
@@ -392,26 +391,22 @@ async def with_run(limiter: ResourceLimiter) -> None:
     await limiter.run(double(1))
 
 
-async def strike_everywhere(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
+@modes
+@pytest.mark.parametrize("ask", [with_block, with_nesting, with_run])
+def test_cancelled_at_any_moment(
+    mode: Mode, ask: Callable[[ResourceLimiter], Coroutine[Any, Any, None]]
 ) -> None:
-    """Strike a victim while it waits for a slot, for a token, and at work."""
+    """Waiting for a slot, for a token, or at work: everything is given back exactly once."""
 
-    async def scenario(at: int) -> bool:
+    async def scenario(victim: Victim) -> None:
         limiter = ResourceLimiter(
             concurrency=2, rate=0.5, burst=1, timeout=100.0, timeout_total=200.0
         )
-        reached = []
-
-        async def run_victim() -> None:
-            reached.append(await strike(victim(limiter), at))
-
         async with anyio.create_task_group() as group:
             for task in (with_block, with_block):
                 group.start_soon(task, limiter)
                 await settle()
-            group.start_soon(run_victim)
+            group.start_soon(victim, ask, limiter)
             await settle()
             group.start_soon(with_block, limiter)
         assert slots(limiter) == (0, 0)
@@ -421,25 +416,8 @@ async def strike_everywhere(
         assert statistics.rate.waiting == 0
         async with limiter:  # there is no limit left over, and no token missing
             assert TimeoutManager().remaining() == 100.0
-        return reached[0]
 
-    assert await at_every_checkpoint(scenario) >= 3
-
-
-@pytest.mark.parametrize("victim", [with_block, with_nesting, with_run])
-async def test_cancelled_at_every_checkpoint(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """Cancelled at whatever checkpoint, everything is given back exactly once."""
-    await strike_everywhere(victim, cancelled_at)
-
-
-@pytest.mark.parametrize("victim", [with_block, with_nesting, with_run])
-def test_natively_cancelled_at_every_checkpoint(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """The same with Task.cancel()."""
-    run(strike_everywhere, victim, natively_cancelled_at, backend="asyncio")
+    cancel_everywhere(mode, scenario, least=3)
 
 
 async def test_outer_cancellation_passes() -> None:

@@ -18,16 +18,14 @@ from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
-from tests.injection import (
-    at_every_checkpoint,
-    cancelled_at,
-    natively_cancelled_at,
-    struck,
-    suspensions,
-)
+from tests.injection import struck, suspensions
+from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from mtaio.testing import Victim
+    from tests.resources.moments import Mode
 
 
 def state(limiter: ConcurrencyLimiter) -> tuple[int, int]:
@@ -576,49 +574,6 @@ async def test_day_one_2_cancelled_in_the_moment_of_the_grant(order: int) -> Non
     assert state(limiter) == (0, 0)
 
 
-@pytest.mark.parametrize("order", [1, -1])
-@pytest.mark.parametrize("seconds", [None, 9.0])
-def test_day_one_2_native_cancellation_in_the_tick_of_the_grant(
-    order: int, seconds: float | None
-) -> None:
-    """Day one, item 2: what Task.cancel() hits after it was woken passes its slot on."""
-
-    async def scenario() -> None:
-        limiter = ConcurrencyLimiter(1)
-        await limiter.acquire()
-        victim = asyncio.create_task(limiter.acquire(timeout=seconds))
-        await settle()
-        heir = asyncio.create_task(limiter.acquire())
-        await settle()
-        for action in (limiter.release, victim.cancel)[::order]:
-            action()
-        with pytest.raises(asyncio.CancelledError):
-            await victim
-        await heir
-        assert state(limiter) == (1, 0)
-        statistics = limiter.statistics()
-        assert (statistics.acquired, statistics.cancelled, statistics.timed_out) == (2, 1, 0)
-
-    run(scenario, backend="asyncio")
-
-
-def test_native_cancellation_with_nobody_behind_frees_the_slot() -> None:
-    """A slot that Task.cancel() stops on its way to the last waiter is free again."""
-
-    async def scenario() -> None:
-        limiter = ConcurrencyLimiter(1)
-        await limiter.acquire()
-        victim = asyncio.create_task(limiter.acquire())
-        await settle()
-        limiter.release()
-        victim.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await victim
-        assert state(limiter) == (0, 0)
-
-    run(scenario, backend="asyncio")
-
-
 async def with_block(limiter: ConcurrencyLimiter) -> None:
     """Hold a slot for a second."""
     async with limiter:
@@ -639,65 +594,38 @@ async def with_decorator(limiter: ConcurrencyLimiter) -> None:
     await limiter.limit(anyio.sleep)(1)
 
 
-async def scene(limiter: ConcurrencyLimiter, ahead: int, victim: Coroutine[Any, Any, bool]) -> bool:
-    """Let ``ahead`` tasks take slots, then the victim, then three more; return what he returns."""
-    reached = []
+@modes
+@pytest.mark.parametrize("ask", [with_block, with_timeout, with_decorator])
+@pytest.mark.parametrize(
+    ("before", "ahead"), [(0, 0), (FAST_CALLS - 1, 0), (FAST_CALLS - 2, 1), (0, 2), (0, 3)]
+)
+def test_cancelled_at_any_moment(
+    mode: Mode,
+    ask: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
+    before: int,
+    ahead: int,
+) -> None:
+    """anyio#947, cpython#90155: at once, yielding or after a wait: no slot is lost or doubled."""
 
-    async def run_victim() -> None:
-        reached.append(await victim)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(ahead):
-            group.start_soon(with_block, limiter)
+    async def scenario(victim: Victim) -> None:
+        limiter = ConcurrencyLimiter(2)
+        for _ in range(before):
+            await enter(limiter)
+        async with anyio.create_task_group() as group:
+            for _ in range(ahead):
+                group.start_soon(with_block, limiter)
+                await settle()
+            group.start_soon(victim, ask, limiter)
             await settle()
-        group.start_soon(run_victim)
-        await settle()
-        for _ in range(3):
-            group.start_soon(with_block, limiter)
-    assert state(limiter) == (0, 0)
-    assert limiter.statistics().peak <= 2
-    return reached[0]
+            for _ in range(3):
+                group.start_soon(with_block, limiter)
+        assert state(limiter) == (0, 0)
+        statistics = limiter.statistics()
+        assert statistics.peak <= 2
+        others = before + ahead + 3
+        assert statistics.acquired + statistics.cancelled in {others, others + 1}
 
-
-async def strike_everywhere(
-    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
-    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
-) -> None:
-    """Strike a victim that takes a slot at once, at a yielding call, and after a wait."""
-    for quick, ahead, checkpoints in (
-        (0, 0, 1),
-        (FAST_CALLS - 1, 0, 2),
-        (FAST_CALLS - 2, 1, 2),
-        (0, 2, 2),
-        (0, 3, 2),
-    ):
-
-        async def scenario(at: int, quick: int = quick, ahead: int = ahead) -> bool:
-            limiter = ConcurrencyLimiter(2)
-            for _ in range(quick):
-                await enter(limiter)
-            reached = await scene(limiter, ahead, strike(victim(limiter), at))
-            statistics = limiter.statistics()
-            assert statistics.acquired + statistics.cancelled >= quick + ahead + 3
-            return reached
-
-        assert await at_every_checkpoint(scenario) == checkpoints
-
-
-@pytest.mark.parametrize("victim", [with_block, with_timeout, with_decorator])
-async def test_cancelled_at_every_checkpoint(
-    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """Cancelled at whatever checkpoint, a task leaves its slot and its place to the others."""
-    await strike_everywhere(victim, cancelled_at)
-
-
-@pytest.mark.parametrize("victim", [with_block, with_timeout, with_decorator])
-def test_natively_cancelled_at_every_checkpoint(
-    victim: Callable[[ConcurrencyLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """The same with Task.cancel(), which goes through what shields there are."""
-    run(strike_everywhere, victim, natively_cancelled_at, backend="asyncio")
+    cancel_everywhere(mode, scenario)
 
 
 # --- Loops ------------------------------------------------------------------------------------

@@ -23,19 +23,17 @@ from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
-from tests.injection import (
-    at_every_checkpoint,
-    cancelled_at,
-    natively_cancelled_at,
-    struck,
-    suspensions,
-)
+from tests.injection import struck, suspensions
+from tests.resources.moments import cancel_everywhere, modes
 from tests.resources.timers import live_timers, pending_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from anyio.abc import TaskGroup
+
+    from mtaio.testing import Victim
+    from tests.resources.moments import Mode
 
 
 class Crowd:
@@ -679,126 +677,40 @@ async def ask_decorated(limiter: RateLimiter) -> None:
     await limiter.limit(tokens=2)(checkpoint)()
 
 
-async def strike_everywhere(
-    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
-    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
-) -> None:
-    """Strike a task at each of its checkpoints: alone, as the head, second, third, and yielding."""
-    for taken, ahead in ((3, 0), (3, 1), (3, 2), (0, 0), (1, 3)):
-
-        async def scenario(at: int, taken: int = taken, ahead: int = ahead) -> bool:
-            limiter = RateLimiter(1, burst=3, slack=0)
-            limiter.rate = math.inf
-            for _ in range(FAST_CALLS - 1):
-                await limiter.acquire()
-            limiter.rate = 1
-            limiter.acquire_nowait(taken)
-            begun = anyio.current_time()
-            reached = []
-
-            async def victim() -> None:
-                reached.append(await strike(ask(limiter), at))
-
-            async with anyio.create_task_group() as group:
-                crowd = Crowd(limiter, group)
-                for number in range(ahead):
-                    await crowd.ask(f"ahead {number}")
-                group.start_soon(victim)
-                await settle()
-                for number in range(3):
-                    await crowd.ask(f"behind {number}")
-            statistics = limiter.statistics()
-            assert statistics.waiting == 0
-            assert live_timers() == 0
-            assert list(crowd.granted) == [name for name in crowd.outcomes if "ahead" in name] + [
-                f"behind {number}" for number in range(3)
-            ]
-            spent = 3 - taken + (anyio.current_time() - begun) - statistics.tokens
-            assert spent == ahead + 3 + (0 if statistics.cancelled else 2)
-            return reached[0]
-
-        assert await at_every_checkpoint(scenario) >= 1
-
-
+@modes
 @pytest.mark.parametrize("ask", [ask_plainly, ask_in_time, ask_decorated])
-async def test_cancelled_at_every_checkpoint(
-    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
+@pytest.mark.parametrize(("taken", "ahead"), [(3, 0), (3, 1), (3, 2), (0, 0), (1, 3)])
+def test_cancelled_at_any_moment(
+    mode: Mode, ask: Callable[[RateLimiter], Coroutine[Any, Any, None]], taken: int, ahead: int
 ) -> None:
-    """Cancelled at whatever checkpoint, a task has taken all its tokens or none of them."""
-    await strike_everywhere(ask, cancelled_at)
+    """anyio#1170, cpython#90155: first, second, third or yielding: all its tokens or none."""
 
-
-@pytest.mark.parametrize("ask", [ask_plainly, ask_in_time, ask_decorated])
-def test_natively_cancelled_at_every_checkpoint(
-    ask: Callable[[RateLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """The same with Task.cancel(), which goes through what shields there are."""
-    run(strike_everywhere, ask, natively_cancelled_at, backend="asyncio")
-
-
-ORDERS = [
-    (victim, ticks, first) for victim in range(4) for ticks in range(8) for first in (True, False)
-]
-
-
-async def race(victim: int, ticks: int, *, first: bool, native: bool) -> None:
-    """Cancel a waiter some ticks after the moment at which the head is due, and check the rest."""
-    limiter = RateLimiter(1, slack=0)
-    await limiter.acquire()
-    granted: dict[int, float] = {}
-    tasks: dict[int, asyncio.Task[None]] = {}
-    scopes = [anyio.CancelScope() for _ in range(4)]
-
-    async def ask(number: int) -> None:
-        with scopes[number]:
+    async def scenario(victim: Victim) -> None:
+        limiter = RateLimiter(math.inf, burst=3, slack=0)
+        for _ in range(FAST_CALLS - 1):
             await limiter.acquire()
-            granted[number] = anyio.current_time()
-
-    async def ask_alone(number: int) -> None:
-        tasks[number] = asyncio.ensure_future(ask(number))
-        await asyncio.wait([tasks[number]])
-
-    async def canceller() -> None:
-        await anyio.sleep_until(1)
-        for _ in range(ticks):
-            await checkpoint()
-        if native:
-            tasks[victim].cancel()
-        else:
-            scopes[victim].cancel()
-
-    async with anyio.create_task_group() as group:
-        if first:
-            group.start_soon(canceller)
+        limiter.rate = 1
+        limiter.acquire_nowait(taken)
+        started, before = anyio.current_time(), limiter.statistics().granted
+        async with anyio.create_task_group() as group:
+            crowd = Crowd(limiter, group)
+            for number in range(ahead):
+                await crowd.ask(f"ahead {number}")
+            group.start_soon(victim, ask, limiter)
             await settle()
-        for number in range(4):
-            group.start_soon(ask_alone if native else ask, number)
-            await settle()
-        if not first:
-            group.start_soon(canceller)
-    others = [number for number in range(4) if number != victim]
-    assert [number for number in granted if number != victim] == others
-    served = sorted(granted)
-    assert [granted[number] for number in served] == [place + 1 for place in range(len(served))]
-    assert limiter.statistics().waiting == 0
-    assert limiter.statistics().tokens == 0
-    assert live_timers() == 0
+            for number in range(3):
+                await crowd.ask(f"behind {number}")
+        statistics = limiter.statistics()
+        assert statistics.waiting == live_timers() == 0
+        others = [f"ahead {number}" for number in range(ahead)]
+        others += [f"behind {number}" for number in range(3)]
+        assert list(crowd.granted) == others
+        victims = statistics.granted - before - len(others)
+        assert victims + statistics.cancelled <= 1
+        spent = 3 - taken + (anyio.current_time() - started) - statistics.tokens
+        assert spent == len(others) + 2 * victims
 
-
-@pytest.mark.parametrize(("victim", "ticks", "first"), ORDERS)
-async def test_cancelled_around_the_wake_up(victim: int, ticks: int, first: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """anyio#1170: cancelled in, before or after the tick of the wake-up, no grant is lost."""
-    await race(victim, ticks, first=first, native=False)
-
-
-@pytest.mark.parametrize(("victim", "ticks", "first"), ORDERS)
-def test_natively_cancelled_around_the_wake_up(victim: int, ticks: int, first: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    """cpython#90155: the same with Task.cancel() after a task was woken, before it resumed."""
-
-    async def scenario() -> None:
-        await race(victim, ticks, first=first, native=True)
-
-    run(scenario, backend="asyncio")
+    cancel_everywhere(mode, scenario)
 
 
 async def test_waiter_closed_by_hand() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
-EXAMPLES = 1000
+EXAMPLES = 400
 """For each backend; each runs a whole history of up to 35 steps."""
 
 INFINITE = Fraction(10**9)
@@ -363,7 +363,7 @@ def test_answers_are_those_of_exact_arithmetic(
 
 
 @given(RATES, BURSTS, histories(OTHERS))
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_native_cancellation_changes_no_answer(
     rate: float, burst: float, steps: list[Step]
 ) -> None:
@@ -378,7 +378,7 @@ def test_native_cancellation_changes_no_answer(
     st.sampled_from([0, 0.125, 1.0]),
     histories(STALLS),
 )
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_bound_holds_in_every_window(
     backend: str, rate: int, burst: int, slack: float, steps: list[Step]
 ) -> None:
@@ -404,7 +404,7 @@ def test_bound_holds_in_every_window(
 
 
 @given(st.floats(0.01, 1000), st.floats(1, 50), st.lists(st.floats(0, 3), max_size=40))
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_any_rate_is_reached_and_not_exceeded(
     backend: str, rate: float, burst: float, sizes: list[float]
 ) -> None:
@@ -430,7 +430,7 @@ def test_any_rate_is_reached_and_not_exceeded(
 @given(
     st.lists(st.tuples(st.sampled_from(["grant", "back", "on"]), st.integers(0, 40)), max_size=30)
 )
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_clocks_that_jump_grant_no_more_than_time_went_by(steps: list[tuple[str, int]]) -> None:
     """However often one clock takes over from another, tokens flow only while a clock goes on."""
     moment = passed = Fraction(0)
