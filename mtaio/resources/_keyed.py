@@ -141,7 +141,7 @@ class KeyedRateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is no number, or ``max_keys`` no int.
+        TypeError: An argument is not a number, or ``max_keys`` not an int.
         ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
             refuses them.
 
@@ -302,7 +302,7 @@ class KeyedRateLimiter:
             RateLimitError: The key is new, ``max_keys`` are held and none is idle; at once, with
                 the seconds until one may be in ``retry_after``. Or ``burst`` was lowered below
                 ``tokens`` meanwhile.
-            TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is no number.
+            TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting for this key.
@@ -331,7 +331,7 @@ class KeyedRateLimiter:
         Raises:
             RateLimitError: They are not there, with the seconds until they are in
                 ``retry_after``; or the key is new and refused, as by `acquire`.
-            TypeError: ``key`` cannot be hashed; ``tokens`` is no number.
+            TypeError: ``key`` cannot be hashed; ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         self._limiter(key).acquire_nowait(tokens)

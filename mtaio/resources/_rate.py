@@ -123,7 +123,7 @@ class RateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument is not a number.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -304,7 +304,7 @@ class RateLimiter:
             RateLimitTimeoutError: The wait cannot fit into ``timeout``; at once if it can be known
                 at once. A builtin ``TimeoutError`` too; ``retry_after`` has the seconds needed.
             RateLimitError: ``burst`` was lowered below ``tokens`` meanwhile.
-            TypeError: ``tokens`` or ``timeout`` is no number.
+            TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting.
@@ -345,7 +345,7 @@ class RateLimiter:
         Raises:
             RateLimitError: They are not there; ``retry_after`` has the seconds until they are,
                 after the tasks that wait.
-            TypeError: ``tokens`` is no number.
+            TypeError: ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         bucket = self._bucket

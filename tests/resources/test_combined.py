@@ -63,7 +63,7 @@ async def test_all_three_limits_hold() -> None:
 
 
 async def test_a_slot_comes_before_a_token() -> None:
-    """Whoever waits for a slot has taken no token yet."""
+    """A task that waits for a slot has taken no token yet."""
     limiter = ResourceLimiter(concurrency=1, rate=1, burst=2)
     async with limiter, anyio.create_task_group() as group:
 
@@ -421,7 +421,7 @@ def test_cancelled_at_any_moment(
 
 
 async def test_outer_cancellation_passes() -> None:
-    """A cancellation from outside is no timeout, in the waits and in the work."""
+    """A cancellation from outside is not a timeout, in the waits and in the work."""
     limiter = ResourceLimiter(concurrency=1, rate=1, timeout=9.0, timeout_total=9.0)
     for _ in range(2):
         with anyio.move_on_after(0.25) as scope:

@@ -62,7 +62,7 @@ async def test_no_more_than_limit_at_once() -> None:
 
 
 async def test_acquire_and_release() -> None:
-    """Slots taken one by one are given back one by one, by whoever it may be."""
+    """Slots taken one by one are given back one by one, by any task."""
     limiter = ConcurrencyLimiter(2)
     await limiter.acquire()
     limiter.acquire_nowait()
@@ -78,7 +78,7 @@ async def test_acquire_and_release() -> None:
 
 
 async def test_one_task_may_hold_several_slots() -> None:
-    """A slot belongs to whoever took it, so that a task can nest entries (prefect#10632)."""
+    """A slot does not belong to a task, so that a task can nest entries (prefect#10632)."""
     limiter = ConcurrencyLimiter(3)
     async with limiter, limiter:
         await limiter.acquire()
@@ -111,7 +111,7 @@ async def test_acquire_nowait_refuses_at_once() -> None:
 
 
 async def test_release_without_acquire() -> None:
-    """A slot that nobody took cannot be given back."""
+    """A slot that was not taken cannot be given back."""
     limiter = ConcurrencyLimiter(2)
     message = (
         r"^cannot release a slot of <ConcurrencyLimiter: 0 of 2 .*>\. Call release\(\) once for"
@@ -153,7 +153,7 @@ def test_limiter_says_what_it_is() -> None:
 
 
 async def test_slots_are_handed_over_in_the_order_of_asking() -> None:
-    """Whoever asks first is served first."""
+    """Tasks are served in the order of asking."""
     limiter = ConcurrencyLimiter(1)
     served = []
 
@@ -169,7 +169,7 @@ async def test_slots_are_handed_over_in_the_order_of_asking() -> None:
     assert served == [(number, float(number)) for number in range(5)]
 
 
-async def test_nobody_overtakes_a_waiter_that_was_called() -> None:
+async def test_waiter_that_was_woken_is_not_overtaken() -> None:
     """A slot that was handed over is taken, although the waiter has not resumed (anyio#1170)."""
     limiter = ConcurrencyLimiter(1)
     limiter.acquire_nowait()
@@ -212,7 +212,7 @@ async def test_day_one_4_wait_up_to_x() -> None:
 
 
 async def test_timed_out_waiter_leaves_the_queue() -> None:
-    """Whoever waited long enough makes room for those behind."""
+    """A task that has waited long enough makes room for those behind."""
     limiter = ConcurrencyLimiter(1)
     await limiter.acquire()
     got = []
@@ -304,7 +304,7 @@ async def test_full_queue_refuses_at_once() -> None:
     assert state(limiter) == (1, 0)
 
 
-async def test_nobody_may_wait() -> None:
+async def test_no_task_may_wait() -> None:
     """With max_waiters=0 every call is answered at once."""
     limiter = ConcurrencyLimiter(1, max_waiters=0)
     async with limiter:
@@ -346,7 +346,7 @@ async def test_raised_capacity_lets_waiters_in_in_order() -> None:
 
 
 async def test_lowered_capacity_takes_effect_as_slots_come_back() -> None:
-    """Lowering interrupts nobody; slots that come back are not given out until it fits."""
+    """Lowering interrupts no task; slots that come back are not given out until it fits."""
     limiter = ConcurrencyLimiter(3)
     for _ in range(3):
         await limiter.acquire()
@@ -380,7 +380,7 @@ async def test_raising_a_lowered_capacity_counts_what_is_in_use() -> None:
 
 
 async def test_capacity_zero_pauses() -> None:
-    """0 lets nobody in until it is raised."""
+    """0 lets no task in until it is raised."""
     limiter = ConcurrencyLimiter(1)
     limiter.capacity = 0
     async with anyio.create_task_group() as group:
@@ -408,7 +408,7 @@ def test_capacity_refuses(wrong: Any) -> None:
 
 
 async def test_statistics() -> None:
-    """All that happened is counted, waits in seconds of those who got a slot."""
+    """All that happened is counted, waits in seconds of the tasks that got a slot."""
     limiter = ConcurrencyLimiter(2, max_waiters=2)
     limiter.acquire_nowait()
     await limiter.acquire()
@@ -520,7 +520,7 @@ async def test_a_call_that_yields_is_not_overtaken() -> None:
 
 
 async def test_day_one_2_a_cancelled_waiter_takes_nothing() -> None:
-    """Day one, item 2: whoever is cancelled in the queue leaves it as if he had never asked."""
+    """Day one, item 2: a task cancelled in the queue leaves it as if it had never asked."""
     limiter = ConcurrencyLimiter(1)
     await limiter.acquire()
     served = []
@@ -559,12 +559,12 @@ async def test_day_one_2_cancelled_in_the_moment_of_the_grant(order: int) -> Non
             async with limiter:
                 await anyio.sleep_forever()
 
-    async def heir() -> None:
+    async def successor() -> None:
         async with limiter:
             served.append(anyio.current_time())
 
     async with anyio.create_task_group() as group:
-        for task in (victim, heir):
+        for task in (victim, successor):
             group.start_soon(task)
             await settle()
         for action in (limiter.release, scope.cancel)[::order]:
@@ -678,7 +678,7 @@ class Abandoned:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
-    """Day one, item 3: who waited in a loop that is over stands in nobody's way."""
+    """Day one, item 3: tasks that waited in a finished loop are in the way of none."""
     limiter = ConcurrencyLimiter(1, max_waiters=1)
     limiter.acquire_nowait()
     past = Abandoned(limiter)

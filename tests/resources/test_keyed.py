@@ -32,7 +32,7 @@ def held(limiter: KeyedRateLimiter) -> tuple[int, int]:
 
 
 def takes(limiter: KeyedRateLimiter, key: object, tokens: float = 1) -> bool:
-    """Tell whether ``acquire_nowait`` grants."""
+    """Return whether ``acquire_nowait`` grants."""
     try:
         limiter.acquire_nowait(key, tokens)
     except RateLimitError:
@@ -58,7 +58,7 @@ async def test_each_key_has_a_bucket_of_its_own() -> None:
 
 
 async def test_day_one_5_waiting_for_one_key_blocks_no_other() -> None:
-    """PyrateLimiter#191, #301: whoever waits for one key is in nobody's way at another."""
+    """PyrateLimiter#191, #301: a task that waits for one key delays none that waits for another."""
     limiter = KeyedRateLimiter(1)
     granted: dict[str, list[float]] = {}
 
@@ -178,7 +178,7 @@ async def test_repr_and_properties() -> None:
 
 
 async def test_idle_key_is_forgotten_after_its_time() -> None:
-    """A key is forgotten once it has been full, with nobody waiting, for ``idle_ttl``."""
+    """A key is forgotten once it has been full, with no task waiting, for ``idle_ttl``."""
     limiter = KeyedRateLimiter(1, burst=4, idle_ttl=10)
     await limiter.acquire("a", 3)  # full at 3
     await anyio.sleep(12.75)
@@ -202,7 +202,7 @@ async def test_idle_key_is_kept_for_a_minute() -> None:
     assert held(limiter) == (2, 1)
 
 
-async def test_use_starts_the_time_anew() -> None:
+async def test_use_starts_the_time_again() -> None:
     """A key that is used stays, however long ago it was taken in."""
     limiter = KeyedRateLimiter(1, idle_ttl=10)
     for number in range(20):
@@ -428,7 +428,7 @@ async def test_cancelled_where_it_yields() -> None:
 
 
 async def test_day_one_7_new_limits_reach_every_key() -> None:
-    """aiolimiter#98: new limits are those of keys held, of who waits, and of keys to come."""
+    """aiolimiter#98: new limits apply to keys held, to tasks that wait, and to keys to come."""
     limiter = KeyedRateLimiter(1, burst=2)
     await limiter.acquire("a", 2)
     granted: list[float] = []
@@ -538,7 +538,7 @@ async def test_clock_that_goes_back() -> None:
         assert not takes(limiter, "c")
         moment = 2.0
         assert takes(limiter, "c")
-        assert limiter.statistics_for("a").tokens == 2  # nobody looked at it in the second before
+        assert limiter.statistics_for("a").tokens == 2  # it was not used in the second before
 
 
 def test_day_one_3_one_loop_after_another(backend: str) -> None:

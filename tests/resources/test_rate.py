@@ -95,7 +95,7 @@ async def test_burst_then_rate() -> None:
     assert times == [0, 0, 0, 0.5, 1, 1.5, 2]
 
 
-async def test_bucket_fills_while_nobody_asks() -> None:
+async def test_bucket_fills_while_no_task_asks() -> None:
     """Tokens flow in with time, up to ``burst``."""
     limiter = RateLimiter(2, burst=3)
     await limiter.acquire(3)
@@ -346,7 +346,7 @@ async def test_first_come_first_served() -> None:
 
 
 async def test_small_request_does_not_overtake_a_large_one() -> None:
-    """Whoever waits for many tokens is not starved by those who want one."""
+    """A task that waits for many tokens is not starved by those that want one."""
     limiter = RateLimiter(1, burst=4)
     await limiter.acquire(4)
     async with anyio.create_task_group() as group:
@@ -378,7 +378,7 @@ async def test_burst_is_served_in_order_past_the_call_that_yields() -> None:
     assert anyio.current_time() == 5
 
 
-async def test_nowait_gets_what_delays_nobody() -> None:
+async def test_nowait_gets_what_delays_no_task() -> None:
     """While another is about to be served at once, there may be enough left for one more."""
     limiter = RateLimiter(1, burst=FAST_CALLS + 1)
     for _ in range(FAST_CALLS - 1):
@@ -421,7 +421,7 @@ async def test_calls_without_tokens_yield() -> None:
     assert sum([await suspensions(limiter.acquire(0)) for _ in range(2 * FAST_CALLS)]) == 2
 
 
-async def test_timeout_makes_nobody_yield() -> None:
+async def test_timeout_makes_no_call_yield() -> None:
     """A call with a timeout returns at once like any other if it need not wait."""
     limiter = RateLimiter(1e9)
     suspended = [await suspensions(limiter.acquire(timeout=1)) for _ in range(2 * FAST_CALLS)]
@@ -464,7 +464,7 @@ async def test_loop_over_refused_calls_can_be_cancelled() -> None:
 
 
 async def test_day_one_4_timeout_is_judged_at_once() -> None:
-    """PyrateLimiter#178, #194, #175: whoever cannot be served in time is told so at once."""
+    """PyrateLimiter#178, #194, #175: a task that cannot be served in time is told so at once."""
     limiter = RateLimiter(1, name="api")
     await limiter.acquire()
     await anyio.sleep(0.25)
@@ -506,7 +506,7 @@ async def test_timeout_0_is_acquire_or_raise() -> None:
 
 
 async def test_timeout_counts_those_ahead() -> None:
-    """The wait is judged by the tokens asked for ahead, as if nobody of those gave up."""
+    """The wait is judged by the tokens asked for ahead, as if none of those tasks gave up."""
     limiter = RateLimiter(1, burst=3)
     await limiter.acquire(3)
     async with anyio.create_task_group() as group:
@@ -549,7 +549,7 @@ async def test_timeout_ends_a_wait_that_grew() -> None:
         "fourth": ("late", 4.25),
         "third": ("granted", 6.5),
     }
-    assert crowd.errors["head"].retry_after == 1 + 12  # by then: in line behind the other three
+    assert crowd.errors["head"].retry_after == 1 + 12  # by then: behind the other three
     assert crowd.errors["fourth"].retry_after == 2.25 + 4
     assert limiter.statistics().rejected == 2
     assert limiter.statistics().waiting == 0
@@ -591,7 +591,7 @@ async def test_deadline_and_turn_at_one_moment() -> None:
 
 
 async def test_emptied_queue_counts_for_nothing() -> None:
-    """Once all who waited are gone, newcomers are judged as if nobody had ever waited."""
+    """Once all that waited are gone, new requests are judged as if none had ever waited."""
     limiter = RateLimiter(1, burst=2)
     await limiter.acquire(2)
     for _ in range(2):
@@ -606,7 +606,7 @@ async def test_emptied_queue_counts_for_nothing() -> None:
 
 
 async def test_day_one_2_cancelled_waiter_spends_nothing() -> None:
-    """anyio#947, #1170, cpython#90155: who gives up leaves the bucket as if it had never asked."""
+    """anyio#947, cpython#90155: a task that gives up leaves the bucket as if it had not asked."""
     limiter = RateLimiter(rate=1, burst=1)
     await limiter.acquire()
     with anyio.move_on_after(0.25) as scope:
@@ -618,7 +618,7 @@ async def test_day_one_2_cancelled_waiter_spends_nothing() -> None:
 
 
 async def test_day_one_2_those_behind_move_up() -> None:
-    """anyio#947: when the head or another gives up, everybody behind is served earlier."""
+    """anyio#947: when the first or another gives up, those behind are served earlier."""
     limiter = RateLimiter(1, burst=2)
     await limiter.acquire(2)
     async with anyio.create_task_group() as group:
@@ -733,7 +733,7 @@ async def test_waiter_closed_by_hand() -> None:
 
 
 async def test_day_one_7_a_new_rate_has_effect() -> None:
-    """aiolimiter#98: assigning a rate changes what happens, for those who wait and who come."""
+    """aiolimiter#98: assigning a rate counts for the tasks that wait and those to come."""
     limiter = RateLimiter(1)
     await limiter.acquire()
     async with anyio.create_task_group() as group:
@@ -761,7 +761,7 @@ async def test_new_burst_keeps_tokens_that_fit(burst: float, tokens: float) -> N
     assert limiter.statistics().tokens == min(tokens + 0.25, burst)
 
 
-async def test_larger_burst_lets_nobody_jump() -> None:
+async def test_larger_burst_lets_no_task_in_earlier() -> None:
     """A larger burst gives no tokens by itself, so waiters wait as long as before."""
     limiter = RateLimiter(1)
     await limiter.acquire()
@@ -774,7 +774,7 @@ async def test_larger_burst_lets_nobody_jump() -> None:
 
 
 async def test_burst_below_what_is_waited_for() -> None:
-    """Whoever waits for more than the bucket will ever hold is told so, and delays nobody."""
+    """A task that waits for more than the bucket will ever hold is told so, and delays none."""
     limiter = RateLimiter(1, burst=3)
     await limiter.acquire(3)
     async with anyio.create_task_group() as group:
@@ -798,7 +798,7 @@ async def test_burst_below_what_is_waited_for() -> None:
 
 
 async def test_burst_lowered_and_raised_at_once() -> None:
-    """A burst that is too small for a moment, in which nobody runs, changes nothing."""
+    """A burst that is too small for a moment, in which no task runs, changes nothing."""
     limiter = RateLimiter(1, burst=3)
     await limiter.acquire(3)
     async with anyio.create_task_group() as group:
@@ -810,7 +810,7 @@ async def test_burst_lowered_and_raised_at_once() -> None:
 
 
 async def test_pause_spends_what_is_held() -> None:
-    """Rate 0 pauses: tokens that are there may be taken, then everybody waits for a new rate."""
+    """Rate 0 pauses: tokens that are there may be taken, then all tasks wait for a new rate."""
     limiter = RateLimiter(4, burst=3)
     await limiter.acquire()
     limiter.rate = 0
@@ -846,7 +846,7 @@ async def test_made_paused() -> None:
 
 
 async def test_limit_lifted_and_set() -> None:
-    """An infinite rate lets all go who wait; a finite one after it starts from a full bucket."""
+    """An infinite rate lets all waiters go; a finite one after it starts from a full bucket."""
     limiter = RateLimiter(1, burst=2)
     await limiter.acquire(2)
     async with anyio.create_task_group() as group:
@@ -1013,17 +1013,17 @@ async def test_stalled_loop_releases_no_flood() -> None:
 
 
 async def test_no_slack_for_the_time_before_asking() -> None:
-    """Served at once, though in line, a request is not counted as served before it asked."""
+    """Served at once, though from the queue, a request is not counted as served before it asked."""
     limiter = RateLimiter(8, burst=8, slack=1)
     await anyio.sleep(10)
     for _ in range(FAST_CALLS - 1):
         await limiter.acquire(0)
-    await limiter.acquire(4)  # yields, and so stands in line for a moment
+    await limiter.acquire(4)  # yields, and so is in the queue for a moment
     assert limiter.statistics().tokens == 4
 
 
 async def test_time_lost_while_yielding_counts() -> None:
-    """What the loop loses while a call yields is no credit, beyond the slack."""
+    """What the loop loses while a call yields is not credited, beyond the slack."""
     limiter = RateLimiter(1, burst=8, slack=0.5)
     with late_loop() as block:
         for _ in range(FAST_CALLS - 1):
@@ -1098,7 +1098,7 @@ async def test_looking_leaves_no_calls_behind() -> None:
 
 
 async def test_pause_needs_no_timer() -> None:
-    """While the limiter is paused nobody sleeps until a moment that never comes."""
+    """While the limiter is paused no task sleeps until a moment that never comes."""
     limiter = RateLimiter(0)
     await limiter.acquire()
     async with anyio.create_task_group() as group:
@@ -1208,14 +1208,14 @@ class Abandoned:
 
 
 def paused() -> RateLimiter:
-    """Return a limiter on which everybody has to wait."""
+    """Return a limiter on which all tasks have to wait."""
     limiter = RateLimiter(0)
     limiter.acquire_nowait()
     return limiter
 
 
 def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
-    """aiolimiter#292: who waited in a loop that is over stands in nobody's way."""
+    """aiolimiter#292: tasks that waited in a finished loop are in the way of none."""
     limiter = paused()
     past = [Abandoned(limiter)]
     past[0].loop.close()
@@ -1236,7 +1236,7 @@ def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
 
 @pytest.mark.parametrize("look", ["statistics", "acquire_nowait", "reconfigure"])
 def test_day_one_3_finished_loop_is_noticed_outside_any(look: str) -> None:
-    """aiolimiter#292: calls that need no loop do not count those who waited in one that is over."""
+    """aiolimiter#292: calls that need no loop do not count tasks that waited in a finished one."""
     limiter = paused()
     past = [Abandoned(limiter)]
     past[0].loop.close()
@@ -1253,7 +1253,7 @@ def test_day_one_3_finished_loop_is_noticed_outside_any(look: str) -> None:
 
 
 def test_waiter_closed_after_its_loop() -> None:
-    """The head of a queue whose loop is over is closed in peace: nobody is left to be woken."""
+    """The head of a queue whose loop is over is closed in peace: there is no task left to wake."""
     limiter = paused()
     past = Abandoned(limiter)
     second = past.loop.create_task(limiter.acquire())

@@ -194,7 +194,7 @@ class Model:
             self.tokens -= tokens
 
     def give_up(self, who: int) -> None:
-        """Let one who waits give up."""
+        """Let a waiter give up."""
         self.queue = deque(waiting for waiting in self.queue if waiting.number != who)
         self.answers.setdefault(who, ("cancelled", self.now))
 
@@ -306,7 +306,7 @@ class Trial:
             self.scopes[who].cancel()
 
     async def stop(self) -> None:
-        """Cancel everybody who waits."""
+        """Cancel every task that waits."""
         for who in self.scopes:
             self.give_up(who)
         await settle()
@@ -324,7 +324,7 @@ def predicted(rate: float, burst: float, steps: Sequence[Step]) -> Model:
                 model.give_up(number - 1 - who)
             case Change():
                 model.change(step.rate, step.burst)
-        model.advance(at)  # now that somebody is gone or more is there, the next may be served
+        model.advance(at)  # now that one is gone or more is there, the next may be served
     return model
 
 
@@ -408,7 +408,7 @@ def test_bound_holds_in_every_window(
 def test_any_rate_is_reached_and_not_exceeded(
     backend: str, rate: float, burst: float, sizes: list[float]
 ) -> None:
-    """Any floats will do: whoever waits is served when the tokens are there, to a few ticks."""
+    """Any floats will do: a waiter is served when the tokens are there, to a few ticks."""
     limiter = RateLimiter(rate, burst)
     moments: list[float] = []
 
