@@ -86,15 +86,10 @@ class _Waiter:
         if self._woken is not None:
             self._woken.set()
 
-    async def sleep_until(self, deadline: float) -> bool:
-        """Sleep until woken, or until ``deadline`` on the loop's clock; return whether it came."""
-        woken = self._woken = anyio.Event()
-        if deadline == math.inf:
-            await woken.wait()
-            return False
-        with anyio.CancelScope(deadline=deadline) as scope:
-            await woken.wait()
-        return scope.cancelled_caught
+    def rest(self) -> anyio.Event:
+        """Return what to wait for until the task has to look again."""
+        self._woken = anyio.Event()
+        return self._woken
 
 
 class RateLimiter:
@@ -515,16 +510,18 @@ class RateLimiter:
                     f"{bucket.most!r} meanwhile. Acquire in smaller parts."
                 )
                 raise RateLimitError(msg, retry_after=math.inf, name=self._name)
-            if waiter is not self._first:
-                await waiter.sleep_until(math.inf)
-                moment = self._bucket.look(clock.now())
-            elif (due := bucket.due(waiter.tokens, moment)) > moment:
-                came = await waiter.sleep_until(clock.loop_deadline(due))
-                moment = self._bucket.look(clock.now())
-                if came:  # the timer is right even where the clock, by rounding, is not there yet
-                    moment = max(moment, due)
-            else:
+            due = bucket.due(waiter.tokens, moment) if waiter is self._first else math.inf
+            if due == moment:
                 return moment
+            if due == math.inf:
+                await waiter.rest().wait()
+                moment = self._bucket.look(clock.now())
+                continue
+            with anyio.CancelScope(deadline=clock.loop_deadline(due)) as scope:
+                await waiter.rest().wait()
+            moment = self._bucket.look(clock.now())
+            if scope.cancelled_caught:  # the timer is right even where the clock, by rounding, is
+                moment = max(moment, due)  # not there yet
 
     async def _until_due_within(
         self, timeout: float, waiter: _Waiter, asked: float, moment: float
