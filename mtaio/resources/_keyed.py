@@ -369,7 +369,7 @@ class KeyedRateLimiter:
 
             return limited
 
-        return decorate(around, name="KeyedRateLimiter.limit")
+        return decorate(around, name=f"{type(self).__name__}.limit")
 
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return what is held and was done, all keys together. Not a checkpoint; any thread."""

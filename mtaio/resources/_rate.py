@@ -92,6 +92,10 @@ class _Waiter:
         return self._woken
 
 
+_EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
+"""The queue of every limiter on which no task has waited yet, which may be one of very many."""
+
+
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
@@ -196,14 +200,14 @@ class RateLimiter:
         self._tally = tally
         self._left: int = FAST_CALLS - 1
         self._granted_at_0: int = FAST_CALLS - 1
-        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
+        self._queue = _EMPTY
         self._queued: float = 0
         self._first: _Waiter | None = None
         self._loop: object = None
         self._ask: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
-        return f"<RateLimiter{self._limits()}>"
+        return f"<{type(self).__name__}{self._limits()}>"
 
     def _limits(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
@@ -412,7 +416,7 @@ class RateLimiter:
 
             return limited
 
-        decorator = decorate(around, name="RateLimiter.limit")
+        decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> RateLimiterStatistics:
@@ -556,6 +560,8 @@ class RateLimiter:
         """Put the running task at the end of the queue."""
         if not self._queue:
             self._attach()
+            if self._queue is _EMPTY:
+                self._queue = OrderedDict()
         waiter = _Waiter(tokens)
         self._queue[waiter] = None
         self._queued += tokens
