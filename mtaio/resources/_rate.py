@@ -200,7 +200,7 @@ class RateLimiter:
         self._tally = tally
         self._left: int = FAST_CALLS - 1
         self._granted_at_0: int = FAST_CALLS - 1
-        self._queue = _EMPTY
+        self._queue: OrderedDict[_Waiter, None] = _EMPTY
         self._queued: float = 0
         self._first: _Waiter | None = None
         self._loop: object = None
