@@ -2,11 +2,17 @@
 Virtual time on asyncio: a selector event loop that jumps where it would sleep.
 
 Promise: `VirtualLoop.time` moves only when nothing is ready and no event is pending, to the very
-moment of the next timer; timers due at one moment fire in the order in which they were set.
-Sockets, subprocesses and threads are real. uvloop keeps its timers in C, out of reach.
+moment of the next timer; timers due at one moment fire in the order in which they were set. Under a
+schedule, task steps and timers that fall due together may be reordered; plain callbacks keep the
+order in which they were given to ``call_soon``, as asyncio documents, and nothing that came after
+one overtakes it. Sockets, subprocesses and threads are real. uvloop keeps its timers in C, out of
+reach.
 
-Private hooks of asyncio, unchanged since Python 3.4, which a canary test watches: ``_scheduled``
-(the timers, and on each the flag that it is among them) and ``_clock_resolution``.
+Private hooks of asyncio, which canary tests watch. For virtual time: ``_scheduled`` (the timers,
+and on each the flag that it is among them) and ``_clock_resolution``. For schedules: ``_ready``, a
+``deque`` of which the loop uses ``append``, ``popleft``, ``clear``, ``len`` and truth, and the
+``_callback`` and ``_cancelled`` of a handle. A hook of schedules that is missing is named
+(`missing_hook`), so that no search runs that could choose nothing.
 """
 
 from __future__ import annotations
@@ -14,28 +20,32 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import selectors
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, cast
 
-from mtaio.testing._asyncio_clock import JumpingSelector, Timer
-from mtaio.testing._asyncio_hooks import missing_hook
-from mtaio.testing._asyncio_steps import PermutedQueue, WatchedQueue
-from mtaio.testing._claims import refuse_second, turned
-from mtaio.testing._deadlock import task_stacks
-from mtaio.testing._engine import steps_unseen
+from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
+from mtaio.testing._world import NAPS, StepsHiddenError, refuse_second, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
     from contextvars import Context
 
-    from mtaio.testing._deadlock import Stack
-    from mtaio.testing._steps import Steps
+    from mtaio.testing._diagnostics import Stack, Steps
+    from mtaio.testing._schedule import Schedule
     from mtaio.testing._world import World
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
+
+READY: Final = "_ready"
+CALLBACK: Final = "_callback"
+CANCELLED: Final = "_cancelled"
+STEP: Final = "__self__ on the callback of a task's step"
 
 _OWN_FILES: Final = 1
 """The loop's own entry in the selector: the socket with which threads and signals wake it."""
@@ -112,12 +122,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         create: Any = super().create_task
         task = cast("object", create(coro, **options))  # a factory makes what it likes
         if self.world.steps is not None and isinstance(task, asyncio.Task):
-            self.world.steps.key(task)
+            self.world.steps.record(task)
         return cast("Any", task)
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
-        with turned(self.world, self, "asyncio"):
+        with running(self.world, self, "asyncio"):
             super().run_forever()
 
     def run_in_executor(
@@ -197,18 +207,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         hook = missing_hook(self)
         if hook is not None:
-            raise steps_unseen("asyncio", hook)
+            raise StepsHiddenError("asyncio", hook)
         left, schedule = self._ready, steps.schedule
         ready = WatchedQueue(steps) if schedule is None else PermutedQueue(steps, schedule)
         self._ready, self._left = ready, left
         self._move_left()
-        steps.know(self._outside)
+        for task in self._outside:  # which are not of the code under test
+            steps.record(task)
 
     def _move_left(self) -> None:
         while self._left:
             self._ready.append(self._left.popleft())
 
-    def guard_begins(self) -> object:
+    def start_test(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
         self._host = asyncio.current_task(self)
         self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
@@ -216,11 +227,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._host
 
     def cancelled_outside(self) -> bool:
-        """Tell whether the host task has been cancelled by others than `blocked`."""
+        """Return whether the host task has been cancelled by others than `blocked`."""
         assert self._host is not None  # noqa: S101 - asked inside a guard
         return self._host.cancelling() > self._forced
 
-    def guard_ends(self) -> None:
+    def end_test(self) -> None:
         """Forget the tasks, and take back what `blocked` has done to the host."""
         if self._forced and self._host is not None:
             self._host.uncancel()
@@ -265,11 +276,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Give up after ``patience``: end the code under test, or else break off the loop."""
         self._force(self.world.stuck(patience))
 
-    def _force(self, verdict: BaseException | None) -> None:
-        if verdict is None:
+    def _force(self, failure: BaseException | None) -> None:
+        if failure is None:
             return
         if self._host is None or self._forced:
-            raise verdict
+            raise failure
         self._forced = True  # Task.cancel() minds no shield
         for task in asyncio.all_tasks(self) - self._outside:
             task.cancel()
@@ -293,3 +304,234 @@ def _wake_all(futures: list[asyncio.Future[None]]) -> None:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+# ---- when the loop sleeps, and in which order it wakes -------------------------------------------
+
+
+class Timer(asyncio.TimerHandle):
+    """A timer that is ordered by its moment, and at one moment by when it was set."""
+
+    __slots__ = ("_key",)
+
+    _scheduled: bool
+
+    def __init__(
+        self,
+        key: tuple[float, int],
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(key[0], callback, args, loop, context)
+        self._key = key
+        self._scheduled = True  # it will be, and cancel() must tell the loop
+
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, Timer) else NotImplemented
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Asks the loop what to do whenever the loop is about to sleep."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        if events:
+            self.loop.active()
+            return events
+        if timeout is not None and timeout <= 0:
+            self.loop.turned()
+            return events
+        patience = self.loop.idle()
+        if patience is None:
+            return events
+        if patience == math.inf:
+            return super().select(None)
+        for _ in range(NAPS if patience else 0):
+            events = super().select(patience / NAPS)
+            if events:
+                return events
+        self.loop.blocked(patience)
+        return events
+
+
+# ---- the order of what is ready ------------------------------------------------------------------
+
+
+def task_of(callback: Any) -> asyncio.Task[Any] | None:
+    """Return the task of which a callback is a step; None if it is not a step."""
+    owner: Any = getattr(callback, "__self__", None)
+    kind: type[Any] = asyncio.Task
+    if not isinstance(owner, kind):
+        return None
+    name = getattr(callback, "__name__", "_")
+    public = not name.startswith("_") and hasattr(kind, name)  # such as task.cancel
+    return None if public else owner
+
+
+class WatchedQueue(deque[asyncio.Handle]):
+    """asyncio's own order, watched."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def popleft(self) -> asyncio.Handle:
+        """Take the oldest."""
+        self._steps.between()
+        handle = super().popleft()
+        callback: Any = getattr(handle, CALLBACK)
+        task = task_of(callback)
+        if task is not None:
+            self._steps.begin(task, self._steps.record(task), task.get_coro())
+        return handle
+
+
+_Entry: TypeAlias = (
+    "tuple[tuple[int, float], Any, asyncio.Task[Any] | None, TaskRecord | None, bool, int]"
+)
+"""What is ready: its key, handle, task and record, whether it is a plain callback, its batch."""
+
+_key = itemgetter(0)
+_HANDLE: Final = 1
+_PLAIN: Final = 4
+_BATCH: Final = 5
+
+
+class PermutedQueue(list[_Entry]):
+    """
+    The order of a schedule.
+
+    Other threads may append meanwhile, as ``call_soon_threadsafe`` does. It is a list of entries to
+    itself, in the order of arrival, and a queue of handles to the event loop.
+    """
+
+    # Invariants:
+    # - _due counts the plain callbacks that an eager schedule runs before it chooses again: those
+    #   that were there when the step before was over, so that one that comes back each time, as
+    #   anyio's delivery of a cancellation does, does not run for ever;
+    # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
+    __slots__ = ("_batch", "_due", "_schedule", "_stepped", "_steps")
+
+    def __init__(self, steps: Steps, schedule: Schedule) -> None:
+        super().__init__()
+        self._steps = steps
+        self._schedule = schedule
+        self._batch = 0
+        self._due = 0
+        self._stepped = False
+
+    def append(self, handle: Any) -> None:
+        """Add what has become ready."""
+        steps = self._steps
+        task = task_of(handle._callback)  # noqa: SLF001 - the only way to find out
+        if task is not None:
+            record = steps.record(task)
+            super().append((steps.key(record), handle, task, record, False, self._batch))
+        else:
+            plain = not isinstance(handle, asyncio.TimerHandle)
+            super().append(((steps.number, LAST), handle, None, None, plain, self._batch))
+
+    def popleft(self) -> Any:
+        """Take what the schedule wants."""
+        steps = self._steps
+        if steps.stepping is not None:
+            steps.between()
+        at = 0 if len(self) == 1 and not self._schedule.fair else self._next(self[:])
+        _, handle, task, record, plain, _ = self.pop(at)
+        if plain:
+            self._due -= 1
+        else:
+            self._stepped = True
+            if task is not None and record is not None:
+                steps.begin(task, record, task.get_coro())
+        return handle
+
+    def _next(self, entries: list[_Entry]) -> int:
+        """Return the position of the entry that is next."""
+        schedule = self._schedule
+        if self._stepped and schedule.eager:
+            self._due = sum([entry[_PLAIN] for entry in entries])
+        self._stepped = False
+        candidates: list[_Entry] = []
+        plain: _Entry | None = None
+        for at, entry in enumerate(entries):
+            if entry[_HANDLE]._cancelled:  # noqa: SLF001 - as the loop asks, which drops it
+                return at
+            if entry[_PLAIN]:
+                plain = entry
+                break
+            candidates.append(entry)
+        if schedule.fair:
+            candidates, plain = self._of_oldest_batch(entries[0][_BATCH], candidates, plain)
+        if plain is not None and (not candidates or (schedule.eager and self._due > 0)):
+            chosen = plain
+        else:
+            candidates.sort(key=_key)
+            if plain is not None and not schedule.eager:
+                candidates.append(plain)
+            chosen = candidates[self._steps.choose(candidates)]
+        at = 0
+        while entries[at] is not chosen:
+            at += 1
+        return at
+
+    def _of_oldest_batch(
+        self, oldest: int, candidates: list[_Entry], plain: _Entry | None
+    ) -> tuple[list[_Entry], _Entry | None]:
+        """Leave out what came after a batch that is not through yet."""
+        if oldest == self._batch:
+            self._batch += 1
+        candidates = [entry for entry in candidates if entry[_BATCH] == oldest]
+        if candidates and plain is not None and plain[_BATCH] != oldest:
+            plain = None
+        return candidates, plain
+
+
+# ---- whether this version of asyncio shows the steps of its tasks --------------------------------
+
+
+def missing_hook(loop: object) -> str | None:
+    """Return what ``loop`` lacks of that which the queues need, None if it has all."""
+    if not isinstance(getattr(loop, READY, None), deque):
+        return f"loop.{READY}"
+    for slot in (CALLBACK, CANCELLED):
+        if not hasattr(asyncio.Handle, slot):
+            return f"Handle.{slot}"
+    return None if shows_tasks() else STEP
+
+
+@cache
+def shows_tasks() -> bool:
+    """Return whether each of the ways in which a task is made to run is known to be its step."""
+    with ThreadPoolExecutor(1) as aside:  # a loop of its own may be running here
+        return aside.submit(_probe).result()
+
+
+def _probe() -> bool:
+    seen: list[asyncio.Task[Any] | None] = []
+
+    class Queue(deque[asyncio.Handle]):
+        def popleft(self) -> asyncio.Handle:
+            handle = super().popleft()
+            seen.append(task_of(getattr(handle, CALLBACK)))
+            return handle
+
+    async def steps(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+        await asyncio.sleep(0)
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+        return asyncio.current_task()
+
+    loop: Any = asyncio.SelectorEventLoop()
+    try:
+        setattr(loop, READY, Queue())
+        task = loop.run_until_complete(steps(loop))
+    finally:
+        loop.close()
+    # Its start, its going on after a bare yield, a plain callback, its being woken.
+    return seen[:4] == [task, task, None, task]

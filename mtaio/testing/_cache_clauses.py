@@ -14,7 +14,7 @@ import anyio
 from mtaio.testing import _cache_loads as loads
 from mtaio.testing._cache_callers import NOTHING, PATIENCE, ROOM, Callers, Loader, made, opened
 from mtaio.testing._contract import Contract, require, require_nothing_left
-from mtaio.testing._run import run
+from mtaio.testing._simulation import run
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence

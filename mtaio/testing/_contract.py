@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
+from mtaio.testing._assertions import BUSY, assert_quiescent
 from mtaio.testing._explore import explore
-from mtaio.testing._quiescent import BUSY, assert_quiescent
-from mtaio.testing._run import run
 from mtaio.testing._search import installed
+from mtaio.testing._simulation import run
 
 if TYPE_CHECKING:
     from mtaio.testing._inject import Mode
@@ -47,6 +47,8 @@ class ContractError(AssertionError):
         message: Whose object broke which clause, and how.
         clause: The name of the clause, as it may be left out with ``without``.
     """
+
+    __module__ = "mtaio.testing"  # as users import it
 
     def __init__(self, message: str, clause: str) -> None:
         super().__init__(message, clause)

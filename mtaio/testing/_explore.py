@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
-from mtaio.testing._plan import BACKENDS
-from mtaio.testing._search import Search
+from mtaio.testing._search import BACKENDS, Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

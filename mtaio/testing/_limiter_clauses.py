@@ -14,8 +14,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio.testing._contract import Contract, require, require_nothing_left
-from mtaio.testing._run import run
-from mtaio.testing._simulation import settle
+from mtaio.testing._simulation import run, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

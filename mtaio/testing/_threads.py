@@ -21,12 +21,12 @@ from anyio import RunFinishedError, to_process
 from anyio._core._eventloop import get_async_backend
 from anyio.lowlevel import current_token
 
-from mtaio.testing._deadlock import thread_stack
+from mtaio.testing._diagnostics import thread_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from mtaio.testing._deadlock import Stack
+    from mtaio.testing._diagnostics import Stack
     from mtaio.testing._world import World
 
     CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]

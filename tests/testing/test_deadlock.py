@@ -14,7 +14,7 @@ import pytest
 
 from mtaio._internal import clock
 from mtaio.testing import Deadlock, Stack, run, settle
-from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._diagnostics import task_stacks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

@@ -22,8 +22,7 @@ from mtaio.testing import (
     settle,
 )
 from mtaio.testing._inject import MODES
-from mtaio.testing._plan import Plan
-from mtaio.testing._search import Search, installed
+from mtaio.testing._search import Plan, Search, installed
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:

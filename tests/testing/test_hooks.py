@@ -34,8 +34,7 @@ from mtaio.testing import (
     explore,
     run,
 )
-from mtaio.testing._asyncio_hooks import READY, shows_tasks
-from mtaio.testing._asyncio_steps import CALLBACK, task_of
+from mtaio.testing._asyncio import CALLBACK, READY, shows_tasks, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +153,7 @@ def test_asyncio_takes_from_the_queue_anew() -> None:
 def test_trio_run_queue() -> None:
     """Trio keeps what can run in ``runner.runq``, a deque, and takes a copy of it in each turn."""
     trio = pytest.importorskip("trio")
-    from mtaio.testing._trio_steps import running_runner  # noqa: PLC0415 - it needs trio
+    from mtaio.testing._trio import running_runner  # noqa: PLC0415 - it needs trio
 
     async def main() -> None:
         runner = running_runner()

@@ -259,7 +259,7 @@ def test_tape_with_too_high_a_choice(backend: str) -> None:
     with pytest.raises(
         ValueError,
         match=r"^Schedule\(tape=\{0: 9\}\) does not fit this run: choice 0 is 9, but there were 3 "
-        r"candidates\. It was recorded with another program, backend or version: search anew\.$",
+        r"candidates\. It was recorded with another program, backend or version: search again\.$",
     ):
         run(letters, *"abc", backend=backend, schedule=Schedule(tape={0: 9}))
 

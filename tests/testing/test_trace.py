@@ -13,9 +13,7 @@ import anyio
 import pytest
 
 from mtaio.testing import Place, Schedule, Step, Victim, current_simulation, run
-from mtaio.testing._deadlock import is_machinery
-from mtaio.testing._steps import KEPT
-from mtaio.testing._trace import SHOWN, digest, interleaving, place_of
+from mtaio.testing._diagnostics import KEPT, SHOWN, digest, interleaving, is_machinery, place_of
 from tests.testing.traced import traces
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ def test_digest_in_other_processes(backend: str, hashes: str) -> None:
     """Neither the seed of hashes nor addresses change the trace."""
     program = (
         "from tests.testing.traced import traces\n"
-        "from mtaio.testing._trace import digest\n"
+        "from mtaio.testing._diagnostics import digest\n"
         "filler = [object() for _ in range(12345)]\n"
         f"print(digest(traces({backend!r})))\n"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio.testing._claims import turning_here
+from mtaio.testing._world import world_here
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -184,7 +184,7 @@ class _TurnCounter:
     __slots__ = ("_before", "_steps")
 
     def __init__(self, caller: str) -> None:
-        world = turning_here()
+        world = world_here()
         if world is None or world.scope is None:
             msg = (
                 f"{caller}() cannot count: no simulation is running. Start one with "
