@@ -9,7 +9,9 @@ one overtakes it. Sockets, subprocesses and threads are real. uvloop keeps its t
 reach.
 
 Private hooks of asyncio, which canary tests watch. For virtual time: ``_scheduled`` (the timers,
-and on each the flag that it is among them) and ``_clock_resolution``. For schedules: ``_ready``, a
+and on each the flag that it is among them) and ``_clock_resolution``; for speed alone: the pipe
+with which threads and signals wake a loop that sleeps (``_make_self_pipe``, ``_close_self_pipe``,
+``_write_to_self``, ``_csock``). For schedules: ``_ready``, a
 ``deque`` of which the loop uses ``append``, ``popleft``, ``clear``, ``len`` and truth, and the
 ``_callback`` and ``_cancelled`` of a handle. A hook of schedules that is missing is named
 (`missing_hook`), so that no search runs that could choose nothing.
@@ -25,10 +27,10 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
 
 from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
-from mtaio.testing._world import NAPS, StepsHiddenError, refuse_second, running
+from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +49,8 @@ CALLBACK: Final = "_callback"
 CANCELLED: Final = "_cancelled"
 STEP: Final = "__self__ on the callback of a task's step"
 
-_OWN_FILES: Final = 1
-"""The loop's own entry in the selector: the socket with which threads and signals wake it."""
+_SELDOM: Final = 16
+"""A busy loop that waits for no file looks for events in one turn of so many."""
 
 
 class LoopFactory:
@@ -70,6 +72,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     _scheduled: list[asyncio.TimerHandle]
     _clock_resolution: float
     _ready: Any
+    _task_factory: Any
+    _csock: Any
+    _ssock: Any
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -119,15 +124,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Create a task, which has its age from now on, even if it is eager and never queued."""
-        create: Any = super().create_task
-        task = cast("object", create(coro, **options))  # a factory makes what it likes
-        if self.world.steps is not None and isinstance(task, asyncio.Task):
-            self.world.steps.record(task)
-        return cast("Any", task)
+        task: Any = super().create_task(coro, **options)
+        # A factory makes what it likes. Without one, the task is queued by now, and has its age.
+        if self._task_factory is not None and self.world.steps is not None:
+            kind: type[Any] = asyncio.Task
+            if isinstance(task, kind):
+                self.world.steps.record(task)
+        return task
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
-        with running(self.world, self, "asyncio"):
+        with Running(self.world, self, "asyncio"):
             super().run_forever()
 
     def run_in_executor(
@@ -162,6 +169,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._children.append(child[0])
         return child
 
+    # A run in which nothing is real never sleeps, so it needs no pipe that wakes it up; the sockets
+    # cost more than the rest of the loop.
+
+    def _make_self_pipe(self) -> None:
+        self._ssock = self._csock = None
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            self._files.own_files = 0
+            super()._close_self_pipe()  # type: ignore[misc] # private, in typeshed as well
+
+    def _write_to_self(self) -> None:
+        self.world.turns = 0  # something real has come
+        super()._write_to_self()  # type: ignore[misc] # likewise; does nothing without a pipe
+
+    def _ensure_pipe(self) -> None:
+        if self._csock is None:
+            self._files.own_files = 1
+            super()._make_self_pipe()  # type: ignore[misc] # likewise
+
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*Args], object], *args: *Args
+    ) -> None:
+        """Have a signal handled in the loop, which it wakes by the pipe."""
+        self._ensure_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
     def close(self) -> None:
         """Close the loop, and forget its world."""
         if self.is_closed():
@@ -169,7 +203,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().close()
         self.world.detach(self)
         self._ready = deque()  # an end to circles: a loop that is closed goes at once
-        del self._files.loop
+        del self._files.loop, self._files.map
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -211,13 +245,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         left, schedule = self._ready, steps.schedule
         ready = WatchedQueue(steps) if schedule is None else PermutedQueue(steps, schedule)
         self._ready, self._left = ready, left
-        self._move_left()
+        self.woken()
         for task in self._outside:  # which are not of the code under test
             steps.record(task)
-
-    def _move_left(self) -> None:
-        while self._left:
-            self._ready.append(self._left.popleft())
 
     def start_test(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
@@ -245,8 +275,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Returns:
             None if something is ready now, else the real seconds to wait for something real.
         """
-        if self._left:  # by a thread that had got hold of the queue when it was replaced
-            self._move_left()
+        if self.woken():
             return None
         self.world.idle()
         if self._ready:  # because an invariant has broken the run off
@@ -264,12 +293,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return self.world.patience(real_io=self._awaits_real_io())
         return None
 
+    def woken(self) -> bool:
+        """Return whether something is ready all the same, as a thread may have seen to."""
+        while self._left:  # from a thread that had got hold of the queue when it was replaced
+            self._ready.append(self._left.popleft())
+        return bool(self._ready)
+
+    def may_sleep(self) -> bool:
+        """Return whether the loop may sleep, from which threads and signals can wake it now."""
+        self._ensure_pipe()
+        return not self.woken()
+
     def active(self) -> None:
         """Note that something real has come, and so that the run is not spinning."""
         self.world.turns = 0
 
     def turned(self) -> None:
-        """Count a turn of the loop in which something ran; give up when there are too many."""
+        """Note one turn too many in which something ran: see whether to give up."""
         self._force(self.world.turned())
 
     def blocked(self, patience: float) -> None:
@@ -292,7 +332,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
-        return bool(self._children) or len(self._files.get_map()) > _OWN_FILES
+        return bool(self._children) or len(self._files.map) > self._files.own_files
 
 
 def _wake_all(futures: list[asyncio.Future[None]]) -> None:
@@ -337,17 +377,35 @@ class JumpingSelector(selectors.DefaultSelector):
 
     loop: VirtualLoop
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = self.get_map()
+        self.own_files = 0
+        """How many files are there for the loop itself: its pipe."""
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        events = super().select(0)
+        """Look for events; sleep only for as long as the loop's engine wants."""
+        busy = timeout is not None and timeout <= 0
+        world = self.loop.world
+        if busy and world.turns % _SELDOM and len(self.map) <= self.own_files:
+            events = []
+        else:
+            events = super().select(0)
         if events:
             self.loop.active()
-            return events
-        if timeout is not None and timeout <= 0:
+        elif not busy:
+            events = self._wait()
+        elif world.turns < world.max_turns:
+            world.turns += 1
+        else:
             self.loop.turned()
-            return events
+        return events
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Let time jump, or wait for something real; give up when nothing comes."""
         patience = self.loop.idle()
-        if patience is None:
-            return events
+        if patience is None or (patience and not self.loop.may_sleep()):
+            return []
         if patience == math.inf:
             return super().select(None)
         for _ in range(NAPS if patience else 0):
@@ -355,7 +413,7 @@ class JumpingSelector(selectors.DefaultSelector):
             if events:
                 return events
         self.loop.blocked(patience)
-        return events
+        return []
 
 
 # ---- the order of what is ready ------------------------------------------------------------------
@@ -430,10 +488,10 @@ class PermutedQueue(list[_Entry]):
         task = task_of(handle._callback)  # noqa: SLF001 - the only way to find out
         if task is not None:
             record = steps.record(task)
-            super().append((steps.key(record), handle, task, record, False, self._batch))
+            list.append(self, (steps.key(record), handle, task, record, False, self._batch))
         else:
             plain = not isinstance(handle, asyncio.TimerHandle)
-            super().append(((steps.number, LAST), handle, None, None, plain, self._batch))
+            list.append(self, ((steps.number, LAST), handle, None, None, plain, self._batch))
 
     def popleft(self) -> Any:
         """Take what the schedule wants."""
@@ -444,10 +502,10 @@ class PermutedQueue(list[_Entry]):
         _, handle, task, record, plain, _ = self.pop(at)
         if plain:
             self._due -= 1
-        else:
-            self._stepped = True
-            if task is not None and record is not None:
-                steps.begin(task, record, task.get_coro())
+            return handle
+        self._stepped = True
+        if task is not None and record is not None:
+            steps.begin(task, record, task.get_coro())
         return handle
 
     def _next(self, entries: list[_Entry]) -> int:
@@ -458,9 +516,9 @@ class PermutedQueue(list[_Entry]):
         self._stepped = False
         candidates: list[_Entry] = []
         plain: _Entry | None = None
-        for at, entry in enumerate(entries):
+        for entry in entries:
             if entry[_HANDLE]._cancelled:  # noqa: SLF001 - as the loop asks, which drops it
-                return at
+                return len(candidates)
             if entry[_PLAIN]:
                 plain = entry
                 break

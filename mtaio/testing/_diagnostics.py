@@ -18,7 +18,6 @@ import re
 import sys
 from collections import deque
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby
 from types import CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
@@ -167,7 +166,7 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
     others: list[Stack] = []
     for name, coroutine in tasks:
         frames = list(_await_frames(coroutine))
-        theirs = [i for i, frame in enumerate(frames) if not is_machinery(frame[0])]
+        theirs = [i for i, frame in enumerate(frames) if not MACHINERY[frame[0]]]
         shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
         lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
         stack = Stack(kind="task", name=name, frames=lines)
@@ -240,17 +239,26 @@ def _line(file: str, line: int, where: str) -> str:
     return f"{file}:{line} in {where}: {source}"
 
 
-@cache
-def is_machinery(file: str) -> bool:
-    """Return whether a file belongs to Python, to trio, to anyio or to this package."""
-    if file.startswith("<frozen "):
-        return True
-    homes = [__file__, anyio.__file__]
-    if "trio" in sys.modules:
-        homes.append(str(sys.modules["trio"].__file__))
-    if not any(f"{os.sep}{name}{os.sep}" in file for name in ("site-packages", "dist-packages")):
-        homes.append(os.__file__)  # Python's own library, in which the packages' folder lies
-    return any(file.startswith(os.path.dirname(home) + os.sep) for home in homes)  # noqa: PTH120 - str in, str out
+class _Machinery(dict[str, bool]):
+    """Whether a file belongs to Python, to trio, to anyio or to this package."""
+
+    def __missing__(self, file: str) -> bool:
+        self[file] = answer = file.startswith("<frozen ") or any(
+            file.startswith(os.path.dirname(home) + os.sep)  # noqa: PTH120 - str in, str out
+            for home in self._homes(file)
+        )
+        return answer
+
+    def _homes(self, file: str) -> Iterator[str]:
+        yield from (__file__, anyio.__file__)
+        if "trio" in sys.modules:
+            yield str(sys.modules["trio"].__file__)
+        packages = (f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+        if not any(folder in file for folder in packages):
+            yield os.__file__  # Python's own library, in which the packages' folder lies
+
+
+MACHINERY: Final = _Machinery()
 
 
 # ---- the steps of tasks --------------------------------------------------------------------------
@@ -315,23 +323,24 @@ class Step:
 def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
     """Return the innermost code and line of a suspended coroutine that is not an event loop's."""
     # Called after every step. Asking for a frame makes one, so that is left for the end.
+    machinery = MACHINERY
     found: Any = None
     awaited = coroutine
     while awaited is not None:
-        kind: type[object] = awaited.__class__
+        kind: type[object] = type(awaited)
         if kind is CoroutineType:
-            if found is None or not is_machinery(awaited.cr_code.co_filename):
+            if found is None or not machinery[awaited.cr_code.co_filename]:
                 found = awaited
             awaited = awaited.cr_await
         elif kind is GeneratorType:
-            if found is None or not is_machinery(awaited.gi_code.co_filename):
+            if found is None or not machinery[awaited.gi_code.co_filename]:
                 found = awaited
             awaited = awaited.gi_yieldfrom
         elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
             break
         else:
             frame, awaited = _next_await(awaited)
-            if frame is not None and (found is None or not is_machinery(frame.f_code.co_filename)):
+            if frame is not None and (found is None or not machinery[frame.f_code.co_filename]):
                 found = frame
     if isinstance(found, CoroutineType):
         found = found.cr_frame
@@ -350,36 +359,33 @@ class TaskRecord:
 
     Attributes:
         age: Its number among the tasks of the run; 0 for those that are not of the code under test.
+        name: Its name.
+        function: The name of its function, None if its name is all that counts.
     """
 
-    __slots__ = ("_function", "_name", "age")
+    __slots__ = ("age", "function", "name")
 
     def __init__(self, age: int, task: Any) -> None:
         self.age = age
-        self._function: str | None = None
+        self.function: str | None = None
         if hasattr(task, "get_name"):
             # One that is eager and over already has none; CPython 3.12.1 crashes at the question.
             coroutine = None if task.done() else task.get_coro()
-            self._function = getattr(coroutine, "__qualname__", None)
-            self._name: str = task.get_name()
+            self.function = getattr(coroutine, "__qualname__", None)
+            self.name: str = task.get_name()
         else:
-            self._name = task.name
-
-    def rename(self, task: Any) -> None:
-        """Look again at a task of asyncio, which may get a name after it was made."""
-        if self._function is not None:
-            self._name = task.get_name()
+            self.name = task.name
 
     def play(self, function: object) -> None:
         """Note which function a victim's task runs, if it was named after the victim."""
-        if self._name.endswith("._inject") or self._function == "Victim.__call__":
-            self._name = getattr(function, "__qualname__", type(function).__qualname__)
-            self._function = None
+        if self.name.endswith("._inject") or self.function == "Victim.__call__":
+            self.name = getattr(function, "__qualname__", type(function).__qualname__)
+            self.function = None
 
     def __str__(self) -> str:
-        name = self._name
-        if self._function is not None and _UNNAMED.fullmatch(name):
-            name = self._function
+        name = self.name
+        if self.function is not None and _UNNAMED.fullmatch(name):
+            name = self.function
         return f"{name.rpartition('.')[2]}#{self.age}"
 
 
@@ -505,8 +511,10 @@ class Steps:
         if coroutine is None:
             return
         self.stepping = None
-        record = cast("TaskRecord", self._record)
-        record.rename(self._task)
+        record = self._record
+        assert record is not None  # noqa: S101 - a step has begun
+        if record.function is not None:  # a task of asyncio may get a name after it was made
+            record.name = self._task.get_name()
         self._trace.append((self._time(), record, None if ended else place_of(coroutine)))
         for invariant in self._invariants:
             failure = invariant()

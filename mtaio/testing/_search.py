@@ -162,8 +162,13 @@ class Search:
         wanted = [name for name in GIVEN if name in whole.parameters]
         bound = whole.bind_partial()
 
+        bound.arguments = arguments
+        args, kwargs = bound.args, bound.kwargs
+
         async def call(victim: Victim | None) -> object:
             __tracebackhide__ = True
+            if not wanted:
+                return await self.test(*args, **kwargs)
             give = {"victim": lambda: victim or Victim(), "sim": current_simulation}
             bound.arguments = {**arguments, **{name: give[name]() for name in wanted}}
             return await self.test(*bound.args, **bound.kwargs)

@@ -25,7 +25,7 @@ import trio
 import trio.testing
 
 from mtaio.testing._diagnostics import task_stacks
-from mtaio.testing._world import NAPS, StepsHiddenError, running
+from mtaio.testing._world import NAPS, Running, StepsHiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +103,7 @@ class TrioEngine(trio.abc.Instrument):
         self._slept = 0
         self._sleeping = False
         self._attempts = 0
-        self._running.enter_context(running(self.world, self, "trio"))
+        self._running.enter_context(Running(self.world, self, "trio"))
         self.world.attach(self)
         setattr(self.clock, CURRENT_TIME, self.time)
         if self.world.schedule is not None:

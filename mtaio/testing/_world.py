@@ -25,6 +25,7 @@ from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+    from contextlib import AbstractContextManager
 
     from mtaio.testing._diagnostics import Stack
     from mtaio.testing._schedule import Schedule
@@ -384,23 +385,33 @@ def claimed(world: World, backend: str) -> Generator[None]:
         _claimant = None
 
 
-@contextmanager
-def running(world: World, engine: Engine, backend: str) -> Generator[None]:
+class Running:
     """Let ``world`` run inside the block: mtaio's clock follows ``engine``."""
-    global _running  # noqa: PLW0603 - ditto
-    if _claimant is not world:
-        with claimed(world, backend), running(world, engine, backend):
-            yield
-        return
-    _running = world
-    world.thread = threading.get_ident()
-    before = clock.follow(engine.time)
-    try:
-        yield
-    finally:
-        clock.follow(before)
-        world.thread = None
+
+    __slots__ = ("_backend", "_before", "_claimed", "_engine", "_world")
+
+    def __init__(self, world: World, engine: Engine, backend: str) -> None:
+        self._world = world
+        self._engine = engine
+        self._backend = backend
+        self._claimed: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        global _running  # noqa: PLW0603 - one clock for the process, hence one world
+        if _claimant is not self._world:
+            self._claimed = claimed(self._world, self._backend)
+            self._claimed.__enter__()
+        _running = self._world
+        self._world.thread = threading.get_ident()
+        self._before = clock.follow(self._engine.time)
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _running  # noqa: PLW0603 - ditto
+        clock.follow(self._before)
+        self._world.thread = None
         _running = None
+        if self._claimed is not None:
+            self._claimed.__exit__(None, None, None)
 
 
 def current_world() -> World | None:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from mtaio.testing import Place, Schedule, Step, Victim, current_simulation, run
-from mtaio.testing._diagnostics import KEPT, SHOWN, digest, interleaving, is_machinery, place_of
+from mtaio.testing._diagnostics import KEPT, MACHINERY, SHOWN, digest, interleaving, place_of
 from tests.testing.traced import traces
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def test_place_of_what_does_not_wait() -> None:
 )
 def test_what_is_machinery(file: str, *, machinery: bool) -> None:
     """Python's own library and the backends are; installed packages and the tests are not."""
-    assert is_machinery(file) is machinery
+    assert MACHINERY[file] is machinery
 
 
 # ---- an interleaving -----------------------------------------------------------------------------
