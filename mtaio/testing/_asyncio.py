@@ -472,12 +472,13 @@ class PermutedQueue(list[_Entry]):
     #   that were there when the step before was over, so that one that comes back each time, as
     #   anyio's delivery of a cancellation does, does not run for ever;
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
-    __slots__ = ("_batch", "_due", "_schedule", "_stepped", "_steps")
+    __slots__ = ("_batch", "_due", "_eager", "_fair", "_stepped", "_steps")
 
     def __init__(self, steps: Steps, schedule: Schedule) -> None:
         super().__init__()
         self._steps = steps
-        self._schedule = schedule
+        self._fair = schedule.fair
+        self._eager = schedule.eager
         self._batch = 0
         self._due = 0
         self._stepped = False
@@ -498,7 +499,7 @@ class PermutedQueue(list[_Entry]):
         steps = self._steps
         if steps.stepping is not None:
             steps.between()
-        at = 0 if len(self) == 1 and not self._schedule.fair else self._next(self[:])
+        at = 0 if len(self) == 1 and not self._fair else self._next(self[:])
         _, handle, task, record, plain, _ = self.pop(at)
         if plain:
             self._due -= 1
@@ -510,8 +511,7 @@ class PermutedQueue(list[_Entry]):
 
     def _next(self, entries: list[_Entry]) -> int:
         """Return the position of the entry that is next."""
-        schedule = self._schedule
-        if self._stepped and schedule.eager:
+        if self._stepped and self._eager:
             self._due = sum([entry[_PLAIN] for entry in entries])
         self._stepped = False
         candidates: list[_Entry] = []
@@ -523,13 +523,13 @@ class PermutedQueue(list[_Entry]):
                 plain = entry
                 break
             candidates.append(entry)
-        if schedule.fair:
+        if self._fair:
             candidates, plain = self._of_oldest_batch(entries[0][_BATCH], candidates, plain)
-        if plain is not None and (not candidates or (schedule.eager and self._due > 0)):
+        if plain is not None and (not candidates or (self._eager and self._due > 0)):
             chosen = plain
         else:
             candidates.sort(key=_key)
-            if plain is not None and not schedule.eager:
+            if plain is not None and not self._eager:
                 candidates.append(plain)
             chosen = candidates[self._steps.choose(candidates)]
         at = 0

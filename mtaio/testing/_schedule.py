@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from itertools import zip_longest
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from itertools import chain, count, zip_longest
+from typing import TYPE_CHECKING, Final, cast
 
 from mtaio._internal import checks
 
@@ -134,7 +135,7 @@ class Schedule:
         self.runs += 1
         self._log = []
         self._misfit = None
-        self._draw = None if self._seed is None else random.Random(self._seed).random  # noqa: S311 - to be repeated, not to be secret
+        self._draw = None if self._seed is None else _draws(self._seed)
 
     def pick(self, candidates: int) -> int:
         """Return the number of the candidate that takes the next step, of at least two."""
@@ -160,6 +161,30 @@ class Schedule:
         if misfit is None and self._tape and max(self._tape) >= len(self._log):
             misfit = f"there were only {len(self._log)} choices"
         return misfit and f"{self!r} does not fit this run: {misfit}. {_REPLAYED}"
+
+
+_DRAWN: Final = 32
+"""How many random numbers of a seed are kept."""
+
+
+@lru_cache(maxsize=512)
+def _first_draws(seed: int) -> tuple[float, ...]:
+    """Return the first random numbers of a seed; to seed a generator takes as long as ten steps."""
+    draw = random.Random(seed).random  # noqa: S311 - to be repeated, not to be secret
+    return tuple(draw() for _ in range(_DRAWN))
+
+
+def _later_draws(seed: int) -> Iterator[float]:
+    draw = random.Random(seed).random  # noqa: S311 - ditto
+    for at in count():
+        number = draw()
+        if at >= _DRAWN:
+            yield number
+
+
+def _draws(seed: int) -> Callable[[], float]:
+    """Return the random numbers of a seed; searches use the same few seeds again and again."""
+    return chain(_first_draws(seed), _later_draws(seed)).__next__
 
 
 def refuse_other(name: str, value: object) -> None:

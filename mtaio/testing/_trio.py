@@ -18,7 +18,7 @@ import sys
 from collections import deque
 from contextlib import ExitStack
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import outcome
 import trio
@@ -172,11 +172,20 @@ class TrioEngine(trio.abc.Instrument):
 
     # ---- the instrument --------------------------------------------------------------------------
 
+    def __dir__(self) -> tuple[str, ...]:
+        """Name what trio may call: it tries every name of an instrument, which takes its time."""
+        return ("before_io_wait", "after_run") if self.world.schedule is None else ("after_run",)
+
     def before_io_wait(self, timeout: float) -> None:
+        """Count a turn of the run loop in which something ran, where no schedule's queue does."""
+        if timeout <= 0:
+            self.turned()
+
+    def turned(self) -> None:
         """Count a turn of the run loop in which something ran; give up when there are too many."""
         world = self.world
-        if timeout > 0 or world.turns < world.max_turns:
-            world.turns += timeout <= 0
+        if world.turns < world.max_turns:
+            world.turns += 1
             return
         failure = world.turned(self._hidden_threads())
         if failure is None:
@@ -226,7 +235,7 @@ class TrioEngine(trio.abc.Instrument):
         if runner is None:
             raise StepsHiddenError("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            runner.runq = PermutedQueue(steps, steps.schedule)  # in place of an empty one
+            runner.runq = PermutedQueue(steps, steps.schedule, self)  # in place of an empty one
         else:
             trio.lowlevel.add_instrument(StepWatch(steps))
         root = trio.lowlevel.current_root_task()
@@ -324,6 +333,9 @@ class StepWatch(trio.abc.Instrument):
         self._steps.between()
 
 
+_Entry: TypeAlias = "tuple[tuple[int, float], trio.lowlevel.Task, TaskRecord, int]"
+"""What can run: its key, task, record and batch."""
+
 _key = itemgetter(0)
 _BATCH: Final = 3
 
@@ -337,15 +349,16 @@ class PermutedQueue:
     """
 
     # Invariants:
-    # - _entries holds key, task, record and batch of each, in the order of arrival;
+    # - _entries is in the order of arrival;
     # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
-    __slots__ = ("_batch", "_entries", "_schedule", "_steps")
+    __slots__ = ("_batch", "_engine", "_entries", "_schedule", "_steps")
 
-    def __init__(self, steps: Steps, schedule: Schedule) -> None:
+    def __init__(self, steps: Steps, schedule: Schedule, engine: TrioEngine) -> None:
         self._steps = steps
         self._schedule = schedule
+        self._engine = engine
         self._batch = 0
-        self._entries: list[tuple[tuple[int, float], trio.lowlevel.Task, TaskRecord, int]] = []
+        self._entries: list[_Entry] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -361,20 +374,28 @@ class PermutedQueue:
     def __iter__(self) -> Iterator[trio.lowlevel.Task]:
         """Take the one that the schedule wants, whose step begins with that."""
         steps = self._steps
-        steps.between()
-        candidates = self._entries
-        if not candidates:
+        if steps.stepping is not None:
+            steps.between()
+        entries = self._entries
+        if not entries:
             return iter(())
+        self._engine.turned()
+        if len(entries) == 1 and not self._schedule.fair:
+            _, task, record, _ = entries.pop()
+        else:
+            entry = self._next()
+            entries.remove(entry)
+            _, task, record, _ = entry
+        steps.begin(task, record, task.coro)
+        return iter((task,))
+
+    def _next(self) -> _Entry:
+        """Return the entry that the schedule wants."""
+        candidates = self._entries
         if self._schedule.fair:
             oldest = candidates[0][_BATCH]
             if oldest == self._batch:
                 self._batch += 1
             candidates = [entry for entry in candidates if entry[_BATCH] == oldest]
-        entry = candidates[0]
-        if len(candidates) > 1:
-            candidates = sorted(candidates, key=_key)
-            entry = candidates[steps.choose(candidates)]
-        self._entries.remove(entry)
-        _, task, record, _ = entry
-        steps.begin(task, record, task.coro)
-        return iter((task,))
+        candidates = sorted(candidates, key=_key)
+        return candidates[self._steps.choose(candidates)]
