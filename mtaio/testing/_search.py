@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any, Final, TypeAlias, cast
 
+from mtaio._internal import callables
 from mtaio.testing._diagnostics import add_note, is_failure, kind_of
 from mtaio.testing._inject import MODES, Mode, Victim, injections
 from mtaio.testing._schedule import Schedule, shrink
@@ -79,7 +80,7 @@ class Search:
         max_turns: int,
     ) -> None:
         self.test: Test = test
-        self.name: str = getattr(test, "__qualname__", repr(test))
+        self.name: str = callables.name_of(test)
         self.seeds: int = seeds
         self.exhaustive: int | None = exhaustive
         self.inject: tuple[Mode, ...] = inject

@@ -520,7 +520,7 @@ def test_good_caches_are_accepted(factory: Callable[[int], Any]) -> None:
 
 WRONG: list[tuple[Callable[[int], Any], str, str]] = [
     (NoneIsNothing, "value", r"get\(\) returned <object .* for what had been set to None"),
-    (SetsOnce, "value", r"get\(\) returned 'value' for what had been set anew to 'other'"),
+    (SetsOnce, "value", r"get\(\) returned 'value' for what had been set again to 'other'"),
     (NeverMisses, "value", r"get\(\) returned None, not the default, for a missing key"),
     (DeletesSilently, "value", r"delete\(\) said that there had been no value"),
     (DeletesNothing, "value", r"delete\(\) said twice that there had been a value"),
@@ -528,8 +528,8 @@ WRONG: list[tuple[Callable[[int], Any], str, str]] = [
     (NeverExpires, "time", r"after 11 of its 10 seconds a value was still found"),
     (ZeroIsTheDefault, "time", r"get\(\) returned 'value' for what had been set for 0 seconds"),
     (ExpiresEarly, "time", r"after 9 of its 10 seconds a value was not found"),
-    (CountsWhatIsOver, "time", r"delete\(\) said that what was over was a value"),
-    (StaleTimer, "time", r"what had been set anew was over in the time of the value before"),
+    (CountsWhatIsOver, "time", r"delete\(\) said that an expired one was a value"),
+    (StaleTimer, "time", r"what had been set again expired with the time of the value before"),
     (ADayAtMost, "time", r"a value with math\.inf seconds to live was not found"),
     (Unbounded, "bound", r"3 values were found, with room for 2"),
     (KeepsNothing, "bound", r"no value was found, with room for some"),
