@@ -489,10 +489,10 @@ class PermutedQueue(list[_Entry]):
         task = task_of(handle._callback)  # noqa: SLF001 - the only way to find out
         if task is not None:
             record = steps.record(task)
-            list.append(self, (steps.key(record), handle, task, record, False, self._batch))
+            super().append((steps.key(record), handle, task, record, False, self._batch))
         else:
             plain = not isinstance(handle, asyncio.TimerHandle)
-            list.append(self, ((steps.number, LAST), handle, None, None, plain, self._batch))
+            super().append(((steps.number, LAST), handle, None, None, plain, self._batch))
 
     def popleft(self) -> Any:
         """Take what the schedule wants."""

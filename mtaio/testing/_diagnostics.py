@@ -327,7 +327,7 @@ def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
     found: Any = None
     awaited = coroutine
     while awaited is not None:
-        kind: type[object] = type(awaited)
+        kind: type[object] = awaited.__class__
         if kind is CoroutineType:
             if found is None or not machinery[awaited.cr_code.co_filename]:
                 found = awaited
