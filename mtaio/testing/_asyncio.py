@@ -96,7 +96,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             try:
                 world.observed()
             except BaseException:
-                self.close()  # there is nobody yet who could
+                self.close()  # its caller does not have it yet
                 raise
 
     # ---- an asyncio event loop -------------------------------------------------------------------

@@ -5,7 +5,7 @@ Promise: the stacks of a `Deadlock` name every task of the run and every worker 
 the clock. What a `Step` says depends on the program alone, not on addresses, hashes or the Python
 version. Nothing here raises into the event loop.
 Cost: a step costs a walk along its task's awaits, in a run whose steps are watched; no source is
-read until somebody wants to see it.
+read until it is wanted.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def explore(
         has_victim = "victim" in inspect.signature(test).parameters
         if inject and not has_victim:
             msg = (
-                f"inject={inject!r} has nobody to strike: {test!r} has no parameter 'victim'. Add "
+                f"inject={inject!r} has no task to strike: {test!r} has no parameter 'victim'. Add "
                 f"it, and let the test await victim(afn, *args)."
             )
             raise TypeError(msg)

@@ -45,7 +45,7 @@ class Victim:
         at: The number of the moment, from 1; 0 for never.
 
     Raises:
-        TypeError: ``at`` is no int.
+        TypeError: ``at`` is not an int.
         ValueError: There is no such mode, or ``at`` is negative.
 
     Example:
@@ -163,7 +163,7 @@ class Victim:
                 return await afn(*args)
         except asyncio.CancelledError:
             if self.fired == before:
-                raise  # somebody else's
+                raise  # which came from elsewhere
             self.cancelled = True
             return None
         finally:

@@ -233,7 +233,7 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
         fair: As for `Schedule`.
 
     Raises:
-        TypeError: ``max_delays`` is no int, or ``fair`` no bool.
+        TypeError: ``max_delays`` is not an int, or ``fair`` not a bool.
         ValueError: ``max_delays`` is negative.
         RuntimeError: The program was not run, or did not do the same on the same choices.
 
@@ -320,7 +320,7 @@ def schedules(
         candidates: Among how many candidates they choose.
 
     Raises:
-        TypeError: An argument is no int.
+        TypeError: An argument is not an int.
         ValueError: An argument is out of range.
         ImportError: Hypothesis is not installed.
     """

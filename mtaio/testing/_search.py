@@ -226,7 +226,7 @@ class Search:
             raise
 
     def _repeat(self, plan: Plan, call: Call) -> None:
-        """Run the test under a plan that somebody has written down."""
+        """Run the test under a plan that was written down."""
         __tracebackhide__ = True
         victim = plan.victim
         if victim is not None and "victim" not in inspect.signature(self.test).parameters:
@@ -315,7 +315,7 @@ class Plan:
     Args:
         backend: The name of the backend.
         schedule: Who runs next; None for the backend's own order.
-        victim: Who is cancelled when; None for nobody.
+        victim: Who is cancelled when; None for no one.
     """
 
     __slots__ = ("backend", "schedule", "victim")

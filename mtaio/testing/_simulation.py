@@ -79,8 +79,8 @@ def run(
     Raises:
         Deadlock: Every task was blocked for ever.
         Livelock: Tasks ran for ever, and none waited for anything.
-        TypeError: ``afn`` is not callable, ``grace`` is no number, ``max_turns`` no int, or
-            ``schedule`` no `Schedule`.
+        TypeError: ``afn`` is not callable, ``grace`` is not a number, ``max_turns`` not an int,
+            or ``schedule`` not a `Schedule`.
         ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
             not more than 0, or ``max_turns`` less than 1; or the tape of ``schedule`` does not fit.
         ImportError: The backend is not installed.
@@ -181,7 +181,7 @@ def virtual_backend(
         max_turns: As for `run`.
 
     Raises:
-        TypeError: ``grace`` is no number, or ``max_turns`` no int.
+        TypeError: ``grace`` is not a number, or ``max_turns`` not an int.
         ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
             not more than 0, or ``max_turns`` less than 1.
         ImportError: The backend is not installed.
@@ -308,7 +308,7 @@ class Simulation:
             seconds: How long, a finite number >= 0; 0 finishes what can be done now.
 
         Raises:
-            TypeError: ``seconds`` is no number.
+            TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
             RuntimeError: The simulation is not running, or not in this thread.
         """
@@ -400,7 +400,7 @@ class Simulation:
 
 class InvariantError(AssertionError):
     """
-    What `Simulation.always` was to watch over is no longer so.
+    What `Simulation.always` was told to watch does not hold any more.
 
     Its text says what was watched, and when it broke.
     """
@@ -430,7 +430,7 @@ class Invariant:
 
 def current_simulation() -> Simulation:
     """
-    Return the simulation that is running, for code that has not got the fixture ``sim``.
+    Return the simulation that is running, for code without the fixture ``sim``.
 
     Not a checkpoint, and may be called from any thread.
 
@@ -451,11 +451,11 @@ async def settle() -> None:
     Raises:
         RuntimeError: No simulation is running, or none in this thread.
     """
-    world = _required_world("settle() cannot tell who is blocked")
+    world = _required_world("settle() cannot see which tasks are blocked")
     if world is not world_here():
         msg = (
-            "settle() cannot tell who is blocked: the simulation runs in another thread. Get there "
-            "with anyio.from_thread.run(settle)."
+            "settle() cannot see which tasks are blocked: the simulation runs in another thread. "
+            "Get there with anyio.from_thread.run(settle)."
         )
         raise RuntimeError(msg)
     assert world.engine is not None  # noqa: S101 - a running world has one

@@ -3,7 +3,8 @@ The rules of virtual time: when it moves, what makes it stand still, when a run 
 
 Promise: time moves only when every task is blocked, straight to the next deadline and exactly
 there; it stands still while real work is in flight; if nothing can ever happen again, the run
-ends with `Deadlock` and never hangs, and if it turns for ever on the spot, with `Livelock`.
+ends with `Deadlock` and never hangs; if tasks are busy for ever without time passing, with
+`Livelock`.
 
 One world runs in a process at a time, because `mtaio._internal.clock.now` follows it, from the
 moment its event loop runs until it stops; a second one is refused before it has started. How to
@@ -119,19 +120,19 @@ class World:
             there before it.
 
     Raises:
-        TypeError: ``grace`` is no number, or ``max_turns`` no int.
+        TypeError: ``grace`` is not a number, or ``max_turns`` not an int.
         ValueError: ``grace`` is NaN or not more than 0, or ``max_turns`` less than 1.
     """
 
     # Invariants:
     # - engine is the loop that was made last, None once that is over;
-    # - thread is the one in which it turns, None while it does not;
+    # - thread is the one in which it runs, None while it does not;
     # - calls holds the worker threads that freeze the clock, jobs counts those of executors,
     #   holds the blocks of hold();
     # - hosts holds the calls whose caller still waits, whether the thread freezes the clock or not;
     # - turns counts those of the loop in which something ran, since the last in which nothing did;
     #   froze says that the clock was frozen when there were too many the last time;
-    # - steps are those of the loop that was made last, None while nobody wants to see them;
+    # - steps are those of the loop that was made last, None while they are not watched;
     # - host is the task of the code under test and scope is around it, None while there is none;
     # - failure is the latest on that code.
     __slots__ = (
@@ -242,7 +243,7 @@ class World:
         Note that the loop has turned and something ran; give up if there are too many such turns.
 
         Turns do not count while the clock is frozen, ``hidden`` threads among the reasons: to look
-        again and again whether a thread is through is no way to wait, but it has an end.
+        again and again whether a thread is through is a poor way to wait, but it has an end.
 
         Returns:
             As `stuck`.

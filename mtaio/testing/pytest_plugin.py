@@ -1,5 +1,5 @@
 """
-pytest's side of virtual time: the fixture ``sim``, and a verdict on what is stuck.
+pytest's side of virtual time: the fixture ``sim``, and a failure for what is stuck.
 
 Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
 fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports nothing

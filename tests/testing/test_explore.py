@@ -398,7 +398,7 @@ def test_options_rule_inside_the_block_alone() -> None:
 
 
 def test_replay_of_a_strike_without_a_victim() -> None:
-    """A plan with a strike is refused by a test that has nobody to strike."""
+    """A plan with a strike is refused by a test that has no victim."""
 
     @explore(**QUICK)
     async def test() -> None:
@@ -541,7 +541,7 @@ def test_injection_without_a_victim() -> None:
     async def test() -> None:
         pass
 
-    with pytest.raises(TypeError, match=r"^inject=\['step'\] has nobody to strike: <function .*\."):
+    with pytest.raises(TypeError, match=r"^inject=\['step'\] has no task to strike: <function "):
         explore(inject=["step"])(test)
     explore(inject=[], **QUICK)(test)()
 

@@ -235,7 +235,7 @@ async def test_checkpoints_are_seen() -> None:
         with (
             pytest.raises(
                 AssertionError,
-                match=r"^the block was to be no checkpoint, and the event loop turned in it$",
+                match=r"^the block should not be a checkpoint, but the event loop turned in it$",
             ),
             assert_no_checkpoints(),
         ):
@@ -257,7 +257,7 @@ async def test_no_checkpoint_is_seen() -> None:
         with (
             pytest.raises(
                 AssertionError,
-                match=r"^the block was to be a checkpoint, and the event loop did not turn in it$",
+                match=r"^the block should be a checkpoint, but the event loop did not turn in it$",
             ),
             assert_checkpoints(),
         ):
