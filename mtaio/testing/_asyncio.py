@@ -49,9 +49,6 @@ CALLBACK: Final = "_callback"
 CANCELLED: Final = "_cancelled"
 STEP: Final = "__self__ on the callback of a task's step"
 
-_SELDOM: Final = 16
-"""A busy loop that waits for no file looks for events in one turn of so many."""
-
 
 class LoopFactory:
     """Makes the event loops of one world, each with a clock that starts at 0."""
@@ -385,15 +382,11 @@ class JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Look for events; sleep only for as long as the loop's engine wants."""
-        busy = timeout is not None and timeout <= 0
         world = self.loop.world
-        if busy and world.turns % _SELDOM and len(self.map) <= self.own_files:
-            events = []
-        else:
-            events = super().select(0)
+        events = super().select(0) if len(self.map) else []  # Windows refuses to look at no file
         if events:
             self.loop.active()
-        elif not busy:
+        elif timeout is None or timeout > 0:
             events = self._wait()
         elif world.turns < world.max_turns:
             world.turns += 1

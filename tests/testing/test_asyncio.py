@@ -137,8 +137,8 @@ def test_last_phases_of_asyncio_can_deadlock() -> None:
 
     with pytest.raises(Deadlock) as caught:
         run(scenario, backend="asyncio")
-    verdict = caught.value
-    assert [stack.name for stack in verdict.stacks if stack.frames[0].count("refuse")] == [
+    failure = caught.value
+    assert [stack.name for stack in failure.stacks if stack.frames[0].count("refuse")] == [
         "left over"
     ]
 
@@ -288,7 +288,7 @@ def test_callback_of_a_thread_that_met_the_queue_being_replaced() -> None:
 
 
 def test_loop_that_is_closed_twice() -> None:
-    """To close a loop again is no mistake, as on asyncio's own."""
+    """A loop may be closed again, as on asyncio's own."""
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def scenario() -> None:

@@ -111,8 +111,8 @@ def test_explored_test_is_one_test(session: pytest.Pytester) -> None:
     )
 
 
-def test_beside_async_tests(session: pytest.Pytester) -> None:
-    """Explored tests stand beside async tests and async fixtures of anyio's plugin."""
+def test_next_to_async_tests(session: pytest.Pytester) -> None:
+    """Explored tests work next to async tests and async fixtures of anyio's plugin."""
     session.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
     check(
         session,
@@ -188,8 +188,8 @@ def test_replay_on_each_backend(session: pytest.Pytester, backend: str) -> None:
         + f"""
 @explore(seeds=20)
 async def test_one_backend(sim):
-    home = type(anyio.lowlevel.current_token().native_token).__module__.split(".")[0]
-    if home == {"mtaio" if backend == "asyncio" else "trio"!r}:
+    module = type(anyio.lowlevel.current_token().native_token).__module__.split(".")[0]
+    if module == {"mtaio" if backend == "asyncio" else "trio"!r}:
         await lost_update(2)
 """
     )
@@ -383,7 +383,7 @@ async def test_lost():
 
 
 def test_output_of_a_failure(session: pytest.Pytester) -> None:
-    """A failure shows the test's own lines, who ran and waited for what, and no machinery."""
+    """A failure shows the test's own lines and which task ran when, and no machinery."""
     result = check(
         session,
         FAILING

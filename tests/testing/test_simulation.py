@@ -233,7 +233,7 @@ async def test_held_clock_stands_still(sim: Simulation) -> None:
 
 
 async def test_settle_works_while_the_clock_is_held(sim: Simulation) -> None:
-    """settle() asks who can run, not whether time can pass."""
+    """settle() asks which tasks can run, not whether time can pass."""
     with sim.hold():
         await settle()
 

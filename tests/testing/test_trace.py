@@ -300,7 +300,7 @@ def test_what_is_machinery(file: str, *, machinery: bool) -> None:
 
 
 def test_interleaving_lines_up() -> None:
-    """Names are padded to the longest, and blows stand out."""
+    """Names are padded to the longest, and what is no step stands out."""
     steps = [
         Step(0.0, "f#1", Place("nowhere.py", 3, "f")),
         Step(0.5, "a longer name#2", None),
@@ -397,7 +397,7 @@ def test_interleaving_ends_where_the_run_was_broken_off(backend: str) -> None:
     assert re.fullmatch(r"  … [45] steps of cleaning up", lines[-1])
 
 
-def test_interleaving_of_a_blow_alone() -> None:
-    """A trace in which nobody took a step but somebody was struck is shown as well."""
-    blow = Step(0.0, "struck", None, struck=True)
-    assert interleaving([blow]) == "  t=0        ------- struck -------"
+def test_interleaving_of_a_strike_alone() -> None:
+    """A trace without a step, in which a victim was struck, is shown as well."""
+    strike = Step(0.0, "struck", None, struck=True)
+    assert interleaving([strike]) == "  t=0        ------- struck -------"
