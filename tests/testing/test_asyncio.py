@@ -248,6 +248,7 @@ def test_run_without_anything_real_opens_no_socket(monkeypatch: pytest.MonkeyPat
         return pair()
 
     pair = socket.socketpair
+    run(anyio.sleep, 1, backend="asyncio", schedule=Schedule())  # the first looks for the hooks
     monkeypatch.setattr(socket, "socketpair", socketpair)
     run(anyio.sleep, 1, backend="asyncio", schedule=Schedule())
     assert made == []
