@@ -51,7 +51,7 @@ async def hold(thing: Any) -> None:
 
 
 async def test_anyio_lock() -> None:
-    """A lock that is held, and those who wait for it, are told."""
+    """A lock that is held, and the tasks that wait for it, are told."""
     lock = anyio.Lock()
     assert "locked=True" in await left_by(lock, lambda: hold(lock))
     async with anyio.create_task_group() as group:
@@ -65,7 +65,7 @@ async def test_anyio_lock() -> None:
 
 
 async def test_anyio_primitives() -> None:
-    """Who waits at a primitive of anyio, and who holds it, is told."""
+    """Tasks that wait at a primitive of anyio, or hold it, are told."""
     event = anyio.Event()
     assert "tasks_waiting=1" in await left_by(event, event.wait)
     condition = anyio.Condition()
@@ -92,7 +92,7 @@ async def test_anyio_semaphore_without_a_maximum() -> None:
 
 
 async def test_anyio_streams() -> None:
-    """An open stream, what is in its buffer and who waits at it are told."""
+    """An open stream, what is in its buffer and the tasks that wait at it are told."""
     send, receive = anyio.create_memory_object_stream[int](1)
     with pytest.raises(AssertionError, match=r"open_send_streams=1, open_receive_streams=1$"):
         assert_quiescent(send)
@@ -112,7 +112,7 @@ async def test_anyio_streams() -> None:
 
 
 async def test_mtaio_limiters() -> None:
-    """Who waits at a limiter of mtaio, and who holds a part of it, is told."""
+    """Tasks that wait at a limiter of mtaio, or hold a part of it, are told."""
     concurrency = ConcurrencyLimiter(1)
     assert "in_use=1" in await left_by(concurrency, lambda: hold(concurrency))
     async with concurrency:
@@ -143,9 +143,9 @@ async def test_mtaio_executor() -> None:
 def test_every_primitive_of_mtaio() -> None:
     """Each public class of mtaio that has statistics can be looked at, or says that it cannot."""
     looked_at = set()
-    for room in (core, resources):
-        for name in room.__all__:
-            thing = getattr(room, name)
+    for package in (core, resources):
+        for name in package.__all__:
+            thing = getattr(package, name)
             if isinstance(thing, type) and callable(getattr(thing, "statistics", None)):
                 looked_at.add(name)
     assert looked_at == {
@@ -173,7 +173,7 @@ async def test_all_that_are_busy_are_told() -> None:
 
 
 def test_nested_statistics() -> None:
-    """Statistics within statistics are looked at, and what is no statistics is passed over."""
+    """Statistics within statistics are looked at, and other values are passed over."""
 
     @dataclass
     class Inner:
@@ -235,7 +235,7 @@ async def test_checkpoints_are_seen() -> None:
         with (
             pytest.raises(
                 AssertionError,
-                match=r"^the block was to be no checkpoint, and the event loop turned in it$",
+                match=r"^the block should not be a checkpoint, but the event loop turned in it$",
             ),
             assert_no_checkpoints(),
         ):
@@ -243,7 +243,7 @@ async def test_checkpoints_are_seen() -> None:
 
 
 async def test_no_checkpoint_is_seen() -> None:
-    """What does not let others run is no checkpoint, be it awaited."""
+    """What does not let others run is not a checkpoint, even if it is awaited."""
 
     async def nothing() -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -257,7 +257,7 @@ async def test_no_checkpoint_is_seen() -> None:
         with (
             pytest.raises(
                 AssertionError,
-                match=r"^the block was to be a checkpoint, and the event loop did not turn in it$",
+                match=r"^the block should be a checkpoint, but the event loop did not turn in it$",
             ),
             assert_checkpoints(),
         ):
@@ -319,9 +319,9 @@ def test_checkpoints_need_a_simulation(block: Any) -> None:
     async def real() -> None:
         ask()
 
-    async def beside() -> None:
+    async def other() -> None:
         await anyio.to_thread.run_sync(ask)
 
     ask()
     anyio.run(real)
-    run(beside)
+    run(other)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio.testing._claims import turning_here
+from mtaio.testing._world import world_here
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -46,12 +46,12 @@ BUSY: Final = frozenset(
         "open_send_streams",
     }
 )
-"""The fields of ``statistics()`` that are 0 or False when nobody is there."""
+"""The fields of ``statistics()`` that are 0 or False when the object is not in use."""
 
 
 def assert_quiescent(*objects: Any) -> None:
     """
-    Raise ``AssertionError`` if somebody still waits at one of ``objects``, or holds a part of it.
+    Raise ``AssertionError`` if a task still waits at one of ``objects``, or holds a part of it.
 
     Reads ``statistics()``, as every primitive of mtaio and of anyio has it, and looks at the fields
     that count who waits, who runs and what is held, also in statistics within statistics. Of an
@@ -128,10 +128,10 @@ def assert_checkpoints() -> Generator[None]:
     Raise ``AssertionError`` if this task passes the block without letting others run.
 
     Counts the task's own steps, so that only a real turn of the event loop will do; an
-    ``anyio.lowlevel.checkpoint_if_cancelled`` is none. A block that raises is not judged.
+    ``anyio.lowlevel.checkpoint_if_cancelled`` is not enough. A block that raises is not judged.
 
     Raises:
-        AssertionError: The block was no checkpoint.
+        AssertionError: The block was not a checkpoint.
         RuntimeError: No simulation is running, or the backend's version does not show its steps.
 
     Example:
@@ -152,10 +152,10 @@ def assert_checkpoints() -> Generator[None]:
         ```
     """
     __tracebackhide__ = True
-    turns = _TurnCounter("assert_checkpoints")
+    before = _steps_taken("assert_checkpoints")
     yield
-    if not turns.count():
-        msg = "the block was to be a checkpoint, and the event loop did not turn in it"
+    if _steps_taken("assert_checkpoints") == before:
+        msg = "the block should be a checkpoint, but the event loop did not turn in it"
         raise AssertionError(msg)
 
 
@@ -171,29 +171,20 @@ def assert_no_checkpoints() -> Generator[None]:
         RuntimeError: As there.
     """
     __tracebackhide__ = True
-    turns = _TurnCounter("assert_no_checkpoints")
+    before = _steps_taken("assert_no_checkpoints")
     yield
-    if turns.count():
-        msg = "the block was to be no checkpoint, and the event loop turned in it"
+    if _steps_taken("assert_no_checkpoints") != before:
+        msg = "the block should not be a checkpoint, but the event loop turned in it"
         raise AssertionError(msg)
 
 
-class _TurnCounter:
-    """Counts how often the current task was resumed."""
-
-    __slots__ = ("_before", "_steps")
-
-    def __init__(self, caller: str) -> None:
-        world = turning_here()
-        if world is None or world.scope is None:
-            msg = (
-                f"{caller}() cannot count: no simulation is running. Start one with "
-                f"mtaio.testing.run(), or give the test a virtual_backend()."
-            )
-            raise RuntimeError(msg)
-        self._steps = world.observed()
-        self._before = self._steps.number
-
-    def count(self) -> int:
-        """Return how often any task was resumed; none can be without this one letting go."""
-        return self._steps.number - self._before
+def _steps_taken(caller: str) -> int:
+    """Return how many steps tasks have taken; none can take one without this one letting go."""
+    world = world_here()
+    if world is None or world.scope is None:
+        msg = (
+            f"{caller}() cannot count: no simulation is running. Start one with "
+            f"mtaio.testing.run(), or give the test a virtual_backend()."
+        )
+        raise RuntimeError(msg)
+    return world.observed().number
