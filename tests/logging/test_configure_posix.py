@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.logging import _exit, configure
+from mtaio.logging import _shutdown, configure
 from tests.logging.tools import Logbook, environment, run, until
 from tests.logging.tools_posix import BIG, Fifo
 
@@ -57,7 +57,7 @@ def test_native_cancellation_while_the_file_is_waited_for(
     book: Logbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``Task.cancel()``, which goes through every shield, ends the wait and loses nothing."""
-    monkeypatch.setattr(_exit, "PATIENCE", 60.0)
+    monkeypatch.setattr(_shutdown, "PATIENCE", 60.0)
     fifo = Fifo(book.path)
 
     async def body() -> None:

@@ -79,6 +79,7 @@ def test_fork_in_the_middle_of_a_storm(book: Logbook, files: str) -> None:
 FORK_WHILE_STALLED = """
 import logging
 import os
+import select
 import sys
 import time
 import warnings
@@ -91,8 +92,9 @@ handler = AsyncFileHandler("fifo")
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
+reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
 logger.info("#" * 300_000)
-while not handler._writer.batch: time.sleep(0.001)
+select.select([reader], [], [])
 start = time.monotonic()
 pid = os.fork()
 took = time.monotonic() - start
@@ -171,9 +173,9 @@ def test_dead_files_hold_the_end_up_once(book: Logbook, how: str) -> None:
 LAST_WORDS = """
 import logging, os, resource, signal, sys
 
-from mtaio.logging import AsyncFileHandler, _exit
+from mtaio.logging import AsyncFileHandler, _shutdown
 
-_exit.PATIENCE = 50.0
+_shutdown.PATIENCE = 50.0
 handler = AsyncFileHandler("app.log")
 logger = logging.getLogger("app")
 logger.addHandler(handler)

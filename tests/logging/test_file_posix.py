@@ -7,6 +7,7 @@ import fcntl
 import logging
 import math
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -17,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _backlog, _exit, _reports, _rotation, _writer
-from mtaio.logging._rotation import RotatingFile
-from tests.logging.tools import Disk, Logbook, run, until
-from tests.logging.tools_posix import Fifo, stall
+from mtaio.logging import AsyncFileHandler, _file, _queue, _reports, _shutdown, _writer
+from mtaio.logging._file import RotatingFile
+from tests.logging.tools import Disk, Logbook, environment, is_open, run, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk(book: Logbook, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk is told of once; what the queue held is written when there is room again."""
+    """A full disk is reported once; what the queue held is written when there is room again."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\0" * 40_000)
     handler = book.open(
@@ -112,27 +112,49 @@ def test_limit_of_file_size(book: Logbook) -> None:
 
 
 def test_closing_on_a_full_disk_counts_what_is_lost(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``close`` gives up in time; what was not written is counted, and logging goes on after."""
-    errors: list[Exception] = []
-    disk = Disk(monkeypatch, full=math.inf)
-    monkeypatch.setattr(_backlog, "BATCH", 4)
+    """When ``close`` returns, what was given up is counted; logging goes on after."""
+    monkeypatch.setattr(_queue, "BATCH", 4)
     monkeypatch.setattr(_writer, "_FIRST_RETRY", 1000)  # closing does not wait for that
+    monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
+    errors: list[Exception] = []
+    disk.full = math.inf
     handler = book.open(on_error=errors.append)
     for number in range(10):
         book.logger.info("%d", number)
     assert not handler.flush(0.01)
+    assert (handler.statistics().lost, handler.statistics().queued) == (0, 10)
+    pending = handler._writer.request_flush()
     handler.close()
-    until(lambda: handler._writer.idle)
-    assert handler.statistics().lost == 10
-    assert handler.statistics().queued == 0
+    assert (handler.statistics().lost, handler.statistics().queued) == (10, 0)
+    assert pending.wait(20)
+    assert not pending.written
+    assert not book.threads()
     disk.full = 0
     book.logger.info("after")
-    handler.close()
+    assert handler.flush()
     assert book.lines() == ["after"]
     assert [str(error) for error in errors] == ["[Errno 28] No space left on device"]
     assert handler.statistics().write_errors >= 2
+
+
+FULL_DEVICE = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+
+
+@FULL_DEVICE
+def test_full_device(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is always full, what is lost is counted at the end of each ``close``."""
+    monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
+    handler = book.open(filename="/dev/full", queue_size=600, keep_room=0, on_error=lambda _: None)
+    for turn in range(1, 3):
+        for number in range(700):
+            book.logger.info("%d", number)
+        assert not handler.flush(0.01)
+        handler.close()
+        figures = handler.statistics()
+        assert (figures.lost, figures.queued, figures.written) == (600 * turn, 0, 0)
+        assert figures.dropped == {"INFO": 100 * turn}
 
 
 @pytest.mark.parametrize("loud", ["loud", ""])
@@ -189,34 +211,34 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
         patch.setattr(os, "close", close)
         handler.close()
     assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
-    assert handler._writer.idle
+    assert not book.threads()
 
 
-def test_each_kind_of_error_is_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_error_is_reported_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are of one kind if their number is the same, or their class if they have none."""
     moment = 100.0
     monkeypatch.setattr(_reports, "monotonic", lambda: moment)
     told: list[Exception] = []
-    trouble = _reports.Trouble("app.log", told.append)
+    report = _reports.ErrorReports("app.log", told.append)
     full, again, broken = (
         OSError(number, "") for number in (errno.ENOSPC, errno.ENOSPC, errno.EIO)
     )
     odd = LookupError("no such codec")
     for error in (full, again, broken, odd, broken, odd):
-        trouble(error)
+        report(error)
     assert told == [full, broken, odd]
     moment += 59.9
-    trouble(again)
+    report(again)
     assert told == [full, broken, odd]
     moment += 0.2
-    trouble(again)
-    trouble(full)
+    report(again)
+    report(full)
     assert told == [full, broken, odd, again]
 
 
-def test_broken_standard_error(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where trouble cannot even be told of, the records are written all the same."""
-    Disk(monkeypatch, full=1)
+def test_broken_standard_error(book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an error cannot even be reported, the records are written all the same."""
+    disk.full = 1
     broken = (book.folder / "broken").open("w")
     broken.close()
     handler = book.open()
@@ -255,7 +277,7 @@ def test_file_that_cannot_be_moved_costs_no_history(
     """However often the newest file cannot be renamed, the older ones are moved once."""
     trouble: list[OSError] = []
     moment = 100.0
-    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    monkeypatch.setattr(_file, "monotonic", lambda: moment)
     for number in range(1, 5):
         (tmp_path / f"app.log.{number}").write_text(str(number))
     real = Path.replace
@@ -343,10 +365,10 @@ def test_two_handlers_share_a_file(book: Logbook) -> None:
         assert mine == [f"{number} {each}" for each in range(3000)]
 
 
-def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:
-    """Return a file that notes its troubles."""
+def make(folder: Path, errors: list[OSError], **options: Any) -> RotatingFile:
+    """Return a file that notes the errors of its rotation."""
     options = {"max_bytes": 10, "backup_count": 2, **options}
-    return RotatingFile(str(folder / "app.log"), trouble=trouble.append, **options)
+    return RotatingFile(str(folder / "app.log"), report=errors.append, **options)
 
 
 def test_failed_rotation_is_counted(book: Logbook) -> None:
@@ -371,7 +393,7 @@ def test_failed_rotation_keeps_the_file_and_rests(
     """If the files cannot be renamed, records go on into the one there is; tries are rare."""
     trouble: list[OSError] = []
     moment = 100.0
-    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    monkeypatch.setattr(_file, "monotonic", lambda: moment)
     file = make(tmp_path, trouble, close_first=system == "nt")
     (tmp_path / "app.log.1").mkdir()
     (tmp_path / "app.log.1" / "in the way").touch()
@@ -529,30 +551,50 @@ def test_file_that_cannot_be_closed_is_left_for_the_next(
     assert len(opened) == 2
 
 
-def test_path_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody can tell where the path leads, the file that is open is written."""
+@pytest.mark.parametrize("there", [True, False])
+def test_path_that_may_not_be_looked_at(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The file that is open is written, unless it is known to be deleted."""
     file = make(tmp_path, [], max_bytes=0)
     file.write([b"one\n"])
 
     def stat(*_: object, **__: object) -> os.stat_result:
         raise PermissionError(errno.EACCES, "no search permission")
 
+    if not there:
+        (tmp_path / "app.log").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", stat)
         file.write([b"two\n"])
     file.close()
-    assert (tmp_path / "app.log").read_bytes() == b"one\ntwo\n"
+    assert (tmp_path / "app.log").read_bytes() == (b"one\ntwo\n" if there else b"two\n")
 
 
-def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
-    """Records are kept while the folder is gone, and written when it is back."""
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a ring of links"])
+def test_folder_that_is_gone_for_a_while(
+    book: Logbook, capsys: pytest.CaptureFixture[str], instead: str
+) -> None:
+    """The records are kept, flushing says so and one error is reported, until it is back."""
     folder = book.folder / "logs"
     folder.mkdir()
     handler = book.open(filename=folder / "app.log")
+    book.logger.info("before")
+    assert handler.flush()
     shutil.rmtree(folder)
+    if instead == "a file":
+        folder.touch()
+    elif instead == "a ring of links":
+        folder.symlink_to(folder)
     for number in range(100):
         book.logger.info("%d", number)
+    assert not handler.flush(0.01)
     until(lambda: handler.statistics().write_errors)
+    assert (handler.statistics().queued, handler.statistics().written) == (100, 1)
+    if instead != "nothing":
+        folder.unlink()
     folder.mkdir()
     assert handler.flush(20)
     assert book.lines(folder / "app.log") == [str(number) for number in range(100)]
@@ -575,7 +617,7 @@ def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(OSError, match=r"^\[Errno \d+\]") as raised:
             AsyncFileHandler("socket")
     (note,) = raised.value.__notes__
-    assert note.endswith("has no opening by path; use logging.StreamHandler.")
+    assert note.endswith("which cannot be opened by path; use logging.StreamHandler.")
 
 
 def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,7 +631,7 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(PermissionError) as raised:
             AsyncFileHandler(tmp_path / "app.log")
     (note,) = raised.value.__notes__
-    assert "See that " in note
+    assert "Check that " in note
     assert note.endswith(f"and the folder {str(tmp_path)!r} may be written to.")
 
 
@@ -600,23 +642,132 @@ def test_path_that_no_system_can_name(delay: bool) -> None:  # noqa: FBT001 - a 
         AsyncFileHandler("\ud800", delay=delay)
 
 
+# ---- descriptors ---------------------------------------------------------------------------------
+
+
+CRASH = """
+import logging
+
+from mtaio.logging import configure
+
+with configure(file="/dev/stderr", console=False):
+    for number in range(30):
+        logging.warning("record %d", number)
+raise RuntimeError("the traceback comes after the records")
+"""
+
+
+def test_standard_error_is_a_file(tmp_path: Path) -> None:
+    """With ``2> err.log`` records and the traceback are all there, one after the other."""
+    script = tmp_path / "program.py"
+    script.write_text(CRASH, encoding="utf-8")
+    with (tmp_path / "err.log").open("wb") as out:
+        done = subprocess.run(  # noqa: S603 - this very Python, with a program of the test's
+            [sys.executable, str(script)], stderr=out, check=False, timeout=100, env=environment()
+        )
+    assert done.returncode == 1
+    lines = (tmp_path / "err.log").read_text().splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines[:30]] == [str(n) for n in range(30)]
+    assert lines[30].startswith("Traceback")
+    assert lines[-1].startswith("RuntimeError: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["err.log", "program.py"]
+
+
+def test_descriptor_is_shared(book: Logbook) -> None:
+    """What others write to it comes in between; it is neither truncated nor rotated nor closed."""
+    with book.path.open("wb", buffering=0) as file:
+        file.write(b"before\n")
+        handler = book.open(
+            filename=f"/dev/fd/{file.fileno()}", mode="w", max_bytes=10, backup_count=2
+        )
+        for number in range(3):
+            book.logger.warning("record %d", number)
+            handler.close()
+            file.write(b"between\n")
+    records = [line for number in range(3) for line in (f"record {number}", "between")]
+    assert book.lines() == ["before", *records]
+    assert list(book.files()) == ["app.log"]
+    assert handler.statistics().rotations == 0
+
+
+def test_descriptor_may_be_a_socket(book: Logbook) -> None:
+    """A socket, as systemd gives it, which cannot be opened by its path, is written to."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handler = book.open(filename=f"/dev/fd/{theirs.fileno()}")
+        book.logger.warning("text")
+        assert handler.flush()
+        assert ours.recv(100) == b"text\n"
+
+
+def test_descriptor_that_does_not_block(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full pipe is waited for, also if another process made it non-blocking."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    waits = threading.Event()
+    real = select.poll
+
+    def poll() -> select.poll:
+        waits.set()
+        return real()
+
+    monkeypatch.setattr(select, "poll", poll)
+    errors: list[Exception] = []
+    handler = book.open(filename=f"/dev/fd/{writer}", on_error=errors.append)
+    size = 300_000
+    book.logger.warning("#" * size)  # the pipe holds less
+    assert waits.wait(20)
+    read = b""
+    while len(read) <= size:
+        read += os.read(reader, 1 << 16)
+    assert handler.flush()
+    assert read == b"#" * size + b"\n"
+    assert errors == []
+    for fd in (reader, writer):
+        os.close(fd)
+
+
+def test_descriptor_that_is_not_open(tmp_path: Path) -> None:
+    """It is refused at once, with what to do."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    os.close(fd)
+    path = f"/dev/fd/{fd}"
+    with pytest.raises(OSError, match=r"^\[Errno 9\]") as raised:
+        AsyncFileHandler(path)
+    (note,) = raised.value.__notes__
+    assert note.endswith(f"{path!r} names a descriptor that is not open; name a file.")
+
+
+def test_fifo_is_never_rotated(book: Logbook) -> None:
+    """What is not a regular file is written as it is, whatever ``max_bytes`` says."""
+    os.mkfifo(book.path)
+    reader = os.open(book.path, os.O_RDONLY | os.O_NONBLOCK)
+    handler = book.open(max_bytes=10, backup_count=3)
+    for number in range(20):
+        book.logger.info("record %d", number)
+    assert handler.flush()
+    assert os.read(reader, 1000).decode().splitlines() == [f"record {n}" for n in range(20)]
+    os.close(reader)
+    assert [path.name for path in book.folder.iterdir()] == ["app.log"]
+    assert handler.statistics().rotations == 0
+
+
 # ---- a fork, seen from inside --------------------------------------------------------------------
 
 
-def test_child_of_a_fork_owes_nothing(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_of_a_fork_has_nothing_queued(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a forked child does first leaves it with an empty queue and a file of its own."""
-    fifo = Fifo(book.path)
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())  # which has this handler alone
     handler = book.open()
-    stall(book, handler)
+    disk.full = math.inf
     book.logger.info("the parent's")
-    monkeypatch.setattr(_exit, "_process", _exit._Process())  # which watches this one alone
-    twin = AsyncFileHandler(book.folder / "other.log")
-    _exit._in_child()
-    assert twin.statistics().queued == 0
-    assert not twin._writer.file.is_open
-    twin.handle(logging.makeLogRecord({"msg": "mine"}))
-    twin.close()
-    assert book.lines(book.folder / "other.log") == ["mine"]
-    fifo.read_until(lambda: handler.flush(0.1))
+    until(lambda: handler.statistics().write_errors)
+    _shutdown._in_child()
+    assert (handler.statistics().queued, handler.statistics().write_errors) == (0, 0)
+    assert not is_open(book.path)
+    disk.full = 0
+    book.logger.info("the child's")
     handler.close()
-    fifo.close()
+    assert book.lines()[-1] == "the child's"
