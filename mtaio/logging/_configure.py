@@ -3,7 +3,7 @@ Logging for a whole program, from arguments, settings or the environment, in one
 
 Promise: handlers are in place when `configure` returns, with no event loop needed. Leaving the
 block it may be used as writes and closes them, also when the block is cancelled, and restores what
-was there before. A value that makes no sense is named as it is called where it came from.
+was there before. A value that is refused is named as it is called where it came from.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ class AsyncFileHandler(logging.Handler):
             return
         self._writer.put(line, ahead)
 
-    def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # it tells more than logging's does
+    def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # logging's returns nothing
         """
         Wait until everything logged before is written; the operating system then has it.
 
@@ -268,7 +268,7 @@ class AsyncFileHandler(logging.Handler):
             False if it is not written yet, was given up, or if called in the writing thread.
 
         Raises:
-            TypeError: ``timeout`` is no number.
+            TypeError: ``timeout`` is not a number.
             ValueError: ``timeout`` is negative or NaN.
         """
         seconds = checks.at_least("timeout", timeout, 0, way_out="Pass seconds >= 0.")

@@ -156,7 +156,7 @@ _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 1000
 def _encode(entry: Mapping[Any, object]) -> str:
     try:
         line = _ENCODER.encode(entry)
-    except Exception:  # noqa: BLE001 - a key that is no text, NaN, a value that holds itself, …
+    except Exception:  # noqa: BLE001 - a key that is not a str, NaN, a value that holds itself, …
         safe = {as_text(key): _encodable(value) for key, value in entry.items()}
         line = _ENCODER.encode(safe)
     if not line.isascii():

@@ -3,8 +3,8 @@ What was logged and is not written yet: a bounded queue of records, and the flus
 
 Promise: records come out as they went in, once, those of one thread in order. No more are kept than
 there is room for, but one for each thread that asks at the same moment. A caller waits for room
-only with ``when_full="block"``; what is dropped is counted. Whoever waits for a flush goes on when
-everything before it was written or given up, or when the time is over.
+only with ``when_full="block"``; what is dropped is counted. A flush ends when everything before it
+was written or given up, or when its time is over.
 Cost: asking the queue for its size, and a ``put``.
 Why a caller pauses when the queue is half full: docs/en/design/logging.md.
 """
@@ -45,7 +45,7 @@ _LONG_PAUSE: Final = (_PAUSE, 100e-6, 200e-6, 400e-6, 800e-6)
 
 _BETWEEN_PAUSES: Final = 0.002
 _MOST_BETWEEN_PAUSES: Final = 0.064
-"""The seconds between pauses: doubled, while the queue is full, when one was in vain."""
+"""The seconds between pauses: doubled, while the queue is full, when one did not help."""
 
 _MOST_BETWEEN_LONG_PAUSES: Final = 1.024
 """The same between long pauses."""
@@ -253,8 +253,8 @@ class _Pauses:
     The writer waits for the interpreter's lock, and a thread that gives the lock back and takes it
     again at once, as an event loop that polls does, makes it wait from the start. It needs the lock
     several times for each batch, and may take longer to wake up than a pause lasts: so a pause goes
-    on until a batch was written, unless the last one was in vain. If the file is what keeps the
-    writer, each pause is in vain, and on a busy machine it costs its caller milliseconds.
+    on until a batch was written, unless the last one did not help. If the file is what keeps
+    the writer, no pause helps, and on a busy machine each costs its caller milliseconds.
     """
 
     __slots__ = ("_between", "_between_long", "_next", "_next_long")

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 THREADS = 8
-RECORDS = 50_000
+RECORDS = 20_000
 
-BEGIN = """
+START = """
 import logging
 import os
 import signal
@@ -28,18 +28,18 @@ handler = AsyncFileHandler("app.log", **options)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
-raging = threading.Event()
+storming = threading.Event()
 
-def storm(name, records=50_000):
+def storm(name, records=20_000):
     for number in range(records):
         logger.info("%s %d", name, number)
-        if number == 2000 and not raging.is_set():  # its lock may be held for ever in a child
-            raging.set()
+        if number == 2000 and not storming.is_set():  # its lock may be held for ever in a child
+            storming.set()
 
 def storms(name, threads=8):
     return [threading.Thread(target=storm, args=(f"{name}-{n}",)) for n in range(threads)]
 
-def begin(threads):
+def start(threads):
     for thread in threads: thread.start()
 
 """

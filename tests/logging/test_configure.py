@@ -203,7 +203,7 @@ def test_each_call_puts_back_what_was_there_before_it(
     assert logger.level == logging.ERROR
 
 
-def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Logger) -> None:
+def test_nothing_is_lost_while_configured_again(book: Logbook, logger: logging.Logger) -> None:
     """What other threads log during further calls is there, once, whichever handlers write it."""
     configure(file=book.path, level="INFO", console=False, logger=logger)
     others = logging.NullHandler()
@@ -219,8 +219,8 @@ def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Lo
 
     thread = threading.Thread(target=storm)
     thread.start()
-    for turn in range(20):
-        until(lambda: logged > 50 * turn)  # noqa: B023 - it is over when the turn is
+    for number in range(20):
+        until(lambda: logged > 50 * number)  # noqa: B023 - it has ended when the number changes
         context = configure(file=book.path, level="INFO", console=False, logger=logger)
     over.set()
     thread.join()
@@ -254,7 +254,7 @@ def test_old_handlers_close_when_the_new_ones_are_in_place(
 
 
 def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None:
-    """A filter of one's own replaces the default, and a level may be a number as text."""
+    """A custom filter replaces the default, and a level may be a number as text."""
     redact = RedactingFilter(patterns=[r"\d{4}"], defaults=False)
     settings = Settings(log_file=book.path, log_level="15")
     with configure(settings, logger=logger, console=False, redact=redact):

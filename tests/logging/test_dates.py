@@ -112,7 +112,7 @@ def test_other_dates_are_left_alone(
 
 
 def test_other_clocks_are_asked_each_time(handler: AsyncFileHandler) -> None:
-    """A clock of one's own may tell more than seconds, so it is asked for each record."""
+    """A custom clock may know more than seconds, so it is asked for each record."""
     asked: list[float | None] = []
 
     def clock(seconds: float | None) -> time.struct_time:

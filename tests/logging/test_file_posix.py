@@ -67,9 +67,9 @@ def test_full_disk(book: Logbook, small_disk: Path, capsys: pytest.CaptureFixtur
     assert len(lines) + dropped == 3000
     numbers = [int(line.split()[2].rstrip(",")) for line in lines]
     assert numbers == list(range(len(lines)))
-    told = capsys.readouterr().err
-    assert told.startswith(f"mtaio.logging: trouble with {handler.baseFilename!r}: [Errno 28]")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"mtaio.logging: trouble with {handler.baseFilename!r}: [Errno 28]")
+    assert printed.count("\n") == 1
     handler.close()
 
 
@@ -101,8 +101,8 @@ def test_limit_of_file_size(book: Logbook) -> None:
     """A file that may not grow is treated like a full disk, down to the byte."""
     done = run(LIMITED, book.folder)
     assert (done.returncode, done.stderr) == (0, "")
-    dropped, _, told = done.stdout.partition(" ")
-    assert told == "[Errno 27] File too large\n"
+    dropped, _, printed = done.stdout.partition(" ")
+    assert printed == "[Errno 27] File too large\n"
     *lines, notice = book.lines()
     assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
     assert lines == [
@@ -147,14 +147,14 @@ def test_full_device(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a device that is always full, what is lost is counted at the end of each ``close``."""
     monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
     handler = book.open(filename="/dev/full", queue_size=600, keep_room=0, on_error=lambda _: None)
-    for turn in range(1, 3):
+    for round_ in range(1, 3):
         for number in range(700):
             book.logger.info("%d", number)
         assert not handler.flush(0.01)
         handler.close()
         figures = handler.statistics()
-        assert (figures.lost, figures.queued, figures.written) == (600 * turn, 0, 0)
-        assert figures.dropped == {"INFO": 100 * turn}
+        assert (figures.lost, figures.queued, figures.written) == (600 * round_, 0, 0)
+        assert figures.dropped == {"INFO": 100 * round_}
 
 
 @pytest.mark.parametrize("loud", ["loud", ""])
@@ -177,11 +177,11 @@ def test_callback_that_fails_costs_no_record(
     folder.mkdir()
     assert handler.flush(20)
     assert book.lines(folder / "app.log") == ["early"]
-    told = capsys.readouterr().err
-    assert ("LookupError: [Errno 2] No such file" in told) == bool(loud)
+    printed = capsys.readouterr().err
+    assert ("LookupError: [Errno 2] No such file" in printed) == bool(loud)
 
 
-def test_silence_is_kept_if_logging_was_told_so(
+def test_silence_is_kept_if_logging_was_printed_so(
     book: Logbook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With ``logging.raiseExceptions`` off nothing is printed."""
@@ -218,22 +218,22 @@ def test_each_kind_of_error_is_reported_once_a_minute(monkeypatch: pytest.Monkey
     """Errors are of one kind if their number is the same, or their class if they have none."""
     moment = 100.0
     monkeypatch.setattr(_reports, "monotonic", lambda: moment)
-    told: list[Exception] = []
-    report = _reports.ErrorReports("app.log", told.append)
+    printed: list[Exception] = []
+    report = _reports.ErrorReports("app.log", printed.append)
     full, again, broken = (
         OSError(number, "") for number in (errno.ENOSPC, errno.ENOSPC, errno.EIO)
     )
     odd = LookupError("no such codec")
     for error in (full, again, broken, odd, broken, odd):
         report(error)
-    assert told == [full, broken, odd]
+    assert printed == [full, broken, odd]
     moment += 59.9
     report(again)
-    assert told == [full, broken, odd]
+    assert printed == [full, broken, odd]
     moment += 0.2
     report(again)
     report(full)
-    assert told == [full, broken, odd, again]
+    assert printed == [full, broken, odd, again]
 
 
 def test_broken_standard_error(book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_file_that_cannot_be_moved_costs_no_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the newest file cannot be renamed, the older ones are moved once."""
-    trouble: list[OSError] = []
+    errors: list[OSError] = []
     moment = 100.0
     monkeypatch.setattr(_file, "monotonic", lambda: moment)
     for number in range(1, 5):
@@ -288,11 +288,11 @@ def test_file_that_cannot_be_moved_costs_no_history(
         return real(path, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    file = make(tmp_path, trouble, backup_count=4)
+    file = make(tmp_path, errors, backup_count=4)
     for _ in range(8):
         file.write([b"12345678\n"])
         moment += 61
-    assert len(trouble) == 7
+    assert len(errors) == 7
     older = [tmp_path / f"app.log.{number}" for number in range(2, 5)]
     assert [path.read_text() for path in older] == ["1", "2", "3"]
     monkeypatch.setattr(Path, "replace", real)
@@ -306,7 +306,7 @@ def test_file_that_cannot_be_moved_costs_no_history(
 
 
 def test_logrotate(book: Logbook) -> None:
-    """A file that was renamed, removed or truncated by others is left, and the path opened anew."""
+    """A file that others renamed, removed or truncated is left, and the path opened again."""
     handler = book.open()
     book.logger.info("one")
     assert handler.flush()
@@ -372,7 +372,7 @@ def make(folder: Path, errors: list[OSError], **options: Any) -> RotatingFile:
 
 
 def test_failed_rotation_is_counted(book: Logbook) -> None:
-    """A file that could not be rotated is told of and counted, though the record is written."""
+    """A file that could not be rotated is reported and counted, though the record is written."""
     errors: list[Exception] = []
     older = book.folder / "app.log.1"
     (older / "in the way").mkdir(parents=True)
@@ -391,23 +391,23 @@ def test_failed_rotation_keeps_the_file_and_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     """If the files cannot be renamed, records go on into the one there is; tries are rare."""
-    trouble: list[OSError] = []
+    errors: list[OSError] = []
     moment = 100.0
     monkeypatch.setattr(_file, "monotonic", lambda: moment)
-    file = make(tmp_path, trouble, close_first=system == "nt")
+    file = make(tmp_path, errors, close_first=system == "nt")
     (tmp_path / "app.log.1").mkdir()
     (tmp_path / "app.log.1" / "in the way").touch()
     (tmp_path / "app.log.2").touch()
     file.write([b"first 1\n", b"second\n", b"third\n"])
     assert (tmp_path / "app.log").read_bytes() == b"first 1\nsecond\nthird\n"
-    assert len(trouble) == 1
+    assert len(errors) == 1
     other = os.open(tmp_path / "app.log", os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process may try its luck
     os.close(other)
     for seconds, tries in ((0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3), (10, 4), (1000, 5), (61, 6)):
         moment += seconds
         file.write([b"x\n"])
-        assert len(trouble) == tries
+        assert len(errors) == tries
     assert file.rotations == 0
     shutil.rmtree(tmp_path / "app.log.1")
     moment += 61
@@ -446,7 +446,7 @@ def test_nothing_is_renamed_while_writes_fail(
 def test_rotation_that_becomes_possible_while_writes_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as nobody knows whether anything can be written, nothing is moved."""
+    """Until it is known that writing works again, nothing is renamed."""
     file = make(tmp_path, [])
     file.write([b"12345678\n"])
     other = os.open(tmp_path / "app.log", os.O_RDONLY)
@@ -485,7 +485,7 @@ def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
 def test_file_moved_just_before_it_was_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever gets the lock after another has moved the file leaves it alone."""
+    """A process that gets the lock after another has moved the file leaves it alone."""
     file = make(tmp_path, [])
     file.write([b"12345678\n"])
     real = fcntl.flock
@@ -573,7 +573,7 @@ def test_path_that_may_not_be_looked_at(
     assert (tmp_path / "app.log").read_bytes() == (b"one\ntwo\n" if there else b"two\n")
 
 
-@pytest.mark.parametrize("instead", ["nothing", "a file", "a ring of links"])
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a circle of links"])
 def test_folder_that_is_gone_for_a_while(
     book: Logbook, capsys: pytest.CaptureFixture[str], instead: str
 ) -> None:
@@ -586,7 +586,7 @@ def test_folder_that_is_gone_for_a_while(
     shutil.rmtree(folder)
     if instead == "a file":
         folder.touch()
-    elif instead == "a ring of links":
+    elif instead == "a circle of links":
         folder.symlink_to(folder)
     for number in range(100):
         book.logger.info("%d", number)
@@ -602,7 +602,7 @@ def test_folder_that_is_gone_for_a_while(
 
 
 def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
-    """A path that is a folder is told at once, and what to do about it."""
+    """A path that is a folder is refused at once, with what to do about it."""
     with pytest.raises(IsADirectoryError) as raised:
         AsyncFileHandler(tmp_path)
     (note,) = raised.value.__notes__
@@ -610,7 +610,7 @@ def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket, as standard output is under systemd, is told at once, and what to use instead."""
+    """A socket, as standard output is under systemd, is refused at once, with what to use."""
     monkeypatch.chdir(tmp_path)  # the names of sockets must be short
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
@@ -621,7 +621,7 @@ def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that may not be written to is told at once, whoever runs the program."""
+    """A folder that may not be written to is refused at once, also for root."""
     with monkeypatch.context() as patch:
 
         def refuse(*_: object) -> int:

@@ -99,20 +99,20 @@ def test_errors_have_room_of_their_own(book: Logbook, disk: Disk) -> None:
 
 
 @pytest.fixture
-def own_levels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give levels names of one's own, one of them that of another level."""
+def custom_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give levels custom names, one of them that of another level."""
     for name in ("_levelToName", "_nameToLevel"):
         monkeypatch.setattr(logging, name, vars(logging)[name].copy())
     for level, name in ((5, "Trace"), (7, "TRACE"), (31, "lärm"), (25, "INFO")):
         logging.addLevelName(level, name)
 
 
-@pytest.mark.usefixtures("own_levels")
+@pytest.mark.usefixtures("custom_levels")
 @pytest.mark.parametrize(
     ("value", "level"), [("Trace", 5), (" trace", 5), ("TRACE", 7), ("LÄRM", 31), ("Error", 40)]
 )
-def test_level_of_ones_own(book: Logbook, disk: Disk, value: str, level: int) -> None:
-    """A level is known by its own name, and failing that by its name in any case."""
+def test_level_with_a_custom_name(book: Logbook, disk: Disk, value: str, level: int) -> None:
+    """A level is found by its exact name, and failing that by its name in any case."""
     handler = book.open(keep_level=value, queue_size=1, keep_room=1)
     book.logger.setLevel(1)
     disk.stop(book)
@@ -122,8 +122,8 @@ def test_level_of_ones_own(book: Logbook, disk: Disk, value: str, level: int) ->
     assert handler.statistics().dropped == dropped
 
 
-@pytest.mark.usefixtures("own_levels")
-def test_levels_without_a_name_of_their_own(book: Logbook, disk: Disk) -> None:
+@pytest.mark.usefixtures("custom_levels")
+def test_levels_that_share_a_name(book: Logbook, disk: Disk) -> None:
     """Levels that share a name are counted together; a record without a level is counted too."""
     handler = book.open(queue_size=1, keep_room=0)
     disk.stop(book)
@@ -421,7 +421,7 @@ async def test_request_that_is_done_before_it_is_waited_for() -> None:
 def test_flushing_a_file_that_takes_nothing_is_bounded(
     book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Flushing again and again, in vain, does not fill the memory."""
+    """Flushing again and again, without success, does not fill the memory."""
     monkeypatch.setattr(_writer, "_REQUESTS", 3)
     handler = book.open(queue_size=1, keep_room=0)
     disk.stop(book)

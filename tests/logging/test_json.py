@@ -141,7 +141,7 @@ def deep(depth: int) -> list[object]:
 
 
 class Impostor:
-    """Does not even tell what it is."""
+    """Raises when it is asked for its class."""
 
     @property  # type: ignore[misc]  # it is what makes it hostile
     def __class__(self) -> type:
@@ -165,10 +165,10 @@ class Impostor:
     ],
 )
 def test_values_that_json_does_not_have_become_text(value: object, expected: object) -> None:
-    """Whatever is logged, the line is JSON, and the values beside it are as they were."""
-    made = entry(value=value, beside=[1, {"a": None}])
+    """Whatever is logged, the line is JSON, and the other values are as they were."""
+    made = entry(value=value, other=[1, {"a": None}])
     assert made["value"] == expected
-    assert made["beside"] == [1, {"a": None}]
+    assert made["other"] == [1, {"a": None}]
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_values_that_json_does_not_have_become_text(value: object, expected: obj
 )
 def test_values_that_cannot_be_shown_whole_are_short(value: object) -> None:
     """What the encoder refuses is shown in part, at once, whatever it holds."""
-    made = entry(value=value, beside=1)
+    made = entry(value=value, other=1)
     assert isinstance(made["value"], str)
     assert len(made["value"]) < 500_000
-    assert made["beside"] == 1
+    assert made["other"] == 1
 
 
 @pytest.mark.parametrize(

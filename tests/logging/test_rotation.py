@@ -211,7 +211,7 @@ def test_faults_lose_double_and_tear_nothing(
                 try:
                     file.write(queue)
                 except OSError:
-                    if moved:  # what was begun there is written whole elsewhere
+                    if moved:  # what was started there is written whole elsewhere
                         number += 1
                         (folder / "app.log").rename(folder / f"moved.{number}")
                     continue
@@ -222,7 +222,7 @@ def test_faults_lose_double_and_tear_nothing(
         for path in oldest_first(folder):
             text = path.read_bytes()
             assert text.startswith(prefix) or not text or moved
-            lines += text.removeprefix(prefix).decode().splitlines(keepends=True)
+            lines += text.removeprefix(prefix).decode(errors="replace").splitlines(keepends=True)
         expected = [f"{line}\n" for batch in batches for line in batch]
         if moved:
             whole = [line for line in lines if line.endswith("\n")]
@@ -233,7 +233,7 @@ def test_faults_lose_double_and_tear_nothing(
 
 
 def oldest_first(folder: Path) -> list[Path]:
-    """Return the files in the order in which they were begun."""
+    """Return the files in the order in which they were started."""
 
     def age(path: Path) -> tuple[int, int]:
         kind, _, number = path.name.rpartition(".")

@@ -106,7 +106,7 @@ def test_longest_time_is_that_of_the_first(
 
 
 def test_pauses_are_rare_when_they_do_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause is every 2 ms, and long until a batch is written; those in vain become rare."""
+    """A pause comes each 2 ms and lasts until a batch is written; those without effect get rare."""
     moment = 100.0
     made: dict[float, list[float]] = {}
     helpful = 1
@@ -144,7 +144,7 @@ def test_pauses_are_rare_when_they_do_not_help(monkeypatch: pytest.MonkeyPatch) 
     long = [50e-6, 100e-6, 200e-6, 400e-6, 800e-6]
     assert [slept for slept in made.values() if len(slept) > 1] == [long] * 8
     moment += 3
-    assert times(32, parts=5) == [0]  # after one in vain the next comes much later
+    assert times(32, parts=5) == [0]  # after one that did not help the next comes much later
     helpful = 5
     moment += 3
     assert times(5, parts=5) == [0, 2, 4]
@@ -311,17 +311,22 @@ def test_callback_that_ends_the_thread(book: Logbook, disk: Disk, flushed: str) 
     def on_error(error: Exception) -> None:
         raise SystemExit(str(error))
 
+    def fill_up(fd: int, data: bytes) -> int:
+        disk.write, disk.full = real, 2
+        return real(fd, data)
+
+    real = disk.write
     handler = book.open(on_error=on_error)
     disk.stop(book)
+    disk.write = fill_up
     book.logger.info("text")
     request = handler._writer.request_flush() if flushed else None
-    disk.full = 2  # the one it was stopped at, and the next
     disk.go()
     until(lambda: not book.threads())
     if request is not None:
-        handler._writer.start()
         assert request.wait(20)
-        until(lambda: request.written or not book.threads())
+        assert not request.written
+    assert book.lines() == ["stuck"]
     assert handler.flush()
     assert book.lines() == ["stuck", "text"]
 
@@ -416,13 +421,13 @@ def test_closed_in_the_middle_of_a_write(book: Logbook, disk: Disk) -> None:
 
 
 def test_multiprocessing_is_told_once(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has multiprocessing tells it once how its children are to end."""
+    """A process that uses multiprocessing says once how its children are to end."""
     monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
-    told: list[object] = []
-    monkeypatch.setattr(util, "register_after_fork", lambda of, fn: told.append((of, fn)))
+    calls: list[object] = []
+    monkeypatch.setattr(util, "register_after_fork", lambda of, fn: calls.append((of, fn)))
     assert process.parent_process() is None
     for name in ("a.log", "b.log"):
         handler = book.open(filename=book.folder / name)
         book.logger.info("text")
         assert handler.flush()
-    assert told == [(_shutdown.process, _shutdown._close_when_child_ends)]
+    assert calls == [(_shutdown.process, _shutdown._close_when_child_ends)]

@@ -146,14 +146,14 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            out, told = process.communicate(timeout=100)
+            out, printed = process.communicate(timeout=100)
         except subprocess.TimeoutExpired:
             if sys.platform != "win32":
                 os.killpg(process.pid, signal.SIGABRT)  # each process says where it stands
             process.kill()
-            _, told = process.communicate()
-            raise AssertionError(told) from None
-    return subprocess.CompletedProcess(command, process.returncode, out, told)
+            _, printed = process.communicate()
+            raise AssertionError(printed) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, printed)
 
 
 def environment(*, measured: bool = True) -> dict[str, str]:
