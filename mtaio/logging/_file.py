@@ -269,12 +269,12 @@ class RotatingFile:
         if not _lock(fd):
             return False
         try:
-            if self._moved():
-                self.open()
-                return True
-            if self._close_first:
-                self.close()
-            self._rename()
+            if not self._moved():
+                if self._close_first:
+                    self.close()
+                self._rename()
+                self._pause = 0.0
+                self.rotations += 1
         except OSError as error:
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LAST_PAUSE)
             self._rotate_after = monotonic() + self._pause
@@ -286,8 +286,6 @@ class RotatingFile:
         finally:
             if self._fd == fd:
                 _unlock(fd)
-        self._pause = 0.0
-        self.rotations += 1
         self.open()
         return True
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.backends import BACKENDS
 from tests.logging.tools import Logbook, run
 
 if TYPE_CHECKING:
@@ -101,38 +100,6 @@ def test_program_that_ends_loses_nothing(book: Logbook, end: str) -> None:
     done = run(START + program, book.folder)
     assert done.returncode == code, done.stderr
     assert book.all_lines() == numbered("main")
-
-
-EXIT_IN_TASK = """
-async def child():
-    storm()
-    sys.exit(7)
-
-async def main():
-    async with anyio.create_task_group() as group:
-        group.start_soon(child)
-
-anyio.run(main, backend=sys.argv[1])
-"""
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_exit_in_a_task(book: Logbook, backend: str) -> None:
-    """``sys.exit`` in a task ends the program with everything written."""
-    done = run(START + EXIT_IN_TASK, book.folder, backend)
-    assert done.returncode != 0
-    assert book.all_lines() == numbered("main")
-
-
-def test_end_while_the_queue_is_full(book: Logbook) -> None:
-    """Threads that wait for room when the main thread ends get it, and nothing is dropped."""
-    program = "for n in range(3): threading.Thread(target=storm, args=(f't{n}',)).start()\nstorm()"
-    done = run(START + program, book.folder, "block")
-    assert (done.returncode, done.stderr) == (0, "")
-    written = book.all_lines()
-    assert len(written) == 4 * COUNT
-    for name in ("main", "t0", "t1", "t2"):
-        assert [line for line in written if line.startswith(name)] == numbered(name)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -14,69 +14,6 @@ from tests.logging.tools_posix import Fifo
 
 assert sys.platform != "win32"
 
-FORK = """
-import logging
-import os
-import sys
-import threading
-import warnings
-
-warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads: what this is about
-
-from mtaio.logging import AsyncFileHandler
-
-rotation = dict(max_bytes=20_000, backup_count=1000) if "rotation" in sys.argv else {}
-handler = AsyncFileHandler("app.log", queue_size=100_000, **rotation)
-logger = logging.getLogger("app")
-logger.setLevel(logging.INFO)
-logger.addHandler(handler)
-storming = threading.Event()
-
-def storm(name, count=2000):
-    for number in range(count):
-        logger.info("%s %d", name, number)
-        if number == 200 and not storming.is_set():  # its lock may be held for ever in a child
-            storming.set()
-
-threads = [threading.Thread(target=storm, args=(f"parent-{n}",)) for n in range(4)]
-for thread in threads: thread.start()
-storming.wait()
-children = []
-for number in range(3):
-    logger.info("before-%d 0", number)
-    pid = os.fork()
-    if not pid:
-        storm(f"child-{number}")
-        assert handler.statistics().written <= 2000
-        sys.exit(0)
-    children.append(pid)
-storm("main")
-print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
-"""
-
-
-@pytest.mark.parametrize("files", ["one", "rotation"])
-def test_fork_in_the_middle_of_a_storm(book: Logbook, files: str) -> None:
-    """The parent is complete, each child from the fork on, and none writes another's records."""
-    done = run(FORK, book.folder, files, measured=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 0, 0]\n")
-    found: dict[str, list[int]] = {}
-    paths = [path for path in book.folder.iterdir() if path.name.startswith("app.log")]
-    assert (len(paths) > 1) == (files == "rotation")
-    # Two processes that share a file each write it in order; the names say which file is older.
-    for path in sorted(paths, key=lambda path: -int(path.suffix[1:].replace("log", "0"))):
-        for line in book.lines(path):
-            name, _, number = line.partition(" ")
-            found.setdefault(name, []).append(int(number))
-    storms = [f"parent-{n}" for n in range(4)] + [f"child-{n}" for n in range(3)] + ["main"]
-    befores = [f"before-{n}" for n in range(3)]
-    assert sorted(found) == sorted([*storms, *befores])
-    for name in storms:
-        assert found[name] == list(range(2000)), name
-    for name in befores:
-        assert found[name] == [0], name
-
-
 FORK_WHILE_STALLED = """
 import logging
 import os

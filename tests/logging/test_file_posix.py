@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,55 +22,10 @@ from mtaio.logging import AsyncFileHandler, _file, _queue, _reports, _shutdown, 
 from mtaio.logging._file import RotatingFile
 from tests.logging.tools import Disk, Logbook, environment, is_open, run, until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 assert sys.platform != "win32"
 
 
 # ---- a full disk ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 64 KiB, where one may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    done = mount and subprocess.run(  # noqa: S603 - a command with words written here
-        [mount, "-t", "tmpfs", "-o", "size=64k", "mtaio", folder], capture_output=True, check=False
-    )
-    if not done or done.returncode:
-        pytest.skip("no file system may be mounted here; a limit of file sizes is tested instead")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)  # noqa: S603, S607 - as above
-
-
-def test_full_disk(book: Logbook, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk is reported once; what the queue held is written when there is room again."""
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"\0" * 40_000)
-    handler = book.open(
-        filename=small_disk / "app.log", queue_size=500, keep_room=0, max_bytes=1, backup_count=0
-    )
-    for number in range(3000):
-        book.logger.info("record number %d, of which there are too many", number)
-        if number % 100 == 0:
-            handler.flush(0.01)
-    until(lambda: handler.statistics().write_errors > 1)
-    assert handler.statistics().queued == 500
-    dropped = handler.statistics().dropped["INFO"]
-    ballast.unlink()
-    assert handler.flush(20)
-    *lines, notice = book.lines(small_disk / "app.log")
-    assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
-    assert len(lines) + dropped == 3000
-    numbers = [int(line.split()[2].rstrip(",")) for line in lines]
-    assert numbers == list(range(len(lines)))
-    printed = capsys.readouterr().err
-    assert printed.startswith(f"mtaio.logging: trouble with {handler.baseFilename!r}: [Errno 28]")
-    assert printed.count("\n") == 1
-    handler.close()
 
 
 LIMITED = """
@@ -482,25 +437,38 @@ def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "app.log.1").read_bytes() == b"12345678\nmore\n"
 
 
+@pytest.mark.parametrize("with_folder", ["with its folder", ""])
 def test_file_moved_just_before_it_was_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_folder: str
 ) -> None:
     """A process that gets the lock after another has moved the file leaves it alone."""
-    file = make(tmp_path, [])
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    file = make(folder, [])
     file.write([b"12345678\n"])
     real = fcntl.flock
 
     def flock(fd: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", real)
-        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+        if with_folder:
+            folder.rename(tmp_path / "moved")
+        else:
+            (folder / "app.log").rename(folder / "app.log.1")
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    file.write([b"new\n"])
+    batch = [b"new\n"]
+    if with_folder:
+        with pytest.raises(FileNotFoundError):
+            file.write(batch)
+        assert batch == [b"new\n"]
+        folder.mkdir()
+    file.write(batch)
     file.close()
     assert file.rotations == 0
-    assert (tmp_path / "app.log").read_bytes() == b"new\n"
-    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\n"
+    assert (folder / "app.log").read_bytes() == b"new\n"
+    old = tmp_path / "moved" / "app.log" if with_folder else folder / "app.log.1"
+    assert old.read_bytes() == b"12345678\n"
 
 
 def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

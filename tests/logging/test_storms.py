@@ -1,4 +1,4 @@
-"""A log under a storm, at full size: whatever ends the program, nothing is lost."""
+"""A program that ends while eight threads log: nothing is lost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import pytest
 from tests.backends import BACKENDS
 from tests.logging.storms import START, check, threads
 from tests.logging.tools import Logbook, run
-
-pytestmark = pytest.mark.heavy
 
 STORM = """
 start(storms("main"))
