@@ -64,6 +64,7 @@ class RotatingFile:
     # - _rotates says that the path names a regular file, which may be renamed;
     # - _unfinished is what the file behind _fd lacks of a record that it has the start of, the
     #   first in the batch that the next write() is given; empty if there is none;
+    # - _torn says that the file of _identity ends in a part of a record that is not continued;
     # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
     __slots__ = (
         "_backup_count",
@@ -72,6 +73,7 @@ class RotatingFile:
         "_fd",
         "_first",
         "_identity",
+        "_line_end",
         "_max_bytes",
         "_pause",
         "_place",
@@ -79,6 +81,7 @@ class RotatingFile:
         "_rotate_after",
         "_rotates",
         "_size",
+        "_torn",
         "_unfinished",
         "_within",
         "bytes",
@@ -107,6 +110,8 @@ class RotatingFile:
         self.rotation_errors = 0
         self._first = _FIRST_OPENING[mode]
         self._within = _within_a_file(encoding)
+        line_end = "\n".encode(encoding)
+        self._line_end = line_end if self._within is None else self._within(line_end)
         self._max_bytes = max_bytes
         self._backup_count = backup_count
         self._report = report
@@ -116,6 +121,7 @@ class RotatingFile:
         self._rotates = False
         self._size = 0
         self._unfinished = b""
+        self._torn = False
         self._failing = False
         self._rotate_after = 0.0
         self._pause = 0.0
@@ -139,12 +145,14 @@ class RotatingFile:
         else:
             fd = os.dup(descriptor)
         before, self._fd = self._fd, fd
-        self._unfinished = b""
+        self._leave_unfinished()
         self._first = 0
         status = os.fstat(fd)
         regular = stat.S_ISREG(status.st_mode)
         self._rotates = regular and descriptor is None
-        self._identity = (status.st_dev, status.st_ino)
+        identity = status.st_dev, status.st_ino
+        self._torn = self._torn and identity == self._identity
+        self._identity = identity
         self._size = status.st_size if regular else 0
         if before != _CLOSED:
             os.close(before)  # last, as it may fail: on a network that is where a full disk shows
@@ -152,7 +160,7 @@ class RotatingFile:
     def close(self) -> None:
         """Close the file, if it is open; the next write opens it again."""
         fd, self._fd = self._fd, _CLOSED
-        self._unfinished = b""
+        self._leave_unfinished()
         if fd != _CLOSED:
             os.close(fd)
 
@@ -161,7 +169,7 @@ class RotatingFile:
         with suppress(OSError):
             self.close()
         self.records = self.bytes = self.rotations = self.rotation_errors = 0
-        self._failing = False
+        self._failing = self._torn = False
         self._pause = 0.0
 
     def write(self, batch: list[bytes]) -> None:
@@ -178,6 +186,8 @@ class RotatingFile:
             self.open()
         if self._unfinished:
             self._finish(batch)
+        elif self._torn:
+            self._end_torn_line()
         while batch:
             count = self._fitting(batch)
             if not count and self._rotate():
@@ -222,7 +232,7 @@ class RotatingFile:
         while sent >= len(records[whole]):
             sent -= len(records[whole])
             whole += 1
-        if sent and self._fd != _CLOSED:
+        if sent:
             self._unfinished = records[whole][sent:]
         del batch[:whole]
         self.records += whole
@@ -231,11 +241,23 @@ class RotatingFile:
     def _finish(self, batch: list[bytes]) -> None:
         """Write what is missing of the first record of ``batch``."""
         sent, error = self._send(self._unfinished)
-        self._unfinished = self._unfinished[sent:] if self._fd != _CLOSED else b""
+        self._unfinished = self._unfinished[sent:]
         if error is not None:
             raise error
         del batch[0]
         self.records += 1
+
+    def _leave_unfinished(self) -> None:
+        """Note that the first record of the batch is not continued where it was started."""
+        self._torn = self._torn or bool(self._unfinished)
+        self._unfinished = b""
+
+    def _end_torn_line(self) -> None:
+        """Write a line end, so that the next record has a line of its own."""
+        _, error = self._send(self._line_end)
+        if error is not None:
+            raise error
+        self._torn = False
 
     def _send(self, data: bytes) -> tuple[int, OSError | None]:
         """Write ``data``, in as many pieces as the system takes; return how many bytes it took."""

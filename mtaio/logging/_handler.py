@@ -265,7 +265,8 @@ class AsyncFileHandler(logging.Handler):
             timeout: The most seconds to wait; 0 leaves the writing thread no time to answer.
 
         Returns:
-            False if it is not written yet, was given up, or if called in the writing thread.
+            False if it is not written yet, or was given up meanwhile; always False in the writing
+            thread.
 
         Raises:
             TypeError: ``timeout`` is not a number.

@@ -148,13 +148,12 @@ class Writer:
         """
         if request is None or self.queue.is_consumer():
             return
-        if request is self._closing and until is None:
-            return
         if until is None:
-            until = monotonic() + _shutdown.PATIENCE
-            missed = self._missed
-            if missed is not None and not missed.is_done():
-                until = min(until, missed.made_at + _shutdown.PATIENCE)
+            until = monotonic()
+            if request is not self._closing:  # for which another close has lost patience
+                missed = self._missed
+                since = until if missed is None or missed.is_done() else missed.made_at
+                until = since + _shutdown.PATIENCE
         if not request.wait(max(0.0, self.patience(until - monotonic()))):
             self._closing = request
             self._retry_now.set()

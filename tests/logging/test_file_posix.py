@@ -226,6 +226,41 @@ def test_file_that_is_gone_is_opened_again(
     assert (tmp_path / "app.log").read_bytes() == b"before\nafter\n"
 
 
+@pytest.mark.parametrize("moved", ["moved", ""])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_record_that_is_given_up_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, moved: str
+) -> None:
+    """The next record in the same file has a line of its own."""
+    path = tmp_path / "app.log"
+    file = make(tmp_path, [], max_bytes=0, encoding=encoding)
+    file.write(["before\n".encode(encoding)])
+    coming = [6, 0, 0, 0]
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if coming and (taken := coming.pop(0)):
+            return real(fd, bytes(data[:taken]))
+        if coming:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+        file.write(["given up\n".encode(encoding)])
+    file.close()
+    if moved:
+        path.rename(tmp_path / "moved")
+        coming.clear()
+    else:
+        with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+            file.write(["after\n".encode(encoding)])
+    file.write(["after\n".encode(encoding)])
+    file.close()
+    start = "" if moved else f"before\n{'given up'[: 6 if encoding == 'utf-8' else 3]}\n"
+    assert path.read_text(encoding) == f"{start}after\n"
+
+
 def test_file_that_cannot_be_moved_costs_no_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
