@@ -192,7 +192,8 @@ def configure(
     Args:
         settings: Where the values come from; None reads the environment.
         level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
-        file: The file; ``""`` for none. ``log_file``, ``MTAIO_LOG_FILE``; none.
+        file: The file; ``""`` for none. Text that UTF-8 cannot express is written with escapes.
+            ``log_file``, ``MTAIO_LOG_FILE``; none.
         max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
             10,000,000.
         backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
