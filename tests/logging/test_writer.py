@@ -8,12 +8,12 @@ import threading
 import time
 from multiprocessing import process, util
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtaio.logging import _queue, _shutdown, _writer
-from mtaio.logging._queue import RecordQueue, _Pauses
+from mtaio.logging._queue import FlushRequest, RecordQueue, _Pauses
 from tests.logging.tools import Disk, Logbook, is_open, until
 
 if TYPE_CHECKING:
@@ -73,6 +73,21 @@ def test_second_thread_ends(book: Logbook, disk: Disk) -> None:
     disk.go()
     assert handler.flush()
     assert book.lines() == ["stuck", "one"]
+
+
+def test_no_thread_outlives_close(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When ``close`` returns, the thread has ended, and not only its work."""
+    real = FlushRequest.finish
+
+    def slowly(request: FlushRequest, **options: Any) -> None:
+        real(request, **options)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(FlushRequest, "finish", slowly)
+    handler = book.open()
+    book.logger.info("text")
+    handler.close()
+    assert not book.threads()
 
 
 def test_batches_are_bounded(book: Logbook, disk: Disk) -> None:
