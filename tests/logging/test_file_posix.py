@@ -7,70 +7,25 @@ import fcntl
 import logging
 import math
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from mtaio.logging import AsyncFileHandler, _backlog, _exit, _reports, _rotation, _writer
-from mtaio.logging._rotation import RotatingFile
-from tests.logging.tools import Disk, Logbook, run, until
-from tests.logging.tools_posix import Fifo, stall
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from mtaio.logging import AsyncFileHandler, _file, _queue, _reports, _shutdown, _writer
+from mtaio.logging._file import RotatingFile
+from tests.logging.tools import Disk, Logbook, environment, is_open, run, until
 
 assert sys.platform != "win32"
 
 
 # ---- a full disk ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 64 KiB, where one may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    done = mount and subprocess.run(  # noqa: S603 - a command with words written here
-        [mount, "-t", "tmpfs", "-o", "size=64k", "mtaio", folder], capture_output=True, check=False
-    )
-    if not done or done.returncode:
-        pytest.skip("no file system may be mounted here; a limit of file sizes is tested instead")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)  # noqa: S603, S607 - as above
-
-
-def test_full_disk(book: Logbook, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk is told of once; what the queue held is written when there is room again."""
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(b"\0" * 40_000)
-    handler = book.open(
-        filename=small_disk / "app.log", queue_size=500, keep_room=0, max_bytes=1, backup_count=0
-    )
-    for number in range(3000):
-        book.logger.info("record number %d, of which there are too many", number)
-        if number % 100 == 0:
-            handler.flush(0.01)
-    until(lambda: handler.statistics().write_errors > 1)
-    assert handler.statistics().queued == 500
-    dropped = handler.statistics().dropped["INFO"]
-    ballast.unlink()
-    assert handler.flush(20)
-    *lines, notice = book.lines(small_disk / "app.log")
-    assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
-    assert len(lines) + dropped == 3000
-    numbers = [int(line.split()[2].rstrip(",")) for line in lines]
-    assert numbers == list(range(len(lines)))
-    told = capsys.readouterr().err
-    assert told.startswith(f"mtaio.logging: trouble with {handler.baseFilename!r}: [Errno 28]")
-    assert told.count("\n") == 1
-    handler.close()
 
 
 LIMITED = """
@@ -101,8 +56,8 @@ def test_limit_of_file_size(book: Logbook) -> None:
     """A file that may not grow is treated like a full disk, down to the byte."""
     done = run(LIMITED, book.folder)
     assert (done.returncode, done.stderr) == (0, "")
-    dropped, _, told = done.stdout.partition(" ")
-    assert told == "[Errno 27] File too large\n"
+    dropped, _, printed = done.stdout.partition(" ")
+    assert printed == "[Errno 27] File too large\n"
     *lines, notice = book.lines()
     assert notice == f"dropped {dropped} records, because the queue was full (INFO: {dropped})"
     assert lines == [
@@ -112,27 +67,49 @@ def test_limit_of_file_size(book: Logbook) -> None:
 
 
 def test_closing_on_a_full_disk_counts_what_is_lost(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``close`` gives up in time; what was not written is counted, and logging goes on after."""
-    errors: list[Exception] = []
-    disk = Disk(monkeypatch, full=math.inf)
-    monkeypatch.setattr(_backlog, "BATCH", 4)
+    """When ``close`` returns, what was given up is counted; logging goes on after."""
+    monkeypatch.setattr(_queue, "BATCH", 4)
     monkeypatch.setattr(_writer, "_FIRST_RETRY", 1000)  # closing does not wait for that
+    monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
+    errors: list[Exception] = []
+    disk.full = math.inf
     handler = book.open(on_error=errors.append)
     for number in range(10):
         book.logger.info("%d", number)
     assert not handler.flush(0.01)
+    assert (handler.statistics().lost, handler.statistics().queued) == (0, 10)
+    pending = handler._writer.request_flush()
     handler.close()
-    until(lambda: handler._writer.idle)
-    assert handler.statistics().lost == 10
-    assert handler.statistics().queued == 0
+    assert (handler.statistics().lost, handler.statistics().queued) == (10, 0)
+    assert pending.wait(20)
+    assert not pending.written
+    assert not book.threads()
     disk.full = 0
     book.logger.info("after")
-    handler.close()
+    assert handler.flush()
     assert book.lines() == ["after"]
     assert [str(error) for error in errors] == ["[Errno 28] No space left on device"]
     assert handler.statistics().write_errors >= 2
+
+
+FULL_DEVICE = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+
+
+@FULL_DEVICE
+def test_full_device(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device that is always full, what is lost is counted at the end of each ``close``."""
+    monkeypatch.setattr(_shutdown, "PATIENCE", 0.05)
+    handler = book.open(filename="/dev/full", queue_size=600, keep_room=0, on_error=lambda _: None)
+    for round_ in range(1, 3):
+        for number in range(700):
+            book.logger.info("%d", number)
+        assert not handler.flush(0.01)
+        handler.close()
+        figures = handler.statistics()
+        assert (figures.lost, figures.queued, figures.written) == (600 * round_, 0, 0)
+        assert figures.dropped == {"INFO": 100 * round_}
 
 
 @pytest.mark.parametrize("loud", ["loud", ""])
@@ -155,11 +132,11 @@ def test_callback_that_fails_costs_no_record(
     folder.mkdir()
     assert handler.flush(20)
     assert book.lines(folder / "app.log") == ["early"]
-    told = capsys.readouterr().err
-    assert ("LookupError: [Errno 2] No such file" in told) == bool(loud)
+    printed = capsys.readouterr().err
+    assert ("LookupError: [Errno 2] No such file" in printed) == bool(loud)
 
 
-def test_silence_is_kept_if_logging_was_told_so(
+def test_silence_is_kept_if_logging_was_printed_so(
     book: Logbook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With ``logging.raiseExceptions`` off nothing is printed."""
@@ -189,34 +166,34 @@ def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyP
         patch.setattr(os, "close", close)
         handler.close()
     assert [str(error) for error in errors] == [f"[Errno {errno.EDQUOT}] over quota"]
-    assert handler._writer.idle
+    assert not book.threads()
 
 
-def test_each_kind_of_error_is_told_of_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_error_is_reported_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors are of one kind if their number is the same, or their class if they have none."""
     moment = 100.0
     monkeypatch.setattr(_reports, "monotonic", lambda: moment)
-    told: list[Exception] = []
-    trouble = _reports.Trouble("app.log", told.append)
+    printed: list[Exception] = []
+    report = _reports.ErrorReports("app.log", printed.append)
     full, again, broken = (
         OSError(number, "") for number in (errno.ENOSPC, errno.ENOSPC, errno.EIO)
     )
     odd = LookupError("no such codec")
     for error in (full, again, broken, odd, broken, odd):
-        trouble(error)
-    assert told == [full, broken, odd]
+        report(error)
+    assert printed == [full, broken, odd]
     moment += 59.9
-    trouble(again)
-    assert told == [full, broken, odd]
+    report(again)
+    assert printed == [full, broken, odd]
     moment += 0.2
-    trouble(again)
-    trouble(full)
-    assert told == [full, broken, odd, again]
+    report(again)
+    report(full)
+    assert printed == [full, broken, odd, again]
 
 
-def test_broken_standard_error(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where trouble cannot even be told of, the records are written all the same."""
-    Disk(monkeypatch, full=1)
+def test_broken_standard_error(book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an error cannot even be reported, the records are written all the same."""
+    disk.full = 1
     broken = (book.folder / "broken").open("w")
     broken.close()
     handler = book.open()
@@ -249,13 +226,48 @@ def test_file_that_is_gone_is_opened_again(
     assert (tmp_path / "app.log").read_bytes() == b"before\nafter\n"
 
 
+@pytest.mark.parametrize("moved", ["moved", ""])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_record_that_is_given_up_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, moved: str
+) -> None:
+    """The next record in the same file has a line of its own."""
+    path = tmp_path / "app.log"
+    file = make(tmp_path, [], max_bytes=0, encoding=encoding)
+    file.write(["before\n".encode(encoding)])
+    coming = [6, 0, 0, 0]
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if coming and (taken := coming.pop(0)):
+            return real(fd, bytes(data[:taken]))
+        if coming:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+        file.write(["given up\n".encode(encoding)])
+    file.close()
+    if moved:
+        path.rename(tmp_path / "moved")
+        coming.clear()
+    else:
+        with pytest.raises(OSError, match=r"^\[Errno 28\]"):
+            file.write(["after\n".encode(encoding)])
+    file.write(["after\n".encode(encoding)])
+    file.close()
+    start = "" if moved else f"before\n{'given up'[: 6 if encoding == 'utf-8' else 3]}\n"
+    assert path.read_text(encoding) == f"{start}after\n"
+
+
 def test_file_that_cannot_be_moved_costs_no_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the newest file cannot be renamed, the older ones are moved once."""
-    trouble: list[OSError] = []
+    errors: list[OSError] = []
     moment = 100.0
-    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
+    monkeypatch.setattr(_file, "monotonic", lambda: moment)
     for number in range(1, 5):
         (tmp_path / f"app.log.{number}").write_text(str(number))
     real = Path.replace
@@ -266,11 +278,11 @@ def test_file_that_cannot_be_moved_costs_no_history(
         return real(path, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    file = make(tmp_path, trouble, backup_count=4)
+    file = make(tmp_path, errors, backup_count=4)
     for _ in range(8):
         file.write([b"12345678\n"])
         moment += 61
-    assert len(trouble) == 7
+    assert len(errors) == 7
     older = [tmp_path / f"app.log.{number}" for number in range(2, 5)]
     assert [path.read_text() for path in older] == ["1", "2", "3"]
     monkeypatch.setattr(Path, "replace", real)
@@ -284,7 +296,7 @@ def test_file_that_cannot_be_moved_costs_no_history(
 
 
 def test_logrotate(book: Logbook) -> None:
-    """A file that was renamed, removed or truncated by others is left, and the path opened anew."""
+    """A file that others renamed, removed or truncated is left, and the path opened again."""
     handler = book.open()
     book.logger.info("one")
     assert handler.flush()
@@ -343,14 +355,14 @@ def test_two_handlers_share_a_file(book: Logbook) -> None:
         assert mine == [f"{number} {each}" for each in range(3000)]
 
 
-def make(folder: Path, trouble: list[OSError], **options: Any) -> RotatingFile:
-    """Return a file that notes its troubles."""
+def make(folder: Path, errors: list[OSError], **options: Any) -> RotatingFile:
+    """Return a file that notes the errors of its rotation."""
     options = {"max_bytes": 10, "backup_count": 2, **options}
-    return RotatingFile(str(folder / "app.log"), trouble=trouble.append, **options)
+    return RotatingFile(str(folder / "app.log"), report=errors.append, **options)
 
 
 def test_failed_rotation_is_counted(book: Logbook) -> None:
-    """A file that could not be rotated is told of and counted, though the record is written."""
+    """A file that could not be rotated is reported and counted, though the record is written."""
     errors: list[Exception] = []
     older = book.folder / "app.log.1"
     (older / "in the way").mkdir(parents=True)
@@ -369,23 +381,23 @@ def test_failed_rotation_keeps_the_file_and_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     """If the files cannot be renamed, records go on into the one there is; tries are rare."""
-    trouble: list[OSError] = []
+    errors: list[OSError] = []
     moment = 100.0
-    monkeypatch.setattr(_rotation, "monotonic", lambda: moment)
-    file = make(tmp_path, trouble, close_first=system == "nt")
+    monkeypatch.setattr(_file, "monotonic", lambda: moment)
+    file = make(tmp_path, errors, close_first=system == "nt")
     (tmp_path / "app.log.1").mkdir()
     (tmp_path / "app.log.1" / "in the way").touch()
     (tmp_path / "app.log.2").touch()
     file.write([b"first 1\n", b"second\n", b"third\n"])
     assert (tmp_path / "app.log").read_bytes() == b"first 1\nsecond\nthird\n"
-    assert len(trouble) == 1
+    assert len(errors) == 1
     other = os.open(tmp_path / "app.log", os.O_RDONLY)
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process may try its luck
     os.close(other)
     for seconds, tries in ((0.9, 1), (0.2, 2), (1.8, 2), (0.3, 3), (10, 4), (1000, 5), (61, 6)):
         moment += seconds
         file.write([b"x\n"])
-        assert len(trouble) == tries
+        assert len(errors) == tries
     assert file.rotations == 0
     shutil.rmtree(tmp_path / "app.log.1")
     moment += 61
@@ -424,7 +436,7 @@ def test_nothing_is_renamed_while_writes_fail(
 def test_rotation_that_becomes_possible_while_writes_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as nobody knows whether anything can be written, nothing is moved."""
+    """Until it is known that writing works again, nothing is renamed."""
     file = make(tmp_path, [])
     file.write([b"12345678\n"])
     other = os.open(tmp_path / "app.log", os.O_RDONLY)
@@ -460,25 +472,38 @@ def test_only_one_process_moves_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "app.log.1").read_bytes() == b"12345678\nmore\n"
 
 
+@pytest.mark.parametrize("with_folder", ["with its folder", ""])
 def test_file_moved_just_before_it_was_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_folder: str
 ) -> None:
-    """Whoever gets the lock after another has moved the file leaves it alone."""
-    file = make(tmp_path, [])
+    """A process that gets the lock after another has moved the file leaves it alone."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    file = make(folder, [])
     file.write([b"12345678\n"])
     real = fcntl.flock
 
     def flock(fd: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", real)
-        (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+        if with_folder:
+            folder.rename(tmp_path / "moved")
+        else:
+            (folder / "app.log").rename(folder / "app.log.1")
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    file.write([b"new\n"])
+    batch = [b"new\n"]
+    if with_folder:
+        with pytest.raises(FileNotFoundError):
+            file.write(batch)
+        assert batch == [b"new\n"]
+        folder.mkdir()
+    file.write(batch)
     file.close()
     assert file.rotations == 0
-    assert (tmp_path / "app.log").read_bytes() == b"new\n"
-    assert (tmp_path / "app.log.1").read_bytes() == b"12345678\n"
+    assert (folder / "app.log").read_bytes() == b"new\n"
+    old = tmp_path / "moved" / "app.log" if with_folder else folder / "app.log.1"
+    assert old.read_bytes() == b"12345678\n"
 
 
 def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,30 +554,50 @@ def test_file_that_cannot_be_closed_is_left_for_the_next(
     assert len(opened) == 2
 
 
-def test_path_that_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody can tell where the path leads, the file that is open is written."""
+@pytest.mark.parametrize("there", [True, False])
+def test_path_that_may_not_be_looked_at(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """The file that is open is written, unless it is known to be deleted."""
     file = make(tmp_path, [], max_bytes=0)
     file.write([b"one\n"])
 
     def stat(*_: object, **__: object) -> os.stat_result:
         raise PermissionError(errno.EACCES, "no search permission")
 
+    if not there:
+        (tmp_path / "app.log").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "stat", stat)
         file.write([b"two\n"])
     file.close()
-    assert (tmp_path / "app.log").read_bytes() == b"one\ntwo\n"
+    assert (tmp_path / "app.log").read_bytes() == (b"one\ntwo\n" if there else b"two\n")
 
 
-def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixture[str]) -> None:
-    """Records are kept while the folder is gone, and written when it is back."""
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a circle of links"])
+def test_folder_that_is_gone_for_a_while(
+    book: Logbook, capsys: pytest.CaptureFixture[str], instead: str
+) -> None:
+    """The records are kept, flushing says so and one error is reported, until it is back."""
     folder = book.folder / "logs"
     folder.mkdir()
     handler = book.open(filename=folder / "app.log")
+    book.logger.info("before")
+    assert handler.flush()
     shutil.rmtree(folder)
+    if instead == "a file":
+        folder.touch()
+    elif instead == "a circle of links":
+        folder.symlink_to(folder)
     for number in range(100):
         book.logger.info("%d", number)
+    assert not handler.flush(0.01)
     until(lambda: handler.statistics().write_errors)
+    assert (handler.statistics().queued, handler.statistics().written) == (100, 1)
+    if instead != "nothing":
+        folder.unlink()
     folder.mkdir()
     assert handler.flush(20)
     assert book.lines(folder / "app.log") == [str(number) for number in range(100)]
@@ -560,7 +605,7 @@ def test_folder_removed_and_made_again(book: Logbook, capsys: pytest.CaptureFixt
 
 
 def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
-    """A path that is a folder is told at once, and what to do about it."""
+    """A path that is a folder is refused at once, with what to do about it."""
     with pytest.raises(IsADirectoryError) as raised:
         AsyncFileHandler(tmp_path)
     (note,) = raised.value.__notes__
@@ -568,18 +613,18 @@ def test_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
 
 
 def test_socket_in_the_place_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket, as standard output is under systemd, is told at once, and what to use instead."""
+    """A socket, as standard output is under systemd, is refused at once, with what to use."""
     monkeypatch.chdir(tmp_path)  # the names of sockets must be short
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
         with pytest.raises(OSError, match=r"^\[Errno \d+\]") as raised:
             AsyncFileHandler("socket")
     (note,) = raised.value.__notes__
-    assert note.endswith("has no opening by path; use logging.StreamHandler.")
+    assert note.endswith("which cannot be opened by path; use logging.StreamHandler.")
 
 
 def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that may not be written to is told at once, whoever runs the program."""
+    """A folder that may not be written to is refused at once, also for root."""
     with monkeypatch.context() as patch:
 
         def refuse(*_: object) -> int:
@@ -589,7 +634,7 @@ def test_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(PermissionError) as raised:
             AsyncFileHandler(tmp_path / "app.log")
     (note,) = raised.value.__notes__
-    assert "See that " in note
+    assert "Check that " in note
     assert note.endswith(f"and the folder {str(tmp_path)!r} may be written to.")
 
 
@@ -600,23 +645,132 @@ def test_path_that_no_system_can_name(delay: bool) -> None:  # noqa: FBT001 - a 
         AsyncFileHandler("\ud800", delay=delay)
 
 
+# ---- descriptors ---------------------------------------------------------------------------------
+
+
+CRASH = """
+import logging
+
+from mtaio.logging import configure
+
+with configure(file="/dev/stderr", console=False):
+    for number in range(30):
+        logging.warning("record %d", number)
+raise RuntimeError("the traceback comes after the records")
+"""
+
+
+def test_standard_error_is_a_file(tmp_path: Path) -> None:
+    """With ``2> err.log`` records and the traceback are all there, one after the other."""
+    script = tmp_path / "program.py"
+    script.write_text(CRASH, encoding="utf-8")
+    with (tmp_path / "err.log").open("wb") as out:
+        done = subprocess.run(  # noqa: S603 - this very Python, with a program of the test's
+            [sys.executable, str(script)], stderr=out, check=False, timeout=100, env=environment()
+        )
+    assert done.returncode == 1
+    lines = (tmp_path / "err.log").read_text().splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in lines[:30]] == [str(n) for n in range(30)]
+    assert lines[30].startswith("Traceback")
+    assert lines[-1].startswith("RuntimeError: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["err.log", "program.py"]
+
+
+def test_descriptor_is_shared(book: Logbook) -> None:
+    """What others write to it comes in between; it is neither truncated nor rotated nor closed."""
+    with book.path.open("wb", buffering=0) as file:
+        file.write(b"before\n")
+        handler = book.open(
+            filename=f"/dev/fd/{file.fileno()}", mode="w", max_bytes=10, backup_count=2
+        )
+        for number in range(3):
+            book.logger.warning("record %d", number)
+            handler.close()
+            file.write(b"between\n")
+    records = [line for number in range(3) for line in (f"record {number}", "between")]
+    assert book.lines() == ["before", *records]
+    assert list(book.files()) == ["app.log"]
+    assert handler.statistics().rotations == 0
+
+
+def test_descriptor_may_be_a_socket(book: Logbook) -> None:
+    """A socket, as systemd gives it, which cannot be opened by its path, is written to."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handler = book.open(filename=f"/dev/fd/{theirs.fileno()}")
+        book.logger.warning("text")
+        assert handler.flush()
+        assert ours.recv(100) == b"text\n"
+
+
+def test_descriptor_that_does_not_block(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full pipe is waited for, also if another process made it non-blocking."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    waits = threading.Event()
+    real = select.poll
+
+    def poll() -> select.poll:
+        waits.set()
+        return real()
+
+    monkeypatch.setattr(select, "poll", poll)
+    errors: list[Exception] = []
+    handler = book.open(filename=f"/dev/fd/{writer}", on_error=errors.append)
+    size = 300_000
+    book.logger.warning("#" * size)  # the pipe holds less
+    assert waits.wait(20)
+    read = b""
+    while len(read) <= size:
+        read += os.read(reader, 1 << 16)
+    assert handler.flush()
+    assert read == b"#" * size + b"\n"
+    assert errors == []
+    for fd in (reader, writer):
+        os.close(fd)
+
+
+def test_descriptor_that_is_not_open(tmp_path: Path) -> None:
+    """It is refused at once, with what to do."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    os.close(fd)
+    path = f"/dev/fd/{fd}"
+    with pytest.raises(OSError, match=r"^\[Errno 9\]") as raised:
+        AsyncFileHandler(path)
+    (note,) = raised.value.__notes__
+    assert note.endswith(f"{path!r} names a descriptor that is not open; name a file.")
+
+
+def test_fifo_is_never_rotated(book: Logbook) -> None:
+    """What is not a regular file is written as it is, whatever ``max_bytes`` says."""
+    os.mkfifo(book.path)
+    reader = os.open(book.path, os.O_RDONLY | os.O_NONBLOCK)
+    handler = book.open(max_bytes=10, backup_count=3)
+    for number in range(20):
+        book.logger.info("record %d", number)
+    assert handler.flush()
+    assert os.read(reader, 1000).decode().splitlines() == [f"record {n}" for n in range(20)]
+    os.close(reader)
+    assert [path.name for path in book.folder.iterdir()] == ["app.log"]
+    assert handler.statistics().rotations == 0
+
+
 # ---- a fork, seen from inside --------------------------------------------------------------------
 
 
-def test_child_of_a_fork_owes_nothing(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_of_a_fork_has_nothing_queued(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a forked child does first leaves it with an empty queue and a file of its own."""
-    fifo = Fifo(book.path)
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())  # which has this handler alone
     handler = book.open()
-    stall(book, handler)
+    disk.full = math.inf
     book.logger.info("the parent's")
-    monkeypatch.setattr(_exit, "_process", _exit._Process())  # which watches this one alone
-    twin = AsyncFileHandler(book.folder / "other.log")
-    _exit._in_child()
-    assert twin.statistics().queued == 0
-    assert not twin._writer.file.is_open
-    twin.handle(logging.makeLogRecord({"msg": "mine"}))
-    twin.close()
-    assert book.lines(book.folder / "other.log") == ["mine"]
-    fifo.read_until(lambda: handler.flush(0.1))
+    until(lambda: handler.statistics().write_errors)
+    _shutdown._in_child()
+    assert (handler.statistics().queued, handler.statistics().write_errors) == (0, 0)
+    assert not is_open(book.path)
+    disk.full = 0
+    book.logger.info("the child's")
     handler.close()
-    fifo.close()
+    assert book.lines()[-1] == "the child's"
