@@ -59,9 +59,11 @@ _REACH: Final = 200
 
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
 _JOINT: Final = "_"
-_WORD_START: Final = "\0"  # in a trie, behind the first letter of a short key
-
-_EMITTED: Final = {_JOINT: r"[ _.-]?", _WORD_START: r"(?<![^\W\d_].)"}
+_JOINT_OR: Final = {
+    _JOINT: r"[ _.-]?",
+    "\x01": r"(?<![^\W\d_].)",  # behind the first letter of a key that must be a word by itself
+    "\x02": r"(?<![^\W\d_]..)",  # behind the second one, where it is seldom looked at
+}
 
 
 def _spelled(key: str) -> str:
@@ -77,7 +79,7 @@ def _trie(keys: Iterable[str]) -> str:
     ends = heads.pop("", None) is not None
     if not heads:
         return "" if ends else "(?!)"
-    branches = [_EMITTED.get(head, re.escape(head)) + _trie(heads[head]) for head in sorted(heads)]
+    branches = [_JOINT_OR.get(head, re.escape(head)) + _trie(heads[head]) for head in sorted(heads)]
     if ends:
         branches.append("")
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
@@ -85,7 +87,9 @@ def _trie(keys: Iterable[str]) -> str:
 
 def _in_small_letters(keys: Iterable[str]) -> str:
     """Return a regular expression of names, for text in small letters."""
-    return _trie({key[0] + _WORD_START + key[1:] if _is_short(key) else key for key in keys})
+    return _trie(
+        f"{key[:2]}{chr(len(key[:2]))}{key[2:]}" if _is_short(key) else key for key in keys
+    )
 
 
 def _in_camel_case(keys: Iterable[str]) -> str:
@@ -178,6 +182,7 @@ _YAML: Final = r"""
 _SCHEME: Final = r"(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)[ \t]++"
 
 _JOINED: Final = rf"""
+    (?![a-z])
     (?: (?<=[nes]) (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
     (?: (?![=:]) (?: [_-]?\d++ )?+ (?: \\*+["'] )?+ \]?+ {_COLOUR}*+ )?+
     (?:
@@ -384,7 +389,7 @@ def _token(start: str, rest: str) -> re.Pattern[str]:
 
 
 def _lower(text: str) -> str:
-    """Return ``text`` in lower case, and as long as before: what is found is cut out by its place."""
+    """Return ``text`` in lower case, and as long as before, so that positions are the same."""
     small = text.lower()
     return small if len(small) == len(text) else text.replace("\u0130", "I").lower()
 
