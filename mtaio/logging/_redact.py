@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from operator import is_
@@ -61,8 +61,10 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W
 _JOINT: Final = "_"
 _JOINT_OR: Final = {
     _JOINT: r"[ _.-]?",
-    "\x01": r"(?<![^\W\d_].)",  # behind the first letter of a key that must be a word by itself
-    "\x02": r"(?<![^\W\d_]..)",  # behind the second one, where it is seldom looked at
+    # Behind the first or second letter of a key that must be a word by itself; or behind a colour.
+    "\x01": r"(?:(?<![^\W\d_].)|(?<=[\[\d]m.))",
+    "\x02": r"(?:(?<![^\W\d_]..)|(?<=[\[\d]m..))",
+    "\x03": r"\\(?<!\\\\)\\*+u",  # a letter escaped, however often
 }
 
 
@@ -85,11 +87,15 @@ def _trie(keys: Iterable[str]) -> str:
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
-def _in_small_letters(keys: Iterable[str]) -> str:
+def _in_small_letters(keys: Collection[str]) -> str:
     """Return a regular expression of names, for text in small letters."""
-    return _trie(
-        f"{key[:2]}{chr(len(key[:2]))}{key[2:]}" if _is_short(key) else key for key in keys
-    )
+    spelled = [f"{key[:2]}{chr(len(key[:2]))}{key[2:]}" if _is_short(key) else key for key in keys]
+    return _trie([*spelled, *(_escaped(key) for key in keys if not key.isascii())])
+
+
+def _escaped(key: str) -> str:
+    r"""Return a key as JSON spells it: each letter beyond ASCII is ``\u`` and its number."""
+    return "".join(each if each.isascii() else f"\x03{ord(each):04x}" for each in key)
 
 
 def _in_camel_case(keys: Iterable[str]) -> str:
@@ -100,9 +106,9 @@ def _in_camel_case(keys: Iterable[str]) -> str:
     return f"(?:{'|'.join(capitals + titles) or '(?!)'})"
 
 
-def _hints(keys: Iterable[str]) -> list[str]:
+def _hints(keys: Collection[str]) -> list[str]:
     """Return words of which each of ``keys`` has one in it."""
-    hints: list[str] = []
+    hints: list[str] = [] if all(map(str.isascii, keys)) else ["\\u"]
     for key in sorted(keys, key=len):
         words = key.split(_JOINT)
         if not any(hint in word for word in words for hint in hints):
@@ -116,7 +122,7 @@ def _is_short(key: str) -> bool:
 
 # ---- text ----------------------------------------------------------------------------------------
 
-_COLOUR: Final = r"(?:\x1b\[[\d;]*+m)"
+_COLOUR: Final = r"(?:(?:\x1b|\\++(?:x1b|u001b|033))\[[\d;]*+m)"
 _OPEN: Final = r"""[bruf]{0,2}(?P<escape>\\*+)(?P<quote>"{3}|'{3}|["'])"""
 _QUOTED: Final = r"""
     (?:
@@ -155,7 +161,7 @@ _UNQUOTED: Final = rf"""
         <[^<>\n]*+>
         | [^\s,;&|"'()\[\]{{}}>\\\x1b]++
         | {_brackets(4)} | [(\[{{][\s\S]*+
-        | \\++(?!["'])
+        | (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
         | (?: [,;&|)\]}}>] | \\*+["'] | {_COLOUR} ) (?! {_OVER} )
     )++ )?+
     (?: [ \t]*+ =(?!=) [ \t]*+
@@ -175,9 +181,10 @@ _LINE: Final = r"""
 _YAML: Final = r"""
     [|>][\d+-]{0,2}+ [ \t]*+ \r?\n (?P<block>[ \t]++) [^\n]*+
         (?: \n (?: (?P=block)[^\n]*+ | [ \t]*+(?=\n) ) )*+
+    | (?: [|>][\d+-]{0,2}+ )?+ (?: \\++r )?+ \\++n (?=[ -]) [^\n]*+
     | \r?\n (?P<item>[ \t]*+) -[ \t][^\n]*+ (?: \n (?P=item) (?:-[ \t]|[ \t]) [^\n]*+ )*+
 """
-"""A block or a list on the lines below a name."""
+"""A block or a list on the lines below a name; the rest of the line if line breaks are escaped."""
 
 _SCHEME: Final = r"(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)[ \t]++"
 
@@ -639,11 +646,10 @@ class RedactingFilter(logging.Filter):
 
 def _redact_message(record: logging.LogRecord, walk: _Walk) -> None:
     args = cast("object", record.args)
-    if isinstance(args, Mapping):
-        mapping = cast("Mapping[str, object]", args)
-        record.args = cast("Mapping[str, object]", walk.under("", mapping))
-    elif isinstance(args, tuple):
-        record.args = tuple(walk.under("", each) for each in cast("tuple[object, ...]", args))
+    if type(args) is tuple:  # two arguments are not a pair of name and value
+        record.args = tuple([walk.under("", each) for each in cast("tuple[object, ...]", args)])
+    elif args is not None:
+        record.args = cast("Mapping[str, object]", walk.under("", args))
     try:
         message = record.getMessage()
     except Exception:  # noqa: BLE001 - the handler meets it too, and reports it
