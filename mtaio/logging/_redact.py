@@ -583,24 +583,24 @@ class RedactingFilter(logging.Filter):
     What is found: a value under a secret's name, in mappings, pairs, dataclasses, named tuples and
     text (``password=…``, ``"token": "…"``, ``--api-key …``, ``<secret>…</secret>``), headers and
     cookies to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys,
-    and tokens that begin as those of GitHub, GitLab, npm, PyPI, Stripe, Slack and Google do. What
-    cannot be found is a secret that neither has such a name beside it nor looks like one, and one
-    that is encoded. Names of loggers, threads and tasks are not searched. What holds itself, and
-    what is more than 32 levels deep, becomes ``"..."``.
+    and tokens that start as those of many services do. What cannot be found is a secret that
+    neither has such a name before it nor looks like one, and one that is encoded; the guide lists
+    both. Names of loggers, threads and tasks are not searched. What holds itself, and what is more
+    than 32 levels deep, becomes ``"..."``.
 
     Args:
         keys: More names under which secrets stand; ``password``, ``token`` and the like are known.
             A name counts if it ends in one, however its words are joined, and whatever digits
             follow: ``"token"`` also means ``access_token``, ``Access-Token`` and ``csrftoken``. A
-            key of up to four letters must be a word by itself.
+            key of up to four Latin letters must be a word by itself.
         patterns: More regular expressions of secrets in text. What the group ``secret`` matched is
             masked, everything if there is no such group.
-        mask: What stands in the place of a secret.
-        defaults: False leaves out the names and patterns that are known.
+        mask: What takes the place of a secret.
+        defaults: Whether the known names and patterns are looked for.
 
     Raises:
-        TypeError: A key, a pattern or ``mask`` is no text.
-        ValueError: A pattern is no regular expression, or a key has no letter or digit.
+        TypeError: A key, a pattern or ``mask`` is not a text.
+        ValueError: A pattern is not a regular expression, or a key has no letter or digit.
 
     Example:
         ```python
@@ -681,7 +681,7 @@ def _redact_exception(record: logging.LogRecord, masked: Callable[[str], str]) -
 
 
 def _keys(keys: Iterable[str]) -> list[str]:
-    """Return the names of secrets, all of which must be names."""
+    """Return the names of secrets; each must have a letter or a digit."""
     listed: list[str] = _texts("keys", keys)
     for key in listed:
         if not any(map(str.isalnum, key)):
@@ -691,7 +691,7 @@ def _keys(keys: Iterable[str]) -> list[str]:
 
 
 def _texts(name: str, values: Iterable[Any]) -> list[Any]:
-    """Return what is to be texts or patterns, all of them."""
+    """Return a list of what must be texts, or texts and patterns."""
     if isinstance(values, str):
         msg = f"{name}={values!r} is one text. Pass several, as in [{values!r}]."
         raise TypeError(msg)
@@ -708,7 +708,7 @@ def _compiled(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        msg = f"patterns has {pattern!r}, which is no regular expression: {error}."
+        msg = f"patterns has {pattern!r}, which is not a regular expression: {error}."
         raise ValueError(msg) from None
     if isinstance(cast("object", compiled.pattern), bytes):
         msg = f"patterns has {pattern!r}, which is for bytes. Pass one for text."

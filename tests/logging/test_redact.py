@@ -394,7 +394,7 @@ def test_filter_of_a_handler(book: Logbook) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    """One text in the place of several, what is no text and no expression is refused."""
+    """One text instead of several, what is not a text, and what is not an expression, are refused."""
     with pytest.raises(TypeError, match=r"^keys='card' is one text. Pass several"):
         RedactingFilter(keys="card")
     with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
@@ -405,7 +405,7 @@ def test_bad_arguments_are_refused() -> None:
         RedactingFilter(keys=["__"])
     with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
         RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^patterns has '\(', which is no regular exp"):
+    with pytest.raises(ValueError, match=r"^patterns has '\(', which is not a regular exp"):
         RedactingFilter(patterns=["("])
     with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
         RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
