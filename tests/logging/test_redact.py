@@ -394,7 +394,7 @@ def test_filter_of_a_handler(book: Logbook) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    """One text instead of several, what is not a text, and what is not an expression, are refused."""
+    """One text instead of several, no text and no expression are refused."""
     with pytest.raises(TypeError, match=r"^keys='card' is one text. Pass several"):
         RedactingFilter(keys="card")
     with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtaio.logging import RedactingFilter
-from mtaio.logging._redact import KEYS
+from mtaio.logging._secrets import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
