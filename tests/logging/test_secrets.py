@@ -271,7 +271,17 @@ def test_masked_text_is_left(text: str) -> None:
 
 NO_SECRETS = [
     *("a", "a-", "a.", "a_", "a=", "d=", "a: ", "=", ":", '"', "'", "\\", '\\"', " ", "\n", "-"),
-    *("--a", " --a", "QUJDZGVmZ2hpamtsbW5vcA==", "password=", "pass", "api ", "://", "://a:"),
+    *(
+        "--a",
+        "--.",
+        " --a",
+        "QUJDZGVmZ2hpamtsbW5vcA==",
+        "password=",
+        "pass",
+        "api ",
+        "://",
+        "://a:",
+    ),
     *("https://", "İ", "\x1b[1m", "AKIA", "SG.", " s.1", "eyJ-", "eyJa.", " eyJa.b", "bearer "),
     *("basic a", "xoxb-", "-----BEGIN ", "<secret ", "token\\", "('a", 'token="', "token=(\n"),
 ]
