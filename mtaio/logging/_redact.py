@@ -301,7 +301,7 @@ def _redact_exception(record: logging.LogRecord, masked: Callable[[str], str]) -
         return
     safe = masked(plain)
     if safe != plain or record.exc_text != text:
-        # Whoever formats the exception itself, and not its text, must not find it any more.
+        # A formatter that renders the exception itself must not find it any more.
         record.exc_text = record.exc_text or safe
         record.exc_info = None
 

@@ -104,7 +104,7 @@ class Loud(str):
 
 
 class Kept(Mapping[str, object]):
-    """A mapping that is no dict, and may be broken."""
+    """A mapping that is not a dict, and may be broken."""
 
     def __init__(self, items: dict[str, object] | None) -> None:
         self.kept = items
