@@ -160,13 +160,13 @@ _UNQUOTED: Final = rf"""
         | (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
         | (?: [,;&|)\]}}>] | \\*+["'] | {_COLOUR} ) (?! {_OVER} )
     )++ )?+
-    (?: [ \t]*+ =(?!=) [ \t]*+
+    (?: (?: (?: [ ]\|[ ][\w.\[\]]++ )++ [ ]=[ ] | [ \t]*+ =(?!=) [ \t]*+ )
         (?: [bruf]{{0,2}} (?: "[^"\n]*+"?+ | '[^'\n]*+'?+ ) | [^\s"']\S*+ ) )?+
 """
 """
 A value without quotes, up to a blank, or to a comma or the like that cannot be part of it. Where it
-is a type, as in ``password: str = "…"``, the value after it is taken too. Brackets that are not
-closed, or more than four deep, take the rest of the text.
+is a type, as in ``password: str | None = "…"``, the value after it is taken too. Brackets that are
+not closed, or more than four deep, take the rest of the text.
 """
 
 _LINE: Final = r"""
