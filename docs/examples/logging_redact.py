@@ -34,6 +34,7 @@ async def main() -> None:
     show("GET %s", "https://bob:hunter2@example.org/?page=2&api_key=91ac")
     show("headers: %s", [("Accept", "*/*"), ("Authorization", "Basic Ym9iOnB3")])
     show("answer: %s", {"name": "bob", "accessToken": "91ac", "ids": [{"pin": 1234}]})
+    show("env: %s", [{"name": "DB_PASSWORD", "value": "hunter2"}])
     show("new account", extra={"account": Account("bob", "hunter2")})
     show("pushing with ghp_0123456789abcdefghij")
     print("not masked:")

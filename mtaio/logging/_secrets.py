@@ -1,10 +1,15 @@
 """
-Where secrets stand in text: behind their names, and by how they look.
+Where a text shows secrets: behind their names, and by how they look.
 
-Promise: what stands behind a secret's name is masked to its end, however it is quoted, escaped or
-bracketed; in doubt too much is masked, not too little. A text of any kind is searched in time that
-grows with its length alone.
-Cost: one pass over the text, and one for each pattern of the caller's.
+Promise: a text is searched in time that grows with its length, whatever is in it; in doubt too much
+is masked, not too little.
+Cost: a fixed number of regular expressions. Who changes one of them keeps to this:
+
+- A repetition is possessive (``*+``) wherever what follows it may fail.
+- What was read is not read again for the next match. So a quote or a bracket that is never closed
+  takes the rest of the text.
+- An expression starts with plain letters, to which ``re`` skips. Names are a trie of them, searched
+  for in lower case, which is three times as fast as ``re.IGNORECASE``.
 """
 
 from __future__ import annotations
@@ -13,89 +18,272 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from mtaio.logging._values import AFTER_QUOTE, OPENING, around, end_of_line, quoted, unquoted
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Collection, Iterable
 
 __all__ = ["KEYS", "Secrets"]
 
-KEYS: Final = (
-    *("password", "passwords", "passwd", "passphrase", "passcode", "pwd", "pass", "secret"),
-    *("secrets", "token", "api_key", "api_keys", "access_key", "private_key", "secret_key"),
-    *("encryption_key", "signing_key", "account_key", "master_key", "authorization", "cookie"),
-    *("cookies", "credential", "credentials", "session_id", "session_key", "phpsessid", "csrf"),
-    *("xsrf", "jwt", "otp", "パスワード"),
+# ---- names ---------------------------------------------------------------------------------------
+
+_PASSWORDS: Final = (
+    *("password", "pass_word", "passwd", "passphrase", "passcode", "passkey", "pass"),
+    *("pwd", "pw", "pswd"),
 )
+KEYS: Final = (
+    *_PASSWORDS,
+    *(f"{password}_hash" for password in _PASSWORDS),
+    *("passwords", "passwort", "contraseña", "mot_de_passe", "密码", "パスワード"),
+    *("token", "tokens", "secret", "secrets", "api_key", "api_keys", "access_key", "access_keys"),
+    *("private_key", "private_keys", "secret_key", "secret_keys", "session_key", "signing_key"),
+    *("encryption_key", "account_key", "master_key", "jwt", "csrf", "xsrf"),
+    *("auth", "authorization", "cookie", "cookies", "credential", "credentials", "creds"),
+    *("session", "session_id", "sessid", "sid", "otp", "totp", "mfa", "signature", "sig"),
+)
+"""What the names of secrets end in. An underscore stands for any joint: none, ``-``, a blank."""
+
 _SHORT: Final = 4
 """Letters of a key that must be a word by itself: ``pass`` does not mean ``bypass``."""
 
-_HEADERS: Final = ("authorization", "cookie", "cookies")
-"""Names whose value has blanks in it, also without quotes, and goes on to the end of the line."""
+_SHORTEST: Final = 16
+"""Fewer letters, and nothing else, are no secret that a text shows."""
 
-_REACH: Final = 100
-"""How many characters of a name are looked at, from its end; names may be of any length."""
+_LONG: Final = 1000
+"""A text of so many letters has most hints in it anyway: they are not looked for."""
 
-_MOST_OPEN: Final = 16
-"""Brackets that are never closed, of which each costs a look at the whole rest of the text."""
+_REACH: Final = 200
+"""How many characters of a mapping's key are looked at, from its end."""
 
-_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+")
+_JOINT: Final = "_"
+_JOINT_OR: Final = {
+    _JOINT: r"[ _.-]?",
+    # Behind the first or second letter of a key that must be a word by itself; or behind a colour.
+    "\x01": r"(?:(?<![^\W\d_].)|(?<=[\[\d]m.))",
+    "\x02": r"(?:(?<![^\W\d_]..)|(?<=[\[\d]m..))",
+    "\x03": r"\\(?<!\\\\)\\*+u",  # a letter escaped, however often
+}
 
-_NAME: Final = re.compile(
-    r"""
-    (?<! [\w.-] )
+
+def _spelled(key: str) -> str:
+    """Return the words of a key, joined: those of ``accessToken`` and ``Access-Token`` are one."""
+    return _JOINT.join(word.lower() for word in _CAMEL.split(key) if word)
+
+
+def _trie(keys: Iterable[str]) -> str:
+    """Return a regular expression of any of ``keys``, which looks at each letter once."""
+    heads: dict[str, list[str]] = {}
+    for key in keys:
+        heads.setdefault(key[:1], []).append(key[1:])
+    ends = heads.pop("", None) is not None
+    if not heads:
+        return "" if ends else "(?!)"
+    branches = [_JOINT_OR.get(head, re.escape(head)) + _trie(heads[head]) for head in sorted(heads)]
+    if ends:
+        branches.append("")
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def _in_small_letters(keys: Collection[str]) -> str:
+    """Return a regular expression of names, for text in small letters."""
+    spelled = [f"{key[:2]}{chr(len(key[:2]))}{key[2:]}" if _is_short(key) else key for key in keys]
+    return _trie([*spelled, *(_escaped(key) for key in keys if not key.isascii())])
+
+
+def _escaped(key: str) -> str:
+    r"""Return a key as JSON spells it: each letter beyond ASCII is ``\u`` and its number."""
+    return "".join(each if each.isascii() else f"\x03{ord(each):04x}" for each in key)
+
+
+def _in_camel_case(keys: Iterable[str]) -> str:
+    """Return a regular expression of short names behind other letters: ``userPwd``, ``dbPW``."""
+    short = sorted({key for key in keys if _is_short(key) and key.isalpha()})
+    capitals = [rf"{key[0].upper()}(?<=[a-z\d].){key[1:].upper()}" for key in short]
+    titles = [rf"{key[0].upper()}(?<=[A-Za-z\d].){key[1:]}" for key in short]
+    return f"(?:{'|'.join(capitals + titles) or '(?!)'})"
+
+
+def _hints(keys: Collection[str]) -> list[str]:
+    """Return words of which each of ``keys`` has one in it."""
+    hints: list[str] = [] if all(map(str.isascii, keys)) else ["\\u"]
+    for key in sorted(keys, key=len):
+        words = key.split(_JOINT)
+        if not any(hint in word for word in words for hint in hints):
+            hints.append(max(words, key=len) if len(words[-1]) < _SHORT - 1 else words[-1])
+    return hints
+
+
+def _is_short(key: str) -> bool:
+    return key.isascii() and len(key) <= _SHORT
+
+
+# ---- text ----------------------------------------------------------------------------------------
+
+_COLOUR: Final = r"(?:(?:\x1b|\\++(?:x1b|u001b|033))\[[\d;]*+m)"
+_OPEN: Final = r"""[bruf]{0,2}(?P<escape>\\*+)(?P<quote>"{3}|'{3}|["'])"""
+_QUOTED: Final = r"""
     (?:
-        (?P<option> --? [^\W\d_] [\w.-]*+ ) [ \t]++ (?= [^\s=:-] )
-        | (?P<name> [\w.-]++ (?: [ ] [\w.] [\w.-]*+ )? )
-        (?P<closed> \\*+ ["'] )?+ \]?+ \s*+
-        (?: [!:]?={1,3}>? | -> | \uff1d | (?P<colon> [:\uff1a] ) | (?P<comma> ,)
-            | (?= \( \s*+ [bru]? ["'] ) )
+        [^\\"']++
+        | (?<!\\) (?P=escape)(?P=quote)(?P=escape)(?P=quote)
+        | (?! (?<!\\) (?P=escape) (?: (?P=escape)(?P=escape)\\\\ )*+ (?P=quote) (?:
+            [.!?]?(?:\s|\Z) | [,;:)\]}>&|<\x1b] | \\*+["'] ) )
+          [\s\S]
+    )*+
+    (?: (?= (?P=escape)(?P=quote) ) | [\s\S]*+ )
+"""
+"""
+A quoted value, up to the quote that closes it: the same one, with as many backslashes before it and
+with what may follow a value behind it. Where backslashes leave it open whether a quote closes, and
+where none does, it is the rest of the text.
+"""
+
+_OVER: Final = r"""
+    [\s,;&|)\]}>"'\x1b] | \\++["'] | \Z | [\w.-]{1,64}+ (?:\\*+["'])?+ \s{0,8}+ [=:]
+"""
+"""What stands behind a comma, a quote or a bracket that ends a value without quotes."""
+
+
+def _brackets(depth: int) -> str:
+    """Return a regular expression of balanced brackets, of any kind, ``depth`` deep."""
+    inner = _brackets(depth - 1) if depth > 1 else r"(?!)"
+    return rf"""[(\[{{] (?:
+        [^()\[\]{{}}"'\\]++ | \\[\s\S] | {inner}
+        | "(?:[^"\\]++|\\[\s\S])*+" | '(?:[^'\\]++|\\[\s\S])*+' | ["']
+    )*+ [)\]}}]"""
+
+
+_UNQUOTED: Final = rf"""
+    (?=\S) [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
+    (?: (?=\S) (?:
+        <[^<>\n]*+>
+        | [^\s,;&|"'()\[\]{{}}>\\\x1b]++
+        | {_brackets(4)} | [(\[{{][\s\S]*+
+        | (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
+        | (?: [,;&|)\]}}>] | \\*+["'] | {_COLOUR} ) (?! {_OVER} )
+    )++ )?+
+    (?: (?: (?: [ ]\|[ ][\w.\[\]]++ )++ [ ]=[ ] | [ \t]*+ =(?!=) [ \t]*+ )
+        (?: [bruf]{{0,2}} (?: "[^"\n]*+"?+ | '[^'\n]*+'?+ ) | [^\s"']\S*+ ) )?+
+"""
+"""
+A value without quotes, up to a blank, or to a comma or the like that cannot be part of it. Where it
+is a type, as in ``password: str | None = "…"``, the value after it is taken too. Brackets that are
+not closed, or more than four deep, take the rest of the text.
+"""
+
+_LINE: Final = r"""
+    (?: =\\*+"[^"\n]*+" | [^\n"'\\] | \\++(?!["']) | \\*+["'] (?! [\s,)\]}] | \Z ) )++
+"""
+"""The value of a header: to the end of the line, or of the quote around the header."""
+
+_YAML: Final = r"""
+    [|>][\d+-]{0,2}+ [ \t]*+ \r?\n (?P<block>[ \t]++) [^\n]*+
+        (?: \n (?: (?P=block)[^\n]*+ | [ \t]*+(?=\n) ) )*+
+    | (?: [|>][\d+-]{0,2}+ )?+ (?: \\++r )?+ \\++n (?=[ -]) [^\n]*+
+    | \r?\n (?P<item>[ \t]*+) -[ \t][^\n]*+ (?: \n (?P=item) (?:-[ \t]|[ \t]) [^\n]*+ )*+
+"""
+"""A block or a list on the lines below a name; the rest of the line if line breaks are escaped."""
+
+_SCHEME: Final = r"(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)[ \t]++"
+
+_JOINED: Final = rf"""
+    (?![a-z])
+    (?: (?<=[nes]) (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
+    (?: (?![=:]) (?: [_-]?\d++ )?+ (?: \\*+["'] )?+ \]?+ {_COLOUR}*+ )?+
+    (?:
+        [ \t]*+
+        (?: [!:]?={{1,3}}+>? | -> | \uff1d | [:\uff1a](?!:|//) | (?P<is>[は是为]) | (?P<tag>>) )
+        | [\s,] \s*+ (?:\\*+["'])?+ value (?:\\*+["'])?+ \s*+ [=:]
     )
-    \s*+
-    """,
-    re.VERBOSE,
-)
-"""A name and what joins it to its value. A blank joins an option, ``--password x``, a comma a pair,
-``("password", "x")``, an open bracket a call; ``"name": "password", "value": "x"`` counts too."""
+    [ \t]*+ {_COLOUR}*+
+    (?(tag) | (?: {_OPEN} | {_SCHEME} | [「『] )?+ )
+    (?P<secret>
+        {{mask}} (?= {_OVER} )
+        | (?(quote) {_QUOTED}
+          | (?(tag) [^<>]++ (?=</)
+          | (?(is) [!-~]{{4,}}+
+          | (?: {_YAML} | (?(header) (?![(\[{{]) {_LINE} | (?!) ) | {_UNQUOTED} ) )))
+    )
+"""
+"""
+What joins a name to its value, and the value. ``name=…, value=…`` and ``<name>…</`` count too. What
+is masked already stays as it is.
+"""
 
-_PAIRED: Final = re.compile(r"""[(\[]\s?[bru]?\\*["']\Z""")
-_VALUED: Final = re.compile(r"""\\*["']?value\\*["']?\s*+[=:]\s*+""")
-_SCHEME: Final = re.compile(r"(?i)(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)\s+")
-_ASSIGNED: Final = re.compile(r"\s*+=(?!=)\s*+")
-_ELEMENT: Final = re.compile(r"<(?P<name>[\w.:-]++)[^<>]*+(?<!/)>(?P<secret>[^<]++)")
+_OPENED: Final = rf"""
+    (?: - (?<![\w.-].) - | \(\s?[bru]?\\*+["'] | \[\s?[bru]?\\*+["'] )
+    [\w.-]*? {{names}} \d*+
+    (?: [ \t]++ (?=[^\s=:-]) | \\*+["'],\s*+ )
+    (?: {_OPEN} )?+
+    (?P<secret> {{mask}} (?= {_OVER} ) | (?(quote) {_QUOTED} | {_UNQUOTED} ) )
+"""
+"""An option, ``--password x`` or ``'--password', 'x'``, or a pair, ``('password', 'x')``."""
 
-_PATTERNS: Final = (
-    # … bearer …; shorter ones are words
-    ("bearer", r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/-]{16,}+=*)"),
-    # … basic …: a base64 that no word looks like
+_VALUE_FIRST: Final = r"""
+    value (?:\\*+["'])?+ \s*+ [=:] \s*+ (?P<quote>["'])?+
+    (?P<secret> (?(quote) (?: (?!(?P=quote)) [^\\] | \\. )*+ | [^\s,"'=:]++ ) )
+    ["']?+ \s*+ ,? \s*+ ["']?+ (?:name|key) ["']?+ \s*+ [=:] \s*+ ["']?+
+    [\w.-]*? {names} \d*+ (?!\w)
+"""
+"""``{"value": "…", "name": "password"}``"""
+
+_USER_INFO: Final = r"""(?x: [^\s/?\#@:"'<>]*+ :
+    (?! // | \d{1,5} (?: [/?\#"',;)\]}\s] | \Z ) )
+    (?P<secret> [^\s/?\#"<>]* (?=@) | (?= [^\s"<>@]{0,99}+ @ ) [^\s"<>]{0,99} (?=@) ) )"""
+"""``user:…@host``: up to the last @ before the path; failing that, before the end."""
+
+_TOKENS: Final = {
+    ".": (
+        ("eyJ", r"(?<!-...)[\w-]++\.[\w-]++\.[\w-]*+"),  # JSON web tokens
+        ("hooks.slack.com/", r"\w+/(?P<secret>[\w/-]{10,})"),
+        ("ya29.", r"[\w.-]{20,}"),  # Google
+        ("SG.", r"[\w-]{16,}\.[\w-]{16,}"),  # SendGrid
+        ("hvs.", r"[\w-]{20,}"),  # Vault
+        ("hvb.", r"[\w-]{20,}"),
+        ("s.", r"(?=[A-Za-z]*\d)[A-Za-z0-9]{24}(?![\w.])"),
+    ),
+    "_": (
+        ("gh", r"[oprsu]_\w{20,}"),  # GitHub
+        ("github_pat_", r"\w{20,}"),
+        ("npm_", r"\w{36,}"),
+        ("sk_", r"(?:live|test)_\w{16,}"),  # Stripe
+        ("rk_", r"(?:live|test)_\w{16,}"),
+        ("whsec_", r"[\w+/]{20,}=*"),
+        ("hf_", r"[A-Za-z0-9]{20,}"),  # Hugging Face
+        ("dop_v1_", r"\w{32,}"),  # DigitalOcean
+        ("doo_v1_", r"\w{32,}"),
+        ("dor_v1_", r"\w{32,}"),
+        ("shp", r"(?:at|ca|pa|ss|ua)_\w{32,}"),  # Shopify
+    ),
+    "-": (
+        ("glpat-", r"[\w-]{20,}"),  # GitLab
+        ("pypi-", r"[\w-]{50,}"),
+        ("sk-", r"[\w-]{20,}"),  # OpenAI, Anthropic
+        ("xox", r"[a-z]-[\w-]{10,}"),  # Slack
+        ("xapp-", r"[\w-]{20,}"),
+        ("GOCSPX-", r"[\w-]{20,}"),  # Google
+        (
+            "-----BEGIN ",
+            r"[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?P<secret>[\s\S]*?)(?:-----END|\Z)",
+        ),
+    ),
+    "A": (
+        ("AKIA", r"[A-Z0-9]{16}\b(?:[\s,:;/|\"']{1,6}[A-Za-z0-9/+]{40}(?![\w/+]))?"),  # AWS, with
+        ("ASIA", r"[A-Z0-9]{16}\b(?:[\s,:;/|\"']{1,6}[A-Za-z0-9/+]{40}(?![\w/+]))?"),  # its key
+        ("AIza", r"[\w-]{35,}"),  # Google
+    ),
+    "@": (
+        ("://", _USER_INFO),
+        ("netloc=", rf"\\*['\"]{_USER_INFO}"),  # in what urlsplit returns
+        ("://", r"(?P<secret>[^\s/?#@:\"<>]{20,}+)(?=@)"),  # a token in the place of the user
+    ),
+}
+"""By a character that each of them has: how tokens start, behind no letter, and how they go on."""
+
+_WORDS: Final = (
+    ("bearer", r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/-]{16,}+=*)"),  # shorter ones are words
+    # a base64 that no word looks like
     ("basic", r"(?i)\bbasic\s+(?P<secret>(?=[a-z+/]*+[0-9=])[a-z0-9+/]{8,}+=*)"),
-    # https://user:…@host: up to the last @ before the path; failing that, before the end
-    (
-        "@",
-        r"""(?x) :// [^\s/?\#@:"<>]*+ : (?! \d{1,5} (?: [/?\#"',;)\]}\s] | \Z ) )
-        (?P<secret> [^\s/?\#"<>]* (?=@) | (?= [^\s"<>@]{0,99}+ @ ) [^\s"<>]{0,99} (?=@) )""",
-    ),
-    # https://…@host: a token in the place of the user
-    ("@", r"://(?P<secret>[^\s/?#@:\"<>]{20,})(?=@)"),
-    # JSON web tokens
-    ("eyj", r"(?a)(?<![\w-])(?>[\w-]*?(?=eyJ))(?P<secret>[\w-]++\.[\w-]++\.[\w-]*)"),
-    # private keys
-    (
-        "private key",
-        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?P<secret>[\s\S]*?)(?:-----END|\Z)",
-    ),
-    # what GitHub, GitLab, npm, PyPI, Stripe, Slack, Google and others call their tokens
-    ("gh", r"(?a)\bgh[oprsu]_\w{20,}"),
-    ("github_pat_", r"(?a)\bgithub_pat_\w{20,}"),
-    ("glpat-", r"(?a)\bglpat-[\w-]{20,}"),
-    ("npm_", r"(?a)\bnpm_\w{36,}"),
-    ("pypi-", r"(?a)\bpypi-[\w-]{50,}"),
-    ("sk-", r"(?a)\bsk-[\w-]{20,}"),
-    ("k_", r"(?a)\b[rs]k_(?:live|test)_\w{20,}"),
-    ("xox", r"(?a)\bxox[a-z]-[\w-]{10,}"),
-    ("aiza", r"(?a)\bAIza[\w-]{35,}"),
 )
-"""Each with what a text in small letters has if the pattern is anywhere in it."""
+"""What is before a token, in small letters, and the token."""
 
 
 class Secrets:
@@ -104,7 +292,7 @@ class Secrets:
 
     Args:
         keys: What the names of secrets end in.
-        patterns: What secrets look like, beside the known ones.
+        patterns: What secrets look like, besides the known ones.
         mask: What is put in their place.
         known: Whether the known keys and patterns are among them.
     """
@@ -112,156 +300,98 @@ class Secrets:
     def __init__(
         self, keys: Iterable[str], patterns: Iterable[re.Pattern[str]], mask: str, *, known: bool
     ) -> None:
-        names = [_words(key) for key in (*keys, *(KEYS if known else ()))]
-        joined = {"".join(words) for words in names}
-        self._short = frozenset(key for key in joined if len(key) <= _SHORT)
-        self._long = tuple(sorted(joined - self._short))
-        self._reach = _REACH + max(map(len, joined), default=0)
-        self._ends_in_key = lru_cache(maxsize=1024)(self._looked_up)
-        self._hints = _hints(names)
         self.mask: Final = mask
-        self.own_patterns: Final = tuple(patterns)
-        self._patterns = [
-            *((hint, *_masker(re.compile(each), mask)) for hint, each in _PATTERNS if known),
-            *(("", *_masker(each, mask)) for each in self.own_patterns),
+        self.patterns: Final = tuple(patterns)
+        self._tokens = [
+            (has, [(start, _token(start, rest)) for start, rest in tokens])
+            for has, tokens in (_TOKENS if known else {}).items()
         ]
+        self._words = [(hint, re.compile(each)) for hint, each in _WORDS if known]
+        names = {_spelled(key) for key in (*keys, *(KEYS if known else ()))}
+        small, camel = _in_small_letters(names), _in_camel_case(names)
 
-    # ---- names -----------------------------------------------------------------------------------
+        def compiled(pattern: str, names: str) -> re.Pattern[str]:
+            masked = pattern.replace("{mask}", re.escape(mask.lower()))
+            return re.compile(masked.replace("{names}", names), re.VERBOSE)
+
+        self._all_hints = _hints(names)
+        self._hints = [hint for hint in self._all_hints if hint.isascii()]
+        self._joined = compiled(f"{{names}}{_JOINED}", small)
+        self._joined_in_camel_case = compiled(f"{{names}}(?i:{_JOINED})", camel)
+        self._opened = compiled(_OPENED, small)
+        self._value_first = compiled(_VALUE_FIRST, small)
+        self._ends = re.compile(rf"{small}[\W\d_]*+\Z"), re.compile(rf"{camel}[\W\d_]*+\Z")
+        self._ends_in_key = lru_cache(maxsize=1024)(self._looked_up)
 
     def named(self, name: str) -> bool:
-        """Tell whether what is called ``name`` is a secret."""
-        return self._ends_in_key(name[-self._reach :])
+        """Return whether what is called ``name`` is a secret."""
+        return self._ends_in_key(name[-_REACH:])
 
     def _looked_up(self, name: str) -> bool:
-        words = _words(name)
-        joined = "".join(words)
-        bare = joined.rstrip("0123456789")
-        if joined.endswith(self._long) or bare.endswith(self._long):
-            return True
-        ends = ("".join(words[start:]) for start in range(len(words)))
-        return any(end in self._short or end.rstrip("0123456789") in self._short for end in ends)
-
-    # ---- text ------------------------------------------------------------------------------------
+        small, camel = self._ends
+        return bool(small.search(name.lower()) or camel.search(name))
 
     def masked(self, text: str) -> str:
         """Return ``text`` with the secrets in it masked, the very same if there are none."""
-        if text.isalnum() and not self.own_patterns:
-            return text  # nothing in it joins a name to a value, and no known pattern is so plain
-        small = text.lower()
-        for hint in self._hints:
+        if len(text) < _SHORTEST and text.isascii() and text.isalnum() and not self.patterns:
+            return text
+        small = _lower(text)
+        masked = text
+        hints = self._hints if small.isascii() else self._all_hints
+        for hint in hints if len(text) < _LONG else ("",):
             if hint in small:
-                text = self._behind_names(text)
-                if "</" in text:
-                    text = _ELEMENT.sub(self._element, text)
+                masked = self._behind_names(text, small)
                 break
-        for hint, pattern, replace in self._patterns:
+        return self._by_looks(masked, small)
+
+    def _by_looks(self, text: str, small: str) -> str:
+        for has, tokens in self._tokens:
+            if has in text:
+                for start, pattern in tokens:
+                    if start in text:
+                        text = self._replaced(pattern, text, text)
+        for hint, pattern in self._words:
             if hint in small:
-                text = pattern.sub(replace, text)
+                text = self._replaced(pattern, text, text)
+        for pattern in self.patterns:
+            text = self._replaced(pattern, text, text)
         return text
 
-    def _element(self, found: re.Match[str]) -> str:
-        if not self.named(found["name"]):
-            return found[0]
-        return f"{found[0][: -len(found['secret'])]}{self.mask}"
+    def _behind_names(self, text: str, small: str) -> str:
+        searches = [self._joined]
+        if "--" in small or "'," in small or '",' in small:
+            searches.append(self._opened)
+        if "value" in small:
+            searches.append(self._value_first)
+        for pattern in searches:
+            masked = self._replaced(pattern, small, text)
+            if masked is not text:
+                text, small = masked, _lower(masked)
+        return self._replaced(self._joined_in_camel_case, text, text)
 
-    def _behind_names(self, text: str) -> str:
+    def _replaced(self, pattern: re.Pattern[str], searched: str, text: str) -> str:
+        """Return ``text`` with the mask wherever ``pattern`` finds a secret in ``searched``."""
+        group = "secret" if "secret" in pattern.groupindex else 0
         parts: list[str] = []
         copied = 0
-        never_closed = 0
-        found = _NAME.search(text)
-        while found is not None:
-            place = found.end()
-            if self._joined(text, found):
-                start, end, closed = self._value(text, found)
-                if not closed:
-                    never_closed += 1
-                    if never_closed > _MOST_OPEN:
-                        end = len(text)
-                if end > start:
-                    parts += (text[copied:start], self.mask)
-                    copied = place = end
-            found = _NAME.search(text, place)
+        for found in pattern.finditer(searched):
+            start, end = found.span(group)
+            if start < end:
+                parts.append(text[copied:start])
+                copied = end
         if not parts:
             return text
-        return "".join((*parts, text[copied:]))
-
-    def _joined(self, text: str, found: re.Match[str]) -> bool:
-        """Tell whether a secret's name was found, and joined to a value."""
-        name = found["option"] or found["name"]
-        if found["comma"] is not None and (
-            found["closed"] is None
-            or not (
-                name.startswith("-")
-                or _PAIRED.search(text, max(0, found.start() - 9), found.start())
-                or _VALUED.match(text, found.end())
-            )
-        ):
-            return False
-        return self.named(name)
-
-    def _value(self, text: str, found: re.Match[str]) -> tuple[int, int, bool]:
-        """Return where the value behind a name begins and ends, and whether its end was found."""
-        start = found.end()
-        if found["comma"] is not None and (valued := _VALUED.match(text, start)) is not None:
-            start = valued.end()
-        if text.startswith(self.mask, start) and AFTER_QUOTE.match(text, start + len(self.mask)):
-            return start, start + len(self.mask), True  # searched before
-        opened = OPENING.match(text, start)
-        if opened is not None:
-            start = opened.end()
-            end, behind = quoted(text, opened, len(text))
-            if behind < len(text) and not AFTER_QUOTE.match(text, behind):
-                end, closed = unquoted(text, behind, goes_on=True)
-                return start, end, closed
-            return start, end, True
-        scheme = _SCHEME.match(text, start)
-        if scheme is not None:
-            start = scheme.end()
-        if found["name"] and text[start : start + 1] not in "([{<":
-            quote = around(text, found)
-            if _is_header(found["name"]) or (quote is not None and found["colon"] is not None):
-                end = end_of_line(text, start)
-                return start, end if quote is None else quoted(text, quote, end)[0], True
-        end, closed = unquoted(text, start)
-        assigned = _ASSIGNED.match(text, end)
-        if assigned is not None and end > start:  # it was a type: password: str = "…"
-            opened = OPENING.match(text, assigned.end())
-            if opened is not None:
-                return start, quoted(text, opened, len(text))[0], True
-            end, closed = unquoted(text, assigned.end())
-        return start, end, closed
+        parts.append(text[copied:])
+        return self.mask.join(parts)
 
 
-def _words(name: str) -> list[str]:
-    """Return the words of a name: those of ``accessToken`` and ``Access-Token`` are the same."""
-    return [word.lower() for word in _WORDS.split(name) if word]
+def _token(start: str, rest: str) -> re.Pattern[str]:
+    # What is before it is looked at second, so that ``re`` can skip to the plain letters.
+    before = rf"(?<!\w{'.' * len(start)})" if start[0].isalpha() else ""
+    return re.compile(re.escape(start) + before + rest, re.ASCII)
 
 
-def _hints(names: Iterable[list[str]]) -> list[str]:
-    """Return what a text in small letters has if one of the names is anywhere in it."""
-    hints: list[str] = []
-    for words in sorted(names, key=len):
-        if not any(hint in word for word in words for hint in hints):
-            hints.append(max(words, key=len) if len(words[-1]) < _SHORT - 1 else words[-1])
-    return [hint for hint in hints if not any(each in hint for each in hints if each != hint)]
-
-
-def _is_header(name: str) -> bool:
-    return "".join(_words(name[-_REACH:])).endswith(_HEADERS)
-
-
-def _masker(
-    pattern: re.Pattern[str], mask: str
-) -> tuple[re.Pattern[str], Callable[[re.Match[str]], str]]:
-    """Return a pattern, and what replaces a match of it."""
-    if "secret" not in pattern.groupindex:
-        return pattern, lambda _: mask
-
-    def replace(found: re.Match[str]) -> str:
-        start, end = found.span("secret")
-        if start < 0:
-            return found[0]
-        begin = found.start()
-        return f"{found[0][: start - begin]}{mask}{found[0][end - begin :]}"
-
-    return pattern, replace
+def _lower(text: str) -> str:
+    """Return ``text`` in lower case, and as long as before, so that positions are the same."""
+    small = text.lower()
+    return small if len(small) == len(text) else text.replace("\u0130", "I").lower()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def masked(value: object, redact: RedactingFilter | None = None) -> Any:
     return redacted("text", value=value, redact=redact).__dict__["value"]
 
 
-@dataclass
+@dataclass(unsafe_hash=True)
 class User:
     """Prints what it holds."""
 
@@ -103,7 +104,7 @@ class Loud(str):
 
 
 class Kept(Mapping[str, object]):
-    """A mapping that is no dict, and may be broken."""
+    """A mapping that is not a dict, and may be broken."""
 
     def __init__(self, items: dict[str, object] | None) -> None:
         self.kept = items
@@ -118,6 +119,13 @@ class Kept(Mapping[str, object]):
         return iter(self.kept)
 
     def __len__(self) -> int:
+        return 1
+
+
+class Shared(dict[str, object]):
+    """A dict that can be hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # it is what this is for
         return 1
 
 
@@ -165,6 +173,8 @@ def test_arguments_of_an_access_log_stay_apart() -> None:
         ({"token=abc": 1, b"token=abc": 2}, {"token=***": 1, b"token=***": 2}),
         ({("token=abc",): 1, None: 2, 3: 4}, {"('token=***',)": 1, None: 2, 3: 4}),
         ({"name": "DB_PASSWORD", "value": "x"}, {"name": "DB_PASSWORD", "value": "***"}),
+        ([{"Value": "x", "Name": "token"}], [{"Value": "***", "Name": "token"}]),
+        ([{"Key": "pw", "Value": "x"}], [{"Key": "pw", "Value": "***"}]),
         ({"value": "x", "key": "user"}, {"value": "x", "key": "user"}),
         ([("Authorization", "Bearer x"), ("n", "1")], [("Authorization", "***"), ("n", "1")]),
         ([[b"cookie", b"a=b"]], [[b"cookie", "***"]]),
@@ -172,11 +182,18 @@ def test_arguments_of_an_access_log_stay_apart() -> None:
         (("password", "name", "token"), ("password", "name", "token")),
         (b"token=abc \xff", b"token=*** \xff"),
         (bytearray(b"token=abc"), b"token=***"),
-        (deque(["token=abc"]), ["token=***"]),
-        (frozenset({"token=abc"}), ["token=***"]),
+        (deque(["token=abc"], maxlen=3), deque(["token=***"])),
+        (frozenset({"token=abc"}), frozenset({"token=***"})),
+        ({User("bob", 1)}, {"User(name='bob', password='***', note=None)"}),
+        (frozenset({Login("bob", "x")}), frozenset({Login("bob", "***")})),
+        ({Shared({"token": "x"})}, [{"token": "***"}]),
         (MappingProxyType({"token": 1, "n": 2}), {"token": "***", "n": 2}),
         (Kept({"token": 1, "n": 2}), {"token": "***", "n": 2}),
-        (Login("bob", "hunter2"), ("bob", "***")),
+        (Login("bob", "hunter2"), Login("bob", "***")),
+        (urlsplit("postgres://u:p@db/x?n=1"), urlsplit("postgres://u:***@db/x?n=1")),
+        (urlsplit("postgres://db/x"), urlsplit("postgres://db/x")),
+        ({"auth": ("bob", "hunter2"), "n": 1}, {"auth": "***", "n": 1}),
+        ({"tokens": ["a"], "passwords": ("b",)}, {"tokens": "***", "passwords": "***"}),
         (User("bob", "hunter2"), "User(name='bob', password='***', note=None)"),
         (
             User("bob", "", {"token": "x", "n": [1]}),
@@ -196,7 +213,7 @@ def test_arguments_of_an_access_log_stay_apart() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_secrets_in_extra_are_masked(value: object, expected: object) -> None:
-    """Whatever holds a secret, it is masked, in a copy; what cannot be searched is not shown."""
+    """What holds a secret is copied with its type; what cannot be searched is not shown."""
     before = repr(value) if not isinstance(value, list | Broken) else ""
     found = masked(value)
     assert found == expected
@@ -255,7 +272,7 @@ def test_values_too_deep_are_cut() -> None:
 
 
 def test_numbers_are_searched_for_own_patterns() -> None:
-    """A number is no secret by itself, but may look like one to a pattern of one's own."""
+    """A number is not a secret by itself, but may look like one to an own pattern."""
     redact = RedactingFilter(patterns=[r"4111\d+"])
     assert masked([4111_2222, 5.5, True], redact) == ["***", 5.5, True]
     assert masked(41112222) == 41112222
@@ -273,7 +290,7 @@ def failing(error: BaseException) -> logging.LogRecord:
 
 
 def test_secrets_in_tracebacks_are_masked() -> None:
-    """An exception's text and a stack are masked, also for who formats the exception himself."""
+    """An exception's text and a stack are masked, also where the exception itself is formatted."""
     error = ValueError("token=abc")
     error.add_note("password=hunter2")
     for each in (error, ExceptionGroup("several", [TypeError("password: hunter2"), error])):
@@ -322,7 +339,7 @@ def test_harmless_traceback_is_left_to_the_formatter() -> None:
 
 
 def test_own_keys_patterns_and_mask() -> None:
-    """Keys and patterns of one's own come on top of the known ones, or in their place."""
+    """Own keys and patterns come on top of the known ones, or in their place."""
     own: dict[str, Any] = {"keys": ["card"], "patterns": [r"\d{4}-\d{4}"], "mask": "<x>"}
     extra = {"card": "1", "token": "p"}
     record = redacted("1111-2222 token=abc", redact=RedactingFilter(**own), **extra)
@@ -355,6 +372,7 @@ def test_broken_record_is_left_to_the_handler(message: object) -> None:
         {3: 4, None: Hostile()},
         {"exc_info": (Broken, Broken(), None)},
         {"exc_text": Broken(), "stack_info": Broken()},
+        {"args": Hostile(), "exc_info": Hostile()},
     ],
     ids=lambda attributes: "-".join(map(str, attributes)),
 )
@@ -376,7 +394,7 @@ def test_filter_of_a_handler(book: Logbook) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    """One text in the place of several, what is no text and no expression is refused."""
+    """One text instead of several, no text and no expression are refused."""
     with pytest.raises(TypeError, match=r"^keys='card' is one text. Pass several"):
         RedactingFilter(keys="card")
     with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
@@ -387,7 +405,7 @@ def test_bad_arguments_are_refused() -> None:
         RedactingFilter(keys=["__"])
     with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
         RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^patterns has '\(', which is no regular exp"):
+    with pytest.raises(ValueError, match=r"^patterns has '\(', which is not a regular exp"):
         RedactingFilter(patterns=["("])
     with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
         RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
@@ -411,7 +429,10 @@ BARE = st.builds(
     ],
 )
 NAME = st.sampled_from(
-    ["password", "API-Key", "accessToken", "x_secret", "Authorization", "cookie"]
+    [
+        *("password", "API-Key", "accessToken", "x_secret", "Authorization", "cookie", "tokens"),
+        *("auth", "sid", "user_pw", "X-Signature", "pwd_hash", "Contraseña", "密码", "パスワード"),
+    ]
 )
 
 
@@ -421,9 +442,12 @@ def quoted(secret: str) -> st.SearchStrategy[object]:
     def made(name: str) -> list[object]:
         return [
             {name: secret},
-            {name.encode(): secret.encode()},
+            {b"x-token": secret.encode()},
+            {name: [secret], "n": 1},
+            [{"name": name, "value": secret}, {"Value": secret, "Key": f"DB_{name}"}],
+            f"{name}:\n  - {secret!r}\n  - x",
             {"headers": [(name, secret)]},
-            [(name.encode(), secret.encode())],
+            [(b"x-token", secret.encode())],
             ["run", f"--{name}", secret],
             Login("bob", secret),
             User("bob", secret),
@@ -432,7 +456,7 @@ def quoted(secret: str) -> st.SearchStrategy[object]:
             json.dumps({name: secret, "n": 1}),
             json.dumps({"body": json.dumps({name: secret})}, ensure_ascii=False),
             f"got {name}={secret!r}, n=1",
-            f"got {name} = {secret!r}".encode(),
+            f"got token = {secret!r}".encode(),
             Shown(f"<{name}={secret!r}>", f"Shown({name}={secret!r})"),
             ValueError(f"{ {name: secret} } refused"),
             {("n", f"{name}={json.dumps(secret)}")},
@@ -448,11 +472,17 @@ def bare(secret: str) -> st.SearchStrategy[object]:
             [
                 f"{name}={secret} n=1",
                 f"{name}: {secret}",
+                f"\x1b[1m{name}\x1b[0m=\x1b[31m{secret}\x1b[0m",
+                f"{name}: |\n  {secret} {secret}\n  {secret}\nn: 1",
+                f"passwords:\n- a {secret}\n- {secret}\nn: 1",
+                json.dumps([{"value": secret, "name": name}], ensure_ascii=False),
+                urlsplit(f"x://bob:{secret.replace('/', '.').replace('#', '.')}@host"),
                 f"run --{name} {secret} --n 1",
                 f"GET /x?{name}={secret}&n=1",
                 f"<{name}>{secret}</{name}>",
                 f"postgres://bob:{secret.replace('/', '.').replace('#', '.')}@host/path",
-                f"{name}: Bearer {secret}\nn: 1".encode(),
+                f"X-{name}: Bearer {secret}\nn: 1",
+                f"token: Bearer {secret}\nn: 1".encode(),
                 Shown(f"Shown({name}={secret}, n=1)"),
             ]
         )
@@ -476,7 +506,7 @@ PLANTED = st.recursive(
 
 @given(PLANTED)
 def test_planted_secret_is_never_written(planted: object) -> None:
-    """Wherever a secret is put in a record, neither format writes it, whoever formats it."""
+    """Wherever a secret is put in a record, no formatter writes it."""
     record = logging.LogRecord("name", 20, __file__, 1, "got %s and %r", (planted, planted), None)
     record.__dict__["x"] = planted
     raised = failing(ValueError(planted))
@@ -498,3 +528,67 @@ def test_planted_secret_is_never_written(planted: object) -> None:
             ):  # arguments that do not fit: the handler reports it
                 line = f"{each.msg!r} {each.args!r}"
             assert CORE not in line
+
+
+# ---- what is left --------------------------------------------------------------------------------
+
+HARMLESS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text("abc .", max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner, inner)
+        | st.dictionaries(st.sampled_from(["a", "b", "user"]), inner, max_size=3)
+        | st.builds(Point, st.integers(), inner)
+        | inner.map(lambda value: deque([value], maxlen=2))
+        | st.frozensets(st.text("abc .", max_size=9), max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+@given(HARMLESS, HARMLESS)
+def test_what_is_not_secret_survives(left: object, right: object) -> None:
+    """What stands next to a secret keeps its place, its type and its value."""
+    assert masked([left, right])[0] is left
+    for secret in ({"password": "x", "n": left}, {"n": left, "password": right}):
+        given = {"first": left, "inner": secret, "last": [right, {"token": "y"}, left]}
+        found = masked(given)
+        expected = {
+            "first": left,
+            "inner": {"password": "***", "n": left},
+            "last": [right, {"token": "***"}, left],
+        }
+        assert found == expected
+        assert list(found) == list(given)
+        assert type(found["first"]) is type(left)
+
+
+ODD = st.recursive(
+    st.builds(Broken)
+    | st.builds(Hostile)
+    | st.just(Kept(None))
+    | st.binary()
+    | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=3) | st.binary(max_size=3), inner, max_size=2)
+        | st.tuples(inner)
+        | st.builds(Shown, inner, inner)
+        | st.builds(User, inner, inner, inner)
+    ),
+    max_leaves=4,
+)
+ATTRIBUTES = ("msg", "args", "exc_info", "exc_text", "stack_info", "message", "x", "token", "")
+
+
+@given(st.dictionaries(st.sampled_from(ATTRIBUTES), ODD))
+def test_no_record_makes_the_filter_raise(attributes: dict[str, object]) -> None:
+    """The filter lets every record pass, and the rest of it is masked."""
+    record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
+    record.__dict__.update(attributes)
+    assert RedactingFilter().filter(record)
+    assert record.__dict__["other"] == "token=***"
