@@ -6,7 +6,7 @@ import pytest
 
 from mtaio.events import EventKey
 from mtaio.events._event import name_in
-from mtaio.events._match import check_name, check_pattern, is_wild, wider
+from mtaio.events._patterns import check_name, check_pattern, is_wild, wider
 
 
 @pytest.mark.parametrize(
