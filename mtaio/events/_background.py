@@ -172,8 +172,6 @@ class Background:
                 # What the handlers of one event set is nothing to the next.
                 await _run_in(self._context.copy(), self._deliver(event))
                 self._delivering = False
-        except GeneratorExit:
-            raise
         except BaseException as error:
             failure = failure_in(error, f"delivering an event of {self._owner!r}")
             if failure is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections import deque
+from collections import Counter, deque
 from heapq import nsmallest
 from itertools import groupby
 from operator import attrgetter
@@ -248,7 +248,7 @@ class Registry:
     def __init__(self, max_names: int) -> None:
         self.max_names: int = max_names
         self.ready: dict[object, Topic] = {}
-        self.count: dict[Kind, int] = {"handler": 0, "stream": 0, "waiter": 0}
+        self.count: Counter[Kind] = Counter()
         self._topics: dict[str, Topic] = {}
         self._table: dict[str, tuple[Listener, ...]] = {}
         self._serial = 0
@@ -293,7 +293,12 @@ class Registry:
 
     def handlers(self) -> int:
         """Return how many handlers are registered. From any thread."""
-        return self.count["handler"] - len(self._dead)
+        table = self._table.copy()  # in one step, whatever other threads do
+        return sum(
+            each.kind == "handler" and each.subject is not None
+            for listeners in table.values()
+            for each in listeners
+        )
 
     def under(self, pattern: str) -> list[Listener]:
         """Return the handlers registered under exactly this name or pattern."""

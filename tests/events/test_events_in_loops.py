@@ -48,7 +48,7 @@ def test_one_emitter_serves_one_loop_after_another() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_block_of_another_thread_is_left_alone(backend: str) -> None:
-    """An emit runs its handlers in its own loop, whoever has entered the emitter elsewhere."""
+    """An emit runs its handlers in its own loop, also if another has entered the emitter."""
     emitter = EventEmitter()
     ready, done = threading.Event(), threading.Event()
     threads: list[int] = []
