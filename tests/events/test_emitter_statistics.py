@@ -145,7 +145,7 @@ def test_every_field_says_how_it_moves() -> None:
     assert set(kinds.values()) == {"gauge", "limit", "counter"}
 
 
-@pytest.mark.parametrize("max_names", [8, 10_000])
+@pytest.mark.parametrize("max_names", [8, 200])
 def test_statistics_from_another_thread_under_load(max_names: int) -> None:
     """They never raise, and no counter goes back, while names come, go and are forgotten."""
     emitter = EventEmitter(max_names=max_names, max_listeners=None)
@@ -172,7 +172,7 @@ def test_statistics_from_another_thread_under_load(max_names: int) -> None:
             def handle(self, _: Event[Any]) -> None:
                 """Handle nothing."""
 
-        while counts[0] < 200 and not failures:
+        while counts[0] < 1500 and not failures:
             for _ in range(100):
                 counts[1] += 1
                 name = f"connection.{counts[1]}"
