@@ -87,7 +87,7 @@ class Background:
         return len(self._queue) + self._delivering
 
     def is_over(self) -> bool:
-        """Return whether nobody can leave the block any more."""
+        """Return whether the block can never be left: its loop is over, or this is a fork."""
         return self._group.is_over()
 
     async def enter(self) -> None:

@@ -3,7 +3,7 @@ One event on its way through its listeners, tier by tier, and the errors that th
 
 Promise: every listener of a tier has ended before the next tier starts; one that fails stops none
 of its tier. An emit that is cancelled, or hit by a ``BaseException``, cancels its handlers, waits
-for them, and logs the errors that nobody will be told of. Each error is reported once: to
+for them, and logs the errors that its caller does not get. Each error is reported once: to
 ``on_error``, or by the policy, or to the log; none is emitted, and none goes to ``on_error`` twice.
 
 A tier runs in the caller's task. When several of its handlers are async, the first that really
@@ -18,7 +18,7 @@ from contextvars import copy_context
 from inspect import isawaitable
 from operator import itemgetter
 from types import coroutine
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -54,7 +54,7 @@ class Settings:
         on_error: As for `EventEmitter`.
         concurrent: As for `EventEmitter`.
 
-    Invariant: ``waiting`` counts the emits that wait for room in a stream.
+    Invariant: ``waiting`` counts the emits that wait for space in a stream.
     """
 
     __slots__ = ("concurrent", "errors", "on_error", "waiting")
@@ -88,7 +88,7 @@ class Dispatch:
     Invariants:
     - ``_errors`` are those not reported yet: the rank of the listener, what the user knows it as,
       and the error;
-    - ``_blocked`` are the events of this tier that wait for room in full streams;
+    - ``_blocked`` are the events of this tier that wait for space in full streams;
     - ``_unfinished`` counts the walks through a concurrent tier that have not ended.
     """
 
@@ -111,7 +111,7 @@ class Dispatch:
                 else:
                     await self._walk(iter(tier))
                 if self._blocked:
-                    await self._wait_for_room()
+                    await self._wait_for_space()
                 if self._event.stopped or (self._errors and self._settings.errors == "raise"):
                     break
         except BaseException:
@@ -141,7 +141,7 @@ class Dispatch:
             else:
                 await self._fail(listener, error)
             if self._blocked:
-                await self._wait_for_room()
+                await self._wait_for_space()
         except BaseException:
             self._abandon()
             raise
@@ -228,8 +228,8 @@ class Dispatch:
 
     def _fatal(self, errors: BaseExceptionGroup[BaseException]) -> BaseException | None:
         """Return what to raise for the errors of the task group; None if it was cancelled."""
-        rest = without_cancellation(errors)
-        if not isinstance(rest, BaseExceptionGroup):
+        rest = cast("BaseExceptionGroup[BaseException] | None", without_cancellation(errors))
+        if rest is None:
             return None
         if len(rest.exceptions) == 1:
             return rest.exceptions[0]
@@ -248,7 +248,7 @@ class Dispatch:
 
     # ---- full streams ----------------------------------------------------------------------------
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_space(self) -> None:
         self._settings.waiting += 1
         try:
             for blocked in self._blocked:
@@ -320,7 +320,7 @@ def _failure(subject: object, end: BaseException) -> Exception | None:
     """
     Return the failure with which ``subject`` ended a task of this emit; None if there is none.
 
-    A cancellation that nobody asked for is one: it would end the rest of the tier in silence. One
+    A stray cancellation is one: it would end the rest of the tier in silence. One
     that was asked for may come in a group with an error, from a nursery of trio's.
     """
     failure = failure_in(end, name_of(subject))

@@ -271,9 +271,7 @@ class Registry:
             self._outdate(pattern)
 
     def remove(self, listener: Listener) -> None:
-        """Remove a listener; nothing happens if it is not registered."""
-        if not listener.active:
-            return
+        """Remove a listener, which is registered."""
         listener.active = False
         listener.call = None
         self.count[listener.kind] -= 1

@@ -38,7 +38,7 @@ class EmitterStatistics:
     waiters: int = field(metadata=GAUGE)
     """Calls of `wait_for` in progress."""
     waiting: int = field(metadata=GAUGE)
-    """Emits that wait for room in a stream."""
+    """Emits that wait for space in a stream."""
     pending: int = field(metadata=GAUGE)
     """Events of `emit_soon` not yet delivered, including the one being delivered."""
     max_pending: int = field(metadata=LIMIT)

@@ -40,7 +40,7 @@ _POLICIES: Final[tuple[Overflow, ...]] = get_args(Overflow)
 
 class Blocked:
     """
-    An event that waits for room in a full stream; its emit waits at the end of the tier.
+    An event that waits for space in a full stream; its emit waits at the end of the tier.
 
     Invariant: it is in the stream's queue, or was ``taken``, or the stream was closed, or the emit
     has withdrawn it.
@@ -78,7 +78,7 @@ class EventStream(Generic[T_co]):
     An async iterator over events; returned by `EventEmitter.stream`.
 
     Enter it with ``async with``, then iterate. Events emitted after entering are kept until they
-    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for room. Taking
+    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for space. Taking
     an event is a checkpoint when there is none yet, and for one ready event in 64. Several tasks
     may share one stream: each event goes to one of them.
 
@@ -216,7 +216,7 @@ class EventStream(Generic[T_co]):
         """
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
-        Emits that wait for room go on, as if the stream had not been there.
+        Emits that wait for space go on, as if the stream had not been there.
         """
         listener, self._listener = self._listener, None  # which refers to this stream
         if listener is None:

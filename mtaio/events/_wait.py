@@ -49,7 +49,7 @@ async def wait_for(
         way_out = "Pass a plain function of one argument, the event."
         check_handler("predicate", predicate, way_out=way_out)
         if is_async(predicate):
-            msg = f"predicate={predicate!r} is async, and nobody would await it. {way_out}"
+            msg = f"predicate={predicate!r} is async, and would not be awaited. {way_out}"
             raise TypeError(msg)
     checks.timeout("timeout", timeout)
     check_priority(priority)

@@ -85,7 +85,7 @@ async def test_consumer_is_woken() -> None:
     assert log == [(1, "x", 0), (2, "y", 1), (3, "x", 2)]
 
 
-async def test_blocked_event_that_gets_room_wakes_another_consumer() -> None:
+async def test_blocked_event_that_gets_space_wakes_another_consumer() -> None:
     """No consumer sleeps while events wait."""
     emitter = EventEmitter()
     log: list[str] = []
@@ -104,7 +104,7 @@ async def test_blocked_event_that_gets_room_wakes_another_consumer() -> None:
         await settle()
         group.start_soon(worker, "second", 2)
         await settle()
-        for number in range(4):  # one is kept, and three wait for room
+        for number in range(4):  # one is kept, and three wait for space
             group.start_soon(emitter.emit, "job", number)
     assert sorted(each.rpartition(" ")[0] for each in log) == [
         "0 first",
@@ -149,7 +149,7 @@ async def test_cancelled_consumer_takes_nothing() -> None:
 # ---- overflow ------------------------------------------------------------------------------------
 
 
-async def test_block_makes_the_emit_wait_for_room() -> None:
+async def test_block_makes_the_emit_wait_for_space() -> None:
     """Events get in in the order of their emits; nothing is dropped."""
     emitter = EventEmitter()
     done: list[tuple[float, int]] = []
@@ -200,7 +200,7 @@ async def test_blocked_emit_that_is_cancelled_leaves_no_trace() -> None:
 
 
 async def test_full_streams_do_not_wait_for_each_other() -> None:
-    """An emit waits for room in all full streams of a tier at once."""
+    """An emit waits for space in all full streams of a tier at once."""
     emitter = EventEmitter()
     async with (
         emitter.stream("a", max_buffer=1) as first,
@@ -263,7 +263,7 @@ async def test_full_stream_among_handlers() -> None:
 
 
 async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
-    """It waited for room while a handler of the same tier was running."""
+    """It waited for space while a handler of the same tier was running."""
     emitter = EventEmitter()
 
     async def slow(event: Event[int]) -> None:
@@ -278,13 +278,13 @@ async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
         assert events.buffered == 0
         with anyio.move_on_after(1):
             await emitter.emit("a", 100)
-        assert await take(events, 1) == [100]  # there was room for it
+        assert await take(events, 1) == [100]  # there was space for it
     assert emitter.statistics().handled == 3
 
 
 @pytest.mark.parametrize("entered_first", [True, False])
 async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
-    """The newest are kept; each event that made room is counted, under its own name."""
+    """The newest are kept; each event that made space is counted, under its own name."""
     emitter = EventEmitter()
     if not entered_first:
         emitter.on("*", lambda _: None)
@@ -298,7 +298,7 @@ async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a par
 
 
 async def test_drop_newest() -> None:
-    """The oldest are kept; each event that found no room is counted."""
+    """The oldest are kept; each event that found no space is counted."""
     emitter = EventEmitter()
     async with emitter.stream("a", "b", max_buffer=2, overflow="drop_newest") as events:
         for number, name in enumerate(("a", "b", "b", "b", "a")):

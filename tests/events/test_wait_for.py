@@ -187,9 +187,7 @@ async def test_bad_input() -> None:
         await emitter.wait_for("")
     with pytest.raises(TypeError, match=r"^predicate=5 is a int, which is not callable\. Pass a p"):
         await emitter.wait_for("a", 5)
-    with pytest.raises(
-        TypeError, match=r"^predicate=.* is async, and nobody would await it\. Pass"
-    ):
+    with pytest.raises(TypeError, match=r"^predicate=.* is async, and would not be awaited\. Pass"):
         await emitter.wait_for("a", asynchronous)
     with pytest.raises(TypeError, match=r"^predicate=.* is a generator function: calling it would"):
         await emitter.wait_for("a", generates)  # a generator is true, whatever it would yield
