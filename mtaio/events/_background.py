@@ -117,7 +117,7 @@ class Background:
         self._queue.append(event)
         if not self._working:
             self._working = True
-            self._worker = self._group.start(self._work)
+            self._worker = self._group.start(self._work, name=f"emit_soon of {self._owner!r}")
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mtaio.events._event import Event
     from mtaio.events._registry import Listener, Tier, Topic
 
-__all__ = ["Dispatch", "ErrorPolicy", "Settings", "resumed"]
+__all__ = ["Dispatch", "ErrorPolicy", "Policy", "resumed"]
 
 ErrorPolicy = Literal["raise", "continue", "log"]
 
@@ -45,7 +45,7 @@ _LAST: Final = (2**63, 0)
 _BY_RANK: Final = itemgetter(0)
 
 
-class Settings:
+class Policy:
     """
     What all emits of one emitter share.
 
@@ -92,10 +92,10 @@ class Dispatch:
     - ``_unfinished`` counts the walks through a concurrent tier that have not ended.
     """
 
-    __slots__ = ("_blocked", "_errors", "_event", "_settings", "_topic", "_unfinished")
+    __slots__ = ("_blocked", "_errors", "_event", "_policy", "_topic", "_unfinished")
 
-    def __init__(self, settings: Settings, topic: Topic, event: Event[Any]) -> None:
-        self._settings = settings
+    def __init__(self, policy: Policy, topic: Topic, event: Event[Any]) -> None:
+        self._policy = policy
         self._topic = topic
         self._event = event
         self._errors: list[tuple[tuple[int, int], object, Exception]] = []
@@ -112,7 +112,7 @@ class Dispatch:
                     await self._walk(iter(tier))
                 if self._blocked:
                     await self._wait_for_space()
-                if self._event.stopped or (self._errors and self._settings.errors == "raise"):
+                if self._event.stopped or (self._errors and self._policy.errors == "raise"):
                     break
         except BaseException:
             self._abandon()
@@ -193,9 +193,10 @@ class Dispatch:
                 start: Callable[..., anyio.TaskHandle[Any]] = group.start_soon
                 first = _start(self._walk(listeners))
                 if first is not None:
+                    label = f"handlers of {self._event.name!r}"
                     for part in _parts(listeners):
                         self._unfinished += 1
-                        tasks.append(context.run(start, self._walk_in_task, part))
+                        tasks.append(context.run(start, self._walk_in_task, part, name=label))
                     await first
                 self._unfinished -= 1
         except BaseExceptionGroup as errors:
@@ -216,11 +217,11 @@ class Dispatch:
             # On asyncio a group may end normally although it is cancelled, as its tasks end.
             await checkpoint_if_cancelled()
             name = self._event.name
-            error = StrayCancellationError(
+            msg = (
                 f"handlers of {name!r} were cancelled although the emit was not. Look for what "
                 f"cancels tasks that are not its own, such as all of asyncio.all_tasks()."
             )
-            self._errors.append((_LAST, name, error))
+            self._keep(_LAST, name, StrayCancellationError(msg))
 
     async def _walk_in_task(self, part: Iterator[Listener]) -> None:
         await self._walk(part, own_task=True)
@@ -249,12 +250,12 @@ class Dispatch:
     # ---- full streams ----------------------------------------------------------------------------
 
     async def _wait_for_space(self) -> None:
-        self._settings.waiting += 1
+        self._policy.waiting += 1
         try:
             for blocked in self._blocked:
                 await blocked.wait()
         finally:
-            self._settings.waiting -= 1
+            self._policy.waiting -= 1
         self._leave_streams()
 
     def _leave_streams(self) -> None:
@@ -271,7 +272,7 @@ class Dispatch:
         """Hand the error of a listener to ``on_error``, or else to the policy."""
         self._topic.tally.failed += 1
         subject = listener.subject
-        on_error = self._settings.on_error
+        on_error = self._policy.on_error
         if on_error is None:
             self._keep(listener.rank, subject, error)
             return
@@ -289,7 +290,7 @@ class Dispatch:
             self._keep(listener.rank, on_error, own)  # never emitted, and not handed to it again
 
     def _keep(self, rank: tuple[int, int], subject: object, error: Exception) -> None:
-        if self._settings.errors == "log":
+        if self._policy.errors == "log":
             self._log(subject, error)
         else:
             self._errors.append((rank, subject, error))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.events._background import Background
-from mtaio.events._dispatch import Dispatch, ErrorPolicy, Settings
+from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
 from mtaio.events._event import Event, EventPriority, name_of, pattern_of
 from mtaio.events._patterns import is_pattern
 from mtaio.events._registry import Listener, Registry, check_handler, check_priority
@@ -123,10 +123,10 @@ class EventEmitter:
         "_max_listeners",
         "_max_pending",
         "_name",
+        "_policy",
         "_ready",
         "_registry",
         "_rejected",
-        "_settings",
         "_unyielding",
     )
 
@@ -141,7 +141,7 @@ class EventEmitter:
         max_names: int = 1000,
         name: str | None = None,
     ) -> None:
-        self._settings = Settings(errors, on_error, concurrent=concurrent)
+        self._policy = Policy(errors, on_error, concurrent=concurrent)
         if max_listeners is not None:
             way_out = "Pass above how many to warn, or None for never."
             checks.count("max_listeners", max_listeners, way_out=way_out)
@@ -394,7 +394,7 @@ class EventEmitter:
             try:
                 await handle(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Dispatch(self._settings, topic, event).resume(tiers, None, error)
+                await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             topic.tally.handled += 1
             return event
@@ -403,15 +403,15 @@ class EventEmitter:
             try:
                 result = take(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Dispatch(self._settings, topic, event).resume(tiers, None, error)
+                await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             if result is None:
                 topic.tally.handled += 1
             else:
-                await Dispatch(self._settings, topic, event).resume(tiers, result, None)
+                await Dispatch(self._policy, topic, event).resume(tiers, result, None)
             return event
         if tiers:
-            await Dispatch(self._settings, topic, event).run(tiers)
+            await Dispatch(self._policy, topic, event).run(tiers)
         return event
 
     @overload
@@ -454,7 +454,7 @@ class EventEmitter:
     def _look_up(self, name: object) -> Topic:
         clock.now()  # finds out about the clock of the running loop, which emit only reads
         try:
-            return self._registry.topic(name, concurrent=self._settings.concurrent)
+            return self._registry.topic(name, concurrent=self._policy.concurrent)
         except (TypeError, ValueError) as error:
             raise error from None  # without the KeyError of the dict
 
@@ -463,7 +463,7 @@ class EventEmitter:
         topic = self._look_up(event.name)
         topic.used = clock.now()
         topic.tally.emitted += 1
-        await Dispatch(self._settings, topic, event).run(topic.tiers)
+        await Dispatch(self._policy, topic, event).run(topic.tiers)
 
     # ---- streams, and waiting for one event ------------------------------------------------------
 
@@ -568,8 +568,9 @@ class EventEmitter:
             names: Names, patterns and keys, as for `on`.
             max_buffer: How many events to keep for the consumer.
             overflow: What to do with an event when so many are kept: ``"block"`` makes its emit
-                wait for space; ``"drop_oldest"`` makes space; ``"drop_newest"`` drops it; ``"raise"``
-                drops it and fails as a handler does, with `mtaio.exceptions.EventOverflowError`.
+                wait for space; ``"drop_oldest"`` drops the oldest; ``"drop_newest"`` drops it;
+                ``"raise"`` drops it and fails as a handler does, with
+                `mtaio.exceptions.EventOverflowError`.
             priority: The tier in which the stream takes the event.
 
         Raises:
@@ -645,7 +646,7 @@ class EventEmitter:
             listeners=registry.handlers(),
             streams=registry.count["stream"],
             waiters=registry.count["waiter"],
-            waiting=self._settings.waiting,
+            waiting=self._policy.waiting,
             pending=0 if background is None else background.pending,
             max_pending=self._max_pending,
             max_names=registry.max_names,

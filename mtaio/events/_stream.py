@@ -78,9 +78,9 @@ class EventStream(Generic[T_co]):
     An async iterator over events; returned by `EventEmitter.stream`.
 
     Enter it with ``async with``, then iterate. Events emitted after entering are kept until they
-    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for space. Taking
-    an event is a checkpoint when there is none yet, and for one ready event in 64. Several tasks
-    may share one stream: each event goes to one of them.
+    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for space.
+    Taking an event is a checkpoint when there is none yet, and for one ready event in 64. Several
+    tasks may share one stream: each event goes to one of them.
 
     Example:
         ```python

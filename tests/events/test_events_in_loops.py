@@ -8,9 +8,12 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import clock
 from mtaio.events import Event, EventEmitter
 from mtaio.testing import assert_quiescent, run
 from tests.backends import BACKENDS
@@ -72,6 +75,28 @@ def test_block_of_another_thread_is_left_alone(backend: str) -> None:
     done.set()
     thread.join(10)
     assert threads == [threading.get_ident()] * 2
+
+
+def test_time_is_that_of_the_running_loop() -> None:
+    """Also under a loop whose clock is not the system's."""
+
+    async def main() -> tuple[float, float]:
+        emitter = EventEmitter()
+        first = await emitter.emit("a")
+        await anyio.sleep(100)
+        second = await emitter.emit("a")
+        async with emitter, emitter.stream("b") as events:
+            emitter.emit_soon("b")
+            await anyio.sleep(10)
+            third = await anext(events)
+        return second.time - first.time, third.time - second.time
+
+    before = clock.read
+    try:
+        times = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        clock.follow(before)
+    assert times == (100, 0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
