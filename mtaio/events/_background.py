@@ -117,7 +117,7 @@ class Background:
         self._queue.append(event)
         if not self._working:
             self._working = True
-            self._worker = self._group.start(self._work, name=f"emit_soon of {self._owner!r}")
+            self._worker = self._group.start(self._work, name="EventEmitter.emit_soon")
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
@@ -134,12 +134,13 @@ class Background:
         if self._worker is not None:
             close_unstarted(self._worker.coro)
         own = raised if cancelled else exc
+        failure, self._failure = self._failure, None
         try:
-            if self._failure is not None:
+            if failure is not None:
                 if own is not None and without_cancellation(own) is own:
                     msg = "errors of the block, and of an event that it was to deliver"
-                    raise BaseExceptionGroup(msg, [own, self._failure]) from None
-                raise self._failure
+                    raise BaseExceptionGroup(msg, [own, failure]) from None
+                raise failure
             if exc is not None and not cancelled:
                 return  # it goes on, whatever else has happened
             if raised is not None:
@@ -151,7 +152,7 @@ class Background:
                 )
                 raise StrayCancellationError(msg)
         finally:
-            del exc, own, raised  # which hold this frame
+            del exc, failure, own, raised  # which hold this frame
 
     def undelivered(self) -> list[Event[Any]]:
         """Return the events that will never be delivered."""
