@@ -127,10 +127,7 @@ class Background:
         """Leave the block, which ended with ``exc``."""
         self._leaving = True
         cancelled = exc is not None and without_cancellation(exc) is not exc
-        if exc is not None:
-            self._group.cancel()
-        # An error of the body is not the group's to wrap; its own cancellation is to take out.
-        raised = (await self._group.leave(exc if cancelled else None)).raised
+        raised = (await self._group.leave(exc)).raised  # an error of the body cancels what runs
         if self._worker is not None:
             close_unstarted(self._worker.coro)
         own = raised if cancelled else exc
@@ -142,7 +139,7 @@ class Background:
                     raise BaseExceptionGroup(msg, [own, failure]) from None
                 raise failure
             if exc is not None and not cancelled:
-                return  # it goes on, whatever else has happened
+                return  # the body's error goes on as it is
             if raised is not None:
                 raise raised
             if cancelled or self._queue:

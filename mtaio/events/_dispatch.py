@@ -207,7 +207,6 @@ class Dispatch:
             if self._unfinished:
                 for task in tasks:
                     close_unstarted(task.coro)
-            tasks.clear()  # they hold errors, which hold frames, which hold this
         if fatal is not None:
             try:
                 raise fatal

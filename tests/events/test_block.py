@@ -510,20 +510,36 @@ async def test_block_does_not_run_what_other_tasks_emit() -> None:
     assert collector.log == [(2, 1), (2, 1)]
 
 
-async def test_block_that_is_left_takes_no_more() -> None:
-    """Not after the last delivery; while the block waits for one, it does."""
+async def test_emit_soon_while_the_block_is_left() -> None:
+    """It is taken while the block waits for a delivery, and refused after the last one."""
     emitter, collector = EventEmitter(), Collector(1)
     emitter.on("a", collector.handle)
 
-    async def outside() -> None:
-        await anyio.sleep(0.5)
-        emitter.emit_soon("a", 2)
+    async def outside(data: int, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        emitter.emit_soon("a", data)
+
+    async def too_late() -> None:
+        with pytest.raises(
+            RuntimeError, match=r"is being left, and takes no event|that was entere"
+        ):
+            emitter.emit_soon("a")
 
     async with anyio.create_task_group() as group:
-        group.start_soon(outside)
+        group.start_soon(outside, 2, 0.5)
         async with emitter:
             emitter.emit_soon("a", 1)
+        async with emitter:
+            group.start_soon(too_late)
     assert collector.log == [(1, 1), (2, 2)]
+
+
+async def test_stray_cancellation_of_the_body_is_an_error() -> None:
+    """The group of the block would take it for its own."""
+    emitter = EventEmitter()
+    with pytest.raises(StrayCancellationError, match=r"^tasks of <EventEmitter: 0 handlers> were"):
+        async with emitter:
+            await cancels_itself(Event("a", 1))
 
 
 @pytest.mark.parametrize("last", [False, True])

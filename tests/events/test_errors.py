@@ -421,9 +421,9 @@ def test_emit_leaves_no_reference_cycles(
         if kind is not None:
             raise kind
 
-    async def emit(emitter: EventEmitter) -> weakref.ref[Payload]:
+    async def emit(emitter: EventEmitter, timeout: float) -> weakref.ref[Payload]:
         payload = Payload()
-        with suppress(BaseExceptionGroup, Fatal):
+        with suppress(BaseExceptionGroup, Fatal), anyio.move_on_after(timeout):
             await emitter.emit("a", payload)
         return weakref.ref(payload)
 
@@ -431,9 +431,13 @@ def test_emit_leaves_no_reference_cycles(
         emitter = EventEmitter()
         for _ in range(count):
             emitter.on("a", handle)
-        payload = await emit(emitter)
+        payload = await emit(emitter, 2)
         await settle()
         if not (late and count > 1 and kind is Fatal):  # AnyIO's handles keep what ends their task
+            assert payload() is None
+        if late and backend == "trio":  # AnyIO's cancelled tasks leave some of their own on asyncio
+            payload = await emit(emitter, 0.5)
+            await settle()
             assert payload() is None
 
     gc.disable()
