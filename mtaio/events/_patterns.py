@@ -1,8 +1,9 @@
 """
 Names of events, and the patterns that match them.
 
-Promise: what can never match, or never be emitted, is refused where it is written down. ``"*"``
-matches every name; ``"ns.*"`` every name with at least one segment below ``ns``.
+Promise: a name that can never be emitted, or a pattern that can never match, is refused where it
+is written. ``"*"`` matches every name; ``"ns.*"`` every name with at least one segment below
+``ns``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_name", "check_pattern", "is_wild", "wider"]
+__all__ = ["check_name", "check_pattern", "is_pattern", "patterns_matching"]
 
 EVERYTHING: Final = "*"
 _BELOW: Final = ".*"
@@ -28,15 +29,15 @@ def check_pattern(pattern: object) -> str:
         raise TypeError(msg)
     if not pattern:
         raise ValueError("name='' is empty. Pass the name of an event, such as 'user.login'.")
-    if is_wild(pattern) and "*" in pattern.removesuffix("*").removesuffix("."):
+    if is_pattern(pattern) and "*" in pattern.removesuffix("*").removesuffix("."):
         msg = (
             f"name={pattern!r} has a '*' where none matches. Pass '*' for every event, 'ns.*' for "
             f"all below ns, or a name without '*'."
         )
         raise ValueError(msg)
-    if is_wild(pattern) and pattern != EVERYTHING and not pattern.endswith(_BELOW):
+    if is_pattern(pattern) and pattern != EVERYTHING and not pattern.endswith(_BELOW):
         msg = (
-            f"name={pattern!r} has a '*' that is no segment of its own. Pass "
+            f"name={pattern!r} has a '*' that is not a segment of its own. Pass "
             f"'{pattern.rstrip('*')}.*' for all below it, or a name without '*'."
         )
         raise ValueError(msg)
@@ -47,7 +48,7 @@ def check_pattern(pattern: object) -> str:
 
 def check_name(name: object) -> str:
     """Return ``name`` if it can be emitted."""
-    if isinstance(name, str) and is_wild(name):
+    if isinstance(name, str) and is_pattern(name):
         msg = (
             f"name={name!r} is a pattern: it can be listened to, not emitted. Pass the full name "
             f"of one event."
@@ -56,12 +57,12 @@ def check_name(name: object) -> str:
     return check_pattern(name)
 
 
-def is_wild(pattern: str) -> bool:
-    """Tell whether ``pattern`` matches more than one name."""
-    return "*" in pattern
+def is_pattern(name: str) -> bool:
+    """Return whether ``name`` matches more than one name."""
+    return "*" in name
 
 
-def wider(name: str) -> Iterator[str]:
+def patterns_matching(name: str) -> Iterator[str]:
     """Yield the patterns with a ``*`` that match ``name``."""
     yield EVERYTHING
     at = name.find(".")
