@@ -18,7 +18,7 @@ import pytest
 
 from mtaio._internal import deadlines
 from mtaio.cache import EvictionPolicy, TTLCache
-from mtaio.cache._flight import _HERE, Flight
+from mtaio.cache._loads import _RUNNING_LOOP, Load
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -96,7 +96,7 @@ async def test_leader_cancelled_in_a_cache_that_is_not_entered() -> None:
     assert (loader.begun, loader.ended, loader.cancelled) == (2, 1, 1)
     assert anyio.current_time() == 1.5
     statistics = cache.statistics()
-    assert (statistics.loads, statistics.load_failures, statistics.misses) == (2, 0, 4)
+    assert (statistics.loads, statistics.failed, statistics.misses) == (2, 0, 4)
     assert_quiescent(cache)
 
 
@@ -130,7 +130,7 @@ async def test_loader_raises(cache: TTLCache[str]) -> None:
         await cache.get_or_set("key", loader)
     loader.fail = False
     assert await cache.get_or_set("key", loader) == "value 3"
-    assert cache.statistics().load_failures == 2
+    assert cache.statistics().failed == 2
 
 
 @in_both
@@ -571,7 +571,20 @@ async def test_keys_that_cannot_be_compared_are_not(cache: TTLCache[str]) -> Non
 
 @in_both
 async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> None:
-    """It is seen through another load, of another cache, and in a task of the loader."""
+    """It is seen through another load, of another cache."""
+    other: TTLCache[str] = TTLCache(10)
+
+    async def through() -> str:
+        return await other.get_or_set("other", lambda: cache.get_or_set("key", Loader()))
+
+    with pytest.raises(RuntimeError, match=r"^the load of key='key' in .* would wait for itself"):
+        await cache.get_or_set("key", through)
+    assert "key" not in cache
+    assert "other" not in other
+
+
+async def test_recursion_in_a_child_task() -> None:
+    """In an entered cache it is seen in a task of the loader, too, also through another cache."""
     other: TTLCache[str] = TTLCache(10)
     answer = ""
 
@@ -587,33 +600,131 @@ async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> 
     async def through() -> str:
         return await other.get_or_set("other", child)
 
-    with pytest.raises(ExceptionGroup) as caught:
-        await cache.get_or_set("key", through)
-    assert isinstance(caught.value.exceptions[0], RuntimeError)
-    assert "key" not in cache
-    assert "other" not in other
+    async with TTLCache[str](10) as cache:
+        for factory in (child, through):
+            with pytest.raises(ExceptionGroup) as caught:
+                await cache.get_or_set("key", factory)
+            assert isinstance(caught.value.exceptions[0], RuntimeError)
+            assert "key" not in cache
+            assert "other" not in other
+    assert_quiescent(cache)
 
 
 @in_both
-async def test_tasks_that_a_factory_starts_are_in_the_course_of_its_load(
-    cache: TTLCache[str],
-) -> None:
-    """A plain factory runs within the load, too: a task of its own would wait for its own load."""
-    refused: list[str] = []
+async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[str]) -> None:
+    """It waits for that load, and loads other keys, as any caller; also if the factory is plain."""
+    answers: list[str] = []
 
-    async def ask() -> None:
-        with pytest.raises(RuntimeError, match=r"asked for that very key, and would wait for its"):
-            await cache.get_or_set("key", Loader())
-        refused.append("key")
+    async def ask(key: str) -> None:
+        answers.append(await cache.get_or_set(key, Loader()))
 
     async with anyio.create_task_group() as group:
 
         def factory() -> Awaitable[str]:
-            group.start_soon(ask)
-            return Loader()()
+            group.start_soon(ask, "key")
+            return load()
 
-        assert await cache.get_or_set("key", factory) == "value 1"
-    assert refused == ["key"]
+        async def load() -> str:
+            group.start_soon(ask, "key")
+            group.start_soon(ask, "other")
+            await anyio.sleep(1)
+            return "value"
+
+        assert await cache.get_or_set("key", factory) == "value"
+    assert sorted(answers) == ["value", "value", "value 1"]
+    assert cache.statistics().loads == 2
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+@in_both
+async def test_loads_that_wait_for_each_other(cache: TTLCache[str], length: int) -> None:
+    """One is told of the circle, at once; what becomes of it goes to all who wait."""
+    errors: list[tuple[int, float]] = []
+
+    async def load(number: int) -> str:
+        await anyio.sleep(1)
+        following = (number + 1) % length
+        return await cache.get_or_set(following, partial(load, following))
+
+    async def ask(number: int) -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^the load of key=\d in <TTLCache .* asked for tha"
+        ):
+            await cache.get_or_set(number, partial(load, number))
+        errors.append((number, anyio.current_time()))
+
+    async with anyio.create_task_group() as group:
+        for number in range(length):
+            group.start_soon(ask, number)
+    assert sorted(errors) == [(number, 1) for number in range(length)]
+    assert_quiescent(cache)
+    assert await cache.get_or_set(0, Loader()) == "value 1"
+
+
+@in_both
+async def test_a_circle_may_be_caught_by_one_of_its_loads(cache: TTLCache[str]) -> None:
+    """The load that is told can do without, and the others go on."""
+
+    async def one() -> str:
+        await anyio.sleep(1)
+        return "one of " + await cache.get_or_set("two", two)
+
+    async def two() -> str:
+        await anyio.sleep(2)
+        try:
+            return "two of " + await cache.get_or_set("one", one)
+        except RuntimeError:
+            return "two"
+
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(one, "one")
+        await callers.ask(two, "two")
+    assert callers.answers == {0: "one of two", 1: "two"}
+
+
+@in_both
+async def test_loads_that_wait_for_one_load_form_no_circle(cache: TTLCache[str]) -> None:
+    """Several may wait for the same one, directly and through each other."""
+    last = Loader()
+
+    async def load(number: int) -> str:
+        await cache.get_or_set("last", last)
+        return await (cache.get_or_set(number - 1, partial(load, number - 1)) if number else last())
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(cache.get_or_set, number, partial(load, number))
+    assert [cache.get_nowait(number) for number in range(4)] == ["value 2"] * 4
+
+
+async def test_a_circle_that_nobody_can_see_ends_with_its_callers() -> None:
+    """Loads that wait for tasks which wait for the loads do not outlive their callers."""
+
+    async def load(key: str, other: str) -> str:
+        if anyio.current_time() >= 1:  # for the tasks below, which go on
+            return key
+        done = anyio.Event()
+
+        async def ask() -> None:
+            await cache.get_or_set(other, partial(load, other, key))
+            done.set()
+
+        background.start_soon(ask)
+        await done.wait()
+        return key
+
+    async def caller(key: str, other: str, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await cache.get_or_set(key, partial(load, key, other))
+
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as background:
+        async with anyio.create_task_group() as group:
+            group.start_soon(caller, "one", "two", 1)
+            group.start_soon(caller, "two", "one", 2)
+        assert anyio.current_time() == 2
+    assert anyio.current_time() == 2
+    assert_quiescent(cache)
 
 
 @pytest.mark.parametrize("patient", [True, False], ids=["one stays", "all leave"])
@@ -869,7 +980,7 @@ async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noq
         with pytest.raises(ValueError, match=r"^weight=-1 is less than 0\. The weigher "):
             await cache.get_or_set("key", loader)
     assert len(cache) == 0
-    assert cache.statistics().load_failures == 2
+    assert cache.statistics().failed == 2
     assert_quiescent(cache)
 
 
@@ -899,7 +1010,7 @@ async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 
             await cache.get_or_set("key", loader)
         assert not await cache.delete("key")
     statistics = cache.statistics()
-    assert (statistics.hits, statistics.loads, statistics.load_failures) == (3, 3, 3)
+    assert (statistics.hits, statistics.loads, statistics.failed) == (3, 3, 3)
 
 
 async def test_errors_kept_count_towards_the_limit() -> None:
@@ -1052,31 +1163,6 @@ async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
     assert_quiescent(cache)
 
 
-async def test_what_came_meanwhile_raises_what_is_no_exception_at_the_end_of_a_load() -> None:
-    """What was put off until a load is stored may raise: those who wait are told all the same."""
-
-    def listen(key: object, *_: object) -> None:
-        if key == "other":
-            raise NoException
-
-    def weigh(key: object, _: object) -> int:
-        if key == "key":  # as a finaliser does it that runs in the midst of the change
-            cache._gate.later.append(partial(cache.delete_nowait, "other"))
-        return 1
-
-    loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, 5, on_removed=listen, weigher=weigh)
-    cache.set_nowait("other", "value")
-    async with anyio.create_task_group() as group:
-        callers = Callers(cache, group)
-        with pytest.raises(NoException):  # noqa: PT012 - the block is the subject
-            async with cache:
-                await callers.ask(loader)
-                await anyio.sleep_forever()
-    assert callers.answers == {0: "value 1"}
-    assert_quiescent(cache)
-
-
 async def test_loads_know_no_limit_of_the_first_caller() -> None:
     """In an entered cache the timeout of whoever asked first says nothing to the loader."""
     left: list[float] = []
@@ -1126,7 +1212,11 @@ async def test_a_load_that_fails_when_nobody_waits_is_logged(
             await cache.get_or_set("key", fails_at_the_end)
         await settle()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert caplog.records[0].getMessage().endswith("load of key='key', which failed")
+    assert (
+        caplog.records[0]
+        .getMessage()
+        .endswith("the load of key='key' failed, and nobody waited for it")
+    )
     assert_quiescent(cache)
 
 
@@ -1173,7 +1263,7 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
 
     async def first() -> Any:
         await cache.get_or_set("a", Loader())
-        return contextvars.copy_context()[_HERE]
+        return contextvars.copy_context()[_RUNNING_LOOP]
 
     async def second() -> None:
         loader = Loader()
@@ -1185,7 +1275,7 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
         assert callers.answers == dict.fromkeys(range(5), "value 1")
 
     context = contextvars.copy_context()  # what asyncio.Runner(context=...) does, for any loop
-    context.run(_HERE.set, run(first, backend=backend))
+    context.run(_RUNNING_LOOP.set, run(first, backend=backend))
     for _ in range(2):
         cache.clear_nowait()
         context.run(partial(run, second, backend=other))
@@ -1211,8 +1301,8 @@ async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None
             begin.set()
         else:
             gc.collect()
-            flights = [each for each in gc.get_objects() if type(each) is Flight]
-            assert sum(each.cache is cache for each in flights) <= 2
+            flights = [each for each in gc.get_objects() if type(each) is Load]
+            assert sum(each.owner is cache for each in flights) <= 2
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:

@@ -74,7 +74,7 @@ async def out_from_the_last(stage: Stage) -> None:
 
 async def closed(stage: Stage) -> None:
     """Leave the block; or, if the loads run in none, enter and leave one beside them."""
-    entered = stage.cache._block is not None
+    entered = stage.cache._loads.block is not None
     await stage.block.aclose()
     if not entered:
         async with stage.cache:
@@ -199,7 +199,7 @@ async def test_matrix(
     statistics = cache.statistics()
     assert statistics.loads == loader.begun
     raised = loader.begun - loader.ended - loader.cancelled + loader.fail
-    assert statistics.load_failures == raised
+    assert statistics.failed == raised
     found = (event is overwritten) + (row[-1] != "nothing")  # by the newcomer, and by this test
     assert (statistics.hits, statistics.misses) == (found, 5 - found)
 

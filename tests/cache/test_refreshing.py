@@ -132,7 +132,7 @@ async def test_failed_refresh_keeps_the_stale_value(
         loader.fail = False
         assert await cache.get_or_set("key", loader) == "value 6"
     statistics = cache.statistics()
-    assert (statistics.loads, statistics.load_failures) == (6, 5)
+    assert (statistics.loads, statistics.failed) == (6, 5)
     # Of the four that nobody waited for the log tells; the fifth went to its caller.
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
     assert caplog.records[0].getMessage().startswith("<TTLCache 'users' ")
@@ -547,7 +547,7 @@ async def test_factory_that_fails_at_once(
             with pytest.raises(error, match=r"^(no such source$|factory=<.* returned 3, which)"):
                 await cache.get_or_set("key", factory)
         assert_quiescent(cache)
-        assert cache.statistics().load_failures == 1
+        assert cache.statistics().failed == 1
         assert await cache.get_or_set("other", Loader()) == "value 1"
     assert len(caplog.records) == kept  # of what nobody waited for, the log tells
 
@@ -604,7 +604,7 @@ async def test_kept_error_is_raised_for_exactly_that_long(policy: EvictionPolicy
     await until(4)
     loader.fail = False
     assert await cache.get_or_set("key", loader) == "value 2"
-    assert cache.statistics().load_failures == 1
+    assert cache.statistics().failed == 1
 
 
 async def test_kept_error_has_a_steady_traceback() -> None:
@@ -672,7 +672,7 @@ async def test_cancellation_and_what_is_no_exception_are_not_kept() -> None:
             with anyio.move_on_after(0.5):
                 await cache.get_or_set("key", loader)
         assert len(cache) == 0
-        assert cache.statistics().load_failures == 0
+        assert cache.statistics().failed == 0
     assert loader.cancelled == 2
 
 
@@ -899,8 +899,8 @@ async def test_kept_error_of_an_object_that_died_is_forgotten() -> None:
         await user.read()
     assert len(cache) == 1
     there = weakref.ref(user)
-    cache._entries[next(iter(cache._entries))].value.error.__traceback__ = None
-    cache._entries[next(iter(cache._entries))].value.traceback = None
+    cache._store.entries[next(iter(cache._store.entries))].value.error.__traceback__ = None
+    cache._store.entries[next(iter(cache._store.entries))].value.traceback = None
     del user
     gc.collect()
     assert there() is None
@@ -950,7 +950,7 @@ async def test_tags_of_loads_are_checked_before_the_load() -> None:
     cache: TTLCache[str] = TTLCache(10)
     loader = Loader()
     bad: Any = [[]]
-    with pytest.raises(TypeError, match=r"^tags=\[\[\]\] is no set of hashable tags: "):
+    with pytest.raises(TypeError, match=r"^tags=\[\[\]\] is not a set of hashable tags: "):
         await cache.get_or_set("key", loader, tags=bad)
     with pytest.raises(TypeError, match=r"^tags='tag' is a str, not a set of tags\. "):
         await cache.refresh("key", loader, tags="tag")

@@ -152,17 +152,17 @@ async def test_tags() -> None:
     for number in range(3):
         cache.set_nowait(number, number)  # evicts all of them
     assert cache.invalidate_tag_nowait("a") == 0
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
     for number in range(3, 9):
         cache.set_nowait(number, number, tags=["a", number])
     assert cache.invalidate_tag_nowait("a") == 3
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
     cache.set_nowait("one", 1, tags=["a"])
     cache.clear_nowait()
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
 
 
 async def test_expired_values_do_not_count() -> None:
@@ -243,7 +243,7 @@ async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() 
     cache.set_nowait("heavy", 15)
     assert [*cache] == [5, 6, 7, 8, 9, "heavy"]
     assert (cache.statistics().evictions, cache.statistics().expirations) == (5, 0)
-    assert cache._agenda.due <= anyio.current_time()  # there is more to look at
+    assert cache._store.expiry.due <= anyio.current_time()  # there is more to look at
     assert_whole(cache)
 
 
@@ -355,12 +355,12 @@ async def test_jitter_spreads_expiry() -> None:
     """With jitter what was set together expires apart, each somewhat before its time."""
     cache: TTLCache[int] = TTLCache(100, jitter=0.5)
     cache.set_many_nowait(dict.fromkeys(range(100), 0))
-    assert len({entry.expires for entry in cache._entries.values()}) == 100
+    assert len({entry.expires for entry in cache._store.entries.values()}) == 100
     for number in range(100, 200):
         cache.set_nowait(number, 0)
     for number in range(100):
         assert cache.touch_nowait(number)
-    expiries = [entry.expires for entry in cache._entries.values()]
+    expiries = [entry.expires for entry in cache._store.entries.values()]
     assert len(set(expiries)) == 200
     assert all(50 < each <= 100 for each in expiries)
     assert min(expiries) < 60
@@ -452,10 +452,10 @@ async def test_churn_leaves_nothing_behind() -> None:
         cache.set_nowait("key", number, 1 + number % 977, tags=[number])
         if number % 3 == 0:
             cache.delete_nowait("key")
-    assert len(cache._agenda) <= 1
-    assert len(cache._agenda._heap) <= 2 * len(cache._agenda) + 64 + 2
+    assert len(cache._store.expiry) <= 1
+    assert len(cache._store.expiry._heap) <= 2 * len(cache._store.expiry) + 64 + 2
     cache.delete_nowait("key")
-    assert len(cache._agenda) == 0
+    assert len(cache._store.expiry) == 0
 
 
 async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
@@ -474,7 +474,7 @@ async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
         await anyio.sleep(4)
         await settle()
         assert len(cache) == 1
-        assert len(cache._agenda) == 0
+        assert len(cache._store.expiry) == 0
 
 
 @pytest.mark.parametrize("short_first", [True, False])
@@ -588,17 +588,17 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     (
         lambda c: c.set_nowait("a", 2, tags=[UNHASHABLE]),
         TypeError,
-        r"^tags=\[\[\]\] is no set of hashable",
+        r"^tags=\[\[\]\] is not a set of hashable",
     ),
-    (lambda c: c.set_nowait("a", 2, tags=7), TypeError, r"^tags=7 is no set of hashable tags: "),  # type: ignore[arg-type] # the point
+    (lambda c: c.set_nowait("a", 2, tags=7), TypeError, r"^tags=7 is not a set of hashable tags: "),  # type: ignore[arg-type] # the point
     (
         lambda c: c.invalidate_tag_nowait(UNHASHABLE),
         TypeError,
-        r"^tags=\(\[\],\) is no set of hashable ",
+        r"^tags=\(\[\],\) is not a set of hashable ",
     ),
     (lambda c: c.set_nowait("a", 13), LookupError, r"^unlucky$"),
     (lambda c: c.set_nowait("a", 7), ValueError, r"^weight=-1 is less than 0\. The weigher <func"),
-    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf has no end\. The weigher <func"),
+    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf is infinite\. The weigher <func"),
     (lambda c: c.set_nowait("a", 8), ValueError, r"^weight=nan is not a number\. The weigher "),
     (lambda c: c.set_nowait("a", 9), TypeError, r"^weight='heavy' is a str, not a number\. The "),
     (lambda c: c.set_many_nowait({"b": 1, "a": 13}), LookupError, r"^unlucky$"),
@@ -705,13 +705,14 @@ def test_statistics() -> None:
         misses=0,
         hit_rate=0.0,
         loads=0,
-        load_failures=0,
+        failed=0,
+        cancelled=0,
         load_seconds=0.0,
         in_flight=0,
         waiting=0,
         evictions=0,
         expirations=0,
-        unheard=0,
+        dropped=0,
     )
     cache.set_nowait("key", 1)
     for key in ("key", "key", "key", "other"):

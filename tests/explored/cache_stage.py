@@ -182,7 +182,7 @@ class Stage:
         assert now.loads >= self.begun.total()
         assert self.begun == self.ended + self.cancelled
         assert self.at_work == 0
-        assert not self.cache._flights.table
+        assert not self.cache._loads.table
         assert len(anyio.get_running_tasks()) == self.tasks
         assert_quiescent(self.cache)
         # Every value that came is there, or was reported when it went.

@@ -254,7 +254,7 @@ async def test_async_listener(victim: Victim) -> None:
         group.start_soon(outside)
     values = [value for _, value, _ in hearer.heard]
     assert values == [0, 1][: len(values)]
-    told = len(values) + hearer.cancelled + cache.statistics().unheard
+    told = len(values) + hearer.cancelled + cache.statistics().dropped
     assert told == removed
     assert victim.fired or len(values) == removed == 2
     with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed"):

@@ -49,7 +49,7 @@ async def test_loader_that_fails(victim: Victim, sim: Simulation, *, entered: bo
         assert stage.got["a"] == stage.got["b"] == "SourceError"
         assert victim.cancelled or stage.got["victim"] == "SourceError"
         assert 1 <= stage.failed["k"] <= 3
-        assert stage.cache.statistics().load_failures == stage.failed["k"]
+        assert stage.cache.statistics().failed == stage.failed["k"]
         assert len(stage.cache) == 0
     stage.clear()
     assert stage.heard == []
