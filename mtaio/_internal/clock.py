@@ -28,7 +28,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-__all__ = ["follow", "loop_deadline", "now", "read", "reading_from"]
+__all__ = ["follow", "is_steady", "loop_deadline", "now", "read", "reading_from"]
 
 _monotonic: Final = time.monotonic
 
@@ -42,6 +42,13 @@ cheaper: for comparing with a moment that `now` gave.
 
 _steady: Final[ContextVar[bool]] = ContextVar("mtaio.clock.steady", default=False)
 """Whether the loop that runs in this context keeps monotonic time, as far as was looked at."""
+
+is_steady: Final = _steady.get
+"""
+Whether `now` need not look at the running loop, so that `read` answers the same.
+
+For hot paths: ``clock.read() if clock.is_steady() else clock.now()`` is `now` without its call.
+"""
 
 
 def now() -> float:
