@@ -245,7 +245,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
     """
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
-    lookup = store.entries.get
+    lookup = store.lookup
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
@@ -267,7 +267,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
 def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
     """Return what answers the calls of a method, given its object and what is that in keys."""
     store = call.store
-    lookup = store.entries.get
+    lookup = store.lookup
 
     async def answer(instance: object, token: object, *args: Any, **kwargs: Any) -> Any:
         key = call.key_of((token, *args), kwargs)

@@ -76,7 +76,6 @@ class Load:
     """One load: at first what a caller asked for, which may join a load that is in flight."""
 
     __slots__ = (
-        "args",
         "askers",
         "call",
         "coroutine",
@@ -85,7 +84,6 @@ class Load:
         "in_block",
         "kept",
         "key",
-        "kwargs",
         "loop",
         "other",
         "owner",
@@ -99,51 +97,43 @@ class Load:
         "wanted",
     )
 
-    def __init__(  # noqa: PLR0917 - by position, which is faster
-        self,
-        owner: object,
-        key: Hashable,
-        factory: Callable[..., Awaitable[Any]],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        ttl: float,
-        tags: frozenset[Hashable],
-        loop: object,
-    ) -> None:
-        self.owner: object = owner
-        self.key: Hashable = key
-        self.factory: Callable[..., Awaitable[Any]] = factory
-        self.args: tuple[Any, ...] = args
-        self.kwargs: dict[str, Any] = kwargs
-        self.ttl: float = ttl
-        self.tags: frozenset[Hashable] = tags
-        self.loop: object = loop
-        """The event loop; None once the load is counted as ended."""
-        self.state: State = RUNNING
-        self.call: Awaitable[Any] | None = None
-        """What the factory returned."""
-        self.event: anyio.Event | None = None
-        """What is set at its end, as soon as somebody waits for that."""
-        self.other: Load | None = None
-        """The next load of the same key, of another event loop."""
-        self.waiters: int = 0
-        """How many tasks need it, the caller that runs it included."""
-        self.askers: dict[Asker, None] | None = None
-        """Those of them that may do so in the course of another load."""
-        self.in_block: bool = False
-        """Whether it has a task of its own, in the cache's block."""
-        self.kept: bool = False
-        """Whether nobody waited when it started, and nobody has since: it goes on by itself."""
-        self.wanted: bool = True
-        """Whether what it loads is to be stored."""
+    # Set in `Loads.fetch`, where an __init__ would take as long as the rest of a load's start.
+    owner: object
+    """The cache."""
+    key: Hashable
+    ttl: float
+    tags: frozenset[Hashable]
+    loop: object
+    """The event loop; None once the load is counted as ended."""
+    state: State
+    call: Awaitable[Any] | None
+    """What the factory returned, while the load is in progress."""
+    event: anyio.Event | None
+    """What is set at its end, as soon as somebody waits for that."""
+    other: Load | None
+    """The next load of the same key, of another event loop."""
+    waiters: int
+    """How many tasks need it, the caller that runs it included."""
+    askers: dict[Asker, None] | None
+    """Those of them that may do so in the course of another load."""
+    in_block: bool
+    """Whether it has a task of its own, in the cache's block."""
+    kept: bool
+    """Whether nobody waited when it started, and nobody has since: it goes on by itself."""
+    wanted: bool
+    """Whether what it loads is to be stored."""
 
     started: float
-    scope: anyio.CancelScope
-    """What cancels it, in a block."""
-    coroutine: Coroutine[Any, Any, None]
-    """What runs it there; closed by us if its task is cancelled before its first step."""
+    """When it did."""
     result: Any
-    """What it loaded, or a `Failure`, once it is over."""
+    """What it loaded, or a `Failure`: once it is over, if somebody waits."""
+
+    # In a block alone.
+    factory: Callable[..., Awaitable[Any]]
+    scope: anyio.CancelScope
+    """What cancels it."""
+    coroutine: Coroutine[Any, Any, None]
+    """What runs it; closed by us if its task is cancelled before its first step."""
 
     def is_over(self) -> bool:
         """Return whether it can no longer be waited for."""
@@ -170,6 +160,7 @@ class Loads:
     # - abandoned loads are counted as soon as another one starts, or statistics are taken.
     __slots__ = (
         "_error_ttl",
+        "_guarded",
         "_last_loop",
         "_lock",
         "_look_again",
@@ -206,11 +197,12 @@ class Loads:
         self._notifier = notifier
         self.abandoned: deque[tuple[Load, object]] = deque()
         self._last_loop: int = 0
-        """The id of the event loop in which a load started last; loads keep theirs alive."""
+        """The id of the event loop in which a load started last, while others did; else 0."""
         self._look_again: int = 0
         """How many loads there have to be before it is looked again for loops that are over."""
-        self.block: Background | None = None
+        self.block: Background | None
         """Where loads run while the cache is entered."""
+        self.run_in(None)
         self.table: dict[Hashable, Load] = {}
         self.started: int = 0
         self.loaded: int = 0
@@ -218,6 +210,12 @@ class Loads:
         self.cancelled: int = 0
         self.seconds: float = 0.0
         self.waiting: int = 0
+
+    def run_in(self, block: Background | None) -> None:
+        """Have loads run in a block, None for their callers' tasks."""
+        self.block = block
+        # Whether more than the table and the store has to be looked at before a load starts.
+        self._guarded: bool = block is not None or self._refreshing or self._notifier is not None
 
     @property
     def in_flight(self) -> int:
@@ -239,35 +237,62 @@ class Loads:
     ) -> Any:
         """Answer a call for which there is no fresh value, or that wants a new one."""
         loop = running_loop()
-        load = Load(self._owner, key, factory, args, kwargs, ttl, tags, loop)
+        lock = self._lock
         asker = None if LOADING.get() is None else asker_of(loop, self._owner, key)
-        other, found = self._join(load, refresh=refresh)
-        while other is not None:
-            if other is load and not load.in_block:
-                break
+        again = False
+        while True:
+            load = Load()
+            load.owner = self._owner
+            load.key = key
+            load.ttl = ttl
+            load.tags = tags
+            load.loop = loop
+            load.state = RUNNING
+            load.call = load.event = load.other = load.askers = None
+            load.waiters = 0
+            load.in_block = load.kept = False
+            load.wanted = True
+            found: Any = UNSET
+            other: Load | None = load
+            _lost = None  # dropped outside the lock
+            lock.acquire()
+            if lock.changing:
+                lock.refuse()
+            lock.changing = True
+            try:
+                load.started = clock.read()
+                if self.table or self._guarded or refresh or self._store.lookup(key) is not None:
+                    other, found, _lost = self._join(load, refresh=refresh, again=again)
+                else:  # there is nothing to join, and no value
+                    self.table[key] = load
+                    self._last_loop = 0
+                    self.started += 1
+                    self._store.misses += not again
+            except TypeError as error:
+                raise unhashable(key, error) from error
+            finally:
+                lock.changing = False
+                lock.release()
             if other is load:
-                self._start(load)
-            if found is UNSET:
+                if not load.in_block:
+                    break
+                self._start(load, factory, args, kwargs)
+            if found is UNSET and other is not None:
                 await self._wait(other, asker)
-                if other.state is LOADED or other.state is FAILED:
-                    found = other.result
-                elif other.state is CLOSED:
-                    found = Failure(self._closed_error(key))
-                else:  # who ran it was cancelled: another has to, if none does yet
-                    load = Load(self._owner, key, factory, args, kwargs, ttl, tags, loop)
-                    other, found = self._join(load, again=True)
+                if other.state is ABORTED:  # who ran it was cancelled: another has to
+                    refresh, again = False, True
                     continue
-            other = None
-        if found is not UNSET:
+                closed = other.state is CLOSED
+                found = Failure(self._closed_error(key)) if closed else other.result
             if type(found) is not Failure:
                 return found
-            error, trace = found.error, found.traceback
+            raised, trace = found.error, found.traceback
             # They have the error, whose traceback has this frame.
             del load, other, found, asker
             try:
-                raise error.with_traceback(trace)
+                raise raised.with_traceback(trace)
             finally:
-                del error, trace
+                del raised, trace
         load.waiters = 1
         if asker is not None:
             load.askers = {asker: None}
@@ -296,10 +321,10 @@ class Loads:
         return value
 
     def _join(
-        self, load: Load, *, refresh: bool = False, again: bool = False
-    ) -> tuple[Load | None, Any]:
+        self, load: Load, *, refresh: bool, again: bool
+    ) -> tuple[Load | None, Any, list[Load] | None]:
         """
-        Decide what comes of a call.
+        Decide what comes of a call, under the lock.
 
         Args:
             load: What is asked for.
@@ -308,50 +333,37 @@ class Loads:
 
         Returns:
             The load to wait for, or that refreshes in the background, ``load`` if it starts now;
-            and the value or `Failure` to answer with, or UNSET.
+            the value or `Failure` to answer with, or UNSET; and what is to be dropped.
         """
-        key, loop = load.key, load.loop
+        key, loop, moment = load.key, load.loop, load.started
         store = self._store
-        lock = self._lock
+        other = entry = None
+        if not refresh:
+            other = self._find(loop, key)
+            entry = store.lookup(key)
+            if entry is not None and moment >= entry.expires:
+                entry = None
+        wanted = entry is None or store.is_due(entry, moment)
+        block = self._block_for(loop) if wanted else None  # it may refuse: before we count
         found: Any = UNSET
-        _lost = None  # dropped outside the lock
-        lock.acquire()
-        if lock.changing:
-            lock.refuse()
-        lock.changing = True
-        try:
-            moment = clock.read()
-            if refresh:
-                block = self._block_for(loop)
-                self.disown(key)
-            else:
-                other = self._find(loop, key) if self.table else None
-                entry = store.entries.get(key)
-                if entry is not None and moment >= entry.expires:
-                    entry = None
-                wanted = entry is None or store.is_due(entry, moment)
-                block = self._block_for(loop) if wanted else None  # it may refuse: before we count
-                if entry is not None:
-                    store.use(entry, moment)
-                    found = entry.value
-                if again:
-                    store.hits -= entry is not None  # the call was counted as a miss
-                elif entry is None:
-                    store.misses += 1
-                if other is not None or not wanted:
-                    return other, found
-            _lost = self._begin(load, moment)
-            if block is not None:
-                load.in_block = True
-                load.scope = anyio.CancelScope()
-                load.kept = found is not UNSET
-                block.loads.add(load)
-        except TypeError as error:
-            raise unhashable(key, error) from error
-        finally:
-            lock.changing = False
-            lock.release()
-        return load, found
+        if entry is not None:
+            store.use(entry, moment)
+            store.hits -= again  # the call was counted as a miss
+            found = entry.value
+        elif not (again or refresh):
+            store.misses += 1
+        if other is not None or not wanted:
+            return other, found, None
+        if refresh:
+            self.disown(key)
+        lost = self._add(load)
+        self.started += 1
+        if block is not None:
+            load.in_block = True
+            load.scope = anyio.CancelScope()
+            load.kept = found is not UNSET
+            block.loads.add(load)
+        return load, found, lost
 
     def _block_for(self, loop: object) -> Background | None:
         """Return the block in which a load runs, None for the caller's task; or refuse."""
@@ -411,7 +423,13 @@ class Loads:
 
     # Loading in a task of the block.
 
-    def _start(self, load: Load) -> None:
+    def _start(
+        self,
+        load: Load,
+        factory: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         """
         Start the task of a load.
 
@@ -423,9 +441,10 @@ class Loads:
         token = LOADING.set(load)
         load.waiters += not load.kept  # its caller is about to wait
         try:
-            load.call = load.factory(*load.args, **load.kwargs)
+            load.factory = factory
+            load.call = factory(*args, **kwargs)
             if type(load.call) is not _COROUTINE:
-                check_awaitable(load.factory, load.call)
+                check_awaitable(factory, load.call)
         except BaseException as error:
             if not isinstance(error, Exception):
                 self._cancel(load, ABORTED)
@@ -486,7 +505,10 @@ class Loads:
         lock.changing = True
         try:
             moment = clock.read()
-            self._discard(load)
+            if load.other is None and self.table.get(load.key) is load:
+                del self.table[load.key]  # what _discard does, without the call
+            else:
+                self._discard(load)
             if load.wanted:
                 if self.table:
                     self.disown(load.key)
@@ -495,9 +517,11 @@ class Loads:
             self.seconds += moment - load.started
             if load.state is RUNNING:  # else its block was left
                 load.state = LOADED
-                if load.event is not None or load.in_block:
-                    load.result = value
-            self._close(load)
+            if load.event is not None or load.in_block:
+                load.result = value
+                self._close(load)
+            else:
+                load.loop = load.call = load.askers = None
         finally:
             lock.changing = False
             lock.release()
@@ -610,23 +634,20 @@ class Loads:
             load = load.other
         return load
 
-    def _begin(self, load: Load, moment: float) -> list[Load]:
-        """Add a load that starts, and return those that were given up for good."""
-        table, key, loop = self.table, load.key, load.loop
+    def _add(self, load: Load) -> list[Load]:
+        """Add a load that starts beside others, and return those that were given up for good."""
+        table, key = self.table, load.key
         lost: list[Load] = []
-        if table or self.abandoned:
-            self.count_abandoned()
-            if id(loop) != self._last_loop:
-                lost = self._prune()
+        self.count_abandoned()
+        if id(load.loop) != self._last_loop:  # loads keep theirs alive
+            lost = self._prune()
+            self._last_loop = id(load.loop)
         other: Load | None = table.setdefault(key, load)
         if other is not load:
             while other is not None and other.state is not RUNNING:  # the key's code had raised
                 other = other.other
             load.other = other
             table[key] = load
-        load.started = moment
-        self._last_loop = id(loop)
-        self.started += 1
         return lost
 
     def _discard(self, load: Load) -> None:
@@ -732,6 +753,9 @@ _RUNNING_LOOP: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = C
 """The event loop in which this context last was, and what tells whether it is."""
 
 
+_modules: Final = sys.modules
+
+
 def running_loop() -> object:
     """
     Return the running event loop, for a fifth of what `loops.current_loop` costs.
@@ -742,7 +766,7 @@ def running_loop() -> object:
     if known is not None:
         loop, ask = known
         try:
-            if ask() is loop and not _in_guest(loop):
+            if ask() is loop and ("trio" not in _modules or not _in_guest(loop)):
                 return loop
         except RuntimeError:  # it is trio's, and this is not trio
             pass

@@ -74,6 +74,7 @@ class Store:
         "expiry",
         "hits",
         "lock_free",
+        "lookup",
         "misses",
         "plain",
     )
@@ -93,6 +94,7 @@ class Store:
         self._weight: float = 0
         self.entries: dict[Hashable, Entry] = {}
         """The table, which readers look at without a lock."""
+        self.lookup = self.entries.get
         self.expiry = ExpiryBuckets()
         self.lock_free = self._policy.lock_free and self._idle == math.inf
         """Whether a hit changes nothing but the score."""
@@ -170,7 +172,7 @@ class Store:
 
     # Storing.
 
-    def put(  # noqa: PLR0917 - by position, which is faster
+    def put(  # noqa: C901, PLR0917 - each set does it: without calls
         self,
         key: Hashable,
         value: Any,
@@ -180,12 +182,11 @@ class Store:
         tags: frozenset[Hashable] = NO_TAGS,
     ) -> object:
         """Store a value, make room for it, and return what had to go."""
-        entries = self.entries
-        entry = entries.get(key)
+        entry = self.lookup(key)
         gone: object = None
         if self.expiry.due <= moment:
             gone = self.expire(moment, FEW)
-            entry = entries.get(key)
+            entry = self.lookup(key)
         if self._detailed or not ttl or (entry is not None and type(entry.value) is Failure):
             return self._put_detailed(key, value, ttl, weight, tags=tags, moment=moment), gone
         expires = moment + ttl
@@ -199,10 +200,36 @@ class Store:
         entry.expires = expires
         entry.score = self._score
         entry.after = None
+        entries = self.entries
         if len(entries) < self._max_size:
             self._insert(entry, tags)
             return gone
-        old = self._replace(entry, tags)
+        membership = self._tags.membership(tags) if tags else NO_MEMBERSHIP
+        old = self._policy.replace(entry)
+        try:
+            del entries[old.key]
+            entries[key] = entry
+        except BaseException:
+            self._undo_replacing(entry, old)
+            raise
+        self.evictions += 1
+        after = old.after
+        if after is not None and old.expires <= expires:
+            # It takes the other's place in its bucket, which is early enough: see ExpiryBuckets.
+            before = entry.before = old.before
+            entry.after = after
+            before.after = after.before = entry
+        else:
+            if after is not None:
+                self.expiry.remove(old)
+            if expires != math.inf:
+                self.expiry.add(entry)
+        if self._notifier is not None:
+            self._report(old, RemovalCause.EVICTED)
+        if membership:
+            self._tags.put(entry, membership)
+        if self._tags.of_entries:
+            self._tags.forget(old)
         return old if gone is None else (old, gone)
 
     def put_failure(
@@ -365,40 +392,13 @@ class Store:
         if membership:
             self._tags.put(entry, membership)
 
-    def _replace(self, entry: Entry, tags: frozenset[Hashable]) -> Entry:
-        """Add a new entry in the place of one that is evicted, and return that one."""
-        entries = self.entries
-        membership = self._tags.membership(tags) if tags else NO_MEMBERSHIP
-        old = self._policy.replace(entry)
-        try:
-            del entries[old.key]
-            entries[entry.key] = entry
-        except BaseException:
-            self._policy.remove(entry)
-            if len(entries) >= self._max_size:
-                self._policy.restore(old)
-            else:
-                self._leave(old, RemovalCause.EVICTED)
-            raise
-        self.evictions += 1
-        after = old.after
-        if after is not None and old.expires <= entry.expires:
-            # It takes the other's place in its bucket, which is early enough: see ExpiryBuckets.
-            before = entry.before = old.before
-            entry.after = after
-            before.after = after.before = entry
+    def _undo_replacing(self, entry: Entry, old: Entry) -> None:
+        """Undo what the policy did: the old entry could not leave, or the new one not come in."""
+        self._policy.remove(entry)
+        if len(self.entries) >= self._max_size:
+            self._policy.restore(old)
         else:
-            if after is not None:
-                self.expiry.remove(old)
-            if entry.expires != math.inf:
-                self.expiry.add(entry)
-        if self._notifier is not None:
-            self._report(old, RemovalCause.EVICTED)
-        if membership:
-            self._tags.put(entry, membership)
-        if self._tags.of_entries:
-            self._tags.forget(old)
-        return old
+            self._leave(old, RemovalCause.EVICTED)
 
     def _overwrite(
         self,

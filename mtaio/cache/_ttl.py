@@ -169,7 +169,7 @@ class TTLCache(Generic[T]):
         self._lock = ChangeLock()
         self._notifier = notifier_of(on_removed, self)
         self._store = Store(self._config, self._notifier)
-        self._lookup = self._store.entries.get
+        self._lookup = self._store.lookup
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ class TTLCache(Generic[T]):
         self._forget_block()
         block = Background(self, self._store, self._loads, self._lock, self._notifier)
         await block.enter()
-        self._loads.block = block
+        self._loads.run_in(block)
         return self
 
     async def __aexit__(
@@ -262,7 +262,7 @@ class TTLCache(Generic[T]):
     def _forget_block(self) -> None:
         """Forget the block, and the loads in it, which will not end if its loop is over."""
         block = self._loads.block
-        self._loads.block = None
+        self._loads.run_in(None)
         if isinstance(self._notifier, AsyncNotifier):
             self._notifier.mute = True
         if block is not None and block.loads:
@@ -457,7 +457,8 @@ class TTLCache(Generic[T]):
             try:
                 if self._loads.table:
                     self._loads.disown(key)
-                _gone = store.put(key, value, self._default_ttl, clock.now())
+                moment = clock.read() if clock.is_steady() else clock.now()
+                _gone = store.put(key, value, self._default_ttl, moment)
             except TypeError as error:
                 raise unhashable(key, error) from error
             finally:

@@ -210,7 +210,7 @@ async def test_a_fork_of_an_entered_cache() -> None:
         async with cache:
             assert await cache.get_or_set("other", slow) == "value"
         block.group._process -= 1
-        cache._loads.block = block
+        cache._loads.run_in(block)
     await cache.__aexit__(None, None, None)
     assert_quiescent(cache)
 

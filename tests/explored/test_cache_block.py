@@ -243,7 +243,7 @@ async def test_async_listener(victim: Victim) -> None:
 
     async def outside() -> None:
         nonlocal removed
-        while cache._mute:
+        while cache._loads.block is None:
             if removed:
                 return
             await checkpoint()
