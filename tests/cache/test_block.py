@@ -58,6 +58,23 @@ async def test_returning_from_the_block() -> None:
     assert_quiescent(cache)
 
 
+async def test_left_in_another_task_than_entered() -> None:
+    """Fixtures of pytest-asyncio do that; the error says what to do, and the block goes on."""
+    cache: TTLCache[str] = TTLCache(10)
+
+    async def leave() -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^<TTLCache .*> was entered in another task\. Enter"
+        ):
+            await cache.__aexit__(None, None, None)
+
+    async with cache:
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+        assert await cache.get_or_set("key", slow) == "value"
+    assert_quiescent(cache)
+
+
 @pytest.mark.parametrize("shielded", [False, True], ids=["body ends", "body takes its time"])
 def test_a_load_cancelled_natively_before_its_first_step(*, shielded: bool) -> None:
     """Who waits for it is told at once; a block that was cancelled for it ends with an error."""

@@ -10,7 +10,7 @@ import math
 import sys
 import weakref
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 import anyio
 import pytest
@@ -914,6 +914,8 @@ async def test_methods_of_subclasses() -> None:
 
 # What it looks like.
 
+RETURN = {"return": float}
+
 
 async def test_looks_like_the_function() -> None:
     """Name, docstring, signature and attributes are the function's; it says what it is."""
@@ -946,6 +948,71 @@ async def test_is_a_coroutine_function() -> None:
     """Frameworks that look take it for what it is."""
     assert inspect.iscoroutinefunction(Shop.price)
     assert [*inspect.signature(Shop.price).parameters] == ["self", "item"]
+
+
+class Till(Shop):
+    """Has a method with annotations, and one of the same name that is not cached."""
+
+    @cached
+    async def total(self, item: str, qty: int = 1) -> float:
+        """Return the total."""
+        return float(len(item) * qty)
+
+    async def plain(self, item: str, qty: int = 1) -> float:
+        """Return the total."""
+        return float(len(item) * qty)
+
+    @classmethod
+    async def of_class(cls, item: str) -> float:
+        """Return what the class asks."""
+        return float(len(item))
+
+    of_class_cached = cached(of_class)
+
+
+async def test_bound_method_looks_like_the_method() -> None:
+    """Name, docstring, signature and annotations are the method's, as frameworks read them."""
+    till = Till("one")
+    total, plain = till.total, till.plain
+    assert str(inspect.signature(total)) == str(inspect.signature(plain))
+    assert get_type_hints(total) == get_type_hints(plain) == {"item": str, "qty": int} | RETURN
+    look: Any = total
+    assert look.__name__ == "total"
+    assert look.__qualname__ == "Till.total"
+    assert look.__module__ == __name__
+    assert look.__doc__ == inspect.getdoc(total) == "Return the total."
+    assert look.__annotations__ == plain.__annotations__
+    assert look.__func__ is Till.total
+    assert inspect.unwrap(look).__globals__ is plain.__globals__
+    assert inspect.iscoroutinefunction(total)
+    assert inspect.iscoroutinefunction(partial(total, "tea"))
+    assert await total("tea", qty=2) == await partial(total, "tea")(qty=2) == 6.0
+    of_class: Any = till.of_class_cached
+    assert [*inspect.signature(of_class).parameters] == ["item"]
+    assert await of_class("tea") == 3.0
+    coroutine = look("tea")
+    assert coroutine.__qualname__ == "Till.total"  # also where it is never awaited
+    assert await coroutine == 3.0
+
+
+async def test_bound_methods_are_equal() -> None:
+    """A method of an object is the same each time; of equal objects there are two."""
+
+    class Equal(Till):
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return 1
+
+    one, other = Equal("one"), Equal("other")
+    assert one.total == one.total
+    assert hash(one.total) == hash(one.total)
+    assert len({one.total, one.total, other.total, one.price}) == 3
+    assert one.total != other.total
+    assert one.total != one.price
+    assert one.total != one.plain
+    assert weakref.WeakMethod(one.total)() == one.total
 
 
 def test_types_can_be_named_while_a_program_runs() -> None:
