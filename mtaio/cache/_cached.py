@@ -365,6 +365,10 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             return self
         return BoundCached[..., R](self, instance)
 
+    def _bound_to(self, instance: object) -> tuple[Any, object, object]:
+        """Return what `BoundCached` calls, and with what."""
+        return self._method, instance, self._token_of(instance)
+
     def _token_of(self, instance: object) -> object:
         """Return what stands for ``instance`` in keys."""
         if self._call.key is not None:
@@ -404,8 +408,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         __self__: object
 
     def __new__(cls, function: Cached[..., R], instance: object) -> Self:
-        token = function._token_of(instance)  # noqa: SLF001 - of this module
-        bound = super().__new__(cls, function._method, instance, token)  # noqa: SLF001 - as above
+        bound = super().__new__(cls, *function._bound_to(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         bound.__func__ = function
         bound.__self__ = instance
         bound.__dict__ = function.__dict__  # its name, and what else a function has
