@@ -88,7 +88,6 @@ class Background:
 
     async def leave(self, exc: BaseException | None) -> None:
         """Leave the block, which ended with ``exc``; raise what its end has to raise."""
-        self.group.check_task()
         reason = exc
         if exc is None and self._notifier is not None:
             try:

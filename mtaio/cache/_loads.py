@@ -721,7 +721,8 @@ class Loads:
             return []
         found = self._all()
         self._look_again = self.started + len(found)  # not each time, where loops alternate
-        over = {loop for loop in {load.loop for load in found} if loops.is_over(loop)}
+        running = {load.loop for load in found} - {None}  # None: its key's code had raised
+        over = {loop for loop in running if loops.is_over(loop)}
         lost = [load for load in found if load.loop in over]
         self.give_up(lost)
         return lost

@@ -268,8 +268,8 @@ class Store:
         return None
 
     def postpone_renewal(self, entry: Entry, seconds: float, moment: float) -> None:
-        """Note that a value could not be renewed, and that nobody is to try for some seconds."""
-        if type(entry) is DetailedEntry:
+        """Note that a value could not be renewed, and is not to be for some seconds."""
+        if type(entry) is DetailedEntry:  # pragma: no branch - for the type checkers: it is one
             entry.renew = max(entry.renew, moment + seconds)
 
     # Removing.
@@ -303,8 +303,6 @@ class Store:
         """Look at some of the entries whose bucket is over; return those that had to go."""
         expiry = self.expiry
         gone: list[object] = []
-        if self._notifier is not None and self._notifier.mute:
-            return gone
         for _ in range(most):
             entry = expiry.next_due(moment)
             if entry is None:

@@ -191,6 +191,23 @@ async def test_a_load_that_is_closed_in_the_middle_of_a_change(error: type[BaseE
     assert_quiescent(cache)
 
 
+async def test_a_load_that_is_driven_in_the_middle_of_a_change() -> None:
+    """Its value cannot be stored then, and it counts as one that was cancelled."""
+    cache: TTLCache[int] = TTLCache(60)
+
+    async def load() -> int:
+        await Never()
+        return 7
+
+    context, call = started_apart(cache.get_or_set("key", load))
+    with cache._lock, pytest.raises(RuntimeError, match=r"^a finaliser, a signal handler"):
+        context.run(call.send, None)
+    assert cache.statistics().cancelled == 1
+    assert await cache.get_or_set("key", soon) == 1
+    assert_quiescent(cache)
+    assert_whole(cache)
+
+
 def test_waiters_that_are_closed_by_hand() -> None:
     """One that waits and is closed is not counted any more, and takes nobody's load with it."""
 

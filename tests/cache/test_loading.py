@@ -683,6 +683,38 @@ async def test_a_circle_may_be_caught_by_one_of_its_loads(cache: TTLCache[str]) 
     assert callers.answers == {0: "one of two", 1: "two"}
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["circle", "no circle"])
+async def test_a_circle_with_two_ways_round(*, waits: bool) -> None:
+    """Two loads wait for a third, which wants one that waits for them, or only started them."""
+
+    async def first() -> str:
+        async with anyio.create_task_group() as group:
+            for key in ("left", "right"):
+                group.start_soon(cache.get_or_set, key, lambda: cache.get_or_set("last", last))
+        return "first"
+
+    async def last() -> str:
+        await anyio.sleep(1)
+        return "last of " + await cache.get_or_set("top", top)
+
+    async def top() -> str:
+        if waits:
+            return await cache.get_or_set("first", first)
+        background.start_soon(cache.get_or_set, "first", first)
+        await anyio.sleep(2)
+        return "top"
+
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as background:
+        if waits:
+            with pytest.raises(ExceptionGroup) as caught:
+                await cache.get_or_set("top", top)
+            assert {type(error) for error in caught.value.exceptions} == {RuntimeError}
+        else:
+            assert await cache.get_or_set("top", top) == "top"
+    assert cache.get_nowait("last") == (None if waits else "last of top")
+    assert_quiescent(cache)
+
+
 @in_both
 async def test_loads_that_wait_for_one_load_form_no_circle(cache: TTLCache[str]) -> None:
     """Several may wait for the same one, directly and through each other."""

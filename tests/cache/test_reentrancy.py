@@ -425,3 +425,7 @@ async def test_times_of_those_that_take_anothers_place() -> None:
             assert_whole(cache)
         await anyio.sleep(5)
         assert len(cache.items()) == 0
+        cache.clear_nowait()
+        cache.set_nowait("always", 1, math.inf)
+        cache.clear_nowait()
+        assert_whole(cache)
