@@ -387,3 +387,59 @@ async def test_closed_while_a_load_cannot_be_cancelled(victim: Victim, sim: Simu
     )
     await stage.ask("late")
     stage.clear("late")
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["asks", "child asks", "background asks"])
+@explored
+async def test_loads_that_wait_for_each_other(
+    victim: Victim, sim: Simulation, *, entered: bool, how: str
+) -> None:
+    """Whoever is cancelled and whatever asks, three loads in a circle end with their callers."""
+    stage = Stage(sim)
+    keys = ["a", "b", "c"]
+    told = 0
+    over = False
+
+    async def load(key: str) -> tuple[str, int]:
+        answer = await stage.load(key)
+        following = keys[(keys.index(key) + 1) % 3]
+        if how == "asks":
+            await ask(following)
+        elif how == "child asks":
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, following)
+        elif not over:
+            background.start_soon(ask, following)
+        return answer
+
+    async def ask(key: str) -> None:
+        nonlocal told
+        stage.callers += 1
+        try:
+            await stage.cache.get_or_set(key, lambda: load(key))
+        except RuntimeError as error:
+            told += "would wait for itself" in str(error)
+        finally:
+            stage.callers -= 1
+
+    async def caller(key: str) -> None:
+        with anyio.move_on_after(10):
+            await ask(key)
+
+    async with stage.entered(really=entered), anyio.create_task_group() as background:
+        await together(
+            victim=lambda: victim(caller, "a"),
+            b=lambda: caller("b"),
+            c=lambda: caller("c"),
+        )
+        over = True
+        if how == "background asks":
+            assert anyio.current_time() == 0
+            assert told == 0
+        elif how == "asks" or entered:
+            assert anyio.current_time() == 0
+    assert stage.cache.statistics().in_flight == stage.cache.statistics().waiting == 0
+    assert not stage.cache._loads.table
+    await stage.cache.get_or_set("a", lambda: stage.load("a"))
+    stage.clear()
