@@ -117,7 +117,7 @@ class Background:
             del end, escaped, exc, reason, seen  # they hold this frame
 
     def _stray_error(self) -> StrayCancellationError:
-        """Return what stands for the group's own cancellation, for which nobody asked."""
+        """Return what stands for a cancellation of the group that no scope asked for."""
         return StrayCancellationError(
             f"a task of {self._owner!r} was cancelled, but not through a cancel scope, and the "
             f"rest of its block with it. Look for code that cancels tasks that are not its own."

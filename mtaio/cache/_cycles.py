@@ -1,8 +1,8 @@
 """
-Loads that wait for other loads: which would wait for themselves, and which nobody else waits for.
+Loads that wait for other loads: which would wait for themselves, and which only wait in a circle.
 
 Promise: a load that asks, itself or through other loads, for a key whose load waits for it gets an
-error instead of waiting for ever. A task that a load only started is not that load.
+error instead of waiting without end. A task that a load only started is not that load.
 Cost: nothing for a load that asks for no other.
 
 The context says in whose course code runs, but tasks copy it, those included for which the load
@@ -78,7 +78,7 @@ def asker_of(loop: object, owner: object, key: Hashable) -> Asker | None:
 
 
 def is_awaited(load: Load) -> bool:
-    """Return whether a load is waited for by anything but loads that nobody waits for."""
+    """Return whether a load is waited for by anything but loads that nothing else waits for."""
     seen: set[Load] = set()
     rest = [load]
     while rest:

@@ -99,7 +99,7 @@ class Store:
         self.lock_free = self._policy.lock_free and self._idle == math.inf
         """Whether a hit changes nothing but the score."""
         self.plain = self._weigher is None and not self._jitter and notifier is None
-        """Whether nobody has to be asked or told when a value is stored."""
+        """Whether storing a value asks no weigher and no chance, and tells no listener."""
         self.hits: float = 0.0
         """A float: it is added to in less time than an int."""
         self.misses: int = 0

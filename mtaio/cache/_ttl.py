@@ -730,7 +730,7 @@ class TTLCache(Generic[T]):
         Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
         a checkpoint in any case. While a load of the key is in progress in this event loop, other
         callers wait for it. In an entered cache the load runs in the cache's task group: each
-        caller may be cancelled, and the load is only when nobody waits any more. Else the first
+        caller may be cancelled, and the load is when the last caller has left. Else the first
         caller runs it: if that one is cancelled, another that waits runs it again.
 
         Args:

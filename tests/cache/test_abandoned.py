@@ -151,7 +151,7 @@ def test_loads_of_several_loops_end_in_any_order(backend: str, order: tuple[int,
 
 
 async def test_a_load_that_is_closed_by_hand() -> None:
-    """Whoever waits for a load whose coroutine is closed leads in its place."""
+    """A caller that waits for a load whose coroutine is closed loads in its place."""
     cache: TTLCache[int] = TTLCache(60)
     call: Any = cache.get_or_set("key", never)
     contextvars.copy_context().run(call.send, None)  # else all that follows is in its course
@@ -209,7 +209,7 @@ async def test_a_load_that_is_driven_in_the_middle_of_a_change() -> None:
 
 
 def test_waiters_that_are_closed_by_hand() -> None:
-    """One that waits and is closed is not counted any more, and takes nobody's load with it."""
+    """One that waits and is closed is not counted any more, and the load goes on."""
 
     async def main() -> None:
         cache: TTLCache[int] = TTLCache(60)
@@ -227,7 +227,7 @@ def test_waiters_that_are_closed_by_hand() -> None:
 
 
 async def test_methods_of_a_cache_that_may_not_change() -> None:
-    """Asking for the method of an object is no error where only a call of it would be one."""
+    """Asking for the method of an object is not an error where a call of it would be one."""
 
     async def hear(*_: object) -> None:
         raise AssertionError

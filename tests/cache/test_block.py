@@ -40,7 +40,7 @@ def cancel_tasks(name: str) -> int:
 
 
 async def until_it_runs(cache: TTLCache[str]) -> None:
-    """Wait until a load has begun, of which the task has not had its first step."""
+    """Wait until a load is in flight whose task has not had its first step."""
     while not cache.statistics().in_flight:  # noqa: ASYNC110 - turn by turn is the point
         await asyncio.sleep(0)
 
@@ -122,7 +122,7 @@ def test_a_load_cancelled_natively_before_its_first_step(*, shielded: bool) -> N
 
 
 def test_every_task_cancelled_natively_before_its_first_step() -> None:
-    """Whatever of the cache has not begun by then, nothing hangs and nothing stays behind."""
+    """Whatever of the cache has not started by then, nothing hangs and nothing stays behind."""
 
     async def main() -> None:
         cache: TTLCache[str] = TTLCache(10)
@@ -173,7 +173,7 @@ def test_a_load_cancelled_natively_later() -> None:
 
 @pytest.mark.parametrize("entered", [False, True], ids=["not entered", "entered"])
 def test_callers_cancelled_natively(*, entered: bool) -> None:
-    """Native cancellation of whoever asked means what a scope's does, for the others too."""
+    """Native cancellation of a caller means what a scope's does, for the others too."""
 
     async def main() -> None:
         cache: TTLCache[str] = TTLCache(10)

@@ -310,16 +310,16 @@ async def test_errors_are_not_kept(asked: Asked) -> None:
 
 
 @BOTH
-async def test_cancelled_caller_takes_nobody_with_it(entered: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_cancelled_caller_and_the_others(entered: bool) -> None:  # noqa: FBT001 - a parameter
     """The first of three callers is cancelled; the others get a result, in both modes."""
-    begun = 0
+    started = 0
 
     @cached(ttl=60)
     async def fetch() -> str:
-        nonlocal begun
-        begun += 1
+        nonlocal started
+        started += 1
         await anyio.sleep(1)
-        return f"answer {begun}"
+        return f"answer {started}"
 
     answers: dict[int, str] = {}
 
@@ -369,7 +369,7 @@ async def test_function_that_calls_itself(asked: Asked) -> None:
 
 
 async def test_left_while_a_call_is_made() -> None:
-    """Whoever waits for a call whose cache is left is told."""
+    """A caller that waits for a call whose cache is left is told."""
 
     @cached
     async def fetch() -> str:
@@ -393,7 +393,7 @@ async def test_left_while_a_call_is_made() -> None:
 
 
 async def test_invalidate_and_refresh(asked: Asked) -> None:
-    """Invalidating is plain and says whether there was something; refreshing calls anew."""
+    """Invalidating is plain and says whether there was something; refreshing calls again."""
 
     @cached
     async def fetch(number: int, *, deep: bool = False) -> str:

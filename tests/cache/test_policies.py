@@ -1,4 +1,4 @@
-"""One contract for every policy, and what is peculiar to each."""
+"""One contract for every policy, and what is special to each."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_equals_the_plain_model(name: EvictionPolicy) -> None:
         assert emptied(policy, len(entries)) == [model.evict() for _ in entries]
 
 
-def test_lfu_keeps_no_ring_for_a_count_that_nobody_has() -> None:
+def test_lfu_keeps_no_ring_for_a_count_that_no_entry_has() -> None:
     """However often entries are used, there are as many rings as different counts."""
     policy = LFU()
     entries = filled(policy, range(3))

@@ -296,7 +296,7 @@ def test_reads_never_return_another_key_s_value() -> None:
 
 
 def test_a_change_waits_for_that_of_another_thread() -> None:
-    """It is not put off, as one in the midst of a change is: when it returns it has been made."""
+    """When it returns it has been made."""
     cache: TTLCache[int] = TTLCache(100)
     within, release, done = threading.Event(), threading.Event(), threading.Event()
 

@@ -38,12 +38,12 @@ async def test_set_and_get() -> None:
     assert await cache.get("key") == "value"
     await anyio.sleep(7.5)
     assert await cache.get("key") is None
-    assert len(cache) == 1  # what nobody asked for was not looked at
+    assert len(cache) == 1  # what was not asked for was not looked at
     assert cache.statistics().expirations == 2
 
 
 async def test_every_operation_has_a_plain_twin() -> None:
-    """Each async operation on memory is no checkpoint and does what its twin does."""
+    """No async operation on memory is a checkpoint, and each does what its twin does."""
     one: TTLCache[int] = TTLCache(10)
     other: TTLCache[int] = TTLCache(10)
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -121,7 +121,7 @@ async def test_ttl_of_infinity_never_ends() -> None:
 
 
 async def test_touch() -> None:
-    """Touching lets the time begin anew, longer or shorter; what is gone cannot be touched."""
+    """Touching restarts the time, longer or shorter; what is gone cannot be touched."""
     cache: TTLCache[int] = TTLCache(4)
     cache.set_nowait("key", 1)
     await anyio.sleep(3)
@@ -166,7 +166,7 @@ async def test_tags() -> None:
 
 
 async def test_expired_values_do_not_count() -> None:
-    """What is over but has not been looked at is no value for any operation."""
+    """What has expired but has not been looked at is not a value for any operation."""
     cache: TTLCache[int] = TTLCache(10)
     cache.set_many_nowait({"a": 1, "b": 2, "c": 3}, 0.25, tags=["t"])
     await anyio.sleep(0.25)  # its second is not over, so nothing has removed it
@@ -331,7 +331,7 @@ async def test_weights_add_up_to_nothing() -> None:
 
 
 async def test_idle_ttl() -> None:
-    """What nobody reads goes before its time; reading keeps it, but not beyond its time."""
+    """What is not read goes before its time; reading keeps it, but not beyond its time."""
     cache: TTLCache[int] = TTLCache(10, idle_ttl=3)
     cache.set_nowait("read", 1)
     cache.set_nowait("unread", 2)
@@ -413,7 +413,7 @@ async def test_expiry_in_the_background_lets_others_run() -> None:
 
 
 async def test_removed_values_are_let_go() -> None:
-    """What has left the cache by whatever way is referred to by nobody, without the collector."""
+    """What has left the cache, in any way, is freed without the garbage collector."""
 
     class Value:
         pass
@@ -464,13 +464,13 @@ async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
     async with cache:
         cache.set_nowait("set", 1, 1)
         cache.set_nowait("touched", 2, 1)
-        cache.set_nowait("for ever", 3, 1)
+        cache.set_nowait("always", 3, 1)
         cache.set_nowait("set", 4, 5)
         cache.touch_nowait("touched", 6)
-        cache.touch_nowait("for ever", math.inf)
+        cache.touch_nowait("always", math.inf)
         await anyio.sleep(3)
         await settle()
-        assert [*cache] == ["set", "touched", "for ever"]
+        assert [*cache] == ["set", "touched", "always"]
         await anyio.sleep(4)
         await settle()
         assert len(cache) == 1
@@ -750,13 +750,13 @@ def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) ->
 def test_used_by_loops_of_both_backends_in_turn() -> None:
     """One cache, made where no loop runs, serves asyncio and trio in turn, entered and not."""
     cache: TTLCache[int] = TTLCache(1000, 100, stale_while_revalidate=1)
-    begun = 0
+    started = 0
 
     async def load() -> int:
-        nonlocal begun
-        begun += 1
+        nonlocal started
+        started += 1
         await anyio.sleep(0.5)
-        return begun
+        return started
 
     async def use() -> None:
         with pytest.raises(RuntimeError, match=r"^<TTLCache .* is not entered in this event loop"):
@@ -766,7 +766,7 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
                 group.start_soon(cache.get_or_set, "key", load)
             await anyio.sleep(1)
             assert await cache.delete("key")
-            cache.set_nowait("kept", begun)
+            cache.set_nowait("kept", started)
 
     async def leave_early() -> None:
         with anyio.move_on_after(0.25):
@@ -777,8 +777,8 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
         assert cache.get_nowait("kept") == (2 * number - 2 or None)
         run(use, backend=backend)
         run(leave_early, backend=backend)
-        assert begun == 2 * number
-        cache.set_nowait("kept", begun)
+        assert started == 2 * number
+        cache.set_nowait("kept", started)
         assert_quiescent(cache)
         assert_whole(cache)
 

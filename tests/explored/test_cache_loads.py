@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("entered", [True, False], ids=["entered", "not en
 @BOTH
 @explored
 async def test_one_load_for_all(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """Who is cancelled takes nobody with it, and costs one load more at most."""
+    """A cancelled caller changes nothing for the others, and costs one load more at most."""
     stage = Stage(sim)
     async with stage.entered(really=entered):
         await together(
@@ -29,7 +29,7 @@ async def test_one_load_for_all(victim: Victim, sim: Simulation, *, entered: boo
             a=lambda: stage.ask("a"),
             b=lambda: stage.ask("b"),
         )
-        assert stage.begun["k"] == 1 + stage.cancelled["k"] <= 1 + victim.fired
+        assert stage.started["k"] == 1 + stage.cancelled["k"] <= 1 + victim.fired
         assert await stage.cache.get("k") == ("k", 0)
     stage.clear("a", "b")
     assert victim.cancelled or stage.got["victim"] == ("k", 0)
@@ -58,7 +58,7 @@ async def test_loader_that_fails(victim: Victim, sim: Simulation, *, entered: bo
 @BOTH
 @explored
 async def test_errors_that_are_kept(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """With error_ttl one failed load answers all who come, whoever is cancelled; never a cancel."""
+    """With error_ttl one failed load answers all callers; a cancellation never does."""
     stage = Stage(sim, error_ttl=10, max_size=1)
     async with stage.entered(really=entered):
         await together(
@@ -88,7 +88,7 @@ async def test_changed_in_flight(victim: Victim, sim: Simulation, *, entered: bo
         )
         kept = await stage.cache.get("k")
         assert kept in (None, ("k", 1))
-        assert stage.begun["k"] - stage.cancelled["k"] <= 2
+        assert stage.started["k"] - stage.cancelled["k"] <= 2
     stage.clear("a", "b")
 
 
@@ -129,7 +129,7 @@ async def test_tag_invalidated_in_flight(victim: Victim, sim: Simulation, *, ent
         )
         assert await stage.cache.get("k") in (None, ("k", 1))
         assert "o" in stage.cache
-        assert stage.begun["o"] == 1
+        assert stage.started["o"] == 1
     stage.clear("a", "other")
 
 
@@ -207,14 +207,14 @@ async def test_everybody_may_leave(victim: Victim, sim: Simulation, *, entered: 
             b=lambda: impatient("b"),
         )
         await stage.ask("late")
-        assert stage.begun["k"] - stage.cancelled["k"] == 1
+        assert stage.started["k"] - stage.cancelled["k"] == 1
     stage.clear("late")
 
 
 @BOTH
 @explored
 async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """A load that waits for another key's load shares it with whoever asks for that."""
+    """A load that waits for another key's load shares it with that key's callers."""
     stage = Stage(sim)
 
     async def outer(key: str) -> tuple[str, int]:
@@ -227,7 +227,7 @@ async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: b
             a=lambda: stage.ask("a"),
             b=lambda: stage.ask("b", "outer", outer),
         )
-        assert stage.begun["k"] <= 1 + victim.fired
+        assert stage.started["k"] <= 1 + victim.fired
     stage.clear("a", "b")
 
 
@@ -236,7 +236,7 @@ async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: b
 async def test_loader_that_asks_for_itself(
     victim: Victim, sim: Simulation, *, entered: bool
 ) -> None:
-    """It is refused under every schedule, and whoever waits for it is told instead of waiting."""
+    """It is refused under every schedule, and those who wait for it are told."""
     stage = Stage(sim)
 
     async def around(key: str) -> tuple[str, int]:
@@ -347,7 +347,7 @@ async def test_closed_during_loads(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_block_that_is_cancelled(victim: Victim, sim: Simulation) -> None:
-    """Whenever the block's own task is cancelled, nobody hangs, and the cache can be used again."""
+    """Whenever the block's own task is cancelled, nothing hangs, and the cache is usable again."""
     stage = Stage(sim)
 
     async def block() -> None:
@@ -395,7 +395,7 @@ async def test_closed_while_a_load_cannot_be_cancelled(victim: Victim, sim: Simu
 async def test_loads_that_wait_for_each_other(
     victim: Victim, sim: Simulation, *, entered: bool, how: str
 ) -> None:
-    """Whoever is cancelled and whatever asks, three loads in a circle end with their callers."""
+    """Whichever caller is cancelled, three loads in a circle end with their callers."""
     stage = Stage(sim)
     keys = ["a", "b", "c"]
     told = 0
