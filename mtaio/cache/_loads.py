@@ -254,7 +254,7 @@ class Loads:
             load.wanted = True
             found: Any = UNSET
             other: Load | None = load
-            _lost = None  # dropped outside the lock
+            _lost: list[Load] | None = None
             lock.acquire()
             if lock.changing:
                 lock.refuse()
@@ -273,6 +273,7 @@ class Loads:
             finally:
                 lock.changing = False
                 lock.release()
+            del _lost  # here, outside the lock
             if other is load:
                 if not load.in_block:
                     break
