@@ -15,17 +15,22 @@ load wait for it all the same, it ends when its other callers have left: see `is
 from __future__ import annotations
 
 import reprlib
+import sys
 from contextvars import ContextVar
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from types import FrameType
 
     from mtaio.cache._loads import Load
 
 __all__ = ["LOADING", "Asker", "asker_of", "is_awaited"]
+
+_AWAITS: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 
 LOADING: Final[ContextVar[Load | None]] = ContextVar("mtaio.cache.loading", default=None)
 """The innermost load in whose course the running code may be."""
@@ -63,8 +68,7 @@ def asker_of(loop: object, owner: object, key: Hashable) -> Asker | None:
     load = LOADING.get()
     if load is None or load.is_over():
         return None
-    running = load.loop is loop and bool(getattr(load.call, "cr_running", False))
-    asker = Asker(load, running=running)
+    asker = Asker(load, running=load.loop is loop and _is_part_of(load.call))
     same = _same_key(asker, owner, key)
     if same and _waits(asker, same):
         del load, asker, same  # the error's traceback has this frame
@@ -89,6 +93,20 @@ def is_awaited(load: Load) -> bool:
             return True
         seen.add(each)
         rest.extend(asker.load for asker in each.askers or ())
+    return False
+
+
+def _is_part_of(call: Any) -> bool:
+    """Return whether a coroutine is running, and awaits what runs here."""
+    if not getattr(call, "cr_running", False):
+        return False
+    # A task that was started eagerly runs within the one that started it, but is not awaited by it:
+    # then there are the frames of plain functions in between.
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - public in all but its name
+    while frame is not None and frame.f_code.co_flags & _AWAITS:
+        if frame is call.cr_frame:
+            return True
+        frame = frame.f_back
     return False
 
 

@@ -237,7 +237,7 @@ class Loads:
     ) -> Any:
         """Answer a call for which there is no fresh value, or that wants a new one."""
         loop = running_loop()
-        lock = self._lock
+        store, lock = self._store, self._lock
         asker = None if LOADING.get() is None else asker_of(loop, self._owner, key)
         again = False
         while True:
@@ -261,13 +261,14 @@ class Loads:
             lock.changing = True
             try:
                 load.started = clock.read()
-                if self.table or self._guarded or refresh or self._store.lookup(key) is not None:
+                if self.table or self._guarded or refresh or store.lookup(key) is not None:
                     other, found, _lost = self._join(load, refresh=refresh, again=again)
                 else:  # there is nothing to join, and no value
                     self.table[key] = load
                     self._last_loop = 0
                     self.started += 1
-                    self._store.misses += not again
+                    if not again:
+                        store.misses += 1
             except TypeError as error:
                 raise unhashable(key, error) from error
             finally:

@@ -131,6 +131,7 @@ class TTLCache(Generic[T]):
         "__weakref__",
         "_config",
         "_default_ttl",
+        "_entries",
         "_loads",
         "_lock",
         "_lookup",
@@ -169,6 +170,7 @@ class TTLCache(Generic[T]):
         self._lock = ChangeLock()
         self._notifier = notifier_of(on_removed, self)
         self._store = Store(self._config, self._notifier)
+        self._entries = self._store.entries
         self._lookup = self._store.lookup
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
 
@@ -319,16 +321,15 @@ class TTLCache(Generic[T]):
             TypeError: ``key`` cannot be hashed.
         """
         # A KeyError costs a miss what a look-up with get() costs a hit.
-        store = self._store
         try:
-            entry = store.entries[key]
+            entry = self._entries[key]
         except (KeyError, TypeError):
             pass
         else:
             if entry.fresh > clock.read():
                 if entry.score < HOT:
                     entry.score += 1
-                store.hits += 1.0
+                self._store.hits += 1.0
                 return entry.value  # after fresh: see Entry
         return self.get_nowait(key, default)
 

@@ -1288,6 +1288,40 @@ def test_eager_tasks() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+def test_an_eager_task_that_a_load_started_is_not_the_load(*, entered: bool) -> None:
+    """Though it runs within the load's own step."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("needs Python 3.12")
+    answers: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        cache: TTLCache[str] = TTLCache(10)
+
+        async def ask() -> None:
+            answers.append(await cache.get_or_set("key", Loader()))
+
+        async def load() -> str:
+            group.start_soon(ask)
+            tasks.append(asyncio.create_task(ask()))
+            await anyio.sleep(1)
+            return "value"
+
+        tasks: list[asyncio.Task[None]] = []
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(anyio.create_task_group())
+            if entered:
+                await stack.enter_async_context(cache)
+            assert await cache.get_or_set("key", load) == "value"
+            await asyncio.wait(tasks)
+        assert_quiescent(cache)
+
+    run(main)
+    assert answers == ["value", "value"]
+
+
 @pytest.mark.parametrize("other", BACKENDS)
 def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
     """A context in which one loop has loaded, and in which another runs, does not mislead that."""
