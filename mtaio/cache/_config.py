@@ -1,28 +1,52 @@
 """
-The arguments of a cache, checked before there is a cache.
+The arguments of a cache, checked before there is a cache, and those of its operations.
 
-Promise: each error names the argument, the value, the reason and the way out.
+Promise: each error names the argument, the value, the reason and the way out; what a key's own code
+raises passes as it is.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import TYPE_CHECKING, Any
+import reprlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mtaio._internal import checks
-from mtaio.cache._listeners import Listener, Notices, listener_of
-from mtaio.cache._policies import POLICIES, EvictionPolicy
+from mtaio._internal.callables import close_unstarted
+from mtaio.cache._policies import FIFO, LFU, LRU, EvictionPolicy
+from mtaio.cache._s3fifo import S3FIFO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
-    from mtaio.cache._policy import Policy
+    from mtaio.cache._policies import Policy
 
-__all__ = ["Options"]
+__all__ = [
+    "NO_TAGS",
+    "Config",
+    "check_awaitable",
+    "check_factory",
+    "check_hashable",
+    "check_many",
+    "check_tags",
+    "check_ttl",
+    "unhashable",
+]
+
+NO_TAGS: Final[frozenset[Hashable]] = frozenset()
+
+_POLICIES: Final[dict[EvictionPolicy, type[Policy]]] = {
+    EvictionPolicy.S3FIFO: S3FIFO,
+    EvictionPolicy.LRU: LRU,
+    EvictionPolicy.LFU: LFU,
+    EvictionPolicy.FIFO: FIFO,
+}
 
 
-class Options:
-    """The arguments of `TTLCache`, of which those that mean "none" have become numbers."""
+class Config:
+    """The arguments of `TTLCache`, where None has become the number that means the same."""
 
     __slots__ = (
         "default_ttl",
@@ -31,7 +55,6 @@ class Options:
         "jitter",
         "max_size",
         "name",
-        "on_removed",
         "policy_name",
         "refresh_ahead",
         "stale_while_revalidate",
@@ -50,7 +73,6 @@ class Options:
         stale_while_revalidate: float,
         refresh_ahead: float | None,
         error_ttl: float,
-        on_removed: Listener | None,
         name: str | None,
     ) -> None:
         seconds = "Pass seconds >= 0, or math.inf for values that never expire."
@@ -71,11 +93,10 @@ class Options:
         )
         self.refresh_ahead: float = math.inf if refresh_ahead is None else _ahead(refresh_ahead)
         self.error_ttl: float = _seconds("error_ttl", error_ttl)
-        self.on_removed: Listener | None = on_removed
         self.name: str | None = name
 
     @property
-    def laden(self) -> bool:
+    def detailed(self) -> bool:
         """Whether entries have to remember more than their value and when it expires."""
         return (
             self.weigher is not None
@@ -86,17 +107,13 @@ class Options:
 
     @property
     def refreshing(self) -> bool:
-        """Whether loads begin that no caller waits for."""
+        """Whether there are loads that no caller waits for."""
         return self.stale_while_revalidate > 0 or self.refresh_ahead != math.inf
 
-    def policy(self) -> Policy:
+    def new_policy(self) -> Policy:
         """Return a new policy; without a limit any will do, and the cheapest does."""
         name = EvictionPolicy.FIFO if self.max_size == math.inf else self.policy_name
-        return POLICIES[name]()
-
-    def listener(self, owner: object) -> Notices | None:
-        """Return what tells the listener of ``owner``."""
-        return listener_of(self.on_removed, owner)
+        return _POLICIES[name]()
 
 
 _FRACTION = "Pass a fraction of the time to live: 0 for none, 0.1 for up to a tenth less."
@@ -112,7 +129,7 @@ def _size(value: object, weigher: object) -> float:
 
 def _policy(value: object) -> EvictionPolicy:
     try:
-        return EvictionPolicy(value)  # type: ignore[arg-type] # whatever it is, it is looked up
+        return EvictionPolicy(value)  # type: ignore[arg-type] # any object may be looked up
     except ValueError:
         known = ", ".join(repr(str(each)) for each in EvictionPolicy)
         msg = f"policy={value!r} is unknown. Pass one of {known}."
@@ -138,3 +155,72 @@ def _ahead(value: object) -> float:
         msg = f"refresh_ahead={value!r} is not between 0 and 1. {way_out}"
         raise ValueError(msg)
     return accepted
+
+
+# Arguments of operations.
+
+TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+
+
+def check_ttl(ttl: object) -> float:
+    """Return ``ttl`` if it is a number of seconds."""
+    return checks.at_least("ttl", ttl, 0, way_out=TTL)
+
+
+def check_many(keys: object) -> None:
+    """Raise ``TypeError`` unless ``keys`` are many; a text would be taken apart, silently."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        msg = (
+            f"keys={reprlib.repr(keys)} is a {type(keys).__name__}, not a collection of keys. Pass "
+            f"a list of keys, also for one."
+        )
+        raise TypeError(msg)
+
+
+def check_hashable(key: Hashable) -> None:
+    """Raise ``TypeError`` if ``key`` cannot be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise unhashable(key, error) from error
+
+
+def unhashable(key: object, error: TypeError) -> TypeError:
+    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
+    try:
+        hash(key)
+    except TypeError:
+        return TypeError(
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
+            f"str, an int, or a tuple of those; of the arguments of a cached function, key= of "
+            f"cached() makes one."
+        )
+    return error
+
+
+def check_tags(tags: object) -> frozenset[Hashable]:
+    """Return ``tags`` as a set, or raise ``TypeError``."""
+    way_out = 'Pass them as a set: tags={"user:7"}.'
+    if isinstance(tags, str | bytes):
+        msg = f"tags={tags!r} is a {type(tags).__name__}, not a set of tags. {way_out}"
+        raise TypeError(msg)
+    try:
+        return frozenset(cast("Iterable[Hashable]", tags))
+    except TypeError as error:
+        msg = f"tags={tags!r} is not a set of hashable tags: {error}. {way_out}"
+        raise TypeError(msg) from error
+
+
+def check_factory(factory: object) -> None:
+    """Raise ``TypeError`` unless a factory can be called; a coroutine in its place is closed."""
+    if not callable(factory):
+        close_unstarted(factory)
+        checks.callable_("factory", factory, way_out=FACTORY)
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        raise TypeError(msg)
