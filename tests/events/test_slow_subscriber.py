@@ -1,4 +1,7 @@
-"""A million events for a slow subscriber: memory stays flat, and each event is accounted for."""
+"""Many events for a slow subscriber: memory stays flat, and each event is accounted for.
+
+The benchmark of events measures the same with a million.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,15 @@ from anyio.lowlevel import checkpoint
 from mtaio.events import EventEmitter
 from mtaio.exceptions import EventOverflowError
 
-pytestmark = pytest.mark.heavy
-
-MANY = 1_000_000
+MANY = 100_000
 BUFFER = 100
-LOOK_EVERY = 50_000
+LOOK_EVERY = 5_000
 FEW = 2_000
-"""Blocks of memory: what a buffer of events is made of, several times over; one in 500 events."""
+"""Blocks of memory: what a buffer of events is made of, several times over; one in 50 events."""
 
 
 @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "raise"])
-async def test_a_million_events_for_a_slow_subscriber(overflow: Any) -> None:
+async def test_many_events_for_a_slow_subscriber(overflow: Any) -> None:
     """Whatever its overflow policy."""
     emitter = EventEmitter()
     taken = refused = most = 0
