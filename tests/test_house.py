@@ -182,3 +182,48 @@ def test_reference_shows_every_public_module(module: ModuleType) -> None:
     """Each public module has its page in the reference."""
     page = read(f"docs/en/reference/{module.__name__.rpartition('.')[2]}.md")
     assert f"::: {module.__name__}\n" in page
+
+
+@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+def test_public_classes_inherit_no_private_part(module: ModuleType) -> None:
+    """One class, one file: what a public class inherits from mtaio is public too."""
+    public = {getattr(each, name) for each in public_modules() for name in each.__all__}
+    private = {
+        f"{cls.__name__} < {base.__name__}"
+        for cls in (getattr(module, name) for name in module.__all__)
+        if isinstance(cls, type) and cls.__module__.startswith("mtaio.")
+        for base in cls.__mro__
+        if base.__module__.startswith("mtaio.") and base not in public
+    }
+    assert private == set()
+
+
+WORDS = re.compile(
+    r"\b(whoever|anew|annex|boarding|laden|heirs?|tenants?|verdict|unseen|desk|tray|blows?"
+    r"|in the midst|tells? whether|(come|comes|came) to (its|their) end)\b",
+    re.IGNORECASE,
+)
+"""Words of earlier versions that no textbook of the field has."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        [
+            *LIBRARY.rglob("*.py"),
+            *(ROOT / "docs" / "en").rglob("*.md"),
+            *(ROOT / "docs" / "examples").rglob("*.py"),
+            ROOT / "README.md",
+            ROOT / "CONTRIBUTING.md",
+        ]
+    ),
+    ids=lambda path: str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name,
+)
+def test_words_are_those_of_the_field(path: Path) -> None:
+    """Names, messages and pages use the usual words."""
+    found = [
+        f"{number}: {line.strip()}"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if WORDS.search(line)
+    ]
+    assert found == []
