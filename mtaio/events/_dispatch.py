@@ -21,10 +21,10 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from mtaio._internal.callables import close_unstarted, name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.events._registry import IGNORED, check_handler
 from mtaio.events._stream import Blocked
 from mtaio.exceptions import StrayCancellationError
