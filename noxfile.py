@@ -66,9 +66,9 @@ def candidates(version: str) -> Iterator[Path]:
     """
     Yield the files that may be Python ``version``, the likeliest first.
 
-    A name on PATH is no promise: pyenv's shims bear names that they refuse to run. So the folders
-    in which such managers keep their Pythons are looked into as well: ``versions``, beside a folder
-    on PATH or under the manager's root, and the neighbours of the Python that runs nox.
+    A name on PATH promises nothing: pyenv has shims with names that they refuse to run. So this
+    also looks where such managers keep their Pythons: in ``versions``, beside a folder on PATH or
+    under the manager's root, and beside the Python that runs nox.
     """
     suffix = ".exe" if sys.platform == "win32" else ""
     yield Path(sys.executable)
@@ -105,6 +105,17 @@ if not PYTHONS:
     sys.exit(f"mtaio needs CPython {SUPPORTED[0]} or later, and none was found on PATH.")
 OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
+THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+MATRIX: Final = [
+    (python, extras)
+    for python in PYTHONS
+    for extras in ("", ",trio")
+    if (python, extras) != (THIS, ",trio")  # that is the session `suite`
+]
+MATRIX_NAMES: Final = [
+    f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX
+]
 
 
 # What the sessions share
@@ -126,9 +137,12 @@ SPREAD: Final = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
 """As many processes as there are cores; one that is done takes over what another has left."""
 
 
-def pytest(session: nox.Session, *args: str, workers: bool = True) -> None:
+def pytest(
+    session: nox.Session, *args: str, workers: bool = True, env: dict[str, str] | None = None
+) -> None:
     """Run pytest, by default in as many processes as there are cores."""
-    session.run("python", "-m", "pytest", *(SPREAD if workers else ()), *args, *session.posargs)
+    spread = SPREAD if workers else ()
+    session.run("python", "-m", "pytest", *spread, *args, *session.posargs, env=env)
 
 
 REAL_TIME: Final = "tests/realtime"
@@ -139,6 +153,9 @@ LIGHT: Final = ("-m", "not heavy")
 
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
+
+SITE: Final = "tests/site"
+"""Tests of the built documentation, which the session `docs` builds."""
 
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
@@ -175,10 +192,17 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
 
 
-@nox.session(tags=["suite"], python=PYTHONS)
-@nox.parametrize("extras", [nox.param("", id="asyncio"), nox.param(",trio", id="asyncio+trio")])
+@nox.session(tags=["matrix"])
+def suite(session: nox.Session) -> None:
+    """Run the suite on this Python, on both backends: the README's test command."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, f"--ignore={REAL_TIME}")
+
+
+@nox.session(tags=["matrix"])
+@nox.parametrize(("python", "extras"), MATRIX, ids=MATRIX_NAMES)
 def tests(session: nox.Session, extras: str) -> None:
-    """Run the suite on the virtual clock: on asyncio with no trio installed, and on both."""
+    """Run the suite on every other Python here, and on each of them with no trio installed."""
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
         session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
@@ -187,7 +211,7 @@ def tests(session: nox.Session, extras: str) -> None:
     pytest(session, f"--ignore={REAL_TIME}", *(() if extras else LIGHT))
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def smoke(session: nox.Session) -> None:
     """Run a few things in real time: asyncio, uvloop, eager tasks (Python 3.12+), trio."""
     if NEWEST == "3.11":
@@ -196,14 +220,14 @@ def smoke(session: nox.Session) -> None:
     pytest(session, REAL_TIME, workers=False)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def explored(session: nox.Session) -> None:
     """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def coverage(session: nox.Session) -> None:
     """Every line and every branch of mtaio/ is run by a test."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("coverage"))
@@ -218,7 +242,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=environment)
 
 
-@nox.session(tags=["suite"], python=OLDEST)
+@nox.session(tags=["matrix"], python=OLDEST)
 def lowest(session: nox.Session) -> None:
     """Run the suite against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")
@@ -230,7 +254,7 @@ def lowest(session: nox.Session) -> None:
     pytest(session, f"--ignore={REAL_TIME}", *LIGHT)
 
 
-@nox.session(tags=["suite"], python=NEWEST)
+@nox.session(tags=["matrix"], python=NEWEST)
 def package(session: nox.Session) -> None:
     """Build the sdist and the wheel, and run the sdist's suite against the wheel alone."""
     session.install(*group("package"))
@@ -260,11 +284,12 @@ def package(session: nox.Session) -> None:
 
 @nox.session(tags=["docs"], python=NEWEST)
 def docs(session: nox.Session) -> None:
-    """Build the docs with no warning, and run every example in them on both backends."""
+    """Build the docs with no warning, find every public name in them, and run their examples."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("docs"), *group("test"))
     site = Path(session.create_tmp()).resolve() / "site"
     quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement for a successor of MkDocs
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site), env=quiet)
+    pytest(session, SITE, workers=False, env={"MTAIO_SITE": str(site)})
     pytest(session, "tests/test_docs.py", "tests/test_readme.py")
 
 

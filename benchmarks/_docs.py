@@ -1,7 +1,7 @@
 """
 What the docs show of the hit ratios of caches: tables, and a plot.
 
-``python -m benchmarks._docs`` writes it anew: in each page named below, the rows of the tables that
+``python -m benchmarks._docs`` rewrites it: in each page named below, the rows of the tables that
 begin with a column of traces or of capacities, as their other columns ask for, and beside the guide
 its plot. It takes two or three minutes.
 """
@@ -87,7 +87,7 @@ def sized_row(capacity: int, heads: list[str]) -> str:
 
 
 def with_ratios(language: str, page: str) -> str:
-    """Return a page with the rows of its tables of traces filled anew."""
+    """Return a page with the rows of its tables of traces filled again."""
 
     def table(found: re.Match[str]) -> str:
         heads = [cell.strip() for cell in found["heads"].split("|")]
@@ -109,7 +109,7 @@ def plot(language: str) -> str:
 
 
 def rewrite() -> None:
-    """Write anew what the docs show; the pages are read when all is computed."""
+    """Rewrite what the docs show; the pages are read when everything is computed."""
     for trace in TRACES:
         for name in COLUMNS.values():
             ratio(name, trace.name)

@@ -32,7 +32,7 @@ OURS = "mtaio"
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """
-    Contenders that do the same work; each returns microseconds (or whatever ``unit`` says).
+    Contenders that do the same work; each returns microseconds (or what ``unit`` says).
 
     One that makes event loops itself is a plain function.
     """
@@ -112,12 +112,12 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
             continue
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         target = contest.targets.get(name)
-        verdict = "" if target is None else f" (at most {target:g})"
+        bound = "" if target is None else f" (at most {target:g})"
         rows.append(
             Row(
                 title=f"  beside {name}: {statistics.median(theirs):.3g} {contest.unit}",
                 loop=loop,
-                text=f"{ratio:.3f} x{verdict}",
+                text=f"{ratio:.3f} x{bound}",
                 ok=None if target is None else ratio <= target,
             )
         )

@@ -1,15 +1,15 @@
 """
 The cache: what a call costs, how long the worst one takes, what an entry weighs.
 
-cachetools has no lock of its own, so whoever uses it from threads puts one around it, as its
+cachetools has no lock of its own, so those who use it from threads put one around it, as its
 documentation says; that is the contender with a target, because ours is safe as it is. Without the
 lock it is shown too, and so is ``[key]``, which is cheaper than ``get`` and raises on a miss. Ours
 is measured with everything on: time to live, threads, statistics.
 
 Where nothing waits, what is measured is the time of the processor, all threads of the process taken
 together, because the wall clock of a machine that does other things too measures those. Stalls are
-measured on the wall clock, as whoever waits has them; the one whose bound is near what the turn of
-another process takes, also in the time of the thread.
+measured on the wall clock, as those who wait have them; the one whose bound is near what the turn
+of another process takes, also in the time of the thread.
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ async def load_async_lru_ttl() -> float:
         await call.cache_close()
 
 
-# The worst call, the garbage collector off: a pause of the collector is no pause of the cache.
+# The worst call, the garbage collector off: a pause of the collector is not one of the cache.
 
 MANY = 1_000_000
 STEPS = 400_000
@@ -512,7 +512,7 @@ def set_and_delete(made: TTLCache[float], turn: int) -> None:
 
 
 def change_ttls(made: TTLCache[float], turn: int) -> None:
-    """Give keys other times, earlier and later ones: each is another bucket of the agenda."""
+    """Give keys other times, earlier and later ones: each is another bucket of what expires."""
     for number in range(CHURN):
         ttl = 10 + (number * 7919 + turn) % 100_000
         made.set_nowait(number * 31 % 100_000, float(number), ttl)

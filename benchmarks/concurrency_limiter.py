@@ -97,7 +97,7 @@ async def cancel_beyond_sleepers() -> float:
 
 EVENTS = [
     Contest(
-        title="async with ConcurrencyLimiter, nobody waits",
+        title="async with ConcurrencyLimiter without a wait",
         contenders={
             OURS: alone_ours,
             SEMAPHORE: alone_semaphore,

@@ -158,7 +158,7 @@ async def timeout_theirs() -> float:
 
 
 async def growth(work: Callable[[TaskExecutor], Awaitable[Any]]) -> float:
-    """MiB by which resident memory grew at its highest, sampled in the course of the work."""
+    """MiB by which resident memory grew at its highest, sampled during the work."""
     process = psutil.Process()
     executor = TaskExecutor(max_workers=LIMIT)
     await executor.map(suspends, range(1000))
@@ -216,7 +216,7 @@ def mapping(body: Body, title: str, targets: dict[str, float], way: Any = ours) 
     )
 
 
-TARGETS = {"gather + Semaphore": 1 / 7, "aiometer.run_on_each": 1 / 10, "raw asyncio pool": 1.7}
+TARGETS = {"gather + Semaphore": 1 / 6, "aiometer.run_on_each": 1 / 8, "raw asyncio pool": 1.75}
 
 EVENTS = [
     mapping(suspends, "map(limit=100), sleep(0)", TARGETS),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Advance = Callable[[Any, Any], Any]
 
 LINK: ContextVar[tuple[object, int]] = ContextVar("LINK")
-DONE = object()
+RETURNED = object()
 
 
 def by_hand(send: Any, value: Any) -> Any:
@@ -39,26 +39,26 @@ def linked(send: Any, value: Any) -> Any:
 
 
 @types.coroutine
-def desk(tray: list[Any]) -> Generator[Any, Any, None]:
-    coroutine = yield DONE
+def drive(result: list[Any]) -> Generator[Any, Any, None]:
+    coroutine = yield RETURNED
     while True:
-        tray[0] = yield from coroutine
-        coroutine = yield DONE
+        result[0] = yield from coroutine
+        coroutine = yield RETURNED
 
 
 @types.coroutine
 def worker(body: Body, source: Iterable[int], results: list[int], advance: Advance) -> Any:
-    tray = [0]
-    driven: Any = desk(tray)
-    next(driven)
-    send = driven.send
+    result = [0]
+    driver: Any = drive(result)
+    next(driver)
+    send = driver.send
     for x in source:
         place = len(results)
         results.append(0)
         waits_for = advance(send, body(x))
-        while waits_for is not DONE:
+        while waits_for is not RETURNED:
             waits_for = send((yield waits_for))
-        results[place] = tray[0]
+        results[place] = result[0]
 
 
 def pool_with(advance: Advance) -> Any:

@@ -112,6 +112,8 @@ async def record(count: Counter) -> None:
     with tempfile.TemporaryDirectory() as folder:
         handler = AsyncFileHandler(Path(folder, "log"))
         logger = logging.getLogger("benchmarks.files")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
         logger.addHandler(handler)
         for count.on in (False, True):
             logger.info("a record")

@@ -99,7 +99,7 @@ def measured(setup: Callable[[Path], object], *, drain: bool) -> Callable[[], Aw
                 called = time.perf_counter()
                 finish()
                 ended = time.perf_counter()
-            lines = path.read_bytes().count(b"\n")  # noqa: ASYNC240 - nobody else runs in this loop
+            lines = path.read_bytes().count(b"\n")  # noqa: ASYNC240 - nothing else runs in this loop
         if lines != RECORDS:
             msg = f"{lines} of {RECORDS} records were written"
             raise RuntimeError(msg)
@@ -123,7 +123,7 @@ while data := os.read(sink, most):
     taken += len(data)
     if taken >= most:
         taken = 0
-        select.select([0], [], [], stall)  # until the parent has no more patience
+        select.select([0], [], [], stall)  # until the parent closes it
 """
 
 
@@ -139,7 +139,7 @@ def stalling(most: int, stall: float) -> Generator[Path]:
             try:
                 yield path
             except BaseException:
-                reader.kill()  # who still has the sink open would have it wait for ever
+                reader.kill()  # while the sink is open elsewhere it would wait for ever
                 raise
             assert reader.stdin is not None  # noqa: S101 - for the type checkers
             reader.stdin.close()
@@ -174,11 +174,11 @@ async def one_in_a_thousand() -> float:
     return took[-(len(took) // 1000)]
 
 
-# ---- an event loop beside its log ----------------------------------------------------------------
+# ---- an event loop with its log ------------------------------------------------------------------
 
 
 async def delay(*, level: int) -> float:
-    """Return the p99 of how many µs late a task wakes up, beside one that logs all the time."""
+    """Return the p99 of how many µs late a task wakes up, next to one that logs all the time."""
     late = []
     now = time.perf_counter
     # It takes a fifth of what is logged at most: the queue is full from the first burst on.

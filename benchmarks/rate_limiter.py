@@ -23,7 +23,7 @@ CALLS = 100_000
 WAITERS = 1_000
 CROWD = 10_000
 PLENTY = 1e9
-"""A rate and a burst at which nobody waits."""
+"""A rate and a burst at which no call waits."""
 
 AIOLIMITER = "aiolimiter"
 
@@ -184,13 +184,13 @@ async def cancel_beyond_sleepers() -> float:
 
     asleep = await cancel_crowd(sleep)
     queued = await cancel_crowd(limiter.acquire)
-    expect(limiter.statistics().waiters == 0, "forgot who gave up")
+    expect(limiter.statistics().waiting == 0, "forgot who gave up")
     return queued - asleep
 
 
 EVENTS = [
     Contest(
-        title="RateLimiter.acquire, nobody waits",
+        title="RateLimiter.acquire without a wait",
         contenders={OURS: acquire_ours, AIOLIMITER: acquire_theirs},
         targets={AIOLIMITER: 0.6},
         asyncio_only=frozenset({AIOLIMITER}),
@@ -202,7 +202,7 @@ EVENTS = [
         asyncio_only=frozenset({AIOLIMITER}),
     ),
     Contest(
-        title="async with RateLimiter, nobody waits",
+        title="async with RateLimiter without a wait",
         contenders={
             OURS: enter_ours,
             AIOLIMITER: enter_theirs,
@@ -211,7 +211,7 @@ EVENTS = [
         asyncio_only=frozenset({AIOLIMITER, "asyncio.Semaphore"}),
     ),
     Contest(
-        title="KeyedRateLimiter.acquire of one key, nobody waits",
+        title="KeyedRateLimiter.acquire of one key without a wait",
         contenders={OURS: acquire_keyed, AIOLIMITER: acquire_theirs},
         asyncio_only=frozenset({AIOLIMITER}),
     ),

@@ -30,7 +30,7 @@ __all__ = [
 
 class MTAIOError(Exception):
     """
-    The root of the tree: ``except MTAIOError`` catches whatever mtaio raises on its own account.
+    The root of the tree: ``except MTAIOError`` catches every error that mtaio itself raises.
 
     An error raised by your own functions is never wrapped in it.
     """
@@ -83,11 +83,11 @@ class LimitError(MTAIOError):
 
 class RateLimitError(LimitError):
     """
-    A rate limiter has not got the tokens now.
+    A rate limiter does not have the tokens now.
 
     Args:
         message: Which limiter refused how many tokens.
-        retry_after: The seconds after which the same call would succeed if nobody else asked;
+        retry_after: The seconds after which the same call would succeed if no other task asked;
             ``inf`` while the limiter is paused.
         name: The limiter's name.
     """
@@ -161,7 +161,7 @@ class CacheClosedError(MTAIOError):
 
 class StrayCancellationError(MTAIOError, RuntimeError):
     """
-    A function raised the backend's cancellation although nobody had cancelled it.
+    A function raised the backend's cancellation although it was not cancelled.
 
     Seen when a library calls ``Task.cancel()`` on itself, or awaits something that another task
     cancelled. Counted as a failure of that one call; taken for a real cancellation, it would end

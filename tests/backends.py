@@ -1,8 +1,8 @@
 """
 The backends to test on.
 
-Told by looking for their modules: `anyio.get_available_backends` tries to import a missing one anew
-each time it is asked.
+Found by looking for their modules: `anyio.get_available_backends` tries to import a missing one
+again each time.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from inspect import iscoroutinefunction
 
 import pytest
@@ -11,8 +12,13 @@ from mtaio.testing import virtual_backend
 from tests.backends import BACKENDS
 
 # The limit on each test, in seconds, for pytest-timeout. In pyproject.toml it would be an unknown
-# option, hence an error, to whoever runs a test of their own below it without that plugin.
+# option, hence an error, for tests below it that are run without that plugin.
 os.environ.setdefault("PYTEST_TIMEOUT", "120")
+
+# A shell has the jobs that it starts with "&" ignore Ctrl-C, and so would all that the tests start.
+# A handler, unlike that, is not handed down: each program then begins with its own default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -42,7 +42,7 @@ async def suspensions(call: Coroutine[Any, Any, object]) -> int:
 
 
 async def cancelled_at(call: Coroutine[Any, Any, object], at: int) -> bool:
-    """Run ``call``, cancelled at its ``at``-th checkpoint; tell whether it has so many."""
+    """Run ``call``, cancelled at its ``at``-th checkpoint; return whether it has so many."""
     hits: list[int] = []
     with anyio.CancelScope() as scope:
 

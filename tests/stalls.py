@@ -1,7 +1,7 @@
 """
-Run pytest while all its processes stand still now and then, as on a machine that is busy elsewhere.
+Run pytest while all its processes are paused now and then, as on a busy machine.
 
-Promise: whatever fails here, and not without, depends on real time being kept.
+Promise: what fails here and passes otherwise depends on real time.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__n
 
 
 def make(kind: type[Exception]) -> Exception:
-    """Return an error with every attribute set to something that is no default, and two notes."""
+    """Return an error with two notes, and no attribute at its default."""
     error = kind("what happened, and why", **ATTRIBUTES[kind])
     error.add_note("first note")
     error.add_note("second note")

@@ -92,9 +92,11 @@ def test_pythons_agree() -> None:
     )
     assert tuple(promised) == supported
     assert PROJECT["project"]["requires-python"] == f">={supported[0]}"
-    matrix = re.search(r"^ +python: \[(.*)\]$", read(".github/workflows/ci.yml"), re.MULTILINE)
-    assert matrix is not None
-    assert tuple(re.findall(r"[\d.]+", matrix[1])) == supported
+    installed = re.findall(
+        r"python-version: \|\n((?: +3\.\d+\n)+)", read(".github/workflows/ci.yml")
+    )
+    assert len(installed) == 2
+    assert {tuple(sorted(each.split())) for each in installed} == {supported}
 
 
 def test_contributing_names_every_session() -> None:
@@ -104,12 +106,9 @@ def test_contributing_names_every_session() -> None:
 
 def test_workflow_runs_the_default_run() -> None:
     """The sessions of the workflow are those that nox runs when it is given none."""
-    workflow = read(".github/workflows/ci.yml")
-    matrix = re.search(r"^ +session: \[(.*)\]$", workflow, re.MULTILINE)
-    assert matrix is not None
-    assert "nox --session tests " in workflow
+    rows = re.findall(r"^ +session: \[(.*)\]$", read(".github/workflows/ci.yml"), re.MULTILINE)
     default = {name for name, is_default in sessions().items() if is_default}
-    assert {"tests", *matrix[1].split(", ")} == default
+    assert {name for row in rows for name in row.split(", ")} == default
 
 
 def test_every_rule_ignored_has_a_reason() -> None:

@@ -1,4 +1,4 @@
-"""Three callers, one load: whoever loses patience takes nobody's value away."""
+"""Three callers, one load: one that gives up does not take the others' value away."""
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -33,7 +33,7 @@ async def all_ask() -> None:
 
 
 async def main() -> None:
-    print("entered: the load is nobody's")
+    print("entered: the load is the cache's")
     async with cache:
         await all_ask()
     cache.clear_nowait()

@@ -1,4 +1,4 @@
-"""How long: a time of its own, for ever, while it is used, and begun anew."""
+"""How long: a time of its own, without end, while it is used, and restarted."""
 
 import math
 
@@ -13,8 +13,8 @@ sessions: TTLCache[str] = TTLCache(60, max_size=1000, idle_ttl=0.9)
 async def main() -> None:
     cache.set_nowait("default", "2 s")
     cache.set_nowait("short", "0.4 s", 0.4)
-    cache.set_nowait("constant", "for ever", math.inf)
-    cache.set_nowait("lease", "2 s, begun anew after 1.5")
+    cache.set_nowait("constant", "no end", math.inf)
+    cache.set_nowait("lease", "2 s, restarted after 1.5")
     await anyio.sleep(1.5)
     cache.touch_nowait("lease")
     print("1.5 s:", *cache)

@@ -1,4 +1,4 @@
-"""A handler that fails: raised to whoever emits, or handed to on_error."""
+"""A handler that fails: its error is raised by emit, or handed to on_error."""
 
 import anyio
 

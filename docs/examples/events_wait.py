@@ -32,7 +32,7 @@ async def main() -> None:
 
         group.start_soon(ask, 21)
         answer = await emitter.wait_for("answer", lambda event: event.data > 40)
-        print("somebody was told", answer.data)
+        print("someone was told", answer.data)
 
         try:
             await emitter.wait_for("answer", timeout=0.5)

@@ -1,4 +1,4 @@
-"""Cancel a call: what is in flight cleans up before the call is over."""
+"""Cancel a call: the items that run clean up before the call returns."""
 
 import anyio
 

@@ -8,16 +8,16 @@ executor = TaskExecutor(max_workers=3)
 
 
 async def long_call() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     await executor.for_each(anyio.sleep, [0.1, 0.2, 0.3, *([0.3] * 9)])
-    print(f"long call: {anyio.current_time() - began:.2f} s")
+    print(f"long call: {anyio.current_time() - started:.2f} s")
 
 
 async def short_call() -> None:
     await anyio.sleep(0.25)
-    began = anyio.current_time()
+    started = anyio.current_time()
     await executor.for_each(anyio.sleep, [0.15, 0.15], limit=1)
-    print(f"short call: {anyio.current_time() - began:.2f} s")
+    print(f"short call: {anyio.current_time() - started:.2f} s")
 
 
 async def main() -> None:

@@ -18,10 +18,10 @@ def digest(text: str) -> str:
 async def main() -> None:
     print(await executor.map(digest, ["tea", "cake"]))
 
-    begun, enough = anyio.Event(), threading.Event()
+    started, enough = anyio.Event(), threading.Event()
 
     def stubborn() -> None:
-        anyio.from_thread.run_sync(begun.set)
+        anyio.from_thread.run_sync(started.set)
         enough.wait()
 
     async def call() -> None:
@@ -29,11 +29,11 @@ async def main() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(call)
-        await begun.wait()
+        await started.wait()
         group.cancel_scope.cancel()
     print("threads after cancelling:", executor.statistics().threads)
     enough.set()
-    print(await executor.run_in_thread(digest, "milk"))  # waits for the place
+    print(await executor.run_in_thread(digest, "milk"))  # waits for the slot
     print("threads at the end:", executor.statistics().threads)
 
 

@@ -1,4 +1,4 @@
-"""Rotation by size, and a file that somebody else moved away."""
+"""Rotation by size, and a file that another program moved."""
 
 import logging
 import os

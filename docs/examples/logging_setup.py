@@ -1,4 +1,4 @@
-"""The handler alone, put together by hand: a file with rotation, in a format of one's own."""
+"""The handler alone, put together by hand: a file with rotation, in a custom format."""
 
 import contextlib
 import logging
@@ -38,7 +38,7 @@ async def main() -> None:
 
         for handler in logging.getLogger("mtaio").handlers[:]:
             logging.getLogger("mtaio").removeHandler(handler)
-            handler.close()  # what the interpreter's end does too
+            handler.close()  # what the interpreter's exit does too
         show(Path("app.log"))
 
 

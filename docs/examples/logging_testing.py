@@ -29,7 +29,7 @@ class Kept(logging.Handler):
 
 
 async def test_the_program_says_so() -> None:
-    """What was logged, whatever becomes of it."""
+    """What was logged, wherever it is written."""
     kept = Kept()
     log.addHandler(kept)
     await sell("tea")

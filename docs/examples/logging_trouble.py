@@ -1,4 +1,4 @@
-"""A file that cannot be written: what is kept, what is dropped, and who is told."""
+"""A file that cannot be written: what is kept, what is dropped, and how it is reported."""
 
 import logging
 import tempfile

@@ -29,10 +29,10 @@ async def check(url: str) -> str:
 
 
 async def main() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     for url in SITE:
         print(await check(url))
-    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"in {anyio.current_time() - started:.2f} s")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ executor = TaskExecutor(max_workers=3)
 
 
 async def main() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     for line in await executor.map(check, SITE):
         print(line)
-    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"in {anyio.current_time() - started:.2f} s")
 
 
 # --8<-- [end:main]

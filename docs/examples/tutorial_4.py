@@ -45,12 +45,12 @@ executor = TaskExecutor(max_workers=3, timeout=1.0)
 
 
 async def main() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     results = await executor.map(check, URLS, errors="return")
     for url, result in zip(URLS, results, strict=True):
         failed = isinstance(result, Exception)
         print(f"broken: {url}: {result!r}" if failed else result)
-    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"in {anyio.current_time() - started:.2f} s")
 
 
 # --8<-- [end:main]

@@ -58,12 +58,12 @@ when_busy = Retry(attempts=4, on=BusyError, wait_initial=0.1)
 
 
 async def main() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     results = await executor.map(check, URLS, errors="return", rate=10, retry=when_busy)
     for url, result in zip(URLS, results, strict=True):
         failed = isinstance(result, Exception)
         print(f"broken: {url}: {result!r}" if failed else result)
-    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"in {anyio.current_time() - started:.2f} s")
     print(f"{executor.statistics().retried} retries")
 
 

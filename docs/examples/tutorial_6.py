@@ -60,7 +60,7 @@ def show_progress(done: int, total: int | None) -> None:
 
 
 async def main() -> None:
-    began = anyio.current_time()
+    started = anyio.current_time()
     async with executor.stream(
         check, URLS, rate=10, retry=when_busy, errors="return", on_progress=show_progress
     ) as results:
@@ -69,7 +69,7 @@ async def main() -> None:
                 print(f"{result} is missing: stop")
                 break
             print(result)
-    print(f"in {anyio.current_time() - began:.2f} s")
+    print(f"in {anyio.current_time() - started:.2f} s")
     print(f"{executor.statistics().cancelled} cancelled")
 
 

@@ -70,11 +70,11 @@ async def test_silent_page_costs_one_second(sim: Simulation) -> None:
         await anyio.sleep_forever()
         raise AssertionError
 
-    began = sim.time()
+    started = sim.time()
     report = await crawl(get, "/", seconds=60)
     assert report.broken == {"/": "TimeoutError"}
     assert report.complete
-    assert sim.time() - began == 1.0
+    assert sim.time() - started == 1.0
 
 
 async def test_endless_site_is_left_when_time_is_up(sim: Simulation) -> None:
@@ -84,11 +84,11 @@ async def test_endless_site_is_left_when_time_is_up(sim: Simulation) -> None:
         await anyio.sleep(0.7)
         return f'<a href="{url}x">one more</a>'
 
-    began = sim.time()
+    started = sim.time()
     report = await crawl(get, "/", seconds=600)
     assert not report.complete
     assert len(report.seen) == 858
-    assert sim.time() - began == 600
+    assert sim.time() - started == 600
 
 
 async def test_three_requests_at_once() -> None:

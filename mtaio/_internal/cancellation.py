@@ -1,8 +1,8 @@
 """
-How a task ended: cancelled, cancelled by nobody, or failed.
+How a task ended: cancelled, hit by a stray cancellation, or failed.
 
-Promise: the backend's cancellation in a task that nobody cancelled is an error and not an end in
-silence: otherwise nobody would see it, and what it interrupted would look done.
+Promise: the backend's cancellation in a task that was not cancelled is an error, and not a silent
+end: it would go unnoticed, and what it interrupted would look done.
 
 `classify` decides; `failure_in` does so where the answer is what to raise or to report.
 """
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 ADVICE: Final = (
-    "Look for a task that cancels itself, or an await on a task that somebody else cancelled."
+    "Look for a task that cancels itself, or an await on a task that something else cancelled."
 )
 
 

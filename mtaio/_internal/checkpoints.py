@@ -13,12 +13,35 @@ from __future__ import annotations
 
 from typing import Final
 
+import anyio
 from anyio.lowlevel import checkpoint
 
-__all__ = ["FAST_CALLS", "FAST_ITEMS", "checkpoint"]
+from mtaio._internal.cancellation import is_cancelled
+
+__all__ = ["FAST_CALLS", "FAST_ITEMS", "checkpoint", "checkpoint_if_cancelled"]
 
 FAST_CALLS: Final = 64
 """At least one call in so many on an object is a real checkpoint."""
 
 FAST_ITEMS: Final = 32
 """A worker whose items did not suspend yields after so many of them."""
+
+_DELIVERY: Final = 4
+"""In how many turns AnyIO surely delivers a cancellation if it looks for whom to deliver it to."""
+
+
+async def checkpoint_if_cancelled() -> None:
+    """
+    Raise the backend's cancellation if the task has been cancelled.
+
+    On asyncio, AnyIO stops delivering a cancellation when no task is left to deliver it to. For a
+    task that starts in the cancelled scope after that, its own function of this name turns for
+    ever. To leave a scope inside makes AnyIO look again. It does not find the task if that is a
+    callback from an abandoned thread: nothing but this can end it.
+    """
+    for _ in range(_DELIVERY):
+        if not is_cancelled():
+            return
+        with anyio.CancelScope():
+            await checkpoint()
+    raise anyio.get_cancelled_exc_class()

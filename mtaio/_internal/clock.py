@@ -8,7 +8,8 @@ uvloop's and trio's. Asking the loop, as ``anyio.current_time`` does, costs seve
 
 A loop may keep another time: trio's MockClock, looptime, or a loop class of a user's own. `now`
 looks at the loop once for each context; as soon as one keeps another time, every later call in the
-process asks its loop. Where no loop runs, time is monotonic.
+process asks its loop. Where no loop runs, time is that of the loop at which `now` looked last in
+the context, of which worker threads have a copy; otherwise it is monotonic.
 
 Only differences of `now` mean anything; the loop's own clock may count from elsewhere. Compute in
 `now`, and convert with `loop_deadline` at the moment of sleeping.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +28,18 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
-__all__ = ["follow", "loop_deadline", "now", "read", "reading_from"]
+__all__ = [
+    "follow",
+    "held",
+    "holding_by",
+    "is_steady",
+    "loop_deadline",
+    "now",
+    "read",
+    "reading_from",
+]
 
 _monotonic: Final = time.monotonic
 
@@ -40,8 +51,26 @@ Right wherever `now` has been called in the same context before, and a twentieth
 cheaper: for comparing with a moment that `now` gave.
 """
 
+held: Callable[[], AbstractContextManager[object]] = nullcontext
+"""
+A block in which real work is awaited that a virtual clock must not overtake, where nothing shows
+that it is real: a worker process. Always called as ``clock.held()``, in the event loop.
+"""
+
 _steady: Final[ContextVar[bool]] = ContextVar("mtaio.clock.steady", default=False)
 """Whether the loop that runs in this context keeps monotonic time, as far as was looked at."""
+
+_source: Final[ContextVar[Callable[[], float] | None]] = ContextVar(
+    "mtaio.clock.source", default=None
+)
+"""The clock of the loop that runs in this context, if it was asked and is not monotonic time."""
+
+is_steady: Final[Callable[[], bool]] = _steady.get
+"""
+Whether `now` has looked at the loop in this context, so that `read` is as good and costs less.
+
+For the hottest paths: ``clock.read() if clock.is_steady() else clock.now()``.
+"""
 
 
 def now() -> float:
@@ -76,18 +105,35 @@ def reading_from(source: Callable[[], float]) -> Generator[None]:
         follow(before)
 
 
+@contextmanager
+def holding_by(source: Callable[[], AbstractContextManager[object]]) -> Generator[None]:
+    """Let `held` be ``source`` inside the block."""
+    global held  # noqa: PLW0603 - as above
+    before = held
+    held = source
+    try:
+        yield
+    finally:
+        held = before
+
+
 def _look() -> None:
     """Find out whether the running loop keeps monotonic time; if not, ask the loop each time."""
     loop, source = _of_running_loop()
     if source is not _monotonic:
+        _source.set(source)
         follow(_of_loop)
     elif loop is not None:
         _steady.set(True)
 
 
 def _of_loop() -> float:
-    """Return the time of the running loop, monotonic time where none runs."""
-    return _of_running_loop()[1]()
+    """Return the time of the running loop; where none runs, that of the loop behind this thread."""
+    loop, source = _of_running_loop()
+    if loop is None:
+        return (_source.get() or _monotonic)()
+    _source.set(source)
+    return source()
 
 
 def _of_running_loop() -> tuple[object, Callable[[], float]]:

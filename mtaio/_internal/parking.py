@@ -31,20 +31,24 @@ class ParkingLot:
     A FIFO queue of parked tasks.
 
     ``len(lot)`` is how many tasks are parked.
+
+    Attributes:
+        tasks: An event for each parked task, oldest first. For a hot path to see whether there are
+            any without a call; not to be changed.
     """
 
     # Invariants:
-    # - an event is in _parked, or set, or its task has given up: never two of these;
-    # - all in _parked belong to _loop, which runs in the thread _thread.
-    __slots__ = ("_loop", "_parked", "_thread")
+    # - an event is in tasks, or set, or its task has given up: never two of these;
+    # - all in tasks belong to _loop, which runs in the thread _thread.
+    __slots__ = ("_loop", "_thread", "tasks")
 
     def __init__(self) -> None:
-        self._parked: OrderedDict[anyio.Event, None] = OrderedDict()
+        self.tasks: OrderedDict[anyio.Event, None] = OrderedDict()
         self._loop: object = None
         self._thread = 0
 
     def __len__(self) -> int:
-        return len(self._parked)
+        return len(self.tasks)
 
     def attach(self, owner: object, *, holding: bool = False) -> bool:
         """
@@ -65,10 +69,10 @@ class ParkingLot:
         before = self._loop
         if before is loop:
             return False
-        if before is not None and (holding or self._parked):
+        if before is not None and (holding or self.tasks):
             if not loops.is_over(before):
                 raise loops.two_loops_error(owner)
-            self._parked.clear()
+            self.tasks.clear()
             self._loop = loop
             return True
         self._loop = loop
@@ -84,7 +88,7 @@ class ParkingLot:
         Raises:
             RuntimeError: They belong to another loop, which has not finished.
         """
-        if not self._parked:
+        if not self.tasks:
             return
         try:
             self.attach(owner)
@@ -92,7 +96,7 @@ class ParkingLot:
             # Another thread, a callback of the loop itself (which may wake its tasks), or a
             # coroutine that is thrown away after its loop.
             if self.is_over():
-                self._parked.clear()
+                self.tasks.clear()
             elif get_ident() != self._thread:
                 raise
 
@@ -102,7 +106,7 @@ class ParkingLot:
 
     def forget(self) -> None:
         """Forget every parked task: their loop has finished."""
-        self._parked.clear()
+        self.tasks.clear()
 
     async def park(self, on_lost: Callable[[], object] | None = None) -> None:
         """
@@ -114,22 +118,22 @@ class ParkingLot:
         """
         self._thread = get_ident()
         event = anyio.Event()
-        self._parked[event] = None
+        self.tasks[event] = None
         try:
             await event.wait()
         except BaseException:
             if event.is_set():
                 (on_lost or self.unpark)()
             else:
-                self._parked.pop(event, None)  # not there if its loop was thought to be over
+                self.tasks.pop(event, None)  # not there if its loop was thought to be over
             raise
 
     def unpark(self) -> None:
         """Wake the task that has been parked longest, if there is one."""
-        if self._parked:
-            self._parked.popitem(last=False)[0].set()
+        if self.tasks:
+            self.tasks.popitem(last=False)[0].set()
 
     def unpark_all(self) -> None:
         """Wake every parked task."""
-        while self._parked:
+        while self.tasks:
             self.unpark()

@@ -15,7 +15,7 @@ import anyio
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
 __all__ = ["Left", "OwnedGroup"]
 
@@ -52,7 +52,7 @@ class OwnedGroup:
         self._group = anyio.create_task_group()
 
     def is_over(self) -> bool:
-        """Return whether nobody can leave the block any more: its loop is over, or this a fork."""
+        """Return whether the block can no longer be left: its loop is over, or this is a fork."""
         return self._process != os.getpid() or loops.is_over(self.loop)
 
     def is_current(self) -> bool:
@@ -69,6 +69,10 @@ class OwnedGroup:
         """Start a task in the group."""
         start_soon: Callable[..., anyio.TaskHandle[Any]] = self._group.start_soon
         return start_soon(fn, *args, name=name)
+
+    async def start_ready(self, fn: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+        """Start a task in the group and wait until it calls ``task_status.started()``."""
+        return await self._group.start(fn)
 
     def cancel(self) -> None:
         """Cancel every task in the group, and what waits in its body."""

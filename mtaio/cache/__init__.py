@@ -1,5 +1,5 @@
 """
-Caches: values kept for some time, loaded once however many ask, given up when there is no room.
+Caches: values kept for some time, loaded once however many ask, evicted when there is no room.
 
 Promise: a value whose time is over is never returned; no caller's cancellation takes another's
 value away; every cache can be made at module level, used by one event loop after another, on
@@ -10,12 +10,11 @@ Everything that works on memory alone has a plain twin: ``await cache.get(key)``
 ``await cache.refresh(key, factory)``; `cached` puts a cache around an async function.
 """
 
-from mtaio.cache._cached import cached
+from mtaio.cache._cached import BoundCached, Cached, cached
 from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._policies import EvictionPolicy
 from mtaio.cache._statistics import CacheStatistics
 from mtaio.cache._ttl import TTLCache
-from mtaio.cache._wrapper import BoundCached, Cached
 
 __all__ = [
     "BoundCached",

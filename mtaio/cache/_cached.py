@@ -1,28 +1,56 @@
 """
-Put a cache around an async function.
+Put a cache around an async function or method.
 
-Promise: what is decorated keeps its signature, and every wrong argument is refused where it is
-written.
+Promise: what is decorated keeps its name, documentation and signature, and remains a coroutine
+function; calls with equal arguments share one value and one load, whatever the order of keywords;
+methods keep the values of each object apart, by identity, and keep no object alive.
+Cost: a hit takes a coroutine, the look-up of a tuple, and the time of day.
+Why both wrappers are a `functools.partial`: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
 
+import inspect
+import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.cache._call import Call
-from mtaio.cache._storing import TTL_WAY_OUT
-from mtaio.cache._tags import check_tags
+from mtaio.cache._config import NO_TAGS, TTL, check_tags, unhashable
+from mtaio.cache._policies import HOT
 from mtaio.cache._ttl import TTLCache
-from mtaio.cache._wrapper import Bind, Cached
 
-__all__ = ["cached"]
+if TYPE_CHECKING:
+    from typing import Self
+
+    from mtaio.cache._loads import Loads
+    from mtaio.cache._store import Store
+
+__all__ = ["BoundCached", "Cached", "cached"]
 
 P = ParamSpec("P")
+Rest = ParamSpec("Rest")
 R = TypeVar("R")
+
+Bind: TypeAlias = Literal["object", "class", "nothing"]
 
 _TAGS = "Pass a set of tags, or a function of the call's arguments that returns one."
 
@@ -105,7 +133,7 @@ def cached(
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
     if ttl is not UNSET:
-        checks.at_least("ttl", ttl, 0, way_out=TTL_WAY_OUT)
+        checks.at_least("ttl", ttl, 0, way_out=TTL)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
         msg = f"cache={cache!r} is a {type(cache).__name__}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)
@@ -127,7 +155,7 @@ def cached(
             )
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache
-        call = Call[Any](fn, where, ttl=ttl, key=key, tags=tags_of, prefix=())
+        call = _Call[Any](fn, where, ttl=ttl, key=key, tags=tags_of)
         return Cached[..., Any](call, shared=cache is not None, bind=bind)
 
     return decorate if fn is None else decorate(fn)
@@ -142,3 +170,353 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
         raise TypeError(msg)
     fixed = check_tags(cast("object", tags))
     return (lambda *_args, **_kwargs: fixed) if fixed else None
+
+
+class _Separator:
+    """Stands between positional and keyword arguments in a key."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "**"
+
+
+_KEYWORDS: Final = _Separator()
+
+
+class _Call(Generic[R]):
+    """How the calls of one function are cached: what `Cached` and `BoundCached` share."""
+
+    __slots__ = ("cache", "fn", "key", "loads", "prefix", "store", "tags", "ttl")
+
+    def __init__(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, R]],
+        cache: TTLCache[R],
+        *,
+        ttl: float | Unset,
+        key: Callable[..., Hashable] | None,
+        tags: Callable[..., Iterable[Hashable]] | None,
+    ) -> None:
+        self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
+        self.cache: TTLCache[R] = cache
+        self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self.loads: Loads = cache._loads  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self.ttl: float = cache.default_ttl if ttl is UNSET else ttl
+        self.key: Callable[..., Hashable] | None = key
+        self.tags: Callable[..., Iterable[Hashable]] | None = tags
+        self.prefix: tuple[Hashable, ...] = ()
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """Return the key of a call."""
+        if self.key is not None:
+            return self.key(*args, **kwargs)
+        if kwargs:
+            try:
+                keywords = frozenset(kwargs.items())
+            except TypeError as error:
+                raise unhashable(tuple(kwargs.items()), error) from error
+            return (*self.prefix, *args, _KEYWORDS, keywords)
+        return self.prefix + args if self.prefix else args
+
+    def tags_of(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], token: object = None
+    ) -> frozenset[Hashable]:
+        """Return the tags of the result of a call, that of its object among them."""
+        of_object = frozenset((token,)) if isinstance(token, _Owner) else NO_TAGS
+        if self.tags is None:
+            return of_object
+        return of_object | check_tags(self.tags(*args, **kwargs))
+
+    def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the result of a call; refuse one that cannot be made, instead of finding none."""
+        if self.key is None:
+            inspect.signature(self.fn).bind(*args, **kwargs)
+        return self.cache.delete_nowait(self.key_of(args, kwargs))
+
+
+def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
+    """
+    Return what answers the calls of a function.
+
+    Args:
+        call: How they are cached.
+        plain: Whether the positional arguments of a call are its key.
+    """
+    # What a hit needs is in the closure: a name there costs less than an attribute.
+    store = call.store
+    lookup = store.lookup
+
+    async def answer(*args: Any, **kwargs: Any) -> Any:
+        key = args if plain and not kwargs else call.key_of(args, kwargs)
+        try:
+            entry = lookup(key)
+        except TypeError:
+            entry = None  # the load says what is wrong
+        if entry is not None and entry.fresh > clock.read():
+            if entry.score < HOT:
+                entry.score += 1
+            store.hits += 1.0
+            return entry.value  # after fresh: see Entry
+        tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs)
+        return await call.loads.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+
+    return update_wrapper(answer, call.fn)  # trio and others name a partial's task after it
+
+
+def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """Return what answers the calls of a method, given its object and what is that in keys."""
+    store = call.store
+    lookup = store.lookup
+
+    async def answer(instance: object, token: object, *args: Any, **kwargs: Any) -> Any:
+        key = call.key_of((token, *args), kwargs)
+        try:
+            entry = lookup(key)
+        except TypeError:
+            entry = None  # as above
+        if entry is not None and entry.fresh > clock.read():
+            if entry.score < HOT:
+                entry.score += 1
+            store.hits += 1.0
+            return entry.value  # as above
+        args = (instance, *args)
+        tags = call.tags_of(args, kwargs, token)
+        return await call.loads.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+
+    return update_wrapper(answer, call.fn)
+
+
+class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - the ways of Generic
+    """
+    An async function whose results are cached; what `cached` returns.
+
+    Called as the function is. As a method it is bound to its object, whose values are its own. Call
+    it on the object: on the class it is the function, and the object an argument like any other.
+
+    Args:
+        call: How its calls are cached.
+        shared: Whether the cache may have values of other functions, too.
+        bind: To what it is bound as a method: the "object", its "class", or "nothing".
+    """
+
+    __slots__ = ("_bind", "_call", "_method", "_owners")
+
+    def __new__(cls, call: _Call[R], *, shared: bool, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
+        return super().__new__(cls, _function(call, plain=call.key is None and not shared))
+
+    def __init__(self, call: _Call[R], *, shared: bool, bind: Bind) -> None:
+        if shared and call.key is None:
+            call.prefix = (self,)
+        self._bind: Bind = bind
+        self._call: _Call[R] = call
+        self._method = _method(call)
+        self._owners = _Owners()
+        update_wrapper(self, call.fn)
+
+    def __repr__(self) -> str:
+        return f"<cached {self._call.fn!r}>"
+
+    def __reduce__(self) -> str:
+        """Have copies be the function itself, and pickles its name, as those of functions are."""
+        return str(getattr(self, "__qualname__", repr(self)))
+
+    @property
+    def cache(self) -> TTLCache[R]:
+        """The cache in which the results are."""
+        return self._call.cache
+
+    if TYPE_CHECKING:  # else it is the partial's
+
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the result of the call, from the cache or by making it."""
+            raise NotImplementedError
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """
+        Forget the result of a call with these arguments, and return whether there was one.
+
+        A call in progress answers those who wait for it, and is not kept. Not a checkpoint.
+
+        Raises:
+            TypeError: The function cannot be called so.
+        """
+        return self._call.forget(args, kwargs)
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call again, as `TTLCache.refresh` does, and return its result."""
+        call = self._call
+        key, tags = call.key_of(args, kwargs), call.tags_of(args, kwargs)
+        fetch = call.loads.fetch
+        result: R = await fetch(key, call.fn, args, kwargs, call.ttl, tags, refresh=True)
+        return result
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Cached[P, R]: ...
+    @overload
+    def __get__(
+        self: Cached[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> BoundCached[Rest, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method of ``instance``, or of its class if that is what the function is."""
+        if self._bind == "class":
+            instance = type(instance) if owner is None else owner
+        elif self._bind == "nothing" or instance is None:
+            return self
+        return BoundCached[..., R](self, instance)
+
+    def _bound_to(self, instance: object) -> tuple[Any, object, object]:
+        """Return what `BoundCached` calls, and with what."""
+        return self._method, instance, self._token_of(instance)
+
+    def _token_of(self, instance: object) -> object:
+        """Return what stands for ``instance`` in keys."""
+        if self._call.key is not None:
+            return instance
+        owners = self._owners
+        if owners.late:
+            owners.forget_dead(self._call.cache)
+        found = owners.known(instance)
+        if found is not None:
+            return found
+        try:
+            return owners.admit(instance)
+        except TypeError as error:
+            msg = (
+                f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
+                f"'__weakref__' to its __slots__, or pass key= to cached()."
+            )
+            raise TypeError(msg) from error
+
+
+class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - as above
+    """
+    A cached method of one object.
+
+    It has the name, the documentation and the signature of the method, and is equal to what the
+    same method of the same object is another time.
+
+    Args:
+        function: The function.
+        instance: The object.
+    """
+
+    __slots__ = ("__func__", "__self__")
+
+    if TYPE_CHECKING:
+        __func__: Any  # a Cached: declared so, it would be bound
+        __self__: object
+
+    def __new__(cls, function: Cached[..., R], instance: object) -> Self:
+        bound = super().__new__(cls, *function._bound_to(instance))  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        bound.__func__ = function
+        bound.__self__ = instance
+        bound.__dict__ = function.__dict__  # its name, and what else a function has
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<cached {self._call.fn!r} of {self.__self__!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have it pickled as methods are: by its object and its name."""
+        return getattr, (self.__self__, self._call.fn.__name__)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BoundCached):
+            return NotImplemented
+        return self.__self__ is other.__self__ and self.__func__ is other.__func__
+
+    def __hash__(self) -> int:
+        return hash((id(self.__self__), self.__func__))
+
+    @property
+    def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, R]]:
+        """The method that is not cached, from which `inspect.signature` takes the signature."""
+        return MethodType(self._call.fn, self.__self__)
+
+    @property
+    def cache(self) -> TTLCache[R]:
+        """The cache in which the results are, of all objects."""
+        return self._call.cache
+
+    if TYPE_CHECKING:  # else it is the partial's
+
+        async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Return the result of the call, from the cache or by making it."""
+            raise NotImplementedError
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call with these arguments, as `Cached.invalidate` does."""
+        return self._call.forget((self.args[1], *args), kwargs)
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Make the call again, as `TTLCache.refresh` does, and return its result."""
+        call = self._call
+        instance, token = self.args
+        key = call.key_of((token, *args), kwargs)
+        given = (instance, *args)
+        tags = call.tags_of(given, kwargs, token)
+        fetch = call.loads.fetch
+        result: R = await fetch(key, call.fn, given, kwargs, call.ttl, tags, refresh=True)
+        return result
+
+    @property
+    def _call(self) -> _Call[R]:
+        call: _Call[R] = self.__func__._call  # noqa: SLF001 - of this module
+        return call
+
+
+class _Owner:
+    """Stands for an object in keys, by identity."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: str) -> None:
+        self._of = of
+
+    def __repr__(self) -> str:
+        return f"<a {self._of}>"
+
+
+class _Owners:
+    """The objects that the methods of one function were called on."""
+
+    # Invariants:
+    # - _tokens has the token of each living object, by id();
+    # - the tokens of those that died are in late until the next call: a weak reference's callback
+    #   may come anywhere, also while a cache is being changed.
+    __slots__ = ("_tokens", "late")
+
+    def __init__(self) -> None:
+        self._tokens: dict[int, tuple[weakref.ref[Any], _Owner]] = {}
+        self.late: deque[_Owner] = deque()
+        """The tokens of those that died since the last time."""
+
+    def known(self, instance: object) -> _Owner | None:
+        """Return the token of an object that has one."""
+        found = self._tokens.get(id(instance))
+        return found[1] if found is not None and found[0]() is instance else None
+
+    def admit(self, instance: object) -> _Owner:
+        """Return the token of an object that had none; it has to take weak references."""
+        token = _Owner(type(instance).__qualname__)
+        number, tokens, dead = id(instance), self._tokens, self.late
+
+        def gone(_: weakref.ref[Any]) -> None:
+            dead.append(token)
+            tokens.pop(number, None)
+
+        # Another thread may have been faster; then that token is the one.
+        return tokens.setdefault(number, (weakref.ref(instance, gone), token))[1]
+
+    def forget_dead(self, cache: TTLCache[Any]) -> None:
+        """Remove what was cached for objects that died, if the cache can be changed now."""
+        notifier, lock = cache._notifier, cache._lock  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        if lock.changing or (notifier is not None and notifier.mute):
+            return
+        while self.late:
+            try:
+                token = self.late.popleft()
+            except IndexError:  # pragma: no cover - another thread was faster
+                return
+            cache.invalidate_tag_nowait(token)

@@ -1,8 +1,8 @@
 """
 What a cache holds for one key.
 
-Promise: an entry belongs to one key for ever, so whoever read it from the table holds that key's
-value, whatever other threads do meanwhile; its last holder drops it, because no ring links to it.
+Promise: an entry belongs to one key for good, so a reader that took it from the table holds that
+key's value, whatever other threads do meanwhile.
 Cost: 112 bytes, beside key, value, and the float of its expiry.
 Why entries are not recycled: docs/en/design/caching.md.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Entry", "Failure", "Laden", "entry_of", "ring"]
+__all__ = ["DetailedEntry", "Entry", "Failure", "entry_of", "ring"]
 
 
 class Hit:
@@ -33,7 +33,7 @@ class Hit:
 
 class Entry(Hit):
     """
-    One key's value, and its places in the queue of the policy and in the agenda.
+    One key's value, and its places in the queue of the policy and among what expires.
 
     Made by `entry_of`, or by hand where each call counts: then key, value, fresh, expires, score
     and after have to be set.
@@ -43,11 +43,11 @@ class Entry(Hit):
     # - key never changes, so a reader needs the table alone to know whose value it is;
     # - a writer sets value before fresh, a reader takes fresh before value: it may so see a newer
     #   value than the moment it looked at, but never one that had expired;
-    # - prev and next are its neighbours in a ring of the policy, and home is that ring's sentinel,
-    #   if the policy has several;
-    # - before and after are its neighbours in a ring of the agenda; after is None while it is in
-    #   none.
-    __slots__ = ("after", "before", "expires", "home", "key", "next", "prev")
+    # - prev and next are its neighbours in a queue of the policy, and queue is that queue's
+    #   sentinel, if the policy has several;
+    # - before and after are its neighbours in a bucket of what expires; after is None while it is
+    #   in none.
+    __slots__ = ("after", "before", "expires", "key", "next", "prev", "queue")
 
     if TYPE_CHECKING:
         key: Hashable
@@ -55,12 +55,12 @@ class Entry(Hit):
         """When it is no longer kept."""
         prev: Entry
         next: Entry
-        home: Entry
+        queue: Entry
         before: Entry
         after: Entry | None
 
 
-class Laden(Entry):
+class DetailedEntry(Entry):
     """An entry of a cache that has to remember more: weights, idle time, early refresh."""
 
     __slots__ = ("renew", "soft", "weight")
@@ -69,7 +69,7 @@ class Laden(Entry):
         soft: float
         """When its time to live is over; it may be kept longer, to be served stale."""
         renew: float
-        """From when on a read begins a load although there is a value."""
+        """From when on a read starts a load although there is a value."""
         weight: float
 
 
@@ -89,10 +89,10 @@ def entry_of(made: E, key: Hashable, value: Any, expires: float, score: int) -> 
 
 class Failure:
     """
-    An exception in the place of a value, for ``error_ttl``.
+    An exception in the place of a value: what a load ended with.
 
     Args:
-        error: The exception that the loader raised.
+        error: The exception.
     """
 
     __slots__ = ("error", "traceback")
@@ -103,7 +103,7 @@ class Failure:
 
 
 def ring() -> Entry:
-    """Return the sentinel of an empty ring of ``prev`` and ``next``."""
+    """Return the sentinel of an empty queue, a ring of ``prev`` and ``next``."""
     sentinel = entry_of(Entry(), None, None, math.inf, 0)
-    sentinel.prev = sentinel.next = sentinel.home = sentinel
+    sentinel.prev = sentinel.next = sentinel.queue = sentinel
     return sentinel

@@ -1,8 +1,8 @@
 """
-Who hears what became of an entry.
+Telling ``on_removed`` what left a cache, and why.
 
-Promise: a listener is called once for each value that leaves, after the operation that removed it
-and outside the lock; whatever it raises is logged, and changes nothing in the cache.
+Promise: the listener is called once for each value that leaves, after the operation that removed it
+and outside the lock; what it raises is logged, and changes nothing in the cache.
 Cost: nothing without a listener.
 """
 
@@ -18,13 +18,13 @@ from typing import Any, Final, TypeAlias
 import anyio
 
 from mtaio._internal import checks, loops
-from mtaio._internal.callables import close_unstarted
+from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.cancellation import Stray, classify, is_cancellation
 
-__all__ = ["Notices", "RemovalCause", "listener_of"]
+__all__ = ["AsyncNotifier", "Listener", "Notifier", "RemovalCause", "notifier_of"]
 
 BACKLOG: Final = 10_000
-"""How many removals may wait for an async listener; of more it is not told, which is counted."""
+"""How many removals may wait for an async listener; further ones are dropped, and counted."""
 
 
 class RemovalCause(StrEnum):
@@ -47,34 +47,36 @@ Listener: TypeAlias = Callable[[Any, Any, RemovalCause], Any]
 _Removal: TypeAlias = tuple[Hashable, object, RemovalCause]
 
 
-class Notices:
+class Notifier:
     """
-    What the listener has still to be told.
+    Tells a plain listener what was removed, in the thread that removed it.
 
     Args:
-        listener: The user's function, a plain one.
-        owner: Whose it is, for messages.
+        listener: The user's function.
+        owner: The cache, for messages.
     """
 
-    __slots__ = ("_listener", "_owner", "_speaking", "pending", "unheard")
+    __slots__ = ("_listener", "_owner", "_telling", "dropped", "mute", "pending")
 
     def __init__(self, listener: Listener, owner: object) -> None:
         self._listener = listener
         self._owner = owner
-        self._speaking: set[int] = set()
+        self._telling: set[int] = set()
+        self.mute: bool = False
+        """Whether the listener cannot be told, so that nothing may be removed."""
         self.pending: deque[_Removal] = deque()
-        self.unheard: int = 0
+        self.dropped: int = 0
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
         """Note that a value left."""
         self.pending.append((key, value, cause))
 
     def deliver(self) -> None:
-        """Tell the listener, in this thread, unless it is the listener that made the change."""
+        """Tell the listener, unless it is the listener that made the change."""
         thread = get_ident()
-        if thread in self._speaking:
-            return  # a change made by the listener: the loop below comes to it
-        self._speaking.add(thread)
+        if thread in self._telling:
+            return  # the loop below, further out in this thread, tells it
+        self._telling.add(thread)
         try:
             while self.pending:
                 try:
@@ -88,7 +90,17 @@ class Notices:
                         raise
                     self.failed(removal, error)  # the entry is gone in any case
         finally:
-            self._speaking.discard(thread)
+            self._telling.discard(thread)
+
+    def check(self) -> None:
+        """Raise ``RuntimeError`` if the listener cannot be told."""
+        if self.mute:
+            msg = (
+                f"{self._owner!r} has an async on_removed, and is not entered: it could not be "
+                f"awaited. Use 'async with cache:' around what changes the cache, or pass a plain "
+                f"function."
+            )
+            raise RuntimeError(msg)
 
     def failed(self, removal: _Removal, error: BaseException) -> None:
         """Log what the listener raised."""
@@ -100,26 +112,27 @@ class Notices:
         )
 
 
-class AsyncNotices(Notices):
+class AsyncNotifier(Notifier):
     """
     The same for a listener that has to be awaited, by a task of the entered cache.
 
     Args:
         listener: The user's function, an async one.
-        owner: Whose it is, for messages.
+        owner: The cache, for messages.
     """
 
     # Invariants:
     # - _loop is the loop in which tell() runs, None while it does not;
-    # - whoever adds calls deliver() afterwards, which has tell() look again;
+    # - deliver() follows each add(), and has tell() look again;
     # - once _leaving, nothing is added: a thread that goes on writing must not hold up the leaving.
-    __slots__ = ("_bell", "_idle", "_leaving", "_loop")
+    __slots__ = ("_idle", "_leaving", "_loop", "_more")
 
     def __init__(self, listener: Listener, owner: object) -> None:
         super().__init__(listener, owner)
+        self.mute = True
         self._loop: object = None
         self._leaving: bool = False
-        self._bell: anyio.Event
+        self._more: anyio.Event
         self._idle: anyio.Event
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
@@ -127,7 +140,7 @@ class AsyncNotices(Notices):
         if not self._leaving and len(self.pending) < BACKLOG:
             super().add(key, value, cause)
         else:
-            self.unheard += 1
+            self.dropped += 1
 
     def deliver(self) -> None:
         """Have the listener told, from any thread."""
@@ -135,16 +148,16 @@ class AsyncNotices(Notices):
         if not self.pending or loop is None:
             return
         if loops.is_current(loop):
-            self._ring()
+            self._look_again()
         else:
-            loops.call_in(loop, self._ring)
+            loops.call_in(loop, self._look_again)
 
     async def tell(self) -> None:
         """Tell the listener of each removal, one after another, until cancelled."""
         mine = self._loop = loops.current_loop()
         try:
             while True:
-                self._bell = anyio.Event()
+                self._more = anyio.Event()
                 while self.pending:
                     removal = self.pending.popleft()
                     try:
@@ -156,30 +169,30 @@ class AsyncNotices(Notices):
                             raise
                         self.failed(removal, error)  # the entry is gone in any case
                 self._idle.set()
-                await self._bell.wait()
+                await self._more.wait()
         finally:
-            if self._loop is mine:  # else its loop was killed, and the next block tells
+            if self._loop is mine:  # else its loop was killed, and another block has started
                 self._loop = None
                 for _ in range(len(self.pending)):  # what a thread adds now is for the next block
                     self.pending.popleft()
-                    self.unheard += 1
+                    self.dropped += 1
 
-    def begin(self) -> None:
+    def prepare(self) -> None:
         """Make ready for `tell`, in its loop."""
         self._idle = anyio.Event()
         self._leaving = False
 
-    async def told(self) -> None:
+    async def wait_told(self) -> None:
         """Wait until the listener has been told of everything that has left up to now."""
         self._leaving = True
         while self.pending or not self._idle.is_set():
             if self.pending:
-                self._ring()  # a change made in another thread may not have come so far
+                self._look_again()  # another thread's call_in may not have been handled yet
             await self._idle.wait()
 
-    def _ring(self) -> None:
+    def _look_again(self) -> None:
         if self._loop is not None:
-            self._bell.set()
+            self._more.set()
             if self._idle.is_set():
                 self._idle = anyio.Event()
 
@@ -189,19 +202,16 @@ def refuse_awaitable(listener: Listener, answer: object) -> None:
     if inspect.isawaitable(answer):
         close_unstarted(answer)
         msg = (
-            f"on_removed={listener!r} returned an awaitable, but is no async function. Write it "
-            f"with 'async def', so that the cache knows."
+            f"on_removed={listener!r} returned an awaitable, but is not an async function. Write "
+            f"it with 'async def', so that the cache knows."
         )
         raise TypeError(msg)
 
 
-def listener_of(on_removed: Listener | None, owner: object) -> Notices | None:
-    """Return the notices for a listener; None without one."""
+def notifier_of(on_removed: Listener | None, owner: object) -> Notifier | None:
+    """Return what tells a listener; None without one."""
     if on_removed is None:
         return None
     way_out = "Pass a function of (key, value, cause), plain or async."
     checks.callable_("on_removed", on_removed, way_out=way_out)
-    call = getattr(type(on_removed), "__call__", None)  # noqa: B004 - the method, not whether
-    if inspect.iscoroutinefunction(on_removed) or inspect.iscoroutinefunction(call):
-        return AsyncNotices(on_removed, owner)
-    return Notices(on_removed, owner)
+    return (AsyncNotifier if is_async(on_removed) else Notifier)(on_removed, owner)

@@ -12,7 +12,7 @@ from array import array
 from typing import ClassVar, Final
 
 from mtaio.cache._entry import Entry, ring
-from mtaio.cache._policy import HOT, append
+from mtaio.cache._policies import HOT, append
 
 __all__ = ["S3FIFO"]
 
@@ -29,11 +29,11 @@ class S3FIFO:
 
     A newcomer waits in *small*, a tenth of the cache. If it is used there it goes on to *main*;
     else it leaves, and the ghost remembers the hash of its key: should it come back soon, it goes
-    to main at once. In main, an entry that was used goes round again.
+    to main at once. In main, an entry that was used gets another turn.
     """
 
     # Invariants:
-    # - home tells in which queue an entry is, and the two counts how many are there;
+    # - queue tells where an entry is, and the two counts how many are there;
     # - a slot of the ghost has the hash of a key that was evicted from small, or _VACANT;
     # - settled is true only if small has its share, and the ghost a slot for each entry held.
     __slots__ = ("_ghost", "_in_main", "_in_small", "_main", "_mask", "_settled", "_small")
@@ -51,7 +51,7 @@ class S3FIFO:
         self._settled: bool = False
 
     def insert(self, entry: Entry) -> None:
-        """Take in a new entry: into main if the ghost remembers its key, else into small."""
+        """Add a new entry: into main if the ghost remembers its key, else into small."""
         self._settled = False
         ghost = self._ghost
         trace = hash(entry.key)
@@ -66,12 +66,12 @@ class S3FIFO:
         append(queue, entry)
 
     def remove(self, entry: Entry) -> None:
-        """Let go an entry."""
+        """Remove an entry."""
         prev, following = entry.prev, entry.next
         prev.next = following
         following.prev = prev
         self._settled = False
-        if entry.home is self._main:
+        if entry.queue is self._main:
             self._in_main -= 1
         else:
             self._in_small -= 1
@@ -82,7 +82,7 @@ class S3FIFO:
             entry.score += 1
 
     def evict(self) -> Entry:
-        """Let go what small or main gives up; what was used is passed over, but not for ever."""
+        """Remove what small or main gives up, passing over a bounded number of those used."""
         small, main = self._small, self._main
         self._settled = False
         held = self._in_small + self._in_main
@@ -121,13 +121,13 @@ class S3FIFO:
         return entry
 
     def restore(self, entry: Entry) -> None:
-        """Take back an entry, as the youngest of small."""
+        """Put back an entry, as the youngest of small."""
         self._settled = False
         self._in_small += 1
         append(self._small, entry)
 
     def replace(self, entry: Entry) -> Entry:
-        """Do as `evict`, then take in a new entry."""
+        """Do as `evict`, then add a new entry."""
         small = self._small
         old = small.next
         if old.score > 1 or not self._settled:
@@ -157,7 +157,7 @@ class S3FIFO:
             self._in_main += 1
             self._settled = False
         last = small.prev
-        entry.home = entry.next = small
+        entry.queue = entry.next = small
         entry.prev = last
         last.next = small.prev = entry
         return old

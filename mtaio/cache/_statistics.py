@@ -1,50 +1,54 @@
 """
-What a cache holds and has done, as a frozen picture.
+What a cache holds and has done, as a frozen snapshot.
 
-Promise: reading it changes nothing and is no checkpoint.
+Promise: taking one changes nothing, is not a checkpoint, and may be done by any thread.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 __all__ = ["CacheStatistics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheStatistics:
-    """A picture of a `TTLCache` at one moment."""
+    """A snapshot of a `TTLCache`."""
 
-    size: int
+    size: int = field(metadata=GAUGE)
     """Entries held now, those included that expired and have not been looked at since."""
-    weight: float
-    """What the entries weigh; without a weigher, each weighs 1."""
-    max_size: float | None
+    weight: float = field(metadata=GAUGE)
+    """What the entries weigh now; without a weigher, each weighs 1."""
+    max_size: float | None = field(metadata=LIMIT)
     """The most that they may weigh; None for no limit."""
-    hits: int
+    hits: int = field(metadata=COUNTER)
     """
     Reads that found a value; stale ones that ``get_or_set`` served and kept errors that it raised
     included.
     """
-    misses: int
+    misses: int = field(metadata=COUNTER)
     """Reads that found none."""
-    hit_rate: float
+    hit_rate: float = field(metadata=GAUGE)
     """Hits among all reads, from 0 to 1; 0 before the first."""
-    loads: int
-    """Loads begun, refreshes included."""
-    load_failures: int
+    loads: int = field(metadata=COUNTER)
+    """Loads started, refreshes included."""
+    failed: int = field(metadata=COUNTER)
     """Loads that raised an error."""
-    load_seconds: float
-    """Seconds that loads took which brought a value or an error, added up."""
-    in_flight: int
-    """Loads running now."""
-    waiting: int
+    cancelled: int = field(metadata=COUNTER)
+    """Loads that were cancelled, or never finished because their event loop had."""
+    load_seconds: float = field(metadata=COUNTER)
+    """Seconds that the loads took which brought a value or an error, added up."""
+    in_flight: int = field(metadata=GAUGE)
+    """Loads in progress now."""
+    waiting: int = field(metadata=GAUGE)
     """Callers that wait now for a load in another task."""
-    evictions: int
-    """Entries given up for want of room."""
-    expirations: int
+    evictions: int = field(metadata=COUNTER)
+    """Entries removed for want of room."""
+    expirations: int = field(metadata=COUNTER)
     """Entries removed because their time was over."""
-    unheard: int
+    dropped: int = field(metadata=COUNTER)
     """
     Removals that an async ``on_removed`` was not told of: too many waited to be told, or the cache
     was being left.

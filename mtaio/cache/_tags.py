@@ -7,90 +7,76 @@ Cost: about two hundred bytes for each tag of each entry.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable
 
     from mtaio.cache._entry import Entry
 
-__all__ = ["NO_MARKS", "Mark", "Tags", "check_tags"]
+__all__ = ["NO_MEMBERSHIP", "Tag", "Tags"]
 
 
-class Mark:
+class Tag:
     """
-    One tag, and who carries it.
+    One tag, and the entries that carry it.
 
     Args:
-        tag: The tag.
+        name: What the user calls it.
     """
 
-    __slots__ = ("entries", "tag")
+    __slots__ = ("entries", "name")
 
-    def __init__(self, tag: Hashable) -> None:
-        self.tag: Hashable = tag
+    def __init__(self, name: Hashable) -> None:
+        self.name: Hashable = name
         self.entries: dict[Entry, None] = {}
 
 
-NO_MARKS: Final[tuple[Mark, ...]] = ()
+NO_MEMBERSHIP: Final[tuple[Tag, ...]] = ()
 
 
 class Tags:
     """The tags of the entries of one cache."""
 
     # Invariants:
-    # - entry is in mark.entries exactly if mark is in marked[entry], and neither is ever empty;
-    # - a tag is compared and hashed before anything changes: its own code may raise.
-    __slots__ = ("_marks", "marked")
+    # - entry is in tag.entries exactly if tag is in of_entries[entry], and neither is ever empty;
+    # - a name is compared and hashed before anything changes: its own code may raise.
+    __slots__ = ("_by_name", "of_entries")
 
     def __init__(self) -> None:
-        self.marked: dict[Entry, tuple[Mark, ...]] = {}
-        """The marks of each entry that has any."""
-        self._marks: dict[Hashable, Mark] = {}
+        self.of_entries: dict[Entry, tuple[Tag, ...]] = {}
+        """The tags of each entry that has any."""
+        self._by_name: dict[Hashable, Tag] = {}
 
-    def marks_of(self, tags: frozenset[Hashable]) -> tuple[Mark, ...]:
-        """Return the marks for `put`, which has to come before any other change."""
-        return tuple(
-            [self._marks.get(tag) or self._marks.setdefault(tag, Mark(tag)) for tag in tags]
-        )
+    def membership(self, names: frozenset[Hashable]) -> tuple[Tag, ...]:
+        """Return the tags for `put`, which has to come before any other change."""
+        by_name = self._by_name
+        return tuple([by_name.get(each) or by_name.setdefault(each, Tag(each)) for each in names])
 
-    def put(self, entry: Entry, marks: tuple[Mark, ...]) -> None:
-        """Let an entry carry these marks, and no other."""
-        before = self.marked.pop(entry, NO_MARKS)
-        if marks:
-            self.marked[entry] = marks
-            for mark in marks:
-                mark.entries[entry] = None
-        for mark in before:
-            if mark not in marks:
-                del mark.entries[entry]
-        for mark in before:
-            if not mark.entries:
-                self._marks.pop(mark.tag, None)
+    def put(self, entry: Entry, tags: tuple[Tag, ...]) -> None:
+        """Let an entry carry these tags, and no other."""
+        before = self.of_entries.pop(entry, NO_MEMBERSHIP)
+        if tags:
+            self.of_entries[entry] = tags
+            for tag in tags:
+                tag.entries[entry] = None
+        for tag in before:
+            if tag not in tags:
+                del tag.entries[entry]
+        for tag in before:
+            if not tag.entries:
+                self._by_name.pop(tag.name, None)
 
     def forget(self, entry: Entry) -> None:
-        """Take its marks from an entry, if it has any."""
-        self.put(entry, NO_MARKS)
+        """Take its tags from an entry, if it has any."""
+        self.put(entry, NO_MEMBERSHIP)
 
-    def entries(self, tag: Hashable) -> list[Entry]:
-        """Return the entries that carry ``tag``."""
-        mark = self._marks.get(tag)
-        return [] if mark is None else [*mark.entries]
+    def entries(self, name: Hashable) -> list[Entry]:
+        """Return the entries that carry a tag."""
+        tag = self._by_name.get(name)
+        return [] if tag is None else [*tag.entries]
 
     def clear(self) -> None:
         """Forget everything."""
-        self.marked.clear()
-        self._marks.clear()
-
-
-def check_tags(tags: object) -> frozenset[Hashable]:
-    """Return ``tags`` as a set, or raise ``TypeError``."""
-    way_out = 'Pass them as a set: tags={"user:7"}.'
-    if isinstance(tags, str | bytes):
-        msg = f"tags={tags!r} is a {type(tags).__name__}, not a set of tags. {way_out}"
-        raise TypeError(msg)
-    try:
-        return frozenset(cast("Iterable[Hashable]", tags))
-    except TypeError as error:
-        msg = f"tags={tags!r} is no set of hashable tags: {error}. {way_out}"
-        raise TypeError(msg) from error
+        self.of_entries.clear()
+        self._by_name.clear()

@@ -10,27 +10,43 @@ Why the policies, the expiry and the loads are as they are: docs/en/design/cachi
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from mtaio.cache._block import Block
-from mtaio.cache._loading import Loading
-from mtaio.cache._options import Options
-from mtaio.cache._policies import EvictionPolicy
+from mtaio._internal import clock
+from mtaio._internal.sentinel import UNSET, Unset
+from mtaio.cache._background import Background
+from mtaio.cache._config import (
+    NO_TAGS,
+    Config,
+    check_factory,
+    check_hashable,
+    check_many,
+    check_tags,
+    check_ttl,
+    unhashable,
+)
+from mtaio.cache._listeners import AsyncNotifier, notifier_of
+from mtaio.cache._loads import NO_KEYWORDS, Loads
+from mtaio.cache._lock import ChangeLock
+from mtaio.cache._policies import HOT, EvictionPolicy
 from mtaio.cache._statistics import CacheStatistics
+from mtaio.cache._store import Store, unlink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import NoReturn, Self
 
+    from mtaio.cache._entry import Entry
     from mtaio.cache._listeners import RemovalCause
 
 __all__ = ["TTLCache"]
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 
-class TTLCache(Loading[T]):
+class TTLCache(Generic[T]):
     """
     Keeps values for some time, and loads each once, however many ask for it.
 
@@ -44,18 +60,19 @@ class TTLCache(Loading[T]):
     event loop and with several: each operation is atomic, and what is returned for a key was that
     key's value at a moment during the call. Only loads are not shared between event loops, and
     ``async with`` belongs to one. The counts of hits and misses may fall short where threads run in
-    parallel, on free-threaded builds. A change that a finaliser, a signal handler or the
-    ``__eq__`` of a key asks for in the midst of another is made right after that one; a fork waits
-    for the change under way, and its process has the values, but neither block nor loads.
+    parallel, on free-threaded builds. A finaliser, a signal handler or the ``__eq__`` of a key may
+    run in the middle of a change: it can read then, and a change that it asks for is a
+    ``RuntimeError``. A fork waits for the change under way, and its process has the values, but
+    neither block nor loads.
 
     Args:
         default_ttl: Seconds for which a value is kept if none are given with it; ``math.inf`` for
-            ever, 0 not at all.
+            values that never expire, 0 for not at all.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
         policy: Which entry is given up for want of room, an `EvictionPolicy` or its name.
         weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
-        idle_ttl: Seconds after which a value that nobody reads goes, before its time; None for no
+        idle_ttl: Seconds after which a value that is not read goes, before its time; None for no
             such limit.
         jitter: By up to what fraction a time to live is shortened at random, so that what was
             stored together does not expire together; 0 to less than 1.
@@ -64,12 +81,12 @@ class TTLCache(Loading[T]):
             fails the old value stays, and the next call tries again, after ``error_ttl``.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
-        error_ttl: Seconds for which an exception of a load is kept and raised to whoever asks; 0
-            for not at all. It takes the place of a value, with weight 1.
+        error_ttl: Seconds for which an exception of a load is kept and raised to each caller; 0 for
+            not at all. It takes the place of a value, with weight 1.
         on_removed: Called with key, value and `RemovalCause` for each value that leaves, after the
             operation and outside the lock; plain, or async in an entered cache. What it raises is
             logged to ``mtaio.cache``. An async one is told in order, by one task; beyond 10,000
-            that wait, removals are counted as ``unheard`` instead.
+            that wait, removals are counted as ``dropped`` instead.
         name: For messages and the monitor.
 
     Raises:
@@ -108,7 +125,19 @@ class TTLCache(Loading[T]):
         ```
     """
 
-    __slots__ = ("__weakref__", "_policy_name")
+    # A hit is read from the store without the lock; everything else is done under it, by the store
+    # and the loads, and listeners are told afterwards.
+    __slots__ = (
+        "__weakref__",
+        "_config",
+        "_default_ttl",
+        "_entries",
+        "_loads",
+        "_lock",
+        "_lookup",
+        "_notifier",
+        "_store",
+    )
 
     def __init__(
         self,
@@ -125,7 +154,7 @@ class TTLCache(Loading[T]):
         on_removed: Callable[[Any, T, RemovalCause], Any] | None = None,
         name: str | None = None,
     ) -> None:
-        options = Options(
+        self._config = Config(
             default_ttl=default_ttl,
             max_size=max_size,
             policy=policy,
@@ -135,17 +164,21 @@ class TTLCache(Loading[T]):
             stale_while_revalidate=stale_while_revalidate,
             refresh_ahead=refresh_ahead,
             error_ttl=error_ttl,
-            on_removed=on_removed,
             name=name,
         )
-        self._policy_name = options.policy_name
-        super().__init__(options)
+        self._default_ttl = self._config.default_ttl
+        self._lock = ChangeLock()
+        self._notifier = notifier_of(on_removed, self)
+        self._store = Store(self._config, self._notifier)
+        self._entries = self._store.entries
+        self._lookup = self._store.lookup
+        self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
 
     def __repr__(self) -> str:
-        name = "" if self._name is None else f" {self._name!r}"
+        name = "" if self.name is None else f" {self.name!r}"
         return (
-            f"<{type(self).__name__}{name} {self._policy_name} {len(self)} of "
-            f"{self._max_size:g}, {self._default_ttl:g} s>"
+            f"<{type(self).__name__}{name} {self.policy} {len(self)} of "
+            f"{self._config.max_size:g}, {self._default_ttl:g} s>"
         )
 
     def __reduce__(self) -> NoReturn:
@@ -158,7 +191,7 @@ class TTLCache(Loading[T]):
     @property
     def name(self) -> str | None:
         """The name given to the cache."""
-        return self._name
+        return self._config.name
 
     @property
     def default_ttl(self) -> float:
@@ -168,12 +201,14 @@ class TTLCache(Loading[T]):
     @property
     def max_size(self) -> float | None:
         """The most entries, or weight, to hold; None for no limit."""
-        return None if self._max_size == math.inf else self._max_size
+        return None if self._config.max_size == math.inf else self._config.max_size
 
     @property
     def policy(self) -> EvictionPolicy:
         """Which entry is given up for want of room."""
-        return self._policy_name
+        return self._config.policy_name
+
+    # Entering.
 
     async def __aenter__(self) -> Self:
         """
@@ -184,16 +219,17 @@ class TTLCache(Loading[T]):
         Raises:
             RuntimeError: It is entered already.
         """
-        if self._block is not None and not self._block.is_over():
+        block = self._loads.block
+        if block is not None and not block.group.is_over():
             msg = (
                 f"{self!r} is entered already. Enter it once, around everything that uses it, or "
                 f"make another."
             )
             raise RuntimeError(msg)
         self._forget_block()
-        block = Block(self)
+        block = Background(self, self._store, self._loads, self._lock, self._notifier)
         await block.enter()
-        self._settle(block)
+        self._loads.run_in(block)
         return self
 
     async def __aexit__(
@@ -205,50 +241,583 @@ class TTLCache(Loading[T]):
         """
         Leave the cache; values stay.
 
-        A checkpoint. Loads in progress are cancelled, and who waits for them gets a
+        A checkpoint. Loads in progress are cancelled, and callers that wait for them get a
         `CacheClosedError`. An async ``on_removed`` is first told of everything that has left so
-        far, unless the block ended with an error; what leaves meanwhile is counted as ``unheard``.
+        far, unless the block ended with an error; what leaves meanwhile is counted as ``dropped``.
 
         Raises:
+            RuntimeError: Another task entered it.
             StrayCancellationError: Somebody cancelled a task of the cache natively, and the block
                 was cancelled for it. Else, nothing but what the body raised, and what loads raised
-                that is no ``Exception``.
+                that is not an ``Exception``.
         """
-        block = self._block
-        if block is None or block.is_over():
+        block = self._loads.block
+        if block is None or block.group.is_over():
             self._forget_block()
             return
+        block.group.check_task()
         try:
             await block.leave(exc)
         finally:
-            self._settle(None)
+            self._forget_block()
 
     def _forget_block(self) -> None:
-        """Forget a block whose loop is over, and its loads."""
-        block = self._block
-        self._settle(None)
-        if block is not None:
-            with self._gate:
-                self._flights.give_up(block.flights)
+        """Forget the block, and the loads in it, which will not end if its loop is over."""
+        block = self._loads.block
+        self._loads.run_in(None)
+        if isinstance(self._notifier, AsyncNotifier):
+            self._notifier.mute = True
+        if block is not None and block.loads:
+            with self._lock:
+                self._loads.give_up([*block.loads])
+
+    # Reading.
+
+    @overload
+    def get_nowait(self, key: Hashable) -> T | None: ...
+    @overload
+    def get_nowait(self, key: Hashable, default: D) -> T | D: ...
+    def get_nowait(self, key: Hashable, default: Any = None) -> Any:
+        """
+        Return the value of ``key``, or ``default`` if there is none whose time is not over.
+
+        Args:
+            key: Which key.
+            default: What to return instead; a value may be None itself.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        try:
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        store = self._store
+        if entry is None:
+            store.misses += 1
+            return default
+        if entry.fresh > clock.read():
+            if entry.score < HOT:
+                entry.score += 1
+            store.hits += 1.0
+            return entry.value  # after fresh: see Entry
+        return self._read(key, default)
+
+    @overload
+    async def get(self, key: Hashable) -> T | None: ...
+    @overload
+    async def get(self, key: Hashable, default: D) -> T | D: ...
+    async def get(self, key: Hashable, default: Any = None) -> Any:
+        """
+        Return the value of ``key``, or ``default`` if there is none whose time is not over.
+
+        Not a checkpoint. It is `get_nowait`.
+
+        Args:
+            key: Which key.
+            default: What to return instead; a value may be None itself.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+        """
+        # A KeyError costs a miss what a look-up with get() costs a hit.
+        try:
+            entry = self._entries[key]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if entry.fresh > clock.read():
+                if entry.score < HOT:
+                    entry.score += 1
+                self._store.hits += 1.0
+                return entry.value  # after fresh: see Entry
+        return self.get_nowait(key, default)
+
+    def get_many_nowait(self, keys: Iterable[Hashable]) -> dict[Any, T]:
+        """
+        Return the keys that have a value, with their values.
+
+        Args:
+            keys: Which keys.
+
+        Raises:
+            TypeError: A key cannot be hashed, or ``keys`` is one key.
+        """
+        check_many(keys)
+        found: dict[Any, T] = {}
+        for key in keys:
+            value = self.get_nowait(key, UNSET)
+            if value is not UNSET:
+                found[key] = value
+        return found
+
+    async def get_many(self, keys: Iterable[Hashable]) -> dict[Any, T]:
+        """
+        Return the keys that have a value, with their values.
+
+        Not a checkpoint. It is `get_many_nowait`.
+        """
+        return self.get_many_nowait(keys)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Return whether ``key`` has a value whose time is not over; that is no use of it."""
+        check_hashable(key)
+        return self._store.find(key, clock.now()) is not None
+
+    async def contains(self, key: Hashable) -> bool:
+        """
+        Return whether ``key`` has a value whose time is not over.
+
+        Not a checkpoint. It is ``key in cache``, and no use of the key.
+        """
+        return key in self
+
+    def __len__(self) -> int:
+        """Return how many entries are held, those included that expired and are still there."""
+        return len(self._store.entries)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return an iterator over the keys that have a value now, in the order they came in."""
+        return iter([key for key, _ in self.items()])
+
+    def items(self) -> list[tuple[Any, T]]:
+        """
+        Return the keys that have a value now, each with it, in the order they came in.
+
+        A copy, made under the lock: it takes time for each entry. No use of the keys. Not a
+        checkpoint.
+        """
+        if self._lock.inside():
+            return self._store.live_items()
+        with self._lock:
+            return self._store.live_items()
+
+    def _read(self, key: Hashable, default: Any) -> Any:
+        """Do what a read does that cannot do without the lock."""
+        store, lock = self._store, self._lock
+        moment = clock.now()
+        if lock.inside():
+            entry = store.find(key, moment)  # without noting its use, which would be a change
+            return default if entry is None else entry.value
+        gone: Entry | None = None
+        lock.acquire()
+        lock.changing = True
+        try:
+            entry = store.find(key, moment)
+            if entry is not None:
+                store.use(entry, moment)
+                default = entry.value
+            else:
+                store.misses += 1
+                gone = store.expire_key(key, moment)
+        finally:
+            lock.changing = False
+            lock.release()
+        if gone is not None:
+            self._loads.deliver(gone)
+        return default
+
+    # Storing.
+
+    def set_nowait(
+        self,
+        key: Hashable,
+        value: T,
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        """
+        Store ``value`` under ``key``, in the place of what is there.
+
+        A load of that key which is in progress answers those who wait for it, and stores nothing.
+        If there is no room, others are given up. A value that weighs more than ``max_size`` and one
+        whose ``ttl`` is 0 are not kept; what was there goes all the same.
+
+        Args:
+            key: Any object that can be hashed.
+            value: Any object, None included.
+            ttl: Seconds until it expires; 0 is "has expired", ``math.inf`` never. Omitted: the
+                cache's ``default_ttl``.
+            tags: Names under which `invalidate_tag` finds it. They replace those it had.
+
+        Raises:
+            TypeError: ``key`` or a tag cannot be hashed, or ``ttl`` or the weight is not a number.
+            ValueError: ``ttl`` or the weight is negative or NaN.
+            RuntimeError: ``on_removed`` is async, and the cache is not entered; or a finaliser asks
+                for this in the middle of another change.
+            BaseException: What the weigher raises. Then, and with all of these, nothing has
+                changed.
+        """
+        store, lock = self._store, self._lock
+        if store.plain and ttl is UNSET and not tags:
+            lock.acquire()
+            if lock.changing:
+                lock.refuse()
+            lock.changing = True
+            try:
+                if self._loads.table:
+                    self._loads.disown(key)
+                moment = clock.read() if clock.is_steady() else clock.now()
+                _gone = store.put(key, value, self._default_ttl, moment)
+            except TypeError as error:
+                raise unhashable(key, error) from error
+            finally:
+                lock.changing = False
+                lock.release()
+            return
+        seconds = store.spread(self._ttl_of(ttl))
+        weight = store.weigh(key, value)
+        names = check_tags(tags) if tags else NO_TAGS
+        check_hashable(key)
+        self._check_listener()
+        with lock:
+            self._loads.disown(key)
+            _gone = store.put(key, value, seconds, clock.now(), weight, names)
+        self._loads.deliver(_gone)
+
+    async def set(
+        self,
+        key: Hashable,
+        value: T,
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        """
+        Store ``value`` under ``key``, in the place of what is there.
+
+        Not a checkpoint. It is `set_nowait`.
+        """
+        self.set_nowait(key, value, ttl, tags=tags)
+
+    def set_many_nowait(
+        self,
+        values: Mapping[Any, T],
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        """
+        Store many values, with no change of others in between.
+
+        Args:
+            values: The keys and their values.
+            ttl: For each, as for `set_nowait`.
+            tags: For each, as for `set_nowait`.
+
+        Raises:
+            TypeError, ValueError, RuntimeError, BaseException: As `set_nowait`, or ``values`` is
+                not a mapping; nothing has changed.
+        """
+        if not hasattr(cast("object", values), "items"):
+            msg = f"values={values!r} is a {type(values).__name__}, not a mapping. Pass a dict."
+            raise TypeError(msg)
+        store = self._store
+        seconds = self._ttl_of(ttl)
+        names = check_tags(tags) if tags else NO_TAGS
+        self._check_listener()
+        items: list[tuple[Any, T, float]] = []
+        for key, value in values.items():
+            check_hashable(key)  # not every mapping is a dict
+            items.append((key, value, store.weigh(key, value)))
+        gone: list[object] = []
+        with self._lock:
+            moment = clock.now()
+            for key, value, weight in items:
+                self._loads.disown(key)
+                gone.append(store.put(key, value, store.spread(seconds), moment, weight, names))
+        self._loads.deliver(gone)
+
+    async def set_many(
+        self,
+        values: Mapping[Any, T],
+        ttl: float | Unset = UNSET,
+        *,
+        tags: Iterable[Hashable] = (),
+    ) -> None:
+        """
+        Store many values at once.
+
+        Not a checkpoint. It is `set_many_nowait`.
+        """
+        self.set_many_nowait(values, ttl, tags=tags)
+
+    def touch_nowait(self, key: Hashable, ttl: float | Unset = UNSET) -> bool:
+        """
+        Restart the time of ``key``, without a new value.
+
+        Args:
+            key: Which key.
+            ttl: As for `set_nowait`.
+
+        Returns:
+            Whether it has a value whose time was not over.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed, or ``ttl`` is not a number.
+            ValueError: ``ttl`` is negative or NaN.
+            RuntimeError: As `set_nowait`.
+        """
+        seconds = self._store.spread(self._ttl_of(ttl))
+        check_hashable(key)
+        self._check_listener()
+        gone = None
+        with self._lock:
+            moment = clock.now()
+            entry = self._store.find(key, moment)
+            if entry is not None:
+                gone = self._store.touch(entry, seconds, moment)
+        self._loads.deliver(gone)
+        return entry is not None
+
+    async def touch(self, key: Hashable, ttl: float | Unset = UNSET) -> bool:
+        """
+        Restart the time of ``key``, and return whether it has a value.
+
+        Not a checkpoint. It is `touch_nowait`.
+        """
+        return self.touch_nowait(key, ttl)
+
+    # Removing.
+
+    def delete_nowait(self, key: Hashable) -> bool:
+        """
+        Remove ``key``.
+
+        A load of that key which is in progress answers those who wait for it, and stores nothing.
+
+        Returns:
+            Whether it had a value whose time was not over.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+            RuntimeError: As `set_nowait`.
+        """
+        check_hashable(key)
+        self._check_listener()
+        with self._lock:
+            self._loads.disown(key)
+            entry = self._store.entries.get(key)
+            gone, live = self._store.take(() if entry is None else (entry,))
+        self._loads.deliver(gone)
+        return live > 0
+
+    async def delete(self, key: Hashable) -> bool:
+        """
+        Remove ``key``, and return whether it had a value.
+
+        Not a checkpoint. It is `delete_nowait`.
+        """
+        return self.delete_nowait(key)
+
+    def delete_many_nowait(self, keys: Iterable[Hashable]) -> int:
+        """
+        Remove keys.
+
+        Args:
+            keys: Which keys.
+
+        Returns:
+            How many had a value whose time was not over.
+
+        Raises:
+            TypeError: A key cannot be hashed, or ``keys`` is one key; nothing has changed.
+            RuntimeError: As `set_nowait`.
+        """
+        check_many(keys)
+        keys = [*keys]
+        for key in keys:
+            check_hashable(key)
+        self._check_listener()
+        with self._lock:
+            for key in keys:
+                self._loads.disown(key)
+            found = map(self._store.entries.get, keys)
+            # As a dict, because a key may be given twice.
+            entries = dict.fromkeys(each for each in found if each is not None)
+            gone, live = self._store.take(entries)
+        self._loads.deliver(gone)
+        return live
+
+    async def delete_many(self, keys: Iterable[Hashable]) -> int:
+        """
+        Remove keys, and return how many had a value.
+
+        Not a checkpoint. It is `delete_many_nowait`.
+        """
+        return self.delete_many_nowait(keys)
+
+    def invalidate_tag_nowait(self, tag: Hashable) -> int:
+        """
+        Remove everything that carries ``tag``.
+
+        Loads in progress whose value would carry it answer those who wait, and store nothing.
+
+        Args:
+            tag: One that was given to `set`, `get_or_set` or `cached`.
+
+        Returns:
+            How many values were removed whose time was not over.
+
+        Raises:
+            TypeError: ``tag`` cannot be hashed.
+            RuntimeError: As `set_nowait`.
+        """
+        check_tags((tag,))
+        self._check_listener()
+        with self._lock:
+            self._loads.disown_tagged(tag)
+            tagged = self._store.tagged(tag)
+            for entry in tagged:
+                self._loads.disown(entry.key)
+            gone, live = self._store.take(tagged)
+        self._loads.deliver(gone)
+        return live
+
+    async def invalidate_tag(self, tag: Hashable) -> int:
+        """
+        Remove everything that carries ``tag``, and return how many values that were.
+
+        Not a checkpoint. It is `invalidate_tag_nowait`.
+        """
+        return self.invalidate_tag_nowait(tag)
+
+    def clear_nowait(self) -> None:
+        """
+        Remove everything.
+
+        Loads in progress answer those who wait for them, and store nothing. Takes time for each
+        entry, most of it without the lock.
+
+        Raises:
+            RuntimeError: As `set_nowait`.
+        """
+        self._check_listener()
+        with self._lock:
+            self._loads.disown_all()
+            gone = self._store.take_all()
+        unlink(gone)
+        self._loads.deliver(gone)
+
+    async def clear(self) -> None:
+        """
+        Remove everything.
+
+        Not a checkpoint. It is `clear_nowait`.
+        """
+        self.clear_nowait()
+
+    def _ttl_of(self, ttl: float | Unset) -> float:
+        return self._default_ttl if ttl is UNSET else check_ttl(ttl)
+
+    def _check_listener(self) -> None:
+        if self._notifier is not None:
+            self._notifier.check()
+
+    # Loading.
+
+    async def get_or_set(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[Hashable] = (),
+    ) -> T:
+        """
+        Return the value of ``key``; if there is none, load it, once for all who ask meanwhile.
+
+        Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
+        a checkpoint in any case. While a load of the key is in progress in this event loop, other
+        callers wait for it. In an entered cache the load runs in the cache's task group: each
+        caller may be cancelled, and the load is when the last caller has left. Else the first
+        caller runs it: if that one is cancelled, another that waits runs it again.
+
+        Args:
+            key: Any object that can be hashed.
+            factory: Called without arguments; what it returns is awaited.
+            ttl: Seconds for which the value is kept, as for `set_nowait`.
+            tags: Names under which `invalidate_tag` finds the value.
+
+        Raises:
+            Exception: What ``factory`` raised, to each caller that waited for that load. It is not
+                kept, unless the cache has an ``error_ttl``.
+            CacheClosedError: The cache was entered, and was left during the load.
+            RuntimeError: The load was asked for by its own factory, directly or through other
+                loads; or the cache has to be entered, for its options or its async listener.
+            TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
+        """
+        try:
+            entry = self._lookup(key)
+        except TypeError as error:
+            raise unhashable(key, error) from error
+        if entry is not None and entry.fresh > clock.read():
+            if entry.score < HOT:
+                entry.score += 1
+            self._store.hits += 1.0
+            value: T = entry.value  # after fresh: see Entry
+            return value
+        if not callable(factory):
+            check_factory(factory)
+        seconds = self._default_ttl if ttl is UNSET else check_ttl(ttl)
+        names = check_tags(tags) if tags else NO_TAGS
+        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, seconds, names)
+        return loaded
+
+    async def refresh(
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[T]],
+        *,
+        ttl: float | Unset = UNSET,
+        tags: Iterable[Hashable] = (),
+    ) -> T:
+        """
+        Load a new value of ``key``, and return it.
+
+        Until it is there, all other callers are served the old value, and if the load fails it
+        stays. A load of that key which started earlier answers those who wait for it, and stores
+        nothing; those who ask from now on share this one. Suspends, runs and is cancelled as the
+        load of `get_or_set` is.
+
+        Args:
+            key: As for `get_or_set`.
+            factory: As for `get_or_set`.
+            ttl: As for `get_or_set`.
+            tags: As for `get_or_set`.
+
+        Raises:
+            BaseException: As `get_or_set`.
+        """
+        check_factory(factory)
+        seconds, names = self._ttl_of(ttl), check_tags(tags) if tags else NO_TAGS
+        fetch = self._loads.fetch
+        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, seconds, names, refresh=True)
+        return loaded
 
     def statistics(self) -> CacheStatistics:
-        """Return what the cache holds and has done. Not a checkpoint."""
-        with self._gate.held:
-            flights = self._flights
-            reads = self._hits + self._misses
+        """Return what the cache holds and has done. Not a checkpoint; any thread may ask."""
+        loads, store, lock = self._loads, self._store, self._lock
+        if loads.abandoned and not lock.inside():
+            with lock:
+                loads.count_abandoned()
+        with lock.held:
+            reads = store.hits + store.misses
             return CacheStatistics(
-                size=len(self._entries),
-                weight=self._total(),
+                size=len(store.entries),
+                weight=store.weight,
                 max_size=self.max_size,
-                hits=int(self._hits),
-                misses=self._misses,
-                hit_rate=self._hits / reads if reads else 0.0,
-                loads=flights.loads,
-                load_failures=flights.failures,
-                load_seconds=flights.seconds,
-                in_flight=flights.loads - flights.ended,
-                waiting=flights.waiting,
-                evictions=self._evictions,
-                expirations=self._expirations,
-                unheard=0 if self._notices is None else self._notices.unheard,
+                hits=int(store.hits),
+                misses=store.misses,
+                hit_rate=store.hits / reads if reads else 0.0,
+                loads=loads.started,
+                failed=loads.failed,
+                cancelled=loads.cancelled,
+                load_seconds=loads.seconds,
+                in_flight=loads.in_flight,
+                waiting=loads.waiting,
+                evictions=store.evictions,
+                expirations=store.expirations,
+                dropped=0 if self._notifier is None else self._notifier.dropped,
             )

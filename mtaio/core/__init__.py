@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from mtaio.core._executor import TaskExecutor
-from mtaio.core._handle import TaskHandle
-from mtaio.core._joining import Outcome
+from mtaio.core._executor import Outcome, TaskExecutor
 from mtaio.core._retry import Retry
 from mtaio.core._statistics import ExecutorStatistics
 from mtaio.core._stream import Stream
-from mtaio.core._task import TaskStatus
+from mtaio.core._tasks import TaskHandle, TaskStatus
 
 __all__ = [
     "ExecutorStatistics",

@@ -1,7 +1,7 @@
 """
 The progress bar that `mtaio.core.progress` shows.
 
-Promise: whoever reports progress stores a tuple; everything else happens when the display is drawn,
+Promise: reporting progress stores a tuple; everything else happens when the display is drawn,
 by rich's own thread, which ends with the block.
 """
 

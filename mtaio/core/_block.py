@@ -2,99 +2,127 @@
 What happens between entering and leaving ``async with executor:``.
 
 Promise: submitted tasks and services live inside the block and nowhere else. Leaving it drains
-the work, then ends the services; an error leaves no survivors; a failure that nobody awaited is
-raised by the block.
+the work, then ends the services; an error leaves no survivors; a failure that was never
+looked at is raised by the block. Submitting more than there are places for waits, in order.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.lowlevel import checkpoint
 
-from mtaio._internal import loops, scope
 from mtaio._internal.cancellation import Stray, classify
-from mtaio.core._failures import conclude, silent_end
-from mtaio.core._nesting import enclosures, here
-from mtaio.core._slots import Slots, Waiter
-from mtaio.core._unseen import Unseen
-from mtaio.exceptions import StrayCancellationError
+from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
+from mtaio._internal.scope import OwnedGroup
+from mtaio.core._errors import conclude, note, silent_end
+from mtaio.core._slots import Slots, here, parents_of
+from mtaio.core._tasks import Service, Submitted
+from mtaio.exceptions import MTAIOError, StrayCancellationError
 
 if TYPE_CHECKING:
-    from mtaio.core._service import Service
-    from mtaio.core._submitted import Submitted
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from mtaio.core._retry import Retry
+    from mtaio.core._slots import Slot
+    from mtaio.core._statistics import Counters
+    from mtaio.core._tasks import Task
 
-class Places(Slots):
-    """
-    Room for unfinished submitted tasks.
+__all__ = ["MOST_KEPT", "Block"]
 
-    Whoever waits here inside an item of the executor, be it since somebody began to wait for him,
-    is let in beyond the limit: the item could not end otherwise.
-    """
-
-    __slots__ = ("_slots",)
-
-    def __init__(self, limit: int, slots: Slots) -> None:
-        super().__init__(limit, slots)
-        self._slots = slots
-
-    def look_again(self, waiter: Waiter) -> None:
-        """Find out anew what encloses the waiter."""
-        super().look_again(waiter)
-        if self._slots.lenders(waiter.around):
-            self.grant(waiter, self.force())
+MOST_KEPT: Final = 1000
+"""So many errors are kept for the end of the block; those that come later are counted."""
 
 
 class Block:
     """
     One block, from entering to leaving; made in its event loop.
 
-    Invariants:
-    - ``tasks`` are the submitted tasks that have not ended, in the order of submission;
-    - ``services`` are those that have not ended;
-    - ``joining`` counts the calls of submit that were let in and have not started their task yet;
-    - no task is started once ``ending``: the task group is being left.
+    Args:
+        owner: The executor, for messages.
+        slots: Where the slots of submitted tasks come from; None if there is no limit.
+        max_pending: How many submitted tasks may wait for a slot beyond that limit.
+        counters: Where the items are counted.
     """
 
-    def __init__(self, places: Places | None) -> None:
-        self.loop = loops.current_loop()
-        self.group = anyio.create_task_group()
-        self.places = places
+    # Invariants:
+    # - tasks are the submitted tasks that have not ended, in the order of submission;
+    # - services are those that have not ended;
+    # - _joining counts the calls of submit that were let in and have not started their task yet;
+    # - _places are for unfinished submitted tasks; an item that waits for what waits for a place
+    #   would wait for ever, so that one is let in beyond the limit;
+    # - a task that failed is in _failed or counted in _failed_beyond until its end is looked at;
+    # - no task is started once _leaving: the task group is being left.
+
+    def __init__(
+        self, owner: object, slots: Slots | None, max_pending: int, counters: Counters
+    ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
-        self.unseen = Unseen()
-        self.ending = False
-        self.joining = 0
+        self._group = OwnedGroup(owner)
+        self._owner = owner
+        self._slots = slots
+        self._counters = counters
+        self._places = Slots(
+            sys.maxsize if slots is None else slots.limit + max_pending,
+            owner,
+            exempt=None if slots is None else lambda link: slots.enclosing(link) is not None,
+        )
+        self._joining = 0
         self._draining = 0
-        self._cutting_short = 0
+        self._cancelling = 0
+        self._leaving = False
+        self._failed: OrderedDict[Task, None] = OrderedDict()
+        self._failed_beyond = 0
+
+    @property
+    def loop(self) -> object:
+        """The event loop in which it was entered."""
+        return self._group.loop
+
+    def is_over(self) -> bool:
+        """Return whether it cannot be left any more: its loop has finished, or this is a fork."""
+        return self._group.is_over()
+
+    def is_current(self) -> bool:
+        """Return whether its event loop is running here."""
+        return self._group.is_current()
+
+    # ---- entering and leaving ----
+
+    async def enter(self) -> None:
+        """Enter the task group."""
+        await self._group.enter()
+
+    def check_task(self) -> None:
+        """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
+        self._group.check_task()
 
     async def leave(self, exc: BaseException | None) -> bool:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
         reason = await self._wind_down() if exc is None else exc
-        self.ending = True
+        self._leaving = True
         from_outside = reason is not None and isinstance(classify(reason), Stray)
-        swallowed, left, escaped = await scope.leave(self.group, reason)
+        swallowed, raised, escaped = await self._group.leave(reason)
         if escaped:
-            left = None
+            raised = None
         for task in [*self.tasks]:
-            task.never_ran()
-        errors = self.unseen.take()
+            task.end_unrun()
+        errors = self._take_failures()
         if from_outside:
             # Task.cancel() came for this task, and then it probably came for all of them.
             errors = [each for each in errors if not isinstance(each, StrayCancellationError)]
             escaped = tuple(
                 each for each in escaped if not isinstance(each, StrayCancellationError)
             )
-        if swallowed:
-            errors.append(silent_end())  # a task was cancelled natively before its first step
-        conclude([*enumerate(errors)], escaped)
-        if left is None and exc is None and not swallowed:
-            left = reason
-        if left is not None:
-            raise left
+        # Swallowed: a task was cancelled natively before its first step.
+        conclude([*enumerate(errors)], (*escaped, silent_end()) if swallowed else escaped)
+        if raised is None and exc is None and not swallowed:
+            raised = reason
+        if raised is not None:
+            raise raised
         return swallowed
 
     async def _wind_down(self) -> BaseException | None:
@@ -108,12 +136,12 @@ class Block:
         return None
 
     async def _until_idle(self) -> None:
-        while self.tasks or self.joining:
+        while self.tasks or self._joining:
             if self.tasks:
                 # One by one, because waiting for a task lends it the slot of the item that waits.
                 await next(iter(self.tasks)).wait()
             else:
-                await checkpoint()  # there is room for those who join, so they are about to
+                await checkpoint()  # there are free places, so those who join are about to
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait for all tasks; cancel those that are left after ``timeout`` seconds."""
@@ -122,15 +150,15 @@ class Block:
             await checkpoint()
             with anyio.move_on_after(timeout):
                 await self._until_idle()
-            if not (self.tasks or self.joining):
+            if not (self.tasks or self._joining):
                 return True
-            self._cutting_short += 1
+            self._cancelling += 1
             try:
                 for task in self.tasks:
                     task.cancel()
                 await self._until_idle()
             finally:
-                self._cutting_short -= 1
+                self._cancelling -= 1
             return False
         finally:
             self._draining -= 1
@@ -140,23 +168,135 @@ class Block:
         for task in (*self.tasks, *self.services):
             task.cancel()
 
-    def refuses(self, *, joined: bool) -> str | None:
+    # ---- new work ----
+
+    async def check_open(self, method: str, *, joined: bool = False) -> None:
         """
-        Return what the block is doing, if it takes no new work meanwhile.
+        Raise ``RuntimeError`` if the block takes no new work.
+
+        In a task that is being cancelled, as those of a block that ends with an error are, the
+        cancellation is raised instead.
 
         Args:
+            method: What was called, for the message.
             joined: Whether the call was let in before; draining includes those.
         """
-        if self.ending:
-            return "being left"
-        if self._cutting_short or (self._draining and not joined and not self.encloses_caller()):
-            return "draining"
-        return None
+        refusal = self.refusal(method, joined=joined)
+        if refusal is not None:
+            await checkpoint_if_cancelled()
+            raise refusal
 
-    def cuts_caller_short(self) -> bool:
-        """Tell whether the running code is part of a task that `drain` has cancelled."""
-        return bool(self._cutting_short) and self.encloses_caller()
+    def refusal(self, method: str, *, joined: bool = False) -> RuntimeError | None:
+        """Return the error to raise if the block takes no new work; see `check_open`."""
+        if self._leaving:
+            state = "being left"
+        elif self._cancelling or (self._draining and not joined and not self.contains_caller()):
+            state = "draining"
+        else:
+            return None
+        return RuntimeError(
+            f"{self._owner!r} is {state} and takes no new work. {method}() before that, or have a "
+            f"task that is waited for do it."
+        )
 
-    def encloses_caller(self) -> bool:
-        """Tell whether the running code is part of a submitted task."""
-        return any(each in self.tasks for each in enclosures(here()))
+    def contains_caller(self) -> bool:
+        """Return whether the running code is part of a submitted task."""
+        return any(each in self.tasks for each in parents_of(here()))
+
+    async def join(self, *, yields: bool) -> Slot:
+        """
+        Wait for a place among the unfinished tasks, for `submit`.
+
+        An item that submits to its own executor when all places are taken may have one unfinished
+        task beyond them; for another it waits for that one, lending it its slot.
+        """
+        self._joining += 1
+        try:
+            if yields:
+                await checkpoint()
+            link = here()
+            item = None if self._slots is None else self._slots.enclosing(link)
+            if item is None:
+                return await self._places.acquire(link)
+            while (place := self._places.acquire_nowait(None)) is None:
+                if item.child is None or item.child.ended.is_set():
+                    return self._places.force()
+                await item.child.wait()
+            return place
+        finally:
+            self._joining -= 1
+
+    def join_nowait(self) -> Slot:
+        """Return a free place, or raise ``WouldBlock``."""
+        place = self._places.acquire_nowait(None)
+        if place is None:
+            raise anyio.WouldBlock
+        return place
+
+    def submit(
+        self, name: str, call: Callable[[], Awaitable[Any]], subject: object, place: Slot
+    ) -> Submitted:
+        """Start ``call`` as a task, in a place that was joined."""
+        task = Submitted(name, self, self._slots, place)
+        self.tasks[task] = None
+        try:
+            task.queue_up()
+            if self._slots is not None:
+                item = self._slots.enclosing(here())
+                if item is not None:
+                    item.child = task
+            # Kept, to be closed if a native cancellation comes before its first step.
+            task.coroutine = coroutine = task.run(self._counters, call, subject)
+            task.cancellable = self._group.start(lambda: coroutine, name=task.name)
+        except BaseException:
+            task.leave()
+            raise
+        return task
+
+    async def start(
+        self, name: str, fn: Callable[..., Coroutine[Any, Any, Any]], restart: Retry | None
+    ) -> Service:
+        """Start a service and wait until it is ready."""
+        service = Service(name, self, fn, restart)
+        self.services[service] = None
+        try:
+            with service.awaited():
+                await self._group.start_ready(service.run)
+        except BaseException:
+            service.cancel()  # it may have become ready at the moment we were cancelled
+            service.leave()
+            raise
+        return service
+
+    # ---- failures that have not been looked at ----
+
+    def keep_failure(self, task: Task) -> None:
+        """Note that ``task`` failed; it says so when its end is looked at."""
+        task.on_seen = self._forget_failure
+        if len(self._failed) < MOST_KEPT:
+            self._failed[task] = None
+        else:
+            self._failed_beyond += 1
+
+    def _forget_failure(self, task: Task) -> None:
+        if task in self._failed:
+            del self._failed[task]
+        else:
+            self._failed_beyond -= 1
+
+    def _take_failures(self) -> list[BaseException]:
+        """Return the errors, in the order in which they occurred, and consider them seen."""
+        errors = [task.error for task in self._failed if task.error is not None]
+        for task in self._failed:
+            task.on_seen = None
+        self._failed.clear()
+        more, self._failed_beyond = self._failed_beyond, 0
+        if more and errors:
+            note(errors[-1], f"{more} more submitted tasks failed after this one")
+        elif more:
+            msg = (
+                f"{more} submitted tasks failed and were not awaited. Their errors are gone: of "
+                f"those not awaited only {MOST_KEPT} are kept. Await handles as you go."
+            )
+            errors.append(MTAIOError(msg))
+        return errors

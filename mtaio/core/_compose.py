@@ -1,27 +1,80 @@
 """
-From a function and a call's options to what is done for each item.
+From whatever the user passes as ``fn``, and a call's options, to one coroutine function.
 
-Promise: slot → rate → timeout → function, for each attempt: whoever holds a token never waits for
-a slot, and the timeout covers the work alone. Without options the function itself is called.
+Promise: an async function is called in the event loop, anything else in a worker thread; what
+comes back is awaited if it can be, so that a partial or a lambda around an async function works.
+For each attempt: slot → rate → timeout → function, so that a call that holds a token never waits
+for a slot, and the timeout covers the work alone. Without options the function itself is called.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
-from mtaio.core._call import CoroutineFunction, in_loop, is_async
+from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
 from mtaio.core._retry import Retry, attempts
-from mtaio.core._threads import run_in_thread
+from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from mtaio.core._lane import Lane
     from mtaio.core._statistics import Counters
-    from mtaio.core._timing import Timing
+    from mtaio.core._timeouts import Timing
+
+__all__ = [
+    "as_limiter",
+    "check_call",
+    "check_fn",
+    "check_progress",
+    "compose",
+    "in_loop",
+    "one_attempt",
+    "settle",
+]
+
+CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
+
+
+# ---- what may be called ----
+
+
+def check_fn(fn: object) -> None:
+    """Refuse what cannot be called, and an async generator function, which has no one result."""
+    if is_async_generator(fn):
+        msg = (
+            f"fn={fn!r} is an async generator function: it has no one result to wait for. "
+            f"Call it and pass what it yields as the source."
+        )
+        raise TypeError(msg)
+    if not callable(fn):
+        checks.callable_(
+            "fn", fn, way_out="Pass an async function, or a plain one to run in a worker thread."
+        )
+
+
+def check_call(number: int, call: object) -> None:
+    """Refuse what can be neither awaited nor called without arguments."""
+    if inspect.isawaitable(call):
+        return
+    if not callable(call):
+        msg = (
+            f"call {number} is {call!r}, a {type(call).__name__}, which can be neither awaited nor "
+            f"called. Pass coroutines, other awaitables, or functions without arguments."
+        )
+        raise TypeError(msg)
+    check_fn(call)
+
+
+def check_progress(callback: object) -> None:
+    """Refuse an ``on_progress`` that cannot be called, or that would have to be awaited."""
+    way_out = "Pass a plain function of two arguments, (done, total), or None."
+    checks.callable_("on_progress", callback, way_out=way_out)
+    if is_async(cast("Callable[..., Any]", callback)):
+        msg = f"on_progress={callback!r} is an async function and would not be awaited. {way_out}"
+        raise TypeError(msg)
 
 
 def as_limiter(rate: float | RateLimiter | None) -> RateLimiter | None:
@@ -35,13 +88,34 @@ def as_limiter(rate: float | RateLimiter | None) -> RateLimiter | None:
     return RateLimiter.smooth(rate)
 
 
+# ---- what is called ----
+
+
+async def settle(result: Awaitable[Any]) -> Any:
+    """Await ``result``; this makes a coroutine of any awaitable."""
+    return await result
+
+
+def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
+    """Return a function that surely returns a coroutine, for an ``fn`` that `is_async`."""
+    inner = unwrap(fn)
+    code = getattr(inner, "__code__", None) or getattr(call_method(inner), "__code__", None)
+    if code is not None and code.co_flags & inspect.CO_COROUTINE:
+        return fn
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await fn(*args, **kwargs)
+
+    return call
+
+
 def compose(
     fn: Callable[..., Any],
     *,
     timing: Timing,
     rate: RateLimiter | None,
     retry: Retry | None,
-    threads: Lane,
+    threads: WorkerLimiter,
     counters: Counters,
 ) -> tuple[CoroutineFunction, float | None]:
     """
@@ -67,32 +141,23 @@ def compose(
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None = None
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
-    if not is_async(fn):
-        return _threaded(fn, timing, threads, rate)
-    if rate is None and timing.timeout is None:
-        return fn
-    return _awaited(fn, timing, rate)
+    if is_async(fn):
+        if rate is None and timing.timeout is None:
+            return fn
 
+        async def attempt(*args: Any, **kwargs: Any) -> Any:
+            if rate is not None:
+                await rate.acquire()
+            with timing.limit():
+                return await fn(*args, **kwargs)
+    else:
 
-def _awaited(fn: Callable[..., Any], timing: Timing, rate: RateLimiter | None) -> CoroutineFunction:
-    async def attempt(*args: Any, **kwargs: Any) -> Any:
-        if rate is not None:
-            await rate.acquire()
-        with timing.limit():
-            return await fn(*args, **kwargs)
-
-    return attempt
-
-
-def _threaded(
-    fn: Callable[..., Any], timing: Timing, threads: Lane, rate: RateLimiter | None
-) -> CoroutineFunction:
-    async def attempt(*args: Any, **kwargs: Any) -> Any:
-        if rate is not None:
-            await rate.acquire()
-        return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
+        async def attempt(*args: Any, **kwargs: Any) -> Any:
+            if rate is not None:
+                await rate.acquire()
+            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
 
     return attempt

@@ -4,49 +4,131 @@ The executor: one object through which work runs, under one limit.
 Promise: at most ``max_workers`` items run at once across all its calls; nothing it started
 outlives the call or the ``async with`` that started it; it may be made anywhere and used by one
 event loop after another, on either backend.
+
+It holds its slots (`Slots`), its limits on threads and processes (`WorkerLimiter`), its counters,
+and the block while it is entered (`Block`). `map` and its relatives make a `Pool` and run it.
 """
 
 from __future__ import annotations
 
 import inspect
+import time
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    cast,
+    get_args,
+    overload,
+)
 
-from mtaio._internal.callables import close_unstarted
-from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal import checks, loops
+from mtaio._internal.callables import close_unstarted, is_async, name_of
+from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.core._call import check_fn, is_async, settle
-from mtaio.core._joining import Joining
-from mtaio.core._mapping import Mapping
+from mtaio.core._block import Block
+from mtaio.core._compose import (
+    as_limiter,
+    check_call,
+    check_fn,
+    check_progress,
+    compose,
+    in_loop,
+    one_attempt,
+    settle,
+)
+from mtaio.core._errors import Failure, annotate, conclude
+from mtaio.core._pool import Pool
 from mtaio.core._processes import run_in_process
-from mtaio.core._slots import here
-from mtaio.core._statistics import ExecutorStatistics
-from mtaio.core._submitting import Submitting
-from mtaio.core._threads import run_in_thread
+from mtaio.core._retry import as_policy
+from mtaio.core._slots import Slots, here
+from mtaio.core._source import open_source, total_of
+from mtaio.core._statistics import Counters, ExecutorStatistics
+from mtaio.core._stream import Buffer, Stream
+from mtaio.core._tasks import Task, TaskHandle, run_item
+from mtaio.core._threads import WorkerLimiter, run_in_thread
+from mtaio.core._timeouts import Timing
+from mtaio.core._types import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Unpack
 
     import anyio
 
-    from mtaio.core._timing import Timing
+    from mtaio.core._retry import Retry
+    from mtaio.core._types import (
+        T1,
+        T2,
+        T3,
+        T4,
+        A,
+        AnySource,
+        Call,
+        EachOptions,
+        Job,
+        MapOptions,
+        Progress,
+        Return,
+        Source,
+        Stop,
+        StreamOptions,
+    )
+    from mtaio.resources import RateLimiter
 
+__all__ = ["Outcome", "TaskExecutor"]
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
+_POLICIES: Final = frozenset(get_args(Policy))
+_READ_AHEAD: Final = 16
+_UNLIMITED_WINDOW: Final = 100
+_READINGS: Final = 100
+"""How often another thread tries to read figures that fit together."""
 
-class TaskExecutor(Mapping, Joining, Submitting):
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[T]):
+    """How one of the calls of `TaskExecutor.as_completed` ended."""
+
+    index: int
+    """Its place among the arguments, from 0."""
+    value: T | None = None
+    """What it returned, if it did not fail."""
+    error: Exception | None = None
+    """What it raised, or None."""
+
+    def result(self) -> T:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
+
+class TaskExecutor:
     """
     Runs functions, async and plain, many at once under limits.
 
     Calls that wait for their own work (`run`, `map`, `for_each`, `stream`, `gather`, `race`,
     `as_completed`, `run_in_thread`, `run_in_process`) need nothing but the executor. Tasks that
-    go on beside the caller (`submit`, `start`) live inside ``async with executor:``.
+    go on after the call (`submit`, `start`) live inside ``async with executor:``.
 
     Slots are handed over in the order of asking, item by item, so a short call is not starved by
     a long one. A call made inside an item of the same executor makes progress whatever the limit:
-    the item, which waits, lends it its slot. So does an item that awaits a submitted task. (An
-    item that goes on working beside such a call is at work in addition. A task that it starts in a
-    task group outside itself is not part of it, and queues like anybody. Two executors whose items
+    the item, which waits, lends it its slot, to one nested call after another; beyond that, nested
+    calls queue for free slots like any others. So does an item that awaits a submitted task. (An
+    item that keeps working during such a call runs in addition. A task that it starts in a
+    task group outside itself is not part of it, and borrows nothing. Two executors whose items
     call each other crosswise can block each other; let one call the other.)
 
     Args:
@@ -87,6 +169,11 @@ class TaskExecutor(Mapping, Joining, Submitting):
         ```
     """
 
+    # Invariants:
+    # - constructing it touches no event loop;
+    # - _block is there from entering until it has been left;
+    # - _abandoned counts blocks that were never left, because their event loop was closed.
+
     def __init__(
         self,
         max_workers: int | None = None,
@@ -97,14 +184,45 @@ class TaskExecutor(Mapping, Joining, Submitting):
         process_limiter: int | anyio.CapacityLimiter | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            max_workers,
+        if max_workers is not None:
+            checks.count(
+                "max_workers",
+                max_workers,
+                way_out="Pass the number of items to run at once, or None for no limit.",
+            )
+        self._max_workers = max_workers
+        self._name = name
+        self._slots = None if max_workers is None else Slots(max_workers, self)
+        self._threads = WorkerLimiter.of_threads(thread_limiter, self)
+        self._processes = WorkerLimiter.of_processes(process_limiter, self)
+        self._counters = Counters()
+        self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
+        self._max_pending = checks.count(
+            "max_pending",
             max_pending,
-            timeout=timeout,
-            thread_limiter=thread_limiter,
-            process_limiter=process_limiter,
-            name=name,
+            least=0,
+            way_out="Pass how many submitted tasks may wait for a slot beyond max_workers.",
         )
+        self._calls: int = 0
+        self._block: Block | None = None
+        self._abandoned = 0
+        self._snapshot = self._read()
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<TaskExecutor{name} max_workers={self._max_workers}>"
+
+    @property
+    def max_workers(self) -> int | None:
+        """How many items may run at once across all calls; None for no limit."""
+        return self._max_workers
+
+    @property
+    def name(self) -> str | None:
+        """The name given at construction, for messages and metrics."""
+        return self._name
+
+    # ---- one call ----
 
     @overload
     async def run(self, fn: Awaitable[T], /, *, timeout: float | Unset | None = UNSET) -> T: ...
@@ -156,13 +274,13 @@ class TaskExecutor(Mapping, Joining, Submitting):
         """
         slots, slot = self._slots, None
         try:
-            call = self._bind_run(fn, args, kwargs, self._timing(timeout))
+            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout))
             self._calls += 1
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
             if slots is not None:
                 slot = await slots.acquire(here())
-            return await self._item(slot, call)
+            return await run_item(self._counters, slot, call)
         finally:
             if slots is not None and slot is not None:
                 slots.release(slot)
@@ -199,9 +317,9 @@ class TaskExecutor(Mapping, Joining, Submitting):
 
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends; else cancellation waits for it. Have a
-        long function call ``anyio.from_thread.check_cancelled()`` now and then, above all before
-        it calls back with ``anyio.from_thread.run()``: left behind, on asyncio, that may hang.
+        keeps its place under the limit until it ends; else cancellation waits for it. A thread
+        may call back with ``anyio.from_thread.run()``; on asyncio, what it calls after its own call
+        was cancelled is not cancelled and may never return: see the guide.
 
         Args:
             fn: The function.
@@ -228,8 +346,8 @@ class TaskExecutor(Mapping, Joining, Submitting):
         """
         Call a plain function in a worker process, under the executor's limit on processes.
 
-        A checkpoint. It takes no slot of ``max_workers``. Cancelled, or when the timeout fires, it
-        kills the process.
+        A checkpoint. It takes no slot of ``max_workers``. Cancelled in whatever way, or when the
+        timeout fires, it kills the process.
 
         Args:
             fn: The function; like its arguments and result it must be picklable.
@@ -242,6 +360,8 @@ class TaskExecutor(Mapping, Joining, Submitting):
 
         Raises:
             TimeoutError: It took longer than ``timeout``.
+            anyio.BrokenWorkerProcess: The process died, could not load the main module, or ``fn``
+                raised ``SystemExit`` or the like.
         """
         check_fn(fn)
         if is_async(fn):
@@ -253,24 +373,750 @@ class TaskExecutor(Mapping, Joining, Submitting):
         call = partial(fn, *args)
         return cast("T", await run_in_process(self._processes, call, self._timing(timeout)))
 
+    # ---- the items of a source ----
+
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A], Awaitable[T]],
+        source: Source[A],
+        /,
+        *,
+        errors: Stop = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Stop = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A], T],
+        source: Source[A],
+        /,
+        *,
+        errors: Stop = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., T],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Stop = "raise",
+        **options: Unpack[MapOptions],
+    ) -> list[T]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A], Awaitable[T]],
+        source: Source[A],
+        /,
+        *,
+        errors: Return,
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Return,
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[[A], T],
+        source: Source[A],
+        /,
+        *,
+        errors: Return,
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., T],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Return,
+        **options: Unpack[MapOptions],
+    ) -> list[T | Exception]: ...
+    async def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: AnySource,
+        limit: int | None = None,
+        ordered: bool = True,
+        timeout: float | Unset | None = UNSET,
+        rate: float | RateLimiter | None = None,
+        retry: int | Retry | None = None,
+        errors: Policy = "raise",
+        on_progress: Progress | None = None,
+    ) -> list[Any]:
+        """
+        Call ``fn`` with every item, several at once, and return the results as a list.
+
+        A checkpoint. Cancelled, it cancels the items that run, waits for them, and takes no more;
+        errors to report (see ``errors``) are then raised in place of the cancellation.
+
+        Args:
+            fn: An async function, or a plain one, which then runs in worker threads.
+            *iterables: Sync or async iterables; with several, ``fn`` gets one argument from each,
+                until the shortest ends. An async generator is closed at the end of the call; any
+                other iterator may be read on afterwards, though a few items further.
+            limit: How many items of this call may run at once, within ``max_workers``.
+            ordered: Whether results stand in the order of the items, or in that of completion.
+            timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
+                for a slot, a token or a thread; None for no limit; omitted: the executor's.
+            rate: How many items may start per second, evenly spaced; or a `RateLimiter`.
+            retry: Attempts per item in all; or a `Retry` policy.
+            errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
+                is the only one. ``"collect"``: run everything, then raise all errors in one
+                group. ``"return"``: put errors where the results would be.
+            on_progress: Called as ``on_progress(done, total)`` after each item; ``total`` is None
+                if the sources do not know their length.
+
+        Returns:
+            The results.
+
+        Raises:
+            Exception: What ``fn`` raised, with a note naming the item's index and argument.
+            ExceptionGroup: Several items failed.
+            TimeoutError: An item took longer than ``timeout``.
+            ValueError, TypeError: An option makes no sense.
+        """
+        results: list[Any] = []
+
+        def append(_: int, value: Any) -> None:
+            results.append(value)
+
+        pool = self._pool(
+            fn,
+            iterables,
+            put=results.__setitem__ if ordered else append,
+            results=results if ordered else None,
+            limit=limit,
+            timeout=timeout,
+            rate=rate,
+            retry=retry,
+            errors=errors,
+            on_progress=on_progress,
+        )
+        await pool.run()
+        return results
+
+    @overload
+    async def for_each(
+        self,
+        fn: Callable[[A], object],
+        source: Source[A],
+        /,
+        *,
+        errors: Stop = "raise",
+        **options: Unpack[EachOptions],
+    ) -> None: ...
+    @overload
+    async def for_each(
+        self,
+        fn: Callable[..., object],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Stop = "raise",
+        **options: Unpack[EachOptions],
+    ) -> None: ...
+    async def for_each(
+        self,
+        fn: Callable[..., object],
+        /,
+        *iterables: AnySource,
+        limit: int | None = None,
+        timeout: float | Unset | None = UNSET,
+        rate: float | RateLimiter | None = None,
+        retry: int | Retry | None = None,
+        errors: Stop = "raise",
+        on_progress: Progress | None = None,
+    ) -> None:
+        """
+        Call ``fn`` with every item for its effect: `map` without the list of results.
+
+        Memory stays constant however long the source is. Arguments, errors and cancellation are
+        those of `map`; with no results to stand among, ``errors="return"`` is refused.
+        """
+        if cast("Policy", errors) == "return":  # callers may be untyped
+            raise ValueError(
+                'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
+                "to run all items and raise the errors together."
+            )
+        pool = self._pool(
+            fn,
+            iterables,
+            put=_forget,
+            limit=limit,
+            timeout=timeout,
+            rate=rate,
+            retry=retry,
+            errors=errors,
+            on_progress=on_progress,
+        )
+        await pool.run()
+
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Awaitable[T]],
+        source: Source[A],
+        /,
+        *,
+        errors: Stop = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Stop = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], T],
+        source: Source[A],
+        /,
+        *,
+        errors: Stop = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., T],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Stop = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Awaitable[T]],
+        source: Source[A],
+        /,
+        *,
+        errors: Return,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Return,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], T],
+        source: Source[A],
+        /,
+        *,
+        errors: Return,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., T],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        errors: Return,
+        **options: Unpack[StreamOptions],
+    ) -> Stream[T | Exception]: ...
+    def stream(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: AnySource,
+        ordered: bool = False,
+        buffer: int | None = None,
+        limit: int | None = None,
+        timeout: float | Unset | None = UNSET,
+        rate: float | RateLimiter | None = None,
+        retry: int | Retry | None = None,
+        errors: Policy = "raise",
+        on_progress: Progress | None = None,
+    ) -> Stream[Any]:
+        """
+        Return an async context manager that iterates over results as they come.
+
+        ``async with executor.stream(fn, source) as results: async for result in results: ...``
+
+        Not a checkpoint: work starts on entering the block. A consumer that falls behind holds the
+        work back. Leaving the block (``break``, an error, cancellation) cancels the items that
+        run and waits for them. An error that the consumer has not seen is raised by the block.
+        Inside an item of the same executor the block lends that item's slot to its work.
+
+        Args:
+            fn: As for `map`.
+            *iterables: As for `map`.
+            ordered: Whether results come in the order of the items, or as they are completed.
+            buffer: How many results may wait for the consumer beyond the ``limit`` items that
+                run; as many as ``limit`` if omitted. Without a limit, how many items may run or
+                wait; 100 if omitted, at least 1.
+            limit: As for `map`.
+            timeout: As for `map`.
+            rate: As for `map`.
+            retry: As for `map`.
+            errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
+                all results first, then all errors in one group. ``"return"``: errors come as
+                results.
+            on_progress: As for `map`.
+
+        Raises:
+            ValueError, TypeError: An option makes no sense.
+        """
+        if buffer is not None:
+            checks.count(
+                "buffer", buffer, least=0, way_out="Pass how many results may wait, or omit it."
+            )
+        at_once = self._narrowed(limit)
+        waiting = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
+        between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
+        pool = self._pool(
+            fn,
+            iterables,
+            put=between.put,
+            buffer=between,
+            limit=limit,
+            timeout=timeout,
+            rate=rate,
+            retry=retry,
+            errors=errors,
+            on_progress=on_progress,
+        )
+        return Stream(pool, between)
+
+    # ---- several different calls ----
+
+    @overload
+    async def gather(
+        self,
+        a: Job[T1],
+        b: Job[T2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[T1, T2]: ...
+    @overload
+    async def gather(
+        self,
+        a: Job[T1],
+        b: Job[T2],
+        c: Job[T3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[T1, T2, T3]: ...
+    @overload
+    async def gather(
+        self,
+        a: Job[T1],
+        b: Job[T2],
+        c: Job[T3],
+        d: Job[T4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[T1, T2, T3, T4]: ...
+    @overload
+    async def gather(
+        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[False] = False
+    ) -> tuple[T, ...]: ...
+    @overload
+    async def gather(
+        self, *calls: Call[T], limit: int | None = None, return_exceptions: Literal[False] = False
+    ) -> tuple[T, ...]: ...
+    @overload
+    async def gather(
+        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[True]
+    ) -> tuple[T | Exception, ...]: ...
+    @overload
+    async def gather(
+        self, *calls: Call[T], limit: int | None = None, return_exceptions: bool
+    ) -> tuple[T | Exception, ...]: ...
+    @overload
+    async def gather(
+        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
+    ) -> tuple[Any, ...]: ...
+    async def gather(
+        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
+    ) -> tuple[Any, ...]:
+        """
+        Await everything, at most ``limit`` at once, and return the results in the order given.
+
+        A checkpoint. At the first error the others are cancelled and awaited, those that never
+        started are closed, and the error is raised bare, or several in a group.
+
+        Args:
+            *calls: Coroutines or other awaitables, or functions without arguments.
+            limit: How many may run at once, within ``max_workers``.
+            return_exceptions: Put errors among the results; cancellation is never one of them.
+
+        Returns:
+            The results.
+        """
+        results: list[Any] = []
+        try:
+            pool = self._pool_of_calls(
+                calls,
+                put=results.__setitem__,
+                results=results,
+                limit=limit,
+                errors="return" if return_exceptions else "raise",
+            )
+            await pool.run()
+        finally:
+            _close(calls)
+        return tuple(results)
+
+    @overload
+    async def race(self, *calls: Job[T]) -> T: ...
+    @overload
+    async def race(self, *calls: Call[T]) -> T: ...
+    @overload
+    async def race(self, *calls: Call[Any]) -> Any: ...
+    async def race(self, *calls: Call[Any]) -> Any:
+        """
+        Return the first result; cancel the other calls and wait until they are gone.
+
+        A checkpoint. Calls start in the order given, as many at once as ``max_workers`` allows. A
+        call that fails is out of the race. What losers raise while they are cancelled is counted
+        in the statistics, and otherwise ignored.
+
+        Args:
+            *calls: Awaitables, or functions without arguments; at least one.
+
+        Returns:
+            The result of the call that was first to succeed.
+
+        Raises:
+            Exception: The only call failed.
+            ExceptionGroup: All of several calls failed.
+            ValueError: No calls.
+        """
+        if not calls:
+            raise ValueError("race() of no calls has no winner. Pass at least one.")
+        winners: list[Any] = []
+        failures: list[Failure] = []
+
+        def finish(_index: int, value: Any) -> None:
+            winners.append(value)
+            pool.stop()
+
+        def drop_out(index: int, error: Exception) -> None:
+            annotate(error, None, index, calls[index], many=False)
+            failures.append((index, error))
+
+        try:
+            pool = self._pool_of_calls(calls, put=finish, put_error=drop_out)
+            await pool.run()
+        finally:
+            _close(calls)
+        if not winners:
+            conclude(failures)
+        return winners[0]
+
+    @overload
+    def as_completed(self, *calls: Job[T]) -> Stream[Outcome[T]]: ...
+    @overload
+    def as_completed(self, *calls: Call[T]) -> Stream[Outcome[T]]: ...
+    @overload
+    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]: ...
+    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]:
+        """
+        Return an async context manager that iterates over outcomes as they come.
+
+        ``async with executor.as_completed(a, b) as outcomes: async for outcome in outcomes: ...``
+
+        Not a checkpoint. Leaving the block cancels and awaits what runs, and closes what never
+        started. Errors are outcomes like results.
+
+        Args:
+            *calls: Awaitables, or functions without arguments.
+        """
+        buffer = Buffer(len(calls), ordered=False)
+
+        def put_value(index: int, value: Any) -> None:
+            buffer.put(index, Outcome(index=index, value=value))
+
+        def put_error(index: int, error: Exception) -> None:
+            buffer.put(index, Outcome(index=index, error=error))
+
+        close_all = partial(_close, calls)
+        try:
+            pool = self._pool_of_calls(calls, put=put_value, put_error=put_error)
+        except BaseException:
+            close_all()
+            raise
+        return Stream(pool, buffer, on_exit=close_all)
+
+    # ---- tasks that go on after the call ----
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            if not self._block.is_over():
+                msg = (
+                    f"{self!r} is entered already. Enter it once, where it is made, and pass it "
+                    f"on; or make another."
+                )
+                raise RuntimeError(msg)
+            self._abandoned += 1
+        self._block = Block(self, self._slots, self._max_pending, self._counters)
+        await self._block.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        if self._abandoned and isinstance(exc, GeneratorExit):
+            self._abandoned -= 1  # its coroutine is thrown away; what runs now is another block
+            return None
+        block = self._block
+        if block is None or block.is_over():
+            self._block = None
+            return None
+        block.check_task()
+        try:
+            return await block.leave(exc)
+        finally:
+            self._block = None
+
+    @overload
+    async def submit(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    async def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    async def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """
+        Start ``fn(*args, **kwargs)`` as a task of its own; wait while too many are unfinished.
+
+        A checkpoint when ``max_workers + max_pending`` submitted tasks are unfinished, and for one
+        call in 64; so it is when the executor takes no new work any more, for a task that is being
+        cancelled. Cancelled while it waits, it has started nothing. The task waits for a slot
+        like any item, in the order of submission, and has the executor's timeout. Its failure
+        cancels no other task: it is raised by ``await handle``, or by leaving the block if its
+        end was never looked at.
+
+        An item that submits to its own executor at that limit may have one unfinished task beyond
+        it; to submit another it waits for that one, lending it its slot.
+
+        Args:
+            fn: An async function, or a plain one to run in a worker thread.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The task's handle.
+
+        Raises:
+            RuntimeError: The executor is not entered, or draining.
+        """
+        block = await self._open_block("submit")
+        check_fn(fn)
+        self._calls += 1
+        place = await block.join(yields=self._calls % FAST_CALLS == 0)
+        try:
+            await block.check_open("submit", joined=True)  # things may have changed meanwhile
+        except BaseException:
+            place.slots.release(place)
+            raise
+        return TaskHandle(block.submit(name_of(fn), self._bind(fn, args, kwargs), fn, place))
+
+    @overload
+    def submit_nowait(
+        self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[T]: ...
+    def submit_nowait(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> TaskHandle[Any]:
+        """
+        Start a task as `submit` does, or fail at once. Not a checkpoint.
+
+        In a task that is being cancelled, when the executor takes no new work any more, nothing is
+        started and the handle is that of a cancelled task.
+
+        Raises:
+            anyio.WouldBlock: ``max_workers + max_pending`` submitted tasks are unfinished.
+            RuntimeError: The executor is not entered, or draining.
+        """
+        if _is_cancelled() and (self._block is None or self._block.refusal("submit_nowait")):
+            # It cannot raise the cancellation, which comes at the next checkpoint.
+            task = Task(name_of(fn), loops.current_loop())
+            task.abandon()
+            return TaskHandle(task)
+        block = self._entered_block("submit_nowait")
+        refusal = block.refusal("submit_nowait")
+        if refusal is not None:
+            raise refusal
+        check_fn(fn)
+        place = block.join_nowait()
+        return TaskHandle(block.submit(name_of(fn), self._bind(fn, args, kwargs), fn, place))
+
+    async def start(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        /,
+        *args: Any,
+        restart: int | Retry | None = None,
+    ) -> TaskHandle[T]:
+        """
+        Start a service and wait until it is ready.
+
+        ``fn(*args, task_status=…)`` calls ``task_status.started(value)`` when it is ready, then
+        goes on until it is cancelled, which leaving the block does after the submitted work is
+        drained. It takes no slot and has no timeout.
+
+        A checkpoint. Cancelled, or if ``fn`` fails before it is ready, nothing is left running and
+        the error is raised here. If it fails later it is started again as ``restart`` allows; when
+        that is used up its error ends the block: everything is cancelled, and the block raises it.
+
+        Args:
+            fn: An async function that takes ``task_status``.
+            *args: Its positional arguments.
+            restart: Attempts in all, or a `Retry` policy; None for no restart. A run that lasted
+                longer than the policy's ``wait_max`` restarts the count.
+
+        Returns:
+            A handle; ``handle.start_value`` is what the service reported.
+
+        Raises:
+            RuntimeError: The executor is not entered or draining, or ``fn`` returned without
+                being ready.
+            TaskCancelledError: The executor was cancelled or left before ``fn`` was ready.
+        """
+        block = await self._open_block("start")
+        check_fn(fn)
+        if not is_async(fn):
+            msg = f"fn={fn!r} is not an async function: a service has to be one, to be cancelled."
+            raise TypeError(msg)
+        policy = as_policy(restart, name="restart")
+        return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """
+        Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
+
+        A checkpoint. Calls of `submit` that wait for a place are drained too. Meanwhile only tasks
+        that are part of what is drained may submit more, and none once the time is up. Services
+        go on. Cancelled, it leaves the tasks as they are.
+
+        Args:
+            timeout: The period of grace in seconds; None to wait as long as it takes.
+
+        Returns:
+            Whether all of them ended without being cancelled here.
+
+        Raises:
+            RuntimeError: The executor is not entered, or a submitted task waits for itself.
+        """
+        block = self._entered_block("drain")
+        checks.timeout("timeout", timeout)
+        if block.contains_caller():
+            raise RuntimeError(
+                "drain() was called inside a submitted task, which would wait for itself. Call it "
+                "where the executor was entered."
+            )
+        return await block.drain(timeout)
+
+    def cancel(self) -> None:
+        """Cancel all submitted tasks and services. No checkpoint; the block itself goes on."""
+        if self._block is not None:
+            self._block.cancel()
+
+    # ---- state ----
+
     def statistics(self) -> ExecutorStatistics:
-        """Return a picture of the executor at this moment. Not a checkpoint."""
+        """
+        Return a snapshot of the executor. Not a checkpoint.
+
+        It may be called from any thread. While another thread cannot get figures that fit together,
+        because they change all the time, it gets those of the last call.
+        """
+        counters = self._counters
+        for _ in range(_READINGS):
+            version = counters.version
+            snapshot = self._read()
+            # Twice the same, and most of them only grow: so they were these at one moment.
+            if version % 2 == 0 and version == counters.version and snapshot == self._read():
+                self._snapshot = snapshot
+                return snapshot
+            time.sleep(0)  # pragma: no cover - in another thread alone: let the loop's go on
+        return self._snapshot  # pragma: no cover - as above
+
+    def _read(self) -> ExecutorStatistics:
         counters, slots, block = self._counters, self._slots, self._block
-        started, finished = counters.all_started(), counters.all_finished()
+        totals = counters.totals()
+        running = totals.running
         return ExecutorStatistics(
             max_workers=self._max_workers,
-            running=started - finished,
+            running=running,
             in_use=0 if slots is None else slots.in_use,
             waiting=0 if slots is None else len(slots.queue),
-            peak=counters.peak,
-            started=started,
-            succeeded=finished - counters.failed - counters.cancelled,
-            failed=counters.failed,
-            cancelled=counters.cancelled,
+            peak=max(counters.peak, running),
+            started=totals.started,
+            succeeded=totals.succeeded,
+            failed=totals.failed,
+            cancelled=totals.cancelled,
             timed_out=counters.timed_out,
             retried=counters.retried,
-            slot_waits=0 if slots is None else slots.waits,
-            slot_wait_seconds=0.0 if slots is None else slots.wait_seconds,
+            waits=0 if slots is None else slots.waits,
+            wait_seconds=0.0 if slots is None else slots.wait_seconds,
             submitted=0 if block is None else len(block.tasks),
             services=0 if block is None else len(block.services),
             threads=self._threads.busy,
@@ -279,7 +1125,20 @@ class TaskExecutor(Mapping, Joining, Submitting):
             processes_waiting=self._processes.waiting,
         )
 
-    def _bind_run(
+    # ---- how calls are put together ----
+
+    def _timing(self, timeout: float | Unset | None) -> Timing:
+        if timeout is UNSET:
+            return self._default_timing
+        return Timing(checks.timeout("timeout", timeout), self._counters, self._name)
+
+    def _bind(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Awaitable[Any]]:
+        """Return one call of ``fn``, with the executor's timeout, as it is made in a slot."""
+        return partial(one_attempt(fn, self._default_timing, self._threads), *args, **kwargs)
+
+    def _bind_awaitable(
         self,
         fn: Callable[..., Any] | Awaitable[Any],
         args: tuple[Any, ...],
@@ -288,11 +1147,147 @@ class TaskExecutor(Mapping, Joining, Submitting):
     ) -> Callable[[], Awaitable[Any]]:
         if not inspect.isawaitable(fn):
             check_fn(fn)
-            return self._bind(fn, args, kwargs, timing)
+            return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
         if args or kwargs:
             msg = (
                 f"run() got the awaitable {fn!r} together with arguments for it. Pass the "
                 f"function and its arguments, or the awaitable alone."
             )
             raise TypeError(msg)
-        return self._bind(settle, (fn,), {}, timing)
+        return partial(one_attempt(settle, timing, self._threads), fn)
+
+    def _narrowed(self, limit: int | None) -> int | None:
+        if limit is None:
+            return self._max_workers
+        checks.count(
+            "limit", limit, way_out="Pass the number of items this call may run at once, or None."
+        )
+        return limit if self._max_workers is None else min(limit, self._max_workers)
+
+    def _pool(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[AnySource, ...],
+        *,
+        put: Callable[[int, Any], object],
+        put_error: Callable[[int, Exception], object] | None = None,
+        results: list[Any] | None = None,
+        buffer: Buffer | None = None,
+        subject: object = UNSET,
+        limit: int | None = None,
+        timeout: float | Unset | None = None,
+        rate: float | RateLimiter | None = None,
+        retry: int | Retry | None = None,
+        errors: Policy = "raise",
+        on_progress: Progress | None = None,
+    ) -> Pool:
+        check_fn(fn)
+        if errors not in _POLICIES:
+            msg = (
+                f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run '
+                f'all, then raise them together) or "return" (put them among the results).'
+            )
+            raise ValueError(msg)
+        limit = self._narrowed(limit)
+        total = None
+        if on_progress is not None:
+            check_progress(on_progress)
+            total = total_of(iterables)  # which may be slow: asked for only if it is used
+        call, timeout = compose(
+            fn,
+            timing=self._timing(timeout),
+            rate=as_limiter(rate),
+            retry=None if retry is None else as_policy(retry),
+            threads=self._threads,
+            counters=self._counters,
+        )
+        return Pool(
+            call,
+            open_source(iterables, min(limit or _READ_AHEAD, _READ_AHEAD)),
+            subject=fn if subject is UNSET else subject,
+            many=len(iterables) > 1,
+            limit=limit,
+            slots=self._slots,
+            counters=self._counters,
+            put=put,
+            put_error=put_error,
+            results=results,
+            buffer=buffer,
+            errors=errors,
+            timeout=timeout,
+            name=self._name,
+            progress=on_progress,
+            total=total,
+        )
+
+    def _pool_of_calls(
+        self,
+        calls: tuple[Call[Any], ...],
+        *,
+        put: Callable[[int, Any], object],
+        put_error: Callable[[int, Exception], object] | None = None,
+        results: list[Any] | None = None,
+        limit: int | None = None,
+        errors: Policy = "return",
+    ) -> Pool:
+        for number, call in enumerate(calls):
+            check_call(number, call)
+        # With its own limit, not the pool's watch: that counts the wait for a thread as well.
+        settled = one_attempt(settle, self._default_timing, self._threads)
+
+        async def make(call: Any) -> Any:
+            if inspect.isawaitable(call):
+                return await settled(call)
+            return await one_attempt(call, self._default_timing, self._threads)()
+
+        return self._pool(
+            make,
+            (calls,),
+            put=put,
+            put_error=put_error,
+            results=results,
+            subject=None,
+            limit=limit,
+            errors=errors,
+        )
+
+    def _entered_block(self, method: str) -> Block:
+        block = self._block
+        if block is None or block.is_over():
+            msg = (
+                f"{method}() needs somewhere for its task to live: write "
+                f"'async with executor:' around it. {self!r} is not entered."
+            )
+            raise RuntimeError(msg)
+        if not block.is_current():
+            msg = (
+                f"{self!r} was entered in another event loop. Submit to it from there, for "
+                f"example with anyio.from_thread.run(), or give each loop an executor of its own."
+            )
+            raise RuntimeError(msg)
+        return block
+
+    async def _open_block(self, method: str) -> Block:
+        if self._block is None:
+            await checkpoint_if_cancelled()  # the block has just been left, and its task not yet
+        block = self._entered_block(method)
+        await block.check_open(method)
+        return block
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running code is in a task that is being cancelled."""
+    try:
+        return is_cancelled()
+    except RuntimeError:  # a callback of the event loop, or no event loop
+        return False
+
+
+def _forget(_index: int, _value: Any) -> None:
+    pass
+
+
+def _close(calls: tuple[Call[Any], ...]) -> None:
+    """Close the coroutines among ``calls`` that never started."""
+    for call in calls:
+        close_unstarted(call)

@@ -1,65 +1,52 @@
 """
-The engine behind `map` and its relatives: a few workers that pull items from one source.
+The engine behind `map` and its relatives: a few workers that take items from one source.
 
-Promise: at most ``limit`` items at once, each in a context of its own; a small fixed cost per
-item; nothing outlives `Pool.run`.
-Cost: 0.6 µs an item beyond a bare asyncio worker pool's 0.9. Why workers and not a task per item,
-and why the loop drives coroutines by hand: docs/en/design/executor.md.
+Promise: at most ``limit`` items at once, each in a context of its own, though not in a task of its
+own; a small fixed cost per item; nothing outlives `Pool.run`.
+Cost: 0.4 µs an item beyond a bare asyncio worker pool's 0.9. Why workers and not a task per item,
+and why a worker drives coroutines by hand: docs/en/design/executor.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Iterator
+import types
 from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
-from mtaio.core import _failures
-from mtaio.core._call import check_progress
-from mtaio.core._items import take_items
-from mtaio.core._slots import Link, Slot, Slots, here
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
+from mtaio._internal.clock import now
+from mtaio.core._errors import Failure, annotate, conclude, silent_end
+from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
 from mtaio.core._source import Feed
-from mtaio.core._watch import Watch, Watched
+from mtaio.core._timeouts import Watch, Watched
 from mtaio.exceptions import StrayCancellationError
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator, Iterator
+
     from anyio.abc import TaskGroup
 
     from mtaio.core._statistics import Counters
+    from mtaio.core._stream import Buffer
+    from mtaio.core._types import Policy, Progress
 
-Policy = Literal["raise", "collect", "return"]
-Progress = Callable[[int, "int | None"], object]
-
-
-class Gate(Protocol):
-    """What may hold workers back before they take the next item (a stream that is not read)."""
-
-    until: int
-    """How many items may have been taken by now."""
-
-    async def wait(self) -> None:
-        """Wait until ``until`` may have grown."""
-        ...
-
-    def wake_all(self) -> None:
-        """End every `wait`."""
-        ...
-
-    def skip(self, index: int) -> None:
-        """Note that item number ``index`` failed, and that nobody will be handed its result."""
-        ...
+__all__ = ["Pool", "Worker", "take_items"]
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
     """
-    What a worker holds while it takes items: a slot, and a place under the watch.
+    What a worker holds while it takes items: a slot, and its part of the watch.
 
-    ``spent`` says that somebody other than its scopes cancelled its task. On asyncio such a task
+    ``spent`` says that its task was cancelled, but not through its scopes. On asyncio such a task
     stays marked (``Task.cancelling``), which would disturb the scopes of later items.
     """
 
@@ -77,9 +64,10 @@ class Pool:
     - items are numbered in the order in which they are taken, ``started`` of them so far;
     - at most one worker at a time is being started: when an item suspends and no worker is idle,
       so items that never suspend need only one, and a slow source no more than it keeps busy;
-    - workers that wait for the source or the gate are counted in ``_idle``;
+    - workers that wait for the source or the buffer are counted in ``_idle``;
+    - ``results``, if given, has a place for each item that was started, and ``put`` fills it;
     - ``attentive`` says that `item_suspended` wants to know;
-    - ``_cut_short`` says that a worker ended before its time, by a cancellation or worse;
+    - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken.
     """
 
@@ -93,8 +81,8 @@ class Pool:
     counters: Counters
     put: Callable[[int, Any], object]
     put_error: Callable[[int, Exception], object] | None = None
-    reserve: Callable[[Any], object] | None = None
-    gate: Gate | None = None
+    results: list[Any] | None = None
+    buffer: Buffer | None = None
     errors: Policy = "raise"
     timeout: float | None = None
     name: str | None = None
@@ -102,9 +90,11 @@ class Pool:
     total: int | None = None
 
     started: int = field(default=0, init=False)
-    finished: int = field(default=0, init=False)
+    succeeded: int = field(default=0, init=False)
+    failed: int = field(default=0, init=False)
+    cancelled: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
-    failures: list[_failures.Failure] = field(default_factory=list[_failures.Failure], init=False)
+    failures: list[Failure] = field(default_factory=list[Failure], init=False)
     watch: Watch | None = field(default=None, init=False)
     stopping: bool = field(default=False, init=False)
     attentive: bool = field(default=True, init=False)
@@ -117,13 +107,17 @@ class Pool:
     _group: TaskGroup | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        check_progress(self.progress)
         if self.timeout is not None and self.timeout != math.inf:
             self.watch = Watch(self.timeout, self._pay_attention)
 
+    @property
+    def ended(self) -> int:
+        """How many items have ended."""
+        return self.succeeded + self.failed + self.cancelled
+
     async def run(self) -> None:
         """
-        Run every item to its end; return when the last worker is gone.
+        Run all items; return when the last worker is gone. A checkpoint.
 
         Raises:
             The bare error if exactly one item failed and the policy reports it, an ExceptionGroup
@@ -131,13 +125,13 @@ class Pool:
         """
         self._around = here()
         escaped: list[BaseException] = []
-        self.counters.call_began(self)
+        self.counters.call_starts(self)
         try:
             async with anyio.create_task_group() as self._group:
                 await self._run(self._group)
             if not self.stopping:
                 if self._group.cancel_scope.cancel_called:
-                    escaped.append(_failures.silent_end())
+                    escaped.append(silent_end())
                 elif self._cut_short or (isinstance(self.source, Feed) and self.source.cut_short):
                     # The cancellation came to them and not to this task, which asyncio had just
                     # woken up for something else. It is due now: half the work is not done.
@@ -150,49 +144,54 @@ class Pool:
                 raise
         finally:
             self._group = None
-            if self.started:  # items that never suspend are noticed by nobody
+            if self.started:  # items that never suspend are not noticed while they run
                 self.counters.peak = max(self.counters.peak, 1)
             self.counters.absorb(self)
-        try:
-            _failures.conclude(self.failures, escaped)
-        finally:
-            del escaped  # the error holds this frame: else they keep each other alive
+        if self.failures or escaped:
+            try:
+                conclude(self.failures, escaped)
+            finally:
+                del escaped  # the error holds this frame: else they keep each other alive
 
     async def _run(self, group: TaskGroup) -> None:
         if isinstance(self.source, Feed):
             if self.stopping:
                 self.source.end()
             self.source.start(group)
-        if self.stopping:  # a stream that was left before this task had its first turn
+        if self.stopping:  # a stream that was left before this task ran for the first time
             return
-        self._hire()
+        if anyio.current_effective_deadline() == -math.inf:
+            await checkpoint_if_cancelled()
+        self._start_worker()
         if self.watch is not None:
             await self.watch.run()
 
     def stop(self) -> None:
-        """Take no more items and cancel those in flight. May be called at any time."""
+        """Take no more items and cancel those that run. May be called at any time."""
         self.stopping = True
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
     def item_suspended(self) -> None:
-        """Note how many run, wake the watch, and start a worker if there is room and need."""
+        """Note how many run, wake the watch, and start a worker if one is needed."""
         crowded = self.counters.crowded()
-        in_flight = self.started - self.finished
-        if in_flight > self.peak or crowded:
-            self.peak = max(self.peak, in_flight)
+        running = self.started - self.ended
+        if running > self.peak or crowded:
+            self.peak = max(self.peak, running)
             self.counters.note_peak()
         if self.watch is not None:
             self.watch.item_suspended()
-        room = not self._all_taken and (self.limit is None or self._live < self.limit)
-        if room and not (self._starting or self._idle or self.stopping):
-            self._hire()
-        self.attentive = room or crowded or self.peak < self._live
+        may_grow = not self._all_taken and (self.limit is None or self._live < self.limit)
+        if may_grow and not (self._starting or self._idle or self.stopping):
+            self._start_worker()
+        self.attentive = may_grow or crowded or self.peak < self._live
 
     def _pay_attention(self) -> None:
         self.attentive = True
 
-    def _hire(self) -> None:
+    # ---- workers ----
+
+    def _start_worker(self) -> None:
         self._starting = True
         self._live += 1
         cast("TaskGroup", self._group).start_soon(self._work)  # items run only while there is one
@@ -205,7 +204,7 @@ class Pool:
             finally:
                 self._starting = False
             self.attentive = True
-            watched = nullcontext() if self.watch is None else self.watch.over_worker()
+            watched = nullcontext() if self.watch is None else Watched(self.watch)
             with watched as worker.watched:
                 # Here and not in a function of its own: what items yield passes through each.
                 while not self.stopping:
@@ -213,7 +212,7 @@ class Pool:
                     if worker.spent or not await self._refill(worker):
                         break
             if worker.spent and not self.stopping:
-                self._hire()
+                self._start_worker()
         except BaseException:
             self._cut_short = True
             raise
@@ -225,26 +224,26 @@ class Pool:
 
     async def admit(self, worker: Worker) -> None:
         """
-        Wait for an open gate, then for a slot; while the gate is shut no slot is held.
+        Wait until the buffer has space, then for a slot; no slot is held while it has none.
 
-        At the source's end the gate no longer matters.
+        At the source's end the buffer no longer matters.
         """
-        gate = self.gate
+        buffer = self.buffer
         while True:
             self._give_slot_back(worker)
-            while gate is not None and self.started >= gate.until and not self._all_taken:
+            while buffer is not None and self.started >= buffer.until and not self._all_taken:
                 self._idle += 1
-                await gate.wait()
+                await buffer.wait_for_space()
                 self._idle -= 1
             if self.slots is not None:
                 worker.slot = await self.slots.acquire(self._around)
-            # The gate may have shut while we queued.
-            if gate is None or self.started < gate.until or self._all_taken:
+            # The space may have gone while we queued.
+            if buffer is None or self.started < buffer.until or self._all_taken:
                 return
 
     async def _refill(self, worker: Worker) -> bool:
         """
-        Wait until an async source has an item; return False if the source is at its end.
+        Wait until an async source has an item; return False if it has no more.
 
         No slot is held meanwhile: the source may itself depend on this executor.
         """
@@ -257,12 +256,12 @@ class Pool:
                 await self.admit(worker)
                 return True
         self._all_taken = True
-        if self.gate is not None:
-            self.gate.wake_all()
+        if self.buffer is not None:
+            self.buffer.wake_workers()
         return False
 
     def must_queue(self, worker: Worker, slot: Slot) -> bool:
-        """Tell whether the worker has to ask for a slot again before it takes another item."""
+        """Return whether the worker has to ask for a slot again before it takes another item."""
         worker.slot = slot.slots.end_item(slot)
         return worker.slot is None or slot.slots.contended(worker.slot)
 
@@ -270,3 +269,182 @@ class Pool:
         if worker.slot is not None:
             slot, worker.slot = worker.slot, None
             slot.slots.release(slot)
+
+    # ---- errors ----
+
+    def item_raised(self, worker: Worker, index: int, item: Any, error: BaseException) -> bool:
+        """
+        Decide what an item's error means: a failure, a timeout, or a cancellation to pass on.
+
+        Returns:
+            True if the worker has to re-raise: it is being cancelled, or the error is not one that
+            an item may have (``KeyboardInterrupt`` and the like).
+        """
+        watched = worker.watched
+        fired = watched is not None and watched.fired
+        left = error if watched is None else watched.item_failed(error)
+        rest = None if left is None else without_cancellation(left)
+        if rest is None and not is_cancelled():
+            subject = item if self.subject is None else self.subject
+            worker.spent = left is not None  # the cancellation came from none of our scopes
+            if watched is not None and fired:
+                self.counters.timed_out += 1
+                rest = self._timeout_error(subject, watched)
+                rest.__cause__ = error  # its traceback shows where the item was waiting
+            else:
+                rest = stray_error(error, name_of(subject))
+        if rest is None:
+            self.cancelled += 1
+            return True
+        self.failed += 1
+        if not isinstance(rest, Exception):
+            return True
+        if self.errors == "return":
+            put = self.put if self.put_error is None else self.put_error
+            put(index, rest)
+            return False
+        annotate(rest, self.subject, index, item, many=self.many)
+        self.failures.append((index, rest))
+        if self.errors == "raise":
+            self.stop()
+        elif self.buffer is not None:
+            self.buffer.skip(index)
+        return False
+
+    def _timeout_error(self, subject: object, watched: Watched) -> MTAIOTimeoutError:
+        return MTAIOTimeoutError(
+            f"{name_of(subject)} did not end within timeout={watched.timeout!r} s",
+            timeout=watched.timeout,
+            deadline=watched.due,
+            name=self.name,
+        )
+
+
+# ---- the loop for which the pool exists: take an item, run it, put its result away ----
+#
+# It plays the event loop's part towards each item: a coroutine is advanced with ``send`` inside its
+# own context, and what it yields is passed on to the real event loop. That isolates context
+# variables without a task, and shows whether an item suspended at all. It is one function because
+# each call saved is saved for every item.
+
+RETURNED: Final = object()
+"""What a driver yields when the coroutine it was sent has returned."""
+
+
+@types.coroutine
+def _drive(result: list[Any]) -> Generator[Any, Any, None]:
+    """
+    Await one coroutine after another, each sent in, and put what it returns into ``result[0]``.
+
+    What a coroutine yields comes out as it is; `RETURNED` says that the next may be sent. Advanced
+    directly, each coroutine would end with a StopIteration, which costs a tenth of the whole.
+    """
+    coroutine = yield RETURNED
+    while True:
+        result[0] = yield from coroutine
+        coroutine = yield RETURNED
+
+
+def _new_driver(result: list[Any]) -> Generator[Any, Any, None]:
+    driver = cast("Generator[Any, Any, None]", _drive(result))
+    next(driver)
+    return driver
+
+
+@types.coroutine
+def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved for every item
+    pool: Pool, worker: Worker
+) -> Generator[Any, Any, None]:
+    """
+    Take items from the pool's source until it has none, for now or for good.
+
+    A worker that meets no suspension yields after 32 items all the same.
+    """
+    fn, many, source, put, results = pool.fn, pool.many, pool.source, pool.put, pool.results
+    buffer, progress = pool.buffer, pool.progress
+    queue = None if pool.slots is None else pool.slots.queue
+    link, new_context = CURRENT.set, copy_context
+    watched = worker.watched
+    result: list[Any] = [None]
+    driver = _new_driver(result)
+    send = driver.send
+    slot = worker.slot
+    unyielding = 0
+    for item in source:
+        index = pool.started
+        pool.started = index + 1
+        if results is not None:
+            results.append(None)
+        if slot is not None:
+            slot.item = index
+            link((slot, index))
+        run = new_context().run
+        if watched is not None:
+            watched.limit.moment = now() + watched.timeout
+        try:
+            waits_for = run(send, fn(*item) if many else fn(item))
+            if waits_for is not RETURNED:
+                unyielding = -1
+                if pool.attentive:
+                    pool.item_suspended()
+                while waits_for is not RETURNED:
+                    try:
+                        answer = yield waits_for
+                    except GeneratorExit:
+                        pool.stopping = True  # the event loop is gone: nothing drives us any more
+                        run(driver.close)
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - the item decides what it means
+                        thrown = error
+                    else:
+                        if answer is not None and hasattr(answer, "error"):
+                            unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
+                        waits_for = run(send, answer)
+                        continue
+                    # It may be a cancellation that the item is about to swallow: see to it that a
+                    # checkpoint comes before the next item.
+                    unyielding = FAST_ITEMS
+                    try:
+                        # Out of the handler, so that errors of the item's own do not get this one
+                        # as their context.
+                        waits_for = run(driver.throw, thrown)
+                    finally:
+                        del thrown  # its traceback holds this frame: a cycle
+        except BaseException as error:
+            driver = _new_driver(result)  # the error ended the old one
+            send = driver.send
+            if pool.item_raised(worker, index, item, error):
+                raise
+        else:
+            if watched is not None:
+                watched.item_returned()
+            if results is not None:
+                results[index] = result[0]
+            else:
+                put(index, result[0])
+            result[0] = None  # else it would live as long as the next item runs
+            pool.succeeded += 1
+        if progress is not None:
+            if slot is not None:
+                slot.item = NO_ITEM
+            progress(pool.ended, pool.total)
+        if pool.stopping:
+            return
+        unyielding += 1
+        if unyielding >= FAST_ITEMS:
+            if worker.spent:
+                return
+            unyielding = 0
+            if slot is not None:
+                slot.item = NO_ITEM
+            yield from checkpoint().__await__()
+        # Nothing may yield between here and the next item: the buffer counts on it.
+        if (
+            slot is not None
+            and (queue or slot.borrower is not None)
+            and pool.must_queue(worker, slot)
+        ) or (buffer is not None and pool.started >= buffer.until):
+            yield from pool.admit(worker).__await__()
+            slot = worker.slot
+            if pool.stopping:
+                return

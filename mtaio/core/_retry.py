@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
-from mtaio.core._notes import note
+from mtaio.core._errors import note
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +78,7 @@ class Retry:
         _check_filter(self.on)
 
     def accepts(self, error: Exception) -> bool:
-        """Tell whether ``error`` is one to try again after."""
+        """Return whether ``error`` is one to try again after."""
         on: Any = self.on
         if isinstance(on, type | tuple):
             return isinstance(error, on)
@@ -124,10 +124,10 @@ async def attempts(
     on_retry: Callable[[], None],
 ) -> T:
     """
-    Await ``call()`` until it succeeds or the policy has had enough; then raise its last error.
+    Await ``call()`` until it succeeds or the policy gives up; then raise its last error.
 
     The error carries a note with the number of attempts. A wait that would outlast the caller's
-    deadline is not begun: the error comes at once, while somebody is there to see it.
+    deadline is not started: the error comes at once, while the caller can still see it.
     """
     attempt = 1
     while True:

@@ -1,40 +1,42 @@
 """
 Where items come from: sync and async iterables alike, read only as fast as they are used.
 
-Promise: a sync source is read one item ahead of nobody, an async one at most ``ahead`` items. Each
-async source is read and closed in one task, which reads nothing else, because a generator may hold
-cancel scopes, and those of two generators would not nest.
+Promise: sync sources are not read ahead, async ones by at most ``ahead`` items. Each async source
+is read and closed in one task, which reads nothing else, because a generator may hold cancel
+scopes, and those of two generators would not nest.
 """
 
 from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import anyio
 
 from mtaio._internal.callables import name_of
-from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
+from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.parking import ParkingLot
-from mtaio.core import _failures
+from mtaio.core._errors import conclude
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-AnyIterable = Iterable[Any] | AsyncIterable[Any]
+    from mtaio.core._types import AnySource
+
+__all__ = ["Feed", "open_source", "total_of"]
 
 
-def total_of(iterables: tuple[AnyIterable, ...]) -> int | None:
+def total_of(iterables: tuple[AnySource, ...]) -> int | None:
     """Return how many items the shortest source announces, or None if none announces any."""
     hints = [operator.length_hint(each, -1) for each in iterables]
     known = [hint for hint in hints if hint >= 0]
     return min(known) if known else None
 
 
-def open_source(iterables: tuple[AnyIterable, ...], ahead: int) -> Iterator[Any] | Feed:
+def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] | Feed:
     """
     Return what a pool's workers read from: a plain iterator, or a `Feed` for async sources.
 
@@ -55,7 +57,7 @@ def open_source(iterables: tuple[AnyIterable, ...], ahead: int) -> Iterator[Any]
     return Feed(_rows(parts), ahead, feeds) if feeds else zip(*parts, strict=False)
 
 
-def _open(source: AnyIterable, ahead: int) -> Iterator[Any] | Feed:
+def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, AsyncIterable):
         return Feed(aiter(source), ahead)
     try:
@@ -93,24 +95,24 @@ class Feed:
 
     Args:
         source: What to read.
-        ahead: How many items to read before somebody waits for them.
+        ahead: How many items to read before a reader waits for them.
         parts: Feeds that ``source`` draws on, and whose sources end with it.
 
     Invariants:
-    - ``_ready`` holds at most ``_ahead`` items, or one if somebody waits;
+    - ``_ready`` holds at most ``_ahead`` items, or one if a reader waits;
     - only `run` touches the source, in one task from the first item to its closing.
     """
 
     __slots__ = (
         "_ahead",
+        "_arrivals",
         "_closed",
         "_cut_short",
         "_ended",
-        "_news",
         "_parts",
         "_ready",
-        "_room",
         "_source",
+        "_space",
         "_wanted",
     )
 
@@ -121,8 +123,8 @@ class Feed:
         self._ahead = ahead
         self._parts = parts
         self._ready: deque[Any] = deque()
-        self._news = ParkingLot()
-        self._room: anyio.Event | None = None
+        self._arrivals = ParkingLot()
+        self._space: anyio.Event | None = None
         self._wanted = False
         self._ended = False
         self._closed = False
@@ -135,8 +137,8 @@ class Feed:
         if not self._ready:
             raise StopIteration
         item = self._ready.popleft()
-        if self._room is not None:
-            self._room.set()
+        if self._space is not None:
+            self._space.set()
         return item
 
     async def wait(self) -> bool:
@@ -145,9 +147,9 @@ class Feed:
             if self._closed:
                 return False
             self._wanted = True
-            if self._room is not None:
-                self._room.set()
-            await self._news.park()
+            if self._space is not None:
+                self._space.set()
+            await self._arrivals.park()
         return True
 
     @property
@@ -156,7 +158,7 @@ class Feed:
         return any(feed._cut_short for feed in (self, *self._parts))  # noqa: SLF001 - one of us
 
     def start(self, group: TaskGroup) -> None:
-        """Begin to read."""
+        """Start reading."""
         for feed in (self, *self._parts):
             group.start_soon(feed.run)
 
@@ -164,30 +166,30 @@ class Feed:
         """Read no more. A source that waits for its next item is not disturbed."""
         for feed in (self, *self._parts):
             feed._ended = True  # noqa: SLF001 - one of us
-            if feed._room is not None:  # noqa: SLF001 - one of us
-                feed._room.set()  # noqa: SLF001 - one of us
+            if feed._space is not None:  # noqa: SLF001 - one of us
+                feed._space.set()  # noqa: SLF001 - one of us
 
     async def run(self) -> None:
-        """Read the source to its end, or until `end` or cancellation, and close it."""
+        """Read the whole source, or until `end` or cancellation, and close it."""
         errors: list[BaseException] = []
         try:
             await self._read()
         except BaseException as error:  # noqa: BLE001 - raised below
             self._cut_short = True
-            # Taken for a real cancellation, it would end the call in silence, half done.
-            unasked = without_cancellation(error) is None and not is_cancelled()
-            errors.append(stray_error(error, name_of(self._source)) if unasked else error)
+            # Taken for a real cancellation, a stray one would end the call silently, half done.
+            stray = isinstance(classify(error), Stray)
+            errors.append(stray_error(error, name_of(self._source)) if stray else error)
         self._closed = True
-        self._news.unpark_all()
+        self._arrivals.unpark_all()
         self.end()
-        # Only what nobody else can read on: other sources are their owner's to close.
+        # Only what cannot be read on elsewhere: other sources are their owner's to close.
         if _is_generator(self._source):
             try:
                 await self._source.aclose()
             except BaseException as error:  # noqa: BLE001 - raised below
                 errors.append(error)
         try:
-            _failures.conclude([], errors)
+            conclude([], errors)
             if errors:
                 raise errors[0]  # nothing but cancellation
         finally:
@@ -197,9 +199,9 @@ class Feed:
         unyielding = 0
         while not self._ended:
             if len(self._ready) >= (self._ahead or self._wanted):
-                self._room = anyio.Event()
-                await self._room.wait()
-                self._room = None
+                self._space = anyio.Event()
+                await self._space.wait()
+                self._space = None
                 unyielding = 0
                 continue
             try:
@@ -208,7 +210,7 @@ class Feed:
                 return
             self._ready.append(item)
             self._wanted = False
-            self._news.unpark()
+            self._arrivals.unpark()
             unyielding += 1
             if unyielding >= FAST_ITEMS:
                 unyielding = 0

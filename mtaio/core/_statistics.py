@@ -1,61 +1,79 @@
 """
-What an executor has done and is doing, as a frozen picture.
+What an executor has done and is doing.
 
-Promise: reading it changes nothing and is no checkpoint. Calls in progress count for themselves;
-they are added up when somebody asks, so that items pay for two counters and no more.
+Promise: reading it changes nothing, is no checkpoint, and works from any thread. Calls in progress
+count for themselves; they are added up when asked for, so that an item pays for two counters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 if TYPE_CHECKING:
     from mtaio.core._pool import Pool
 
+__all__ = ["Counters", "ExecutorStatistics"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorStatistics:
-    """A picture of a `TaskExecutor` at one moment."""
+    """A snapshot of a `TaskExecutor`."""
 
-    max_workers: int | None
+    max_workers: int | None = field(metadata=LIMIT)
     """The limit on items that run at once; None if there is none."""
-    running: int
-    """Items in progress now, submitted tasks and items that wait for a nested call included."""
-    in_use: int
-    """Slots of ``max_workers`` that are held now; 0 without a limit."""
-    waiting: int
-    """Tasks that wait for a free slot now."""
-    peak: int
+    running: int = field(metadata=GAUGE)
+    """Items in progress, submitted tasks and items that wait for a nested call included."""
+    in_use: int = field(metadata=GAUGE)
+    """Slots of ``max_workers`` that are taken; 0 without a limit."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks that wait for a free slot."""
+    peak: int = field(metadata=GAUGE)
     """The most items that were ever in progress at once."""
-    started: int
+    started: int = field(metadata=COUNTER)
     """Items started so far."""
-    succeeded: int
+    succeeded: int = field(metadata=COUNTER)
     """Items that returned a result."""
-    failed: int
+    failed: int = field(metadata=COUNTER)
     """Items that raised an error, timeouts included, however it was reported."""
-    cancelled: int
+    cancelled: int = field(metadata=COUNTER)
     """Items that were cancelled while they ran."""
-    timed_out: int
+    timed_out: int = field(metadata=COUNTER)
     """Items, or attempts of items with ``retry=``, that exceeded their ``timeout=``."""
-    retried: int
+    retried: int = field(metadata=COUNTER)
     """Attempts beyond each item's first."""
-    slot_waits: int
-    """How often somebody had to wait for a slot."""
-    slot_wait_seconds: float
+    waits: int = field(metadata=COUNTER)
+    """How often a task had to wait for a slot."""
+    wait_seconds: float = field(metadata=COUNTER)
     """Seconds spent on those waits, added up."""
-    submitted: int
-    """Submitted tasks that have not finished yet."""
-    services: int
-    """Services started with `TaskExecutor.start` that run now."""
-    threads: int
-    """Worker threads busy now for this executor, abandoned ones included."""
-    threads_waiting: int
-    """Calls that wait for a worker thread now."""
-    processes: int
-    """Worker processes busy now for this executor."""
-    processes_waiting: int
-    """Calls that wait for a worker process now."""
+    submitted: int = field(metadata=GAUGE)
+    """Submitted tasks that have not ended."""
+    services: int = field(metadata=GAUGE)
+    """Services started with `TaskExecutor.start` that run."""
+    threads: int = field(metadata=GAUGE)
+    """Worker threads busy for this executor, abandoned ones included."""
+    threads_waiting: int = field(metadata=GAUGE)
+    """Calls that wait for a worker thread."""
+    processes: int = field(metadata=GAUGE)
+    """Worker processes busy for this executor."""
+    processes_waiting: int = field(metadata=GAUGE)
+    """Calls that wait for a worker process."""
+
+
+class Totals(NamedTuple):
+    """Items by what became of them."""
+
+    started: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+    @property
+    def running(self) -> int:
+        """Items that have not ended."""
+        return self.started - self.succeeded - self.failed - self.cancelled
 
 
 class Counters:
@@ -64,57 +82,69 @@ class Counters:
 
     Invariants:
     - an item is counted in ``pools`` until its call ends, then here, never in both;
-    - while several calls have items in progress, each of them is attentive: none can tell by its
-      own figures alone whether more run than ever before.
+    - an item ends with one addition to one counter, so that between any two steps of the event
+      loop's thread the figures fit together; ``version`` is odd where they do not;
+    - while several calls have items in progress, each of them is ``attentive``: none knows from
+      its own figures alone whether more run than ever before.
     """
 
     __slots__ = (
+        "alone",
         "cancelled",
         "failed",
-        "finished",
         "peak",
         "pools",
         "retried",
         "started",
+        "succeeded",
         "timed_out",
+        "version",
     )
 
     def __init__(self) -> None:
         self.started: int = 0
-        self.finished: int = 0
+        self.succeeded: int = 0
         self.failed: int = 0
         self.cancelled: int = 0
         self.timed_out: int = 0
         self.retried: int = 0
         self.peak: int = 0
+        self.alone: int = 0
         self.pools: set[Pool] = set()
+        self.version: int = 0
 
-    def all_started(self) -> int:
-        """Return the number of items started so far."""
-        return self.started + sum(pool.started for pool in self.pools)
-
-    def all_finished(self) -> int:
-        """Return the number of items that came to an end, whichever."""
-        return self.finished + sum(pool.finished for pool in self.pools)
+    def totals(self) -> Totals:
+        """Add up all items so far."""
+        pools = list(self.pools)  # in one step: another thread may be asking
+        return Totals(
+            self.started + sum([pool.started for pool in pools]),
+            self.succeeded + sum([pool.succeeded for pool in pools]),
+            self.failed + sum([pool.failed for pool in pools]),
+            self.cancelled + sum([pool.cancelled for pool in pools]),
+        )
 
     def note_peak(self) -> None:
         """Look whether more run now than ever before."""
-        self.peak = max(self.peak, self.all_started() - self.all_finished())
+        running = self.alone
+        for pool in self.pools:
+            running += pool.started - pool.ended
+        self.peak = max(self.peak, running)
 
-    def item_began(self) -> None:
+    def item_starts(self) -> None:
         """Count an item that is a call of its own."""
         self.started += 1
+        self.alone += 1
         self.note_peak()
         self._alert()
 
-    def call_began(self, pool: Pool) -> None:
+    def call_starts(self, pool: Pool) -> None:
         """Count the items of ``pool`` from now on."""
         self._alert()
         self.pools.add(pool)
 
     def crowded(self) -> bool:
-        """Tell whether several calls are in progress."""
-        return len(self.pools) > 1 or self.started > self.finished
+        """Return whether several calls are in progress."""
+        return self.alone > 0 or len(self.pools) > 1
 
     def _alert(self) -> None:
         for pool in self.pools:
@@ -122,6 +152,10 @@ class Counters:
 
     def absorb(self, pool: Pool) -> None:
         """Take over the figures of a call that ended."""
+        self.version += 1
         self.pools.discard(pool)
         self.started += pool.started
-        self.finished += pool.finished
+        self.succeeded += pool.succeeded
+        self.failed += pool.failed
+        self.cancelled += pool.cancelled
+        self.version += 1

@@ -1,8 +1,9 @@
 """
 Results while the work goes on.
 
-Promise: leaving the block, however it happens, cancels what is in flight and waits for it; an
-error that the consumer has not seen is raised there. Backpressure: `Buffer`.
+Promise: leaving the block, however it happens, cancels what runs and waits for it; an error that
+the consumer has not seen is raised there. At most ``window`` items are between taken from the
+source and handed over, so a consumer that falls behind holds the work back.
 
 Why a context manager over a class, and no async generator: a generator that holds a task group
 across ``yield`` breaks when its consumer stops early (PEP 789).
@@ -10,13 +11,15 @@ across ``yield`` breaks when its consumer stops early (PEP 789).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
-from mtaio._internal.callables import name_of
-from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
-from mtaio.core._failures import conclude
+from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
+from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
+from mtaio._internal.parking import ParkingLot
+from mtaio.core._errors import conclude
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
@@ -26,10 +29,118 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from mtaio.core._buffer import Buffer
     from mtaio.core._pool import Pool
 
+__all__ = ["Buffer", "Stream"]
+
 T = TypeVar("T")
+
+_FAILED: Final = object()
+"""Stands for the result of an item that failed."""
+
+
+class Buffer:
+    """
+    Results between the workers that make them and the consumer.
+
+    Ordered, a result waits for those before it, and counts until it is handed over.
+
+    Invariants:
+    - ``until`` is how many items may have been taken by now: ``window`` more than those whose
+      results were handed over or dropped;
+    - ``_early`` holds results that wait for one before them, by number; ``_next`` is that one's;
+    - nothing is put any more once it is closed.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_early",
+        "_next",
+        "_ordered",
+        "_readers",
+        "_ready",
+        "_unyielding",
+        "_workers",
+        "until",
+    )
+
+    def __init__(self, window: int, *, ordered: bool) -> None:
+        self.until: int = window
+        self._ordered = ordered
+        self._ready: deque[Any] = deque()
+        self._early: dict[int, Any] = {}
+        self._next = 0
+        self._unyielding = 0
+        self._workers = ParkingLot()
+        self._readers = ParkingLot()
+        self._closed = False
+
+    # ---- for the workers ----
+
+    async def wait_for_space(self) -> None:
+        """Wait until ``until`` may have grown."""
+        await self._workers.park()
+
+    def wake_workers(self) -> None:
+        """Wake every worker that waits for space."""
+        self._workers.unpark_all()
+
+    def put(self, index: int, value: Any) -> None:
+        """Put the result of item number ``index``."""
+        if not self._ordered:
+            self._pass_on(value)
+            return
+        self._early[index] = value
+        while self._next in self._early:
+            self._pass_on(self._early.pop(self._next))
+            self._next += 1
+
+    def skip(self, index: int) -> None:
+        """Note that item number ``index`` failed, so that it has no result."""
+        self.put(index, _FAILED)
+
+    def close(self) -> None:
+        """Note that all results were put."""
+        self._closed = True
+        self._readers.unpark_all()
+
+    # ---- for the consumer ----
+
+    async def wait(self) -> bool:
+        """Wait until there is a result to `take`; return False if there never will be."""
+        if self._ready:
+            self._unyielding += 1
+            if self._unyielding >= FAST_ITEMS:
+                self._unyielding = 0
+                await checkpoint()
+        while not self._ready:
+            if self._closed:
+                return False
+            self._unyielding = 0
+            await self._readers.park()
+        return True
+
+    def take(self) -> Any:
+        """Return the next result, which must be there."""
+        value = self._ready.popleft()
+        self._make_space()
+        return value
+
+    def clear(self) -> None:
+        """Drop the results that were not taken."""
+        self._ready.clear()
+        self._early.clear()
+
+    def _pass_on(self, value: Any) -> None:
+        if value is _FAILED:
+            self._make_space()
+        else:
+            self._ready.append(value)
+            self._readers.unpark()
+
+    def _make_space(self) -> None:
+        self.until += 1
+        self._workers.unpark()
 
 
 class Stream(Generic[T]):
@@ -58,7 +169,7 @@ class Stream(Generic[T]):
                 async for page in pages:
                     print(page)
                     if page.endswith("7"):
-                        break  # what is in flight is cancelled, and gone after the block
+                        break  # the fetches that still run are cancelled, and gone after the block
 
 
         if __name__ == "__main__":
@@ -146,7 +257,7 @@ class Stream(Generic[T]):
                 f"async for result in results: ..."
             )
             raise RuntimeError(msg)
-        if await self._buffer.more():
+        if await self._buffer.wait():
             value: T = self._buffer.take()
             return value
         error, self._error = self._error, None
@@ -163,10 +274,10 @@ class Stream(Generic[T]):
         except Exception as error:  # noqa: BLE001 - kept for the consumer, or for leaving the block
             self._error = error
         except BaseException as error:
-            if not _is_cancellation(error) or is_cancelled():
+            if not isinstance(classify(error), Stray):
                 raise  # the consumer is cancelled: it must not take this for the end
-            # Raised, it would end the consumer in silence.
-            self._error = stray_error(error, name_of(self._pool))
+            # Raised, it would end the consumer silently.
+            self._error = stray_error(error, "this stream")
         finally:
             self._over = True
         self._buffer.close()

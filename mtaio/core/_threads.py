@@ -1,35 +1,129 @@
 """
-Plain functions in worker threads.
+Plain functions in worker threads, and the limit on workers.
 
-Promise: a thread keeps its slot under the limit until it ends: Python cannot stop a thread, so
-one whose caller was cancelled or timed out goes on alone.
+Promise: never more threads than the limit says, those included whose caller has given up on them.
+Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even when its
+event loop ends before.
+
+Why AnyIO's capacity limiter does not count them: docs/en/design/executor.md.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 import threading
+from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
+import anyio
 from anyio import to_thread
 
+from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted
-from mtaio.core._slots import CURRENT
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio.core._slots import CURRENT, Slots, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import anyio
-
-    from mtaio.core._lane import Lane
     from mtaio.core._slots import Slot
-    from mtaio.core._timing import Timing
+    from mtaio.core._timeouts import Timing
+
+_DEFAULT_THREADS: Final = 40
+"""As many as AnyIO allows, but for each executor, not for the whole process."""
+
+
+class WorkerLimiter:
+    """
+    A limit on worker threads or processes: a number, or a capacity limiter of the user's.
+
+    Args:
+        name: The argument's name, for messages.
+        limit: How many at once; or an ``anyio.CapacityLimiter``, which then decides alone.
+        owner: The executor, for messages.
+    """
+
+    # Invariants:
+    # - busy counts workers, waiting the calls that wait for a slot or for a token of the limiter;
+    # - _late holds the slots of abandoned threads that have ended. Threads append, the event
+    #   loop takes; each thread calls the loop that entered last, and every call that enters looks
+    #   too, so none is missed when a loop ends or is followed by another.
+
+    def __init__(self, name: str, limit: int | anyio.CapacityLimiter, owner: object) -> None:
+        self.busy: int = 0
+        self.waiting: int = 0
+        self._counting = threading.Lock()
+        self._limiter: anyio.CapacityLimiter | None = None
+        self._late: deque[Slot] = deque()
+        self._loop: object = None
+        if isinstance(limit, anyio.CapacityLimiter):
+            self._limiter, limit = limit, sys.maxsize
+        else:
+            way_out = "Pass the number to run at once, or an anyio.CapacityLimiter."
+            limit = checks.count(name, limit, way_out=way_out)
+        self._slots = Slots(limit, owner, lasting=True)
+
+    @classmethod
+    def of_threads(cls, limit: int | anyio.CapacityLimiter | None, owner: object) -> Self:
+        """Return what ``thread_limiter=limit`` means for an executor."""
+        return cls("thread_limiter", _DEFAULT_THREADS if limit is None else limit, owner)
+
+    @classmethod
+    def of_processes(cls, limit: int | anyio.CapacityLimiter | None, owner: object) -> Self:
+        """Return what ``process_limiter=limit`` means; by default one for each CPU."""
+        return cls("process_limiter", (os.cpu_count() or 1) if limit is None else limit, owner)
+
+    async def enter(self) -> Slot:
+        """Wait for a slot, and return it occupied."""
+        self._loop = loops.current_loop()
+        self._release_late()
+        self.waiting += 1
+        try:
+            slot = await self._slots.acquire(here())
+            try:
+                if self._limiter is not None:
+                    await checkpoint_if_cancelled()  # AnyIO's, in there, may turn for ever
+                    await self._limiter.acquire_on_behalf_of(slot)
+            except BaseException:
+                self._slots.release(slot)
+                raise
+        finally:
+            self.waiting -= 1
+        slot.item = 0
+        self._count(1)
+        return slot
+
+    def leave(self, slot: Slot) -> None:
+        """Give a slot to the next waiter (in the event loop)."""
+        self._count(-1)
+        self._release(slot)
+
+    def leave_late(self, slot: Slot) -> None:
+        """Give a slot back whose caller has gone (in the thread)."""
+        self._count(-1)
+        self._late.append(slot)
+        loops.call_in(self._loop, self._release_late)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.busy += change
+
+    def _release(self, slot: Slot) -> None:
+        self._slots.release(slot)
+        if self._limiter is not None:
+            self._limiter.release_on_behalf_of(slot)
+
+    def _release_late(self) -> None:
+        while self._late:
+            self._release(self._late.popleft())
 
 
 class _Admitted:
     """
-    Stands in for anyio's limiter, since the lane has let the call in.
+    Stands in for AnyIO's limiter, since ours has let the call in.
 
     A capacity limiter without a limit would do, but on asyncio it never returns to a thread that
     calls back into a scope which was cancelled meanwhile, and burns the processor all that time.
@@ -42,14 +136,14 @@ class _Admitted:
         pass
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Let it in (trio's part of anyio asks like this)."""
+        """Let it in (the trio backend asks like this)."""
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Let it go."""
 
 
-ADMITTED: Final = cast("anyio.CapacityLimiter", _Admitted())
-"""What anyio gets as the limiter of a call."""
+_ADMITTED: Final = cast("anyio.CapacityLimiter", _Admitted())
+"""What AnyIO gets as the limiter of a call."""
 
 
 class _State(Enum):
@@ -59,40 +153,49 @@ class _State(Enum):
     ABANDONED = auto()
 
 
-class ThreadJob:
+class ThreadCall:
     """
-    A call in a worker thread, and who gives its slot back.
+    A call in a worker thread, which holds a slot.
 
-    Invariant: whichever comes last, the caller's leaving or the thread's end, gives the slot
-    back, once; a call that was abandoned before its thread got to it is never made.
+    Invariant: the later of two, the caller's leaving and the thread's end, gives the slot back,
+    once; a call that was abandoned before its thread got to it is never made.
     """
 
-    def __init__(self, lane: Lane, slot: Slot, call: Callable[[], Any]) -> None:
-        self.result: Any = None
-        self._lane = lane
+    def __init__(self, limiter: WorkerLimiter, slot: Slot, call: Callable[[], Any]) -> None:
+        self._limiter = limiter
         self._slot = slot
         self._call = call
         self._lock = threading.Lock()
         self._state = _State.NEW
+        self._result: Any = None
+
+    async def make(self, *, abandon_on_cancel: bool = False) -> Any:
+        """Make the call in a thread, and return its result. However it ends, `leave` after it."""
+        await to_thread.run_sync(self.work, abandon_on_cancel=abandon_on_cancel, limiter=_ADMITTED)
+        return self._result
 
     def work(self) -> None:
         """Make the call (in the thread). The result is kept: trio refuses to return a coroutine."""
         if self._become(_State.RUNNING) is not _State.NEW:
             return
         try:
-            self.result = self._call()
+            self._result = self._call()
         finally:
             if self._become(_State.ENDED) is _State.ABANDONED:
-                close_unstarted(self.result)
-                self._lane.leave_late(self._slot)
+                close_unstarted(self._result)
+                self._limiter.leave_late(self._slot)
+
+    def has_started(self) -> bool:
+        """Return whether the thread runs or has run."""
+        return self._state is not _State.NEW
 
     def leave(self) -> None:
-        """Leave the thread to itself if it is still at work (in the event loop)."""
+        """Abandon the thread if it still runs (in the event loop)."""
         before = self._become(_State.ABANDONED)
         if before is _State.ENDED:
-            close_unstarted(self.result)  # it came as its caller was being cancelled
+            close_unstarted(self._result)  # it came as its caller was being cancelled
         if before is not _State.RUNNING:
-            self._lane.leave(self._slot)
+            self._limiter.leave(self._slot)
 
     def _become(self, state: _State) -> _State:
         with self._lock:
@@ -101,7 +204,7 @@ class ThreadJob:
 
 
 async def run_in_thread(
-    lane: Lane,
+    limiter: WorkerLimiter,
     call: Callable[[], Any],
     timing: Timing,
     *,
@@ -110,22 +213,19 @@ async def run_in_thread(
     """
     Make a call in a worker thread; await what it returns if that is awaitable.
 
-    The timeout begins when there is a slot. A thread can only be left behind, not stopped: with a
-    timeout, or with ``abandon_on_cancel``, cancellation does so, and the thread goes on alone,
-    holding its slot; else it waits for the thread.
+    The timeout begins when there is a slot. With a timeout, or with ``abandon_on_cancel``,
+    cancellation leaves the thread behind, which goes on alone and keeps its slot; else it waits
+    for the thread.
     """
-    slot = await lane.enter()
-    job = ThreadJob(lane, slot, call)
+    slot = await limiter.enter()
+    thread = ThreadCall(limiter, slot, call)
     token = CURRENT.set((slot, 0))
     try:
         with timing.limit():
-            await to_thread.run_sync(
-                job.work,
-                abandon_on_cancel=abandon_on_cancel or timing.timeout is not None,
-                limiter=ADMITTED,
+            result = await thread.make(
+                abandon_on_cancel=abandon_on_cancel or timing.timeout is not None
             )
-            result = job.result
             return await result if inspect.isawaitable(result) else result
     finally:
-        job.leave()
+        thread.leave()
         CURRENT.reset(token)

@@ -26,9 +26,9 @@ class OnProgress(Protocol):
         Say how far the work is. Not a checkpoint.
 
         Args:
-            done: Items that came to their end.
-            total: Items in all; None if nobody knows.
-            detail: What else to show beside the number.
+            done: Items that have ended.
+            total: Items in all; None if not known.
+            detail: What else to show after the number.
         """
         ...
 

@@ -5,10 +5,9 @@ Promise: an emit returns when all its handlers have ended; their errors and its 
 seen; streams and queues have a bound, and count what did not fit.
 """
 
-from mtaio.events._emitter import EventEmitter
+from mtaio.events._dispatch import ErrorPolicy
+from mtaio.events._emitter import EventEmitter, Register
 from mtaio.events._event import Event, EventKey, EventPriority
-from mtaio.events._registering import Register
-from mtaio.events._rules import ErrorPolicy
 from mtaio.events._statistics import EmitterStatistics, EventStatistics
 from mtaio.events._stream import EventStream, Overflow
 

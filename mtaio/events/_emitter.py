@@ -1,28 +1,32 @@
 """
-Events from whoever emits them to whoever listens.
+Events, from those who emit them to those who listen.
 
-Promise: `EventEmitter.emit` returns when every handler has come to its end, and not before; errors
-and cancellation reach the caller; nothing outlives the call, or the block of an entered emitter.
+Promise: `EventEmitter.emit` returns when every handler has ended, and not before; errors and
+cancellation reach the caller; nothing outlives the call, or the block of an entered emitter.
 Cost: no task and no scope where handlers do not suspend; one handler costs little more than
 awaiting it.
 
-Why the first handler that suspends sets off the rest: docs/en/design/events.md.
+Why the first handler that suspends makes the rest start: docs/en/design/events.md.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
+import warnings
+from functools import partial
+from operator import eq, is_
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio.events._event import Event, name_in
-from mtaio.events._home import Home
-from mtaio.events._listening import Listening
-from mtaio.events._match import check_name
-from mtaio.events._registry import Registry
-from mtaio.events._round import Round
-from mtaio.events._rules import ErrorPolicy, Rules
+from mtaio.events._background import Background
+from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
+from mtaio.events._event import Event, EventPriority, name_of, pattern_of
+from mtaio.events._patterns import is_pattern
+from mtaio.events._registry import Listener, Registry, check_handler, check_priority
 from mtaio.events._statistics import EmitterStatistics
+from mtaio.events._stream import EventStream, Overflow
+from mtaio.events._wait import wait_for
+from mtaio.exceptions import EventOverflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,47 +36,58 @@ if TYPE_CHECKING:
     from mtaio.events._event import EventKey
     from mtaio.events._registry import Topic
 
-__all__ = ["EventEmitter"]
+__all__ = ["EventEmitter", "Register"]
 
 T = TypeVar("T")
+T2 = TypeVar("T2")
+R = TypeVar("R")
+H = TypeVar("H", bound="Callable[[Event[Any]], object]")
 
-_new_event: Final[Callable[[type[Event[Any]]], Event[Any]]] = Event.__new__
+_new_event: Final[Callable[..., Any]] = Event.__new__
 
 
-class EventEmitter(Listening):
+class Register(Protocol[T]):
+    """A decorator that registers a handler of events with data of one type, and returns it."""
+
+    def __call__(self, handler: Callable[[Event[T]], R], /) -> Callable[[Event[T]], R]:
+        """Register ``handler``."""
+        ...
+
+
+class EventEmitter:
     """
     Hands events to handlers, sync and async, and to streams.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
     backend; by one at a time, and not from other threads.
 
-    Handlers run in tiers, by priority. A tier ends before the next begins; within it handlers begin
+    Handlers run in tiers, by priority. A tier ends before the next starts; within it handlers start
     in the order of registration. Plain functions and the first async ones run in the caller's task;
-    when one of several async handlers really suspends, the rest of the tier goes on beside it, each
-    in a task of its own, begun in any order. `emit` waits for all of them.
+    when one of several async handlers really suspends, the rest of the tier runs concurrently, each
+    in a task of its own, started in any order. `emit` waits for all of them.
 
-    Entering the emitter (``async with emitter:``) is optional. Inside the block `emit_soon` works,
-    and a tier of several async handlers that do not suspend costs less than half. Leaving it
+    Entering the emitter (``async with emitter:``) is needed for `emit_soon` only. Leaving it
     delivers what `emit_soon` has taken; left by an error or a cancellation, it drops and counts
-    that.
+    that. Enter and leave it in one task.
 
     Args:
         errors: What becomes of errors that handlers raise: ``"raise"`` ends the tier, skips those
             below and raises an ``ExceptionGroup``, also of a single error; ``"continue"`` runs
             every tier first; ``"log"`` logs them to ``mtaio.events``.
         on_error: Called with the error, the event and the handler, instead; async or not. If it
-            fails, both errors go the way of ``errors``; they are never handed to it again.
-        concurrent: Whether several async handlers of a tier run beside each other; if not, one
-            after another.
-        max_listeners: Above how many handlers of one name or pattern to warn, once for each, lest
-            somebody register without end; None for never.
+            fails, both errors are treated as ``errors`` says; they are never handed to it again.
+        concurrent: Whether several async handlers of a tier run concurrently; if not, one after
+            another.
+        max_listeners: Warn when one name or pattern gets more handlers than that, because
+            something may be registering without end; None for never.
         max_pending: How many events of `emit_soon` may wait to be delivered.
         max_names: For how many names matches and statistics are kept; beyond it those emitted
             longest ago are forgotten, and counted together.
         name: For messages and the monitor.
 
     Raises:
-        TypeError: ``on_error`` is not callable, or a generator function, or a limit is no int.
+        TypeError: ``on_error`` cannot be called or is a generator function, or a limit is not an
+            int.
         ValueError: ``errors`` is unknown, or a limit is less than 1.
 
     Example:
@@ -100,8 +115,20 @@ class EventEmitter(Listening):
 
     # Invariants:
     # - _ready is the registry's own dict: names whose listeners are up to date;
+    # - _background is the block that was entered and not left;
     # - after so many more emits as _unyielding says, one is a checkpoint before anything happens.
-    __slots__ = ("__weakref__", "_max_pending", "_ready", "_rules", "_unyielding")
+    __slots__ = (
+        "__weakref__",
+        "_background",
+        "_max_listeners",
+        "_max_pending",
+        "_name",
+        "_policy",
+        "_ready",
+        "_registry",
+        "_rejected",
+        "_unyielding",
+    )
 
     def __init__(
         self,
@@ -114,23 +141,200 @@ class EventEmitter(Listening):
         max_names: int = 1000,
         name: str | None = None,
     ) -> None:
-        way_out = "Pass for how many names to keep statistics, at least 1."
-        registry = Registry(checks.count("max_names", max_names, way_out=way_out))
-        super().__init__(registry, max_listeners, name)
+        self._policy = Policy(errors, on_error, concurrent=concurrent)
+        if max_listeners is not None:
+            way_out = "Pass above how many to warn, or None for never."
+            checks.count("max_listeners", max_listeners, way_out=way_out)
+        self._max_listeners = max_listeners
         way_out = "Pass how many events may wait, at least 1."
         self._max_pending = checks.count("max_pending", max_pending, way_out=way_out)
-        self._rules = Rules(errors, on_error, concurrent=concurrent)
-        self._ready: dict[Any, Topic] = cast("dict[Any, Topic]", registry.ready)
+        way_out = "Pass for how many names to keep statistics, at least 1."
+        self._registry = Registry(checks.count("max_names", max_names, way_out=way_out))
+        self._ready: dict[Any, Topic] = cast("dict[Any, Topic]", self._registry.ready)
+        self._background: Background | None = None
+        self._rejected = 0
+        self._name = name
         self._unyielding = FAST_CALLS
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        return f"<EventEmitter{name}: {len(self._registry)} handlers>"
+        return f"<EventEmitter{name}: {self._registry.handlers()} handlers>"
 
     @property
     def name(self) -> str | None:
         """The name given to the emitter."""
         return self._name
+
+    # ---- handlers --------------------------------------------------------------------------------
+
+    @overload
+    def on(
+        self, name: EventKey[T], handler: None = ..., *, priority: int = ..., weak: bool = ...
+    ) -> Register[T]: ...
+    @overload
+    def on(
+        self, name: str, handler: None = ..., *, priority: int = ..., weak: bool = ...
+    ) -> Callable[[H], H]: ...
+    @overload
+    def on(
+        self,
+        name: EventKey[T],
+        handler: Callable[[Event[T]], R],
+        *,
+        priority: int = ...,
+        weak: bool = ...,
+    ) -> Callable[[Event[T]], R]: ...
+    @overload
+    def on(self, name: str, handler: H, *, priority: int = ..., weak: bool = ...) -> H: ...
+    def on(
+        self,
+        name: str | EventKey[Any],
+        handler: Any = None,
+        *,
+        priority: int = EventPriority.NORMAL,
+        weak: bool = False,
+    ) -> Any:
+        """
+        Register a handler: ``@emitter.on("user.login")`` or ``emitter.on("user.login", handler)``.
+
+        An emit in progress does not call it. A handler registered twice is called twice. Not a
+        checkpoint.
+
+        Args:
+            name: A name; ``"ns.*"`` for every name below ``ns``; ``"*"`` for every name; or an
+                `EventKey`.
+            handler: Called with the `Event`. An async function, or a plain one; what a plain one
+                returns is awaited if it can be, and handlers after it may have to wait for that.
+            priority: Higher ones run first: an `EventPriority`, or any int.
+            weak: Whether to refer to the handler, or to the object whose method it is, weakly, so
+                that it is removed when nothing else refers to it. Nothing else refers to a lambda.
+
+        Returns:
+            The handler itself, or a decorator that does.
+
+        Raises:
+            TypeError: ``name`` is not a name, ``handler`` cannot be called, is a generator
+                function, or cannot be referred to weakly, or ``priority`` is not an int.
+            ValueError: ``name`` is empty, or has a ``*`` where none matches.
+        """
+        return self._on(name, handler, priority=priority, weak=weak, once=False)
+
+    @overload
+    def once(
+        self, name: EventKey[T], handler: None = ..., *, priority: int = ..., weak: bool = ...
+    ) -> Register[T]: ...
+    @overload
+    def once(
+        self, name: str, handler: None = ..., *, priority: int = ..., weak: bool = ...
+    ) -> Callable[[H], H]: ...
+    @overload
+    def once(
+        self,
+        name: EventKey[T],
+        handler: Callable[[Event[T]], R],
+        *,
+        priority: int = ...,
+        weak: bool = ...,
+    ) -> Callable[[Event[T]], R]: ...
+    @overload
+    def once(self, name: str, handler: H, *, priority: int = ..., weak: bool = ...) -> H: ...
+    def once(
+        self,
+        name: str | EventKey[Any],
+        handler: Any = None,
+        *,
+        priority: int = EventPriority.NORMAL,
+        weak: bool = False,
+    ) -> Any:
+        """
+        Register a handler for one event. The arguments are those of `on`.
+
+        It is removed before it is called, so it is called once however many tasks emit, also if it
+        emits the same event itself. Until then `off` removes it.
+        """
+        return self._on(name, handler, priority=priority, weak=weak, once=True)
+
+    def off(self, name: str | EventKey[Any], handler: Callable[..., object]) -> bool:
+        """
+        Remove a handler; of several registrations the latest. Not a checkpoint.
+
+        An emit in progress that has not called it yet does not call it any more.
+
+        Args:
+            name: The name, pattern or key under which it was registered.
+            handler: What was registered, or what is equal to it, as a bound method is.
+
+        Returns:
+            False if it is not registered there.
+
+        Raises:
+            TypeError, ValueError: ``name`` could not have been registered.
+        """
+        registered = self._registry.under(pattern_of(name))[::-1]
+        for same in (is_, eq):  # of several that are equal, the one that was passed
+            for listener in registered:
+                if same(listener.subject, handler):
+                    self._registry.remove(listener)
+                    return True
+        return False
+
+    def listeners(self, name: str | EventKey[Any]) -> tuple[Callable[[Event[Any]], object], ...]:
+        """
+        Return the handlers that would run for a name, in their order. Not a checkpoint.
+
+        Args:
+            name: A name; for a pattern, the handlers registered under exactly that.
+
+        Raises:
+            TypeError, ValueError: ``name`` is not a name.
+        """
+        return tuple(self._handlers(name))
+
+    def listener_count(self, name: str | EventKey[Any] | None = None) -> int:
+        """
+        Return how many handlers would run for a name. Not a checkpoint.
+
+        Args:
+            name: As for `listeners`; None for the number of all registrations.
+
+        Raises:
+            TypeError, ValueError: ``name`` is not a name.
+        """
+        return self._registry.handlers() if name is None else len(self._handlers(name))
+
+    def _on(self, name: object, handler: Any, *, priority: int, weak: bool, once: bool) -> Any:
+        pattern = pattern_of(name)
+        check_priority(priority)
+        register = partial(self._register, pattern, priority=priority, weak=weak, once=once)
+        return register if handler is None else register(handler, level=4)
+
+    def _register(
+        self, pattern: str, handler: H, *, priority: int, weak: bool, once: bool, level: int = 2
+    ) -> H:
+        way_out = "Pass a function of one argument, the event; async or not."
+        check_handler("handler", handler, way_out=way_out)
+        registry = self._registry
+        listener = Listener(registry, (pattern,), handler, priority=priority, weak=weak, once=once)
+        most = self._max_listeners
+        if most is not None and len(registry.under(pattern)) == most:
+            msg = (
+                f"{most + 1} handlers of {pattern!r} are registered, more than "
+                f"max_listeners={most}. If that is meant, raise it; else look for an on() without "
+                f"its off()."
+            )
+            warnings.warn(msg, RuntimeWarning, stacklevel=level)
+        registry.add(listener)
+        return handler
+
+    def _handlers(self, name: object) -> list[Any]:
+        pattern = pattern_of(name)
+        registry = self._registry
+        if is_pattern(pattern):
+            listeners = registry.under(pattern)
+        else:
+            listeners = [each for each in registry.matching(pattern) if each.kind == "handler"]
+        subjects = [each.subject for each in listeners]  # one referred to weakly may be gone
+        return [subject for subject in subjects if subject is not None]
 
     # ---- emitting --------------------------------------------------------------------------------
 
@@ -146,14 +350,13 @@ class EventEmitter(Listening):
     async def emit(self, name: str, /, data: T, **metadata: object) -> Event[T]: ...
     async def emit(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> Any:
         """
-        Hand an event to everybody who listens to ``name``, and wait until all have come to an end.
+        Hand an event to all that listen to ``name``, and wait until they have ended.
 
         Returns at once if no handler suspends, but one call in 64 on an emitter is a checkpoint,
-        before anything has happened, and a tier of several async handlers lets other tasks run at
-        its end if the emitter was not entered. Those who listen are those registered when it
-        begins; who is removed meanwhile is skipped. Cancelled, it cancels the handlers that run,
-        waits for them, and calls no others; errors that handlers had raised by then are logged to
-        ``mtaio.events``.
+        before anything has happened, and so is the end of a tier of several async handlers. It
+        calls those that are registered when it starts; those removed meanwhile are skipped.
+        Cancelled, it cancels the handlers that run, waits for them, and calls no others; errors
+        that handlers had raised by then are logged to ``mtaio.events``.
 
         Args:
             name: The full name, or an `EventKey`, by which ``data`` is checked.
@@ -165,9 +368,9 @@ class EventEmitter(Listening):
 
         Raises:
             ExceptionGroup: Handlers failed, and ``errors`` is not ``"log"``.
-            BaseException: What is no ``Exception`` comes as it is, when the handlers beside are
-                through.
-            TypeError: ``name`` is no name.
+            BaseException: What is not an ``Exception`` is raised as it is, after the other handlers
+                of its tier were cancelled and have ended.
+            TypeError: ``name`` is not a name.
             ValueError: ``name`` is empty, or a pattern.
         """
         self._unyielding = unyielding = self._unyielding - 1
@@ -176,22 +379,22 @@ class EventEmitter(Listening):
             await checkpoint()
         try:
             topic = self._ready[name]
-        except (KeyError, TypeError):  # not up to date; or unhashable, hence no name
+        except (KeyError, TypeError):  # not up to date; or unhashable, hence not a name
             topic = self._look_up(name)
-        event: Any = _new_event(Event)  # what Event() does; its call would be a tenth of all this
+        event = _new_event(Event)  # Event() would be a tenth of the cost of an emit
         event.name = topic.name
         event.data = data
         event.metadata = metadata
         event.time = topic.used = clock.read()
         event.stopped = False
         topic.tally.emitted += 1
-        tiers = topic.tiers  # as they are now: the topic's may be others when a handler has ended
+        tiers = topic.tiers  # before a handler changes them
         handle = topic.only_async
         if handle is not None:
             try:
                 await handle(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Round(self._rules, topic, event).resume(tiers, None, error)
+                await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             topic.tally.handled += 1
             return event
@@ -200,15 +403,15 @@ class EventEmitter(Listening):
             try:
                 result = take(event)
             except Exception as error:  # noqa: BLE001 - the policy decides
-                await Round(self._rules, topic, event).resume(tiers, None, error)
+                await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             if result is None:
                 topic.tally.handled += 1
             else:
-                await Round(self._rules, topic, event).resume(tiers, result, None)
+                await Dispatch(self._policy, topic, event).resume(tiers, result, None)
             return event
         if tiers:
-            await Round(self._rules, topic, event).run(tiers)
+            await Dispatch(self._policy, topic, event).run(tiers)
         return event
 
     @overload
@@ -230,39 +433,176 @@ class EventEmitter(Listening):
             metadata: As for `emit`.
 
         Raises:
-            EventOverflowError: ``max_pending`` events wait already. An ``anyio.WouldBlock`` too.
+            EventOverflowError: ``max_pending`` events are waiting. An ``anyio.WouldBlock`` too.
             RuntimeError: The emitter was not entered, or is being left and delivers nothing more,
                 or was entered in another event loop.
-            TypeError, ValueError: ``name`` is none, or a pattern.
+            TypeError, ValueError: As for `emit`.
         """
-        checked = check_name(name_in(name))
-        home = self._rules.home
-        if home is None:
+        checked = name_of(name)
+        if self._background is None:
             msg = (
                 f"emit_soon({checked!r}) needs an emitter that was entered, in which to deliver it."
                 f" Write: async with emitter: ... or await emitter.emit()."
             )
             raise RuntimeError(msg)
-        home.put(Event(checked, data, metadata, clock.now()))
+        try:
+            self._background.put(Event(checked, data, metadata, clock.now()))
+        except EventOverflowError:
+            self._rejected += 1
+            raise
 
-    # ---- the block ------------------------------------------------------------------------------
+    def _look_up(self, name: object) -> Topic:
+        clock.now()  # finds out about the clock of the running loop, which emit only reads
+        try:
+            return self._registry.topic(name, concurrent=self._policy.concurrent)
+        except (TypeError, ValueError) as error:
+            raise error from None  # without the KeyError of the dict
+
+    async def _deliver(self, event: Event[Any]) -> None:
+        """Emit an event that `emit_soon` has taken."""
+        topic = self._look_up(event.name)
+        topic.used = clock.now()
+        topic.tally.emitted += 1
+        await Dispatch(self._policy, topic, event).run(topic.tiers)
+
+    # ---- streams, and waiting for one event ------------------------------------------------------
+
+    @overload
+    async def wait_for(
+        self,
+        name: EventKey[T],
+        predicate: Callable[[Event[T]], object] | None = ...,
+        *,
+        timeout: float | None = ...,
+        priority: int = ...,
+    ) -> Event[T]: ...
+    @overload
+    async def wait_for(
+        self,
+        name: str,
+        predicate: Callable[[Event[Any]], object] | None = ...,
+        *,
+        timeout: float | None = ...,
+        priority: int = ...,
+    ) -> Event[Any]: ...
+    async def wait_for(
+        self,
+        name: str | EventKey[Any],
+        predicate: Callable[[Event[Any]], object] | None = None,
+        *,
+        timeout: float | None = None,
+        priority: int = EventPriority.NORMAL,
+    ) -> Event[Any]:
+        """
+        Wait for one event. A checkpoint.
+
+        It listens from its first step, before anything else can run, until it returns or is
+        cancelled. Events between two calls are missed: to miss none use `stream`.
+
+        Args:
+            name: A name, pattern or key, as for `on`.
+            predicate: Called with each such event; the first for which it is true is returned. A
+                plain function. What it raises is raised here, not by the emit.
+            timeout: The most seconds to wait; None for no limit.
+            priority: The tier in which the event is looked at.
+
+        Raises:
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) None came in time.
+            TypeError: ``predicate`` cannot be called, or is async or a generator function;
+                ``timeout`` or ``priority`` is not a number, or ``name`` not a name.
+            ValueError: ``name`` matches nothing, or ``timeout`` is negative or NaN.
+        """
+        return await wait_for(
+            self._registry,
+            pattern_of(name),
+            predicate,
+            timeout=timeout,
+            priority=priority,
+            emitter=self._name,
+        )
+
+    @overload
+    def stream(
+        self,
+        name: EventKey[T],
+        /,
+        *names: EventKey[T],
+        max_buffer: int = ...,
+        overflow: Overflow = ...,
+        priority: int = ...,
+    ) -> EventStream[T]: ...
+    @overload
+    def stream(
+        self,
+        name: EventKey[T],
+        other: EventKey[T2],
+        /,
+        *,
+        max_buffer: int = ...,
+        overflow: Overflow = ...,
+        priority: int = ...,
+    ) -> EventStream[T | T2]: ...
+    @overload
+    def stream(
+        self,
+        name: str | EventKey[Any],
+        /,
+        *names: str | EventKey[Any],
+        max_buffer: int = ...,
+        overflow: Overflow = ...,
+        priority: int = ...,
+    ) -> EventStream[Any]: ...
+    def stream(
+        self,
+        *names: str | EventKey[Any],
+        max_buffer: int = 100,
+        overflow: Overflow = "block",
+        priority: int = EventPriority.NORMAL,
+    ) -> EventStream[Any]:
+        """
+        Return the events of these names as an async iterator, to be entered with ``async with``.
+
+        An event that several of the names match comes once. Not a checkpoint.
+
+        Args:
+            names: Names, patterns and keys, as for `on`.
+            max_buffer: How many events to keep for the consumer.
+            overflow: What to do with an event when so many are kept: ``"block"`` makes its emit
+                wait for space; ``"drop_oldest"`` drops the oldest; ``"drop_newest"`` drops it;
+                ``"raise"`` drops it and fails as a handler does, with
+                `mtaio.exceptions.EventOverflowError`.
+            priority: The tier in which the stream takes the event.
+
+        Raises:
+            TypeError: A name is not a name, or ``max_buffer`` or ``priority`` not an int.
+            ValueError: There is no name, one matches nothing, ``max_buffer`` is less than 1, or
+                ``overflow`` is unknown.
+        """
+        return EventStream(
+            self._registry,
+            names,
+            max_buffer=max_buffer,
+            overflow=overflow,
+            priority=priority,
+            emitter=self._name,
+        )
+
+    # ---- the block -------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Enter the emitter. A checkpoint."""
-        home = self._rules.home
-        if home is not None and not loops.is_over(home.loop):
-            msg = (
-                f"{self!r} was entered before and not left. Enter it once, around everything that "
-                f"calls emit_soon()."
-            )
-            raise RuntimeError(msg)
-        home = Home(self, self._deliver, self._max_pending)
-        self._rules.home = home
-        try:
-            await home.enter()
-        except BaseException:
-            self._rules.home = None
-            raise
+        """Enter the emitter. Not a checkpoint."""
+        background = self._background
+        if background is not None:
+            if not background.is_over():
+                msg = (
+                    f"{self!r} was entered before and not left. Enter it once, around everything "
+                    f"that calls emit_soon()."
+                )
+                raise RuntimeError(msg)
+            self._drop_undelivered(background)
+        background = Background(self, self._name, self._deliver, self._max_pending)
+        await background.enter()
+        self._background = background
         return self
 
     async def __aexit__(
@@ -274,49 +614,47 @@ class EventEmitter(Listening):
         """
         Leave the emitter: deliver what `emit_soon` has taken, or drop it. A checkpoint.
 
-        Emits of other tasks that run handlers inside the block are waited for; if it is left by an
-        error or a cancellation, those handlers are cancelled, and that is an error of those emits.
+        Raises:
+            RuntimeError: It was not entered, or was entered in another task.
         """
-        home = self._rules.home
-        if home is None:
+        background = self._background
+        if background is None:
             msg = f"{self!r} was not entered. Write: async with emitter: ..."
             raise RuntimeError(msg)
-        home.check_task()
+        background.check_task()
         try:
-            await home.leave(exc)
+            await background.leave(exc)
         finally:
-            self._rules.home = None
-            for event in home.undelivered():
-                self._registry.tally(event.name).dropped += 1
+            self._background = None
+            self._drop_undelivered(background)
+
+    def _drop_undelivered(self, background: Background) -> None:
+        for event in background.undelivered():
+            self._registry.tally(event.name).dropped += 1
 
     def statistics(self) -> EmitterStatistics:
-        """Return the state and what was done so far. Not a checkpoint."""
+        """
+        Return the state and what was done so far. Not a checkpoint.
+
+        May be called from any thread at any time.
+        """
         registry = self._registry
-        total = registry.total()
-        home = self._rules.home
+        background = self._background
+        names, other = registry.snapshot()
+        all_names = [*names.values(), other]
         return EmitterStatistics(
-            listeners=len(registry),
-            streams=self._streams.open,
-            waiters=self._waiters.waiting,
-            waiting=self._rules.waiting,
-            pending=0 if home is None else home.pending,
-            emitted=total.emitted,
-            handled=total.handled,
-            failed=total.failed,
-            dropped=total.dropped,
-            names=registry.names(),
-            other=registry.other(),
+            listeners=registry.handlers(),
+            streams=registry.count["stream"],
+            waiters=registry.count["waiter"],
+            waiting=self._policy.waiting,
+            pending=0 if background is None else background.pending,
+            max_pending=self._max_pending,
+            max_names=registry.max_names,
+            emitted=sum(each.emitted for each in all_names),
+            handled=sum(each.handled for each in all_names),
+            failed=sum(each.failed for each in all_names),
+            dropped=sum(each.dropped for each in all_names),
+            rejected=self._rejected,
+            names=names,
+            other=other,
         )
-
-    def _look_up(self, name: object) -> Topic:
-        try:
-            return self._registry.topic(name, several=self._rules.concurrent)
-        except (TypeError, ValueError) as error:
-            raise error from None  # that it was looked for in a dict tells nobody anything
-
-    async def _deliver(self, event: Event[Any]) -> None:
-        """Emit an event that `emit_soon` has taken."""
-        topic = self._registry.topic(event.name, several=self._rules.concurrent)
-        topic.used = clock.now()
-        topic.tally.emitted += 1
-        await Round(self._rules, topic, event).run(topic.tiers)

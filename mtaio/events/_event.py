@@ -1,5 +1,5 @@
 """
-What is emitted, under which name, and in which order it is handled.
+The event that handlers get, its typed name, and the named priorities.
 
 Promise: one `Event` object for all handlers of one emit; a typed name is checked by the type
 checker and costs nothing at run time.
@@ -10,12 +10,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from mtaio.events._match import check_pattern
+from mtaio.events._patterns import check_name, check_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Event", "EventKey", "EventPriority"]
+__all__ = ["Event", "EventKey", "EventPriority", "name_of", "pattern_of"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -35,7 +35,7 @@ class EventKey(Generic[T]):
     """
     The name of an event together with the type of its data.
 
-    Whoever emits it or handles it is checked by the type checker: with
+    The type checker checks who emits it and who handles it: with
     ``LOGIN = EventKey[User]("user.login")``, ``emitter.emit(LOGIN, 5)`` is an error there. At run
     time it stands for its name: handlers of ``"user.login"`` and of ``LOGIN`` are the same.
 
@@ -43,7 +43,7 @@ class EventKey(Generic[T]):
         name: A name, or a pattern (``"ns.*"``, ``"*"``) for events whose data are of one type.
 
     Raises:
-        TypeError: ``name`` is no string.
+        TypeError: ``name`` is not a string.
         ValueError: ``name`` is empty, or has a ``*`` where none matches.
 
     Example:
@@ -74,7 +74,7 @@ class EventKey(Generic[T]):
 
     def __init__(self, name: str) -> None:
         self._name = check_pattern(name)
-        self._hash = hash((EventKey, name))  # asked for by each emit
+        self._hash = hash((EventKey, name))  # needed by each emit
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ class EventKey(Generic[T]):
         return self._hash
 
     def __reduce__(self) -> tuple[type[EventKey[T]], tuple[str]]:
-        return type(self), (self._name,)  # the hash is another in another process
+        return type(self), (self._name,)  # in another process the hash is different
 
 
 class Event(Generic[T_co]):
@@ -147,6 +147,11 @@ class Event(Generic[T_co]):
         self.stopped = True
 
 
-def name_in(name: object) -> object:
-    """Return the name that an `EventKey` stands for, and anything else as it is."""
-    return name.name if isinstance(name, EventKey) else name
+def pattern_of(name: object) -> str:
+    """Return ``name``, or what an `EventKey` stands for, if it can be listened to."""
+    return name.name if isinstance(name, EventKey) else check_pattern(name)
+
+
+def name_of(name: object) -> str:
+    """Return ``name``, or what an `EventKey` stands for, if it can be emitted."""
+    return check_name(name.name if isinstance(name, EventKey) else name)

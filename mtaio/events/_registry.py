@@ -1,41 +1,181 @@
 """
-Who listens to what, and what became of each name.
+Who listens to what, and the counters of each name.
 
 Promise: a name that was emitted before finds its listeners with one look into a dict; registering
-under an exact name forgets that of one name alone. Names are kept within a bound: beyond it those
-that were emitted longest ago are forgotten, and their counters added to the rest.
-Cost: registering copies the tuple of its pattern; an emit under way keeps its own.
+under an exact name outdates that name alone. A listener that was removed is not called any more,
+also not by an emit in progress. Names are bounded: those emitted longest ago are forgotten, and
+their counters added up in one place. `Registry.snapshot` may be called from any thread.
+Cost: registering copies the tuple of its pattern; an emit in progress keeps its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import inspect
+import weakref
+from collections import Counter, deque
 from heapq import nsmallest
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from mtaio.events._event import EventKey, name_in
-from mtaio.events._listener import Listener
-from mtaio.events._match import check_name, is_wild, wider
-from mtaio.events._statistics import Tally
+from mtaio._internal import checks
+from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
+from mtaio.events._event import EventKey, name_of
+from mtaio.events._patterns import is_pattern, patterns_matching
+from mtaio.events._statistics import EventStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.events._statistics import EventStatistics
+__all__ = [
+    "IGNORED",
+    "Listener",
+    "Registry",
+    "Tally",
+    "Tier",
+    "Topic",
+    "check_handler",
+    "check_priority",
+]
 
-__all__ = ["Registry", "Tier", "Topic"]
+Kind: TypeAlias = Literal["handler", "stream", "waiter"]
 
-Tier = tuple[bool, tuple[Listener, ...]]
-"""Listeners of one priority, in their order; and whether several of them are async."""
+IGNORED: Final = object()
+"""What a stream or waiter returns for an event that it did not take."""
 
 _FORGOTTEN_AT_ONCE: Final = 8
-"""One in so many names is forgotten when there is no room: finding the oldest reads them all."""
+"""One in so many names is forgotten when there are too many: finding the oldest reads them all."""
+
+_SNAPSHOT_TRIES: Final = 3
 
 _BY_RANK: Final = attrgetter("rank")
 _BY_PRIORITY: Final = attrgetter("priority")
 _BY_USE: Final = attrgetter("used")
+
+
+class Listener:
+    """
+    A handler, stream or waiter, registered under one or more patterns.
+
+    Args:
+        registry: Where it is going to be registered.
+        patterns: What it listens to.
+        subject: The handler, stream or waiter, as the user knows it.
+        priority: Higher ones run first.
+        kind: What it is.
+        call: What takes the event, if that is not the subject itself.
+        once: Whether it is removed before it is called.
+        weak: Whether to refer to the subject weakly.
+
+    Invariants:
+    - ``call`` is None for a subject that is not simply called each time: then ask `claim`;
+    - ``active`` says that it is registered; otherwise there is no ``call``.
+    """
+
+    __slots__ = (
+        "_once",
+        "_registry",
+        "_subject",
+        "_weak",
+        "active",
+        "call",
+        "is_async",
+        "kind",
+        "patterns",
+        "priority",
+        "rank",
+    )
+
+    def __init__(
+        self,
+        registry: Registry,
+        patterns: tuple[str, ...],
+        subject: Any,
+        *,
+        priority: int,
+        kind: Kind = "handler",
+        call: Callable[[Any], Any] | None = None,
+        once: bool = False,
+        weak: bool = False,
+    ) -> None:
+        self.patterns: tuple[str, ...] = patterns
+        self.priority: int = priority
+        self.kind: Kind = kind
+        self.rank: tuple[int, int] = (0, 0)  # set by the registry
+        self.active: bool = False
+        self.is_async: bool = call is None and is_async(subject)
+        self.call: Callable[[Any], Any] | None = None if weak or once else call or subject
+        self._registry = registry
+        self._once = once
+        self._weak = weak
+        self._subject = self._refer(subject) if weak else subject
+
+    @property
+    def subject(self) -> Any:
+        """The handler, stream or waiter; None if it was referred to weakly and is gone."""
+        return self._subject() if self._weak else self._subject
+
+    def claim(self) -> Callable[[Any], Any] | None:
+        """Return what is to be called now, None for nothing."""
+        if not self.active:
+            return None
+        subject: Callable[[Any], Any] | None = self.subject
+        if subject is not None and self._once:
+            self._registry.remove(self)
+        return subject
+
+    def _refer(self, subject: Any) -> Callable[[], Any]:
+        registry = self._registry
+
+        def note(_: object) -> None:
+            registry.note_dead(self)
+
+        try:
+            if inspect.ismethod(subject):
+                return weakref.WeakMethod(subject, note)
+            # A method of a builtin is a new object each time, and would be gone at once.
+            bound = inspect.isbuiltin(subject) and not inspect.ismodule(subject.__self__)
+            return weakref.ref(None if bound else subject, note)
+        except TypeError:
+            msg = (
+                f"handler={subject!r} cannot be referred to weakly. Register it without weak=True, "
+                f"and remove it with off() when it is no longer needed."
+            )
+            raise TypeError(msg) from None
+
+
+class Tally:
+    """
+    Counters that still change.
+
+    Invariant: take the tally from the topic each time, because that of a topic that was forgotten
+    is replaced by the one for all others.
+    """
+
+    __slots__ = ("dropped", "emitted", "failed", "handled")
+
+    def __init__(self) -> None:
+        self.emitted: int = 0
+        self.handled: int = 0
+        self.failed: int = 0
+        self.dropped: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Count what ``other`` has counted too."""
+        self.emitted += other.emitted
+        self.handled += other.handled
+        self.failed += other.failed
+        self.dropped += other.dropped
+
+    def frozen(self) -> EventStatistics:
+        """Return the counters as they are now."""
+        return EventStatistics(
+            emitted=self.emitted, handled=self.handled, failed=self.failed, dropped=self.dropped
+        )
+
+
+Tier: TypeAlias = tuple[bool, tuple[Listener, ...]]
+"""Listeners of one priority, in their order; and whether some of them may run concurrently."""
 
 
 class Topic:
@@ -43,8 +183,8 @@ class Topic:
     What an emit needs to know of one name.
 
     Invariants:
-    - ``only_async`` or ``only_plain`` is what to call when there is just one listener, and nothing
-      is special about it; else both are None;
+    - ``only_async`` or ``only_plain`` is what to call when there is just one listener, which can
+      simply be called; otherwise both are None;
     - ``used`` is the time of the last emit of this name;
     - ``key`` is an `EventKey` under which it is in ``ready`` too.
     """
@@ -55,22 +195,24 @@ class Topic:
         self.name: str = name
         self.key: EventKey[Any] | None = None
         self.tally: Tally = Tally()
+        self.used: float = 0.0
+        self.outdate()
+
+    def outdate(self) -> None:
+        """Let go of the listeners: before the next emit it must be updated."""
         self.tiers: tuple[Tier, ...] = ()
         self.only_async: Callable[[Any], Any] | None = None
         self.only_plain: Callable[[Any], Any] | None = None
-        self.used: float = 0.0
 
-    def outdate(self) -> None:
-        """Let go of those who listened; whoever emits must bring it up to date."""
-        self.tiers = ()
-        self.only_async = self.only_plain = None
-
-    def bring_up_to_date(self, listeners: list[Listener], *, several: bool) -> None:
+    def update(self, listeners: list[Listener], *, concurrent: bool) -> None:
         """Note who listens."""
-        self.tiers = tuple(_tiers(listeners, several=several))
-        self.only_async = self.only_plain = None
+        self.outdate()
+        tiers = [tuple(group) for _, group in groupby(listeners, key=_BY_PRIORITY)]
+        self.tiers = tuple(
+            (concurrent and sum(each.is_async for each in tier) > 1, tier) for tier in tiers
+        )
         if len(listeners) == 1:
-            only = listeners[0]
+            (only,) = listeners
             if only.is_async:
                 self.only_async = only.call
             else:
@@ -79,45 +221,60 @@ class Topic:
 
 class Registry:
     """
-    The tables of one emitter.
+    The listeners and the counters of one emitter.
 
     Args:
         max_names: How many names are kept.
 
     Invariants:
     - ``ready`` holds the topics whose listeners are up to date, by name and by key;
-    - every listener in ``_table`` is active, unless it is in ``_dead`` too.
+    - every listener in ``_table`` is active, and counted in ``count``;
+    - ``_forgetting`` is odd while counters are moved from names to the others.
     """
 
-    __slots__ = ("_dead", "_max_names", "_other", "_serial", "_table", "_topics", "ready")
+    __slots__ = (
+        "_dead",
+        "_forgetting",
+        "_last",
+        "_other",
+        "_serial",
+        "_table",
+        "_topics",
+        "count",
+        "max_names",
+        "ready",
+    )
 
     def __init__(self, max_names: int) -> None:
+        self.max_names: int = max_names
         self.ready: dict[object, Topic] = {}
+        self.count: Counter[Kind] = Counter()
         self._topics: dict[str, Topic] = {}
-        self._max_names = max_names
-        self._other = Tally()
         self._table: dict[str, tuple[Listener, ...]] = {}
         self._serial = 0
         self._dead: deque[Listener] = deque()
+        self._other = Tally()
+        self._forgetting = 0
+        self._last: tuple[dict[str, EventStatistics], EventStatistics] = {}, self._other.frozen()
 
     # ---- listeners -------------------------------------------------------------------------------
 
     def add(self, listener: Listener) -> None:
-        """Put a listener behind those of its priority."""
-        self._bury()
+        """Register a listener behind those of its priority."""
+        self._remove_dead()
         self._serial += 1
         listener.rank = (-listener.priority, self._serial)
         listener.active = True
+        self.count[listener.kind] += 1
         for pattern in listener.patterns:
             self._table[pattern] = (*self._table.get(pattern, ()), listener)
-            self._forget(pattern)
+            self._outdate(pattern)
 
     def remove(self, listener: Listener) -> None:
-        """Take a listener out; nothing happens if it is out."""
-        if not listener.active:
-            return
+        """Remove a listener, which is registered."""
         listener.active = False
         listener.call = None
+        self.count[listener.kind] -= 1
         for pattern in listener.patterns:
             before = self._table[pattern]
             at = before.index(listener)
@@ -125,39 +282,41 @@ class Registry:
                 self._table[pattern] = before[:at] + before[at + 1 :]
             else:
                 del self._table[pattern]
-            self._forget(pattern)
+            self._outdate(pattern)
 
     def note_dead(self, listener: Listener) -> None:
         """Remember a listener whose object is gone. Called from any thread, at any moment."""
-        self._dead.append(listener)
+        if listener.active:
+            self._dead.append(listener)
 
-    def crowd(self, pattern: str) -> int:
-        """Return how many listen under exactly this name or pattern, or did until just now."""
-        return len(self._table.get(pattern, ()))
+    def handlers(self) -> int:
+        """Return how many handlers are registered. From any thread."""
+        table = self._table.copy()  # in one step, whatever other threads do
+        return sum(
+            each.kind == "handler" and each.subject is not None
+            for listeners in table.values()
+            for each in listeners
+        )
 
-    def under(self, pattern: str) -> tuple[Listener, ...]:
+    def under(self, pattern: str) -> list[Listener]:
         """Return the handlers registered under exactly this name or pattern."""
-        self._bury()
-        return tuple(each for each in self._table.get(pattern, ()) if each.is_handler)
+        self._remove_dead()
+        return [each for each in self._table.get(pattern, ()) if each.kind == "handler"]
 
     def matching(self, name: str) -> list[Listener]:
-        """Return all that would take the event ``name``, in their order."""
-        self._bury()
+        """Return all that listen to the name, in their order."""
+        self._remove_dead()
         found = dict.fromkeys(self._table.get(name, ()))
-        for pattern in wider(name):
+        for pattern in patterns_matching(name):
             found.update(dict.fromkeys(self._table.get(pattern, ())))
         return sorted(found, key=_BY_RANK)
 
-    def __len__(self) -> int:
-        self._bury()
-        return sum(each.is_handler for listeners in self._table.values() for each in listeners)
-
-    def _bury(self) -> None:
+    def _remove_dead(self) -> None:
         while self._dead:
             self.remove(self._dead.popleft())
 
-    def _forget(self, pattern: str) -> None:
-        if is_wild(pattern):
+    def _outdate(self, pattern: str) -> None:
+        if is_pattern(pattern):
             for topic in self.ready.values():
                 topic.outdate()
             self.ready.clear()
@@ -170,36 +329,41 @@ class Registry:
 
     # ---- topics ----------------------------------------------------------------------------------
 
-    def topic(self, name: object, *, several: bool) -> Topic:
+    def topic(self, name: object, *, concurrent: bool) -> Topic:
         """
-        Return the topic of a name that is about to be emitted, brought up to date.
+        Return the topic of a name that is about to be emitted, with its listeners up to date.
 
         Args:
             name: A name or key, checked here.
-            several: Whether several async listeners of a tier run beside each other.
+            concurrent: Whether async listeners of one tier may run concurrently.
         """
-        checked = check_name(name_in(name))
+        checked = name_of(name)
         topic = self.ready.get(checked)
         if topic is None:
             topic = self._topics.get(checked)
             if topic is None:
-                if len(self._topics) >= self._max_names:
-                    self._make_room()
+                if len(self._topics) >= self.max_names:
+                    self._forget_oldest()
                 topic = self._topics[checked] = Topic(checked)
-            topic.bring_up_to_date(self.matching(checked), several=several)
+            topic.update(self.matching(checked), concurrent=concurrent)
             self.ready[checked] = topic
         if isinstance(name, EventKey):
             topic.key = name
             self.ready[name] = topic
         return topic
 
-    def _make_room(self) -> None:
-        fewer = -(-self._max_names // _FORGOTTEN_AT_ONCE)
-        for topic in nsmallest(fewer, self._topics.values(), key=_BY_USE):
-            del self._topics[topic.name]
-            self._forget(topic.name)
-            self._other.add(topic.tally)
-            topic.tally = self._other  # an emit under way goes on counting
+    def _forget_oldest(self) -> None:
+        fewer = -(-self.max_names // _FORGOTTEN_AT_ONCE)
+        oldest = nsmallest(fewer, self._topics.values(), key=_BY_USE)
+        self._forgetting += 1
+        try:
+            for topic in oldest:
+                del self._topics[topic.name]
+                self._outdate(topic.name)
+                self._other.add(topic.tally)
+                topic.tally = self._other  # an emit in progress goes on counting
+        finally:
+            self._forgetting += 1
 
     # ---- counters --------------------------------------------------------------------------------
 
@@ -208,26 +372,49 @@ class Registry:
         topic = self._topics.get(name)
         return self._other if topic is None else topic.tally
 
-    def total(self) -> Tally:
-        """Return the sum over all names."""
-        total = Tally()
-        total.add(self._other)
-        for topic in self._topics.values():
-            total.add(topic.tally)
-        return total
+    def snapshot(self) -> tuple[dict[str, EventStatistics], EventStatistics]:
+        """
+        Return the counters of each name that is kept, and of all others together.
 
-    def names(self) -> dict[str, EventStatistics]:
-        """Return the counters of each name that is kept."""
-        return {each.name: each.tally.frozen() for each in self._topics.values()}
+        From any thread. If names are being forgotten in another one, which would count them
+        twice, the last snapshot is returned.
+        """
+        for _ in range(_SNAPSHOT_TRIES):
+            before = self._forgetting
+            topics = self._topics.copy()  # in one step, whatever other threads do
+            names = {name: topic.tally.frozen() for name, topic in topics.items()}
+            other = self._other.frozen()
+            if before == self._forgetting and not before % 2:
+                self._last = names, other
+                break
+        names, other = self._last
+        return names.copy(), other
 
-    def other(self) -> EventStatistics:
-        """Return the counters of the names that were forgotten."""
-        return self._other.frozen()
+
+def check_handler(name: str, value: object, *, way_out: str) -> None:
+    """Refuse what cannot be called, and what would do nothing when it is called."""
+    checks.callable_(name, value, way_out=way_out)
+    if is_async_generator(value) or _is_generator(value):
+        msg = (
+            f"{name}={value!r} is a generator function: calling it would run none of it. {way_out}"
+        )
+        raise TypeError(msg)
 
 
-def _tiers(listeners: list[Listener], *, several: bool) -> list[Tier]:
-    tiers: list[Tier] = []
-    for _, group in groupby(listeners, key=_BY_PRIORITY):
-        tier = tuple(group)
-        tiers.append((several and sum(each.is_async for each in tier) > 1, tier))
-    return tiers
+def check_priority(priority: object) -> None:
+    """Refuse what cannot be compared with an `EventPriority`."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        msg = (
+            f"priority={priority!r} is a {type(priority).__name__}, not an int. Pass an "
+            f"EventPriority, or any int: higher ones run first."
+        )
+        raise TypeError(msg)
+
+
+def _is_generator(fn: object) -> bool:
+    fn = unwrap(fn)
+    for each in (fn, call_method(fn)):
+        if inspect.isgeneratorfunction(each):
+            awaitable: int = each.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+            return not awaitable
+    return False

@@ -1,27 +1,29 @@
-"""Counters of an emitter: kept for each name, within a bound, and shown frozen."""
+"""What an emitter has done so far, and how it stands now: for the monitor."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EmitterStatistics", "EventStatistics", "Tally"]
+__all__ = ["EmitterStatistics", "EventStatistics"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStatistics:
     """What became of the events of one name."""
 
-    emitted: int
+    emitted: int = field(metadata=COUNTER)
     """Events emitted."""
-    handled: int
-    """Times a handler returned, a stream took the event in, or a `wait_for` was waiting for it."""
-    failed: int
+    handled: int = field(metadata=COUNTER)
+    """Times a handler returned, a stream took the event, or a `wait_for` was waiting for it."""
+    failed: int = field(metadata=COUNTER)
     """Times a handler raised an error, or a stream with ``overflow="raise"`` was full."""
-    dropped: int
+    dropped: int = field(metadata=COUNTER)
     """Events a full stream did not keep, and those of `emit_soon` that were never delivered."""
 
 
@@ -29,58 +31,31 @@ class EventStatistics:
 class EmitterStatistics:
     """The state of an `EventEmitter`, and what it has done so far."""
 
-    listeners: int
+    listeners: int = field(metadata=GAUGE)
     """Handlers registered, one for each name or pattern it is registered under."""
-    streams: int
+    streams: int = field(metadata=GAUGE)
     """Streams open."""
-    waiters: int
+    waiters: int = field(metadata=GAUGE)
     """Calls of `wait_for` in progress."""
-    waiting: int
-    """Emits that wait for room in a stream."""
-    pending: int
-    """Events of `emit_soon` not yet delivered, the one being delivered included."""
-    emitted: int
+    waiting: int = field(metadata=GAUGE)
+    """Emits that wait for space in a stream."""
+    pending: int = field(metadata=GAUGE)
+    """Events of `emit_soon` not yet delivered, including the one being delivered."""
+    max_pending: int = field(metadata=LIMIT)
+    """How many events of `emit_soon` may wait, besides the one being delivered."""
+    max_names: int = field(metadata=LIMIT)
+    """How many names are kept in ``names``."""
+    emitted: int = field(metadata=COUNTER)
     """Events emitted, of all names."""
-    handled: int
+    handled: int = field(metadata=COUNTER)
     """As in `EventStatistics`, of all names."""
-    failed: int
+    failed: int = field(metadata=COUNTER)
     """As in `EventStatistics`, of all names."""
-    dropped: int
+    dropped: int = field(metadata=COUNTER)
     """As in `EventStatistics`, of all names."""
-    names: Mapping[str, EventStatistics]
-    """For each of the names emitted most recently, ``max_names`` at most."""
-    other: EventStatistics
-    """For the names before those, all together."""
-
-
-class Tally:
-    """
-    Counters that may still change.
-
-    Invariant: whoever counts looks up the tally of its topic anew, because that of a topic that
-    was forgotten is the one for all others.
-    """
-
-    __slots__ = ("dropped", "emitted", "failed", "handled")
-
-    def __init__(self) -> None:
-        self.emitted: int = 0
-        self.handled: int = 0
-        self.failed: int = 0
-        self.dropped: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Count what ``other`` has counted too."""
-        self.emitted += other.emitted
-        self.handled += other.handled
-        self.failed += other.failed
-        self.dropped += other.dropped
-
-    def frozen(self) -> EventStatistics:
-        """Return the counters as they are now."""
-        return EventStatistics(
-            emitted=self.emitted,
-            handled=self.handled,
-            failed=self.failed,
-            dropped=self.dropped,
-        )
+    rejected: int = field(metadata=COUNTER)
+    """Events that `emit_soon` refused because ``max_pending`` were waiting."""
+    names: Mapping[str, EventStatistics] = field(metadata=COUNTER)
+    """The counters of each of the names emitted most recently, at most ``max_names``."""
+    other: EventStatistics = field(metadata=COUNTER)
+    """The counters of all other names together."""

@@ -1,11 +1,11 @@
 """
-Events as an async iterator, through a buffer that has a bound.
+Events as an async iterator, through a bounded buffer.
 
 Promise: events come in the order in which they were emitted; at most ``max_buffer`` are kept, and
-what happens to the next is the overflow policy's to say; each event not kept is counted. Nothing
-is taken from the buffer by a task that is cancelled while it waits.
+the overflow policy says what happens to the next; each event that is not kept is counted. A task
+that is cancelled while it waits for an event takes none.
 Cost: one append and one pop for each event; no task, no lock, and a wake-up only when the consumer
-sleeps.
+waits.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
 
+import anyio
+
 from mtaio._internal import checks, loops
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.parking import ParkingLot
-from mtaio.events._event import name_in
-from mtaio.events._listener import Listener, check_priority
-from mtaio.events._match import check_pattern
-from mtaio.events._room import IGNORED, Room
+from mtaio.events._event import pattern_of
+from mtaio.events._registry import IGNORED, Listener, check_priority
 from mtaio.exceptions import EventOverflowError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mtaio.events._event import Event
     from mtaio.events._registry import Registry
 
-__all__ = ["EventStream", "Overflow", "Streams"]
+__all__ = ["Blocked", "EventStream", "Overflow"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -38,31 +38,49 @@ Overflow = Literal["block", "drop_oldest", "drop_newest", "raise"]
 _POLICIES: Final[tuple[Overflow, ...]] = get_args(Overflow)
 
 
-class Streams:
+class Blocked:
     """
-    What the streams of one emitter share with it: the registry, and how many are open.
+    An event that waits for space in a full stream; its emit waits at the end of the tier.
 
-    Args:
-        registry: Where they register.
-        name: The emitter's name, for errors.
+    Invariant: it is in the stream's queue, or was ``taken``, or the stream was closed, or the emit
+    has withdrawn it.
     """
 
-    __slots__ = ("name", "open", "registry")
+    __slots__ = ("_done", "_queue", "event", "taken")
 
-    def __init__(self, registry: Registry, name: str | None) -> None:
-        self.registry: Registry = registry
-        self.name: str | None = name
-        self.open: int = 0
+    def __init__(self, queue: OrderedDict[Blocked, None], event: Event[Any]) -> None:
+        self.event: Event[Any] = event
+        self.taken: bool = False
+        self._queue = queue
+        self._done: anyio.Event | None = None
+        queue[self] = None
+
+    def settle(self, *, taken: bool) -> None:
+        """Note that the stream took the event, or never will (the stream calls this)."""
+        del self._queue[self]
+        self.taken = taken
+        if self._done is not None:
+            self._done.set()
+
+    async def wait(self) -> None:
+        """Wait until it has left the queue. A checkpoint unless it has."""
+        if self in self._queue:
+            self._done = anyio.Event()
+            await self._done.wait()
+
+    def withdraw(self) -> None:
+        """Leave the queue, if it is still there."""
+        self._queue.pop(self, None)
 
 
 class EventStream(Generic[T_co]):
     """
     An async iterator over events; returned by `EventEmitter.stream`.
 
-    Enter it with ``async with``, then iterate. Events emitted from entering on are kept until they
-    are taken, up to ``max_buffer``; leaving the block lets go the emits that wait for room. Taking
-    an event is a checkpoint when there is none yet, and for one ready event in 64. Several tasks
-    may share one stream: each event goes to one of them.
+    Enter it with ``async with``, then iterate. Events emitted after entering are kept until they
+    are taken, up to ``max_buffer``; leaving the block releases the emits that wait for space.
+    Taking an event is a checkpoint when there is none yet, and for one ready event in 64. Several
+    tasks may share one stream: each event goes to one of them.
 
     Example:
         ```python
@@ -93,35 +111,38 @@ class EventStream(Generic[T_co]):
     """
 
     # Invariants:
-    # - whoever is in _line waits for room, hence the buffer is full while somebody is;
-    # - _listener is there from entering on, and active until the stream is closed.
+    # - while events are in _blocked the buffer is full;
+    # - _listener is there, and active, from entering until the stream is closed.
     __slots__ = (
         "__weakref__",
+        "_blocked",
         "_buffer",
+        "_consumers",
         "_dropped",
+        "_emitter",
+        "_entered",
         "_left",
-        "_line",
         "_listener",
         "_loop",
         "_max_buffer",
-        "_news",
         "_overflow",
         "_patterns",
         "_priority",
-        "_streams",
+        "_registry",
         "_unyielding",
     )
 
     def __init__(
         self,
-        streams: Streams,
+        registry: Registry,
         names: Iterable[object],
         *,
         max_buffer: int,
         overflow: Overflow,
         priority: int,
+        emitter: str | None,
     ) -> None:
-        self._patterns = tuple(dict.fromkeys(check_pattern(name_in(name)) for name in names))
+        self._patterns = tuple(dict.fromkeys(map(pattern_of, names)))
         if not self._patterns:
             raise ValueError(
                 "stream() was given no name, so nothing would come. Pass the names of events, or "
@@ -137,13 +158,15 @@ class EventStream(Generic[T_co]):
         self._max_buffer = checks.count("max_buffer", max_buffer, way_out=way_out)
         self._overflow: Overflow = overflow
         self._priority = priority
-        self._streams = streams
+        self._registry = registry
+        self._emitter = emitter
         self._buffer: deque[Event[Any]] = deque()
-        self._line: OrderedDict[Room, None] = OrderedDict()
-        self._news = ParkingLot()
+        self._blocked: OrderedDict[Blocked, None] = OrderedDict()
+        self._consumers = ParkingLot()
         self._listener: Listener | None = None
         self._loop: object = None
         self._dropped = 0
+        self._entered = False
         self._left = False
         self._unyielding = 0
 
@@ -162,16 +185,20 @@ class EventStream(Generic[T_co]):
         return len(self._buffer)
 
     async def __aenter__(self) -> Self:
-        """Begin to listen. Not a checkpoint."""
-        if self._listener is not None:
+        """Start to listen. Not a checkpoint."""
+        if self._entered:
             raise RuntimeError("this stream was entered before. Call stream() again.")
         self._loop = loops.current_loop()
-        registry = self._streams.registry
+        self._entered = True
         self._listener = Listener(
-            registry, self._patterns, self, priority=self._priority, call=self._take
+            self._registry,
+            self._patterns,
+            self,
+            priority=self._priority,
+            kind="stream",
+            call=self._take,
         )
-        registry.add(self._listener)
-        self._streams.open += 1
+        self._registry.add(self._listener)
         return self
 
     async def __aexit__(
@@ -180,7 +207,7 @@ class EventStream(Generic[T_co]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Stop listening, and drop what nobody took. Not a checkpoint."""
+        """Stop listening, and drop what was not taken. Not a checkpoint."""
         self._left = True
         self._buffer.clear()
         self.close()
@@ -189,17 +216,15 @@ class EventStream(Generic[T_co]):
         """
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
-        Emits that wait for room go on, as if the stream had not been there.
+        Emits that wait for space go on, as if the stream had not been there.
         """
-        listener = self._listener
-        if listener is None or not listener.active:
+        listener, self._listener = self._listener, None  # which refers to this stream
+        if listener is None:
             return
-        self._streams.registry.remove(listener)
-        listener.release()
-        self._streams.open -= 1
-        while self._line:
-            next(iter(self._line)).leave(taken=False)
-        self._news.unpark_all()
+        self._registry.remove(listener)
+        while self._blocked:
+            next(iter(self._blocked)).settle(taken=False)
+        self._consumers.unpark_all()
 
     def __aiter__(self) -> Self:
         return self
@@ -215,53 +240,52 @@ class EventStream(Generic[T_co]):
         while not buffer:
             await self._wait()
         event = buffer.popleft()
-        if self._line:
-            room = next(iter(self._line))
-            buffer.append(room.event)
-            room.leave(taken=True)
-            self._news.unpark()  # as for each event that comes into the buffer
+        if self._blocked:
+            blocked = next(iter(self._blocked))
+            buffer.append(blocked.event)
+            blocked.settle(taken=True)
+            self._consumers.unpark()  # as for each event that comes into the buffer
         return event
 
     async def _wait(self) -> None:
         """Wait until there may be an event."""
-        listener = self._listener
-        if listener is None or self._left:
-            state = "was not entered" if listener is None else "was left"
+        if not self._entered or self._left:
+            state = "was left" if self._left else "was not entered"
             msg = (
                 f"this stream {state}. Write: async with emitter.stream(...) as events: async for "
                 f"event in events: ..."
             )
             raise RuntimeError(msg)
-        if not listener.active:
+        if self._listener is None:
             raise StopAsyncIteration
         if not loops.is_current(self._loop):
             msg = (
-                f"{self!r} was entered in another event loop, and nobody could be woken here. "
-                f"Enter it in the loop that reads it."
+                f"{self!r} was entered in another event loop, and its events cannot wake a task "
+                f"here. Enter it in the loop that reads it."
             )
             raise RuntimeError(msg)
         self._unyielding = 0
-        await self._news.park()
+        await self._consumers.park()
         if self._left:
             raise StopAsyncIteration
 
     def _take(self, event: Event[Any]) -> object:
-        """Take an event in (the emitter calls this); return what it is to do about it."""
+        """Take an event (the emitter calls this); return what the emit is to do about it."""
         buffer = self._buffer
         if len(buffer) >= self._max_buffer:
             return self._overflowing(event)
-        if not len(self._news):
+        if not len(self._consumers):
             buffer.append(event)
             return None
         if not self._reachable():
             return IGNORED
         buffer.append(event)
-        self._news.unpark()
+        self._consumers.unpark()
         return None
 
     def _overflowing(self, event: Event[Any]) -> object:
         if self._overflow == "block":
-            return Room(self._line, event) if self._reachable() else IGNORED
+            return Blocked(self._blocked, event) if self._reachable() else IGNORED
         if self._overflow == "drop_oldest":
             self._drop(self._buffer.popleft())
             self._buffer.append(event)
@@ -273,24 +297,20 @@ class EventStream(Generic[T_co]):
             f"{self!r} is full, and has overflow='raise'. Take events faster, raise max_buffer, or "
             f"choose what to drop."
         )
-        raise EventOverflowError(msg, name=self._streams.name)
+        raise EventOverflowError(msg, name=self._emitter)
 
     def _drop(self, event: Event[Any]) -> None:
         self._dropped += 1
-        self._streams.registry.tally(event.name).dropped += 1
+        self._registry.tally(event.name).dropped += 1
 
     def _reachable(self) -> bool:
-        """Tell whether the consumer's loop is still there; raise if it is not this one."""
+        """Return whether the consumer's loop is still there; raise if it is another one."""
         if loops.is_current(self._loop):
             return True
         if not loops.is_over(self._loop):
-            msg = (
-                f"{self!r} was entered in another running event loop. One loop at a time may use "
-                f"an emitter: emit there, with anyio.from_thread.run()."
-            )
-            raise RuntimeError(msg)
+            raise loops.two_loops_error(self)
         self._buffer.clear()
-        self._line.clear()
-        self._news.forget()
+        self._blocked.clear()
+        self._consumers.forget()
         self.close()
         return False

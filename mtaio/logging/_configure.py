@@ -1,53 +1,95 @@
 """
 Logging for a whole program, from arguments, settings or the environment, in one call.
 
-Promise: handlers are in place when `configure` returns, with no event loop needed; leaving the
-block it may be used as writes and closes them, also when the block is cancelled, and puts back what
-was there before.
+Promise: handlers are in place when `configure` returns, with no event loop needed. Leaving the
+block it may be used as writes and closes them, also when the block is cancelled, and restores what
+was there before. A value that is refused is named as it is called where it came from.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Literal, cast
+import os
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from mtaio.logging._handler import AsyncFileHandler
-from mtaio.logging._levels import level_number
+from mtaio._internal import checks
+from mtaio.logging._handler import AsyncFileHandler, absolute, level_number
+from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
-from mtaio.logging._settings import (
-    chosen,
-    count_of,
-    environment,
-    flag_of,
-    formatter_of,
-    logger_of,
-    path_of,
-    reader,
-)
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Collection, Mapping
+    from pathlib import Path
     from threading import RLock
     from types import TracebackType
     from typing import Self
 
-    from mtaio.logging._settings import LogSettings
+__all__ = ["LogSettings", "LoggingContext", "configure"]
 
-__all__ = ["LoggingContext", "configure"]
+_DEFAULTS: Final[Mapping[str, object]] = {
+    "level": "INFO",
+    "file": None,
+    "max_bytes": 10_000_000,
+    "backup_count": 5,
+    "format": "text",
+    "console": True,
+}
+_REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
+_FLAGS: Final = {
+    **dict.fromkeys(("1", "yes", "true", "on"), True),
+    **dict.fromkeys(("0", "no", "false", "off"), False),
+}
+_FORMATS: Final = ("text", "json")
+_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_ERRORS: Final = "backslashreplace"
+"""As for ``logging.basicConfig``: a record with half a surrogate pair, as names of files have that
+are not UTF-8, is written, and the file stays UTF-8."""
+
+
+class LogSettings(Protocol):
+    """
+    What `configure` wants to know; any object with these attributes will do.
+
+    It may have ``log_console`` too, a bool.
+    """
+
+    @property
+    def log_level(self) -> str | int:
+        """The level, by name or number."""
+        ...
+
+    @property
+    def log_file(self) -> str | os.PathLike[str] | None:
+        """The file; None for none."""
+        ...
+
+    @property
+    def log_max_bytes(self) -> int:
+        """As for `AsyncFileHandler`."""
+        ...
+
+    @property
+    def log_backup_count(self) -> int:
+        """As for `AsyncFileHandler`."""
+        ...
+
+    @property
+    def log_format(self) -> str:
+        """``"text"`` or ``"json"``."""
+        ...
 
 
 class LoggingContext:
     """
-    The handlers that `configure` made, which makes this too; leaving it, either way, flushes last.
+    The handlers that `configure` made; leaving it, either way, writes what is queued.
 
-    Both ways of leaving write what is queued, take the handlers away and put the logger's level
-    back. The async one does so in a worker thread, shielded from cancellation; it takes 5 seconds
-    at most, when the file takes nothing. asyncio's own ``Task.cancel()`` goes through every shield,
-    and ends the wait; what is queued is written all the same.
+    Both ways of leaving also take the handlers away and restore the logger's level. The async one
+    does so in a worker thread, shielded from cancellation; it takes 5 seconds at most, when the
+    file takes nothing. asyncio's own ``Task.cancel()`` goes through every shield, and ends the
+    wait; what is queued is written all the same.
     """
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:
@@ -83,7 +125,7 @@ class LoggingContext:
             handler.close()
 
     def _take(self) -> list[logging.Handler]:
-        """Hand the handlers over to who closes them."""
+        """Return the handlers, which the caller is to close."""
         handlers, self._handlers = self._handlers, []
         return handlers
 
@@ -143,14 +185,15 @@ def configure(
     Each value is the argument given here; failing that, what the settings say; without settings,
     what the environment says, where a variable that is empty counts as not set.
 
-    The console is a ``logging.StreamHandler``, which writes in the caller's thread: so nothing is
-    lost there when the process is killed, and whoever logs waits while the reader of a pipe takes
-    nothing. Where an event loop must not wait, pass ``file="/dev/stderr", console=False``.
+    The console is a ``logging.StreamHandler``, which writes in the caller's thread: nothing is lost
+    there when the process is killed, and the caller waits while the reader of a pipe takes nothing.
+    Where an event loop must not wait, pass ``file="/dev/stderr", console=False``.
 
     Args:
         settings: Where the values come from; None reads the environment.
         level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
-        file: The file; ``""`` for none. ``log_file``, ``MTAIO_LOG_FILE``; none.
+        file: The file; ``""`` for none. Text that UTF-8 cannot express is written with escapes.
+            ``log_file``, ``MTAIO_LOG_FILE``; none.
         max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
             10,000,000.
         backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
@@ -163,8 +206,8 @@ def configure(
         fields: As for `JsonFormatter`, with the JSON format.
 
     Returns:
-        The context that flushes and undoes this when it is left. Used as no context, the
-        interpreter's end flushes.
+        The context that flushes and undoes this when it is left. If it is never entered, the
+        interpreter's exit flushes.
 
     Raises:
         TypeError: A value is of the wrong type.
@@ -189,25 +232,26 @@ def configure(
             anyio.run(main)
         ```
     """
-    target = logger_of(logger)
+    target = _logger_of(logger)
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
         msg = f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
         raise TypeError(msg)
-    read = environment if settings is None else reader(settings)
-    level_to_set = level_number(*chosen("level", level, read))
-    path = path_of(*chosen("file", file, read))
-    sizes: list[int] = []
-    for name, given in (("max_bytes", max_bytes), ("backup_count", backup_count)):
-        label, value = chosen(name, given, read)
-        sizes.append(count_of(label, value))
-    formatter = formatter_of(*chosen("format", format, read), fields)
+    if settings is not None:
+        _check_settings(settings)
+    level_to_set = level_number(*_value(settings, "level", level))
+    path = _path_of(*_value(settings, "file", file))
+    most = _count_of(*_value(settings, "max_bytes", max_bytes))
+    backups = _count_of(*_value(settings, "backup_count", backup_count))
+    formatter = _formatter_of(*_value(settings, "format", format), fields)
     handlers: list[logging.Handler] = []
-    if flag_of(*chosen("console", console, read)):
+    if _flag_of(*_value(settings, "console", console)):
         handlers.append(logging.StreamHandler())
     if path is not None:  # the last that may fail, since it leaves something behind
-        handlers.insert(0, AsyncFileHandler(path, max_bytes=sizes[0], backup_count=sizes[1]))
+        handlers.insert(
+            0, AsyncFileHandler(path, max_bytes=most, backup_count=backups, errors=_ERRORS)
+        )
     for handler in handlers:
         handler.setFormatter(formatter)
         handler.addFilter(redact)
@@ -218,9 +262,82 @@ def _swap(
     logger: logging.Logger, old: Collection[logging.Handler], new: Collection[logging.Handler]
 ) -> None:
     """
-    Put ``new`` handlers in the place of ``old`` ones, for whoever logs meanwhile all at once.
+    Put ``new`` handlers in the place of ``old`` ones, all at once for other threads.
 
     To be called with the lock, which is held for this alone: closing the old ones takes as long as
     their files do.
     """
     logger.handlers = [*(each for each in logger.handlers if each not in old), *new]
+
+
+def _check_settings(settings: LogSettings) -> None:
+    missing = [f"log_{name}" for name in _REQUIRED if not hasattr(settings, f"log_{name}")]
+    if missing:
+        msg = (
+            f"settings is a {type(settings).__name__}, which has no {', '.join(missing)}. Pass an "
+            f"object with these, or None to read the environment; single values have arguments, as "
+            f"in configure(file='app.log', level='INFO')."
+        )
+        raise TypeError(msg)
+
+
+def _value(settings: LogSettings | None, name: str, given: object) -> tuple[str, object]:
+    """Return what a value is called where it comes from, and the value."""
+    if given is not None:
+        return name, given
+    if settings is not None:
+        attribute = f"log_{name}"
+        return attribute, getattr(settings, attribute, _DEFAULTS[name])
+    variable = f"MTAIO_LOG_{name.upper()}"
+    return variable, os.environ.get(variable, "").strip() or _DEFAULTS[name]
+
+
+def _logger_of(logger: object) -> logging.Logger:
+    if logger is None or isinstance(logger, str):
+        return logging.getLogger(logger)
+    if not isinstance(logger, logging.Logger):
+        msg = (
+            f"logger={logger!r} is a {type(logger).__name__}. Pass a logging.Logger, the name of "
+            f"one, or None for the root."
+        )
+        raise TypeError(msg)
+    return logger
+
+
+def _path_of(name: str, value: object) -> Path | None:
+    if value is None or value == "":
+        return None
+    return absolute(name, cast("str | os.PathLike[str]", value))
+
+
+def _count_of(name: str, value: object) -> int:
+    if isinstance(value, str) and name.isupper():  # a variable of the environment
+        try:
+            value = int(value)
+        except ValueError:
+            msg = f"{name}={value!r} is not a whole number. Set it to one, or unset it."
+            raise ValueError(msg) from None
+    return checks.count(name, value, least=0, way_out="0 means no rotation.")
+
+
+def _flag_of(name: str, value: object) -> bool:
+    if isinstance(value, str) and name.isupper():
+        known = _FLAGS.get(value.lower())
+        if known is None:
+            msg = f"{name}={value!r} is neither yes nor no. Set it to 1 or 0, or unset it."
+            raise ValueError(msg)
+        return known
+    if not isinstance(value, bool):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
+        raise TypeError(msg)
+    return value
+
+
+def _formatter_of(
+    name: str, value: object, fields: Mapping[str, object] | None
+) -> logging.Formatter:
+    made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
+    if not isinstance(value, str) or value.lower() not in _FORMATS:
+        msg = f"{name}={value!r} is unknown. Pass 'text' or 'json'."
+        raise ValueError(msg)
+    return made if value.lower() == "json" else logging.Formatter(_TEXT)

@@ -1,43 +1,75 @@
 """
 A log file that never makes the caller wait.
 
-Promise: a real ``logging.Handler``, usable before, after and without an event loop, whose callers
-pay for formatting a record and putting it in a queue; what is queued is written by one thread.
+Promise: a real ``logging.Handler``, usable before, after and without an event loop. Its callers pay
+for formatting a record and putting it in a queue; what is queued is written by one thread.
 Cost: one daemon thread for each handler in use.
-Why records are formatted by the caller and written by a thread: docs/en/design/logging.md.
+Why the caller formats and a thread writes: docs/en/design/logging.md.
 """
 
 from __future__ import annotations
 
+import codecs
 import copy
 import logging
+import os
 import weakref
-from time import monotonic
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import gmtime, localtime, monotonic, strftime
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
-from mtaio.logging._arguments import absolute, check_encoding, later_in_a_file, one_of
-from mtaio.logging._dates import hurried
-from mtaio.logging._exit import PATIENCE
-from mtaio.logging._flushes import flushes_here
-from mtaio.logging._levels import by_name, level_number
-from mtaio.logging._reports import Notice, Trouble, advice
-from mtaio.logging._rotation import RotatingFile
-from mtaio.logging._statistics import AsyncFileHandlerStatistics
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio.logging._file import RotatingFile
+from mtaio.logging._queue import RecordQueue
+from mtaio.logging._reports import DropNotice, ErrorReports, advice, by_level_name
+from mtaio.logging._shutdown import PATIENCE
 from mtaio.logging._writer import Writer
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-__all__ = ["AsyncFileHandler"]
+__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics", "absolute", "level_number"]
 
 _MODES: Final = ("a", "w", "x")
 _POLICIES: Final = ("drop", "block")
+_LEVEL_DIGITS: Final = 9
+"""More than any level has, and few enough for a C int."""
+
 _FILTER: Final = logging.Filterer.filter
 """What asks the filters, and need not be called where there are none."""
+
+_FORMAT_TIME: Final = logging.Formatter.formatTime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncFileHandlerStatistics:
+    """What an `AsyncFileHandler` holds and has done in this process."""
+
+    queued: int = field(metadata=GAUGE)
+    """Records that are queued or being written."""
+    max_queued: int = field(metadata=LIMIT)
+    """How many there may be, without the extra room for important ones: ``queue_size``."""
+    waiting: int = field(metadata=GAUGE)
+    """Threads that wait for room in the queue."""
+    written: int = field(metadata=COUNTER)
+    """Records written, lines about dropped ones included."""
+    bytes: int = field(metadata=COUNTER)
+    """Bytes written."""
+    dropped: Mapping[str, int] = field(metadata=COUNTER)
+    """Records that found no room, by the name of their level."""
+    lost: int = field(metadata=COUNTER)
+    """Records that were given up at a ``close``, because the file refused them."""
+    rotations: int = field(metadata=COUNTER)
+    """How often the files were rotated."""
+    write_errors: int = field(metadata=COUNTER)
+    """How often the file could not be opened, written or rotated."""
+    max_queue_seconds: float = field(metadata=GAUGE)
+    """The most seconds from a record's arrival to its being written, among those measured: one in
+    64, and all that found the queue empty."""
 
 
 class AsyncFileHandler(logging.Handler):
@@ -45,27 +77,27 @@ class AsyncFileHandler(logging.Handler):
     A log file, with rotation, that is written by a thread of its own.
 
     Takes the place of ``logging.FileHandler`` and ``logging.handlers.RotatingFileHandler``. The
-    caller formats the record and puts it in a bounded queue; he waits neither for the disk nor for
+    caller formats the record and puts it in a bounded queue, and waits neither for the disk nor for
     a lock. May be made anywhere, with no event loop running, and used from any thread, on either
-    backend or without one. Closing it, which ``logging.shutdown`` does at the interpreter's end,
+    backend or without one. Closing it, which ``logging.shutdown`` does at the interpreter's exit,
     writes what is queued. A process that is killed, by SIGTERM too unless it handles it, or that
     ends by ``os._exit``, loses what is queued.
 
     Args:
-        filename: The file. It is opened now, unless ``delay``; the folder must exist. A path that
-            names a descriptor, as ``/dev/stderr`` and ``/dev/fd/3`` do, is written through that
-            descriptor, be it a file, a pipe or a socket: never truncated, never rotated.
+        filename: The file. It is opened now, unless ``delay``; the folder must exist.
+            ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` are written through that descriptor,
+            be it a file, a pipe or a socket: never truncated, never rotated.
         mode: ``"a"`` appends, ``"w"`` truncates first, ``"x"`` refuses a file that exists. With
             ``max_bytes`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.
         max_bytes: The size that a file never reaches, unless one record alone does. A record that
-            would bring it there begins a new file; the old one becomes ``filename.1``. 0 for no
+            would bring it there starts a new file; the old one becomes ``filename.1``. 0 for no
             limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
             then there is no rotation, and the file grows.
-        queue_size: How many records may be queued or in hand.
-        when_full: What becomes of a record that finds no room: with ``"drop"`` it is dropped and
-            counted, and a line in the file tells how many were. With ``"block"`` the caller waits
+        queue_size: How many records may be queued or being written.
+        when_full: What happens to a record that finds no room: with ``"drop"`` it is dropped and
+            counted, and a line in the file says how many were. With ``"block"`` the caller waits
             for room, except in an event loop's thread, where it is as with ``"drop"``.
         keep_level: The level, as a number or a name, from which a record may use extra room.
         keep_room: How many such records fit beyond ``queue_size``.
@@ -79,7 +111,7 @@ class AsyncFileHandler(logging.Handler):
     Raises:
         TypeError: An argument is of the wrong type.
         ValueError: ``mode``, ``encoding``, ``errors``, ``when_full`` or ``keep_level`` is unknown,
-            a number is too small, or ``filename`` is nothing that a file can be called.
+            a number is too small, or no file can be called ``filename``.
         OSError: The file cannot be opened.
 
     Example:
@@ -124,24 +156,24 @@ class AsyncFileHandler(logging.Handler):
         checks.count("backup_count", backup_count, least=0, way_out="0 means no rotation.")
         checks.count("queue_size", queue_size, way_out="The queue needs room for a record.")
         checks.count("keep_room", keep_room, least=0, way_out="0 means no extra room.")
-        one_of("mode", mode, _MODES)
-        one_of("when_full", when_full, _POLICIES)
+        _check_one_of("mode", mode, _MODES)
+        _check_one_of("when_full", when_full, _POLICIES)
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = level_number("keep_level", keep_level)
-        check_encoding(encoding, errors)
-        self.baseFilename: Final = str(absolute(filename))
+        _check_encoding(encoding, errors)
+        self.baseFilename: Final = str(absolute("filename", filename))
         self.mode: Final = "a" if max_bytes else mode
         self.encoding: Final = encoding
         self.errors: Final = errors
-        trouble = Trouble(self.baseFilename, on_error)
+        report = ErrorReports(self.baseFilename, on_error)
         file = RotatingFile(
             self.baseFilename,
             mode=self.mode,
-            later=later_in_a_file(encoding),
+            encoding=encoding,
             max_bytes=max_bytes,
             backup_count=backup_count,
-            trouble=trouble,
+            report=report,
         )
         if not delay:
             try:
@@ -151,18 +183,17 @@ class AsyncFileHandler(logging.Handler):
                 raise
         super().__init__()
         plain = logging.Formatter()
-        self._quick = plain, plain
-        self._writer: Final = Writer(
-            file,
-            queue_size=queue_size,
+        self._formatters = plain, plain  # the one that was set last, and what formats in its place
+        self._queue: Final = RecordQueue(
+            size=queue_size,
             keep_room=keep_room,
             keep_level=level,
             blocks=when_full == "block",
-            trouble=trouble,
-            notice=Notice(weakref.ref(self)),
         )
-        # A handler that nobody holds any more is still to write what it was given.
-        weakref.finalize(self, self._writer.ask_to_close).atexit = False
+        notice = DropNotice(weakref.ref(self), encoding)
+        self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
+        # A handler without references is still to write what it was given.
+        weakref.finalize(self, self._writer.request_close).atexit = False
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
@@ -192,10 +223,11 @@ class AsyncFileHandler(logging.Handler):
         formatter = self.formatter
         if formatter is None:
             return super().format(record)
-        known, quick = self._quick
+        known, quick = self._formatters
         if formatter is not known:
-            quick = hurried(formatter)
-            self._quick = formatter, quick
+            exact = type(formatter) is logging.Formatter
+            quick = _DateKeepingFormatter(formatter) if exact else formatter
+            self._formatters = formatter, quick
         return quick.format(record)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -208,9 +240,9 @@ class AsyncFileHandler(logging.Handler):
         Args:
             record: What to log; it is not changed.
         """
-        writer = self._writer
-        ahead = writer.queue.qsize()
-        if ahead >= writer.calm and not writer.admits(record.levelno):
+        queue = self._queue
+        ahead = queue.items.qsize()
+        if ahead >= queue.check_from and not queue.admit(record.levelno, self._writer.start):
             return
         try:
             if record.exc_info:
@@ -221,9 +253,9 @@ class AsyncFileHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - whatever it is, it goes where logging sends it
             self.handleError(record)
             return
-        writer.put(line, ahead)
+        self._writer.put(line, ahead)
 
-    def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # it tells more than logging's does
+    def flush(self, timeout: float = PATIENCE) -> bool:  # type: ignore[override]  # logging's returns nothing
         """
         Wait until everything logged before is written; the operating system then has it.
 
@@ -233,21 +265,22 @@ class AsyncFileHandler(logging.Handler):
             timeout: The most seconds to wait; 0 leaves the writing thread no time to answer.
 
         Returns:
-            False if nothing is known of that yet, or if called in the writing thread.
+            False if it is not written yet, or was given up meanwhile; always False in the writing
+            thread.
 
         Raises:
-            TypeError: ``timeout`` is no number.
+            TypeError: ``timeout`` is not a number.
             ValueError: ``timeout`` is negative or NaN.
         """
         seconds = checks.at_least("timeout", timeout, 0, way_out="Pass seconds >= 0.")
-        return self._writer.wait(self._writer.mark(), seconds)
+        return self._writer.wait(self._writer.request_flush(), seconds)
 
     async def aflush(self, timeout: float = PATIENCE) -> bool:
         """
         Wait until everything logged before is written. A checkpoint.
 
         Cancelled, it leaves nothing behind, and what is queued is written all the same. However
-        many wait in an event loop, they take one worker thread together.
+        many tasks of an event loop wait, they take one worker thread together.
 
         Args:
             timeout: The most seconds to wait.
@@ -259,40 +292,138 @@ class AsyncFileHandler(logging.Handler):
             TypeError, ValueError: As for `flush`.
         """
         seconds = checks.at_least("timeout", timeout, 0, way_out="Pass seconds >= 0.")
-        mark = self._writer.mark()
-        if mark.is_reached():
+        request = self._writer.request_flush()
+        if request.is_done():
             await checkpoint()
-            return mark.written
+            return request.written
         try:
-            await flushes_here().wait(mark, monotonic() + self._writer.patience(seconds))
+            await request.wait_in_task(monotonic() + self._writer.patience(seconds))
         except BaseException:
-            mark.let_go()
+            request.finish(written=False)
             raise
-        return self._writer.wait(mark, 0.0)
+        return self._writer.wait(request, 0.0)
 
     def close(self) -> None:
         """
         Write what is queued, close the file and end the thread. May be called again.
 
-        Waits 5 seconds at most, together with a `flush` that failed just before; what cannot be
-        written by then is counted as lost. A record logged after that opens the file again.
+        Waits 5 seconds at most, together with a `flush` that failed just before. What the file
+        refuses until then is given up, and counted as ``lost`` when this returns. What is queued
+        behind a write that does not return, as to a pipe that is not read, stays queued. A record
+        logged after `close` opens the file again.
         """
-        self._writer.wait_closed(self._writer.ask_to_close())
+        self._writer.wait_closed(self._writer.request_close())
         super().close()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return what the handler holds and has done. Not a checkpoint."""
-        writer = self._writer
+        """Return what the handler holds and has done, in any thread. Not a checkpoint."""
+        queue, writer = self._queue, self._writer
         file = writer.file
-        dropped = by_name(dict(writer.dropped))
         return AsyncFileHandlerStatistics(
-            queued=writer.records(),
-            waiters=writer.waiters,
+            queued=queue.records(),
+            max_queued=queue.size,
+            waiting=queue.waiting,
             written=file.records,
             bytes=file.bytes,
-            dropped=dropped,
+            dropped=by_level_name(queue.dropped()),
             lost=writer.lost,
             rotations=file.rotations,
-            write_errors=writer.errors + file.troubles,
-            worst_queue_delay=writer.worst_delay,
+            write_errors=writer.errors + file.rotation_errors,
+            max_queue_seconds=queue.max_seconds,
         )
+
+
+class _DateKeepingFormatter(logging.Formatter):
+    """
+    Formats as another formatter does, with all its settings, but renders a date once a second.
+
+    The text is that of the standard library's formatter, letter for letter. A subclass is never
+    replaced by this, and other clocks and other ways to make a date are obeyed. A time zone or
+    locale that the process changes shows from the next second on.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self.__dict__ = formatter.__dict__  # one and the same settings
+        self._known: tuple[object, str] = None, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as logging's
+        created = record.created
+        converter = self.converter
+        if (
+            type(created) is not float
+            or (converter is not localtime and converter is not gmtime)
+            or logging.Formatter.formatTime is not _FORMAT_TIME
+        ):
+            return super().formatTime(record, datefmt)
+        asked = created // 1, datefmt or self.default_time_format, converter
+        known, text = self._known
+        if asked != known:
+            text = strftime(asked[1], converter(created))
+            self._known = asked, text
+        if datefmt or not self.default_msec_format:
+            return text
+        return self.default_msec_format % (text, record.msecs)
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
+def absolute(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a file that there may be."""
+    try:
+        path = Path(value).absolute()
+    except TypeError:
+        kind = type(value).__name__
+        msg = f"{name}={value!r} is a {kind}, not a path. Pass a str or an os.PathLike."
+        raise TypeError(msg) from None
+    try:
+        encoded = os.fsencode(path)
+    except ValueError as error:
+        msg = f"{name}={value!r} cannot be used: {error}. Pass what a file can be called."
+        raise ValueError(msg) from None
+    if b"\0" in encoded:
+        msg = f"{name}={value!r} has a NUL, which no path may have. Leave it out."
+        raise ValueError(msg)
+    return path
+
+
+def level_number(name: str, value: object) -> int:
+    """Return the number of a level, given as one, as digits, or by its name in any case."""
+    if isinstance(value, str):
+        known = logging.getLevelNamesMapping()
+        text = value.strip()
+        if text in known:
+            return known[text]
+        for each, number in known.items():
+            if each.upper() == text.upper():
+                return number
+        if not text.isdecimal() or len(text) > _LEVEL_DIGITS:
+            msg = f"{name}={value!r} is not a level. Pass one of {', '.join(known)}, or a number."
+            raise ValueError(msg)
+        return int(text)
+    return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")
+
+
+def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        msg = f"{name}={value!r} is unknown. Pass one of {', '.join(map(repr, known))}."
+        raise ValueError(msg)
+
+
+def _check_encoding(encoding: str, errors: str) -> None:
+    for name, value in (("encoding", encoding), ("errors", errors)):
+        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
+            msg = f"{name}={value!r} is a {type(value).__name__}, not a str. Pass its name."
+            raise TypeError(msg)
+    try:
+        codecs.lookup_error(errors)
+    except (LookupError, ValueError):
+        msg = f"errors={errors!r} is unknown. Pass 'strict', 'replace', 'backslashreplace', …"
+        raise ValueError(msg) from None
+    try:
+        "\n".encode(encoding)
+    except (LookupError, ValueError) as error:
+        msg = f"encoding={encoding!r} cannot be used: {error}. Pass 'utf-8', or another's name."
+        raise ValueError(msg) from None

@@ -1,8 +1,8 @@
 """
-What a log says about itself: to whoever makes it, to whoever looks after it, to its reader.
+What a log says about itself: to the one who makes it, to the operator, to its reader.
 
-Promise: an error says what to do about it; the same trouble is told of once a minute at most; what
-was dropped is told in the file, in the format of its lines.
+Promise: an error says what to do about it; an error of one kind is reported once a minute at most;
+what was dropped is reported in the file, in the format of its lines.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
-from mtaio.logging._levels import by_name
-
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Callable, Mapping
 
     from mtaio.logging._handler import AsyncFileHandler
 
-__all__ = ["Notice", "Trouble", "advice"]
+__all__ = ["DropNotice", "ErrorReports", "advice", "by_level_name"]
 
 _BETWEEN_REPORTS: Final = 60.0
 """Seconds for which an error of one kind is not reported again."""
@@ -38,17 +36,26 @@ def advice(error: OSError, path: str) -> str:
     elif isinstance(error, IsADirectoryError):
         remedy = f"{path!r} is a folder; name a file in it."
     elif isinstance(error, FileExistsError):
-        remedy = "Mode 'x' wants to make it; pass 'a' to append."
+        remedy = "Mode 'x' must create it; pass 'a' to append."
     elif error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:
-        remedy = f"{path!r} is a socket, which has no opening by path; use logging.StreamHandler."
+        remedy = f"{path!r} is a socket, which cannot be opened by path; use logging.StreamHandler."
     elif error.errno == errno.EBADF:
-        remedy = f"{path!r} names a descriptor that is not open for writing; name a file."
+        remedy = f"{path!r} names a descriptor that is not open; name a file."
     else:
-        remedy = f"See that {path!r} and the folder {folder!r} may be written to."
+        remedy = f"Check that {path!r} and the folder {folder!r} may be written to."
     return f"AsyncFileHandler opens its file when it is made. {remedy}"
 
 
-class Trouble:
+def by_level_name(counts: Mapping[int, int]) -> dict[str, int]:
+    """Return the counts of levels by their names, which several levels may share."""
+    named: dict[str, int] = {}
+    for level, number in counts.items():
+        name = logging.getLevelName(level)
+        named[name] = named.get(name, 0) + number
+    return named
+
+
+class ErrorReports:
     """Reports errors of the file, each kind once a minute at most."""
 
     __slots__ = ("_path", "_report", "_silent_until")
@@ -79,29 +86,34 @@ class Trouble:
             )
 
 
-class Notice:
-    """Makes the line about dropped records, in the handler's own format as long as it lives."""
+class DropNotice:
+    """Makes the line about dropped records, in the handler's own format while that exists."""
 
-    __slots__ = ("_handler",)
+    __slots__ = ("_encoding", "_handler")
 
-    def __init__(self, handler: weakref.ref[AsyncFileHandler]) -> None:
+    def __init__(self, handler: weakref.ref[AsyncFileHandler], encoding: str) -> None:
         self._handler = handler
+        self._encoding = encoding
 
     def __call__(self, dropped: Mapping[int, int]) -> bytes:
-        names = by_name(dict(sorted(dropped.items())))
+        names = by_level_name(dict(sorted(dropped.items())))
         levels = ", ".join(f"{name}: {number}" for name, number in names.items())
         total = sum(dropped.values())
         message = f"dropped {total} records, because the queue was full ({levels})"
+        line = self._formatted(message) or f"mtaio.logging: {message}"
+        return f"{line}\n".encode(self._encoding, "backslashreplace")
+
+    def _formatted(self, message: str) -> str | None:
+        """Return the line as the handler makes it; None if it cannot."""
         handler = self._handler()
         if handler is None:
-            return f"mtaio.logging: {message}\n".encode()
+            return None
         record = logging.LogRecord(
             "mtaio.logging", logging.WARNING, __file__, 0, message, None, None, "close"
         )
         try:
-            # For what filters add; this line is not theirs to drop.
+            # Filters may add to this line, but not drop it.
             passed = cast("object", handler.filter(record))
-            line = handler.format(passed if isinstance(passed, logging.LogRecord) else record)
+            return handler.format(passed if isinstance(passed, logging.LogRecord) else record)
         except Exception:  # noqa: BLE001 - a formatter may want what only the user's records have
-            line = f"mtaio.logging: {message}"
-        return f"{line}\n".encode(handler.encoding, "backslashreplace")
+            return None

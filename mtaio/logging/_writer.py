@@ -1,9 +1,9 @@
 """
-Who writes what was logged: one thread, or the caller himself once no thread can be started.
+What writes the queue to the file: one thread, or the caller where no thread can be started.
 
-Promise: what is queued is written, once and in order, by whoever holds the right to write; a file
-that takes nothing is tried again, with the records kept; whoever flushes or closes waits for a mark
-in the queue, and not longer than he wants to.
+Promise: what is queued is written, once and in order. A file that refuses is tried again, with the
+records kept, until closing runs out of patience. Flushing and closing wait for a place in the
+queue, and not longer than they are told to.
 Cost: a daemon thread from the first record on; a ``stat`` and a ``write`` for each batch.
 Why there is no lock: docs/en/design/logging.md.
 """
@@ -15,259 +15,263 @@ from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from mtaio.logging import _exit
-from mtaio.logging._backlog import STAMPED, Backlog
-from mtaio.logging._mark import Mark
+from mtaio.logging import _shutdown
+from mtaio.logging._queue import TIMED, FlushRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mtaio.logging._rotation import RotatingFile
+    from mtaio.logging._file import RotatingFile
+    from mtaio.logging._queue import RecordQueue
 
 __all__ = ["Writer"]
 
-_MARKS: Final = 1000
-"""How much may be queued beyond the records: those who flush a file that takes nothing."""
+_REQUESTS: Final = 1000
+"""How many flush requests may be queued beyond the records while a file takes nothing."""
 
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 1.0
 """The seconds between two tries: doubled each time, between these."""
 
+_GRACE: Final = 1.0
+"""Seconds that closing waits for the writer to give up, once the file has refused a try."""
 
-class Writer(Backlog):
+
+class Writer:
     """
-    A backlog, and the right to write it to a file.
+    Writes the records of a queue to a file, in one thread at a time.
 
     Args:
-        file: Where the records go.
-        queue_size: As for `Backlog`.
-        keep_room: As for `Backlog`.
-        keep_level: As for `Backlog`.
-        blocks: As for `Backlog`.
-        trouble: Called with an error of the file, in the thread that writes.
-        notice: Returns the record to write about so many dropped ones, by their levels.
+        queue: What is to be written.
+        file: Where it goes.
+        report: Called with an error of the file, in the thread that writes.
+        notice: Returns the record to write about dropped ones, given their number by level.
     """
 
     # Invariants:
-    # - _right holds the token of who may write, and is empty while nobody may: to put one's own
-    #   there, if there is none, is to get the right, atomically; to delete it is to give it back;
-    # - only who has the right touches the file, and is the owner of the backlog;
-    # - who gives it back looks into the queue afterwards, and who puts looks at the right after
-    #   that: so one of the two sees to what was put;
-    # - whoever takes the right is sure already to give it back: a signal whose handler raises
-    #   cannot come between and leave nobody with it;
-    # - nothing here refers to the handler, so that a handler nobody holds can be collected.
+    # - _claim holds the token of the one that writes, and is empty while none does: to put one's
+    #   own token there, if there is none, is to get the claim, atomically; to delete it gives it
+    #   back;
+    # - only with the claim may one touch the file, and take from the queue;
+    # - the one that gives it back looks into the queue afterwards, and the one that puts looks at
+    #   the claim afterwards: so one of the two writes what was put;
+    # - a token is made before it is put there: a signal handler that raises in between cannot leave
+    #   a claim that no thread gives back;
+    # - nothing here refers to the handler, so that a handler without references can be collected.
     def __init__(
         self,
+        queue: RecordQueue,
         file: RotatingFile,
         *,
-        queue_size: int,
-        keep_room: int,
-        keep_level: int,
-        blocks: bool,
-        trouble: Callable[[Exception], None],
+        report: Callable[[Exception], None],
         notice: Callable[[Mapping[int, int]], bytes],
     ) -> None:
-        super().__init__(
-            queue_size=queue_size, keep_room=keep_room, keep_level=keep_level, blocks=blocks
-        )
+        self.queue: Final = queue
         self.file: Final = file
-        self._most = queue_size + keep_room + _MARKS
-        self._trouble = trouble
+        self._report = report
         self._notice = notice
-        _exit.watch(self)
+        self._reset()
+        _shutdown.watch(self)
 
-    def clear(self) -> None:
-        """Begin anew, with nothing queued and nothing counted."""
-        super().clear()
+    def _reset(self) -> None:
         self.lost = 0
+        """Records that were given up."""
         self.errors = 0
-        self._right: dict[int, object] = {}
-        self._nudge = threading.Event()
-        self._closing: Mark | None = None
-        self._unmet: Mark | None = None
+        """Tries that failed."""
+        self._claim: dict[int, object] = {}
+        self._failing = False
+        self._retry_now = threading.Event()
+        self._closing: FlushRequest | None = None
+        self._missed: FlushRequest | None = None
 
     def forget(self) -> None:
-        """Begin anew in a forked child: what is queued here is written by the parent."""
-        self.clear()
+        """Start again in a forked child: what is queued here is written by the parent."""
+        self.queue.clear()
+        self._reset()
         self.file.forget()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody has the right to write."""
-        return not self._right
 
     def put(self, record: bytes, ahead: int) -> None:
         """Queue a record that was admitted when so many were ``ahead`` of it."""
-        self.queue.put(record if ahead % STAMPED else (monotonic(), record))
-        if not self._right:
+        self.queue.items.put(record if ahead % TIMED else (monotonic(), record))
+        if not self._claim:
             self.start()
 
-    # ---- waiting for what was put ----------------------------------------------------------------
+    # ---- waiting until it is written -------------------------------------------------------------
 
-    def mark(self) -> Mark:
-        """Queue a mark, which is reached when all that was put before is written."""
-        mark = Mark()
-        if self.mine or self.pending() >= self._most:
-            mark.let_go()  # it would wait for itself, or with a thousand others for nothing
-        elif self._quiet():
-            mark.reach(written=True)
+    def request_flush(self) -> FlushRequest:
+        """Queue a request that is done when all that was put before is written."""
+        request = FlushRequest()
+        if self.queue.is_consumer() or self.queue.pending() >= self.queue.most + _REQUESTS:
+            request.finish(written=False)  # it would wait for itself, or with a thousand others
+        elif self._nothing_left():
+            request.finish(written=True)
         else:
-            self._queue(mark)
-        return mark
+            self.queue.put_request(request)
+            self.start()
+        return request
 
-    def wait(self, mark: Mark, seconds: float) -> bool:
-        """Wait for ``mark``; tell whether all before it was written within ``seconds``."""
-        if mark.wait(self.patience(seconds)):
-            return mark.written
-        self._unmet = mark
+    def wait(self, request: FlushRequest, seconds: float) -> bool:
+        """Wait for ``request``; return whether all before it was written within ``seconds``."""
+        if request.wait(self.patience(seconds)):
+            return request.written
+        self._missed = request
         return False
 
     def patience(self, seconds: float) -> float:
-        """Return how long to wait for a mark now, if ``seconds`` are wanted."""
-        return 0.0 if self._abandoned() else _exit.patience(seconds)
+        """Return how long to wait for a request if ``seconds`` are wanted."""
+        ends_by = _shutdown.process.ends_by
+        if ends_by is None:
+            return seconds
+        if not self._claim:
+            return 0.0  # there is no thread: the file has refused what the caller wrote itself
+        return max(0.0, min(seconds, ends_by - monotonic()))  # all handlers share what is left
 
-    def ask_to_close(self) -> Mark | None:
-        """Queue a mark at which the file is closed and the thread ends; None if it was already."""
-        if self._given_up():
+    def request_close(self) -> FlushRequest | None:
+        """Queue a request that closes the file and ends the thread; None if there is nothing to."""
+        if self._gives_up():
             return self._closing
-        if not self._quiet():
-            return self._queue(Mark(closes=True))
-        if self.file.is_open:
-            mark = Mark(closes=True)
-            return self._queue(mark, patient=False)
-        return None
+        nothing_left = self._nothing_left()
+        if nothing_left and not self.file.is_open:
+            return None
+        request = FlushRequest(closes=True)
+        self.queue.put_request(request)
+        self.start(in_thread=not nothing_left)
+        return request
 
-    def _quiet(self) -> bool:
-        """Tell whether all that was put before this call is written, or was given up."""
-        # In this order: what is no more in the queue may be in the hands of somebody.
-        return not self.pending() and self.idle and not self.batch
-
-    def _given_up(self) -> bool:
-        """Tell whether somebody closed the file and lost patience, and it is not closed yet."""
-        return self._closing is not None and not self._closing.is_reached()
-
-    def wait_closed(self, mark: Mark | None, until: float | None = None) -> None:
+    def wait_closed(self, request: FlushRequest | None, until: float | None = None) -> None:
         """
-        Wait for what `ask_to_close` returned, and then let go what could not be written.
+        Wait for what `request_close` returned; then give up what the file refuses.
 
         Args:
-            mark: What to wait for.
+            request: What to wait for.
             until: For how long; by default as long as a flush that failed before left over.
         """
-        if mark is None or self.mine or (mark is self._closing and until is None):
+        if request is None or self.queue.is_consumer():
             return
         if until is None:
-            unmet = self._unmet
-            until = monotonic() + _exit.PATIENCE
-            if unmet is not None and not unmet.is_reached():
-                until = min(until, unmet.began + _exit.PATIENCE)
-        left = self.patience(until - monotonic())
-        if mark.wait(max(0.0, left)):
-            if mark.ended is not None:
-                mark.ended.join(1)
-            return
-        self._closing = mark
-        self._nudge.set()
+            until = monotonic()
+            if request is not self._closing:  # for which another close has lost patience
+                missed = self._missed
+                since = until if missed is None or missed.is_done() else missed.made_at
+                until = since + _shutdown.PATIENCE
+        if not request.wait(max(0.0, self.patience(until - monotonic()))):
+            self._closing = request
+            self._retry_now.set()
+            if not self._claim:
+                self._run(wait=False)
+            elif self._failing:
+                request.wait(_GRACE)
+        if request.thread is not None:
+            request.thread.join(1)
 
-    def _abandoned(self) -> bool:
-        """Tell whether nobody writes any more: the end has begun, and the file takes nothing."""
-        return _exit.ending() and self.idle
+    def _nothing_left(self) -> bool:
+        """Return whether all that was put before this call is written or given up."""
+        # In this order: what is no longer in the queue may be in the hands of the one that writes.
+        return not self.queue.pending() and not self._claim and not self.queue.batch
 
-    def _queue(self, mark: Mark, *, patient: bool = True) -> Mark:
-        self.put_mark(mark)
-        self.start(patient=patient)
-        return mark
+    def _gives_up(self) -> bool:
+        """Return whether closing ran out of patience, and the file is not closed yet."""
+        return self._closing is not None and not self._closing.is_done()
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    def start(self, *, patient: bool = True) -> None:
-        """See to it that somebody writes what is queued: this thread, if not ``patient``."""
-        if self._right:
+    def start(self, *, in_thread: bool = True) -> None:
+        """Make sure that what is queued is written, by this thread if not ``in_thread``."""
+        if self._claim:
             return
-        if patient and not _exit.ending():
+        if in_thread and _shutdown.process.ends_by is None:
             name = f"mtaio log {self.file.path}"
             try:
-                threading.Thread(target=self._own, name=name, daemon=True).start()
+                threading.Thread(target=self._run, name=name, daemon=True).start()
             except RuntimeError:
-                pass  # from Python 3.12 on at the interpreter's end, or there are too many
+                pass  # there are too many, or the interpreter is exiting
             else:
-                _exit.started()
+                _shutdown.thread_started()
                 return
-        self._own(patient=False)
+        self._run(wait=False)
 
-    def _own(self, *, patient: bool = True) -> None:
-        """Write while there is something to write, and nobody else does."""
-        while self.pending():
-            mark = None
+    def _run(self, *, wait: bool = True) -> None:
+        """
+        Write what there is to write, unless another thread does.
+
+        Args:
+            wait: Whether to wait for more, and to try again what fails, as the thread does.
+        """
+        while self.queue.pending():
+            closed = None
             token = object()
             try:
-                if self._right.setdefault(0, token) is not token:
+                if self._claim.setdefault(0, token) is not token:
                     return
-                self._owner = get_ident()
-                mark = self._work(patient=patient)
+                self.queue.consumer = get_ident()
+                closed = self._write_queue(wait=wait)
             finally:  # without a call, after which a signal might be handled
-                if 0 in self._right and self._right[0] is token:  # pragma: no branch - after return
-                    self._owner = None
-                    del self._right[0]
-            more = not self.queue.empty() and (mark is not None or not self.batch)
-            if mark is not None:
-                ended = threading.current_thread() if patient and not more else None
-                mark.reach(written=True, ended=ended)
+                if 0 in self._claim and self._claim[0] is token:  # pragma: no branch - after return
+                    self.queue.consumer = None
+                    del self._claim[0]
+            more = not self.queue.items.empty() and (closed is not None or not self.queue.batch)
+            if closed is not None:
+                ends = wait and not more
+                closed.finish(written=True, thread=threading.current_thread() if ends else None)
             if not more:
                 return
 
-    def _work(self, *, patient: bool) -> Mark | None:
-        """Write until a mark closes the file, or, if not ``patient``, until nothing is left."""
+    def _write_queue(self, *, wait: bool) -> FlushRequest | None:
+        """Write until a request closes the file, or, without ``wait``, until nothing is left."""
+        queue = self.queue
+        lost = self.lost
         while True:
-            mark = None if self.batch else self.take(wait=patient)
+            request = None if queue.batch else queue.take(wait=wait)
             try:
-                written = self._write(patient=patient)
-                if written and (news := self.news()):
-                    self.batch.append(self._notice(news))
-                    self._write(patient=patient)
+                written = self._write_batch(wait=wait) and self.lost == lost
+                if written and (dropped := queue.dropped_to_report()):
+                    queue.batch.append(self._notice(dropped))
+                    self._write_batch(wait=wait)
             except BaseException:  # on_error may end the thread
-                if mark is not None:
-                    mark.let_go()
+                if request is not None:
+                    request.finish(written=False)
                 raise
-            if mark is not None:
-                if mark.closes:
-                    self._shut(mark)
-                    mark.written = mark.written and written
-                    return mark
-                mark.reach(written=written)
-                if not self.file.is_open and self.queue.empty():
+            if request is not None:
+                if request.closes:
+                    request.written = self._close_file() and written
+                    return request
+                request.finish(written=written)
+                if not self.file.is_open and queue.items.empty():
                     return None  # it was put after one that closed
-            elif not patient and (not written or self.queue.empty()):
+            elif not wait and (queue.batch or queue.items.empty()):
                 return None
 
-    def _write(self, *, patient: bool) -> bool:
-        """Write the batch, again and again if need be; tell whether it was."""
+    def _write_batch(self, *, wait: bool) -> bool:
+        """Write the batch, again and again with ``wait``; return whether it was written."""
+        queue = self.queue
         delay = _FIRST_RETRY
-        while self.batch:
+        while queue.batch:
             try:
-                self.file.write(self.batch)
+                self.file.write(queue.batch)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records are still there
                 self.errors += 1
-                self._trouble(error)
-                if self._given_up():
-                    self.lost += self.give_up()
+                self._failing = True
+                self._report(error)
+                if self._gives_up():
+                    self.lost += queue.give_up_batch()
                     return False
-                if not patient:
+                if not wait:
                     return False
-                self._nudge.wait(delay)
-                self._nudge.clear()
+                self._retry_now.wait(delay)
+                self._retry_now.clear()
                 delay = min(2 * delay, _LAST_RETRY)
-        self.done()
+        self._failing = False
+        queue.batch_done()
         return True
 
-    def _shut(self, mark: Mark) -> None:
-        """Close the file, with nothing left behind but the count."""
-        if self.batch:
-            mark.written = False
-            self.lost += self.give_up()
+    def _close_file(self) -> bool:
+        """Close the file; return False if records had to be given up."""
+        given_up = len(self.queue.batch)
+        if given_up:
+            self.lost += self.queue.give_up_batch()
         try:
             self.file.close()
         except OSError as error:
             self.errors += 1
-            self._trouble(error)
+            self._report(error)
+        return not given_up

@@ -1,13 +1,13 @@
 """
-The arithmetic of a token bucket, without a word about waiting.
+The arithmetic of a token bucket. It knows neither waiters nor clocks: each call is told the moment.
 
-Promise: the bucket is known by one moment, when it would be full again if nobody took anything;
-what it holds follows from the clock, so no refill is ever computed, late or twice.
+Promise: the state is one moment, when the bucket would be full again if nothing more was taken;
+what it holds follows from the current moment, so no refill is ever computed, late or twice.
 Cost: two comparisons and one addition for a take.
 Why a moment and not a counter: docs/en/design/rate-limiting.md.
 
-A rate of 0 or infinity has no moment. Both are told by an interval of 0: at infinity the bucket is
-full at any time, and at 0, where it never fills, what it holds is kept beside it as a number.
+A rate of 0 or infinity has no such moment. Both have an interval of 0: at infinity the bucket is
+always full, and at 0, where it never fills, what it holds is kept as a number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 from typing import Final
 
 from mtaio._internal import checks
-from mtaio._internal.clock import now
 
 __all__ = ["TICK", "Bucket"]
 
@@ -29,33 +28,37 @@ _LARGEST: Final = sys.float_info.max
 
 class Bucket:
     """
-    A bucket of ``burst`` tokens into which ``rate`` tokens flow every ``per`` seconds.
+    A full bucket of ``burst`` tokens into which ``rate`` tokens flow every ``per`` seconds.
 
     Args:
         rate: Tokens per ``per`` seconds, 0 or more; ``inf`` for no limit.
         burst: The tokens that the full bucket holds, 1 or more; None for ``rate`` rounded down,
             or 1 if that is more.
         per: Seconds, more than 0.
+
+    Attributes:
+        burst: As given; None as long as no finite rate tells.
+        interval: The seconds for one token, 0 while the rate is infinite or 0.
+        most: The most tokens that can ever be taken at once.
+        reach: Seconds by which ``full_at`` may lie in the future: ``most * interval`` and a tick.
+        full_at: When the bucket, left alone, is full: in the past once it is full, ``inf`` while
+            the rate is 0, meaningless while it is infinite.
+        last: The latest moment that `look` was told.
     """
 
     # Invariants:
-    # - _full_at is when the bucket, left alone, is full: in the past once it is full, -inf while
-    #   the rate is infinite, inf while it is 0. Only a reconfiguration moves it back;
-    # - _interval is the seconds for one token, 0 while the rate is infinite or 0;
-    # - _most is the most tokens that can ever be taken at once;
-    # - _reach is _most * _interval and a tick: full_at may lie so far in the future;
-    # - _held is what the bucket holds while the rate is 0, and means nothing otherwise;
-    # - _last is the latest moment the clock has shown.
+    # - only `look` moves full_at back, for another clock, and then last as far;
+    # - _held is what the bucket holds while the rate is 0, and means nothing otherwise.
     __slots__ = (
-        "_burst",
-        "_full_at",
         "_held",
-        "_interval",
-        "_last",
-        "_most",
-        "_per",
-        "_rate",
-        "_reach",
+        "burst",
+        "full_at",
+        "interval",
+        "last",
+        "most",
+        "per",
+        "rate",
+        "reach",
     )
 
     def __init__(self, rate: float, burst: float | None = None, *, per: float = 1.0) -> None:
@@ -63,20 +66,13 @@ class Bucket:
         if not 0 < checks.number("per", per, way_out=way_out) <= _LARGEST:
             msg = f"per={per!r} is not a finite number greater than 0. {way_out}"
             raise ValueError(msg)
-        self._per = per
-        self._last = -math.inf
-        self._shape(rate, burst)
-        self._fill(math.inf, -math.inf)
-
-    def _shape(self, rate: float, burst: float | None) -> None:
-        """Take over a rate and a burst, or raise and leave everything as it was."""
         way_out = "Pass tokens >= 0, 0 to pause, or math.inf for no limit."
         checks.at_least("rate", rate, 0, way_out=way_out)
         interval = 0.0
         if 0 < rate <= _LARGEST:
-            interval = self._per / rate
+            interval = per / rate
             if not 0 < interval <= _LARGEST:
-                msg = f"rate={rate!r} every {self._per!r} s is beyond what can be timed. {way_out}"
+                msg = f"rate={rate!r} every {per!r} s is beyond what can be timed. {way_out}"
                 raise ValueError(msg)
         if burst is not None:
             way_out = "Pass the tokens that may be taken at once after a rest, at least 1."
@@ -86,74 +82,96 @@ class Bucket:
                 raise ValueError(msg)
         elif rate <= _LARGEST:
             burst = max(1, math.floor(rate))
-        self._rate = rate
-        self._burst = burst  # None until a finite rate tells
-        self._interval = interval
-        self._most = _LARGEST if burst is None or rate > _LARGEST else burst
-        self._reach = interval * self._most + TICK
+        self.rate: float = rate
+        self.burst: float | None = burst
+        self.per: float = per
+        self.interval: float = interval
+        self.most: float = _LARGEST if burst is None or rate > _LARGEST else burst
+        self.reach: float = interval * self.most + TICK
+        self.last: float = -math.inf
+        self._fill(self.most, -math.inf)
 
-    def _reshape(self, rate: float, burst: float | None) -> None:
-        """Take over a rate and a burst, and keep the tokens as far as they fit."""
-        moment = self._moment()
-        held = self._tokens(moment)
-        before = self._rate, self._most
-        self._shape(rate, burst)
-        if before != (self._rate, self._most):  # or else it would only round
-            self._fill(held, moment)
+    def copy(self) -> Bucket:
+        """Return a full bucket with the same limits."""
+        copy = Bucket.__new__(Bucket)  # the limits have been checked
+        copy.rate = self.rate
+        copy.burst = self.burst
+        copy.per = self.per
+        copy.interval = self.interval
+        copy.most = self.most
+        copy.reach = self.reach
+        copy.last = -math.inf
+        copy._fill(self.most, -math.inf)  # noqa: SLF001 - its own class
+        return copy
+
+    def reshaped(self, rate: float | None, burst: float | None, moment: float) -> Bucket:
+        """
+        Return a bucket with other limits that holds at ``moment`` what this one does, if it fits.
+
+        None leaves a limit as it is.
+        """
+        new = Bucket(
+            self.rate if rate is None else rate,
+            self.burst if burst is None else burst,
+            per=self.per,
+        )
+        if (new.rate, new.most) == (self.rate, self.most):
+            return self  # another filling would only round
+        new.last = self.last
+        new._fill(min(self.tokens(moment), new.most), moment)
+        return new
 
     def _fill(self, tokens: float, moment: float) -> None:
-        """Let the bucket hold ``tokens``, or as many as it can, at ``moment``."""
-        held = min(tokens, self._most)
-        self._held = held
-        if self._interval:
-            self._full_at = moment + (self._most - held) * self._interval
+        """Let the bucket hold ``tokens`` at ``moment``."""
+        self._held = tokens
+        if self.interval:
+            self.full_at = moment + (self.most - tokens) * self.interval
         else:
-            self._full_at = math.inf if self._rate == 0 else -math.inf
+            self.full_at = math.inf if self.rate == 0 else -math.inf
 
-    def _moment(self) -> float:
+    def look(self, moment: float) -> float:
         """
-        Return the current moment.
+        Note the current moment, and return it.
 
         A monotonic clock that goes back is another clock: a virtual one that starts at 0, or the
         real one after it. Taken at its word it would empty the bucket for as long as the old clock
-        had run, so the bucket moves along, and holds what it held when it was last looked at.
+        had run, so the bucket moves along, and holds what it held when it was last used.
         """
-        moment = now()
-        if moment < self._last:
-            self._full_at -= self._last - moment
-        self._last = moment
+        if moment < self.last:
+            self.full_at -= self.last - moment
+        self.last = moment
         return moment
 
-    def _tokens(self, moment: float) -> float:
+    def tokens(self, moment: float) -> float:
         """Return what the bucket holds at ``moment``; after a take a tick early, less than 0."""
-        if self._interval:
-            return self._most - max(0.0, self._full_at - moment) / self._interval
-        return self._held if self._rate == 0 else math.inf
+        if self.interval:
+            return self.most - max(0.0, self.full_at - moment) / self.interval
+        return self._held if self.rate == 0 else math.inf
 
-    def _due(self, tokens: float, moment: float) -> float:
+    def due(self, tokens: float, moment: float) -> float:
         """
-        Return when ``tokens`` more than were taken so far have flowed, ``moment`` or later.
+        Return when ``tokens`` will be there, ``moment`` or later.
 
-        More than the bucket can hold at once are told too, for those who queue one after another.
+        More than the bucket can hold at once may be asked about, for requests one after another.
         """
-        if self._interval:
-            after = max(self._full_at, moment) + (tokens - self._most) * self._interval
+        if self.interval:
+            after = max(self.full_at, moment) + (tokens - self.most) * self.interval
             return after if after - moment > TICK else moment
-        return moment if self._rate or tokens <= self._held else math.inf
+        return moment if self.rate or tokens <= self._held else math.inf
 
-    def _take(self, tokens: float, since: float) -> None:
+    def take(self, tokens: float, since: float) -> None:
         """Take tokens that are due, as if at ``since``."""
-        if self._rate == 0:
+        if self.rate == 0:
             self._held -= tokens
         else:
-            self._full_at = max(self._full_at, since) + tokens * self._interval
+            self.full_at = max(self.full_at, since) + tokens * self.interval
 
-    def _check(self, tokens: float) -> None:
+    def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""
         checks.at_least("tokens", tokens, 0, way_out="Pass how many tokens to take, 0 or more.")
-        if tokens > self._most:
+        if tokens > self.most:
             msg = (
                 f"cannot acquire {tokens!r} tokens: the bucket never holds more than "
-                f"burst={self._most!r}. Raise burst, or acquire in smaller parts."
+                f"burst={self.most!r}. Raise burst, or acquire in smaller parts."
             )
             raise ValueError(msg)

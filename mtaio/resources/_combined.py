@@ -1,41 +1,59 @@
 """
 Three limits in one: how much runs at once, how often work starts, how long it may take.
 
-Promise: entered in the order concurrency, rate, timeout, so that nobody who holds a token waits for
-a slot, and the timeout covers the work alone; left in the opposite order, whatever happens on the
-way in or inside, with everything given back exactly once.
+Promise: entered in the order concurrency, rate, timeout, so that a task that holds a token never
+waits for a slot, and the timeout covers the work alone; left in the opposite order, whatever
+happens on the way in or inside, with everything given back exactly once.
 Cost: that of its parts, and one exit stack for each entry.
 
-What an entry must undo is not kept on the object, which many tasks share and one may enter
-several times, but in the context of the task, as a stack.
+What an entry must undo is not kept on the object, which many tasks share and one may enter several
+times, but in the context of the task, as a stack.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal.callables import close_unstarted
-from mtaio.resources._begin import begin, check
-from mtaio.resources._concurrency import ConcurrencyLimiter
-from mtaio.resources._decorate import decorate
-from mtaio.resources._rate import RateLimiter
-from mtaio.resources._statistics import ResourceStatistics
-from mtaio.resources._timeout import TimeoutManager
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
+from mtaio.resources._decorators import call, check_call, decorate
+from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
+from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
+    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["ResourceLimiter"]
+__all__ = ["ResourceLimiter", "ResourceStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceStatistics:
+    """The state of a `ResourceLimiter`'s parts, and what they have done so far."""
+
+    entered: int = field(metadata=COUNTER)
+    """Times the work inside was started."""
+    in_use: int = field(metadata=GAUGE)
+    """Entries that have not been left yet."""
+    concurrency: ConcurrencyStatistics | None
+    """The slots; None if their number is not limited."""
+    rate: RateLimiterStatistics | None
+    """The tokens; None if the rate is not limited."""
+    timeout: TimeoutStatistics | None
+    """The limit of the work; None if there is none."""
+    timeout_total: TimeoutStatistics | None
+    """The limit of waiting and work together; None if there is none."""
 
 
 class _Entry:
@@ -103,9 +121,9 @@ class ResourceLimiter:
     # Invariant: _entries holds, for each task, its entries into any limiter, innermost first.
     __slots__ = (
         "__weakref__",
-        "_active",
         "_concurrency",
         "_entered",
+        "_in_use",
         "_name",
         "_rate",
         "_timeout",
@@ -148,11 +166,11 @@ class ResourceLimiter:
         self._timeout_total = timeout_total
         self._name = name
         self._entered = 0
-        self._active = 0
+        self._in_use = 0
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        return f"<ResourceLimiter{name}: {self._active} active>"
+        return f"<ResourceLimiter{name}: {self._in_use} in use>"
 
     @property
     def name(self) -> str | None:
@@ -193,7 +211,7 @@ class ResourceLimiter:
                 stack.enter_context(self._timeout())
             _entries.set(_Entry(self, stack.pop_all(), _entries.get()))
         self._entered += 1
-        self._active += 1
+        self._in_use += 1
 
     async def __aexit__(
         self,
@@ -217,14 +235,14 @@ class ResourceLimiter:
             )
             raise RuntimeError(msg)
         _entries.set(entry.outer)
-        self._active -= 1
+        self._in_use -= 1
         return entry.stack.__exit__(exc_type, exc, traceback)
 
     async def run(self, func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], /, *args: *Ts) -> T:
         """
         Make one call under the limits, and return its result.
 
-        Cancelled while it waits, it holds nothing and the call has not begun.
+        Cancelled while it waits, it holds nothing and the call has not started.
 
         Args:
             func: What to call and await; or, with no arguments, an awaitable.
@@ -236,9 +254,9 @@ class ResourceLimiter:
             TypeError: There is nothing to await; a sync function is found out only by calling it.
         """
         try:
-            check(func, args)
+            check_call(func, args)
             async with self:
-                return await begin(func, args)
+                return await call(func, args)
         finally:
             close_unstarted(func)
 
@@ -278,12 +296,12 @@ class ResourceLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> ResourceStatistics:
-        """Return the state of the parts, and what was done so far. Not a checkpoint."""
+        """Return the state of the parts, and what was done so far. Not a checkpoint; any thread."""
         rate, concurrency = self._rate, self._concurrency
         timeout, total = self._timeout, self._timeout_total
         return ResourceStatistics(
             entered=self._entered,
-            active=self._active,
+            in_use=self._in_use,
             concurrency=None if concurrency is None else concurrency.statistics(),
             rate=None if rate is None else rate.statistics(),
             timeout=None if timeout is None else timeout.statistics(),

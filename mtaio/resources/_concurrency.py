@@ -2,8 +2,8 @@
 How much may run at once: slots that are handed over in the order of asking.
 
 Promise: never more than ``limit`` slots are in use (after the capacity was lowered: no new ones
-until enough have come back), nobody who asks later is served earlier, and a slot given to a task
-that is cancelled before it can use it goes to the next.
+until enough have come back), tasks get them in the order of asking, and a slot given to a task that
+is cancelled before it can use it goes to the next.
 Cost: one counter while slots are free; one event for each task that waits.
 
 Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
@@ -11,6 +11,7 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import anyio
@@ -18,35 +19,61 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
+from mtaio._internal.parking import ParkingLot
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._decorate import decorate
-from mtaio.resources._statistics import ConcurrencyStatistics
-from mtaio.resources._turns import TurnQueue
+from mtaio.resources._decorators import decorate
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
+    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["ConcurrencyLimiter"]
+__all__ = ["ConcurrencyLimiter", "ConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConcurrencyStatistics:
+    """The state of a `ConcurrencyLimiter`, and what it has done so far."""
+
+    limit: int = field(metadata=LIMIT)
+    """Slots there are now."""
+    in_use: int = field(metadata=GAUGE)
+    """Slots taken; for a while more than `limit` after the capacity was lowered."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks in the queue."""
+    peak: int = field(metadata=GAUGE)
+    """The most slots that were taken at once."""
+    acquired: int = field(metadata=COUNTER)
+    """Slots given out, with or without a wait."""
+    rejected: int = field(metadata=COUNTER)
+    """Calls refused at once: by ``acquire_nowait``, or because the queue was full."""
+    timed_out: int = field(metadata=COUNTER)
+    """Calls that ended in a timeout of their own."""
+    cancelled: int = field(metadata=COUNTER)
+    """Waits that were cancelled."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Seconds that tasks waited for the slots they got, all together."""
+    max_wait_seconds: float = field(metadata=GAUGE)
+    """Seconds that the longest of those waits took."""
 
 
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
 
-    Made anywhere, used by one event loop after another, on either backend. A slot belongs to
-    whoever took it, not to a task: one task may hold several, and another may give them back.
+    Made anywhere, used by one event loop after another, on either backend. Slots do
+    not belong to tasks: one task may hold several, and another may give them back.
 
     Args:
         limit: Slots, at least 1.
         max_waiters: How many tasks may wait; those beyond are refused at once with
-            `mtaio.exceptions.ConcurrencyLimitError`. 0 lets nobody wait, None (the default)
-            everybody.
+            `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
+            no limit.
         name: Named in errors.
 
     Raises:
@@ -80,26 +107,28 @@ class ConcurrencyLimiter:
     """
 
     # Invariants:
-    # - _in_use counts the slots held, those that were handed over and not yet picked up included;
-    # - whoever is in _queue has no slot; whoever is called out of it, by _pass_on, has one;
-    # - while somebody is in _queue, _in_use >= _capacity: hence a free slot means an empty queue,
-    #   and nobody can overtake it;
-    # - _quick counts the calls of acquire() that did not wait; every FAST_CALLS-th of them yields.
+    # - _in_use counts the slots held, those included that were handed to a parked task which has
+    #   not resumed yet;
+    # - while a task is parked, _in_use >= _capacity: hence a free slot means an empty queue, and no
+    #   task can overtake another;
+    # - _parked is the dict of tasks in _lot: only to look at, for which it costs no call;
+    # - a call of acquire() that finds _acquired at _yield_at or beyond yields.
     __slots__ = (
         "__weakref__",
+        "_acquired",
         "_cancelled",
         "_capacity",
-        "_high_water",
         "_in_use",
+        "_lot",
+        "_max_wait_seconds",
         "_max_waiters",
         "_name",
-        "_other",
-        "_queue",
-        "_quick",
+        "_parked",
+        "_peak",
         "_rejected",
         "_timed_out",
-        "_wait_max",
-        "_wait_total",
+        "_wait_seconds",
+        "_yield_at",
     )
 
     def __init__(
@@ -113,26 +142,27 @@ class ConcurrencyLimiter:
                 "max_waiters",
                 max_waiters,
                 least=0,
-                way_out="Pass how many tasks may wait, 0 for nobody, or None for no limit.",
+                way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
         self._max_waiters = max_waiters
         self._name = name
-        self._queue = TurnQueue()
+        self._lot = ParkingLot()
+        self._parked = self._lot.tasks
         self._in_use = 0
-        self._high_water = 0
-        self._quick = 0
-        self._other = 0  # what must be added to _quick to get the slots given out
+        self._peak = 0
+        self._acquired = 0
+        self._yield_at = FAST_CALLS - 1
         self._rejected = 0
-        self._cancelled = 0
         self._timed_out = 0
-        self._wait_total = 0.0
-        self._wait_max = 0.0
+        self._cancelled = 0
+        self._wait_seconds = 0.0
+        self._max_wait_seconds = 0.0
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
         return (
             f"<ConcurrencyLimiter{name}: {self._in_use} of {self._capacity} slots in use, "
-            f"{len(self._queue)} waiting>"
+            f"{len(self._parked)} waiting>"
         )
 
     @property
@@ -151,16 +181,16 @@ class ConcurrencyLimiter:
         How many slots there are; may be changed at any time.
 
         Raised, it lets waiters in, in their order. Lowered, it takes effect as slots come back;
-        nobody is interrupted. 0 lets nobody in until it is raised.
+        no task is interrupted. 0 lets no task in until it is raised.
         """
         return self._capacity
 
     @capacity.setter
     def capacity(self, slots: int) -> None:
         checks.count("capacity", slots, least=0, way_out="Pass how much may run at once, or 0.")
-        self._queue.reach(self)
+        self._lot.reach(self)
         self._capacity = slots
-        self._pass_on()
+        self._hand_over()
 
     async def acquire(self, *, timeout: float | None = None) -> None:
         """
@@ -181,15 +211,14 @@ class ConcurrencyLimiter:
         if timeout is not None:
             checks.timeout("timeout", timeout)
         in_use = self._in_use + 1
-        if in_use > self._capacity:
-            await self._wait_turn(timeout)
+        acquired = self._acquired
+        if in_use > self._capacity or acquired >= self._yield_at:
+            await self._acquire(timeout)
             return
         self._in_use = in_use
-        if in_use > self._high_water:  # noqa: PLR1730 - max() would cost a tenth of the whole
-            self._high_water = in_use
-        self._quick = quick = self._quick + 1
-        if not quick % FAST_CALLS:
-            await self._yield_with_slot()
+        if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
+            self._peak = in_use
+        self._acquired = acquired + 1
 
     def acquire_nowait(self) -> None:
         """
@@ -204,9 +233,9 @@ class ConcurrencyLimiter:
             msg = f"{self!r} has no free slot"
             raise ConcurrencyLimitError(msg, name=self._name)
         self._in_use = in_use
-        if in_use > self._high_water:  # noqa: PLR1730 - max() would cost a tenth of the whole
-            self._high_water = in_use
-        self._other += 1
+        if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
+            self._peak = in_use
+        self._acquired += 1
 
     def release(self) -> None:
         """
@@ -218,10 +247,10 @@ class ConcurrencyLimiter:
         if not self._in_use:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
             raise RuntimeError(msg)
-        if self._queue:
-            self._queue.reach(self)  # refused before anything has changed
+        if self._parked:
+            self._lot.reach(self)  # refused before anything has changed
             self._in_use -= 1
-            self._pass_on()
+            self._hand_over()
         else:
             self._in_use -= 1
 
@@ -229,15 +258,14 @@ class ConcurrencyLimiter:
         """Take a slot as `acquire` does."""
         # acquire() once more: calling it would cost an eighth of the whole block.
         in_use = self._in_use + 1
-        if in_use > self._capacity:
-            await self._wait_turn(None)
+        acquired = self._acquired
+        if in_use > self._capacity or acquired >= self._yield_at:
+            await self._acquire(None)
             return
         self._in_use = in_use
-        if in_use > self._high_water:  # noqa: PLR1730 - max() would cost a tenth of the whole
-            self._high_water = in_use
-        self._quick = quick = self._quick + 1
-        if not quick % FAST_CALLS:
-            await self._yield_with_slot()
+        if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
+            self._peak = in_use
+        self._acquired = acquired + 1
 
     async def __aexit__(
         self,
@@ -247,7 +275,7 @@ class ConcurrencyLimiter:
     ) -> None:
         """Give the slot back. Not a checkpoint."""
         in_use = self._in_use
-        if in_use and not self._queue:
+        if in_use and not self._parked:
             self._in_use = in_use - 1  # what release() does, without the call
         else:
             self.release()
@@ -294,81 +322,81 @@ class ConcurrencyLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> ConcurrencyStatistics:
-        """Return the state and what was done so far. Not a checkpoint."""
+        """Return the state and what was done so far. Not a checkpoint; from any thread."""
         return ConcurrencyStatistics(
             limit=self._capacity,
             in_use=self._in_use,
-            waiting=len(self._queue),
-            high_water=self._high_water,
-            acquired=self._quick + self._other,
+            waiting=len(self._parked),
+            peak=self._peak,
+            acquired=self._acquired,
             rejected=self._rejected,
             timed_out=self._timed_out,
             cancelled=self._cancelled,
-            wait_seconds_total=self._wait_total,
-            wait_seconds_max=self._wait_max,
+            wait_seconds=self._wait_seconds,
+            max_wait_seconds=self._max_wait_seconds,
         )
 
-    async def _yield_with_slot(self) -> None:
-        """Let others run. The slot is kept, lest somebody overtake a call that must yield."""
-        try:
-            await checkpoint()
-        except BaseException:
-            self._other -= 1
-            self.release()
-            raise
-
-    async def _wait_turn(self, timeout: float | None) -> None:
-        """Take a slot although all are taken."""
-        self._queue.open_for(self)
-        if self._max_waiters is not None and len(self._queue) >= self._max_waiters:
-            await self._answer_at_once()
+    async def _acquire(self, timeout: float | None) -> None:
+        """Take a slot where all are taken, or where it is time to yield."""
+        if self._in_use < self._capacity:
+            await self._yield_with_slot()
+            return
+        self._lot.attach(self)
+        if self._max_waiters is not None and len(self._parked) >= self._max_waiters:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait"
+            await self._yield_in_time()
             raise ConcurrencyLimitError(msg, name=self._name)
         if timeout == 0:
-            await self._answer_at_once()
+            await self._yield_in_time()
             raise self._timeout_error(timeout, anyio.current_time())
         asked = now()
-        turn = self._queue.join()
-        if timeout is None:
-            await self._wait_for(turn)
-        else:
-            with anyio.move_on_after(timeout) as scope:
-                await self._wait_for(turn)
-            if scope.cancelled_caught:
-                self._cancelled -= 1
-                raise self._timeout_error(timeout, scope.deadline)
-        waited = now() - asked
-        self._other += 1
-        self._wait_total += waited
-        self._wait_max = max(self._wait_max, waited)
-
-    async def _wait_for(self, turn: anyio.Event) -> None:
-        try:
-            await turn.wait()
+        scope: anyio.CancelScope | None = None
+        try:  # a slot that comes as the task is cancelled goes to the next, through release()
+            if timeout is None:
+                await self._lot.park(on_lost=self.release)
+            else:
+                with anyio.move_on_after(timeout) as scope:
+                    await self._lot.park(on_lost=self.release)
         except BaseException:
             self._cancelled += 1
-            if turn.is_set():  # handed a slot, then hit before it could resume
-                self.release()
-            else:
-                self._queue.leave(turn)
             raise
+        if timeout is not None and scope is not None and scope.cancelled_caught:
+            raise self._timeout_error(timeout, scope.deadline)
+        waited = now() - asked
+        self._acquired += 1
+        self._yield_at = self._acquired + FAST_CALLS - 1
+        self._wait_seconds += waited
+        self._max_wait_seconds = max(self._max_wait_seconds, waited)
 
-    async def _answer_at_once(self) -> None:
-        """Count a call that gets no slot without waiting, and let others run now and then."""
-        self._quick += 1
-        self._other -= 1
-        if not self._quick % FAST_CALLS:
+    async def _yield_with_slot(self) -> None:
+        """Take a free slot, so that no task can overtake this one, and let others run."""
+        self._in_use += 1
+        self._peak = max(self._peak, self._in_use)
+        try:
             await checkpoint()
+        except BaseException:
+            self.release()
+            raise
+        self._acquired += 1
+        self._yield_at = self._acquired + FAST_CALLS - 1
+
+    async def _yield_in_time(self) -> None:
+        """Count a call that gets no slot, and let other tasks run if it is time to."""
+        if self._acquired < self._yield_at:
+            self._yield_at -= 1
+        else:
+            self._yield_at = self._acquired + FAST_CALLS - 1
+            await checkpoint()
+
+    def _hand_over(self) -> None:
+        """Hand free slots to the tasks that have waited longest."""
+        while self._parked and self._in_use < self._capacity:
+            self._in_use += 1
+            self._lot.unpark()
+        self._peak = max(self._peak, self._in_use)
 
     def _timeout_error(self, timeout: float, moment: float) -> MTAIOTimeoutError:
         self._timed_out += 1
         msg = f"{self!r} had no free slot within {timeout} s"
         return MTAIOTimeoutError(msg, timeout=timeout, deadline=moment, name=self._name)
-
-    def _pass_on(self) -> None:
-        """Hand free slots to the first in the queue."""
-        while self._queue and self._in_use < self._capacity:
-            self._in_use += 1
-            self._queue.call_first()
-        self._high_water = max(self._high_water, self._in_use)

@@ -1,39 +1,128 @@
 """
 How often work may start for each of many keys: users, hosts, API tokens.
 
-Promise: every key has a limiter of its own, so that none waits for another's sake; never more than
-``max_keys`` are held, and forgetting one lets nobody start more often.
+Promise: every key has a limiter of its own, so that no task waits on account of another key; never
+more than ``max_keys`` are held, and forgetting a key lets no work start more often.
 Cost: a look-up beside the limiter's own; half a kilobyte for each key held; no background task.
+
+Each limiter has an entry in a heap with the moment from which it is idle: full, with no task
+waiting. Grants only move that moment on, so an entry is put right when it comes to the top, and
+until then it stands too early, which does no harm. The order of use, a list as in a cache, would
+not show which keys are idle: one used last with one token is full again before one used first with
+ten.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+import heapq
+import math
+import reprlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
-from mtaio._internal import checks
-from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal import checks, clock
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
-from mtaio.resources._decorate import AsyncFunction, Decorator, decorate
-from mtaio.resources._keys import KeyTable
-from mtaio.resources._rate import RateLimiter
-from mtaio.resources._statistics import KeyedRateLimiterStatistics, KeyStatistics
+from mtaio.resources._bucket import TICK
+from mtaio.resources._decorators import AsyncFunction, Decorator, decorate
+from mtaio.resources._rate import RateLimiter, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["KeyedRateLimiter"]
+__all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_SWEEP: Final = 16
+"""Entries looked at in one go, so that forgetting many keys never stops the event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyedRateLimiterStatistics:
+    """What a `KeyedRateLimiter` holds and has done, all keys together."""
+
+    keys: int = field(metadata=GAUGE)
+    """Keys held now."""
+    max_keys: int = field(metadata=LIMIT)
+    """Keys that may be held."""
+    forgotten: int = field(metadata=COUNTER)
+    """Keys forgotten so far, because they were idle."""
+    rejected_keys: int = field(metadata=COUNTER)
+    """Requests refused so far because ``max_keys`` were held and none could be forgotten."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks waiting."""
+    granted: int = field(metadata=COUNTER)
+    """Requests granted so far, whatever their tokens."""
+    cancelled: int = field(metadata=COUNTER)
+    """Requests cancelled while they waited."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused so far because their key did not have the tokens, or not in time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStatistics:
+    """What a `KeyedRateLimiter` holds for one key."""
+
+    tokens: float = field(metadata=GAUGE)
+    """Tokens in the bucket now; ``inf`` without a limit. Tasks that wait come first."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks waiting."""
+    next_grant_seconds: float = field(metadata=GAUGE)
+    """Estimated seconds until the first task that waits is served, or until a newcomer could have
+    one token if none waits; ``inf`` while paused without the tokens for it."""
+
+
+class _KeyLimiter(RateLimiter):
+    """
+    The limiter of one key, which counts together with those of the other keys.
+
+    Args:
+        key: The key.
+        like: A limiter with the same limits.
+        tally: Where to count.
+    """
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Hashable, like: RateLimiter, tally: Tally) -> None:
+        self._start(like._bucket.copy(), like._slack, like._name, tally)  # noqa: SLF001 - as this
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"<KeyedRateLimiter{self._limits()} key={reprlib.repr(self.key)}>"
+
+    def yield_next(self) -> None:
+        """Let the next call of `acquire` yield, whatever becomes of it."""
+        self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
+
+    def check_loop(self) -> None:
+        """Raise unless the tasks that wait can be woken from here."""
+        self._forget_finished()
+        if self._queue:
+            self._attach()
+
+    def idle_from(self, moment: float) -> float:
+        """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
+        bucket = self._bucket
+        bucket.look(moment)
+        self._forget_finished()
+        if self._queue:
+            return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
+        if bucket.rate == 0:
+            return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
+        return bucket.full_at
 
 
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
 
-    Keys are independent: who waits for one delays nobody else. A key that has been idle, with a
-    full bucket and nobody waiting, for ``idle_ttl`` seconds is forgotten, as a new one would be
-    just like it; a key that is limited at the moment never is, so nobody gains by being forgotten.
+    Keys are independent: a task that waits for one delays no other key. A key that has been idle,
+    with a full bucket and no task waiting, for ``idle_ttl`` seconds is forgotten, as a new one is
+    just like it; a key that is limited at the moment never is, so forgetting grants nothing.
     When ``max_keys`` are held, the one that has been idle longest makes room for a new key at once;
     if none is idle, the new key is refused.
 
@@ -52,7 +141,7 @@ class KeyedRateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is no number, or ``max_keys`` no int.
+        TypeError: An argument is not a number, or ``max_keys`` not an int.
         ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
             refuses them.
 
@@ -83,7 +172,29 @@ class KeyedRateLimiter:
         ```
     """
 
-    __slots__ = ("__weakref__", "_max_keys", "_table")
+    # Invariants:
+    # - each limiter in _limiters has one entry in _idle, and no other limiter has;
+    # - an entry says when its limiter will be idle, or an earlier moment, never a later one: so if
+    #   the first entry is right and lies in the future, no limiter is idle;
+    # - _model has the limits of every key and is never used, hence as good as new;
+    # - _granted and _tally count for all keys, also those that were forgotten;
+    # - at least one call in FAST_CALLS sets _yield_due; the call that may yield takes it back.
+    __slots__ = (
+        "__weakref__",
+        "_admitted",
+        "_calls",
+        "_forgotten",
+        "_granted",
+        "_idle",
+        "_idle_ttl",
+        "_last",
+        "_limiters",
+        "_max_keys",
+        "_model",
+        "_rejected_keys",
+        "_tally",
+        "_yield_due",
+    )
 
     def __init__(
         self,
@@ -101,30 +212,42 @@ class KeyedRateLimiter:
         self._max_keys = checks.count("max_keys", max_keys, way_out=way_out)
         way_out = "Pass seconds >= 0, or math.inf to forget only when room is needed."
         checks.at_least("idle_ttl", idle_ttl, 0, way_out=way_out)
-        self._table = KeyTable(like, max_keys, idle_ttl)
+        self._idle_ttl = idle_ttl
+        self._model = _KeyLimiter(None, like, Tally())
+        self._tally = Tally()
+        self._limiters: dict[Hashable, _KeyLimiter] = {}
+        self._idle: list[tuple[float, int, _KeyLimiter]] = []
+        self._admitted = 0
+        self._calls = 0
+        self._forgotten = 0
+        self._granted = 0
+        self._rejected_keys = 0
+        self._yield_due = False
+        self._last = -math.inf
 
     def __repr__(self) -> str:
-        return repr(self._table)
+        model = repr(self._model).partition(" key=")[0]
+        return f"{model} keys={len(self._limiters)}>"
 
     @property
     def name(self) -> str | None:
         """The name given to the limiter."""
-        return self._table.model.name
+        return self._model.name
 
     @property
     def per(self) -> float:
         """The seconds that `rate` is meant for."""
-        return self._table.model.per
+        return self._model.per
 
     @property
     def slack(self) -> float:
         """Seconds by which a waiter served late may be counted as served earlier."""
-        return self._table.model.slack
+        return self._model.slack
 
     @property
     def rate(self) -> float:
         """Tokens for each key every `per` seconds. Assigning is `reconfigure` with ``rate``."""
-        return self._table.model.rate
+        return self._model.rate
 
     @rate.setter
     def rate(self, rate: float) -> None:
@@ -133,7 +256,7 @@ class KeyedRateLimiter:
     @property
     def burst(self) -> float:
         """Tokens a full bucket holds. Assigning is `reconfigure` with ``burst``."""
-        return self._table.model.burst
+        return self._model.burst
 
     @burst.setter
     def burst(self, burst: float) -> None:
@@ -153,15 +276,20 @@ class KeyedRateLimiter:
             TypeError, ValueError: As for the class; then nothing has changed.
             RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        self._table.reconfigure(rate, burst)
+        for limiter in self._limiters.values():
+            limiter.check_loop()
+        self._model.reconfigure(rate=rate, burst=burst)
+        for limiter in self._limiters.values():
+            limiter.reconfigure(rate=rate, burst=burst)
+        self._reorder(self._look())
 
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
     ) -> None:
         """
-        Wait for ``tokens`` of ``key``, behind all who asked for that key before, and take them.
+        Wait for ``tokens`` of ``key``, behind all tasks that asked for it before, and take them.
 
-        Returns at once if they are there and nobody waits, but at least one call in 64 is a
+        Returns at once if they are there and no task waits, but at least one call in 64 is a
         checkpoint. Cancelled, it leaves the bucket as if it had never asked.
 
         Args:
@@ -174,28 +302,27 @@ class KeyedRateLimiter:
             RateLimitError: The key is new, ``max_keys`` are held and none is idle; at once, with
                 the seconds until one may be in ``retry_after``. Or ``burst`` was lowered below
                 ``tokens`` meanwhile.
-            TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is no number.
+            TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting for this key.
         """
-        table = self._table
         try:
-            limiter = table.limiter(key)
+            limiter = self._limiter(key)
         except RateLimitError:
-            if table.tired:
-                table.tired = False
+            if self._yield_due:
+                self._yield_due = False
                 await checkpoint()
             raise
-        if table.tired:
-            table.tired = False
-            limiter.tire()
+        if self._yield_due:
+            self._yield_due = False
+            limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
-        table.granted += 1
+        self._granted += 1
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
-        Take ``tokens`` of ``key`` if that delays nobody who waits, or raise. Not a checkpoint.
+        Take ``tokens`` of ``key`` if that delays no task that waits, or raise. Not a checkpoint.
 
         Args:
             key: Whose tokens; compared as the keys of a dict are.
@@ -204,11 +331,11 @@ class KeyedRateLimiter:
         Raises:
             RateLimitError: They are not there, with the seconds until they are in
                 ``retry_after``; or the key is new and refused, as by `acquire`.
-            TypeError: ``key`` cannot be hashed; ``tokens`` is no number.
+            TypeError: ``key`` cannot be hashed; ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
-        self._table.limiter(key).acquire_nowait(tokens)
-        self._table.granted += 1
+        self._limiter(key).acquire_nowait(tokens)
+        self._granted += 1
 
     def limit(
         self,
@@ -233,7 +360,7 @@ class KeyedRateLimiter:
         """
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
-        self._table.model.limit(tokens=tokens, timeout=timeout)  # refuses what it would
+        self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -245,30 +372,107 @@ class KeyedRateLimiter:
         return decorate(around, name=f"{type(self).__name__}.limit")
 
     def statistics(self) -> KeyedRateLimiterStatistics:
-        """Return what is held and was done, all keys together. Not a checkpoint."""
-        table = self._table
+        """Return what is held and was done, all keys together. Not a checkpoint; any thread."""
         return KeyedRateLimiterStatistics(
-            keys=len(table),
+            keys=len(self._limiters),
             max_keys=self._max_keys,
-            forgotten=table.forgotten,
-            refused=table.refused,
-            waiters=table.tally.waiters,
-            granted=table.granted,
-            cancelled=table.tally.cancelled,
-            rejected=table.tally.rejected,
+            forgotten=self._forgotten,
+            rejected_keys=self._rejected_keys,
+            waiting=self._tally.waiting,
+            granted=self._granted,
+            cancelled=self._tally.cancelled,
+            rejected=self._tally.rejected,
         )
 
     def statistics_for(self, key: Hashable) -> KeyStatistics:
         """
         Return what is held for one key; for one that is not held, what a new one would have.
 
-        Not a checkpoint, and not a use: the key is neither taken in nor kept.
+        Not a checkpoint, and not a use: the key is neither taken in nor kept. From any thread.
 
         Args:
             key: Which key.
         """
-        limiter = self._table.peek(key)
-        both = limiter.statistics()
+        there = self._limiters.get(key, self._model).statistics()
         return KeyStatistics(
-            tokens=both.tokens, waiters=limiter.waiters(), next_grant_in=both.next_grant_in
+            tokens=there.tokens,
+            waiting=there.waiting,
+            next_grant_seconds=there.next_grant_seconds,
         )
+
+    def _limiter(self, key: Hashable) -> _KeyLimiter:
+        """
+        Return the limiter of ``key``, taken in if it is not held.
+
+        To be used before anything else is done here, or it might be forgotten meanwhile.
+
+        Raises:
+            RateLimitError: The key is new, and there is no room for it.
+        """
+        self._calls += 1
+        if self._calls >= FAST_CALLS:
+            self._calls = 0
+            self._yield_due = True
+            self._sweep(self._look())
+        return self._limiters.get(key) or self._admit(key)
+
+    def _admit(self, key: Hashable) -> _KeyLimiter:
+        moment = self._look()
+        self._sweep(moment)
+        if len(self._limiters) >= self._max_keys:
+            self._make_room(key, moment)
+        limiter = _KeyLimiter(key, self._model, self._tally)
+        self._limiters[key] = limiter
+        self._admitted += 1
+        heapq.heappush(self._idle, (moment, self._admitted, limiter))
+        return limiter
+
+    def _sweep(self, moment: float) -> None:
+        """Forget some of the keys that have been idle for long enough."""
+        for _ in range(_SWEEP):
+            if not self._idle or self._idle[0][0] + self._idle_ttl > moment + TICK:
+                return
+            if self._first_is_right(moment):
+                self._forget_first()
+
+    def _make_room(self, key: Hashable, moment: float) -> None:
+        """Forget the key that has been idle longest, or raise if there is none."""
+        while not self._first_is_right(moment):
+            pass
+        wait = self._idle[0][0] - moment
+        if wait <= TICK:
+            self._forget_first()
+            return
+        self._rejected_keys += 1
+        msg = (
+            f"{self!r} has no room for key={reprlib.repr(key)}: max_keys={self._max_keys!r} and "
+            f"none is idle, the first may be in {wait:.6g} s. Raise max_keys, or try again then."
+        )
+        raise RateLimitError(msg, retry_after=wait, name=self.name)
+
+    def _first_is_right(self, moment: float) -> bool:
+        """Return whether the first entry says when its limiter is idle; if not, put it right."""
+        entered, number, limiter = self._idle[0]
+        idle_from = limiter.idle_from(moment)
+        if idle_from <= entered:
+            return True
+        heapq.heapreplace(self._idle, (idle_from, number, limiter))
+        return False
+
+    def _forget_first(self) -> None:
+        _, _, limiter = heapq.heappop(self._idle)
+        del self._limiters[limiter.key]
+        self._forgotten += 1
+
+    def _look(self) -> float:
+        """Return the current moment, also if another clock than before tells it."""
+        moment = clock.now()
+        if moment < self._last:
+            self._reorder(moment)
+        self._last = moment
+        return moment
+
+    def _reorder(self, moment: float) -> None:
+        """Put every entry right, since limiters may be idle earlier than they were to be."""
+        self._idle = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self._idle]
+        heapq.heapify(self._idle)

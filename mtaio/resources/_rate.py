@@ -2,29 +2,35 @@
 How often work may start: a token bucket whose waiters are served in order.
 
 Promise: in any span of ``t`` seconds at most ``burst + rate * (t + slack) / per`` tokens are
-granted, in the order of asking.
-Cost: a few floats of state, no background task, nothing to close; one timer while anybody waits.
-Why waiters are served by their own tasks: docs/en/design/rate-limiting.md.
+granted, in the order of asking; a task that gives up has taken nothing, and those behind move up.
+Cost: a few floats of state, no background task, nothing to close; one timer while tasks wait, and
+one for each that has a timeout.
+Why tokens are never handed to a sleeping task: docs/en/design/rate-limiting.md.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
-from mtaio._internal import checks
-from mtaio._internal.clock import now
-from mtaio.exceptions import RateLimitError
-from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio.resources._queued import QueuedBucket
-from mtaio.resources._statistics import RateLimiterStatistics
+import anyio
+
+from mtaio._internal import checks, clock, loops
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.clock import is_steady
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.resources._bucket import TICK, Bucket
+from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
-__all__ = ["RateLimiter"]
+__all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,7 +40,63 @@ _ONE: Final = 1
 _PLAIN: Final = frozenset({int, float})
 
 
-class RateLimiter(QueuedBucket):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimiterStatistics:
+    """What a `RateLimiter` holds and has done."""
+
+    tokens: float = field(metadata=GAUGE)
+    """Tokens in the bucket now; ``inf`` without a limit. Tasks that wait come first."""
+    waiting: int = field(metadata=GAUGE)
+    """Tasks waiting."""
+    granted: int = field(metadata=COUNTER)
+    """Requests granted so far, whatever their tokens."""
+    cancelled: int = field(metadata=COUNTER)
+    """Requests cancelled while they waited."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests refused so far: not at once, not within their timeout, or no longer possible."""
+    next_grant_seconds: float = field(metadata=GAUGE)
+    """Estimated seconds until the first task that waits is served, or until a newcomer could have
+    one token if none waits; ``inf`` while paused without the tokens for it."""
+
+
+class Tally:
+    """What became of the requests that were not granted at once, of one limiter or of many."""
+
+    __slots__ = ("cancelled", "rejected", "waiting")
+
+    def __init__(self) -> None:
+        self.cancelled: int = 0
+        self.rejected: int = 0
+        self.waiting: int = 0
+
+
+class _Waiter:
+    """A task in the queue, and the tokens it asks for."""
+
+    # Invariant: the task acts on what it finds when it looks, never on having been woken, so that
+    # being woken once too often does no harm.
+    __slots__ = ("_woken", "tokens")
+
+    def __init__(self, tokens: float) -> None:
+        self.tokens = tokens
+        self._woken: anyio.Event | None = None
+
+    def wake(self) -> None:
+        """Let the task look again; one that does not sleep yet will do so anyway."""
+        if self._woken is not None:
+            self._woken.set()
+
+    def rest(self) -> anyio.Event:
+        """Return what to wait for until the task has to look again."""
+        self._woken = anyio.Event()
+        return self._woken
+
+
+_EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
+"""The queue of every limiter on which no task has waited yet, which may be one of very many."""
+
+
+class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
 
@@ -49,7 +111,7 @@ class RateLimiter(QueuedBucket):
 
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
-            still there may be taken, then everybody waits for a new rate. ``math.inf`` never waits.
+            still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -60,7 +122,7 @@ class RateLimiter(QueuedBucket):
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is no number.
+        TypeError: An argument is not a number.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -91,7 +153,29 @@ class RateLimiter(QueuedBucket):
         ```
     """
 
-    __slots__ = ("__weakref__",)
+    # Invariants:
+    # - _queue holds the tasks that wait, of the loop _loop alone, for which _ask asks; _first is
+    #   the first of them; _queued is the sum of the tokens they ask for;
+    # - only the first sleeps until a moment, hence FIFO and one timer;
+    # - no task takes tokens that would delay one that asked before;
+    # - a waiter takes its tokens in its own task, in the step in which it leaves the queue;
+    # - a call of acquire() that does not find _left > 0 yields before it takes;
+    # - _granted_at_0 - _left requests have been granted: one small int to move for each of them.
+    __slots__ = (
+        "__weakref__",
+        "_ask",
+        "_bucket",
+        "_first",
+        "_granted_at_0",
+        "_left",
+        "_loop",
+        "_name",
+        "_queue",
+        "_queued",
+        "_slack",
+        "_tally",
+        "_yield_at",
+    )
 
     def __init__(
         self,
@@ -102,7 +186,33 @@ class RateLimiter(QueuedBucket):
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
-        super().__init__(rate, burst, per=per, slack=slack, name=name)
+        bucket = Bucket(rate, burst, per=per)
+        way_out = "Pass seconds >= 0, a few times what the event loop may be late."
+        if checks.at_least("slack", slack, 0, way_out=way_out) == math.inf:
+            msg = f"slack={slack!r} would lift the limit for every task that waits. {way_out}"
+            raise ValueError(msg)
+        self._start(bucket, slack, name, Tally())
+
+    def _start(self, bucket: Bucket, slack: float, name: str | None, tally: Tally) -> None:
+        self._bucket = bucket
+        self._slack = slack
+        self._name = name
+        self._tally = tally
+        self._left: int = FAST_CALLS - 1
+        self._granted_at_0: int = FAST_CALLS - 1
+        self._queue: OrderedDict[_Waiter, None] = _EMPTY
+        self._queued: float = 0
+        self._first: _Waiter | None = None
+        self._loop: object = None
+        self._ask: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{self._limits()}>"
+
+    def _limits(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        per = "s" if self.per == 1 else f"{self.per!r} s"
+        return f"{name} {self.rate!r}/{per} burst={self.burst!r}"
 
     @classmethod
     def smooth(
@@ -124,7 +234,7 @@ class RateLimiter(QueuedBucket):
     @property
     def per(self) -> float:
         """The seconds that `rate` is meant for."""
-        return self._per
+        return self._bucket.per
 
     @property
     def slack(self) -> float:
@@ -134,7 +244,7 @@ class RateLimiter(QueuedBucket):
     @property
     def rate(self) -> float:
         """Tokens every `per` seconds. Assigning is `reconfigure` with ``rate`` alone."""
-        return self._rate
+        return self._bucket.rate
 
     @rate.setter
     def rate(self, rate: float) -> None:
@@ -143,7 +253,8 @@ class RateLimiter(QueuedBucket):
     @property
     def burst(self) -> float:
         """Tokens the full bucket holds. Assigning is `reconfigure` with ``burst`` alone."""
-        return math.inf if self._burst is None else self._burst
+        burst = self._bucket.burst
+        return math.inf if burst is None else burst
 
     @burst.setter
     def burst(self, burst: float) -> None:
@@ -151,11 +262,11 @@ class RateLimiter(QueuedBucket):
 
     def reconfigure(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """
-        Change the limits at run time, for those who wait too.
+        Change the limits at run time, for the tasks that wait too.
 
         The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
         the new rate. Not a checkpoint. A task that waits for more tokens than the new burst gets a
-        `RateLimitError`; one with a timeout waits for its new turn, but not beyond its deadline.
+        `RateLimitError`; one with a timeout waits until its deadline at most.
 
         Args:
             rate: Tokens every `per` seconds, as for the class; None leaves it.
@@ -165,94 +276,102 @@ class RateLimiter(QueuedBucket):
             TypeError, ValueError: As for the class; then nothing has changed.
             RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        line = self._reachable_line()
-        most = self._most
-        self._reshape(self._rate if rate is None else rate, self._burst if burst is None else burst)
-        if line:
-            line.rouse_head()
-            if self._most < most:
-                line.rouse_beyond(self._most)
+        self._forget_finished()
+        if self._queue:
+            self._attach()
+        moment = self._bucket.look(clock.now())
+        self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
+        for waiter in self._queue:
+            if waiter is self._first or waiter.tokens > bucket.most:
+                waiter.wake()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens``, behind all who asked before, and take them.
+        Wait for ``tokens``, behind all tasks that asked before, and take them.
 
-        Returns at once if they are there and nobody waits, but at least one call in 64 on a limiter
-        is a checkpoint. Cancelled, it leaves the bucket as if it had never asked, and those behind
-        move up.
+        Returns at once if they are there and no task waits, but at least one call in 64 on a
+        limiter is a checkpoint. Cancelled, it leaves the bucket as if it had never asked, and those
+        behind move up.
 
         Args:
             tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
-            timeout: The most seconds to wait. Whether they suffice is judged when asking, by the
-                tokens that are asked for ahead, as if nobody of those gave up; None waits for ever.
-                Should the rate drop after that, the wait ends when the time is over.
+            timeout: The most seconds to wait; None for no limit. Whether they suffice is judged
+                when asking, by the tokens asked for ahead, as if no task there gave up. Should the
+                rate drop after that, the wait ends when the time is over.
 
         Raises:
             RateLimitTimeoutError: The wait cannot fit into ``timeout``; at once if it can be known
                 at once. A builtin ``TimeoutError`` too; ``retry_after`` has the seconds needed.
             RateLimitError: ``burst`` was lowered below ``tokens`` meanwhile.
-            TypeError: ``tokens`` or ``timeout`` is no number.
+            TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
             RuntimeError: Tasks of another running event loop are waiting.
         """
-        if (
-            timeout is None
-            and not self._line
-            and (tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= self._most))
-        ):
-            moment = now()
-            if moment < self._last:
-                moment = self._moment()
-            self._last = moment
-            full_at = self._full_at
-            if full_at < moment:  # noqa: PLR1730 - max() would cost a quarter of the call
-                full_at = moment
-            full_at += tokens * self._interval
-            if full_at <= moment + self._reach:
-                if self._granted < self._yield_at:
-                    self._full_at = full_at
-                    self._granted += 1
-                    return
-                await self._queue(self._enter(tokens, moment, None))
+        left = self._left
+        if left > 0 and timeout is None and self._first is None:
+            # Bucket.look, due and take, without the calls: this is what most calls come to.
+            bucket = self._bucket
+            if tokens is _ONE:
+                span = bucket.interval
+            elif type(tokens) in _PLAIN and 0 < tokens <= bucket.most:
+                span = tokens * bucket.interval
+            else:
+                await self._acquire(tokens, timeout)
                 return
-        try:
-            waiter = self._join(tokens, timeout)
-        except RateLimitError:
-            await self._refused()
-            raise
-        if waiter is not None:
-            await self._queue(waiter)
+            moment = clock.read() if is_steady() else clock.now()
+            if moment >= bucket.last:
+                bucket.last = moment
+                full_at = bucket.full_at
+                if full_at <= moment:
+                    bucket.full_at = moment + span
+                    self._left = left - 1
+                    return
+                full_at += span
+                if full_at <= moment + bucket.reach:
+                    bucket.full_at = full_at
+                    self._left = left - 1
+                    return
+        await self._acquire(tokens, timeout)
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
-        Take ``tokens`` if that delays nobody who waits, or raise. Not a checkpoint.
+        Take ``tokens`` if that delays no task that waits, or raise. Not a checkpoint.
 
         Args:
             tokens: How many, not necessarily whole; at most ``burst``.
 
         Raises:
             RateLimitError: They are not there; ``retry_after`` has the seconds until they are,
-                after those who wait.
-            TypeError: ``tokens`` is no number.
+                after the tasks that wait.
+            TypeError: ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
-        if not self._line and (
-            tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= self._most)
+        bucket = self._bucket
+        if self._first is None and (
+            tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most)
         ):
-            moment = now()
-            if moment < self._last:
-                moment = self._moment()
-            self._last = moment
-            full_at = self._full_at
-            if full_at < moment:  # noqa: PLR1730 - max() would cost a quarter of the call
-                full_at = moment
-            full_at += tokens * self._interval
-            if full_at <= moment + self._reach:
-                self._full_at = full_at
-                self._granted += 1
-                return
-        self._acquire_nowait(tokens)
+            moment = clock.read() if is_steady() else clock.now()
+            if moment >= bucket.last:
+                bucket.last = moment
+                full_at = bucket.full_at
+                if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
+                    full_at = moment
+                full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
+                if full_at <= moment + bucket.reach:
+                    bucket.full_at = full_at
+                    self._left -= 1
+                    return
+        bucket.check(tokens)
+        self._forget_finished()
+        moment = bucket.look(clock.now())
+        wait = self._seconds_until(tokens, moment) if tokens else 0.0
+        if wait:
+            self._tally.rejected += 1
+            msg = f"{self!r} cannot grant tokens={tokens!r} now, only in {wait:.6g} s."
+            raise RateLimitError(msg, retry_after=wait, name=self._name)
+        bucket.take(tokens, moment)
+        self._left -= 1
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""
@@ -287,7 +406,7 @@ class RateLimiter(QueuedBucket):
             TypeError: What is decorated is not an async function.
             ValueError: ``tokens`` or ``timeout`` could never be granted.
         """
-        self._check(tokens)
+        self._bucket.check(tokens)
         checks.timeout("timeout", timeout)
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
@@ -301,16 +420,191 @@ class RateLimiter(QueuedBucket):
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> RateLimiterStatistics:
-        """Return what the limiter holds and has done. Not a checkpoint."""
-        moment = self._moment()
-        line = self._living_line()
-        head = line.head() if line else None
-        tally = self._tally
+        """Return what the limiter holds and has done. Not a checkpoint; from any thread."""
+        # It changes nothing, since another thread may have another clock.
+        bucket = self._bucket
+        moment = max(clock.now(), bucket.last)
+        first = self._first
+        if first is not None and loops.is_over(self._loop):
+            first = None
         return RateLimiterStatistics(
-            tokens=max(0.0, self._tokens(moment)),
-            waiters=tally.waiters,
-            granted=self._granted,
-            cancelled=tally.cancelled,
-            rejected=tally.rejected,
-            next_grant_in=self._due(1 if head is None else head.tokens, moment) - moment,
+            tokens=max(0.0, bucket.tokens(moment)),
+            waiting=0 if first is None else len(self._queue),
+            granted=self._granted_at_0 - self._left,
+            cancelled=self._tally.cancelled,
+            rejected=self._tally.rejected,
+            next_grant_seconds=bucket.due(1 if first is None else first.tokens, moment) - moment,
         )
+
+    async def _acquire(self, tokens: float, timeout: float | None) -> None:
+        """Do what `acquire` promises, for any number of tokens, and where it has to wait."""
+        if tokens is not _ONE:
+            self._bucket.check(tokens)
+        if timeout is not None:
+            checks.timeout("timeout", timeout)
+        if self._queue:
+            self._attach()
+        moment = self._bucket.look(clock.now())
+        wait = self._seconds_until(tokens, moment) if tokens else 0.0
+        if timeout is not None and wait > timeout + TICK:
+            self._tally.rejected += 1
+            error = self._late(tokens, wait, timeout, moment + timeout)
+            await self._yield_in_time()
+            raise error
+        if not tokens:
+            await self._yield_in_time()
+            self._granted_at_0 += 1
+        elif wait or self._queue or self._left <= 0:
+            await self._wait(tokens, moment, timeout, there=not wait and not self._queue)
+        else:
+            self._bucket.take(tokens, moment)
+            self._left -= 1
+
+    async def _yield_in_time(self) -> None:
+        """Count a call that takes no tokens, and let other tasks run if it is time to."""
+        if self._left > 0:
+            self._left, self._granted_at_0 = self._left - 1, self._granted_at_0 - 1
+        else:
+            await checkpoint()
+            self._restart_count()
+
+    def _restart_count(self) -> None:
+        """Let the next calls return without yielding, after one that yielded."""
+        granted = self._granted_at_0 - self._left
+        self._left, self._granted_at_0 = FAST_CALLS - 1, granted + FAST_CALLS - 1
+
+    async def _wait(
+        self, tokens: float, asked: float, timeout: float | None, *, there: bool
+    ) -> None:
+        """Join the queue, and take the tokens when they are there; yield if they are already."""
+        waiter = self._join(tokens)
+        moment = asked
+        try:
+            if there:
+                await checkpoint()
+                moment = self._bucket.look(clock.now())
+            if timeout is None:
+                moment = await self._until_due(waiter, moment)
+            else:
+                moment = await self._until_due_within(timeout, waiter, asked, moment)
+            # Late, as all are that slept, it counts as served when it could have been.
+            self._bucket.take(tokens, min(moment, max(asked, moment - self._slack)))
+            self._left -= 1
+            self._restart_count()
+        except RateLimitError:
+            self._tally.rejected += 1
+            raise
+        except GeneratorExit:
+            self._tally.cancelled += 1
+            self._forget_finished()  # closed with its loop: there may be no task left to wake
+            raise
+        except BaseException:
+            self._tally.cancelled += 1
+            raise
+        finally:
+            self._leave(waiter)
+
+    async def _until_due(self, waiter: _Waiter, moment: float) -> float:
+        """Wait until a task is first and its tokens are there; return the moment."""
+        while True:
+            bucket = self._bucket
+            if waiter.tokens > bucket.most:
+                msg = (
+                    f"{self!r} can no longer grant tokens={waiter.tokens!r}: burst was lowered to "
+                    f"{bucket.most!r} meanwhile. Acquire in smaller parts."
+                )
+                raise RateLimitError(msg, retry_after=math.inf, name=self._name)
+            due = bucket.due(waiter.tokens, moment) if waiter is self._first else math.inf
+            if due == moment:
+                return moment
+            if due == math.inf:
+                await waiter.rest().wait()
+                moment = self._bucket.look(clock.now())
+                continue
+            with anyio.CancelScope(deadline=clock.loop_deadline(due)) as scope:
+                await waiter.rest().wait()
+            moment = self._bucket.look(clock.now())
+            if scope.cancelled_caught:  # the timer is right even where the clock, by rounding, is
+                moment = max(moment, due)  # not there yet
+
+    async def _until_due_within(
+        self, timeout: float, waiter: _Waiter, asked: float, moment: float
+    ) -> float:
+        """Do what `_until_due` does, or raise when ``timeout`` seconds are over."""
+        deadline = asked + timeout
+        with anyio.CancelScope(deadline=clock.loop_deadline(deadline)) as scope:
+            moment = await self._until_due(waiter, moment)
+        if scope.cancelled_caught:
+            moment = max(self._bucket.look(clock.now()), deadline)
+            if waiter is not self._first or self._bucket.due(waiter.tokens, moment) > moment:
+                wait = self._seconds_until(0, moment)
+                raise self._late(waiter.tokens, wait, timeout, deadline)
+        return moment
+
+    def _seconds_until(self, tokens: float, moment: float) -> float:
+        """Return in how many seconds ``tokens`` will be there, after what the queue asks for."""
+        return self._bucket.due(tokens + self._queued, moment) - moment
+
+    def _late(
+        self, tokens: float, wait: float, timeout: float, deadline: float
+    ) -> RateLimitTimeoutError:
+        return RateLimitTimeoutError(
+            f"{self!r} cannot grant tokens={tokens!r} within {timeout!r} s, only in {wait:.6g} s.",
+            retry_after=wait,
+            timeout=timeout,
+            deadline=clock.loop_deadline(deadline),
+            name=self._name,
+        )
+
+    def _join(self, tokens: float) -> _Waiter:
+        """Put the running task at the end of the queue."""
+        if not self._queue:
+            self._attach()
+            if self._queue is _EMPTY:
+                self._queue = OrderedDict()
+        waiter = _Waiter(tokens)
+        self._queue[waiter] = None
+        self._queued += tokens
+        self._tally.waiting += 1
+        if self._first is None:
+            self._first = waiter
+        return waiter
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Take a task out of the queue, and wake the next if it was first."""
+        queue = self._queue
+        if waiter in queue:  # not if its loop was thought to be over
+            del queue[waiter]
+            self._tally.waiting -= 1
+            self._queued = self._queued - waiter.tokens if queue else 0
+            if waiter is self._first:
+                self._first = next(iter(queue), None)
+                if self._first is not None:
+                    self._first.wake()
+
+    def _attach(self) -> None:
+        """
+        Make sure that the queue belongs to the running loop.
+
+        Raises:
+            RuntimeError: Tasks of another loop, which has not finished, wait in it.
+        """
+        try:
+            if self._ask is not None and self._ask() is self._loop:
+                return
+        except RuntimeError:  # trio's answer where it does not run
+            pass
+        loop = loops.current_loop()
+        self._forget_finished()
+        if self._queue:
+            raise loops.two_loops_error(self)
+        self._loop = loop
+        self._ask = loops.asker_of(loop)
+
+    def _forget_finished(self) -> None:
+        """Forget the tasks in the queue if their loop has finished."""
+        if self._queue and loops.is_over(self._loop):
+            self._tally.waiting -= len(self._queue)
+            self._queue.clear()
+            self._queued = 0
+            self._first = None

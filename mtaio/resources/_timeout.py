@@ -1,37 +1,77 @@
 """
 How long work may take: one policy, applied to blocks, calls and functions.
 
-Promise: the body runs in the caller's task, no task is spawned, nothing is swallowed but the
-cancellation that this limit itself sent, and a result already obtained is never discarded.
-Cost: less than ``anyio.fail_after``: one cancel scope, and no generator around it.
+Promise: the body runs in the caller's task, no task is spawned, only the cancellation that this
+limit itself sent is swallowed, and a result already obtained is never discarded. An error leaves a
+block only if the block's own deadline interrupted it.
+Cost: less than ``anyio.fail_after``: one cancel scope, no generator around it, one small object.
 
-Why the limit is also kept outside the cancel scope: see `mtaio._internal.deadline`.
+Why the limit is also kept outside the cancel scope: see `mtaio._internal.deadlines`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
+import math
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar, TypeVarTuple, overload
+
+import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.deadlines import remaining
+from mtaio._internal.clock import now
+from mtaio._internal.deadlines import Deadline, current, remaining
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.resources._begin import begin, check
-from mtaio.resources._decorate import decorate
-from mtaio.resources._scope import Policy, ShieldedScope, TimeoutScope, finite
-from mtaio.resources._statistics import TimeoutStatistics
+from mtaio._internal.statistics import COUNTER, LIMIT
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources._decorators import call, check_call, decorate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
 
-    from mtaio.resources._decorate import AsyncFunction, Decorator, Descriptor
+    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
 
-__all__ = ["TimeoutManager"]
+__all__ = ["TimeoutManager", "TimeoutScope", "TimeoutStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutStatistics:
+    """What a `TimeoutManager` has done so far."""
+
+    default_timeout_seconds: float | None = field(metadata=LIMIT)
+    """Seconds allowed where none are given; None for no limit."""
+    entered: int = field(metadata=COUNTER)
+    """Blocks entered, calls run and bounded clean-ups included."""
+    timed_out: int = field(metadata=COUNTER)
+    """Those of them that ended in `mtaio.exceptions.TimeoutError`."""
+
+
+class _Policy:
+    """What the scopes of one `TimeoutManager` share."""
+
+    __slots__ = ("default", "entered", "name", "timed_out")
+
+    def __init__(self, default: float | None, name: str | None) -> None:
+        self.default: float | None = default
+        self.name: str | None = name
+        self.entered: int = 0
+        self.timed_out: int = 0
+
+    def seconds(self, timeout: float | Unset | None) -> float | None:
+        """Return how long to allow when ``timeout`` was asked for."""
+        if timeout is UNSET:
+            return self.default
+        if type(timeout) is float and timeout >= 0:  # the usual case, a tenth of a block's cost
+            return timeout
+        return checks.timeout("timeout", timeout)
 
 
 class TimeoutManager:
@@ -84,12 +124,11 @@ class TimeoutManager:
     __slots__ = ("__weakref__", "_policy")
 
     def __init__(self, default_timeout: float | None = 30.0, *, name: str | None = None) -> None:
-        self._policy = Policy(checks.timeout("default_timeout", default_timeout), name)
+        self._policy = _Policy(checks.timeout("default_timeout", default_timeout), name)
 
     def __repr__(self) -> str:
-        policy = self._policy
-        name = "" if policy.name is None else f" {policy.name!r}"
-        return f"<TimeoutManager{name} of {policy.default} s>"
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<TimeoutManager{name} of {self.default_timeout} s>"
 
     @property
     def name(self) -> str | None:
@@ -147,7 +186,7 @@ class TimeoutManager:
             ValueError: ``grace`` is negative, NaN or without end.
             TypeError: ``grace`` is not a number.
         """
-        return ShieldedScope(self._policy, finite("grace", grace))
+        return _ShieldedScope(self._policy, _finite("grace", grace))
 
     def remaining(self) -> float:
         """
@@ -181,14 +220,14 @@ class TimeoutManager:
 
         Raises:
             TimeoutError: The deadline interrupted the call.
-            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not begun.
+            ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not started.
             TypeError: There is nothing to await; a sync function is found out only by calling it.
         """
         try:
             seconds = self._policy.seconds(timeout)
-            check(func, args)
+            check_call(func, args)
             with TimeoutScope(self._policy, seconds):
-                return await begin(func, args)
+                return await call(func, args)
         finally:
             close_unstarted(func)
 
@@ -219,15 +258,14 @@ class TimeoutManager:
             ValueError: ``timeout`` is negative or NaN.
             TypeError: What is decorated is not an async function.
         """
-        policy = self._policy
         fn: Any = None
         if timeout is not None and timeout is not UNSET and not isinstance(timeout, int | float):
             fn, timeout = timeout, UNSET
-        seconds = policy.seconds(timeout)
+        seconds = self._policy.seconds(timeout)
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-                with TimeoutScope(policy, seconds):
+                with TimeoutScope(self._policy, seconds):
                     return await fn(*args, **kwargs)
 
             return limited
@@ -237,11 +275,255 @@ class TimeoutManager:
 
     def statistics(self) -> TimeoutStatistics:
         """
-        Return what was limited so far. Not a checkpoint.
+        Return what was limited so far. Not a checkpoint; from any thread.
 
         Event loops of several threads may share a manager; its counts may then be a little low.
         """
-        policy = self._policy
         return TimeoutStatistics(
-            default_timeout=policy.default, entered=policy.entered, timed_out=policy.timed_out
+            default_timeout_seconds=self._policy.default,
+            entered=self._policy.entered,
+            timed_out=self._policy.timed_out,
         )
+
+
+class TimeoutScope:
+    """
+    One limited block: what ``with timeouts(...)`` yields. It serves one block, once.
+
+    Made by a `TimeoutManager`. Neither entering nor leaving it is a checkpoint, under
+    ``async with`` either, which does the same as ``with``.
+    """
+
+    # Invariants:
+    # - _scope is None until the block is entered; _expired is None until it is left;
+    # - _cancelled says that cancel() came before the deadline had passed: from then on the
+    #   deadline means nothing.
+    __slots__ = ("_cancelled", "_expired", "_limit", "_policy", "_scope", "_timeout")
+
+    _shield: ClassVar[bool] = False
+    _kind: ClassVar[str] = ""
+
+    _limit: Deadline
+
+    def __init__(self, policy: _Policy, timeout: float | None) -> None:
+        self._policy = policy
+        self._timeout = timeout
+        self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
+        self._expired: bool | None = None
+
+    def __repr__(self) -> str:
+        state = "left" if self._expired is not None else "active" if self._scope else "new"
+        return f"<TimeoutScope of {self._timeout} s, {state}>"
+
+    @property
+    def timeout(self) -> float | None:
+        """The seconds allowed from entering, or from the last `reschedule`; None for no limit."""
+        return self._timeout
+
+    @property
+    def deadline(self) -> float:
+        """
+        When the block falls due, in the event loop's clock (``anyio.current_time()``).
+
+        ``inf`` for no limit, and before the block is entered: the timer starts on entering.
+        """
+        return math.inf if self._scope is None else self._scope.deadline
+
+    @property
+    def expired(self) -> bool:
+        """
+        Whether the deadline passed before the block was left, and before any `cancel`.
+
+        True does not mean that the block was interrupted: a body that met no checkpoint after
+        its deadline keeps its result.
+        """
+        if self._expired is not None:
+            return self._expired
+        if self._scope is None or self._cancelled:
+            return False
+        # Two clocks need not agree to the last tick: what the event loop's has fired has expired.
+        return now() >= self._limit.moment or self._scope.cancel_called
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called before the deadline had passed."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """
+        Leave the block at its next checkpoint, without an error.
+
+        Not a timeout, however long the clean-up takes. Does nothing to a block that is over.
+
+        Raises:
+            RuntimeError: The block has not been entered.
+        """
+        if self._scope is None:
+            msg = f"cannot cancel {self!r}: its block has not been entered."
+            raise RuntimeError(msg)
+        if self._expired is None:
+            if not self.expired:
+                self._cancelled = True
+            self._scope.cancel()
+
+    def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
+        """
+        Start the timer again from this moment. Any task of the same event loop may do it.
+
+        Args:
+            timeout: Seconds from now; None for no limit; omitted for as many as before.
+
+        Raises:
+            ValueError: ``timeout`` is negative or NaN.
+            RuntimeError: The block has not been entered, is over, was cancelled, or its deadline
+                has passed: what was cancelled cannot be taken back.
+        """
+        if timeout is UNSET:
+            timeout = self._timeout
+        else:
+            checks.timeout("timeout", timeout)
+        if self._scope is None:
+            state = "its block has not been entered"
+        elif self._expired is not None:
+            state = "its block is over"
+        elif self._cancelled:
+            state = "it was cancelled"
+        elif self.expired:
+            state = "its deadline has passed"
+        else:
+            self._timeout = timeout
+            seconds = math.inf if timeout is None else timeout
+            self._limit.moment = now() + seconds
+            self._scope.deadline = anyio.current_time() + seconds
+            return
+        msg = f"cannot reschedule {self!r}: {state}. Look at `expired` and `cancelled` first."
+        raise RuntimeError(msg)
+
+    def __enter__(self) -> Self:
+        if self._scope is not None:
+            msg = (
+                f"{self!r} was entered before: it serves one block, once. Ask its manager for a "
+                f"new one: with timeouts(...)."
+            )
+            raise RuntimeError(msg)
+        timeout = self._timeout
+        moment = now()
+        try:
+            scope = anyio.move_on_after(timeout, self._shield)
+            scope.__enter__()
+        except (anyio.NoEventLoopError, TypeError) as error:
+            # TypeError is what anyio makes of a callback of asyncio's loop, where no task runs.
+            msg = (
+                "a timeout can only limit code that runs in a task of an event loop, and none is "
+                "running here. Enter it in an async function."
+            )
+            raise RuntimeError(msg) from error
+        # What deadlines.enter and leave do, without the calls: this is what a block costs.
+        limit = Deadline(math.inf if timeout is None else moment + timeout, current.get())
+        limit.alone = self._shield
+        current.set(limit)
+        self._limit = limit
+        self._scope = scope
+        self._policy.entered += 1
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        scope = self._scope
+        if scope is None or self._expired is not None:
+            msg = f"cannot leave {self!r}: its block is not active."
+            raise RuntimeError(msg)
+        limit = self._limit
+        self._expired = not self._cancelled and (
+            now() >= limit.moment or (exc_type is not None and scope.cancel_called)
+        )
+        limit.moment = math.inf
+        current.set(limit.outer)
+        # On trio a scope answers True also when there was nothing to catch.
+        if not scope.__exit__(exc_type, exc, traceback) or exc_type is None:
+            return False
+        if self._cancelled:
+            return True
+        # A scope catches its own cancellation alone, and only cancel() and the deadline can have
+        # sent it.
+        raise self._error() from exc
+
+    def _error(self) -> BaseException:
+        """Return what to raise from a block that its deadline has interrupted."""
+        self._policy.timed_out += 1
+        name = self._policy.name
+        who = "" if name is None else f"{name}: "
+        msg = f"{who}{self._kind}timed out after {self._timeout} s"
+        return MTAIOTimeoutError(msg, timeout=self._timeout, deadline=self.deadline, name=name)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self.__exit__(exc_type, exc, traceback)
+
+
+class _ShieldedScope(TimeoutScope):
+    """A block that cancellation from outside cannot reach until its time is up."""
+
+    # Invariant: while the block is active, _pending is the cancellation that was being handled when
+    # it was entered.
+    __slots__ = ("_pending",)
+
+    _shield = True
+    _kind = "shielded block "
+
+    def __init__(self, policy: _Policy, timeout: float | None) -> None:
+        super().__init__(policy, timeout)
+        self._pending: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        # asyncio's own Task.cancel() leaves no cancelled scope behind: all there is to see of it
+        # is the exception for which the clean-up is done.
+        error = sys.exception()
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            self._pending = error
+        return self
+
+    def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
+        """Start the timer again, as `TimeoutScope.reschedule` does, but never without end."""
+        super().reschedule(timeout if timeout is UNSET else _finite("timeout", timeout))
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        # Cut short inside a cancelled scope, the clean-up must not be followed by code that relies
+        # on it, nor may the cancellation turn into an error. With the shield down the scope lets
+        # the cancellation go on outwards, if there is one; if there is none, it is a timeout.
+        if exc_type is not None and self._scope is not None:
+            self._scope.shield = False
+        try:
+            return super().__exit__(exc_type, exc, traceback)
+        finally:
+            self._pending = None
+
+    def _error(self) -> BaseException:
+        return super()._error() if self._pending is None else self._pending
+
+
+def _finite(name: str, value: float | None) -> float:
+    way_out = "Clean-up must end: pass finite seconds >= 0."
+    seconds = checks.at_least(name, value, 0, way_out=way_out)
+    if seconds == math.inf:
+        msg = f"{name}={value!r} has no end. {way_out}"
+        raise ValueError(msg)
+    return seconds

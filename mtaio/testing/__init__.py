@@ -2,8 +2,8 @@
 Tests that wait for nothing: virtual time on asyncio and on trio, with deadlocks as failures.
 
 Promise: a test under virtual time sleeps for a year in microseconds and wakes up at the exact
-moment; worker threads, sockets and subprocesses stay real; a test in which nobody can ever wake up
-fails with the stacks of its tasks. Needs neither pytest nor, for asyncio, trio.
+moment; worker threads, sockets and subprocesses stay real; a test in which no task can ever wake
+up fails with the stacks of its tasks. Needs neither pytest nor, for asyncio, trio.
 
 Everything here is imported when it is first used, so that pytest, which loads the plugin before a
 coverage measurement begins, does not import the library under test for it.
@@ -15,24 +15,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtaio.testing._check_cache import check_cache
-    from mtaio.testing._check_limiter import check_limiter
-    from mtaio.testing._contract import ContractError
-    from mtaio.testing._deadlock import Deadlock, Livelock, Stack
-    from mtaio.testing._exhaustive import exhaustive, schedules
-    from mtaio.testing._explore import explore
-    from mtaio.testing._inject import Victim, injections
-    from mtaio.testing._quiescent import (
+    from mtaio.testing._assertions import (
         assert_checkpoints,
         assert_no_checkpoints,
         assert_quiescent,
     )
-    from mtaio.testing._run import run, virtual_backend
-    from mtaio.testing._schedule import Schedule
+    from mtaio.testing._check_cache import check_cache
+    from mtaio.testing._check_limiter import check_limiter
+    from mtaio.testing._contract import ContractError
+    from mtaio.testing._diagnostics import Deadlock, Livelock, Place, Stack, Step
+    from mtaio.testing._explore import explore
+    from mtaio.testing._inject import Victim, injections
+    from mtaio.testing._schedule import Schedule, exhaustive, schedules, shrink
     from mtaio.testing._search import ExplorationWarning
-    from mtaio.testing._shrink import shrink
-    from mtaio.testing._simulation import InvariantError, Simulation, current_simulation, settle
-    from mtaio.testing._trace import Place, Step
+    from mtaio.testing._simulation import (
+        InvariantError,
+        Simulation,
+        current_simulation,
+        run,
+        settle,
+        virtual_backend,
+    )
 
 __all__ = [
     "ContractError",
@@ -64,30 +67,30 @@ __all__ = [
 
 _HOMES = {
     "ContractError": "_contract",
-    "Deadlock": "_deadlock",
+    "Deadlock": "_diagnostics",
     "ExplorationWarning": "_search",
     "InvariantError": "_simulation",
-    "Livelock": "_deadlock",
-    "Place": "_trace",
+    "Livelock": "_diagnostics",
+    "Place": "_diagnostics",
     "Schedule": "_schedule",
     "Simulation": "_simulation",
-    "Stack": "_deadlock",
-    "Step": "_trace",
+    "Stack": "_diagnostics",
+    "Step": "_diagnostics",
     "Victim": "_inject",
-    "assert_checkpoints": "_quiescent",
-    "assert_no_checkpoints": "_quiescent",
-    "assert_quiescent": "_quiescent",
+    "assert_checkpoints": "_assertions",
+    "assert_no_checkpoints": "_assertions",
+    "assert_quiescent": "_assertions",
     "check_cache": "_check_cache",
     "check_limiter": "_check_limiter",
     "current_simulation": "_simulation",
-    "exhaustive": "_exhaustive",
+    "exhaustive": "_schedule",
     "explore": "_explore",
     "injections": "_inject",
-    "run": "_run",
-    "schedules": "_exhaustive",
+    "run": "_simulation",
+    "schedules": "_schedule",
     "settle": "_simulation",
-    "shrink": "_shrink",
-    "virtual_backend": "_run",
+    "shrink": "_schedule",
+    "virtual_backend": "_simulation",
 }
 
 

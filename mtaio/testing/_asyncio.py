@@ -2,11 +2,19 @@
 Virtual time on asyncio: a selector event loop that jumps where it would sleep.
 
 Promise: `VirtualLoop.time` moves only when nothing is ready and no event is pending, to the very
-moment of the next timer; timers due at one moment fire in the order in which they were set.
-Sockets, subprocesses and threads are real. uvloop keeps its timers in C, out of reach.
+moment of the next timer; timers due at one moment fire in the order in which they were set. Under a
+schedule, task steps and timers that fall due together may be reordered; plain callbacks keep the
+order in which they were given to ``call_soon``, as asyncio documents, and nothing that came after
+one overtakes it. Sockets, subprocesses and threads are real. uvloop keeps its timers in C, out of
+reach.
 
-Private hooks of asyncio, unchanged since Python 3.4, which a canary test watches: ``_scheduled``
-(the timers, and on each the flag that it is among them) and ``_clock_resolution``.
+Private hooks of asyncio, which canary tests watch. For virtual time: ``_scheduled`` (the timers,
+and on each the flag that it is among them) and ``_clock_resolution``; for speed alone: the pipe
+with which threads and signals wake a loop that sleeps (``_make_self_pipe``, ``_close_self_pipe``,
+``_write_to_self``, ``_csock``). For schedules: ``_ready``, a
+``deque`` of which the loop uses ``append``, ``popleft``, ``clear``, ``len`` and truth, and the
+``_callback`` and ``_cancelled`` of a handle. A hook of schedules that is missing is named
+(`missing_hook`), so that no search runs that could choose nothing.
 """
 
 from __future__ import annotations
@@ -14,31 +22,32 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import selectors
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
 
-from mtaio.testing._asyncio_clock import JumpingSelector, Timer
-from mtaio.testing._asyncio_hooks import missing_hook
-from mtaio.testing._asyncio_steps import PermutedQueue, WatchedQueue
-from mtaio.testing._claims import refuse_second, turned
-from mtaio.testing._deadlock import task_stacks
-from mtaio.testing._engine import steps_unseen
+from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
+from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
     from contextvars import Context
 
-    from mtaio.testing._deadlock import Stack
-    from mtaio.testing._steps import Steps
+    from mtaio.testing._diagnostics import Stack, Steps
+    from mtaio.testing._schedule import Schedule
     from mtaio.testing._world import World
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-_OWN_FILES: Final = 1
-"""The loop's own entry in the selector: the socket with which threads and signals wake it."""
+READY: Final = "_ready"
+CALLBACK: Final = "_callback"
+CANCELLED: Final = "_cancelled"
+STEP: Final = "__self__ on the callback of a task's step"
 
 
 class LoopFactory:
@@ -60,6 +69,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     _scheduled: list[asyncio.TimerHandle]
     _clock_resolution: float
     _ready: Any
+    _task_factory: Any
+    _csock: Any
+    _ssock: Any
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -81,7 +93,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             try:
                 world.observed()
             except BaseException:
-                self.close()  # there is nobody yet who could
+                self.close()  # its caller does not have it yet
                 raise
 
     # ---- an asyncio event loop -------------------------------------------------------------------
@@ -109,15 +121,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Create a task, which has its age from now on, even if it is eager and never queued."""
-        create: Any = super().create_task
-        task = cast("object", create(coro, **options))  # a factory makes what it likes
-        if self.world.steps is not None and isinstance(task, asyncio.Task):
-            self.world.steps.key(task)
-        return cast("Any", task)
+        task: Any = super().create_task(coro, **options)
+        # A factory makes what it likes. Without one, the task is queued by now, and has its age.
+        if self._task_factory is not None and self.world.steps is not None:
+            kind: type[Any] = asyncio.Task
+            if isinstance(task, kind):
+                self.world.steps.record(task)
+        return task
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
-        with turned(self.world, self, "asyncio"):
+        with Running(self.world, self, "asyncio"):
             super().run_forever()
 
     def run_in_executor(
@@ -152,6 +166,33 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._children.append(child[0])
         return child
 
+    # A run in which nothing is real never sleeps, so it needs no pipe that wakes it up; the sockets
+    # cost more than the rest of the loop.
+
+    def _make_self_pipe(self) -> None:
+        self._ssock = self._csock = None
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            self._files.own_files = 0
+            super()._close_self_pipe()  # type: ignore[misc] # private, in typeshed as well
+
+    def _write_to_self(self) -> None:
+        self.world.turns = 0  # something real has come
+        super()._write_to_self()  # type: ignore[misc] # likewise; does nothing without a pipe
+
+    def _ensure_pipe(self) -> None:
+        if self._csock is None:
+            self._files.own_files = 1
+            super()._make_self_pipe()  # type: ignore[misc] # likewise
+
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*Args], object], *args: *Args
+    ) -> None:
+        """Have a signal handled in the loop, which it wakes by the pipe."""
+        self._ensure_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
     def close(self) -> None:
         """Close the loop, and forget its world."""
         if self.is_closed():
@@ -159,7 +200,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().close()
         self.world.detach(self)
         self._ready = deque()  # an end to circles: a loop that is closed goes at once
-        del self._files.loop
+        del self._files.loop, self._files.map
 
     # ---- the engine ------------------------------------------------------------------------------
 
@@ -197,18 +238,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         hook = missing_hook(self)
         if hook is not None:
-            raise steps_unseen("asyncio", hook)
+            raise StepsHiddenError("asyncio", hook)
         left, schedule = self._ready, steps.schedule
         ready = WatchedQueue(steps) if schedule is None else PermutedQueue(steps, schedule)
         self._ready, self._left = ready, left
-        self._move_left()
-        steps.know(self._outside)
+        self.woken()
+        for task in self._outside:  # which are not of the code under test
+            steps.record(task)
 
-    def _move_left(self) -> None:
-        while self._left:
-            self._ready.append(self._left.popleft())
-
-    def guard_begins(self) -> object:
+    def start_test(self) -> object:
         """Note which task runs the code under test, and which tasks were there before."""
         self._host = asyncio.current_task(self)
         self._outside = set() if self.world.alone else asyncio.all_tasks() - {self._host}
@@ -216,11 +254,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._host
 
     def cancelled_outside(self) -> bool:
-        """Tell whether the host task has been cancelled by others than `blocked`."""
+        """Return whether the host task has been cancelled by others than `blocked`."""
         assert self._host is not None  # noqa: S101 - asked inside a guard
         return self._host.cancelling() > self._forced
 
-    def guard_ends(self) -> None:
+    def end_test(self) -> None:
         """Forget the tasks, and take back what `blocked` has done to the host."""
         if self._forced and self._host is not None:
             self._host.uncancel()
@@ -234,8 +272,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Returns:
             None if something is ready now, else the real seconds to wait for something real.
         """
-        if self._left:  # by a thread that had got hold of the queue when it was replaced
-            self._move_left()
+        if self.woken():
             return None
         self.world.idle()
         if self._ready:  # because an invariant has broken the run off
@@ -253,23 +290,34 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return self.world.patience(real_io=self._awaits_real_io())
         return None
 
+    def woken(self) -> bool:
+        """Return whether something is ready all the same, as a thread may have seen to."""
+        while self._left:  # from a thread that had got hold of the queue when it was replaced
+            self._ready.append(self._left.popleft())
+        return bool(self._ready)
+
+    def may_sleep(self) -> bool:
+        """Return whether the loop may sleep, from which threads and signals can wake it now."""
+        self._ensure_pipe()
+        return not self.woken()
+
     def active(self) -> None:
         """Note that something real has come, and so that the run is not spinning."""
         self.world.turns = 0
 
     def turned(self) -> None:
-        """Count a turn of the loop in which something ran; give up when there are too many."""
+        """Note one turn too many in which something ran: see whether to give up."""
         self._force(self.world.turned())
 
     def blocked(self, patience: float) -> None:
         """Give up after ``patience``: end the code under test, or else break off the loop."""
         self._force(self.world.stuck(patience))
 
-    def _force(self, verdict: BaseException | None) -> None:
-        if verdict is None:
+    def _force(self, failure: BaseException | None) -> None:
+        if failure is None:
             return
         if self._host is None or self._forced:
-            raise verdict
+            raise failure
         self._forced = True  # Task.cancel() minds no shield
         for task in asyncio.all_tasks(self) - self._outside:
             task.cancel()
@@ -281,7 +329,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _awaits_real_io(self) -> bool:
         self._children = [child for child in self._children if child.get_returncode() is None]
-        return bool(self._children) or len(self._files.get_map()) > _OWN_FILES
+        return bool(self._children) or len(self._files.map) > self._files.own_files
 
 
 def _wake_all(futures: list[asyncio.Future[None]]) -> None:
@@ -293,3 +341,248 @@ def _wake_all(futures: list[asyncio.Future[None]]) -> None:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+# ---- when the loop sleeps, and in which order it wakes -------------------------------------------
+
+
+class Timer(asyncio.TimerHandle):
+    """A timer that is ordered by its moment, and at one moment by when it was set."""
+
+    __slots__ = ("_key",)
+
+    _scheduled: bool
+
+    def __init__(
+        self,
+        key: tuple[float, int],
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(key[0], callback, args, loop, context)
+        self._key = key
+        self._scheduled = True  # it will be, and cancel() must tell the loop
+
+    def __lt__(self, other: object) -> bool:
+        return self._key < other._key if isinstance(other, Timer) else NotImplemented
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Asks the loop what to do whenever the loop is about to sleep."""
+
+    loop: VirtualLoop
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = self.get_map()
+        self.own_files = 0
+        """How many files are there for the loop itself: its pipe."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Look for events; sleep only for as long as the loop's engine wants."""
+        world = self.loop.world
+        events = super().select(0) if len(self.map) else []  # Windows refuses to look at no file
+        if events:
+            self.loop.active()
+        elif timeout is None or timeout > 0:
+            events = self._wait()
+        elif world.turns < world.max_turns:
+            world.turns += 1
+        else:
+            self.loop.turned()
+        return events
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Let time jump, or wait for something real; give up when nothing comes."""
+        patience = self.loop.idle()
+        if patience is None or (patience and not self.loop.may_sleep()):
+            return []
+        if patience == math.inf:
+            return super().select(None)
+        for _ in range(NAPS if patience else 0):
+            events = super().select(patience / NAPS)
+            if events:
+                return events
+        self.loop.blocked(patience)
+        return []
+
+
+# ---- the order of what is ready ------------------------------------------------------------------
+
+
+def task_of(callback: Any) -> asyncio.Task[Any] | None:
+    """Return the task of which a callback is a step; None if it is not a step."""
+    owner: Any = getattr(callback, "__self__", None)
+    kind: type[Any] = asyncio.Task
+    if not isinstance(owner, kind):
+        return None
+    name = getattr(callback, "__name__", "_")
+    public = not name.startswith("_") and hasattr(kind, name)  # such as task.cancel
+    return None if public else owner
+
+
+class WatchedQueue(deque[asyncio.Handle]):
+    """asyncio's own order, watched."""
+
+    def __init__(self, steps: Steps) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def popleft(self) -> asyncio.Handle:
+        """Take the oldest."""
+        self._steps.between()
+        handle = super().popleft()
+        callback: Any = getattr(handle, CALLBACK)
+        task = task_of(callback)
+        if task is not None:
+            self._steps.begin(task, self._steps.record(task), task.get_coro())
+        return handle
+
+
+_Entry: TypeAlias = (
+    "tuple[tuple[int, float], Any, asyncio.Task[Any] | None, TaskRecord | None, bool, int]"
+)
+"""What is ready: its key, handle, task and record, whether it is a plain callback, its batch."""
+
+_key = itemgetter(0)
+_HANDLE: Final = 1
+_PLAIN: Final = 4
+_BATCH: Final = 5
+
+
+class PermutedQueue(list[_Entry]):
+    """
+    The order of a schedule.
+
+    Other threads may append meanwhile, as ``call_soon_threadsafe`` does. It is a list of entries to
+    itself, in the order of arrival, and a queue of handles to the event loop.
+    """
+
+    # Invariants:
+    # - _due counts the plain callbacks that an eager schedule runs before it chooses again: those
+    #   that were there when the step before was over, so that one that comes back each time, as
+    #   anyio's delivery of a cancellation does, does not run for ever;
+    # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
+    __slots__ = ("_batch", "_due", "_eager", "_fair", "_stepped", "_steps")
+
+    def __init__(self, steps: Steps, schedule: Schedule) -> None:
+        super().__init__()
+        self._steps = steps
+        self._fair = schedule.fair
+        self._eager = schedule.eager
+        self._batch = 0
+        self._due = 0
+        self._stepped = False
+
+    def append(self, handle: Any) -> None:
+        """Add what has become ready."""
+        steps = self._steps
+        task = task_of(handle._callback)  # noqa: SLF001 - the only way to find out
+        if task is not None:
+            record = steps.record(task)
+            super().append((steps.key(record), handle, task, record, False, self._batch))
+        else:
+            plain = not isinstance(handle, asyncio.TimerHandle)
+            super().append(((steps.number, LAST), handle, None, None, plain, self._batch))
+
+    def popleft(self) -> Any:
+        """Take what the schedule wants."""
+        steps = self._steps
+        if steps.stepping is not None:
+            steps.between()
+        at = 0 if len(self) == 1 and not self._fair else self._next(self[:])
+        _, handle, task, record, plain, _ = self.pop(at)
+        if plain:
+            self._due -= 1
+            return handle
+        self._stepped = True
+        if task is not None and record is not None:
+            steps.begin(task, record, task.get_coro())
+        return handle
+
+    def _next(self, entries: list[_Entry]) -> int:
+        """Return the position of the entry that is next."""
+        if self._stepped and self._eager:
+            self._due = sum([entry[_PLAIN] for entry in entries])
+        self._stepped = False
+        candidates: list[_Entry] = []
+        plain: _Entry | None = None
+        for entry in entries:
+            if entry[_HANDLE]._cancelled:  # noqa: SLF001 - as the loop asks, which drops it
+                return len(candidates)
+            if entry[_PLAIN]:
+                plain = entry
+                break
+            candidates.append(entry)
+        if self._fair:
+            candidates, plain = self._of_oldest_batch(entries[0][_BATCH], candidates, plain)
+        if plain is not None and (not candidates or (self._eager and self._due > 0)):
+            chosen = plain
+        else:
+            candidates.sort(key=_key)
+            if plain is not None and not self._eager:
+                candidates.append(plain)
+            chosen = candidates[self._steps.choose(candidates)]
+        at = 0
+        while entries[at] is not chosen:
+            at += 1
+        return at
+
+    def _of_oldest_batch(
+        self, oldest: int, candidates: list[_Entry], plain: _Entry | None
+    ) -> tuple[list[_Entry], _Entry | None]:
+        """Leave out what came after a batch that is not through yet."""
+        if oldest == self._batch:
+            self._batch += 1
+        candidates = [entry for entry in candidates if entry[_BATCH] == oldest]
+        if candidates and plain is not None and plain[_BATCH] != oldest:
+            plain = None
+        return candidates, plain
+
+
+# ---- whether this version of asyncio shows the steps of its tasks --------------------------------
+
+
+def missing_hook(loop: object) -> str | None:
+    """Return what ``loop`` lacks of that which the queues need, None if it has all."""
+    if not isinstance(getattr(loop, READY, None), deque):
+        return f"loop.{READY}"
+    for slot in (CALLBACK, CANCELLED):
+        if not hasattr(asyncio.Handle, slot):
+            return f"Handle.{slot}"
+    return None if shows_tasks() else STEP
+
+
+@cache
+def shows_tasks() -> bool:
+    """Return whether each of the ways in which a task is made to run is known to be its step."""
+    with ThreadPoolExecutor(1) as aside:  # a loop of its own may be running here
+        return aside.submit(_probe).result()
+
+
+def _probe() -> bool:
+    seen: list[asyncio.Task[Any] | None] = []
+
+    class Queue(deque[asyncio.Handle]):
+        def popleft(self) -> asyncio.Handle:
+            handle = super().popleft()
+            seen.append(task_of(getattr(handle, CALLBACK)))
+            return handle
+
+    async def steps(loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+        await asyncio.sleep(0)
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        await future
+        return asyncio.current_task()
+
+    loop: Any = asyncio.SelectorEventLoop()
+    try:
+        setattr(loop, READY, Queue())
+        task = loop.run_until_complete(steps(loop))
+    finally:
+        loop.close()
+    # Its start, its going on after a bare yield, a plain callback, its being woken.
+    return seen[:4] == [task, task, None, task]

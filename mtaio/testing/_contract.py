@@ -1,34 +1,43 @@
 """
-Contracts: what every object of a kind has to hold to, clause by clause, whoever has written it.
+Contracts: what every object of a kind has to hold to, clause by clause, whatever its author.
 
 Promise: each clause is searched on every backend as `explore` searches; the first that is broken is
 named, with what happened. Needs no pytest.
 
-A contract is a `Contract` with its clauses, in the order in which a failure tells most, and one
-public function, ``check_<kind>``, whose docstring lists them. Each clause looks at one thing, and
-lets everything else pass: a limiter that loses a wake-up has not broken its bound.
+A contract is a list of `Clause`, in the order in which a failure tells most, and one public
+function, ``check_<kind>``, whose docstring lists them. Each clause looks at one thing, and lets
+everything else pass: a limiter that loses a wake-up has not broken its bound.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from mtaio._internal import checks
+from mtaio._internal import callables, checks
+from mtaio.testing._assertions import BUSY, assert_quiescent
 from mtaio.testing._explore import explore
-from mtaio.testing._quiescent import BUSY, assert_quiescent
-from mtaio.testing._run import run
 from mtaio.testing._search import installed
+from mtaio.testing._simulation import run
 
 if TYPE_CHECKING:
     from mtaio.testing._inject import Mode
 
-__all__ = ["Contract", "ContractError", "require", "require_nothing_left"]
+__all__ = [
+    "PATIENCE",
+    "Clause",
+    "ContractError",
+    "check",
+    "require",
+    "require_nothing_left",
+    "struck",
+]
 
-Factory: TypeAlias = Callable[..., Any]
-"""Makes a fresh object; what it is given is the contract's affair."""
+PATIENCE = 100.0
+"""Seconds after which those who wait give up, where that they wait for ever is not the question."""
 
 Scenario: TypeAlias = Callable[..., Any]
 """
@@ -48,6 +57,8 @@ class ContractError(AssertionError):
         clause: The name of the clause, as it may be left out with ``without``.
     """
 
+    __module__ = "mtaio.testing"  # as users import it
+
     def __init__(self, message: str, clause: str) -> None:
         super().__init__(message, clause)
         self.clause: str = clause
@@ -56,158 +67,136 @@ class ContractError(AssertionError):
         return str(self.args[0])
 
 
-@dataclass(frozen=True, slots=True)
 class Clause:
-    """One thing that is promised."""
-
-    name: str
-    text: str
-    scenarios: tuple[Scenario, ...]
-    inject: tuple[Mode, ...]
-
-
-class Contract:
     """
-    The clauses that objects of one kind hold to.
+    One thing that is promised: what the docstring of a scenario says.
+
+    Args:
+        scenario: Looks at it; its name, without the underscore, is the clause's.
+        variants: Keyword arguments to call it with, one after another.
+    """
+
+    __slots__ = ("inject", "name", "scenarios", "text")
+
+    def __init__(self, scenario: Scenario, *variants: dict[str, Any]) -> None:
+        self.name: str = scenario.__name__.lstrip("_")
+        text = (scenario.__doc__ or "").strip()
+        self.text: str = text[:1].lower() + text[1:]
+        self.scenarios: list[Scenario] = [partial(scenario, **each) for each in variants or ({},)]
+        self.inject: tuple[Mode, ...] = ()
+
+
+def struck(who: str, scenario: Scenario, *variants: dict[str, Any]) -> list[Clause]:
+    """
+    Return a clause for each way in which a task may be cancelled, named after the mode.
+
+    They are searched under few schedules, but with the victim struck at each moment.
+    """
+    how: dict[Mode, str] = {
+        "checkpoint": "as it suspends",
+        "step": "between any two steps",
+        "native": "by Task.cancel()",
+    }
+    clauses: list[Clause] = []
+    for mode, when in how.items():
+        clause = Clause(scenario, *variants)
+        clause.name, clause.inject = mode, (mode,)
+        clause.text = f"{who} cancelled {when} {clause.text}"
+        clauses.append(clause)
+    return clauses
+
+
+def check(
+    kind: str,
+    clauses: Sequence[Clause],
+    needs: Sequence[str],
+    factory: Callable[..., Any],
+    sample: object,
+    *,
+    without: Iterable[str],
+    backends: Sequence[str] | None,
+    **how: Any,
+) -> None:
+    """
+    Raise `ContractError` for the first clause that is broken by what ``factory`` makes.
 
     Args:
         kind: What such an object is called.
+        clauses: What it has to hold to.
         needs: The methods that it must have.
+        factory: Makes the objects.
+        sample: What to call it with for a first look.
+        without: Clauses to leave out.
+        backends: As for `explore`.
+        how: ``seeds`` and ``exhaustive``, as for `explore`.
     """
-
-    def __init__(self, kind: str, *, needs: Sequence[str]) -> None:
-        self._kind = kind
-        self._needs = needs
-        self._clauses: list[Clause] = []
-
-    def add(self, name: str, text: str, *scenarios: Scenario, inject: Sequence[Mode] = ()) -> None:
-        """
-        Add a clause, behind the others.
-
-        Args:
-            name: One word.
-            text: What is promised, as a sentence without an end.
-            scenarios: What is searched. Under all schedules and seeds, or else,
-            inject: under few, but with the victim struck in these modes at each moment.
-        """
-        self._clauses.append(Clause(name, text, scenarios, tuple(inject)))
-
-    def add_struck(self, who: str, outcome: str, *scenarios: Scenario) -> None:
-        """
-        Add a clause for each way in which a task may be cancelled, whose names are the clauses'.
-
-        Args:
-            who: Whom it strikes.
-            outcome: What is promised then.
-            scenarios: As for `add`, each with a victim.
-        """
-        how: dict[Mode, str] = {
-            "checkpoint": "as it suspends",
-            "step": "between any two steps",
-            "native": "by Task.cancel()",
-        }
-        for mode, when in how.items():
-            self.add(mode, f"{who} cancelled {when} {outcome}", *scenarios, inject=[mode])
-
-    def check(
-        self,
-        factory: Factory,
-        *sample: object,
-        seeds: int,
-        exhaustive: int | None,
-        without: Iterable[str],
-        backends: Sequence[str] | None,
-    ) -> None:
-        """
-        Raise `ContractError` for the first clause that is broken.
-
-        Args:
-            factory: Makes the objects.
-            sample: What to call it with for a first look.
-            seeds: As for `explore`.
-            exhaustive: As for `explore`.
-            without: Clauses to leave out.
-            backends: As for `explore`.
-
-        Raises:
-            ContractError: A clause is broken.
-            TypeError: What the factory makes is not of the kind.
-            ValueError: There is no such clause, or an argument is out of range.
-        """
-        __tracebackhide__ = True
-        checks.callable_("factory", factory, way_out=f"Pass what makes a new {self._kind}.")
-        explore(seeds=seeds, exhaustive=exhaustive)  # for its checks
-        names = [clause.name for clause in self._clauses]
-        left_out = (without,) if isinstance(without, str) else tuple(without)
-        for name in left_out:
-            if name not in names:
-                msg = f"without={name!r} is no clause of a {self._kind}. Pass some of {names!r}."
-                raise ValueError(msg)
-        where = installed() if backends is None else tuple(backends)
-        if not where:
-            msg = f"backends={backends!r} leaves nothing to check on. Pass at least one, or None."
+    __tracebackhide__ = True
+    checks.callable_("factory", factory, way_out=f"Pass what makes a new {kind}.")
+    explore(**how)  # for its checks
+    names = [clause.name for clause in clauses]
+    left_out = (without,) if isinstance(without, str) else tuple(without)
+    for name in left_out:
+        if name not in names:
+            msg = f"without={name!r} is no clause of a {kind}. Pass some of {names!r}."
             raise ValueError(msg)
-        self._look(factory, sample, where)
-        how: dict[str, Any] = {"seeds": seeds, "exhaustive": exhaustive}
-        for clause in self._clauses:
-            if clause.name not in left_out:
-                self._search(clause, factory, how, where)
+    where = installed() if backends is None else tuple(backends)
+    if not where:
+        msg = f"backends={backends!r} leaves nothing to check on. Pass at least one, or None."
+        raise ValueError(msg)
 
-    def _look(self, factory: Factory, sample: tuple[object, ...], backends: Sequence[str]) -> None:
-        """Make one object, inside an event loop, and see whether it is of the kind at all."""
+    async def make() -> Any:
+        return factory(sample)
 
-        async def make() -> Any:
-            return factory(*sample)
+    made = run(make, backend=where[0])
+    lacking = [name for name in needs if not callable(getattr(made, name, None))]
+    if lacking:
+        msg = (
+            f"{callables.name_of(factory)} made {made!r}, which has no {', '.join(lacking)}: it is "
+            f"no {kind}. Pass what makes one."
+        )
+        raise TypeError(msg)
+    for clause in clauses:
+        if clause.name not in left_out:
+            _search(kind, clause, factory, where, how)
 
-        made = run(make, backend=backends[0])
-        lacking = [name for name in self._needs if not callable(getattr(made, name, None))]
-        if lacking:
-            msg = (
-                f"{_name(factory)} made {made!r}, which has no {', '.join(lacking)}: it is no "
-                f"{self._kind}. Pass what makes one."
-            )
-            raise TypeError(msg)
 
-    def _search(
-        self, clause: Clause, factory: Factory, how: dict[str, Any], backends: Sequence[str]
-    ) -> None:
-        __tracebackhide__ = True
-        if clause.inject:
-            how = {"seeds": 0, "exhaustive": None, "inject": clause.inject}
+def _search(
+    kind: str,
+    clause: Clause,
+    factory: Callable[..., Any],
+    backends: tuple[str, ...],
+    how: dict[str, Any],
+) -> None:
+    __tracebackhide__ = True
+    if clause.inject:
+        how = {"seeds": 0, "exhaustive": None, "inject": clause.inject}
+    try:
         for scenario in clause.scenarios:
-            try:
-                if inspect.iscoroutinefunction(scenario):
-                    explore(backends=backends, **how)(scenario)(factory)
-                else:
-                    scenario(factory, backends)
-            except Exception as error:  # noqa: BLE001 - told as what it means
-                seen = _innermost(error)
-                msg = (
-                    f"{_name(factory)} breaks the clause {clause.name!r} of the contract of a "
-                    f"{self._kind}: {clause.text}. Seen: {type(seen).__name__}: {seen}"
-                )
-                raise ContractError(msg, clause.name) from _to_be_seen_here(error)
+            if inspect.iscoroutinefunction(scenario):
+                explore(backends=backends, **how)(scenario)(factory)
+            else:
+                scenario(factory, backends)
+    except Exception as error:
+        seen = _first(error)
+        msg = (
+            f"{callables.name_of(factory)} breaks the clause {clause.name!r} of the contract of a "
+            f"{kind}: {clause.text} Seen: {type(seen).__name__}: {seen}"
+        )
+        _drop_replay(error)
+        raise ContractError(msg, clause.name) from error
 
 
-_REPLAY: Final = "to see it again: pytest "
+def _drop_replay(error: BaseException) -> None:
+    """Remove the note that helps only those who have the scenario as a test of their own."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    notes[:] = [note for note in notes if not note.startswith("to see it again: pytest ")]
 
 
-def _to_be_seen_here(error: BaseException) -> BaseException:
-    """Take off what helps only those who have the scenario as a test of their own."""
-    notes = getattr(error, "__notes__", [])
-    notes[:] = [note for note in notes if not note.startswith(_REPLAY)]
-    return error
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the first of the errors that are no group."""
+def _first(error: BaseException) -> BaseException:
+    """Return the first of the errors that are not a group."""
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
-
-
-def _name(factory: Factory) -> str:
-    return str(getattr(factory, "__qualname__", repr(factory)))
 
 
 def require(fact: object, message: str) -> None:
@@ -217,7 +206,7 @@ def require(fact: object, message: str) -> None:
 
 
 def require_nothing_left(made: Any) -> None:
-    """Hold an object to its own ``statistics()``, if it has such that tell who is there."""
+    """Hold an object to its own ``statistics()``, if it has such that tell who waits."""
     read = getattr(made, "statistics", None)
     statistics = read() if callable(read) else None
     if is_dataclass(statistics) and any(field.name in BUSY for field in fields(statistics)):

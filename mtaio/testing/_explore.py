@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
-from mtaio.testing._plan import BACKENDS
-from mtaio.testing._search import Search
+from mtaio.testing._search import BACKENDS, Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -105,7 +104,7 @@ def explore(
         has_victim = "victim" in inspect.signature(test).parameters
         if inject and not has_victim:
             msg = (
-                f"inject={inject!r} has nobody to strike: {test!r} has no parameter 'victim'. Add "
+                f"inject={inject!r} has no task to strike: {test!r} has no parameter 'victim'. Add "
                 f"it, and let the test await victim(afn, *args)."
             )
             raise TypeError(msg)

@@ -2,21 +2,22 @@
 Cancellation where it hurts: a victim, cancelled at each of its moments, one run after another.
 
 Promise: `injections` leaves no moment out and no moment happens twice; what a victim does with its
-cancellation is its own affair, and nobody else in the run is cancelled.
+cancellation is its own affair, and no other task of the run is cancelled.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
 
 from mtaio._internal import checks
-from mtaio.testing._claims import turning_here
-from mtaio.testing._deadlock import Window
+from mtaio.testing._diagnostics import Window
+from mtaio.testing._world import world_here
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -44,7 +45,7 @@ class Victim:
         at: The number of the moment, from 1; 0 for never.
 
     Raises:
-        TypeError: ``at`` is no int.
+        TypeError: ``at`` is not an int.
         ValueError: There is no such mode, or ``at`` is negative.
 
     Example:
@@ -119,11 +120,11 @@ class Victim:
             raise RuntimeError(msg)
         self.calls += 1
         self.cancelled = False
-        world = turning_here()
+        world = world_here()
         if world is not None and world.engine is not None:
             self._task = world.engine.current_task()
             if world.steps is not None:
-                world.steps.plays(self._task, afn)
+                world.steps.record(self._task).play(afn)
         try:
             if self.mode == "native":
                 return await self._natively(afn, *args)
@@ -162,25 +163,29 @@ class Victim:
                 return await afn(*args)
         except asyncio.CancelledError:
             if self.fired == before:
-                raise  # somebody else's
+                raise  # which came from elsewhere
             self.cancelled = True
             return None
         finally:
             if self.fired != before:
                 task.uncancel()
 
-    def _between_steps(self) -> _Striking:
-        world = turning_here()
+    @contextmanager
+    def _between_steps(self) -> Generator[None]:
+        """Have each step inside the block counted as a moment."""
+        world = world_here()
         if world is None:
             msg = (
                 f"{self!r} strikes between the steps of tasks, and no simulation is running to "
                 f"tell them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
             )
             raise RuntimeError(msg)
-        return _Striking(world.observed().strikes, self._step)
-
-    def _step(self, _: object) -> None:
-        self._moment()
+        strikes = world.observed().strikes
+        strikes.append(self._moment)
+        try:
+            yield
+        finally:
+            strikes.remove(self._moment)
 
     def _moment(self) -> None:
         if self.fired or self._strike is None:
@@ -188,27 +193,11 @@ class Victim:
         self.moments += 1
         if self.moments == self.at:
             self.fired = True
-            world = turning_here()
+            world = world_here()
             if world is not None and world.steps is not None:
-                who = world.steps.label(self._task)
-                world.steps.struck(f"{who} is cancelled ({self.mode}@{self.at})")
+                who = world.steps.record(self._task)
+                world.steps.note(f"{who} is cancelled ({self.mode}@{self.at})")
             self._strike()
-
-
-class _Striking:
-    """Has ``strike`` called before each step, inside the block."""
-
-    __slots__ = ("_strike", "_strikes")
-
-    def __init__(self, strikes: list[Callable[[Any], None]], strike: Callable[[Any], None]) -> None:
-        self._strikes = strikes
-        self._strike = strike
-
-    def __enter__(self) -> None:
-        self._strikes.append(self._strike)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._strikes.remove(self._strike)
 
 
 class _Ticking(Window):

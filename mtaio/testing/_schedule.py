@@ -1,24 +1,34 @@
 """
-Who runs next: a decision for each moment at which several tasks could.
+Who runs next: schedules, and which of them to try.
 
 Promise: one schedule and one program give one run, on every Python version; the schedule that
 always takes the oldest task is the empty tape; a tape that does not fit the run is told.
+`exhaustive` yields each schedule with at most so many departures from the oldest task exactly once:
+when it ends without a failure, there is none within the bound. What `shrink` returns fails, and
+leaving out any one of its choices, or making it an older candidate, does not; unless the budget of
+runs was spent first.
 Why the candidates have one order: docs/en/design/exploration.md.
+Sources: Emmi, Qadeer and Rakamaric, "Delay-bounded scheduling" (2011); Zeller and Hildebrandt,
+"Simplifying and isolating failure-inducing input" (2002).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from itertools import chain, count, zip_longest
+from typing import TYPE_CHECKING, Final, cast
 
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from hypothesis.strategies import SearchStrategy
 
 _WAY_OUT = "Pass what a failure has printed, such as Schedule(tape={4: 1})."
-_REPLAYED = "It was recorded with another program, backend or version: search anew."
+_REPLAYED = "It was recorded with another program, backend or version: search again."
 
 
 class Schedule:
@@ -125,7 +135,7 @@ class Schedule:
         self.runs += 1
         self._log = []
         self._misfit = None
-        self._draw = None if self._seed is None else random.Random(self._seed).random  # noqa: S311 - to be repeated, not to be secret
+        self._draw = None if self._seed is None else _draws(self._seed)
 
     def pick(self, candidates: int) -> int:
         """Return the number of the candidate that takes the next step, of at least two."""
@@ -151,6 +161,30 @@ class Schedule:
         if misfit is None and self._tape and max(self._tape) >= len(self._log):
             misfit = f"there were only {len(self._log)} choices"
         return misfit and f"{self!r} does not fit this run: {misfit}. {_REPLAYED}"
+
+
+_DRAWN: Final = 32
+"""How many random numbers of a seed are kept."""
+
+
+@lru_cache(maxsize=512)
+def _first_draws(seed: int) -> tuple[float, ...]:
+    """Return the first random numbers of a seed; to seed a generator takes as long as ten steps."""
+    draw = random.Random(seed).random  # noqa: S311 - to be repeated, not to be secret
+    return tuple(draw() for _ in range(_DRAWN))
+
+
+def _later_draws(seed: int) -> Iterator[float]:
+    draw = random.Random(seed).random  # noqa: S311 - ditto
+    for at in count():
+        number = draw()
+        if at >= _DRAWN:
+            yield number
+
+
+def _draws(seed: int) -> Callable[[], float]:
+    """Return the random numbers of a seed; searches use the same few seeds again and again."""
+    return chain(_first_draws(seed), _later_draws(seed)).__next__
 
 
 def refuse_other(name: str, value: object) -> None:
@@ -181,3 +215,181 @@ def _checked(tape: object) -> dict[int, int]:
         checks.count("number of a choice on the tape", at, least=0, way_out=_WAY_OUT)
         checks.count(f"choice {at} on the tape", choice, least=0, way_out=_WAY_OUT)
     return {at: choices[at] for at in sorted(choices) if choices[at]}
+
+
+# ---- schedules to try, one after another -----------------------------------------------------
+
+
+def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]:
+    """
+    Yield every schedule of a program with at most ``max_delays`` choices other than the oldest.
+
+    Run the program with each before you take the next: the search follows what it did. When the
+    iterator ends, every such schedule has been run once, which proves that none of them fails. Most
+    bugs need no more than two.
+
+    Args:
+        max_delays: How often a schedule may pass over the oldest candidate.
+        fair: As for `Schedule`.
+
+    Raises:
+        TypeError: ``max_delays`` is not an int, or ``fair`` not a bool.
+        ValueError: ``max_delays`` is negative.
+        RuntimeError: The program was not run, or did not do the same on the same choices.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import exhaustive, run
+
+
+        async def two_tasks() -> str:
+            order: list[str] = []
+
+            async def note(name: str) -> None:
+                order.append(name)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(note, "a")
+                group.start_soon(note, "b")
+            return "".join(order)
+
+
+        orders = {run(two_tasks, schedule=schedule) for schedule in exhaustive(1)}
+        assert orders == {"ab", "ba"}
+        ```
+    """
+    checks.count("max_delays", max_delays, least=0, way_out="Pass a whole number >= 0.")
+    Schedule(fair=fair)  # for its checks
+    return _exhaustive(max_delays, fair)
+
+
+def _exhaustive(max_delays: int, fair: bool) -> Iterator[Schedule]:  # noqa: FBT001 - one caller
+    prefix: list[tuple[int, int]] = []  # choices to repeat; the last one is new
+    delays = 0  # how many of them are not 0
+    while True:
+        tape = {at: choice for at, (choice, _) in enumerate(prefix) if choice}
+        schedule = Schedule(tape=tape, fair=fair, strict=False)
+        yield schedule
+        log = list(schedule.log)
+        _check_followed(schedule, prefix)
+        delays += sum(choice > 0 for choice, _ in log[len(prefix) :])
+        while log:
+            choice, candidates = log.pop()
+            delays -= choice > 0
+            if choice + 1 < candidates and delays < max_delays:
+                log.append((choice + 1, candidates))
+                delays += 1
+                break
+        else:
+            return
+        prefix = log
+
+
+def _check_followed(schedule: Schedule, prefix: list[tuple[int, int]]) -> None:
+    """Raise ``RuntimeError`` unless the schedule was run, and ``prefix`` came out as it was."""
+    if not schedule.runs:
+        msg = (
+            f"exhaustive() cannot go on: {schedule!r} has not been run. Pass each schedule to "
+            f"mtaio.testing.run() before you take the next."
+        )
+        raise RuntimeError(msg)
+    for at, (then, now) in enumerate(zip_longest(prefix, schedule.log[: len(prefix)])):
+        if then != now:
+            msg = (
+                f"exhaustive() cannot go on: after the same {at} choices the program had "
+                f"{0 if now is None else now[1]} candidates, and {then[1]} the time before. Give "
+                f"each run fresh objects, and no real time, random numbers or threads."
+            )
+            raise RuntimeError(msg)
+
+
+def schedules(
+    max_delays: int = 4, *, horizon: int = 64, candidates: int = 6
+) -> SearchStrategy[Schedule]:
+    """
+    Return a Hypothesis strategy for tapes, which shrinks towards the oldest candidate.
+
+    Draw the schedule before the event loop starts, and run the program in a synchronous test: one
+    `run` for each example. The schedules are not ``strict``.
+
+    Args:
+        max_delays: How many choices other than the oldest a tape has at most.
+        horizon: The number of the last choice that may be one of them.
+        candidates: Among how many candidates they choose.
+
+    Raises:
+        TypeError: An argument is not an int.
+        ValueError: An argument is out of range.
+        ImportError: Hypothesis is not installed.
+    """
+    way_out = "Pass a whole number in range."
+    checks.count("max_delays", max_delays, least=0, way_out=way_out)
+    checks.count("horizon", horizon, least=0, way_out=way_out)
+    checks.count("candidates", candidates, least=2, way_out=way_out)
+    try:
+        from hypothesis import strategies as st  # noqa: PLC0415 - an option of the user's
+    except ModuleNotFoundError as error:
+        msg = "schedules() needs hypothesis. Install it with: pip install hypothesis"
+        raise ImportError(msg, name=error.name) from error
+    tapes = st.dictionaries(
+        st.integers(0, horizon), st.integers(1, candidates - 1), max_size=max_delays
+    )
+    return tapes.map(lambda tape: Schedule(tape=tape, strict=False))
+
+
+# ---- a failure made small --------------------------------------------------------------------
+
+
+def shrink(
+    fails: Callable[[Schedule], bool], schedule: Schedule, *, max_runs: int = 500
+) -> Schedule:
+    """
+    Return a schedule that fails like ``schedule``, with as few choices other than 0 as it takes.
+
+    Takes halves away first, then ever smaller parts, then single choices (Zeller's ddmin), then
+    tries older candidates. What it returns is a tape that fits.
+
+    Args:
+        fails: Runs the program with a schedule, and tells whether it failed in the way looked for.
+        schedule: One with which it does.
+        max_runs: How often to call ``fails`` at most.
+
+    Raises:
+        ValueError: The program does not fail with ``schedule``, or not with the same choices again;
+            or ``max_runs`` is less than 1.
+        TypeError: ``fails`` is not callable, ``schedule`` no `Schedule`, or ``max_runs`` no int.
+    """
+    checks.callable_("fails", fails, way_out="Pass a function that runs the program.")
+    refuse_other("schedule", schedule)
+    checks.count("max_runs", max_runs, way_out="Pass how many runs to spend, a number >= 1.")
+    if not fails(schedule) or not fails(best := schedule.played()):
+        msg = (
+            f"{schedule!r} does not fail, or does not do so twice: there is nothing to shrink. Let "
+            f"fails() run the program with it and return True, from fresh objects each time."
+        )
+        raise ValueError(msg)
+    runs = 0
+    trials = _simpler(best.tape, len(best.tape))
+    while runs < max_runs and (trial := next(trials, None)) is not None:
+        runs += 1
+        tape, size = trial
+        attempt = Schedule(tape=tape, fair=best.fair, eager=best.eager, strict=False)
+        if fails(attempt):
+            best = attempt.played()
+            trials = _simpler(best.tape, size)
+    return best
+
+
+def _simpler(tape: dict[int, int], size: int) -> Iterator[tuple[dict[int, int], int]]:
+    """Yield tapes with up to ``size`` choices fewer or one that is older; and how many fewer."""
+    marks = list(tape)
+    while size:
+        for start in range(0, len(marks), size):
+            gone = set(marks[start : start + size])
+            yield {at: choice for at, choice in tape.items() if at not in gone}, size
+        size //= 2
+    for at, choice in tape.items():
+        if choice > 1:
+            yield {**tape, at: choice - 1}, 1

@@ -3,33 +3,35 @@ A search for a failure of one test: run after run, until one fails or the plans 
 
 Promise: a failure is made as small as it goes, raised as it is, and carries the line with which to
 see it again; none is lost, also if it does not come twice. The runs are the same each time, on
-every machine.
+every machine. `Plan` is one of these runs, as an object and as a word for a command line.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
-from mtaio.testing._engine import StepsUnseenError
-from mtaio.testing._exhaustive import exhaustive as schedules_of
-from mtaio.testing._failures import is_failure, kind_of, note
-from mtaio.testing._inject import Mode, Victim, injections
-from mtaio.testing._plan import BACKENDS, Plan
-from mtaio.testing._run import run, virtual_backend
-from mtaio.testing._schedule import Schedule
-from mtaio.testing._shrink import shrink
-from mtaio.testing._simulation import current_simulation
+from mtaio._internal import callables
+from mtaio.testing._diagnostics import add_note, is_failure, kind_of
+from mtaio.testing._inject import MODES, Mode, Victim, injections
+from mtaio.testing._schedule import Schedule, shrink
+from mtaio.testing._schedule import exhaustive as schedules_of
+from mtaio.testing._simulation import current_simulation, run, virtual_backend
 from mtaio.testing._threads import replaced
+from mtaio.testing._world import StepsHiddenError
 
 Test: TypeAlias = Callable[..., Coroutine[Any, Any, object]]
 Call: TypeAlias = Callable[[Victim | None], Coroutine[Any, Any, object]]
+
+BACKENDS: Final = ("asyncio", "trio")
+"""The backends that have virtual time."""
 
 GIVEN: Final = ("sim", "victim")
 """The parameters of a test that the search itself fills in."""
@@ -41,6 +43,8 @@ SEEDS_A_STRIKE: Final = 200
 
 class ExplorationWarning(UserWarning):
     """A search did less than it was asked to, and says why."""
+
+    __module__ = "mtaio.testing"  # as users import it
 
 
 class Search:
@@ -76,7 +80,7 @@ class Search:
         max_turns: int,
     ) -> None:
         self.test: Test = test
-        self.name: str = getattr(test, "__qualname__", repr(test))
+        self.name: str = callables.name_of(test)
         self.seeds: int = seeds
         self.exhaustive: int | None = exhaustive
         self.inject: tuple[Mode, ...] = inject
@@ -113,9 +117,9 @@ class Search:
         __tracebackhide__ = True
         try:
             self._try(Plan(backend, Schedule()), call)
-        except StepsUnseenError as error:
+        except StepsHiddenError as error:
             warnings.warn(f"{self.name} is not explored: {error}", ExplorationWarning, 4)
-            with suppress(StepsUnseenError):  # it looks at steps itself: left out, as was said
+            with suppress(StepsHiddenError):  # it looks at steps itself: left out, as was said
                 self._try(Plan(backend, None), call)
             return
         for plan in self._plans(backend):
@@ -159,8 +163,13 @@ class Search:
         wanted = [name for name in GIVEN if name in whole.parameters]
         bound = whole.bind_partial()
 
+        bound.arguments = arguments
+        args, kwargs = bound.args, bound.kwargs
+
         async def call(victim: Victim | None) -> object:
             __tracebackhide__ = True
+            if not wanted:
+                return await self.test(*args, **kwargs)
             give = {"victim": lambda: victim or Victim(), "sim": current_simulation}
             bound.arguments = {**arguments, **{name: give[name]() for name in wanted}}
             return await self.test(*bound.args, **bound.kwargs)
@@ -213,11 +222,11 @@ class Search:
         except BaseException as error:
             if is_failure(error):
                 where = "" if self.where is None else f" {shlex.quote(self.where)}"
-                note(error, "to see it again: ", f"pytest --mtaio-replay {plan}{where}")
+                add_note(error, "to see it again: ", f"pytest --mtaio-replay {plan}{where}")
             raise
 
     def _repeat(self, plan: Plan, call: Call) -> None:
-        """Run the test under a plan that somebody has written down."""
+        """Run the test under a plan that was written down."""
         __tracebackhide__ = True
         victim = plan.victim
         if victim is not None and "victim" not in inspect.signature(self.test).parameters:
@@ -231,7 +240,7 @@ class Search:
             msg = (
                 f"{plan} does not fit this run of {self.name}: there were only {victim.moments} "
                 f"moments to strike at. It was recorded with another program, backend or version: "
-                f"search anew."
+                f"search again."
             )
             raise ValueError(msg)
 
@@ -248,7 +257,7 @@ class Search:
             smaller = self._smaller(plan, call, kind_of(failure))
             if smaller is not None:
                 raise smaller
-            note(
+            add_note(
                 failure,
                 "seen in run ",
                 f"{found:,} of the search, under {plan}, but not again: something besides the "
@@ -287,3 +296,114 @@ class Search:
 def installed() -> tuple[str, ...]:
     """Return the backends that can run under virtual time here."""
     return tuple(name for name in BACKENDS if find_spec(name))
+
+
+# ---- plans -------------------------------------------------------------------------------------
+
+_WAY_OUT: Final = "Pass what a failure has printed, such as asyncio/tape=4:1,9:2/step@5."
+
+_SEED: Final = re.compile(r"seed=([0-9]+)")
+_TAPE: Final = re.compile(r"tape=((?:[0-9]+:[0-9]+(?:,[0-9]+:[0-9]+)*)?)")
+_STRIKE: Final = re.compile(rf"({'|'.join(MODES)})@([0-9]+)")
+_EAGER: Final = {"eager": True, "lazy": False}
+
+
+class Plan:
+    """
+    On which backend to run, under which schedule, and where to strike.
+
+    Args:
+        backend: The name of the backend.
+        schedule: Who runs next; None for the backend's own order.
+        victim: Who is cancelled when; None for no one.
+    """
+
+    __slots__ = ("backend", "schedule", "victim")
+
+    def __init__(
+        self, backend: str, schedule: Schedule | None, victim: Victim | None = None
+    ) -> None:
+        self.backend: str = backend
+        self.schedule: Schedule | None = schedule
+        self.victim: Victim | None = victim
+
+    def __str__(self) -> str:
+        parts = [self.backend]
+        if self.schedule is not None:
+            parts += _words(self.schedule)
+        if self.victim is not None:
+            parts.append(f"{self.victim.mode}@{self.victim.at}")
+        return "/".join(parts)
+
+    def under(self, schedule: Schedule) -> Plan:
+        """Return the same plan under another schedule, with a new victim."""
+        victim = self.victim and Victim(self.victim.mode, self.victim.at)
+        return Plan(self.backend, schedule, victim)
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """
+        Return the plan of which ``text`` is the text.
+
+        Raises:
+            ValueError: It is the text of none.
+        """
+        backend, *words = text.split("/")
+        if backend not in BACKENDS:
+            raise _refusal(text, f"{backend!r} is no backend with virtual time")
+        found: dict[str, str] = {}
+        for word in words:
+            part = _part(word)
+            if part is None:
+                raise _refusal(text, f"{word!r} is not part of a plan")
+            if part in found:
+                raise _refusal(text, f"{found[part]!r} and {word!r} exclude each other")
+            found[part] = word
+        victim = None
+        strike = _STRIKE.fullmatch(found.get("strike", ""))
+        if strike is not None:
+            victim = Victim(cast("Mode", strike[1]), int(strike[2]))
+        order = found.get("order")
+        if order is None:
+            if "fair" in found or "eager" in found:
+                raise _refusal(text, "it has neither a seed nor a tape")
+            return cls(backend, None, victim)
+        eager = _EAGER[found["eager"]] if "eager" in found else None
+        schedule = _schedule(text, order, fair="fair" in found, eager=eager)
+        return cls(backend, schedule, victim)
+
+
+def _part(word: str) -> str | None:
+    """Return which part of a plan a word is, None if it is none."""
+    if _SEED.fullmatch(word) or _TAPE.fullmatch(word):
+        return "order"
+    if _STRIKE.fullmatch(word):
+        return "strike"
+    return "eager" if word in _EAGER else "fair" if word == "fair" else None
+
+
+def _schedule(text: str, order: str, *, fair: bool, eager: bool | None) -> Schedule:
+    seed = _SEED.fullmatch(order)
+    if seed is not None:
+        return Schedule(seed=int(seed[1]), fair=fair, eager=eager)
+    marks = re.findall(r"([0-9]+):([0-9]+)", order)
+    tape = {int(at): int(choice) for at, choice in marks}
+    if len(tape) < len(marks):
+        raise _refusal(text, "its tape chooses twice at one moment")
+    return Schedule(tape=tape, fair=fair, eager=eager)
+
+
+def _refusal(text: str, reason: str) -> ValueError:
+    return ValueError(f"{text!r} cannot be replayed: {reason}. {_WAY_OUT}")
+
+
+def _words(schedule: Schedule) -> list[str]:
+    if schedule.seed is None:
+        words = ["tape=" + ",".join(f"{at}:{choice}" for at, choice in schedule.tape.items())]
+    else:
+        words = [f"seed={schedule.seed}"]
+    if schedule.fair:
+        words.append("fair")
+    if schedule.eager != (schedule.seed is None):
+        words.append("eager" if schedule.eager else "lazy")
+    return words

@@ -1,29 +1,252 @@
 """
-What a test holds in its hand: the virtual clock of the run it is in.
+How a test gets virtual time: `run`, `virtual_backend`, and the `Simulation` it then has.
 
-Promise: `Simulation.advance` lets virtual time pass exactly; `Simulation.hold` stops it; `settle`
-lets everybody else do what can be done without time moving. The rules behind: `_world`.
+Promise: the function runs on the backend's real scheduler, with its own exceptions, results,
+cancellation and Ctrl-C; only time is virtual, and a deadlock is an error. Nothing stays behind.
+`Simulation.advance` lets virtual time pass exactly, `Simulation.hold` stops it, and `settle` lets
+all other tasks do what can be done without time moving. The rules behind it: `_world`.
+
+trio is imported when asked for.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
-from mtaio._internal import checks
-from mtaio.testing._claims import turning, turning_here
-from mtaio.testing._trace import Place
+import anyio
+from anyio.lowlevel import current_token
+
+from mtaio._internal import callables, checks
+from mtaio.testing._diagnostics import Place, add_note, interleaving, is_failure
+from mtaio.testing._schedule import refuse_other
+from mtaio.testing._threads import entries
+from mtaio.testing._world import (
+    MAX_TURNS,
+    World,
+    claimed,
+    current_world,
+    raised_by_guard,
+    world_here,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
-    from mtaio.testing._trace import Step
-    from mtaio.testing._world import World
+    from mtaio.testing._diagnostics import Step
+    from mtaio.testing._schedule import Schedule
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 _WAY_OUT = "Pass the seconds of virtual time to let pass, a finite number >= 0."
+
+
+def run(
+    afn: Callable[[*Args], Awaitable[T]],
+    *args: *Args,
+    backend: str = "asyncio",
+    schedule: Schedule | None = None,
+    grace: float = 1.0,
+    max_turns: int = MAX_TURNS,
+) -> T:
+    """
+    Run ``afn(*args)`` in a fresh event loop under virtual time, and return its result.
+
+    The clock starts at 0, stands still while anything can run, and then jumps to the next deadline,
+    so a sleep costs microseconds and ends at the exact moment. `mtaio._internal.clock.now`, and
+    with it all of mtaio, follows it. Worker threads freeze the clock until they are through, except
+    while they wait in ``anyio.from_thread.run``. Sockets and subprocesses are real; the clock does
+    not wait for them unless you say so with `Simulation.hold`.
+
+    Args:
+        afn: A coroutine function.
+        args: Its positional arguments.
+        backend: ``"asyncio"`` or ``"trio"``.
+        schedule: Who takes the next step wherever several tasks could. An error of ``afn`` then
+            carries a note with the schedule and with who ran when. Default: as the backend likes.
+        grace: The real seconds for which worker threads may keep the clock frozen while nothing
+            else happens, before that is a `Deadlock`; ``inf`` for no limit.
+        max_turns: How often the event loop may turn without virtual time moving, before that is a
+            `Livelock`.
+
+    Returns:
+        What ``afn`` returns.
+
+    Raises:
+        Deadlock: Every task was blocked for ever.
+        Livelock: Tasks ran for ever, and none waited for anything.
+        TypeError: ``afn`` is not callable, ``grace`` is not a number, ``max_turns`` not an int,
+            or ``schedule`` not a `Schedule`.
+        ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
+            not more than 0, or ``max_turns`` less than 1; or the tape of ``schedule`` does not fit.
+        ImportError: The backend is not installed.
+        RuntimeError: An event loop is running in this thread, or another simulation in this
+            process; or the backend's version does not let a schedule choose.
+        BaseException: What ``afn`` raises.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import run
+
+
+        async def year() -> float:
+            await anyio.sleep(365 * 86400)
+            return anyio.current_time()
+
+
+        assert run(year) == 365 * 86400
+        ```
+    """
+    __tracebackhide__ = True
+    checks.callable_(
+        "afn", afn, way_out="Pass the coroutine function itself, and its arguments after it."
+    )
+    if schedule is not None:
+        refuse_other("schedule", schedule)
+    world = World(grace=grace, schedule=schedule, max_turns=max_turns, alone=True)
+    options = _options(backend, world)
+    _refuse_running_loop()
+
+    async def main() -> T:
+        __tracebackhide__ = True
+        return await world.guard(afn, *args)
+
+    main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
+    main.__module__ = getattr(afn, "__module__", __name__)
+
+    def turn() -> T:
+        __tracebackhide__ = True
+        return _run(main, world, backend, options)
+
+    return turn() if schedule is None else _followed(schedule, world, turn)
+
+
+def _run(
+    main: Callable[[], Awaitable[T]], world: World, backend: str, options: dict[str, Any]
+) -> T:
+    __tracebackhide__ = True
+    try:
+        with claimed(world, backend):
+            return anyio.run(main, backend=backend, backend_options=options)
+    except BaseException as error:
+        if world.failure is not None and isinstance(error, Exception):
+            # The run was broken off; trio says so with an error of its own, which is the context.
+            raise world.failure.with_traceback(None)  # noqa: B904 - its cause is the one before it
+        if raised_by_guard(error):
+            raise error.with_traceback(None)  # noqa: B904 - the same error: its stacks tell where
+        raise
+
+
+def _followed(schedule: Schedule, world: World, turn: Callable[[], T]) -> T:
+    """Run under a schedule: tell what happened if it fails, and whether the tape fitted."""
+    __tracebackhide__ = True
+    try:
+        result = turn()
+    except BaseException as error:
+        if is_failure(error):
+            mismatch = schedule.mismatch()
+            if mismatch is not None:
+                raise ValueError(mismatch) from error
+            if world.steps is not None:
+                steps = interleaving(world.steps.trace())
+                add_note(error, "under Schedule(", f"{repr(schedule).partition('(')[2]}:\n{steps}")
+        raise
+    finally:
+        world.steps = None  # an end to circles: what a search has run does not pile up
+    mismatch = schedule.mismatch()
+    if mismatch is not None:
+        raise ValueError(mismatch)
+    return result
+
+
+def virtual_backend(
+    name: str, *, grace: float = 1.0, max_turns: int = MAX_TURNS
+) -> tuple[str, dict[str, Any]]:
+    """
+    Return a value for the fixture ``anyio_backend`` that puts async tests under virtual time.
+
+    Each event loop that anyio's pytest plugin makes with it starts a clock at 0; that is one for
+    each test, unless async fixtures of a wider scope keep a loop open across tests. The fixture
+    ``sim`` is its `Simulation`.
+
+    Args:
+        name: ``"asyncio"`` or ``"trio"``.
+        grace: As for `run`.
+        max_turns: As for `run`.
+
+    Raises:
+        TypeError: ``grace`` is not a number, or ``max_turns`` not an int.
+        ValueError: There is no such backend, or it cannot run under virtual time, or ``grace`` is
+            not more than 0, or ``max_turns`` less than 1.
+        ImportError: The backend is not installed.
+
+    Example:
+        ```python
+        # conftest.py: all async tests below it run on both backends
+        import pytest
+
+        from mtaio.testing import virtual_backend
+
+
+        @pytest.fixture(scope="module", params=["asyncio", "trio"])
+        def anyio_backend(request: pytest.FixtureRequest) -> object:
+            return virtual_backend(request.param)
+        ```
+    """
+    return name, _options(name, World(grace=grace, max_turns=max_turns))
+
+
+def simulation_of(backend: object) -> Simulation | None:
+    """Return the simulation behind a value of ``anyio_backend``, None if its time is real."""
+    if not isinstance(backend, tuple):
+        return None
+    _, options = cast("tuple[str, dict[str, Any]]", backend)
+    for part in (options.get("loop_factory"), *options.get("instruments", ())):
+        world = getattr(part, "world", None)
+        if isinstance(world, World):
+            return Simulation(world)
+    return None
+
+
+def _options(backend: str, world: World) -> dict[str, Any]:
+    """Return the options with which anyio runs ``backend`` in ``world``."""
+    if backend == "asyncio":
+        entries(backend)
+        return {"loop_factory": import_module("mtaio.testing._asyncio").LoopFactory(world)}
+    if backend == "trio":
+        try:
+            engine = import_module("mtaio.testing._trio").TrioEngine(world)
+        except ModuleNotFoundError as error:
+            msg = "backend='trio' needs trio. Install it with: pip install 'mtaio[trio]'"
+            raise ImportError(msg, name=error.name) from error
+        entries(backend)
+        return {"clock": engine.clock, "instruments": [engine]}
+    if backend == "uvloop":
+        msg = (
+            "backend='uvloop' cannot run under virtual time: its timers live in C. Test on "
+            "'asyncio', and keep a small run in real time for uvloop."
+        )
+        raise ValueError(msg)
+    msg = f"backend={backend!r} is unknown. Pass 'asyncio' or 'trio'."
+    raise ValueError(msg)
+
+
+def _refuse_running_loop() -> None:
+    try:
+        current_token()
+    except anyio.NoEventLoopError:
+        return
+    msg = (
+        "run() cannot be called while an event loop is running in this thread. Await the function "
+        "itself, or call run() from a test that is not async."
+    )
+    raise RuntimeError(msg)
 
 
 class Simulation:
@@ -85,7 +308,7 @@ class Simulation:
             seconds: How long, a finite number >= 0; 0 finishes what can be done now.
 
         Raises:
-            TypeError: ``seconds`` is no number.
+            TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative, infinite or NaN.
             RuntimeError: The simulation is not running, or not in this thread.
         """
@@ -94,7 +317,7 @@ class Simulation:
             msg = f"seconds={seconds!r} would never be over. {_WAY_OUT}"
             raise ValueError(msg)
         engine = self._world.engine
-        if engine is None or turning_here() is not self._world:
+        if engine is None or world_here() is not self._world:
             msg = (
                 f"time cannot pass in {self!r}: it is not running{_elsewhere(self._world)}. Call "
                 f"advance() in the function given to mtaio.testing.run(), or in an async test on a "
@@ -140,7 +363,7 @@ class Simulation:
         likewise. Not a checkpoint.
 
         Args:
-            predicate: Tells whether all is well, without waiting.
+            predicate: Returns whether all is well, without waiting.
 
         Raises:
             TypeError: ``predicate`` is not callable, or a coroutine function.
@@ -149,12 +372,10 @@ class Simulation:
         """
         way_out = "Pass a plain function without parameters."
         checks.callable_("predicate", predicate, way_out=way_out)
-        if inspect.iscoroutinefunction(predicate) or inspect.iscoroutinefunction(
-            getattr(predicate, "__call__", None)  # noqa: B004 - to be looked at, not to be called
-        ):
+        if callables.is_async(predicate):
             msg = f"predicate={predicate!r} is async, and nothing can wait here. {way_out}"
             raise TypeError(msg)
-        if self._world.scope is None or turning_here() is not self._world:
+        if self._world.scope is None or world_here() is not self._world:
             msg = (
                 f"there are no steps in {self!r}: it is not running{_elsewhere(self._world)}. Call "
                 f"always() in the test."
@@ -179,10 +400,12 @@ class Simulation:
 
 class InvariantError(AssertionError):
     """
-    What `Simulation.always` was to watch over is no longer so.
+    What `Simulation.always` was told to watch does not hold any more.
 
     Its text says what was watched, and when it broke.
     """
+
+    __module__ = "mtaio.testing"  # as users import it
 
 
 class Invariant:
@@ -207,14 +430,14 @@ class Invariant:
 
 def current_simulation() -> Simulation:
     """
-    Return the simulation that is running, for code that has not got the fixture ``sim``.
+    Return the simulation that is running, for code without the fixture ``sim``.
 
     Not a checkpoint, and may be called from any thread.
 
     Raises:
         RuntimeError: No simulation is running.
     """
-    return Simulation(_running("current_simulation() has nothing to return"))
+    return Simulation(_required_world("current_simulation() has nothing to return"))
 
 
 async def settle() -> None:
@@ -228,19 +451,19 @@ async def settle() -> None:
     Raises:
         RuntimeError: No simulation is running, or none in this thread.
     """
-    world = _running("settle() cannot tell who is blocked")
-    if world is not turning_here():
+    world = _required_world("settle() cannot see which tasks are blocked")
+    if world is not world_here():
         msg = (
-            "settle() cannot tell who is blocked: the simulation runs in another thread. Get there "
-            "with anyio.from_thread.run(settle)."
+            "settle() cannot see which tasks are blocked: the simulation runs in another thread. "
+            "Get there with anyio.from_thread.run(settle)."
         )
         raise RuntimeError(msg)
-    assert world.engine is not None  # noqa: S101 - what is turning has an engine
+    assert world.engine is not None  # noqa: S101 - a running world has one
     await world.engine.settle()
 
 
-def _running(refusal: str) -> World:
-    world = turning()
+def _required_world(refusal: str) -> World:
+    world = current_world()
     if world is None:
         msg = (
             f"{refusal}: no simulation is running. Start one with mtaio.testing.run(), or give the "
@@ -251,4 +474,4 @@ def _running(refusal: str) -> World:
 
 
 def _elsewhere(world: World) -> str:
-    return " in this thread" if turning() is world else ""
+    return " in this thread" if current_world() is world else ""

@@ -3,9 +3,10 @@ Real work that virtual time must not overtake: anyio's worker threads and worker
 
 Promise: from the moment its limiter admits it until the event loop has its result, a worker thread
 freezes the clock, even if its caller has given it up, except while it waits in
-``anyio.from_thread.run``. A call of ``anyio.to_process.run_sync`` holds the clock likewise.
+``anyio.from_thread.run``. A call of ``anyio.to_process.run_sync`` holds the clock likewise, and so
+does what mtaio marks with ``clock.held``.
 
-anyio offers no hook for this, so its entry points are replaced while a world turns. Calls from
+anyio offers no hook for this, so its entry points are replaced while a world runs. Calls from
 threads that are not of that world go through untouched.
 """
 
@@ -14,19 +15,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from anyio import RunFinishedError, to_process
 from anyio._core._eventloop import get_async_backend
 from anyio.lowlevel import current_token
 
-from mtaio.testing._deadlock import thread_stack
+from mtaio._internal import clock
+from mtaio.testing._diagnostics import thread_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
-    from mtaio.testing._deadlock import Stack
+    from mtaio.testing._diagnostics import Stack
     from mtaio.testing._world import World
 
     CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
@@ -128,7 +130,7 @@ class WorkerCall:
     def _report_late(self) -> None:
         """Release the clock in the loop's thread, which wakes the loop so that it sees that."""
         loop = self._token
-        with suppress(RunFinishedError):  # then nobody waits for the clock any more
+        with suppress(RunFinishedError):  # then no task waits for the clock any more
             loop.backend_class.run_sync_soon(self._world.calls.discard, (self,), loop.native_token)
 
     def unfrozen(self, function: CoroutineFunction) -> CoroutineFunction:
@@ -146,7 +148,7 @@ class WorkerCall:
         return inside
 
     def belongs_to(self, token: object) -> bool:
-        """Tell whether ``token``, None for the thread's own, is the loop that waits for this."""
+        """Return whether ``token``, None for the thread's own, is the loop that waits for this."""
         return token is None or token is self._token.native_token
 
     def stack(self) -> Stack | None:
@@ -176,8 +178,8 @@ class _ProcessCall:
 @contextmanager
 def watched(world: World, backend: str) -> Generator[None]:
     """Tell ``world`` of its threads and processes inside the block."""
-    global _watching  # noqa: PLW0603 - one world turns in a process at a time
-    with replaced(backend):
+    global _watching  # noqa: PLW0603 - one world runs in a process at a time
+    with replaced(backend), clock.holding_by(partial(_hold, world)):
         _watching = world
         try:
             yield
@@ -186,11 +188,22 @@ def watched(world: World, backend: str) -> Generator[None]:
 
 
 @contextmanager
+def _hold(world: World) -> Generator[None]:
+    """Hold the clock of ``world`` inside the block, if that is in its event loop."""
+    held = int(threading.get_ident() == world.thread)
+    world.holds += held
+    try:
+        yield
+    finally:
+        world.holds -= held
+
+
+@contextmanager
 def replaced(backend: str) -> Generator[None]:
     """
     Have our own entry points in the place of anyio's inside the block, which may be nested.
 
-    They do nothing of their own while no world turns. A search holds them across its runs: what
+    They do nothing of their own while no world runs. A search holds them across its runs: what
     CPython has cached of a class is lost whenever the class changes.
     """
     _replacing[backend] += 1
@@ -260,7 +273,7 @@ def _replace(owner: Any, processes: Any) -> None:
 
 def entries(backend: str) -> dict[str, Any]:
     """
-    Return those methods of a backend class that are replaced while a world turns.
+    Return those methods of a backend class that are replaced while a world runs.
 
     Raises:
         RuntimeError: This version of anyio has not got them.

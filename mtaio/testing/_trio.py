@@ -14,24 +14,24 @@ to throw into a task behind shields ``Task._abort_func``, ``Task._attempt_abort`
 from __future__ import annotations
 
 import math
+import sys
+from collections import deque
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import outcome
 import trio
 import trio.testing
 
-from mtaio.testing._claims import turned
-from mtaio.testing._deadlock import task_stacks
-from mtaio.testing._engine import StepsUnseenError, steps_unseen
-from mtaio.testing._trio_steps import RUNNER, RUNQ, PermutedQueue, StepWatch, running_runner
-from mtaio.testing._world import NAPS
+from mtaio.testing._diagnostics import task_stacks
+from mtaio.testing._world import NAPS, Running, StepsHiddenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mtaio.testing._deadlock import Stack
-    from mtaio.testing._steps import Steps
+    from mtaio.testing._diagnostics import Stack, Steps, TaskRecord
+    from mtaio.testing._schedule import Schedule
     from mtaio.testing._world import World
 
 AUTOJUMP: Final = "_autojump"
@@ -40,6 +40,10 @@ ABORT: Final = "_attempt_abort"
 REGISTER: Final = "task_register"
 STATUS: Final = "_cancel_status"
 SCOPE: Final = "_scope"
+CONTEXT_MODULE: Final = "trio._core._run"
+CONTEXT: Final = "GLOBAL_RUN_CONTEXT"
+RUNNER: Final = "runner"
+RUNQ: Final = "runq"
 
 _OWN_FILES: Final = 1
 """The run loop's own wait for input: the socket with which threads and signals wake it."""
@@ -99,14 +103,14 @@ class TrioEngine(trio.abc.Instrument):
         self._slept = 0
         self._sleeping = False
         self._attempts = 0
-        self._running.enter_context(turned(self.world, self, "trio"))
+        self._running.enter_context(Running(self.world, self, "trio"))
         self.world.attach(self)
         setattr(self.clock, CURRENT_TIME, self.time)
         if self.world.schedule is not None:
             try:
                 self.world.observed()
-            except StepsUnseenError as error:
-                self.world.verdict = error  # or else trio says that the fault is its own
+            except StepsHiddenError as error:
+                self.world.failure = error  # or else trio says that the fault is its own
                 raise
         self.clock.autojump_threshold = 0  # which tells the run loop of it
 
@@ -135,15 +139,15 @@ class TrioEngine(trio.abc.Instrument):
             self._blocked(self._wait)
             return
         self.world.idle()
-        unseen = self._unseen_threads()
-        if not self.world.frozen(unseen):
+        hidden = self._hidden_threads()
+        if not self.world.frozen(hidden):
             if self._exhausting:
                 self._exhausting.unpark_all()
                 return
             if self._deadline < math.inf:
                 self._now = self._deadline
                 return
-        patience = self.world.patience(real_io=_awaits_real_io(), unseen=unseen)
+        patience = self.world.patience(real_io=_awaits_real_io(), hidden=hidden)
         if patience:
             self._wait = patience
             self._slept = 0
@@ -151,40 +155,49 @@ class TrioEngine(trio.abc.Instrument):
         else:
             self._blocked(patience)
 
-    def _unseen_threads(self) -> int:
+    def _hidden_threads(self) -> int:
         """Return how many threads are at work that trio has started on its own account."""
         return trio.testing.active_thread_count() - len(self.world.hosts)
 
     def _blocked(self, patience: float) -> None:
-        verdict = self.world.stuck(patience)
-        if verdict is None:
+        failure = self.world.stuck(patience)
+        if failure is None:
             return
         self._attempts += 1
         if self._attempts > _ATTEMPTS:
-            raise verdict  # trio gives up the run, with a TrioInternalError
+            raise failure  # trio gives up the run, with a TrioInternalError
         # Children first: a parent's nursery cancels them, and none may be woken twice.
         for task in reversed(tuple(_family([self._host] if self._host else _main_tasks()))):
-            _throw(verdict, task)
+            _throw(failure, task)
 
     # ---- the instrument --------------------------------------------------------------------------
 
+    def __dir__(self) -> tuple[str, ...]:
+        """Name what trio may call: it tries every name of an instrument, which takes its time."""
+        return ("before_io_wait", "after_run") if self.world.schedule is None else ("after_run",)
+
     def before_io_wait(self, timeout: float) -> None:
+        """Count a turn of the run loop in which something ran, where no schedule's queue does."""
+        if timeout <= 0:
+            self.turned()
+
+    def turned(self) -> None:
         """Count a turn of the run loop in which something ran; give up when there are too many."""
         world = self.world
-        if timeout > 0 or world.turns < world.max_turns:
-            world.turns += timeout <= 0
+        if world.turns < world.max_turns:
+            world.turns += 1
             return
-        verdict = world.turned(self._unseen_threads())
-        if verdict is None:
+        failure = world.turned(self._hidden_threads())
+        if failure is None:
             return
         self._attempts += 1
-        if self._attempts == 1:  # the cancellation of the first verdict has met a shield
+        if self._attempts == 1:  # the cancellation of the first failure has met a shield
             for task in _family([self._host] if self._host else _main_tasks()):
                 _unshield(task)
             return
 
         def break_off() -> NoReturn:
-            raise verdict
+            raise failure
 
         # An instrument's errors are only logged. The run loop asks for the time next.
         setattr(self.clock, CURRENT_TIME, break_off)
@@ -220,25 +233,27 @@ class TrioEngine(trio.abc.Instrument):
         """Tell ``steps`` of each step of a task, and let its schedule choose."""
         runner = running_runner()
         if runner is None:
-            raise steps_unseen("trio", f"{RUNNER}.{RUNQ}")
+            raise StepsHiddenError("trio", f"{RUNNER}.{RUNQ}")
         if steps.schedule is not None:
-            runner.runq = PermutedQueue(steps, steps.schedule)  # in place of an empty one
-        trio.lowlevel.add_instrument(StepWatch(steps))
+            runner.runq = PermutedQueue(steps, steps.schedule, self)  # in place of an empty one
+        else:
+            trio.lowlevel.add_instrument(StepWatch(steps))
         root = trio.lowlevel.current_root_task()
         if root is not None and self._host is not None:
-            steps.know(set(_family([root])).difference(_family([self._host])))
+            for task in set(_family([root])).difference(_family([self._host])):
+                steps.record(task)
 
-    def guard_begins(self) -> object:
+    def start_test(self) -> object:
         """Note which task runs the code under test."""
         self._host = trio.lowlevel.current_task()
         self._attempts = 0
         return self._host
 
     def cancelled_outside(self) -> bool:
-        """Tell that it was not the engine, which throws other things."""
+        """Return True: it was not the engine, which throws other things."""
         return True
 
-    def guard_ends(self) -> None:
+    def end_test(self) -> None:
         """Forget the task."""
         self._host = None
 
@@ -287,7 +302,100 @@ def _unshield(task: Any) -> None:
 
 
 def _awaits_real_io() -> bool:
-    """Tell whether a task waits for a file descriptor, a handle or a process."""
+    """Return whether a task waits for a file descriptor, a handle or a process."""
     statistics = trio.lowlevel.current_statistics().io_statistics
     kinds = ("", "_read", "_write", "_overlapped")  # each platform has some of them
     return sum(getattr(statistics, f"tasks_waiting{kind}", 0) for kind in kinds) > _OWN_FILES
+
+
+# ---- the steps of tasks --------------------------------------------------------------------------
+
+
+def running_runner() -> Any:
+    """Return the runner of the run that is on in this thread, None if the hook is not there."""
+    context = getattr(sys.modules.get(CONTEXT_MODULE), CONTEXT, None)
+    found = getattr(context, RUNNER, None)
+    return found if isinstance(getattr(found, RUNQ, None), deque) else None
+
+
+class StepWatch(trio.abc.Instrument):
+    """Tells of each step of each task, where no schedule chooses them."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Tell that a step begins."""
+        self._steps.begin(task, self._steps.record(task), task.coro)
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio's signature
+        """Tell that it is over."""
+        self._steps.between()
+
+
+_Entry: TypeAlias = "tuple[tuple[int, float], trio.lowlevel.Task, TaskRecord, int]"
+"""What can run: its key, task, record and batch."""
+
+_key = itemgetter(0)
+_BATCH: Final = 3
+
+
+class PermutedQueue:
+    """
+    The order of a schedule: a queue of which the run loop sees one task at a time.
+
+    The run loop takes that task and lets it take a step at once; so the steps are known without an
+    instrument.
+    """
+
+    # Invariants:
+    # - _entries is in the order of arrival;
+    # - _batch is the number that new entries get; a fair schedule takes the oldest batch first.
+    __slots__ = ("_batch", "_engine", "_entries", "_schedule", "_steps")
+
+    def __init__(self, steps: Steps, schedule: Schedule, engine: TrioEngine) -> None:
+        self._steps = steps
+        self._schedule = schedule
+        self._engine = engine
+        self._batch = 0
+        self._entries: list[_Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def append(self, task: trio.lowlevel.Task) -> None:
+        """Add a task that can run."""
+        record = self._steps.record(task)
+        self._entries.append((self._steps.key(record), task, record, self._batch))
+
+    def clear(self) -> None:
+        """Keep what the run loop, which has taken one, believes to have taken."""
+
+    def __iter__(self) -> Iterator[trio.lowlevel.Task]:
+        """Take the one that the schedule wants, whose step begins with that."""
+        steps = self._steps
+        if steps.stepping is not None:
+            steps.between()
+        entries = self._entries
+        if not entries:
+            return iter(())
+        self._engine.turned()
+        if len(entries) == 1 and not self._schedule.fair:
+            _, task, record, _ = entries.pop()
+        else:
+            entry = self._next()
+            entries.remove(entry)
+            _, task, record, _ = entry
+        steps.begin(task, record, task.coro)
+        return iter((task,))
+
+    def _next(self) -> _Entry:
+        """Return the entry that the schedule wants."""
+        candidates = self._entries
+        if self._schedule.fair:
+            oldest = candidates[0][_BATCH]
+            if oldest == self._batch:
+                self._batch += 1
+            candidates = [entry for entry in candidates if entry[_BATCH] == oldest]
+        candidates = sorted(candidates, key=_key)
+        return candidates[self._steps.choose(candidates)]

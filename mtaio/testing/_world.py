@@ -3,29 +3,32 @@ The rules of virtual time: when it moves, what makes it stand still, when a run 
 
 Promise: time moves only when every task is blocked, straight to the next deadline and exactly
 there; it stands still while real work is in flight; if nothing can ever happen again, the run
-ends with `Deadlock` and never hangs, and if it turns for ever on the spot, with `Livelock`.
+ends with `Deadlock` and never hangs; if tasks are busy for ever without time passing, with
+`Livelock`.
 
-How to jump, to wait and to break off is the event loop's business (`_asyncio`, `_trio`); that there
-is one world at a time is that of `_claims`.
+One world runs in a process at a time, because `mtaio._internal.clock.now` follows it, from the
+moment its event loop runs until it stops; a second one is refused before it has started. How to
+jump, to wait and to break off is the event loop's business (`_asyncio`, `_trio`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import anyio
 
-from mtaio._internal import checks
-from mtaio.testing._deadlock import Deadlock, Livelock
-from mtaio.testing._steps import Steps
-from mtaio.testing._trace import BROKEN
+from mtaio._internal import checks, clock
+from mtaio.testing._diagnostics import BROKEN, Deadlock, Livelock, Steps
+from mtaio.testing._threads import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
+    from contextlib import AbstractContextManager
 
-    from mtaio.testing._deadlock import Stack
-    from mtaio.testing._engine import Engine
+    from mtaio.testing._diagnostics import Stack
     from mtaio.testing._schedule import Schedule
     from mtaio.testing._threads import WorkerCall
 
@@ -45,6 +48,66 @@ MAX_TURNS: Final = 1_000_000
 """How often the event loop may turn without virtual time moving, unless the user says otherwise."""
 
 
+class Engine(Protocol):
+    """What a world asks of the event loop under it."""
+
+    def time(self) -> float:
+        """Return the virtual time in seconds."""
+        ...
+
+    async def sleep_until(self, moment: float) -> None:
+        """Sleep until virtual time is ``moment``, exactly."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until every other task is blocked."""
+        ...
+
+    async def exhaust(self) -> None:
+        """Wait until nothing more can happen unless time moves: no task runs and no thread."""
+        ...
+
+    def stacks(self) -> tuple[Stack, ...]:
+        """Return where each task is."""
+        ...
+
+    def current_task(self) -> object:
+        """Return the task that is running."""
+        ...
+
+    def watch(self, steps: Steps) -> None:
+        """Tell ``steps`` of each step of a task, and let its schedule choose."""
+        ...
+
+    def start_test(self) -> object:
+        """Note that the code under test starts in this task, which is returned."""
+        ...
+
+    def cancelled_outside(self) -> bool:
+        """Return whether this task was cancelled by something other than the engine."""
+        ...
+
+    def end_test(self) -> None:
+        """Note that the code under test has ended."""
+        ...
+
+
+class StepsHiddenError(RuntimeError):
+    """
+    The steps of tasks can be neither chosen nor watched with this version of a backend.
+
+    That costs exploration alone; virtual time needs none of it.
+    """
+
+    def __init__(self, backend: str, hook: str) -> None:
+        super().__init__(
+            f"mtaio.testing cannot choose or see the steps of tasks on {backend}: this version of "
+            f"it has no {hook} of the kind that mtaio was tested with. Virtual time works all the "
+            f"same; leave schedule, sim.always() and Victim out, or use another version of "
+            f"{backend}."
+        )
+
+
 class World:
     """
     The state of one simulation, through all the event loops that are made for it.
@@ -57,25 +120,26 @@ class World:
             there before it.
 
     Raises:
-        TypeError: ``grace`` is no number, or ``max_turns`` no int.
+        TypeError: ``grace`` is not a number, or ``max_turns`` not an int.
         ValueError: ``grace`` is NaN or not more than 0, or ``max_turns`` less than 1.
     """
 
     # Invariants:
     # - engine is the loop that was made last, None once that is over;
-    # - thread is the one in which it turns, None while it does not;
+    # - thread is the one in which it runs, None while it does not;
     # - calls holds the worker threads that freeze the clock, jobs counts those of executors,
     #   holds the blocks of hold();
     # - hosts holds the calls whose caller still waits, whether the thread freezes the clock or not;
     # - turns counts those of the loop in which something ran, since the last in which nothing did;
     #   froze says that the clock was frozen when there were too many the last time;
-    # - steps are those of the loop that was made last, None while nobody wants to see them;
+    # - steps are those of the loop that was made last, None while they are not watched;
     # - host is the task of the code under test and scope is around it, None while there is none;
-    # - verdict is the latest on that code.
+    # - failure is the latest on that code.
     __slots__ = (
         "alone",
         "calls",
         "engine",
+        "failure",
         "froze",
         "grace",
         "holds",
@@ -88,7 +152,6 @@ class World:
         "steps",
         "thread",
         "turns",
-        "verdict",
     )
 
     def __init__(
@@ -120,7 +183,7 @@ class World:
         self.steps: Steps | None = None
         self.host: object = None
         self.scope: anyio.CancelScope | None = None
-        self.verdict: BaseException | None = None
+        self.failure: BaseException | None = None
 
     def time(self) -> float:
         """Return the virtual time in seconds, 0 while there is no event loop."""
@@ -136,17 +199,17 @@ class World:
         if self.engine is engine:
             self.engine = None
 
-    def frozen(self, unseen: int = 0) -> bool:
-        """Tell whether time must stand still; ``unseen`` threads besides `calls` are at work."""
-        return bool(self.holds or self.jobs or self.calls or unseen)
+    def frozen(self, hidden: int = 0) -> bool:
+        """Return whether time must stand still; ``hidden`` threads besides `calls` are at work."""
+        return bool(self.holds or self.jobs or self.calls or hidden)
 
-    def patience(self, *, real_io: bool, unseen: int = 0) -> float:
+    def patience(self, *, real_io: bool, hidden: int = 0) -> float:
         """
         Return for how many real seconds the blocked loop may wait for something real.
 
         0 says that nothing can come; ``inf`` that something real is awaited, at any time.
         """
-        threads = bool(self.jobs or self.calls or unseen)
+        threads = bool(self.jobs or self.calls or hidden)
         if real_io and (self.holds or not threads):
             return math.inf
         return self.grace if self.holds or threads else 0.0
@@ -156,16 +219,16 @@ class World:
         Return the steps of the running loop, which are watched from now on.
 
         Raises:
-            StepsUnseenError: The backend's version does not show them.
+            StepsHiddenError: The backend's version does not show them.
         """
         assert self.engine is not None  # noqa: S101 - a loop is running
         if self.steps is None:
             if self.schedule is not None:
                 self.schedule.begin()
-            steps = Steps(self.schedule, self.engine.time, self.condemn)
+            steps = Steps(self.schedule, self.engine.time, self.fail)
             self.engine.watch(steps)
             if self.scope is not None:
-                steps.guard_begins(self.host, self.engine.current_task())
+                steps.start_test(self.host, self.engine.current_task())
             self.steps = steps
         return self.steps
 
@@ -175,12 +238,12 @@ class World:
         if self.steps is not None:
             self.steps.between()
 
-    def turned(self, unseen: int = 0) -> BaseException | None:
+    def turned(self, hidden: int = 0) -> BaseException | None:
         """
         Note that the loop has turned and something ran; give up if there are too many such turns.
 
-        Turns do not count while the clock is frozen, ``unseen`` threads among the reasons: to look
-        again and again whether a thread is through is no way to wait, but it has an end.
+        Turns do not count while the clock is frozen, ``hidden`` threads among the reasons: to look
+        again and again whether a thread is through is a poor way to wait, but it has an end.
 
         Returns:
             As `stuck`.
@@ -189,11 +252,11 @@ class World:
         if self.turns <= self.max_turns:
             return None
         self.turns = 0
-        thawed, self.froze = self.froze, self.frozen(unseen)
+        thawed, self.froze = self.froze, self.frozen(hidden)
         if thawed or self.froze:
             return None
-        again = "still " if self.verdict else ""
-        return self.condemn(
+        again = "still " if self.failure else ""
+        return self.fail(
             Livelock(
                 f"the run {again}makes no progress at t={self.time()!r}: tasks have kept the event "
                 f"loop turning {self.max_turns!r} times without waiting for anything. Let them "
@@ -204,25 +267,25 @@ class World:
 
     def stuck(self, patience: float) -> BaseException | None:
         """
-        Pass the verdict, since nothing came within ``patience``.
+        Fail the run, since nothing came within ``patience``.
 
         Returns:
             None if the code under test was cancelled, for `guard` to tell why; otherwise the error
             with which the engine has to end that code by force, or else the run.
         """
-        return self.condemn(Deadlock(self._reason(patience), self._stacks()))
+        return self.fail(Deadlock(self._reason(patience), self._stacks()))
 
-    def condemn(self, verdict: BaseException) -> BaseException | None:
-        """Let ``verdict`` be what the run ends with; for what is returned see `stuck`."""
+    def fail(self, failure: BaseException) -> BaseException | None:
+        """Let ``failure`` be what the run ends with; for what is returned see `stuck`."""
         if self.steps is not None:
             self.steps.forget_invariants()  # they need not hold while the run is broken off
-            self.steps.struck(f"{type(verdict).__name__}: {BROKEN}")
-        if self.verdict is not None:
-            verdict.__cause__ = self.verdict.__cause__ or self.verdict  # the first one
-        self.verdict = verdict
+            self.steps.note(f"{type(failure).__name__}: {BROKEN}")
+        if self.failure is not None:
+            failure.__cause__ = self.failure.__cause__ or self.failure  # the first one
+        self.failure = failure
         if self.scope is None or self.scope.cancel_called:
-            return verdict
-        self.scope.cancel(f"the simulated run has failed with {type(verdict).__name__}")
+            return failure
+        self.scope.cancel(f"the simulated run has failed with {type(failure).__name__}")
         return None
 
     def _stacks(self) -> tuple[Stack, ...]:
@@ -231,12 +294,12 @@ class World:
         return (*self.engine.stacks(), *filter(None, threads))
 
     def _reason(self, patience: float) -> str:
-        again = "still " if self.verdict else ""
+        again = "still " if self.failure else ""
         now = f"the run is {again}blocked at t={self.time()!r}"
         if not patience:
             return (
                 f"{now} for ever: no timer is set and nothing real is awaited. If something "
-                f"outside was to wake it, tell so with sim.hold()."
+                f"outside was to wake it, say so with sim.hold()."
             )
         if self.holds:
             return (
@@ -255,48 +318,119 @@ class World:
         engine = self.engine
         assert engine is not None  # noqa: S101 - it runs this
         result: list[T] = []
-        failure: Exception | None = None
-        verdict: BaseException | None = None
-        self.verdict = None  # of earlier code in a loop that was broken off and goes on
+        raised: Exception | None = None
+        failure: BaseException | None = None
+        self.failure = None  # of earlier code in a loop that was broken off and goes on
         self.turns = 0
-        self.host = engine.guard_begins()
+        self.host = engine.start_test()
         if self.steps is not None:
-            self.steps.guard_begins(self.host, self.host)
+            self.steps.start_test(self.host, self.host)
         try:
             try:
                 with anyio.CancelScope() as self.scope:
                     result.append(await function(*args, **kwargs))
             except anyio.get_cancelled_exc_class():
-                if self.verdict is None or engine.cancelled_outside():
+                if self.failure is None or engine.cancelled_outside():
                     raise  # as by Ctrl-C, or as the code itself may do
             except Exception as error:
-                if self.verdict is None:
+                if self.failure is None:
                     raise
-                failure = error
+                raised = error
             finally:
                 if self.steps is not None:
-                    self.steps.guard_ends()
-                engine.guard_ends()
-                verdict, self.scope, self.verdict, self.host = self.verdict, None, None, None
-            if verdict is None:
+                    self.steps.end_test()
+                engine.end_test()
+                failure, self.scope, self.failure, self.host = self.failure, None, None, None
+            if failure is None:
                 return result[0]
-            if failure is not None and not _is_deadlock(failure):
-                (verdict.__cause__ or verdict).__cause__ = failure
-            raise verdict
+            if raised is not None and not _is_deadlock(raised):
+                (failure.__cause__ or failure).__cause__ = raised
+            raise failure
         finally:
-            del verdict, failure  # or each would refer to itself, by way of its traceback
+            del failure, raised  # or each would refer to itself, by way of its traceback
 
 
 def raised_by_guard(error: BaseException) -> bool:
-    """Tell whether an error is a verdict, whose traceback leads through machinery alone."""
+    """Return whether `World.guard` has raised an error: its traceback leads through machinery."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_code is World.guard.__code__
 
 
-def _is_deadlock(failure: Exception) -> bool:
-    """Tell whether an error is nothing but what an engine threw to end the run by force."""
-    if isinstance(failure, ExceptionGroup):
-        return cast("ExceptionGroup[Exception]", failure).split(Deadlock)[1] is None
-    return isinstance(failure, Deadlock)
+def _is_deadlock(error: Exception) -> bool:
+    """Return whether an error is nothing but what an engine threw to end the run by force."""
+    if isinstance(error, ExceptionGroup):
+        return cast("ExceptionGroup[Exception]", error).split(Deadlock)[1] is None
+    return isinstance(error, Deadlock)
+
+
+# ---- the one world of the process ----------------------------------------------------------------
+
+_claim = threading.Lock()
+_claimant: World | None = None
+_running: World | None = None
+
+
+@contextmanager
+def claimed(world: World, backend: str) -> Generator[None]:
+    """Let ``world`` be the one of the process inside the block, and see its threads."""
+    global _claimant  # noqa: PLW0603 - one clock for the process, hence one world
+    with _claim:
+        refuse_second()
+        _claimant = world
+    try:
+        with watched(world, backend):
+            yield
+    finally:
+        _claimant = None
+
+
+class Running:
+    """Let ``world`` run inside the block: mtaio's clock follows ``engine``."""
+
+    __slots__ = ("_backend", "_before", "_claimed", "_engine", "_world")
+
+    def __init__(self, world: World, engine: Engine, backend: str) -> None:
+        self._world = world
+        self._engine = engine
+        self._backend = backend
+        self._claimed: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> None:
+        global _running  # noqa: PLW0603 - one clock for the process, hence one world
+        if _claimant is not self._world:
+            self._claimed = claimed(self._world, self._backend)
+            self._claimed.__enter__()
+        _running = self._world
+        self._world.thread = threading.get_ident()
+        self._before = clock.follow(self._engine.time)
+
+    def __exit__(self, *exc_info: object) -> None:
+        global _running  # noqa: PLW0603 - ditto
+        clock.follow(self._before)
+        self._world.thread = None
+        _running = None
+        if self._claimed is not None:
+            self._claimed.__exit__(None, None, None)
+
+
+def current_world() -> World | None:
+    """Return the world whose event loop is running, in any thread, if there is one."""
+    return _running
+
+
+def world_here() -> World | None:
+    """Return the world whose event loop is running in this thread, if there is one."""
+    world = _running
+    return world if world is not None and world.thread == threading.get_ident() else None
+
+
+def refuse_second(world: World | None = None) -> None:
+    """Raise ``RuntimeError`` if another world than ``world`` has claimed the process."""
+    if _claimant is not None and _claimant is not world:
+        msg = (
+            f"a simulation is running in this process already (t={_claimant.time()!r}), and "
+            f"mtaio's clock can follow only one. Let it end first, or use another process."
+        )
+        raise RuntimeError(msg)

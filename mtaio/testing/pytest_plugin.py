@@ -1,5 +1,5 @@
 """
-pytest's side of virtual time: the fixture ``sim``, and a verdict on what is stuck.
+pytest's side of virtual time: the fixture ``sim``, and a failure for what is stuck.
 
 Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
 fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports nothing
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     replay: str | None = config.option.mtaio_replay
     if replay is None:
         return
-    from mtaio.testing._plan import Plan  # noqa: PLC0415 - not before coverage runs
+    from mtaio.testing._search import Plan  # noqa: PLC0415 - not before coverage runs
 
     try:
         backend = Plan.parse(replay).backend
@@ -86,7 +86,7 @@ def sim(anyio_backend: object) -> Simulation:
 
     Its clock stands at 0 until the test starts.
     """
-    from mtaio.testing._run import simulation_of  # noqa: PLC0415 - not before coverage runs
+    from mtaio.testing._simulation import simulation_of  # noqa: PLC0415 - not before coverage runs
 
     simulation = simulation_of(anyio_backend)
     if simulation is None:
@@ -162,9 +162,9 @@ def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        from mtaio.testing._claims import turning_here  # noqa: PLC0415 - not before coverage runs
+        from mtaio.testing._world import world_here  # noqa: PLC0415 - not before coverage runs
 
-        world = turning_here()
+        world = world_here()
         if world is None:
             return await function(*args, **kwargs)
         return await world.guard(function, *args, **kwargs)

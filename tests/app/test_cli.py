@@ -98,8 +98,14 @@ def test_single_file(folder: Path, demo: Demo) -> None:
         (["--rate", "0"], r"^mtaio: rate=0\.0 is not more than 0\. Pass files per second"),
         (["--timeout", "nan"], r"^mtaio: timeout=nan is not a number\. Pass seconds"),
         ([""], r"^mtaio: cannot hash '': No such file or directory\. Name a folder"),
-        (["--limit", "many"], r"^mtaio: .*--limit: 'many' is no whole .*\n.*mtaio demo --help$"),
-        (["--limit", "1.5"], r"^mtaio: .*--limit: '1\.5' is no whole .*\n.*mtaio demo --help$"),
+        (
+            ["--limit", "many"],
+            r"^mtaio: .*--limit: 'many' is not an integer.*\n.*mtaio demo --help$",
+        ),
+        (
+            ["--limit", "1.5"],
+            r"^mtaio: .*--limit: '1\.5' is not an integer.*\n.*mtaio demo --help$",
+        ),
         (["--backend", "curio"], r'^mtaio: .*"curio".*asyncio.*\n.*mtaio demo --help$'),
         (["--colour"], r"^mtaio: .*--colour.*\n.*mtaio demo --help$"),
         (["--output", "none/sums"], r"^mtaio: cannot write .*sums: No such file or directory$"),

@@ -1,4 +1,4 @@
-"""The command line on a real tree: what cannot be read, what is no file, names of all sorts."""
+"""The command line on a real tree: what cannot be read, what is not a file, names of all kinds."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def demo_as_nobody(demo: Demo) -> Demo:
         with as_nobody():
             return demo(*args)
 
-    demo("empty", "--quiet")  # whatever is imported late may lie where nobody may read
+    demo("empty", "--quiet")  # what is imported late may be where this user may not read
     return run
 
 

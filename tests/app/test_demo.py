@@ -18,7 +18,7 @@ import mtaio.testing
 from mtaio.app.demo import BATCH_FILES, Failed, Hashed, TreeHasher
 
 if TYPE_CHECKING:
-    from mtaio.app._outcomes import Outcome
+    from mtaio.app._files import Outcome
 
 
 def make_files(folder: Path, number: int) -> list[Hashed]:
@@ -133,7 +133,7 @@ async def test_looking_and_hashing_share_the_limit(folder: Path) -> None:
 
 
 async def test_leaving_early_ends_the_work(folder: Path) -> None:
-    """Whoever leaves the block has all that was under way cancelled, and may begin again."""
+    """Leaving the block cancels all that was under way, and it can be entered again."""
     expected = make_files(folder, 300)
     hasher = TreeHasher(limit=2, rate=10)
     async with hasher.stream(str(folder)) as batches:

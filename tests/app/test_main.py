@@ -65,7 +65,7 @@ def test_interrupted_while_it_loads() -> None:
 
 
 def test_other_import_errors_are_not_hidden() -> None:
-    """A module that is missing for another reason is no matter of the extra."""
+    """A module that is missing for another reason is not blamed on the extra."""
     program = (
         "import sys; sys.modules['mtaio.app.cli'] = None; from mtaio.__main__ import main; main()"
     )

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.app._report import Tally
+from mtaio.app._output import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from subprocess import CompletedProcess
 
-    from mtaio.app._outcomes import Outcome
+    from mtaio.app._files import Outcome
 
     Demo = Callable[..., CompletedProcess[str]]
 
@@ -77,7 +77,7 @@ def test_interrupt_between_files(backend: str, folder: Path, before: bytes | Non
 def test_interrupt_waits_for_a_checkpoint(
     folder: Path, demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C comes where a task waits, and not in the midst of what must not be broken off."""
+    """Ctrl-C arrives where a task waits, and not inside what must not be interrupted."""
     (folder / "a").touch()
     steps: list[str] = []
     add = Tally.add
@@ -136,7 +136,7 @@ def read_all(descriptor: int) -> str:
     try:
         while part := os.read(descriptor, 4096):
             screen += part
-    except OSError:  # what Linux says when nobody has the other end open any more
+    except OSError:  # what Linux raises when the other end is closed
         pass
     finally:
         os.close(descriptor)

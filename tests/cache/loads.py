@@ -31,7 +31,7 @@ class Loader:
     """Takes a second, unless told otherwise, and counts."""
 
     def __init__(self, *, fail: bool = False, seconds: float = 1) -> None:
-        self.begun = 0
+        self.started = 0
         self.ended = 0
         self.cancelled = 0
         self.leaders: list[int] = []
@@ -39,8 +39,8 @@ class Loader:
         self.seconds = seconds
 
     async def __call__(self) -> str:
-        self.begun += 1
-        number = self.begun
+        self.started += 1
+        number = self.started
         self.leaders.append(CALLER.get())
         try:
             await anyio.sleep(self.seconds)
@@ -65,7 +65,7 @@ class Callers:
         self.moments: dict[int, float] = {}
 
     async def ask(self, loader: Callable[[], Awaitable[str]], key: str = "key") -> int:
-        """Have one more task ask, and let it come to its wait."""
+        """Start one more task that asks, and let it come to where it waits."""
         number = len(self.scopes)
         self.scopes.append(anyio.CancelScope())
         self.group.start_soon(self._ask, number, loader, key)

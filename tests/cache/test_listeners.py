@@ -149,7 +149,7 @@ def test_plain_listener_runs_outside_the_lock() -> None:
     assert seen == [1]
 
 
-def test_plain_listener_that_waits_holds_up_nobody_else() -> None:
+def test_plain_listener_that_waits_holds_up_no_other_thread() -> None:
     """A thread tells of its change at once, though the listener is busy in another."""
     heard: list[object] = []
     inside, release = threading.Event(), threading.Event()
@@ -201,12 +201,14 @@ CHANGES: list[Callable[[TTLCache[int]], object]] = [
 async def test_async_listener_needs_an_entered_cache(
     change: Callable[[TTLCache[int]], object],
 ) -> None:
-    """Outside its block nothing can be changed, because nobody could tell the listener."""
+    """Outside its block nothing can be changed, because the listener could not be told."""
     listener = AsyncListener()
     cache: TTLCache[int] = TTLCache(10, on_removed=listener)
     async with cache:
         cache.set_nowait("key", 1, 0.5)
-    message = r"^<TTLCache .*> has an async on_removed, and is not entered: nobody could await it\."
+    message = (
+        r"^<TTLCache .*> has an async on_removed, and is not entered: it could not be awaited\."
+    )
     with pytest.raises(RuntimeError, match=message):
         change(cache)
     with pytest.raises(RuntimeError, match=message):
@@ -260,7 +262,7 @@ async def test_async_listener_that_fails(caplog: pytest.LogCaptureFixture) -> No
 async def test_listener_that_raises_a_stray_cancellation(
     backend: str, caplog: pytest.LogCaptureFixture, *, plain: bool
 ) -> None:
-    """A listener that asks for what somebody else has cancelled fails, and takes nobody with it."""
+    """A listener that asks for what somebody else has cancelled fails, and nothing else does."""
     if backend != "asyncio":
         pytest.skip("only asyncio has cancellation that comes from nowhere")
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -291,7 +293,7 @@ async def test_async_listener_of_a_block_that_fails() -> None:
             await anyio.sleep(0.75)
             raise LookupError
     assert len(listener.heard) == 1
-    assert cache.statistics().unheard == 3
+    assert cache.statistics().dropped == 3
 
 
 async def test_leaving_is_cancelled_while_the_listener_is_told() -> None:
@@ -305,12 +307,12 @@ async def test_leaving_is_cancelled_while_the_listener_is_told() -> None:
     assert scope.cancelled_caught
     assert len(listener.heard) == 1
     async with cache:
-        assert cache.statistics().unheard == 3
+        assert cache.statistics().dropped == 3
 
 
 @pytest.mark.parametrize("elsewhere", [True, False], ids=["other thread", "listener"])
 async def test_leaving_ends_though_changes_go_on(*, elsewhere: bool) -> None:
-    """Who leaves waits for what had left by then; of what leaves meanwhile, nobody is told."""
+    """Leaving waits for what had left by then; of what leaves meanwhile it does not tell."""
     heard: list[object] = []
 
     async def listen(_key: object, value: int, _cause: RemovalCause) -> None:
@@ -324,7 +326,7 @@ async def test_leaving_ends_though_changes_go_on(*, elsewhere: bool) -> None:
 
     cache: TTLCache[int] = TTLCache(10, on_removed=listen)
     for entered in (1, 2):
-        begun = anyio.current_time()
+        started = anyio.current_time()
         with anyio.fail_after(60):
             async with cache:
                 cache.clear_nowait()
@@ -332,8 +334,8 @@ async def test_leaving_ends_though_changes_go_on(*, elsewhere: bool) -> None:
                     cache.set_nowait("key", value)
         assert heard[-3:] == [0, 1, 2]
         assert len(heard) == 3 * entered + (entered == 2)  # and what clear_nowait removed
-        assert anyio.current_time() - begun == 0.5 * (3 + (entered == 2))
-        assert cache.statistics().unheard == 6 * entered + 2 * (entered == 2)
+        assert anyio.current_time() - started == 0.5 * (3 + (entered == 2))
+        assert cache.statistics().dropped == 6 * entered + 2 * (entered == 2)
 
 
 async def test_backlog_of_an_async_listener_is_bounded() -> None:
@@ -345,7 +347,7 @@ async def test_backlog_of_an_async_listener_is_bounded() -> None:
             await settle()
             cache.set_many_nowait(dict.fromkeys(range(BACKLOG + 5), 0))
             cache.clear_nowait()
-            assert cache.statistics().unheard == 5
+            assert cache.statistics().dropped == 5
             scope.cancel()
     assert len(cache) == 0
 
@@ -397,7 +399,7 @@ def test_async_callables_are_known() -> None:
 
 
 def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
-    """The end of a dead task that told the listener is no business of the one that tells now."""
+    """The end of a dead task that told the listener does not disturb the one that tells now."""
     told: list[object] = []
 
     async def listen(key: object, *_: object) -> None:
@@ -421,7 +423,7 @@ def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
         async with cache:
             await settle()
             for task in tasks:
-                if task is not held and "_sweep" not in task.get_name():
+                if task is not held and "mtaio.cache sweep" not in task.get_name():
                     coroutine = task.get_coro()
                     with suppress(RuntimeError):  # anyio's own, about the loop that is closed
                         context.run(coroutine.close)
@@ -430,6 +432,6 @@ def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
         assert told == ["key"]
 
     run(main)
-    assert cache.statistics().unheard == 0
+    assert cache.statistics().dropped == 0
     with suppress(RuntimeError):
         context.run(cast("Any", held.get_coro()).close)

@@ -184,7 +184,7 @@ def test_loads_do_what_the_model_does(
                 assert_whole(cache)
                 now = cache.statistics()
                 assert (now.hits, now.misses) == (model.hits, model.misses)
-                assert (now.loads, now.load_failures) == (model.loads, model.failures)
+                assert (now.loads, now.failed) == (model.loads, model.failures)
                 for key in "ab":
                     live = model.live(key)
                     assert (key in cache) == (live is not None)

@@ -1,4 +1,4 @@
-"""Loads: one for each key, whoever is cancelled, in both modes."""
+"""Loads: one for each key, whichever caller is cancelled, entered or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from mtaio._internal import deadlines
 from mtaio.cache import EvictionPolicy, TTLCache
-from mtaio.cache._flight import _HERE, Flight
+from mtaio.cache._loads import _RUNNING_LOOP, Load
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,
@@ -42,7 +42,7 @@ class NestedError(Exception):
 
 
 class NotesOfAnError(list[str]):
-    """What an error has, and nobody else."""
+    """What an error refers to, and nothing else."""
 
 
 class NoException(BaseException):
@@ -77,7 +77,7 @@ async def test_leader_cancelled_in_an_entered_cache() -> None:
         await anyio.sleep(0.5)
         callers.scopes[0].cancel()
     assert callers.answers == {0: GONE, 1: "value 1", 2: "value 1"}
-    assert (loader.begun, loader.cancelled) == (1, 0)
+    assert (loader.started, loader.cancelled) == (1, 0)
     assert anyio.current_time() == 1
     assert_quiescent(cache)
 
@@ -93,10 +93,10 @@ async def test_leader_cancelled_in_a_cache_that_is_not_entered() -> None:
         await anyio.sleep(0.5)
         callers.scopes[0].cancel()
     assert callers.answers == {0: GONE, 1: "value 2", 2: "value 2", 3: "value 2"}
-    assert (loader.begun, loader.ended, loader.cancelled) == (2, 1, 1)
+    assert (loader.started, loader.ended, loader.cancelled) == (2, 1, 1)
     assert anyio.current_time() == 1.5
     statistics = cache.statistics()
-    assert (statistics.loads, statistics.load_failures, statistics.misses) == (2, 0, 4)
+    assert (statistics.loads, statistics.failed, statistics.misses) == (2, 0, 4)
     assert_quiescent(cache)
 
 
@@ -111,12 +111,12 @@ async def test_one_follower_cancelled(cache: TTLCache[str]) -> None:
         await anyio.sleep(0.5)
         callers.scopes[1].cancel()
     assert callers.answers == {0: "value 1", 1: GONE, 2: "value 1"}
-    assert (loader.begun, loader.cancelled) == (1, 0)
+    assert (loader.started, loader.cancelled) == (1, 0)
 
 
 @in_both
 async def test_loader_raises(cache: TTLCache[str]) -> None:
-    """An error goes to everybody who waited for that load, and to nobody else."""
+    """An error goes to all who waited for that load, and only to them."""
     loader = Loader(fail=True)
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
@@ -130,7 +130,7 @@ async def test_loader_raises(cache: TTLCache[str]) -> None:
         await cache.get_or_set("key", loader)
     loader.fail = False
     assert await cache.get_or_set("key", loader) == "value 3"
-    assert cache.statistics().load_failures == 2
+    assert cache.statistics().failed == 2
 
 
 @in_both
@@ -231,7 +231,7 @@ async def test_error_of_a_load_within_another_keeps_nothing_alive(
 
 @in_both
 async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
-    """When nobody waits any more the load is cancelled, and the next who asks begins another."""
+    """When its last caller has left the load is cancelled, and the next caller starts another."""
     loader = Loader()
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
@@ -242,9 +242,9 @@ async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
             scope.cancel()
         await settle()
         assert callers.answers == dict.fromkeys(range(3), GONE)
-        assert loader.begun == loader.cancelled
+        assert loader.started == loader.cancelled
         assert_quiescent(cache)
-        before = loader.begun
+        before = loader.started
         number = await callers.ask(loader)
     assert callers.answers[number] == f"value {before + 1}"
     assert anyio.current_time() == 1.25
@@ -252,12 +252,12 @@ async def test_last_one_out_ends_the_load(cache: TTLCache[str]) -> None:
 
 async def test_last_one_out_and_a_newcomer_meanwhile() -> None:
     """A load that was cancelled, and still cleans up, is not joined: the newcomer has its own."""
-    begun = 0
+    started = 0
 
     async def slow_to_end() -> str:
-        nonlocal begun
-        begun += 1
-        number = begun
+        nonlocal started
+        started += 1
+        number = started
         try:
             await anyio.sleep(1)
         except anyio.get_cancelled_exc_class():
@@ -309,9 +309,9 @@ async def test_a_load_that_everybody_left_stores_nothing(*, newcomer: bool) -> N
     assert_quiescent(cache)
 
 
-def test_cancelled_before_its_task_has_begun(backend: str) -> None:
-    """A load whose only caller left at once is over at once; if it had not begun, it never does."""
-    begun: set[int] = set()
+def test_cancelled_before_its_task_has_started(backend: str) -> None:
+    """A load whose only caller left at once is over at once; it may never start."""
+    started: set[int] = set()
 
     async def main() -> None:
         loader = Loader()
@@ -320,13 +320,13 @@ def test_cancelled_before_its_task_has_begun(backend: str) -> None:
                 scope.cancel()
                 await cache.get_or_set("key", loader)
             await settle()
-            assert loader.begun == loader.cancelled
-            begun.add(loader.begun)
+            assert loader.started == loader.cancelled
+            started.add(loader.started)
             assert_quiescent(cache)
 
     for seed in range(30):
         run(main, backend=backend, schedule=Schedule(seed=seed))
-    assert begun == {0, 1}
+    assert started == {0, 1}
 
 
 async def test_closed_during_a_load() -> None:
@@ -430,7 +430,7 @@ async def test_block_cancelled_from_outside_during_a_load() -> None:
         await callers.ask(loader)
         await anyio.sleep(1)
         assert isinstance(callers.answers[0], CacheClosedError)
-    assert (loader.begun, loader.cancelled) == (1, 1)
+    assert (loader.started, loader.cancelled) == (1, 1)
     assert_quiescent(cache)
 
 
@@ -467,7 +467,7 @@ async def test_invalidated_in_flight(cache: TTLCache[str], change: str) -> None:
     assert answers == ["value 1", "value 1"]
     expected = "set" if change.startswith("set") else "value 2"
     assert await cache.get("key") == expected
-    assert loader.begun == (1 if change.startswith("set") else 2)
+    assert loader.started == (1 if change.startswith("set") else 2)
 
 
 @in_both
@@ -571,7 +571,20 @@ async def test_keys_that_cannot_be_compared_are_not(cache: TTLCache[str]) -> Non
 
 @in_both
 async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> None:
-    """It is seen through another load, of another cache, and in a task of the loader."""
+    """It is seen through another load, of another cache."""
+    other: TTLCache[str] = TTLCache(10)
+
+    async def through() -> str:
+        return await other.get_or_set("other", lambda: cache.get_or_set("key", Loader()))
+
+    with pytest.raises(RuntimeError, match=r"^the load of key='key' in .* would wait for itself"):
+        await cache.get_or_set("key", through)
+    assert "key" not in cache
+    assert "other" not in other
+
+
+async def test_recursion_in_a_child_task() -> None:
+    """In an entered cache it is seen in a task of the loader, too, also through another cache."""
     other: TTLCache[str] = TTLCache(10)
     answer = ""
 
@@ -587,33 +600,163 @@ async def test_recursion_through_other_keys_and_caches(cache: TTLCache[str]) -> 
     async def through() -> str:
         return await other.get_or_set("other", child)
 
-    with pytest.raises(ExceptionGroup) as caught:
-        await cache.get_or_set("key", through)
-    assert isinstance(caught.value.exceptions[0], RuntimeError)
-    assert "key" not in cache
-    assert "other" not in other
+    async with TTLCache[str](10) as cache:
+        for factory in (child, through):
+            with pytest.raises(ExceptionGroup) as caught:
+                await cache.get_or_set("key", factory)
+            assert isinstance(caught.value.exceptions[0], RuntimeError)
+            assert "key" not in cache
+            assert "other" not in other
+    assert_quiescent(cache)
 
 
 @in_both
-async def test_tasks_that_a_factory_starts_are_in_the_course_of_its_load(
-    cache: TTLCache[str],
-) -> None:
-    """A plain factory runs within the load, too: a task of its own would wait for its own load."""
-    refused: list[str] = []
+async def test_a_task_that_a_load_only_started_is_not_the_load(cache: TTLCache[str]) -> None:
+    """It waits for that load, and loads other keys, as any caller; also if the factory is plain."""
+    answers: list[str] = []
 
-    async def ask() -> None:
-        with pytest.raises(RuntimeError, match=r"asked for that very key, and would wait for its"):
-            await cache.get_or_set("key", Loader())
-        refused.append("key")
+    async def ask(key: str) -> None:
+        answers.append(await cache.get_or_set(key, Loader()))
 
     async with anyio.create_task_group() as group:
 
         def factory() -> Awaitable[str]:
-            group.start_soon(ask)
-            return Loader()()
+            group.start_soon(ask, "key")
+            return load()
 
-        assert await cache.get_or_set("key", factory) == "value 1"
-    assert refused == ["key"]
+        async def load() -> str:
+            group.start_soon(ask, "key")
+            group.start_soon(ask, "other")
+            await anyio.sleep(1)
+            return "value"
+
+        assert await cache.get_or_set("key", factory) == "value"
+    assert sorted(answers) == ["value", "value", "value 1"]
+    assert cache.statistics().loads == 2
+
+
+@pytest.mark.parametrize("length", [2, 3, 5])
+@in_both
+async def test_loads_that_wait_for_each_other(cache: TTLCache[str], length: int) -> None:
+    """One is told of the circle, at once; what becomes of it goes to all who wait."""
+    errors: list[tuple[int, float]] = []
+
+    async def load(number: int) -> str:
+        await anyio.sleep(1)
+        following = (number + 1) % length
+        return await cache.get_or_set(following, partial(load, following))
+
+    async def ask(number: int) -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^the load of key=\d in <TTLCache .* asked for tha"
+        ):
+            await cache.get_or_set(number, partial(load, number))
+        errors.append((number, anyio.current_time()))
+
+    async with anyio.create_task_group() as group:
+        for number in range(length):
+            group.start_soon(ask, number)
+    assert sorted(errors) == [(number, 1) for number in range(length)]
+    assert_quiescent(cache)
+    assert await cache.get_or_set(0, Loader()) == "value 1"
+
+
+@in_both
+async def test_a_circle_may_be_caught_by_one_of_its_loads(cache: TTLCache[str]) -> None:
+    """The load that is told can do without, and the others go on."""
+
+    async def one() -> str:
+        await anyio.sleep(1)
+        return "one of " + await cache.get_or_set("two", two)
+
+    async def two() -> str:
+        await anyio.sleep(2)
+        try:
+            return "two of " + await cache.get_or_set("one", one)
+        except RuntimeError:
+            return "two"
+
+    async with anyio.create_task_group() as group:
+        callers = Callers(cache, group)
+        await callers.ask(one, "one")
+        await callers.ask(two, "two")
+    assert callers.answers == {0: "one of two", 1: "two"}
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["circle", "no circle"])
+async def test_a_circle_with_two_ways_round(*, waits: bool) -> None:
+    """Two loads wait for a third, which wants one that waits for them, or only started them."""
+
+    async def first() -> str:
+        async with anyio.create_task_group() as group:
+            for key in ("left", "right"):
+                group.start_soon(cache.get_or_set, key, lambda: cache.get_or_set("last", last))
+        return "first"
+
+    async def last() -> str:
+        await anyio.sleep(1)
+        return "last of " + await cache.get_or_set("top", top)
+
+    async def top() -> str:
+        if waits:
+            return await cache.get_or_set("first", first)
+        background.start_soon(cache.get_or_set, "first", first)
+        await anyio.sleep(2)
+        return "top"
+
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as background:
+        if waits:
+            with pytest.raises(ExceptionGroup) as caught:
+                await cache.get_or_set("top", top)
+            assert {type(error) for error in caught.value.exceptions} == {RuntimeError}
+        else:
+            assert await cache.get_or_set("top", top) == "top"
+    assert cache.get_nowait("last") == (None if waits else "last of top")
+    assert_quiescent(cache)
+
+
+@in_both
+async def test_loads_that_wait_for_one_load_form_no_circle(cache: TTLCache[str]) -> None:
+    """Several may wait for the same one, directly and through each other."""
+    last = Loader()
+
+    async def load(number: int) -> str:
+        await cache.get_or_set("last", last)
+        return await (cache.get_or_set(number - 1, partial(load, number - 1)) if number else last())
+
+    async with anyio.create_task_group() as group:
+        for number in range(4):
+            group.start_soon(cache.get_or_set, number, partial(load, number))
+    assert [cache.get_nowait(number) for number in range(4)] == ["value 2"] * 4
+
+
+async def test_a_circle_that_cannot_be_seen_ends_with_its_callers() -> None:
+    """Loads that wait for tasks which wait for the loads do not outlive their callers."""
+
+    async def load(key: str, other: str) -> str:
+        if anyio.current_time() >= 1:  # for the tasks below, which go on
+            return key
+        done = anyio.Event()
+
+        async def ask() -> None:
+            await cache.get_or_set(other, partial(load, other, key))
+            done.set()
+
+        background.start_soon(ask)
+        await done.wait()
+        return key
+
+    async def caller(key: str, other: str, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await cache.get_or_set(key, partial(load, key, other))
+
+    async with TTLCache[str](10) as cache, anyio.create_task_group() as background:
+        async with anyio.create_task_group() as group:
+            group.start_soon(caller, "one", "two", 1)
+            group.start_soon(caller, "two", "one", 2)
+        assert anyio.current_time() == 2
+    assert anyio.current_time() == 2
+    assert_quiescent(cache)
 
 
 @pytest.mark.parametrize("patient", [True, False], ids=["one stays", "all leave"])
@@ -767,7 +910,7 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
 
 @in_both
 async def test_a_factory_that_was_called(cache: TTLCache[str]) -> None:
-    """A coroutine in the place of a factory is refused, and closed: nobody warns of it as well."""
+    """A coroutine in the place of a factory is refused, and closed; Python does not warn."""
     for load in (cache.get_or_set, cache.refresh):
         call: Any = Loader()()
         with pytest.raises(TypeError, match=r"^factory=<corou.* is a coroutine, which is not call"):
@@ -792,7 +935,7 @@ async def test_ttl_and_tags_of_a_load(cache: TTLCache[str]) -> None:
 
 
 @in_both
-async def test_refresh_loads_anew(cache: TTLCache[str]) -> None:
+async def test_refresh_loads_again(cache: TTLCache[str]) -> None:
     """While a refresh is on its way others get the old value; if it fails they keep it."""
     loader = Loader()
     await cache.get_or_set("key", loader)
@@ -869,13 +1012,13 @@ async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noq
         with pytest.raises(ValueError, match=r"^weight=-1 is less than 0\. The weigher "):
             await cache.get_or_set("key", loader)
     assert len(cache) == 0
-    assert cache.statistics().load_failures == 2
+    assert cache.statistics().failed == 2
     assert_quiescent(cache)
 
 
 @BOTH
 async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 - a parameter
-    """With error_ttl an exception is raised to whoever asks, for that long; no value is there."""
+    """With error_ttl an exception is raised to each caller, for that long; there is no value."""
     cache: TTLCache[str] = TTLCache(10, 5, error_ttl=3)
     loader = Loader(fail=True)
     async with AsyncExitStack() as stack:
@@ -899,7 +1042,7 @@ async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 
             await cache.get_or_set("key", loader)
         assert not await cache.delete("key")
     statistics = cache.statistics()
-    assert (statistics.hits, statistics.loads, statistics.load_failures) == (3, 3, 3)
+    assert (statistics.hits, statistics.loads, statistics.failed) == (3, 3, 3)
 
 
 async def test_errors_kept_count_towards_the_limit() -> None:
@@ -931,7 +1074,7 @@ async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("policy", [*EvictionPolicy])
+@pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
 async def test_thousand_loads_never_exceed_the_bound(
     sim: Simulation,
     policy: EvictionPolicy,
@@ -977,7 +1120,7 @@ async def test_an_error_of_the_body_passes_as_it_is() -> None:
 
 
 async def test_what_is_no_exception_ends_the_block() -> None:
-    """A loader that raises what is no Exception ends the block, and its waiters are told."""
+    """A loader that raises a BaseException ends the block, and its waiters are told."""
     cache: TTLCache[str] = TTLCache(10)
 
     async def leave() -> str:
@@ -1047,38 +1190,13 @@ async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
         await anyio.sleep(2)
     assert len(caught) == 1
     assert callers.answers == {0: "value 1"}
-    assert (loader.begun, cache.get_nowait("key")) == (1, "value 1")
+    assert (loader.started, cache.get_nowait("key")) == (1, "value 1")
     assert cache.statistics().in_flight == 0
     assert_quiescent(cache)
 
 
-async def test_what_came_meanwhile_raises_what_is_no_exception_at_the_end_of_a_load() -> None:
-    """What was put off until a load is stored may raise: those who wait are told all the same."""
-
-    def listen(key: object, *_: object) -> None:
-        if key == "other":
-            raise NoException
-
-    def weigh(key: object, _: object) -> int:
-        if key == "key":  # as a finaliser does it that runs in the midst of the change
-            cache._gate.later.append(partial(cache.delete_nowait, "other"))
-        return 1
-
-    loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, 5, on_removed=listen, weigher=weigh)
-    cache.set_nowait("other", "value")
-    async with anyio.create_task_group() as group:
-        callers = Callers(cache, group)
-        with pytest.raises(NoException):  # noqa: PT012 - the block is the subject
-            async with cache:
-                await callers.ask(loader)
-                await anyio.sleep_forever()
-    assert callers.answers == {0: "value 1"}
-    assert_quiescent(cache)
-
-
 async def test_loads_know_no_limit_of_the_first_caller() -> None:
-    """In an entered cache the timeout of whoever asked first says nothing to the loader."""
+    """In an entered cache the timeout of the first caller does not limit the loader."""
     left: list[float] = []
 
     async def load() -> str:
@@ -1093,7 +1211,7 @@ async def test_loads_know_no_limit_of_the_first_caller() -> None:
 
 
 async def test_stray_cancellation_is_an_error_of_the_load(backend: str) -> None:
-    """A loader that cancels itself fails its load; nobody tries for ever."""
+    """A loader that cancels itself fails its load, which is not tried again and again."""
     if backend != "asyncio":
         pytest.skip("only asyncio has cancellation that comes from nowhere")
     calls = 0
@@ -1126,7 +1244,11 @@ async def test_a_load_that_fails_when_nobody_waits_is_logged(
             await cache.get_or_set("key", fails_at_the_end)
         await settle()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert caplog.records[0].getMessage().endswith("load of key='key', which failed")
+    assert (
+        caplog.records[0]
+        .getMessage()
+        .endswith("the load of key='key' failed, and nobody waited for it")
+    )
     assert_quiescent(cache)
 
 
@@ -1166,6 +1288,40 @@ def test_eager_tasks() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
+def test_an_eager_task_that_a_load_started_is_not_the_load(*, entered: bool) -> None:
+    """Though it runs within the load's own step."""
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("needs Python 3.12")
+    answers: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        cache: TTLCache[str] = TTLCache(10)
+
+        async def ask() -> None:
+            answers.append(await cache.get_or_set("key", Loader()))
+
+        async def load() -> str:
+            group.start_soon(ask)
+            tasks.append(asyncio.create_task(ask()))
+            await anyio.sleep(1)
+            return "value"
+
+        tasks: list[asyncio.Task[None]] = []
+        async with AsyncExitStack() as stack:
+            group = await stack.enter_async_context(anyio.create_task_group())
+            if entered:
+                await stack.enter_async_context(cache)
+            assert await cache.get_or_set("key", load) == "value"
+            await asyncio.wait(tasks)
+        assert_quiescent(cache)
+
+    run(main)
+    assert answers == ["value", "value"]
+
+
 @pytest.mark.parametrize("other", BACKENDS)
 def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
     """A context in which one loop has loaded, and in which another runs, does not mislead that."""
@@ -1173,7 +1329,7 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
 
     async def first() -> Any:
         await cache.get_or_set("a", Loader())
-        return contextvars.copy_context()[_HERE]
+        return contextvars.copy_context()[_RUNNING_LOOP]
 
     async def second() -> None:
         loader = Loader()
@@ -1181,19 +1337,19 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
             callers = Callers(cache, group)
             for _ in range(5):
                 await callers.ask(loader)
-        assert loader.begun == 1
+        assert loader.started == 1
         assert callers.answers == dict.fromkeys(range(5), "value 1")
 
     context = contextvars.copy_context()  # what asyncio.Runner(context=...) does, for any loop
-    context.run(_HERE.set, run(first, backend=backend))
+    context.run(_RUNNING_LOOP.set, run(first, backend=backend))
     for _ in range(2):
         cache.clear_nowait()
         context.run(partial(run, second, backend=other))
         assert_quiescent(cache)
 
 
-@pytest.mark.parametrize("anew", [True, False], ids=["refresh", "get_or_set"])
-async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None:
+@pytest.mark.parametrize("again", [True, False], ids=["refresh", "get_or_set"])
+async def test_loads_that_follow_each_other_form_no_chain(*, again: bool) -> None:
     """What begins in the course of a load that is over does not hold it."""
     cache = TTLCache[int](60, 10)
     begin: anyio.Event
@@ -1206,13 +1362,13 @@ async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None
 
     async def follow(turn: anyio.Event) -> None:
         await turn.wait()
-        await (cache.refresh if anew else cache.get_or_set)(cache.statistics().loads, load)
+        await (cache.refresh if again else cache.get_or_set)(cache.statistics().loads, load)
         if cache.statistics().loads < 20:
             begin.set()
         else:
             gc.collect()
-            flights = [each for each in gc.get_objects() if type(each) is Flight]
-            assert sum(each.cache is cache for each in flights) <= 2
+            loads = [each for each in gc.get_objects() if type(each) is Load]
+            assert sum(each.owner is cache for each in loads) <= 2
             group.cancel_scope.cancel()
 
     async with anyio.create_task_group() as group:
@@ -1221,7 +1377,7 @@ async def test_loads_that_follow_each_other_form_no_chain(*, anew: bool) -> None
     assert cache.statistics().loads == 20
 
 
-async def test_load_that_was_begun_by_one_that_is_over_keeps_nothing_of_it() -> None:
+async def test_load_started_by_one_that_is_over_keeps_nothing_of_it() -> None:
     """Each load that begins in the course of the one before is as light as the first."""
     cache = TTLCache[object](60, 10)
     values: list[weakref.ref[Loader]] = []

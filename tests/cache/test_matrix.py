@@ -74,7 +74,7 @@ async def out_from_the_last(stage: Stage) -> None:
 
 async def closed(stage: Stage) -> None:
     """Leave the block; or, if the loads run in none, enter and leave one beside them."""
-    entered = stage.cache._block is not None
+    entered = stage.cache._loads.block is not None
     await stage.block.aclose()
     if not entered:
         async with stage.cache:
@@ -109,14 +109,14 @@ class Recursive(Loader):
 
     async def __call__(self) -> str:
         """Ask for the key that is being loaded."""
-        self.begun += 1
+        self.started += 1
         await anyio.sleep(0.5)
         return await self.cache.get_or_set("key", self)
 
 
 Row: TypeAlias = tuple[str, str, str, str, str, str]
 
-# begun/ended/cancelled loads, what the first, second, third and the newcomer get, what is kept.
+# started/ended/cancelled loads, what the first, second, third and the newcomer get, what is kept.
 ENTERED: dict[Callable[[Stage], Awaitable[None]], Row] = {
     nothing: ("1/1/0", "value 1 @1", "value 1 @1", "value 1 @1", "value 1 @1", "value 1"),
     leader_cancelled: ("1/1/0", "out @0.5", "value 1 @1", "value 1 @1", "value 1 @1", "value 1"),
@@ -191,15 +191,15 @@ async def test_matrix(
         await settle()
         assert_quiescent(cache)
     row = (
-        f"{loader.begun}/{loader.ended}/{loader.cancelled}",
+        f"{loader.started}/{loader.ended}/{loader.cancelled}",
         *(told(callers, number) for number in range(4)),
         str(await cache.get("key", "nothing")),
     )
     assert row == (ENTERED if entered else NOT_ENTERED)[event]
     statistics = cache.statistics()
-    assert statistics.loads == loader.begun
-    raised = loader.begun - loader.ended - loader.cancelled + loader.fail
-    assert statistics.load_failures == raised
+    assert statistics.loads == loader.started
+    raised = loader.started - loader.ended - loader.cancelled + loader.fail
+    assert statistics.failed == raised
     found = (event is overwritten) + (row[-1] != "nothing")  # by the newcomer, and by this test
     assert (statistics.hits, statistics.misses) == (found, 5 - found)
 

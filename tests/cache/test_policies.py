@@ -1,4 +1,4 @@
-"""One contract for every policy, and what is peculiar to each."""
+"""One contract for every policy, and what is special to each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.cache import EvictionPolicy
+from mtaio.cache._config import _POLICIES as POLICIES
 from mtaio.cache._entry import Entry, entry_of
-from mtaio.cache._policies import POLICIES
-from mtaio.cache._policy import HOT, Policy
-from mtaio.cache._queues import LFU
+from mtaio.cache._policies import HOT, LFU, Policy
 from mtaio.cache._s3fifo import S3FIFO
 from tests.cache.models import PLAIN
 
@@ -103,7 +102,7 @@ def test_equals_the_plain_model(name: EvictionPolicy) -> None:
         assert emptied(policy, len(entries)) == [model.evict() for _ in entries]
 
 
-def test_lfu_keeps_no_ring_for_a_count_that_nobody_has() -> None:
+def test_lfu_keeps_no_ring_for_a_count_that_no_entry_has() -> None:
     """However often entries are used, there are as many rings as different counts."""
     policy = LFU()
     entries = filled(policy, range(3))

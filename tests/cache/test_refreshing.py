@@ -41,19 +41,19 @@ async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionP
         await until(10.9375)
         assert await cache.get_or_set("key", loader) == "value 1"
         await until(11)
-        assert loader.begun == 1
+        assert loader.started == 1
         for _ in range(3):
             with assert_no_checkpoints():
                 assert await cache.get_or_set("key", loader) == "value 1"
             await settle()
-        assert loader.begun == 2
+        assert loader.started == 2
         assert cache.statistics().in_flight == 1
         assert cache.statistics().waiting == 0
         await until(12)
         assert await cache.get_or_set("key", loader) == "value 2"
         await until(21.9375)
         assert await cache.get_or_set("key", loader) == "value 2"
-        assert loader.begun == 2
+        assert loader.started == 2
         statistics = cache.statistics()
         assert (statistics.loads, statistics.hits, statistics.misses) == (2, 6, 1)
     assert_quiescent(cache)
@@ -104,7 +104,7 @@ async def test_stale_value_is_not_served_beyond_its_limit(policy: EvictionPolicy
         await until(15)
         assert await cache.get_or_set("key", loader) == "value 1"
         assert anyio.current_time() == 16
-        assert loader.begun == 1
+        assert loader.started == 1
     assert heard == [("key", "old", RemovalCause.EXPIRED, 16.0)]
     assert cache.statistics().expirations == 1
 
@@ -118,11 +118,11 @@ async def test_failed_refresh_keeps_the_stale_value(
     cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5, name="users")
     async with cache:
         cache.set_nowait("key", "old")
-        for begun, moment in enumerate((10, 11, 12, 13), 1):
+        for started, moment in enumerate((10, 11, 12, 13), 1):
             await until(moment)
             assert await cache.get_or_set("key", loader) == "old"
             await settle()
-            assert loader.begun == begun
+            assert loader.started == started
         await until(14.0625)
         assert loader.ended == 4
         await until(15)
@@ -132,8 +132,8 @@ async def test_failed_refresh_keeps_the_stale_value(
         loader.fail = False
         assert await cache.get_or_set("key", loader) == "value 6"
     statistics = cache.statistics()
-    assert (statistics.loads, statistics.load_failures) == (6, 5)
-    # Of the four that nobody waited for the log tells; the fifth went to its caller.
+    assert (statistics.loads, statistics.failed) == (6, 5)
+    # Four without a waiter are in the log; the fifth went to its caller.
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
     assert caplog.records[0].getMessage().startswith("<TTLCache 'users' ")
     assert_quiescent(cache)
@@ -149,10 +149,10 @@ async def test_error_ttl_spaces_the_refreshes_that_fail(policy: EvictionPolicy) 
         moments: list[float] = []
         for moment in range(10, 22):
             await until(moment)
-            before = loader.begun
+            before = loader.started
             assert await cache.get_or_set("key", loader) == "old"
             await settle()
-            if loader.begun > before:
+            if loader.started > before:
                 moments.append(moment)
         assert moments == [10, 15, 20]
         await until(22)
@@ -165,7 +165,7 @@ async def test_error_ttl_spaces_the_refreshes_that_fail(policy: EvictionPolicy) 
 
 
 async def test_callers_who_were_served_stale_do_not_own_the_refresh() -> None:
-    """The refresh goes on though whoever caused it is gone, or cancelled at the same moment."""
+    """The refresh goes on though its caller is gone, or cancelled at the same moment."""
     loader = Loader()
     async with TTLCache[str](10, stale_while_revalidate=5) as cache:
         cache.set_nowait("key", "old")
@@ -200,11 +200,11 @@ async def test_who_finds_nothing_waits_for_the_refresh_in_progress() -> None:
         await until(12)
     assert callers.answers == {0: "old", 1: GONE, 2: "value 1", 3: "value 1"}
     assert callers.moments[3] == 11.25
-    assert loader.begun == 1
+    assert loader.started == 1
 
 
 async def test_refresh_that_hangs_does_not_block_its_key() -> None:
-    """The last who waits for a refresh cancels it as he leaves; the next call loads anew."""
+    """The last to wait for a refresh cancels it by leaving; the next call loads again."""
     hang, loader = Loader(seconds=1000), Loader()
     async with (
         TTLCache[str](10, stale_while_revalidate=0.5) as cache,
@@ -214,7 +214,7 @@ async def test_refresh_that_hangs_does_not_block_its_key() -> None:
         cache.set_nowait("key", "old")
         await until(10.25)
         await callers.ask(hang)
-        assert (callers.answers, hang.begun) == ({0: "old"}, 1)
+        assert (callers.answers, hang.started) == ({0: "old"}, 1)
         await until(10.75)  # the stale time is over
         for _ in range(2):
             await callers.ask(loader)
@@ -259,7 +259,7 @@ async def test_refresh_that_is_closed() -> None:
         assert await cache.get_or_set("key", loader) == "old"
         await settle()
     assert anyio.current_time() == 10
-    assert (loader.begun, loader.cancelled) == (1, 1)
+    assert (loader.started, loader.cancelled) == (1, 1)
     async with cache:
         assert await cache.get_or_set("key", loader) == "old"
         await until(11)
@@ -279,7 +279,7 @@ async def test_refreshing_needs_an_entered_cache(options: dict[str, Any]) -> Non
     for call in (cache.get_or_set, cache.refresh):
         with pytest.raises(RuntimeError, match=message):
             await call("key", loader)
-    assert (loader.begun, len(cache)) == (0, 0)
+    assert (loader.started, len(cache)) == (0, 0)
     cache.set_nowait("key", "value")  # what works on memory alone does so as ever
     assert await cache.get("key") == "value"
     async with cache:
@@ -300,7 +300,7 @@ async def listen(*_: object) -> None:
 async def test_values_that_are_there_need_no_entered_cache(
     policy: EvictionPolicy, options: dict[str, Any]
 ) -> None:
-    """What needs a block is a load, and whoever finds a value begins none, whatever the policy."""
+    """What needs a block is a load, and a hit starts none, whatever the policy."""
     loader = Loader()
     cache: TTLCache[str] = TTLCache(10, 10, policy=policy, **options)
     async with cache:
@@ -313,7 +313,7 @@ async def test_values_that_are_there_need_no_entered_cache(
         with pytest.raises(RuntimeError, match=r"^<TTLCache .* is not entered"):
             await call("key", loader)
     assert cache.statistics() == before
-    assert loader.begun == 0
+    assert loader.started == 0
     async with cache:
         assert await cache.get_or_set("other", loader) == "value 1"
     assert_quiescent(cache)
@@ -331,21 +331,21 @@ async def test_refresh_ahead(policy: EvictionPolicy) -> None:
         await until(7.4375)
         assert await cache.get_or_set("key", loader) == "old"
         await settle()
-        assert loader.begun == 0
+        assert loader.started == 0
         await until(7.5)
         assert await cache.get("key") == "old"  # reading alone loads nothing
         await settle()
-        assert loader.begun == 0
+        assert loader.started == 0
         with assert_no_checkpoints():
             assert await cache.get_or_set("key", loader) == "old"
             assert await cache.get_or_set("key", loader) == "old"
         await until(8.5)
-        assert loader.begun == 1
+        assert loader.started == 1
         assert await cache.get_or_set("key", loader) == "value 1"
         await until(15.9375)
         assert await cache.get_or_set("key", loader) == "value 1"
         await settle()
-        assert loader.begun == 1
+        assert loader.started == 1
         await until(16)
         assert await cache.get_or_set("key", loader) == "value 1"
         await until(17)
@@ -354,14 +354,14 @@ async def test_refresh_ahead(policy: EvictionPolicy) -> None:
 
 
 async def test_refresh_ahead_needs_somebody_who_asks() -> None:
-    """A value that nobody asks for is not renewed, and is gone when its time is over."""
+    """A value that is not asked for is not renewed, and is gone when its time is over."""
     loader = Loader()
     async with TTLCache[str](10, refresh_ahead=0.5) as cache:
         cache.set_nowait("key", "old")
         await until(10)
         assert await cache.get_or_set("key", loader) == "value 1"
         assert anyio.current_time() == 11
-        assert loader.begun == 1
+        assert loader.started == 1
 
 
 async def test_failed_refresh_ahead_keeps_the_value() -> None:
@@ -400,7 +400,7 @@ async def test_refresh_ahead_and_stale_together() -> None:
 
 @POLICIES
 async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
-    """Touching begins the value's time anew, and that of its refresh."""
+    """Touching restarts the value's time, and that of its refresh."""
     loader = Loader()
     cache: TTLCache[str] = TTLCache(
         10, 100, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2
@@ -412,16 +412,16 @@ async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
         await until(8.9375)
         assert await cache.get_or_set("key", loader) == "old"
         await settle()
-        assert loader.begun == 0
+        assert loader.started == 0
         await until(9)
         assert await cache.get_or_set("key", loader) == "old"
         await settle()
-        assert loader.begun == 1
+        assert loader.started == 1
         cache.set_nowait("key", "set", math.inf)
         await until(10**6)
         assert await cache.get_or_set("key", loader) == "set"
         await settle()
-        assert loader.begun == 1  # what never ends is never renewed
+        assert loader.started == 1  # what never ends is never renewed
 
 
 async def test_refresh_keeps_ttl_and_tags_of_its_call() -> None:
@@ -438,7 +438,7 @@ async def test_refresh_keeps_ttl_and_tags_of_its_call() -> None:
 
 
 async def test_idle_ttl_bounds_the_stale_time() -> None:
-    """A stale value that nobody asks for goes with its idle time; asking keeps it to its limit."""
+    """A stale value that is not asked for goes with its idle time; asking keeps it to its limit."""
     loader = Loader(fail=True)
     async with TTLCache[str](4, stale_while_revalidate=10, idle_ttl=3) as cache:
         cache.set_nowait("read", "old")
@@ -454,20 +454,20 @@ async def test_idle_ttl_bounds_the_stale_time() -> None:
 
 async def test_loader_that_asks_for_its_own_stale_key() -> None:
     """A refresh that asks for its own key is refused as any load is, and the old value stays."""
-    begun = 0
+    started = 0
 
     async with TTLCache[str](10, stale_while_revalidate=5) as cache:
 
         async def recursive() -> str:
-            nonlocal begun
-            begun += 1
+            nonlocal started
+            started += 1
             return await cache.get_or_set("key", recursive)
 
         cache.set_nowait("key", "old")
         await until(10)
         assert await cache.get_or_set("key", recursive) == "old"
         await settle()
-        assert begun == 1
+        assert started == 1
         assert await cache.get_or_set("key", Loader()) == "old"
         await until(11)
         assert await cache.get("key") == "value 1"
@@ -547,9 +547,9 @@ async def test_factory_that_fails_at_once(
             with pytest.raises(error, match=r"^(no such source$|factory=<.* returned 3, which)"):
                 await cache.get_or_set("key", factory)
         assert_quiescent(cache)
-        assert cache.statistics().load_failures == 1
+        assert cache.statistics().failed == 1
         assert await cache.get_or_set("other", Loader()) == "value 1"
-    assert len(caplog.records) == kept  # of what nobody waited for, the log tells
+    assert len(caplog.records) == kept  # those without a waiter
 
 
 async def test_factory_that_raises_what_is_no_exception() -> None:
@@ -604,7 +604,7 @@ async def test_kept_error_is_raised_for_exactly_that_long(policy: EvictionPolicy
     await until(4)
     loader.fail = False
     assert await cache.get_or_set("key", loader) == "value 2"
-    assert cache.statistics().load_failures == 1
+    assert cache.statistics().failed == 1
 
 
 async def test_kept_error_has_a_steady_traceback() -> None:
@@ -672,12 +672,12 @@ async def test_cancellation_and_what_is_no_exception_are_not_kept() -> None:
             with anyio.move_on_after(0.5):
                 await cache.get_or_set("key", loader)
         assert len(cache) == 0
-        assert cache.statistics().load_failures == 0
+        assert cache.statistics().failed == 0
     assert loader.cancelled == 2
 
 
 async def test_closing_is_not_kept() -> None:
-    """That a cache was left is told to those who waited, and kept for nobody."""
+    """That a cache was left is told to those who waited, and not kept."""
     cache: TTLCache[str] = TTLCache(10, error_ttl=30)
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
@@ -708,13 +708,13 @@ async def test_kept_error_makes_way(way: str) -> None:
     else:
         await getattr(cache, way)(*(["key"] if way == "delete" else []))
         assert await cache.get_or_set("key", loader) == "value 2"
-    assert heard == []  # an error that leaves is no value that leaves
+    assert heard == []  # an error is not a value
 
 
 @POLICIES
-@pytest.mark.parametrize("laden", [True, False], ids=["laden", "plain"])
+@pytest.mark.parametrize("detailed", [True, False], ids=["detailed", "plain"])
 async def test_kept_error_that_is_evicted_is_no_value(
-    policy: EvictionPolicy, *, laden: bool
+    policy: EvictionPolicy, *, detailed: bool
 ) -> None:
     """The listener is not told of it, but it counts as evicted; a value that it evicts is told."""
     heard: list[object] = []
@@ -723,7 +723,7 @@ async def test_kept_error_that_is_evicted_is_no_value(
         1,
         policy=policy,
         error_ttl=30,
-        idle_ttl=100 if laden else None,
+        idle_ttl=100 if detailed else None,
         on_removed=lambda *removal: heard.append(removal),
     )
     with pytest.raises(LookupError):
@@ -771,7 +771,7 @@ async def test_kept_errors_that_are_over_go_when_others_come(policy: EvictionPol
 
 
 async def test_kept_error_takes_the_place_of_a_value_that_is_over() -> None:
-    """That value left because its time was over, also if nobody had found that out."""
+    """That value left because its time was over, also if it had not been removed yet."""
     heard: list[object] = []
     cache: TTLCache[str] = TTLCache(
         10, error_ttl=30, on_removed=lambda *removal: heard.append(removal)
@@ -824,15 +824,15 @@ async def test_refresh_that_fails_early_brings_no_other_forward(policy: Eviction
         cache.set_nowait("key", "old")
         with pytest.raises(LookupError):
             await cache.refresh("key", loader)
-        begun: list[float] = []
+        started: list[float] = []
         for moment in (2, 4, 7, 8, 10, 11):
             await until(moment)
-            before = loader.begun
+            before = loader.started
             assert await cache.get_or_set("key", loader) == "old"
             await settle()
-            if loader.begun > before:
-                begun.append(moment)
-        assert begun == [8, 11]
+            if loader.started > before:
+                started.append(moment)
+        assert started == [8, 11]
 
 
 @POLICIES
@@ -859,12 +859,12 @@ async def test_failed_refresh_leaves_a_value_that_nothing_renews(
                 with assert_no_checkpoints():
                     assert await cache.get_or_set("key", loader) == "old"
             await settle()
-    assert loader.begun == 2
+    assert loader.started == 2
 
 
 @pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
 async def test_kept_error_carries_the_tags_of_its_load(*, entered: bool) -> None:
-    """Invalidating a tag forgets an error too, which is no value and is not counted as one."""
+    """Invalidating a tag forgets an error too, which is not counted as a value."""
     heard: list[object] = []
     cache: TTLCache[str] = TTLCache(
         60, error_ttl=60, on_removed=lambda *removal: heard.append(removal)
@@ -899,8 +899,8 @@ async def test_kept_error_of_an_object_that_died_is_forgotten() -> None:
         await user.read()
     assert len(cache) == 1
     there = weakref.ref(user)
-    cache._entries[next(iter(cache._entries))].value.error.__traceback__ = None
-    cache._entries[next(iter(cache._entries))].value.traceback = None
+    cache._store.entries[next(iter(cache._store.entries))].value.error.__traceback__ = None
+    cache._store.entries[next(iter(cache._store.entries))].value.traceback = None
     del user
     gc.collect()
     assert there() is None
@@ -950,11 +950,11 @@ async def test_tags_of_loads_are_checked_before_the_load() -> None:
     cache: TTLCache[str] = TTLCache(10)
     loader = Loader()
     bad: Any = [[]]
-    with pytest.raises(TypeError, match=r"^tags=\[\[\]\] is no set of hashable tags: "):
+    with pytest.raises(TypeError, match=r"^tags=\[\[\]\] is not a set of hashable tags: "):
         await cache.get_or_set("key", loader, tags=bad)
     with pytest.raises(TypeError, match=r"^tags='tag' is a str, not a set of tags\. "):
         await cache.refresh("key", loader, tags="tag")
-    assert loader.begun == 0
+    assert loader.started == 0
     assert cache.statistics().misses == 0
 
 

@@ -38,12 +38,12 @@ async def test_set_and_get() -> None:
     assert await cache.get("key") == "value"
     await anyio.sleep(7.5)
     assert await cache.get("key") is None
-    assert len(cache) == 1  # what nobody asked for was not looked at
+    assert len(cache) == 1  # what was not asked for was not looked at
     assert cache.statistics().expirations == 2
 
 
 async def test_every_operation_has_a_plain_twin() -> None:
-    """Each async operation on memory is no checkpoint and does what its twin does."""
+    """No async operation on memory is a checkpoint, and each does what its twin does."""
     one: TTLCache[int] = TTLCache(10)
     other: TTLCache[int] = TTLCache(10)
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -121,7 +121,7 @@ async def test_ttl_of_infinity_never_ends() -> None:
 
 
 async def test_touch() -> None:
-    """Touching lets the time begin anew, longer or shorter; what is gone cannot be touched."""
+    """Touching restarts the time, longer or shorter; what is gone cannot be touched."""
     cache: TTLCache[int] = TTLCache(4)
     cache.set_nowait("key", 1)
     await anyio.sleep(3)
@@ -152,21 +152,21 @@ async def test_tags() -> None:
     for number in range(3):
         cache.set_nowait(number, number)  # evicts all of them
     assert cache.invalidate_tag_nowait("a") == 0
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
     for number in range(3, 9):
         cache.set_nowait(number, number, tags=["a", number])
     assert cache.invalidate_tag_nowait("a") == 3
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
     cache.set_nowait("one", 1, tags=["a"])
     cache.clear_nowait()
-    assert not cache._tags._marks
-    assert not cache._tags.marked
+    assert not cache._store._tags._by_name
+    assert not cache._store._tags.of_entries
 
 
 async def test_expired_values_do_not_count() -> None:
-    """What is over but has not been looked at is no value for any operation."""
+    """What has expired but has not been looked at is not a value for any operation."""
     cache: TTLCache[int] = TTLCache(10)
     cache.set_many_nowait({"a": 1, "b": 2, "c": 3}, 0.25, tags=["t"])
     await anyio.sleep(0.25)  # its second is not over, so nothing has removed it
@@ -243,7 +243,7 @@ async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() 
     cache.set_nowait("heavy", 15)
     assert [*cache] == [5, 6, 7, 8, 9, "heavy"]
     assert (cache.statistics().evictions, cache.statistics().expirations) == (5, 0)
-    assert cache._agenda.due <= anyio.current_time()  # there is more to look at
+    assert cache._store.expiry.due <= anyio.current_time()  # there is more to look at
     assert_whole(cache)
 
 
@@ -331,7 +331,7 @@ async def test_weights_add_up_to_nothing() -> None:
 
 
 async def test_idle_ttl() -> None:
-    """What nobody reads goes before its time; reading keeps it, but not beyond its time."""
+    """What is not read goes before its time; reading keeps it, but not beyond its time."""
     cache: TTLCache[int] = TTLCache(10, idle_ttl=3)
     cache.set_nowait("read", 1)
     cache.set_nowait("unread", 2)
@@ -355,12 +355,12 @@ async def test_jitter_spreads_expiry() -> None:
     """With jitter what was set together expires apart, each somewhat before its time."""
     cache: TTLCache[int] = TTLCache(100, jitter=0.5)
     cache.set_many_nowait(dict.fromkeys(range(100), 0))
-    assert len({entry.expires for entry in cache._entries.values()}) == 100
+    assert len({entry.expires for entry in cache._store.entries.values()}) == 100
     for number in range(100, 200):
         cache.set_nowait(number, 0)
     for number in range(100):
         assert cache.touch_nowait(number)
-    expiries = [entry.expires for entry in cache._entries.values()]
+    expiries = [entry.expires for entry in cache._store.entries.values()]
     assert len(set(expiries)) == 200
     assert all(50 < each <= 100 for each in expiries)
     assert min(expiries) < 60
@@ -413,7 +413,7 @@ async def test_expiry_in_the_background_lets_others_run() -> None:
 
 
 async def test_removed_values_are_let_go() -> None:
-    """What has left the cache by whatever way is referred to by nobody, without the collector."""
+    """What has left the cache, in any way, is freed without the garbage collector."""
 
     class Value:
         pass
@@ -452,10 +452,10 @@ async def test_churn_leaves_nothing_behind() -> None:
         cache.set_nowait("key", number, 1 + number % 977, tags=[number])
         if number % 3 == 0:
             cache.delete_nowait("key")
-    assert len(cache._agenda) <= 1
-    assert len(cache._agenda._heap) <= 2 * len(cache._agenda) + 64 + 2
+    assert len(cache._store.expiry) <= 1
+    assert len(cache._store.expiry._heap) <= 2 * len(cache._store.expiry) + 64 + 2
     cache.delete_nowait("key")
-    assert len(cache._agenda) == 0
+    assert len(cache._store.expiry) == 0
 
 
 async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
@@ -464,17 +464,17 @@ async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
     async with cache:
         cache.set_nowait("set", 1, 1)
         cache.set_nowait("touched", 2, 1)
-        cache.set_nowait("for ever", 3, 1)
+        cache.set_nowait("always", 3, 1)
         cache.set_nowait("set", 4, 5)
         cache.touch_nowait("touched", 6)
-        cache.touch_nowait("for ever", math.inf)
+        cache.touch_nowait("always", math.inf)
         await anyio.sleep(3)
         await settle()
-        assert [*cache] == ["set", "touched", "for ever"]
+        assert [*cache] == ["set", "touched", "always"]
         await anyio.sleep(4)
         await settle()
         assert len(cache) == 1
-        assert len(cache._agenda) == 0
+        assert len(cache._store.expiry) == 0
 
 
 @pytest.mark.parametrize("short_first", [True, False])
@@ -588,17 +588,17 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     (
         lambda c: c.set_nowait("a", 2, tags=[UNHASHABLE]),
         TypeError,
-        r"^tags=\[\[\]\] is no set of hashable",
+        r"^tags=\[\[\]\] is not a set of hashable",
     ),
-    (lambda c: c.set_nowait("a", 2, tags=7), TypeError, r"^tags=7 is no set of hashable tags: "),  # type: ignore[arg-type] # the point
+    (lambda c: c.set_nowait("a", 2, tags=7), TypeError, r"^tags=7 is not a set of hashable tags: "),  # type: ignore[arg-type] # the point
     (
         lambda c: c.invalidate_tag_nowait(UNHASHABLE),
         TypeError,
-        r"^tags=\(\[\],\) is no set of hashable ",
+        r"^tags=\(\[\],\) is not a set of hashable ",
     ),
     (lambda c: c.set_nowait("a", 13), LookupError, r"^unlucky$"),
     (lambda c: c.set_nowait("a", 7), ValueError, r"^weight=-1 is less than 0\. The weigher <func"),
-    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf has no end\. The weigher <func"),
+    (lambda c: c.set_nowait("a", 6), ValueError, r"^weight=inf is infinite\. The weigher <func"),
     (lambda c: c.set_nowait("a", 8), ValueError, r"^weight=nan is not a number\. The weigher "),
     (lambda c: c.set_nowait("a", 9), TypeError, r"^weight='heavy' is a str, not a number\. The "),
     (lambda c: c.set_many_nowait({"b": 1, "a": 13}), LookupError, r"^unlucky$"),
@@ -705,13 +705,14 @@ def test_statistics() -> None:
         misses=0,
         hit_rate=0.0,
         loads=0,
-        load_failures=0,
+        failed=0,
+        cancelled=0,
         load_seconds=0.0,
         in_flight=0,
         waiting=0,
         evictions=0,
         expirations=0,
-        unheard=0,
+        dropped=0,
     )
     cache.set_nowait("key", 1)
     for key in ("key", "key", "key", "other"):
@@ -749,13 +750,13 @@ def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) ->
 def test_used_by_loops_of_both_backends_in_turn() -> None:
     """One cache, made where no loop runs, serves asyncio and trio in turn, entered and not."""
     cache: TTLCache[int] = TTLCache(1000, 100, stale_while_revalidate=1)
-    begun = 0
+    started = 0
 
     async def load() -> int:
-        nonlocal begun
-        begun += 1
+        nonlocal started
+        started += 1
         await anyio.sleep(0.5)
-        return begun
+        return started
 
     async def use() -> None:
         with pytest.raises(RuntimeError, match=r"^<TTLCache .* is not entered in this event loop"):
@@ -765,7 +766,7 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
                 group.start_soon(cache.get_or_set, "key", load)
             await anyio.sleep(1)
             assert await cache.delete("key")
-            cache.set_nowait("kept", begun)
+            cache.set_nowait("kept", started)
 
     async def leave_early() -> None:
         with anyio.move_on_after(0.25):
@@ -776,8 +777,8 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
         assert cache.get_nowait("kept") == (2 * number - 2 or None)
         run(use, backend=backend)
         run(leave_early, backend=backend)
-        assert begun == 2 * number
-        cache.set_nowait("kept", begun)
+        assert started == 2 * number
+        cache.set_nowait("kept", started)
         assert_quiescent(cache)
         assert_whole(cache)
 

@@ -1,19 +1,19 @@
-"""Tells whether a cache is whole: whether all its parts speak of the same entries."""
+"""Checks a cache from inside: whether all its parts hold the same entries."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
 
-from mtaio.cache._entry import Entry, Failure, Laden
-from mtaio.cache._flight import State
-from mtaio.cache._queues import LFU
+from mtaio.cache._entry import DetailedEntry, Entry, Failure
+from mtaio.cache._policies import LFU
 from mtaio.cache._s3fifo import S3FIFO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mtaio.cache import TTLCache
+    from mtaio.cache._store import Store
 
 __all__ = ["assert_whole"]
 
@@ -33,8 +33,8 @@ def queued(policy: Any) -> list[Entry]:
     if isinstance(policy, S3FIFO):
         small, main = [*around(policy._small)], [*around(policy._main)]
         assert (len(small), len(main)) == (policy._in_small, policy._in_main)
-        assert all(entry.home is policy._small for entry in small)
-        assert all(entry.home is policy._main for entry in main)
+        assert all(entry.queue is policy._small for entry in small)
+        assert all(entry.queue is policy._main for entry in main)
         total = len(small) + len(main)
         share = len(small) * 10 >= total and policy._mask >= total - 1
         assert share or not policy._settled
@@ -52,12 +52,12 @@ def queued(policy: Any) -> list[Entry]:
     return [*around(policy._ring)]
 
 
-def filed(cache: TTLCache[Any]) -> list[Entry]:
-    """Return the entries of the agenda."""
+def expiring(store: Store) -> list[Entry]:
+    """Return the entries in the buckets of what expires."""
     entries: list[Entry] = []
-    for number, bucket in cache._agenda._buckets.items():
-        assert number in cache._agenda._heap
-        assert cache._agenda.due <= number
+    for number, bucket in store.expiry._buckets.items():
+        assert number in store.expiry._heap
+        assert store.expiry.due <= number
         entry = bucket.after
         assert entry is not bucket
         while entry is not None and entry is not bucket:
@@ -75,35 +75,33 @@ def assert_whole(cache: TTLCache[Any], *, bounded: bool = True) -> None:
         cache: The cache.
         bounded: Whether the weight has to be within its limit.
     """
-    entries = set(cache._entries.values())
-    assert len(entries) == len(cache._entries)
-    assert all(entry.key == key for key, entry in cache._entries.items())
-    queue = queued(cache._policy)
+    store = cache._store
+    entries = set(store.entries.values())
+    assert len(entries) == len(store.entries)
+    assert all(entry.key == key for key, entry in store.entries.items())
+    queue = queued(store._policy)
     assert len(queue) == len(entries)
     assert set(queue) == entries
-    agenda = filed(cache)
-    assert len(agenda) == len(set(agenda))
-    assert {entry for entry in entries if entry.expires != math.inf} <= set(agenda) <= entries
-    assert {entry for entry in entries if entry.after is not None} == set(agenda)
-    marked = cache._tags.marked
-    assert set(marked) <= entries
-    for mark in cache._tags._marks.values():
-        assert all(mark in marked[entry] for entry in mark.entries)
-    for entry, marks in marked.items():
-        assert marks
-        assert all(entry in mark.entries for mark in marks)
-        assert all(cache._tags._marks[mark.tag] is mark for mark in marks)
-    weights = [entry.weight if isinstance(entry, Laden) else 1 for entry in entries]
-    assert cache._weight in (0, sum(weights))
-    assert cache._weigher is None or cache._weight == sum(weights)
-    assert cache._total() == sum(weights)
-    assert cache._total() <= cache._max_size or not bounded
+    buckets = expiring(store)
+    assert len(buckets) == len(set(buckets))
+    assert {entry for entry in entries if entry.expires != math.inf} <= set(buckets) <= entries
+    assert {entry for entry in entries if entry.after is not None} == set(buckets)
+    tags = store._tags
+    assert set(tags.of_entries) <= entries
+    for tag in tags._by_name.values():
+        assert all(tag in tags.of_entries[entry] for entry in tag.entries)
+    for entry, carried in tags.of_entries.items():
+        assert carried
+        assert all(entry in tag.entries for tag in carried)
+        assert all(tags._by_name[tag.name] is tag for tag in carried)
+    weights = [entry.weight if isinstance(entry, DetailedEntry) else 1 for entry in entries]
+    assert store._weight in (0, sum(weights))
+    assert store._weigher is None or store._weight == sum(weights)
+    assert store.weight == sum(weights)
+    assert store.weight <= store._max_size or not bounded
     for entry in entries:
         assert entry.fresh <= entry.expires
         assert type(entry.value) is not Failure or entry.fresh == -math.inf
-    flights = cache._flights
-    assert flights.loads - flights.ended >= sum(
-        each.state is State.RUNNING for each in flights._all()
-    )
-    assert cache._gate.free
-    assert not cache._gate.later
+    loads = cache._loads
+    assert loads.in_flight >= sum(not load.is_over() for load in loads._all())
+    assert not cache._lock.changing

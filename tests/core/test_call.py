@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock
 
 import anyio
+import pytest
 
+from mtaio._internal.callables import is_async, name_of
 from mtaio.core import TaskExecutor
-from mtaio.core._call import in_loop, is_async, name_of, returns_coroutine, shorten
+from mtaio.core._compose import in_loop
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 
 class Later:
-    """Is an awaitable that is no coroutine."""
+    """Is an awaitable but not a coroutine."""
 
     def __init__(self, x: int) -> None:
         self.x = x
@@ -43,16 +45,13 @@ def test_what_is_async() -> None:
     """Async functions and objects with an async __call__, also in partials, and nothing else."""
     for fn in (native, Call(), Call().__call__, partial(native), partial(partial(Call()))):
         assert is_async(fn)
-        assert returns_coroutine(fn)
         assert in_loop(fn) is fn
     for plain in (len, Later, Call, lambda: native(1), partial(len)):
         assert not is_async(plain)
-        assert not returns_coroutine(plain)
 
 
 async def test_async_function_that_returns_another_awaitable() -> None:
     """What is only marked as async may return any awaitable: it gets a coroutine around it."""
-    assert not returns_coroutine(Later)
     assert await in_loop(Later)(7) == 7
     assert anyio.current_time() == 1
 
@@ -75,17 +74,23 @@ def test_names() -> None:
     assert name_of(5) == "int"
 
 
-def test_shortened_values() -> None:
-    """A value is shown in one short line, or else by its type."""
-    text = shorten("ab" * 50)
-    assert len(text) == 40
-    assert text.startswith("'abababababab")
-    assert "..." in text
-    assert shorten({"key": range(5)}) == "{'key': range(0, 5)}"
+async def test_shortened_values() -> None:
+    """The note on an error shows the item in one short line, or else by its type."""
 
     class Hostile(dict[str, int]):
         def __repr__(self) -> str:
             raise RuntimeError
 
-    assert shorten(Hostile()).startswith("<Hostile instance at 0x")
-    assert shorten(10**5000).startswith("<int")  # too long for Python to print
+    async def fail(_: object) -> None:
+        raise ValueError
+
+    values = ["ab" * 50, {"key": range(5)}, Hostile(), 10**5000]  # too long for Python to print
+    with pytest.raises(ExceptionGroup) as caught:
+        await TaskExecutor().map(fail, values, errors="collect")
+    notes = [error.__notes__[0].partition("fail(")[2] for error in caught.value.exceptions]
+    assert len(notes[0]) == 41
+    assert notes[0].startswith("'abababababab")
+    assert "..." in notes[0]
+    assert notes[1] == "{'key': range(0, 5)})"
+    assert notes[2].startswith("<Hostile instance at 0x")
+    assert notes[3].startswith("<int")

@@ -10,8 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.core._items import take_items
-from mtaio.core._pool import Pool, Worker
+from mtaio.core._pool import Pool, Worker, take_items
 from mtaio.core._statistics import Counters
 from mtaio.testing import Schedule, run, settle
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
@@ -27,12 +26,12 @@ class Log:
 
     def __init__(self) -> None:
         self.open = 0
-        self.begun = 0
+        self.started = 0
         self.ended = 0
 
     async def item(self, x: int) -> int:
         """Work for a while, with clean-up that takes its time."""
-        self.begun += 1
+        self.started += 1
         self.open += 1
         try:
             await anyio.sleep(x % 3)
@@ -62,7 +61,7 @@ class Log:
 
     def plain(self, x: int) -> int:
         """Work in a thread."""
-        self.begun += 1
+        self.started += 1
         self.open += 1
         try:
             anyio.from_thread.run(anyio.sleep, 1)
@@ -136,9 +135,9 @@ async def check(executor: TaskExecutor, log: Log) -> None:
     assert now.succeeded <= now.started
     here = anyio.get_current_task().id
     assert [task.name for task in anyio.get_running_tasks() if is_pool(task, here)] == []
-    begin = anyio.current_time()
+    start = anyio.current_time()
     assert await executor.map(Log().item, [0] * 6) == [0] * 6
-    assert anyio.current_time() == begin + 1.25 * 6 / 3
+    assert anyio.current_time() == start + 1.25 * 6 / 3
 
 
 def is_pool(task: anyio.TaskInfo, here: int) -> bool:
@@ -255,7 +254,7 @@ def test_any_task_cancelled_natively(name: str) -> None:
 
 
 async def test_outer_cancellation_is_never_a_failure() -> None:
-    """Items that were in flight count as cancelled, not as failed."""
+    """Items that were running count as cancelled, not as failed."""
     executor, log = TaskExecutor(3), Log()
     with anyio.move_on_after(0.5):
         await executor.map(log.item, range(9))
@@ -266,10 +265,10 @@ async def test_outer_cancellation_is_never_a_failure() -> None:
 async def test_cancelled_call_takes_no_more_items() -> None:
     """An item that swallows the cancellation is the last of its worker."""
     executor = TaskExecutor(2)
-    begun = []
+    started = []
 
     async def work(x: int) -> None:
-        begun.append(x)
+        started.append(x)
         try:
             await anyio.sleep(9)
         except anyio.get_cancelled_exc_class():
@@ -278,7 +277,7 @@ async def test_cancelled_call_takes_no_more_items() -> None:
     with anyio.move_on_after(1) as scope:
         await executor.map(work, range(99))
     assert scope.cancelled_caught
-    assert begun == [0, 1]
+    assert started == [0, 1]
     assert executor.statistics().succeeded == 2
 
 
@@ -371,7 +370,7 @@ async def test_cancelled_while_every_worker_queues_for_a_slot() -> None:
             await executor.map(log.item, range(3))
         assert scope.cancelled_caught
         assert executor.statistics().waiting == 0
-    assert log.begun == 1
+    assert log.started == 1
 
 
 def test_worker_whose_event_loop_is_gone() -> None:
@@ -399,4 +398,4 @@ def test_worker_whose_event_loop_is_gone() -> None:
     worker.send(None)
     worker.close()
     assert closed == [0]
-    assert (pool.started, pool.finished) == (1, 1)
+    assert (pool.started, pool.ended) == (1, 1)

@@ -49,7 +49,7 @@ async def test_items_that_never_suspend_do_not_see_each_other() -> None:
 
 
 async def test_child_tasks_inherit_the_item_s_context() -> None:
-    """Tasks that an item starts begin with its variables."""
+    """Tasks that an item starts get its variables."""
     seen = []
 
     async def child(x: int) -> None:

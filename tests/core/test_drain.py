@@ -84,11 +84,11 @@ async def test_drain_without_grace_cancels_at_once() -> None:
 
 
 async def test_failures_are_left_to_the_block() -> None:
-    """Draining is no looking: an error that nobody awaited is raised by the block."""
+    """Draining does not look at errors: one that was not awaited is raised by the block."""
 
     async def fail() -> None:
         await anyio.sleep(1)
-        raise ValueError("unseen")
+        raise ValueError("not awaited")
 
     async def block() -> None:
         async with TaskExecutor(1) as executor:
@@ -96,7 +96,7 @@ async def test_failures_are_left_to_the_block() -> None:
             assert await executor.drain()
             assert anyio.current_time() == 1
 
-    with pytest.raises(ValueError, match=r"^unseen$"):
+    with pytest.raises(ValueError, match=r"^not awaited$"):
         await block()
 
 
@@ -118,8 +118,8 @@ async def test_no_new_work_while_draining() -> None:
         await executor.submit(after, 1)
 
 
-async def test_submit_that_waits_when_the_drain_begins_is_drained_too() -> None:
-    """Whoever asked before the drain is let in when there is room, and the drain waits for it."""
+async def test_submit_that_waits_when_the_drain_starts_is_drained_too() -> None:
+    """A call made before the drain is let in when a place is free, and the drain waits for it."""
     async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
         handles: list[TaskHandle[str]] = []
 
@@ -193,7 +193,7 @@ async def test_tasks_that_are_drained_may_submit_more() -> None:
 
 
 async def test_task_of_another_executor_that_a_drained_one_awaits_may_submit() -> None:
-    """It is part of the work, as long as somebody in it waits for it."""
+    """It is part of the work, as long as it is waited for there."""
     ended: list[str] = []
 
     async def leaf() -> None:
@@ -213,27 +213,33 @@ async def test_task_of_another_executor_that_a_drained_one_awaits_may_submit() -
 
 
 async def test_cancelled_tasks_submit_nothing_more() -> None:
-    """When the grace is over, not even drained tasks may submit: draining must end."""
-    refused: list[str] = []
+    """When the grace is over, not even drained tasks start others: draining must end."""
+    handles: list[TaskHandle[None]] = []
 
     async def hydra() -> None:
         try:
             await anyio.sleep(99)
         finally:
-            with pytest.raises(RuntimeError, match=r"is draining and takes no new work") as caught:
-                executor.submit_nowait(hydra)
-            refused.append(str(caught.value))
+            handles.append(executor.submit_nowait(hydra))
+            with pytest.raises(anyio.get_cancelled_exc_class()):
+                await executor.submit(hydra)
+            with (
+                anyio.CancelScope(shield=True),
+                pytest.raises(RuntimeError, match=r"is draining and takes no new work"),
+            ):
+                await executor.submit(hydra)
 
     async with TaskExecutor(1, max_pending=9) as executor:
         await executor.submit(hydra)
         await settle()
         assert not await executor.drain(timeout=1)
         assert anyio.current_time() == 1
-    assert len(refused) == 1
+    assert [handle.status for handle in handles] == ["cancelled"]
+    assert executor.statistics().started == 1
 
 
 async def test_services_go_on() -> None:
-    """Draining ends no service; one that submits meanwhile is refused like anybody."""
+    """Draining ends no service; one that submits meanwhile is refused like any other."""
     refused: list[float] = []
 
     async def service(*, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -352,7 +358,7 @@ async def test_draining_what_keeps_submitting_goes_on() -> None:
 
 @pytest.mark.parametrize(("timeout", "kind"), [(-1, ValueError), ("1", TypeError)])
 async def test_wrong_timeout_is_refused(timeout: Any, kind: type[Exception]) -> None:
-    """A grace that makes no sense is refused, and the executor does not begin to drain."""
+    """A grace that makes no sense is refused, and the executor does not start to drain."""
     async with TaskExecutor(1) as executor:
         with pytest.raises(kind, match=r"^timeout="):
             await executor.drain(timeout)

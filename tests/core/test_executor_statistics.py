@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import ExecutorStatistics, TaskExecutor
 from mtaio.testing import settle
+from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Generator
 
     from anyio.abc import TaskStatus as Readiness
 
@@ -66,10 +71,10 @@ async def test_running_waiting_and_the_time_spent_on_it() -> None:
         await anyio.sleep(1)
         statistics = executor.statistics()
         assert (statistics.running, statistics.waiting, statistics.peak) == (2, 3, 2)
-        assert (statistics.slot_waits, statistics.slot_wait_seconds) == (3, 0)
+        assert (statistics.waits, statistics.wait_seconds) == (3, 0)
     statistics = executor.statistics()
     assert (statistics.running, statistics.waiting, statistics.peak) == (0, 0, 2)
-    assert (statistics.slot_waits, statistics.slot_wait_seconds) == (3, 2 + 2 + 4)
+    assert (statistics.waits, statistics.wait_seconds) == (3, 2 + 2 + 4)
 
 
 async def test_wait_that_is_given_up_counts() -> None:
@@ -81,7 +86,7 @@ async def test_wait_that_is_given_up_counts() -> None:
         with anyio.move_on_after(3):
             await executor.run(anyio.sleep, 1)
     statistics = executor.statistics()
-    assert (statistics.slot_waits, statistics.slot_wait_seconds) == (1, 3)
+    assert (statistics.waits, statistics.wait_seconds) == (1, 3)
     assert statistics.started == 1
 
 
@@ -201,3 +206,67 @@ async def test_consistent_at_every_moment() -> None:
     assert len(seen) > 100
     totals = [(each.started, each.succeeded + each.failed + each.cancelled) for each in seen]
     assert totals == sorted(totals), "totals only grow"
+
+
+@pytest.fixture
+def eager_threads() -> Generator[None]:
+    """Let threads switch after every few steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.usefixtures("eager_threads")
+def test_read_from_another_thread_under_load(backend: str) -> None:
+    """A thread that reads all the time, as a monitor may, gets figures that fit together."""
+    executor = TaskExecutor(4, max_pending=4)
+    snapshots: list[ExecutorStatistics] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            snapshots.append(executor.statistics())
+
+    async def item(number: int) -> None:
+        await checkpoint()
+        if number % 5 == 0:
+            raise ValueError(number)
+
+    async def main() -> None:
+        async with executor:
+            for _ in range(40):
+                async with anyio.create_task_group() as group:
+                    for _ in range(5):
+                        group.start_soon(partial(executor.map, item, range(5), errors="return"))
+                    handle = await executor.submit(item, 1)
+                    await executor.run(item, 2)
+                    await handle
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        anyio.run(main, backend=backend)
+    finally:
+        over.set()
+        thread.join()
+    assert snapshots
+    for snapshot in snapshots:
+        check(snapshot)
+        assert snapshot.in_use <= 4
+    totals = [(each.started, each.succeeded, each.failed, each.waits) for each in snapshots]
+    assert totals == sorted(totals)
+    last = executor.statistics()
+    assert (last.started, last.failed, last.running) == (40 * 27, 40 * 5, 0)
+
+
+def test_every_field_says_what_kind_of_number_it_is() -> None:
+    """A monitor can export them without knowing the class."""
+    kinds = {field.name: field.metadata["kind"] for field in dataclasses.fields(ExecutorStatistics)}
+    assert kinds.pop("max_workers") == "limit"
+    assert {name for name, kind in kinds.items() if kind == "counter"} == {
+        *("started", "succeeded", "failed", "cancelled", "timed_out", "retried"),
+        *("waits", "wait_seconds"),
+    }
+    assert set(kinds.values()) == {"counter", "gauge"}

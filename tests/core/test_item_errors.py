@@ -34,14 +34,14 @@ def stray() -> NoReturn:
     kind = anyio.get_cancelled_exc_class()
     if kind is asyncio.CancelledError:
         raise kind
-    raise kind._create()  # type: ignore[attr-defined] # nobody else can make one
+    raise kind._create()  # type: ignore[attr-defined] # only trio can make one
 
 
 # ---- the policies ------------------------------------------------------------------------------
 
 
 async def test_one_error_is_raised_bare() -> None:
-    """anyio#141, anyio#641: a single error is no group; siblings are cancelled and awaited."""
+    """anyio#141, anyio#641: one error is raised bare; siblings are cancelled and awaited."""
     ended = []
 
     async def work(x: int) -> int:
@@ -92,7 +92,7 @@ async def test_collect_runs_everything_and_raises_one_flat_group() -> None:
 
 
 async def test_collect_raises_a_single_error_bare() -> None:
-    """With "collect" too, one error is no group."""
+    """With "collect" too, one error is not in a group."""
     with pytest.raises(ValueError, match=r"^1\b"):
         await TaskExecutor(2).map(odd_fails, [1, 2], errors="collect")
     assert anyio.current_time() == 2
@@ -136,7 +136,7 @@ async def test_group_of_an_item_is_one_error() -> None:
 def test_what_is_no_exception_goes_through(
     backend: str, policy: str, kind: type[BaseException]
 ) -> None:
-    """KeyboardInterrupt and SystemExit are no failures of an item: they end everything."""
+    """KeyboardInterrupt and SystemExit are not failures of an item: they end everything."""
     executor = TaskExecutor(2)
 
     async def work(x: int) -> None:
@@ -279,7 +279,7 @@ async def test_stray_cancellation_is_a_failure_of_its_item() -> None:
     assert executor.statistics().failed == 2
 
 
-async def test_stray_cancellation_beside_errors_is_left_out() -> None:
+async def test_stray_cancellation_next_to_errors_is_left_out() -> None:
     """In a group that an item raised, its errors count and the cancellation does not."""
 
     async def work(_: int) -> NoReturn:
@@ -295,8 +295,8 @@ async def test_stray_cancellation_beside_errors_is_left_out() -> None:
     assert [type(error) for error in result.exceptions] == [ValueError]
 
 
-async def test_interrupt_beside_cancellation_goes_through() -> None:
-    """A group that holds what is no Exception is nobody's failure."""
+async def test_interrupt_with_cancellation_goes_through() -> None:
+    """A group that holds more than Exceptions is not an item's failure."""
 
     async def work(_: int) -> NoReturn:
         raise BaseExceptionGroup("both", [ValueError(1), GeneratorExit()])
@@ -334,7 +334,7 @@ def test_item_that_cancels_its_own_task() -> None:
 
 
 def test_item_that_awaits_a_cancelled_future() -> None:
-    """Awaiting what somebody else cancelled is a failure of that item."""
+    """Awaiting what was cancelled elsewhere is a failure of that item."""
 
     async def work(x: int) -> int:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -352,7 +352,7 @@ def test_item_that_awaits_a_cancelled_future() -> None:
     run(main, backend="asyncio")
 
 
-def test_timeout_of_an_item_that_was_cancelled_by_strangers() -> None:
+def test_timeout_of_an_item_that_was_cancelled_natively() -> None:
     """An item that swallowed a Task.cancel() still times out, and as a timeout."""
 
     async def work(_: int) -> None:
@@ -395,7 +395,7 @@ def test_task_cancelled_outside_any_item() -> None:
 
 
 async def test_error_of_a_sync_source() -> None:
-    """What a generator raises is raised by map; what is in flight is cancelled."""
+    """What a generator raises is raised by map; what runs is cancelled."""
 
     def source() -> Iterator[int]:
         yield 2
@@ -422,7 +422,7 @@ async def test_error_of_a_source_at_its_first_item() -> None:
 
 @pytest.mark.parametrize("after", [0, 2])
 async def test_error_of_an_async_source(after: int) -> None:
-    """An async generator that fails, at once or later, is no different."""
+    """An async generator that fails, at once or later, is not different."""
 
     async def source() -> AsyncIterator[int]:
         for _ in range(after):
@@ -452,7 +452,7 @@ async def test_error_of_a_source_and_of_an_item() -> None:
 
 
 async def test_stray_cancellation_of_an_async_source() -> None:
-    """A source that raises cancellation unasked must not be taken for one that came to its end."""
+    """A source that raises cancellation unasked must not be taken for one that has ended."""
 
     async def source() -> AsyncIterator[int]:
         yield 0

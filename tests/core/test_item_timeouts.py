@@ -72,8 +72,8 @@ async def test_many_timeouts_at_different_times() -> None:
 
 
 async def test_crowd_times_out_one_by_one() -> None:
-    """Items without a limit, each begun at its own moment, are each cancelled at their own."""
-    begun, ended = {}, {}
+    """Items without a limit, each started at its own moment, are each cancelled at their own."""
+    started, ended = {}, {}
 
     async def source() -> AsyncIterator[int]:
         for x in range(1000):
@@ -81,7 +81,7 @@ async def test_crowd_times_out_one_by_one() -> None:
             yield x
 
     async def work(x: int) -> None:
-        begun[x] = anyio.current_time()
+        started[x] = anyio.current_time()
         try:
             await anyio.sleep(9 if x % 3 else 1.75)
         finally:
@@ -89,7 +89,7 @@ async def test_crowd_times_out_one_by_one() -> None:
 
     executor = TaskExecutor()
     await executor.map(work, source(), timeout=2, errors="return")
-    assert all(ended[x] - begun[x] == (2 if x % 3 else 1.75) for x in range(1000))
+    assert all(ended[x] - started[x] == (2 if x % 3 else 1.75) for x in range(1000))
     assert executor.statistics().timed_out == 666
 
 
@@ -404,7 +404,7 @@ async def test_each_attempt_has_the_timeout() -> None:
 
 
 async def test_waiting_for_a_token_does_not_count() -> None:
-    """The timeout begins when the limiter let the item go."""
+    """The timeout starts when the limiter let the item go."""
     executor = TaskExecutor(4)
     assert await executor.map(second_of, [1.5] * 4, timeout=2, rate=1 / 5) == [1.5] * 4
     assert anyio.current_time() == 16.5
@@ -437,7 +437,7 @@ async def test_plain_function_that_takes_too_long_is_left_behind() -> None:
 
 
 async def test_waiting_for_a_thread_does_not_count() -> None:
-    """The timeout of a plain function begins in its thread."""
+    """The timeout of a plain function starts in its thread."""
     executor = TaskExecutor(3, thread_limiter=1)
 
     def hold(seconds: float) -> float:

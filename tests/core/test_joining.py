@@ -39,7 +39,7 @@ def in_thread() -> bool:
 
 
 class Later:
-    """Is an awaitable that is no coroutine."""
+    """Is an awaitable but not a coroutine."""
 
     def __await__(self) -> Generator[Any, Any, str]:
         return after(1, "later").__await__()
@@ -56,7 +56,7 @@ def is_quiet(executor: TaskExecutor) -> bool:
 
 
 async def test_gather_returns_results_in_the_order_given() -> None:
-    """Whoever finishes first, the tuple follows the arguments."""
+    """Whatever finishes first, the tuple follows the arguments."""
     assert await TaskExecutor(3).gather(after(3, "a"), after(1, "b"), after(2, "c")) == (
         "a",
         "b",
@@ -101,7 +101,7 @@ async def test_gather_cancels_the_others_at_the_first_error() -> None:
 
 
 async def test_gather_returns_exceptions_if_asked_to() -> None:
-    """Errors stand among the results, and nobody is cancelled."""
+    """Errors stand among the results, and nothing is cancelled."""
     results = await TaskExecutor(3).gather(fail(1, "a"), after(2), return_exceptions=True)
     assert isinstance(results[0], ValueError)
     assert results[1] == "done"
@@ -116,40 +116,12 @@ async def test_gather_never_returns_cancellation() -> None:
     assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 2
 
 
-async def test_gather_of_what_is_no_call() -> None:
-    """The odd one out is named, and the coroutines beside it are closed."""
-    call = after(1)
-    with pytest.raises(
-        TypeError,
-        match=r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, ",
-    ):
-        await TaskExecutor(3).gather(call, 5)  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-    async def agen() -> AsyncIterator[int]:
-        yield 1
-
-    with pytest.raises(TypeError, match=r"^fn=<function .*agen at .*> is an async generator func"):
-        await TaskExecutor(3).gather(agen)
-
-
 async def test_gather_refuses_a_bad_limit() -> None:
     """The coroutines are closed then, too."""
     call = after(1)
     with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. "):
         await TaskExecutor(3).gather(call, limit=0)
     assert getcoroutinestate(call) == CORO_CLOSED
-
-
-async def test_gather_lends_the_slot_of_the_item_around_it() -> None:
-    """aiojobs#98, conc#88: a gather inside an item of a full executor makes progress."""
-    executor = TaskExecutor(1)
-
-    async def outer(_: int) -> tuple[str, ...]:
-        return await executor.gather(after(1, "a"), after(1, "b"))
-
-    assert await executor.map(outer, range(2)) == [("a", "b")] * 2
-    assert anyio.current_time() == 4
 
 
 async def test_gather_has_the_executor_s_timeout() -> None:
@@ -162,7 +134,7 @@ async def test_gather_has_the_executor_s_timeout() -> None:
     assert executor.statistics().timed_out == 1
 
 
-async def test_timeout_of_a_plain_function_begins_in_its_thread() -> None:
+async def test_timeout_of_a_plain_function_starts_in_its_thread() -> None:
     """The wait for a thread is not counted."""
     executor = TaskExecutor(thread_limiter=1, timeout=5)
 
@@ -209,7 +181,7 @@ async def test_race_of_functions() -> None:
     assert await executor.race(in_thread) is True
 
 
-async def test_race_ignores_failures_while_somebody_may_win() -> None:
+async def test_race_ignores_failures_while_a_call_may_win() -> None:
     """A call that fails is out of the race."""
     executor = TaskExecutor()
     assert await executor.race(fail(1), after(2, "winner"), fail(3)) == "winner"
@@ -234,7 +206,7 @@ async def test_race_of_one_that_fails() -> None:
         await TaskExecutor().race(fail(1, "alone"))
 
 
-async def test_race_of_nobody() -> None:
+async def test_race_of_no_calls() -> None:
     """Without calls there is nothing to return."""
     with pytest.raises(ValueError, match=r"^race\(\) of no calls has no winner\. Pass at least"):
         await TaskExecutor().race()
@@ -270,20 +242,12 @@ async def test_race_with_two_winners_at_once() -> None:
 
 
 async def test_race_cancelled_from_outside() -> None:
-    """All runners are cancelled, and there is no result."""
+    """All runners are cancelled, and nothing is returned."""
     executor = TaskExecutor()
     with anyio.move_on_after(1) as scope:
         await executor.race(after(2), after(3))
     assert scope.cancelled_caught
     assert executor.statistics().cancelled == 2
-
-
-async def test_race_of_what_is_no_call() -> None:
-    """The odd one out is named, and the others are closed."""
-    call = after(1)
-    with pytest.raises(TypeError, match=r"^call 1 is 'x', a str, which can be neither awaited nor"):
-        await TaskExecutor().race(call, "x")  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
 
 
 # ---- as_completed ------------------------------------------------------------------------------
@@ -324,7 +288,7 @@ async def test_as_completed_of_nothing() -> None:
 
 
 async def test_as_completed_left_early() -> None:
-    """What is in flight is cancelled and awaited; what never started is closed."""
+    """What runs is cancelled and awaited; what never started is closed."""
     calls = [after(1), after(2), after(3), after(4)]
     executor = TaskExecutor(2)
     async with executor.as_completed(*calls) as outcomes:
@@ -345,15 +309,24 @@ async def test_as_completed_left_at_once() -> None:
     assert getcoroutinestate(call) == CORO_CLOSED
 
 
-async def test_as_completed_of_what_is_no_call() -> None:
-    """It is refused by as_completed() itself, which closes the coroutines beside it."""
-    call = after(1)
-    with pytest.raises(TypeError, match=r"^call 1 is None, a NoneType, which can be neither "):
-        TaskExecutor(2).as_completed(call, None)  # type: ignore[call-overload] # refused
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-
 # ---- all of them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["gather", "race", "as_completed"])
+async def test_what_cannot_be_called_is_refused(method: str) -> None:
+    """The odd one out is named, and the other coroutines are closed."""
+
+    async def generator() -> AsyncIterator[int]:
+        yield 1
+
+    for odd, message in (
+        (5, r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, "),
+        (generator, r"^fn=<function .*generator at .*> is an async generator func"),
+    ):
+        call = after(1)
+        with pytest.raises(TypeError, match=message):
+            await getattr(TaskExecutor(3), method)(call, odd)
+        assert getcoroutinestate(call) == CORO_CLOSED
 
 
 async def consume(executor: TaskExecutor, *calls: Coroutine[Any, Any, str]) -> None:
@@ -390,7 +363,7 @@ def test_interrupt_goes_through(backend: str, join: str) -> None:
 
 @pytest.mark.parametrize("join", CALLS)
 def test_call_that_awaits_a_cancelled_task(join: str) -> None:
-    """A task that somebody else cancelled is the failure of the call that awaits it."""
+    """A task that was cancelled elsewhere is the failure of the call that awaits it."""
 
     async def main() -> None:
         task = asyncio.ensure_future(after(5))

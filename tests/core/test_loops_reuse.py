@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 from anyio import from_thread, to_thread
 
-from mtaio._internal import loops
 from mtaio.core import TaskExecutor
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -102,9 +100,7 @@ def test_after_a_loop_that_was_abandoned(thrown_away: bool) -> None:  # noqa: FB
     for backend in LOOPS:
         run(everything(executor), backend=backend)
         gc.collect()
-    slots = executor._slots
-    assert slots is not None
-    assert slots.in_use == 0
+    assert executor.statistics().in_use == 0
 
 
 def test_throwing_away_an_abandoned_block_disturbs_no_other() -> None:
@@ -213,7 +209,7 @@ async def test_submitting_from_a_thread_is_refused() -> None:
 
 
 async def test_two_loops_at_once_are_refused() -> None:
-    """Whoever comes second is told to use another executor; the first goes on."""
+    """The second one is told to use another executor; the first goes on."""
     executor = TaskExecutor(2)
 
     async def elsewhere() -> None:
@@ -232,36 +228,4 @@ async def test_two_loops_at_once_are_refused() -> None:
     def use() -> None:
         anyio.run(executor.run, divmod, 7, 2)
 
-    await to_thread.run_sync(use)  # nobody uses it here now
-
-
-# ---- calling into a loop -------------------------------------------------------------------------
-
-
-async def test_call_in_calls_in_the_loops_thread() -> None:
-    """From another thread, without waiting for it."""
-    called, event = list[int](), anyio.Event()
-
-    def call() -> None:
-        called.append(threading.get_ident())
-        event.set()
-
-    assert await to_thread.run_sync(loops.call_in, loops.current_loop(), call)
-    await event.wait()
-    assert called == [threading.get_ident()]
-
-
-def test_call_in_says_when_the_loop_is_over(backend: str) -> None:
-    """Nothing is called then, and nothing raised."""
-    found: list[object] = []
-    called: list[int] = []
-
-    async def look() -> None:
-        found.append(loops.current_loop())
-        assert loops.is_current(found[0])
-
-    run(look, backend=backend)
-    assert not loops.call_in(found[0], lambda: called.append(1))
-    assert loops.is_over(found[0])
-    assert not loops.is_current(found[0])
-    assert called == []
+    await to_thread.run_sync(use)  # it is not in use here now

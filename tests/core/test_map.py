@@ -46,11 +46,44 @@ def counted(source: list[int], taken: list[int]) -> Iterator[int]:
         yield item
 
 
+@pytest.mark.parametrize("count", [1, 100])
+@pytest.mark.parametrize("method", ["map", "for_each", "gather", "race", "stream", "as_completed"])
+async def test_in_a_cancelled_scope_nothing_runs(method: str, count: int) -> None:
+    """Each of them is a checkpoint: it raises the cancellation before any item is called."""
+    executor = TaskExecutor(2)
+    started: list[int] = []
+
+    async def item(x: int) -> None:
+        started.append(x)
+
+    async def call() -> None:
+        if method in {"map", "for_each"}:
+            await getattr(executor, method)(item, range(count))
+        elif method in {"gather", "race"}:
+            await getattr(executor, method)(*[item(x) for x in range(count)])
+        else:
+            stream = (
+                executor.stream(item, range(count))
+                if method == "stream"
+                else executor.as_completed(*[item(x) for x in range(count)])
+            )
+            async with stream as results:
+                async for _ in results:
+                    raise AssertionError
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await call()
+    assert scope.cancelled_caught
+    assert started == []
+    assert executor.statistics().started == 0
+
+
 # ---- results and order -------------------------------------------------------------------------
 
 
 async def test_results_stand_in_the_order_of_the_items() -> None:
-    """Whoever finishes first, the list follows the source."""
+    """Whatever finishes first, the list follows the source."""
     assert await TaskExecutor(3).map(double, [3, 1, 2]) == [6, 2, 4]
     assert anyio.current_time() == 3
 
@@ -224,17 +257,6 @@ async def test_long_call_does_not_starve_a_short_one() -> None:
     assert order == ["long", "short", "long", "short", "long", "long", "long"]
 
 
-async def test_nested_map_makes_progress_at_the_limit() -> None:
-    """aiojobs#98, conc#88: an item may call its own executor, whatever the limit."""
-    executor = TaskExecutor(1)
-
-    async def outer(n: float) -> float:
-        return sum(await executor.map(double, [n] * 3))
-
-    assert await executor.map(outer, [1, 2]) == [6, 12]
-    assert anyio.current_time() == 9
-
-
 # ---- workers -----------------------------------------------------------------------------------
 
 
@@ -312,7 +334,7 @@ async def test_map_without_suspensions_obeys_a_deadline() -> None:
 
 
 async def test_map_without_suspensions_yields_every_32_items() -> None:
-    """Another task gets a turn between each 32 items and the next, in whichever order they run."""
+    """Another task runs between each 32 items and the next, in whichever order they run."""
     done = 0
     gaps = []
 
@@ -338,7 +360,7 @@ async def test_map_without_suspensions_yields_every_32_items() -> None:
 
 
 async def test_source_is_read_only_as_fast_as_it_is_used() -> None:
-    """aiometer#46, cpython#74028, trio#2770: nothing is taken before somebody can work on it."""
+    """aiometer#46, cpython#74028, trio#2770: nothing is taken before a worker is free for it."""
     taken: list[int] = []
     seen = []
 
@@ -400,7 +422,7 @@ async def test_rate_applies_to_plain_functions() -> None:
 
 
 async def test_waiting_for_a_token_keeps_the_slot() -> None:
-    """The order is slot, then rate: whoever holds a token never waits for a slot."""
+    """The order is slot, then rate: a call that holds a token never waits for a slot."""
     executor = TaskExecutor(2)
     starts = []
 
@@ -474,7 +496,7 @@ async def test_progress_without_a_length_has_no_total() -> None:
     assert totals == [None, 2, 2, 1]
 
 
-async def test_nobody_asks_for_a_length_that_nobody_wants() -> None:
+async def test_length_is_not_asked_for_without_need() -> None:
     """A container whose length is dear to compute is not asked for it without on_progress."""
 
     class Query:
@@ -506,7 +528,7 @@ async def test_failed_items_count_as_done() -> None:
 
 
 async def test_error_in_on_progress_stops_the_call() -> None:
-    """What the callback raises is raised by map, and what is in flight is cancelled."""
+    """What the callback raises is raised by map, and what runs is cancelled."""
 
     def note(done: int, _: int | None) -> None:
         if done == 2:
@@ -523,7 +545,7 @@ async def test_error_in_on_progress_stops_the_call() -> None:
 
 
 async def agen(x: int) -> AsyncIterator[int]:
-    """Be an async generator function, which is no function to map."""
+    """Be an async generator function, which cannot be mapped."""
     yield x
 
 
@@ -614,7 +636,7 @@ REFUSED: dict[str, tuple[Callable[[TaskExecutor], Any], type[Exception], str]] =
     "on-progress-async": (
         lambda ex: ex.map(at_once, [1], on_progress=agen_progress),
         TypeError,
-        r"^on_progress=<function .*> is an async function, which nobody would await\. Pass a plain",
+        r"^on_progress=<function .*> is an async function and would not be awaited\. Pass a plain",
     ),
     "for-each-return": (
         lambda ex: ex.for_each(at_once, [1], errors="return"),  # type: ignore[call-overload] # refused
@@ -641,5 +663,5 @@ async def test_refused(case: str) -> None:
 async def test_arguments_that_do_not_fit_fail_the_item() -> None:
     """A function called with the wrong number of arguments is an error of that item."""
     with pytest.raises(TypeError, match=re.escape("at_once() takes 1 positional")) as info:
-        await TaskExecutor(2).map(at_once, [1], [2])  # type: ignore[arg-type] # the mistake
+        await TaskExecutor(2).map(at_once, [1], [2])
     assert info.value.__notes__ == ["in item 0: at_once(1, 2)"]

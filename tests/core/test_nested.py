@@ -10,7 +10,7 @@ import pytest
 from anyio import from_thread
 
 from mtaio.core import TaskExecutor
-from mtaio.core._nesting import CURRENT
+from mtaio.core._slots import CURRENT
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
 from tests.injection import at_every_checkpoint, cancelled_at
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from mtaio.core import TaskHandle
-    from mtaio.core._nesting import Link
+    from mtaio.core._slots import Link
 
 
 class Work:
@@ -40,9 +40,7 @@ class Work:
         assert self.gauge.peak == peak
         statistics = self.executor.statistics()
         assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
-        slots = self.executor._slots
-        assert slots is not None
-        assert slots.in_use == 0
+        assert statistics.in_use == 0
 
 
 # ---- direct nesting ------------------------------------------------------------------------------
@@ -75,7 +73,7 @@ async def test_nested_maps_use_the_whole_limit() -> None:
     work.check(peak=3)
 
 
-async def test_nested_call_takes_a_free_slot_beside_the_lent_one() -> None:
+async def test_nested_call_takes_free_slots_as_well() -> None:
     """One outer item alone still gets all the slots for its inner calls."""
     work = Work(3)
 
@@ -88,16 +86,16 @@ async def test_nested_call_takes_a_free_slot_beside_the_lent_one() -> None:
 
 
 async def test_outer_items_start_only_when_one_before_is_done() -> None:
-    """A lent slot does not go to the next outer item: at the limit, outer items wait their turn."""
-    work, begun = Work(2), list[tuple[float, int]]()
+    """A lent slot does not go to the next outer item: at the limit, outer items wait."""
+    work, started = Work(2), list[tuple[float, int]]()
 
     async def outer(number: int) -> None:
-        begun.append((anyio.current_time(), number))
+        started.append((anyio.current_time(), number))
         await work.executor.for_each(work.leaf, [1, 1, 1])
 
     await work.executor.for_each(outer, range(4))
-    assert [number for _, number in begun] == [0, 1, 2, 3]
-    assert [moment for moment, _ in begun][:3] == [0, 0, 3]
+    assert [number for _, number in started] == [0, 1, 2, 3]
+    assert [moment for moment, _ in started][:3] == [0, 0, 3]
     assert anyio.current_time() == 6
     work.check(peak=2)
 
@@ -227,7 +225,7 @@ async def test_nested_calls_cancelled_at_every_checkpoint() -> None:
 
 
 async def test_nested_calls_cancelled_at_every_step_of_the_innermost() -> None:
-    """The same when cancellation comes as an inner item begins or ends."""
+    """The same when cancellation comes as an inner item starts or ends."""
     work = Work(2)
     steps = 0
     strike_at, scope = 0, anyio.CancelScope()
@@ -323,10 +321,10 @@ async def test_tree_of_submitted_tasks() -> None:
 
 async def test_item_at_the_limit_has_one_task_beyond_it() -> None:
     """To submit a second task, an item at the limit waits for its first, lending it its slot."""
-    work, begun = Work(1), list[tuple[float, int]]()
+    work, started = Work(1), list[tuple[float, int]]()
 
     async def child(number: int) -> None:
-        begun.append((anyio.current_time(), number))
+        started.append((anyio.current_time(), number))
         await work.leaf(1)
 
     async def parent() -> None:
@@ -337,7 +335,7 @@ async def test_item_at_the_limit_has_one_task_beyond_it() -> None:
 
     async with work.executor:
         await work.executor.submit(parent)
-    assert begun == [(0, 0), (1, 1), (2.5, 2)]
+    assert started == [(0, 0), (1, 1), (2.5, 2)]
     work.check(peak=1)
 
 
@@ -364,7 +362,7 @@ async def test_several_tasks_of_one_item_submit_at_the_limit() -> None:
 
 
 async def test_task_queued_before_it_is_awaited_runs_in_the_waiters_slot() -> None:
-    """A task that stands in the queue for long is helped along when an item begins to wait."""
+    """A task that stands in the queue for long gets the slot of an item that starts to wait."""
     work = Work(1)
 
     async def parent() -> float:
@@ -381,7 +379,7 @@ async def test_task_queued_before_it_is_awaited_runs_in_the_waiters_slot() -> No
 
 
 async def test_second_item_that_waits_for_a_task_lends_too() -> None:
-    """The first who waits for it has lent his slot already; then the second one's will do."""
+    """The first that waits for it has lent its slot already; then the second one lends its own."""
     work, handles = Work(2, max_pending=9), list["TaskHandle[float]"]()
     executor = work.executor
     second_waits = anyio.Event()
@@ -393,7 +391,7 @@ async def test_second_item_that_waits_for_a_task_lends_too() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(executor.run, busy)  # takes the slot of the item
             await settle()
-            await handles[0]  # stands in the queue, as an heir of that slot
+            await handles[0]  # in the queue, first in line for that slot
 
     async def second() -> None:
         await settle()
@@ -470,9 +468,7 @@ async def test_another_task_of_the_item_still_waits() -> None:
             group.start_soon(handle.wait)
             with anyio.move_on_after(1):
                 await handle
-            slots = work.executor._slots
-            assert slots is not None
-            assert slots.in_use == 1
+            assert work.executor.statistics().in_use == 1
 
     async with work.executor:
         await (await work.executor.submit(parent))
@@ -483,18 +479,18 @@ async def test_another_task_of_the_item_still_waits() -> None:
 # ---- tasks that outlive their item ---------------------------------------------------------------
 
 
-async def test_task_that_outlives_its_item_queues_like_anybody() -> None:
+async def test_task_that_outlives_its_item_queues_like_any_other() -> None:
     """A task started elsewhere keeps the context of an item, but one that ended lends nothing."""
     work = Work(1)
 
     async with anyio.create_task_group() as outside:
 
-        async def straggler() -> None:
+        async def outlive() -> None:
             await anyio.sleep(2)
             await work.executor.run(work.leaf, 1)
 
         async def item() -> None:
-            outside.start_soon(straggler)
+            outside.start_soon(outlive)
             await work.leaf(1)
 
         await work.executor.run(item)
@@ -626,7 +622,7 @@ async def test_calls_that_outlive_an_inner_item_run_in_the_outer_ones_slot() -> 
     work.check(peak=1)
 
 
-async def test_endless_chain_of_stragglers_leaves_no_trail() -> None:
+async def test_endless_chain_of_tasks_that_outlive_items_keeps_nothing() -> None:
     """A crawler whose items start their successors elsewhere keeps nothing of their ancestors."""
     work = Work(1)
 
@@ -674,7 +670,7 @@ async def test_chain_across_two_executors() -> None:
 
 @pytest.mark.parametrize("pause", [0, 1])
 async def test_chain_of_submitted_tasks_across_two_executors(pause: float) -> None:
-    """The same through submit: whoever awaits a task lends it his slot, across executors too."""
+    """The same through submit: an item lends its slot to the task it awaits, elsewhere too."""
     a, b = Work(1), Work(1)
 
     async def third() -> float:
@@ -716,7 +712,7 @@ async def test_long_chain_of_awaited_tasks() -> None:
 
 
 async def test_two_tasks_that_wait_for_each_other_do_not_hang_the_search() -> None:
-    """A ring of waits is walked once; when one of them gives up, both come to their end."""
+    """A cycle of waits is walked once; when one of them gives up, both end."""
     executor = TaskExecutor(2)
     handles: list[TaskHandle[int]] = []
 
@@ -777,7 +773,7 @@ async def test_task_submitted_from_a_worker_thread_that_needs_a_thread(pause: fl
     assert executor.statistics().threads == 0
 
 
-def test_callback_of_the_loop_runs_inside_nobody() -> None:
+def test_callback_of_the_loop_runs_inside_no_item() -> None:
     """A callback keeps the context of the item that set it, but no task that could wait."""
 
     async def scenario() -> None:
@@ -814,7 +810,7 @@ async def test_draining_inside_an_item_lends_its_slot() -> None:
 
 
 async def test_service_started_inside_an_item_gets_ready_in_its_slot() -> None:
-    """A service may need the executor before it is ready; afterwards it runs inside nobody."""
+    """A service may need the executor before it is ready; afterwards it runs inside no item."""
     work = Work(1)
 
     async def service(task_status: anyio.abc.TaskStatus[float]) -> None:

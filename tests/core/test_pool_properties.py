@@ -86,7 +86,7 @@ def calls(draw: st.DrawFn) -> Call:
 
 
 def model(call: Call, window: float) -> Run:
-    """Say what happens, by giving each item in turn to the worker that is free first."""
+    """Say what happens, by giving each item to the worker that is free first."""
     free = [0.0] * call.workers
     stop = call.cancel_at
     ends: list[End] = []
@@ -128,7 +128,7 @@ async def work(item: Item, _: object = None) -> int:
 
 
 async def slowly(items: Iterable[Item]) -> AsyncIterator[Item]:
-    """Yield the items, with a turn of the event loop before each."""
+    """Yield the items, with a checkpoint before each."""
     for item in items:
         await anyio.lowlevel.checkpoint()
         yield item
@@ -214,7 +214,7 @@ def test_map(backend: str, call: Call) -> None:
         if results is not None:
             order = sorted(range(len(call.items)), key=lambda i: expected.moments[i])
             places = range(len(call.items)) if call.ordered else order
-            # Items that never suspend end at one moment, in an order that is nobody's business.
+            # Items that never suspend end at one moment, in any order.
             if call.ordered or all(item.seconds for item in call.items):
                 assert [kind(r) for r in results] == [expected.ends[i] for i in places]
             values = [r for r in results if isinstance(r, int)]
@@ -286,7 +286,7 @@ def handed_over(call: Call, expected: Run) -> list[tuple[End, float]]:
 def test_calls_that_share_an_executor(
     backend: str, batches: list[tuple[int, int, bool]], workers: int, cancel_at: int | None
 ) -> None:
-    """Whatever runs beside what, the limit holds, nothing is lost, and all is given back."""
+    """Whatever runs at the same time, the limit holds, nothing is lost, and all is given back."""
     executor = TaskExecutor(workers)
     now = most = 0
 

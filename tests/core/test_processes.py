@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
+import signal
 import socket
-import threading
-import time
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import psutil
 import pytest
 
-from mtaio.core import TaskExecutor
+from mtaio.core import TaskExecutor, _processes
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.testing import settle
+from mtaio.testing import run, settle
+from tests.core.processes import CLASSES, program, workers
+from tests.core.work import (
+    Untransferable,
+    add,
+    fail,
+    fail_demandingly,
+    fail_untransferably,
+    hang,
+    leave,
+)
+from tests.injection import at_every_checkpoint, struck
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-
-def add(a: int, b: int) -> tuple[int, int]:
-    """Return the sum, and the process in which it was formed."""
-    return a + b, os.getpid()
-
-
-def fail(message: str) -> None:
-    """Raise an error."""
-    raise LookupError(message)
-
-
-def unpicklable() -> threading.Lock:
-    """Return what cannot be sent back."""
-    return threading.Lock()
-
-
-def die() -> None:
-    """End the process one is in."""
-    os._exit(1)
-
-
-def hang(port: int) -> None:
-    """Tell in which process one is, and hang."""
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(str(os.getpid()).encode())
-    time.sleep(60)
+    from pathlib import Path
 
 
 class Phone:
@@ -63,6 +50,12 @@ class Phone:
         connection, _ = self.server.accept()
         with connection:
             return int(connection.recv(20))
+
+
+@pytest.fixture(autouse=True)
+def no_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the processes the import of pytest, whose main module is that of this program."""
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
 
 
 @pytest.fixture
@@ -117,23 +110,90 @@ async def test_users_capacity_limiter_is_honoured() -> None:
     assert limiter.borrowed_tokens == 0
 
 
-async def test_function_that_cannot_be_sent_is_explained() -> None:
-    """The error of ``pickle`` gets a note with the way out, and the place comes back."""
+async def test_large_arguments_and_results_pass() -> None:
+    """What no socket takes at once goes in parts, both ways."""
+    data = bytes(range(256)) * 10_000
+    assert await TaskExecutor().run_in_process(bytes, data) == data
+
+
+async def test_output_of_the_function_is_the_programs(capfd: pytest.CaptureFixture[str]) -> None:
+    """What a function prints can be read, and is not mistaken for its result."""
+    await TaskExecutor().run_in_process(print, "hello")
+    assert capfd.readouterr().out == "hello\n"
+
+
+# ---- what cannot be sent -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "culprit"),
+    [
+        ((lambda: 1,), "The function <function <lambda> at "),
+        ((add, 1, Untransferable()), "Argument 2, <it>, "),
+        ((str, Untransferable("nameless")), "Argument 1, <Untransferable instance at "),
+        ((partial(add, b=cast("Any", Untransferable())), 1), "Argument b, <it>, "),
+    ],
+)
+async def test_call_that_cannot_be_sent_is_explained(call: tuple[Any, ...], culprit: str) -> None:
+    """The error of ``pickle`` gets a note that names the part and the way out."""
     executor = TaskExecutor(process_limiter=1)
-    with pytest.raises((pickle.PicklingError, AttributeError)) as caught:
-        await executor.run_in_process(lambda: 1)
-    assert caught.value.__notes__[0].startswith("A worker process gets the function and its arg")
-    with pytest.raises(TypeError, match=r"^cannot pickle") as refused:
-        await executor.run_in_process(add, threading.Lock(), 1)
-    assert refused.value.__notes__ == caught.value.__notes__
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)) as caught:
+        await executor.run_in_process(*call)
+    note = caught.value.__notes__[-1]
+    assert note.startswith(culprit)
+    assert note.endswith(
+        "cannot be sent to a worker process by pickle. Pass a function from the top level of a "
+        "module, and plain data; for anything else use run_in_thread()."
+    )
     assert executor.statistics().processes == 0
 
 
-async def test_result_that_cannot_be_sent_back_is_an_error() -> None:
-    """It is the result's fault, not the call's."""
-    with pytest.raises(TypeError, match=r"^cannot pickle '_thread\.lock' object$") as caught:
-        await TaskExecutor().run_in_process(unpicklable)
-    assert not hasattr(caught.value, "__notes__")
+async def test_call_that_cannot_be_loaded_is_explained() -> None:
+    """It was sent, but the process cannot make anything of it."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        await TaskExecutor().run_in_process(str, Untransferable("unreadable"))
+    (note,) = caught.value.__notes__
+    assert note == (
+        "A worker process cannot load the call of str(). Pass a function from the top level of a "
+        "module, and plain data; for anything else use run_in_thread()."
+    )
+
+
+async def test_result_that_cannot_be_sent_back_is_explained() -> None:
+    """The note names it and the way out."""
+    with pytest.raises(TypeError, match=r"^not me") as caught:
+        await TaskExecutor().run_in_process(Untransferable)
+    (note,) = caught.value.__notes__
+    assert note == (
+        "<it>, which Untransferable() returned, cannot be sent back from a worker process by "
+        "pickle. Return plain data, or use run_in_thread()."
+    )
+
+
+async def test_result_that_cannot_be_received_is_explained() -> None:
+    """The note says whose it was."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        await TaskExecutor().run_in_process(Untransferable, "unreadable")
+    (note,) = caught.value.__notes__
+    assert note == ("This is from unpickling what Untransferable() returned in its worker process.")
+
+
+async def test_error_that_cannot_be_sent_back_is_explained() -> None:
+    """Another stands for it, and says what it was."""
+    with pytest.raises(pickle.PicklingError) as caught:
+        await TaskExecutor().run_in_process(fail_untransferably)
+    assert str(caught.value) == "LookupError(<it>) cannot be pickled: TypeError('not me')"
+
+
+async def test_error_that_cannot_be_received_is_explained() -> None:
+    """The error of ``pickle`` says what it was about."""
+    with pytest.raises(TypeError, match="missing 1 required positional argument") as caught:
+        await TaskExecutor().run_in_process(fail_demandingly)
+    (note,) = caught.value.__notes__
+    assert note == (
+        "This is from unpickling the error DemandingError('1: reason') that fail_demandingly() "
+        "raised in its worker process."
+    )
 
 
 async def test_async_function_is_refused() -> None:
@@ -142,16 +202,60 @@ async def test_async_function_is_refused() -> None:
         await cast("Any", TaskExecutor()).run_in_process(anyio.sleep)
 
 
+# ---- how a process ends --------------------------------------------------------------------------
+
+
 async def test_death_of_the_process_is_told() -> None:
-    """A process that is killed from elsewhere is an error, and the next call gets another."""
+    """A process that ends in the middle of a call is an error, and the next call gets another."""
     executor = TaskExecutor(process_limiter=1)
-    with pytest.raises(anyio.BrokenWorkerProcess):
-        await executor.run_in_process(die)
+    with pytest.raises(
+        anyio.BrokenWorkerProcess,
+        match=r"^worker process \d+ ended with exit status 1 before _exit\(\) returned$",
+    ):
+        await executor.run_in_process(os._exit, 1)
+    assert executor.statistics().processes == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
 
 
+@pytest.mark.parametrize("how", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+async def test_end_of_the_program_in_a_process_is_an_error(how: BaseException) -> None:
+    """``sys.exit()`` and the like end neither this program nor that process."""
+    executor = TaskExecutor(process_limiter=1)
+    _, process = await executor.run_in_process(add, 1, 2)
+    with pytest.raises(anyio.BrokenWorkerProcess) as caught:
+        await executor.run_in_process(leave, how)
+    assert str(caught.value) == f"leave() raised {how!r} in its worker process"
+    assert await executor.run_in_process(add, 1, 2) == (3, process)
+
+
+async def test_interrupt_is_left_to_the_program() -> None:
+    """Ctrl-C, which the terminal sends to all processes, breaks off no call."""
+    await TaskExecutor().run_in_process(signal.raise_signal, signal.SIGINT)
+
+
+async def test_process_that_is_idle_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call does without it."""
+    executor = TaskExecutor()
+    _, process = await executor.run_in_process(add, 1, 2)
+    monkeypatch.setattr(_processes, "_MAX_IDLE_SECONDS", 0)
+    _, other = await executor.run_in_process(add, 1, 2)
+    assert other != process
+
+
+def test_no_process_outlives_its_loop(backend: str) -> None:
+    """Neither idle ones nor one whose call nothing waits for any more."""
+    executor, children = TaskExecutor(), workers()
+
+    async def main() -> int:
+        return (await executor.run_in_process(add, 1, 2))[1]
+
+    first, second = run(main, backend=backend), run(main, backend=backend)
+    assert first != second
+    assert workers() == children
+
+
 async def test_cancellation_kills_the_process(phone: Phone) -> None:
-    """Unlike a thread, a process can be stopped; the place comes back when it is dead."""
+    """Unlike a thread, a process can be stopped; the slot comes back when it is dead."""
     executor = TaskExecutor(process_limiter=1)
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, hang, phone.port)
@@ -165,14 +269,48 @@ async def test_cancellation_kills_the_process(phone: Phone) -> None:
 
 async def test_cancelled_while_the_process_starts_nothing_is_left() -> None:
     """A worker process that is not ready yet is not forgotten: it ends with the call."""
-    executor, children = TaskExecutor(process_limiter=1), psutil.Process().children()
+    executor, children = TaskExecutor(process_limiter=1), workers()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_process, add, 1, 2)
-        while len(psutil.Process().children()) == len(children):  # it is real, and takes a while
+        while len(workers()) == len(children):  # it is real, and takes a while
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
-    assert psutil.Process().children() == children
+    assert workers() == children
     assert executor.statistics().processes == 0
+
+
+@pytest.mark.parametrize("again", [None, 1, 2], ids=["once", "as it ends", "while it ends"])
+def test_natively_cancelled_call_leaves_no_process_behind(again: int | None) -> None:
+    """``Task.cancel()``, wherever it comes and be it twice, ends the process, too."""
+    children = workers()
+
+    async def scenario(at: int) -> bool:
+        executor, hits = TaskExecutor(process_limiter=1), list[int]()
+
+        async def call() -> None:
+            task = cast("asyncio.Task[None]", asyncio.current_task())
+
+            def strike() -> None:
+                hits.append(at)
+                task.cancel()
+                if again is not None:
+                    strike_later(again)
+
+            def strike_later(turns: int) -> None:
+                later = task.cancel if turns == 1 else partial(strike_later, turns - 1)
+                asyncio.get_running_loop().call_soon(later)
+
+            await struck(executor.run_in_process(add, 1, 2), at, strike)
+
+        await asyncio.wait([asyncio.ensure_future(call())])
+        assert len(workers()) <= len(children) + 1
+        assert (await executor.run_in_process(add, 1, 2))[0] == 3
+        assert len(workers()) == len(children) + 1
+        assert executor.statistics().processes == 0
+        return bool(hits)
+
+    assert run(at_every_checkpoint, scenario, backend="asyncio") >= 2
+    assert workers() == children
 
 
 def test_timeout_kills_the_process(backend: str, phone: Phone) -> None:
@@ -194,3 +332,43 @@ def test_timeout_kills_the_process(backend: str, phone: Phone) -> None:
         assert (await executor.run_in_process(add, 1, 2))[0] == 3
 
     anyio.run(scenario, backend=backend)
+
+
+# ---- the main module -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [["program.py"], ["-m", "program"]], ids=["file", "module"])
+def test_classes_of_the_main_module_come_back_as_themselves(
+    tmp_path: Path, backend: str, command: list[str]
+) -> None:
+    """Results and errors alike, however the program was started."""
+    done = program(tmp_path, CLASSES.format(backend=backend), *command)
+    assert (done.stdout, done.stderr) == ("True\nOwnError('details')\n", "")
+
+
+def test_main_module_without_a_guard_is_refused(tmp_path: Path) -> None:
+    """It does not start processes that start processes without end."""
+    text = CLASSES.format(backend="asyncio").replace('if __name__ == "__main__":', "if True:")
+    done = program(tmp_path, text)
+    assert done.stderr.splitlines()[-1] == (
+        "anyio.BrokenWorkerProcess: a worker process could not load the main module: "
+        "RuntimeError('run_in_process() was called while the main module was being loaded'). "
+        'Programs that use processes must start under if __name__ == "__main__":'
+    )
+
+
+def test_function_of_a_program_without_a_file_is_explained(tmp_path: Path) -> None:
+    """A process cannot find it."""
+    done = program(tmp_path, "", "-c", CLASSES.format(backend="asyncio"))
+    assert done.stderr.splitlines()[-1].startswith("A worker process cannot load the call of work")
+
+
+def test_main_module_of_a_package_is_left_alone(tmp_path: Path) -> None:
+    """It seldom has a guard, and what it imports can be used."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    text = CLASSES.format(backend="asyncio").replace('if __name__ == "__main__":', "def run():")
+    (folder / "code.py").write_text(text)
+    (folder / "__main__.py").write_text("from .code import run\nrun()\n")
+    done = program(tmp_path, "", "-m", "package")
+    assert (done.stdout, done.stderr) == ("True\nOwnError('details')\n", "")

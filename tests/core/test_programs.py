@@ -62,7 +62,7 @@ def programs(*kinds: Kind, impatient: bool = False) -> st.SearchStrategy[list[No
 
 
 class Machine:
-    """Runs a program on one executor, or on several in turn, and counts who is at work."""
+    """Runs a program on one executor, or on several alternately, and counts the items at work."""
 
     def __init__(self, limits: list[int], pending: int) -> None:
         self.executors = [TaskExecutor(limit, max_pending=pending) for limit in limits]
@@ -82,8 +82,7 @@ class Machine:
             assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
             ended = statistics.succeeded + statistics.failed + statistics.cancelled
             assert statistics.started == ended
-            assert executor._slots is not None
-            assert executor._slots.in_use == 0
+            assert statistics.in_use == 0
 
     async def item(self, node: Node, depth: int) -> None:
         """Work, then see to the pieces inside, in which time the item is idle."""
@@ -95,7 +94,7 @@ class Machine:
             await self.go_inside(node, depth)
 
     async def go_inside(self, node: Node, depth: int) -> None:  # noqa: C901, PLR0912 - ten kinds
-        """See to the pieces inside, on the executor whose turn it is."""
+        """See to the pieces inside, on the executor for this depth."""
         executor = self.executors[depth % len(self.executors)]
         handles: list[TaskHandle[None]] = []
 
@@ -136,7 +135,7 @@ class Machine:
                 raise ZeroDivisionError
 
 
-many = settings(max_examples=150, deadline=None)
+many = settings(max_examples=60, deadline=None)
 one_limit = st.lists(st.integers(1, 3), min_size=1, max_size=1)
 two_limits = st.lists(st.integers(1, 2), min_size=2, max_size=2)
 

@@ -51,7 +51,7 @@ async def test_bar_follows_a_call() -> None:
 
 
 async def test_bar_without_a_total() -> None:
-    """While nobody knows the total the bar counts; at the end of the block it is full."""
+    """While the total is not known the bar counts; at the end of the block it is full."""
     terminal = Terminal()
     with progress.bar("working", console=Console(file=terminal, width=80)) as on_progress:
         await TaskExecutor(2).for_each(work, (n for n in range(5)), on_progress=on_progress)
@@ -75,7 +75,7 @@ def test_bar_of_a_block_that_failed() -> None:
 
 
 def test_bar_shows_details() -> None:
-    """What is said beside the number is shown beside it, and nothing in it is markup."""
+    """Details are shown after the number, and nothing in them is markup."""
     terminal = Terminal()
     with progress.bar("[red]", console=Console(file=terminal, width=80)) as on_progress:
         on_progress(2, 7, "[bold] files")
@@ -94,7 +94,7 @@ def test_transient_bar_vanishes() -> None:
 
 @pytest.mark.parametrize("force", [None, "1"])
 def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch, force: str | None) -> None:
-    """On what is no terminal nothing is shown, whether or not colours are forced upon it."""
+    """Where there is no terminal nothing is shown, whether or not colours are forced upon it."""
     if force is not None:
         monkeypatch.setenv("FORCE_COLOR", force)
     file = io.StringIO()
@@ -104,7 +104,7 @@ def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch, force: str |
 
 
 def test_bar_stands_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a console of its own the bar writes to stderr, which is no terminal here."""
+    """Without a console of its own the bar writes to stderr, which is not a terminal here."""
     with progress.bar("working") as on_progress:
         on_progress(1, 2)
         print("result")  # noqa: T201 - what a program prints meanwhile

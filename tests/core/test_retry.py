@@ -100,8 +100,8 @@ async def test_asked_for_delay_is_honoured() -> None:
     assert flaky.calls == [0, 0.5 + 9, 10 + 2]
 
 
-async def test_endless_delay_is_not_begun() -> None:
-    """A limiter that is paused says ``inf``: nobody knows when, so the error comes at once."""
+async def test_endless_delay_is_not_started() -> None:
+    """A limiter that is paused says ``inf``, so the error comes at once."""
     error = RateLimitError("paused", retry_after=math.inf)
     with pytest.raises(RateLimitError, match=r"^paused\n"):
         await attempt(Flaky(error), EXACT)
@@ -113,7 +113,7 @@ async def test_endless_delay_is_not_begun() -> None:
 
 @pytest.mark.parametrize("asked", [math.nan, "soon", None, -1])
 async def test_senseless_delay_is_ignored(asked: object) -> None:
-    """Whatever else the attribute holds is no number of seconds."""
+    """Anything else in the attribute is not a number of seconds."""
     error = OSError()
     error.retry_after = asked  # type: ignore[attr-defined] # a foreign error may have any
     flaky = Flaky(error)
@@ -268,10 +268,10 @@ async def test_retry_that_is_cancelled_in_its_wait_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("limit", [anyio.move_on_after, anyio.fail_after, TimeoutManager()])
-async def test_wait_that_would_outlast_the_deadline_is_not_begun(
+async def test_wait_that_would_outlast_the_deadline_is_not_started(
     limit: Callable[[float], Any],
 ) -> None:
-    """The error comes at once, while somebody is there to see it, with a note of the reason."""
+    """The error comes at once, while the caller can see it, with a note of the reason."""
     error = OSError("mine")
     flaky = Flaky(error, error)
     with limit(3), pytest.raises(OSError, match=r"^mine\n"):

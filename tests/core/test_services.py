@@ -28,18 +28,18 @@ class Counted:
 
     def __init__(self, *lifetimes: float) -> None:
         self.lifetimes = lifetimes
-        self.begun: list[float] = []
+        self.starts: list[float] = []
         self.ended: list[float] = []
 
     async def __call__(self, *, task_status: Readiness[str]) -> None:
         """Run once."""
-        self.begun.append(anyio.current_time())
+        self.starts.append(anyio.current_time())
         try:
             await anyio.sleep(1)
             task_status.started("ready")
-            if len(self.begun) <= len(self.lifetimes):
-                await anyio.sleep(self.lifetimes[len(self.begun) - 1])
-                msg = f"run {len(self.begun)}"
+            if len(self.starts) <= len(self.lifetimes):
+                await anyio.sleep(self.lifetimes[len(self.starts) - 1])
+                msg = f"run {len(self.starts)}"
                 raise OSError(msg)
             await anyio.sleep_forever()
         finally:
@@ -77,7 +77,7 @@ async def test_service_gets_its_arguments() -> None:
 
 
 async def test_service_takes_no_slot_and_has_no_timeout() -> None:
-    """It lives beside the limited work, however long that may take."""
+    """It lives alongside the limited work, however long that may take."""
     service = Counted()
     async with TaskExecutor(1, timeout=0.5) as executor:
         await executor.start(service)
@@ -142,7 +142,7 @@ async def test_service_that_returns_has_succeeded() -> None:
 
 
 async def test_service_can_be_cancelled() -> None:
-    """Its handle ends it alone; whoever awaits the handle hears of it."""
+    """Its handle ends it alone; awaiting the handle says so."""
     service = Counted()
     async with TaskExecutor(1) as executor:
         handle = await executor.start(service)
@@ -188,7 +188,7 @@ async def test_failure_before_ready_goes_to_the_starter() -> None:
 
 
 async def test_service_that_returns_before_it_is_ready_is_refused() -> None:
-    """It is no service; the error says so, and what to do."""
+    """It is not a service; the error says so, and what to do."""
 
     async def service(*, task_status: Readiness[None]) -> None:  # noqa: ARG001 - never ready
         await anyio.sleep(1)
@@ -212,8 +212,8 @@ async def test_cancelled_starter_leaves_nothing() -> None:
         async with executor:
             hit = await cancelled_at(start(), at)
             assert executor.statistics().services == len(handles)
-            assert len(service.begun) - len(service.ended) == len(handles)
-        assert len(service.begun) == len(service.ended)
+            assert len(service.starts) - len(service.ended) == len(handles)
+        assert len(service.starts) == len(service.ended)
         return hit
 
     assert await at_every_checkpoint(scenario) >= 1
@@ -227,7 +227,7 @@ def test_natively_cancelled_starter_leaves_nothing() -> None:
         async with executor:
             hit = await natively_cancelled_at(executor.start(service), at)
             assert executor.statistics().services == (0 if hit else 1)
-        assert len(service.begun) == len(service.ended)
+        assert len(service.starts) == len(service.ended)
         return hit
 
     assert run(at_every_checkpoint, scenario, backend="asyncio") >= 1
@@ -353,7 +353,7 @@ async def test_restart_with_backoff(caplog: pytest.LogCaptureFixture) -> None:
         await anyio.sleep(19)
         assert handle.status is TaskStatus.RUNNING
         assert handle.start_value == "ready"
-    assert service.begun == [0, 3, 7]  # it lives for 2 s, and waits 1 s, then 2 s
+    assert service.starts == [0, 3, 7]  # it lives for 2 s, and waits 1 s, then 2 s
     assert service.ended == [2, 5, 20]
     records = [each for each in caplog.records if each.name == "mtaio.core"]
     assert [record.getMessage() for record in records] == [
@@ -373,17 +373,17 @@ async def test_exhausted_restarts_end_the_block() -> None:
             await executor.start(service, restart=EVENLY)
             await anyio.sleep(99)
     assert caught.value.__notes__ == ["gave up after 3 attempts"]
-    assert service.begun == [0, 3, 7]
+    assert service.starts == [0, 3, 7]
 
 
-async def test_long_run_begins_the_count_anew() -> None:
-    """A service that failed now and then over the days is no service that keeps failing."""
+async def test_long_run_restarts_the_count() -> None:
+    """A service that failed now and then over the days does not keep failing."""
     service = Counted(1, 40, 1, 1)
     with pytest.raises(OSError, match=r"^run 4\n"):
         async with TaskExecutor(1) as executor:
             await executor.start(service, restart=EVENLY)
             await anyio.sleep(999)
-    assert service.begun == [0, 3, 3 + 41 + 1, 3 + 41 + 1 + 2 + 2]
+    assert service.starts == [0, 3, 3 + 41 + 1, 3 + 41 + 1 + 2 + 2]
 
 
 async def test_failure_before_it_is_ready_again_counts() -> None:
@@ -412,7 +412,7 @@ async def test_only_what_the_policy_accepts_is_restarted() -> None:
         async with TaskExecutor(1) as executor:
             await executor.start(service, restart=policy)
             await anyio.sleep(99)
-    assert service.begun == [0]
+    assert service.starts == [0]
 
 
 async def test_service_cancelled_while_it_waits_for_its_restart() -> None:
@@ -422,11 +422,11 @@ async def test_service_cancelled_while_it_waits_for_its_restart() -> None:
         await executor.start(service, restart=Retry(wait_initial=30, jitter=0))
         await anyio.sleep(3)
     assert anyio.current_time() == 4
-    assert service.begun == [0]
+    assert service.starts == [0]
 
 
 async def test_stray_cancellation_of_a_service_is_a_failure() -> None:
-    """A cancellation that nobody asked for does not end the block in silence."""
+    """A stray cancellation does not end the block silently."""
     stray: BaseException
     if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
         stray = asyncio.CancelledError()
@@ -446,7 +446,7 @@ async def test_stray_cancellation_of_a_service_is_a_failure() -> None:
 
 
 async def test_base_exception_of_a_service_is_not_restarted() -> None:
-    """What is no ``Exception`` ends the block, whatever the policy."""
+    """A ``BaseException`` ends the block, whatever the policy."""
 
     class Stop(BaseException):
         pass
@@ -464,7 +464,7 @@ async def test_base_exception_of_a_service_is_not_restarted() -> None:
 
 
 def test_service_cancelled_before_its_first_step(backend: str) -> None:
-    """The executor's cancel counts for a service that is there and has not had its turn yet."""
+    """The executor's cancel counts for a service that is there and has not run yet."""
 
     async def main() -> None:
         service = Counted()
@@ -477,13 +477,13 @@ def test_service_cancelled_before_its_first_step(backend: str) -> None:
             group.start_soon(start)
             while not executor.statistics().services:
                 await checkpoint()
-            assert service.begun == []
+            assert service.starts == []
             executor.cancel()
 
     run(main, backend=backend, schedule=Schedule())
 
 
-async def test_service_does_not_run_inside_whoever_started_it() -> None:
+async def test_service_does_not_run_inside_the_item_that_started_it() -> None:
     """A service that an item starts does not borrow that item's slot once it is ready."""
     order: list[str] = []
 
@@ -527,4 +527,4 @@ async def test_wrong_restart_is_refused() -> None:
         with pytest.raises(TypeError, match=r"^restart='often' is a str, not an int"):
             await executor.start(service, restart=cast("Any", "often"))
         assert executor.statistics().services == 0
-    assert service.begun == []
+    assert service.starts == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_overloads
 import pytest
 
 from mtaio.core import TaskExecutor
-from mtaio.core._signatures import EachOptions, MapOptions, StreamOptions
+from mtaio.core._types import EachOptions, MapOptions, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,3 +43,30 @@ def test_gather_s_overloads_take_its_options() -> None:
     assert overloads
     for overload in overloads:
         assert options(overload) == options(TaskExecutor.gather)
+
+
+PUBLIC = [
+    *("run", "run_in_thread", "run_in_process", "map", "for_each", "stream", "gather", "race"),
+    *("as_completed", "submit", "submit_nowait", "start", "drain", "cancel", "statistics"),
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_method_is_the_executor_s_own(name: str) -> None:
+    """It is found in the class, documented, and goes by the class's name in every message."""
+    method = vars(TaskExecutor)[name]
+    assert method.__qualname__ == f"TaskExecutor.{name}"
+    assert method.__doc__
+
+
+def test_no_other_method_is_public() -> None:
+    """The list above is complete."""
+    found = {name for name, each in vars(TaskExecutor).items() if inspect.isfunction(each)}
+    assert {name for name in found if not name.startswith("_")} == set(PUBLIC)
+    assert TaskExecutor.__bases__ == (object,)
+
+
+def test_forgotten_await_names_the_method() -> None:
+    """Python's warning says what was called."""
+    with pytest.warns(RuntimeWarning, match=r"^coroutine 'TaskExecutor\.map' was never awaited"):
+        TaskExecutor().map(len, [])  # type: ignore[unused-coroutine] # the mistake

@@ -68,7 +68,7 @@ async def test_endless_async_source_obeys_a_deadline() -> None:
 
 
 async def test_reader_yields_though_its_source_does_not() -> None:
-    """Reading far ahead, the reader gives others a turn every 32 items."""
+    """Reading far ahead, the reader lets others run every 32 items."""
     read = 0
     seen: list[int] = []
 
@@ -149,7 +149,7 @@ async def test_sync_source_stays_with_its_owner() -> None:
 
 @pytest.mark.parametrize(("limit", "ahead"), [(1, 1), (3, 3), (16, 16), (50, 16), (None, 16)])
 async def test_async_source_is_read_a_few_items_ahead(limit: int | None, ahead: int) -> None:
-    """aiometer#46: at most ``min(limit, 16)`` items are read before somebody wants them."""
+    """aiometer#46: at most ``min(limit, 16)`` items are read before they are wanted."""
     read = 0
 
     async def source() -> AsyncIterator[int]:
@@ -293,7 +293,7 @@ async def test_all_generators_are_closed_whatever_happens_to_one() -> None:
     assert executor.statistics().running == 0
 
 
-async def test_generator_that_was_begun_is_closed_though_nothing_ran() -> None:
+async def test_generator_that_was_started_is_closed_though_nothing_ran() -> None:
     """A stream that is left at once closes its source as any other does."""
     closed = []
 
@@ -304,9 +304,9 @@ async def test_generator_that_was_begun_is_closed_though_nothing_ran() -> None:
         finally:
             closed.append(anyio.current_time())
 
-    begun = source()
-    assert await anext(begun) == 0
-    async with TaskExecutor(1).stream(second_of, begun):
+    started = source()
+    assert await anext(started) == 0
+    async with TaskExecutor(1).stream(second_of, started):
         pass
     assert closed == [0]
 
@@ -338,7 +338,7 @@ async def test_other_async_sources_stay_open() -> None:
 
 
 async def test_generator_is_closed_once() -> None:
-    """One who closes his generator himself finds nothing amiss."""
+    """A user who closes the generator as well sees no difference."""
     async with aclosing(numbers(9, every=1)) as source:
         async with TaskExecutor(2).stream(second_of, source) as results:
             async for _ in results:

@@ -76,7 +76,7 @@ async def test_empty_source() -> None:
 
 
 async def test_end_is_the_end() -> None:
-    """A stream that came to its end stays there."""
+    """A stream that has ended stays so."""
     async with TaskExecutor(3).stream(double, [1]) as results:
         assert [result async for result in results] == [2]
         assert [result async for result in results] == []
@@ -155,7 +155,7 @@ async def test_consumers_are_woken_for_each_result_of_a_burst() -> None:
 async def test_window_is_exact(
     max_workers: int | None, limit: int | None, buffer: int | None, window: int, *, ordered: bool
 ) -> None:
-    """Exactly ``window`` items are between taken and handed over when nobody reads; never more."""
+    """Exactly ``window`` items are between taken and handed over if none is read; never more."""
     taken = handed = 0
 
     def source() -> Iterator[int]:
@@ -178,7 +178,7 @@ async def test_window_is_exact(
 
 
 async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> None:
-    """A consumer that takes many results in one go opens the gate for as many items, no more."""
+    """A consumer that takes many results in one go makes room for as many items, no more."""
     taken = handed = 0
     most = 0
 
@@ -199,7 +199,7 @@ async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> No
     assert most == 10
 
 
-async def test_head_of_the_line_stops_the_intake() -> None:
+async def test_slow_first_item_stops_the_intake() -> None:
     """aiostream#89: while the first item is stuck, no more than the window is done behind it."""
     started = []
 
@@ -223,8 +223,8 @@ async def test_unread_stream_holds_no_slot() -> None:
         assert anyio.current_time() == 13
 
 
-async def test_gate_that_shut_while_a_worker_queued_for_its_slot() -> None:
-    """A worker that gets its slot when there is no room any more gives it back, and waits."""
+async def test_buffer_that_filled_while_a_worker_queued_for_its_slot() -> None:
+    """A worker that gets its slot when the buffer is full again gives it back, and waits."""
     executor = TaskExecutor(2)
     taken = []
 
@@ -248,23 +248,23 @@ async def test_gate_that_shut_while_a_worker_queued_for_its_slot() -> None:
 
 async def test_ready_results_are_taken_fairly() -> None:
     """Taking results that are there yields for real once in 32."""
-    turns = 0
+    runs = 0
 
     async def other() -> None:
-        nonlocal turns
+        nonlocal runs
         while True:
             await anyio.lowlevel.checkpoint()
-            turns += 1
+            runs += 1
 
     async with TaskExecutor(200).stream(second_of, range(128)) as results:
         await anyio.sleep(2)
         async with anyio.create_task_group() as group:
             group.start_soon(other)
             await anyio.lowlevel.checkpoint()
-            before = turns
+            before = runs
             for _ in range(128):
                 await anext(results)
-            assert 3 <= turns - before <= 5
+            assert 3 <= runs - before <= 5
             group.cancel_scope.cancel()
 
 
@@ -295,7 +295,7 @@ async def test_break_cancels_and_awaits_what_is_in_flight() -> None:
 
 
 async def test_left_at_once_a_stream_takes_nothing() -> None:
-    """A block without a checkpoint never lets its work begin."""
+    """A block without a checkpoint never lets its work start."""
     taken: list[int] = []
     executor = TaskExecutor(3)
 
@@ -312,7 +312,7 @@ async def test_left_at_once_a_stream_takes_nothing() -> None:
 
 
 async def test_worker_that_was_about_to_start_takes_nothing() -> None:
-    """After the consumer left no item begins, not even in a worker already on its way."""
+    """After the consumer left no item starts, not even in a worker already on its way."""
     started = []
 
     async def work(x: int) -> None:
@@ -366,7 +366,7 @@ async def test_consumer_cancelled_while_it_waits_loses_nothing() -> None:
 
 
 async def test_nothing_is_handed_over_after_leaving() -> None:
-    """Results that nobody took are dropped with the block."""
+    """Results that were not taken are dropped with the block."""
     async with TaskExecutor(3).stream(double, [1, 1, 1]) as results:
         await anyio.sleep(2)
     with pytest.raises(
@@ -431,8 +431,8 @@ async def test_collected_errors_come_after_all_results(*, ordered: bool) -> None
     assert got == [1, 2, 4]
 
 
-async def test_failures_behind_the_head_of_the_line_count() -> None:
-    """Ordered, items that failed out of turn take room until their turn has come."""
+async def test_failures_behind_a_slow_first_item_count() -> None:
+    """Ordered, items that failed early count until those before them have ended."""
     started = []
 
     async def work(x: int) -> int:
@@ -451,7 +451,7 @@ async def test_failures_behind_the_head_of_the_line_count() -> None:
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_returned_errors_are_results(*, ordered: bool) -> None:
-    """With "return" errors come like results, in their turn."""
+    """With "return" errors come like results, in order."""
     async with TaskExecutor().stream(
         fail_at, [4, 3, 1, 2], ordered=ordered, errors="return"
     ) as results:
@@ -478,7 +478,7 @@ async def test_error_in_a_stream_whose_consumer_left() -> None:
         await consume()
 
 
-async def test_error_that_nobody_fetched() -> None:
+async def test_error_that_was_not_fetched() -> None:
     """An error that came while the consumer did something else is raised by the block."""
     with pytest.raises(ValueError, match=r"^3\b"):
         async with TaskExecutor(2).stream(fail_at, [3]):
@@ -541,7 +541,7 @@ async def test_stray_cancellation_yields_to_a_real_one() -> None:
     async def work(_: int) -> None:
         kind = anyio.get_cancelled_exc_class()
         await anyio.sleep(1)
-        raise kind if kind is asyncio.CancelledError else kind._create()  # type: ignore[attr-defined] # nobody else can
+        raise kind if kind is asyncio.CancelledError else kind._create()  # type: ignore[attr-defined] # only trio can
 
     with anyio.CancelScope() as scope:
         async with TaskExecutor(2).stream(work, [1]):
@@ -599,26 +599,10 @@ async def test_refused_when_it_is_made() -> None:
         executor.stream(double)  # type: ignore[call-overload] # refused
 
 
-# ---- nested ------------------------------------------------------------------------------------
-
-
-async def test_stream_inside_an_item_lends_its_slot() -> None:
-    """aiojobs#98, conc#88: a stream on the executor of the item it is in makes progress."""
-    executor = TaskExecutor(1)
-
-    async def outer(n: int) -> float:
-        async with executor.stream(double, [n] * 2) as results:
-            return sum([result async for result in results])
-
-    assert await executor.map(outer, [1, 2]) == [4, 8]
-    assert anyio.current_time() == 6
-    assert is_quiet(executor)
-
-
 # ---- asyncio's own cancellation ----------------------------------------------------------------
 
 
-def test_producer_cancelled_by_strangers() -> None:
+def test_stray_cancellation_of_the_producer() -> None:
     """Cancelling the task that makes the results is an error that the consumer sees."""
 
     async def main() -> None:
@@ -626,7 +610,7 @@ def test_producer_cancelled_by_strangers() -> None:
             await settle()
             (producer,) = (t for t in asyncio.all_tasks() if "Stream._produce" in t.get_name())
             producer.cancel()
-            with pytest.raises(StrayCancellationError, match=r"^Pool raised CancelledError"):
+            with pytest.raises(StrayCancellationError, match=r"^this stream raised CancelledError"):
                 await anext(results)
 
     run(main, backend="asyncio")

@@ -15,6 +15,7 @@ from weakref import ref
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import TaskExecutor, TaskStatus
 from mtaio.exceptions import MTAIOError, StrayCancellationError, TaskCancelledError
@@ -52,15 +53,14 @@ def check_quiet(executor: TaskExecutor) -> None:
     statistics = executor.statistics()
     assert (statistics.running, statistics.waiting) == (0, 0)
     assert (statistics.submitted, statistics.services) == (0, 0)
-    slots = executor._slots
-    assert slots is None or slots.in_use == 0
+    assert statistics.in_use == 0
 
 
 # ---- handles -------------------------------------------------------------------------------------
 
 
 async def test_awaiting_a_handle_gives_the_result() -> None:
-    """The task runs beside the caller; awaiting its handle waits for its result."""
+    """The task runs alongside the caller; awaiting its handle waits for its result."""
     async with TaskExecutor(2) as executor:
         handle = await executor.submit(after, 2, value="x")
         await anyio.sleep(1)
@@ -69,7 +69,7 @@ async def test_awaiting_a_handle_gives_the_result() -> None:
 
 
 async def test_handle_may_be_awaited_again_and_by_several_tasks() -> None:
-    """Everybody gets the same result, also when the task has ended long ago."""
+    """All get the same result, also when the task has ended long ago."""
     results: list[str] = []
     async with TaskExecutor(2) as executor, anyio.create_task_group() as group:
         handle = await executor.submit(after, 1, "same")
@@ -146,7 +146,7 @@ async def test_immutable_error_is_raised_like_any() -> None:
 
 
 async def test_error_is_freed_with_its_handle() -> None:
-    """A task that failed is no garbage that only the collector can find."""
+    """A task that failed is not left to the garbage collector."""
 
     class Mine(Exception):  # noqa: N818 - a name is enough
         pass
@@ -175,7 +175,7 @@ async def test_error_is_freed_with_its_handle() -> None:
 
 
 async def test_exception_tells_without_raising() -> None:
-    """``exception()`` returns the error, or None for a success; nobody raises it afterwards."""
+    """``exception()`` returns the error, None for a success; the block does not raise it then."""
     async with TaskExecutor(2) as executor:
         good = await executor.submit(after, 1)
         bad = await executor.submit(fail_after, 1, error := ValueError("mine"))
@@ -201,9 +201,9 @@ async def test_cancelling_the_waiter_leaves_the_task_alone() -> None:
 async def test_waiting_without_the_result() -> None:
     """``wait()`` returns however the task ended, and leaves its error to be seen."""
     executor = TaskExecutor(1)
-    with pytest.raises(ValueError, match=r"^unseen$"):
+    with pytest.raises(ValueError, match=r"^not awaited$"):
         async with executor:
-            handle = await executor.submit(fail_after, 1, ValueError("unseen"))
+            handle = await executor.submit(fail_after, 1, ValueError("not awaited"))
             await handle.wait()
             assert handle.status is TaskStatus.FAILED
             await handle.wait()
@@ -228,7 +228,7 @@ async def test_cancelled_task_raises_task_cancelled_error() -> None:
     check_quiet(executor)
 
 
-async def test_cancelled_before_it_begins_its_function_is_not_called() -> None:
+async def test_cancelled_before_it_starts_its_function_is_not_called() -> None:
     """A task that is cancelled at once never starts, with a free slot or in the queue."""
     called: list[str] = []
 
@@ -403,7 +403,7 @@ async def test_tasks_run_in_the_order_of_submission() -> None:
 
 
 async def test_submitters_are_served_in_the_order_of_asking() -> None:
-    """Whoever waits for room longest is let in first."""
+    """The call that waits longest is let in first."""
     order: list[int] = []
 
     async def note(number: int) -> None:
@@ -429,7 +429,7 @@ async def test_submit_nowait_fails_when_there_is_no_room() -> None:
 
 
 async def test_submit_nowait_does_not_overtake_a_waiting_submit() -> None:
-    """Room that comes free belongs to whoever waits for it."""
+    """A place that comes free belongs to the call that waits for it."""
     async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
         first = await executor.submit(after, 1)
         group.start_soon(executor.submit, after, 1)
@@ -467,7 +467,7 @@ async def test_submitted_task_has_the_executors_timeout() -> None:
         assert anyio.current_time() == 3.5
 
 
-async def test_task_has_the_context_of_whoever_submitted_it() -> None:
+async def test_task_has_the_context_of_its_submitter() -> None:
     """Context variables are copied at the submission; changes stay in the task."""
     variable = ContextVar("variable", default="unset")
 
@@ -494,7 +494,7 @@ async def test_one_submit_in_64_is_a_checkpoint() -> None:
 
 
 async def test_submit_cancelled_at_every_checkpoint_started_nothing() -> None:
-    """Cancelled while it waits, or with a task in flight, nothing is left behind."""
+    """Cancelled while it waits, or with a task running, nothing is left behind."""
     executor = TaskExecutor(1)
     called: list[int] = []
 
@@ -518,7 +518,7 @@ async def test_submit_cancelled_at_every_checkpoint_started_nothing() -> None:
 def test_block_cancelled_at_every_checkpoint(strike: Any, backend: str) -> None:
     """Wherever the task in the block is cancelled, nothing survives and every slot comes back."""
     if backend == "trio" and strike is natively_cancelled_at:
-        strike = cancelled_at  # there is no other way there
+        strike = cancelled_at  # there is only this way there
     executor = TaskExecutor(1, max_pending=1)
     gauge = Gauge()
 
@@ -610,11 +610,11 @@ async def test_cancelled_block_cancels() -> None:
     assert anyio.current_time() == 2
 
 
-async def test_failure_that_nobody_awaited_is_raised_by_the_block() -> None:
-    """anyio#141, #641: one error comes out bare, not in a group; and it cancelled nobody."""
+async def test_failure_that_was_not_awaited_is_raised_by_the_block() -> None:
+    """anyio#141, #641: one error comes out bare, not in a group; and it cancelled no other."""
     executor = TaskExecutor(2)
-    error = ValueError("unseen")
-    with pytest.raises(ValueError, match=r"^unseen$") as caught:
+    error = ValueError("not awaited")
+    with pytest.raises(ValueError, match=r"^not awaited$") as caught:
         async with executor:
             await executor.submit(fail_after, 1, error)
             good = await executor.submit(after, 2)
@@ -623,7 +623,7 @@ async def test_failure_that_nobody_awaited_is_raised_by_the_block() -> None:
     assert anyio.current_time() == 2
 
 
-async def test_several_failures_that_nobody_awaited_come_in_a_group() -> None:
+async def test_several_failures_that_were_not_awaited_come_in_a_group() -> None:
     """Flat, in the order in which they occurred, with the error of the block itself last."""
     with pytest.raises(ExceptionGroup, match=r"^3 errors in one call") as caught:
         async with TaskExecutor(3) as executor:
@@ -665,9 +665,9 @@ async def test_unseen_failures_are_bounded() -> None:
     assert errors[-1].__notes__ == ["5 more submitted tasks failed after this one"]
 
 
-async def test_no_unseen_failure_is_swallowed() -> None:
+async def test_no_failure_is_swallowed_unlooked() -> None:
     """If all that were kept are seen and others are not, there is an error all the same."""
-    with pytest.raises(MTAIOError, match=r"^2 submitted tasks failed and nobody awaited them"):
+    with pytest.raises(MTAIOError, match=r"^2 submitted tasks failed and were not awaited"):
         async with TaskExecutor() as executor:
             handles = [
                 await executor.submit(fail_after, number / 1024, OSError())
@@ -693,14 +693,14 @@ async def test_failure_seen_after_its_block_changes_nothing_in_the_next() -> Non
 
 async def test_unseen_failure_is_raised_by_a_cancelled_block() -> None:
     """An error that came before the cancellation is not lost in it."""
-    with pytest.raises(ValueError, match=r"^unseen$"), anyio.move_on_after(2):
+    with pytest.raises(ValueError, match=r"^not awaited$"), anyio.move_on_after(2):
         async with TaskExecutor(1) as executor:
-            await executor.submit(fail_after, 1, ValueError("unseen"))
+            await executor.submit(fail_after, 1, ValueError("not awaited"))
             await anyio.sleep(9)
 
 
 async def test_base_exception_of_a_task_ends_the_block() -> None:
-    """What is no ``Exception`` is not kept for later: it cancels the rest and is raised."""
+    """A ``BaseException`` is not kept for later: it cancels the rest and is raised."""
 
     class Stop(BaseException):
         pass
@@ -770,7 +770,7 @@ async def test_leaving_what_was_not_entered() -> None:
 
 
 async def test_submit_that_waited_too_long_is_refused() -> None:
-    """Room that comes free as the block is left is no room any more, and is not lost."""
+    """A place that comes free as the block is left is not used any more, and not lost."""
     executor = TaskExecutor(1)
     refusals: list[str] = []
 
@@ -790,27 +790,132 @@ async def test_submit_that_waited_too_long_is_refused() -> None:
     check_quiet(executor)
 
 
-async def test_submit_from_clean_up_is_refused_while_the_block_is_left() -> None:
-    """A task that is being cancelled starts nothing new: nobody would be there to end it."""
+@pytest.mark.parametrize("method", ["submit", "submit_nowait", "start"])
+@pytest.mark.parametrize("end", ["error", "cancelled"])
+async def test_submitting_in_a_task_that_is_being_cancelled(method: str, end: str) -> None:
+    """A task woken just as its block ends, which goes on to submit, ends with the cancellation."""
+    executor = TaskExecutor()
+    link = anyio.Event()
+    reached: list[str] = []
+
+    async def service(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        task_status.started()
+        reached.append("the service runs")
+
+    async def crawl() -> None:
+        await link.wait()
+        if method == "submit_nowait":
+            handle = executor.submit_nowait(after, 1)
+            assert handle.status == ("cancelled" if end == "error" else "pending")
+            if end == "error":
+                await checkpoint()
+        elif method == "submit":
+            await executor.submit(after, 1)
+        else:
+            await executor.start(service)
+        reached.append("it goes on")
+        await checkpoint()
+        raise AssertionError
+
+    error = None
+    with anyio.CancelScope() as scope:
+        try:
+            async with executor:
+                await executor.submit(crawl)
+                await settle()
+                link.set()
+                if end == "error":
+                    raise ValueError("the user's own")  # noqa: TRY301 - what ends the block
+                scope.cancel()
+                await checkpoint()
+        except ValueError as caught:
+            error = caught
+    assert str(error) == ("the user's own" if end == "error" else "None")
+    assert scope.cancelled_caught == (end == "cancelled")
+    if end == "error":  # else it may go on to its next checkpoint, which submit is not
+        assert reached == []
+    check_quiet(executor)
+
+
+async def test_submitting_in_a_cancelled_task_after_the_block() -> None:
+    """The same when the block has been left already."""
+    executor = TaskExecutor()
+    async with executor:
+        pass
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        handle = executor.submit_nowait(after, 1)
+        with pytest.raises(anyio.get_cancelled_exc_class()):
+            await executor.submit(after, 1)
+        assert handle.status == "cancelled"
+    with pytest.raises(TaskCancelledError, match=r"^after was cancelled"):
+        await handle
+
+
+async def test_submit_from_clean_up_starts_nothing_while_the_block_is_left() -> None:
+    """A task that is being cancelled starts nothing new; shielded, it is refused."""
     executor = TaskExecutor(1, max_pending=9)
-    refused: list[Exception] = []
+    statuses: list[str] = []
 
     async def stubborn() -> None:
         try:
             await anyio.sleep(9)
         finally:
-            try:
-                executor.submit_nowait(after, 9)
-            except RuntimeError as error:
-                refused.append(error)
+            statuses.append(executor.submit_nowait(after, 9).status)
+            with (
+                anyio.CancelScope(shield=True),
+                pytest.raises(RuntimeError, match=r"is being left and takes no new work"),
+            ):
+                await executor.submit(after, 9)
 
     with pytest.raises(ValueError, match=r"^body$"):
         async with executor:
             await executor.submit(stubborn)
             await settle()
             raise ValueError("body")
-    assert len(refused) == 1
+    assert statuses == ["cancelled"]
     check_quiet(executor)
+
+
+async def test_base_exception_that_was_awaited_is_raised_once() -> None:
+    """It ends the block, whose body awaited it too: bare, and not as a group with itself."""
+
+    class Stop(BaseException):
+        """Ends the program."""
+
+    async def stop() -> None:
+        await anyio.sleep(1)
+        raise Stop
+
+    with pytest.raises(Stop):
+        async with TaskExecutor(2) as executor:
+            await (await executor.submit(stop))
+
+
+async def test_block_left_in_another_task() -> None:
+    """As a fixture does that is torn down in a task of its own: the error says what is wrong."""
+    executor = TaskExecutor()
+    entered = anyio.Event()
+    release = anyio.Event()
+
+    async def enter() -> None:
+        await executor.__aenter__()
+        entered.set()
+        await release.wait()
+        await executor.__aexit__(None, None, None)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+        await entered.wait()
+        with pytest.raises(
+            RuntimeError,
+            match=r"^<TaskExecutor max_workers=None> was entered in another task\. Enter and leave "
+            r"it in one, with async with",
+        ):
+            await executor.__aexit__(None, None, None)
+        handle = await executor.submit(after, 1)  # it is entered as before
+        assert await handle == "done"
+        release.set()
 
 
 # ---- asyncio's own cancellation ------------------------------------------------------------------
@@ -849,7 +954,7 @@ def test_everything_natively_cancelled_is_no_failure() -> None:
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_queueing_task_cancelled_natively(steps: int) -> None:
-    """A blow to a task in the queue is its own failure; before its first step, the block's."""
+    """Task.cancel() in the queue is the task's failure; before its first step, the block's."""
 
     async def scenario() -> None:
         executor = TaskExecutor(1, max_pending=2)

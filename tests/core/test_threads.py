@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,8 +14,7 @@ import pytest
 from anyio import from_thread, to_thread
 
 from mtaio.core import TaskExecutor
-from mtaio.core._lane import Lane
-from mtaio.core._threads import ThreadJob
+from mtaio.core._threads import ThreadCall, WorkerLimiter
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
@@ -29,24 +29,24 @@ PATIENCE = 5
 
 
 class Rendezvous:
-    """A call that is at work in its thread until it is let go; it counts such threads."""
+    """A call that blocks its thread until it is released; it counts such threads."""
 
     entered: anyio.Event
 
     def __init__(self) -> None:
         self.release = threading.Event()
         self.lock = threading.Lock()
-        self.at_work = 0
+        self.running = 0
         self.peak = 0
         self.calls = 0
 
     def prepare(self) -> Self:
-        """Get ready for the present event loop."""
+        """Get ready for the running event loop."""
         self.entered = anyio.Event()
         return self
 
     def block(self) -> Any:
-        """Say that the thread is at work, and be so until released."""
+        """Report that the thread has started, and block until released."""
         with self.counted():
             from_thread.run_sync(self.entered.set)
             assert self.release.wait(PATIENCE)
@@ -61,16 +61,16 @@ class Rendezvous:
 
     @contextmanager
     def counted(self) -> Generator[None]:
-        """Count the thread as being at work in this block."""
+        """Count the thread as running in this block."""
         with self.lock:
             self.calls += 1
-            self.at_work += 1
-            self.peak = max(self.peak, self.at_work)
+            self.running += 1
+            self.peak = max(self.peak, self.running)
         try:
             yield
         finally:
             with self.lock:
-                self.at_work -= 1
+                self.running -= 1
 
 
 # ---- what runs -----------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ async def test_what_is_no_function_is_refused() -> None:
 
 
 async def test_never_more_threads_than_the_limit() -> None:
-    """Five calls through a limit of two: two at work, three wait, in the order of asking."""
+    """Five calls through a limit of two: two run, three wait."""
     executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous().prepare()
     async with anyio.create_task_group() as group:
         for _ in range(5):
@@ -181,7 +181,7 @@ async def test_each_executor_has_a_limit_of_its_own() -> None:
 
 
 async def test_waiting_for_a_thread_can_be_cancelled() -> None:
-    """Whoever gives up in the queue has called nothing."""
+    """A call that is cancelled in the queue has called nothing."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
     called: list[int] = []
     async with anyio.create_task_group() as group:
@@ -232,15 +232,48 @@ async def test_abandoned_thread_keeps_the_token_of_a_users_limiter() -> None:
     assert limiter.borrowed_tokens == 1
     meeting.release.set()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
-    assert meeting.at_work == 0
+    assert meeting.running == 0
     assert limiter.borrowed_tokens == 0
+
+
+async def test_statistics_from_another_thread() -> None:
+    """At any time, whatever the event loop and the worker threads do meanwhile, they are right."""
+    executor, over = TaskExecutor(thread_limiter=3), threading.Event()
+    seen: set[tuple[bool, bool]] = set()
+
+    def look() -> None:
+        while not over.is_set():
+            statistics = executor.statistics()
+            seen.add((0 <= statistics.threads <= 3, 0 <= statistics.threads_waiting <= 10))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    other = threading.Thread(target=look)
+    other.start()
+    try:
+
+        async def call() -> None:
+            for abandon_on_cancel in [True, False] * 5:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await executor.run_in_thread(int, abandon_on_cancel=abandon_on_cancel)
+                await executor.run_in_thread(int)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(call)
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(interval)
+    assert seen == {(True, True)}
 
 
 # ---- timeouts and cancellation -------------------------------------------------------------------
 
 
 async def abandon(executor: TaskExecutor, meeting: Rendezvous) -> None:
-    """Begin a call in a thread, and leave the thread behind."""
+    """Start a call in a thread, and leave the thread behind."""
     async with anyio.create_task_group() as group:
 
         async def call() -> None:
@@ -275,15 +308,15 @@ async def test_timeout_leaves_the_thread_behind() -> None:
     with pytest.raises(MTAIOTimeoutError, match=r"^pool: timed out after 1 s$"):
         await executor.run_in_thread(meeting.block_after_two_seconds, timeout=1)
     assert anyio.current_time() == 1
-    assert executor.statistics().threads == meeting.at_work == 1
+    assert executor.statistics().threads == meeting.running == 1
     assert executor.statistics().timed_out == 1
     meeting.release.set()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
-    assert meeting.at_work == 0
+    assert meeting.running == 0
 
 
 async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None:
-    """Abandoned threads keep their place, so threads never pile up, whoever gave up on them."""
+    """Abandoned threads keep their slots, so threads never pile up."""
     executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous()
     timed_out: list[float] = []
 
@@ -302,7 +335,7 @@ async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None
         assert timed_out == [1, 1]
         statistics = executor.statistics()
         assert (statistics.threads, statistics.threads_waiting) == (2, 18)
-        assert meeting.at_work == 2
+        assert meeting.running == 2
         meeting.release.set()
     assert len(timed_out) == 20
     assert executor.statistics().timed_out == 20
@@ -331,11 +364,14 @@ async def test_thread_can_see_how_long_it_has() -> None:
 
 
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
 async def test_thread_whose_caller_was_cancelled_may_call_back(
     abandon_on_cancel: bool,  # noqa: FBT001 - a parameter of the test
+    shared: bool,  # noqa: FBT001 - likewise
 ) -> None:
     """A nested call that comes after the cancellation ends, be it with a result or cancelled."""
-    executor, meeting = TaskExecutor(1, thread_limiter=1), Rendezvous().prepare()
+    limiter = anyio.CapacityLimiter(2) if shared else 1
+    executor, meeting = TaskExecutor(1, thread_limiter=limiter), Rendezvous().prepare()
     ended: list[str] = []
 
     def late() -> None:
@@ -357,25 +393,60 @@ async def test_thread_whose_caller_was_cancelled_may_call_back(
         group.cancel_scope.cancel()
         group.cancel_scope.shield = True
         meeting.release.set()
+    while not ended:
+        await anyio.lowlevel.checkpoint()
     assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
     assert len(ended) == 1
     assert executor.statistics().threads == 0
 
 
+async def test_task_submitted_from_a_thread_after_the_cancellation_ends() -> None:
+    """AnyIO has stopped delivering the cancellation by then, and does not start again by itself."""
+    executor, meeting, ended = TaskExecutor(), Rendezvous().prepare(), list[str]()
+
+    async def submit() -> None:
+        try:
+            await (await executor.submit(anyio.sleep, 1))
+        except BaseException as error:
+            ended.append(type(error).__name__)
+            raise
+
+    def late() -> None:
+        meeting.block()
+        with suppress(BaseException):
+            from_thread.run(submit)
+
+    async def release() -> None:
+        await settle()
+        meeting.release.set()
+
+    async with anyio.create_task_group() as outside:
+        with anyio.CancelScope() as scope:
+            async with executor, anyio.create_task_group() as group:
+                group.start_soon(executor.run_in_thread, late)
+                await meeting.entered.wait()
+                outside.start_soon(release)
+                scope.cancel()
+    assert len(ended) == 1
+    assert anyio.current_time() == 0
+    statistics = executor.statistics()
+    assert (statistics.threads, statistics.submitted) == (0, 0)
+
+
 async def test_cancellation_waits_for_the_thread() -> None:
-    """Unless told to abandon it: a function in a thread has come to its end when its call has."""
+    """Unless told to abandon it: when the call ends, so has the function."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
     async with anyio.create_task_group() as group:
         group.start_soon(executor.run_in_thread, meeting.block)
         await meeting.entered.wait()
         group.cancel_scope.cancel()
         meeting.release.set()
-    assert meeting.at_work == 0
+    assert meeting.running == 0
     assert executor.statistics().threads == 0
 
 
-async def test_abandoned_thread_keeps_its_place_until_it_ends() -> None:
-    """The next call waits for the thread, not for whoever left it."""
+async def test_abandoned_thread_keeps_its_slot_until_it_ends() -> None:
+    """The next call waits for the thread."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
     await abandon(executor, meeting)
     assert executor.statistics().threads == 1
@@ -390,18 +461,18 @@ async def test_abandoned_thread_keeps_its_place_until_it_ends() -> None:
 
 
 async def test_abandoned_call_that_never_started_is_never_made() -> None:
-    """A thread that comes to it too late has nothing to do, and the place is back already."""
-    lane, called = Lane.of_threads(1, None), list[int]()
-    job = ThreadJob(lane, await lane.enter(), lambda: called.append(1))
-    job.leave()
-    assert lane.busy == 0
-    job.work()
+    """A thread that is too late has nothing to do, and the slot is back already."""
+    limiter, called = WorkerLimiter.of_threads(1, None), list[int]()
+    call = ThreadCall(limiter, await limiter.enter(), lambda: called.append(1))
+    call.leave()
+    assert limiter.busy == 0
+    call.work()
     assert called == []
-    assert lane.busy == 0
+    assert limiter.busy == 0
 
 
 async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
-    """Nobody will await it, and nobody is to be warned of that."""
+    """It will not be awaited, and Python must not warn of that."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
     made: list[Coroutine[Any, Any, None]] = []
 
@@ -420,18 +491,18 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
 
 async def test_coroutine_that_came_too_late_is_closed() -> None:
     """The thread had ended, but its caller was cancelled before it could take the result."""
-    lane, coroutine = Lane.of_threads(1, None), anyio.sleep(1)
-    job = ThreadJob(lane, await lane.enter(), lambda: coroutine)
-    job.work()
-    assert lane.busy == 1
-    job.leave()
-    assert lane.busy == 0
+    limiter, coroutine = WorkerLimiter.of_threads(1, None), anyio.sleep(1)
+    call = ThreadCall(limiter, await limiter.enter(), lambda: coroutine)
+    call.work()
+    assert limiter.busy == 1
+    call.leave()
+    assert limiter.busy == 0
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
 async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001 - a parameter
-    """Wherever the call is cancelled, its place comes back and the next call finds it."""
+    """Wherever the call is cancelled, its slot comes back and the next call finds it."""
     executor = TaskExecutor(thread_limiter=1)
 
     async def scenario(at: int) -> bool:
@@ -445,8 +516,8 @@ async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  
     assert await at_every_checkpoint(scenario) >= 1
 
 
-def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> None:
-    """``Task.cancel()`` goes through anyio's shield; the thread is at work all the same."""
+def test_natively_cancelled_call_keeps_its_slot_while_its_thread_runs() -> None:
+    """``Task.cancel()`` goes through anyio's shield; the thread runs all the same."""
 
     async def scenario(at: int) -> bool:
         executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
@@ -459,10 +530,10 @@ def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> Non
 
             group.start_soon(call)
             await settle()
-            assert meeting.at_work <= executor.statistics().threads
+            assert meeting.running <= executor.statistics().threads
             meeting.release.set()
             assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
-            assert meeting.at_work == 0
+            assert meeting.running == 0
         return hit
 
     assert run(at_every_checkpoint, scenario, backend="asyncio") >= 2
@@ -472,10 +543,10 @@ def test_natively_cancelled_call_keeps_its_place_while_its_thread_works() -> Non
 
 
 @pytest.mark.parametrize("second", BACKENDS)
-def test_place_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
+def test_slot_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
     backend: str, second: str
 ) -> None:
-    """The thread ends when its loop is gone; a waiter of the next loop gets the place at once."""
+    """The thread ends when its loop is gone; a waiter of the next loop gets the slot at once."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
 
     async def leave_behind() -> None:
@@ -499,8 +570,8 @@ def test_place_of_a_thread_that_outlives_its_loop_comes_back_in_the_next(
     run(wait_for_it, backend=second)
 
 
-def test_place_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -> None:
-    """Nobody runs to be told; the place is free, and whoever enters next finds it."""
+def test_slot_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -> None:
+    """No loop runs to be told; the next call finds the slot."""
     executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous()
     threads: list[threading.Thread] = []
 

@@ -37,7 +37,7 @@ POLICIES = ("raise", "continue", "log")
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell what the model thinks, in another way than the room does."""
+    """Return what the model thinks, in another way than the library."""
     if pattern.endswith(".*"):
         return name.startswith(pattern[:-1]) and len(name) > len(pattern) - 1
     return fnmatch.fnmatchcase(name, pattern)
@@ -78,7 +78,7 @@ class EmitterMachine(RuleBasedStateMachine):
         self.entered = entered
 
     def handler(self, kind: str) -> tuple[int, Callable[[Event[Any]], Any]]:  # noqa: C901 - all kinds at a glance
-        """Make a handler that notes when it begins and ends."""
+        """Make a handler that notes when it starts and ends."""
         self.count += 1
         number = self.count
 
@@ -86,7 +86,7 @@ class EmitterMachine(RuleBasedStateMachine):
             self.log.append((number, what, event.data))
 
         async def asynchronous(event: Event[Any]) -> None:
-            note("begin", event)
+            note("start", event)
             if kind == "suspends":
                 await checkpoint()
             elif kind in {"sleeps", "fails late"}:
@@ -98,7 +98,7 @@ class EmitterMachine(RuleBasedStateMachine):
             note("end", event)
 
         def plain(event: Event[Any]) -> None:
-            note("begin", event)
+            note("start", event)
             if kind == "fails":
                 raise ValueError(number)
             note("end", event)
@@ -171,16 +171,16 @@ class EmitterMachine(RuleBasedStateMachine):
         return sorted(found, key=lambda each: -each.priority)
 
     def compare_log(self, expected: list[list[int]], failed: set[int]) -> None:
-        """Every handler of a tier began and ended, once, before any of the next began."""
+        """Every handler of a tier started and ended, once, before any of the next started."""
         at = 0
         for tier in expected:
             part = self.log[at : at + 2 * len(tier) - len(failed & set(tier))]
             at += len(part)
-            begun = [number for number, what, _ in part if what == "begin"]
+            started = [number for number, what, _ in part if what == "start"]
             ended = [number for number, what, _ in part if what == "end"]
-            assert sorted(begun) == sorted(tier)
+            assert sorted(started) == sorted(tier)
             assert sorted(ended) == sorted(set(tier) - failed)
-            assert begun[0] == tier[0]
+            assert started[0] == tier[0]
         assert at == len(self.log)
 
     @invariant()
@@ -212,7 +212,7 @@ def test_emitter_equals_a_plain_list(backend: str) -> None:
     """Who is called, in which tier, what is raised and what is counted."""
     machine = type("Machine", (EmitterMachine,), {"backend": backend})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+        machine, settings=settings(max_examples=50, stateful_step_count=25, deadline=None)
     )
 
 
@@ -224,13 +224,13 @@ OVERFLOWS = ("block", "drop_oldest", "drop_newest", "raise")
     size=st.integers(1, 4),
     steps=st.lists(st.sampled_from(["emit", "emit", "take", "cancel"]), max_size=40),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_stream_equals_a_plain_list(  # noqa: C901 - the steps of a machine at a glance
     backend: str, overflow: Any, size: int, steps: list[str]
 ) -> None:
     """What is taken, in which order, and how much was dropped."""
 
-    async def turn() -> None:
+    async def steps_in_a_loop() -> None:
         emitter = EventEmitter(errors="log")
         kept: list[int] = []
         waiting: list[tuple[int, anyio.CancelScope]] = []
@@ -269,4 +269,4 @@ def test_stream_equals_a_plain_list(  # noqa: C901 - the steps of a machine at a
                 assert emitter.statistics().waiting == len(waiting)
         assert_quiescent(emitter)
 
-    run(turn, backend=backend)
+    run(steps_in_a_loop, backend=backend)

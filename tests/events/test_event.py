@@ -30,8 +30,8 @@ def test_event_has_slots() -> None:
         Event("a", 1).payload = 2  # type: ignore[attr-defined] # the subject
 
 
-def test_event_is_stopped_once_and_for_all() -> None:
-    """stop() may be called again."""
+def test_event_may_be_stopped_twice() -> None:
+    """It stays stopped."""
     event = Event("a", None)
     event.stop()
     event.stop()
@@ -39,7 +39,7 @@ def test_event_is_stopped_once_and_for_all() -> None:
 
 
 def test_keys_of_one_name_are_equal() -> None:
-    """A key is its name; it is no string."""
+    """A key equals another of its name, and no string."""
     key = EventKey[int]("a")
     assert key == EventKey[str]("a")
     assert hash(key) == hash(EventKey[str]("a"))
@@ -50,7 +50,7 @@ def test_keys_of_one_name_are_equal() -> None:
 
 
 def test_key_is_checked_where_it_is_made() -> None:
-    """The earliest moment to refuse a bad name is here."""
+    """A bad name is refused at once."""
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         EventKey[int]("")
     with pytest.raises(TypeError, match=r"^name=5 is a int, not the name"):

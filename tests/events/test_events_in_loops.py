@@ -8,9 +8,12 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
+from mtaio._internal import clock
 from mtaio.events import Event, EventEmitter
 from mtaio.testing import assert_quiescent, run
 from tests.backends import BACKENDS
@@ -48,7 +51,7 @@ def test_one_emitter_serves_one_loop_after_another() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_block_of_another_thread_is_left_alone(backend: str) -> None:
-    """An emit runs its handlers in its own loop, whoever has entered the emitter elsewhere."""
+    """An emit runs its handlers in its own loop, also if another has entered the emitter."""
     emitter = EventEmitter()
     ready, done = threading.Event(), threading.Event()
     threads: list[int] = []
@@ -74,9 +77,31 @@ def test_block_of_another_thread_is_left_alone(backend: str) -> None:
     assert threads == [threading.get_ident()] * 2
 
 
+def test_time_is_that_of_the_running_loop() -> None:
+    """Also under a loop whose clock is not the system's."""
+
+    async def main() -> tuple[float, float]:
+        emitter = EventEmitter()
+        first = await emitter.emit("a")
+        await anyio.sleep(100)
+        second = await emitter.emit("a")
+        async with emitter, emitter.stream("b") as events:
+            emitter.emit_soon("b")
+            await anyio.sleep(10)
+            third = await anext(events)
+        return second.time - first.time, third.time - second.time
+
+    before = clock.read
+    try:
+        times = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    finally:
+        clock.follow(before)
+    assert times == (100, 0)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
-    """It was never left. Emits go on without it, and the emitter can be entered again."""
+    """It was never left: emits go on without it, and what it had to deliver is dropped."""
     emitter = EventEmitter()
     seen: list[Any] = []
     stay: list[Any] = []
@@ -88,8 +113,16 @@ def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
     emitter.on("a", handle)
     emitter.on("a", handle)
 
+    @emitter.on("b")
+    async def sleep(_: Event[Any]) -> None:
+        await anyio.sleep(100)
+
     async def abandon() -> None:
         await emitter.__aenter__()
+        emitter.emit_soon("b")
+        emitter.emit_soon("b")
+        for _ in range(5):
+            await asyncio.sleep(0)  # the first is being delivered now
         stay.append(asyncio.current_task())
         await asyncio.get_running_loop().create_future()
 
@@ -110,4 +143,5 @@ def test_block_of_a_loop_that_is_over_is_forgotten(backend: str) -> None:
 
     run(main, backend=backend)
     assert seen == [1, 1, 3, 3]
+    assert emitter.statistics().dropped == 1  # the other one was being delivered
     del task

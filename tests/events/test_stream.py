@@ -33,8 +33,8 @@ async def take(stream: EventStream[Any], count: int) -> list[Any]:
     return [(await anext(stream)).data for _ in range(count)]
 
 
-async def test_events_come_in_order_from_entering_on() -> None:
-    """Neither what was emitted before, nor what comes after leaving."""
+async def test_events_come_in_order() -> None:
+    """Those emitted inside the block, and neither before nor after."""
     emitter = EventEmitter()
     stream = emitter.stream("a", "b.*")
     await emitter.emit("a", 0)
@@ -63,7 +63,7 @@ async def test_overlapping_patterns_deliver_once() -> None:
 
 
 async def test_consumer_is_woken() -> None:
-    """It sleeps while there is nothing, and several tasks share a stream."""
+    """It waits while there is nothing; several tasks may share a stream."""
     emitter = EventEmitter()
     log: list[tuple[float, str, int]] = []
 
@@ -85,8 +85,8 @@ async def test_consumer_is_woken() -> None:
     assert log == [(1, "x", 0), (2, "y", 1), (3, "x", 2)]
 
 
-async def test_room_that_comes_into_the_buffer_wakes_another_consumer() -> None:
-    """Nobody sleeps while events wait, and those that do are not left to one who goes."""
+async def test_blocked_event_that_gets_space_wakes_another_consumer() -> None:
+    """No consumer sleeps while events wait."""
     emitter = EventEmitter()
     log: list[str] = []
 
@@ -104,7 +104,7 @@ async def test_room_that_comes_into_the_buffer_wakes_another_consumer() -> None:
         await settle()
         group.start_soon(worker, "second", 2)
         await settle()
-        for number in range(4):  # one is kept, and three wait for room
+        for number in range(4):  # one is kept, and three wait for space
             group.start_soon(emitter.emit, "job", number)
     assert sorted(each.rpartition(" ")[0] for each in log) == [
         "0 first",
@@ -149,7 +149,7 @@ async def test_cancelled_consumer_takes_nothing() -> None:
 # ---- overflow ------------------------------------------------------------------------------------
 
 
-async def test_block_makes_the_emit_wait_for_room() -> None:
+async def test_block_makes_the_emit_wait_for_space() -> None:
     """Events get in in the order of their emits; nothing is dropped."""
     emitter = EventEmitter()
     done: list[tuple[float, int]] = []
@@ -178,7 +178,7 @@ async def test_block_makes_the_emit_wait_for_room() -> None:
 
 
 async def test_blocked_emit_that_is_cancelled_leaves_no_trace() -> None:
-    """Its event never comes, and those behind it move up."""
+    """Its event never comes, and those after it move up."""
     emitter = EventEmitter()
     async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
         await emitter.emit("a", 0)
@@ -200,7 +200,7 @@ async def test_blocked_emit_that_is_cancelled_leaves_no_trace() -> None:
 
 
 async def test_full_streams_do_not_wait_for_each_other() -> None:
-    """An emit stands in the lines of all full streams of a tier at once."""
+    """An emit waits for space in all full streams of a tier at once."""
     emitter = EventEmitter()
     async with (
         emitter.stream("a", max_buffer=1) as first,
@@ -219,7 +219,7 @@ async def test_full_streams_do_not_wait_for_each_other() -> None:
 
 
 async def test_stream_closed_while_emits_wait_for_it() -> None:
-    """They go on as if it had not been there; what is kept can still be taken."""
+    """They go on as if it were not there; what is kept can still be taken."""
     emitter = EventEmitter()
     async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
         for number in range(3):
@@ -236,7 +236,7 @@ async def test_stream_closed_while_emits_wait_for_it() -> None:
 
 
 async def test_stream_left_while_emits_wait_for_it() -> None:
-    """Leaving the block lets them go."""
+    """Leaving the block releases them."""
     emitter = EventEmitter()
     async with anyio.create_task_group() as group, emitter.stream("a", max_buffer=1):
         await emitter.emit("a", 0)
@@ -246,8 +246,8 @@ async def test_stream_left_while_emits_wait_for_it() -> None:
     assert_quiescent(emitter)
 
 
-async def test_stream_entered_among_handlers() -> None:
-    """A full stream does not keep the handlers of its tier from running, only lower tiers."""
+async def test_full_stream_among_handlers() -> None:
+    """The handlers of its tier run; only lower tiers wait."""
     emitter = EventEmitter()
     log: list[str] = []
     async with emitter.stream("a", max_buffer=1) as events, anyio.create_task_group() as group:
@@ -263,7 +263,7 @@ async def test_stream_entered_among_handlers() -> None:
 
 
 async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
-    """It stood in the line while a handler of the same tier was running."""
+    """It waited for space while a handler of the same tier was running."""
     emitter = EventEmitter()
 
     async def slow(event: Event[int]) -> None:
@@ -278,13 +278,13 @@ async def test_emit_cancelled_elsewhere_withdraws_from_a_full_stream() -> None:
         assert events.buffered == 0
         with anyio.move_on_after(1):
             await emitter.emit("a", 100)
-        assert await take(events, 1) == [100]  # it had come in: there was room
+        assert await take(events, 1) == [100]  # there was space for it
     assert emitter.statistics().handled == 3
 
 
 @pytest.mark.parametrize("entered_first", [True, False])
 async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
-    """The newest are kept; each event that made room is counted, under its own name."""
+    """The newest are kept; each event that made space is counted, under its own name."""
     emitter = EventEmitter()
     if not entered_first:
         emitter.on("*", lambda _: None)
@@ -298,7 +298,7 @@ async def test_drop_oldest(entered_first: bool) -> None:  # noqa: FBT001 - a par
 
 
 async def test_drop_newest() -> None:
-    """The oldest are kept; each event that found no room is counted."""
+    """The oldest are kept; each event that found no space is counted."""
     emitter = EventEmitter()
     async with emitter.stream("a", "b", max_buffer=2, overflow="drop_newest") as events:
         for number, name in enumerate(("a", "b", "b", "b", "a")):
@@ -343,11 +343,52 @@ async def test_on_error_gets_the_stream() -> None:
     assert seen == [events]
 
 
-# ---- its place among the others ------------------------------------------------------------------
+async def test_events_are_not_lost_between_awaits() -> None:
+    """Those that come while the consumer is busy are kept (node#32431)."""
+    emitter = EventEmitter()
+    seen: list[int] = []
+
+    async def produce() -> None:
+        for number in range(3):
+            await emitter.emit("a", number)  # all at once
+
+    async with emitter.stream("a") as events, anyio.create_task_group() as group:
+        group.start_soon(produce)
+        async for event in events:
+            await anyio.sleep(1)
+            seen.append(event.data)
+            if event.data == 2:
+                break
+    assert seen == [0, 1, 2]
+
+
+async def test_buffers_are_bounded() -> None:
+    """Without a consumer no more than the buffer is kept (emittery#40, node#52078)."""
+    emitter = EventEmitter()
+
+    class Payload:
+        """Can be referred to weakly."""
+
+    alive: weakref.WeakSet[Payload] = weakref.WeakSet()
+    async with (
+        emitter.stream("a", max_buffer=5, overflow="drop_oldest") as oldest,
+        emitter.stream("a", max_buffer=5, overflow="drop_newest") as newest,
+    ):
+        for _ in range(1000):
+            payload = Payload()
+            alive.add(payload)
+            await emitter.emit("a", payload)
+        del payload
+        gc.collect()
+        assert len(alive) == 10
+        assert oldest.dropped == newest.dropped == 995
+
+
+# ---- its place among other listeners -------------------------------------------------------------
 
 
 async def test_priority_of_a_stream() -> None:
-    """It takes the event in in its tier, and stop() keeps it from lower ones."""
+    """It takes the event in its tier, and stop() keeps it from lower ones."""
     emitter = EventEmitter()
     emitter.on("a", Event.stop, priority=1)
     async with (
@@ -358,7 +399,7 @@ async def test_priority_of_a_stream() -> None:
         assert (normal.buffered, high.buffered) == (0, 1)
 
 
-async def test_emit_under_way_skips_a_stream_that_was_closed() -> None:
+async def test_emit_in_progress_skips_a_stream_that_was_closed() -> None:
     """As it skips a handler that was removed."""
     emitter = EventEmitter()
     async with emitter.stream("a") as events:
@@ -370,8 +411,8 @@ async def test_emit_under_way_skips_a_stream_that_was_closed() -> None:
 # ---- misuse --------------------------------------------------------------------------------------
 
 
-def test_stream_leaves_no_circle(backend: str) -> None:
-    """When it was left, it is freed by counting references alone."""
+def test_stream_leaves_no_reference_cycle(backend: str) -> None:
+    """After leaving it is freed by counting references alone."""
 
     async def main() -> None:
         emitter = EventEmitter()
@@ -390,7 +431,7 @@ def test_stream_leaves_no_circle(backend: str) -> None:
 
 
 async def test_stream_must_be_entered() -> None:
-    """And is used up when it was left."""
+    """And cannot be entered again."""
     emitter = EventEmitter()
     stream = emitter.stream("a")
     with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with emi"):
@@ -408,7 +449,7 @@ async def test_stream_must_be_entered() -> None:
 
 
 async def test_consumer_in_another_task_ends_when_the_block_is_left() -> None:
-    """It waited for an event that does not come any more."""
+    """It was waiting for an event that will not come."""
     emitter = EventEmitter()
     ended: list[str] = []
 
@@ -425,7 +466,7 @@ async def test_consumer_in_another_task_ends_when_the_block_is_left() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_consumer_at_a_checkpoint_ends_when_the_block_is_left(backend: str) -> None:
-    """It has begun to take an event before that, and is not told that it came too late."""
+    """It started to take an event before that: there is no error about a stream that was left."""
     outcomes: set[str] = set()
 
     async def consume(events: EventStream[Any], reached: anyio.Event) -> None:
@@ -479,7 +520,7 @@ def test_bad_streams() -> None:
 
 @pytest.mark.parametrize("overflow", ["block", "drop_newest"])
 def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
-    """Its consumer could not be woken from here: the emit fails, and says what to do."""
+    """Its consumer cannot be woken from here: the emit fails, and says what to do."""
     emitter = EventEmitter()
     ready, done = threading.Event(), threading.Event()
     errors: list[BaseException] = []
@@ -509,13 +550,13 @@ def test_stream_of_another_running_loop_is_named(overflow: Any) -> None:
     thread.join(10)
     (error,) = errors
     assert isinstance(error, RuntimeError)
-    assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> was entered in another running")
+    assert str(error).startswith("<EventStream of 'a': 0 of 1 kept> has tasks of another running")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("over", [True, False])
-def test_consumer_in_another_loop_is_told(backend: str, over: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
-    """Nobody could wake it there: it would sleep for ever, be the first loop over or not."""
+def test_consumer_in_another_loop_is_refused(backend: str, over: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
+    """It would sleep for ever, whether the first loop is over or not."""
     emitter = EventEmitter()
     events = emitter.stream("a")
     loop = asyncio.new_event_loop()
@@ -535,7 +576,7 @@ def test_consumer_in_another_loop_is_told(backend: str, over: bool) -> None:  # 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("full", [True, False])
 def test_stream_of_a_loop_that_is_over_is_forgotten(backend: str, full: bool) -> None:  # noqa: FBT001 - a parameter of pytest's
-    """One that was never left would else make emits wait for ever, or be woken in vain."""
+    """It was never left: emits would wait for it for ever."""
     emitter = EventEmitter()
 
     async def abandon() -> None:

@@ -39,8 +39,8 @@ class Stage:
     """
     A cache of what a source has, and the promises that hold after every step of any task.
 
-    The source has a version, which `changes` raises and then takes the key from the cache. Whoever
-    asks after that must not get what was loaded from an earlier one, whatever loads were under way.
+    The source has a version, which `changes` raises and then takes the key from the cache. A caller
+    that asks after that must not get what was loaded from an earlier one, whatever was in flight.
 
     Args:
         sim: The run's simulation.
@@ -57,7 +57,7 @@ class Stage:
         self.version = 0
         self.callers = 0
         self.at_work = 0
-        self.begun: Counter[str] = Counter()
+        self.started: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
@@ -71,14 +71,14 @@ class Stage:
         self.heard.append((key, value, str(cause)))
 
     def in_order(self) -> bool:
-        """Tell whether the cache keeps its promises at this moment."""
+        """Return whether the cache keeps its promises at this moment."""
         now = self.cache.statistics()
         return (
             now.size <= self.limit
             and now.weight == now.size
             and 0 <= now.waiting <= self.callers + now.in_flight  # loads may wait for loads
             and now.in_flight >= self.at_work
-            and now.loads >= self.begun.total()
+            and now.loads >= self.started.total()
             and all(key == value[0] for key, value in self.cache.items())
         )
 
@@ -86,7 +86,7 @@ class Stage:
 
     async def load(self, key: str, steps: int = 1) -> Answer:
         """Read the source, and take so many steps to come back with it."""
-        self.begun[key] += 1
+        self.started[key] += 1
         self.at_work += 1
         answer = key, self.version
         try:
@@ -109,7 +109,7 @@ class Stage:
     async def linger(self, key: str) -> Answer:
         """Read the source, and come back with it even if cancelled, as a worker thread would."""
         answer = key, self.version
-        self.begun[key] += 1
+        self.started[key] += 1
         self.at_work += 1
         try:
             with anyio.CancelScope(shield=True):
@@ -126,7 +126,7 @@ class Stage:
     # ---- what callers do ----
 
     async def ask(self, name: str, key: str = "k", how: Any = None, **options: Any) -> None:
-        """Ask for a key, and see that what comes is no older than the question."""
+        """Ask for a key, and see that the answer is not older than the question."""
         since = self.version
         self.callers += 1
         loader = self.load if how is None else how
@@ -142,8 +142,8 @@ class Stage:
             self.callers -= 1
 
     async def renew(self, name: str, key: str = "k", how: Any = None) -> None:
-        """Have a key loaded anew, which must begin after the question."""
-        since = self.begun[key]
+        """Have a key loaded again, which must start after the question."""
+        since = self.started[key]
         self.callers += 1
         loader = self.load if how is None else how
         try:
@@ -151,7 +151,7 @@ class Stage:
         except (SourceError, CacheClosedError) as error:
             self.got[name] = type(error).__name__
         else:
-            assert self.begun[key] > since
+            assert self.started[key] > since
         finally:
             self.callers -= 1
 
@@ -179,10 +179,10 @@ class Stage:
         for name in served:
             assert isinstance(self.got[name], tuple), f"{name} got {self.got[name]}"
         now = self.cache.statistics()
-        assert now.loads >= self.begun.total()
-        assert self.begun == self.ended + self.cancelled
+        assert now.loads >= self.started.total()
+        assert self.started == self.ended + self.cancelled
         assert self.at_work == 0
-        assert not self.cache._flights.table
+        assert not self.cache._loads.table
         assert len(anyio.get_running_tasks()) == self.tasks
         assert_quiescent(self.cache)
         # Every value that came is there, or was reported when it went.

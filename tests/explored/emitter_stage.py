@@ -1,4 +1,4 @@
-"""What the scenarios of the emitter share: watched handlers, and what must be left at the end."""
+"""What the scenarios of the emitter share: watched handlers, and what must hold at the end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Stage:
     """
     An emitter, and a record of who was called with what, and how that ended.
 
-    Invariant: ``running`` counts the handlers that have begun and not ended.
+    Invariant: ``running`` counts the handlers that have started and not ended.
     """
 
     def __init__(self, **options: Any) -> None:
         self.emitter = EventEmitter(**options)
-        self.begun: Counter[tuple[str, Any]] = Counter()
+        self.started: Counter[tuple[str, Any]] = Counter()
         self.ended: Counter[tuple[str, Any]] = Counter()
         self.cut: Counter[tuple[str, Any]] = Counter()
         self.order: list[tuple[str, Any]] = []
@@ -37,7 +37,7 @@ class Stage:
 
         async def handle(event: Event[Any]) -> None:
             key = name, event.data
-            self.begun[key] += 1
+            self.started[key] += 1
             self.order.append(key)
             self.running += 1
             try:
@@ -58,26 +58,26 @@ class Stage:
 
         def handle(event: Event[Any]) -> None:
             key = name, event.data
-            self.begun[key] += 1
+            self.started[key] += 1
             self.ended[key] += 1
             self.order.append(key)
 
         return handle
 
     async def emit(self, data: Any, name: str = "a") -> None:
-        """Emit, and see that nothing of it goes on when the emit has ended, whichever way."""
+        """Emit, and check that no handler of it runs when it is over, however it ended."""
         self.emits += 1
         try:
             await self.emitter.emit(name, data)
         finally:
             self.emits -= 1
-            for (_, of), count in (self.begun - self.ended - self.cut).items():
+            for (_, of), count in (self.started - self.ended - self.cut).items():
                 assert of != data, f"{count} handlers of {data!r} outlive their emit"
 
     def clear(self) -> None:
-        """See that nothing is left."""
+        """Check that nothing is left."""
         assert self.running == 0
-        assert self.begun == self.ended + self.cut
+        assert self.started == self.ended + self.cut
         statistics = self.emitter.statistics()
         assert statistics.streams == 0
         assert statistics.handled >= sum(self.ended.values())

@@ -43,7 +43,7 @@ class Stage:
         self.executor = TaskExecutor(max_workers, **options)
         self.limit: float = float("inf") if max_workers is None else max_workers + beyond
         self.at_work = 0
-        self.begun: Counter[Any] = Counter()
+        self.started: Counter[Any] = Counter()
         self.returned: Counter[Any] = Counter()
         self.raised: Counter[Any] = Counter()
         self.cancelled: Counter[Any] = Counter()
@@ -100,7 +100,7 @@ class Stage:
 
     @contextmanager
     def _noting(self, x: Any) -> Generator[None]:
-        self.begun[x] += 1
+        self.started[x] += 1
         self.at_work += 1
         how = self.cancelled
         try:
@@ -136,7 +136,7 @@ class Stage:
         assert_quiescent(self.executor)
         assert self.at_work == 0
         assert self.sources == 0
-        assert self.begun == self.returned + self.raised + self.cancelled
+        assert self.started == self.returned + self.raised + self.cancelled
         assert len(anyio.get_running_tasks()) == self.tasks
         now = self.executor.statistics()
         assert now.started == now.succeeded + now.failed + now.cancelled

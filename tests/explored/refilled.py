@@ -1,4 +1,4 @@
-"""A token bucket as anybody would write it at first, for a limiter to be held to."""
+"""A token bucket as one would write it at first, for a limiter to be held to."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @explored
 async def test_stale_while_revalidate(victim: Victim, sim: Simulation) -> None:
-    """Who finds a stale value never waits; one load renews it, whoever asked is cancelled."""
+    """A caller that finds a stale value never waits; one load renews it, whichever is cancelled."""
     stage = Stage(sim, default_ttl=1, stale_while_revalidate=5)
     async with stage.entered():
         stage.cache.set_nowait("k", ("k", -1))
@@ -36,7 +36,7 @@ async def test_stale_while_revalidate(victim: Victim, sim: Simulation) -> None:
             b=lambda: ask("b"),
         )
         await anyio.sleep(0.5)
-        assert stage.begun["k"] == stage.ended["k"] == 1
+        assert stage.started["k"] == stage.ended["k"] == 1
         assert "k" in stage.cache
     stage.clear("a", "b")
 
@@ -54,7 +54,7 @@ async def test_stale_while_the_refresh_fails(victim: Victim, sim: Simulation) ->
             b=lambda: stage.ask("b", "k", stage.fail),
         )
         await anyio.sleep(1)
-        assert 1 <= stage.begun["k"] <= 3
+        assert 1 <= stage.started["k"] <= 3
         await stage.ask("late", "k", stage.fail)
         assert stage.got["late"] == "SourceError"
     stage.clear("a", "b")
@@ -103,7 +103,7 @@ async def test_refresh_that_somebody_waits_for(victim: Victim, sim: Simulation) 
 
 @explored
 async def test_refresh_that_hangs(victim: Victim, sim: Simulation) -> None:
-    """When those who wait for it have lost patience, however, the next one has it loaded anew."""
+    """When those who wait for it have given up, however, the next one loads again."""
     stage = Stage(sim, default_ttl=1, stale_while_revalidate=0.5)
 
     async def hang(key: str) -> tuple[str, int]:
@@ -125,7 +125,7 @@ async def test_refresh_that_hangs(victim: Victim, sim: Simulation) -> None:
         )
         with anyio.fail_after(1):
             await stage.ask("late")
-        assert stage.begun["k"] == stage.ended["k"] == 1
+        assert stage.started["k"] == stage.ended["k"] == 1
     stage.clear("first", "late")
 
 
@@ -144,7 +144,7 @@ async def test_refresh_ahead_and_closed(victim: Victim, sim: Simulation) -> None
             )
 
     await victim(block)
-    assert stage.begun["k"] <= 2
+    assert stage.started["k"] <= 2
     assert await stage.cache.get("k") == ("k", 0)
     await anyio.sleep(5)
     assert (await stage.cache.get("k") is None) == (not stage.ended["k"])
@@ -243,7 +243,7 @@ async def test_async_listener(victim: Victim) -> None:
 
     async def outside() -> None:
         nonlocal removed
-        while cache._mute:
+        while cache._loads.block is None:
             if removed:
                 return
             await checkpoint()
@@ -254,7 +254,7 @@ async def test_async_listener(victim: Victim) -> None:
         group.start_soon(outside)
     values = [value for _, value, _ in hearer.heard]
     assert values == [0, 1][: len(values)]
-    told = len(values) + hearer.cancelled + cache.statistics().unheard
+    told = len(values) + hearer.cancelled + cache.statistics().dropped
     assert told == removed
     assert victim.fired or len(values) == removed == 2
     with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed"):
@@ -278,4 +278,4 @@ async def test_entered_again_and_again(victim: Victim, sim: Simulation) -> None:
 
     await together(blocks=blocks, c=lambda: stage.ask("c"))
     stage.clear("a", "b")
-    assert stage.begun["k"] <= 3
+    assert stage.started["k"] <= 3

@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize("entered", [True, False], ids=["entered", "not en
 @BOTH
 @explored
 async def test_one_load_for_all(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """Who is cancelled takes nobody with it, and costs one load more at most."""
+    """A cancelled caller changes nothing for the others, and costs one load more at most."""
     stage = Stage(sim)
     async with stage.entered(really=entered):
         await together(
@@ -29,7 +29,7 @@ async def test_one_load_for_all(victim: Victim, sim: Simulation, *, entered: boo
             a=lambda: stage.ask("a"),
             b=lambda: stage.ask("b"),
         )
-        assert stage.begun["k"] == 1 + stage.cancelled["k"] <= 1 + victim.fired
+        assert stage.started["k"] == 1 + stage.cancelled["k"] <= 1 + victim.fired
         assert await stage.cache.get("k") == ("k", 0)
     stage.clear("a", "b")
     assert victim.cancelled or stage.got["victim"] == ("k", 0)
@@ -49,7 +49,7 @@ async def test_loader_that_fails(victim: Victim, sim: Simulation, *, entered: bo
         assert stage.got["a"] == stage.got["b"] == "SourceError"
         assert victim.cancelled or stage.got["victim"] == "SourceError"
         assert 1 <= stage.failed["k"] <= 3
-        assert stage.cache.statistics().load_failures == stage.failed["k"]
+        assert stage.cache.statistics().failed == stage.failed["k"]
         assert len(stage.cache) == 0
     stage.clear()
     assert stage.heard == []
@@ -58,7 +58,7 @@ async def test_loader_that_fails(victim: Victim, sim: Simulation, *, entered: bo
 @BOTH
 @explored
 async def test_errors_that_are_kept(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """With error_ttl one failed load answers all who come, whoever is cancelled; never a cancel."""
+    """With error_ttl one failed load answers all callers; a cancellation never does."""
     stage = Stage(sim, error_ttl=10, max_size=1)
     async with stage.entered(really=entered):
         await together(
@@ -88,7 +88,7 @@ async def test_changed_in_flight(victim: Victim, sim: Simulation, *, entered: bo
         )
         kept = await stage.cache.get("k")
         assert kept in (None, ("k", 1))
-        assert stage.begun["k"] - stage.cancelled["k"] <= 2
+        assert stage.started["k"] - stage.cancelled["k"] <= 2
     stage.clear("a", "b")
 
 
@@ -129,7 +129,7 @@ async def test_tag_invalidated_in_flight(victim: Victim, sim: Simulation, *, ent
         )
         assert await stage.cache.get("k") in (None, ("k", 1))
         assert "o" in stage.cache
-        assert stage.begun["o"] == 1
+        assert stage.started["o"] == 1
     stage.clear("a", "other")
 
 
@@ -207,14 +207,14 @@ async def test_everybody_may_leave(victim: Victim, sim: Simulation, *, entered: 
             b=lambda: impatient("b"),
         )
         await stage.ask("late")
-        assert stage.begun["k"] - stage.cancelled["k"] == 1
+        assert stage.started["k"] - stage.cancelled["k"] == 1
     stage.clear("late")
 
 
 @BOTH
 @explored
 async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: bool) -> None:
-    """A load that waits for another key's load shares it with whoever asks for that."""
+    """A load that waits for another key's load shares it with that key's callers."""
     stage = Stage(sim)
 
     async def outer(key: str) -> tuple[str, int]:
@@ -227,7 +227,7 @@ async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: b
             a=lambda: stage.ask("a"),
             b=lambda: stage.ask("b", "outer", outer),
         )
-        assert stage.begun["k"] <= 1 + victim.fired
+        assert stage.started["k"] <= 1 + victim.fired
     stage.clear("a", "b")
 
 
@@ -236,7 +236,7 @@ async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: b
 async def test_loader_that_asks_for_itself(
     victim: Victim, sim: Simulation, *, entered: bool
 ) -> None:
-    """It is refused under every schedule, and whoever waits for it is told instead of waiting."""
+    """It is refused under every schedule, and those who wait for it are told."""
     stage = Stage(sim)
 
     async def around(key: str) -> tuple[str, int]:
@@ -347,7 +347,7 @@ async def test_closed_during_loads(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_block_that_is_cancelled(victim: Victim, sim: Simulation) -> None:
-    """Whenever the block's own task is cancelled, nobody hangs, and the cache can be used again."""
+    """Whenever the block's own task is cancelled, nothing hangs, and the cache is usable again."""
     stage = Stage(sim)
 
     async def block() -> None:
@@ -387,3 +387,59 @@ async def test_closed_while_a_load_cannot_be_cancelled(victim: Victim, sim: Simu
     )
     await stage.ask("late")
     stage.clear("late")
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["asks", "child asks", "background asks"])
+@explored
+async def test_loads_that_wait_for_each_other(
+    victim: Victim, sim: Simulation, *, entered: bool, how: str
+) -> None:
+    """Whichever caller is cancelled, three loads in a circle end with their callers."""
+    stage = Stage(sim)
+    keys = ["a", "b", "c"]
+    told = 0
+    over = False
+
+    async def load(key: str) -> tuple[str, int]:
+        answer = await stage.load(key)
+        following = keys[(keys.index(key) + 1) % 3]
+        if how == "asks":
+            await ask(following)
+        elif how == "child asks":
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, following)
+        elif not over:
+            background.start_soon(ask, following)
+        return answer
+
+    async def ask(key: str) -> None:
+        nonlocal told
+        stage.callers += 1
+        try:
+            await stage.cache.get_or_set(key, lambda: load(key))
+        except RuntimeError as error:
+            told += "would wait for itself" in str(error)
+        finally:
+            stage.callers -= 1
+
+    async def caller(key: str) -> None:
+        with anyio.move_on_after(10):
+            await ask(key)
+
+    async with stage.entered(really=entered), anyio.create_task_group() as background:
+        await together(
+            victim=lambda: victim(caller, "a"),
+            b=lambda: caller("b"),
+            c=lambda: caller("c"),
+        )
+        over = True
+        if how == "background asks":
+            assert anyio.current_time() == 0
+            assert told == 0
+        elif how == "asks" or entered:
+            assert anyio.current_time() == 0
+    assert stage.cache.statistics().in_flight == stage.cache.statistics().waiting == 0
+    assert not stage.cache._loads.table
+    await stage.cache.get_or_set("a", lambda: stage.load("a"))
+    stage.clear()

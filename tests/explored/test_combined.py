@@ -32,7 +32,7 @@ class Watched:
         self.limiter = limiter
         self.bucket = Refilled(limiter.rate.rate, limiter.rate.burst)
         self.inside = 0
-        self.begun: dict[str, float] = {}
+        self.started: dict[str, float] = {}
         self.done: list[str] = []
         self.failed: dict[str, exceptions.TimeoutError] = {}
         self._sim = sim
@@ -40,16 +40,16 @@ class Watched:
         sim.always(self.holds)
 
     def holds(self) -> bool:
-        """Tell whether the limiter keeps its promise at this moment."""
+        """Return whether the limiter keeps its promise at this moment."""
         now = self.limiter.statistics()
         assert now.rate is not None
         assert now.concurrency is not None
         return (
-            now.active == self.inside <= now.concurrency.in_use <= now.concurrency.limit
-            # Whoever has a token has begun: nobody holds one and waits for something else.
-            and now.rate.granted == now.entered == len(self.begun)
-            # Whoever waits for a token has a slot.
-            and now.rate.waiters <= now.concurrency.in_use - self.inside
+            now.in_use == self.inside <= now.concurrency.in_use <= now.concurrency.limit
+            # A task that has a token has started: none holds one and waits for something else.
+            and now.rate.granted == now.entered == len(self.started)
+            # A task that waits for a token has a slot.
+            and now.rate.waiting <= now.concurrency.in_use - self.inside
         )
 
     async def work(self, name: str, body: Task = checkpoint) -> None:
@@ -57,7 +57,7 @@ class Watched:
         try:
             async with self.limiter:
                 self.bucket.take(1)
-                self.begun[name] = self._sim.time()
+                self.started[name] = self._sim.time()
                 self.inside += 1
                 try:
                     await body()
@@ -68,18 +68,18 @@ class Watched:
             self.failed[name] = error
 
     def ends(self, *done: str) -> ResourceStatistics:
-        """Make sure that nothing is left, and that those who were not cancelled are done."""
+        """Make sure that nothing is left, and that the tasks not cancelled are done."""
         assert set(done) <= set(self.done)
         assert live_timers() == self._timers
         now = self.limiter.statistics()
-        assert (self.inside, now.active) == (0, 0)
+        assert (self.inside, now.in_use) == (0, 0)
         assert_quiescent(self.limiter)
         return now
 
 
 @explored
 async def test_all_three(victim: Victim, sim: Simulation) -> None:
-    """Slot, token and time: all or nothing, at every step, whoever is cancelled where."""
+    """Slot, token and time: all or nothing, at every step, whatever is cancelled where."""
     watched = Watched(
         sim,
         ResourceLimiter(rate=RateLimiter(1, burst=1, slack=0), concurrency=2, timeout=5),
@@ -91,7 +91,7 @@ async def test_all_three(victim: Victim, sim: Simulation) -> None:
         c=lambda: watched.work("c"),
     )
     watched.ends("a", "b", "c")
-    assert list(watched.begun.values()) == list(range(len(watched.begun)))
+    assert list(watched.started.values()) == list(range(len(watched.started)))
 
 
 @explored
@@ -141,19 +141,19 @@ async def test_shared_parts(victim: Victim, sim: Simulation) -> None:
     one = ResourceLimiter(rate=tokens, concurrency=slots)
     two = ResourceLimiter(rate=tokens, concurrency=slots, timeout=10)
     bucket = Refilled(1, 1)
-    begun = inside = 0
+    started = inside = 0
 
     def holds() -> bool:
         entered = one.statistics().entered + two.statistics().entered
-        return entered == tokens.statistics().granted == begun and inside <= 2
+        return entered == tokens.statistics().granted == started and inside <= 2
 
     sim.always(holds)
 
     async def work(limiter: ResourceLimiter) -> None:
-        nonlocal begun, inside
+        nonlocal started, inside
         async with limiter:
             bucket.take(1)
-            begun += 1
+            started += 1
             inside += 1
             try:
                 await checkpoint()
@@ -174,7 +174,7 @@ async def test_shared_parts(victim: Victim, sim: Simulation) -> None:
         b=lambda: work(two),
         operator=operator,
     )
-    assert begun >= 2
+    assert started >= 2
     assert_quiescent(one, two, slots, tokens)
 
 

@@ -28,7 +28,7 @@ async def a_second() -> None:
 
 class Watched:
     """
-    A limiter, its line and who is inside, with what must hold after every step.
+    A limiter, its queue and the tasks inside, with what must hold after every step.
 
     Args:
         sim: Where it is watched.
@@ -46,7 +46,7 @@ class Watched:
         sim.always(self.holds)
 
     def holds(self) -> bool:
-        """Tell whether the limiter keeps its promise at this moment."""
+        """Return whether the limiter keeps its promise at this moment."""
         now = self.limiter.statistics()
         self.most = max(self.most, now.in_use)
         fits = self.inside <= now.in_use <= self.allowed
@@ -62,7 +62,7 @@ class Watched:
         self.limiter.capacity = slots
 
     def gets(self, name: str) -> None:
-        """Note that somebody is inside, and look whether it is his turn."""
+        """Note that a task is inside, and look whether it may be."""
         earlier = self.line.gets(name)
         # Those who asked before may not have resumed yet, but all must have been given a slot.
         assert self.limiter.statistics().waiting <= len(self.line) - earlier, self.line.served
@@ -70,7 +70,7 @@ class Watched:
 
     @contextmanager
     def asking(self, name: str) -> Generator[None]:
-        """Stand in line inside the block."""
+        """Be in the queue inside the block."""
         self.line.asks(name)
         try:
             yield
@@ -105,18 +105,18 @@ class Watched:
             raise
 
     def ends(self, *served: str) -> None:
-        """Make sure that nothing is left, and that those who were not cancelled were served."""
+        """Make sure that nothing is left, and that the tasks not cancelled were served."""
         now = self.limiter.statistics()
         assert set(served) <= set(self.line.served)
         assert now.acquired == len(self.line.served)
-        assert self.most <= now.high_water <= self.most_allowed
+        assert self.most <= now.peak <= self.most_allowed
         assert (self.inside, len(self.line)) == (0, 0)
         assert_quiescent(self.limiter)
 
 
 @explored
 async def test_one_slot_goes_round(victim: Victim, sim: Simulation) -> None:
-    """One slot, four who want it: one at a time, in order, and a cancelled one delays nobody."""
+    """One slot, four who want it: one at a time, in order, and a cancelled one delays none."""
     watched = Watched(sim, 1)
     await together(
         a=lambda: watched.work("a"),
@@ -127,7 +127,7 @@ async def test_one_slot_goes_round(victim: Victim, sim: Simulation) -> None:
     watched.ends("a", "b", "c")
     statistics = watched.limiter.statistics()
     assert statistics.cancelled == len(watched.line.left) <= victim.cancelled
-    assert statistics.high_water == 1
+    assert statistics.peak == 1
 
 
 @explored
@@ -277,7 +277,7 @@ async def test_capacity_changes_while_tasks_wait(victim: Victim, sim: Simulation
 
 @explored
 async def test_the_operator_is_the_victim(victim: Victim, sim: Simulation) -> None:
-    """Whoever raises the capacity may be cancelled after it: what was let in is in."""
+    """The task that raises the capacity may be cancelled after it: what was let in is in."""
     watched = Watched(sim, 1)
 
     async def operator() -> None:
@@ -342,8 +342,8 @@ async def test_nested_blocks(victim: Victim, sim: Simulation) -> None:
 
 
 @explored
-async def test_nobody_barges_in(victim: Victim, sim: Simulation) -> None:
-    """acquire_nowait gets a slot only when nobody waits for it, and counts what it refuses."""
+async def test_no_task_barges_in(victim: Victim, sim: Simulation) -> None:
+    """acquire_nowait gets a slot only when no task waits for it, and counts what it refuses."""
     watched = Watched(sim, 1)
     refused = 0
 
@@ -420,7 +420,7 @@ async def test_decorated_functions_that_fail(victim: Victim, sim: Simulation) ->
 
 @explored
 async def test_a_release_too_many(victim: Victim, sim: Simulation) -> None:
-    """A release without a slot is refused at any moment, and disturbs nobody."""
+    """A release without a slot is refused at any moment, and disturbs no task."""
     watched = Watched(sim, 1)
 
     async def confused() -> None:

@@ -1,4 +1,4 @@
-"""`run`, `gather` and `race` under every schedule: nobody is lost, and losers leave nothing."""
+"""`run`, `gather` and `race` under every schedule: no call is lost, and losers leave nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_run(sim: Simulation, victim: Victim) -> None:
         await checkpoint()  # else the victim would nearly always be the first to ask
         await victim(run, 2)
     assert sorted(results) == ([0, 1] if victim.cancelled else [0, 1, 2])
-    assert set(stage.begun.values()) == {1}
+    assert set(stage.started.values()) == {1}
     stage.clear()
 
 
@@ -51,13 +51,13 @@ async def test_run_is_fair(sim: Simulation, victim: Victim) -> None:
         await checkpoint()
         group.start_soon(run, 3)
         await victim(run, 2)
-    assert list(stage.begun) == [x for x in asked if x in stage.begun]
+    assert list(stage.started) == [x for x in asked if x in stage.started]
     stage.clear()
 
 
 @explored
 async def test_run_an_awaitable(sim: Simulation, victim: Victim) -> None:
-    """A coroutine that never got its turn is closed."""
+    """A coroutine that never started is closed."""
     stage = Stage(sim, 1)
     call = stage.work(1)
 
@@ -139,7 +139,7 @@ async def test_race_beyond_the_limit(sim: Simulation, victim: Victim) -> None:
     calls = [stage.work(x) for x in (1, 2, 3)]
     winner = await victim(stage.executor.race, *calls)
     assert winner == (None if victim.cancelled else 1)
-    assert set(stage.begun) <= {1}
+    assert set(stage.started) <= {1}
     assert {inspect.getcoroutinestate(call) for call in calls} == {inspect.CORO_CLOSED}
     stage.clear()
 
@@ -157,7 +157,7 @@ async def test_race_with_failures(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_race_that_all_lose(sim: Simulation, victim: Victim) -> None:
-    """If everybody fails, every error comes out, once, in the order of the calls."""
+    """If all fail, every error comes out, once, in the order of the calls."""
     stage = Stage(sim, 2)
     calls = [partial(stage.fail, x) for x in (1, 3, 5)]
     winner, errors = await caught(victim, stage.executor.race, *calls)

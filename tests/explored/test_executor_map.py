@@ -27,7 +27,7 @@ async def test_map(sim: Simulation, victim: Victim) -> None:
     assert (results is None) == victim.cancelled
     if results is not None:
         assert results == [0, 1, 2, 3]
-    assert set(stage.begun.values()) <= {1}
+    assert set(stage.started.values()) <= {1}
     stage.clear()
 
 
@@ -52,7 +52,7 @@ async def test_unordered(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_calls_share_the_slots(sim: Simulation, victim: Victim) -> None:
-    """Of two calls that contend, each gets its turn; one that is cancelled takes nothing along."""
+    """Two calls that contend alternate; one that is cancelled takes nothing along."""
     stage = Stage(sim, 1)
     results: list[Any] = []
 
@@ -71,21 +71,21 @@ async def test_calls_share_the_slots(sim: Simulation, victim: Victim) -> None:
 async def test_short_call_is_not_starved(sim: Simulation) -> None:
     """A call of one item waits for no more than the item at work and those ahead in the queue."""
     stage = Stage(sim, 1)
-    begun: list[int] = []
+    started: list[int] = []
     asked_at: list[int] = []
 
     async def item(x: int) -> None:
-        begun.append(x)
+        started.append(x)
         await stage.work(x)
 
     async def short() -> None:
-        asked_at.append(len(begun))
+        asked_at.append(len(started))
         await stage.executor.run(item, -1)
 
     async with anyio.create_task_group() as group:
         group.start_soon(stage.executor.map, item, range(4))
         group.start_soon(short)
-    assert begun.index(-1) <= asked_at[0] + 1
+    assert started.index(-1) <= asked_at[0] + 1
     stage.clear()
 
 
@@ -149,7 +149,7 @@ async def test_async_source(sim: Simulation, victim: Victim) -> None:
     await victim(stage.executor.for_each, stage.work, stage.source(0, 1, 2))
     if not victim.cancelled:
         assert stage.returned == {0: 1, 1: 1, 2: 1}
-    assert set(stage.begun.values()) <= {1}
+    assert set(stage.started.values()) <= {1}
     stage.clear()
 
 
@@ -172,7 +172,7 @@ async def test_slow_source(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_source_that_is_cancelled(sim: Simulation) -> None:
-    """A call that lost its source to a cancellation ends by it, though nobody else was hit."""
+    """A call that lost its source to a cancellation ends by it, though nothing else was hit."""
     stage = Stage(sim, 1)
     results: list[int] = []
     with anyio.CancelScope() as scope:
@@ -209,7 +209,7 @@ async def test_async_sources_side_by_side(sim: Simulation, victim: Victim) -> No
 
 @explored
 async def test_source_that_raises(sim: Simulation, victim: Victim) -> None:
-    """The error of a source comes out once, and cancels what is in flight."""
+    """The error of a source comes out once, and cancels what runs."""
     stage = Stage(sim, 2)
     source = stage.source(0, 1, error=ValueError("source"))
     results, errors = await caught(victim, stage.executor.map, stage.work, source)
@@ -318,7 +318,7 @@ async def test_retry(sim: Simulation, victim: Victim) -> None:
     stage = Stage(sim, 2)
 
     async def unsteady(x: int) -> int:
-        first = not stage.begun[x]
+        first = not stage.started[x]
         await stage.work(x)
         if first:
             raise ValueError(x)
@@ -327,7 +327,7 @@ async def test_retry(sim: Simulation, victim: Victim) -> None:
     policy = Retry(attempts=2, wait_initial=1, jitter=0)
     results = await victim(partial(stage.executor.map, unsteady, range(3), retry=policy))
     now = stage.executor.statistics()
-    assert now.retried == stage.begun.total() - len(stage.begun)
+    assert now.retried == stage.started.total() - len(stage.started)
     if results is not None:
         assert results == [0, 1, 2]
         assert now.retried == 3

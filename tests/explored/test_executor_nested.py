@@ -27,7 +27,7 @@ async def test_map_in_map(sim: Simulation, victim: Victim) -> None:
     results = await victim(stage.executor.map, outer, [0, 10])
     if results is not None:
         assert results == [1, 21]
-    assert set(stage.begun.values()) <= {1}
+    assert set(stage.started.values()) <= {1}
     stage.clear()
 
 
@@ -179,7 +179,7 @@ async def test_source_inside_an_item(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_task_that_outlives_the_item(sim: Simulation, victim: Victim) -> None:
-    """A task that an item starts outside itself queues like anybody, and takes no slot along."""
+    """A task that an item starts outside itself queues like any other, and takes no slot along."""
     stage = Stage(sim, 1)
 
     async def outlive() -> None:
@@ -236,7 +236,7 @@ async def test_race_in_an_item(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_submit_and_await_in_items(sim: Simulation, victim: Victim) -> None:
-    """Items that await what they submitted, beside a call from outside, all get their turn."""
+    """Items that await what they submitted, and a call from outside, all get a slot."""
     stage = Stage(sim, 1, max_pending=1, beyond=2)
 
     async def parent(x: int) -> int:

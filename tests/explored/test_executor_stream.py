@@ -93,7 +93,7 @@ async def test_without_a_limit(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_consumer_that_leaves(sim: Simulation, victim: Victim) -> None:
-    """A break cancels what is in flight and waits for it, and closes the source."""
+    """A break cancels what runs and waits for it, and closes the source."""
     stage = Stage(sim, 2)
     consumer = Consumer(stage, window=99)
     stream = stage.executor.stream(stage.linger, stage.source(0, 1, 2, 3))
@@ -105,7 +105,7 @@ async def test_consumer_that_leaves(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_consumer_that_leaves_at_once(sim: Simulation, victim: Victim) -> None:
-    """A block that is left before its work began begins none."""
+    """A block that is left before its work started starts none."""
     stage = Stage(sim, 2)
 
     async def peep() -> None:
@@ -113,7 +113,7 @@ async def test_consumer_that_leaves_at_once(sim: Simulation, victim: Victim) -> 
             pass
 
     await victim(peep)
-    assert set(stage.begun.values()) <= {1}
+    assert set(stage.started.values()) <= {1}
     stage.clear()
 
 

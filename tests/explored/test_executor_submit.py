@@ -41,7 +41,7 @@ def bounded(stage: Stage, most: int) -> None:
 
 @explored
 async def test_submitted_tasks_run_in_order(sim: Simulation, victim: Victim) -> None:
-    """Whoever submits too much waits; what was let in runs, in the order of submission."""
+    """Submitting too much waits; what was let in runs, in the order of submission."""
     stage = Stage(sim, 1, max_pending=1)
     bounded(stage, 2)
     handles: list[TaskHandle[int]] = []
@@ -53,7 +53,7 @@ async def test_submitted_tasks_run_in_order(sim: Simulation, victim: Victim) -> 
 
     async with stage.executor:
         await victim(submit)
-    assert list(stage.begun) == list(range(len(handles)))
+    assert list(stage.started) == list(range(len(handles)))
     assert [await handle for handle in handles] == list(range(len(handles)))
     assert victim.cancelled or len(handles) == 4
     check_ended(stage, handles)
@@ -77,7 +77,7 @@ async def test_two_who_submit(sim: Simulation, victim: Victim) -> None:
         await victim(submit, 10, 11)
     done = {await handle for handle in handles}
     assert {0, 1} <= done <= {0, 1, 10, 11}
-    assert stage.begun.total() == len(handles)
+    assert stage.started.total() == len(handles)
     check_ended(stage, handles)
     stage.clear()
 
@@ -102,7 +102,7 @@ async def test_submit_nowait(sim: Simulation, victim: Victim) -> None:
 
     async with stage.executor:
         await victim(submit)
-    assert stage.begun.total() == len(handles) >= (not victim.cancelled) * 2
+    assert stage.started.total() == len(handles) >= (not victim.cancelled) * 2
     check_ended(stage, handles)
     stage.clear()
 
@@ -155,7 +155,7 @@ async def test_waiters(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_error_is_seen_once(sim: Simulation, victim: Victim) -> None:
-    """An error goes to whoever awaits the handle; if nobody did, the block raises it."""
+    """An error goes to the code that awaits the handle; if none did, the block raises it."""
     stage = Stage(sim, 2, max_pending=1)
     seen: list[BaseException] = []
 
@@ -179,8 +179,8 @@ async def _awaiting(handle: TaskHandle[Any]) -> Any:
 
 
 @explored
-async def test_failing_tasks_disturb_nobody(sim: Simulation) -> None:
-    """Tasks that fail cancel nobody, and every error comes out of the block, once."""
+async def test_failing_tasks_disturb_no_other(sim: Simulation) -> None:
+    """Tasks that fail cancel no other, and every error comes out of the block, once."""
     stage = Stage(sim, 1, max_pending=3)
 
     async def block() -> None:
@@ -291,7 +291,7 @@ async def test_drain_that_cuts_short(sim: Simulation) -> None:
             await stage.executor.submit(spawn, x)
         await stage.executor.drain(1)
         assert stage.executor.statistics().submitted == 0
-        assert stage.begun[12] == 0
+        assert stage.started[12] == 0
     stage.clear()
 
 
@@ -407,7 +407,7 @@ async def test_item_that_waits_for_room(sim: Simulation, victim: Victim) -> None
     async with stage.executor:
         await victim(stage.executor.run, parent)
     assert victim.cancelled or stage.returned == {0: 1, 1: 1, 2: 1}
-    assert set(stage.begun.values()) <= {1}
+    assert set(stage.started.values()) <= {1}
     stage.clear()
 
 
@@ -419,9 +419,9 @@ async def test_item_that_stops_waiting(sim: Simulation, victim: Victim) -> None:
     async def parent() -> None:
         handle = await stage.executor.submit(stage.sleep, 5)
         await victim(_awaiting, handle)
-        began = sim.time()
+        start = sim.time()
         await stage.executor.run(stage.sleep, 1)
-        assert sim.time() == began + 1
+        assert sim.time() == start + 1
 
     async with stage.executor:
         await stage.executor.run(parent)
@@ -431,7 +431,7 @@ async def test_item_that_stops_waiting(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_service_that_waits_for_room(sim: Simulation, victim: Victim) -> None:
-    """Whoever waits for room is let in as soon as the item that takes the room waits for him."""
+    """A call that waits for a place is let in as soon as the item in that place waits for it."""
     stage = Stage(sim, 1, beyond=1)
     occupied = anyio.Event()
 
@@ -528,7 +528,7 @@ async def test_service_in_a_block_that_is_cancelled(sim: Simulation, victim: Vic
 
 @explored
 async def test_service_that_fails_before_it_is_ready(sim: Simulation, victim: Victim) -> None:
-    """Its error goes to whoever starts it, and the block goes on."""
+    """Its error goes to the code that starts it, and the block goes on."""
     stage = Stage(sim, 1)
     pulse = Pulse(fails_before=1)
     async with stage.executor:
@@ -605,7 +605,7 @@ async def test_service_that_is_cancelled(sim: Simulation) -> None:
 
 @explored
 async def test_service_that_is_cancelled_by_its_handle(sim: Simulation, victim: Victim) -> None:
-    """Its handle ends it too, whether somebody waits for that or not."""
+    """Its handle ends it too, whether that is waited for or not."""
     stage = Stage(sim, 1)
     pulse = Pulse()
     async with stage.executor:

@@ -53,7 +53,7 @@ class Watched:
         sim.always(self.holds)
 
     def holds(self) -> bool:
-        """Tell whether the limiter keeps its promise at this moment."""
+        """Return whether the limiter keeps its promise at this moment."""
         now = self.limiter.statistics()
         waiting = 0
         for key, bucket in self.buckets.items():
@@ -61,15 +61,15 @@ class Watched:
             # A key that was forgotten is like a new one, hence it had been full.
             if abs(there.tokens - max(0.0, bucket.look())) > TICK:
                 return False
-            if there.waiters > len(self.lines[key]):
+            if there.waiting > len(self.lines[key]):
                 return False
-            waiting += there.waiters > 0
+            waiting += there.waiting > 0
         timers = live_timers() - self._timers - self.sleepers
         return timers <= waiting and now.keys <= now.max_keys
 
     @contextmanager
     def asking(self, key: str, name: str) -> Generator[None]:
-        """Stand in the line for a key inside the block."""
+        """Be in the queue for a key inside the block."""
         line = self.lines[key]
         line.asks(name)
         try:
@@ -101,21 +101,21 @@ class Watched:
                 return
 
     def ends(self, *served: str) -> None:
-        """Make sure that nothing is left, and that those who were not cancelled were served."""
+        """Make sure that nothing is left, and that the tasks not cancelled were served."""
         now = self.limiter.statistics()
         happy = [name for line in self.lines.values() for name in line.served]
         sad = [name for line in self.lines.values() for name in line.left]
         assert set(served) <= set(happy)
         assert now.granted == len(happy)
-        assert now.refused == self.refused
-        assert now.cancelled + now.rejected + now.refused == len(sad)
+        assert now.rejected_keys == self.refused
+        assert now.cancelled + now.rejected + now.rejected_keys == len(sad)
         assert live_timers() == self._timers
         assert_quiescent(self.limiter)
 
 
 @explored
-async def test_keys_are_strangers(victim: Victim, sim: Simulation) -> None:
-    """Who waits for one key delays nobody at another, cancelled or not."""
+async def test_keys_are_independent(victim: Victim, sim: Simulation) -> None:
+    """A task that waits for one key delays none at another, cancelled or not."""
     watched = Watched(sim, "xy")
     moments: dict[str, float] = {}
 
@@ -137,7 +137,7 @@ async def test_keys_are_strangers(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_no_room_for_another_key(victim: Victim, sim: Simulation) -> None:
-    """A key that is short of tokens makes no room; who is refused may come again."""
+    """A key that is short of tokens makes no room; a task that is refused may come again."""
     watched = Watched(sim, "xyz", max_keys=2)
     await together(
         a=lambda: watched.insist("x", "a"),
@@ -150,7 +150,7 @@ async def test_no_room_for_another_key(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_idle_keys_are_forgotten_while_others_wait(victim: Victim, sim: Simulation) -> None:
-    """Keys are forgotten as soon as they are idle, and nobody gains or loses by that."""
+    """Keys are forgotten as soon as they are idle, and no task gains or loses by that."""
     watched = Watched(sim, "xyz", rate=2, idle_ttl=0)
 
     async def round_trip(name: str, keys: str) -> None:
@@ -167,7 +167,7 @@ async def test_idle_keys_are_forgotten_while_others_wait(victim: Victim, sim: Si
 
 @explored
 async def test_limits_change_for_all_keys(victim: Victim, sim: Simulation) -> None:
-    """A new rate reaches those who wait for any key."""
+    """A new rate reaches the waiters of every key."""
     watched = Watched(sim, "xy")
 
     def change(rate: float) -> None:
@@ -235,12 +235,12 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     """Each key's calls start no more often than they may."""
     limiter = KeyedRateLimiter(1, burst=1, slack=0)
     buckets = {key: Refilled(1, 1) for key in "xy"}
-    begun: dict[str, list[float]] = {"x": [], "y": []}
+    started: dict[str, list[float]] = {"x": [], "y": []}
 
     @limiter.limit(key=lambda key: key)
     async def begin(key: str) -> None:
         buckets[key].take(1)
-        begun[key].append(sim.time())
+        started[key].append(sim.time())
         await checkpoint()
 
     await together(
@@ -249,6 +249,6 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
         b=lambda: begin("x"),
         c=lambda: begin("y"),
     )
-    assert begun in ({"x": [0, 1, 2], "y": [0]}, {"x": [0, 1], "y": [0]})
-    assert victim.cancelled or len(begun["x"]) == 3
+    assert started in ({"x": [0, 1, 2], "y": [0]}, {"x": [0, 1], "y": [0]})
+    assert victim.cancelled or len(started["x"]) == 3
     assert_quiescent(limiter)

@@ -51,13 +51,13 @@ class Watched:
         sim.always(self.holds)
 
     def holds(self) -> bool:
-        """Tell whether the limiter keeps its promise at this moment."""
+        """Return whether the limiter keeps its promise at this moment."""
         if self._over:
             return True
         now = self.limiter.statistics()
         right = abs(now.tokens - max(0.0, self.bucket.look())) <= TICK
         timers = live_timers() - self.timers - self.sleepers
-        return right and timers <= (now.waiters > 0) and now.waiters <= len(self.line)
+        return right and timers <= (now.waiting > 0) and now.waiting <= len(self.line)
 
     def change(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """Change the limits."""
@@ -66,14 +66,14 @@ class Watched:
 
     @contextmanager
     def asking(self, name: str, tokens: float = 1) -> Generator[None]:
-        """Stand in line inside the block."""
+        """Be in the queue inside the block."""
         self.line.asks(name)
         try:
             yield
         except BaseException:
             self.line.leaves(name)
             raise
-        # Whoever asked before and still waits would have been overtaken.
+        # A task that asked before and still waits would have been overtaken.
         assert self.line.gets(name) == 0, self.line.served
         self.bucket.take(tokens)
         self.grants.append((name, self._sim.time()))
@@ -81,10 +81,14 @@ class Watched:
     async def work(self, name: str, tokens: float = 1, timeout: float | None = None) -> None:
         """Ask for tokens once."""
         with self.asking(name, tokens):
-            await self.limiter.acquire(tokens, timeout=timeout)
+            self.sleepers += timeout is not None  # it has a timer beside that of the first
+            try:
+                await self.limiter.acquire(tokens, timeout=timeout)
+            finally:
+                self.sleepers -= timeout is not None
 
     def ends(self, *served: str) -> None:
-        """Make sure that nothing is left, and that those who were not cancelled were served."""
+        """Make sure that nothing is left, and that the tasks not cancelled were served."""
         self._over = True  # the clock may be another from here on
         now = self.limiter.statistics()
         assert set(served) <= set(self.line.served)
@@ -111,7 +115,7 @@ async def test_one_token_a_second(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_weights(victim: Victim, sim: Simulation) -> None:
-    """Requests of one to three tokens at once: nobody small overtakes somebody large."""
+    """Requests of one to three tokens at once: a small one never overtakes a large one."""
     watched = Watched(sim, 2, 3)
     await together(
         a=lambda: watched.work("a", 2),
@@ -181,7 +185,7 @@ async def test_limits_change_while_tasks_wait(victim: Victim, sim: Simulation) -
 
 @explored
 async def test_pause(victim: Victim, sim: Simulation) -> None:
-    """While the rate is 0 nobody has a timer; set to something again, it goes on in order."""
+    """While the rate is 0 no task has a timer; set to something again, it goes on in order."""
     watched = Watched(sim, 1, 1)
 
     async def operator() -> None:
@@ -203,7 +207,7 @@ async def test_pause(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_the_operator_is_the_victim(victim: Victim, sim: Simulation) -> None:
-    """Whoever sets the rate may be cancelled after it: those who wait have been told."""
+    """The task that sets the rate may be cancelled after it: the waiters have been told."""
     watched = Watched(sim, 1, 1)
 
     async def operator() -> None:
@@ -224,11 +228,11 @@ async def test_the_operator_is_the_victim(victim: Victim, sim: Simulation) -> No
 
 @explored
 async def test_bucket_becomes_too_small(victim: Victim, sim: Simulation) -> None:
-    """Who asks for more than the new bucket can hold is told so; those behind move up."""
+    """A task that asks for more than the new bucket can hold is told so; those behind move up."""
     watched = Watched(sim, 1, 4)
     refused: list[tuple[str, float]] = []
 
-    async def greedy(name: str) -> None:
+    async def demanding(name: str) -> None:
         try:
             await watched.work(name, 4)
         except (exceptions.RateLimitError, ValueError):  # the latter if asked after the change
@@ -240,15 +244,15 @@ async def test_bucket_becomes_too_small(victim: Victim, sim: Simulation) -> None
 
     await together(
         a=lambda: watched.work("a", 2),
-        greedy=lambda: greedy("greedy"),
-        victim=lambda: victim(greedy, "victim"),
+        demanding=lambda: demanding("demanding"),
+        victim=lambda: victim(demanding, "victim"),
         operator=operator,
         b=lambda: watched.work("b", 2),
     )
     assert {"a", "b"} <= set(watched.line.served)
     statistics = watched.limiter.statistics()
     assert statistics.granted == len(watched.line.served)
-    assert set(refused) <= {("greedy", 0.0), ("victim", 0.0)}  # at once, not when it is their turn
+    assert set(refused) <= {("demanding", 0.0), ("victim", 0.0)}  # at once, not when they are first
     assert set(watched.line.left) - {"victim"} <= {name for name, _ in refused}
     assert_quiescent(watched.limiter)
 
@@ -278,7 +282,7 @@ async def test_patience(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_who_has_left_is_not_waited_for(victim: Victim, sim: Simulation) -> None:
-    """Whether a wait fits is judged by those who still wait."""
+    """Whether a wait fits is judged by the tasks that still wait."""
     watched = Watched(sim, 1, 5)
     quits = anyio.CancelScope()
 
@@ -310,7 +314,7 @@ async def test_who_has_left_is_not_waited_for(victim: Victim, sim: Simulation) -
 
 @explored
 async def test_patience_ends_when_the_rate_drops(victim: Victim, sim: Simulation) -> None:
-    """Deadlines of those behind are kept by the head's one timer, after the rate has dropped."""
+    """Admitted, a task whose tokens then come too late gives up at its deadline, first or not."""
     watched = Watched(sim, 1, 1)
     late: list[tuple[str, float]] = []
 
@@ -349,7 +353,7 @@ async def test_event_loop_stands_still(victim: Victim, sim: Simulation) -> None:
         async def blocking() -> None:
             nonlocal lost
             await checkpoint()
-            lost += 7.5  # the clock goes on while nobody runs
+            lost += 7.5  # the clock goes on while no task runs
 
         await together(
             a=lambda: watched.work("a"),
@@ -362,8 +366,8 @@ async def test_event_loop_stands_still(victim: Victim, sim: Simulation) -> None:
 
 
 @explored
-async def test_nobody_barges_in(victim: Victim, sim: Simulation) -> None:
-    """acquire_nowait gets tokens only when nobody waits for them, and counts what it refuses."""
+async def test_no_task_barges_in(victim: Victim, sim: Simulation) -> None:
+    """acquire_nowait gets tokens only when no task waits for them, and counts what it refuses."""
     watched = Watched(sim, 1, 2)
 
     async def barger() -> None:
@@ -410,12 +414,12 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
     """A limited function starts no more often than it may, and not at all when cancelled before."""
     limiter = RateLimiter(2, burst=1, slack=0)
     bucket = Refilled(2, 1)
-    begun: dict[int, float] = {}
+    started: dict[int, float] = {}
 
     @limiter.limit
     async def begin(number: int) -> None:
         bucket.take(1)
-        begun[number] = sim.time()
+        started[number] = sim.time()
         await checkpoint()
         raise LookupError(number)
 
@@ -424,14 +428,14 @@ async def test_decorated_function(victim: Victim, sim: Simulation) -> None:
             await begin(number)
 
     await together(one=lambda: call(1), victim=lambda: victim(call, 2), three=lambda: call(3))
-    assert list(begun.values()) == [number / 2 for number in range(len(begun))]
-    assert {1, 3} <= begun.keys()
+    assert list(started.values()) == [number / 2 for number in range(len(started))]
+    assert {1, 3} <= started.keys()
     assert_quiescent(limiter)
 
 
 @explored
-async def test_refusals_disturb_nobody(victim: Victim, sim: Simulation) -> None:
-    """What is refused, at any moment, leaves the tokens and the line alone."""
+async def test_refusals_disturb_no_task(victim: Victim, sim: Simulation) -> None:
+    """What is refused, at any moment, leaves the tokens and the queue alone."""
     watched = Watched(sim, 1, 1)
 
     async def confused() -> None:

@@ -30,7 +30,7 @@ class Watched:
 
     Args:
         sim: Where it is watched.
-        victim: Who is struck.
+        victim: The task that is cancelled.
     """
 
     def __init__(self, sim: Simulation, victim: Victim) -> None:
@@ -45,7 +45,7 @@ class Watched:
         sim.always(self.holds)
 
     def holds(self) -> bool:
-        """Tell whether no scope is both expired and cancelled, or takes back that it is one."""
+        """Return whether no scope is both expired and cancelled, or takes back that it is one."""
         for scope in self.scopes:
             fate = (scope.expired, scope.cancelled)
             before = self._fates.get(scope, (False, False))
@@ -324,8 +324,8 @@ async def test_shielded_clean_up(victim: Victim, sim: Simulation) -> None:
     watched.ends()
     assert "other" in cleaned
     # trio does not start what is cancelled before; a victim that got to its block cleans up.
-    begun = len(watched.scopes) == 4
-    assert not begun or victim.mode == "native" or "victim" in cleaned
+    started = len(watched.scopes) == 4
+    assert not started or victim.mode == "native" or "victim" in cleaned
 
 
 @explored
@@ -476,7 +476,7 @@ async def test_children(victim: Victim, sim: Simulation) -> None:
 
 @explored
 async def test_misuse(victim: Victim, sim: Simulation) -> None:
-    """A scope serves one block, whoever comes first: all else is refused and disturbs nobody."""
+    """A scope serves one block, whoever comes first: all else is refused and disturbs no task."""
     watched = Watched(sim, victim)
     scope = watched.timeouts(1)
     refused: list[str] = []

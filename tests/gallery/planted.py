@@ -1,7 +1,7 @@
 """
 The planted bugs of docs/examples/breaking, and what each tool makes of them.
 
-``python -m tests.gallery.planted`` writes anew what the guides show of it: the table of which tool
+``python -m tests.gallery.planted`` writes again what the guides show of it: the table of which tool
 found which bug in which run, and what pytest prints of some.
 """
 
@@ -94,7 +94,7 @@ def plans(tool: Tool) -> Iterator[tuple[Schedule, Victim]]:
 
 
 def works_on(tool: Tool, backend: str) -> bool:
-    """Tell whether a backend has what a tool needs."""
+    """Return whether a backend has what a tool needs."""
     return tool != "native" or backend == "asyncio"
 
 
@@ -149,7 +149,7 @@ def failure(name: str, *options: str) -> str:
     done = pytest("-k", "Wrong", HOME / f"{name}.py", *options)
     assert done.returncode == 1, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    if HIDDEN in done.stdout:  # a verdict has no traceback, and pytest marks its first line alone
+    if HIDDEN in done.stdout:  # no traceback, of which pytest marks the first line alone
         first = next(at for at, line in enumerate(lines) if line.startswith("E "))
         said = [line[1:].rstrip() for line in lines[first:] if line.startswith(("E ", " "))]
     else:
@@ -164,7 +164,7 @@ SHOWN: Final = tuple(sorted(path.stem for path in HOME.glob("*.out")))
 
 
 def rewrite() -> None:
-    """Write anew what the guides show."""
+    """Write again what the guides show."""
     for name in SHOWN:
         (HOME / f"{name}.out").write_text(failure(name), encoding="utf-8")
     for page in PAGES:

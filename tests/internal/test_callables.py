@@ -9,7 +9,7 @@ from mtaio.testing import settle
 
 
 class Later:
-    """An awaitable that is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __await__(self) -> object:
         return iter(())
@@ -21,7 +21,7 @@ async def native(value: int) -> int:
 
 
 async def test_only_what_never_started_is_closed() -> None:
-    """A coroutine that runs, or ran, is left alone, and so is what is no coroutine."""
+    """A coroutine that runs, or ran, is left alone, and so is what is not a coroutine."""
     begun = native(1)
     assert await begun == 1
     for what in (begun, 5, native, Later()):
@@ -30,7 +30,7 @@ async def test_only_what_never_started_is_closed() -> None:
 
 
 async def test_one_that_waits_in_another_task_is_left_alone() -> None:
-    """Whoever awaits it already gets its result."""
+    """The task that awaits it already gets its result."""
     results: list[str] = []
 
     async def work() -> str:

@@ -1,4 +1,4 @@
-"""How a task ended: cancelled, cancelled by nobody, or failed."""
+"""How a task ended: cancelled, hit by a stray cancellation, or failed."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_number_accepts(value: float) -> None:
 
 @pytest.mark.parametrize("value", ["1", None, True, False, 1j, Decimal(1), Fraction(1, 2), [1]])
 def test_number_refuses_other_types(value: object) -> None:
-    """What is no int and no float is refused, bool included: a flag is no limit of 1."""
+    """What is neither an int nor a float is refused, bool included: a flag is not a limit of 1."""
     message = f"n={value!r} is a {type(value).__name__}, not a number. Turn left."
     with pytest.raises(TypeError) as caught:
         checks.number("n", value, way_out=WAY_OUT)
@@ -103,7 +103,7 @@ def test_timeout_accepts(value: float | None) -> None:
     ],
 )
 def test_timeout_refuses(value: object, error: type[Exception], message: str) -> None:
-    """Negative seconds, and what is no number, are refused."""
+    """Negative seconds, and what is not a number, are refused."""
     with pytest.raises(error, match=message):
         checks.timeout("timeout", value)
 

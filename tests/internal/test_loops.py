@@ -152,7 +152,7 @@ def test_between_the_tasks_of_trio() -> None:
 def test_backend_that_is_not_imported(
     monkeypatch: pytest.MonkeyPatch, known: ModuleType | None
 ) -> None:
-    """A backend that nobody imported, or that a thread is importing just now, runs no loop."""
+    """A backend that was not imported, or that a thread is importing, runs no loop."""
     for name in ("asyncio", "trio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         if known is not None:

@@ -82,7 +82,7 @@ async def test_leaving_in_another_task_is_refused() -> None:
 
 
 def test_a_finished_loop_is_over(backend: str) -> None:
-    """A block whose event loop has finished can be left by nobody."""
+    """A block whose event loop has finished can no longer be left."""
     groups: list[OwnedGroup] = []
 
     async def main() -> None:

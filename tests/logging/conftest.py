@@ -1,4 +1,4 @@
-"""What the tests of logging share: loggers that nobody else has, and sinks that can stand still."""
+"""What the tests of logging share: loggers of their own, and a disk that can be full or stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.logging.tools import Logbook
+from tests.logging.tools import Disk, Logbook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,15 @@ def book(tmp_path: Path) -> Iterator[Logbook]:
     book = Logbook(tmp_path)
     yield book
     book.close()
+
+
+@pytest.fixture
+def disk(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:  # noqa: ARG001 - to be closed after this
+    """Return what stands between the book's handlers and the disk."""
+    disk = Disk(monkeypatch)
+    yield disk
+    disk.full = 0
+    disk.go()
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 THREADS = 8
-RECORDS = 50_000
+RECORDS = 5000
 
-BEGIN = """
+START = """
 import logging
 import os
 import signal
@@ -23,23 +23,24 @@ import anyio
 from mtaio.logging import AsyncFileHandler
 
 block = dict(queue_size=1000, when_full="block") if "block" in sys.argv else {}
-options = dict(max_bytes=1_000_000, backup_count=99, queue_size=1_000_000) | block
+options = dict(max_bytes=100_000, backup_count=99, queue_size=1_000_000) | block
+if "one" in sys.argv: del options["max_bytes"]
 handler = AsyncFileHandler("app.log", **options)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
-raging = threading.Event()
+storming = threading.Event()
 
-def storm(name, records=50_000):
+def storm(name, records=5000):
     for number in range(records):
         logger.info("%s %d", name, number)
-        if number == 2000 and not raging.is_set():  # its lock may be held for ever in a child
-            raging.set()
+        if number == 500 and not storming.is_set():  # its lock may be held for ever in a child
+            storming.set()
 
 def storms(name, threads=8):
     return [threading.Thread(target=storm, args=(f"{name}-{n}",)) for n in range(threads)]
 
-def begin(threads):
+def start(threads):
     for thread in threads: thread.start()
 
 """

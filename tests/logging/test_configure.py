@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import pytest
@@ -69,6 +70,23 @@ def test_environment(
         logger.warning("seen")
     made = json.loads(book.path.read_text())
     assert (made["message"], made["service"]) == ("seen", "shop")
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_names_of_files_that_are_not_utf_8(
+    book: Logbook, logger: logging.Logger, format_: Literal["text", "json"]
+) -> None:
+    """A record with such a name is written, as with ``logging.basicConfig``, in valid UTF-8."""
+    name = os.fsdecode(b"caf\xe9.txt") if os.name != "nt" else "caf\udce9.txt"
+    with configure(file=book.path, format=format_, console=False, logger=logger):
+        for text in ("before", name, "after"):
+            logger.info("read %s", text)
+    before, between, after = book.lines()
+    assert "read before" in before
+    assert "read caf\\udce9.txt" in between
+    assert "read after" in after
+    if format_ == "json":
+        assert json.loads(between)["message"] == f"read {name}"
 
 
 def test_console_alone(
@@ -185,7 +203,7 @@ def test_each_call_puts_back_what_was_there_before_it(
     assert logger.level == logging.ERROR
 
 
-def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Logger) -> None:
+def test_nothing_is_lost_while_configured_again(book: Logbook, logger: logging.Logger) -> None:
     """What other threads log during further calls is there, once, whichever handlers write it."""
     configure(file=book.path, level="INFO", console=False, logger=logger)
     others = logging.NullHandler()
@@ -201,8 +219,8 @@ def test_nothing_is_lost_while_configured_anew(book: Logbook, logger: logging.Lo
 
     thread = threading.Thread(target=storm)
     thread.start()
-    for turn in range(20):
-        until(lambda: logged > 50 * turn)  # noqa: B023 - it is over when the turn is
+    for number in range(20):
+        until(lambda: logged > 50 * number)  # noqa: B023 - it has ended when the number changes
         context = configure(file=book.path, level="INFO", console=False, logger=logger)
     over.set()
     thread.join()
@@ -236,7 +254,7 @@ def test_old_handlers_close_when_the_new_ones_are_in_place(
 
 
 def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None:
-    """A filter of one's own replaces the default, and a level may be a number as text."""
+    """A custom filter replaces the default, and a level may be a number as text."""
     redact = RedactingFilter(patterns=[r"\d{4}"], defaults=False)
     settings = Settings(log_file=book.path, log_level="15")
     with configure(settings, logger=logger, console=False, redact=redact):
@@ -248,8 +266,8 @@ def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("LEVEL", "LOUD", r"^MTAIO_LOG_LEVEL='LOUD' is no level. Pass one of"),
-        ("MAX_BYTES", "1MB", r"^MTAIO_LOG_MAX_BYTES='1MB' is no whole number"),
+        ("LEVEL", "LOUD", r"^MTAIO_LOG_LEVEL='LOUD' is not a level. Pass one of"),
+        ("MAX_BYTES", "1MB", r"^MTAIO_LOG_MAX_BYTES='1MB' is not a whole number"),
         ("BACKUP_COUNT", "-1", r"^MTAIO_LOG_BACKUP_COUNT=-1 is less than 0"),
         ("CONSOLE", "maybe", r"^MTAIO_LOG_CONSOLE='maybe' is neither yes nor no"),
         ("FORMAT", "xml", r"^MTAIO_LOG_FORMAT='xml' is unknown. Pass 'text' or 'json'"),
@@ -296,8 +314,8 @@ def test_bad_settings_are_named(
             r"^settings is a str, which has no log_level, log_file, log_max",
         ),
         ({"log_level": 1}, {}, TypeError, r"^settings is a dict, which has no log_level"),
-        (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is no level"),
-        (None, {"level": "9" * 5000}, ValueError, r"^level='9+' is no level"),
+        (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is not a level"),
+        (None, {"level": "9" * 5000}, ValueError, r"^level='9+' is not a level"),
         (None, {"file": 3}, TypeError, r"^file=3 is a int, not a path"),
         (None, {"max_bytes": "1"}, TypeError, r"^max_bytes='1' is a str, not an int"),
         (None, {"backup_count": -1}, ValueError, r"^backup_count=-1 is less than 0"),

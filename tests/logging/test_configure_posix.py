@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mtaio.logging import _exit, configure
+from mtaio.logging import _shutdown, configure
 from tests.logging.tools import Logbook, environment, run, until
 from tests.logging.tools_posix import BIG, Fifo
 
@@ -57,7 +57,7 @@ def test_native_cancellation_while_the_file_is_waited_for(
     book: Logbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``Task.cancel()``, which goes through every shield, ends the wait and loses nothing."""
-    monkeypatch.setattr(_exit, "PATIENCE", 60.0)
+    monkeypatch.setattr(_shutdown, "PATIENCE", 60.0)
     fifo = Fifo(book.path)
 
     async def body() -> None:
@@ -105,10 +105,10 @@ def test_configure_in_a_forked_child(tmp_path: Path) -> None:
         again = threading.Thread(target=lambda: configure(file="parent.log", console=False))
         again.start()
         entered.wait()
-        begun = time.monotonic()
+        started = time.monotonic()
         with configure(file="other.log", console=False, logger="other"):
-            logging.getLogger("other").warning("in nobody's way")
-        print(time.monotonic() - begun, flush=True)
+            logging.getLogger("other").warning("not held up")
+        print(time.monotonic() - started, flush=True)
         pid = os.fork()
         if not pid:
             faulthandler.dump_traceback_later(30, exit=True)
@@ -127,4 +127,4 @@ def test_configure_in_a_forked_child(tmp_path: Path) -> None:
     assert float(waited) < 4
     assert int(ended) == 7
     assert (tmp_path / "child.log").read_text().endswith("the child's\n")
-    assert (tmp_path / "other.log").read_text().endswith("in nobody's way\n")
+    assert (tmp_path / "other.log").read_text().endswith("not held up\n")

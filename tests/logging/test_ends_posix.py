@@ -8,77 +8,16 @@ import time
 
 import pytest
 
+from mtaio.logging import _shutdown
 from tests.logging.tools import Logbook, environment, run
 from tests.logging.tools_posix import Fifo
 
 assert sys.platform != "win32"
 
-FORK = """
-import logging
-import os
-import sys
-import threading
-import warnings
-
-warnings.simplefilter("ignore", DeprecationWarning)  # a fork with threads: what this is about
-
-from mtaio.logging import AsyncFileHandler
-
-rotation = dict(max_bytes=20_000, backup_count=1000) if "rotation" in sys.argv else {}
-handler = AsyncFileHandler("app.log", queue_size=100_000, **rotation)
-logger = logging.getLogger("app")
-logger.setLevel(logging.INFO)
-logger.addHandler(handler)
-storming = threading.Event()
-
-def storm(name, count=2000):
-    for number in range(count):
-        logger.info("%s %d", name, number)
-        if number == 200 and not storming.is_set():  # its lock may be held for ever in a child
-            storming.set()
-
-threads = [threading.Thread(target=storm, args=(f"parent-{n}",)) for n in range(4)]
-for thread in threads: thread.start()
-storming.wait()
-children = []
-for number in range(3):
-    logger.info("before-%d 0", number)
-    pid = os.fork()
-    if not pid:
-        storm(f"child-{number}")
-        assert handler.statistics().written <= 2000
-        sys.exit(0)
-    children.append(pid)
-storm("main")
-print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children])
-"""
-
-
-@pytest.mark.parametrize("files", ["one", "rotation"])
-def test_fork_in_the_middle_of_a_storm(book: Logbook, files: str) -> None:
-    """The parent is complete, each child from the fork on, and nobody writes another's records."""
-    done = run(FORK, book.folder, files, measured=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[0, 0, 0]\n")
-    found: dict[str, list[int]] = {}
-    paths = [path for path in book.folder.iterdir() if path.name.startswith("app.log")]
-    assert (len(paths) > 1) == (files == "rotation")
-    # Two processes that share a file each write it in order; which file is older, names tell.
-    for path in sorted(paths, key=lambda path: -int(path.suffix[1:].replace("log", "0"))):
-        for line in book.lines(path):
-            name, _, number = line.partition(" ")
-            found.setdefault(name, []).append(int(number))
-    storms = [f"parent-{n}" for n in range(4)] + [f"child-{n}" for n in range(3)] + ["main"]
-    befores = [f"before-{n}" for n in range(3)]
-    assert sorted(found) == sorted([*storms, *befores])
-    for name in storms:
-        assert found[name] == list(range(2000)), name
-    for name in befores:
-        assert found[name] == [0], name
-
-
 FORK_WHILE_STALLED = """
 import logging
 import os
+import select
 import sys
 import time
 import warnings
@@ -91,8 +30,9 @@ handler = AsyncFileHandler("fifo")
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
+reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
 logger.info("#" * 300_000)
-while not handler._writer.batch: time.sleep(0.001)
+select.select([reader], [], [])
 start = time.monotonic()
 pid = os.fork()
 took = time.monotonic() - start
@@ -116,8 +56,9 @@ DEAD = """
 import logging
 import sys
 
-from mtaio.logging import AsyncFileHandler
+from mtaio.logging import AsyncFileHandler, _shutdown
 
+_shutdown.PATIENCE = 1.0
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 for name in ("one", "two", "three"):
@@ -147,33 +88,34 @@ def seconds_to_end(book: Logbook, how: str) -> float:
         assert process.stderr is not None
         assert process.stdout.readline() == "end\n"
         start = time.monotonic()
-        told = process.stderr.read()
+        printed = process.stderr.read()
         assert process.wait(60) == 0
         took = time.monotonic() - start
     for fifo in fifos:
         fifo.close()
         fifo.path.unlink()
-    assert told == ""
+    assert printed == ""
     return took
 
 
 @pytest.mark.parametrize("how", ["plain", "flush"])
 def test_dead_files_hold_the_end_up_once(book: Logbook, how: str) -> None:
-    """A program whose files take nothing ends within 6 seconds, however many there are."""
-    for _ in range(3):  # a busy machine only ever adds, so one time that is short enough will do
+    """A program whose files take nothing ends after one patience, however many there are."""
+    assert _shutdown.PATIENCE == 5
+    for _ in range(5):  # a busy machine only ever adds, so one time that is short enough will do
         took = seconds_to_end(book, how)
-        assert took > 4
-        if took < 6:
+        assert took > 0.8
+        if took < 1.8:
             break
-    assert took < 6
+    assert took < 1.8
 
 
 LAST_WORDS = """
 import logging, os, resource, signal, sys
 
-from mtaio.logging import AsyncFileHandler, _exit
+from mtaio.logging import AsyncFileHandler, _shutdown
 
-_exit.PATIENCE = 50.0
+_shutdown.PATIENCE = 50.0
 handler = AsyncFileHandler("app.log")
 logger = logging.getLogger("app")
 logger.addHandler(handler)
@@ -247,8 +189,9 @@ print(count)
 THREAD_THAT_WAITS = """
 import logging, threading
 
-from mtaio.logging import AsyncFileHandler
+from mtaio.logging import AsyncFileHandler, _shutdown
 
+_shutdown.PATIENCE = 1.0
 handler = AsyncFileHandler("fifo", when_full="block", queue_size=10)
 logger = logging.getLogger("app")
 logger.addHandler(handler)
@@ -262,5 +205,5 @@ def test_thread_that_waits_for_room_does_not_hold_the_end_up(book: Logbook) -> N
     start = time.monotonic()
     done = run(THREAD_THAT_WAITS, book.folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert 5 < time.monotonic() - start < 25
+    assert 1 < time.monotonic() - start < 25
     fifo.close()

@@ -1,18 +1,16 @@
-"""A log under a storm, at full size: whatever ends the program, nothing is lost."""
+"""A program that ends while eight threads log: nothing is lost."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.backends import BACKENDS
-from tests.logging.storms import BEGIN, check, threads
+from tests.logging.storms import START, check, threads
 from tests.logging.tools import Logbook, run
 
-pytestmark = pytest.mark.heavy
-
 STORM = """
-begin(storms("main"))
-raging.wait()
+start(storms("main"))
+storming.wait()
 """
 
 ENDS: dict[str, tuple[str, int]] = {
@@ -33,21 +31,21 @@ storm("never")
 def test_end_in_the_middle_of_a_storm(book: Logbook, end: str) -> None:
     """The main thread ends while eight others log; the files have every record, in order."""
     program, code = ENDS[end]
-    done = run(BEGIN + STORM + program, book.folder, measured=False)
+    done = run(START + STORM + program, book.folder, measured=False)
     assert done.returncode == code, done.stderr
     check(book.all_lines(), threads("main"))
 
 
 def test_end_while_the_queue_is_full(book: Logbook) -> None:
     """Nine threads that wait for room, one of them at the end, lose nothing."""
-    done = run(BEGIN + STORM + "storm('last')", book.folder, "block", measured=False)
+    done = run(START + STORM + "storm('last')", book.folder, "block", measured=False)
     assert (done.returncode, done.stderr) == (0, "")
     check(book.all_lines(), [*threads("main"), "last"])
 
 
 EXIT_IN_TASK = """
 async def child():
-    begin(storms("main"))
+    start(storms("main"))
     storm("task")
     sys.exit(7)
 
@@ -61,8 +59,8 @@ anyio.run(main, backend=sys.argv[1])
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_exit_in_a_task_in_the_middle_of_a_storm(book: Logbook, backend: str) -> None:
-    """A task that logs as much as eight threads beside it, and exits, ends nothing too early."""
-    done = run(BEGIN + EXIT_IN_TASK, book.folder, backend, measured=False)
+    """A task that logs as much as eight threads do meanwhile, and exits, loses nothing."""
+    done = run(START + EXIT_IN_TASK, book.folder, backend, measured=False)
     assert done.returncode != 0
     assert "Exit" in done.stderr or done.returncode == 7
     check(book.all_lines(), [*threads("main"), "task"])
@@ -77,13 +75,13 @@ class Last:
 
 atexit.register(logger.info, "callback 0")
 last = Last()
-begin(storms("main"))
+start(storms("main"))
 """
 
 
 def test_interpreters_end_after_a_storm(book: Logbook) -> None:
     """Callbacks of ``atexit`` and destructors of modules log behind the storm, and are written."""
-    done = run(BEGIN + LAST_DESTRUCTOR, book.folder, measured=False)
+    done = run(START + LAST_DESTRUCTOR, book.folder, measured=False)
     assert (done.returncode, done.stderr) == (0, "")
     *lines, callback, destructor = book.all_lines()
     assert (callback, destructor) == ("callback 0", "destructor 0")

@@ -1,4 +1,4 @@
-"""Who writes what is queued: one thread, the next one, or whoever logs."""
+"""What writes the queue: one thread, the next one, or the caller."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import threading
 import time
 from multiprocessing import process, util
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtaio.logging import _backlog, _exit, _writer
-from mtaio.testing import assert_quiescent
-from tests.logging.tools import Disk, Logbook, until
+from mtaio.logging import _queue, _shutdown, _writer
+from mtaio.logging._queue import FlushRequest, RecordQueue, _Pauses
+from tests.logging.tools import Disk, Logbook, is_open, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,177 +35,169 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the interpreter's end begin."""
-    monkeypatch.setattr(_exit._process, "ends_by", monotonic() + _exit.PATIENCE)
+    """Have the interpreter's exit start."""
+    monkeypatch.setattr(_shutdown.process, "ends_by", monotonic() + _shutdown.PATIENCE)
 
 
 # ---- one at a time -------------------------------------------------------------------------------
 
 
-def test_many_who_begin_at_once_have_one_thread(book: Logbook) -> None:
-    """However many find that nobody writes, one thread does."""
+def test_many_first_records_at_once_start_one_thread(book: Logbook) -> None:
+    """However many threads find that nothing writes, one does."""
     handler = book.open()
     barrier = threading.Barrier(8)
 
-    def begin(name: str) -> None:
+    def log(name: str) -> None:
         barrier.wait()
         book.logger.info(name)
 
-    threads = [threading.Thread(target=begin, args=(name,)) for name in "abcdefgh"]
+    threads = [threading.Thread(target=log, args=(name,)) for name in "abcdefgh"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     until(lambda: len(book.threads()) == 1)
-    handler._writer.start()
-    assert len(book.threads()) == 1
     handler.close()
     assert not book.threads()
     assert sorted(book.lines()) == list("abcdefgh")
 
 
-def test_thread_that_comes_too_late_ends(book: Logbook) -> None:
-    """A thread that is started when another has done everything, or does, ends at once."""
+def test_second_thread_ends(book: Logbook, disk: Disk) -> None:
+    """A thread that was started while another writes, or has written all, ends at once."""
     handler = book.open()
-    writer = handler._writer
-    writer._own()
-    assert writer.idle
-    writer.queue.put(b"one\n")
-    writer._right[0] = object()  # somebody has it
-    writer._own()
-    assert writer.pending() == 1
-    writer._right.clear()
-    assert handler.flush()
-    assert book.lines() == ["one"]
-
-
-def test_queued_records_are_told_of(book: Logbook) -> None:
-    """A handler with records still to be written is not quiescent, and says how many."""
-    handler = book.open()
-    assert_quiescent(handler)
-    writer = handler._writer
-    writer._right[0] = object()  # somebody has it, and is slow
+    handler._writer._run()
+    disk.stop(book)
     book.logger.info("one")
-    book.logger.info("two")
-    with pytest.raises(AssertionError, match=r"queued=2"):
-        assert_quiescent(handler)
-    writer._right.clear()
+    handler._writer._run()
+    assert handler.statistics().queued == 2
+    disk.go()
     assert handler.flush()
-    assert_quiescent(handler)
+    assert book.lines() == ["stuck", "one"]
 
 
-def test_worst_delay_is_that_of_the_first(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The delay counts from the arrival of the record that has waited longest."""
+def test_no_thread_outlives_close(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When ``close`` returns, the thread has ended, and not only its work."""
+    real = FlushRequest.finish
+
+    def slowly(request: FlushRequest, **options: Any) -> None:
+        real(request, **options)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(FlushRequest, "finish", slowly)
+    handler = book.open()
+    book.logger.info("text")
+    handler.close()
+    assert not book.threads()
+
+
+def test_batches_are_bounded(book: Logbook, disk: Disk) -> None:
+    """However many records are queued, 512 at most are written in one piece."""
+    handler = book.open()
+    disk.stop(book)
+    for number in range(2000):
+        book.logger.info("%d", number)
+    disk.go()
+    assert handler.flush()
+    assert disk.tries == 1 + 4
+    assert book.lines()[1:] == [str(number) for number in range(2000)]
+
+
+def test_longest_time_is_that_of_the_first(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time counts from the arrival of the record that has waited longest."""
     moment = 100.0
-    for module in (_backlog, _writer):
+    for module in (_queue, _writer):
         monkeypatch.setattr(module, "monotonic", lambda: moment)
     handler = book.open()
-    writer = handler._writer
-    writer._right[0] = object()  # somebody has it, and is slow
+    disk.stop(book)
+    moment += 2
     for number in range(65):
         book.logger.info("%d", number)
         moment += 0.5
-    writer._right.clear()
-    writer.start(patient=False)
-    assert handler.statistics().worst_queue_delay == 32.5
+    disk.go()
+    until(lambda: handler.statistics().queued == 0)
+    assert handler.statistics().max_queue_seconds == 34.5
 
 
-def test_batches_are_bounded(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many records are queued, 512 at most are written in one piece."""
-    disk = Disk(monkeypatch)
-    handler = book.open()
-    writer = handler._writer
-    writer._right[0] = object()  # as above
-    for number in range(2000):
-        book.logger.info("%d", number)
-    writer._right.clear()
-    writer.start(patient=False)
-    assert disk.tries == 4
-    assert book.lines() == [str(number) for number in range(2000)]
-
-
-def test_callers_nap_when_the_queue_is_half_full(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """From half of the queue on a caller leaves the writer a moment, rarely if that is in vain."""
+def test_pauses_are_rare_when_they_do_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause comes each 2 ms and lasts until a batch is written; those without effect get rare."""
     moment = 100.0
-    naps: dict[float, list[float]] = {}
+    made: dict[float, list[float]] = {}
     helpful = 1
-    handler = book.open(queue_size=1000, keep_room=0)
-    writer = handler._writer
+    queue = RecordQueue(size=1000, keep_room=0, keep_level=0, blocks=False)
+    pauses = _Pauses()
 
-    def nap(seconds: float) -> None:
-        parts = naps.setdefault(moment, [])
+    def sleep(seconds: float) -> None:
+        parts = made.setdefault(moment, [])
         parts.append(seconds)
         if len(parts) == helpful:
-            writer.done()
+            queue.batch_done()
 
-    monkeypatch.setattr(_backlog, "monotonic", lambda: moment)
-    monkeypatch.setattr(time, "sleep", nap)
-    writer._right[0] = object()  # somebody has it, and is starved
-    for number in range(500):
-        book.logger.info("%d", number)
-    assert naps == {}
+    monkeypatch.setattr(_queue, "monotonic", lambda: moment)
+    monkeypatch.setattr(time, "sleep", sleep)
 
-    def nap_times(milliseconds: int, *, parts: int | None = None) -> list[int]:
+    def times(milliseconds: int, *, parts: int | None = None) -> list[int]:
         nonlocal moment
-        naps.clear()
+        made.clear()
         start = moment
         for _ in range(milliseconds):
-            book.logger.info("text")
+            pauses.pause(queue)
             moment += 0.001
-        each = [when for when, slept in naps.items() if parts in (None, len(slept))]
+        each = [when for when, slept in made.items() if parts in (None, len(slept))]
         return [round(1000 * (when - start)) for when in each]
 
-    assert nap_times(9, parts=1) == [0, 2, 4, 6, 8]
-    assert next(iter(naps.values())) == [50e-6]
+    assert times(9, parts=1) == [0, 2, 4, 6, 8]
+    assert next(iter(made.values())) == [50e-6]
     helpful = 3
     moment += 1
-    assert nap_times(9, parts=3) == [0, 2, 4, 6, 8]
-    assert next(iter(naps.values())) == [50e-6, 100e-6, 200e-6]
+    assert times(9, parts=3) == [0, 2, 4, 6, 8]
+    assert next(iter(made.values())) == [50e-6, 100e-6, 200e-6]
     helpful = 0
     moment += 1
-    assert nap_times(445) == list(range(0, 445, 2))
+    assert times(445) == list(range(0, 445, 2))
     long = [50e-6, 100e-6, 200e-6, 400e-6, 800e-6]
-    assert [slept for slept in naps.values() if len(slept) > 1] == [long] * 8
+    assert [slept for slept in made.values() if len(slept) > 1] == [long] * 8
     moment += 3
-    assert nap_times(32, parts=5) == [0]  # after one in vain the next comes much later
+    assert times(32, parts=5) == [0]  # after one that did not help the next comes much later
     helpful = 5
     moment += 3
-    assert nap_times(5, parts=5) == [0, 2, 4]
+    assert times(5, parts=5) == [0, 2, 4]
     helpful = 0
-    moment += 1  # from here on the queue is full
-    assert nap_times(400) == [0, 2, 6, 14, 30, 62, 126, 190, 254, 318, 382]
+    moment += 1
+    for _ in range(1000):
+        queue.items.put(b"")  # from here on the queue is full
+    assert times(400) == [0, 2, 6, 14, 30, 62, 126, 190, 254, 318, 382]
     helpful = 1
     moment += 1
-    assert nap_times(70) == [0, 64, 66, 68]
-    assert handler.statistics().dropped == {"INFO": 470}
-    writer._right.clear()
+    assert times(70) == [0, 64, 66, 68]
 
 
-def test_empty_queue_is_never_half_full(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However small the queue is, nobody naps while nothing is in it."""
-    naps: list[float] = []
-    monkeypatch.setattr(time, "sleep", naps.append)
-    writer = book.open(queue_size=1)._writer
-    writer._right[0] = object()  # as above
-    book.logger.info("first")
-    assert naps == []
-    book.logger.info("no room")
-    assert naps
-    writer._right.clear()
+def test_callers_pause_when_the_queue_is_half_full(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From half of the queue on a caller gives the writer a moment, and not before."""
+    slept: list[float] = []
+    book.open(queue_size=1000)
+    disk.stop(book)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    for number in range(499):
+        book.logger.info("%d", number)
+    assert slept == []
+    book.logger.info("half")
+    assert slept
 
 
 class Contested(dict[int, object]):
-    """The right to write, which another takes as soon as it is given back."""
+    """A claim that another takes as soon as it is given back."""
 
-    def __init__(self, other: Callable[[], object], right: dict[int, object]) -> None:
-        super().__init__(right)
+    def __init__(self, other: Callable[[], object], claim: dict[int, object]) -> None:
+        super().__init__(claim)
         self._other = other
         self.given = 0
 
     def __delitem__(self, key: int) -> None:
-        """Give the right back, and let the other one have it."""
+        """Give the claim back, and let the other one have it."""
         super().__delitem__(key)
         self.given += 1
         if self.given == 1:
@@ -217,9 +209,9 @@ def test_thread_that_ends_leaves_the_rest_to_another(book: Logbook) -> None:
     handler = book.open()
     book.logger.info("one")
     assert handler.flush()
-    handler._writer._right = Contested(lambda: book.logger.info("two"), handler._writer._right)
+    handler._writer._claim = Contested(lambda: book.logger.info("two"), handler._writer._claim)
     handler.close()
-    assert handler._writer._right.given == 1
+    assert handler._writer._claim.given == 1
     assert handler.flush()
     until(lambda: len(book.threads()) == 1)
     handler.close()
@@ -227,58 +219,86 @@ def test_thread_that_ends_leaves_the_rest_to_another(book: Logbook) -> None:
 
 
 def test_thread_that_ends_yields_to_another(book: Logbook) -> None:
-    """A thread that finds the right taken as it ends leaves what is queued to who took it."""
+    """A thread that finds the claim taken as it ends leaves what is queued to the other."""
     handler = book.open()
     writer = handler._writer
     book.logger.info("one")
 
     def take() -> None:
-        writer.queue.put(b"two\n")
-        writer._right[0] = object()  # and is slow to begin
+        handler._queue.items.put(b"two\n")
+        writer._claim[0] = object()  # and does not write yet
 
     assert handler.flush()
-    writer._right = Contested(take, writer._right)
+    writer._claim = Contested(take, writer._claim)
     handler.close()
     until(lambda: not book.threads())
-    assert (writer.pending(), book.lines()) == (1, ["one"])
-    writer._right.clear()
-    writer.start(patient=False)
+    assert (handler.statistics().queued, book.lines()) == (1, ["one"])
+    writer._claim.clear()
+    writer.start(in_thread=False)
     assert book.lines() == ["one", "two"]
 
 
 def test_thread_that_ends_looks_once_more(book: Logbook) -> None:
-    """What another put before the right was given back is written by the one who ends."""
+    """What another put before the claim was given back is written by the thread that ends."""
     handler = book.open()
     writer = handler._writer
     book.logger.info("one")
     assert handler.flush()
-    writer._right = Contested(lambda: writer.queue.put(b"two\n"), writer._right)
+    writer._claim = Contested(lambda: handler._queue.items.put(b"two\n"), writer._claim)
     handler.close()
     handler.close()
     assert book.lines() == ["one", "two"]
 
 
-def test_tries_become_rare(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+class Interrupted(dict[int, object]):
+    """A claim that a signal interrupts just as it was taken."""
+
+    def setdefault(self, key: int, default: object = None) -> object:
+        """Take the claim, and have Ctrl-C pressed."""
+        super().setdefault(key, default)
+        raise KeyboardInterrupt
+
+
+def test_signal_cannot_leave_a_claim_that_is_never_given_back(book: Logbook) -> None:
+    """A signal whose handler raises as the claim was just taken does not keep it."""
+    handler = book.open()
+    handler._writer._claim = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        handler.close()
+    handler._writer._claim = dict(handler._writer._claim)
+    book.logger.info("text")
+    handler.close()
+    assert book.lines() == ["text"]
+
+
+def test_record_that_is_being_taken_is_not_overlooked(book: Logbook) -> None:
+    """While a thread has taken a record and not written it, nothing is flushed and closed."""
+    handler = book.open()
+    writer = handler._writer
+    writer._claim[0] = object()  # of a thread with a record in its hands
+    assert not handler.flush(0)
+    assert writer.request_close() is not None
+    writer._claim.clear()
+
+
+def test_tries_become_rare(book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a disk is full it is tried after a twentieth of a second, and then once a second."""
-    Disk(monkeypatch, full=7)
+    disk.full = 7
     handler = book.open()
     delays: list[float] = []
-    monkeypatch.setattr(handler._writer._nudge, "wait", delays.append)
+    monkeypatch.setattr(handler._writer._retry_now, "wait", delays.append)
     book.logger.info("text")
     assert handler.flush()
     assert delays == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert book.lines() == ["text"]
 
 
-def test_flush_without_patience_leaves_close_its_own(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flush_without_patience_leaves_close_its_own(book: Logbook, disk: Disk) -> None:
     """A flush that gave up at once does not make ``close`` give up a file that is only slow."""
-    disk = Disk(monkeypatch)
     real = disk.write
 
     def slowly(fd: int, data: bytes) -> int:
-        time.sleep(0.02)
+        time.sleep(0.002)
         return real(fd, data)
 
     disk.write = slowly
@@ -290,99 +310,61 @@ def test_flush_without_patience_leaves_close_its_own(
     assert book.lines() == [str(number) for number in range(5000)]
 
 
-def test_flush_for_ever(book: Logbook) -> None:
+@pytest.mark.parametrize("seconds", [math.inf, 1e10])
+def test_flush_for_ever(book: Logbook, seconds: float) -> None:
     """A patience longer than any clock is one."""
     handler = book.open()
-    for seconds in (math.inf, 1e10):
-        book.logger.info("text")
-        assert handler.flush(seconds)
-
-
-class Interrupted(dict[int, object]):
-    """The right to write, which a signal interrupts just as somebody has got it."""
-
-    def setdefault(self, key: int, default: object = None) -> object:
-        """Get the right, and have Ctrl-C pressed."""
-        super().setdefault(key, default)
-        raise KeyboardInterrupt
-
-
-def test_signal_cannot_leave_nobody_with_the_right(book: Logbook) -> None:
-    """A signal whose handler raises as the right was just taken does not lose it."""
-    handler = book.open()
-    handler._writer._right = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        handler.close()
-    assert handler._writer.idle
-    handler._writer._right = {}
     book.logger.info("text")
-    handler.close()
-    assert book.lines() == ["text"]
-
-
-def test_mark_behind_what_is_in_hand(book: Logbook) -> None:
-    """While somebody has taken a record and not written it, nothing is flushed and closed."""
-    handler = book.open()
-    writer = handler._writer
-    writer._right[0] = object()  # somebody has it, and a record in his hands
-    assert not handler.flush(0)
-    assert writer.ask_to_close() is not None
-    assert writer.pending() == 2
-    writer._right.clear()
+    assert handler.flush(seconds)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("flushed", ["flushed", ""])
-def test_callback_that_ends_the_thread(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch, flushed: str
-) -> None:
-    """An ``on_error`` that exits lets those go on who wait, and the records are kept."""
-    disk = Disk(monkeypatch, full=1)
-    begun = threading.Event()
+def test_callback_that_ends_the_thread(book: Logbook, disk: Disk, flushed: str) -> None:
+    """An ``on_error`` that exits lets those go on that wait, and the records are kept."""
 
     def on_error(error: Exception) -> None:
-        begun.wait(20)
         raise SystemExit(str(error))
 
+    def fill_up(fd: int, data: bytes) -> int:
+        disk.write, disk.full = real, 2
+        return real(fd, data)
+
+    real = disk.write
     handler = book.open(on_error=on_error)
-    writer = handler._writer
-    writer._right[0] = object()  # until all is queued
+    disk.stop(book)
+    disk.write = fill_up
     book.logger.info("text")
-    mark = writer.mark() if flushed else None
-    writer._right.clear()
-    begun.set()
-    writer.start()
-    if mark is not None:
-        assert mark.wait(20)
-        assert not mark.written
+    request = handler._writer.request_flush() if flushed else None
+    disk.go()
     until(lambda: not book.threads())
+    if request is not None:
+        assert request.wait(20)
+        assert not request.written
+    assert book.lines() == ["stuck"]
     assert handler.flush()
-    assert disk.tries == 2
-    assert book.lines() == ["text"]
+    assert book.lines() == ["stuck", "text"]
 
 
-# ---- nobody but the caller -----------------------------------------------------------------------
+# ---- the caller itself ---------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_threads")
 def test_no_more_threads(book: Logbook) -> None:
-    """Where no thread can be started, the caller writes himself."""
+    """Where no thread can be started, the caller writes."""
     handler = book.open()
     book.logger.info("by myself")
     assert book.lines() == ["by myself"]
     assert handler.flush()
     handler.close()
-    assert handler._writer.idle
-    assert not handler._writer.file.is_open
+    assert not is_open(book.path)
 
 
 @pytest.mark.usefixtures("no_threads")
 @pytest.mark.parametrize("when_full", ["drop", "block"])
-def test_caller_who_writes_tries_again(
-    book: Logbook, monkeypatch: pytest.MonkeyPatch, when_full: str
-) -> None:
+def test_caller_that_writes_tries_again(book: Logbook, disk: Disk, when_full: str) -> None:
     """A queue that filled up while the disk was full is written when there is room again."""
-    disk = Disk(monkeypatch, full=3)
+    disk.full = 3
     handler = book.open(queue_size=3, keep_room=0, when_full=when_full)
     for number in range(3):
         book.logger.info("%d", number)
@@ -391,14 +373,15 @@ def test_caller_who_writes_tries_again(
     assert disk.tries == 6
     assert book.lines() == ["0", "1", "2", "3"]
     assert handler.statistics().dropped == {}
-    handler.close()
 
 
 @pytest.mark.usefixtures("no_threads")
-def test_caller_who_waits_tries_again(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``"block"`` and no thread, who waits for room looks now and then whether there is."""
-    monkeypatch.setattr(_backlog, "_LOOK_AGAIN", 0.001)
-    disk = Disk(monkeypatch, full=10)
+def test_caller_that_waits_tries_again(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``"block"`` and no thread, a caller that waits for room tries now and then."""
+    monkeypatch.setattr(_queue, "_CHECK_AGAIN", 0.001)
+    disk.full = 10
     handler = book.open(queue_size=1, keep_room=0, when_full="block")
     book.logger.info("one")
     assert disk.tries == 1
@@ -408,30 +391,29 @@ def test_caller_who_waits_tries_again(book: Logbook, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("ending")
-def test_nobody_waits_for_room_at_the_end(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the end has begun, ``"block"`` drops what a full disk has no room for."""
-    disk = Disk(monkeypatch, full=math.inf)
+def test_full_disk_during_the_exit(book: Logbook, disk: Disk) -> None:
+    """``"block"`` drops what a full disk has no room for, and closing gives up at once."""
+    disk.full = math.inf
     handler = book.open(queue_size=1, keep_room=0, when_full="block")
     start = monotonic()
     book.logger.info("one")
     book.logger.info("two")
     assert handler.statistics().dropped == {"INFO": 1}
     assert not handler.flush()
+    assert handler.statistics().lost == 0  # it would still be written if there were room
     handler.close()
+    assert (handler.statistics().lost, handler.statistics().queued) == (1, 0)
     assert monotonic() - start < 4
+    assert not is_open(book.path)
     disk.full = 0
-    assert handler.flush()
-    assert book.lines() == [
-        "one",
-        "dropped 1 records, because the queue was full (INFO: 1)",
-    ]
+    book.logger.info("three")
+    assert book.lines() == ["three", "dropped 1 records, because the queue was full (INFO: 1)"]
 
 
 @pytest.mark.usefixtures("ending")
-def test_closed_by_the_way_on_a_full_disk(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_in_the_middle_of_a_write(book: Logbook, disk: Disk) -> None:
     """A handler closed while its caller writes counts what it could not write, and is closed."""
     handler = book.open()
-    disk = Disk(monkeypatch)
     real = disk.write
 
     def write(fd: int, data: bytes) -> int:
@@ -447,31 +429,20 @@ def test_closed_by_the_way_on_a_full_disk(book: Logbook, monkeypatch: pytest.Mon
     assert book.lines() == ["one"]
     figures = handler.statistics()
     assert (figures.written, figures.lost, figures.queued) == (1, 1, 0)
-    assert not handler._writer.file.is_open
+    assert not is_open(book.path)
 
 
-# ---- a child of multiprocessing ------------------------------------------------------------------
+# ---- handlers that come and go -------------------------------------------------------------------
 
 
 def test_multiprocessing_is_told_once(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has multiprocessing tells it once how its children are to end."""
-    monkeypatch.setattr(_exit, "_process", _exit._Process())
-    told: list[object] = []
-    monkeypatch.setattr(util, "register_after_fork", lambda of, fn: told.append((of, fn)))
+    """A process that uses multiprocessing says once how its children are to end."""
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
+    calls: list[object] = []
+    monkeypatch.setattr(util, "register_after_fork", lambda of, fn: calls.append((of, fn)))
     assert process.parent_process() is None
     for name in ("a.log", "b.log"):
         handler = book.open(filename=book.folder / name)
         book.logger.info("text")
         assert handler.flush()
-    assert told == [(_exit._process, _exit._close_when_child_ends)]
-
-
-def test_thread_of_a_handler_nobody_holds_ends(book: Logbook) -> None:
-    """The thread of a handler that was dropped without being closed ends when all is written."""
-    handler = book.open()
-    book.logger.info("text")
-    book.logger.removeHandler(handler)
-    book.handlers.clear()
-    del handler
-    until(lambda: not book.threads())
-    assert book.lines() == ["text"]
+    assert calls == [(_shutdown.process, _shutdown._close_when_child_ends)]

@@ -13,6 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from mtaio.logging import AsyncFileHandler
 
 if TYPE_CHECKING:
@@ -26,25 +28,47 @@ def until(met: Callable[[], object], seconds: float = 20) -> None:
     """Wait for a thread that cannot be waited for otherwise."""
     give_up = time.monotonic() + seconds
     while not met():
-        assert time.monotonic() < give_up, "it never came to that"
+        assert time.monotonic() < give_up, "it never happened"
         time.sleep(0.001)
 
 
+def is_open(path: Path) -> bool:
+    """Return whether this process has a file open."""
+    return str(path) in {each.path for each in psutil.Process().open_files()}
+
+
 class Disk:
-    """What takes the place of ``os.write``, and is full as often as it is told to be."""
+    """What takes the place of ``os.write``: full as often as told, or stopped until it may go."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, full: float = 0) -> None:
         self.full = full
         self.tries = 0
         self.write: Callable[[int, bytes], int] = os.write
+        self._stopped = threading.Event()
+        self._go = threading.Event()
+        self._go.set()
         monkeypatch.setattr(os, "write", self)
 
     def __call__(self, fd: int, data: bytes) -> int:
         """Write, or raise what a full disk raises."""
         self.tries += 1
+        if not self._go.is_set():
+            self._stopped.set()
+            assert self._go.wait(60)
         if self.tries <= self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.write(fd, data)
+
+    def stop(self, book: Logbook) -> None:
+        """Have the handlers' threads stop in the middle of writing a record, "stuck"."""
+        self._stopped.clear()
+        self._go.clear()
+        book.logger.warning("stuck")
+        assert self._stopped.wait(20)
+
+    def go(self) -> None:
+        """Let all go on."""
+        self._go.set()
 
 
 class Logbook:
@@ -63,6 +87,12 @@ class Logbook:
         self.handlers.append(handler)
         self.logger.addHandler(handler)
         return handler
+
+    def forget(self) -> None:
+        """Drop the handlers without closing them."""
+        for handler in self.handlers:
+            self.logger.removeHandler(handler)
+        self.handlers.clear()
 
     def lines(self, path: Path | None = None) -> list[str]:
         """Return what is written."""
@@ -101,7 +131,7 @@ def run(
     Run a program in an interpreter of its own, in ``folder``, its coverage measured or not.
 
     Not if it forks while threads of it run: they take a lock of coverage's with each call, and a
-    child that gets that lock taken waits for it for ever.
+    child that is born with that lock taken waits for it for ever.
     """
     script = folder / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
@@ -116,14 +146,14 @@ def run(
         start_new_session=True,
     ) as process:
         try:
-            out, told = process.communicate(timeout=100)
+            out, printed = process.communicate(timeout=100)
         except subprocess.TimeoutExpired:
             if sys.platform != "win32":
                 os.killpg(process.pid, signal.SIGABRT)  # each process says where it stands
             process.kill()
-            _, told = process.communicate()
-            raise AssertionError(told) from None
-    return subprocess.CompletedProcess(command, process.returncode, out, told)
+            _, printed = process.communicate()
+            raise AssertionError(printed) from None
+    return subprocess.CompletedProcess(command, process.returncode, out, printed)
 
 
 def environment(*, measured: bool = True) -> dict[str, str]:

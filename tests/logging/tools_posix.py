@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mtaio.logging import AsyncFileHandler
-    from tests.logging.tools import Logbook
-
 BIG = "#" * 300_000
 """A message longer than any pipe holds."""
 
@@ -52,9 +49,3 @@ class Fifo:
     def close(self) -> None:
         """Close the reading end."""
         os.close(self.reader)
-
-
-def stall(book: Logbook, handler: AsyncFileHandler) -> None:
-    """Have the handler's writer stand still in the middle of a record."""
-    book.logger.warning(BIG)
-    until(lambda: handler._writer.batch and handler._writer.queue.empty())

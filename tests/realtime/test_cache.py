@@ -109,7 +109,7 @@ async def test_renewed_in_the_background() -> None:
 
 
 async def test_swept_in_the_background() -> None:
-    """What expires is removed though nobody asks, also if a worker thread has set it."""
+    """What expires is removed without being asked for, also if a worker thread has set it."""
     heard: list[object] = []
     cache: TTLCache[int] = TTLCache(
         60, on_removed=lambda key, _, cause: heard.append((key, str(cause)))
@@ -118,6 +118,6 @@ async def test_swept_in_the_background() -> None:
         await checkpoint()
         await to_thread.run_sync(lambda: cache.set_nowait("key", 1, 0.01))
         with anyio.fail_after(10):
-            while len(cache):  # noqa: ASYNC110 - nobody tells
+            while len(cache):  # noqa: ASYNC110 - there is no event
                 await anyio.sleep(0.01)
     assert heard == [("key", "expired")]

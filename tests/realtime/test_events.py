@@ -1,4 +1,4 @@
-"""The emitter in real time, on every event loop: tasks that begin at once are no special case."""
+"""The emitter in real time, on every event loop, also with tasks that start eagerly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Fatal(BaseException):
-    """Is no Exception."""
+    """Is not an Exception."""
 
 
 def handler(log: list[str], name: str, kind: str) -> Callable[[Event[Any]], Awaitable[None]]:
@@ -31,7 +31,7 @@ def handler(log: list[str], name: str, kind: str) -> Callable[[Event[Any]], Awai
         elif kind == "fails":
             await checkpoint()
             raise ValueError(name)
-        elif kind == "ends for good":
+        elif kind == "fatal":
             raise Fatal
         log.append(name)
 
@@ -43,16 +43,16 @@ KINDS = ("quick", "suspends", "sleeps")
 
 @pytest.mark.parametrize("entered", [False, True], ids=["outside", "inside"])
 @pytest.mark.parametrize("first", KINDS)
-@pytest.mark.parametrize("second", [*KINDS, "fails", "ends for good"])
+@pytest.mark.parametrize("second", [*KINDS, "fails", "fatal"])
 async def test_every_handler_ends(first: str, second: str, entered: bool) -> None:  # noqa: FBT001 - parameters of pytest's
-    """Whatever kind it is and whichever comes before it, and emit is told of what fails."""
+    """Whatever kind it is and whichever comes before it; the caller gets the errors."""
     emitter = EventEmitter()
     log: list[str] = []
     for name, kind in (("x", first), ("y", second), ("z", first)):
         emitter.on("a", handler(log, name, kind))
     emitter.on("a", lambda _: log.append("lower"), priority=-1)
     async with emitter if entered else nullcontext():
-        if second == "ends for good":
+        if second == "fatal":
             with pytest.raises(Fatal):
                 await emitter.emit("a")
         elif second == "fails":

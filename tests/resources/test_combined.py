@@ -15,14 +15,13 @@ from mtaio import exceptions
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
-from tests.injection import (
-    at_every_checkpoint,
-    cancelled_at,
-    natively_cancelled_at,
-)
+from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from mtaio.testing import Victim
+    from tests.resources.moments import Mode
 
 
 def slots(limiter: ResourceLimiter) -> tuple[int, int]:
@@ -64,7 +63,7 @@ async def test_all_three_limits_hold() -> None:
 
 
 async def test_a_slot_comes_before_a_token() -> None:
-    """Whoever waits for a slot has taken no token yet."""
+    """A task that waits for a slot has taken no token yet."""
     limiter = ResourceLimiter(concurrency=1, rate=1, burst=2)
     async with limiter, anyio.create_task_group() as group:
 
@@ -147,7 +146,7 @@ async def test_an_error_inside_undoes_everything() -> None:
     assert info.value is error
     assert error.__context__ is None
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().active == 0
+    assert limiter.statistics().in_use == 0
     assert TimeoutManager().remaining() == math.inf
 
 
@@ -161,7 +160,7 @@ async def test_a_full_queue_undoes_the_total() -> None:
                 pytest.fail("entered")
     await anyio.sleep(5)
     assert TimeoutManager().remaining() == math.inf
-    assert (limiter.statistics().entered, limiter.statistics().active) == (0, 0)
+    assert (limiter.statistics().entered, limiter.statistics().in_use) == (0, 0)
 
 
 async def test_one_task_may_enter_several_times() -> None:
@@ -211,7 +210,7 @@ async def test_many_tasks_share_one_limiter() -> None:
         for number in range(10):
             group.start_soon(work, number)
         await anyio.sleep(0.5)
-        assert limiter.statistics().active == 11
+        assert limiter.statistics().in_use == 11
     assert left == list(range(9, -1, -1))
     assert slots(limiter) == (0, 0)
 
@@ -220,7 +219,7 @@ async def test_leaving_out_of_order_is_refused() -> None:
     """What was entered last must be left first; nothing is given back that is still held."""
     limiter, other = ResourceLimiter(concurrency=1), ResourceLimiter(concurrency=1)
     message = (
-        r"^cannot leave <ResourceLimiter: \d active> here: it is not what this task entered last"
+        r"^cannot leave <ResourceLimiter: \d in use> here: it is not what this task entered last"
     )
     with pytest.raises(RuntimeError, match=message):
         await limiter.__aexit__(None, None, None)
@@ -263,11 +262,11 @@ async def test_limits_that_are_not_given_do_not_limit() -> None:
     async with limiter, limiter:
         pass
     statistics = limiter.statistics()
-    assert (statistics.entered, statistics.active) == (2, 0)
+    assert (statistics.entered, statistics.in_use) == (2, 0)
     assert (statistics.rate, statistics.concurrency, statistics.timeout_total) == (None,) * 3
     assert ResourceLimiter(concurrency=1).statistics().timeout is None
     limiter = ResourceLimiter(rate=2, burst=1, name="api")
-    assert repr(limiter) == "<ResourceLimiter 'api': 0 active>"
+    assert repr(limiter) == "<ResourceLimiter 'api': 0 in use>"
     async with limiter, limiter:
         assert anyio.current_time() == 0.5
 
@@ -392,58 +391,37 @@ async def with_run(limiter: ResourceLimiter) -> None:
     await limiter.run(double(1))
 
 
-async def strike_everywhere(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-    strike: Callable[[Coroutine[Any, Any, None], int], Coroutine[Any, Any, bool]],
+@modes
+@pytest.mark.parametrize("ask", [with_block, with_nesting, with_run])
+def test_cancelled_at_any_moment(
+    mode: Mode, ask: Callable[[ResourceLimiter], Coroutine[Any, Any, None]]
 ) -> None:
-    """Strike a victim while it waits for a slot, for a token, and at work."""
+    """Waiting for a slot, for a token, or at work: everything is given back exactly once."""
 
-    async def scenario(at: int) -> bool:
+    async def scenario(victim: Victim) -> None:
         limiter = ResourceLimiter(
             concurrency=2, rate=0.5, burst=1, timeout=100.0, timeout_total=200.0
         )
-        reached = []
-
-        async def run_victim() -> None:
-            reached.append(await strike(victim(limiter), at))
-
         async with anyio.create_task_group() as group:
             for task in (with_block, with_block):
                 group.start_soon(task, limiter)
                 await settle()
-            group.start_soon(run_victim)
+            group.start_soon(victim, ask, limiter)
             await settle()
             group.start_soon(with_block, limiter)
         assert slots(limiter) == (0, 0)
         statistics = limiter.statistics()
-        assert statistics.active == 0
+        assert statistics.in_use == 0
         assert statistics.rate is not None
-        assert statistics.rate.waiters == 0
+        assert statistics.rate.waiting == 0
         async with limiter:  # there is no limit left over, and no token missing
             assert TimeoutManager().remaining() == 100.0
-        return reached[0]
 
-    assert await at_every_checkpoint(scenario) >= 3
-
-
-@pytest.mark.parametrize("victim", [with_block, with_nesting, with_run])
-async def test_cancelled_at_every_checkpoint(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """Cancelled at whatever checkpoint, everything is given back exactly once."""
-    await strike_everywhere(victim, cancelled_at)
-
-
-@pytest.mark.parametrize("victim", [with_block, with_nesting, with_run])
-def test_natively_cancelled_at_every_checkpoint(
-    victim: Callable[[ResourceLimiter], Coroutine[Any, Any, None]],
-) -> None:
-    """The same with Task.cancel()."""
-    run(strike_everywhere, victim, natively_cancelled_at, backend="asyncio")
+    cancel_everywhere(mode, scenario, least=3)
 
 
 async def test_outer_cancellation_passes() -> None:
-    """A cancellation from outside is no timeout, in the waits and in the work."""
+    """A cancellation from outside is not a timeout, in the waits and in the work."""
     limiter = ResourceLimiter(concurrency=1, rate=1, timeout=9.0, timeout_total=9.0)
     for _ in range(2):
         with anyio.move_on_after(0.25) as scope:
@@ -455,7 +433,7 @@ async def test_outer_cancellation_passes() -> None:
             pytest.fail("entered twice")
     assert scope.cancelled_caught
     assert slots(limiter) == (0, 0)
-    assert limiter.statistics().active == 0
+    assert limiter.statistics().in_use == 0
 
 
 shared = ResourceLimiter(concurrency=1, rate=math.inf, timeout=2.0)

@@ -26,7 +26,7 @@ Outcomes: TypeAlias = dict[int, tuple[Fate, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """Somebody who wants a slot: how long he will keep it, and how long he waits for it."""
+    """A task that wants a slot: how long it will keep it, and how long it waits for it."""
 
     hold: int
     patience: int | None
@@ -51,7 +51,7 @@ tasks = st.builds(
 scripts = st.builds(
     lambda script, slots: [*script, Capacity(slots)],
     st.lists(tasks | st.builds(Capacity, slots=st.integers(0, 4)), max_size=16),
-    st.integers(1, 3),  # at the end the limiter is open, lest somebody wait for ever
+    st.integers(1, 3),  # at the end the limiter is open, lest a task wait for ever
 )
 
 
@@ -161,7 +161,7 @@ async def play(script: Script, limiter: ConcurrencyLimiter) -> Outcomes:
 def test_does_exactly_what_a_plain_model_does(
     backend: str, script: Script, limit: int, max_waiters: int | None
 ) -> None:
-    """Who gets a slot, who gives up or is refused, and when, is what a plain model says."""
+    """Which task gets a slot, gives up or is refused, and when, is what a plain model says."""
     limiter = ConcurrencyLimiter(limit, max_waiters=max_waiters)
     outcomes = run(play, script, limiter, backend=backend)
     model = Model(script, limit, max_waiters)
@@ -173,8 +173,8 @@ def test_does_exactly_what_a_plain_model_does(
     assert statistics.timed_out == fates.count("late")
     assert statistics.cancelled == fates.count("cancelled")
     assert statistics.rejected == fates.count("refused")
-    assert statistics.wait_seconds_total == pytest.approx(sum(model.waits))
-    assert statistics.wait_seconds_max == max(model.waits, default=0.0)
+    assert statistics.wait_seconds == pytest.approx(sum(model.waits))
+    assert statistics.max_wait_seconds == max(model.waits, default=0.0)
 
 
 # --- With everything at once ------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Watched:
         assert self.holders <= statistics.in_use <= self.allowed
         if statistics.in_use <= statistics.limit:
             self.allowed = statistics.limit
-        # No wake-up is ever lost: with a slot free nobody waits.
+        # No wake-up is ever lost: with a slot free no task waits.
         assert not (statistics.waiting and statistics.in_use < statistics.limit)
 
     def set_capacity(self, slots: int) -> None:

@@ -68,12 +68,12 @@ class Client:
         return f"call {number}"
 
 
-class Heir(Client):
+class Sub(Client):
     """Inherits the limited methods."""
 
     async def method(self, number: int) -> str:
         """Return what the parent does, and say so."""
-        return "heir of " + await super().method(number)
+        return "subclass of " + await super().method(number)
 
 
 async def granted(call: Coroutine[Any, Any, object], result: object) -> int:
@@ -102,13 +102,13 @@ def test_function_keeps_its_face() -> None:
 
 
 async def test_methods() -> None:
-    """Methods are bound as ever, looked up on the instance, the class or an heir."""
+    """Methods are bound as ever, looked up on the instance, the class or a subclass."""
     client = Client("client")
     assert_type(await client.method(1), str)
     assert await granted(client.method(1), "client 1") == 1
     assert await granted(Client.method(client, 2), "client 2") == 1
     assert await granted(client.costly(3), "client 3") == 1
-    assert await granted(Heir("x").method(4), "heir of x 4") == 1
+    assert await granted(Sub("x").method(4), "subclass of x 4") == 1
     assert client.method.__name__ == "method"
     assert client.method.__doc__ == "Return the name and the number."
 
@@ -123,9 +123,9 @@ async def test_static_methods(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["class_inside", "class_outside"])
 async def test_class_methods(name: str) -> None:
-    """A class method stays one, whichever decorator comes first, and knows the heir's class."""
+    """A class method stays one, whichever decorator comes first, and knows the subclass."""
     assert await granted(getattr(Client, name)(1), "Client 1") == 1
-    assert await granted(getattr(Heir("x"), name)(2), "Heir 2") == 1
+    assert await granted(getattr(Sub("x"), name)(2), "Sub 2") == 1
     assert isinstance(inspect.getattr_static(Client, name), classmethod)
 
 
@@ -181,7 +181,7 @@ class Yielding:
         return "Yielding()"
 
 
-NOT_ASYNC = r"it is not an async function, and only one of those can wait for its turn\. Make it"
+NOT_ASYNC = r"it is not an async function, and only an async function can wait\. Make it"
 GENERATOR = r"it is an async generator function, which runs in the loop that consumes it\. Use the"
 
 
@@ -199,7 +199,7 @@ GENERATOR = r"it is an async generator function, which runs in the loop that con
         (Yielding(), rf"Yielding\(\): {GENERATOR}"),
         (
             3,
-            r"3: being of type 'int', it is no function\. Write @RateLimiter\.limit, or @RateLimi",
+            r"3: being of type 'int', it is not a function\. Write @RateLimiter\.limit, or",
         ),
     ],
     ids=lambda value: repr(value).partition(" at 0x")[0],  # the same in every process

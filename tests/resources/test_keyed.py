@@ -32,7 +32,7 @@ def held(limiter: KeyedRateLimiter) -> tuple[int, int]:
 
 
 def takes(limiter: KeyedRateLimiter, key: object, tokens: float = 1) -> bool:
-    """Tell whether ``acquire_nowait`` grants."""
+    """Return whether ``acquire_nowait`` grants."""
     try:
         limiter.acquire_nowait(key, tokens)
     except RateLimitError:
@@ -58,7 +58,7 @@ async def test_each_key_has_a_bucket_of_its_own() -> None:
 
 
 async def test_day_one_5_waiting_for_one_key_blocks_no_other() -> None:
-    """PyrateLimiter#191, #301: whoever waits for one key is in nobody's way at another."""
+    """PyrateLimiter#191, #301: a task that waits for one key delays none that waits for another."""
     limiter = KeyedRateLimiter(1)
     granted: dict[str, list[float]] = {}
 
@@ -178,7 +178,7 @@ async def test_repr_and_properties() -> None:
 
 
 async def test_idle_key_is_forgotten_after_its_time() -> None:
-    """A key is forgotten once it has been full, with nobody waiting, for ``idle_ttl``."""
+    """A key is forgotten once it has been full, with no task waiting, for ``idle_ttl``."""
     limiter = KeyedRateLimiter(1, burst=4, idle_ttl=10)
     await limiter.acquire("a", 3)  # full at 3
     await anyio.sleep(12.75)
@@ -202,7 +202,7 @@ async def test_idle_key_is_kept_for_a_minute() -> None:
     assert held(limiter) == (2, 1)
 
 
-async def test_use_starts_the_time_anew() -> None:
+async def test_use_starts_the_time_again() -> None:
     """A key that is used stays, however long ago it was taken in."""
     limiter = KeyedRateLimiter(1, idle_ttl=10)
     for number in range(20):
@@ -237,7 +237,7 @@ async def test_key_with_waiters_is_never_forgotten() -> None:
         for number in range(1, 20):
             await anyio.sleep(1)
             await limiter.acquire(number, 0)
-            assert limiter.statistics_for("a").waiters == 5 - number // 4
+            assert limiter.statistics_for("a").waiting == 5 - number // 4
         assert held(limiter) == (2, 18)
     assert anyio.current_time() == 20
 
@@ -250,7 +250,9 @@ async def test_key_about_to_be_used_makes_no_room() -> None:
     await anyio.sleep(10)
 
     def meanwhile() -> None:
-        assert limiter.statistics_for("a") == KeyStatistics(tokens=5, waiters=1, next_grant_in=0)
+        assert limiter.statistics_for("a") == KeyStatistics(
+            tokens=5, waiting=1, next_grant_seconds=0
+        )
         assert not takes(limiter, "b")
 
     assert await struck(limiter.acquire("a"), 1, meanwhile) == 1
@@ -292,7 +294,7 @@ async def test_no_room_for_a_new_key() -> None:
         assert (caught.value.retry_after, caught.value.name) == (2.5, "api")
     with pytest.raises(RateLimitError, match=message):
         limiter.acquire_nowait("c")
-    assert limiter.statistics().refused == 3
+    assert limiter.statistics().rejected_keys == 3
     await limiter.acquire("a", 2)  # those that are held go on as ever
     with pytest.raises(RateLimitError) as caught:
         limiter.acquire_nowait("c")
@@ -361,9 +363,9 @@ def test_forgetting_changes_no_answer(
                 number: (3 - other.statistics().tokens) / 4 for number, other in enumerate(alone)
             }
             limited = {number for number, seconds in fill_in.items() if seconds}
-            refused = limiter.statistics().refused
+            refused = limiter.statistics().rejected_keys
             answer = wait_for(limiter.acquire_nowait, key, tokens)
-            if limiter.statistics().refused > refused:
+            if limiter.statistics().rejected_keys > refused:
                 assert key not in limited
                 assert len(limited) == max_keys
                 assert answer == min(fill_in[number] for number in limited)
@@ -426,7 +428,7 @@ async def test_cancelled_where_it_yields() -> None:
 
 
 async def test_day_one_7_new_limits_reach_every_key() -> None:
-    """aiolimiter#98: new limits are those of keys held, of who waits, and of keys to come."""
+    """aiolimiter#98: new limits apply to keys held, to tasks that wait, and to keys to come."""
     limiter = KeyedRateLimiter(1, burst=2)
     await limiter.acquire("a", 2)
     granted: list[float] = []
@@ -475,7 +477,7 @@ async def test_paused_keys() -> None:
     limiter.rate = 1
     await anyio.sleep(1)
     await limiter.acquire("d")
-    assert limiter.statistics_for("a") == KeyStatistics(tokens=1, waiters=0, next_grant_in=0)
+    assert limiter.statistics_for("a") == KeyStatistics(tokens=1, waiting=0, next_grant_seconds=0)
 
 
 async def test_no_limit_at_first() -> None:
@@ -506,14 +508,16 @@ async def test_statistics() -> None:
         assert not takes(limiter, "c")
         statistics = limiter.statistics()
         assert (statistics.keys, statistics.max_keys, statistics.forgotten) == (2, 2, 0)
-        assert (statistics.waiters, statistics.granted, statistics.cancelled) == (1, 2, 1)
-        assert (statistics.rejected, statistics.refused) == (2, 1)
+        assert (statistics.waiting, statistics.granted, statistics.cancelled) == (1, 2, 1)
+        assert (statistics.rejected, statistics.rejected_keys) == (2, 1)
         assert limiter.statistics_for("a") == KeyStatistics(
-            tokens=0.5, waiters=1, next_grant_in=0.5
+            tokens=0.5, waiting=1, next_grant_seconds=0.5
         )
-        assert limiter.statistics_for("c") == KeyStatistics(tokens=1, waiters=0, next_grant_in=0)
+        assert limiter.statistics_for("c") == KeyStatistics(
+            tokens=1, waiting=0, next_grant_seconds=0
+        )
         assert held(limiter) == (2, 0)
-    assert limiter.statistics().waiters == 0
+    assert limiter.statistics().waiting == 0
     assert limiter.statistics().granted == 3
 
 
@@ -534,7 +538,7 @@ async def test_clock_that_goes_back() -> None:
         assert not takes(limiter, "c")
         moment = 2.0
         assert takes(limiter, "c")
-        assert limiter.statistics_for("a").tokens == 2  # nobody looked at it in the second before
+        assert limiter.statistics_for("a").tokens == 2  # it was not used in the second before
 
 
 def test_day_one_3_one_loop_after_another(backend: str) -> None:
@@ -556,7 +560,7 @@ def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
     loop.set_exception_handler(lambda _loop, _context: None)
     waiter = [loop.create_task(limiter.acquire("a"))]
     loop.run_until_complete(asyncio.sleep(0))
-    assert limiter.statistics().waiters == 1
+    assert limiter.statistics().waiting == 1
 
     async def other() -> None:
         with pytest.raises(RuntimeError, match=r"^<KeyedRateLimiter 0/s burst=1 key='a'> has task"):
@@ -576,6 +580,6 @@ def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
 
     run(later, backend=backend)
     assert held(limiter) == (1, 1)
-    assert limiter.statistics().waiters == 0
+    assert limiter.statistics().waiting == 0
     waiter.clear()
     gc.collect()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
-EXAMPLES = 1000
+EXAMPLES = 400
 """For each backend; each runs a whole history of up to 35 steps."""
 
 INFINITE = Fraction(10**9)
@@ -194,7 +194,7 @@ class Model:
             self.tokens -= tokens
 
     def give_up(self, who: int) -> None:
-        """Let one who waits give up."""
+        """Let a waiter give up."""
         self.queue = deque(waiting for waiting in self.queue if waiting.number != who)
         self.answers.setdefault(who, ("cancelled", self.now))
 
@@ -221,6 +221,8 @@ class Trial:
     lost: float = 0.0
     native: bool = False
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    with_timeout: int = 0
+    """Tasks in ``acquire`` with a timeout."""
 
     def clock(self) -> float:
         """Return the time that the limiter sees."""
@@ -233,6 +235,7 @@ class Trial:
         try:
             with anyio.CancelScope() as self.scopes[number]:
                 timeout = None if step.timeout is None else step.timeout / 8
+                self.with_timeout += timeout is not None
                 try:
                     await self.limiter.acquire(step.tokens, timeout=timeout)
                 except ValueError:
@@ -246,6 +249,7 @@ class Trial:
                     self.order.append(number)
                     self.granted.append((Fraction(self.clock()), Fraction(step.tokens)))
         finally:
+            self.with_timeout -= step.timeout is not None
             self.answers[number] = answer, Fraction(self.clock())
 
     async def ask_alone(self, number: int, step: Ask) -> None:
@@ -274,7 +278,7 @@ class Trial:
                     zip(self.steps, times(self.steps), strict=True)
                 ):
                     await anyio.sleep_until(float(at))
-                    assert live_timers() <= 1
+                    assert live_timers() <= 1 + self.with_timeout
                     match step:
                         case Ask():
                             ask = self.ask_alone if self.native else self.ask
@@ -288,11 +292,11 @@ class Trial:
                         case Stall(lost=lost):
                             self.lost += lost / 16
                     await settle()
-                    assert live_timers() <= 1
+                    assert live_timers() <= 1 + self.with_timeout
                 if not to_the_end:
                     await self.stop()
             assert live_timers() == 0
-            assert self.limiter.statistics().waiters == 0
+            assert self.limiter.statistics().waiting == 0
 
     def give_up(self, who: int) -> None:
         """Cancel a task, if it asked at all."""
@@ -302,7 +306,7 @@ class Trial:
             self.scopes[who].cancel()
 
     async def stop(self) -> None:
-        """Cancel everybody who waits."""
+        """Cancel every task that waits."""
         for who in self.scopes:
             self.give_up(who)
         await settle()
@@ -320,7 +324,7 @@ def predicted(rate: float, burst: float, steps: Sequence[Step]) -> Model:
                 model.give_up(number - 1 - who)
             case Change():
                 model.change(step.rate, step.burst)
-        model.advance(at)  # now that somebody is gone or more is there, the next may be served
+        model.advance(at)  # now that one is gone or more is there, the next may be served
     return model
 
 
@@ -359,7 +363,7 @@ def test_answers_are_those_of_exact_arithmetic(
 
 
 @given(RATES, BURSTS, histories(OTHERS))
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_native_cancellation_changes_no_answer(
     rate: float, burst: float, steps: list[Step]
 ) -> None:
@@ -374,7 +378,7 @@ def test_native_cancellation_changes_no_answer(
     st.sampled_from([0, 0.125, 1.0]),
     histories(STALLS),
 )
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_bound_holds_in_every_window(
     backend: str, rate: int, burst: int, slack: float, steps: list[Step]
 ) -> None:
@@ -400,11 +404,11 @@ def test_bound_holds_in_every_window(
 
 
 @given(st.floats(0.01, 1000), st.floats(1, 50), st.lists(st.floats(0, 3), max_size=40))
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_any_rate_is_reached_and_not_exceeded(
     backend: str, rate: float, burst: float, sizes: list[float]
 ) -> None:
-    """Any floats will do: whoever waits is served when the tokens are there, to a few ticks."""
+    """Any floats will do: a waiter is served when the tokens are there, to a few ticks."""
     limiter = RateLimiter(rate, burst)
     moments: list[float] = []
 
@@ -426,7 +430,7 @@ def test_any_rate_is_reached_and_not_exceeded(
 @given(
     st.lists(st.tuples(st.sampled_from(["grant", "back", "on"]), st.integers(0, 40)), max_size=30)
 )
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_clocks_that_jump_grant_no_more_than_time_went_by(steps: list[tuple[str, int]]) -> None:
     """However often one clock takes over from another, tokens flow only while a clock goes on."""
     moment = passed = Fraction(0)
@@ -434,6 +438,7 @@ def test_clocks_that_jump_grant_no_more_than_time_went_by(steps: list[tuple[str,
         limiter: Any = RateLimiter(2, burst=3)
         tokens = Fraction(3)
         for what, amount in steps:
+            limiter.acquire_nowait(0)  # what is not used does not know of a change
             if what == "back":
                 moment -= Fraction(amount, 8)
             elif what == "on":

@@ -23,7 +23,7 @@ from anyio import to_thread
 
 from mtaio import exceptions
 from mtaio._internal import clock, deadlines
-from mtaio.resources import TimeoutManager, TimeoutScope
+from mtaio.resources import TimeoutManager, TimeoutScope, TimeoutStatistics
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
@@ -109,7 +109,7 @@ def test_negative_and_nan_are_refused(wrong: float) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["5", True, [1]])
-def test_what_is_no_number_is_refused(wrong: Any) -> None:
+def test_what_is_not_a_number_is_refused(wrong: Any) -> None:
     """A flag or a text passed for seconds is a mistake, not a duration."""
     with pytest.raises(TypeError, match=rf"^timeout={re.escape(repr(wrong))} is a \w+, not a num"):
         timeouts(wrong)
@@ -172,7 +172,7 @@ async def test_explicit_cancel_with_slow_clean_up_is_no_timeout() -> None:
 
 
 async def test_cancel_after_the_deadline_is_a_timeout() -> None:
-    """What expired first has expired, whoever cancels it while it cleans up."""
+    """What expired first has expired, although it is cancelled while it cleans up."""
     with pytest.raises(exceptions.TimeoutError), timeouts(1.0) as scope:
         try:
             await anyio.sleep_forever()
@@ -311,7 +311,7 @@ async def test_result_past_the_deadline_is_kept() -> None:
 
 
 async def test_outer_cancellation_wins_over_an_expired_body() -> None:
-    """Whoever is cancelled from outside while cleaning up is cancelled, not timed out."""
+    """A block cancelled from outside while cleaning up is cancelled, not timed out."""
     got_to = []
     with anyio.move_on_after(2.0) as outer:
         with timeouts(1.0) as scope:
@@ -365,7 +365,7 @@ def test_native_cancellation_is_not_swallowed() -> None:
 
 
 def test_native_cancellation_during_clean_up() -> None:
-    """A Task.cancel() that hits the clean-up of an expired body is no timeout either."""
+    """A Task.cancel() that hits the clean-up of an expired body is not a timeout either."""
 
     async def scenario() -> None:
         async def work() -> None:
@@ -435,7 +435,7 @@ async def test_failing_clean_up_in_a_task_group_beats_the_timeout() -> None:
 
 
 async def test_remaining() -> None:
-    """The nearest of all limits counts, whoever set it, down to 0 and never below."""
+    """The nearest of all limits counts, whatever set it, down to 0 and never below."""
     assert timeouts.remaining() == math.inf
     with timeouts(8.0):
         await anyio.sleep(1)
@@ -501,7 +501,7 @@ async def test_children_follow_a_moved_deadline() -> None:
 
 
 async def test_a_task_that_outlives_the_block_is_free() -> None:
-    """Whoever inherited a limit whose block is over is not limited by it."""
+    """A task that inherited a limit whose block is over is not limited by it."""
     seen = []
 
     async with anyio.create_task_group() as group:
@@ -536,7 +536,7 @@ async def test_deadline_of_others() -> None:
         assert timeouts.remaining() == 4.0
         deadlines.leave(limit)
         assert timeouts.remaining() == 5.0
-        assert limit.moment == math.inf  # for whoever still has it
+        assert limit.moment == math.inf  # for a task that still has it
 
 
 async def test_nothing_is_left_of_a_limit() -> None:
@@ -605,7 +605,7 @@ async def test_async_with_does_the_same() -> None:
 
 
 async def test_reschedule_moves_the_deadline() -> None:
-    """Rescheduling counts anew from now, later or earlier; the error tells the last setting."""
+    """Rescheduling starts the timer again, later or earlier; the error tells the last setting."""
     with pytest.raises(exceptions.TimeoutError) as info, timeouts(2.0) as scope:
         await anyio.sleep(1)
         scope.reschedule(5.0)
@@ -646,7 +646,7 @@ async def test_reschedule_to_zero() -> None:
 
 
 async def test_reschedule_refused() -> None:
-    """What has not begun, is over, or was cancelled cannot be rescheduled."""
+    """What has not started, is over, or was cancelled cannot be rescheduled."""
     scope = timeouts(1.0)
     with pytest.raises(RuntimeError, match=r"^cannot reschedule <.*, new>: its block has not been"):
         scope.reschedule(2.0)
@@ -811,7 +811,7 @@ def test_shielded_clean_up_after_a_native_cancellation_has_an_end() -> None:
     run(main, backend="asyncio")
 
 
-async def test_shielded_block_that_nobody_cancelled_times_out() -> None:
+async def test_shielded_block_that_is_not_cancelled_times_out() -> None:
     """Without a cancellation outside, the end of the grace is an error of its own."""
     with (
         pytest.raises(exceptions.TimeoutError, match=r"^tests: shielded block timed out after 2\."),
@@ -865,7 +865,7 @@ async def test_clean_up_is_never_unbounded(endless: Any) -> None:
         scope.reschedule(3.0)
         scope.reschedule()
         await anyio.sleep(2)
-    with pytest.raises(RuntimeError, match=r"^cannot leave <ShieldedScope"):
+    with pytest.raises(RuntimeError, match=r"^cannot leave <TimeoutScope"):
         timeouts.shielded().__exit__(ValueError, ValueError(), None)
 
 
@@ -879,7 +879,7 @@ async def double(number: int) -> int:
 
 
 class Later:
-    """An awaitable that is no coroutine."""
+    """An awaitable that is not a coroutine."""
 
     def __await__(self) -> Generator[Any, Any, int]:
         return double(4).__await__()
@@ -900,7 +900,7 @@ async def test_run_limits_one_call() -> None:
 
 
 async def test_run_refuses_and_closes() -> None:
-    """A refused coroutine is closed, so that nobody complains that it was never awaited."""
+    """A refused coroutine is closed, so that Python does not warn that it was never awaited."""
     untyped: Any = timeouts.run
     for arguments, options, message in (
         (
@@ -918,7 +918,7 @@ async def test_run_refuses_and_closes() -> None:
 
 
 async def test_run_refuses_what_cannot_be_awaited() -> None:
-    """A sync function cannot be interrupted, and what is no function at all cannot be called."""
+    """A sync function cannot be interrupted, and what is not a function at all cannot be called."""
     untyped: Any = timeouts.run
     with pytest.raises(TypeError, match=r"^<built-in function abs> returned 2, which cannot be aw"):
         await untyped(abs, -2)
@@ -1004,7 +1004,7 @@ async def test_statistics() -> None:
     with anyio.move_on_after(0.5), manager.shielded(grace=9):
         pass
     statistics = manager.statistics()
-    assert (statistics.default_timeout, statistics.entered, statistics.timed_out) == (2.0, 4, 2)
+    assert statistics == TimeoutStatistics(default_timeout_seconds=2.0, entered=4, timed_out=2)
 
 
 def test_manager_says_what_it_is() -> None:
@@ -1015,7 +1015,7 @@ def test_manager_says_what_it_is() -> None:
 
 
 async def test_run_leaves_a_coroutine_to_the_task_that_awaits_it() -> None:
-    """A coroutine that somebody awaits already is refused, and its owner gets the result."""
+    """A coroutine that is being awaited already is refused, and its owner gets the result."""
     results: list[str] = []
 
     async def work() -> str:

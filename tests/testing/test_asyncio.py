@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio._internal.clock import now
-from mtaio.testing import Deadlock, current_simulation, run, virtual_backend
+from mtaio.testing import Deadlock, Schedule, current_simulation, run, virtual_backend
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -136,8 +137,8 @@ def test_last_phases_of_asyncio_can_deadlock() -> None:
 
     with pytest.raises(Deadlock) as caught:
         run(scenario, backend="asyncio")
-    verdict = caught.value
-    assert [stack.name for stack in verdict.stacks if stack.frames[0].count("refuse")] == [
+    failure = caught.value
+    assert [stack.name for stack in failure.stacks if stack.frames[0].count("refuse")] == [
         "left over"
     ]
 
@@ -223,6 +224,54 @@ async def test_asyncio_own_file() -> None:
         loop.close()
 
 
+def test_asyncio_pipe_to_itself() -> None:
+    """Asyncio makes the pipe that wakes its loop by these methods, and knows how to do without."""
+    for name in ("_make_self_pipe", "_close_self_pipe", "_write_to_self"):
+        assert callable(getattr(asyncio.SelectorEventLoop, name))
+    loop: Any = asyncio.SelectorEventLoop()
+    try:
+        ends = loop._csock, loop._ssock
+        assert all(isinstance(end, socket.socket) for end in ends)
+        loop._csock = None
+        loop._write_to_self()
+        loop._csock = ends[0]
+    finally:
+        loop.close()
+
+
+def test_run_without_anything_real_opens_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that never sleeps has no pipe to be woken by, which is what makes runs cheap."""
+    made: list[object] = []
+
+    def socketpair() -> Any:
+        made.append(1)
+        return pair()
+
+    pair = socket.socketpair
+    run(anyio.sleep, 1, backend="asyncio", schedule=Schedule())  # the first looks for the hooks
+    monkeypatch.setattr(socket, "socketpair", socketpair)
+    run(anyio.sleep, 1, backend="asyncio", schedule=Schedule())
+    assert made == []
+    run(to_thread.run_sync, time.sleep, 0.01, backend="asyncio")
+    assert made == [1]
+
+
+def test_thread_schedules_a_callback_while_the_loop_is_busy() -> None:
+    """A callback from a thread runs soon, also in a loop that has no pipe."""
+
+    async def scenario() -> None:
+        called: list[int] = []
+        loop = asyncio.get_running_loop()
+        with current_simulation().hold():
+            thread = threading.Thread(target=loop.call_soon_threadsafe, args=(called.append, 1))
+            thread.start()
+            while not called:
+                await anyio.lowlevel.checkpoint()
+        thread.join()
+
+    run(scenario, backend="asyncio")
+
+
 def test_callback_of_a_thread_that_met_the_queue_being_replaced() -> None:
     """What a thread appends to the queue that it had got hold of, before a watch, is not lost."""
 
@@ -240,7 +289,7 @@ def test_callback_of_a_thread_that_met_the_queue_being_replaced() -> None:
 
 
 def test_loop_that_is_closed_twice() -> None:
-    """To close a loop again is no mistake, as on asyncio's own."""
+    """A loop may be closed again, as on asyncio's own."""
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def scenario() -> None:

@@ -24,17 +24,17 @@ LOADING: ContextVar[frozenset[Hashable]] = ContextVar("loading", default=frozens
 
 @dataclass(frozen=True)
 class Statistics:
-    """Who is there."""
+    """How many tasks wait."""
 
     waiting: int
 
 
-class Flight:
+class Load:
     """One load."""
 
     def __init__(self) -> None:
         self.over = anyio.Event()
-        self.landed = False
+        self.done = False
         self.value: Any = None
         self.error: Exception | None = None
 
@@ -42,10 +42,10 @@ class Flight:
 class Shelf:
     """A good cache, as short as it goes; the wrong ones differ from it in one place."""
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.values: dict[Hashable, tuple[Any, float]] = {}
-        self.flights: dict[Hashable, Flight] = {}
+        self.loads: dict[Hashable, Load] = {}
         self.waiting = 0
 
     def look(self, key: Hashable) -> tuple[Any, float] | None:
@@ -57,7 +57,7 @@ class Shelf:
         """Store, and give up the oldest for it."""
         self.values.pop(key, None)
         if ttl > 0:
-            while len(self.values) >= self.room:
+            while len(self.values) >= self.capacity:
                 del self.values[next(iter(self.values))]
             self.values[key] = value, now() + ttl
 
@@ -68,74 +68,74 @@ class Shelf:
 
     async def set(self, key: Hashable, value: Any, ttl: float = 60) -> None:
         """Store, and let no load undo that."""
-        self.flights.pop(key, None)
+        self.loads.pop(key, None)
         self.put(key, value, ttl)
 
     async def delete(self, key: Hashable) -> Any:
         """Remove, and let no load undo that."""
-        self.flights.pop(key, None)
+        self.loads.pop(key, None)
         there = self.look(key)
         self.values.pop(key, None)
         return there is not None
 
     async def get_or_set(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
-        """Return what is there, or load it, or wait for whoever does."""
+        """Return what is there, or load it, or wait for the task that does."""
         while True:
             held = self.look(key)
             if held is not None:
                 return held[0]
             self.refuse_recursion(key)
-            flight = self.flights.get(key)
-            if flight is None:
+            current = self.loads.get(key)
+            if current is None:
                 return await self.lead(key, load)
-            await self.follow(flight)
-            if flight.error is not None:
-                raise flight.error
-            if flight.landed:
-                return flight.value
+            await self.follow(current)
+            if current.error is not None:
+                raise current.error
+            if current.done:
+                return current.value
 
     def refuse_recursion(self, key: Hashable) -> None:
-        """Raise if this key is being loaded by whoever asks."""
+        """Raise if this key is being loaded by the task that asks."""
         if (id(self), key) in LOADING.get():
             raise RuntimeError("this load would wait for itself")
 
-    async def follow(self, flight: Flight) -> None:
+    async def follow(self, current: Load) -> None:
         """Wait for a load."""
         self.waiting += 1
         try:
-            await flight.over.wait()
+            await current.over.wait()
         finally:
             self.waiting -= 1
 
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
         """Load, and tell those who wait."""
-        flight = self.flights[key] = Flight()
+        current = self.loads[key] = Load()
         token = LOADING.set(LOADING.get() | {(id(self), key)})
         try:
-            flight.value = await load()
-            self.land(key, flight)
+            current.value = await load()
+            self.keep(key, current)
         except Exception as error:
-            flight.error = error
+            current.error = error
             raise
         finally:
             LOADING.reset(token)
-            self.end(key, flight)
-        return flight.value
+            self.end(key, current)
+        return current.value
 
-    def land(self, key: Hashable, flight: Flight) -> None:
+    def keep(self, key: Hashable, current: Load) -> None:
         """Keep what was loaded, unless it is no longer wanted."""
-        flight.landed = True
-        if self.flights.get(key) is flight:
-            self.put(key, flight.value, 60)
+        current.done = True
+        if self.loads.get(key) is current:
+            self.put(key, current.value, 60)
 
-    def end(self, key: Hashable, flight: Flight) -> None:
+    def end(self, key: Hashable, current: Load) -> None:
         """Let those who wait go on."""
-        if self.flights.get(key) is flight:
-            del self.flights[key]
-        flight.over.set()
+        if self.loads.get(key) is current:
+            del self.loads[key]
+        current.over.set()
 
     def statistics(self) -> Statistics:
-        """Tell who waits."""
+        """Return how many tasks wait."""
         return Statistics(self.waiting)
 
 
@@ -222,25 +222,25 @@ class ADayAtMost(Shelf):
 
 
 class Unbounded(Shelf):
-    def __init__(self, room: int) -> None:
-        super().__init__(room + 1)
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity + 1)
 
 
 class KeepsNothing(Shelf):
     def look(self, key: Hashable) -> tuple[Any, float] | None:
         """Forget what does not fit all at once."""
-        return super().look(key) if len(self.values) < self.room or self.room > 2 else None
+        return super().look(key) if len(self.values) < self.capacity or self.capacity > 2 else None
 
 
 class BoundsWhatIsSet(Shelf):
-    def land(self, key: Hashable, flight: Flight) -> None:
-        """Store beside the limit."""
-        super().land(key, flight)
-        self.values[key] = flight.value, now() + 60
+    def keep(self, key: Hashable, current: Load) -> None:
+        """Store in spite of the limit."""
+        super().keep(key, current)
+        self.values[key] = current.value, now() + 60
 
     def put(self, key: Hashable, value: Any, ttl: float) -> None:
         """Hold the limit only where nothing is loaded."""
-        if not self.flights:
+        if not self.loads:
             super().put(key, value, ttl)
 
 
@@ -255,8 +255,8 @@ class EachForItself(Shelf):
 
 
 class OneAfterAnother(Shelf):
-    def __init__(self, room: int) -> None:
-        super().__init__(room)
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
         self.lock: Any = None
 
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
@@ -271,24 +271,24 @@ class OneAfterAnother(Shelf):
 
 
 class LoadsInVain(Shelf):
-    def land(self, _: Hashable, flight: Flight) -> None:
+    def keep(self, _: Hashable, current: Load) -> None:
         """Keep nothing."""
-        flight.landed = True
+        current.done = True
 
 
 class TellsOne(Shelf):
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
-        """Raise for whoever leads alone."""
-        flights: list[Flight] = []
+        """Raise in the task that loads alone."""
+        loads: list[Load] = []
 
         async def noted() -> Any:
-            flights.append(self.flights[key])
+            loads.append(self.loads[key])
             return await load()
 
         try:
             return await super().lead(key, noted)
         except Exception:
-            flights[0].error = None
+            loads[0].error = None
             raise
 
 
@@ -326,10 +326,10 @@ class StaysBroken(Shelf):
 
 
 class UndoesSets(Shelf):
-    def land(self, key: Hashable, flight: Flight) -> None:
+    def keep(self, key: Hashable, current: Load) -> None:
         """Store, whatever happened meanwhile."""
-        flight.landed = True
-        self.put(key, flight.value, 60)
+        current.done = True
+        self.put(key, current.value, 60)
 
 
 class LetsJoinWhatIsOld(Shelf):
@@ -362,16 +362,16 @@ class LoadsWithinItself(EachForItself):
 class LosesFollowers(Shelf):
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
         """Tell nobody of a cancellation."""
-        flight = self.flights[key] = Flight()
+        current = self.loads[key] = Load()
         try:
-            flight.value = await load()
+            current.value = await load()
         except Exception as error:
-            flight.error = error
-            self.end(key, flight)
+            current.error = error
+            self.end(key, current)
             raise
-        self.land(key, flight)
-        self.end(key, flight)
-        return flight.value
+        self.keep(key, current)
+        self.end(key, current)
+        return current.value
 
     def refuse_recursion(self, key: Hashable) -> None:
         """Know nothing of it: the clause is left out."""
@@ -380,46 +380,46 @@ class LosesFollowers(Shelf):
 class SharesCancellation(Shelf):
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
         """Fail everybody when the leader is cancelled."""
-        flight: Flight | None = None
+        current: Load | None = None
 
         async def noted() -> Any:
-            nonlocal flight
-            flight = self.flights[key]
+            nonlocal current
+            current = self.loads[key]
             return await load()
 
         try:
             return await super().lead(key, noted)
         except anyio.get_cancelled_exc_class():
-            if flight is not None:
-                flight.error = RuntimeError("the load was cancelled")
+            if current is not None:
+                current.error = RuntimeError("the load was cancelled")
             raise
 
 
 class ForgetsWaiters(Shelf):
-    async def follow(self, flight: Flight) -> None:
-        """Count those for ever who are cancelled."""
+    async def follow(self, current: Load) -> None:
+        """Count cancelled tasks for ever."""
         self.waiting += 1
-        await flight.over.wait()
+        await current.over.wait()
         self.waiting -= 1
 
 
 class PassesItOn(Shelf):
-    """Each who was told tells the next: unless it is cancelled just then."""
+    """Each task that was told tells the next, unless it is cancelled just then."""
 
-    def __init__(self, room: int) -> None:
-        super().__init__(room)
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
         self.queue: deque[anyio.Event] = deque()
 
-    async def follow(self, _: Flight) -> None:
-        """Wait for one's turn to be told, then tell the next."""
-        turn = anyio.Event()
-        self.queue.append(turn)
+    async def follow(self, _: Load) -> None:
+        """Wait to be told, then tell the next."""
+        woken = anyio.Event()
+        self.queue.append(woken)
         self.waiting += 1
         try:
-            await turn.wait()
+            await woken.wait()
         except BaseException:
-            if turn in self.queue:
-                self.queue.remove(turn)
+            if woken in self.queue:
+                self.queue.remove(woken)
             raise
         finally:
             self.waiting -= 1
@@ -430,34 +430,34 @@ class PassesItOn(Shelf):
         if self.queue:
             self.queue.popleft().set()
 
-    def end(self, key: Hashable, flight: Flight) -> None:
+    def end(self, key: Hashable, current: Load) -> None:
         """Wake the first."""
-        super().end(key, flight)
+        super().end(key, current)
         self.tell()
 
 
 class TrustsTheShield(Shelf):
     async def lead(self, key: Hashable, load: Callable[[], Awaitable[Any]]) -> Any:
         """Let others run between loading and telling, safe from cancel scopes alone."""
-        flight = self.flights[key] = Flight()
+        current = self.loads[key] = Load()
         try:
-            flight.value = await load()
+            current.value = await load()
         except BaseException as error:
-            flight.error = error if isinstance(error, Exception) else None
-            self.end(key, flight)
+            current.error = error if isinstance(error, Exception) else None
+            self.end(key, current)
             raise
         with anyio.CancelScope(shield=True):
             await checkpoint()
-        self.land(key, flight)
-        self.end(key, flight)
-        return flight.value
+        self.keep(key, current)
+        self.end(key, current)
+        return current.value
 
 
 class OneLoop(Shelf):
     """Keeps something of the first event loop."""
 
-    def __init__(self, room: int) -> None:
-        super().__init__(room)
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
         self.loop: object = None
 
     async def get(self, key: Hashable, default: Any = None) -> Any:
@@ -470,10 +470,10 @@ class OneLoop(Shelf):
 
 
 class ForgetsBetweenLoops(Shelf):
-    """Begins anew in each event loop."""
+    """Starts empty in each event loop."""
 
-    def __init__(self, room: int) -> None:
-        super().__init__(room)
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
         self.loop: object = None
 
     async def get(self, key: Hashable, default: Any = None) -> Any:
@@ -488,8 +488,8 @@ class ForgetsBetweenLoops(Shelf):
 class NotEntered:
     """Ours, with its operations alone, so that callers load."""
 
-    def __init__(self, room: int) -> None:
-        cache: TTLCache[Any] = TTLCache(60, room)
+    def __init__(self, capacity: int) -> None:
+        cache: TTLCache[Any] = TTLCache(60, capacity)
         self.get, self.set, self.delete = cache.get, cache.set, cache.delete
         self.get_or_set = cache.get_or_set
         self.statistics = cache.statistics
@@ -499,7 +499,7 @@ class NotEntered:
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 def test_ours_is_accepted(policy: EvictionPolicy) -> None:
     """Each policy, entered."""
-    check_cache(lambda room: TTLCache(60, room, policy=policy), seeds=10, exhaustive=1)
+    check_cache(lambda capacity: TTLCache(60, capacity, policy=policy), seeds=10, exhaustive=1)
 
 
 @pytest.mark.heavy
@@ -508,8 +508,8 @@ def test_ours_is_accepted(policy: EvictionPolicy) -> None:
     [
         Shelf,
         NotEntered,
-        lambda room: TTLCache(60, room, stale_while_revalidate=5, idle_ttl=1e10),
-        lambda room: TTLCache(60, room, weigher=lambda *_: 1, on_removed=lambda *_: None),
+        lambda capacity: TTLCache(60, capacity, stale_while_revalidate=5, idle_ttl=1e10),
+        lambda capacity: TTLCache(60, capacity, weigher=lambda *_: 1, on_removed=lambda *_: None),
     ],
     ids=["Shelf", "not entered", "stale", "weighed"],
 )
@@ -520,7 +520,7 @@ def test_good_caches_are_accepted(factory: Callable[[int], Any]) -> None:
 
 WRONG: list[tuple[Callable[[int], Any], str, str]] = [
     (NoneIsNothing, "value", r"get\(\) returned <object .* for what had been set to None"),
-    (SetsOnce, "value", r"get\(\) returned 'value' for what had been set anew to 'other'"),
+    (SetsOnce, "value", r"get\(\) returned 'value' for what had been set again to 'other'"),
     (NeverMisses, "value", r"get\(\) returned None, not the default, for a missing key"),
     (DeletesSilently, "value", r"delete\(\) said that there had been no value"),
     (DeletesNothing, "value", r"delete\(\) said twice that there had been a value"),
@@ -528,8 +528,8 @@ WRONG: list[tuple[Callable[[int], Any], str, str]] = [
     (NeverExpires, "time", r"after 11 of its 10 seconds a value was still found"),
     (ZeroIsTheDefault, "time", r"get\(\) returned 'value' for what had been set for 0 seconds"),
     (ExpiresEarly, "time", r"after 9 of its 10 seconds a value was not found"),
-    (CountsWhatIsOver, "time", r"delete\(\) said that what was over was a value"),
-    (StaleTimer, "time", r"what had been set anew was over in the time of the value before"),
+    (CountsWhatIsOver, "time", r"delete\(\) said that an expired one was a value"),
+    (StaleTimer, "time", r"what had been set again expired with the time of the value before"),
     (ADayAtMost, "time", r"a value with math\.inf seconds to live was not found"),
     (Unbounded, "bound", r"3 values were found, with room for 2"),
     (KeepsNothing, "bound", r"no value was found, with room for some"),
@@ -586,7 +586,7 @@ def test_a_wrong_cache_breaks_its_clause(
 def test_a_caller_that_is_lost(
     factory: Callable[[int], Any], clause: str, without: list[str]
 ) -> None:
-    """Who waits for one who was cancelled is missed, by the clause that says when."""
+    """A task that waits for a cancelled one is missed, by the clause that says when."""
     message = (
         rf"(?s)^{factory.__name__} breaks the clause '{clause}' of .*Seen: AssertionError: the "
         rf"(second|third|next|first) of those who asked got nothing, after another was cancelled"
@@ -604,8 +604,8 @@ def test_a_load_that_need_not_wait_may_ask_for_its_own_key() -> None:
 def test_errors_that_are_kept_break_their_clause() -> None:
     """A cache of ours that is told to keep errors is held to all but that clause."""
 
-    def make(room: int) -> TTLCache[Any]:
-        return TTLCache(60, room, error_ttl=5)
+    def make(capacity: int) -> TTLCache[Any]:
+        return TTLCache(60, capacity, error_ttl=5)
 
     with pytest.raises(ContractError, match=r"breaks the clause 'error' "):
         check_cache(make, seeds=0, exhaustive=None)

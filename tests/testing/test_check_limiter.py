@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Who is there."""
+    """How many tasks wait."""
 
     waiting: int
 
@@ -38,20 +38,20 @@ class Slots:
         if self.free:
             self.free -= 1
             return
-        turn = anyio.Event()
-        self.queue.append(turn)
+        woken = anyio.Event()
+        self.queue.append(woken)
         try:
-            await turn.wait()
+            await woken.wait()
         except BaseException:
-            self.gave_up(turn)
+            self.gave_up(woken)
             raise
 
-    def gave_up(self, turn: anyio.Event) -> None:
+    def gave_up(self, woken: anyio.Event) -> None:
         """Leave the queue, or hand on what was given."""
-        if turn.is_set():
+        if woken.is_set():
             self.release()
         else:
-            self.queue.remove(turn)
+            self.queue.remove(woken)
 
     def release(self) -> None:
         """Hand the slot to the first in the queue."""
@@ -68,7 +68,7 @@ class Slots:
         return None
 
     def statistics(self) -> Statistics:
-        """Tell who waits."""
+        """Return how many tasks wait."""
         return Statistics(len(self.queue))
 
 
@@ -133,22 +133,22 @@ class ChecksThenActs(Slots):
 
 
 class WakesOnlyFromNone(Slots):
-    """A slot is handed over through free; whoever is woken looks again."""
+    """A slot is handed over through free; a task that is woken looks again."""
 
     async def acquire(self) -> None:
         """Wait until a slot is free, in the queue."""
         while self.free < 1:
-            turn = anyio.Event()
-            self.queue.append(turn)
+            woken = anyio.Event()
+            self.queue.append(woken)
             try:
-                await turn.wait()
+                await woken.wait()
             finally:
-                if turn in self.queue:
-                    self.queue.remove(turn)
+                if woken in self.queue:
+                    self.queue.remove(woken)
         self.free -= 1
 
     def release(self) -> None:
-        """Wake somebody if no slot was free, and so miss the second who could come in."""
+        """Wake one if no slot was free, and so miss the second that could come in."""
         self.free += 1
         if self.free == 1 and self.queue:
             self.queue.popleft().set()
@@ -165,7 +165,7 @@ class LastFirst(Slots):
 
 class LetsBargeIn(WakesOnlyFromNone):
     def release(self) -> None:
-        """Free the slot for whoever comes first, then wake the first in the queue."""
+        """Free the slot for the first to come, then wake the first in the queue."""
         self.free += 1
         if self.queue:
             self.queue.popleft().set()
@@ -185,9 +185,9 @@ class TwoKinds(Slots):
 
 
 class ForgetsToLeave(Slots):
-    def gave_up(self, turn: anyio.Event) -> None:
+    def gave_up(self, woken: anyio.Event) -> None:
         """Stay in the queue."""
-        if turn.is_set():
+        if woken.is_set():
             self.release()
 
 
@@ -198,38 +198,38 @@ class ForgetsToLeaveAndSkips(ForgetsToLeave):
         super().__init__(slots)
         self.gone: set[anyio.Event] = set()
 
-    def gave_up(self, turn: anyio.Event) -> None:
+    def gave_up(self, woken: anyio.Event) -> None:
         """Stay in the queue, marked."""
-        super().gave_up(turn)
-        self.gone.add(turn)
+        super().gave_up(woken)
+        self.gone.add(woken)
 
     def release(self) -> None:
-        """Hand the slot to the first in the queue who is still there."""
+        """Hand the slot to the first in the queue that is still there."""
         while self.queue:
-            turn = self.queue.popleft()
-            if turn not in self.gone:
-                turn.set()
+            woken = self.queue.popleft()
+            if woken not in self.gone:
+                woken.set()
                 return
         self.free += 1
 
     def statistics(self) -> Statistics:
-        """Count those who are gone too, and for ever."""
+        """Count those that are gone too, and for ever."""
         return Statistics(len(self.gone))
 
 
 class GivesBackTwice(Slots):
-    def gave_up(self, turn: anyio.Event) -> None:
+    def gave_up(self, woken: anyio.Event) -> None:
         """Give back what was never given."""
-        if not turn.is_set():
-            self.queue.remove(turn)
+        if not woken.is_set():
+            self.queue.remove(woken)
         self.release()
 
 
 class LosesWhatWasHanded(Slots):
-    def gave_up(self, turn: anyio.Event) -> None:
+    def gave_up(self, woken: anyio.Event) -> None:
         """Leave the queue, and forget the slot."""
-        if not turn.is_set():
-            self.queue.remove(turn)
+        if not woken.is_set():
+            self.queue.remove(woken)
 
 
 class WaitsToLeave(Slots):

@@ -14,7 +14,7 @@ import pytest
 
 from mtaio._internal import clock
 from mtaio.testing import Deadlock, Stack, run, settle
-from mtaio.testing._deadlock import task_stacks
+from mtaio.testing._diagnostics import task_stacks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FOR_EVER = r"the run is blocked at t={}\.0 for ever: no timer is set and nothing real is awaited\."
 
 
-def verdict_on(scenario: Callable[[], Awaitable[object]], backend: str) -> Deadlock:
-    """Run a scenario that must deadlock, and return the verdict."""
+def deadlock_of(scenario: Callable[[], Awaitable[object]], backend: str) -> Deadlock:
+    """Run a scenario that must deadlock, and return the failure."""
     with pytest.raises(Deadlock) as caught:
         run(scenario, backend=backend)
     return caught.value
@@ -57,16 +57,16 @@ def test_stacks_name_each_task_and_its_line(backend: str) -> None:
             group.start_soon(wait_for, anyio.Event(), name="left hand")
             group.start_soon(wait_for, anyio.Event(), name="right hand")
 
-    verdict = verdict_on(scenario, backend)
-    stacks = {stack.name: stack for stack in verdict.stacks}
+    failure = deadlock_of(scenario, backend)
+    stacks = {stack.name: stack for stack in failure.stacks}
     main = next(name for name in stacks if name.endswith("scenario"))
     assert set(stacks) == {main, "left hand", "right hand"}
-    assert {stack.kind for stack in verdict.stacks} == {"task"}
+    assert {stack.kind for stack in failure.stacks} == {"task"}
     assert "test_deadlock.py" in stacks["left hand"].frames[0]
     assert stacks["left hand"].frames[0].endswith("wait_for: await event.wait()")
     assert "scenario: async with anyio.create_task_group() as group:" in stacks[main].frames[0]
-    for stack in verdict.stacks:
-        assert f"\n  task {stack.name!r} is at\n    {stack.frames[0]}" in str(verdict)
+    for stack in failure.stacks:
+        assert f"\n  task {stack.name!r} is at\n    {stack.frames[0]}" in str(failure)
 
 
 def test_stacks_follow_generators_and_awaitables(backend: str) -> None:
@@ -84,7 +84,7 @@ def test_stacks_follow_generators_and_awaitables(backend: str) -> None:
         async for _ in generate():
             pass
 
-    (stack,) = verdict_on(scenario, backend).stacks
+    (stack,) = deadlock_of(scenario, backend).stacks
     assert [frame.split(":", 1)[1].split(" in ")[1].split(": ")[0] for frame in stack.frames] == [
         f"test_stacks_follow_generators_and_awaitables.<locals>.{name}"
         for name in ("scenario", "generate", "Awaitable.__await__")
@@ -103,7 +103,7 @@ def test_code_under_test_is_cancelled_and_cleans_up(backend: str) -> None:
                 await anyio.sleep(2)
             cleaned.append(clock.now())
 
-    verdict_on(scenario, backend)
+    deadlock_of(scenario, backend)
     assert cleaned == [2.0]
 
 
@@ -115,7 +115,7 @@ def test_function_that_swallows_the_cancellation_fails_all_the_same(backend: str
             await anyio.Event().wait()
         return "all is well"
 
-    verdict_on(scenario, backend)
+    deadlock_of(scenario, backend)
 
 
 def test_error_during_cleanup_is_the_cause(backend: str) -> None:
@@ -127,8 +127,8 @@ def test_error_during_cleanup_is_the_cause(backend: str) -> None:
         finally:
             raise LookupError("in the cleanup")
 
-    verdict = verdict_on(scenario, backend)
-    assert repr(verdict.__cause__) == "LookupError('in the cleanup')"
+    failure = deadlock_of(scenario, backend)
+    assert repr(failure.__cause__) == "LookupError('in the cleanup')"
 
 
 def test_cleanup_that_blocks_as_well(backend: str) -> None:
@@ -151,10 +151,10 @@ def test_cleanup_that_blocks_as_well(backend: str) -> None:
                     group.start_soon(wait_in_vain)
             left.append("scenario")
 
-    verdict = verdict_on(scenario, backend)
-    assert verdict.reason.startswith("the run is still blocked at t=0.0 for ever")
-    assert "wait_in_vain" in str(verdict)
-    first = verdict.__cause__
+    failure = deadlock_of(scenario, backend)
+    assert failure.reason.startswith("the run is still blocked at t=0.0 for ever")
+    assert "wait_in_vain" in str(failure)
+    first = failure.__cause__
     assert isinstance(first, Deadlock)
     assert first.reason.startswith("the run is blocked at t=0.0 for ever")
     assert "wait_in_vain" not in str(first)
@@ -174,9 +174,9 @@ def test_error_in_a_cleanup_that_blocks_as_well(backend: str) -> None:
             except BaseException:  # noqa: BLE001 - which backend throws what is not the subject
                 raise LookupError("in the cleanup") from None
 
-    verdict = verdict_on(scenario, backend)
+    failure = deadlock_of(scenario, backend)
     causes = []
-    cause: BaseException | None = verdict
+    cause: BaseException | None = failure
     while cause is not None:
         causes.append(type(cause))
         cause = cause.__cause__
@@ -197,7 +197,7 @@ def test_code_that_never_lets_go(backend: str) -> None:
             with suppress(BaseException), anyio.CancelScope(shield=True):
                 await anyio.Event().wait()
 
-    assert verdict_on(scenario, backend).reason.startswith("the run is still blocked at t=0.0")
+    assert deadlock_of(scenario, backend).reason.startswith("the run is still blocked at t=0.0")
     gc.collect()
     assert run(anyio.sleep, 1, backend=backend) is None
 
@@ -228,7 +228,7 @@ def test_group_of_exceptions_is_the_cause(backend: str) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(fail)
 
-    cause = verdict_on(scenario, backend).__cause__
+    cause = deadlock_of(scenario, backend).__cause__
     assert isinstance(cause, ExceptionGroup)
     assert [type(error) for error in cause.exceptions] == [LookupError]
 
@@ -251,12 +251,12 @@ def test_stack_of_a_coroutine_that_is_over() -> None:
 
 
 def test_deadlock_is_an_assertion_error_that_pickles() -> None:
-    """The verdict survives pickling and copying, as test runners in several processes need."""
+    """The failure survives pickling and copying, as test runners in several processes need."""
     stack = Stack(kind="task", name="main", frames=("a.py:1 in f: await g()",))
-    verdict = Deadlock("stuck", (stack,))
-    verdict.add_note("seed 7")
-    assert isinstance(verdict, AssertionError)
-    for twin in (pickle.loads(pickle.dumps(verdict)), copy.copy(verdict)):  # noqa: S301 - our own
+    failure = Deadlock("stuck", (stack,))
+    failure.add_note("seed 7")
+    assert isinstance(failure, AssertionError)
+    for twin in (pickle.loads(pickle.dumps(failure)), copy.copy(failure)):  # noqa: S301 - our own
         assert type(twin) is Deadlock
         assert (twin.reason, twin.stacks, twin.__notes__) == ("stuck", (stack,), ["seed 7"])
         assert str(twin) == "stuck\n  task 'main' is at\n    a.py:1 in f: await g()"

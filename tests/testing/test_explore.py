@@ -22,8 +22,7 @@ from mtaio.testing import (
     settle,
 )
 from mtaio.testing._inject import MODES
-from mtaio.testing._plan import Plan
-from mtaio.testing._search import Search, installed
+from mtaio.testing._search import Plan, Search, installed
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
@@ -305,7 +304,7 @@ def test_methods_and_partials() -> None:
 
 def test_explored_function_is_a_plain_one() -> None:
     """The result has the test's name, sentence and marks, and only the parameters left to fill."""
-    import inspect  # noqa: PLC0415 - beside its only use
+    import inspect  # noqa: PLC0415 - next to its only use
 
     @explore(**QUICK)
     @pytest.mark.parametrize("n", [1])
@@ -399,7 +398,7 @@ def test_options_rule_inside_the_block_alone() -> None:
 
 
 def test_replay_of_a_strike_without_a_victim() -> None:
-    """A plan with a strike is refused by a test that has nobody to strike."""
+    """A plan with a strike is refused by a test that has no victim."""
 
     @explore(**QUICK)
     async def test() -> None:
@@ -471,7 +470,7 @@ def test_replay_that_is_refused(plan: str, message: str) -> None:
 
 def test_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that was asked for by name has to be there; by default it is left out."""
-    import sys  # noqa: PLC0415 - beside its only use
+    import sys  # noqa: PLC0415 - next to its only use
 
     monkeypatch.delitem(sys.modules, "mtaio.testing._trio", raising=False)
     monkeypatch.setitem(sys.modules, "trio", None)
@@ -542,7 +541,7 @@ def test_injection_without_a_victim() -> None:
     async def test() -> None:
         pass
 
-    with pytest.raises(TypeError, match=r"^inject=\['step'\] has nobody to strike: <function .*\."):
+    with pytest.raises(TypeError, match=r"^inject=\['step'\] has no task to strike: <function "):
         explore(inject=["step"])(test)
     explore(inject=[], **QUICK)(test)()
 
@@ -560,7 +559,7 @@ def test_victim_that_is_not_awaited(backend: str) -> None:
 
 def test_nothing_is_left_behind_by_a_search(backend: str) -> None:
     """After a search, passed or failed, anyio's own entry points stand where they stood."""
-    from anyio._core._eventloop import get_async_backend  # noqa: PLC0415 - beside its only use
+    from anyio._core._eventloop import get_async_backend  # noqa: PLC0415 - next to its only use
 
     before = dict(vars(get_async_backend(backend)))
     with pytest.raises(AssertionError):
@@ -572,7 +571,7 @@ def test_nothing_is_left_behind_by_a_search(backend: str) -> None:
 
 def test_search_leaves_no_garbage() -> None:
     """Passing runs on asyncio leave nothing for the garbage collector."""
-    import gc  # noqa: PLC0415 - beside its only use
+    import gc  # noqa: PLC0415 - next to its only use
 
     async def scenario() -> None:
         async with anyio.create_task_group() as group:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mtaio.testing._failures import is_failure, kind_of, note
+from mtaio.testing._diagnostics import add_note, is_failure, kind_of
 
 FAILED = pytest.fail.Exception
 SKIPPED = pytest.skip.Exception
@@ -54,7 +54,7 @@ def test_note_takes_the_place_of_an_older_one() -> None:
     """A note with the same beginning is replaced, others are kept."""
     error = LookupError()
     error.add_note("other")
-    note(error, "here: ", "first")
-    note(error, "there: ", "x")
-    note(error, "here: ", "second")
+    add_note(error, "here: ", "first")
+    add_note(error, "there: ", "x")
+    add_note(error, "here: ", "second")
     assert error.__notes__ == ["other", "there: x", "here: second"]

@@ -34,8 +34,7 @@ from mtaio.testing import (
     explore,
     run,
 )
-from mtaio.testing._asyncio_hooks import READY, shows_tasks
-from mtaio.testing._asyncio_steps import CALLBACK, task_of
+from mtaio.testing._asyncio import CALLBACK, READY, shows_tasks, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +68,7 @@ def test_missing_thread_entry_point(
 
 
 async def test_hidden_thread_is_counted() -> None:
-    """A thread that trio starts on its own account is seen, beside those of anyio."""
+    """A thread that trio starts on its own account is seen as those of anyio are."""
     await to_thread.run_sync(int)
     await anyio.getaddrinfo("localhost", 80)
 
@@ -126,12 +125,12 @@ def test_asyncio_steps_show_their_task(kind: Any) -> None:
     finally:
         loop.close()
     assert isinstance(task, kind)
-    # Begun, gone on, set_result, woken, get_name, cancel, woken by the cancelled future.
+    # Started, gone on, set_result, woken, get_name, cancel, woken by the cancelled future.
     assert seen[:7] == [task, task, None, task, None, None, task]
     assert task_of(int) is None
 
 
-def test_asyncio_takes_from_the_queue_anew() -> None:
+def test_asyncio_looks_the_queue_up_each_time() -> None:
     """The loop looks its queue up each time, so that it may be replaced while it turns."""
     loop: Any = asyncio.SelectorEventLoop()
     order: list[str] = []
@@ -152,9 +151,9 @@ def test_asyncio_takes_from_the_queue_anew() -> None:
 
 
 def test_trio_run_queue() -> None:
-    """Trio keeps what can run in ``runner.runq``, a deque, and takes a copy of it in each turn."""
+    """Trio keeps what can run in ``runner.runq``, a deque, and copies it in each turn."""
     trio = pytest.importorskip("trio")
-    from mtaio.testing._trio_steps import running_runner  # noqa: PLC0415 - it needs trio
+    from mtaio.testing._trio import running_runner  # noqa: PLC0415 - it needs trio
 
     async def main() -> None:
         runner = running_runner()

@@ -122,7 +122,7 @@ def test_predicate_that_raises(backend: str, error: BaseException) -> None:
 
 
 def test_predicate_without_code(backend: str) -> None:
-    """A predicate that is no function of Python's own is told by its repr."""
+    """A predicate that is not a function of Python's own is told by its repr."""
 
     async def scenario() -> None:
         things = [1]
@@ -153,7 +153,7 @@ def test_invariants_need_not_hold_in_the_cleanup(backend: str) -> None:
 
 
 def test_cleanup_that_blocks_after_a_broken_invariant(backend: str) -> None:
-    """A cleanup that is stuck is the verdict, and the broken invariant its cause."""
+    """A cleanup that is stuck is the failure, and the broken invariant its cause."""
 
     async def scenario() -> None:
         broken: list[int] = []
@@ -320,7 +320,7 @@ async def test_other_threads(sim: Simulation) -> None:
         ):
             sim.always(lambda: True)
         anyio.run(elsewhere)
-        with pytest.raises(RuntimeError, match=r"^settle\(\) cannot tell who is blocked: the"):
+        with pytest.raises(RuntimeError, match=r"^settle\(\) cannot see which tasks are blocked"):
             anyio.run(settle)
 
     await anyio.to_thread.run_sync(look)

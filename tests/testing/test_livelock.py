@@ -147,7 +147,7 @@ def test_many_turns_are_no_livelock(backend: str) -> None:
 
 
 def test_looking_after_a_thread_is_no_livelock(backend: str) -> None:
-    """To ask again and again whether a thread is through is no livelock, and leaves no debt."""
+    """Asking again and again whether a thread has ended is not a livelock, also afterwards."""
 
     async def scenario() -> bool:
         done = False

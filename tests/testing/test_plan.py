@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mtaio.testing import Schedule, Victim
 from mtaio.testing._inject import MODES
-from mtaio.testing._plan import BACKENDS, Plan
+from mtaio.testing._search import BACKENDS, Plan
 
 ORDERS = st.one_of(
     st.builds(

@@ -18,7 +18,7 @@ from anyio._core._eventloop import get_async_backend
 
 from mtaio._internal import clock
 from mtaio.testing import Deadlock, current_simulation, run, settle, virtual_backend
-from mtaio.testing._run import simulation_of
+from mtaio.testing._simulation import simulation_of
 from mtaio.testing._threads import FROM_THREAD, TO_THREAD
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Schedules: who runs next, the same each time, and a clear word when a tape does not fit."""
+"""Schedules: which task runs next, the same each time, and plain words for a tape that does not."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_tape_with_too_high_a_choice(backend: str) -> None:
     with pytest.raises(
         ValueError,
         match=r"^Schedule\(tape=\{0: 9\}\) does not fit this run: choice 0 is 9, but there were 3 "
-        r"candidates\. It was recorded with another program, backend or version: search anew\.$",
+        r"candidates\. It was recorded with another program, backend or version: search again\.$",
     ):
         run(letters, *"abc", backend=backend, schedule=Schedule(tape={0: 9}))
 
@@ -300,7 +300,7 @@ def test_lenient_tape_always_fits(backend: str) -> None:
 
 
 def test_no_misfit_of_a_program_that_is_broken_off(backend: str) -> None:
-    """Ctrl-C is no failure, and gets through untouched, however the tape fits."""
+    """Ctrl-C is not a failure, and gets through untouched, however the tape fits."""
 
     async def stop() -> None:
         raise KeyboardInterrupt
@@ -314,7 +314,7 @@ def test_no_misfit_of_a_program_that_is_broken_off(backend: str) -> None:
 
 
 def test_failure_tells_schedule_and_interleaving(backend: str) -> None:
-    """An error carries the schedule, and who ran when and waited for what."""
+    """An error carries the schedule, and which task ran when and waited for what."""
 
     async def scenario() -> None:
         event = anyio.Event()
@@ -445,7 +445,7 @@ def test_arguments_that_are_refused(
 
 @pytest.mark.parametrize("schedule", [4, {4: 1}, "seed=4", Schedule])
 def test_run_takes_schedules_alone(backend: str, schedule: Any) -> None:
-    """run() refuses what is no schedule before anything runs."""
+    """run() refuses what is not a schedule before anything runs."""
     with pytest.raises(TypeError, match=r"^schedule=.* is a \w+, not a Schedule\. Pass Schedule\("):
         run(letters, backend=backend, schedule=schedule)
 

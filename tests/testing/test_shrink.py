@@ -33,7 +33,7 @@ async def lost_update() -> None:
 
 
 def fails_on(backend: str, ran: list[Schedule]) -> Callable[[Schedule], bool]:
-    """Return a function that tells whether the program fails, and keeps what it was asked."""
+    """Return a function that returns whether the program fails, and keeps what it was asked."""
 
     def fails(schedule: Schedule) -> bool:
         ran.append(schedule)

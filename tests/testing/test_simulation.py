@@ -196,7 +196,7 @@ async def test_settling_tasks_do_not_wait_for_each_other() -> None:
 def test_outside_a_simulation(call: str) -> None:
     """Where no simulation runs, the refusal says how to get one."""
     message = (
-        r"^(settle\(\) cannot tell who is blocked|current_simulation\(\) has nothing to return): "
+        r"^(settle\(\) cannot see which tasks .*|current_simulation\(\) has nothing to return): "
         r"no simulation is running\. Start one with mtaio\.testing\.run\(\)"
     )
 
@@ -233,7 +233,7 @@ async def test_held_clock_stands_still(sim: Simulation) -> None:
 
 
 async def test_settle_works_while_the_clock_is_held(sim: Simulation) -> None:
-    """settle() asks who can run, not whether time can pass."""
+    """settle() asks which tasks can run, not whether time can pass."""
     with sim.hold():
         await settle()
 

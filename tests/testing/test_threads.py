@@ -24,8 +24,8 @@ MOMENT = 0.05
 """Real seconds: more than a loop needs to jump ahead of a thread if nothing kept it from it."""
 
 
-async def sleeping_beside(sim: Simulation, work: Callable[[], object]) -> float:
-    """Run ``work`` in a worker thread beside a task that sleeps; return when it was through."""
+async def while_sleeping(sim: Simulation, work: Callable[[], object]) -> float:
+    """Run ``work`` in a worker thread while another task sleeps; return when it was through."""
     ended: list[float] = []
 
     async def work_in_thread() -> None:
@@ -47,7 +47,7 @@ async def test_thread_freezes_time(sim: Simulation) -> None:
         time.sleep(MOMENT)  # real work takes real time
         seen.append(sim.time())
 
-    assert await sleeping_beside(sim, work) == 0.0
+    assert await while_sleeping(sim, work) == 0.0
     assert seen == [0.0]
     assert sim.time() == 1000.0
 
@@ -63,7 +63,7 @@ async def test_from_thread_releases_time(sim: Simulation) -> None:
             log.append(sim.time())
         return from_thread.run_sync(threading.current_thread().name.lower)
 
-    assert await sleeping_beside(sim, work) == 6.0
+    assert await while_sleeping(sim, work) == 6.0
     assert log == [2.0, 4.0, 6.0]
 
 
@@ -206,7 +206,7 @@ def test_hung_thread_is_a_deadlock(backend: str) -> None:
 
 
 async def hung(function: Callable[[], object]) -> None:
-    """Run a function in a worker thread, two seconds after the start, beside a timer."""
+    """Run a function in a worker thread, two seconds after the start, with a timer set."""
     await anyio.sleep(2)
     with anyio.move_on_after(60):
         await to_thread.run_sync(function)
@@ -258,7 +258,7 @@ async def test_second_simulation_is_refused() -> None:
 
 
 def test_loop_of_another_thread_is_left_alone(backend: str) -> None:
-    """A loop in real time beside the simulation uses its own threads and processes as ever."""
+    """A loop in real time next to the simulation uses its own threads and processes as ever."""
 
     async def real() -> tuple[int, int]:
         thread = await to_thread.run_sync(threading.get_ident)
@@ -283,7 +283,7 @@ async def test_thread_in_another_loop_freezes_time(sim: Simulation) -> None:
     with from_thread.start_blocking_portal() as portal:
         token = portal.call(current_token)
         seen: list[float] = []
-        work = await sleeping_beside(sim, lambda: seen.append(from_thread.run(real, token=token)))
+        work = await while_sleeping(sim, lambda: seen.append(from_thread.run(real, token=token)))
     assert (seen, work) == ([0.0], 0.0)
 
 

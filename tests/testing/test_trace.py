@@ -13,9 +13,7 @@ import anyio
 import pytest
 
 from mtaio.testing import Place, Schedule, Step, Victim, current_simulation, run
-from mtaio.testing._deadlock import is_machinery
-from mtaio.testing._steps import KEPT
-from mtaio.testing._trace import SHOWN, digest, interleaving, place_of
+from mtaio.testing._diagnostics import KEPT, MACHINERY, SHOWN, digest, interleaving, place_of
 from tests.testing.traced import traces
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ def test_digest_in_other_processes(backend: str, hashes: str) -> None:
     """Neither the seed of hashes nor addresses change the trace."""
     program = (
         "from tests.testing.traced import traces\n"
-        "from mtaio.testing._trace import digest\n"
+        "from mtaio.testing._diagnostics import digest\n"
         "filler = [object() for _ in range(12345)]\n"
         f"print(digest(traces({backend!r})))\n"
     )
@@ -295,14 +293,14 @@ def test_place_of_what_does_not_wait() -> None:
 )
 def test_what_is_machinery(file: str, *, machinery: bool) -> None:
     """Python's own library and the backends are; installed packages and the tests are not."""
-    assert is_machinery(file) is machinery
+    assert MACHINERY[file] is machinery
 
 
 # ---- an interleaving -----------------------------------------------------------------------------
 
 
 def test_interleaving_lines_up() -> None:
-    """Names are padded to the longest, and blows stand out."""
+    """Names are padded to the longest, and what is no step stands out."""
     steps = [
         Step(0.0, "f#1", Place("nowhere.py", 3, "f")),
         Step(0.5, "a longer name#2", None),
@@ -331,6 +329,58 @@ def test_interleaving_shows_the_end() -> None:
     assert lines[-1] == f"  t={SHOWN + 4:<8} f#1  ended"
 
 
+def test_interleaving_folds_repeats() -> None:
+    """A step that comes again and again, and lines that do so in turn, are shown once."""
+    spin, ping, pong = (Step(0.0, name, None) for name in ("spin#1", "ping#2", "pong#3"))
+    assert interleaving([spin] * 5 + [ping]).splitlines() == [
+        "  t=0        spin#1  ended  (5 times)",
+        "  t=0        ping#2  ended",
+    ]
+    assert interleaving([spin, *[ping, pong] * 30, spin]).splitlines() == [
+        "  t=0        spin#1  ended",
+        "  t=0        ping#2  ended",
+        "  t=0        pong#3  ended",
+        "  … these 2 lines 29 more times",
+        "  t=0        spin#1  ended",
+    ]
+    assert interleaving([ping, ping, pong] * 3).splitlines() == [
+        "  t=0        ping#2  ended  (2 times)",
+        "  t=0        pong#3  ended",
+        "  … these 2 lines 2 more times",
+    ]
+    assert len(interleaving([ping, pong] * 2).splitlines()) == 4  # hardly shorter otherwise
+
+
+def test_interleaving_counts_what_it_leaves_out() -> None:
+    """What came before the lines that are shown is counted in steps, repeats included."""
+    busy = [Step(0.0, f"f#{n % 2}", None) for n in range(5_000)]
+    last = [Step(float(n), "f#1", None) for n in range(SHOWN - 3)]
+    first, *lines = interleaving(busy + last).splitlines()
+    repeated = 1_000 - len(last)
+    assert first == f"  … {5_000 - repeated} steps before"
+    assert lines[2] == f"  … these 2 lines {repeated // 2 - 1} more times"
+    assert len(lines) == SHOWN
+
+
+def test_interleaving_of_a_livelock(backend: str) -> None:
+    """Tasks that wake each other for ever are a few lines."""
+
+    async def spin() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(spin)
+            group.start_soon(spin)
+
+    with pytest.raises(AssertionError) as caught:
+        run(scenario, backend=backend, schedule=Schedule(fair=True), max_turns=500)
+    (told,) = caught.value.__notes__
+    assert len(told.splitlines()) < 12
+    assert re.search(r"^  … these 2 lines \d+ more times$", told, re.MULTILINE)
+
+
 def test_interleaving_ends_where_the_run_was_broken_off(backend: str) -> None:
     """The steps of being cancelled are counted, not shown: they tell nothing of the failure."""
 
@@ -347,7 +397,7 @@ def test_interleaving_ends_where_the_run_was_broken_off(backend: str) -> None:
     assert re.fullmatch(r"  … [45] steps of cleaning up", lines[-1])
 
 
-def test_interleaving_of_a_blow_alone() -> None:
-    """A trace in which nobody took a step but somebody was struck is shown as well."""
-    blow = Step(0.0, "struck", None, struck=True)
-    assert interleaving([blow]) == "  t=0        ------- struck -------"
+def test_interleaving_of_a_strike_alone() -> None:
+    """A trace without a step, in which a victim was struck, is shown as well."""
+    strike = Step(0.0, "struck", None, struck=True)
+    assert interleaving([strike]) == "  t=0        ------- struck -------"

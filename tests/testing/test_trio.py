@@ -21,7 +21,7 @@ REGISTER = "task_register"
 
 
 def test_cancellation_from_outside_stays_one() -> None:
-    """Whoever cancels the main task from outside the function gets his cancellation."""
+    """A cancellation of the main task from outside the function arrives."""
 
     async def scenario() -> None:
         trio.lowlevel.current_root_task().child_nurseries[-1].cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """
 A program whose traces have a known digest, in a file of its own: the digest counts lines.
 
-Whoever changes a line here, or an anyio that takes other steps, changes the digests in test_trace.
+A line that moves here, or an anyio that takes other steps, changes the digests in test_trace.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What type checkers make of the cache: checked by mypy and pyright, run by nobody."""
+"""What type checkers make of the cache: checked by mypy and pyright, and not run."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def constructing() -> None:
     other: TTLCache[int] = TTLCache(on_removed=heard_later, policy=EvictionPolicy.LFU)
     assert_type(TTLCache[str](5).name, str | None)
     wrong: TTLCache[int] = TTLCache(on_removed=heard_text)  # type: ignore[arg-type] # hears of others
-    TTLCache[int]("60")  # type: ignore[arg-type] # a string is no time
+    TTLCache[int]("60")  # type: ignore[arg-type] # a string is not a time
     del first, other, wrong
 
 
@@ -185,6 +185,6 @@ def decorating() -> None:
     def plain(item: str) -> str:
         return item
 
-    cached(ttl="60")  # type: ignore[call-overload] # a string is no time
-    cached(cache=TTLCache[int])  # type: ignore[call-overload] # a class is no cache
+    cached(ttl="60")  # type: ignore[call-overload] # a string is not a time
+    cached(cache=TTLCache[int])  # type: ignore[call-overload] # a class is not a cache
     del plain

@@ -1,4 +1,4 @@
-"""What type checkers make of the emitter: checked by mypy and pyright, run by nobody."""
+"""What type checkers say about the emitter: checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue in which a newcomer overtakes whoever has just been called."""
+"""A queue in which a newcomer overtakes the waiter that has just been woken."""
 
 from collections import deque
 
@@ -18,11 +18,11 @@ class WrongQueue:
         self._queue: deque[anyio.Event] = deque()
 
     async def acquire(self) -> None:
-        """Wait for one's turn."""
+        """Wait for the place."""
         while not self._free:
-            turn = anyio.Event()
-            self._queue.append(turn)
-            await turn.wait()
+            woken = anyio.Event()
+            self._queue.append(woken)
+            await woken.wait()
         self._free = False
 
     def release(self) -> None:
@@ -35,16 +35,16 @@ class WrongQueue:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightQueue(WrongQueue):
-    """Hands the place over: it is never free while somebody waits."""
+    """Hands the place over: it is never free while a task waits."""
 
     async def acquire(self) -> None:
-        """Wait for one's turn."""
+        """Wait for the place."""
         if self._free:
             self._free = False
             return
-        turn = anyio.Event()
-        self._queue.append(turn)
-        await turn.wait()
+        woken = anyio.Event()
+        self._queue.append(woken)
+        await woken.wait()
 
     def release(self) -> None:
         """Let the next one in."""

@@ -42,7 +42,7 @@ class RightRoom(WrongRoom):
 @pytest.mark.parametrize("kind", [WrongRoom, RightRoom])
 @explore()
 async def test_members_hear_it(kind: type[WrongRoom]) -> None:
-    """Those who were in the room have heard it, whoever comes in later."""
+    """Those who were there have heard it, even if others join meanwhile."""
     heard: list[str] = []
 
     async def send(text: str) -> None:

@@ -22,17 +22,17 @@ class WrongSemaphore:
         if self._free:
             self._free -= 1
             return
-        turn = anyio.Event()
-        self._queue.append(turn)
+        woken = anyio.Event()
+        self._queue.append(woken)
         try:
-            await turn.wait()
+            await woken.wait()
         except BaseException:
-            if turn in self._queue:
-                self._queue.remove(turn)
+            if woken in self._queue:
+                self._queue.remove(woken)
             raise
 
     def release(self) -> None:
-        """Hand the slot to whoever is next."""
+        """Hand the slot to the next in the queue."""
         if self._queue:
             self._queue.popleft().set()
         else:
@@ -49,15 +49,15 @@ class RightSemaphore(WrongSemaphore):
         if self._free:
             self._free -= 1
             return
-        turn = anyio.Event()
-        self._queue.append(turn)
+        woken = anyio.Event()
+        self._queue.append(woken)
         try:
-            await turn.wait()
+            await woken.wait()
         except BaseException:
-            if turn.is_set():
+            if woken.is_set():
                 self.release()
             else:
-                self._queue.remove(turn)
+                self._queue.remove(woken)
             raise
 
 

@@ -9,8 +9,8 @@ from anyio.lowlevel import checkpoint
 from mtaio.testing import Victim, explore
 
 
-class Flight:
-    """A load that is under way."""
+class Load:
+    """A load in flight."""
 
     def __init__(self) -> None:
         self.value: str | None = None
@@ -23,19 +23,19 @@ class WrongLoader:
 
     def __init__(self, load: Callable[[str], Awaitable[str]]) -> None:
         self._load = load
-        self._flights: dict[str, Flight] = {}
+        self._loads: dict[str, Load] = {}
 
     async def get(self, key: str) -> str | None:
         """Return the value of a key."""
-        flight = self._flights.get(key)
-        if flight is not None:
-            await flight.done.wait()
-            return flight.value
-        flight = self._flights[key] = Flight()
-        flight.value = await self._load(key)
-        del self._flights[key]
-        flight.done.set()
-        return flight.value
+        load = self._loads.get(key)
+        if load is not None:
+            await load.done.wait()
+            return load.value
+        load = self._loads[key] = Load()
+        load.value = await self._load(key)
+        del self._loads[key]
+        load.done.set()
+        return load.value
 
 
 # --8<-- [end:wrong]
@@ -45,17 +45,17 @@ class RightLoader(WrongLoader):
 
     async def get(self, key: str) -> str | None:
         """Return the value of a key."""
-        while (flight := self._flights.get(key)) is not None:
-            await flight.done.wait()
-            if flight.value is not None:
-                return flight.value
-        flight = self._flights[key] = Flight()
+        while (load := self._loads.get(key)) is not None:
+            await load.done.wait()
+            if load.value is not None:
+                return load.value
+        load = self._loads[key] = Load()
         try:
-            flight.value = await self._load(key)
+            load.value = await self._load(key)
         finally:
-            del self._flights[key]
-            flight.done.set()
-        return flight.value
+            del self._loads[key]
+            load.done.set()
+        return load.value
 
 
 # --8<-- [end:right]

@@ -47,7 +47,7 @@ class RightQuotes(WrongQuotes):
 @pytest.mark.parametrize("kind", [WrongQuotes, RightQuotes])
 @explore()
 async def test_price_is_todays(kind: type[WrongQuotes], victim: Victim) -> None:
-    """The quotes are up: whoever gets a price gets today's."""
+    """The quotes are up: a task that gets a price gets today's."""
 
     async def ask() -> int:
         await checkpoint()

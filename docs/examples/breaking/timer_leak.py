@@ -19,7 +19,7 @@ class Statistics:
 
 # --8<-- [start:wrong]
 class WrongLimiter:
-    """Lets somebody start every so many seconds."""
+    """Lets one task start every so many seconds."""
 
     def __init__(self, group: TaskGroup, every: float) -> None:
         self._group = group
@@ -28,22 +28,22 @@ class WrongLimiter:
         self._timers = 0
 
     async def acquire(self) -> None:
-        """Wait until it is one's time to start."""
+        """Wait until this task may start."""
         now = anyio.current_time()
         start = max(now, self._next)
         self._next = start + self._every
         if start > now:
-            turn = anyio.Event()
+            woken = anyio.Event()
             self._timers += 1
-            self._group.start_soon(self._ring, start, turn)
-            await turn.wait()
+            self._group.start_soon(self._ring, start, woken)
+            await woken.wait()
 
-    async def _ring(self, moment: float, turn: anyio.Event) -> None:
+    async def _ring(self, moment: float, woken: anyio.Event) -> None:
         try:
             await anyio.sleep_until(moment)
         finally:
             self._timers -= 1
-        turn.set()
+        woken.set()
 
     def statistics(self) -> Statistics:
         """Return how many timers are set."""
@@ -53,10 +53,10 @@ class WrongLimiter:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightLimiter(WrongLimiter):
-    """Lets each waiter sleep by itself: whoever is cancelled takes the timer along."""
+    """Lets each waiter sleep by itself: a cancelled one takes its timer along."""
 
     async def acquire(self) -> None:
-        """Wait until it is one's time to start."""
+        """Wait until this task may start."""
         start = max(anyio.current_time(), self._next)
         self._next = start + self._every
         self._timers += 1

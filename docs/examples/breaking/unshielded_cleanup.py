@@ -44,7 +44,7 @@ class WrongClient:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightClient(WrongClient):
-    """Has five seconds for the end, whoever is in a hurry."""
+    """Has five seconds for the rollback, even when cancelled."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[None]:

@@ -27,7 +27,7 @@ async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> lis
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(items=st.lists(st.integers(0, 3), max_size=4), schedule=schedules())
 def test_results_are_in_order(backend: str, items: list[int], schedule: Schedule) -> None:
-    """However long the calls take and whoever goes first, the order is that of the items."""
+    """However long the calls take, and in any order, the results are in that of the items."""
 
     async def double(item: int) -> int:
         for _ in range(item):

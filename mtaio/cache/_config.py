@@ -1,0 +1,226 @@
+"""
+The arguments of a cache, checked before there is a cache, and those of its operations.
+
+Promise: each error names the argument, the value, the reason and the way out; what a key's own code
+raises passes as it is.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import reprlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mtaio._internal import checks
+from mtaio._internal.callables import close_unstarted
+from mtaio.cache._policies import FIFO, LFU, LRU, EvictionPolicy
+from mtaio.cache._s3fifo import S3FIFO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from mtaio.cache._policies import Policy
+
+__all__ = [
+    "NO_TAGS",
+    "Config",
+    "check_awaitable",
+    "check_factory",
+    "check_hashable",
+    "check_many",
+    "check_tags",
+    "check_ttl",
+    "unhashable",
+]
+
+NO_TAGS: Final[frozenset[Hashable]] = frozenset()
+
+_POLICIES: Final[dict[EvictionPolicy, type[Policy]]] = {
+    EvictionPolicy.S3FIFO: S3FIFO,
+    EvictionPolicy.LRU: LRU,
+    EvictionPolicy.LFU: LFU,
+    EvictionPolicy.FIFO: FIFO,
+}
+
+
+class Config:
+    """The arguments of `TTLCache`, where None has become the number that means the same."""
+
+    __slots__ = (
+        "default_ttl",
+        "error_ttl",
+        "idle_ttl",
+        "jitter",
+        "max_size",
+        "name",
+        "policy_name",
+        "refresh_ahead",
+        "stale_while_revalidate",
+        "weigher",
+    )
+
+    def __init__(
+        self,
+        *,
+        default_ttl: float,
+        max_size: float | None,
+        policy: str,
+        weigher: Callable[[Any, Any], float] | None,
+        idle_ttl: float | None,
+        jitter: float,
+        stale_while_revalidate: float,
+        refresh_ahead: float | None,
+        error_ttl: float,
+        name: str | None,
+    ) -> None:
+        seconds = "Pass seconds >= 0, or math.inf for values that never expire."
+        self.default_ttl: float = checks.at_least("default_ttl", default_ttl, 0, way_out=seconds)
+        self.max_size: float = math.inf if max_size is None else _size(max_size, weigher)
+        self.policy_name: EvictionPolicy = _policy(policy)
+        if weigher is not None:
+            way_out = "Pass a function of (key, value) that returns a number >= 0."
+            checks.callable_("weigher", weigher, way_out=way_out)
+        self.weigher: Callable[[Any, Any], float] | None = weigher
+        self.idle_ttl: float = math.inf if idle_ttl is None else _positive("idle_ttl", idle_ttl)
+        self.jitter: float = checks.at_least("jitter", jitter, 0, way_out=_FRACTION)
+        if jitter >= 1:
+            msg = f"jitter={jitter!r} leaves nothing of a time to live. {_FRACTION}"
+            raise ValueError(msg)
+        self.stale_while_revalidate: float = _seconds(
+            "stale_while_revalidate", stale_while_revalidate
+        )
+        self.refresh_ahead: float = math.inf if refresh_ahead is None else _ahead(refresh_ahead)
+        self.error_ttl: float = _seconds("error_ttl", error_ttl)
+        self.name: str | None = name
+
+    @property
+    def detailed(self) -> bool:
+        """Whether entries have to remember more than their value and when it expires."""
+        return (
+            self.weigher is not None
+            or self.idle_ttl != math.inf
+            or self.stale_while_revalidate > 0
+            or self.refresh_ahead != math.inf
+        )
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether there are loads that no caller waits for."""
+        return self.stale_while_revalidate > 0 or self.refresh_ahead != math.inf
+
+    def new_policy(self) -> Policy:
+        """Return a new policy; without a limit any will do, and the cheapest does."""
+        name = EvictionPolicy.FIFO if self.max_size == math.inf else self.policy_name
+        return _POLICIES[name]()
+
+
+_FRACTION = "Pass a fraction of the time to live: 0 for none, 0.1 for up to a tenth less."
+
+
+def _size(value: object, weigher: object) -> float:
+    if weigher is None:
+        way_out = "Pass how many entries may be held, or None for no limit."
+        return checks.count("max_size", value, way_out=way_out)
+    way_out = "Pass what the entries may weigh together, or None for no limit."
+    return checks.at_least("max_size", value, 1, way_out=way_out)
+
+
+def _policy(value: object) -> EvictionPolicy:
+    try:
+        return EvictionPolicy(value)  # type: ignore[arg-type] # any object may be looked up
+    except ValueError:
+        known = ", ".join(repr(str(each)) for each in EvictionPolicy)
+        msg = f"policy={value!r} is unknown. Pass one of {known}."
+        raise ValueError(msg) from None
+
+
+def _seconds(name: str, value: object) -> float:
+    return checks.at_least(name, value, 0, way_out="Pass seconds >= 0; 0 turns it off.")
+
+
+def _positive(name: str, value: object) -> float:
+    way_out = "Pass seconds > 0, or None for no limit."
+    if checks.at_least(name, value, 0, way_out=way_out) == 0:
+        msg = f"{name}={value!r} would keep nothing. {way_out}"
+        raise ValueError(msg)
+    return float(value)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # checked
+
+
+def _ahead(value: object) -> float:
+    way_out = "Pass a fraction of the time to live, such as 0.8, or None to turn it off."
+    accepted = checks.at_least("refresh_ahead", value, 0, way_out=way_out)
+    if not 0 < accepted < 1:
+        msg = f"refresh_ahead={value!r} is not between 0 and 1. {way_out}"
+        raise ValueError(msg)
+    return accepted
+
+
+# Arguments of operations.
+
+TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
+
+
+def check_ttl(ttl: object) -> float:
+    """Return ``ttl`` if it is a number of seconds."""
+    return checks.at_least("ttl", ttl, 0, way_out=TTL)
+
+
+def check_many(keys: object) -> None:
+    """Raise ``TypeError`` unless ``keys`` are many; a text would be taken apart, silently."""
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        msg = (
+            f"keys={reprlib.repr(keys)} is a {type(keys).__name__}, not a collection of keys. Pass "
+            f"a list of keys, also for one."
+        )
+        raise TypeError(msg)
+
+
+def check_hashable(key: Hashable) -> None:
+    """Raise ``TypeError`` if ``key`` cannot be hashed."""
+    try:
+        hash(key)
+    except TypeError as error:
+        raise unhashable(key, error) from error
+
+
+def unhashable(key: object, error: TypeError) -> TypeError:
+    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
+    try:
+        hash(key)
+    except TypeError:
+        return TypeError(
+            f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
+            f"str, an int, or a tuple of those; of the arguments of a cached function, key= of "
+            f"cached() makes one."
+        )
+    return error
+
+
+def check_tags(tags: object) -> frozenset[Hashable]:
+    """Return ``tags`` as a set, or raise ``TypeError``."""
+    way_out = 'Pass them as a set: tags={"user:7"}.'
+    if isinstance(tags, str | bytes):
+        msg = f"tags={tags!r} is a {type(tags).__name__}, not a set of tags. {way_out}"
+        raise TypeError(msg)
+    try:
+        return frozenset(cast("Iterable[Hashable]", tags))
+    except TypeError as error:
+        msg = f"tags={tags!r} is not a set of hashable tags: {error}. {way_out}"
+        raise TypeError(msg) from error
+
+
+def check_factory(factory: object) -> None:
+    """Raise ``TypeError`` unless a factory can be called; a coroutine in its place is closed."""
+    if not callable(factory):
+        close_unstarted(factory)
+        checks.callable_("factory", factory, way_out=FACTORY)
+
+
+def check_awaitable(factory: object, call: object) -> None:
+    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+    if not inspect.isawaitable(call):
+        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        raise TypeError(msg)

@@ -1,0 +1,96 @@
+"""
+What becomes of errors: one is raised bare, several as a flat group, each saying where it arose.
+
+Promise: no error that an item raised is lost, none is wrapped unless there are two, and each stays
+the object it is, but for a note.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import ADVICE, without_cancellation
+from mtaio.exceptions import StrayCancellationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Failure", "annotate", "conclude", "note", "silent_end"]
+
+Failure = tuple[int, BaseException]
+"""The number of an item, and what it raised."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 40
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note to ``error``, if it can take one."""
+    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
+        error.add_note(text)
+
+
+def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
+    """
+    Add a note that names the item's number, the function and what it was called with, shortened.
+
+    Without a function (``subject`` is None) the item is itself the call.
+    """
+    if subject is None:
+        note(error, f"in call {index}: {name_of(item)}")
+        return
+    args = ", ".join(map(_shorten, item)) if many else _shorten(item)
+    note(error, f"in item {index}: {name_of(subject)}({args})")
+
+
+def _shorten(value: object) -> str:
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
+        return f"<{type(value).__name__}>"
+
+
+def silent_end() -> StrayCancellationError:
+    """Return the error for a stray cancellation of no item, which would end a call silently."""
+    return StrayCancellationError(
+        f"a task of this call was cancelled, but not through a cancel scope, and the rest of the "
+        f"call with it. {ADVICE}"
+    )
+
+
+def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:
+    """
+    Raise what has to be raised at the end of a call, if anything; ``failures`` is emptied.
+
+    Args:
+        failures: Numbered errors of items, in any order.
+        escaped: Errors that came otherwise: of the source, of a callback, of the body of a block.
+            One that came several ways counts once.
+    """
+    errors = [error for _, error in sorted(failures, key=_index)]
+    _add_others(errors, escaped)
+    failures.clear()
+    try:
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            msg = f"{len(errors)} errors in one call"
+            raise BaseExceptionGroup(msg, errors)
+    finally:
+        del errors, escaped  # the error holds this frame: else they keep each other alive
+
+
+def _add_others(errors: list[BaseException], others: Sequence[BaseException]) -> None:
+    known = set(map(id, errors))
+    for each in others:
+        rest = without_cancellation(each)
+        if rest is not None and id(rest) not in known:
+            known.add(id(rest))
+            errors.append(rest)
+
+
+def _index(failure: Failure) -> int:
+    return failure[0]

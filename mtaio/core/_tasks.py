@@ -1,0 +1,521 @@
+"""
+Tasks that go on after the call: submitted work, supervised services, and their handles.
+
+Promise: a task ends once, with a result, an error or a cancellation; a stray cancellation is an
+error. Awaiting a handle gives the result or the very error that the task raised, and can be
+cancelled without cancelling the task. An item that waits for a task lends it its slot. A failure
+of a service before it is ready goes to what starts it; a later one is answered by a restart, which
+is logged to ``mtaio.core``, or ends the block.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+
+import anyio
+
+from mtaio._internal import clock, loops
+from mtaio._internal.callables import close_unstarted, name_of
+from mtaio._internal.cancellation import (
+    Cancelled,
+    Failure,
+    classify,
+    stray_error,
+    without_cancellation,
+)
+from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio.core._errors import note
+from mtaio.core._slots import CURRENT, Awaited, here
+from mtaio.exceptions import TaskCancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from types import TracebackType
+
+    from anyio.abc import TaskStatus as Readiness
+
+    from mtaio.core._block import Block
+    from mtaio.core._retry import Retry
+    from mtaio.core._slots import Slot, Slots, Waiter
+    from mtaio.core._statistics import Counters
+
+__all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
+
+T = TypeVar("T")
+
+
+class TaskStatus(StrEnum):
+    """Where a submitted task stands."""
+
+    PENDING = "pending"
+    """It waits for a slot."""
+    RUNNING = "running"
+    """It runs."""
+    SUCCEEDED = "succeeded"
+    """It returned a result."""
+    FAILED = "failed"
+    """It raised an error."""
+    CANCELLED = "cancelled"
+    """It was cancelled."""
+
+
+async def run_item(
+    counters: Counters, slot: Slot | None, call: Callable[[], Awaitable[T]], subject: object = None
+) -> T:
+    """Make ``call`` as an item that runs in ``slot``, in the current task, and count it."""
+    counters.item_starts()
+    token = None
+    if slot is not None:
+        slot.item = 0
+        token = CURRENT.set((slot, 0))
+    try:
+        result = await (call() if subject is None else _either(call, subject))
+    except BaseException as error:
+        if without_cancellation(error) is None:
+            counters.cancelled += 1
+        else:
+            counters.failed += 1
+        raise
+    else:
+        counters.succeeded += 1
+        return result
+    finally:
+        counters.alone -= 1
+        if token is not None:
+            CURRENT.reset(token)
+        del slot, token  # an error holds this frame, and they the task that holds the error
+
+
+async def _either(call: Callable[[], Awaitable[T]], subject: object) -> T:
+    """
+    Await ``call()``; what it raises is either an error or a cancellation that was asked for.
+
+    Left to themselves, a stray cancellation would end asyncio's task group silently, and trio
+    would end it for an error raised along with the cancellation of one task.
+    """
+    try:
+        return await call()
+    except Exception:
+        raise
+    except BaseException as error:
+        match classify(error):
+            case Cancelled():
+                raise
+            case Failure(error=rest):
+                if rest is error:
+                    raise
+                raise rest from None
+            case _:
+                raise stray_error(error, name_of(subject)) from error
+
+
+class Cancellable(Protocol):
+    """What cancels a task: a task handle of anyio's, or a cancel scope."""
+
+    def cancel(self) -> None:
+        """Cancel it."""
+        ...
+
+
+class Task(Awaited):
+    """
+    The state of a task; `TaskHandle` shows it to the user.
+
+    Args:
+        name: Of its function.
+        loop: The event loop in which it runs.
+
+    Invariants:
+    - ``ended`` is set last, after the status and the result or error;
+    - ``on_seen`` is there until its end has been looked at.
+    """
+
+    __slots__ = (
+        "cancellable",
+        "ended",
+        "error",
+        "loop",
+        "name",
+        "on_seen",
+        "result",
+        "start_value",
+        "status",
+        "traceback",
+    )
+
+    def __init__(self, name: str, loop: object) -> None:
+        super().__init__()
+        self.name: str = name
+        self.loop: object = loop
+        self.status: TaskStatus = TaskStatus.PENDING
+        self.ended: anyio.Event = anyio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None
+        self.start_value: Any = None
+        self.cancellable: Cancellable | None = None
+        self.on_seen: Callable[[Task], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.name!r} {self.status}>"  # what the user knows
+
+    def enter(self) -> None:
+        """Note that it is the running task, and in that one's context that it is this."""
+        self.task: anyio.TaskInfo | None = anyio.get_current_task()
+        CURRENT.set((self, 0))  # it does not run inside the item that started it
+
+    def cancel(self) -> None:
+        """Cancel it unless it has ended."""
+        if self.cancellable is not None and not self.ended.is_set():
+            self._check_loop("cancel")
+            self.cancellable.cancel()
+
+    def seen(self) -> None:
+        """Note that its end has been looked at."""
+        on_seen, self.on_seen = self.on_seen, None
+        if on_seen is not None:
+            on_seen(self)
+
+    async def wait(self) -> None:
+        """Wait until it has ended; meanwhile it runs inside the item that waits."""
+        if self.ended.is_set():
+            return
+        self._check_loop("wait for")
+        if self.contains(here()):
+            msg = f"{self!r} waits for itself. Only another task can wait for it."
+            raise RuntimeError(msg)
+        with self.awaited():
+            await self.ended.wait()
+
+    def succeed(self, result: Any) -> None:
+        """Note what it returned, and wake those who wait for it."""
+        self.result = result
+        self._end(TaskStatus.SUCCEEDED)
+
+    def fail(self, error: BaseException) -> None:
+        """Note what it raised, and wake those who wait for it."""
+        if without_cancellation(error) is None:
+            self.abandon()
+            return
+        # Without the frame of `run`, which is of no interest to the user.
+        self.traceback = cast("TracebackType", error.__traceback__).tb_next
+        self.error = error.with_traceback(self.traceback)
+        self._end(TaskStatus.FAILED)
+
+    def abandon(self) -> None:
+        """Note that it was cancelled, and wake those who wait for it."""
+        self._end(TaskStatus.CANCELLED)
+
+    def _check_loop(self, verb: str) -> None:
+        if not loops.is_current(self.loop):
+            msg = (
+                f"cannot {verb} {self!r} here: it runs in another event loop. Do it there, for "
+                f"example with anyio.from_thread.run()."
+            )
+            raise RuntimeError(msg)
+
+    def _end(self, status: TaskStatus) -> None:
+        self.status = status
+        self.end()
+        self.ended.set()
+
+
+class Submitted(Task):
+    """
+    A task that runs as one item.
+
+    Args:
+        name: Of its function.
+        block: The block in which it lives.
+        slots: Where its slot comes from; None if there is no limit.
+        place: Its place among the unfinished tasks.
+
+    Invariant: with a limit it has a slot, or waits in the queue, from `queue_up` to its end.
+    """
+
+    __slots__ = ("_block", "_place", "_slot", "_slots", "_waiter", "coroutine")
+
+    def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot) -> None:
+        super().__init__(name, block.loop)
+        self._block = block
+        self._slots = slots
+        self._place: Slot | None = place
+        self._slot: Slot | None = None
+        self._waiter: Waiter | None = None
+        self.coroutine: Coroutine[Any, Any, None] | None = None
+
+    def queue_up(self) -> None:
+        """Take a free slot, or join the queue."""
+        if self._slots is not None:
+            self._slot = self._slots.acquire_nowait((self, 0))
+            if self._slot is None:
+                self._waiter = self._slots.enqueue((self, 0))
+
+    async def run(
+        self, counters: Counters, call: Callable[[], Awaitable[Any]], subject: object
+    ) -> None:
+        """Wait for the slot, then make ``call`` as an item in it; never raise an ``Exception``."""
+        self.enter()
+        try:
+            await _either(self._wait_for_slot, subject)
+            self.status = TaskStatus.RUNNING
+            if self._slot is not None:
+                self._slot.task = self.task
+            result = await run_item(counters, self._slot, call, subject)
+        except Exception as error:  # noqa: BLE001 - kept for who awaits the handle
+            self.leave()
+            self._block.keep_failure(self)
+            self.fail(error)
+        except BaseException as error:
+            self.leave()
+            self.fail(error)
+            raise
+        else:
+            self.leave()
+            self.succeed(result)
+        finally:
+            del self  # the frames of an error lead here, and this object keeps the error
+
+    async def _wait_for_slot(self) -> None:
+        if self._slots is None or self._waiter is None:
+            await checkpoint_if_cancelled()
+        else:
+            waiter, self._waiter = self._waiter, None
+            self._slot = await self._slots.wait_for(waiter)
+
+    def leave(self) -> None:
+        """Give back all that it holds; doing so again changes nothing."""
+        self._block.tasks.pop(self, None)
+        waiter, held = self._waiter, (self._slot, self._place)
+        self._waiter = self._slot = self._place = self.coroutine = None
+        if waiter is not None:
+            waiter.slots.give_up(waiter)
+        for slot in held:
+            if slot is not None:
+                slot.slots.release(slot)
+
+    def end_unrun(self) -> None:
+        """End it in place of its coroutine, if that was cancelled before its first step."""
+        close_unstarted(self.coroutine)
+        self.leave()
+        self.abandon()
+
+
+class Service(Task):
+    """
+    A service: started, ready, kept alive, and ended with the executor's block.
+
+    Args:
+        name: Of its function.
+        block: The block in which it lives.
+        fn: What runs, once for each start and restart.
+        restart: How often it may be started again; None for never.
+    """
+
+    __slots__ = ("_block", "_fn", "_ready", "_report", "_restart", "_scope")
+
+    def __init__(
+        self,
+        name: str,
+        block: Block,
+        fn: Callable[..., Coroutine[Any, Any, Any]],
+        restart: Retry | None,
+    ) -> None:
+        super().__init__(name, block.loop)
+        self._block = block
+        self._fn = fn
+        self._restart = restart
+        self._report: Readiness[Any]  # there as soon as it runs
+        self._ready = False
+        self._scope = anyio.CancelScope()
+        self.cancellable = self._scope  # from now on: it may be cancelled before its first step
+
+    def started(self, value: Any = None) -> None:
+        """Note that the service is ready (this object is the ``task_status`` it gets)."""
+        if self._ready:
+            return  # it was restarted: what started it was told long ago
+        self._ready = True
+        self.start_value = value
+        self.end_waits()  # the item that started it goes on
+        self._report.started(value)
+
+    async def run(self, *, task_status: Readiness[Any]) -> None:
+        """Run it, restarts included (in the executor's task group)."""
+        self.enter()
+        self._report = task_status
+        with self._scope:
+            self.status = TaskStatus.RUNNING
+            try:
+                result = await self._supervise()
+            except BaseException as error:
+                self.leave()
+                self.fail(error)
+                raise
+            self.leave()
+            self.succeed(result)
+            return
+        if not self._ready:
+            msg = f"the service {self.name} was cancelled before it was ready"
+            raise TaskCancelledError(msg)
+
+    def leave(self) -> None:
+        """Be no longer one of the block's services."""
+        self._block.services.pop(self, None)
+
+    async def _supervise(self) -> Any:
+        attempt = 1
+        while True:
+            started = clock.now()
+            try:
+                result = await _either(partial(self._fn, task_status=self), self._fn)
+            except Exception as error:
+                policy = self._restart
+                if policy is None or not self._ready or not policy.accepts(error):
+                    raise
+                if clock.now() - started > policy.wait_max:
+                    attempt = 1  # it had recovered
+                if attempt >= policy.attempts:
+                    note(error, f"gave up after {attempt} attempts")
+                    raise
+                attempt += 1
+                wait = policy.wait_before(attempt, error)
+                self._log(error, wait, attempt, policy.attempts)
+            else:
+                if not self._ready:
+                    msg = (
+                        f"the service {self.name} returned before it was ready. Have it call "
+                        f"task_status.started(); to run a function that returns use submit()."
+                    )
+                    raise RuntimeError(msg)
+                return result
+            await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
+
+    def _log(self, error: Exception, wait: float, attempt: int, attempts: int) -> None:
+        from logging import getLogger  # noqa: PLC0415 - most programs never restart a service
+
+        getLogger("mtaio.core").warning(
+            "service %s failed; attempt %d of %d in %.3g s",
+            self.name,
+            attempt,
+            attempts,
+            wait,
+            exc_info=error,
+        )
+
+
+class TaskHandle(Generic[T]):
+    """
+    A task started with `TaskExecutor.submit` or `TaskExecutor.start`.
+
+    ``await handle`` waits until the task has ended and returns its result or raises its error, the
+    original one. It may be awaited by several tasks, and again. If the task was cancelled it raises
+    `TaskCancelledError`. Cancelling the waiter leaves the task alone: only `cancel` ends it.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.core import TaskExecutor
+
+
+        async def fetch(page: int) -> str:
+            await anyio.sleep(0.1)
+            return f"page {page}"
+
+
+        async def main() -> None:
+            async with TaskExecutor(max_workers=4) as executor:
+                handle = await executor.submit(fetch, 7)
+                print(handle.status, await handle)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_task")
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __repr__(self) -> str:
+        return repr(self._task)
+
+    @property
+    def name(self) -> str:
+        """The name of the function, for messages."""
+        return self._task.name
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where the task stands now."""
+        return self._task.status
+
+    @property
+    def done(self) -> bool:
+        """Whether the task has ended, in whichever way."""
+        return self._task.ended.is_set()
+
+    @property
+    def start_value(self) -> Any:
+        """What a service passed to ``task_status.started()``; None for a submitted task."""
+        return self._task.start_value
+
+    def cancel(self) -> None:
+        """
+        Cancel the task; no checkpoint. Await `wait` to see it gone.
+
+        Nothing happens if it has ended. A task that has not started leaves the queue, and its
+        function is never called.
+
+        Raises:
+            RuntimeError: Called outside the event loop in which the task runs.
+        """
+        self._task.cancel()
+
+    def exception(self) -> BaseException | None:
+        """
+        Return the error the task ended with, or None if it succeeded. Not a checkpoint.
+
+        Raises:
+            RuntimeError: It has not ended yet.
+            TaskCancelledError: It was cancelled.
+        """
+        if not self.done:
+            msg = f"{self!r} has not ended yet. Await it, or its wait(), first."
+            raise RuntimeError(msg)
+        self._look()
+        return self._task.error
+
+    async def wait(self) -> None:
+        """
+        Wait until the task has ended, in whichever way. A checkpoint unless it has.
+
+        Waiting for it inside an item lends that item's slot to the task, so an item may wait for
+        a task of its own executor, whatever the limit. If the wait is cancelled while the task
+        runs in that slot, both go on, and one item more than the limit runs until the next ends.
+
+        Raises:
+            RuntimeError: The code that waits is part of the task, or runs in another event loop.
+        """
+        await self._task.wait()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        task = self._task
+        yield from task.wait().__await__()
+        self._look()
+        if task.error is not None:
+            raise task.error.with_traceback(task.traceback)  # else it grows with every await
+        return cast("T", task.result)
+
+    def _look(self) -> None:
+        self._task.seen()
+        if self._task.status is TaskStatus.CANCELLED:
+            msg = (
+                f"{self.name} was cancelled, so it has no result. Look at handle.status first if "
+                f"that is to be expected."
+            )
+            raise TaskCancelledError(msg)

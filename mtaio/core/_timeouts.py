@@ -1,0 +1,224 @@
+"""
+Timeouts of items: a block around one attempt, or one watch over all items of a call.
+
+Promise: an item that runs longer than its timeout is cancelled and fails with `TimeoutError`; one
+that has ended already does not. While no item runs, nothing does.
+Cost: under a `Watch`, reading the clock and writing one float for each item. A scope around each
+would cost ten times as much, since entering one registers a timer with the event loop.
+
+Each worker holds one cancel scope without a deadline and publishes when its item is due; the task
+that makes the call sleeps until the earliest of them. All items of a call have the same timeout,
+so whatever starts meanwhile is due later, and the sleeper need not be woken for it. Only when it
+found no item running, it has no moment to sleep until, and asks to be woken by the next that
+suspends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from contextlib import nullcontext
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+
+from mtaio._internal import deadlines
+from mtaio._internal.clock import loop_deadline, now
+from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
+from mtaio.resources import TimeoutManager
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from mtaio.core._statistics import Counters
+
+__all__ = ["Timing", "Watch", "Watched"]
+
+_UNLIMITED: AbstractContextManager[None] = nullcontext()
+
+
+class Timing:
+    """How long one attempt may take, and where to count those that took longer."""
+
+    __slots__ = ("_counters", "_timeouts", "timeout")
+
+    def __init__(self, timeout: float | None, counters: Counters, name: str | None) -> None:
+        self.timeout = timeout
+        self._counters = counters
+        self._timeouts = TimeoutManager(timeout, name=name)
+
+    def limit(self) -> AbstractContextManager[Any]:
+        """Return a context manager that limits its block."""
+        if self.timeout is None:
+            return _UNLIMITED
+        return _Limit(self._timeouts(), self._counters)
+
+
+class _Limit:
+    __slots__ = ("_block", "_counters")
+
+    def __init__(self, block: AbstractContextManager[Any], counters: Counters) -> None:
+        self._block = block
+        self._counters = counters
+
+    def __enter__(self) -> None:
+        self._block.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return self._block.__exit__(exc_type, exc, tb)
+        except TimeoutError:
+            self._counters.timed_out += 1
+            raise
+
+
+class Watched:
+    """
+    A worker under a `Watch`: the limit on its item, and the scope to cancel it by.
+
+    Invariants:
+    - ``limit.moment`` is when the present item is due, ``inf`` between items;
+    - ``fired`` says that the present item was found to be overdue and is being cancelled.
+    """
+
+    __slots__ = ("_scope", "_watch", "due", "fired", "limit", "timeout")
+
+    def __init__(self, watch: Watch) -> None:
+        self.timeout: float = watch.timeout
+        self.fired: bool = False
+        self.due: float = math.inf
+        self.limit: deadlines.Deadline
+        self._watch = watch
+        self._scope = anyio.CancelScope()
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        self.limit = deadlines.enter(math.inf)
+        self._watch.workers.add(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        self._watch.workers.discard(self)
+        deadlines.leave(self.limit)
+        return self._scope.__exit__(exc_type, exc, tb)
+
+    def fire(self) -> None:
+        """Cancel the item that runs now, and note when it was due, on the event loop's clock."""
+        self.due = loop_deadline(self.limit.moment)
+        self.fired = True
+        self._scope.cancel()
+
+    def item_returned(self) -> None:
+        """Note that the item returned; if it fell due at the same moment, its result counts."""
+        self.limit.moment = math.inf
+        if self.fired:
+            self._renew(None)
+
+    def item_failed(self, error: BaseException) -> BaseException | None:
+        """
+        Note that the item raised.
+
+        Returns:
+            What is left of the error without the cancellation that came from here: None if it
+            was nothing else.
+        """
+        self.limit.moment = math.inf
+        return self._renew(error) if self.fired else error
+
+    def _renew(self, error: BaseException | None) -> BaseException | None:
+        """Exchange a scope that fired for a new one; return what it leaves of ``error``."""
+        left = error
+        tb = None if error is None else error.__traceback__
+        try:
+            if self._scope.__exit__(None if error is None else type(error), error, tb):
+                left = None
+        except BaseException as rest:  # noqa: BLE001 - handed to the caller, who decides
+            left = rest
+        self.fired = False
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        return left
+
+
+class Watch:
+    """
+    The timeouts of one call.
+
+    Args:
+        timeout: Seconds for each item, finite.
+        on_idle: Called when no item runs: the next that suspends has to be reported with
+            `item_suspended`.
+    """
+
+    # Invariants:
+    # - while run() sleeps without a moment to wake at, _idle is true;
+    # - _queue holds items in the order in which they are due, those that ended meanwhile included;
+    #   what runs and is not in it is due later. So each item is looked at twice, however many
+    #   there are.
+    __slots__ = ("_changed", "_ended", "_idle", "_on_idle", "_queue", "timeout", "workers")
+
+    def __init__(self, timeout: float, on_idle: Callable[[], object]) -> None:
+        self.timeout: float = timeout
+        self.workers: set[Watched] = set()
+        self._queue: deque[tuple[float, Watched]] = deque()
+        self._on_idle = on_idle
+        self._changed = anyio.Event()
+        self._idle = False
+        self._ended = False
+
+    def item_suspended(self) -> None:
+        """Wake `run` if it knows of no item."""
+        if self._idle:
+            self._idle = False
+            self._changed.set()
+
+    def end(self) -> None:
+        """Let `run` return."""
+        self._ended = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Cancel items as they fall due, until `end`."""
+        moment = now()
+        while not self._ended:
+            nearest = self._fire_those_due(moment)
+            if nearest == math.inf:
+                self._idle = True
+                self._on_idle()
+            self._changed = anyio.Event()
+            with anyio.CancelScope(deadline=loop_deadline(nearest)):
+                await self._changed.wait()
+            # Not now() alone: rounding could put it a hair before the moment slept for.
+            moment = now() if self._changed.is_set() else max(now(), nearest)
+
+    def _fire_those_due(self, moment: float) -> float:
+        """Cancel the items due at ``moment``; return when the next is, ``inf`` if none runs."""
+        while True:
+            while self._queue:
+                due, worker = self._queue[0]
+                if worker.limit.moment == due and not worker.fired:
+                    if due > moment:
+                        return due
+                    worker.fire()
+                self._queue.popleft()
+            running = [
+                (each.limit.moment, each)
+                for each in self.workers
+                if each.limit.moment != math.inf and not each.fired
+            ]
+            if not running:
+                return math.inf
+            self._queue.extend(sorted(running, key=itemgetter(0)))

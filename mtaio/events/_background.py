@@ -1,0 +1,191 @@
+"""
+What `emit_soon` has taken, and the ``async with`` block in which it is delivered.
+
+Promise: events are delivered in the order in which they were taken, one after another, inside the
+block; leaving it waits for the rest, or drops the rest when the block is left by an error. The
+error of a delivery, which has no caller, ends the block and is raised by it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import failure_in, without_cancellation
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.scope import OwnedGroup
+from mtaio.events._dispatch import resumed
+from mtaio.exceptions import EventOverflowError, StrayCancellationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+
+    import anyio
+
+    from mtaio.events._event import Event
+
+__all__ = ["Background"]
+
+
+class Background:
+    """
+    One block, from entering to leaving; made in its event loop.
+
+    Args:
+        owner: The emitter, for messages.
+        name: Its name, for errors.
+        deliver: What emits an event and waits for its handlers.
+        max_pending: How many events may wait to be delivered.
+
+    Invariant: ``_working`` says that a task delivers what is in ``_queue``; without it the queue is
+    empty, unless the block has failed or is being cancelled.
+    """
+
+    __slots__ = (
+        "_context",
+        "_deliver",
+        "_delivering",
+        "_failure",
+        "_group",
+        "_leaving",
+        "_max_pending",
+        "_name",
+        "_owner",
+        "_queue",
+        "_worker",
+        "_working",
+    )
+
+    def __init__(
+        self,
+        owner: object,
+        name: str | None,
+        deliver: Callable[[Event[Any]], Coroutine[Any, Any, None]],
+        max_pending: int,
+    ) -> None:
+        self._owner = owner
+        self._name = name
+        self._deliver = deliver
+        self._max_pending = max_pending
+        self._group = OwnedGroup(owner)
+        self._queue: deque[Event[Any]] = deque()
+        self._worker: anyio.TaskHandle[Any] | None = None
+        self._working = False
+        self._delivering = False
+        self._leaving = False
+        self._failure: BaseException | None = None
+        # Not that of the first caller of emit_soon: what it has set is nothing to later events.
+        self._context = copy_context()
+
+    @property
+    def pending(self) -> int:
+        """How many events were taken and not yet delivered."""
+        return len(self._queue) + self._delivering
+
+    def is_over(self) -> bool:
+        """Return whether the block can never be left: its loop is over, or this is a fork."""
+        return self._group.is_over()
+
+    async def enter(self) -> None:
+        """Enter the block. Not a checkpoint."""
+        await self._group.enter()
+
+    def put(self, event: Event[Any]) -> None:
+        """Take an event, to be delivered after those taken before."""
+        if not self._group.is_current():
+            msg = (
+                f"{self._owner!r} was entered in another event loop. From a worker thread, call "
+                f"anyio.from_thread.run_sync(emitter.emit_soon, ...)."
+            )
+            raise RuntimeError(msg)
+        if self._failure is not None or (self._leaving and not self._working):
+            msg = (
+                f"{self._owner!r} is being left, and takes no event to deliver. Call emit_soon() "
+                f"inside the block, or await emit()."
+            )
+            raise RuntimeError(msg)
+        if len(self._queue) >= self._max_pending:
+            msg = (
+                f"{self._owner!r} holds max_pending={self._max_pending} events that are not "
+                f"delivered yet. Raise max_pending, or await emit(), which waits for the handlers."
+            )
+            raise EventOverflowError(msg, name=self._name)
+        self._queue.append(event)
+        if not self._working:
+            self._working = True
+            self._worker = self._group.start(self._work, name="EventEmitter.emit_soon")
+
+    def check_task(self) -> None:
+        """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
+        self._group.check_task()
+
+    async def leave(self, exc: BaseException | None) -> None:
+        """Leave the block, which ended with ``exc``."""
+        self._leaving = True
+        cancelled = exc is not None and without_cancellation(exc) is not exc
+        raised = (await self._group.leave(exc)).raised  # an error of the body cancels what runs
+        if self._worker is not None:
+            close_unstarted(self._worker.coro)
+        own = raised if cancelled else exc
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                if own is not None and without_cancellation(own) is own:
+                    msg = "errors of the block, and of an event that it was to deliver"
+                    raise BaseExceptionGroup(msg, [own, failure]) from None
+                raise failure
+            if exc is not None and not cancelled:
+                return  # the body's error goes on as it is
+            if raised is not None:
+                raise raised
+            if cancelled or self._queue:
+                msg = (
+                    f"tasks of {self._owner!r} were cancelled although its block was not. Look for "
+                    f"what cancels tasks that are not its own, such as all of asyncio.all_tasks()."
+                )
+                raise StrayCancellationError(msg)
+        finally:
+            del exc, failure, own, raised  # which hold this frame
+
+    def undelivered(self) -> list[Event[Any]]:
+        """Return the events that will never be delivered."""
+        return [*self._queue]
+
+    async def _work(self) -> None:
+        """Deliver what there is, in order."""
+        try:
+            delivered = 0
+            while True:
+                if not delivered % FAST_CALLS:
+                    await checkpoint()  # before an event is taken: cancelled here, it is not lost
+                if not self._queue:
+                    return
+                delivered += 1
+                self._delivering = True
+                event = self._queue.popleft()
+                # What the handlers of one event set is nothing to the next.
+                await _run_in(self._context.copy(), self._deliver(event))
+                self._delivering = False
+        except BaseException as error:
+            failure = failure_in(error, f"delivering an event of {self._owner!r}")
+            if failure is None:
+                raise
+            self._failure = failure
+            self._group.cancel()
+        finally:
+            self._working = self._delivering = False
+
+
+async def _run_in(context: Context, work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work`` in a context that is not the task's."""
+    run: Any = context.run
+    send, throw = partial(run, work.send), partial(run, work.throw)
+    try:
+        yielded = send(None)
+    except StopIteration:
+        return
+    await resumed(send, throw, yielded)

@@ -1,0 +1,400 @@
+"""
+The log file: written in batches, rotated by size, opened again when it was moved.
+
+Promise: while nothing fails, the files are byte for byte those of a ``RotatingFileHandler`` that
+counts bytes and never rotates an empty file. While something fails, no record is lost, doubled or
+torn, and none of the older files is touched.
+Cost: one ``stat`` and one ``write`` a batch.
+Why bytes, and why a lock on the file that is renamed: docs/en/design/logging.md.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import re
+import select
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RotatingFile"]
+
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+_CLOSED: Final = -1
+_REOPEN_AFTER: Final = frozenset({errno.EBADF, errno.ESTALE})
+"""Errors of a descriptor that will never work again."""
+
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Errors of a path that leads to no file."""
+
+_FIRST_OPENING: Final = {"a": 0, "w": os.O_TRUNC, "x": os.O_EXCL}
+_FIRST_PAUSE: Final = 1.0
+_LAST_PAUSE: Final = 60.0
+"""The seconds without rotation after one that failed: doubled each time, between these."""
+
+_DESCRIPTOR: Final = re.compile(r"/dev/fd/([0-9]{1,9})")
+_STANDARD: Final = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+class RotatingFile:
+    """
+    One log file and its older ones, for one thread at a time.
+
+    Args:
+        path: The absolute path; the older ones are ``path.1`` (the newest) to ``path.N``.
+        mode: ``"a"``, or what the first opening is to do: ``"w"`` truncates, ``"x"`` must create.
+        encoding: The encoding of the records; at most at the start of a file they may begin with a
+            byte order mark.
+        max_bytes: A record that would bring the file to this size starts a new one; 0 for never.
+        backup_count: How many older files are kept; 0 for no rotation.
+        report: Called with the error when a rotation fails; the record is written all the same.
+        close_first: Whether a file must be closed to be renamed, as on Windows.
+    """
+
+    # Invariants, while no thread is inside:
+    # - _fd is _CLOSED, or open and ours to close, and then _identity is the file behind it;
+    # - _rotates says that the path names a regular file, which may be renamed;
+    # - _unfinished is what the file behind _fd lacks of a record that it has the start of, the
+    #   first in the batch that the next write() is given; empty if there is none;
+    # - _torn says that the file of _identity ends in a part of a record that is not continued;
+    # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
+    __slots__ = (
+        "_backup_count",
+        "_close_first",
+        "_failing",
+        "_fd",
+        "_first",
+        "_identity",
+        "_line_end",
+        "_max_bytes",
+        "_pause",
+        "_place",
+        "_report",
+        "_rotate_after",
+        "_rotates",
+        "_size",
+        "_torn",
+        "_unfinished",
+        "_within",
+        "bytes",
+        "path",
+        "records",
+        "rotation_errors",
+        "rotations",
+    )
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        mode: str = "a",
+        encoding: str = "utf-8",
+        max_bytes: int = 0,
+        backup_count: int = 0,
+        report: Callable[[OSError], None],
+        close_first: bool = os.name == "nt",
+    ) -> None:
+        self.path: Final = path
+        self._place = Path(path)
+        self.records = 0
+        self.bytes = 0
+        self.rotations = 0
+        self.rotation_errors = 0
+        self._first = _FIRST_OPENING[mode]
+        self._within = _within_a_file(encoding)
+        line_end = "\n".encode(encoding)
+        self._line_end = line_end if self._within is None else self._within(line_end)
+        self._max_bytes = max_bytes
+        self._backup_count = backup_count
+        self._report = report
+        self._close_first = close_first
+        self._fd = _CLOSED
+        self._identity = (0, 0)
+        self._rotates = False
+        self._size = 0
+        self._unfinished = b""
+        self._torn = False
+        self._failing = False
+        self._rotate_after = 0.0
+        self._pause = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._fd != _CLOSED
+
+    def open(self) -> None:
+        """
+        Open the path, in place of what was open before; only the first opening may truncate.
+
+        ``/dev/stdout``, ``/dev/stderr`` and ``/dev/fd/N`` are duplicates of the descriptor. Opening
+        one would give a file a second position, from which one writer overwrites the other, and
+        fails for a socket.
+        """
+        descriptor = _descriptor(self.path)
+        if descriptor is None:
+            fd = os.open(self.path, _FLAGS | self._first, 0o666)
+        else:
+            fd = os.dup(descriptor)
+        before, self._fd = self._fd, fd
+        self._leave_unfinished()
+        self._first = 0
+        status = os.fstat(fd)
+        regular = stat.S_ISREG(status.st_mode)
+        self._rotates = regular and descriptor is None
+        identity = status.st_dev, status.st_ino
+        self._torn = self._torn and identity == self._identity
+        self._identity = identity
+        self._size = status.st_size if regular else 0
+        if before != _CLOSED:
+            os.close(before)  # last, as it may fail: on a network that is where a full disk shows
+
+    def close(self) -> None:
+        """Close the file, if it is open; the next write opens it again."""
+        fd, self._fd = self._fd, _CLOSED
+        self._leave_unfinished()
+        if fd != _CLOSED:
+            os.close(fd)
+
+    def forget(self) -> None:
+        """Leave the file to the parent of this process; the first write opens it again."""
+        with suppress(OSError):
+            self.close()
+        self.records = self.bytes = self.rotations = self.rotation_errors = 0
+        self._failing = self._torn = False
+        self._pause = 0.0
+
+    def write(self, batch: list[bytes]) -> None:
+        """
+        Write the records of ``batch``, and take out of it what was written.
+
+        Args:
+            batch: Records with their line ends, each as it is at the start of a file.
+
+        Raises:
+            OSError: What is not written, or not whole, is still in ``batch``, for another try.
+        """
+        if self._fd == _CLOSED or (self._rotates and self._moved()):
+            self.open()
+        if self._unfinished:
+            self._finish(batch)
+        elif self._torn:
+            self._end_torn_line()
+        while batch:
+            count = self._fitting(batch)
+            if not count and self._rotate():
+                continue
+            self._append(batch, count or 1)
+
+    # ---- writing ---------------------------------------------------------------------------------
+
+    def _fitting(self, batch: list[bytes]) -> int:
+        """Return how many records from the front go into this file; 0 if a new one is due."""
+        if self._failing:
+            return 1  # nothing is renamed until it is known that writing works again
+        if (
+            not self._max_bytes
+            or not self._backup_count
+            or not self._rotates
+            or (self._pause and monotonic() < self._rotate_after)
+        ):
+            return len(batch)
+        size = self._size
+        within = self._within
+        if within is None and size + sum(map(len, batch)) < self._max_bytes:
+            return len(batch)
+        for number, record in enumerate(batch):
+            if size and size + len(record) >= self._max_bytes:
+                return number
+            size += len(within(record) if within is not None and size else record)
+        return len(batch)
+
+    def _append(self, batch: list[bytes], count: int) -> None:
+        """Write ``count`` records from the front of ``batch`` in one piece."""
+        records = batch if count == len(batch) else batch[:count]
+        if self._within is not None:
+            first = [] if self._size else records[:1]
+            records = [*first, *map(self._within, records[len(first) :])]
+        sent, error = self._send(b"".join(records))
+        if error is None:
+            del batch[:count]
+            self.records += count
+            return
+        whole = 0
+        while sent >= len(records[whole]):
+            sent -= len(records[whole])
+            whole += 1
+        if sent:
+            self._unfinished = records[whole][sent:]
+        del batch[:whole]
+        self.records += whole
+        raise error
+
+    def _finish(self, batch: list[bytes]) -> None:
+        """Write what is missing of the first record of ``batch``."""
+        sent, error = self._send(self._unfinished)
+        self._unfinished = self._unfinished[sent:]
+        if error is not None:
+            raise error
+        del batch[0]
+        self.records += 1
+
+    def _leave_unfinished(self) -> None:
+        """Note that the first record of the batch is not continued where it was started."""
+        self._torn = self._torn or bool(self._unfinished)
+        self._unfinished = b""
+
+    def _end_torn_line(self) -> None:
+        """Write a line end, so that the next record has a line of its own."""
+        _, error = self._send(self._line_end)
+        if error is not None:
+            raise error
+        self._torn = False
+
+    def _send(self, data: bytes) -> tuple[int, OSError | None]:
+        """Write ``data``, in as many pieces as the system takes; return how many bytes it took."""
+        sent = 0
+        error = None
+        try:
+            while sent < len(data):
+                sent += _write(self._fd, memoryview(data)[sent:] if sent else data)
+        except OSError as met:
+            error = met
+            if met.errno in _REOPEN_AFTER:
+                self._fd = _CLOSED  # its number may be another file's by now
+        self._failing = error is not None
+        self._size += sent
+        self.bytes += sent
+        return sent, error
+
+    # ---- rotating --------------------------------------------------------------------------------
+
+    def _rotate(self) -> bool:
+        """
+        Rename each file to the next number and open a new one.
+
+        A process that renames a file has it locked, and looks again whether it is still the one at
+        the path: so no two processes rename the same one, nor each other's.
+
+        Returns:
+            False if the next record has to go into the file as it is.
+        """
+        fd = self._fd
+        if not _lock(fd):
+            return False
+        try:
+            if not self._moved():
+                if self._close_first:
+                    self.close()
+                self._rename()
+                self._pause = 0.0
+                self.rotations += 1
+        except OSError as error:
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LAST_PAUSE)
+            self._rotate_after = monotonic() + self._pause
+            if self._fd == _CLOSED:
+                self.open()
+            self.rotation_errors += 1
+            self._report(error)
+            return False
+        finally:
+            if self._fd == fd:
+                _unlock(fd)
+        self.open()
+        return True
+
+    def _rename(self) -> None:
+        # After a try that failed at the newest file the older ones have moved already.
+        if not self._pause or self._older(1).exists():
+            for number in range(self._backup_count - 1, 0, -1):
+                with suppress(FileNotFoundError):
+                    self._older(number).replace(self._older(number + 1))
+        self._place.replace(self._older(1))
+
+    def _older(self, number: int) -> Path:
+        return Path(f"{self.path}.{number}")
+
+    def _moved(self) -> bool:
+        """Return whether the path is no longer our file; if it is, note its size."""
+        try:
+            status = self._place.stat()
+        except OSError as error:
+            # If nobody may look, what is open is written, unless no path leads to it any more.
+            return error.errno in _NOT_THERE or not os.fstat(self._fd).st_nlink
+        if (status.st_dev, status.st_ino) != self._identity:
+            return True
+        self._size = status.st_size
+        return False
+
+
+def _descriptor(path: str) -> int | None:
+    """Return the descriptor of this process that a path stands for, if it does."""
+    numbered = _DESCRIPTOR.fullmatch(path)
+    return int(numbered[1]) if numbered else _STANDARD.get(path)
+
+
+def _within_a_file(encoding: str) -> Callable[[bytes], bytes] | None:
+    """
+    Return what makes of an encoded text what it is further on in a file, None for no change.
+
+    The text layer of the standard library sets the state of its encoder to 0 there, which leaves
+    byte order marks and designations out, or has them put in again.
+    """
+    mark = "".encode(encoding)
+    if mark:
+        return lambda record: record[len(mark) :]
+    encoder = codecs.getincrementalencoder(encoding)()
+    encoder.setstate(0)
+    if encoder.encode("a\n") == "a\n".encode(encoding):
+        return None
+
+    def within(record: bytes) -> bytes:
+        encoder.setstate(0)
+        return encoder.encode(record.decode(encoding))
+
+    return within
+
+
+def _write(fd: int, data: bytes | memoryview) -> int:
+    """Write what the system takes of ``data``."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:  # of a descriptor that is shared with one that made it non-blocking
+        waiting = select.poll()
+        waiting.register(fd, select.POLLOUT)
+        waiting.poll(1000)
+        return 0
+
+
+if sys.platform == "win32":  # pragma: no cover - Windows refuses to rename what another has open
+
+    def _lock(fd: int) -> bool:  # noqa: ARG001 - the same signature everywhere
+        return True
+
+    def _unlock(fd: int) -> None:
+        pass
+
+else:
+    import fcntl
+
+    def _lock(fd: int) -> bool:
+        """Lock the file, if no other process has; without waiting."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks: processes that share a file take the risk
+        return True
+
+    def _unlock(fd: int) -> None:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,0 +1,182 @@
+"""
+Records as JSON, one object a line.
+
+Promise: each line is one JSON object that any parser reads, whatever the record holds: values that
+JSON does not have become text, and nothing in a record makes a second line.
+Cost: one pass of the standard library's encoder; a second one only for what it refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import reprlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from mtaio._internal.loops import task_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OWN", "JsonFormatter", "as_text"]
+
+OWN: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message", "taskName"})
+"""What a record has by itself; all else was given by the caller with ``extra``."""
+
+_KEYS: Final = frozenset({"time", "level", "logger", "message", "task", "exception", "stack"})
+_SEPARATORS: Final = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What JSON leaves as it is, and some readers take for the end of a line."""
+
+
+class JsonFormatter(logging.Formatter):
+    """
+    Formats each record as one JSON object on one line.
+
+    Its keys are ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``; where there is one,
+    ``task`` (the name of the running task), ``exception`` and ``stack`` (as text); then whatever
+    was given with ``extra``. A key of ``extra`` that is one of these gets ``extra_`` in front.
+
+    Args:
+        fmt: None: there is no format string. It, ``datefmt`` and ``style`` are there because
+            ``logging.config`` passes them.
+        datefmt: None.
+        style: Ignored.
+        fields: Put into each object, after ``message``: the service's name, its version.
+
+    Raises:
+        TypeError: ``fmt`` or ``datefmt`` is given, or ``fields`` is not a mapping.
+        ValueError: ``fields`` has a key that the record itself gives.
+
+    Example:
+        ```python
+        import json
+        import logging
+
+        from mtaio.logging import JsonFormatter
+
+        formatter = JsonFormatter(fields={"service": "shop"})
+        record = logging.makeLogRecord({"msg": "order %d", "args": (7,), "customer": "Ann"})
+        entry = json.loads(formatter.format(record))
+        assert entry["message"] == "order 7"
+        assert entry["service"] == "shop"
+        assert entry["customer"] == "Ann"
+        ```
+    """
+
+    def __init__(
+        self,
+        fmt: None = None,
+        datefmt: None = None,
+        style: str = "%",  # noqa: ARG002 - logging.config passes it
+        *,
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        for name, value in (("fmt", fmt), ("datefmt", datefmt)):
+            if value is not None:
+                msg = f"{name}={value!r} has no meaning here: the keys are fixed. Leave it out."
+                raise TypeError(msg)
+        try:
+            self.fields: Final = dict(fields or {})
+        except (TypeError, ValueError):
+            msg = f"fields={fields!r} is not a mapping. Pass a dict of what each line is to have."
+            raise TypeError(msg) from None
+        if taken := sorted(_KEYS & self.fields.keys()):
+            msg = f"fields has {', '.join(taken)}, which the record itself gives. Rename it."
+            raise ValueError(msg)
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line of JSON; it is not changed."""
+        entry: dict[object, object] = {
+            "time": _moment(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry.update(self.fields)
+        task = getattr(record, "taskName", None) or task_name()
+        if task:
+            entry["task"] = task
+        exception = self._exception(record)
+        if exception:
+            entry["exception"] = exception
+        if record.stack_info:
+            entry["stack"] = self.formatStack(as_text(record.stack_info))
+        given = record.__dict__
+        for key, value in given.items():
+            if key not in OWN:
+                name = key
+                if key in _KEYS:
+                    while name in _KEYS or name in given:
+                        name = f"extra_{name}"
+                entry[name] = value
+        return _encode(entry)
+
+    def _exception(self, record: logging.LogRecord) -> str:
+        """Return the text of the record's exception, empty if it has none."""
+        text = as_text(record.exc_text or "")
+        if text and not text.isspace():
+            return text
+        info: Any = record.exc_info
+        if isinstance(info, BaseException):
+            return self.formatException((type(info), info, info.__traceback__))
+        try:
+            return self.formatException(info) if info and info[0] is not None else ""
+        except Exception:  # noqa: BLE001 - no exception, but the rest of the record is worth a line
+            return as_text(cast("object", info))
+
+
+def as_text(value: object) -> str:
+    """Return what stands for a value that JSON does not have."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a record is worth more than one value that cannot be printed
+        return f"<{type(value).__name__} that cannot be printed>"
+
+
+def _moment(created: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(created, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return as_text(created)  # of a clock that shows no time
+    return f"{moment.isoformat(timespec='microseconds').removesuffix('+00:00')}Z"
+
+
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=as_text
+)
+_REPR: Final = reprlib.Repr()
+"""A ``repr`` that ends soon, also for values that hold each other."""
+_REPR.maxlevel = 3
+_REPR.maxdict = _REPR.maxlist = _REPR.maxtuple = _REPR.maxset = _REPR.maxfrozenset = 30
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 1000
+
+
+def _encode(entry: Mapping[Any, object]) -> str:
+    try:
+        line = _ENCODER.encode(entry)
+    except Exception:  # noqa: BLE001 - a key that is not a str, NaN, a value that holds itself, …
+        safe = {as_text(key): _encodable(value) for key, value in entry.items()}
+        line = _ENCODER.encode(safe)
+    if not line.isascii():
+        for separator, escaped in _SEPARATORS.items():
+            if separator in line:
+                line = line.replace(separator, escaped)
+        try:
+            line.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair: escaped it can at least be written
+            line = line.encode(errors="backslashreplace").decode()
+    return line
+
+
+def _encodable(value: object) -> object:
+    """Return ``value`` if the encoder takes it, else its ``repr``."""
+    try:
+        _ENCODER.encode(value)
+    except Exception:  # noqa: BLE001 - as above
+        try:
+            return _REPR.repr(value)
+        except Exception:  # noqa: BLE001 - of a type that has its own idea of what it holds
+            return f"<{type(value).__name__} that cannot be printed>"
+    return value

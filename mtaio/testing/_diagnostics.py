@@ -1,0 +1,652 @@
+"""
+What a run tells of itself: where its tasks wait, which steps they took, and why it failed.
+
+Promise: the stacks of a `Deadlock` name every task of the run and every worker thread that holds
+the clock. What a `Step` says depends on the program alone, not on addresses, hashes or the Python
+version. Nothing here raises into the event loop.
+Cost: a step costs a walk along its task's awaits, in a run whose steps are watched; no source is
+read until it is wanted.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import linecache
+import os
+import re
+import sys
+from collections import deque
+from dataclasses import dataclass
+from itertools import groupby
+from types import CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeGuard, cast
+from weakref import ref
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import CodeType, FrameType
+
+    from mtaio.testing._schedule import Schedule
+
+KEPT: Final = 10_000
+"""How many steps the trace of a run goes back."""
+
+SHOWN: Final = 60
+"""How many lines of steps an error shows at most: the last ones."""
+
+FOLDED: Final = 1_000
+"""How many steps are looked at for repeats: the last ones."""
+
+LONGEST: Final = 6
+"""How many lines there are at most in what repeats."""
+
+BROKEN: Final = "the run is broken off"
+"""How the words on a failure of the whole run end."""
+
+LAST: Final = float("inf")
+"""The age, among candidates that were woken together, of what is not a task."""
+
+
+# ---- a run that is stuck -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Where one task or thread was when the run was found stuck."""
+
+    kind: Literal["task", "thread"]
+    """Whether it is a task of the event loop or a worker thread."""
+
+    name: str
+    """The name of the task or of the thread."""
+
+    frames: tuple[str, ...]
+    """``file:line in function: source``, outermost first; the last one is where it waits."""
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n    {frame}" for frame in self.frames)
+        return f"  {self.kind} {self.name!r} is at{lines}"
+
+
+class _Stuck(AssertionError):  # noqa: N818 - the failure of a test, like AssertionError
+    """The whole run is stuck; with the stacks."""
+
+    reason: str
+    stacks: tuple[Stack, ...]
+
+    def __init__(self, reason: str, stacks: tuple[Stack, ...] = ()) -> None:
+        super().__init__(reason, stacks)
+        self.reason = reason
+        self.stacks = stacks
+
+    def __str__(self) -> str:
+        return "\n".join([self.reason, *map(str, self.stacks)])
+
+
+class Deadlock(_Stuck):
+    """
+    No task of the simulated run can ever wake up, so the test has failed instead of hanging.
+
+    Raised by `run`, and in tests that run on a `virtual_backend`, after the run was cancelled and
+    its cleanup is over. If the cleanup blocks as well, ``__cause__`` is the first failure.
+
+    Args:
+        reason: What is stuck, since when, and the way out.
+        stacks: Where each task and each worker thread was at that moment.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Deadlock, run
+
+
+        async def take_twice() -> None:
+            lock = anyio.Semaphore(1)
+            async with lock, lock:
+                print("not reached: a semaphore is not re-entrant")
+
+
+        try:
+            run(take_twice)
+        except Deadlock as stuck:
+            assert "in take_twice" in str(stuck)
+        ```
+    """
+
+    __module__ = "mtaio.testing"  # as users import it
+
+
+class Livelock(_Stuck):
+    """
+    The tasks of the simulated run are busy and get nowhere, so the test has failed.
+
+    Raised when the event loop has turned ``max_turns`` times without a task waiting for something
+    that was to come: tasks that spin on ``sleep(0)``, or that wake each other up for ever. Raised
+    as `Deadlock` is, after the run was cancelled.
+
+    Args:
+        reason: How long, at which time, and the way out.
+        stacks: Where each task and each worker thread was at that moment.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.testing import Livelock, run
+
+
+        async def spin() -> None:
+            while True:
+                await anyio.sleep(0)
+
+
+        try:
+            run(spin, max_turns=100)
+        except Livelock as stuck:
+            assert "in spin" in str(stuck)
+        ```
+    """
+
+    __module__ = "mtaio.testing"  # as users import it
+
+
+def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
+    """
+    Return the stack of every task, given as its name and its coroutine.
+
+    The frames that lead to the test's own code and on from it are left out, and so are tasks in
+    which there is nothing else, such as the helpers of a test runner, unless there is no other
+    task.
+    """
+    own: list[Stack] = []
+    others: list[Stack] = []
+    for name, coroutine in tasks:
+        frames = list(_await_frames(coroutine))
+        theirs = [i for i, frame in enumerate(frames) if not MACHINERY[frame[0]]]
+        shown = frames[theirs[0] : theirs[-1] + 1] if theirs else frames
+        lines = tuple(_line(code_file, line, where) for code_file, line, where in shown)
+        stack = Stack(kind="task", name=name, frames=lines)
+        (own if theirs else others).append(stack)
+    return tuple(own or others)
+
+
+def thread_stack(ident: int, name: str) -> Stack:
+    """Return the stack of a running thread; empty if the thread ended meanwhile."""
+    frames_of = sys._current_frames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
+    frame = frames_of().get(ident)
+    frames: list[str] = []
+    while frame is not None:
+        frames.append(_line(*_location(frame)))
+        frame = frame.f_back
+    return Stack(kind="thread", name=name, frames=tuple(reversed(frames)))
+
+
+def _await_frames(awaited: Any) -> Iterator[tuple[str, int, str]]:
+    """Follow a suspended coroutine to the await where it waits, outermost first."""
+    while awaited is not None:
+        frame, awaited = _next_await(awaited)
+        if frame is not None:
+            yield _location(frame)
+
+
+class Window:
+    """An awaitable that shows, in ``behind``, what it drives."""
+
+    __slots__ = ("behind",)
+
+    behind: Any
+
+
+_LINKS: Final = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
+
+_HIDING: Final = {
+    "anext_awaitable",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "coroutine_wrapper",
+}
+"""Python's types that hide what they drive from Python, but not from the garbage collector."""
+
+
+def _next_await(awaited: Any) -> tuple[FrameType | None, Any]:
+    """Return the frame of what is awaited, None if it has none, and what that awaits in turn."""
+    for frame_of, next_of in _LINKS:
+        if hasattr(awaited, frame_of):
+            return getattr(awaited, frame_of), getattr(awaited, next_of)
+    if isinstance(awaited, Window):
+        return None, awaited.behind
+    if type(awaited).__name__ in _HIDING:
+        return None, next(filter(_leads_on, gc.get_referents(awaited)), None)
+    return None, None
+
+
+def _leads_on(referent: object) -> bool:
+    if type(referent).__name__ in _HIDING:
+        return True
+    return any(hasattr(referent, frame_of) for frame_of, _ in _LINKS)
+
+
+def _location(frame: FrameType) -> tuple[str, int, str]:
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
+
+
+def _line(file: str, line: int, where: str) -> str:
+    source = linecache.getline(file, line).strip()
+    return f"{file}:{line} in {where}: {source}"
+
+
+class _Machinery(dict[str, bool]):
+    """Whether a file belongs to Python, to trio, to anyio or to this package."""
+
+    def __missing__(self, file: str) -> bool:
+        self[file] = answer = file.startswith("<frozen ") or any(
+            file.startswith(os.path.dirname(home) + os.sep)  # noqa: PTH120 - str in, str out
+            for home in self._homes(file)
+        )
+        return answer
+
+    def _homes(self, file: str) -> Iterator[str]:
+        yield from (__file__, anyio.__file__)
+        if "trio" in sys.modules:
+            yield str(sys.modules["trio"].__file__)
+        packages = (f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+        if not any(folder in file for folder in packages):
+            yield os.__file__  # Python's own library, in which the packages' folder lies
+
+
+MACHINERY: Final = _Machinery()
+
+
+# ---- the steps of tasks --------------------------------------------------------------------------
+
+_COMPREHENSION: Final = re.compile(r"\.<locals>\.<(?:list|set|dict)comp>$")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of the user's own code at which a task waits."""
+
+    file: str
+    """The file."""
+
+    line: int
+    """The number of the line."""
+
+    function: str
+    """The qualified name of the function."""
+
+    @classmethod
+    def of(cls, code: CodeType, line: int) -> Place:
+        """Return the place of a line of compiled code."""
+        # Since Python 3.12 a comprehension is part of the function around it.
+        return cls(code.co_filename, line, _COMPREHENSION.sub("", code.co_qualname))
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.file, self.line).strip()
+        return f"{source}  ({self.function}, line {self.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a task: from where it was woken to where it waits again."""
+
+    time: float
+    """The virtual time in seconds."""
+
+    task: str
+    """
+    The name of the task's function, and its number among the tasks of the run; of what is
+    ``struck``, a few words on what happens.
+    """
+
+    waits_at: Place | None
+    """Where it waits now; None if it has ended."""
+
+    struck: bool = False
+    """Whether this is not a step: a `Victim` is cancelled, or the run is broken off."""
+
+    def __str__(self) -> str:
+        return self.line()
+
+    def line(self, width: int = 0) -> str:
+        """Return the step as a line of text, in which a task's name takes ``width`` letters."""
+        if self.struck:
+            return f"t={self.time:<8g} ------- {self.task} -------"
+        what = "ended" if self.waits_at is None else f"waits at  {self.waits_at}"
+        return f"t={self.time:<8g} {self.task:<{width}}  {what}"
+
+
+def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
+    """Return the innermost code and line of a suspended coroutine that is not an event loop's."""
+    # Called after every step. Asking for a frame makes one, so that is left for the end.
+    machinery = MACHINERY
+    found: Any = None
+    awaited = coroutine
+    while awaited is not None:
+        kind: type[object] = awaited.__class__
+        if kind is CoroutineType:
+            if found is None or not machinery[awaited.cr_code.co_filename]:
+                found = awaited
+            awaited = awaited.cr_await
+        elif kind is GeneratorType:
+            if found is None or not machinery[awaited.gi_code.co_filename]:
+                found = awaited
+            awaited = awaited.gi_yieldfrom
+        elif kind.__module__ == "_asyncio":  # the iterator of a future, which leads nowhere
+            break
+        else:
+            frame, awaited = _next_await(awaited)
+            if frame is not None and (found is None or not machinery[frame.f_code.co_filename]):
+                found = frame
+    if isinstance(found, CoroutineType):
+        found = found.cr_frame
+    elif isinstance(found, GeneratorType):
+        found = found.gi_frame
+    return None if found is None else (found.f_code, found.f_lineno)
+
+
+_UNNAMED: Final = re.compile(r"Task-\d+")
+"""What asyncio calls a task that was not given a name."""
+
+
+class TaskRecord:
+    """
+    What the steps need to know of a task, also when it is gone.
+
+    Attributes:
+        age: Its number among the tasks of the run; 0 for those that are not of the code under test.
+        name: Its name.
+        function: The name of its function, None if its name is all that counts.
+    """
+
+    __slots__ = ("age", "function", "name")
+
+    def __init__(self, age: int, task: Any) -> None:
+        self.age = age
+        self.function: str | None = None
+        if hasattr(task, "get_name"):
+            # One that is eager and over already has none; CPython 3.12.1 crashes at the question.
+            coroutine = None if task.done() else task.get_coro()
+            self.function = getattr(coroutine, "__qualname__", None)
+            self.name: str = task.get_name()
+        else:
+            self.name = task.name
+
+    def play(self, function: object) -> None:
+        """Note which function a victim's task runs, if it was named after the victim."""
+        if self.name.endswith("._inject") or self.function == "Victim.__call__":
+            self.name = getattr(function, "__qualname__", type(function).__qualname__)
+            self.function = None
+
+    def __str__(self) -> str:
+        name = self.name
+        if self.function is not None and _UNNAMED.fullmatch(name):
+            name = self.function
+        return f"{name.rpartition('.')[2]}#{self.age}"
+
+
+_Entry: TypeAlias = "tuple[float, TaskRecord | str, tuple[CodeType, int] | None]"
+"""Of a step: when, whose or which words, and where the task waits after it."""
+
+
+class Steps:
+    """
+    The steps of the tasks of one event loop: who may take the next, and what happens in between.
+
+    Candidates are put in one canonical order, by the step that woke them and then by when they were
+    made, since anyio cancels tasks in the order of a set, which differs from run to run.
+
+    Args:
+        schedule: Who chooses the next; None leaves that to the event loop.
+        time: Returns the virtual time in seconds.
+        fail: Called with the error that ends the run, when an invariant does not hold.
+
+    Attributes:
+        number: How many steps of the code under test have begun.
+        stepping: The coroutine of the task whose step began last; None once that was noted.
+        strikes: Called before each step.
+    """
+
+    # Invariant: _records has the order in which tasks were first seen, from 1, which is the task of
+    # the code under test; those that were there before it, the event loop's own, have the age 0.
+    __slots__ = (
+        "_fail",
+        "_invariants",
+        "_record",
+        "_records",
+        "_seen",
+        "_started",
+        "_task",
+        "_time",
+        "_trace",
+        "number",
+        "schedule",
+        "stepping",
+        "strikes",
+    )
+
+    def __init__(
+        self,
+        schedule: Schedule | None,
+        time: Callable[[], float],
+        fail: Callable[[BaseException], object],
+    ) -> None:
+        self.schedule: Schedule | None = schedule
+        self.number: int = 0
+        self.stepping: Any = None
+        self.strikes: list[Callable[[], None]] = []
+        self._time = time
+        self._fail = fail
+        self._invariants: list[Callable[[], BaseException | None]] = []
+        self._task: Any = None
+        self._record: TaskRecord | None = None
+        self._trace: deque[_Entry] = deque(maxlen=KEPT)
+        self._started = False
+        self._seen = 1
+        self._records: dict[ref[Any], TaskRecord] = {}
+
+    def record(self, task: Any) -> TaskRecord:
+        """Return what is known of a task, which has its age from the first call on."""
+        return self._records.get(ref(task)) or self._add(task)
+
+    def _add(self, task: Any) -> TaskRecord:
+        self._seen += 1
+        record = TaskRecord(self._seen, task)
+        self._records[ref(task, self._records.__delitem__)] = record
+        return record
+
+    def start_test(self, host: Any, running: Any) -> None:
+        """
+        Begin to choose and to note, for new code under test.
+
+        ``host`` is the task of that code, and ``running`` the one that takes a step now.
+        """
+        self._started = True
+        self._seen = 1
+        self._trace.clear()
+        self.forget_invariants()
+        for record in tuple(self._records.values()):  # tasks may be collected meanwhile
+            record.age = 0
+        self._records[ref(host, self._records.__delitem__)] = TaskRecord(1, host)
+        self._task = running
+        self._record = self.record(running)
+        self.stepping = running.get_coro() if hasattr(running, "get_coro") else running.coro
+
+    def end_test(self) -> None:
+        """Let the event loop have its own way again; called in the task of the code under test."""
+        self.between(ended=True)
+        self._started = False
+
+    def key(self, record: TaskRecord) -> tuple[int, float]:
+        """Return the place of a task that is woken now among the candidates for the next step."""
+        age = record.age
+        return (self.number if age and self._started else -1), age
+
+    def choose(self, candidates: Sequence[tuple[tuple[int, float], *tuple[Any, ...]]]) -> int:
+        """Return which of the candidates, whose keys come first and are in order, is next."""
+        if len(candidates) == 1 or not self._started or candidates[0][0][0] < 0:
+            return 0
+        assert self.schedule is not None  # noqa: S101 - it is for a schedule that queues ask
+        return self.schedule.pick(len(candidates))
+
+    def begin(self, task: Any, record: TaskRecord, coroutine: Any) -> None:
+        """Note that a step of ``task`` begins, and let what waits for this moment strike."""
+        if not self._started:
+            return
+        self.number += 1
+        self.stepping = coroutine
+        self._task = task
+        self._record = record
+        if self.strikes and record.age:
+            for strike in self.strikes:
+                strike()
+
+    def between(self, *, ended: bool = False) -> None:
+        """Note that the step that began last is over, and look at the invariants."""
+        coroutine = self.stepping
+        if coroutine is None:
+            return
+        self.stepping = None
+        record = self._record
+        assert record is not None  # noqa: S101 - a step has begun
+        if record.function is not None:  # a task of asyncio may get a name after it was made
+            record.name = self._task.get_name()
+        self._trace.append((self._time(), record, None if ended else place_of(coroutine)))
+        for invariant in self._invariants:
+            failure = invariant()
+            if failure is not None:
+                self._fail(failure)  # which forgets the others
+                return
+
+    def trace(self) -> tuple[Step, ...]:
+        """Return the steps that are over, at most the `KEPT` last ones, but for the loop's own."""
+        return tuple(
+            Step(time, who, None, struck=True)
+            if isinstance(who, str)
+            else Step(time, str(who), place and Place.of(*place))
+            for time, who, place in self._trace
+            if isinstance(who, str) or who.age
+        )
+
+    def note(self, what: str) -> None:
+        """Note what happens now between two steps: a victim is cancelled, the run broken off."""
+        self._trace.append((self._time(), what, None))
+
+    def always(self, invariant: Callable[[], BaseException | None]) -> None:
+        """Call ``invariant`` after every step; what it returns ends the run."""
+        self._invariants.append(invariant)
+
+    def forget_invariants(self) -> None:
+        """Look at none of them any more, until there are new ones."""
+        self._invariants.clear()
+
+
+def digest(steps: Iterable[Step]) -> str:
+    """Return a fingerprint of a trace, the same wherever the program did the same."""
+    text: list[str] = []
+    for step in steps:
+        place = step.waits_at
+        where = None if place is None else (place.function, place.line)
+        text.append(f"{step.time!r} {step.task} {where} {step.struck}")
+    return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def interleaving(steps: Sequence[Step]) -> str:
+    """
+    Return the last steps of a trace as lines of text, up to where the run was broken off.
+
+    A step that comes several times in succession is one line with a count; so is what comes again
+    when a few lines repeat.
+    """
+    if not steps:
+        return "  no task took a step"
+    broken = (at for at, step in enumerate(steps, 1) if step.struck and step.task.endswith(BROKEN))
+    end = next(broken, len(steps))
+    runs = [(step, len([*same])) for step, same in groupby(steps[max(0, end - FOLDED) : end])]
+    shown = [*_folded(runs)][-SHOWN:]
+    width = max((len(each.task) for each, _ in shown if _is_step(each)), default=0)
+    before = end
+    lines: list[str] = []
+    for each, times in shown:
+        if isinstance(each, Step):
+            before -= times
+            lines.append(f"  {each.line(width)}{'' if times == 1 else f'  ({times} times)'}")
+        else:
+            before -= times * sum(count for _, count in each)
+            lines.append(f"  … these {len(each)} lines {times} more times")
+    if before > 0:
+        lines.insert(0, f"  … {_steps(before)} before")
+    if end < len(steps):
+        lines.append(f"  … {_steps(len(steps) - end)} of cleaning up")
+    return "\n".join(lines)
+
+
+_Run: TypeAlias = "tuple[Step, int]"
+"""A step, and how often it came in succession."""
+
+
+def _folded(runs: list[_Run]) -> Iterator[tuple[Step | list[_Run], int]]:
+    """Yield runs; in place of lines that come again, these and how often they do."""
+    at = 0
+    while at < len(runs):
+        block, times = _repeated(runs, at)
+        yield from block
+        if times:
+            yield block, times
+        at += len(block) * (1 + times)
+
+
+def _repeated(runs: list[_Run], at: int) -> tuple[list[_Run], int]:
+    """Return the lines from ``at`` on that come again at least twice, and how often they do."""
+    for length in range(2, LONGEST + 1):
+        block, times = runs[at : at + length], 0
+        while runs[at + length * (times + 1) : at + length * (times + 2)] == block:
+            times += 1
+        if times > 1:
+            return block, times
+    return runs[at : at + 1], 0
+
+
+def _is_step(each: Step | list[_Run]) -> TypeGuard[Step]:
+    return isinstance(each, Step) and not each.struck
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'' if number == 1 else 's'}"
+
+
+# ---- the failure of a test -----------------------------------------------------------------------
+
+
+def is_failure(error: BaseException) -> bool:
+    """
+    Return whether a test that raises ``error`` has failed.
+
+    What only breaks a test off, such as Ctrl-C or ``pytest.skip``, is not a failure.
+    """
+    if isinstance(error, Exception):
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(map(is_failure, group.exceptions))
+    pytest: Any = sys.modules.get("pytest")  # whose fail(), as of pytest.raises(), is no Exception
+    return pytest is not None and isinstance(error, pytest.fail.Exception)
+
+
+def kind_of(error: BaseException) -> object:
+    """Return what two failures of one kind have in common."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return frozenset(map(kind_of, group.exceptions))
+    return type(error)
+
+
+def add_note(error: BaseException, beginning: str, text: str) -> None:
+    """Add a note, in place of one with the same beginning that an earlier run has left."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    notes[:] = [each for each in notes if not each.startswith(beginning)]
+    error.add_note(beginning + text)

@@ -1,0 +1,85 @@
+"""What the tests have worker processes do; apart, so that these need not import the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+
+def add(a: int, b: int) -> tuple[int, int]:
+    """Return the sum, and the process in which it was formed."""
+    return a + b, os.getpid()
+
+
+def fail(message: str) -> None:
+    """Raise an error."""
+    raise LookupError(message)
+
+
+def leave(how: BaseException) -> None:
+    """Raise what is meant to end a program."""
+    raise how
+
+
+def end(number: int) -> None:
+    """Kill the process one is in with a signal."""
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def close_everything() -> None:
+    """Close all descriptors, as what wants to be a daemon does, and stay."""
+    os.closerange(3, 100)
+    time.sleep(60)
+
+
+def start_another(seconds: float) -> None:
+    """Start a process that outlives this one's end, and do not wait for it."""
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])  # noqa: S603 - ours
+    time.sleep(60)
+
+
+class Untransferable:
+    """What cannot be sent, or cannot be received if it is "unreadable"."""
+
+    def __init__(self, how: str = "never") -> None:
+        self.how = how
+
+    def __repr__(self) -> str:
+        if self.how == "nameless":
+            raise LookupError
+        return "<it>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.how == "unreadable":
+            return divmod, (1, 0)
+        msg = "not me"
+        raise TypeError(msg)
+
+
+class DemandingError(Exception):
+    """An error as they are often written: its arguments are not those that are pickled."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+
+
+def fail_demandingly() -> None:
+    """Raise an error that cannot be unpickled."""
+    raise DemandingError(1, "reason")
+
+
+def fail_untransferably() -> None:
+    """Raise an error that cannot be pickled."""
+    raise LookupError(Untransferable())
+
+
+def hang(port: int) -> None:
+    """Tell in which process one is, and hang."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(str(os.getpid()).encode())
+    time.sleep(60)

@@ -1,0 +1,243 @@
+"""
+What every primitive of mtaio holds to, whichever it is: one contract, one table.
+
+Each is made where no event loop runs, as at module level, and may be used by one event loop after
+another, on either backend, also after a run that failed or was cancelled while tasks waited at it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio import exceptions
+from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.core import TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
+from mtaio.testing import run, settle
+from mtaio.testing._contract import require_nothing_left
+from tests.backends import BACKENDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from mtaio.events import Event
+
+    Use = Callable[[], Coroutine[Any, Any, None]]
+    """Uses the primitive, so that tasks wait at it for a second or more; asserts what it got."""
+
+LOOPS = (*BACKENDS, *reversed(BACKENDS))
+
+
+async def second(value: int) -> int:
+    """Take a second."""
+    await anyio.sleep(1)
+    return value
+
+
+def limiter_of(limiter: Any) -> tuple[object, Use]:
+    """Return a use of a limiter that lets one in at a time."""
+
+    async def use() -> None:
+        started = anyio.current_time()
+        ended: list[float] = []
+
+        async def work(number: int) -> None:
+            async with limiter:
+                await second(number)
+            ended.append(anyio.current_time() - started)
+
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(work, number)
+        assert ended == [1, 2, 3]
+
+    return limiter, use
+
+
+def rate_of(limiter: Any, *key: str) -> tuple[object, Use]:
+    """Return a use of a limiter that grants one token a second."""
+
+    async def use() -> None:
+        granted: list[float] = []
+
+        async def work() -> None:
+            await limiter.acquire(*key)
+            granted.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(work)
+        assert [later - sooner for sooner, later in pairwise(granted)] == [1, 1]
+
+    return limiter, use
+
+
+def timeouts() -> tuple[object, Use]:
+    """Return a use of a timeout manager."""
+    manager = TimeoutManager()
+
+    async def use() -> None:
+        with pytest.raises(exceptions.TimeoutError), manager(1.5):
+            await anyio.sleep_forever()
+
+    return manager, use
+
+
+def cache(policy: EvictionPolicy, *, entered: bool) -> tuple[object, Use]:
+    """Return a use of a cache, by callers that wait for one load."""
+    made: TTLCache[int] = TTLCache(0.5, 4, policy=policy)
+
+    async def use() -> None:
+        loads: list[int] = []
+        got: list[int] = []
+
+        async def load() -> int:
+            loads.append(1)
+            return await second(7)
+
+        async def ask() -> None:
+            got.append(await made.get_or_set("key", load))
+
+        async def ask_all() -> None:
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(ask)
+
+        made.clear_nowait()
+        if entered:
+            async with made:
+                await ask_all()
+        else:
+            await ask_all()
+        assert (got, loads) == ([7, 7, 7], [1])
+        await made.set("other", 8)
+        assert await made.get("other") == 8
+
+    return made, use
+
+
+def cached_function() -> tuple[object, Use]:
+    """Return a use of a function whose results are cached."""
+    fetch = cached(ttl=0.5)(second)
+
+    async def use() -> None:
+        async with anyio.create_task_group() as group:
+            for number in (1, 1, 2):
+                group.start_soon(fetch, number)
+        assert await fetch(1) == 1
+
+    return fetch.cache, use
+
+
+def emitter() -> tuple[object, Use]:
+    """Return a use of an emitter, by handlers, a stream and those who wait for an event."""
+    made = EventEmitter()
+    seen: list[int] = []
+
+    @made.on("a")
+    async def handle(event: Event[Any]) -> None:
+        await anyio.sleep(1)
+        seen.append(event.data)
+
+    async def use() -> None:
+        seen.clear()
+        await made.emit("a", 1)
+        async with made, made.stream("a") as events, anyio.create_task_group() as group:
+            group.start_soon(made.emit, "a", 2)
+            assert (await made.wait_for("a")).data == 2
+            assert (await anext(events)).data == 2
+            made.emit_soon("a", 3)
+        assert sorted(seen) == [1, 2, 3]
+
+    return made, use
+
+
+def executor() -> tuple[object, Use]:
+    """Return a use of an executor, with tasks that wait for its one slot."""
+    made = TaskExecutor(1, max_pending=1, thread_limiter=1)
+
+    async def use() -> None:
+        assert await made.map(second, range(3)) == [0, 1, 2]
+        assert await made.gather(second(1), made.run(second, 2)) == (1, 2)
+        assert await made.run_in_thread(divmod, 7, 2) == (3, 1)
+        async with made:
+            handles = [await made.submit(second, number) for number in range(3)]
+            assert [await handle for handle in handles] == [0, 1, 2]
+
+    return made, use
+
+
+PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
+    "ConcurrencyLimiter": lambda: limiter_of(ConcurrencyLimiter(1)),
+    "ResourceLimiter": lambda: limiter_of(ResourceLimiter(concurrency=1, rate=1000, timeout=60)),
+    "RateLimiter": lambda: rate_of(RateLimiter(1, slack=0)),
+    "KeyedRateLimiter": lambda: rate_of(KeyedRateLimiter(1, slack=0), "key"),
+    "TimeoutManager": timeouts,
+    "TTLCache": lambda: cache(EvictionPolicy.S3FIFO, entered=False),
+    "TTLCache, entered": lambda: cache(EvictionPolicy.LRU, entered=True),
+    "cached": cached_function,
+    "EventEmitter": emitter,
+    "TaskExecutor": executor,
+}
+
+
+@pytest.fixture(params=PRIMITIVES)
+def primitive(request: pytest.FixtureRequest) -> tuple[object, Use]:
+    """Return each primitive in turn, made where no loop runs, and a use of it."""
+    return PRIMITIVES[request.param]()
+
+
+def use_everywhere(primitive: tuple[object, Use]) -> None:
+    """Use a primitive in one loop after another."""
+    made, use = primitive
+    for backend in LOOPS:
+        run(use, backend=backend)
+        require_nothing_left(made)
+
+
+def test_one_loop_after_another(primitive: tuple[object, Use]) -> None:
+    """It is as good in the second loop as in the first, and in the third."""
+    use_everywhere(primitive)
+
+
+def test_after_a_run_that_failed(primitive: tuple[object, Use], backend: str) -> None:
+    """An error that ends a run while tasks wait leaves it as good as new."""
+    made, use = primitive
+
+    async def fail() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(use)
+            await settle()
+            raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup):
+        run(fail, backend=backend)
+    require_nothing_left(made)
+    use_everywhere(primitive)
+
+
+def test_after_a_run_that_was_cancelled_anywhere(
+    primitive: tuple[object, Use], backend: str
+) -> None:
+    """So does a deadline, at any moment of its use."""
+    _, use = primitive
+
+    async def give_up(deadline: float) -> None:
+        with anyio.move_on_after(deadline):
+            await use()
+
+    for half in range(9):
+        run(give_up, half / 2 + 0.25, backend=backend)
+        run(use, backend=backend)
