@@ -18,7 +18,7 @@ from dataclasses import fields, is_dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from mtaio.logging._formatters import OWN, as_text
+from mtaio.logging._json import OWN, as_text
 from mtaio.logging._secrets import Secrets
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio.logging import JsonFormatter, RedactingFilter
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from tests.logging.tools import Logbook
 
 
+KNOWN = RedactingFilter()
+
+
 def redacted(
     message: object, *args: object, redact: RedactingFilter | None = None, **extra: object
 ) -> logging.LogRecord:
     """Return a record as it is behind the filter."""
     record = logging.LogRecord("name", logging.INFO, __file__, 1, message, args, None)
     record.__dict__.update(extra)
-    assert (redact or RedactingFilter()).filter(record)
+    assert (redact or KNOWN).filter(record)
     return record
 
 
@@ -266,7 +269,7 @@ def test_values_too_deep_are_cut() -> None:
 
     kept = nested(32, "text")
     record = logging.makeLogRecord({"kept": kept, "cut": nested(33, "text")})
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     assert vars(record)["kept"] is kept
     assert vars(record)["cut"] == nested(32, "...")
 
@@ -296,7 +299,7 @@ def test_secrets_in_tracebacks_are_masked() -> None:
     for each in (error, ExceptionGroup("several", [TypeError("password: hunter2"), error])):
         record = failing(each)
         record.stack_info = "at f(password=hunter2)"
-        RedactingFilter().filter(record)
+        KNOWN.filter(record)
         assert record.exc_text is not None
         assert "ValueError: token=***" in record.exc_text
         assert record.exc_info is None
@@ -312,20 +315,20 @@ def test_traceback_of_another_handler_is_masked() -> None:
     record = failing(ValueError("token=abc"))
     record.exc_text = "in short: token=abc"
     record.message = "token=abc"
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     assert (record.exc_text, record.exc_info) == ("in short: token=***", None)
     assert record.message == "failed"
     record = failing(ValueError("token=abc"))
     record.exc_text = "in short"
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     assert (record.exc_text, record.exc_info) == ("in short", None)
     record = failing(ValueError("text"))
     record.exc_text = "at length, with its variables: token=abc"
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     masked = "at length, with its variables: token=***"
     assert (record.exc_text, record.exc_info) == (masked, None)
     record = logging.makeLogRecord({"msg": "", "exc_text": "token=abc", "stack_info": 3})
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     assert (record.exc_text, record.stack_info) == ("token=***", "3")
 
 
@@ -333,7 +336,7 @@ def test_harmless_traceback_is_left_to_the_formatter() -> None:
     """Without a secret in it the traceback is not rendered for good."""
     record = failing(ValueError("text"))
     info = record.exc_info
-    RedactingFilter().filter(record)
+    KNOWN.filter(record)
     assert record.exc_text is None
     assert record.exc_info is info
 
@@ -380,7 +383,7 @@ def test_nothing_is_raised(attributes: dict[Any, Any]) -> None:
     """No record, however broken, makes the filter raise, or keeps the rest from being masked."""
     record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
     record.__dict__.update(attributes)
-    assert RedactingFilter().filter(record)
+    assert KNOWN.filter(record)
     assert record.__dict__["other"] == "token=***"
 
 
@@ -504,6 +507,7 @@ PLANTED = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(PLANTED)
 def test_planted_secret_is_never_written(planted: object) -> None:
     """Wherever a secret is put in a record, no formatter writes it."""
@@ -512,9 +516,8 @@ def test_planted_secret_is_never_written(planted: object) -> None:
     raised = failing(ValueError(planted))
     raised.msg = planted
     mapped = logging.makeLogRecord({"msg": "%(a)s", "args": {"a": planted}, "x": [planted]})
-    redact = RedactingFilter()
     for each in (record, raised, mapped):
-        redact.filter(each)
+        KNOWN.filter(each)
         formatters = [JsonFormatter(), logging.Formatter("%(message)s")]
         if "x" in each.__dict__:
             formatters.append(logging.Formatter("%(message)s %(x)s"))
@@ -550,6 +553,7 @@ HARMLESS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(HARMLESS, HARMLESS)
 def test_what_is_not_secret_survives(left: object, right: object) -> None:
     """What stands next to a secret keeps its place, its type and its value."""
@@ -585,10 +589,11 @@ ODD = st.recursive(
 ATTRIBUTES = ("msg", "args", "exc_info", "exc_text", "stack_info", "message", "x", "token", "")
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ODD))
 def test_no_record_makes_the_filter_raise(attributes: dict[str, object]) -> None:
     """The filter lets every record pass, and the rest of it is masked."""
     record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
     record.__dict__.update(attributes)
-    assert RedactingFilter().filter(record)
+    assert KNOWN.filter(record)
     assert record.__dict__["other"] == "token=***"
