@@ -100,10 +100,3 @@ class OwnedGroup:
             return Left(raised=error)
         finally:
             del reason, trace  # which may hold this frame
-
-
-async def leave(group: Any, reason: BaseException | None) -> Left:
-    """Leave ``group``, whose body ended with ``reason``."""
-    owned = OwnedGroup.__new__(OwnedGroup)
-    owned._group = group  # noqa: SLF001 - until all three blocks own theirs
-    return await owned.leave(reason)

@@ -753,7 +753,7 @@ def _disown(load: Load | None) -> None:
 _RUNNING_LOOP: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = ContextVar(
     "mtaio.cache.loop", default=None
 )
-"""The event loop in which this context last was, and what tells whether it is."""
+"""The event loop in which this context last was, and a function that returns it if it is."""
 
 
 _modules: Final = sys.modules

@@ -96,7 +96,7 @@ class Bar(Progress):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Draw the bar for the last time; a block that came to its end has done it all."""
+        """Draw the bar for the last time; a block that ended without an error has done it all."""
         self._over = exc_type is None
         super().__exit__(exc_type, exc_val, exc_tb)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FILTER = "Pass an exception class, a tuple of them, or a function that tells whether to retry."
+_FILTER = "Pass an exception class, a tuple of them, or a function that returns whether to retry."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -352,7 +352,7 @@ def shrink(
     tries older candidates. What it returns is a tape that fits.
 
     Args:
-        fails: Runs the program with a schedule, and tells whether it failed in the way looked for.
+        fails: Runs the program with a schedule, and returns whether it failed in that way.
         schedule: One with which it does.
         max_runs: How often to call ``fails`` at most.
 

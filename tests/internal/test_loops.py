@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
 from mtaio._internal import loops
 from mtaio.testing import run, settle
@@ -183,53 +183,3 @@ def test_call_in_a_loop_that_is_over(backend: str) -> None:
     assert not loops.call_in(loop, lambda: called.append(1))
     run(settle, backend=backend)
     assert called == []
-
-
-async def test_bind_on_one_loop() -> None:
-    """On one loop an object is bound again and again, waiters or none."""
-    bound = loops.LoopBound()
-    assert not bound.is_over()
-    assert not bound.bind("limiter", waiting=False)
-    assert not bound.bind("limiter", waiting=True)
-    assert not bound.is_over()
-
-
-def test_bind_on_one_loop_after_another(backend: str) -> None:
-    """An object without waiters moves on; waiters of a loop that is over are to be dropped."""
-    bound = loops.LoopBound()
-
-    async def bind(*, waiting: bool) -> bool:
-        return bound.bind("limiter", waiting=waiting)
-
-    assert not run(partial(bind, waiting=False), backend=backend)
-    assert bound.is_over()
-    assert not run(partial(bind, waiting=False), backend=backend)
-    assert run(partial(bind, waiting=True), backend=backend)
-
-    async def twice() -> None:
-        assert bound.bind("limiter", waiting=True)
-        assert not bound.bind("limiter", waiting=True)
-        assert not bound.is_over()
-
-    run(twice, backend=backend)
-
-
-def test_bind_on_two_loops_at_once(backend: str) -> None:
-    """With waiters on another loop that lives, binding is refused, and the waiters stay bound."""
-    bound = loops.LoopBound()
-    with from_thread.start_blocking_portal(backend) as portal:
-        portal.call(lambda: bound.bind("limiter", waiting=False))
-
-        async def scenario() -> None:
-            for _ in range(2):
-                with pytest.raises(RuntimeError, match=TWO_LOOPS):
-                    bound.bind("limiter", waiting=True)
-
-        run(scenario, backend=backend)
-        assert not portal.call(lambda: bound.bind("limiter", waiting=True))
-
-        async def take_over() -> None:
-            assert not bound.bind("limiter", waiting=False)
-
-        run(take_over, backend=backend)
-    assert bound.is_over()

@@ -66,7 +66,7 @@ class RightSemaphore(WrongSemaphore):
 @pytest.mark.parametrize("kind", [WrongSemaphore, RightSemaphore])
 @explore()
 async def test_slot_comes_back(kind: type[WrongSemaphore], victim: Victim) -> None:
-    """Whoever gave up, the next one gets the slot."""
+    """Whichever task gave up, the next one gets the slot."""
     semaphore = kind(1)
 
     async def work() -> None:

@@ -24,7 +24,7 @@ class WrongOffice:
         self.left = tickets
 
     async def sell(self) -> bool:
-        """Sell a ticket; tell whether there was one."""
+        """Sell a ticket; return whether there was one."""
         if self.left == 0:
             return False
         await self._bank.charge()
@@ -38,7 +38,7 @@ class RightOffice(WrongOffice):
     """Puts the ticket aside before it asks the bank, and back if that fails."""
 
     async def sell(self) -> bool:
-        """Sell a ticket; tell whether there was one."""
+        """Sell a ticket; return whether there was one."""
         if self.left == 0:
             return False
         self.left -= 1

@@ -71,7 +71,7 @@ class RightLimiter(WrongLimiter):
 @pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
 @explore()
 async def test_no_timer_is_left(kind: type[WrongLimiter], victim: Victim) -> None:
-    """Whoever has waited, or has given up, leaves no timer behind."""
+    """A task that has waited, or has given up, leaves no timer behind."""
     async with anyio.create_task_group() as group:
         limiter = kind(group, every=0.01)
         await limiter.acquire()
