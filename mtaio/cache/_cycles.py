@@ -99,12 +99,11 @@ def _is_part_of(call: Any) -> bool:
     if not getattr(call, "cr_running", False):
         return False
     # A task that was started eagerly runs within the one that started it, but is not awaited by it:
-    # then there are the frames of plain functions in between.
+    # then there are the frames of plain functions in between. That is so from Python 3.12 on.
     frame = currentframe()
     for _ in range(2):  # this one, and `asker_of`
         frame = None if frame is None else frame.f_back
-    # Only eager tasks, from Python 3.12 on, let it end otherwise than by what it looks for.
-    while frame is not None and frame.f_code.co_flags & _AWAITS:  # pragma: no branch
+    while frame is not None and frame.f_code.co_flags & _AWAITS:  # pragma: no branch - see above
         if frame is call.cr_frame:
             return True
         frame = frame.f_back
