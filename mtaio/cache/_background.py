@@ -22,7 +22,8 @@ from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from mtaio.cache._listeners import Notifier
-    from mtaio.cache._loads import Load, Loads
+    from mtaio.cache._load import Load
+    from mtaio.cache._loads import Loads
     from mtaio.cache._lock import ChangeLock
     from mtaio.cache._store import Store
 

@@ -15,18 +15,16 @@ load wait for it all the same, it ends when its other callers have left: see `is
 from __future__ import annotations
 
 import reprlib
-import sys
 from contextvars import ContextVar
-from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, currentframe
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-    from types import FrameType
 
-    from mtaio.cache._loads import Load
+    from mtaio.cache._load import Load
 
 __all__ = ["LOADING", "Asker", "asker_of", "is_awaited"]
 
@@ -101,9 +99,11 @@ def _is_part_of(call: Any) -> bool:
     if not getattr(call, "cr_running", False):
         return False
     # A task that was started eagerly runs within the one that started it, but is not awaited by it:
-    # then there are the frames of plain functions in between.
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - public in all but its name
-    while frame is not None and frame.f_code.co_flags & _AWAITS:
+    # then there are the frames of plain functions in between. That is so from Python 3.12 on.
+    frame = currentframe()
+    for _ in range(2):  # this one, and `asker_of`
+        frame = None if frame is None else frame.f_back
+    while frame is not None and frame.f_code.co_flags & _AWAITS:  # pragma: no branch - see above
         if frame is call.cr_frame:
             return True
         frame = frame.f_back

@@ -17,7 +17,6 @@ import sys
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
-from enum import Enum
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +30,7 @@ from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_awaitable, unhashable
 from mtaio.cache._cycles import LOADING, Asker, asker_of, is_awaited
 from mtaio.cache._entry import Failure
+from mtaio.cache._load import ABORTED, CLOSED, FAILED, LOADED, RUNNING, Load, State
 from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mtaio.cache._lock import ChangeLock
     from mtaio.cache._store import Store
 
-__all__ = ["NO_KEYWORDS", "Load", "Loads"]
+__all__ = ["NO_KEYWORDS", "Loads"]
 
 NO_KEYWORDS: Final[dict[str, Any]] = {}
 """The keyword arguments of a factory that takes none."""
@@ -50,94 +50,6 @@ NO_KEYWORDS: Final[dict[str, Any]] = {}
 _COROUTINE: type = CoroutineType
 _NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
 """In place of the first caller's, which is no limit for the others who wait."""
-
-
-class State(Enum):
-    """Where a load stands."""
-
-    RUNNING = "running"
-    LOADED = "loaded"
-    FAILED = "failed"
-    ABORTED = "aborted"
-    """The caller that ran it was cancelled: another one has to load."""
-    CLOSED = "closed"
-    """The cache in whose task group it ran was left."""
-
-
-# Under names that cost less to look up.
-RUNNING: Final = State.RUNNING
-LOADED: Final = State.LOADED
-FAILED: Final = State.FAILED
-ABORTED: Final = State.ABORTED
-CLOSED: Final = State.CLOSED
-
-
-class Load:
-    """One load: at first what a caller asked for, which may join a load that is in flight."""
-
-    __slots__ = (
-        "askers",
-        "call",
-        "coroutine",
-        "event",
-        "factory",
-        "in_block",
-        "kept",
-        "key",
-        "loop",
-        "other",
-        "owner",
-        "result",
-        "scope",
-        "started",
-        "state",
-        "tags",
-        "ttl",
-        "waiters",
-        "wanted",
-    )
-
-    # Set in `Loads.fetch`, where an __init__ would take as long as the rest of a load's start.
-    owner: object
-    """The cache."""
-    key: Hashable
-    ttl: float
-    tags: frozenset[Hashable]
-    loop: object
-    """The event loop; None once the load is counted as ended."""
-    state: State
-    call: Awaitable[Any] | None
-    """What the factory returned, while the load is in progress."""
-    event: anyio.Event | None
-    """What is set at its end, as soon as somebody waits for that."""
-    other: Load | None
-    """The next load of the same key, of another event loop."""
-    waiters: int
-    """How many tasks need it, the caller that runs it included."""
-    askers: dict[Asker, None] | None
-    """Those of them that may do so in the course of another load."""
-    in_block: bool
-    """Whether it has a task of its own, in the cache's block."""
-    kept: bool
-    """Whether nobody waited when it started, and nobody has since: it goes on by itself."""
-    wanted: bool
-    """Whether what it loads is to be stored."""
-
-    started: float
-    """When it did."""
-    result: Any
-    """What it loaded, or a `Failure`: once it is over, if somebody waits."""
-
-    # In a block alone.
-    factory: Callable[..., Awaitable[Any]]
-    scope: anyio.CancelScope
-    """What cancels it."""
-    coroutine: Coroutine[Any, Any, None]
-    """What runs it; closed by us if its task is cancelled before its first step."""
-
-    def is_over(self) -> bool:
-        """Return whether it can no longer be waited for."""
-        return self.state is not RUNNING
 
 
 class Loads:

@@ -18,7 +18,8 @@ import pytest
 
 from mtaio._internal import deadlines
 from mtaio.cache import EvictionPolicy, TTLCache
-from mtaio.cache._loads import _RUNNING_LOOP, Load
+from mtaio.cache._load import Load
+from mtaio.cache._loads import _RUNNING_LOOP
 from mtaio.exceptions import CacheClosedError, StrayCancellationError
 from mtaio.testing import (
     Schedule,

@@ -1,0 +1,107 @@
+"""
+One load: what was asked for, who waits for it, and where it stands.
+
+Cost: nineteen slots, which `mtaio.cache._loads` sets by hand and looks after.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable
+
+    import anyio
+
+    from mtaio.cache._cycles import Asker
+
+__all__ = ["ABORTED", "CLOSED", "FAILED", "LOADED", "RUNNING", "Load", "State"]
+
+
+class State(Enum):
+    """Where a load stands."""
+
+    RUNNING = "running"
+    LOADED = "loaded"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    """The caller that ran it was cancelled: another one has to load."""
+    CLOSED = "closed"
+    """The cache in whose task group it ran was left."""
+
+
+# Under names that cost less to look up.
+RUNNING: Final = State.RUNNING
+LOADED: Final = State.LOADED
+FAILED: Final = State.FAILED
+ABORTED: Final = State.ABORTED
+CLOSED: Final = State.CLOSED
+
+
+class Load:
+    """One load; at first only what a caller asks for, who may join another that is in flight."""
+
+    __slots__ = (
+        "askers",
+        "call",
+        "coroutine",
+        "event",
+        "factory",
+        "in_block",
+        "kept",
+        "key",
+        "loop",
+        "other",
+        "owner",
+        "result",
+        "scope",
+        "started",
+        "state",
+        "tags",
+        "ttl",
+        "waiters",
+        "wanted",
+    )
+
+    # Set in `Loads.fetch`, where an __init__ would take as long as the rest of a load's start.
+    owner: object
+    """The cache."""
+    key: Hashable
+    ttl: float
+    tags: frozenset[Hashable]
+    loop: object
+    """The event loop; None once the load is counted as ended."""
+    state: State
+    call: Awaitable[Any] | None
+    """What the factory returned, while the load is in progress."""
+    event: anyio.Event | None
+    """What is set at its end, as soon as somebody waits for that."""
+    other: Load | None
+    """The next load of the same key, of another event loop."""
+    waiters: int
+    """How many tasks need it, the caller that runs it included."""
+    askers: dict[Asker, None] | None
+    """Those of them that may do so in the course of another load."""
+    in_block: bool
+    """Whether it has a task of its own, in the cache's block."""
+    kept: bool
+    """Whether nobody waited when it started, and nobody has since: it goes on by itself."""
+    wanted: bool
+    """Whether what it loads is to be stored."""
+
+    started: float
+    """When it did."""
+    result: Any
+    """What it loaded, or a `Failure`: once it is over, if somebody waits."""
+
+    # In a block alone.
+    factory: Callable[..., Awaitable[Any]]
+    scope: anyio.CancelScope
+    """What cancels it."""
+    coroutine: Coroutine[Any, Any, None]
+    """What runs it; closed by us if its task is cancelled before its first step."""
+
+    def is_over(self) -> bool:
+        """Return whether it can no longer be waited for."""
+        return self.state is not RUNNING
