@@ -131,7 +131,7 @@ class Listener:
             registry.note_dead(self)
 
         try:
-            if inspect.ismethod(subject):
+            if hasattr(subject, "__func__") and hasattr(subject, "__self__"):  # cached ones, too
                 return weakref.WeakMethod(subject, note)
             # A method of a builtin is a new object each time, and would be gone at once.
             bound = inspect.isbuiltin(subject) and not inspect.ismodule(subject.__self__)
