@@ -69,7 +69,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     _scheduled: list[asyncio.TimerHandle]
     _clock_resolution: float
     _ready: Any
-    _task_factory: Any
     _csock: Any
     _ssock: Any
 
@@ -122,11 +121,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def create_task(self, coro: Any, **options: Any) -> Any:
         """Create a task, which has its age from now on, even if it is eager and never queued."""
         task: Any = super().create_task(coro, **options)
-        # A factory makes what it likes. Without one, the task is queued by now, and has its age.
-        if self._task_factory is not None and self.world.steps is not None:
-            kind: type[Any] = asyncio.Task
-            if isinstance(task, kind):
-                self.world.steps.record(task)
+        kind: type[Any] = asyncio.Task  # a factory makes what it likes
+        if self.world.steps is not None and isinstance(task, kind):
+            self.world.steps.record(task)
         return task
 
     def run_forever(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import chain, count, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Final, cast
 
 from mtaio._internal import checks
@@ -176,10 +176,7 @@ def _first_draws(seed: int) -> tuple[float, ...]:
 
 def _later_draws(seed: int) -> Iterator[float]:
     draw = random.Random(seed).random  # noqa: S311 - ditto
-    for at in count():
-        number = draw()
-        if at >= _DRAWN:
-            yield number
+    yield from islice(iter(draw, None), _DRAWN, None)
 
 
 def _draws(seed: int) -> Callable[[], float]:

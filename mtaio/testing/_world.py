@@ -240,7 +240,7 @@ class World:
 
     def turned(self, hidden: int = 0) -> BaseException | None:
         """
-        Note that the loop has turned and something ran; give up if there are too many such turns.
+        Note that the loop has turned once too often, and something ran each time; give up.
 
         Turns do not count while the clock is frozen, ``hidden`` threads among the reasons: to look
         again and again whether a thread is through is a poor way to wait, but it has an end.
@@ -248,9 +248,6 @@ class World:
         Returns:
             As `stuck`.
         """
-        self.turns += 1
-        if self.turns <= self.max_turns:
-            return None
         self.turns = 0
         thawed, self.froze = self.froze, self.frozen(hidden)
         if thawed or self.froze:
