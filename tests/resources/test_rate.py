@@ -1046,7 +1046,7 @@ async def test_whole_burst_at_once_in_spite_of_rounding(start: float, rate: floa
 
 async def test_clock_that_is_finer_than_the_loop_s() -> None:
     """A timer that fires counts, although by rounding the clock is not there yet."""
-    await anyio.sleep(1e12)  # from here on the loop counts in steps of 0.12 ms
+    await anyio.sleep_until(1e12)  # from here on the loop counts in steps of 0.12 ms
     with clock.reading_from(lambda: anyio.current_time() - 1e12):
         limiter = RateLimiter(7, burst=1)
         for _ in range(15):
