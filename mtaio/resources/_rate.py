@@ -317,7 +317,9 @@ class RateLimiter:
             elif type(tokens) in _PLAIN and 0 < tokens <= bucket.most:
                 span = tokens * bucket.interval
             else:
-                await self._acquire(tokens, timeout)
+                rest = self._request(tokens, timeout)
+                if rest is not None:
+                    await rest
                 return
             moment = clock.read() if is_steady() else clock.now()
             if moment >= bucket.last:
@@ -332,7 +334,9 @@ class RateLimiter:
                     bucket.full_at = full_at
                     self._left = left - 1
                     return
-        await self._acquire(tokens, timeout)
+        rest = self._request(tokens, timeout)
+        if rest is not None:
+            await rest
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
@@ -436,8 +440,8 @@ class RateLimiter:
             next_grant_seconds=bucket.due(1 if first is None else first.tokens, moment) - moment,
         )
 
-    async def _acquire(self, tokens: float, timeout: float | None) -> None:
-        """Do what `acquire` promises, for any number of tokens, and where it has to wait."""
+    def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
+        """Grant any number of tokens at once and return None, or return what is left to await."""
         if tokens is not _ONE:
             self._bucket.check(tokens)
         if timeout is not None:
@@ -447,18 +451,23 @@ class RateLimiter:
         moment = self._bucket.look(clock.now())
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if timeout is not None and wait > timeout + TICK:
-            self._tally.rejected += 1
-            error = self._late(tokens, wait, timeout, moment + timeout)
-            await self._yield_in_time()
-            raise error
+            return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
         if not tokens:
-            await self._yield_in_time()
-            self._granted_at_0 += 1
-        elif wait or self._queue or self._left <= 0:
-            await self._wait(tokens, moment, timeout, there=not wait and not self._queue)
-        else:
-            self._bucket.take(tokens, moment)
-            self._left -= 1
+            return self._grant_none()
+        if wait or self._queue or self._left <= 0:
+            return self._wait(tokens, moment, timeout, there=not wait and not self._queue)
+        self._bucket.take(tokens, moment)
+        self._left -= 1
+        return None
+
+    async def _refuse(self, error: RateLimitError) -> None:
+        self._tally.rejected += 1
+        await self._yield_in_time()
+        raise error
+
+    async def _grant_none(self) -> None:
+        await self._yield_in_time()
+        self._granted_at_0 += 1
 
     async def _yield_in_time(self) -> None:
         """Count a call that takes no tokens, and let other tasks run if it is time to."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import threading
 from contextlib import suppress
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio import to_thread
 
 from mtaio import exceptions
 from mtaio._internal.checkpoints import FAST_CALLS
@@ -630,24 +628,6 @@ def test_cancelled_at_any_moment(
 
 # --- Loops ------------------------------------------------------------------------------------
 
-shared = ConcurrencyLimiter(2)
-
-
-def test_day_one_3_one_loop_after_another() -> None:
-    """Day one, item 3: a limiter made at module level serves loop after loop, on either backend."""
-
-    async def scenario() -> float:
-        async with anyio.create_task_group() as group:
-            for _ in range(6):
-                group.start_soon(with_block, shared)
-        return anyio.current_time()
-
-    loops = (*BACKENDS, *BACKENDS, "asyncio")
-    for backend in loops:
-        assert run(scenario, backend=backend) == 3.0
-    assert state(shared) == (0, 0)
-    assert shared.statistics().acquired == 6 * len(loops)
-
 
 def test_day_one_3_slots_outlive_a_loop() -> None:
     """Day one, item 3: state lives in the object: a slot taken in one loop is taken in the next."""
@@ -662,110 +642,6 @@ def test_day_one_3_slots_outlive_a_loop() -> None:
             pass
 
     run(scenario, backend=BACKENDS[-1])
-
-
-class Abandoned:
-    """An asyncio loop in which a task waits for a slot, left standing or closed."""
-
-    def __init__(self, limiter: ConcurrencyLimiter) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.loop.set_exception_handler(lambda _loop, _context: None)
-        self.waiter = self.loop.create_task(limiter.acquire())
-        waiting = limiter.statistics().waiting + 1
-        while limiter.statistics().waiting < waiting:
-            self.loop.run_until_complete(asyncio.sleep(0))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
-    """Day one, item 3: tasks that waited in a finished loop are in the way of none."""
-    limiter = ConcurrencyLimiter(1, max_waiters=1)
-    limiter.acquire_nowait()
-    past = Abandoned(limiter)
-    past.loop.close()
-
-    async def scenario() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(limiter.acquire)
-            await settle()
-            assert state(limiter) == (1, 1)
-            limiter.release()
-        assert state(limiter) == (1, 0)
-        limiter.release()
-
-    run(scenario, backend=backend)
-    del past
-    gc.collect()
-    assert state(limiter) == (0, 0)
-
-
-@pytest.mark.parametrize("give", ["release", "capacity"])
-@pytest.mark.parametrize("backend", [*BACKENDS, None])
-def test_day_one_3_a_finished_loop_gets_no_slot(backend: str | None, give: str) -> None:
-    """Day one, item 3: a slot given back in another loop, or in none, is not sent to the dead."""
-    limiter = ConcurrencyLimiter(1)
-    limiter.acquire_nowait()
-    past = Abandoned(limiter)
-    past.loop.close()
-
-    async def scenario() -> None:
-        if give == "release":
-            limiter.release()
-        else:
-            limiter.capacity = 2
-
-    if backend is None:
-        scenario().close()
-        with suppress(StopIteration):
-            scenario().send(None)
-    else:
-        run(scenario, backend=backend)
-    assert state(limiter) == (0 if give == "release" else 1, 0)
-    del past
-    gc.collect()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_day_one_3_two_loops_at_once(backend: str) -> None:
-    """Day one, item 3: while tasks wait in one loop, another that would wait or wake is told so."""
-    limiter = ConcurrencyLimiter(1)
-    limiter.acquire_nowait()
-    other = Abandoned(limiter)
-    message = r"^<ConcurrencyLimiter: 1 of 1 .*, 1 waiting> has tasks of another running event loop"
-
-    async def scenario() -> None:
-        for call in (limiter.acquire, limiter.__aenter__):
-            with pytest.raises(RuntimeError, match=message):
-                await call()
-        with pytest.raises(RuntimeError, match=message):
-            limiter.release()
-        with pytest.raises(RuntimeError, match=message):
-            limiter.capacity = 5
-
-    run(scenario, backend=backend)
-    assert limiter.capacity == 1
-    assert state(limiter) == (1, 1)
-
-    async def give_back() -> None:
-        limiter.release()
-        await other.waiter
-
-    other.loop.run_until_complete(give_back())
-    other.loop.close()
-    assert state(limiter) == (1, 0)
-
-
-async def test_release_from_a_thread_is_refused() -> None:
-    """A thread cannot wake a task: it is told so, and nothing changes."""
-    limiter = ConcurrencyLimiter(1)
-    await limiter.acquire()
-    async with anyio.create_task_group() as group:
-        group.start_soon(limiter.acquire)
-        await settle()
-        with pytest.raises(anyio.NoEventLoopError, match=r"^Not currently running on any async"):
-            await to_thread.run_sync(limiter.release)
-        assert state(limiter) == (1, 1)
-        limiter.release()
 
 
 def test_release_from_a_callback() -> None:

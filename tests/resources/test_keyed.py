@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +15,7 @@ from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
-from mtaio.testing import run, settle
+from mtaio.testing import settle
 from tests.injection import struck, suspensions
 
 if TYPE_CHECKING:
@@ -539,47 +536,3 @@ async def test_clock_that_goes_back() -> None:
         moment = 2.0
         assert takes(limiter, "c")
         assert limiter.statistics_for("a").tokens == 2  # it was not used in the second before
-
-
-def test_day_one_3_one_loop_after_another(backend: str) -> None:
-    """aiolimiter#292: a keyed limiter made anywhere serves loop after loop."""
-    limiter = KeyedRateLimiter(1, slack=0)
-
-    async def scenario() -> float:
-        await limiter.acquire("a")
-        return anyio.current_time()
-
-    assert [run(scenario, backend=backend) for _ in range(3)] == [0, 1, 1]
-
-
-def test_day_one_3_waiters_of_a_finished_loop_are_dropped(backend: str) -> None:
-    """aiolimiter#292: keys for which tasks of a finished loop waited can be used and forgotten."""
-    limiter = KeyedRateLimiter(0, max_keys=1)
-    limiter.acquire_nowait("a")
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)
-    waiter = [loop.create_task(limiter.acquire("a"))]
-    loop.run_until_complete(asyncio.sleep(0))
-    assert limiter.statistics().waiting == 1
-
-    async def other() -> None:
-        with pytest.raises(RuntimeError, match=r"^<KeyedRateLimiter 0/s burst=1 key='a'> has task"):
-            await limiter.acquire("a")
-        with pytest.raises(RuntimeError, match=r"^<KeyedRateLimiter 0/s burst=1 key='a'> has task"):
-            limiter.rate = 1
-        assert limiter.rate == 0
-
-    run(other, backend=backend)
-    loop.close()
-
-    async def later() -> None:
-        limiter.rate = 1
-        await anyio.sleep(1)
-        await limiter.acquire("b")
-        await checkpoint()
-
-    run(later, backend=backend)
-    assert held(limiter) == (1, 1)
-    assert limiter.statistics().waiting == 0
-    waiter.clear()
-    gc.collect()
