@@ -109,5 +109,5 @@ def without_cancellation(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         matched, rest = group.split(cancelled)
-        return error if matched is None else rest
+        return group if matched is None else rest
     return None if isinstance(error, cancelled) else error

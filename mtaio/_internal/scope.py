@@ -15,7 +15,7 @@ import anyio
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["Left", "OwnedGroup"]
 
@@ -64,7 +64,7 @@ class OwnedGroup:
         await self._group.__aenter__()
 
     def start(
-        self, fn: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None
+        self, fn: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: str | None = None
     ) -> anyio.TaskHandle[Any]:
         """Start a task in the group."""
         start_soon: Callable[..., anyio.TaskHandle[Any]] = self._group.start_soon
