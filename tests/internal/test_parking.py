@@ -32,7 +32,7 @@ async def test_first_parked_first_woken() -> None:
         assert woken == ["a"]
         lot.unpark_all()
         await settle()
-    assert woken == ["a", "b", "c"]
+    assert sorted(woken) == ["a", "b", "c"]  # trio runs those woken together in any order
     assert len(lot) == 0
 
 
