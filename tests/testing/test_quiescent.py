@@ -120,14 +120,14 @@ async def test_mtaio_limiters() -> None:
             assert_quiescent(concurrency)
     rate = RateLimiter(rate=0.001, burst=1)
     await rate.acquire()
-    assert "waiters=1" in await left_by(rate, rate.acquire)
+    assert "waiting=1" in await left_by(rate, rate.acquire)
     keyed = KeyedRateLimiter(rate=0.001, burst=1)
     await keyed.acquire("key")
-    assert "waiters=1" in await left_by(keyed, lambda: keyed.acquire("key"))
+    assert "waiting=1" in await left_by(keyed, lambda: keyed.acquire("key"))
     combined = ResourceLimiter(concurrency=1)
     assert "in_use=1" in await left_by(combined, lambda: combined.run(anyio.sleep_forever))
     timed = ResourceLimiter(timeout=60)
-    assert "active=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
+    assert "in_use=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
 
 
 async def test_mtaio_executor() -> None:
