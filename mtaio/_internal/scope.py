@@ -45,7 +45,7 @@ class OwnedGroup:
     __slots__ = ("_group", "_owner", "_process", "_task", "loop")
 
     def __init__(self, owner: object) -> None:
-        self.loop = loops.current_loop()
+        self.loop: object = loops.current_loop()
         self._owner = owner
         self._task = anyio.get_current_task().id
         self._process = os.getpid()
