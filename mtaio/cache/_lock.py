@@ -37,7 +37,7 @@ class ChangeLock:
         lock = RLock()  # a plain lock would let a finaliser wait for its own thread
         self.held: AbstractContextManager[bool] = lock
         """The lock alone, for reading several things that belong together."""
-        self.acquire: Callable[[], bool] = lock.acquire
+        self.acquire: Callable[..., bool] = lock.acquire
         self.release: Callable[[], None] = lock.release
         self.changing: bool = False
         with _CREATION:
