@@ -151,7 +151,8 @@ def cached(
         if not is_async(fn):
             msg = (
                 f"@cached cannot decorate {given!r}: it is not an async function. Write it above "
-                f"an 'async def', a @classmethod or a @staticmethod."
+                f"an 'async def', a @classmethod or a @staticmethod, and pass options by name, as in "
+                f"@cached(ttl=60)."
             )
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache

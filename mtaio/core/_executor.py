@@ -1255,8 +1255,8 @@ class TaskExecutor:
         block = self._block
         if block is None or block.is_over():
             msg = (
-                f"{method}() needs somewhere for its task to live: write "
-                f"'async with executor:' around it. {self!r} is not entered."
+                f"{method}() needs an executor that was entered, and {self!r} is not. Write "
+                f"'async with executor:' around it."
             )
             raise RuntimeError(msg)
         if not block.is_current():
