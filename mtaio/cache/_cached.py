@@ -151,7 +151,7 @@ def cached(
         if not is_async(fn):
             msg = (
                 f"@cached cannot decorate {given!r}: it is not an async function. Write it above "
-                f"an 'async def', a @classmethod or a @staticmethod, and pass options by name, as in "
+                f"an 'async def', a @classmethod or a @staticmethod; options are named, as in "
                 f"@cached(ttl=60)."
             )
             raise TypeError(msg)
