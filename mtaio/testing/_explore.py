@@ -46,14 +46,14 @@ def explore(
         seeds: How many schedules at random to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
             `mtaio.testing.exhaustive` says; None for none of them.
-        inject: The modes in which to strike the victim. Default: all that the backend has, if the
+        inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.
         max_runs: After how many of the exhaustive schedules on a backend to break off, with an
             `ExplorationWarning`.
         max_turns: As for `run`; runs are short here.
 
-    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` rule over
+    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
     ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure
     has printed.
 

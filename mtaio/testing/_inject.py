@@ -38,10 +38,10 @@ class Victim:
       public API alone.
     - ``"step"``: just before the ``at``-th step that any task of the run takes while the victim is
       there, its scope is cancelled. That finds what is lost between being woken and running.
-    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which minds no shield.
+    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
 
     Args:
-        mode: Where to strike.
+        mode: Where to cancel.
         at: The number of the moment, from 1; 0 for never.
 
     Raises:
@@ -242,7 +242,7 @@ def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
     cancelled, because it had fewer moments.
 
     Args:
-        mode: Where they are struck, as `Victim` says.
+        mode: Where they are cancelled, as `Victim` says.
 
     Raises:
         ValueError: There is no such mode.
