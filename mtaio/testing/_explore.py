@@ -104,7 +104,7 @@ def explore(
         has_victim = "victim" in inspect.signature(test).parameters
         if inject and not has_victim:
             msg = (
-                f"inject={inject!r} has no task to strike: {test!r} has no parameter 'victim'. Add "
+                f"inject={inject!r} has no task to cancel: {test!r} has no parameter 'victim'. Add "
                 f"it, and let the test await victim(afn, *args)."
             )
             raise TypeError(msg)
@@ -151,6 +151,6 @@ def _backends(backends: Sequence[str], *, only_native: bool) -> tuple[str, ...]:
             msg = f"backends={backends!r} has {name!r}, which has no virtual time. {way_out}"
             raise ValueError(msg)
     if only_native and "asyncio" not in names:
-        msg = f"inject=('native',) strikes on asyncio alone, and backends={backends!r}. {way_out}"
+        msg = f"inject=('native',) works on asyncio alone, and backends={backends!r}. {way_out}"
         raise ValueError(msg)
     return names

@@ -152,7 +152,7 @@ class Victim:
             task = None
         if task is None:
             msg = (
-                "mode='native' strikes with asyncio.Task.cancel(), and this is not asyncio. Use "
+                "mode='native' cancels with asyncio.Task.cancel(), and this is not asyncio. Use "
                 "'checkpoint' or 'step' here."
             )
             raise ValueError(msg)
@@ -176,7 +176,7 @@ class Victim:
         world = world_here()
         if world is None:
             msg = (
-                f"{self!r} strikes between the steps of tasks, and no simulation is running to "
+                f"{self!r} cancels between the steps of tasks, and no simulation is running to "
                 f"tell them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
             )
             raise RuntimeError(msg)
