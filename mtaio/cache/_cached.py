@@ -385,7 +385,8 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         except TypeError as error:
             msg = (
                 f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
-                f"'__weakref__' to its __slots__, or pass key= to cached()."
+                f"'__weakref__' to its __slots__ (a dataclass: weakref_slot=True), or pass key= to "
+                f"cached()."
             )
             raise TypeError(msg) from error
 
