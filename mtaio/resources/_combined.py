@@ -149,7 +149,7 @@ class ResourceLimiter:
         if burst is not None and (rate is None or isinstance(rate, RateLimiter)):
             msg = (
                 f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
-                f"the burst to the RateLimiter itself."
+                f"the burst to the RateLimiter itself, or pass a number as rate."
             )
             raise ValueError(msg)
         if rate is not None and not isinstance(rate, RateLimiter):

@@ -423,7 +423,7 @@ def test_replay_of_a_moment_that_does_not_come(backend: str) -> None:
         pytest.raises(
             ValueError,
             match=rf"^{backend}/tape=/checkpoint@9 does not fit this run of .*\.test: there were "
-            r"only 1 moments to strike at\. It was recorded with another program, backend or ",
+            r"only 1 moments to cancel at\. It was recorded with another program, backend or ",
         ),
     ):
         test()
@@ -507,7 +507,7 @@ def test_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             {"backends": ["trio"], "inject": ["native"]},
             ValueError,
-            r"^inject=\('native',\) strikes on asyncio alone, and backends=\['trio'\]\. Pass some",
+            r"^inject=\('native',\) works on asyncio alone, and backends=\['trio'\]\. Pass some",
         ),
     ],
 )
@@ -541,7 +541,7 @@ def test_injection_without_a_victim() -> None:
     async def test() -> None:
         pass
 
-    with pytest.raises(TypeError, match=r"^inject=\['step'\] has no task to strike: <function "):
+    with pytest.raises(TypeError, match=r"^inject=\['step'\] has no task to cancel: <function "):
         explore(inject=["step"])(test)
     explore(inject=[], **QUICK)(test)()
 

@@ -478,7 +478,7 @@ def test_modes_that_need_a_simulation(mode: Any) -> None:
     async def scenario() -> None:
         with pytest.raises(
             RuntimeError,
-            match=rf"^Victim\('{mode}', at=1\) strikes between the steps of tasks, and no "
+            match=rf"^Victim\('{mode}', at=1\) cancels between the steps of tasks, and no "
             r"simulation is running to tell them\. Use mtaio\.testing\.run\(\) or a virtual_back",
         ):
             await Victim(mode, at=1)(thrice)
@@ -503,7 +503,7 @@ def test_native_needs_asyncio() -> None:
     async def scenario() -> None:
         with pytest.raises(
             ValueError,
-            match=r"^mode='native' strikes with asyncio\.Task\.cancel\(\), and this is not "
+            match=r"^mode='native' cancels with asyncio\.Task\.cancel\(\), and this is not "
             r"asyncio\. Use 'checkpoint' or 'step' here\.$",
         ):
             await Victim("native")(thrice)
