@@ -24,6 +24,7 @@ __all__ = [
     "Stray",
     "classify",
     "failure_in",
+    "in_cancelled_task",
     "is_cancellation",
     "is_cancelled",
     "stray_error",
@@ -91,6 +92,14 @@ def stray_error(error: BaseException, what: str) -> StrayCancellationError:
 def is_cancelled() -> bool:
     """Return whether the running task is being cancelled through a scope it runs in."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+def in_cancelled_task() -> bool:
+    """Return whether the running code is in a task that is being cancelled, if it is in one."""
+    try:
+        return is_cancelled()
+    except RuntimeError:  # a callback of the event loop, or no event loop
+        return False
 
 
 def is_cancellation(error: BaseException) -> bool:

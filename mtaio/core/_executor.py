@@ -31,7 +31,7 @@ from typing import (
 
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted, is_async, name_of
-from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
@@ -998,7 +998,7 @@ class TaskExecutor:
             anyio.WouldBlock: ``max_workers + max_pending`` submitted tasks are unfinished.
             RuntimeError: The executor is not entered, or draining.
         """
-        if _is_cancelled() and (self._block is None or self._block.refusal("submit_nowait")):
+        if in_cancelled_task() and (self._block is None or self._block.refusal("submit_nowait")):
             # It cannot raise the cancellation, which comes at the next checkpoint.
             task = Task(name_of(fn), loops.current_loop())
             task.abandon()
@@ -1276,14 +1276,6 @@ class TaskExecutor:
         block = self._entered_block(method)
         await block.check_open(method)
         return block
-
-
-def _is_cancelled() -> bool:
-    """Return whether the running code is in a task that is being cancelled."""
-    try:
-        return is_cancelled()
-    except RuntimeError:  # a callback of the event loop, or no event loop
-        return False
 
 
 def _forget(_index: int, _value: Any) -> None:
