@@ -487,15 +487,25 @@ class RateLimiter:
     ) -> None:
         """Join the queue, and take the tokens when they are there; yield if they are already."""
         waiter = self._join(tokens)
+        deadline = math.inf if timeout is None else asked + timeout
         moment = asked
         try:
             if there:
                 await checkpoint()
                 moment = self._bucket.look(clock.now())
-            if timeout is None:
-                moment = await self._until_due(waiter, moment)
-            else:
-                moment = await self._until_due_within(timeout, waiter, asked, moment)
+            while (due := self._due(waiter, moment, timeout, deadline)) != moment:
+                woken = waiter.rest()
+                until = min(due, deadline)
+                if until == math.inf:
+                    await woken.wait()
+                    moment = self._bucket.look(clock.now())
+                else:
+                    with anyio.CancelScope(deadline=clock.loop_deadline(until)) as scope:
+                        await woken.wait()
+                    moment = self._bucket.look(clock.now())
+                    if scope.cancelled_caught:
+                        # The timer is right even where the clock, by rounding, is not there yet.
+                        moment = max(moment, until)
             # Late, as all are that slept, it counts as served when it could have been.
             self._bucket.take(tokens, min(moment, max(asked, moment - self._slack)))
             self._left -= 1
@@ -513,42 +523,19 @@ class RateLimiter:
         finally:
             self._leave(waiter)
 
-    async def _until_due(self, waiter: _Waiter, moment: float) -> float:
-        """Wait until a task is first and its tokens are there; return the moment."""
-        while True:
-            bucket = self._bucket
-            if waiter.tokens > bucket.most:
-                msg = (
-                    f"{self!r} can no longer grant tokens={waiter.tokens!r}: burst was lowered to "
-                    f"{bucket.most!r} meanwhile. Acquire in smaller parts."
-                )
-                raise RateLimitError(msg, retry_after=math.inf, name=self._name)
-            due = bucket.due(waiter.tokens, moment) if waiter is self._first else math.inf
-            if due == moment:
-                return moment
-            if due == math.inf:
-                await waiter.rest().wait()
-                moment = self._bucket.look(clock.now())
-                continue
-            with anyio.CancelScope(deadline=clock.loop_deadline(due)) as scope:
-                await waiter.rest().wait()
-            moment = self._bucket.look(clock.now())
-            if scope.cancelled_caught:  # the timer is right even where the clock, by rounding, is
-                moment = max(moment, due)  # not there yet
-
-    async def _until_due_within(
-        self, timeout: float, waiter: _Waiter, asked: float, moment: float
-    ) -> float:
-        """Do what `_until_due` does, or raise when ``timeout`` seconds are over."""
-        deadline = asked + timeout
-        with anyio.CancelScope(deadline=clock.loop_deadline(deadline)) as scope:
-            moment = await self._until_due(waiter, moment)
-        if scope.cancelled_caught:
-            moment = max(self._bucket.look(clock.now()), deadline)
-            if waiter is not self._first or self._bucket.due(waiter.tokens, moment) > moment:
-                wait = self._seconds_until(0, moment)
-                raise self._late(waiter.tokens, wait, timeout, deadline)
-        return moment
+    def _due(self, waiter: _Waiter, moment: float, timeout: float | None, deadline: float) -> float:
+        """Return when a task gets its tokens, ``inf`` until it is first; or raise: it gives up."""
+        tokens, most = waiter.tokens, self._bucket.most
+        if tokens > most:
+            msg = (
+                f"{self!r} can no longer grant tokens={tokens!r}: burst was lowered to "
+                f"{most!r} meanwhile. Acquire in smaller parts."
+            )
+            raise RateLimitError(msg, retry_after=math.inf, name=self._name)
+        due = self._bucket.due(tokens, moment) if waiter is self._first else math.inf
+        if timeout is not None and moment >= deadline and due != moment:
+            raise self._late(tokens, self._seconds_until(0, moment), timeout, deadline)
+        return due
 
     def _seconds_until(self, tokens: float, moment: float) -> float:
         """Return in how many seconds ``tokens`` will be there, after what the queue asks for."""

@@ -127,7 +127,7 @@ async def test_mtaio_limiters() -> None:
     combined = ResourceLimiter(concurrency=1)
     assert "in_use=1" in await left_by(combined, lambda: combined.run(anyio.sleep_forever))
     timed = ResourceLimiter(timeout=60)
-    assert "active=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
+    assert "in_use=1" in await left_by(timed, lambda: timed.run(anyio.sleep_forever))
 
 
 async def test_mtaio_executor() -> None:
