@@ -174,7 +174,6 @@ class RateLimiter:
         "_queued",
         "_slack",
         "_tally",
-        "_yield_at",
     )
 
     def __init__(
@@ -312,15 +311,11 @@ class RateLimiter:
         if left > 0 and timeout is None and self._first is None:
             # Bucket.look, due and take, without the calls: this is what most calls come to.
             bucket = self._bucket
-            if tokens is _ONE:
-                span = bucket.interval
-            elif type(tokens) in _PLAIN and 0 < tokens <= bucket.most:
-                span = tokens * bucket.interval
-            else:
-                rest = self._request(tokens, timeout)
-                if rest is not None:
-                    await rest
-                return
+            span = bucket.interval
+            if tokens is not _ONE:
+                if type(tokens) not in _PLAIN or not 0 < tokens <= bucket.most:
+                    bucket.check(tokens)
+                span *= tokens
             moment = clock.read() if is_steady() else clock.now()
             if moment >= bucket.last:
                 bucket.last = moment
