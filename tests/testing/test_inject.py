@@ -41,19 +41,6 @@ async def thrice() -> str:
     return "done"
 
 
-def test_victim_that_is_not_struck(backend: str) -> None:
-    """A victim without a moment returns what its function returns, and counts the moments."""
-
-    async def scenario(mode: Mode) -> None:
-        victim = Victim(mode)
-        assert await victim(thrice) == "done"
-        assert (victim.calls, victim.fired, victim.cancelled) == (1, False, False)
-        assert victim.moments == 3
-
-    for mode in modes(backend):
-        run(scenario, mode, backend=backend)
-
-
 def test_victim_is_cancelled_at_its_moment(backend: str) -> None:
     """The victim is cancelled at the moment that was named, not before, and returns None."""
 
@@ -117,7 +104,7 @@ def test_moments_go_on_from_call_to_call(backend: str) -> None:
         run(scenario, mode, backend=backend)
 
 
-@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("at", range(1, 5))
 def test_nobody_else_is_cancelled(backend: str, at: int) -> None:
     """Whatever happens to the victim, its caller and its neighbours go on."""
 
