@@ -75,7 +75,7 @@ class ResourceLimiter:
     Limits the use of a resource: how much at once, how often, for how long.
 
     Made anywhere, used by one event loop after another, on either backend. A task may enter it
-    inside itself; each entry takes a slot and a token of its own.
+    again while it is inside; each entry takes a slot and a token of its own.
 
     Args:
         rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
