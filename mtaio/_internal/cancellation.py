@@ -71,13 +71,10 @@ def failure_in(error: BaseException, what: str) -> BaseException | None:
 
     That is None for a cancellation, and a `StrayCancellationError` for a stray one.
     """
-    match classify(error):
-        case Failure(error=failure):
-            return failure
-        case Stray():
-            return stray_error(error, what)
-        case Cancelled():
-            return None
+    ended = classify(error)
+    if isinstance(ended, Failure):
+        return ended.error
+    return stray_error(error, what) if isinstance(ended, Stray) else None
 
 
 def stray_error(error: BaseException, what: str) -> StrayCancellationError:
