@@ -158,15 +158,16 @@ def _brackets(depth: int) -> str:
 
 _UNQUOTED: Final = rf"""
     (?=\S) [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
-    (?: (?=\S) (?:
+    (?:
         [,;&|)\]}}>] (?! {_OVER} ) [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
         | <[^<>\n]*+>
         | [^\s,;&|"'()\[\]{{}}>\\\x1b]++
         | {_brackets(4)} | [(\[{{][\s\S]*+
-        | (?=\\) (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
-        | (?: \\*+["'] | {_COLOUR} ) (?! {_OVER} )
-    ) )*+
-    (?: (?: (?=[ ]\|) (?: [ ]\|[ ][\w.\[\]]++ )++ [ ]=[ ] | [ \t]*+ =(?!=) [ \t]*+ )
+        | (?=[\\"'\x1b]) (?:
+            (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
+            | (?: \\*+["'] | {_COLOUR} ) (?! {_OVER} ) )
+    )*+
+    (?: [ \t]*+ (?: =(?!=) [ \t]*+ | \|[ ][\w.\[\]]++ (?: [ ]\|[ ][\w.\[\]]++ )*+ [ ]=[ ] )
         (?: [bruf]{{0,2}} (?: "[^"\n]*+"?+ | '[^'\n]*+'?+ ) | [^\s"']\S*+ ) )?+
 """
 """
@@ -188,12 +189,13 @@ _YAML: Final = r"""
 """
 """A block or a list on the lines below a name; the rest of the line if line breaks are escaped."""
 
-_SCHEME: Final = r"(?:basic|bearer|digest|negotiate|ntlm|token|aws4-hmac-sha256)[ \t]++"
+_SCHEMES: Final = ("basic", "bearer", "digest", "negotiate", "ntlm", "token", "aws4-hmac-sha256")
+_SCHEME: Final = "|".join(rf"{scheme}[ \t]++" for scheme in _SCHEMES)
 
 _PLAIN: Final = rf"""
-    [=:] (?<! [ao]..[oie][nes]. ) (?! {{mask}} | {_SCHEME} )
-    (?P<plain> [^\s=:/,;&|"'()\[\]{{}}<>\\\x1b「『] [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+ )
-    (?= \s[^\s=|] | [,;&|)\]}}>] (?: \s | [\w.-]{{1,64}}+ [=:] ) | \Z )
+    [=:] (?<! [ao]..[oie][nes]. ) (?! {{mask}} | <[^<>\n]*+> | {_SCHEME} )
+    (?-i: (?P<plain> [^\s=:/,;&|"'()\[\]{{}}>\\\x1b「『] [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+ )
+    (?= \s[^\s=|] | [,;&|)\]}}>] (?: \s | [\w.-]{{1,64}}+ [=:] ) | \Z ) )
 """
 """
 What most values are: right behind ``name=``, without quotes and brackets. What ``_JOINED`` finds
@@ -216,7 +218,8 @@ _JOINED: Final = rf"""
         | (?(quote) {_QUOTED}
           | (?(tag) [^<>]++ (?=</)
           | (?(is) [!-~]{{4,}}+
-          | (?: (?=[|>\\\r\n]) (?: {_YAML} ) | (?(header) (?![(\[{{]) {_LINE} | (?!) ) | {_UNQUOTED} ) )))
+          | (?: (?=[|>\\\r\n]) (?: {_YAML} )
+            | (?(header) (?![(\[{{]) {_LINE} | (?!) ) | {_UNQUOTED} ) )))
     ) )
 """
 """
@@ -383,6 +386,8 @@ class Secrets:
             masked = self._replaced(pattern, small, text)
             if masked is not text:
                 text, small = masked, _lower(masked)
+        if text == small:
+            return text
         return self._replaced(self._joined_in_camel_case, text, text)
 
     def _replaced(self, pattern: re.Pattern[str], searched: str, text: str) -> str:
@@ -393,11 +398,12 @@ class Secrets:
         copied = 0
         for found in pattern.finditer(searched):
             start, end = found.span(first)
-            if start < 0:
+            if start == end:
                 start, end = found.span(group)
-            if start < end:
-                parts.append(text[copied:start])
-                copied = end
+                if start == end:
+                    continue
+            parts.append(text[copied:start])
+            copied = end
         if not parts:
             return text
         parts.append(text[copied:])
