@@ -216,7 +216,7 @@ def mapping(body: Body, title: str, targets: dict[str, float], way: Any = ours) 
     )
 
 
-TARGETS = {"gather + Semaphore": 1 / 6, "aiometer.run_on_each": 1 / 8, "raw asyncio pool": 1.75}
+TARGETS = {"gather + Semaphore": 1 / 6, "aiometer.run_on_each": 1 / 10, "raw asyncio pool": 1.75}
 
 EVENTS = [
     mapping(suspends, "map(limit=100), sleep(0)", TARGETS),

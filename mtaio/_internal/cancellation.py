@@ -24,6 +24,7 @@ __all__ = [
     "Stray",
     "classify",
     "failure_in",
+    "in_cancelled_task",
     "is_cancellation",
     "is_cancelled",
     "stray_error",
@@ -70,13 +71,10 @@ def failure_in(error: BaseException, what: str) -> BaseException | None:
 
     That is None for a cancellation, and a `StrayCancellationError` for a stray one.
     """
-    match classify(error):
-        case Failure(error=failure):
-            return failure
-        case Stray():
-            return stray_error(error, what)
-        case Cancelled():
-            return None
+    ended = classify(error)
+    if isinstance(ended, Failure):
+        return ended.error
+    return stray_error(error, what) if isinstance(ended, Stray) else None
 
 
 def stray_error(error: BaseException, what: str) -> StrayCancellationError:
@@ -91,6 +89,14 @@ def stray_error(error: BaseException, what: str) -> StrayCancellationError:
 def is_cancelled() -> bool:
     """Return whether the running task is being cancelled through a scope it runs in."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+def in_cancelled_task() -> bool:
+    """Return whether the running code is in a task that is being cancelled, if it is in one."""
+    try:
+        return is_cancelled()
+    except RuntimeError:  # a callback of the event loop, or no event loop
+        return False
 
 
 def is_cancellation(error: BaseException) -> bool:
@@ -109,5 +115,5 @@ def without_cancellation(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         matched, rest = group.split(cancelled)
-        return error if matched is None else rest
+        return group if matched is None else rest
     return None if isinstance(error, cancelled) else error

@@ -15,7 +15,7 @@ import anyio
 from mtaio._internal import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["Left", "OwnedGroup"]
 
@@ -45,7 +45,7 @@ class OwnedGroup:
     __slots__ = ("_group", "_owner", "_process", "_task", "loop")
 
     def __init__(self, owner: object) -> None:
-        self.loop = loops.current_loop()
+        self.loop: object = loops.current_loop()
         self._owner = owner
         self._task = anyio.get_current_task().id
         self._process = os.getpid()
@@ -64,7 +64,7 @@ class OwnedGroup:
         await self._group.__aenter__()
 
     def start(
-        self, fn: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None
+        self, fn: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: str | None = None
     ) -> anyio.TaskHandle[Any]:
         """Start a task in the group."""
         start_soon: Callable[..., anyio.TaskHandle[Any]] = self._group.start_soon

@@ -105,7 +105,7 @@ app: Final[App] = App(
 @app.command
 def demo(path: str = ".", /, *, options: Options = DEFAULTS) -> int:
     """
-    Hash every file under PATH with SHA-256, many at once: mtaio's main job on real files.
+    Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
 
     Regular files are hashed. Symbolic links are not followed; they, FIFOs, sockets and devices are
     skipped and counted. What cannot be read (no permission, removed meanwhile, too slow) is

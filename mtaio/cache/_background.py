@@ -74,7 +74,7 @@ class Background:
         self._lock = lock
         self._notifier = notifier if isinstance(notifier, AsyncNotifier) else None
         self._earlier = anyio.Event()
-        self.group = OwnedGroup(owner)
+        self.group: OwnedGroup = OwnedGroup(owner)
         self.loads: set[Load] = set()
         self.leaving: bool = False
 

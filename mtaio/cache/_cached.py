@@ -151,7 +151,8 @@ def cached(
         if not is_async(fn):
             msg = (
                 f"@cached cannot decorate {given!r}: it is not an async function. Write it above "
-                f"an 'async def', a @classmethod or a @staticmethod."
+                f"an 'async def', a @classmethod or a @staticmethod; options are named, as in "
+                f"@cached(ttl=60)."
             )
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache
@@ -384,7 +385,8 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         except TypeError as error:
             msg = (
                 f"{self!r} cannot tell the objects of {type(instance)!r} apart: {error}. Add "
-                f"'__weakref__' to its __slots__, or pass key= to cached()."
+                f"'__weakref__' to its __slots__ (a dataclass: weakref_slot=True), or pass key= to "
+                f"cached()."
             )
             raise TypeError(msg) from error
 

@@ -25,7 +25,7 @@ import anyio
 from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import Stray, classify, stray_error
-from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_awaitable, unhashable
 from mtaio.cache._cycles import LOADING, Asker, asker_of, is_awaited
@@ -153,6 +153,8 @@ class Loads:
         asker = None if LOADING.get() is None else asker_of(loop, self._owner, key)
         again = False
         while True:
+            if (self._refreshing or self._notifier is not None) and self._refuses(loop):
+                await checkpoint_if_cancelled()  # the block was left, and this task is to end too
             load = Load()
             load.owner = self._owner
             load.key = key
@@ -294,6 +296,14 @@ class Loads:
             )
             raise RuntimeError(msg)
         return None
+
+    def _refuses(self, loop: object) -> bool:
+        """Return whether `_block_for` refuses."""
+        if self._notifier is not None and self._notifier.mute:
+            return True
+        block = self.block
+        open_ = block is not None and block.group.loop is loop and not block.leaving
+        return self._refreshing and not open_
 
     async def _wait(self, load: Load, asker: Asker | None) -> None:
         """

@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 __all__ = ["ChangeLock"]
 
@@ -33,10 +34,11 @@ class ChangeLock:
     __slots__ = ("__weakref__", "acquire", "changing", "held", "release")
 
     def __init__(self) -> None:
-        self.held = RLock()  # a plain lock would let a finaliser wait for its own thread
+        lock = RLock()  # a plain lock would let a finaliser wait for its own thread
+        self.held: AbstractContextManager[bool] = lock
         """The lock alone, for reading several things that belong together."""
-        self.acquire: Callable[[], bool] = self.held.acquire
-        self.release: Callable[[], None] = self.held.release
+        self.acquire: Callable[..., bool] = lock.acquire
+        self.release: Callable[[], None] = lock.release
         self.changing: bool = False
         with _CREATION:
             _LOCKS.add(self)

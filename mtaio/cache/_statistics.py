@@ -45,9 +45,9 @@ class CacheStatistics:
     waiting: int = field(metadata=GAUGE)
     """Callers that wait now for a load in another task."""
     evictions: int = field(metadata=COUNTER)
-    """Entries removed for want of room."""
+    """Entries removed to make room."""
     expirations: int = field(metadata=COUNTER)
-    """Entries removed because their time was over."""
+    """Entries removed because they had expired."""
     dropped: int = field(metadata=COUNTER)
     """
     Removals that an async ``on_removed`` was not told of: too many waited to be told, or the cache

@@ -22,7 +22,7 @@ from mtaio.cache._listeners import RemovalCause
 from mtaio.cache._tags import NO_MEMBERSHIP, Tags
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
     from mtaio.cache._config import Config
     from mtaio.cache._listeners import Notifier
@@ -94,11 +94,11 @@ class Store:
         self._weight: float = 0
         self.entries: dict[Hashable, Entry] = {}
         """The table, which readers look at without a lock."""
-        self.lookup = self.entries.get
-        self.expiry = ExpiryBuckets()
-        self.lock_free = self._policy.lock_free and self._idle == math.inf
+        self.lookup: Callable[[Hashable], Entry | None] = self.entries.get
+        self.expiry: ExpiryBuckets = ExpiryBuckets()
+        self.lock_free: bool = self._policy.lock_free and self._idle == math.inf
         """Whether a hit changes nothing but the score."""
-        self.plain = self._weigher is None and not self._jitter and notifier is None
+        self.plain: bool = self._weigher is None and not self._jitter and notifier is None
         """Whether storing a value asks no weigher and no chance, and tells no listener."""
         self.hits: float = 0.0
         """A float: it is added to in less time than an int."""

@@ -70,7 +70,7 @@ class TTLCache(Generic[T]):
             values that never expire, 0 for not at all.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
-        policy: Which entry is given up for want of room, an `EvictionPolicy` or its name.
+        policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.
         weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
         idle_ttl: Seconds after which a value that is not read goes, before its time; None for no
             such limit.
@@ -205,7 +205,7 @@ class TTLCache(Generic[T]):
 
     @property
     def policy(self) -> EvictionPolicy:
-        """Which entry is given up for want of room."""
+        """Which entry is evicted to make room."""
         return self._config.policy_name
 
     # Entering.
@@ -279,7 +279,7 @@ class TTLCache(Generic[T]):
     def get_nowait(self, key: Hashable, default: D) -> T | D: ...
     def get_nowait(self, key: Hashable, default: Any = None) -> Any:
         """
-        Return the value of ``key``, or ``default`` if there is none whose time is not over.
+        Return the value of ``key``, or ``default`` if it has none that is live.
 
         Args:
             key: Which key.
@@ -309,7 +309,7 @@ class TTLCache(Generic[T]):
     async def get(self, key: Hashable, default: D) -> T | D: ...
     async def get(self, key: Hashable, default: Any = None) -> Any:
         """
-        Return the value of ``key``, or ``default`` if there is none whose time is not over.
+        Return the value of ``key``, or ``default`` if it has none that is live.
 
         Not a checkpoint. It is `get_nowait`.
 
@@ -360,15 +360,15 @@ class TTLCache(Generic[T]):
         return self.get_many_nowait(keys)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Return whether ``key`` has a value whose time is not over; that is no use of it."""
+        """Return whether ``key`` has a live value; this does not count as a read."""
         check_hashable(key)
         return self._store.find(key, clock.now()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
-        Return whether ``key`` has a value whose time is not over.
+        Return whether ``key`` has a live value, one that has not expired.
 
-        Not a checkpoint. It is ``key in cache``, and no use of the key.
+        Not a checkpoint. It is ``key in cache``, and does not count as a read.
         """
         return key in self
 
@@ -384,8 +384,8 @@ class TTLCache(Generic[T]):
         """
         Return the keys that have a value now, each with it, in the order they came in.
 
-        A copy, made under the lock: it takes time for each entry. No use of the keys. Not a
-        checkpoint.
+        A copy, made under the lock: it takes time for each entry. Does not count as a
+        read of the keys. Not a checkpoint.
         """
         if self._lock.inside():
             return self._store.live_items()
@@ -428,7 +428,7 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in the place of what is there.
+        Store ``value`` under ``key``, in place of what is there.
 
         A load of that key which is in progress answers those who wait for it, and stores nothing.
         If there is no room, others are given up. A value that weighs more than ``max_size`` and one
@@ -485,7 +485,7 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in the place of what is there.
+        Store ``value`` under ``key``, in place of what is there.
 
         Not a checkpoint. It is `set_nowait`.
         """
@@ -552,7 +552,7 @@ class TTLCache(Generic[T]):
             ttl: As for `set_nowait`.
 
         Returns:
-            Whether it has a value whose time was not over.
+            Whether it has a live value.
 
         Raises:
             TypeError: ``key`` cannot be hashed, or ``ttl`` is not a number.
@@ -588,7 +588,7 @@ class TTLCache(Generic[T]):
         A load of that key which is in progress answers those who wait for it, and stores nothing.
 
         Returns:
-            Whether it had a value whose time was not over.
+            Whether it had a live value.
 
         Raises:
             TypeError: ``key`` cannot be hashed.
@@ -619,7 +619,7 @@ class TTLCache(Generic[T]):
             keys: Which keys.
 
         Returns:
-            How many had a value whose time was not over.
+            How many had a live value.
 
         Raises:
             TypeError: A key cannot be hashed, or ``keys`` is one key; nothing has changed.
@@ -658,7 +658,7 @@ class TTLCache(Generic[T]):
             tag: One that was given to `set`, `get_or_set` or `cached`.
 
         Returns:
-            How many values were removed whose time was not over.
+            How many live values were removed.
 
         Raises:
             TypeError: ``tag`` cannot be hashed.

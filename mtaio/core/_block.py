@@ -230,7 +230,11 @@ class Block:
         """Return a free place, or raise ``WouldBlock``."""
         place = self._places.acquire_nowait(None)
         if place is None:
-            raise anyio.WouldBlock
+            msg = (
+                "max_workers + max_pending submitted tasks are unfinished. Await submit(), which "
+                "waits until one of them has ended, or raise max_pending."
+            )
+            raise anyio.WouldBlock(msg)
         return place
 
     def submit(

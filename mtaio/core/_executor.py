@@ -31,7 +31,7 @@ from typing import (
 
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted, is_async, name_of
-from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
@@ -123,13 +123,16 @@ class TaskExecutor:
     `as_completed`, `run_in_thread`, `run_in_process`) need nothing but the executor. Tasks that
     go on after the call (`submit`, `start`) live inside ``async with executor:``.
 
-    Slots are handed over in the order of asking, item by item, so a short call is not starved by
-    a long one. A call made inside an item of the same executor makes progress whatever the limit:
-    the item, which waits, lends it its slot, to one nested call after another; beyond that, nested
-    calls queue for free slots like any others. So does an item that awaits a submitted task. (An
-    item that keeps working during such a call runs in addition. A task that it starts in a
-    task group outside itself is not part of it, and borrows nothing. Two executors whose items
-    call each other crosswise can block each other; let one call the other.)
+    Slots are handed over first come, first served, item by item, so a short call is not starved
+    by a long one. A call made inside an item of the same executor makes progress whatever the
+    limit: the item, which waits, lends its slot to one nested call after another; beyond that,
+    nested calls queue for free slots like any others. An item that awaits a submitted task lends
+    its slot as well.
+
+    An item that keeps working during such a call runs in addition to the limit. A task that an
+    item starts in a task group outside itself is not part of the item, and borrows nothing. Two
+    executors whose items call each other both ways can block each other: let only one of them call
+    the other.
 
     Args:
         max_workers: How many items may run at once across all calls; None for no limit.
@@ -995,7 +998,7 @@ class TaskExecutor:
             anyio.WouldBlock: ``max_workers + max_pending`` submitted tasks are unfinished.
             RuntimeError: The executor is not entered, or draining.
         """
-        if _is_cancelled() and (self._block is None or self._block.refusal("submit_nowait")):
+        if in_cancelled_task() and (self._block is None or self._block.refusal("submit_nowait")):
             # It cannot raise the cancellation, which comes at the next checkpoint.
             task = Task(name_of(fn), loops.current_loop())
             task.abandon()
@@ -1255,8 +1258,8 @@ class TaskExecutor:
         block = self._block
         if block is None or block.is_over():
             msg = (
-                f"{method}() needs somewhere for its task to live: write "
-                f"'async with executor:' around it. {self!r} is not entered."
+                f"{method}() needs an executor that was entered, and {self!r} is not. Write "
+                f"'async with executor:' around it."
             )
             raise RuntimeError(msg)
         if not block.is_current():
@@ -1273,14 +1276,6 @@ class TaskExecutor:
         block = self._entered_block(method)
         await block.check_open(method)
         return block
-
-
-def _is_cancelled() -> bool:
-    """Return whether the running code is in a task that is being cancelled."""
-    try:
-        return is_cancelled()
-    except RuntimeError:  # a callback of the event loop, or no event loop
-        return False
 
 
 def _forget(_index: int, _value: Any) -> None:

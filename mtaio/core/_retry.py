@@ -35,8 +35,8 @@ class Retry:
     How often to try again, after which exceptions, and how long to wait before.
 
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
-    seconds, of which the fraction ``jitter`` is random. An exception with a ``retry_after``
-    attribute in seconds, as mtaio's `RateLimitError` has, is waited for at least that long.
+    seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
+    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long.
 
     Args:
         attempts: Calls in all, the first included; at least 1.

@@ -39,7 +39,7 @@ def bar(
     """
     Return a context manager that shows a progress bar and gives what to pass as ``on_progress=``.
 
-    The bar stands on stderr, so that what the program prints can go elsewhere. While the total is
+    The bar is drawn on stderr, so that what the program prints can go elsewhere. While the total is
     not known it moves without filling. On what is no terminal nothing is shown. Not a checkpoint.
 
     Example:

@@ -90,6 +90,10 @@ class Background:
         """Return whether the block can never be left: its loop is over, or this is a fork."""
         return self._group.is_over()
 
+    def is_closed(self) -> bool:
+        """Return whether no event is taken any more, because the block failed or is left."""
+        return self._failure is not None or (self._leaving and not self._working)
+
     async def enter(self) -> None:
         """Enter the block. Not a checkpoint."""
         await self._group.enter()
@@ -102,7 +106,7 @@ class Background:
                 f"anyio.from_thread.run_sync(emitter.emit_soon, ...)."
             )
             raise RuntimeError(msg)
-        if self._failure is not None or (self._leaving and not self._working):
+        if self.is_closed():
             msg = (
                 f"{self._owner!r} is being left, and takes no event to deliver. Call emit_soon() "
                 f"inside the block, or await emit()."

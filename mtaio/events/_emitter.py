@@ -17,6 +17,7 @@ from operator import eq, is_
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.events._background import Background
 from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
@@ -427,6 +428,9 @@ class EventEmitter:
         Events are delivered one after another, in the order of these calls. With ``errors="raise"``
         or ``"continue"`` an error has no caller to go to: it ends the block, and is raised by it.
 
+        In a task that is being cancelled, when the emitter delivers nothing more, the event is
+        dropped, and counted as such.
+
         Args:
             name: As for `emit`.
             data: As for `emit`.
@@ -439,14 +443,19 @@ class EventEmitter:
             TypeError, ValueError: As for `emit`.
         """
         checked = name_of(name)
-        if self._background is None:
+        background = self._background
+        if (background is None or background.is_closed()) and in_cancelled_task():
+            # It cannot raise the cancellation, which comes at the next checkpoint.
+            self._registry.tally(checked).dropped += 1
+            return
+        if background is None:
             msg = (
                 f"emit_soon({checked!r}) needs an emitter that was entered, in which to deliver it."
                 f" Write: async with emitter: ... or await emitter.emit()."
             )
             raise RuntimeError(msg)
         try:
-            self._background.put(Event(checked, data, metadata, clock.now()))
+            background.put(Event(checked, data, metadata, clock.now()))
         except EventOverflowError:
             self._rejected += 1
             raise

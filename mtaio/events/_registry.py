@@ -131,7 +131,7 @@ class Listener:
             registry.note_dead(self)
 
         try:
-            if hasattr(subject, "__func__") and hasattr(subject, "__self__"):  # cached ones, too
+            if inspect.ismethod(subject) or _is_like_a_method(subject):
                 return weakref.WeakMethod(subject, note)
             # A method of a builtin is a new object each time, and would be gone at once.
             bound = inspect.isbuiltin(subject) and not inspect.ismodule(subject.__self__)
@@ -142,6 +142,12 @@ class Listener:
                 f"and remove it with off() when it is no longer needed."
             )
             raise TypeError(msg) from None
+
+
+def _is_like_a_method(subject: Any) -> bool:
+    """Return whether this is a new object each time, as a cached method of an object is."""
+    kind = type(subject)
+    return hasattr(kind, "__self__") and hasattr(kind, "__func__")
 
 
 class Tally:

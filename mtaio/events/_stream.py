@@ -35,6 +35,7 @@ __all__ = ["Blocked", "EventStream", "Overflow"]
 T_co = TypeVar("T_co", covariant=True)
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "raise"]
+"""What happens to an event for a stream that is full: the option ``overflow``."""
 _POLICIES: Final[tuple[Overflow, ...]] = get_args(Overflow)
 
 

@@ -368,6 +368,8 @@ def _write(fd: int, data: bytes | memoryview) -> int:
     try:
         return os.write(fd, data)
     except BlockingIOError:  # of a descriptor that is shared with one that made it non-blocking
+        if sys.platform == "win32":  # pragma: no cover - Windows has no such descriptors
+            raise
         waiting = select.poll()
         waiting.register(fd, select.POLLOUT)
         waiting.poll(1000)

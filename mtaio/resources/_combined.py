@@ -75,7 +75,7 @@ class ResourceLimiter:
     Limits the use of a resource: how much at once, how often, for how long.
 
     Made anywhere, used by one event loop after another, on either backend. A task may enter it
-    inside itself; each entry takes a slot and a token of its own.
+    again while it is inside; each entry takes a slot and a token of its own.
 
     Args:
         rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
@@ -149,7 +149,7 @@ class ResourceLimiter:
         if burst is not None and (rate is None or isinstance(rate, RateLimiter)):
             msg = (
                 f"burst={burst!r} belongs to a rate given as a number, not to rate={rate!r}. Give "
-                f"the burst to the RateLimiter itself."
+                f"the burst to the RateLimiter itself, or pass a number as rate."
             )
             raise ValueError(msg)
         if rate is not None and not isinstance(rate, RateLimiter):

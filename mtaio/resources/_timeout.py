@@ -216,7 +216,7 @@ class TimeoutManager:
             timeout: Seconds; None for no limit; omitted for the default.
 
         Returns:
-            The result, also when it came after the deadline for want of a checkpoint.
+            The result, also when it came after the deadline because no checkpoint came before.
 
         Raises:
             TimeoutError: The deadline interrupted the call.

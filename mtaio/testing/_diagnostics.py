@@ -366,7 +366,7 @@ class TaskRecord:
     __slots__ = ("age", "function", "name")
 
     def __init__(self, age: int, task: Any) -> None:
-        self.age = age
+        self.age: int = age
         self.function: str | None = None
         if hasattr(task, "get_name"):
             # One that is eager and over already has none; CPython 3.12.1 crashes at the question.

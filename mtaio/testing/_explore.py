@@ -46,14 +46,14 @@ def explore(
         seeds: How many schedules at random to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
             `mtaio.testing.exhaustive` says; None for none of them.
-        inject: The modes in which to strike the victim. Default: all that the backend has, if the
+        inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.
         max_runs: After how many of the exhaustive schedules on a backend to break off, with an
             `ExplorationWarning`.
         max_turns: As for `run`; runs are short here.
 
-    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` rule over
+    pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
     ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure
     has printed.
 
@@ -104,7 +104,7 @@ def explore(
         has_victim = "victim" in inspect.signature(test).parameters
         if inject and not has_victim:
             msg = (
-                f"inject={inject!r} has no task to strike: {test!r} has no parameter 'victim'. Add "
+                f"inject={inject!r} has no task to cancel: {test!r} has no parameter 'victim'. Add "
                 f"it, and let the test await victim(afn, *args)."
             )
             raise TypeError(msg)
@@ -151,6 +151,6 @@ def _backends(backends: Sequence[str], *, only_native: bool) -> tuple[str, ...]:
             msg = f"backends={backends!r} has {name!r}, which has no virtual time. {way_out}"
             raise ValueError(msg)
     if only_native and "asyncio" not in names:
-        msg = f"inject=('native',) strikes on asyncio alone, and backends={backends!r}. {way_out}"
+        msg = f"inject=('native',) works on asyncio alone, and backends={backends!r}. {way_out}"
         raise ValueError(msg)
     return names

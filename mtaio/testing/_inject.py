@@ -38,10 +38,10 @@ class Victim:
       public API alone.
     - ``"step"``: just before the ``at``-th step that any task of the run takes while the victim is
       there, its scope is cancelled. That finds what is lost between being woken and running.
-    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which minds no shield.
+    - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
 
     Args:
-        mode: Where to strike.
+        mode: Where to cancel.
         at: The number of the moment, from 1; 0 for never.
 
     Raises:
@@ -152,7 +152,7 @@ class Victim:
             task = None
         if task is None:
             msg = (
-                "mode='native' strikes with asyncio.Task.cancel(), and this is not asyncio. Use "
+                "mode='native' cancels with asyncio.Task.cancel(), and this is not asyncio. Use "
                 "'checkpoint' or 'step' here."
             )
             raise ValueError(msg)
@@ -176,7 +176,7 @@ class Victim:
         world = world_here()
         if world is None:
             msg = (
-                f"{self!r} strikes between the steps of tasks, and no simulation is running to "
+                f"{self!r} cancels between the steps of tasks, and no simulation is running to "
                 f"tell them. Use mtaio.testing.run() or a virtual_backend(), or 'checkpoint'."
             )
             raise RuntimeError(msg)
@@ -242,7 +242,7 @@ def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
     cancelled, because it had fewer moments.
 
     Args:
-        mode: Where they are struck, as `Victim` says.
+        mode: Where they are cancelled, as `Victim` says.
 
     Raises:
         ValueError: There is no such mode.

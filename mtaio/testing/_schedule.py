@@ -97,6 +97,7 @@ class Schedule:
         self._misfit: str | None = None
         self._draw: Callable[[], float] | None = None
         self.runs: int = 0
+        """How many runs it has ruled so far."""
 
     def __repr__(self) -> str:
         parts = [f"tape={self._tape!r}" if self._seed is None else f"seed={self._seed!r}"]

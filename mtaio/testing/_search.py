@@ -239,7 +239,7 @@ class Search:
         if victim is not None and not victim.fired:
             msg = (
                 f"{plan} does not fit this run of {self.name}: there were only {victim.moments} "
-                f"moments to strike at. It was recorded with another program, backend or version: "
+                f"moments to cancel at. It was recorded with another program, backend or version: "
                 f"search again."
             )
             raise ValueError(msg)

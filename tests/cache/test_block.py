@@ -58,6 +58,41 @@ async def test_returning_from_the_block() -> None:
     assert_quiescent(cache)
 
 
+async def forget(_key: object, _value: object, _cause: object) -> None:
+    """Listen to removals."""
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        pytest.param(lambda: TTLCache(10, stale_while_revalidate=1), id="refreshing"),
+        pytest.param(lambda: TTLCache(10, on_removed=forget), id="listener"),
+    ],
+)
+async def test_a_cancelled_task_that_asks_after_the_block(
+    cache: Callable[[], TTLCache[str]],
+) -> None:
+    """It was just woken: it gets its cancellation, and not an error for what it cannot know."""
+    asked, woken, ended = cache(), anyio.Event(), []
+
+    async def work() -> None:
+        await woken.wait()
+        try:
+            await asked.get_or_set("key", slow)
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        async with asked:
+            await settle()
+        woken.set()
+        group.cancel_scope.cancel()
+    assert ended == [anyio.get_cancelled_exc_class()]
+    assert asked.statistics().misses == 0
+
+
 async def test_left_in_another_task_than_entered() -> None:
     """Fixtures of pytest-asyncio do that; the error says what to do, and the block goes on."""
     cache: TTLCache[str] = TTLCache(10)

@@ -360,8 +360,8 @@ if sys.platform != "win32":  # where there are no timers, and no fork
             forked.wait()
 
         def let_go() -> None:
-            while cache._lock.held.acquire(blocking=False):  # until the fork waits for it
-                cache._lock.held.release()
+            while cache._lock.acquire(blocking=False):  # until the fork waits for it
+                cache._lock.release()
             go_on.set()
 
         threads = [threading.Thread(target=change), threading.Thread(target=let_go)]

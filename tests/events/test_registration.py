@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from mtaio.cache import cached
 from mtaio.events import Event, EventEmitter, EventPriority
 from mtaio.testing import settle
 
@@ -332,6 +333,31 @@ async def test_weak_method_lives_as_long_as_its_object(method: str, once: bool) 
     assert emitter.listeners("a") == ()
     assert emitter.listener_count() == 0
     assert emitter.statistics().listeners == 0
+
+
+async def test_weak_cached_method_lives_as_long_as_its_object() -> None:
+    """It is another object each time, but it is a method."""
+
+    class Shop:
+        @cached
+        async def price(self, event: Event[int]) -> int:
+            prices.append(event.data)
+            return event.data
+
+    emitter, shop = EventEmitter(), Shop()
+    prices: list[int] = []
+    emitter.on("a", shop.price, weak=True)
+    gc.collect()
+    assert emitter.listeners("a") == (shop.price,)
+    await emitter.emit("a", 1)
+    assert prices == [1]
+    assert emitter.off("a", shop.price)
+    emitter.on("a", shop.price, weak=True)
+    del shop
+    gc.collect()
+    await emitter.emit("a", 2)
+    assert prices == [1]
+    assert emitter.listener_count() == 0
 
 
 async def test_weak_handler_can_be_removed() -> None:

@@ -144,12 +144,23 @@ def with_numbers(page: str) -> str:
 HIDDEN: Final = "All traceback entries are hidden."
 
 
-def failure(name: str, *options: str) -> str:
-    """Return what pytest prints as the failure of a bug's test, less the folder it is in."""
-    done = pytest("-k", "Wrong", HOME / f"{name}.py", *options)
+SHOWN: Final = tuple(sorted(path.stem for path in HOME.glob("*.out")))
+"""The bugs of which a guide shows what pytest prints."""
+
+
+@cache
+def failures() -> dict[str, str]:
+    """Return what pytest prints as the failures of these bugs, less the folder they are in."""
+    done = pytest("-k", "Wrong", *(HOME / f"{name}.py" for name in SHOWN))
     assert done.returncode == 1, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
-    if HIDDEN in done.stdout:  # no traceback, of which pytest marks the first line alone
+    _, *sections = re.split(r"^_{3,} .* _{3,}$", done.stdout, flags=re.MULTILINE)
+    return dict(zip(SHOWN, map(_said, sections), strict=True))
+
+
+def _said(section: str) -> str:
+    """Return the error that a section of pytest's output ends with."""
+    lines = section.splitlines()
+    if HIDDEN in section:  # no traceback, of which pytest marks the first line alone
         first = next(at for at, line in enumerate(lines) if line.startswith("E "))
         said = [line[1:].rstrip() for line in lines[first:] if line.startswith(("E ", " "))]
     else:
@@ -159,14 +170,10 @@ def failure(name: str, *options: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-SHOWN: Final = tuple(sorted(path.stem for path in HOME.glob("*.out")))
-"""The bugs of which a guide shows what pytest prints."""
-
-
 def rewrite() -> None:
     """Write again what the guides show."""
-    for name in SHOWN:
-        (HOME / f"{name}.out").write_text(failure(name), encoding="utf-8")
+    for name, text in failures().items():
+        (HOME / f"{name}.out").write_text(text, encoding="utf-8")
     for page in PAGES:
         page.write_text(with_numbers(page.read_text("utf-8")), encoding="utf-8")
 

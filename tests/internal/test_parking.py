@@ -32,12 +32,12 @@ async def test_first_parked_first_woken() -> None:
         assert woken == ["a"]
         lot.unpark_all()
         await settle()
-    assert sorted(woken) == ["a", "b", "c"]  # trio runs those woken together in any order
+    assert sorted(woken) == ["a", "b", "c"]  # trio lets those that are woken together run by lot
     assert len(lot) == 0
 
 
 async def test_a_task_that_gives_up_leaves_the_queue() -> None:
-    """A cancelled task is parked no more, and wakes nobody."""
+    """A cancelled task leaves the queue, and wakes no other."""
     lot, woken = ParkingLot(), list[str]()
     async with anyio.create_task_group() as group:
         with anyio.move_on_after(1):

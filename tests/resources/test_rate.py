@@ -1182,3 +1182,20 @@ async def test_clock_that_goes_back() -> None:
         limiter.rate = 2
         moment = 1.0
         assert limiter.statistics().tokens == 2
+
+
+def test_tasks_of_a_finished_loop_wait_no_longer(backend: str) -> None:
+    """Statistics do not count tasks whose event loop has finished, wherever they are asked for."""
+    limiter = RateLimiter(rate=1, burst=1)
+    kept: list[object] = []
+
+    async def leave_one_behind() -> None:
+        await limiter.acquire()
+        limiter.rate = 0
+        waiter = limiter.acquire()
+        waiter.send(None)
+        kept.append(waiter)
+        assert limiter.statistics().waiting == 1
+
+    anyio.run(leave_one_behind, backend=backend)
+    assert limiter.statistics().waiting == 0

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import os
 import zlib
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +34,7 @@ def public_names() -> Iterator[str]:
             yield f"{module.__name__}.{public}"
             value = getattr(module, public)
             if inspect.isclass(value) and value.__module__.startswith("mtaio."):
-                # The arguments of a dataclass are shown in one table.
-                arguments = inspect.signature(value).parameters if is_dataclass(value) else ()
+                arguments = inspect.signature(value.__init__).parameters  # shown in one table
                 for member in ours(value):
                     if member not in arguments:
                         yield f"{module.__name__}.{public}.{member}"

@@ -279,38 +279,27 @@ def test_virtual_time_without_a_hook(lost: list[str]) -> None:
 
 
 def test_steps_without_a_hook(lost: list[str]) -> None:
-    """What needs to see steps is refused where it is asked for, and the run goes on."""
+    """What needs to see steps is refused where it is asked for; the run goes on, or fails so."""
     backend, _ = lost
+    message = r"^mtaio\.testing cannot choose or see the steps"
 
     async def scenario() -> str:
-        message = r"^mtaio\.testing cannot choose or see the steps"
-        with pytest.raises(RuntimeError, match=message):
-            current_simulation().always(lambda: True)
         with pytest.raises(RuntimeError, match=message):
             await Victim("step")(anyio.sleep, 1)
         with pytest.raises(RuntimeError, match=message), assert_checkpoints():
             pytest.fail("it must be refused")
         assert current_simulation().trace == ()
         await anyio.sleep(1)
-        return "went on"
-
-    assert run(scenario, backend=backend) == "went on"
-
-
-def test_error_of_a_test_that_needs_steps_is_its_own(lost: list[str]) -> None:
-    """A test that does not catch the refusal fails with it, and it is not its own cause."""
-    backend, _ = lost
-
-    async def scenario() -> None:
         current_simulation().always(lambda: True)
+        return "it must be refused"
 
-    with pytest.raises(RuntimeError, match=r"^mtaio\.testing cannot choose") as caught:
+    with pytest.raises(RuntimeError, match=message) as caught:
         run(scenario, backend=backend)
     assert caught.value.__cause__ is None
 
 
 def test_exploration_without_a_hook(lost: list[str]) -> None:
-    """An explored test runs once, in virtual time, with one warning."""
+    """An explored test runs once, in virtual time, with one warning, even if it needs steps."""
     backend, hook = lost
     times: list[float] = []
 
@@ -318,6 +307,8 @@ def test_exploration_without_a_hook(lost: list[str]) -> None:
     async def test(victim: Victim) -> None:
         await victim(anyio.sleep, 5)
         times.append(anyio.current_time())
+        current_simulation().always(lambda: True)
+        pytest.fail("it must be refused")
 
     with pytest.warns(
         ExplorationWarning,
@@ -341,22 +332,6 @@ def test_failure_without_a_hook(lost: list[str]) -> None:
     with pytest.warns(ExplorationWarning), pytest.raises(LookupError) as caught:
         test()
     assert caught.value.__notes__ == [f"to see it again: pytest --mtaio-replay {backend}"]
-
-
-def test_explored_test_that_looks_at_steps_itself(lost: list[str]) -> None:
-    """A test that cannot run without seeing steps is left out, with the same one warning."""
-    backend, _ = lost
-    runs: list[int] = []
-
-    @explore(backends=[backend])
-    async def test() -> None:
-        runs.append(1)
-        current_simulation().always(lambda: True)
-        pytest.fail("it must be refused")
-
-    with pytest.warns(ExplorationWarning) as caught:
-        test()
-    assert (len(caught), runs) == (1, [1])
 
 
 @pytest.mark.filterwarnings(

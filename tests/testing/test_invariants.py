@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -14,7 +13,6 @@ from mtaio.testing import (
     InvariantError,
     Schedule,
     Simulation,
-    Victim,
     current_simulation,
     run,
     settle,
@@ -171,41 +169,6 @@ def test_cleanup_that_blocks_after_a_broken_invariant(backend: str) -> None:
     assert isinstance(caught.value.__cause__, InvariantError)
 
 
-def test_time_stands_still_when_the_run_is_broken_off(backend: str) -> None:
-    """The cancellation arrives at the moment of the break, before the next timer."""
-
-    async def scenario() -> list[float]:
-        times: list[float] = []
-        broken: list[int] = []
-        current_simulation().always(lambda: not broken)
-        try:
-            broken.append(1)
-            await anyio.sleep(5)
-        finally:
-            ends.append(current_simulation().time())
-        return times
-
-    ends: list[float] = []
-    with pytest.raises(InvariantError):
-        run(scenario, backend=backend)
-    assert ends == [0.0]
-
-
-def test_function_that_swallows_the_cancellation_fails_all_the_same(backend: str) -> None:
-    """A broken invariant stays one if the function returns."""
-
-    async def scenario() -> str:
-        broken: list[int] = []
-        current_simulation().always(lambda: not broken)
-        broken.append(1)
-        with suppress(anyio.get_cancelled_exc_class()):
-            await anyio.sleep(1)
-        return "all is well"
-
-    with pytest.raises(InvariantError):
-        run(scenario, backend=backend)
-
-
 def test_several_invariants(backend: str) -> None:
     """The first that breaks is told, whichever it is."""
 
@@ -220,34 +183,6 @@ def test_several_invariants(backend: str) -> None:
 
     with pytest.raises(InvariantError, match=r"at t=2\.0: sim\.always\(lambda: n < 2\)"):
         run(scenario, backend=backend)
-
-
-def test_invariant_within_a_victim(backend: str) -> None:
-    """Invariants are looked at between a strike and what follows."""
-
-    async def scenario() -> bool:
-        held = 0
-        current_simulation().always(lambda: held in {0, 1})
-
-        async def work() -> None:
-            nonlocal held
-            held += 1
-            try:
-                await anyio.sleep(1)
-            finally:
-                held -= 1
-
-        victim = Victim("step", at=1)
-        await victim(work)
-        return victim.fired
-
-    assert run(scenario, backend=backend)
-
-
-async def test_invariant_of_one_test(sim: Simulation) -> None:
-    """What one test states does not bind the next, be it in the same loop."""
-    sim.always(lambda: True)
-    await anyio.sleep(1)
 
 
 # ---- refusals ------------------------------------------------------------------------------------

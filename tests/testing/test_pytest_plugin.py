@@ -40,12 +40,20 @@ def check(session: pytest.Pytester, source: str, *args: str, **outcomes: int) ->
 
 
 def test_tests_in_sequence(session: pytest.Pytester) -> None:
-    """Test after test starts at 0, also after failures, and in between time is real."""
-    check(
+    """Test after test starts at 0, whatever the outcome; in between time is real."""
+    result = check(
         session,
         """
         import time, anyio, pytest
         from mtaio._internal.clock import now
+        log = []
+
+        @pytest.fixture
+        async def resource():
+            await anyio.sleep(1)
+            yield
+            await anyio.sleep(1)
+            log.append("fixture")
 
         async def test_first(sim):
             await anyio.sleep(10)
@@ -57,100 +65,59 @@ def test_tests_in_sequence(session: pytest.Pytester) -> None:
                 with sim.hold():
                     raise LookupError
 
-        async def test_that_deadlocks():
-            await anyio.sleep_forever()
-
-        async def test_last(sim):
-            assert sim.time() == now() == 0
-            await sim.advance(1)
-            assert sim.time() == now() == 1
-
-        def test_in_real_time(sim):
-            assert sim.time() == 0
-            assert abs(now() - time.monotonic()) < 60
-        """,
-        passed=3,
-        failed=2,
-    )
-
-
-def test_deadlock_fails_the_test_after_its_cleanup(session: pytest.Pytester) -> None:
-    """A test that is stuck is cancelled, cleans up, and fails with the stacks."""
-    result = check(
-        session,
-        """
-        import anyio, pytest
-        log = []
-
-        @pytest.fixture
-        async def resource():
-            await anyio.sleep(1)
-            yield
-            await anyio.sleep(1)
-            log.append("fixture")
-
         async def test_stuck(resource):
             try:
                 await anyio.Event().wait()
             finally:
                 log.append("test")
 
-        async def test_log():
-            assert log[-2:] == ["test", "fixture"]
+        async def test_skip():
+            await anyio.sleep(1)
+            pytest.skip("enough")
+
+        async def test_fail():
+            pytest.fail("on purpose")
+
+        @pytest.mark.xfail(strict=True)
+        async def test_xfail():
+            await anyio.Event().wait()
+
+        class TestMethods:
+            async def test_last(self, sim):
+                assert log[-2:] == ["test", "fixture"]
+                assert sim.time() == now() == 0
+                await sim.advance(1)
+                assert sim.time() == now() == 1
+
+        def test_in_real_time(sim):
+            assert sim.time() == 0
+            assert abs(now() - time.monotonic()) < 60
         """,
-        passed=1,
-        failed=1,
+        passed=3,
+        failed=3,
+        skipped=1,
+        xfailed=1,
     )
     result.stdout.fnmatch_lines(
         ["*Deadlock: the run is blocked at t=1.0 for ever*", "*in test_stuck: await anyio.Event*"]
     )
 
 
-def test_deadlock_in_a_fixture(session: pytest.Pytester) -> None:
-    """A fixture that is stuck is an error with the stacks, in its first part and in its last."""
-    result = check(
-        session,
-        """
-        import anyio, pytest
-
-        @pytest.fixture
-        async def never_ready():
-            await anyio.Event().wait()
-
-        @pytest.fixture
-        async def never_done():
-            yield
-            await anyio.Event().wait()
-
-        async def test_first(never_ready):
-            pass
-
-        async def test_last(never_done):
-            pass
-
-        async def test_other():
-            await anyio.sleep(1)
-        """,
-        passed=2,
-        errors=2,
-    )
-    result.stdout.fnmatch_lines_random(
-        ["*in never_ready: await anyio.Event*", "*in never_done: await anyio.Event*"]
-    )
-
-
 def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
-    """Async fixtures work as ever: functions, generators, methods, errors in either part."""
+    """Fixtures may be functions, generators or methods, get stuck, and share a lasting loop."""
     session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
     check(
         session,
         """
         import anyio, pytest
+        from mtaio._internal.clock import now
 
         @pytest.fixture(scope="module")
         async def lasting(anyio_backend):
             log = []
+            await anyio.sleep(5)
             yield log
+            await anyio.sleep(5)
             assert log == ["class", "class", "stuck", "stuck in the end"]
 
         @pytest.fixture
@@ -188,13 +155,16 @@ def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
             async def plain(self):
                 return self
 
-            async def test_own(self, own, plain, number, lasting):
+            async def test_own(self, own, plain, number, lasting, sim):
                 assert self is own is plain
                 assert (self.here, number) == ("here", 5)
+                assert sim.time() == now() == 6
+                await sim.advance(1)
                 self.there = "there"
                 lasting.append("class")
 
-            async def test_again(self, own, lasting):
+            async def test_again(self, own, lasting, sim):
+                assert sim.time() == now() == 7
                 self.there = "there"
                 lasting.append("class")
 
@@ -217,27 +187,6 @@ def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
             "*in stuck: await anyio.Event().wait()",
             "*in stuck_in_the_end: await anyio.Event().wait()",
         ]
-    )
-
-
-def test_async_fixtures_in_real_time(pytester: pytest.Pytester) -> None:
-    """On other backends async fixtures work as if the plugin were not there."""
-    pytester.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
-    check(
-        pytester,
-        """
-        import anyio, pytest
-
-        @pytest.fixture
-        async def number():
-            await anyio.sleep(0.001)
-            yield 5
-            await anyio.sleep(0.001)
-
-        async def test_number(number):
-            assert number == 5
-        """,
-        passed=1,
     )
 
 
@@ -264,35 +213,6 @@ def test_hung_thread_that_ends_after_all(session: pytest.Pytester) -> None:
                 gate.set()
         """,
         failed=1,
-    )
-
-
-def test_lasting_loop(session: pytest.Pytester) -> None:
-    """An async fixture of a wider scope keeps one loop, and so one clock, across its tests."""
-    session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
-    check(
-        session,
-        """
-        import anyio, pytest
-        from mtaio._internal.clock import now
-
-        @pytest.fixture(scope="module")
-        async def lasting(anyio_backend):
-            await anyio.sleep(5)
-            yield
-            await anyio.sleep(5)
-
-        async def test_first(lasting, sim):
-            assert sim.time() == now() == 5
-            await sim.advance(1)
-
-        async def test_last(lasting, sim):
-            assert sim.time() == now() == 6
-
-        async def test_other(lasting, sim):
-            pass
-        """,
-        passed=3,
     )
 
 
@@ -328,50 +248,26 @@ def test_hypothesis_on_async_tests(session: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*Deadlock: the run is blocked at t=0.0 for ever*"])
 
 
-def test_outcomes_of_pytest_get_through(session: pytest.Pytester) -> None:
-    """skip, xfail and fail work in async tests, and in tests that are stuck."""
-    check(
-        session,
-        """
-        import anyio, pytest
-
-        async def test_skip():
-            await anyio.sleep(1)
-            pytest.skip("enough")
-
-        async def test_fail():
-            pytest.fail("on purpose")
-
-        @pytest.mark.xfail(strict=True)
-        async def test_xfail():
-            await anyio.Event().wait()
-
-        class TestMethods:
-            async def test_method(self, sim):
-                await sim.advance(1)
-                assert sim.time() == 1
-        """,
-        passed=1,
-        failed=1,
-        skipped=1,
-        xfailed=1,
-    )
-
-
-def test_sim_needs_virtual_time(pytester: pytest.Pytester) -> None:
-    """On a backend in real time the fixture says what it needs, and other tests are left alone."""
+def test_in_real_time(pytester: pytest.Pytester) -> None:
+    """On a backend in real time `sim` says what it needs; other tests and fixtures work as ever."""
     pytester.makeini("[pytest]\nfilterwarnings = error\nanyio_mode = auto\n")
     result = check(
         pytester,
         """
-        import anyio, time
+        import anyio, pytest, time
         from mtaio._internal.clock import now
+
+        @pytest.fixture
+        async def number():
+            await anyio.sleep(0.001)
+            yield 5
+            await anyio.sleep(0.001)
 
         async def test_sim(sim):
             pass
 
-        async def test_real():
-            await anyio.sleep(0.001)
+        async def test_real(number):
+            assert number == 5
             assert abs(now() - time.monotonic()) < 60
         """,
         passed=1,
@@ -408,7 +304,14 @@ def test_without_this_plugin(session: pytest.Pytester) -> None:
 
 
 def test_without_the_plugin_of_anyio(pytester: pytest.Pytester) -> None:
-    """With ``-p no:anyio`` tests that are not async run, and use `run`."""
+    """With ``-p no:anyio`` plain tests work; loading the plugin imports nothing of the library."""
+    pytester.makeconftest("""
+        import sys
+
+        def pytest_configure():
+            loaded = [name for name in sys.modules if name.startswith("mtaio.testing.")]
+            assert loaded == ["mtaio.testing.pytest_plugin"], loaded
+    """)
     pytester.makepyfile("""
         import anyio
         from mtaio.testing import run
@@ -444,16 +347,3 @@ def test_without_trio(session: pytest.Pytester) -> None:
             await anyio.sleep_forever()
     """)
     session.runpytest_subprocess().assert_outcomes(passed=2, failed=1)
-
-
-def test_plugin_imports_nothing_of_the_library(pytester: pytest.Pytester) -> None:
-    """Loading the plugin imports no module of the library, so that coverage sees them imported."""
-    pytester.makeconftest("""
-        import sys
-
-        def pytest_configure():
-            loaded = [name for name in sys.modules if name.startswith("mtaio.testing.")]
-            assert loaded == ["mtaio.testing.pytest_plugin"], loaded
-    """)
-    pytester.makepyfile("def test_nothing(): pass")
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)

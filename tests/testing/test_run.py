@@ -17,7 +17,7 @@ from anyio import to_process, to_thread
 from anyio._core._eventloop import get_async_backend
 
 from mtaio._internal import clock
-from mtaio.testing import Deadlock, current_simulation, run, settle, virtual_backend
+from mtaio.testing import Deadlock, Schedule, current_simulation, run, settle, virtual_backend
 from mtaio.testing._simulation import simulation_of
 from mtaio.testing._threads import FROM_THREAD, TO_THREAD
 
@@ -57,23 +57,6 @@ def test_exceptions_pass_through(backend: str, error: BaseException) -> None:
     assert error.__cause__ is None
 
 
-def test_exception_groups_pass_through(backend: str) -> None:
-    """Errors in child tasks arrive in the group that the task group makes of them."""
-
-    async def fail() -> None:
-        await anyio.sleep(1)
-        raise LookupError
-
-    async def scenario() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(fail)
-            group.start_soon(anyio.sleep_forever)
-
-    with pytest.raises(ExceptionGroup) as caught:
-        run(scenario, backend=backend)
-    assert [type(error) for error in caught.value.exceptions] == [LookupError]
-
-
 def test_ctrl_c_interrupts(backend: str) -> None:
     """Ctrl-C cancels the function, lets it clean up, and is raised."""
     log: list[str] = []
@@ -106,18 +89,6 @@ def test_ctrl_c_interrupts_a_waiting_loop(backend: str) -> None:
     while isinstance(error, BaseExceptionGroup):  # trio puts it into the listener's groups
         (error,) = error.exceptions
     assert type(error) is KeyboardInterrupt
-
-
-def test_cancellation_propagates(backend: str) -> None:
-    """A cancel scope inside the function works as ever."""
-
-    async def scenario() -> bool:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await anyio.sleep(1)
-        return scope.cancelled_caught and anyio.current_time() == 0
-
-    assert run(scenario, backend=backend)
 
 
 @pytest.mark.parametrize(
@@ -223,12 +194,15 @@ async def break_off() -> None:
         await anyio.Event().wait()
 
 
+@pytest.mark.parametrize("schedule", [None, Schedule()], ids=repr)
 @pytest.mark.parametrize("scenario", [succeed, fail, hold_and_fail, anyio.sleep_forever, break_off])
-def test_nothing_is_left_behind(backend: str, scenario: Callable[[], Awaitable[None]]) -> None:
+def test_nothing_is_left_behind(
+    backend: str, scenario: Callable[[], Awaitable[None]], schedule: Schedule | None
+) -> None:
     """However a run ends, all is as it was before, and the next run starts at 0."""
     before = snapshot(backend)
     try:
-        run(scenario, backend=backend)
+        run(scenario, backend=backend, schedule=schedule)
     except (LookupError, ExceptionGroup, Deadlock):
         pass
     else:
@@ -246,27 +220,18 @@ def test_nothing_is_left_behind(backend: str, scenario: Callable[[], Awaitable[N
 
 
 def test_testing_needs_neither_pytest_nor_trio() -> None:
-    """In an interpreter without pytest and trio, `run` works on asyncio."""
+    """Without pytest and trio `run` works on asyncio; names are imported when they are used."""
     program = """
 import sys
 sys.modules["pytest"] = sys.modules["trio"] = None
 import anyio, mtaio.testing
+assert not [name for name in sys.modules if name.startswith("mtaio.testing.")]
+for name in mtaio.testing.__all__:
+    assert getattr(mtaio.testing, name).__name__ == name
 async def nap():
     await anyio.sleep(3600)
     return anyio.current_time()
 assert mtaio.testing.run(nap) == 3600
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)  # noqa: S603 - our own
-
-
-def test_names_are_imported_when_used() -> None:
-    """``mtaio.testing`` alone imports none of its modules, and yet has all its names."""
-    program = """
-import sys, mtaio.testing
-assert not [name for name in sys.modules if name.startswith("mtaio.testing.")]
-for name in mtaio.testing.__all__:
-    assert getattr(mtaio.testing, name).__name__ == name
-assert "trio" not in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)  # noqa: S603 - our own
 

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
 
 import anyio
-import pytest
 
 from mtaio._internal import clock
 from mtaio._internal.clock import now
-from mtaio.testing import run
-
-if TYPE_CHECKING:
-    from mtaio.testing import Simulation
 
 LONG = 1e9
 """Seconds: thirty years, past 2**24 s, where asyncio's own resolution of 1 ns is rounded away."""
-
-
-async def test_time_starts_at_zero() -> None:
-    """Every test finds its clock at 0, whatever other tests have slept."""
-    assert anyio.current_time() == 0.0
-    await anyio.sleep(7)
-
-
-async def test_time_starts_at_zero_again() -> None:
-    """Every test finds its clock at 0, whatever other tests have slept."""
-    assert anyio.current_time() == 0.0
-    await anyio.sleep(7)
 
 
 async def test_sleeps_add_up_exactly() -> None:
@@ -112,24 +94,3 @@ async def test_now_follows_the_simulation() -> None:
     await anyio.sleep(12.5)
     assert now() == clock.now() == anyio.current_time() == 12.5
     assert clock.loop_deadline(now() + 1) == 13.5
-
-
-def test_now_is_real_before_and_after_a_run(backend: str) -> None:
-    """Mtaio's clock is the real one again as soon as a run is over, however it ended."""
-
-    async def fail() -> None:
-        await anyio.sleep(1)
-        assert now() == 1.0
-        raise LookupError
-
-    before = now()
-    for _ in range(3):
-        with pytest.raises(LookupError):
-            run(fail, backend=backend)
-        assert before < now() <= time.monotonic()
-
-
-@pytest.mark.usefixtures("anyio_backend")
-def test_sim_stands_at_zero_without_a_loop(sim: Simulation) -> None:
-    """A test without a loop sees a clock that stands at 0."""
-    assert sim.time() == 0.0

@@ -1,7 +1,7 @@
 """
 How many files of mtaio one operation runs through, counted with ``sys.setprofile``.
 
-``python -m benchmarks.files`` prints the files of each operation beside the most there may be.
+``python -m benchmarks._files`` prints the files of each operation beside the most there may be.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ async def emit(count: Counter) -> None:
 async def record(count: Counter) -> None:
     with tempfile.TemporaryDirectory() as folder:
         handler = AsyncFileHandler(Path(folder, "log"))
-        logger = logging.getLogger("benchmarks.files")
+        logger = logging.getLogger("benchmarks._files")
         logger.setLevel(logging.INFO)
         logger.propagate = False
         logger.addHandler(handler)
