@@ -148,7 +148,8 @@ class Loads:
         kwargs: dict[str, Any],
         ttl: float,
         tags: frozenset[Hashable],
-        refresh: bool = False,  # noqa: FBT001, FBT002 - a keyword costs each call
+        *,
+        refresh: bool = False,
     ) -> Any:
         """Answer a call for which there is no fresh value, or that wants a new one."""
         loop = running_loop()
