@@ -77,7 +77,7 @@ class ExpiryBuckets:
             if bucket is not None:
                 return bucket.after
             heappop(heap)
-        self.due = heap[0] if heap else math.inf
+        self.due = float(heap[0]) if heap else math.inf
         return None
 
     def clear(self) -> None:
@@ -102,7 +102,7 @@ class ExpiryBuckets:
             heapify(heap)
         else:
             heappush(heap, number)
-        self.due = heap[0]
+        self.due = float(heap[0])  # it is compared with floats, which costs more for an int
         if number < self._awaited:
             self._awaited = -math.inf
             assert self._wake is not None  # noqa: S101 - for the type checkers: there is a sleeper

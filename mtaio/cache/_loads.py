@@ -47,6 +47,10 @@ __all__ = ["NO_KEYWORDS", "Loads"]
 NO_KEYWORDS: Final[dict[str, Any]] = {}
 """The keyword arguments of a factory that takes none."""
 
+_current: Final = LOADING.get
+_enter: Final = LOADING.set
+_leave: Final = LOADING.reset
+
 _COROUTINE: type = CoroutineType
 _NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
 """In place of the first caller's, which is no limit for the others who wait."""
@@ -150,7 +154,8 @@ class Loads:
         """Answer a call for which there is no fresh value, or that wants a new one."""
         loop = running_loop()
         store, lock = self._store, self._lock
-        asker = None if LOADING.get() is None else asker_of(loop, self._owner, key)
+        acquire, release = lock.acquire, lock.release
+        asker = None if _current() is None else asker_of(loop, self._owner, key)
         again = False
         while True:
             if (self._refreshing or self._notifier is not None) and self._refuses(loop):
@@ -163,31 +168,29 @@ class Loads:
             load.loop = loop
             load.state = RUNNING
             load.call = load.event = load.other = load.askers = None
-            load.waiters = 0
+            load.waiters = 1
             load.in_block = load.kept = False
             load.wanted = True
-            found: Any = UNSET
-            other: Load | None = load
-            _lost: list[Load] | None = None
-            lock.acquire()
+            acquire()
             if lock.changing:
                 lock.refuse()
             lock.changing = True
             try:
                 load.started = clock.read()
-                if self.table or self._guarded or refresh or store.lookup(key) is not None:
-                    other, found, _lost = self._join(load, refresh=refresh, again=again)
-                else:  # there is nothing to join, and no value
+                if not (self.table or self._guarded or refresh) and key not in store.entries:
+                    # There is nothing to join, and no value.
                     self.table[key] = load
                     self._last_loop = 0
                     self.started += 1
                     if not again:
                         store.misses += 1
+                    break
+                other, found, _lost = self._join(load, refresh=refresh, again=again)
             except TypeError as error:
                 raise unhashable(key, error) from error
             finally:
                 lock.changing = False
-                lock.release()
+                release()
             del _lost  # here, outside the lock
             if other is load:
                 if not load.in_block:
@@ -209,10 +212,9 @@ class Loads:
                 raise raised.with_traceback(trace)
             finally:
                 del raised, trace
-        load.waiters = 1
         if asker is not None:
             load.askers = {asker: None}
-        token = LOADING.set(load)
+        token = _enter(load)
         try:
             if self.started % FAST_CALLS == 0:
                 await checkpoint()
@@ -224,16 +226,17 @@ class Loads:
             self._succeed(load, value)
         except BaseException as error:
             with suppress(ValueError):  # the garbage collector closes it in any context
-                LOADING.reset(token)
+                _leave(token)
             if isinstance(error, Exception):
                 self._fail(load, error)
             elif isinstance(error, GeneratorExit):
                 self._abandon(load)
             else:
                 self._cancel(load, ABORTED)
-            del load, other, token, asker  # as above
+            other = None  # as above
+            del load, token, asker
             raise
-        LOADING.reset(token)
+        _leave(token)
         return value
 
     def _join(
@@ -278,6 +281,7 @@ class Loads:
             load.in_block = True
             load.scope = anyio.CancelScope()
             load.kept = found is not UNSET
+            load.waiters = int(not load.kept)  # its caller is about to wait
             block.loads.add(load)
         return load, found, lost
 
@@ -362,8 +366,7 @@ class Loads:
         """
         block = self.block
         assert block is not None  # noqa: S101 - for the type checkers: see `_join`
-        token = LOADING.set(load)
-        load.waiters += not load.kept  # its caller is about to wait
+        token = _enter(load)
         try:
             load.factory = factory
             load.call = factory(*args, **kwargs)
@@ -379,12 +382,12 @@ class Loads:
             block.group.start(_itself, load.coroutine, name="mtaio.cache load")
         finally:
             load.waiters -= load.waiters > 0
-            LOADING.reset(token)
+            _leave(token)
             del load, token  # as in fetch
 
     async def _run(self, load: Load) -> None:
         """Load, in a task of the block."""
-        LOADING.set(load)
+        _enter(load)
         deadlines.current.set(_NO_DEADLINE)
         call = load.call
         assert call is not None  # noqa: S101 - for the type checkers: it has started
@@ -423,19 +426,19 @@ class Loads:
             ttl, weight = store.spread(ttl), store.weigh(load.key, value)
         gone = None
         lock = self._lock
-        lock.acquire()
+        acquire, release = lock.acquire, lock.release
+        acquire()
         if lock.changing:
             lock.refuse()
         lock.changing = True
         try:
             moment = clock.read()
-            if load.other is None and self.table.get(load.key) is load:
-                del self.table[load.key]  # what _discard does, without the call
-            else:
+            if not load.wanted:
                 self._discard(load)
-            if load.wanted:
-                if self.table:
-                    self.disown(load.key)
+            else:
+                first = self.table.pop(load.key, None)
+                if first is not load or load.other is not None:
+                    _disown(first)
                 gone = store.put(load.key, value, ttl, moment, weight, load.tags)
             self.loaded += 1
             self.seconds += moment - load.started
@@ -448,7 +451,7 @@ class Loads:
                 load.loop = load.call = load.askers = None
         finally:
             lock.changing = False
-            lock.release()
+            release()
         if self._notifier is not None:
             self.deliver(gone)
 

@@ -182,11 +182,12 @@ class Store:
         tags: frozenset[Hashable] = NO_TAGS,
     ) -> object:
         """Store a value, make room for it, and return what had to go."""
-        entry = self.lookup(key)
+        entries = self.entries
+        entry = entries.get(key)
         gone: object = None
         if self.expiry.due <= moment:
             gone = self.expire(moment, FEW)
-            entry = self.lookup(key)
+            entry = entries.get(key)
         if self._detailed or not ttl or (entry is not None and type(entry.value) is Failure):
             return self._put_detailed(key, value, ttl, weight, tags=tags, moment=moment), gone
         expires = moment + ttl
@@ -200,7 +201,6 @@ class Store:
         entry.expires = expires
         entry.score = self._score
         entry.after = None
-        entries = self.entries
         if len(entries) < self._max_size:
             self._insert(entry, tags)
             return gone

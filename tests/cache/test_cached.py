@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import gc
 import inspect
 import math
@@ -16,9 +14,7 @@ import anyio
 import pytest
 
 from mtaio.cache import BoundCached, Cached, CacheStatistics, EvictionPolicy, TTLCache, cached
-from mtaio.exceptions import CacheClosedError
-from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
-from tests.cache.loads import BOTH, GONE
+from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 
 UNHASHABLE: Any = []
 
@@ -280,73 +276,7 @@ async def test_wrong_arguments_are_the_function_s_affair(asked: Asked) -> None:
     assert_quiescent(fetch.cache)
 
 
-# Errors and cancellation.
-
-
-async def test_errors_are_not_kept(asked: Asked) -> None:
-    """An exception goes to all who made that call, and the next call tries again."""
-
-    @cached
-    async def fetch() -> str:
-        await anyio.sleep(1)
-        answer = await asked()
-        if len(asked.calls) == 1:
-            raise LookupError(answer)
-        return answer
-
-    failures: list[LookupError] = []
-
-    async def call() -> None:
-        with pytest.raises(LookupError, match=r"^answer 1$") as caught:
-            await fetch()
-        failures.append(caught.value)
-
-    async with anyio.create_task_group() as group:
-        for _ in range(3):
-            group.start_soon(call)
-    assert len(failures) == 3
-    assert failures[0] is failures[1] is failures[2]
-    assert await fetch() == "answer 2"
-
-
-@BOTH
-async def test_cancelled_caller_and_the_others(entered: bool) -> None:  # noqa: FBT001 - a parameter
-    """The first of three callers is cancelled; the others get a result, in both modes."""
-    started = 0
-
-    @cached(ttl=60)
-    async def fetch() -> str:
-        nonlocal started
-        started += 1
-        await anyio.sleep(1)
-        return f"answer {started}"
-
-    answers: dict[int, str] = {}
-
-    async def call(number: int) -> None:
-        with anyio.CancelScope() as scope:
-            scopes.append(scope)
-            answers[number] = await fetch()
-        if scope.cancelled_caught:
-            answers[number] = GONE
-
-    async def main() -> None:
-        async with anyio.create_task_group() as group:
-            for number in range(3):
-                group.start_soon(call, number)
-                await settle()
-            await anyio.sleep(0.5)
-            scopes[0].cancel()
-
-    scopes: list[anyio.CancelScope] = []
-    if entered:
-        async with fetch.cache:
-            await main()
-    else:
-        await main()
-    answer = "answer 1" if entered else "answer 2"
-    assert answers == {0: GONE, 1: answer, 2: answer}
-    assert_quiescent(fetch.cache)
+# Recursion.
 
 
 async def test_function_that_calls_itself(asked: Asked) -> None:
@@ -366,27 +296,6 @@ async def test_function_that_calls_itself(asked: Asked) -> None:
     assert len(asked.calls) == 7
     with pytest.raises(RuntimeError, match=r"^the load of key=\(3,\) in <TTLCache .* asked for"):
         await endless(3)
-
-
-async def test_left_while_a_call_is_made() -> None:
-    """A caller that waits for a call whose cache is left is told."""
-
-    @cached
-    async def fetch() -> str:
-        await anyio.sleep(1)
-        return "answer"
-
-    closed: list[float] = []
-
-    async def call() -> None:
-        with pytest.raises(CacheClosedError):
-            await fetch()
-        closed.append(anyio.current_time())
-
-    async with anyio.create_task_group() as group, fetch.cache:
-        group.start_soon(call)
-        await anyio.sleep(0.5)
-    assert closed == [0.5]
 
 
 # Invalidation and refresh.
@@ -409,45 +318,6 @@ async def test_invalidate_and_refresh(asked: Asked) -> None:
     assert await fetch(1, deep=True) == "answer 3"
     assert await fetch.refresh(9) == "answer 4"
     assert await fetch(9) == "answer 4"
-
-
-async def test_refresh_that_fails_keeps_the_old_result(asked: Asked) -> None:
-    """The error goes to who asked for the refresh, and the old result stays."""
-
-    @cached
-    async def fetch() -> str:
-        answer = await asked()
-        if len(asked.calls) == 2:
-            raise LookupError(answer)
-        return answer
-
-    await fetch()
-    with pytest.raises(LookupError, match=r"^answer 2$"):
-        await fetch.refresh()
-    assert await fetch() == "answer 1"
-
-
-async def test_invalidated_during_the_call(asked: Asked) -> None:
-    """A call in progress answers those who wait for it and is not kept."""
-
-    @cached
-    async def fetch() -> str:
-        answer = await asked()
-        await anyio.sleep(1)
-        return answer
-
-    answers: list[str] = []
-
-    async def call() -> None:
-        answers.append(await fetch())
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(call)
-        await anyio.sleep(0.5)
-        assert not fetch.invalidate()
-        group.start_soon(call)
-    assert answers == ["answer 1", "answer 2"]
-    assert await fetch() == "answer 2"
 
 
 async def test_tags(asked: Asked) -> None:
@@ -1046,59 +916,6 @@ async def test_partial_functions_and_nested_decorators(asked: Asked) -> None:
 
     bound = cached(partial(fetch, "me"))
     assert await bound(1) == await bound(1) == "answer 1"
-
-
-# Several loops.
-
-
-def test_used_by_one_loop_after_another(backend: str) -> None:
-    """Made at module level, results stay from loop to loop, entered or not."""
-    calls = 0
-
-    @cached(ttl=1000)
-    async def fetch(number: int) -> int:
-        nonlocal calls
-        calls += 1
-        await anyio.sleep(0.5)
-        return number * 2
-
-    async def use(*, entered: bool) -> None:
-        if entered:
-            async with fetch.cache, anyio.create_task_group() as group:
-                for number in (1, 1, 2):
-                    group.start_soon(fetch, number)
-        else:
-            assert await fetch(1) == 2
-
-    for entered in (True, False, True, False):
-        run(partial(use, entered=entered), backend=backend)
-    assert calls == 2
-    assert_quiescent(fetch.cache)
-
-
-def test_loop_that_was_killed_in_the_middle_of_a_call() -> None:
-    """A call that was under way when its loop was killed is nothing the next loop waits for."""
-
-    @cached
-    async def fetch() -> str:
-        await anyio.sleep(1)
-        return "answer"
-
-    context = contextvars.copy_context()
-    call = fetch()
-    loop = asyncio.new_event_loop()
-    loop.create_task(call, context=context)  # noqa: RUF006 - it dies with its loop
-    loop.call_later(0.01, loop.stop)
-    loop.run_forever()
-    assert fetch.cache.statistics().in_flight == 1
-    loop.close()
-
-    async def main() -> None:
-        assert await fetch() == "answer"
-
-    run(main)
-    assert_quiescent(fetch.cache)
-    context.run(call.close)
 
 
 # Statistics.

@@ -1065,15 +1065,6 @@ async def test_errors_kept_count_towards_the_limit() -> None:
     assert cache.statistics().evictions == 995
 
 
-async def test_a_refresh_that_fails_replaces_no_value_by_its_error() -> None:
-    """With error_ttl too, a value whose time is not over stays when a refresh fails."""
-    cache: TTLCache[str] = TTLCache(10, error_ttl=3)
-    cache.set_nowait("key", "value")
-    with pytest.raises(LookupError):
-        await cache.refresh("key", Loader(fail=True))
-    assert await cache.get("key") == "value"
-
-
 @BOTH
 @pytest.mark.parametrize("policy", [EvictionPolicy.S3FIFO, EvictionPolicy.LRU])
 async def test_thousand_loads_never_exceed_the_bound(

@@ -13,7 +13,6 @@ import anyio
 import pytest
 
 from mtaio.cache import EvictionPolicy, RemovalCause, TTLCache, cached
-from mtaio.exceptions import CacheClosedError
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, settle
 from tests.cache.loads import GONE, Callers, Loader
 from tests.cache.whole import assert_whole
@@ -645,18 +644,6 @@ async def test_kept_error_ends_in_its_time_whatever_the_cache_is_told(
             await cache.get_or_set("key", loader)
 
 
-async def test_error_is_no_stale_value() -> None:
-    """What was kept for an error is not served, nor refreshed in the background, after its time."""
-    loader = Loader(fail=True)
-    async with TTLCache[str](10, error_ttl=3, stale_while_revalidate=50) as cache:
-        with pytest.raises(LookupError):
-            await cache.get_or_set("key", loader)
-        loader.fail = False
-        await until(4)
-        assert await cache.get_or_set("key", loader) == "value 2"
-        assert anyio.current_time() == 5
-
-
 async def test_cancellation_and_what_is_no_exception_are_not_kept() -> None:
     """Only an Exception of the loader is kept for error_ttl: not its end by cancellation."""
     loader = Loader()
@@ -674,18 +661,6 @@ async def test_cancellation_and_what_is_no_exception_are_not_kept() -> None:
         assert len(cache) == 0
         assert cache.statistics().failed == 0
     assert loader.cancelled == 2
-
-
-async def test_closing_is_not_kept() -> None:
-    """That a cache was left is told to those who waited, and not kept."""
-    cache: TTLCache[str] = TTLCache(10, error_ttl=30)
-    async with anyio.create_task_group() as group:
-        callers = Callers(cache, group)
-        async with cache:
-            await callers.ask(Loader())
-        await settle()
-    assert isinstance(callers.answers[0], CacheClosedError)
-    assert len(cache) == 0
 
 
 @pytest.mark.parametrize("way", ["set", "delete", "clear", "load"])
@@ -783,16 +758,6 @@ async def test_kept_error_takes_the_place_of_a_value_that_is_over() -> None:
     assert heard == [("key", "old", RemovalCause.EXPIRED)]
     assert (len(cache), cache.statistics().expirations) == (1, 1)
     assert_whole(cache)
-
-
-async def test_without_error_ttl_nothing_is_kept() -> None:
-    """By default an error is told once, and the next who asks begins a load."""
-    cache: TTLCache[str] = TTLCache(10)
-    loader = Loader(fail=True)
-    for number in (1, 2):
-        with pytest.raises(LookupError, match=rf"^load {number}$"):
-            await cache.get_or_set("key", loader)
-        assert len(cache) == 0
 
 
 @pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
