@@ -12,6 +12,7 @@ import pytest
 from anyio import from_thread, to_process, to_thread
 from anyio.lowlevel import current_token
 
+from mtaio._internal import clock
 from mtaio._internal.clock import now
 from mtaio.testing import Deadlock, current_simulation, run, settle
 
@@ -287,8 +288,9 @@ async def test_thread_in_another_loop_freezes_time(sim: Simulation) -> None:
     assert (seen, work) == ([0.0], 0.0)
 
 
-async def test_foreign_thread_calls_in(sim: Simulation) -> None:
-    """A thread that is none of anyio's may call in, while the clock is held for it."""
+@pytest.mark.parametrize("by", ["test", "mtaio"])
+async def test_foreign_thread_calls_in(sim: Simulation, by: str) -> None:
+    """A thread that is none of anyio's may call in, while the test or mtaio holds the clock."""
     results: list[float] = []
     token = current_token()
     called = anyio.Event()
@@ -298,7 +300,7 @@ async def test_foreign_thread_calls_in(sim: Simulation) -> None:
         return sim.time()
 
     thread = threading.Thread(target=lambda: results.append(from_thread.run(answer, token=token)))
-    with sim.hold():
+    with sim.hold() if by == "test" else clock.held():
         thread.start()
         await called.wait()
     await to_thread.run_sync(thread.join)
