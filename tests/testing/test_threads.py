@@ -299,7 +299,11 @@ async def test_foreign_thread_calls_in(sim: Simulation, by: str) -> None:
         called.set()
         return sim.time()
 
-    thread = threading.Thread(target=lambda: results.append(from_thread.run(answer, token=token)))
+    def call() -> None:
+        time.sleep(MOMENT)  # in which the loop would run away
+        results.append(from_thread.run(answer, token=token))
+
+    thread = threading.Thread(target=call)
     with sim.hold() if by == "test" else clock.held():
         thread.start()
         await called.wait()
