@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from mtaio.testing import (
-    Deadlock,
     ExplorationWarning,
     Schedule,
     Simulation,
@@ -136,25 +135,6 @@ def test_failure_under_injection(backend: str, mode: Any) -> None:
         test()
 
 
-def test_outcome_of_pytest_is_a_failure(backend: str) -> None:
-    """pytest.fail(), and pytest.raises() that is not met, are shrunk and told like any failure."""
-
-    @explore(backends=[backend], seeds=20, exhaustive=None)
-    async def test() -> None:
-        try:
-            await update()
-        except AssertionError:
-            pytest.fail("lost")
-
-    with pytest.raises(pytest.fail.Exception) as caught:
-        test()
-    assert [note.split("{")[0] for note in caught.value.__notes__] == [
-        "under Schedule(tape=",
-        f"to see it again: pytest --mtaio-replay {backend}/tape="
-        + caught.value.__notes__[1].rpartition("tape=")[2],
-    ]
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), pytest.skip.Exception("x")])
 def test_what_breaks_a_test_off_breaks_the_search_off(backend: str, error: BaseException) -> None:
     """Ctrl-C, exit and skip() get through at once and untouched, also in the middle of a search."""
@@ -237,20 +217,6 @@ def test_explored_function_is_a_plain_one() -> None:
     assert [mark.name for mark in function.pytestmark] == ["parametrize"]
     assert list(inspect.signature(test).parameters) == ["n"]
     assert not inspect.iscoroutinefunction(test)
-
-
-def test_main_task_is_called_after_the_test(backend: str) -> None:
-    """The stacks of a deadlock name the test, as pytest's own report does."""
-
-    @explore(backends=[backend], **QUICK)
-    async def stuck() -> None:
-        await anyio.Event().wait()
-
-    with pytest.raises(Deadlock) as caught:
-        stuck()
-    (stack,) = caught.value.stacks
-    assert stack.name.endswith("stuck")
-    assert "mtaio" not in stack.name
 
 
 # ---- less than asked -----------------------------------------------------------------------------
@@ -435,17 +401,6 @@ def test_injection_without_a_victim() -> None:
     with pytest.raises(TypeError, match=r"^inject=\['step'\] has no task to strike: <function "):
         explore(inject=["step"])(test)
     explore(inject=[], **QUICK)(test)()
-
-
-def test_victim_that_is_not_awaited(backend: str) -> None:
-    """A test that takes a victim and leaves it alone tries nothing, and is told."""
-
-    @explore(backends=[backend], **QUICK)
-    async def test(victim: Victim) -> None:
-        assert victim.calls == 0
-
-    with pytest.raises(RuntimeError, match=r"^injections\(\) cannot go on: Victim\('checkpoint', "):
-        test()
 
 
 def test_search_leaves_no_garbage() -> None:

@@ -340,13 +340,3 @@ async def test_process_freezes_time(sim: Simulation) -> None:
         await anyio.sleep(10)
     assert ended == [0.0, 0.0]
     assert sim.time() == 10.0
-
-
-def test_current_simulation_in_a_thread(backend: str) -> None:
-    """A worker thread can ask for the simulation and its time."""
-
-    async def scenario() -> None:
-        await anyio.sleep(4)
-        assert await to_thread.run_sync(lambda: current_simulation().time()) == 4.0
-
-    run(scenario, backend=backend)
