@@ -225,7 +225,7 @@ def test_explored_function_is_a_plain_one() -> None:
 def test_search_that_is_broken_off(backend: str) -> None:
     """When the exhaustive schedules are more than ``max_runs``, a warning says so."""
 
-    @explore(backends=[backend], seeds=0, exhaustive=3, max_runs=10)
+    @explore(backends=[backend], seeds=0, exhaustive=2, max_runs=10)
     async def test() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(4):
@@ -234,7 +234,7 @@ def test_search_that_is_broken_off(backend: str) -> None:
     with pytest.warns(
         ExplorationWarning,
         match=rf"^test_search_that_is_broken_off\.<locals>\.test is not explored in full: "
-        rf"exhaustive=3 was broken off on {backend} after 10 schedules\. Raise max_runs, lower ",
+        rf"exhaustive=2 was broken off on {backend} after 10 schedules\. Raise max_runs, lower ",
     ) as caught:
         test()
     assert caught[0].filename == __file__
@@ -242,7 +242,7 @@ def test_search_that_is_broken_off(backend: str) -> None:
     with search_of(test).told(max_runs=0), warnings.catch_warnings():
         warnings.simplefilter("error")
         test()
-    assert search_of(test).runs > 100
+    assert search_of(test).runs > 50
 
 
 def test_options_rule_inside_the_block_alone() -> None:
@@ -434,7 +434,7 @@ def test_strikes_under_more_schedules() -> None:
         seen.append(victim.at)
         await victim(anyio.sleep, 1)
 
-    for seeds, schedules in ((0, 2), (399, 2), (400, 3), (1000, 6)):
+    for seeds, schedules in ((0, 2), (399, 2), (400, 3)):
         seen.clear()
         with search_of(test).told(seeds=seeds):
             test()
