@@ -114,16 +114,22 @@ def test_function_that_swallows_the_cancellation_fails_all_the_same(backend: str
 
 
 def test_error_during_cleanup_is_the_cause(backend: str) -> None:
-    """An error raised while the deadlocked function was cancelled is kept."""
+    """An error raised while the deadlocked function was cancelled is kept, or a group of them."""
 
-    async def scenario() -> None:
+    async def fail() -> None:
         try:
             await anyio.Event().wait()
         finally:
             raise LookupError("in the cleanup")
 
-    failure = deadlock_of(scenario, backend)
-    assert repr(failure.__cause__) == "LookupError('in the cleanup')"
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+
+    assert repr(deadlock_of(fail, backend).__cause__) == "LookupError('in the cleanup')"
+    cause = deadlock_of(scenario, backend).__cause__
+    assert isinstance(cause, ExceptionGroup)
+    assert [type(error) for error in cause.exceptions] == [LookupError]
 
 
 def test_cleanup_that_blocks_as_well(backend: str) -> None:
@@ -208,24 +214,6 @@ def test_other_exceptions_are_not_replaced(backend: str) -> None:
 
     with pytest.raises(SystemExit, match=r"^3$"):
         run(scenario, backend=backend)
-
-
-def test_group_of_exceptions_is_the_cause(backend: str) -> None:
-    """Errors of several tasks in a deadlocked function are kept together."""
-
-    async def fail() -> None:
-        try:
-            await anyio.Event().wait()
-        finally:
-            raise LookupError
-
-    async def scenario() -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(fail)
-
-    cause = deadlock_of(scenario, backend).__cause__
-    assert isinstance(cause, ExceptionGroup)
-    assert [type(error) for error in cause.exceptions] == [LookupError]
 
 
 def test_stack_of_a_coroutine_that_is_over() -> None:

@@ -322,29 +322,6 @@ async def test_lost():
     assert replays(result) == [[*plan, "test_in_a_worker_process.py::test_lost"]]
 
 
-def test_without_this_plugin(session: pytest.Pytester) -> None:
-    """With ``-p no:mtaio`` explored tests run as they say themselves."""
-    result = check(
-        session,
-        FAILING
-        + """
-@explore(seeds=2)
-async def test_passing(victim):
-    await victim(anyio.sleep, 1)
-
-@explore(seeds=50)
-async def test_lost():
-    await lost_update(2)
-""",
-        "-p",
-        "no:mtaio",
-        passed=1,
-        failed=1,
-    )
-    ((_, plan),) = replays(result)
-    assert "/tape=" in plan
-
-
 def test_output_of_a_failure(session: pytest.Pytester) -> None:
     """A failure shows the test's own lines and which task ran when, and no machinery."""
     result = check(

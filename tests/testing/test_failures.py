@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mtaio.testing._diagnostics import add_note, is_failure, kind_of
+from mtaio.testing._diagnostics import is_failure, kind_of
 
 FAILED = pytest.fail.Exception
 SKIPPED = pytest.skip.Exception
@@ -48,13 +48,3 @@ def test_kinds_of_failures() -> None:
     one = ExceptionGroup("a", [LookupError(), ExceptionGroup("", [OSError()])])
     two = ExceptionGroup("b", [ExceptionGroup("", [OSError(), OSError()]), LookupError()])
     assert kind_of(one) == kind_of(two) != kind_of(ExceptionGroup("", [LookupError()]))
-
-
-def test_note_takes_the_place_of_an_older_one() -> None:
-    """A note with the same beginning is replaced, others are kept."""
-    error = LookupError()
-    error.add_note("other")
-    add_note(error, "here: ", "first")
-    add_note(error, "there: ", "x")
-    add_note(error, "here: ", "second")
-    assert error.__notes__ == ["other", "there: x", "here: second"]

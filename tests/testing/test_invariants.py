@@ -150,25 +150,6 @@ def test_invariants_need_not_hold_in_the_cleanup(backend: str) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_cleanup_that_blocks_after_a_broken_invariant(backend: str) -> None:
-    """A cleanup that is stuck is the failure, and the broken invariant its cause."""
-
-    async def scenario() -> None:
-        broken: list[int] = []
-        current_simulation().always(lambda: not broken)
-        try:
-            await anyio.sleep(1)
-            broken.append(1)
-            await anyio.sleep(1)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.Event().wait()
-
-    with pytest.raises(Deadlock, match=r"^the run is still blocked at t=1\.0 for ever") as caught:
-        run(scenario, backend=backend)
-    assert isinstance(caught.value.__cause__, InvariantError)
-
-
 def test_several_invariants(backend: str) -> None:
     """The first that breaks is told, whichever it is."""
 
@@ -221,7 +202,7 @@ async def test_predicate_that_is_none(sim: Simulation) -> None:
 
 
 def test_simulation_that_is_over(backend: str) -> None:
-    """A simulation that is not running has no steps."""
+    """A simulation that is not running has no steps, and no time passes in it."""
 
     async def get() -> Simulation:
         return current_simulation()
@@ -234,6 +215,11 @@ def test_simulation_that_is_over(backend: str) -> None:
     async def other() -> None:
         with pytest.raises(RuntimeError, match=message):
             over.always(lambda: True)
+        with pytest.raises(
+            RuntimeError,
+            match=r"^time cannot pass in <Simulation t=0\.0>: it is not running\. Call advance\(\)",
+        ):
+            await over.advance(1)
 
     run(other, backend=backend)
 

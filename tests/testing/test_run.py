@@ -119,20 +119,24 @@ def test_missing_trio(give: Callable[[Any], object], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("grace", "error", "message"),
+    ("limits", "error", "message"),
     [
-        (0, ValueError, r"^grace=0 is not more than 0\. Pass the real seconds"),
-        (-1.5, ValueError, r"^grace=-1\.5 is not more than 0\. Pass the real seconds"),
-        (math.nan, ValueError, r"^grace=nan is not a number\. Pass the real seconds"),
-        (None, TypeError, r"^grace=None is a NoneType, not a number\. Pass the real seconds"),
+        ({"grace": 0}, ValueError, r"^grace=0 is not more than 0\. Pass the real seconds"),
+        ({"grace": -1.5}, ValueError, r"^grace=-1\.5 is not more than 0\. Pass the real seconds"),
+        ({"grace": math.nan}, ValueError, r"^grace=nan is not a number\. Pass the real seconds"),
+        ({"grace": None}, TypeError, r"^grace=None is a NoneType, not a number\. Pass the real"),
+        ({"max_turns": 0}, ValueError, r"^max_turns=0 is less than 1\. Pass how often the event"),
+        ({"max_turns": 1e6}, TypeError, r"^max_turns=1000000\.0 is a float, not an int\. Pass how"),
     ],
 )
-def test_grace_that_is_refused(grace: Any, error: type[Exception], message: str) -> None:
-    """The grace is a number of seconds, more than 0."""
+def test_limits_that_are_refused(
+    limits: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """The grace is a number of seconds, more than 0; the turns are a whole number from 1."""
     with pytest.raises(error, match=message):
-        run(add, 1, 2, grace=grace)
+        run(add, 1, 2, **limits)
     with pytest.raises(error, match=message):
-        virtual_backend("asyncio", grace=grace)
+        virtual_backend("asyncio", **limits)
 
 
 def test_endless_grace(backend: str) -> None:

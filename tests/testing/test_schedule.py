@@ -339,18 +339,6 @@ def test_failure_tells_schedule_and_interleaving(backend: str) -> None:
     assert "async with anyio.create_task_group() as group:" in lines[3]
 
 
-def test_failure_at_once_tells_that_nobody_ran(backend: str) -> None:
-    """A function that fails in its first step shows that step."""
-
-    async def fail() -> None:
-        raise LookupError
-
-    with pytest.raises(LookupError) as caught:
-        run(fail, backend=backend, schedule=Schedule())
-    (told,) = caught.value.__notes__
-    assert told == "under Schedule(tape={}):\n  t=0        fail#1  ended"
-
-
 def test_error_that_is_raised_again_has_one_note(backend: str) -> None:
     """An exception object that is raised in run after run keeps the latest note alone."""
     error = LookupError()

@@ -138,22 +138,6 @@ async def test_advance_refuses(
         await sim.advance(seconds)
 
 
-def test_advance_needs_a_running_simulation(backend: str) -> None:
-    """A simulation that is over cannot advance, be it inside another one."""
-    message = r"^time cannot pass in <Simulation t=0\.0>: it is not running\. Call advance\(\)"
-
-    async def get() -> Simulation:
-        return current_simulation()
-
-    over = run(get, backend=backend)
-
-    async def advance() -> None:
-        with pytest.raises(RuntimeError, match=message):
-            await over.advance(1)
-
-    run(advance, backend=backend)
-
-
 async def test_settle_lets_everybody_run_and_keeps_the_time(sim: Simulation) -> None:
     """settle() returns when every other task is blocked, and no timer has fired."""
     steps: list[str] = []
@@ -230,12 +214,6 @@ async def test_held_clock_stands_still(sim: Simulation) -> None:
             assert (sim.time(), woken) == (0.0, [])
     assert woken == [1.0]
     thread.join()
-
-
-async def test_settle_works_while_the_clock_is_held(sim: Simulation) -> None:
-    """settle() asks which tasks can run, not whether time can pass."""
-    with sim.hold():
-        await settle()
 
 
 def test_held_clock_and_nothing_happening_is_a_deadlock(backend: str) -> None:

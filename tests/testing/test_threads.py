@@ -12,6 +12,7 @@ import pytest
 from anyio import from_thread, to_process, to_thread
 from anyio.lowlevel import current_token
 
+from mtaio._internal import clock
 from mtaio._internal.clock import now
 from mtaio.testing import Deadlock, current_simulation, run, settle
 
@@ -45,7 +46,7 @@ async def test_thread_freezes_time(sim: Simulation) -> None:
 
     def work() -> None:
         time.sleep(MOMENT)  # real work takes real time
-        seen.append(sim.time())
+        seen.append(current_simulation().time())
 
     assert await while_sleeping(sim, work) == 0.0
     assert seen == [0.0]
@@ -287,8 +288,9 @@ async def test_thread_in_another_loop_freezes_time(sim: Simulation) -> None:
     assert (seen, work) == ([0.0], 0.0)
 
 
-async def test_foreign_thread_calls_in(sim: Simulation) -> None:
-    """A thread that is none of anyio's may call in, while the clock is held for it."""
+@pytest.mark.parametrize("by", ["test", "mtaio"])
+async def test_foreign_thread_calls_in(sim: Simulation, by: str) -> None:
+    """A thread that is none of anyio's may call in, while the test or mtaio holds the clock."""
     results: list[float] = []
     token = current_token()
     called = anyio.Event()
@@ -297,8 +299,12 @@ async def test_foreign_thread_calls_in(sim: Simulation) -> None:
         called.set()
         return sim.time()
 
-    thread = threading.Thread(target=lambda: results.append(from_thread.run(answer, token=token)))
-    with sim.hold():
+    def call() -> None:
+        time.sleep(MOMENT)  # in which the loop would run away
+        results.append(from_thread.run(answer, token=token))
+
+    thread = threading.Thread(target=call)
+    with sim.hold() if by == "test" else clock.held():
         thread.start()
         await called.wait()
     await to_thread.run_sync(thread.join)
@@ -334,13 +340,3 @@ async def test_process_freezes_time(sim: Simulation) -> None:
         await anyio.sleep(10)
     assert ended == [0.0, 0.0]
     assert sim.time() == 10.0
-
-
-def test_current_simulation_in_a_thread(backend: str) -> None:
-    """A worker thread can ask for the simulation and its time."""
-
-    async def scenario() -> None:
-        await anyio.sleep(4)
-        assert await to_thread.run_sync(lambda: current_simulation().time()) == 4.0
-
-    run(scenario, backend=backend)

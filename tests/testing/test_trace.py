@@ -316,9 +316,11 @@ def test_interleaving_lines_up() -> None:
     )
 
 
-def test_interleaving_of_nothing() -> None:
-    """Without steps there is a line that says so."""
+def test_interleaving_without_a_step() -> None:
+    """Where no task took a step, a line says so, or which victim was struck."""
     assert interleaving(()) == "  no task took a step"
+    strike = Step(0.0, "struck", None, struck=True)
+    assert interleaving([strike]) == "  t=0        ------- struck -------"
 
 
 def test_interleaving_shows_the_end() -> None:
@@ -396,9 +398,3 @@ def test_interleaving_ends_where_the_run_was_broken_off(backend: str) -> None:
     lines = told.splitlines()
     assert lines[-2] == "  t=0        ------- Deadlock: the run is broken off -------"
     assert re.fullmatch(r"  … [45] steps of cleaning up", lines[-1])
-
-
-def test_interleaving_of_a_strike_alone() -> None:
-    """A trace without a step, in which a victim was struck, is shown as well."""
-    strike = Step(0.0, "struck", None, struck=True)
-    assert interleaving([strike]) == "  t=0        ------- struck -------"
