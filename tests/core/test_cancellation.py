@@ -9,6 +9,8 @@ import anyio
 import pytest
 
 from mtaio.core import TaskExecutor
+from mtaio.core._pool import Pool, Worker, take_items
+from mtaio.core._statistics import Counters
 from mtaio.testing import run, settle
 from tests.injection import at_every_checkpoint, cancelled_at
 
@@ -224,3 +226,31 @@ async def test_cancelled_while_the_caller_is_busy() -> None:
         return hit
 
     assert await at_every_checkpoint(once) > 2
+
+
+def test_worker_whose_event_loop_is_gone() -> None:
+    """Closed by the garbage collector, a worker closes its item and takes no other."""
+    closed = []
+
+    async def work(x: int) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            closed.append(x)
+
+    pool = Pool(
+        work,
+        iter(range(9)),
+        subject=work,
+        many=False,
+        limit=1,
+        slots=None,
+        counters=Counters(),
+        put=print,
+    )
+    pool.attentive = False  # there is no task group to start workers in
+    worker = take_items(pool, Worker())
+    worker.send(None)
+    worker.close()
+    assert closed == [0]
+    assert (pool.started, pool.ended) == (1, 1)

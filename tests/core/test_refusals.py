@@ -71,8 +71,8 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (
         lambda ex: ex.map(same, [1], limit=0),
         (
-            r"ValueError: limit=0 is less than 1\. Pass the number of items this call may run at once, "
-            r"or None\.$"
+            r"ValueError: limit=0 is less than 1\. Pass the number of items this call may run at "
+            r"once, or None\.$"
         ),
     ),
     (lambda ex: ex.stream(same, [1], limit=0), r"ValueError: limit=0 is less than 1\. "),

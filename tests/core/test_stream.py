@@ -175,6 +175,29 @@ async def test_workers_woken_at_once_take_no_more_than_there_is_room_for() -> No
     assert most == 10
 
 
+async def test_buffer_that_filled_while_a_worker_queued_for_its_slot() -> None:
+    """A worker that gets its slot when the buffer is full again gives it back, and waits."""
+    executor = TaskExecutor(2)
+    taken = []
+
+    async def work(x: int) -> int:
+        taken.append((x, anyio.current_time()))
+        await anyio.sleep(1)
+        return x
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.map, double, [1.5])
+        await settle()
+        async with executor.stream(work, range(3), buffer=0) as results:
+            await anyio.sleep(1.25)
+            assert executor.statistics().waiting == 1  # the worker of item 0
+            await anyio.sleep(5)
+            assert executor.statistics().waiting == 0
+            assert taken == [(0, 0), (1, 1)]
+            assert await timed(results) == [(0, 6.25), (1, 6.25), (2, 7.25)]
+    assert is_quiet(executor)
+
+
 async def test_ready_results_are_taken_fairly() -> None:
     """Taking results that are there yields for real once in 32."""
     runs = 0

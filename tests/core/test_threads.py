@@ -14,6 +14,7 @@ import pytest
 from anyio import from_thread, to_thread
 
 from mtaio.core import TaskExecutor
+from mtaio.core._threads import ThreadCall, WorkerLimiter
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
@@ -433,6 +434,17 @@ async def test_cancellation_waits_for_the_thread() -> None:
         meeting.release.set()
     assert meeting.running == 0
     assert executor.statistics().threads == 0
+
+
+async def test_abandoned_call_that_never_started_is_never_made() -> None:
+    """A thread that is too late has nothing to do, and the slot is back already."""
+    limiter, called = WorkerLimiter.of_threads(1, None), list[int]()
+    call = ThreadCall(limiter, await limiter.enter(), lambda: called.append(1))
+    call.leave()
+    assert limiter.busy == 0
+    call.work()
+    assert called == []
+    assert limiter.busy == 0
 
 
 async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
