@@ -9,7 +9,6 @@ import pytest
 
 from mtaio.core import TaskExecutor, TaskStatus
 from mtaio.testing import settle
-from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
     from mtaio.core import TaskHandle
@@ -308,60 +307,6 @@ async def test_two_drains_at_once() -> None:
             await executor.submit(after, 1)
         await anyio.sleep(1)
         assert sorted(results) == [(False, 1), (True, 1)]
-        await executor.submit(after, 1)
-
-
-async def test_cancelled_drain_leaves_the_tasks_as_they_are() -> None:
-    """Draining can be given up; new work is welcome again."""
-    async with TaskExecutor(1, max_pending=9) as executor:
-        handle = await executor.submit(after, 3)
-        with anyio.move_on_after(1) as scope:
-            await executor.drain()
-        assert scope.cancelled_caught
-        assert handle.status is TaskStatus.RUNNING
-        await executor.submit(after, 1)
-    assert anyio.current_time() == 4
-
-
-@pytest.mark.parametrize("timeout", [None, 1.5])
-async def test_drain_cancelled_at_every_checkpoint(timeout: float | None) -> None:
-    """Wherever it is cancelled, it drains no more, and the executor is whole."""
-    executor = TaskExecutor(1, max_pending=9)
-
-    async def scenario(at: int) -> bool:
-        async with executor:
-            for _ in range(2):
-                await executor.submit(after, 1)
-            hit = await cancelled_at(executor.drain(timeout), at)
-            handle = await executor.submit(after, 1)
-            assert await handle == "done"
-        statistics = executor.statistics()
-        assert (statistics.running, statistics.waiting, statistics.submitted) == (0, 0, 0)
-        return hit
-
-    assert await at_every_checkpoint(scenario) >= 3
-
-
-async def test_draining_what_keeps_submitting_goes_on() -> None:
-    """A chain of tasks, each submitting the next, is drained to its end."""
-
-    async def chain(length: int) -> None:
-        await anyio.sleep(1)
-        if length:
-            await executor.submit(chain, length - 1)
-
-    async with TaskExecutor(1) as executor:
-        await executor.submit(chain, 5)
-        assert await executor.drain()
-        assert anyio.current_time() == 6
-
-
-@pytest.mark.parametrize(("timeout", "kind"), [(-1, ValueError), ("1", TypeError)])
-async def test_wrong_timeout_is_refused(timeout: Any, kind: type[Exception]) -> None:
-    """A grace that makes no sense is refused, and the executor does not start to drain."""
-    async with TaskExecutor(1) as executor:
-        with pytest.raises(kind, match=r"^timeout="):
-            await executor.drain(timeout)
         await executor.submit(after, 1)
 
 

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mtaio.core import Retry, TaskExecutor
+from mtaio.core import TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation
@@ -56,27 +56,12 @@ async def test_timeout_error_says_what_and_when() -> None:
     assert (statistics.timed_out, statistics.failed, statistics.succeeded) == (1, 1, 1)
 
 
-async def test_many_timeouts_at_different_times() -> None:
-    """Every overdue item is cancelled at its own moment, and the rest go on."""
-    ends: list[tuple[int, float]] = []
-
-    async def work(x: int) -> None:
-        try:
-            await anyio.sleep(9 if x % 2 else 0.75)
-        finally:
-            ends.append((x, anyio.current_time()))
-
-    results = await TaskExecutor(2).map(work, range(6), timeout=1, errors="return")
-    assert [type(result) for result in results] == [type(None), MTAIOTimeoutError] * 3
-    assert dict(ends) == {0: 0.75, 1: 1, 2: 1.5, 3: 2, 4: 2.25, 5: 3}
-
-
 async def test_crowd_times_out_one_by_one() -> None:
     """Items without a limit, each started at its own moment, are each cancelled at their own."""
     started, ended = {}, {}
 
     async def source() -> AsyncIterator[int]:
-        for x in range(1000):
+        for x in range(300):
             await anyio.sleep(1 / 1024)
             yield x
 
@@ -89,8 +74,8 @@ async def test_crowd_times_out_one_by_one() -> None:
 
     executor = TaskExecutor()
     await executor.map(work, source(), timeout=2, errors="return")
-    assert all(ended[x] - started[x] == (2 if x % 3 else 1.75) for x in range(1000))
-    assert executor.statistics().timed_out == 666
+    assert all(ended[x] - started[x] == (2 if x % 3 else 1.75) for x in range(300))
+    assert executor.statistics().timed_out == 200
 
 
 async def test_executor_s_timeout_applies_unless_a_call_says_otherwise() -> None:
@@ -114,26 +99,6 @@ async def test_timeout_of_zero_cancels_at_the_first_checkpoint() -> None:
     results = await TaskExecutor(2).map(work, [0, 1], timeout=0, errors="return")
     assert results[0] == 0
     assert isinstance(results[1], MTAIOTimeoutError)
-
-
-async def test_items_that_never_suspend_cannot_time_out() -> None:
-    """A result is a result, however late."""
-
-    async def work(x: int) -> int:
-        return x
-
-    assert await TaskExecutor(2).map(work, range(100), timeout=1e-9) == list(range(100))
-
-
-@pytest.mark.parametrize("ordered", [False, True])
-async def test_timeouts_in_a_stream(*, ordered: bool) -> None:
-    """A stream's items are watched like a map's."""
-    async with TaskExecutor(3).stream(
-        second_of, [1.0, 5.0, 1.5], timeout=2, errors="return", ordered=ordered
-    ) as results:
-        kinds = [type(result) async for result in results]
-    assert sorted(kinds, key=str) == sorted([float, float, MTAIOTimeoutError], key=str)
-    assert anyio.current_time() == 2
 
 
 async def test_nothing_wakes_while_no_item_runs() -> None:
@@ -168,29 +133,6 @@ async def test_item_is_watched_after_a_pause() -> None:
 
 
 # ---- races at the deadline ---------------------------------------------------------------------
-
-
-async def test_finished_exactly_at_the_deadline() -> None:
-    """An item whose last wait ends at the very deadline may win or lose, but never both."""
-    executor = TaskExecutor(4)
-    results = await executor.map(second_of, [2.0] * 40, timeout=2, errors="return")
-    late = sum(isinstance(result, MTAIOTimeoutError) for result in results)
-    assert all(result == 2 or isinstance(result, MTAIOTimeoutError) for result in results)
-    statistics = executor.statistics()
-    assert statistics.timed_out == statistics.failed == late
-    assert statistics.succeeded == 40 - late
-    assert anyio.current_time() == 20
-
-
-async def test_next_item_is_not_hit_by_the_timeout_of_the_last() -> None:
-    """After a timeout at the same moment as the item's end, the next item runs undisturbed."""
-
-    async def work(x: int) -> int:
-        await anyio.sleep(1 if x % 2 == 0 else 0.9)
-        return x
-
-    results = await TaskExecutor(1).map(work, range(20), timeout=1, errors="return")
-    assert results[1::2] == list(range(1, 20, 2))
 
 
 async def test_blocked_past_the_deadline_the_result_counts() -> None:
@@ -383,24 +325,6 @@ async def test_nothing_remains_during_clean_up_after_a_timeout() -> None:
 
 
 # ---- with retry, rate and threads --------------------------------------------------------------
-
-
-async def test_each_attempt_has_the_timeout() -> None:
-    """With retry the timeout limits an attempt, and running out of it is tried again."""
-    starts = []
-
-    async def work(x: int) -> int:
-        starts.append(anyio.current_time())
-        if len(starts) < 3:
-            await anyio.sleep(9)
-        return x
-
-    executor = TaskExecutor(1)
-    policy = Retry(attempts=3, wait_initial=1, wait_exp_base=1, jitter=0)
-    assert await executor.map(work, [7], timeout=2, retry=policy) == [7]
-    assert starts == [0, 3, 6]
-    assert executor.statistics().timed_out == 2
-    assert executor.statistics().failed == 0
 
 
 async def test_waiting_for_a_token_does_not_count() -> None:

@@ -18,7 +18,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 
 async def after(seconds: float, value: str = "done") -> str:
@@ -107,23 +107,6 @@ async def test_gather_returns_exceptions_if_asked_to() -> None:
     assert results[1] == "done"
 
 
-async def test_gather_never_returns_cancellation() -> None:
-    """return_exceptions does not catch what cancels the caller; never-started calls are closed."""
-    calls = [after(5), after(6)]
-    with anyio.move_on_after(1) as scope:
-        await TaskExecutor(1).gather(*calls, return_exceptions=True)
-    assert scope.cancelled_caught
-    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 2
-
-
-async def test_gather_refuses_a_bad_limit() -> None:
-    """The coroutines are closed then, too."""
-    call = after(1)
-    with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. "):
-        await TaskExecutor(3).gather(call, limit=0)
-    assert getcoroutinestate(call) == CORO_CLOSED
-
-
 async def test_gather_has_the_executor_s_timeout() -> None:
     """Each call is limited for itself, from its own start."""
     executor = TaskExecutor(1, timeout=2, name="pool")
@@ -132,18 +115,6 @@ async def test_gather_has_the_executor_s_timeout() -> None:
     assert anyio.current_time() == 5
     assert info.value.__notes__ == ["in call 2: after"]
     assert executor.statistics().timed_out == 1
-
-
-async def test_timeout_of_a_plain_function_starts_in_its_thread() -> None:
-    """The wait for a thread is not counted."""
-    executor = TaskExecutor(thread_limiter=1, timeout=5)
-
-    def hold() -> str:
-        anyio.from_thread.run(anyio.sleep, 4)
-        return "held"
-
-    assert await executor.gather(hold, hold, hold) == ("held", "held", "held")
-    assert anyio.current_time() == 12
 
 
 # ---- race --------------------------------------------------------------------------------------
@@ -181,14 +152,6 @@ async def test_race_of_functions() -> None:
     assert await executor.race(in_thread) is True
 
 
-async def test_race_ignores_failures_while_a_call_may_win() -> None:
-    """A call that fails is out of the race."""
-    executor = TaskExecutor()
-    assert await executor.race(fail(1), after(2, "winner"), fail(3)) == "winner"
-    assert anyio.current_time() == 2
-    assert executor.statistics().failed == 1
-
-
 async def test_race_in_which_all_fail() -> None:
     """All errors come in one flat group, in the order of the calls, each with a note."""
     with pytest.raises(ExceptionGroup, match=r"^2 errors in one call") as info:
@@ -198,26 +161,6 @@ async def test_race_in_which_all_fail() -> None:
         ["in call 0: fail"],
         ["in call 1: fail"],
     ]
-
-
-async def test_race_of_one_that_fails() -> None:
-    """A single error is bare."""
-    with pytest.raises(ValueError, match=r"^alone\n"):
-        await TaskExecutor().race(fail(1, "alone"))
-
-
-async def test_race_of_no_calls() -> None:
-    """Without calls there is nothing to return."""
-    with pytest.raises(ValueError, match=r"^race\(\) of no calls has no winner\. Pass at least"):
-        await TaskExecutor().race()
-
-
-async def test_race_closes_those_that_never_started() -> None:
-    """With one slot the first success ends it, and the rest never run."""
-    calls = [fail(1), after(1, "winner"), after(1), after(1)]
-    assert await TaskExecutor(1).race(*calls) == "winner"
-    assert anyio.current_time() == 2
-    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
 
 
 async def test_race_ignores_what_losers_raise() -> None:
@@ -232,22 +175,6 @@ async def test_race_ignores_what_losers_raise() -> None:
     executor = TaskExecutor()
     assert await executor.race(bad_loser(), after(1, "winner")) == "winner"
     assert executor.statistics().failed == 1
-
-
-async def test_race_with_two_winners_at_once() -> None:
-    """Of two that finish at the same moment one result is returned."""
-    executor = TaskExecutor()
-    assert await executor.race(after(1, "a"), after(1, "b")) in {"a", "b"}
-    assert is_quiet(executor)
-
-
-async def test_race_cancelled_from_outside() -> None:
-    """All runners are cancelled, and nothing is returned."""
-    executor = TaskExecutor()
-    with anyio.move_on_after(1) as scope:
-        await executor.race(after(2), after(3))
-    assert scope.cancelled_caught
-    assert executor.statistics().cancelled == 2
 
 
 # ---- as_completed ------------------------------------------------------------------------------
@@ -287,20 +214,6 @@ async def test_as_completed_of_nothing() -> None:
         assert [each async for each in outcomes] == []
 
 
-async def test_as_completed_left_early() -> None:
-    """What runs is cancelled and awaited; what never started is closed."""
-    calls = [after(1), after(2), after(3), after(4)]
-    executor = TaskExecutor(2)
-    async with executor.as_completed(*calls) as outcomes:
-        async for each in outcomes:
-            assert each.index == 0
-            break
-    assert anyio.current_time() == 1
-    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
-    assert executor.statistics().succeeded == 1
-    assert is_quiet(executor)
-
-
 async def test_as_completed_left_at_once() -> None:
     """Calls that had no chance to start are closed."""
     call = after(1)
@@ -310,23 +223,6 @@ async def test_as_completed_left_at_once() -> None:
 
 
 # ---- all of them -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["gather", "race", "as_completed"])
-async def test_what_cannot_be_called_is_refused(method: str) -> None:
-    """The odd one out is named, and the other coroutines are closed."""
-
-    async def generator() -> AsyncIterator[int]:
-        yield 1
-
-    for odd, message in (
-        (5, r"^call 1 is 5, a int, which can be neither awaited nor called\. Pass coroutines, "),
-        (generator, r"^fn=<function .*generator at .*> is an async generator func"),
-    ):
-        call = after(1)
-        with pytest.raises(TypeError, match=message):
-            await getattr(TaskExecutor(3), method)(call, odd)
-        assert getcoroutinestate(call) == CORO_CLOSED
 
 
 async def consume(executor: TaskExecutor, *calls: Coroutine[Any, Any, str]) -> None:

@@ -48,33 +48,6 @@ def everything(executor: TaskExecutor) -> Callable[[], Coroutine[None, None, Non
     return scenario
 
 
-def test_one_executor_serves_one_loop_after_another() -> None:
-    """Made where no loop runs, used on asyncio, on trio, and on asyncio again."""
-    executor = TaskExecutor(1, max_pending=1, thread_limiter=1)
-    scenario = everything(executor)
-    for backend in LOOPS:
-        run(scenario, backend=backend)
-        assert executor.statistics().running == 0
-
-
-def test_after_a_run_that_died(backend: str) -> None:
-    """An error that ends the first run leaves an executor as good as new."""
-    executor = TaskExecutor(1, max_pending=1, thread_limiter=1)
-
-    async def die() -> None:
-        async with executor, anyio.create_task_group() as group:
-            for _ in range(3):
-                group.start_soon(executor.run, anyio.sleep, 9)
-                group.start_soon(executor.submit, anyio.sleep, 9)
-            await anyio.sleep(1)
-            raise ZeroDivisionError
-
-    for other in BACKENDS:
-        with pytest.raises(ExceptionGroup):
-            run(die, backend=backend)
-        run(everything(executor), backend=other)
-
-
 @pytest.mark.parametrize("thrown_away", [True, False])
 def test_after_a_loop_that_was_abandoned(thrown_away: bool) -> None:  # noqa: FBT001 - a parameter
     """What a closed loop has left lying is written off, and gives nothing back afterwards."""

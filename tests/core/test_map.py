@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import threading
 from functools import partial
@@ -163,13 +162,8 @@ async def test_async_callables_are_called_in_the_event_loop(
     assert anyio.current_time() == 1
 
 
-async def test_awaitable_from_a_plain_function_is_awaited() -> None:
-    """A lambda around an async function works, though a thread has to call it."""
-    assert await TaskExecutor(2).map(lambda x: double(x), [1, 2]) == [2, 4]  # noqa: PLW0108 - the point
-
-
 async def test_awaitable_that_is_no_coroutine_is_awaited() -> None:
-    """What a plain function returns may be any awaitable."""
+    """What a plain function returns may be any awaitable, also of an async function."""
 
     class Later:
         def __init__(self, x: int) -> None:
@@ -184,6 +178,7 @@ async def test_awaitable_that_is_no_coroutine_is_awaited() -> None:
 
     assert await TaskExecutor(2).map(later, [1, 2]) == [1, 2]
     assert anyio.current_time() == 1
+    assert await TaskExecutor(2).map(lambda x: double(x), [1, 2]) == [2, 4]  # noqa: PLW0108 - the point
 
 
 # ---- limits ------------------------------------------------------------------------------------
@@ -372,14 +367,6 @@ async def test_source_is_read_only_as_fast_as_it_is_used() -> None:
     assert seen == [(x, x + 1) for x in range(9)]
 
 
-async def test_bounded_gather() -> None:
-    """cpython#74965, cpython#85677, anyio#1015: many at a time, and never more than so many."""
-    executor = TaskExecutor(10)
-    assert await executor.map(double, [0.5] * 1000) == [1] * 1000
-    assert anyio.current_time() == 50
-    assert executor.statistics().peak == 10
-
-
 # ---- rate and retry ----------------------------------------------------------------------------
 
 
@@ -509,155 +496,7 @@ async def test_length_is_not_asked_for_without_need() -> None:
     assert await TaskExecutor(2).map(at_once, Query()) == [1, 2]
 
 
-async def test_failed_items_count_as_done() -> None:
-    """Progress goes on to the end also when items fail."""
-    reports = []
-
-    async def work(x: int) -> int:
-        if x == 1:
-            raise ValueError(x)
-        return x
-
-    await TaskExecutor(1).map(
-        work,
-        range(3),
-        errors="return",
-        on_progress=lambda done, total: reports.append((done, total)),
-    )
-    assert reports == [(1, 3), (2, 3), (3, 3)]
-
-
-async def test_error_in_on_progress_stops_the_call() -> None:
-    """What the callback raises is raised by map, and what runs is cancelled."""
-
-    def note(done: int, _: int | None) -> None:
-        if done == 2:
-            raise LookupError(done)
-
-    executor = TaskExecutor(2)
-    with pytest.raises(LookupError, match=r"^2$"):
-        await executor.map(double, [1, 1, 5, 5], on_progress=note)
-    assert anyio.current_time() == 1
-    assert executor.statistics().running == 0
-
-
 # ---- refusals ----------------------------------------------------------------------------------
-
-
-async def agen(x: int) -> AsyncIterator[int]:
-    """Be an async generator function, which cannot be mapped."""
-    yield x
-
-
-class AsyncGenCall:
-    """Is called like one."""
-
-    async def __call__(self, x: int) -> AsyncIterator[int]:
-        """Yield instead of returning."""
-        yield x
-
-
-REFUSED: dict[str, tuple[Callable[[TaskExecutor], Any], type[Exception], str]] = {
-    "fn-not-callable": (
-        lambda ex: ex.map(5, [1]),  # type: ignore[call-overload] # refused
-        TypeError,
-        r"^fn=5 is a int, which is not callable\. Pass an async function, or a plain one to run",
-    ),
-    "fn-async-generator": (
-        lambda ex: ex.map(agen, [1]),
-        TypeError,
-        r"^fn=<function agen at .*> is an async generator function: it has no one result to wait f",
-    ),
-    "fn-partial-of-async-generator": (
-        lambda ex: ex.map(partial(agen), [1]),
-        TypeError,
-        r"^fn=functools\.partial\(.*\) is an async generator function: ",
-    ),
-    "fn-async-generator-call": (
-        lambda ex: ex.map(AsyncGenCall(), [1]),
-        TypeError,
-        r"^fn=<.*AsyncGenCall object at .*> is an async generator function: ",
-    ),
-    "no-source": (
-        lambda ex: ex.map(at_once),  # type: ignore[call-overload] # refused
-        ValueError,
-        r"^no source given: there is nothing to apply fn to\. Pass at least one iterable\.$",
-    ),
-    "source-not-iterable": (
-        lambda ex: ex.map(at_once, 5),  # type: ignore[call-overload] # refused
-        TypeError,
-        r"^5 is a int, which is neither an iterable nor an async iterable\. Pass one; a single",
-    ),
-    "limit-0": (
-        lambda ex: ex.map(at_once, [1], limit=0),
-        ValueError,
-        r"^limit=0 is less than 1\. Pass the number of items this call may run at once, or None\.$",
-    ),
-    "limit-bool": (
-        lambda ex: ex.map(at_once, [1], limit=True),
-        TypeError,
-        r"^limit=True is a bool, not an int\. Pass the number of items",
-    ),
-    "timeout-negative": (
-        lambda ex: ex.map(at_once, [1], timeout=-1),
-        ValueError,
-        r"^timeout=-1 is less than 0\. Pass seconds >= 0, or None for no limit\.$",
-    ),
-    "timeout-nan": (
-        lambda ex: ex.map(at_once, [1], timeout=math.nan),
-        ValueError,
-        r"^timeout=nan is not a number\. Pass seconds >= 0, or None for no limit\.$",
-    ),
-    "rate-0": (
-        lambda ex: ex.map(at_once, [1], rate=0),
-        ValueError,
-        r"^rate=0 would never start an item\. Pass items per second, or a ",
-    ),
-    "rate-text": (
-        lambda ex: ex.map(at_once, [1], rate="5"),  # type: ignore[call-overload] # refused
-        TypeError,
-        r"^rate='5' is a str, not a number\. Pass items per second, or a ",
-    ),
-    "retry-0": (
-        lambda ex: ex.map(at_once, [1], retry=0),
-        ValueError,
-        r"^retry=0 is less than 1\. Pass the number of attempts, or a mtaio\.core\.Retry\.$",
-    ),
-    "errors-unknown": (
-        lambda ex: ex.map(at_once, [1], errors="ignore"),  # type: ignore[call-overload] # refused
-        ValueError,
-        r"^errors='ignore' is unknown\. Pass \"raise\" \(stop at the first\), \"collect\" \(run",
-    ),
-    "on-progress-not-callable": (
-        lambda ex: ex.map(at_once, [1], on_progress=5),  # type: ignore[call-overload] # refused
-        TypeError,
-        r"^on_progress=5 is a int, which is not callable\. Pass a plain function of two arguments",
-    ),
-    "on-progress-async": (
-        lambda ex: ex.map(at_once, [1], on_progress=agen_progress),
-        TypeError,
-        r"^on_progress=<function .*> is an async function and would not be awaited\. Pass a plain",
-    ),
-    "for-each-return": (
-        lambda ex: ex.for_each(at_once, [1], errors="return"),  # type: ignore[call-overload] # refused
-        ValueError,
-        r"^for_each\(\) returns nothing, so errors=\"return\" would lose them\. Pass \"collect\"",
-    ),
-}
-
-
-async def agen_progress(done: int, total: int | None) -> None:
-    """Be a callback that would have to be awaited."""
-
-
-@pytest.mark.parametrize("case", REFUSED)
-async def test_refused(case: str) -> None:
-    """A bad argument is refused before anything runs, naming the value, the reason, the way out."""
-    call, kind, message = REFUSED[case]
-    executor = TaskExecutor(2)
-    with pytest.raises(kind, match=message):
-        await call(executor)
-    assert executor.statistics().started == 0
 
 
 async def test_arguments_that_do_not_fit_fail_the_item() -> None:

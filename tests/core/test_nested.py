@@ -13,7 +13,6 @@ from mtaio.core import TaskExecutor
 from mtaio.core._slots import CURRENT
 from mtaio.testing import run, settle
 from tests.core.gauge import Gauge
-from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -85,21 +84,6 @@ async def test_nested_call_takes_free_slots_as_well() -> None:
     work.check(peak=3)
 
 
-async def test_outer_items_start_only_when_one_before_is_done() -> None:
-    """A lent slot does not go to the next outer item: at the limit, outer items wait."""
-    work, started = Work(2), list[tuple[float, int]]()
-
-    async def outer(number: int) -> None:
-        started.append((anyio.current_time(), number))
-        await work.executor.for_each(work.leaf, [1, 1, 1])
-
-    await work.executor.for_each(outer, range(4))
-    assert [number for _, number in started] == [0, 1, 2, 3]
-    assert [moment for moment, _ in started][:3] == [0, 0, 3]
-    assert anyio.current_time() == 6
-    work.check(peak=2)
-
-
 @pytest.mark.parametrize("max_workers", [1, 2, 3])
 async def test_every_kind_of_call_nests(max_workers: int) -> None:
     """stream, gather, race, as_completed and run inside one item, one after the other."""
@@ -127,27 +111,6 @@ async def test_every_kind_of_call_nests(max_workers: int) -> None:
     work.check(peak=max_workers)
 
 
-async def test_several_nested_calls_of_one_item_at_once() -> None:
-    """Calls made side by side inside one item share its slot, in the order of asking."""
-    work, order = Work(1), list[int]()
-
-    async def child(number: int) -> None:
-        with work.gauge:
-            order.append(number)
-            await anyio.sleep(1)
-
-    async def outer() -> None:
-        async with anyio.create_task_group() as group:
-            for number in range(5):
-                group.start_soon(work.executor.run, child, number)
-                await settle()
-
-    await work.executor.run(outer)
-    assert order == [0, 1, 2, 3, 4]
-    assert anyio.current_time() == 5
-    work.check(peak=1)
-
-
 async def test_nested_call_goes_before_those_that_wait_outside() -> None:
     """A nested call does not queue behind calls from outside: the item around it has the slot."""
     work, order = Work(1), list[str]()
@@ -167,120 +130,7 @@ async def test_nested_call_goes_before_those_that_wait_outside() -> None:
     assert order == ["inside", "outside"]
 
 
-async def test_error_in_a_nested_call_gives_the_slot_back() -> None:
-    """A nested map that fails leaves its item running, which may call again."""
-    work = Work(1)
-
-    async def fail(_: int) -> None:
-        await anyio.sleep(1)
-        raise ValueError("inner")
-
-    async def outer() -> float:
-        with pytest.raises(ValueError, match=r"^inner\n"):
-            await work.executor.map(fail, range(3))
-        return await work.executor.run(work.leaf)
-
-    assert await work.executor.run(outer) == 1
-    assert anyio.current_time() == 2
-    work.check(peak=1)
-
-
-async def test_item_cancelled_while_its_slot_is_lent() -> None:
-    """Cancelling an item cancels its nested calls first; then the slot is free for others."""
-    work = Work(1)
-
-    async def outer() -> None:
-        await work.executor.for_each(work.leaf, [5] * 3)
-
-    with anyio.move_on_after(2) as scope:
-        await work.executor.run(outer)
-    assert scope.cancelled_caught
-    assert await work.executor.run(work.leaf) == 1
-    assert anyio.current_time() == 3
-    work.check(peak=1)
-
-
-async def test_nested_calls_cancelled_at_every_checkpoint() -> None:
-    """Wherever a nest of calls is cancelled, every slot comes back."""
-    work = Work(2)
-
-    async def inner(seconds: float) -> None:
-        await work.executor.gather(work.leaf(seconds), work.leaf(seconds), work.leaf(seconds))
-
-    async def outer() -> None:
-        await work.executor.run(work.leaf)
-        await work.executor.for_each(inner, [1, 0.5])
-        async with work.executor.stream(inner, [1, 1, 1]) as results:
-            async for _ in results:
-                await work.executor.run(work.leaf)
-
-    async def scenario(at: int) -> bool:
-        hit = await cancelled_at(work.executor.run(outer), at)
-        work.check(peak=work.gauge.peak)
-        assert work.gauge.now == 0
-        return hit
-
-    assert await at_every_checkpoint(scenario) > 5
-    assert work.gauge.peak == 2
-
-
-async def test_nested_calls_cancelled_at_every_step_of_the_innermost() -> None:
-    """The same when cancellation comes as an inner item starts or ends."""
-    work = Work(2)
-    steps = 0
-    strike_at, scope = 0, anyio.CancelScope()
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == strike_at:
-            scope.cancel()
-
-    async def leaf(seconds: float) -> None:
-        step()
-        await work.leaf(seconds)
-        step()
-
-    async def inner(seconds: float) -> None:
-        await work.executor.gather(leaf(seconds), leaf(seconds), leaf(seconds))
-        step()
-
-    async def outer() -> None:
-        await work.executor.for_each(inner, [1, 0.5])
-        async with work.executor.stream(inner, [1, 1, 1]) as results:
-            async for _ in results:
-                handle = await work.executor.submit(leaf, 1)
-                await work.executor.run(leaf, 1)
-                await handle
-
-    async with work.executor:
-        while strike_at <= steps:
-            strike_at, steps, scope = strike_at + 1, 0, anyio.CancelScope()
-            with scope:
-                await work.executor.run(outer)
-            work.executor.cancel()
-            await work.executor.drain()
-            work.check(peak=work.gauge.peak)
-            assert work.gauge.now == 0
-    assert strike_at > 30
-    assert work.gauge.peak == 2
-
-
 # ---- submitted tasks -----------------------------------------------------------------------------
-
-
-async def test_awaiting_a_submitted_task_lends_it_the_slot() -> None:
-    """A task that awaits one it submitted counts as nested, with no room in the queue at all."""
-    work = Work(1)
-
-    async def parent() -> float:
-        child = await work.executor.submit(work.leaf)
-        return await child
-
-    async with work.executor:
-        assert await (await work.executor.submit(parent)) == 1
-    assert anyio.current_time() == 1
-    work.check(peak=1)
 
 
 async def test_recursion_through_submit_20_deep() -> None:
@@ -378,38 +228,6 @@ async def test_task_queued_before_it_is_awaited_runs_in_the_waiters_slot() -> No
     assert anyio.current_time() == 2
 
 
-async def test_second_item_that_waits_for_a_task_lends_too() -> None:
-    """The first that waits for it has lent its slot already; then the second one lends its own."""
-    work, handles = Work(2, max_pending=9), list["TaskHandle[float]"]()
-    executor = work.executor
-    second_waits = anyio.Event()
-
-    async def first() -> None:
-        async def busy() -> None:
-            await second_waits.wait()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(executor.run, busy)  # takes the slot of the item
-            await settle()
-            await handles[0]  # in the queue, first in line for that slot
-
-    async def second() -> None:
-        await settle()
-        async with anyio.create_task_group() as group:
-            group.start_soon(handles[0].wait)
-            await settle()
-            assert handles[0].status == "running"
-            second_waits.set()
-
-    async with executor:
-        tasks = [await executor.submit(first), await executor.submit(second)]
-        handles.append(await executor.submit(work.leaf))
-        for task in tasks:
-            await task
-    assert anyio.current_time() == 1
-    work.check(peak=1)
-
-
 async def test_given_up_wait_leaves_both_running() -> None:
     """An item that stops waiting goes on, as does the task in its slot: one beyond the limit."""
     work = Work(1)
@@ -477,44 +295,6 @@ async def test_another_task_of_the_item_still_waits() -> None:
 
 
 # ---- tasks that outlive their item ---------------------------------------------------------------
-
-
-async def test_task_that_outlives_its_item_queues_like_any_other() -> None:
-    """A task started elsewhere keeps the context of an item, but one that ended lends nothing."""
-    work = Work(1)
-
-    async with anyio.create_task_group() as outside:
-
-        async def outlive() -> None:
-            await anyio.sleep(2)
-            await work.executor.run(work.leaf, 1)
-
-        async def item() -> None:
-            outside.start_soon(outlive)
-            await work.leaf(1)
-
-        await work.executor.run(item)
-        await anyio.sleep(0.5)
-        outside.start_soon(work.executor.run, work.leaf, 3)
-    assert anyio.current_time() == 1.5 + 3 + 1
-    work.check(peak=1)
-
-
-async def test_slot_stays_with_a_call_that_outlives_the_item() -> None:
-    """If the item ends while its slot is lent, the slot is the call's own until that ends."""
-    work = Work(1)
-
-    async with anyio.create_task_group() as outside:
-
-        async def item() -> None:
-            outside.start_soon(work.executor.run, work.leaf, 3)
-            await anyio.sleep(1)
-
-        await work.executor.run(item)
-        assert anyio.current_time() == 1
-        await work.executor.run(work.leaf, 1)
-        assert anyio.current_time() == 4
-    work.check(peak=1)
 
 
 async def test_worker_gets_another_slot_when_the_last_item_left_it_behind() -> None:
@@ -648,24 +428,6 @@ async def test_endless_chain_of_tasks_that_outlive_items_keeps_nothing() -> None
 
 
 # ---- other executors and threads in between ------------------------------------------------------
-
-
-async def test_chain_across_two_executors() -> None:
-    """A calls B, B calls A, A calls B: with one slot each, the slots are lent along the chain."""
-    a, b = Work(1), Work(1)
-
-    async def third() -> float:
-        return await b.executor.run(b.leaf)
-
-    async def second() -> float:
-        return sum(await a.executor.gather(a.executor.run(third), a.leaf(1)))
-
-    async def first() -> float:
-        return await b.executor.run(second)
-
-    assert await a.executor.run(first) == 2
-    a.check(peak=1)
-    b.check(peak=1)
 
 
 @pytest.mark.parametrize("pause", [0, 1])

@@ -6,7 +6,6 @@ import heapq
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -186,7 +185,7 @@ def check_errors(error: BaseException | None, call: Call, expected: Run) -> None
         assert each.__notes__[0].startswith(f"in item {index}: work(")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(call=calls())
 def test_map(backend: str, call: Call) -> None:
     """A map starts, ends, times out, fails, is cancelled and counts as the model says."""
@@ -223,7 +222,7 @@ def test_map(backend: str, call: Call) -> None:
     run(main, backend=backend)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(call=calls())
 def test_stream(backend: str, call: Call) -> None:
     """A stream does so too, and hands results over at the moment they are due."""
@@ -273,52 +272,3 @@ def handed_over(call: Call, expected: Run) -> list[tuple[End, float]]:
         if not lost and (end == "value" or call.policy == "return"):
             handed.append((end, moment))
     return handed
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    batches=st.lists(
-        st.tuples(st.integers(1, 6), st.integers(0, 8), st.booleans()), min_size=1, max_size=4
-    ),
-    workers=st.integers(1, 4),
-    cancel_at=st.none() | st.integers(0, 20),
-)
-def test_calls_that_share_an_executor(
-    backend: str, batches: list[tuple[int, int, bool]], workers: int, cancel_at: int | None
-) -> None:
-    """Whatever runs at the same time, the limit holds, nothing is lost, and all is given back."""
-    executor = TaskExecutor(workers)
-    now = most = 0
-
-    async def item(seconds: int) -> int:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        try:
-            await anyio.sleep(seconds / 4)
-        finally:
-            now -= 1
-        return seconds
-
-    async def call(count: int, delay: int, *, streamed: bool) -> None:
-        await anyio.sleep(delay / 4)
-        if streamed:
-            async with executor.stream(item, range(count)) as results:
-                assert sorted([r async for r in results]) == list(range(count))
-        else:
-            assert await executor.map(item, range(count)) == list(range(count))
-
-    async def main() -> None:
-        with anyio.move_on_after(math.inf if cancel_at is None else cancel_at / 4):
-            async with anyio.create_task_group() as group:
-                for count, delay, streamed in batches:
-                    group.start_soon(partial(call, count, delay, streamed=streamed))
-        assert most <= workers
-        statistics = executor.statistics()
-        assert statistics.running == statistics.waiting == 0
-        assert statistics.started == statistics.succeeded + statistics.cancelled
-        if cancel_at is None:
-            assert statistics.succeeded == sum(count for count, _, _ in batches)
-        assert await executor.map(item, [1] * workers) == [1] * workers
-
-    run(main, backend=backend)

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio.core import TaskExecutor
 from mtaio.testing import run
-from tests.backends import BACKENDS
 from tests.core.gauge import Gauge
 
 if TYPE_CHECKING:
@@ -135,79 +133,37 @@ class Machine:
                 raise ZeroDivisionError
 
 
-many = settings(max_examples=60, deadline=None)
-one_limit = st.lists(st.integers(1, 3), min_size=1, max_size=1)
-two_limits = st.lists(st.integers(1, 2), min_size=2, max_size=2)
+SIDE_BY_SIDE: tuple[Kind, ...] = ("run", "map", "gather", "group", "stream")
 
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@many
-@given(
-    one_limit,
-    st.integers(0, 2),
-    programs("run", "map", "gather", "group", "stream", "submit", "one by one", "fire"),
+one = st.tuples(st.lists(st.integers(1, 3), min_size=1, max_size=1), st.integers(0, 2))
+two = st.tuples(st.lists(st.integers(1, 2), min_size=2, max_size=2), st.integers(0, 1))
+calm = st.tuples(one, programs(*SIDE_BY_SIDE, "submit", "one by one", "fire")) | st.tuples(
+    two, programs(*SIDE_BY_SIDE, "one by one")
 )
-def test_any_program_ends_and_keeps_the_limit(
-    backend: str, limits: list[int], pending: int, program: list[Node]
+rough = st.tuples(
+    one,
+    programs(*SIDE_BY_SIDE, "race", "submit", "one by one", "fire", "fail", impatient=True),
+) | st.tuples(two, programs(*SIDE_BY_SIDE, "race", "fail", impatient=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(calm)
+def test_any_program_ends_and_keeps_the_limits(
+    backend: str, drawn: tuple[tuple[list[int], int], list[Node]]
 ) -> None:
-    """Whatever is nested in whatever, it ends, and never are more at work than the limit says."""
-    machine = Machine(limits, pending)
-    run(machine.main, program, backend=backend)
-    assert machine.gauges[0].peak <= limits[0]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@many
-@given(
-    one_limit,
-    st.integers(0, 2),
-    programs(
-        "run",
-        "map",
-        "gather",
-        "group",
-        "stream",
-        "race",
-        "submit",
-        "one by one",
-        "fire",
-        "fail",
-        impatient=True,
-    ),
-)
-def test_any_program_ends_though_parts_fail_or_are_given_up(
-    backend: str, limits: list[int], pending: int, program: list[Node]
-) -> None:
-    """With errors and cancellation anywhere, too, it ends, and every slot comes back."""
-    run(Machine(limits, pending).main, program, backend=backend)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@many
-@given(
-    two_limits,
-    st.integers(0, 1),
-    programs("run", "map", "gather", "group", "stream", "one by one"),
-)
-def test_any_program_on_two_executors_in_turn(
-    backend: str, limits: list[int], pending: int, program: list[Node]
-) -> None:
-    """Calls that go to and fro between two executors end, and keep both limits."""
+    """Whatever is nested in whatever, on one executor or two, it ends and keeps the limits."""
+    (limits, pending), program = drawn
     machine = Machine(limits, pending)
     run(machine.main, program, backend=backend)
     for gauge, limit in zip(machine.gauges, limits, strict=True):
         assert gauge.peak <= limit
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@many
-@given(
-    two_limits,
-    st.integers(0, 1),
-    programs("run", "map", "gather", "group", "stream", "race", "fail", impatient=True),
-)
-def test_any_program_on_two_executors_though_parts_fail_or_are_given_up(
-    backend: str, limits: list[int], pending: int, program: list[Node]
+@settings(max_examples=60, deadline=None)
+@given(rough)
+def test_any_program_ends_though_parts_fail_or_are_given_up(
+    backend: str, drawn: tuple[tuple[list[int], int], list[Node]]
 ) -> None:
-    """The same with errors and cancellation anywhere."""
+    """With errors and cancellation anywhere, too, it ends, and every slot comes back."""
+    (limits, pending), program = drawn
     run(Machine(limits, pending).main, program, backend=backend)

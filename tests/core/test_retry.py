@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import TimeoutManager
-from tests.injection import at_every_checkpoint, cancelled_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
 EXACT = Retry(attempts=5, wait_initial=1, wait_max=5, wait_exp_base=2, jitter=0)
 
@@ -42,16 +40,6 @@ async def attempt(flaky: Flaky, retry: int | Retry, **options: Any) -> list[int]
     """Run one item with retries."""
     results: list[int] = await TaskExecutor(1).map(flaky, [0], retry=retry, **options)
     return results
-
-
-async def cancelled_after(
-    seconds: float, fn: Callable[..., Coroutine[Any, Any, object]], *args: Any
-) -> None:
-    """Run ``fn`` and cancel it after a while, without a deadline that it could see."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(fn, *args)
-        await anyio.sleep(seconds)
-        group.cancel_scope.cancel()
 
 
 # ---- delays --------------------------------------------------------------------------------------
@@ -146,28 +134,6 @@ async def test_number_of_attempts_is_a_policy() -> None:
     assert not any("attempts" in note for note in caught.value.__notes__)
 
 
-async def test_success_needs_no_retry() -> None:
-    """An item that succeeds at once is called once."""
-    flaky = Flaky()
-    assert await attempt(flaky, EXACT) == [1]
-    assert anyio.current_time() == 0.5
-
-
-async def test_error_that_takes_no_note_is_raised_as_it_is() -> None:
-    """An immutable exception cannot be told anything; it is the error all the same."""
-
-    @dataclass(frozen=True)
-    class Frozen(Exception):  # noqa: N818 - what it is matters here
-        code: int
-
-    error = Frozen(7)
-    with pytest.raises(FrozenInstanceError):
-        error.add_note("no")
-    executor = TaskExecutor(1)
-    results = await executor.map(Flaky(error, error), [0], retry=2, errors="return")
-    assert results == [error]
-
-
 # ---- what is tried again -------------------------------------------------------------------------
 
 
@@ -215,14 +181,6 @@ async def test_group_can_be_filtered() -> None:
     assert await attempt(flaky, Retry(on=ExceptionGroup)) == [2]
 
 
-async def test_cancellation_is_never_retried() -> None:
-    """Cancelled in an attempt or in a wait, the item is over."""
-    for moment in (0.25, 1):
-        flaky = Flaky(OSError())
-        await cancelled_after(moment, attempt, flaky, EXACT)
-        assert len(flaky.calls) == 1
-
-
 async def test_base_exception_is_never_retried() -> None:
     """``KeyboardInterrupt`` and the like pass, whatever the filter says."""
 
@@ -233,35 +191,6 @@ async def test_base_exception_is_never_retried() -> None:
     with pytest.raises(Stop):
         await attempt(flaky, Retry(on=lambda _: True))
     assert len(flaky.calls) == 1
-
-
-async def test_cancelled_at_every_checkpoint() -> None:
-    """Wherever it is cancelled, no attempt follows, and none is counted that was not made."""
-
-    async def scenario(at: int) -> bool:
-        executor, flaky = TaskExecutor(1), Flaky(OSError(), OSError())
-
-        async def item() -> None:
-            await executor.map(flaky, [0], retry=EXACT)
-
-        hit = await cancelled_at(item(), at)
-        assert executor.statistics().retried == len(flaky.calls) - 1 or not flaky.calls
-        assert executor.statistics().running == 0
-        return hit
-
-    assert await at_every_checkpoint(scenario) >= 1
-
-
-async def test_retry_that_is_cancelled_in_its_wait_is_not_counted() -> None:
-    """``retried`` counts attempts that were made."""
-    executor = TaskExecutor(1)
-
-    async def item() -> None:
-        await executor.map(Flaky(OSError()), [0], retry=EXACT)
-
-    await cancelled_after(1, item)
-    assert executor.statistics().retried == 0
-    assert executor.statistics().cancelled == 1
 
 
 # ---- deadlines -----------------------------------------------------------------------------------
@@ -312,39 +241,3 @@ async def test_limiters_own_error_can_be_retried() -> None:
     flaky = Flaky(RateLimitTimeoutError(retry_after=3, timeout=1))
     assert await attempt(flaky, Retry(on=RateLimitError, jitter=0)) == [2]
     assert flaky.calls == [0, 3.5]
-
-
-# ---- refusals ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "message"),
-    [
-        ({"attempts": 0}, ValueError, r"^attempts=0 is less than 1\. 1 means a single call"),
-        ({"attempts": 2.0}, TypeError, r"^attempts=2\.0 is a float, not an int"),
-        ({"wait_initial": -1}, ValueError, r"^wait_initial=-1 is less than 0"),
-        ({"wait_max": math.nan}, ValueError, r"^wait_max=nan is not a number"),
-        ({"wait_exp_base": 0.5}, ValueError, r"^wait_exp_base=0\.5 is less than 1"),
-        ({"jitter": 1.5}, ValueError, r"^jitter=1\.5 is more than 1\. Pass a fraction from 0 to 1"),
-        ({"jitter": "1"}, TypeError, r"^jitter='1' is a str, not a number"),
-        ({"on": 5}, TypeError, r"^on=5 is a int, which is not callable\. Pass an exception class"),
-        ({"on": BaseException}, TypeError, r"^on=<class 'BaseException'> holds .* no subclass of"),
-        ({"on": (OSError, KeyboardInterrupt)}, TypeError, r"^on=\(.*KeyboardInterrupt'>, which is"),
-        ({"on": (OSError, "x")}, TypeError, r"^on=\(.* holds 'x', which is no subclass of Exc"),
-    ],
-)
-def test_wrong_values_are_refused(
-    options: dict[str, Any], kind: type[Exception], message: str
-) -> None:
-    """Each value that makes no sense is named, with the reason and the way out."""
-    with pytest.raises(kind, match=message):
-        Retry(**options)
-
-
-@pytest.mark.parametrize("retry", [0, -1])
-async def test_wrong_number_of_attempts_is_refused(retry: int) -> None:
-    """Before anything is started."""
-    flaky = Flaky()
-    with pytest.raises(ValueError, match=r"^retry=-?\d is less than 1\. Pass the number of"):
-        await attempt(flaky, retry)
-    assert flaky.calls == []

@@ -4,23 +4,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from mtaio.core import Retry, TaskExecutor, TaskStatus
 from mtaio.exceptions import StrayCancellationError, TaskCancelledError
-from mtaio.testing import Schedule, run, settle
-from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
+from mtaio.testing import settle
+from tests.core.strays import stray
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus as Readiness
-
-    from mtaio.core import TaskHandle
 
 
 class Counted:
@@ -141,30 +137,6 @@ async def test_service_that_returns_has_succeeded() -> None:
         assert handle.start_value is None
 
 
-async def test_service_can_be_cancelled() -> None:
-    """Its handle ends it alone; awaiting the handle says so."""
-    service = Counted()
-    async with TaskExecutor(1) as executor:
-        handle = await executor.start(service)
-        handle.cancel()
-        with pytest.raises(TaskCancelledError, match=r"^Counted was cancelled"):
-            await handle
-        await anyio.sleep(1)
-    assert service.ended == [1]
-
-
-async def test_executor_cancel_ends_services() -> None:
-    """``cancel()`` ends services as it ends tasks, and the block goes on."""
-    service = Counted()
-    async with TaskExecutor(1) as executor:
-        await executor.start(service)
-        executor.cancel()
-        await anyio.sleep(1)
-        assert executor.statistics().services == 0
-    assert service.ended == [1]
-    assert anyio.current_time() == 2
-
-
 # ---- before it is ready --------------------------------------------------------------------------
 
 
@@ -196,41 +168,6 @@ async def test_service_that_returns_before_it_is_ready_is_refused() -> None:
     async with TaskExecutor(1) as executor:
         with pytest.raises(RuntimeError, match=r"^the service .*service returned before .* ready"):
             await executor.start(service)
-
-
-async def test_cancelled_starter_leaves_nothing() -> None:
-    """Cancelled at whatever checkpoint, a start that did not return has ended its service."""
-    executor = TaskExecutor(1)
-    service = Counted()
-
-    async def scenario(at: int) -> bool:
-        handles: list[TaskHandle[None]] = []
-
-        async def start() -> None:
-            handles.append(await executor.start(service))
-
-        async with executor:
-            hit = await cancelled_at(start(), at)
-            assert executor.statistics().services == len(handles)
-            assert len(service.starts) - len(service.ended) == len(handles)
-        assert len(service.starts) == len(service.ended)
-        return hit
-
-    assert await at_every_checkpoint(scenario) >= 1
-
-
-def test_natively_cancelled_starter_leaves_nothing() -> None:
-    """The same with ``Task.cancel()``."""
-
-    async def scenario(at: int) -> bool:
-        executor, service = TaskExecutor(1), Counted()
-        async with executor:
-            hit = await natively_cancelled_at(executor.start(service), at)
-            assert executor.statistics().services == (0 if hit else 1)
-        assert len(service.starts) == len(service.ended)
-        return hit
-
-    assert run(at_every_checkpoint, scenario, backend="asyncio") >= 1
 
 
 async def test_starter_cancelled_in_the_moment_of_readiness_leaves_nothing() -> None:
@@ -280,28 +217,13 @@ async def test_block_left_before_the_service_is_ready() -> None:
 
 async def test_stray_cancellation_before_ready() -> None:
     """A service that raises the backend's cancellation unasked fails like any other."""
-    if anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
-        stray = await caught_cancellation()
-    else:
-        stray = asyncio.CancelledError()
 
     async def service(*, task_status: Readiness[None]) -> None:  # noqa: ARG001 - never ready
-        raise stray
+        stray()
 
     async with TaskExecutor(1) as executor:
         with pytest.raises(StrayCancellationError):
             await executor.start(service)
-
-
-async def caught_cancellation() -> BaseException:
-    """Return an exception with which the backend cancels."""
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await anyio.sleep(1)
-        except anyio.get_cancelled_exc_class() as error:
-            return error
-    raise AssertionError
 
 
 # ---- after it was ready --------------------------------------------------------------------------
@@ -427,16 +349,11 @@ async def test_service_cancelled_while_it_waits_for_its_restart() -> None:
 
 async def test_stray_cancellation_of_a_service_is_a_failure() -> None:
     """A stray cancellation does not end the block silently."""
-    stray: BaseException
-    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        stray = asyncio.CancelledError()
-    else:
-        stray = await caught_cancellation()
 
     async def service(*, task_status: Readiness[None]) -> None:
         task_status.started()
         await anyio.sleep(1)
-        raise stray
+        stray()
 
     with pytest.raises(StrayCancellationError, match=r"^test_stray_.*service raised Cancelled"):
         async with TaskExecutor(1) as executor:
@@ -461,70 +378,3 @@ async def test_base_exception_of_a_service_is_not_restarted() -> None:
             handle = await executor.start(service, restart=9)
             await anyio.sleep(9)
     assert handle.status is TaskStatus.FAILED
-
-
-def test_service_cancelled_before_its_first_step(backend: str) -> None:
-    """The executor's cancel counts for a service that is there and has not run yet."""
-
-    async def main() -> None:
-        service = Counted()
-
-        async def start() -> None:
-            with pytest.raises(TaskCancelledError, match=r"^the service .* before it was ready"):
-                await executor.start(service)
-
-        async with TaskExecutor(1) as executor, anyio.create_task_group() as group:
-            group.start_soon(start)
-            while not executor.statistics().services:
-                await checkpoint()
-            assert service.starts == []
-            executor.cancel()
-
-    run(main, backend=backend, schedule=Schedule())
-
-
-async def test_service_does_not_run_inside_the_item_that_started_it() -> None:
-    """A service that an item starts does not borrow that item's slot once it is ready."""
-    order: list[str] = []
-
-    async def note(name: str) -> None:
-        order.append(name)
-        await anyio.sleep(1)
-
-    async def service(*, task_status: Readiness[None]) -> None:
-        task_status.started()
-        await executor.run(note, "service")
-        await anyio.sleep_forever()
-
-    async def item() -> None:
-        await executor.start(service)
-        await note("item")
-
-    async with TaskExecutor(1) as executor:
-        await executor.run(item)
-        await anyio.sleep(2)
-    assert order == ["item", "service"]
-
-
-# ---- refusals ------------------------------------------------------------------------------------
-
-
-async def test_plain_function_is_refused() -> None:
-    """A service has to be async, to be cancelled."""
-
-    def service(task_status: object) -> object:
-        return task_status
-
-    async with TaskExecutor(1) as executor:
-        with pytest.raises(TypeError, match=r"^fn=.*service.* is not an async function: a service"):
-            await executor.start(cast("Any", service))
-
-
-async def test_wrong_restart_is_refused() -> None:
-    """A policy that makes no sense is refused before the service is started."""
-    service = Counted()
-    async with TaskExecutor(1) as executor:
-        with pytest.raises(TypeError, match=r"^restart='often' is a str, not an int"):
-            await executor.start(service, restart=cast("Any", "often"))
-        assert executor.statistics().services == 0
-    assert service.starts == []

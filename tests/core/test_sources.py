@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -37,19 +37,6 @@ async def test_async_generator() -> None:
     """Items of an async generator are worked on while it waits for more."""
     assert await TaskExecutor(2).map(second_of, numbers(4, every=0.75)) == [0, 1, 2, 3]
     assert anyio.current_time() == 4
-
-
-async def test_async_iterable_without_suspension() -> None:
-    """An async source that never waits is read fairly, to its end."""
-
-    async def quick() -> AsyncIterator[int]:
-        for i in range(1000):
-            yield i
-
-    async def at_once(x: int) -> int:
-        return x
-
-    assert await TaskExecutor(5).map(at_once, quick()) == list(range(1000))
 
 
 async def test_endless_async_source_obeys_a_deadline() -> None:
@@ -119,18 +106,6 @@ async def letters() -> AsyncGenerator[str, None]:
     """Yield two letters."""
     for letter in "xy":
         yield letter
-
-
-async def test_source_may_use_the_same_executor() -> None:
-    """A worker that waits for its source holds no slot, so the source may need one."""
-    executor = TaskExecutor(1)
-
-    async def source() -> AsyncIterator[int]:
-        for i in range(3):
-            yield await executor.run(second_of, i)
-
-    assert await executor.map(second_of, source()) == [0, 1, 2]
-    assert anyio.current_time() == 6
 
 
 async def test_sync_source_stays_with_its_owner() -> None:
@@ -345,16 +320,6 @@ async def test_generator_is_closed_once() -> None:
                 break
         with pytest.raises(StopAsyncIteration):
             await anext(source)
-
-
-async def test_cancelled_while_it_waits_for_its_source() -> None:
-    """Cancelled while it waits for its source, a call is gone at once and the source closed."""
-    source: Any = Scoped()
-    executor = TaskExecutor(2)
-    with anyio.move_on_after(0.5):
-        await executor.map(second_of, source(9))
-    assert source.events == [("closed", 0.5)]
-    assert executor.statistics().started == 0
 
 
 async def test_each_worker_finds_the_source_at_its_end() -> None:

@@ -136,15 +136,6 @@ async def test_it_takes_no_slot() -> None:
         assert anyio.current_time() == 0
 
 
-async def test_what_is_no_function_is_refused() -> None:
-    """Before anything else."""
-    executor: Any = TaskExecutor()
-    with pytest.raises(TypeError, match=r"^fn=1 is a int, which is not callable"):
-        await executor.run_in_thread(1)
-    with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
-        await executor.run_in_thread(divmod, 7, 2, timeout=-1)
-
-
 # ---- the limit -----------------------------------------------------------------------------------
 
 
@@ -445,21 +436,6 @@ async def test_cancellation_waits_for_the_thread() -> None:
     assert executor.statistics().threads == 0
 
 
-async def test_abandoned_thread_keeps_its_slot_until_it_ends() -> None:
-    """The next call waits for the thread."""
-    executor, meeting = TaskExecutor(thread_limiter=1), Rendezvous().prepare()
-    await abandon(executor, meeting)
-    assert executor.statistics().threads == 1
-    async with anyio.create_task_group() as group:
-        group.start_soon(executor.run_in_thread, meeting.block)
-        await settle()
-        assert executor.statistics().threads_waiting == 1
-        meeting.release.set()
-    assert meeting.calls == 2
-    assert meeting.peak == 1
-    assert executor.statistics().threads == 0
-
-
 async def test_abandoned_call_that_never_started_is_never_made() -> None:
     """A thread that is too late has nothing to do, and the slot is back already."""
     limiter, called = WorkerLimiter.of_threads(1, None), list[int]()
@@ -487,17 +463,6 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
     meeting.release.set()
     await executor.run_in_thread(divmod, 7, 2)
     assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
-
-
-async def test_coroutine_that_came_too_late_is_closed() -> None:
-    """The thread had ended, but its caller was cancelled before it could take the result."""
-    limiter, coroutine = WorkerLimiter.of_threads(1, None), anyio.sleep(1)
-    call = ThreadCall(limiter, await limiter.enter(), lambda: coroutine)
-    call.work()
-    assert limiter.busy == 1
-    call.leave()
-    assert limiter.busy == 0
-    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
