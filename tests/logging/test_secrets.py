@@ -344,7 +344,7 @@ def repeated(unit: str) -> Callable[[int], str]:
     ids=map(repr, (*PARTS, *SHAPES)),
 )
 def test_time_grows_with_the_length_alone(make: Callable[[int], str]) -> None:
-    """A text of any kind takes three times the time of prose at most, however long it is."""
+    """Each of these texts takes three times the time of prose at most, however long it is."""
     texts = make(5_000), make(40_000), repeated(PROSE)(40_000)
     short = long = prose = float("inf")
     for _ in range(20):  # the least of each: what else runs on the machine only adds to it
