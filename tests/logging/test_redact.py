@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -216,21 +215,13 @@ def test_arguments_of_an_access_log_stay_apart() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_secrets_in_extra_are_masked(value: object, expected: object) -> None:
-    """What holds a secret is copied with its type; what cannot be searched is not shown."""
+    """What holds a secret is copied with its type, and stays as it is; broken values go."""
     before = repr(value) if not isinstance(value, list | Broken) else ""
     found = masked(value)
     assert found == expected
     assert type(found) is type(expected)
     if before:
         assert repr(value) == before
-
-
-def test_callers_objects_are_not_changed() -> None:
-    """Masks are put into copies alone."""
-    headers: dict[Any, Any] = {"Authorization": "Basic x", 3: ({"cookie": 1}, ["token=abc"])}
-    before = copy.deepcopy(headers)
-    assert masked(headers) != before
-    assert headers == before
 
 
 def test_value_that_holds_itself_is_cut() -> None:
@@ -396,24 +387,29 @@ def test_filter_of_a_handler(book: Logbook) -> None:
     assert book.lines() == ["password=***"]
 
 
-def test_bad_arguments_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"keys": "card"}, TypeError, "keys='card' is one text. Pass several"),
+        ({"keys": [3]}, TypeError, "keys has 3, a int. Pass texts"),
+        ({"keys": [re.compile("x")]}, TypeError, "keys has re.compile('x'), a Pattern. Pass texts"),
+        ({"keys": ["__"]}, ValueError, "keys has '__', which has no letter and no digit"),
+        ({"patterns": [b"x"]}, TypeError, "patterns has b'x', a bytes"),
+        ({"patterns": ["("]}, ValueError, "patterns has '(', which is not a regular exp"),
+        (
+            {"patterns": [re.compile(b"x")]},
+            TypeError,
+            "patterns has re.compile(b'x'), which is for",
+        ),
+        ({"mask": 3}, TypeError, "mask=3 is a int, not a str"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
     """One text instead of several, no text and no expression are refused."""
-    with pytest.raises(TypeError, match=r"^keys='card' is one text. Pass several"):
-        RedactingFilter(keys="card")
-    with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
-        RedactingFilter(keys=[3])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(TypeError, match=r"^keys has re.compile\('x'\), a Pattern. Pass texts"):
-        RedactingFilter(keys=[re.compile("x")])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^keys has '__', which has no letter and no digit"):
-        RedactingFilter(keys=["__"])
-    with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
-        RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^patterns has '\(', which is not a regular exp"):
-        RedactingFilter(patterns=["("])
-    with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
-        RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match=r"^mask=3 is a int, not a str"):
-        RedactingFilter(mask=3)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        RedactingFilter(**arguments)
 
 
 # ---- a planted secret ----------------------------------------------------------------------------
