@@ -47,9 +47,10 @@ __all__ = ["NO_KEYWORDS", "Loads"]
 NO_KEYWORDS: Final[dict[str, Any]] = {}
 """The keyword arguments of a factory that takes none."""
 
-_current: Final = LOADING.get
-_enter: Final = LOADING.set
-_leave: Final = LOADING.reset
+# Bound here: Python looks up a method of an imported name anew for each call.
+_current_load: Final = LOADING.get
+_enter_load: Final = LOADING.set
+_leave_load: Final = LOADING.reset
 
 _COROUTINE: type = CoroutineType
 _NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
@@ -148,14 +149,13 @@ class Loads:
         kwargs: dict[str, Any],
         ttl: float,
         tags: frozenset[Hashable],
-        *,
-        refresh: bool = False,
+        refresh: bool = False,  # noqa: FBT001, FBT002 - keyword-only, it would slow down each call
     ) -> Any:
         """Answer a call for which there is no fresh value, or that wants a new one."""
         loop = running_loop()
         store, lock = self._store, self._lock
         acquire, release = lock.acquire, lock.release
-        asker = None if _current() is None else asker_of(loop, self._owner, key)
+        asker = None if _current_load() is None else asker_of(loop, self._owner, key)
         again = False
         while True:
             if (self._refreshing or self._notifier is not None) and self._refuses(loop):
@@ -214,9 +214,9 @@ class Loads:
                 del raised, trace
         if asker is not None:
             load.askers = {asker: None}
-        token = _enter(load)
+        token = _enter_load(load)
         try:
-            if self.started % FAST_CALLS == 0:
+            if not self.started % FAST_CALLS:
                 await checkpoint()
             call = factory(*args, **kwargs) if kwargs else factory(*args)  # ** makes a dict
             if type(call) is not _COROUTINE:
@@ -226,7 +226,7 @@ class Loads:
             self._succeed(load, value)
         except BaseException as error:
             with suppress(ValueError):  # the garbage collector closes it in any context
-                _leave(token)
+                _leave_load(token)
             if isinstance(error, Exception):
                 self._fail(load, error)
             elif isinstance(error, GeneratorExit):
@@ -236,7 +236,7 @@ class Loads:
             other = None  # as above
             del load, token, asker
             raise
-        _leave(token)
+        _leave_load(token)
         return value
 
     def _join(
@@ -366,7 +366,7 @@ class Loads:
         """
         block = self.block
         assert block is not None  # noqa: S101 - for the type checkers: see `_join`
-        token = _enter(load)
+        token = _enter_load(load)
         try:
             load.factory = factory
             load.call = factory(*args, **kwargs)
@@ -382,12 +382,12 @@ class Loads:
             block.group.start(_itself, load.coroutine, name="mtaio.cache load")
         finally:
             load.waiters -= load.waiters > 0
-            _leave(token)
+            _leave_load(token)
             del load, token  # as in fetch
 
     async def _run(self, load: Load) -> None:
         """Load, in a task of the block."""
-        _enter(load)
+        _enter_load(load)
         deadlines.current.set(_NO_DEADLINE)
         call = load.call
         assert call is not None  # noqa: S101 - for the type checkers: it has started
@@ -437,17 +437,18 @@ class Loads:
                 self._discard(load)
             else:
                 first = self.table.pop(load.key, None)
-                if first is not load or load.other is not None:
+                if first is not load or load.other is not None:  # other loops load it too
                     _disown(first)
                 gone = store.put(load.key, value, ttl, moment, weight, load.tags)
             self.loaded += 1
             self.seconds += moment - load.started
-            if load.state is RUNNING:  # else its block was left
-                load.state = LOADED
             if load.event is not None or load.in_block:
+                if load.state is RUNNING:  # else its block was left
+                    load.state = LOADED
                 load.result = value
                 self._close(load)
             else:
+                load.state = LOADED
                 load.loop = load.call = load.askers = None
         finally:
             lock.changing = False
