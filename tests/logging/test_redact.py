@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtaio.logging import JsonFormatter, RedactingFilter
@@ -225,14 +223,6 @@ def test_secrets_in_extra_are_masked(value: object, expected: object) -> None:
         assert repr(value) == before
 
 
-def test_callers_objects_are_not_changed() -> None:
-    """Masks are put into copies alone."""
-    headers: dict[Any, Any] = {"Authorization": "Basic x", 3: ({"cookie": 1}, ["token=abc"])}
-    before = copy.deepcopy(headers)
-    assert masked(headers) != before
-    assert headers == before
-
-
 def test_value_that_holds_itself_is_cut() -> None:
     """A value that holds itself is cut where it does, however often; what it holds is masked."""
     value: list[object] = ["token=abc"]
@@ -362,31 +352,6 @@ def test_broken_record_is_left_to_the_handler(message: object) -> None:
     assert record.args == ("token=***", {"password": "***"})
 
 
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {"exc_info": (1, 2, 3)},
-        {"args": 7},
-        {"args": Kept(None)},
-        {"args": (Hostile(),)},
-        {"msg": Hostile()},
-        {"msg": Broken()},
-        {"x": Hostile(), "y": Broken(), "z": Kept(None)},
-        {3: 4, None: Hostile()},
-        {"exc_info": (Broken, Broken(), None)},
-        {"exc_text": Broken(), "stack_info": Broken()},
-        {"args": Hostile(), "exc_info": Hostile()},
-    ],
-    ids=lambda attributes: "-".join(map(str, attributes)),
-)
-def test_nothing_is_raised(attributes: dict[Any, Any]) -> None:
-    """No record, however broken, makes the filter raise, or keeps the rest from being masked."""
-    record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
-    record.__dict__.update(attributes)
-    assert KNOWN.filter(record)
-    assert record.__dict__["other"] == "token=***"
-
-
 def test_filter_of_a_handler(book: Logbook) -> None:
     """Added to the handler it masks what is written."""
     handler = book.open()
@@ -394,26 +359,6 @@ def test_filter_of_a_handler(book: Logbook) -> None:
     book.logger.info("password=%s", "hunter2", extra={"n": 1})
     assert handler.flush()
     assert book.lines() == ["password=***"]
-
-
-def test_bad_arguments_are_refused() -> None:
-    """One text instead of several, no text and no expression are refused."""
-    with pytest.raises(TypeError, match=r"^keys='card' is one text. Pass several"):
-        RedactingFilter(keys="card")
-    with pytest.raises(TypeError, match=r"^keys has 3, a int. Pass texts"):
-        RedactingFilter(keys=[3])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(TypeError, match=r"^keys has re.compile\('x'\), a Pattern. Pass texts"):
-        RedactingFilter(keys=[re.compile("x")])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^keys has '__', which has no letter and no digit"):
-        RedactingFilter(keys=["__"])
-    with pytest.raises(TypeError, match=r"^patterns has b'x', a bytes"):
-        RedactingFilter(patterns=[b"x"])  # type: ignore[list-item]  # what is refused
-    with pytest.raises(ValueError, match=r"^patterns has '\(', which is not a regular exp"):
-        RedactingFilter(patterns=["("])
-    with pytest.raises(TypeError, match=r"^patterns has re.compile\(b'x'\), which is for bytes"):
-        RedactingFilter(patterns=[re.compile(b"x")])  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match=r"^mask=3 is a int, not a str"):
-        RedactingFilter(mask=3)  # type: ignore[arg-type]  # what is refused
 
 
 # ---- a planted secret ----------------------------------------------------------------------------
@@ -591,7 +536,15 @@ ATTRIBUTES = ("msg", "args", "exc_info", "exc_text", "stack_info", "message", "x
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ODD))
-def test_no_record_makes_the_filter_raise(attributes: dict[str, object]) -> None:
+@example({"exc_info": (1, 2, 3)})
+@example({"args": 7})
+@example({"args": (Hostile(),)})
+@example({"args": Hostile(), "exc_info": Hostile()})
+@example({"msg": Broken()})
+@example({"exc_info": (Broken, Broken(), None)})
+@example({"exc_text": Broken(), "stack_info": Broken()})
+@example({3: 4, None: Hostile()})
+def test_no_record_makes_the_filter_raise(attributes: dict[Any, object]) -> None:
     """The filter lets every record pass, and the rest of it is masked."""
     record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
     record.__dict__.update(attributes)
