@@ -137,6 +137,20 @@ def test_callback_that_fails_costs_no_record(
     assert bool(printed) == bool(loud)
 
 
+def test_nothing_is_printed_where_logging_prints_nothing(
+    book: Logbook, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``logging.raiseExceptions`` off nothing is printed."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    folder = book.folder / "later"
+    handler = book.open(filename=folder / "app.log", delay=True)
+    book.logger.info("early")
+    until(lambda: handler.statistics().write_errors)
+    folder.mkdir()
+    assert handler.flush(20)
+    assert capsys.readouterr().err == ""
+
+
 def test_error_on_closing_is_reported(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that complains at ``close`` is reported, and the handler is closed."""
     errors: list[Exception] = []
