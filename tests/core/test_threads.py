@@ -465,6 +465,17 @@ async def test_coroutine_that_an_abandoned_thread_returns_is_closed() -> None:
     assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
 
+async def test_coroutine_that_came_too_late_is_closed() -> None:
+    """The thread had ended, but its caller was cancelled before it could take the result."""
+    limiter, coroutine = WorkerLimiter.of_threads(1, None), anyio.sleep(1)
+    call = ThreadCall(limiter, await limiter.enter(), lambda: coroutine)
+    call.work()
+    assert limiter.busy == 1
+    call.leave()
+    assert limiter.busy == 0
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
 @pytest.mark.parametrize("abandon_on_cancel", [True, False])
 async def test_cancelled_at_every_checkpoint(abandon_on_cancel: bool) -> None:  # noqa: FBT001 - a parameter
     """Wherever the call is cancelled, its slot comes back and the next call finds it."""

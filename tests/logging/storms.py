@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 THREADS = 8
-RECORDS = 5000
+RECORDS = 1000
 
 START = """
 import logging
@@ -23,18 +23,17 @@ import anyio
 from mtaio.logging import AsyncFileHandler
 
 block = dict(queue_size=1000, when_full="block") if "block" in sys.argv else {}
-options = dict(max_bytes=100_000, backup_count=99, queue_size=1_000_000) | block
-if "one" in sys.argv: del options["max_bytes"]
+options = dict(max_bytes=20_000, backup_count=99, queue_size=1_000_000) | block
 handler = AsyncFileHandler("app.log", **options)
 logger = logging.getLogger("app")
 logger.setLevel(logging.INFO)
 logger.addHandler(handler)
 storming = threading.Event()
 
-def storm(name, records=5000):
+def storm(name, records=1000):
     for number in range(records):
         logger.info("%s %d", name, number)
-        if number == 500 and not storming.is_set():  # its lock may be held for ever in a child
+        if number == 100 and not storming.is_set():  # its lock may be held for ever in a child
             storming.set()
 
 def storms(name, threads=8):

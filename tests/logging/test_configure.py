@@ -263,71 +263,53 @@ def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None
     assert book.lines()[0].endswith("card *** token=abc")
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "message"),
-    [
-        ("LEVEL", "LOUD", r"^MTAIO_LOG_LEVEL='LOUD' is not a level. Pass one of"),
-        ("MAX_BYTES", "1MB", r"^MTAIO_LOG_MAX_BYTES='1MB' is not a whole number"),
-        ("BACKUP_COUNT", "-1", r"^MTAIO_LOG_BACKUP_COUNT=-1 is less than 0"),
-        ("CONSOLE", "maybe", r"^MTAIO_LOG_CONSOLE='maybe' is neither yes nor no"),
-        ("FORMAT", "xml", r"^MTAIO_LOG_FORMAT='xml' is unknown. Pass 'text' or 'json'"),
-    ],
-)
-def test_bad_environment_is_named(
-    logger: logging.Logger,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str,
-    message: str,
-) -> None:
-    """A variable that makes no sense is named, and nothing is changed."""
-    monkeypatch.setenv(f"MTAIO_LOG_{variable}", value)
-    with pytest.raises(ValueError, match=message):
-        configure(logger=logger)
-    assert (logger.handlers, logger.level) == ([], logging.NOTSET)
+REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (None, {"MTAIO_LOG_LEVEL": "LOUD"}, ValueError, r"MTAIO_LOG_LEVEL='LOUD' is not a level. Pass"),
+    (
+        None,
+        {"MTAIO_LOG_MAX_BYTES": "1MB"},
+        ValueError,
+        r"MTAIO_LOG_MAX_BYTES='1MB' is not a whole n",
+    ),
+    (
+        None,
+        {"MTAIO_LOG_BACKUP_COUNT": "-1"},
+        ValueError,
+        r"MTAIO_LOG_BACKUP_COUNT=-1 is less than 0",
+    ),
+    (
+        None,
+        {"MTAIO_LOG_CONSOLE": "maybe"},
+        ValueError,
+        r"MTAIO_LOG_CONSOLE='maybe' is neither yes no",
+    ),
+    (
+        None,
+        {"MTAIO_LOG_FORMAT": "xml"},
+        ValueError,
+        r"MTAIO_LOG_FORMAT='xml' is unknown. Pass 'text'",
+    ),
+    (Settings(log_level=None), {}, TypeError, r"log_level=None is a NoneType"),  # type: ignore[arg-type]  # what is refused
+    (Settings(log_max_bytes="1"), {}, TypeError, r"log_max_bytes='1' is a str, not an int"),  # type: ignore[arg-type]  # as above
+    (Settings(log_format="xml"), {}, ValueError, r"log_format='xml' is unknown"),
+    ("app.log", {}, TypeError, r"settings is a str, which has no log_level, log_file, log_max"),
+    ({"log_level": 1}, {}, TypeError, r"settings is a dict, which has no log_level"),
+    (None, {"level": "LOUD"}, ValueError, r"level='LOUD' is not a level"),
+    (None, {"level": "9" * 5000}, ValueError, r"level='9+' is not a level"),
+    (None, {"file": 3}, TypeError, r"file=3 is a int, not a path"),
+    (None, {"max_bytes": "1"}, TypeError, r"max_bytes='1' is a str, not an int"),
+    (None, {"backup_count": -1}, ValueError, r"backup_count=-1 is less than 0"),
+    (None, {"format": 3}, ValueError, r"format=3 is unknown. Pass 'text' or 'json'"),
+    (None, {"format": "%(message)s"}, ValueError, r"format='%\(message\)s' is unknown"),
+    (None, {"console": "no"}, TypeError, r"console='no' is a str, not a bool"),
+    (None, {"logger": 3}, TypeError, r"logger=3 is a int. Pass a logging.Logger, the name"),
+    (None, {"redact": True}, TypeError, r"redact=True is a bool. Pass a RedactingFilter, or"),
+    (None, {"fields": {"time": 1}}, ValueError, r"fields has time"),
+    (None, {"file": "missing/app.log"}, FileNotFoundError, r".*No such file"),
+]
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"log_level": None}, TypeError, r"^log_level=None is a NoneType"),
-        ({"log_max_bytes": "1"}, TypeError, r"^log_max_bytes='1' is a str, not an int"),
-        ({"log_format": "xml"}, ValueError, r"^log_format='xml' is unknown"),
-        ({"log_file": "a\0b"}, ValueError, r"^log_file='a\\x00b' has a NUL"),
-    ],
-)
-def test_bad_settings_are_named(
-    logger: logging.Logger, settings: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    """A setting that makes no sense is named as it is called there."""
-    with pytest.raises(error, match=message):
-        configure(Settings(**settings), logger=logger)
-
-
-@pytest.mark.parametrize(
-    ("settings", "arguments", "error", "message"),
-    [
-        (
-            "app.log",
-            {},
-            TypeError,
-            r"^settings is a str, which has no log_level, log_file, log_max",
-        ),
-        ({"log_level": 1}, {}, TypeError, r"^settings is a dict, which has no log_level"),
-        (None, {"level": "LOUD"}, ValueError, r"^level='LOUD' is not a level"),
-        (None, {"level": "9" * 5000}, ValueError, r"^level='9+' is not a level"),
-        (None, {"file": 3}, TypeError, r"^file=3 is a int, not a path"),
-        (None, {"max_bytes": "1"}, TypeError, r"^max_bytes='1' is a str, not an int"),
-        (None, {"backup_count": -1}, ValueError, r"^backup_count=-1 is less than 0"),
-        (None, {"format": 3}, ValueError, r"^format=3 is unknown. Pass 'text' or 'json'"),
-        (None, {"format": "%(message)s"}, ValueError, r"^format='%\(message\)s' is unknown"),
-        (None, {"console": "no"}, TypeError, r"^console='no' is a str, not a bool"),
-        (None, {"logger": 3}, TypeError, r"^logger=3 is a int. Pass a logging.Logger, the name"),
-        (None, {"redact": True}, TypeError, r"^redact=True is a bool. Pass a RedactingFilter, or"),
-        (None, {"fields": {"time": 1}}, ValueError, r"^fields has time"),
-        (None, {"file": "missing/app.log"}, FileNotFoundError, r"No such file"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "arguments", "error", "message"), REFUSED)
 def test_whatever_is_raised_nothing_has_changed(
     book: Logbook,
     logger: logging.Logger,
@@ -342,12 +324,23 @@ def test_whatever_is_raised_nothing_has_changed(
     monkeypatch.chdir(book.folder)
     with configure(level=15, logger=logger) as context:
         before = list(logger.handlers)
-        arguments = {"logger": logger, "file": "app.log", **arguments}
-        with pytest.raises(error, match=message):
-            configure(settings, **arguments)
+        given: dict[str, Any] = {"logger": logger, "file": "app.log"}
+        for name, value in arguments.items():
+            if name.isupper():
+                monkeypatch.setenv(name, value)
+            else:
+                given[name] = value
+        with pytest.raises(error, match=f"^{message}"):
+            configure(settings, **given)
         assert logger.handlers == before == list(context.handlers)
         assert logger.level == 15
     assert book.files() == {}
+
+
+def test_bad_file_of_the_settings_is_named(logger: logging.Logger) -> None:
+    """A setting that makes no sense is named as it is called there."""
+    with pytest.raises(ValueError, match=r"^log_file='a\\x00b' has a NUL"):
+        configure(Settings(log_file="a\0b"), logger=logger)  # type: ignore[arg-type]  # what is refused
 
 
 def test_root_of_a_whole_program(book: Logbook) -> None:

@@ -456,21 +456,6 @@ def test_close_shares_the_patience_of_a_flush(
     assert written(book, disk) == ["again"]
 
 
-def test_handlers_share_the_patience_of_the_exit(
-    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Closing all handlers at a process's end takes one patience, however many there are."""
-    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
-    for name in ("one", "two", "three"):
-        book.open(filename=book.folder / name)
-    disk.stop(book)
-    start = monotonic()
-    _shutdown._close_all(0.5)
-    assert 0.5 <= monotonic() - start < 1
-    disk.go()
-    until(lambda: not book.threads())
-
-
 def test_close_from_the_writing_thread_does_not_wait(book: Logbook, disk: Disk) -> None:
     """A handler that is closed by its own writing thread is closed when that is done."""
     handler = book.open(queue_size=1)

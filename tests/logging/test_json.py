@@ -6,16 +6,18 @@ import logging.handlers
 import queue
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtaio.testing
 from mtaio.logging import JsonFormatter
-from tests.logging.tools import Logbook, run
+
+if TYPE_CHECKING:
+    from tests.logging.tools import Logbook
 
 
 class Hostile:
@@ -223,6 +225,7 @@ def test_odd_records() -> None:
     assert (made["level"], made["logger"]) == (7, "b'n'")
 
 
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=8),
@@ -242,47 +245,3 @@ def test_any_extra_makes_one_line_of_json(extra: dict[str, object]) -> None:
     mine = {f"x{key}": value for key, value in extra.items()}
     made = entry(None, **mine)
     assert set(mine) <= set(made)
-
-
-def test_bad_arguments_are_refused() -> None:
-    """A format string, which would be ignored, and fields that are no mapping are refused."""
-    with pytest.raises(TypeError, match=r"^fmt='%\(message\)s' has no meaning here"):
-        JsonFormatter("%(message)s")  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match=r"^datefmt='%H' has no meaning here"):
-        JsonFormatter(datefmt="%H")  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(TypeError, match=r"^fields=3 is not a mapping"):
-        JsonFormatter(fields=3)  # type: ignore[arg-type]  # what is refused
-    with pytest.raises(ValueError, match=r"^fields has level, time, which the record itself gives"):
-        JsonFormatter(fields={"time": 1, "level": 2, "x": 3})
-
-
-def test_dict_config_makes_it(book: Logbook) -> None:
-    """``dictConfig`` makes the formatter by ``class`` and by ``()``."""
-    program = """
-        import logging
-        from logging import config
-
-        config.dictConfig(
-            {
-                "version": 1,
-                "formatters": {
-                    "plain": {"class": "mtaio.logging.JsonFormatter"},
-                    "named": {"()": "mtaio.logging.JsonFormatter", "fields": {"service": "shop"}},
-                },
-                "handlers": {
-                    name: {
-                        "class": "logging.StreamHandler",
-                        "stream": "ext://sys.stdout",
-                        "formatter": name,
-                    }
-                    for name in ("plain", "named")
-                },
-                "root": {"handlers": ["plain", "named"]},
-            }
-        )
-        logging.warning("text")
-    """
-    done = run(program, book.folder)
-    assert done.stderr == ""
-    plain, named = map(json.loads, done.stdout.splitlines())
-    assert (plain["message"], named["service"]) == ("text", "shop")

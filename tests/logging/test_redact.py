@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtaio.logging import JsonFormatter, RedactingFilter
@@ -353,31 +352,6 @@ def test_broken_record_is_left_to_the_handler(message: object) -> None:
     assert record.args == ("token=***", {"password": "***"})
 
 
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {"exc_info": (1, 2, 3)},
-        {"args": 7},
-        {"args": Kept(None)},
-        {"args": (Hostile(),)},
-        {"msg": Hostile()},
-        {"msg": Broken()},
-        {"x": Hostile(), "y": Broken(), "z": Kept(None)},
-        {3: 4, None: Hostile()},
-        {"exc_info": (Broken, Broken(), None)},
-        {"exc_text": Broken(), "stack_info": Broken()},
-        {"args": Hostile(), "exc_info": Hostile()},
-    ],
-    ids=lambda attributes: "-".join(map(str, attributes)),
-)
-def test_nothing_is_raised(attributes: dict[Any, Any]) -> None:
-    """No record, however broken, makes the filter raise, or keeps the rest from being masked."""
-    record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
-    record.__dict__.update(attributes)
-    assert KNOWN.filter(record)
-    assert record.__dict__["other"] == "token=***"
-
-
 def test_filter_of_a_handler(book: Logbook) -> None:
     """Added to the handler it masks what is written."""
     handler = book.open()
@@ -385,31 +359,6 @@ def test_filter_of_a_handler(book: Logbook) -> None:
     book.logger.info("password=%s", "hunter2", extra={"n": 1})
     assert handler.flush()
     assert book.lines() == ["password=***"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"keys": "card"}, TypeError, "keys='card' is one text. Pass several"),
-        ({"keys": [3]}, TypeError, "keys has 3, a int. Pass texts"),
-        ({"keys": [re.compile("x")]}, TypeError, "keys has re.compile('x'), a Pattern. Pass texts"),
-        ({"keys": ["__"]}, ValueError, "keys has '__', which has no letter and no digit"),
-        ({"patterns": [b"x"]}, TypeError, "patterns has b'x', a bytes"),
-        ({"patterns": ["("]}, ValueError, "patterns has '(', which is not a regular exp"),
-        (
-            {"patterns": [re.compile(b"x")]},
-            TypeError,
-            "patterns has re.compile(b'x'), which is for",
-        ),
-        ({"mask": 3}, TypeError, "mask=3 is a int, not a str"),
-    ],
-)
-def test_bad_arguments_are_refused(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    """One text instead of several, no text and no expression are refused."""
-    with pytest.raises(error, match=f"^{re.escape(message)}"):
-        RedactingFilter(**arguments)
 
 
 # ---- a planted secret ----------------------------------------------------------------------------
@@ -587,7 +536,15 @@ ATTRIBUTES = ("msg", "args", "exc_info", "exc_text", "stack_info", "message", "x
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ODD))
-def test_no_record_makes_the_filter_raise(attributes: dict[str, object]) -> None:
+@example({"exc_info": (1, 2, 3)})
+@example({"args": 7})
+@example({"args": (Hostile(),)})
+@example({"args": Hostile(), "exc_info": Hostile()})
+@example({"msg": Broken()})
+@example({"exc_info": (Broken, Broken(), None)})
+@example({"exc_text": Broken(), "stack_info": Broken()})
+@example({3: 4, None: Hostile()})
+def test_no_record_makes_the_filter_raise(attributes: dict[Any, object]) -> None:
     """The filter lets every record pass, and the rest of it is masked."""
     record = logging.makeLogRecord({"msg": "text", "other": "token=abc"})
     record.__dict__.update(attributes)
