@@ -47,7 +47,7 @@ __all__ = ["NO_KEYWORDS", "Loads"]
 NO_KEYWORDS: Final[dict[str, Any]] = {}
 """The keyword arguments of a factory that takes none."""
 
-# Bound here: Python looks up a method of an imported name anew for each call.
+# Bound here: Python looks up a method of an imported name again for each call.
 _current_load: Final = LOADING.get
 _enter_load: Final = LOADING.set
 _leave_load: Final = LOADING.reset
