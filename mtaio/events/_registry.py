@@ -146,7 +146,7 @@ class Listener:
 
 def _is_like_a_method(subject: Any) -> bool:
     """Return whether this is a new object each time, as a cached method of an object is."""
-    kind = type(subject)
+    kind: type[object] = type(subject)
     return hasattr(kind, "__self__") and hasattr(kind, "__func__")
 
 
