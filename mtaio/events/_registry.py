@@ -144,9 +144,9 @@ class Listener:
             raise TypeError(msg) from None
 
 
-def _is_like_a_method(subject: Any) -> bool:
+def _is_like_a_method(subject: object) -> bool:
     """Return whether this is a new object each time, as a cached method of an object is."""
-    kind: type[object] = type(subject)
+    kind = type(subject)
     return hasattr(kind, "__self__") and hasattr(kind, "__func__")
 
 
