@@ -8,8 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
@@ -93,7 +91,9 @@ def test_time_is_that_of_the_running_loop() -> None:
 
     before = clock.read
     try:
-        times = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        trio = pytest.importorskip("trio")
+        testing = pytest.importorskip("trio.testing")
+        times = trio.run(main, clock=testing.MockClock(autojump_threshold=0))
     finally:
         clock.follow(before)
     assert times == (100, 0)
