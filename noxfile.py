@@ -189,7 +189,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "mtaio", "--ignoreexternal")
 
 
-@nox.session(tags=["matrix"])
+@nox.session
 def suite(session: nox.Session) -> None:
     """Run the suite on this Python, on both backends: the README's test command."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
