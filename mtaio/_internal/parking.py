@@ -50,14 +50,12 @@ class ParkingLot:
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def attach(self, owner: object, *, holding: bool = False) -> bool:
+    def attach(self, owner: object) -> bool:
         """
         Make ready for a task of the running loop that is about to park.
 
         Args:
             owner: The object that the lot belongs to, for the message.
-            holding: Whether the owner has something else of the loop that attached last, such as
-                slots in use, so that another loop has to wait for its end.
 
         Returns:
             Whether that loop has finished, so that its tasks were forgotten.
@@ -69,7 +67,7 @@ class ParkingLot:
         before = self._loop
         if before is loop:
             return False
-        if before is not None and (holding or self.tasks):
+        if before is not None and self.tasks:
             if not loops.is_over(before):
                 raise loops.two_loops_error(owner)
             self.tasks.clear()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 
 import anyio
 import pytest
 
 from mtaio._internal.parking import ParkingLot
-from mtaio.testing import run, settle
+from mtaio.testing import settle
 
 
 async def parked(lot: ParkingLot, name: str, woken: list[str]) -> None:
@@ -97,17 +96,6 @@ def test_one_loop_after_another(backend: str) -> None:
     anyio.run(leave_one_behind, backend=backend)
     assert lot.is_over()
     anyio.run(find_it_empty, backend=backend)
-
-
-def test_what_is_held_of_a_finished_loop_is_told(backend: str) -> None:
-    """An owner that holds something of its last loop is told when that has finished."""
-    lot = ParkingLot()
-
-    async def attach(*, holding: bool, told: bool) -> None:
-        assert lot.attach("<owner>", holding=holding) is told
-
-    for holding in (False, True):
-        run(partial(attach, holding=holding, told=holding), backend=backend)
 
 
 async def test_two_loops_at_once_are_refused() -> None:
