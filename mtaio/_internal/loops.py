@@ -14,7 +14,8 @@ from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
 
 
 def current_loop() -> object:
@@ -119,3 +120,22 @@ def two_loops_error(owner: object) -> RuntimeError:
         f"use it: give each loop an object of its own, or hand the work to one loop with "
         f"anyio.from_thread.run()."
     )
+
+
+def start_task(loop: Any, fn: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
+    """
+    Start a task that belongs to the loop and to no task group; called in the thread of ``loop``.
+
+    For what lasts from a ``start()`` to a ``stop()``. It is cancelled when the loop ends; ``fn``
+    raises nothing else.
+    """
+    create = getattr(loop, "create_task", None)
+    if create is None:
+        sys.modules["trio"].lowlevel.spawn_system_task(fn, context=context)
+        return
+    task = create(fn(), context=context)
+    _tasks.add(task)  # asyncio itself holds its tasks weakly
+    task.add_done_callback(_tasks.discard)
+
+
+_tasks: set[object] = set()

@@ -1,0 +1,146 @@
+"""
+What a `ResourceMonitor` measures: the processor, memory, this process and its event loop.
+
+Promise: sizes are in bytes, durations in seconds, shares in percent. None stands for what this
+system does not tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+
+__all__ = [
+    "CPUStats",
+    "IOStats",
+    "LoopStats",
+    "MemoryStats",
+    "ProcessStats",
+    "ResourceStats",
+    "Stall",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CPUStats:
+    """The processor, since the sample before."""
+
+    usage_percent: float = field(metadata=GAUGE)
+    """
+    How busy the processors are that may be used here, from 0 to 100: those of a container with a
+    quota, else all of the host.
+    """
+    process_percent: float = field(metadata=GAUGE)
+    """The share of this process in percent of one processor, so that it may exceed 100."""
+    load_average: float | None = field(metadata=GAUGE)
+    """The host's load average over one minute."""
+    count: int = field(metadata=GAUGE)
+    """Processors of the host that this process may run on."""
+    limit: float | None = field(metadata=LIMIT)
+    """The quota of the container in processors; None where there is none."""
+    throttled_ratio: float | None = field(metadata=GAUGE)
+    """The share of periods, from 0 to 1, in which the container's quota ran out."""
+    source: str
+    """Where ``usage_percent`` comes from: ``"cgroup"`` or ``"host"``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryStats:
+    """The memory of the container that has a limit, else of the host."""
+
+    total: int = field(metadata=LIMIT)
+    """Bytes there are: the container's limit, or the memory of the host."""
+    available: int = field(metadata=GAUGE)
+    """Bytes that can be had without swapping."""
+    used: int = field(metadata=GAUGE)
+    """Bytes that cannot be reclaimed; in a container, its usage less inactive file pages."""
+    percent: float = field(metadata=GAUGE)
+    """The share of ``total`` that is not available, from 0 to 100."""
+    rss: int = field(metadata=GAUGE)
+    """Bytes of physical memory that this process holds."""
+    source: str
+    """Where the figures come from: ``"cgroup"`` or ``"host"``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IOStats:
+    """What this process has read from and written to storage."""
+
+    read_bytes: int | None = field(metadata=COUNTER)
+    """Bytes read."""
+    write_bytes: int | None = field(metadata=COUNTER)
+    """Bytes written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStats:
+    """This process."""
+
+    threads: int = field(metadata=GAUGE)
+    """Threads of the operating system."""
+    open_files: int | None = field(metadata=GAUGE)
+    """File descriptors, sockets included; handles on Windows."""
+    max_open_files: int | None = field(metadata=LIMIT)
+    """How many of them the system allows; None for no limit."""
+    voluntary_switches: int = field(metadata=COUNTER)
+    """Context switches because the process waited for something."""
+    involuntary_switches: int = field(metadata=COUNTER)
+    """Context switches because another process was to run."""
+    gc_collections: int = field(metadata=COUNTER)
+    """Runs of Python's garbage collector, of all generations."""
+    gc_collected: int = field(metadata=COUNTER)
+    """Objects that it has freed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopStats:
+    """How long the event loop takes to answer, over the last half minute or more."""
+
+    delay_p50_seconds: float = field(metadata=GAUGE)
+    """Half of the calls into the loop were answered within this many seconds."""
+    delay_p99_seconds: float = field(metadata=GAUGE)
+    """99 in 100 were."""
+    delay_max_seconds: float = field(metadata=GAUGE)
+    """The longest that a call took; for a call not yet answered, as long as it has waited."""
+    blocked: int = field(metadata=COUNTER)
+    """Stalls, the one in progress included."""
+    blocked_seconds: float = field(metadata=COUNTER)
+    """Seconds that stalls have lasted, added up."""
+    tasks: int | None = field(metadata=GAUGE)
+    """Tasks of the event loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceStats:
+    """One sample."""
+
+    timestamp: float = field(metadata=GAUGE)
+    """When it was taken, in seconds since the epoch (``time.time()``)."""
+    uptime: float = field(metadata=GAUGE)
+    """Seconds since this process was started."""
+    cpu: CPUStats
+    memory: MemoryStats
+    io: IOStats
+    process: ProcessStats
+    loop: LoopStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall:
+    """A time during which the event loop ran nothing else."""
+
+    seconds: float
+    """How long it lasted, exact to the ``loop_interval`` at which the loop is called."""
+    place: str
+    """Where the loop's thread was: ``file.py:12 in name``, in your own code where there is any."""
+    stack: str
+    """The whole stack, as in a traceback."""
+    cause: str
+    """
+    ``"loop"``: the loop's thread waited or computed. ``"gil"``: C code held the interpreter lock,
+    so that no other thread could run. ``"not_running"``: the process was stopped, throttled, or had
+    no processor.
+    """
+    timestamp: float
+    """When it was noticed, in seconds since the epoch."""
