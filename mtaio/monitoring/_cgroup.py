@@ -251,32 +251,46 @@ def _folders(
     if path is None:
         return version, []
     candidates = [
-        (_steps_up(mount.root), -len(inside.parts), inside, root / mount.point.lstrip("/"))
+        (*way, root / mount.point.lstrip("/"))
         for mount in mounts
-        if controller in mount.controllers and (inside := _inside(path, mount.root)) is not None
+        if controller in mount.controllers and (way := _way(path, mount.root)) is not None
     ]
-    # First those in which the group itself is known, and of these the one that shows the most.
-    for *_, inside, top in sorted(candidates):
+    # First those in which all names are known, and of these the one that shows most groups around.
+    candidates.sort(key=lambda each: (each[0], -len(each[1].parts)))
+    for unknown, names, top in candidates:
+        inside = _search(top, unknown, names) if unknown else names
         folders = [top / inside, *(top / parent for parent in inside.parents)]
         if any(folder.is_dir() for folder in folders):
             return version, folders
     return version, []
 
 
-def _inside(path: PurePosixPath, root: PurePosixPath) -> PurePosixPath | None:
+def _way(path: PurePosixPath, root: PurePosixPath) -> tuple[int, PurePosixPath] | None:
     """
-    Return the way from the root of a mount to a group, as far as it is known.
+    Return the way from the root of a mount to a group: the number of unknown names, and the rest.
 
     None if the group is not in that mount. Both paths start from the root of the namespace, and may
     begin with steps up from there, of which no names are known.
     """
     if path.is_relative_to(root):
-        inside = path.relative_to(root)
-        return None if _steps_up(inside) else inside
-    up = _steps_up(root)
-    if up == len(root.parts) - 1 and up > _steps_up(path):  # the root is around the group
-        return PurePosixPath()
+        names = path.relative_to(root)
+        return None if _steps_up(names) else (0, names)
+    unknown = _steps_up(root) - _steps_up(path)
+    if unknown > 0 and set(root.parts[1:]) == {".."}:  # the mount is of a group around
+        return unknown, PurePosixPath(*path.parts[1 + _steps_up(path) :])
     return None
+
+
+def _search(top: Path, unknown: int, names: PurePosixPath) -> PurePosixPath:
+    """Return the way from a mount point to the group that has this process, or as far as known."""
+    process = str(os.getpid()).encode()
+    for folder in top.glob("/".join("*" * unknown)):
+        try:
+            if process in (folder / names / "cgroup.procs").read_bytes().split():
+                return PurePosixPath((folder / names).relative_to(top))
+        except OSError:  # no folder, or not of this depth
+            continue
+    return PurePosixPath()
 
 
 def _steps_up(path: PurePosixPath) -> int:

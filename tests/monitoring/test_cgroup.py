@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -236,8 +237,22 @@ def test_blanks_and_colons_in_paths(tmp_path: Path) -> None:
 ABOVE = V2.replace("0:27 / ", "0:27 /../.. ")
 
 
-def test_mount_from_outside_the_namespace(tmp_path: Path) -> None:
-    """A mount of groups around the namespace's root tells their limits, if not our own."""
+@pytest.mark.parametrize("inside", ["", "/a [b]/c"])
+def test_mount_from_outside_the_namespace(tmp_path: Path, inside: str) -> None:
+    """Below a mount of groups around the namespace's root, our own is found by its processes."""
+    grow(tmp_path, proc(f"0::{inside or '/'}\n", ABOVE))
+    top = "sys/fs/cgroup"
+    grow(tmp_path, v2(f"{top}/pod", limit=60, used=50))
+    for name, processes in (("mine", f"1\n{os.getpid()}\n9\n"), ("other", "2\n3\n")):
+        grow(tmp_path, v2(f"{top}/pod/{name}{inside}", limit=len(name) * 10, used=9))
+        grow(tmp_path, {f"{top}/pod/{name}{inside}/cgroup.procs": processes})
+    grow(tmp_path, {f"{top}/{os.getpid()}/cgroup.procs": f"{os.getpid()}\n"})
+    (tmp_path / top / "pod/empty").mkdir()
+    assert memory(tmp_path) == (40, 9)
+
+
+def test_mount_from_outside_without_ourselves(tmp_path: Path) -> None:
+    """Where our own group is not found there, the limits of those around are what is known."""
     grow(tmp_path, proc("0::/\n", ABOVE))
     grow(tmp_path, v2("sys/fs/cgroup", limit=77, used=7))
     assert memory(tmp_path) == (77, 7)

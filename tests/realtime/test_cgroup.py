@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -22,14 +23,11 @@ MEMORY = {"memory.limit_in_bytes": f"{128 * MIB}", "memory.max": f"{128 * MIB}"}
 CPU = {"cpu.cfs_quota_us": "25000", "cpu.max": "25000 100000"}
 
 MEMBER = """
-import json, os, sys, time
+import json, time
 from dataclasses import asdict
-from pathlib import Path
 from mtaio.monitoring._cgroup import Cgroup
 from mtaio.monitoring._system import SystemReader
 
-for folder in sys.argv[1:]:
-    Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 reader = SystemReader(Cgroup.find())
 host = SystemReader()
 before = reader.read().memory
@@ -91,10 +89,23 @@ def remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def test_process_reads_the_limits_of_its_group(folders: list[Path]) -> None:
+JOIN = 'for each; do echo $$ > "$each/cgroup.procs" || exit; done; exec $RUN'
+
+
+@pytest.mark.parametrize("namespace", ["of the host", "its own"])
+def test_process_reads_the_limits_of_its_group(
+    folders: list[Path], namespace: str, tmp_path: Path
+) -> None:
     """In a real group, limits, usage and throttling are those of the group."""
+    unshare = shutil.which("unshare") if namespace == "its own" else ""
+    if unshare is None:
+        pytest.skip("there is no unshare here, to make a namespace with")
+    prefix = f"{unshare} --cgroup " if unshare else ""
+    program = tmp_path / "member.py"
+    program.write_text(MEMBER, encoding="utf-8")
     run = subprocess.run(  # noqa: S603 - this very Python
-        [sys.executable, "-c", MEMBER, *map(str, folders)],
+        ["/bin/sh", "-c", JOIN, "sh", *map(str, folders)],
+        env=os.environ | {"RUN": f"{prefix}{sys.executable} {program}"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
