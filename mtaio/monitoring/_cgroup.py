@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -49,9 +50,9 @@ class CPUUse(NamedTuple):
 class MemoryGroup:
     """One control group, as a limit of memory."""
 
-    __slots__ = ("_limit", "_reclaimable", "_stat", "_usage")
+    __slots__ = ("_around", "_limit", "_reclaimable", "_stat", "_usage")
 
-    def __init__(self, folder: Path, *, version: int) -> None:
+    def __init__(self, folder: Path, *, version: int, outermost: bool = False) -> None:
         if version == 1:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", b"total_inactive_file")
         else:
@@ -60,13 +61,23 @@ class MemoryGroup:
         self._usage: Final = str(folder / names[1])
         self._reclaimable: Final = names[2]
         self._stat: Final = str(folder / "memory.stat")
+        self._around: Final = version == 1 and outermost
 
     def limit(self) -> int | None:
-        """Return how many bytes the group may hold; None for no limit."""
+        """
+        Return how many bytes the group may hold; None for no limit.
+
+        For the outermost group of version 1 that is the lowest of those around it, if it is lower.
+        They cannot be seen from here, but the kernel tells.
+        """
         try:
             limit = int(_read(self._limit))
         except _WRONG:  # version 2 writes "max" for none; version 1 a number beyond any memory
             return None
+        if self._around:
+            with suppress(*_WRONG):
+                around = _value(_read(self._stat).split(), b"hierarchical_memory_limit")
+                limit = min(limit, around)
         return limit if limit > 0 else None
 
     def used(self) -> int | None:
@@ -162,7 +173,10 @@ class Cgroup:
             if len(counted) == len(cpu):  # else they are not the same groups
                 accounting = counted
         found = cls(
-            tuple(MemoryGroup(folder, version=memory_version) for folder in memory),
+            tuple(
+                MemoryGroup(folder, version=memory_version, outermost=folder is memory[-1])
+                for folder in memory
+            ),
             tuple(
                 CPUGroup(folder, version=cpu_version, accounting=counted)
                 for folder, counted in zip(cpu, accounting, strict=True)

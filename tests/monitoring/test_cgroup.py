@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mtaio.monitoring._cgroup import Cgroup, CPUGroup, CPUUse, MemoryGroup
 
@@ -160,6 +162,15 @@ def test_version_1_nested_in_a_bind_mount(tmp_path: Path) -> None:
     grow(tmp_path, v1_memory("sys/fs/cgroup/memory", limit=64, used=9))
     grow(tmp_path, v1_memory("sys/fs/cgroup/memory/docker/inner", limit=32, used=8))
     assert memory(tmp_path) == (32, 8)
+
+
+def test_version_1_knows_limits_that_are_not_seen(tmp_path: Path) -> None:
+    """The limit of a group around the container counts, though its folder is not mounted."""
+    grow(tmp_path, proc(V1_GROUPS, V1_DOCKER))
+    grow(tmp_path, v1_memory("sys/fs/cgroup/memory", limit=64 * MIB, used=9))
+    stat = tmp_path / "sys/fs/cgroup/memory/memory.stat"
+    stat.write_text(f"{stat.read_text()}hierarchical_memory_limit {32 * MIB}\n")
+    assert memory(tmp_path) == (32 * MIB, 9)
 
 
 V1_HOST = """\
@@ -428,3 +439,51 @@ def test_groups_that_vanish_and_change(tmp_path: Path) -> None:
     assert found.cpu_quota() is None
     assert limit[1].used() is None
     assert quota[1].use() is None
+
+
+LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from(
+            [
+                b"0::/",
+                b"0::/../a",
+                b"4:memory:/a",
+                b"1:cpu,cpuacct:/..",
+                b"30 23 0:27 / /cg rw - cgroup2 cgroup2 rw",
+                b"30 23 0:27 /.. /cg rw x:1 - cgroup cgroup rw,cpu,cpuacct",
+                b"30 23 0:27 /../.. /cg\\040\\000 rw - cgroup cgroup rw,memory",
+                b"max 100000",
+                b"-1",
+                b"9223372036854771712",
+                b"inactive_file 3 nr_periods 5 nr_throttled 3 usage_usec 4",
+            ]
+        ),
+    ),
+    max_size=4,
+).map(b"\n".join)
+FILES = [
+    "proc/self/cgroup",
+    "proc/self/mountinfo",
+    *(f"cg{folder}/{file}" for folder in ("", "/a") for file in (*v2(""), "cgroup.procs")),
+    *(f"cg/{file}" for file in (*v1_memory(""), *v1_cpu(""), *v1_accounting(""))),
+]
+
+
+@given(texts=st.lists(LINES, min_size=len(FILES), max_size=len(FILES)))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_raises(tmp_path: Path, texts: list[bytes]) -> None:
+    """Whatever the files say, what is found is a positive limit or none."""
+    for name, text in zip(FILES, texts, strict=True):
+        path = tmp_path / name.replace("//", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+    found = Cgroup.find(tmp_path)
+    limit = None if found is None else found.memory_limit()
+    quota = None if found is None else found.cpu_quota()
+    if limit is not None:
+        assert limit[0] > 0
+        assert (limit[1].used() or 0) >= 0
+    if quota is not None:
+        assert quota[0] > 0
+        quota[1].use()
