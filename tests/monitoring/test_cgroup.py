@@ -269,6 +269,12 @@ def test_mount_from_outside_without_ourselves(tmp_path: Path) -> None:
     assert memory(tmp_path) == (77, 7)
 
 
+def test_mount_from_outside_that_cannot_be_searched(tmp_path: Path) -> None:
+    """A search that fails finds nothing, and does not raise."""
+    grow(tmp_path, proc("0::/\n", ABOVE.replace("/sys/fs/cgroup", "/sys\\000")))
+    assert Cgroup.find(tmp_path) is None
+
+
 def test_process_outside_its_namespace(tmp_path: Path) -> None:
     """A process above its namespace's root is found in a mount from there, by the known names."""
     grow(tmp_path, proc("0::/../../x\n", ABOVE))
