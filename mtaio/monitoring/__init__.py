@@ -1,5 +1,7 @@
 """Is the service well: resources, the event loop, health checks, and metrics of everything."""
 
+from mtaio.monitoring._metrics import Metric, Source, flat, kind_of, metrics
+from mtaio.monitoring._prometheus import to_prometheus
 from mtaio.monitoring._stats import (
     CPUStats,
     IOStats,
@@ -15,7 +17,13 @@ __all__ = [
     "IOStats",
     "LoopStats",
     "MemoryStats",
+    "Metric",
     "ProcessStats",
     "ResourceStats",
+    "Source",
     "Stall",
+    "flat",
+    "kind_of",
+    "metrics",
+    "to_prometheus",
 ]

@@ -1,0 +1,134 @@
+"""
+A monitor's metrics through OpenTelemetry.
+
+Promise: every number that Prometheus would be given is exported, those of objects that are watched
+later included.
+
+Cost: a collection reads the monitor's sources once. Between collections nothing runs.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mtaio.monitoring._metrics import metrics
+
+try:
+    from opentelemetry.metrics import Observation
+except ImportError as error:
+    msg = (
+        "mtaio.monitoring.otel needs opentelemetry-api. Install it with: pip install 'mtaio[otel]'"
+    )
+    raise ImportError(msg, name=error.name) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Meter
+
+    from mtaio.monitoring._metrics import Metric, Source
+
+__all__ = ["Sources", "observe"]
+
+_UNITS: Final = {
+    "seconds": "s",
+    "bytes": "By",
+    "percent": "%",
+    "ratio": "1",
+    "cores": "{cpu}",
+}
+"""What units are called in UCUM, as OpenTelemetry wants them."""
+
+
+class Sources(Protocol):
+    """Anything with sources, such as a `ResourceMonitor`."""
+
+    def sources(self) -> Iterable[Source]:
+        """Return what there is to show now."""
+        ...
+
+
+def observe(meter: Meter, monitor: Sources) -> None:
+    """
+    Export through ``meter`` whatever ``monitor`` measures and watches, from now on.
+
+    Counters become observable counters, everything else observable gauges, named like
+    ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are those
+    that Prometheus gets, without infinity and NaN, which OpenTelemetry does not take.
+
+    A metric that is first seen by a collection, because its object is watched since the one before,
+    is exported from the next one on: an instrument cannot be made while a collection is going on.
+    OpenTelemetry cannot take an instrument back: the meter keeps ``monitor``, but a monitor that is
+    stopped, or an object that is no longer watched, gives no more values.
+
+    May be called before the monitor is started, from any thread. Not a checkpoint.
+
+    Args:
+        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. Once for
+            each monitor: two with one meter would export the same names.
+        monitor: Where from.
+    """
+    _Bridge(meter, monitor)
+
+
+class _Bridge:
+    """
+    The instruments of one meter, and the numbers of one monitor.
+
+    Invariants:
+    - the instrument that reads the sources is the meter's first of ours, and a collection asks the
+      instruments in their order, one collection after another: the others find its numbers;
+    - it never exports anything of its own.
+    """
+
+    def __init__(self, meter: Meter, monitor: Sources) -> None:
+        self._meter = meter
+        self._monitor = monitor
+        self._known: set[str] = set()
+        self._values: dict[str, list[Observation]] = {}
+        meter.create_observable_gauge(
+            "mtaio.sources", [self._read], description="Reads what the others show."
+        )
+        self._create(self._take())
+
+    def _take(self) -> list[Metric]:
+        """Read all numbers, and return one of each name that has no instrument yet."""
+        values: dict[str, list[Observation]] = {}
+        new: list[Metric] = []
+        for metric in metrics(self._monitor.sources()):
+            if not math.isfinite(metric.value):
+                continue
+            if metric.dotted not in self._known:
+                self._known.add(metric.dotted)
+                new.append(metric)
+            values.setdefault(metric.dotted, []).append(Observation(metric.value, metric.labels))
+        self._values = values
+        return new
+
+    def _create(self, new: list[Metric]) -> None:
+        """Make an instrument for each of ``new``."""
+        for metric in new:
+            name = metric.dotted
+            create = (
+                self._meter.create_observable_counter
+                if metric.kind == "counter"
+                else self._meter.create_observable_gauge
+            )
+
+            def show(_options: CallbackOptions, name: str = name) -> Iterable[Observation]:
+                return self._values.get(name, ())
+
+            create(name, [show], unit=_UNITS.get(metric.unit, ""), description=metric.help)
+
+    def _read(self, _options: CallbackOptions) -> Iterable[Observation]:
+        """Begin a collection."""
+        new = self._take()
+        if new:
+            # The SDK holds a lock while it collects, which making an instrument takes too. When the
+            # interpreter exits no thread can be started, but no collection follows either.
+            with suppress(RuntimeError):
+                Thread(target=self._create, args=(new,), name="mtaio.otel", daemon=True).start()
+        return ()
