@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -174,7 +174,7 @@ def _walk(source: Source, labels: Mapping[str, str]) -> list[_Found]:
     if _has_fields(cls):
         _walk_fields(statistics, cls, place)
     elif isinstance(statistics, Mapping):
-        for key, item in statistics.items():
+        for key, item in cast("Mapping[Any, object]", statistics).items():
             if isinstance(item, _NUMBERS):
                 row = _loose((kind, str(key)))
                 place.found.append((row, f"{head}{key}", labels, _number(item)))
@@ -199,9 +199,8 @@ def _walk_fields(value: object, cls: Any, place: _Place) -> None:
     told: dict[str, str] = {}
     for row in _rows(cls, path):
         field = row.field
-        item = getattr(value, field)
-        kind: Any = type(item)
-        if kind is float:
+        item: object = getattr(value, field)
+        if type(item) is float:
             found.append((row, head + field, labels, item))
         elif item is None:
             continue
@@ -209,23 +208,24 @@ def _walk_fields(value: object, cls: Any, place: _Place) -> None:
             told[row.label] = _text(str(item))
         elif isinstance(item, _NUMBERS):
             found.append((row, head + field, labels, _number(item)))
-        elif _has_fields(kind):
+        elif _has_fields(inner_cls := cast("Any", type(item))):
             inner = _Place(found, (*path, field), f"{head}{field}.", labels, mappings)
-            _walk_fields(item, kind, inner)
+            _walk_fields(item, inner_cls, inner)
         elif isinstance(item, Mapping):
-            _walk_mapping(item, row, place)
+            _walk_mapping(cast("Mapping[Any, object]", item), row, place)
     if told:
         row = _loose((*path, "info"), "info")
         found.append((row, f"{head}info", {**told, **labels}, 1))
 
 
-def _walk_mapping(value: Mapping[Any, Any], row: _Row, place: _Place) -> None:
+def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None:
     """Find the numbers of a field that is a mapping: one for each key, or a counter's sum."""
     found = place.found
     key = place.head + row.field
     if not place.mappings:
         if row.kind == "counter" and all(isinstance(item, _NUMBERS) for item in value.values()):
-            found.append((row, key, place.labels, _number(sum(value.values()))))
+            total = sum(cast("Mapping[Any, Any]", value).values())
+            found.append((row, key, place.labels, _number(total)))
         return
     path = (*place.path, row.field)
     for name, item in value.items():
@@ -252,18 +252,19 @@ def _number(value: Any) -> Number:
 @lru_cache(maxsize=1024)
 def _has_fields(cls: Any) -> bool:
     """Return whether it is a dataclass or a named tuple."""
-    return is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+    return is_dataclass(cls) or (hasattr(cls, "_fields") and issubclass(cls, tuple))
 
 
 @lru_cache(maxsize=1024)
 def _rows(cls: Any, path: tuple[str, ...]) -> tuple[_Row, ...]:
     """Return what the fields of ``cls`` say; ``path`` is the kind, and the fields above."""
+    owner: str = cls.__name__
     said: dict[str, Mapping[str, str]]
     if is_dataclass(cls):
         said = {each.name: each.metadata for each in fields(cls)}
     else:
         said = {name: {} for name in cls._fields}
-    return tuple(_row((*path, name), metadata, cls.__name__) for name, metadata in said.items())
+    return tuple(_row((*path, name), metadata, owner) for name, metadata in said.items())
 
 
 @lru_cache(maxsize=1024)
