@@ -9,8 +9,10 @@ from mtaio.monitoring._stats import (
     ResourceStats,
     Stall,
 )
+from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [
+    "Alert",
     "CPUStats",
     "IOStats",
     "LoopStats",
@@ -18,4 +20,5 @@ __all__ = [
     "ProcessStats",
     "ResourceStats",
     "Stall",
+    "Threshold",
 ]
