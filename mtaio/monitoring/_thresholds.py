@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from mtaio._internal import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Alert", "Threshold", "Thresholds", "unknown_metric"]
 
@@ -154,15 +154,9 @@ class Thresholds:
         """
         Let ``metric`` have no threshold; an alert that is firing ends without a recovery.
 
-        Raises:
-            ValueError: It has none.
+        Does nothing if it has none.
         """
-        if self._rules.pop(metric, None) is None:
-            msg = (
-                f"metric={_shown(metric)} has no threshold to remove. Metrics that have one: "
-                f"{_listed(list(self._rules.copy()))}."
-            )
-            raise ValueError(msg)
+        self._rules.pop(metric, None)
 
     def configured(self) -> list[Threshold]:
         """Return the thresholds, in the order in which their metrics were first given one."""
@@ -240,9 +234,9 @@ def _recover(
     )
 
 
-def unknown_metric(metric: object, known: Iterable[str]) -> str:
+def unknown_metric(metric: object, known: Iterable[str]) -> ValueError:
     """
-    Return what to tell somebody who has named a metric that there is not.
+    Return the error for somebody who has named a metric that there is not.
 
     Args:
         metric: What was named.
@@ -252,17 +246,13 @@ def unknown_metric(metric: object, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in names}
     close = get_close_matches(str(metric)[:_SHOWN].lower(), by_lower, n=1)
     guess = f" Did you mean {by_lower[close[0]]!r}?" if close else ""
-    return f"metric={_shown(metric)} is not measured here.{guess} Metrics are: {_listed(names)}."
-
-
-def _shown(metric: object) -> str:
-    """Return the repr of a name that may be of any length."""
+    shown = repr(metric)
     if isinstance(metric, str) and len(metric) > _SHOWN:
-        return f"{metric[:_SHOWN]!r}..."
-    return repr(metric)
+        shown = f"{metric[:_SHOWN]!r}..."
+    return ValueError(f"metric={shown} is not measured here.{guess} Metrics are: {_listed(names)}.")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: list[str]) -> str:
     """Return as many of the names as there is room for."""
     shown: list[str] = []
     room = _LISTED
