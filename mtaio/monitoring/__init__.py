@@ -11,7 +11,7 @@ from mtaio.monitoring._stats import (
     ResourceStats,
     Stall,
 )
-from mtaio.monitoring._thresholds import Alert
+from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [
     "Alert",
@@ -24,4 +24,5 @@ __all__ = [
     "ResourceMonitor",
     "ResourceStats",
     "Stall",
+    "Threshold",
 ]
