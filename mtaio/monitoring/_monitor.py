@@ -37,7 +37,7 @@ from mtaio.monitoring._sampling_task import SamplingTask
 from mtaio.monitoring._stalls import LoopWatch
 from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
 from mtaio.monitoring._system import SystemReader
-from mtaio.monitoring._thresholds import Alert, Thresholds, unknown_metric
+from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_metric
 from mtaio.monitoring._watched import HasStatistics, Watched
 
 if TYPE_CHECKING:
@@ -455,13 +455,17 @@ class ResourceMonitor:
         )
 
     def remove_threshold(self, metric: str) -> None:
-        """Alert no more when a metric exceeds a value. Does nothing if it has no threshold."""
+        """
+        Let a metric have no threshold; an alert that is firing ends without a recovery.
+
+        Does nothing if it has none.
+        """
         self._thresholds.remove(metric)
 
     @property
-    def thresholds(self) -> Thresholds:
-        """The thresholds."""
-        return self._thresholds
+    def thresholds(self) -> list[Threshold]:
+        """The thresholds there are; from any thread."""
+        return self._thresholds.configured()
 
     def on_threshold_exceeded(self, handler: H) -> H:
         """
