@@ -151,10 +151,8 @@ def flat(source: Source, *, mappings: bool = False) -> dict[str, float]:
     return {key: value for row, key, _, value in _walk(source, {}) if row.kind != "info"}
 
 
-def kinds(
-    source: Source, *, mappings: bool = False
-) -> dict[str, Literal["counter", "gauge", "limit"]]:
-    """Return what each number is, by the names that `flat` gives them."""
+def kinds(source: Source, *, mappings: bool = False) -> dict[str, str]:
+    """Return whether each number is a "counter", a "gauge" or a "limit", by its name in `flat`."""
     if mappings:
         source = source._replace(mappings=True)
     return {key: row.kind for row, key, _, _ in _walk(source, {}) if row.kind != "info"}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from mtaio._internal.statistics import BYTES, COUNTER, GAUGE, INFO, LIMIT
-from mtaio.monitoring import Metric, Source, flat, kind_of, metrics
-from mtaio.monitoring._metrics import kinds
+from mtaio.monitoring import Metric, Source, metrics
+from mtaio.monitoring._metrics import flat, kind_of, kinds
 from tests.monitoring.watched import Objects, objects, sample
 
 if TYPE_CHECKING:

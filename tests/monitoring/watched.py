@@ -17,8 +17,8 @@ from mtaio.monitoring import (
     ProcessStats,
     ResourceStats,
     Source,
-    kind_of,
 )
+from mtaio.monitoring._metrics import kind_of
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
