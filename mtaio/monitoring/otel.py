@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from threading import Thread
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mtaio.monitoring._metrics import metrics
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import CallbackOptions, Meter
 
-    from mtaio.monitoring._metrics import Metric, Source
+    from mtaio.monitoring._metrics import Metric
+    from mtaio.monitoring._monitor import ResourceMonitor
 
-__all__ = ["Sources", "observe"]
+__all__ = ["observe"]
 
 _UNITS: Final = {
     "seconds": "s",
@@ -43,15 +44,7 @@ _UNITS: Final = {
 """What units are called in UCUM, as OpenTelemetry wants them."""
 
 
-class Sources(Protocol):
-    """Anything with sources, such as a `ResourceMonitor`."""
-
-    def sources(self) -> Iterable[Source]:
-        """Return what there is to show now."""
-        ...
-
-
-def observe(meter: Meter, monitor: Sources) -> None:
+def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     """
     Export through ``meter`` whatever ``monitor`` measures and watches, from now on.
 
@@ -84,7 +77,7 @@ class _Bridge:
     - it never exports anything of its own.
     """
 
-    def __init__(self, meter: Meter, monitor: Sources) -> None:
+    def __init__(self, meter: Meter, monitor: ResourceMonitor) -> None:
         self._meter = meter
         self._monitor = monitor
         self._known: set[str] = set()

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 import anyio
 import pytest
 
-from mtaio.monitoring import Metric, Source, metrics, to_prometheus
+from mtaio.monitoring import Metric, ResourceMonitor, Source, metrics, to_prometheus
 from mtaio.monitoring._prometheus import CONTENT_TYPE
 from tests.monitoring.watched import objects, sample
 from tests.programs import ROOT
@@ -67,18 +67,31 @@ def promtool(*arguments: str | Path, text: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
+class Still(ResourceMonitor):
+    """A monitor that shows the same at all times, so that there is something to compare with."""
+
+    def __init__(self, shown: list[Source]) -> None:
+        super().__init__()
+        self._shown = shown
+
+    def sources(self) -> list[Source]:
+        """Return what the monitor shows."""
+        return self._shown
+
+
 @contextmanager
-def serving(text: Callable[[], str]) -> Iterator[str]:
-    """Serve a text under ``/metrics`` on this machine, and give the address."""
+def serving(monitor: ResourceMonitor) -> Iterator[str]:
+    """Serve what a monitor shows under ``/metrics`` on this machine, and give the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = text().encode()
+            body = to_prometheus(metrics(monitor.sources())).encode()
             self.send_response(200 if self.path == "/metrics" else 404)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # Prometheus is being stopped
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Print nothing."""
@@ -162,8 +175,8 @@ def until(look: Callable[[], T | None]) -> T:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Metric]]:
-    """Return metrics of everything, under names that are hard to write too."""
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Still]:
+    """Return a monitor that shows one of everything, twice, and names that are hard to write."""
     measured = sample()
     measured = replace(
         measured,
@@ -172,10 +185,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Metric]]
     )
     for each in objects(tmp_path_factory.mktemp("log")):
         anyio.run(each.use)
+        monitor = ResourceMonitor()
+        for name, thing in each._asdict().items():
+            monitor.watch(thing, name=name)
+            monitor.watch(thing, name=f"{name} again")
+        anyio.run(monitor.tick)
         sources = [
             Source("", None, measured),
-            *each.sources(),
-            *[source._replace(name="twice") for source in each.sources()],
+            *monitor.sources()[1:],
             Source("gauge", "queue_depth", 3.0),
             Source("gauge", 'hard"\\\n日本\r', float("inf")),
             Source("gauge", "lowest", float("-inf")),
@@ -183,18 +200,22 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Metric]]
             Source("gauge", "great", 10**15 + 1),
             Source("gauge", "exact", 0.1 + 0.2),
         ]
-        yield list(metrics(sources))
+        yield Still(sources)
 
 
 @pytest.fixture(scope="module")
-def prometheus(
-    exported: list[Metric], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prometheus]:
+def exported(still: Still) -> list[Metric]:
+    """Return what is exported."""
+    return list(metrics(still.sources()))
+
+
+@pytest.fixture(scope="module")
+def prometheus(still: Still, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Run Prometheus with the example's own files, but in a hurry."""
     folder = tmp_path_factory.mktemp("prometheus")
     rules = (EXAMPLES / "alerts.yml").read_text("utf-8")
     (folder / "alerts.yml").write_text(re.sub(r"for: \d+m", "for: 0s", rules), "utf-8")
-    with serving(lambda: to_prometheus(exported)) as address:
+    with serving(still) as address:
         config = (EXAMPLES / "prometheus.yml").read_text("utf-8")
         config = config.replace("127.0.0.1:8000", address).replace("15s", "1s")
         (folder / "prometheus.yml").write_text(config, "utf-8")
@@ -242,7 +263,7 @@ def test_lint(exported: list[Metric]) -> None:
 
 def test_examples_are_valid() -> None:
     """The configuration and the rules can be loaded, with nothing to warn of."""
-    assert "17 rules found" in promtool(
+    assert "18 rules found" in promtool(
         "check", "rules", "--lint=all", "--lint-fatal", EXAMPLES / "alerts.yml"
     )
     promtool("check", "config", EXAMPLES / "prometheus.yml")
@@ -317,6 +338,12 @@ CASES = [
         5,
         {"mtaio_timestamp_seconds": "0x9"},
         {"mtaio_timestamp_seconds": "0+60x9"},
+    ),
+    Case(
+        "MtaioThresholdExceeded",
+        2,
+        {"mtaio_monitor_firing": "0 1 2 2"},
+        {"mtaio_monitor_firing": "1 1 0 0"},
     ),
     Case(
         "MtaioEventLoopBlocked",

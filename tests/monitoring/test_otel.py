@@ -5,33 +5,33 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import fields
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 
-from mtaio.monitoring import Source, metrics
+from mtaio.monitoring import MonitorStatistics, ResourceMonitor, Source, metrics
 from mtaio.monitoring.otel import observe
 from mtaio.resources import RateLimiter
-from tests.monitoring.watched import Objects, objects, sample, source_of
+from tests.monitoring.watched import Objects, objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-class Watched:
-    """A monitor, as far as `observe` knows one."""
+class Counting(ResourceMonitor):
+    """A monitor that counts how often it is read."""
 
-    def __init__(self, *sources: Source) -> None:
-        self.shown = list(sources)
-        self.reads = 0
+    reads = 0
 
     def sources(self) -> list[Source]:
-        """Return what is to be shown now."""
+        """Return what the monitor shows."""
         self.reads += 1
-        return self.shown
+        return super().sources()
 
 
 class Export:
@@ -82,23 +82,27 @@ def each(tmp_path: Path) -> Iterator[Objects]:
 async def test_values_are_those_of_prometheus(each: Objects, export: Export) -> None:
     """Every metric of every object is exported, with its labels as attributes."""
     await each.use()
-    monitor = Watched(
-        Source("", None, sample()),
-        *each.sources(mappings=True),
-        Source("gauge", "queue_depth", 3.0),
-    )
+    monitor = ResourceMonitor(name="main")
+    for name, thing in each._asdict().items():
+        monitor.watch(thing, name=name, mappings=True)
+    monitor.gauge("queue_depth", lambda: 3.0)
+    await monitor.tick()
     observe(export.meter, monitor)
     expected = {
         (metric.dotted, frozenset(metric.labels.items())): metric.value
         for metric in metrics(monitor.sources())
     }
+    assert ("mtaio.value", frozenset({("name", "queue_depth")})) in expected
+    assert len(expected) > 150
     assert export.values() == expected
 
 
-def test_kinds_and_units(export: Export) -> None:
+async def test_kinds_and_units(export: Export) -> None:
     """Counters are monotonic sums, all else is a gauge; units are those of UCUM."""
-    limiter = RateLimiter(5)
-    observe(export.meter, Watched(Source("", None, sample()), source_of(limiter, "api")))
+    monitor = ResourceMonitor()
+    monitor.watch(RateLimiter(5, name="api"))
+    await monitor.tick()
+    observe(export.meter, monitor)
     found = export.collect()
     switches = found["mtaio.process.voluntary_switches"]
     assert isinstance(switches.data, Sum)
@@ -117,69 +121,81 @@ def test_kinds_and_units(export: Export) -> None:
     assert "mtaio.sources" not in found
 
 
-def test_sources_are_read_once_for_each_collection(export: Export) -> None:
-    """All instruments show one moment, and a collection shows the values of now."""
-    monitor = Watched(Source("pool", "a", {"used": 1, "free": 2}))
+async def test_one_collection_shows_one_moment(export: Export) -> None:
+    """The monitor is read once for each collection, which shows what there is then."""
+    monitor = Counting()
+    number = 0
+    for name in ("used", "free"):
+        monitor.gauge(name, lambda: number)
+    await monitor.tick()
     observe(export.meter, monitor)
-    name = frozenset({("name", "a")})
-    for number in range(3):
+    for number in (1, 2, 3):
+        await monitor.tick()
         before = monitor.reads
-        monitor.shown = [Source("pool", "a", {"used": number, "free": number})]
-        assert export.values() == {
-            ("mtaio.pool.used", name): number,
-            ("mtaio.pool.free", name): number,
-        }
+        (found,) = [each for name, each in export.collect().items() if name == "mtaio.value"]
+        assert [point.value for point in found.data.data_points] == [number, number]
         assert monitor.reads == before + 1
 
 
-def test_what_is_watched_later_shows_up(export: Export) -> None:
+async def test_what_is_watched_later_shows_up(export: Export) -> None:
     """A metric that a collection sees first is exported from the next one on."""
-    monitor = Watched()
+    monitor = ResourceMonitor()
     observe(export.meter, monitor)
-    assert export.values() == {}
-    monitor.shown.append(Source("pool", "a", {"used": 1}))
-    assert export.values() == {}
-    assert export.values() == {("mtaio.pool.used", frozenset({("name", "a")})): 1}
-    monitor.shown.append(Source("pool", "b", {"used": 2}))
-    assert len(export.values()) == 2
-    monitor.shown.clear()
-    assert export.values() == {}
+    assert set(export.collect()) == {
+        f"mtaio.monitor.{field.name}" for field in fields(MonitorStatistics)
+    }
+    limiter = monitor.watch(RateLimiter(5, name="api"))
+    await monitor.tick()
+    export.collect()
+    api = "mtaio.rate_limiter.tokens", frozenset({("name", "api")})
+    found = export.values()
+    assert found[api] == 5
+    assert ("mtaio.memory.percent", frozenset()) in found
+    monitor.watch(RateLimiter(7, name="db"))
+    await monitor.tick()
+    assert export.values()["mtaio.rate_limiter.tokens", frozenset({("name", "db")})] == 7
+    monitor.unwatch(limiter)
+    await monitor.tick()
+    assert api not in export.values()
 
 
-def test_two_readers(export: Export) -> None:
+async def test_two_readers(export: Export) -> None:
     """Each reader of one provider gets the values of the moment at which it collects."""
-    monitor = Watched(Source("pool", None, {"used": 1}))
+    monitor = ResourceMonitor()
     observe(export.meter, monitor)
     first, second = export.reader, export.second
-    for number, export.reader in enumerate((first, second, second, first)):
-        monitor.shown = [Source("pool", None, {"used": number})]
-        assert export.values() == {("mtaio.pool.used", frozenset()): number}
+    for number, export.reader in enumerate((first, second, second, first), 1):
+        await monitor.tick()
+        assert export.values()["mtaio.monitor.samples", frozenset()] == number
 
 
-def test_no_infinity_and_no_nan(export: Export, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_infinity_and_no_nan(export: Export, caplog: pytest.LogCaptureFixture) -> None:
     """What OpenTelemetry does not take is left out before the SDK complains."""
-    values = {"inf": float("inf"), "nan": float("nan"), "used": 1}
-    observe(export.meter, Watched(Source("pool", "a", values)))
-    assert export.values() == {("mtaio.pool.used", frozenset({("name", "a")})): 1}
+    monitor = ResourceMonitor()
+    monitor.watch(RateLimiter(inf, name="free"))
+    await monitor.tick()
+    observe(export.meter, monitor)
+    found = export.collect()
+    assert "mtaio.rate_limiter.tokens" not in found
+    assert "mtaio.rate_limiter.waiting" in found
     assert caplog.messages == []
 
 
 PROGRAM = """
-import threading
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
-from mtaio.monitoring import Source
+from mtaio.monitoring import ResourceMonitor
 from mtaio.monitoring.otel import observe
 
-class Watched:
-    shown = [Source("pool", "a", {"used": 1})]
-
-    def sources(self):
-        return self.shown
-
 provider = MeterProvider([PeriodicExportingMetricReader(ConsoleMetricExporter())])
-observe(provider.get_meter("tests"), Watched())
-Watched.shown.append(Source("late", "b", {"used": 2}))
+monitor = ResourceMonitor()
+observe(provider.get_meter("tests"), monitor)
+
+async def main():
+    await monitor.tick()
+
+import anyio
+anyio.run(main)
 """
 
 
@@ -195,7 +211,7 @@ def test_last_collection_is_quiet() -> None:
     done = run(PROGRAM)
     assert done.stderr == ""
     assert done.returncode == 0
-    assert "mtaio.pool.used" in done.stdout
+    assert "mtaio.monitor.samples" in done.stdout
 
 
 def test_missing_extra() -> None:
