@@ -52,16 +52,17 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are those
     that Prometheus gets, without infinity and NaN, which OpenTelemetry does not take.
 
-    A metric that is first seen by a collection, because its object is watched since the one before,
-    is exported from the next one on: an instrument cannot be made while a collection is going on.
-    OpenTelemetry cannot take an instrument back: the meter keeps ``monitor``, but a monitor that is
-    stopped, or an object that is no longer watched, gives no more values.
+    The first collection exports what ``monitor`` shows at the time of this call: everything, if it
+    runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that a later
+    collection sees first, because its object is watched since, is exported from the next one on: no
+    instrument can be made while a collection is going on. Nor can OpenTelemetry take one back: the
+    meter keeps ``monitor``. An object that is no longer watched has no more values.
 
-    May be called before the monitor is started, from any thread. Not a checkpoint.
+    From any thread; not a checkpoint.
 
     Args:
-        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. Once for
-            each monitor: two with one meter would export the same names.
+        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. Each monitor
+            needs a meter of its own, because a meter has each name but once.
         monitor: Where from.
     """
     _Bridge(meter, monitor)
