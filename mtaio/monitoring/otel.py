@@ -61,8 +61,8 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     From any thread; not a checkpoint.
 
     Args:
-        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. Each monitor
-            needs a meter of its own, because a meter has each name but once.
+        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. A meter has
+            each name once, so each monitor needs a meter of its own.
         monitor: Where from.
     """
     _Bridge(meter, monitor)
