@@ -1,7 +1,7 @@
 """
 One health check: its runs, one at a time, and what they have shown.
 
-Promise: whoever waits for a run waits no longer than the check's timeout and `GRACE` after it. A
+Promise: those who wait for a run wait no longer than the check's timeout and `GRACE` after it. A
 run that has not ended by then is given up: it counts as a failure, and as another one each ``ttl``
 for as long as it goes on; no other run starts beside it, and what it answers late is dropped.
 

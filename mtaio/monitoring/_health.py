@@ -262,11 +262,13 @@ class HealthRegistry:
         For the time between being asked to stop and stopping. Nothing but another event loop takes
         it back.
         """
+        self._forget_if_over()
         self._draining = True
 
     @property
     def draining(self) -> bool:
         """Whether `drain` was called."""
+        self._forget_if_over()
         return self._draining
 
     async def report(self, kind: CheckKind | None = None) -> HealthReport:
@@ -325,6 +327,7 @@ class HealthRegistry:
         Runs nothing: the answers are as old as each ``timestamp`` says. None before the first
         report in this event loop.
         """
+        self._forget_if_over()
         return self._report() if self._reported else None
 
     def statistics(self) -> HealthStatistics:
@@ -354,17 +357,23 @@ class HealthRegistry:
 
     def _attach(self) -> object:
         """Make sure that the running loop is the one that checks run in, and return it."""
+        self._forget_if_over()
         loop = loops.current_loop()
         if self._loop is not loop:
             if self._loop is not None:
-                if not loops.is_over(self._loop) and self.statistics().running:
+                if self.statistics().running:
                     raise loops.two_loops_error(self)
-                self._begin_again()
+                self._forget()
             self._loop = loop
         return loop
 
-    def _begin_again(self) -> None:
-        """Forget what another loop has shown, of which nothing waits or runs any more."""
+    def _forget_if_over(self) -> None:
+        """Forget what a loop has shown that has finished. From any thread."""
+        if self._loop is not None and loops.is_over(self._loop):
+            self._forget()
+
+    def _forget(self) -> None:
+        self._loop = None
         self._draining = self._reported = False
         self._waiting = 0
         for each in self._checks.values():
