@@ -321,21 +321,14 @@ class Run:
         """Run the check: a task of the event loop, which raises nothing but its cancellation."""
         # Not the limit of the first to wait: others wait as well.
         deadlines.enter(self._deadline, alone=True)
-        closed = False
         try:
             with self._scope:
-                try:
-                    answer = await self._call()
-                except GeneratorExit:  # here: the scope will raise something else for it
-                    closed = True
-                    raise
-                self._record(self._check.answer, answer)
+                self._record(self._check.answer, await self._call())
         except BaseException as error:
-            if closed or not self._explain(error):
+            if not self._explain(error):
                 raise
         finally:
-            if not closed:
-                self._end()
+            self._end()
 
     async def _call(self) -> object:
         if self._before is not None:
@@ -352,9 +345,11 @@ class Run:
         """Note what ``error`` means; return whether the task may end without raising it."""
         ended = classify(error)
         if isinstance(ended, Cancelled):
-            return False
+            return False  # by the end of the loop
         failure = ended.error
         if isinstance(ended, Stray):
+            if not self.waiters:
+                return True  # asyncio cancels all that is left when it ends
             failure = stray_error(error, f"the check {self._check.fn!r}")
         elif not isinstance(failure, Exception):
             self._raised = failure
@@ -423,7 +418,7 @@ class _Thread:
 
     def _work(self) -> None:
         if not self._begin(_State.RUNNING):
-            return
+            return  # pragma: no cover - only where no thread gets to run for the whole timeout
         try:
             self._answer = self._fn()
         finally:

@@ -151,6 +151,54 @@ def test_thread_that_outlives_its_loop(anyio_backend: tuple[str, dict[str, Any]]
     assert len(runs) == 2
 
 
+def test_loop_that_ends_before_a_thread(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """A run in a thread for which nobody waits is cancelled by the end of the loop: no failure."""
+    name, options = anyio_backend
+    release = threading.Event()
+    started = threading.Event()
+    health = HealthRegistry()
+
+    @health.check(timeout=FOREVER)
+    def block() -> None:
+        started.set()
+        release.wait(FOREVER)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(health.report)
+            await until(started.is_set)
+            group.cancel_scope.cancel()
+        assert health.statistics().running == 1
+
+    anyio.run(main, backend=name, backend_options=options)
+    statistics = health.statistics()
+    assert (statistics.cancelled, statistics.failed, statistics.running) == (1, 0, 1)
+    release.set()
+    while health.statistics().running:
+        time.sleep(0.01)
+
+
+def test_loops_in_turn() -> None:
+    """A loop that may go on is no other than one that is over, while nothing runs in it."""
+    health = HealthRegistry()
+    runs: list[int] = []
+
+    @health.check(kind="startup", ttl=FOREVER)
+    async def check() -> None:
+        runs.append(1)
+
+    @health.check(kind="live")
+    async def not_asked() -> None:
+        raise AssertionError
+
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    for loop in (*loops, *loops, loops[1]):
+        assert loop.run_until_complete(health.report("ready")).ready
+    for loop in loops:
+        loop.close()
+    assert len(runs) == 4
+
+
 def test_loop_that_is_closed_around_a_check(capfd: pytest.CaptureFixture[str]) -> None:
     """A loop that is closed without cancelling its tasks leaves nothing to the next, nor a word."""
     health = HealthRegistry()
