@@ -1,6 +1,7 @@
 """Is the service well: resources, the event loop, health checks, and metrics of everything."""
 
 from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import (
     CheckKind,
     CheckResult,
@@ -13,12 +14,15 @@ from mtaio.monitoring._stats import (
     IOStats,
     LoopStats,
     MemoryStats,
+    MonitorStatistics,
     ProcessStats,
     ResourceStats,
     Stall,
 )
+from mtaio.monitoring._thresholds import Alert, Threshold
 
 __all__ = [
+    "Alert",
     "CPUStats",
     "CheckKind",
     "CheckResult",
@@ -29,7 +33,10 @@ __all__ = [
     "IOStats",
     "LoopStats",
     "MemoryStats",
+    "MonitorStatistics",
     "ProcessStats",
+    "ResourceMonitor",
     "ResourceStats",
     "Stall",
+    "Threshold",
 ]

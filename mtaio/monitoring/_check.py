@@ -27,7 +27,6 @@ from anyio import to_thread
 from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.cancellation import Cancelled, Stray, classify, stray_error
-from mtaio._internal.checkpoints import checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -333,7 +332,6 @@ class Run:
     async def _call(self) -> object:
         if self._before is not None:
             await self._before._ended.wait()  # noqa: SLF001 - of this class
-        await checkpoint_if_cancelled()
         check = self._check
         if check.is_async:
             return await check.fn()
