@@ -1,6 +1,7 @@
 """Is the service well: resources, the event loop, health checks, and metrics of everything."""
 
 from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._report import (
     CheckKind,
@@ -27,6 +28,7 @@ __all__ = [
     "CheckKind",
     "CheckResult",
     "CheckStatus",
+    "HealthMonitor",
     "HealthRegistry",
     "HealthReport",
     "HealthStatistics",

@@ -170,7 +170,7 @@ async def test_failures_in_a_row() -> None:
     probe = Probe()
     health = registry(probe, failures=3, ttl=0)
     assert (await health.report()).ready
-    seen = []
+    seen: list[tuple[str, int]] = []
     for answer in (False, False, None, False, False, False, False, None):
         probe.answer = answer
         result = only(await health.report())
@@ -224,12 +224,12 @@ async def test_startup_gates_readiness() -> None:
 async def test_kinds_apart() -> None:
     """A report of one kind runs the checks of that kind, and tells what is known of others."""
     health = HealthRegistry()
-    probes = {kind: Probe() for kind in KINDS}
-    for kind, probe in probes.items():
+    probes = [Probe() for _ in KINDS]
+    for kind, probe in zip(KINDS, probes, strict=True):
         health.add(kind, probe, kind=kind, ttl=0)
 
     def started() -> tuple[int, ...]:
-        return tuple(probe.started for probe in probes.values())
+        return tuple(probe.started for probe in probes)
 
     report = await health.report("live")
     assert started() == (1, 0, 0)
@@ -620,24 +620,21 @@ async def test_what_ends_the_program(error: type[BaseException]) -> None:
 
 def test_stray_cancellation(backend: str) -> None:
     """The backend's cancellation where nothing was cancelled is a failure."""
+    kept: list[BaseException] = []
+
+    async def check() -> None:
+        await checkpoint()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await checkpoint()
+            except anyio.get_cancelled_exc_class() as error:
+                kept.append(error)
+                raise
+        raise kept[0]
 
     async def main() -> None:
-        async def check() -> None:
-            await checkpoint()
-            if backend == "trio":
-                import trio  # noqa: PLC0415 - its stray cancellation
-
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    try:
-                        await checkpoint()
-                    except trio.Cancelled as error:
-                        kept = error
-                raise kept
-            raise anyio.get_cancelled_exc_class()
-
-        health = registry(check)
-        result = only(await health.report())
+        result = only(await registry(check).report())
         assert result.error is not None
         assert result.error.startswith("StrayCancellationError: the check <function ")
 
