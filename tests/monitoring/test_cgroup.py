@@ -171,6 +171,8 @@ def test_version_1_knows_limits_that_are_not_seen(tmp_path: Path) -> None:
     stat = tmp_path / "sys/fs/cgroup/memory/memory.stat"
     stat.write_text(f"{stat.read_text()}hierarchical_memory_limit {32 * MIB}\n")
     assert memory(tmp_path) == (32 * MIB, 9)
+    stat.write_text(f"hierarchical_memory_limit {NO_LIMIT}\n")
+    assert memory(tmp_path) == (64 * MIB, 14)
 
 
 V1_HOST = """\
