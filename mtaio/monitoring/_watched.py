@@ -1,7 +1,7 @@
 """
 The objects and functions whose figures a monitor keeps, besides those of the process.
 
-Promise: they are read in the event loop, so that none is seen in the midst of a change. One that
+Promise: they are read in the event loop, so that none is seen in the middle of a change. One that
 raises is logged once, counted, and has no figures until it works again.
 """
 
