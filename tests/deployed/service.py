@@ -73,6 +73,7 @@ GAUGES: Final = frozenset(
         "max_queue_seconds",
         "queue_depth",
         "watched",
+        "firing",
     }
 )
 THRESHOLDS: Final[list[dict[str, Any]]] = [
@@ -286,7 +287,18 @@ class Model:
             max_queue_seconds=self._peak("wq", 0.003 + 0.2 * full),
         )
         values["async_file_handler.app.dropped"] = self._count("wd", 9 * full)
-        put("monitor", samples=age, watched=9, handler_errors=0)
+        put(
+            "monitor.orders-api",
+            samples=age,
+            watched=9,
+            firing=0,
+            handled=self._count("mh", 0.01),
+            failed=0,
+            alerts=0,
+            handlers_failed=0,
+            handlers_timed_out=0,
+            dropped=0,
+        )
         values["queue_depth"] = max(0, round(60 * load + 420 * full + random.uniform(-9, 9)))
         values["timestamp"] = self.time
         values["uptime"] = 93_784 + age
@@ -327,7 +339,7 @@ def check(
     return {
         "name": name,
         "kind": kind,
-        "status": "fail" if error else "pass",
+        "status": "passing" if not error else "failing" if critical else "degraded",
         "critical": critical,
         "seconds": seconds,
         "error": error,
@@ -458,10 +470,12 @@ class Service:
             "stalls": stalls[::-1] if self._trouble else [],
             "thresholds": THRESHOLDS,
             "health": {
-                "healthy": not self._trouble,
+                "healthy": True,
                 "live": True,
                 "ready": True,
                 "started": True,
+                "draining": False,
+                "degraded": self._trouble,
                 "checks": checks,
             },
         }
