@@ -92,6 +92,20 @@ def is_over(loop: Any) -> bool:
     return False
 
 
+def is_running(loop: Any) -> bool:
+    """Return whether a loop returned by `current_loop` runs, maybe in another thread."""
+    running: Callable[[], bool] | None = getattr(loop, "is_running", None)
+    return not is_over(loop) if running is None else running()
+
+
+def count_tasks(loop: Any) -> int:
+    """Return how many tasks there are in ``loop``, which is running here. O(n) on asyncio."""
+    if hasattr(loop, "is_closed"):
+        return len(sys.modules["asyncio"].all_tasks(loop))
+    living: int = sys.modules["trio"].lowlevel.current_statistics().tasks_living
+    return living
+
+
 def call_in(loop: Any, fn: Callable[[], object]) -> bool:
     """
     Have ``fn`` called in the thread of ``loop``, from any thread, without waiting for it.

@@ -1,10 +1,12 @@
 """Is the service well: resources, the event loop, health checks, and metrics of everything."""
 
+from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._stats import (
     CPUStats,
     IOStats,
     LoopStats,
     MemoryStats,
+    MonitorStatistics,
     ProcessStats,
     ResourceStats,
     Stall,
@@ -17,7 +19,9 @@ __all__ = [
     "IOStats",
     "LoopStats",
     "MemoryStats",
+    "MonitorStatistics",
     "ProcessStats",
+    "ResourceMonitor",
     "ResourceStats",
     "Stall",
     "Threshold",

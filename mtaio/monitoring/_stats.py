@@ -16,6 +16,7 @@ __all__ = [
     "IOStats",
     "LoopStats",
     "MemoryStats",
+    "MonitorStatistics",
     "ProcessStats",
     "ResourceStats",
     "Stall",
@@ -144,3 +145,27 @@ class Stall:
     """
     timestamp: float
     """When it was noticed, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorStatistics:
+    """What a `ResourceMonitor` has done so far."""
+
+    samples: int = field(metadata=COUNTER)
+    """Samples taken."""
+    failed: int = field(metadata=COUNTER)
+    """Samples, and readings of watched objects and gauges, that raised an error."""
+    watched: int = field(metadata=GAUGE)
+    """Objects and gauges watched."""
+    firing: int = field(metadata=GAUGE)
+    """Thresholds that are exceeded now."""
+    alerts: int = field(metadata=COUNTER)
+    """Times a threshold was exceeded."""
+    handled: int = field(metadata=COUNTER)
+    """Calls of handlers that returned."""
+    handlers_failed: int = field(metadata=COUNTER)
+    """Calls of handlers that raised an error."""
+    handlers_timed_out: int = field(metadata=COUNTER)
+    """Calls of handlers that were cancelled after ``handler_timeout`` seconds."""
+    dropped: int = field(metadata=COUNTER)
+    """Events of which no handler was told, because too many waited."""

@@ -1,0 +1,172 @@
+"""
+Runs the handlers of a monitor in its event loop.
+
+Promise: events are handled one after another, in order; the handlers of one event at once, each
+under a timeout. A handler that fails or is too slow is logged and counted, and stops nothing else.
+At most ``MAX_PENDING`` events wait, whatever comes; a further one is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import anyio
+
+from mtaio._internal import loops
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import failure_in
+from mtaio._internal.checkpoints import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+
+__all__ = ["MAX_PENDING", "Delivery", "Handlers", "logger"]
+
+MAX_PENDING: Final = 1000
+
+logger: Final = logging.getLogger("mtaio.monitoring")
+
+_current: Final[ContextVar[object]] = ContextVar("mtaio.monitoring.delivery", default=None)
+"""The delivery in whose handler this code runs."""
+
+
+class Handlers:
+    """
+    What is called for each kind of event, and what became of the calls.
+
+    Args:
+        timeout: Seconds that each call may take; None for no limit.
+    """
+
+    __slots__ = ("_by_kind", "dropped", "failed", "handled", "timed_out", "timeout")
+
+    def __init__(self, timeout: float | None) -> None:
+        self._by_kind: dict[str, tuple[Callable[..., Any], ...]] = {}
+        self.timeout: float | None = timeout
+        self.handled: int = 0
+        self.failed: int = 0
+        self.timed_out: int = 0
+        self.dropped: int = 0
+
+    def add(self, kind: str, handler: Callable[..., Any]) -> None:
+        """Have ``handler`` called for events of one kind, after those that are there."""
+        self._by_kind[kind] = (*self._by_kind.get(kind, ()), handler)
+
+    def of(self, kind: str) -> tuple[Callable[..., Any], ...]:
+        """Return the handlers of one kind of event."""
+        return self._by_kind.get(kind, ())
+
+    async def call(self, handler: Callable[..., Any], args: tuple[object, ...]) -> None:
+        """Call one handler and wait for it."""
+        what = f"the handler {name_of(handler)}"
+        scope = anyio.CancelScope()
+        try:
+            with anyio.move_on_after(self.timeout) as scope:
+                answer = handler(*args)
+                if inspect.isawaitable(answer):
+                    await answer
+        except BaseException as error:
+            failure = failure_in(error, what)
+            if failure is None:
+                raise
+            self.failed += 1
+            logger.error("%s failed", what, exc_info=failure)  # noqa: TRY400 - the failure alone
+            return
+        if scope.cancelled_caught:
+            self.timed_out += 1
+            logger.error("%s did not return within %s s, and was cancelled", what, self.timeout)
+        else:
+            self.handled += 1
+
+
+class _Event(NamedTuple):
+    """What happened."""
+
+    handlers: tuple[Callable[..., Any], ...]
+    args: tuple[object, ...]
+
+
+class Delivery:
+    """
+    The events of a monitor in one event loop.
+
+    Args:
+        loop: The event loop, as `loops.current_loop` returned it.
+        context: What handlers run in a copy of.
+        handlers: Whom to call.
+
+    Invariant: while ``_working`` is set, a task of the loop takes what is in ``_queue``; only code
+    in the loop's thread changes it.
+    """
+
+    __slots__ = ("_context", "_handlers", "_idle", "_loop", "_queue", "_scope", "_working")
+
+    def __init__(self, loop: object, context: Context, handlers: Handlers) -> None:
+        self._loop = loop
+        self._context = context
+        self._handlers = handlers
+        self._queue: deque[_Event] = deque()
+        self._working = False
+        self._idle: anyio.Event
+        self._scope: anyio.CancelScope | None = None
+
+    def post(self, kind: str, *args: object) -> None:
+        """Have the handlers of ``kind`` called; from any thread."""
+        handlers = self._handlers.of(kind)
+        if not handlers:
+            return
+        if len(self._queue) >= MAX_PENDING:
+            self._handlers.dropped += 1
+            return
+        self._queue.append(_Event(handlers, args))
+        loops.call_in(self._loop, self._start)
+
+    async def finish(self) -> None:
+        """
+        Wait for the handlers at work and the events that wait; not in one of the handlers.
+
+        A checkpoint; cancelled, it drops those events, and cancels the handlers and waits for them.
+        """
+        await checkpoint()
+        if _current.get() is self:
+            return
+        self._start()
+        try:
+            await self._until_idle()
+        except BaseException:
+            self._queue.clear()
+            if self._scope is not None:
+                self._scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await self._until_idle()
+            raise
+
+    async def _until_idle(self) -> None:
+        while self._working:
+            await self._idle.wait()
+
+    def _start(self) -> None:
+        """Start a task if there is something to do and none does it: in the loop's thread."""
+        if self._queue and not self._working:
+            self._working = True
+            self._idle = anyio.Event()
+            loops.start_task(self._loop, self._work, self._context.copy())
+
+    async def _work(self) -> None:
+        _current.set(self)
+        try:
+            with anyio.CancelScope() as self._scope:
+                while self._queue:
+                    event = self._queue.popleft()
+                    async with anyio.create_task_group() as group:
+                        for handler in event.handlers:
+                            group.start_soon(self._handlers.call, handler, event.args)
+        finally:
+            self._working = False
+            self._scope = None
+            self._idle.set()

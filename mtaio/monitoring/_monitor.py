@@ -1,0 +1,767 @@
+"""
+Is the process well: samples of its resources and of its event loop, thresholds, and alerts.
+
+Promise: while it runs there is a fresh sample, also while the event loop stands still; a threshold
+that is exceeded is one alert, and so is its recovery; a stall of the loop is one event, with its
+line and its cause. Handlers run in the event loop and never delay a sample.
+Cost: one daemon thread; for each sample the price of reading the system, and ten short calls into
+the event loop a second.
+
+Why a thread, and how it tells what stands still: docs/en/design/monitoring.md.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import anyio
+
+from mtaio._internal import checks, clock, loops
+from mtaio._internal.checkpoints import checkpoint
+from mtaio.monitoring._delivery import Delivery, Handlers, logger
+from mtaio.monitoring._history import History
+from mtaio.monitoring._metrics import Source, flat, kinds
+from mtaio.monitoring._sampler import Sampler
+from mtaio.monitoring._sampling_task import SamplingTask
+from mtaio.monitoring._stalls import LoopWatch
+from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
+from mtaio.monitoring._system import SystemReader
+from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_metric
+from mtaio.monitoring._watched import HasStatistics, Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["ALIASES", "Emitter", "ResourceMonitor"]
+
+ALIASES: Final = {
+    "cpu_usage": "cpu.usage_percent",
+    "memory_usage": "memory.percent",
+    "loop_delay": "loop.delay_p99_seconds",
+}
+"""Short names of metrics."""
+
+_ALERTS: Final = 100
+_STALLS: Final = 20
+_PRIMING: Final = 0.1
+"""Seconds over which processor time is measured where there is no sample yet."""
+_TASKS_EVERY: Final = 5
+"""The loop's tasks are counted with every so many samples."""
+
+W = TypeVar("W", bound=HasStatistics)
+H = TypeVar("H", bound="Callable[..., Any]")
+G = TypeVar("G", bound="Callable[[], float]")
+
+
+class Emitter(Protocol):
+    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or what emits as it does."""
+
+    def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
+        """Emit an event."""
+
+
+class ResourceMonitor:
+    """
+    Watches the processor, memory, this process, its event loop, and what you give it.
+
+    Made anywhere, used by one event loop after another. `start` and `stop` may be called in any
+    tasks, or ``async with`` does both. Under a virtual clock, as that of `mtaio.testing`, no thread
+    is started: a task samples in virtual time, and loop delays are not measured.
+
+    Args:
+        interval: Seconds from one sample to the next.
+        history_size: How many samples `history` keeps.
+        loop_interval: Seconds from one call into the event loop to the next, by which its delay is
+            measured; at most ``interval``.
+        blocked_after: Seconds without an answer of the loop that are a stall.
+        handler_timeout: Seconds that a call of a handler may take; None for no limit.
+        name: A name for logs and metrics.
+
+    Raises:
+        ValueError: A number is not positive, or NaN or infinite.
+        TypeError: An argument has the wrong type.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.monitoring import ResourceMonitor
+
+        monitor = ResourceMonitor()
+
+
+        @monitor.on_threshold_exceeded
+        async def alert(metric: str, value: float, threshold: float) -> None:
+            print(f"{metric} is {value}, above {threshold}")
+
+
+        async def main() -> None:
+            monitor.set_threshold("memory_usage", 90.0, for_seconds=30, clear=85.0)
+            async with monitor:
+                stats = await monitor.get_current_stats()
+                print(0 <= stats.cpu.usage_percent <= 100, stats.memory.percent > 0)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariants:
+    # - _run is set from start() to stop(); its thread or task may have ended before, with its loop;
+    # - _lock is held while a sample is taken and while what samples leave behind is read.
+    __slots__ = (
+        "__weakref__",
+        "_alerts",
+        "_alerts_total",
+        "_blocked",
+        "_blocked_after",
+        "_blocked_seconds",
+        "_failed",
+        "_handlers",
+        "_history",
+        "_interval",
+        "_latest",
+        "_lock",
+        "_loop_interval",
+        "_name",
+        "_reader",
+        "_run",
+        "_samples",
+        "_stalls",
+        "_tasks",
+        "_thresholds",
+        "_values",
+        "_watched",
+    )
+
+    def __init__(
+        self,
+        interval: float = 1.0,
+        history_size: int = 3600,
+        *,
+        loop_interval: float = 0.1,
+        blocked_after: float = 1.0,
+        handler_timeout: float | None = 10.0,
+        name: str | None = None,
+    ) -> None:
+        self._interval: float = _seconds("interval", interval)
+        size = checks.count("history_size", history_size, way_out="Pass how many samples to keep.")
+        self._history: History = History(size)
+        self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
+        self._blocked_after: float = _seconds("blocked_after", blocked_after)
+        self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
+        self._name: str | None = name
+        self._thresholds: Thresholds = Thresholds()
+        self._watched: Watched = Watched()
+        self._alerts: deque[Alert] = deque(maxlen=_ALERTS)
+        self._stalls: deque[Stall] = deque(maxlen=_STALLS)
+        self._lock = threading.Lock()
+        self._reader: SystemReader | None = None
+        self._run: _Run | None = None
+        self._latest: ResourceStats | None = None
+        self._values: dict[str, float] = {}
+        self._tasks: int | None = None
+        self._samples: int = 0
+        self._failed: int = 0
+        self._alerts_total: int = 0
+        self._blocked: int = 0
+        self._blocked_seconds: float = 0.0
+        _monitors.add(self)
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<ResourceMonitor{name} {'running' if self.running else 'not running'}>"
+
+    @property
+    def name(self) -> str | None:
+        """The name given to the monitor."""
+        return self._name
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one sample to the next."""
+        return self._interval
+
+    # ---- running ---------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether samples are taken: from `start` to `stop`, or to the end of the event loop."""
+        return self._run is not None and self._run.sampler.is_alive()
+
+    async def start(self) -> None:
+        """
+        Take samples from now on, until `stop` or the end of the event loop.
+
+        Handlers run in a copy of the context of this call. Does nothing if the monitor runs in this
+        event loop already.
+
+        A checkpoint; cancelled, it has not started.
+
+        Raises:
+            RuntimeError: The monitor runs in another event loop.
+        """
+        await checkpoint()
+        run = self._run
+        if run is not None and run.sampler.is_alive():
+            if loops.is_current(run.loop):
+                return
+            if not loops.is_over(run.loop):
+                raise loops.two_loops_error(self)
+            run.sampler.stop()
+        self._ready_reader()
+        self._run = self._new_run()
+        self._read(self._run.loop)
+        self._run.sampler.start()
+
+    async def stop(self) -> None:
+        """
+        Take no more samples, and wait until the handlers of past events have ended.
+
+        May be called in any task, in a handler too, which does not wait then. Does nothing if the
+        monitor does not run.
+
+        A checkpoint; cancelled, it cancels those handlers and waits for them, and the monitor is
+        stopped all the same.
+        """
+        run, self._run = self._run, None
+        if run is not None:
+            run.sampler.stop()
+            if loops.is_current(run.loop):
+                await run.delivery.finish()
+                return
+        await checkpoint()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def tick(self) -> None:
+        """
+        Take one sample now, and wait until the handlers of what it found have ended.
+
+        For tests, where time is virtual; may be called whether the monitor runs or not. A
+        checkpoint; cancelled, it leaves the sample, and handlers as `stop` does.
+        """
+        run = self._run
+        ours = run is not None and loops.is_current(run.loop)
+        delivery = run.delivery if run is not None and ours else self._new_delivery()
+        self._ready_reader()
+        self._read(loops.current_loop())
+        self._sample(delivery)
+        await delivery.finish()
+
+    # ---- figures ---------------------------------------------------------------------------------
+
+    async def get_current_stats(self) -> ResourceStats:
+        """
+        Return the latest sample, or take one if the monitor does not run.
+
+        A checkpoint. Waits for a tenth of a second where there is nothing to compare processor time
+        with: just after the start, or once if the monitor does not run.
+        """
+        reader = self._ready_reader()
+        if self._is_stale():
+            if not reader.ready():
+                await anyio.sleep(_PRIMING)
+            else:
+                await checkpoint()
+            if self._is_stale():
+                with self._lock:
+                    self._latest = self._measure(reader)
+        else:
+            await checkpoint()
+        assert self._latest is not None  # noqa: S101 - for the type checkers
+        return self._latest
+
+    @property
+    def latest(self) -> ResourceStats | None:
+        """The latest sample, if there is one; from any thread."""
+        return self._latest
+
+    def values(self) -> dict[str, float]:
+        """
+        Return the latest figure of every metric by its name, gauges and watched objects included.
+
+        Not a checkpoint; from any thread.
+        """
+        return dict(self._values)
+
+    def metric_names(self) -> list[str]:
+        """Return the names that a threshold may have. Not a checkpoint."""
+        return [*ALIASES, *self._fixed(), *self._watched.names()]
+
+    def kinds(self) -> dict[str, str]:
+        """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
+        found = self._fixed()
+        for source in self._watched.last.sources:
+            found.update(kinds(source, mappings=source.mappings))
+        return found
+
+    def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
+        """
+        Return the past figures of a metric, the oldest first, without gaps.
+
+        Not a checkpoint; from any thread.
+
+        Args:
+            metric: The name of the metric.
+            seconds: How far back; None for all there are.
+
+        Returns:
+            Pairs of a time in seconds since the epoch, and the figure.
+
+        Raises:
+            ValueError: There is no such metric, or ``seconds`` is negative.
+        """
+        checks.timeout("seconds", seconds)
+        name = self._known(metric)
+        with self._lock:
+            times, values = self._history.times(), self._history.values(ALIASES.get(name, name))
+        after = -math.inf if seconds is None or not times else times[-1] - seconds
+        return [
+            (moment, value)
+            for moment, value in zip(times, values, strict=True)
+            if moment >= after and not math.isnan(value)
+        ]
+
+    def recent(self, points: int) -> tuple[list[float], dict[str, list[float]]]:
+        """
+        Return the times of the last samples, and the figures of every metric at those times.
+
+        Not a checkpoint; from any thread. NaN stands for a figure that was not there.
+
+        Args:
+            points: How many samples at most.
+        """
+        checks.count("points", points, least=0, way_out="Pass how many samples to return.")
+        with self._lock:
+            first = max(0, len(self._history.times()) - points)
+            times = self._history.times()[first:]
+            return times, {
+                name: self._history.values(name)[first:] for name in self._history.names()
+            }
+
+    # ---- what is watched -------------------------------------------------------------------------
+
+    def watch(self, obj: W, *, name: str | None = None, mappings: bool = False) -> W:
+        """
+        Keep the figures of an object's ``statistics()``: metrics ``kind.name.field``.
+
+        They are read in the event loop shortly before each sample. Not a checkpoint.
+
+        Args:
+            obj: An executor, limiter, cache, emitter or log handler, or your own object.
+            name: What to call it; by default its own ``name``.
+            mappings: Whether fields that are mappings count, such as an emitter's counters of each
+                name. They may be many.
+
+        Returns:
+            ``obj``.
+
+        Raises:
+            ValueError: Another object of that kind and name is watched.
+            TypeError: It has no ``statistics()``, or one that cannot be read.
+        """
+        self._watched.add(obj, name, mappings=mappings)
+        return obj
+
+    def unwatch(self, obj: object) -> None:
+        """Forget an object, or a gauge by its function. Does nothing if it is not watched."""
+        self._watched.remove(obj)
+
+    def gauge(self, name: str, fn: G | None = None) -> Any:
+        """
+        Keep a figure of your own: what ``fn`` returns, as the metric ``name``.
+
+        It is called in the event loop shortly before each sample, so it must not wait. Also a
+        decorator: ``@monitor.gauge("queue_depth")``. Not a checkpoint.
+
+        Args:
+            name: The name of the metric.
+            fn: A function of no arguments that returns a number.
+
+        Raises:
+            ValueError: There is a metric of that name, or it is empty.
+            TypeError: ``fn`` is not callable.
+        """
+        if fn is None:
+            return lambda given: self.gauge(name, given)
+        self._watched.add_gauge(name, fn, (*ALIASES, *self._fixed()))
+        return fn
+
+    # ---- thresholds and handlers -----------------------------------------------------------------
+
+    def set_threshold(
+        self,
+        metric: str,
+        value: float,
+        *,
+        clear: float | None = None,
+        for_seconds: float = 0.0,
+        cooldown: float = 0.0,
+        below: bool = False,
+    ) -> None:
+        """
+        Alert when a metric exceeds a value; replaces the threshold that it had.
+
+        One alert when it is exceeded, one when it has recovered, however many samples lie between.
+        Not a checkpoint.
+
+        Args:
+            metric: The name of the metric, such as ``"cpu_usage"``; see `metric_names`.
+            value: What it must not exceed.
+            clear: At which figure it has recovered; by default at ``value``.
+            for_seconds: For how long it must be exceeded before there is an alert.
+            cooldown: For how long after a recovery there is no other alert.
+            below: Whether it must not fall below ``value`` instead.
+
+        Raises:
+            ValueError: There is no such metric, ``value`` is NaN or infinite, ``clear`` is on the
+                wrong side of it, or a duration is negative.
+            TypeError: An argument has the wrong type.
+        """
+        self._thresholds.set(
+            self._known(metric),
+            value,
+            clear=clear,
+            for_seconds=for_seconds,
+            cooldown=cooldown,
+            below=below,
+        )
+
+    def remove_threshold(self, metric: str) -> None:
+        """
+        Let a metric have no threshold; an alert that is firing ends without a recovery.
+
+        Does nothing if it has none.
+        """
+        self._thresholds.remove(metric)
+
+    @property
+    def thresholds(self) -> list[Threshold]:
+        """The thresholds there are; from any thread."""
+        return self._thresholds.configured()
+
+    def on_threshold_exceeded(self, handler: H) -> H:
+        """
+        Have ``handler(metric, value, threshold)`` called when a threshold is exceeded; a decorator.
+
+        It runs in the event loop, may be async, and may take ``handler_timeout`` seconds. Events
+        are handled in order, the handlers of one event at once; an error is logged and counted.
+
+        Raises:
+            TypeError: ``handler`` is not callable.
+        """
+        return self._on("exceeded", handler)
+
+    def on_recovered(self, handler: H) -> H:
+        """Have ``handler(metric, value, threshold)`` called when a metric has recovered."""
+        return self._on("recovered", handler)
+
+    def on_loop_blocked(self, handler: H) -> H:
+        """
+        Have ``handler(stall)`` called after a stall of the event loop; see `Stall`.
+
+        It can only run when the loop runs again. While it stands still, the stall is logged to
+        ``mtaio.monitoring`` from another thread, and `current_stall` tells of it.
+        """
+        return self._on("blocked", handler)
+
+    def forward_to(self, emitter: Emitter) -> None:
+        """
+        Emit ``monitor.threshold_exceeded``, ``monitor.recovered`` and ``monitor.loop_blocked``.
+
+        The data of the first two is a dict with ``metric``, ``value`` and ``threshold``, that of
+        the last a `Stall`.
+
+        Args:
+            emitter: An `mtaio.events.EventEmitter`.
+
+        Raises:
+            TypeError: It has no method ``emit``.
+        """
+        if not callable(getattr(emitter, "emit", None)):
+            msg = f"cannot forward to {emitter!r}: it has no method emit(). Pass an EventEmitter."
+            raise TypeError(msg)
+
+        async def exceeded(metric: str, value: float, threshold: float) -> None:
+            data = {"metric": metric, "value": value, "threshold": threshold}
+            await emitter.emit("monitor.threshold_exceeded", data)
+
+        async def recovered(metric: str, value: float, threshold: float) -> None:
+            data = {"metric": metric, "value": value, "threshold": threshold}
+            await emitter.emit("monitor.recovered", data)
+
+        async def blocked(stall: Stall) -> None:
+            await emitter.emit("monitor.loop_blocked", stall)
+
+        self._on("exceeded", exceeded)
+        self._on("recovered", recovered)
+        self._on("blocked", blocked)
+
+    @property
+    def firing(self) -> list[Alert]:
+        """The alerts whose thresholds are exceeded now; from any thread."""
+        return self._thresholds.firing()
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The last alerts and recoveries, at most 100, the newest last; from any thread."""
+        with self._lock:
+            return list(self._alerts)
+
+    # ---- the event loop --------------------------------------------------------------------------
+
+    @property
+    def stalls(self) -> list[Stall]:
+        """The last stalls that have ended, at most 20, the newest last; from any thread."""
+        with self._lock:
+            return list(self._stalls)
+
+    def current_stall(self) -> Stall | None:
+        """Return the stall in progress, if the event loop stands still; from any thread."""
+        run = self._run
+        return None if run is None or run.watch is None else run.watch.current()
+
+    def answering(self, within: float) -> bool:
+        """
+        Return whether the event loop has answered within the last ``within`` seconds.
+
+        From any thread. False if the monitor does not run; under a virtual clock True if it does.
+        """
+        run = self._run
+        if run is None or not run.sampler.is_alive():
+            return False
+        return run.watch is None or clock.read() - run.watch.answered <= within
+
+    # ---- export ----------------------------------------------------------------------------------
+
+    def sources(self) -> list[Source]:
+        """
+        Return the latest statistics of all there is, for `metrics`; from any thread.
+
+        The sample first, the monitor itself, then what it watches.
+        """
+        latest = self._latest
+        fixed = [] if latest is None else [Source("", None, latest)]
+        own = Source("monitor", self._name, self.statistics())
+        return [*fixed, own, *self._watched.last.sources]
+
+    def statistics(self) -> MonitorStatistics:
+        """Return what the monitor has done so far. Not a checkpoint; from any thread."""
+        handlers = self._handlers
+        return MonitorStatistics(
+            samples=self._samples,
+            failed=self._failed + self._watched.failed,
+            watched=len(self._watched),
+            firing=len(self._thresholds.firing()),
+            alerts=self._alerts_total,
+            handled=handlers.handled,
+            handlers_failed=handlers.failed,
+            handlers_timed_out=handlers.timed_out,
+            dropped=handlers.dropped,
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------
+
+    def _on(self, kind: str, handler: H) -> H:
+        checks.callable_("handler", handler, way_out="Pass a function, sync or async.")
+        self._handlers.add(kind, handler)
+        return handler
+
+    def _known(self, metric: str) -> str:
+        names = self.metric_names()
+        if metric not in names:
+            raise unknown_metric(metric, names)
+        return metric
+
+    def _fixed(self) -> dict[str, str]:
+        """Return the names and kinds of the metrics of the system."""
+        sample = self._latest
+        if sample is None:
+            with self._lock:
+                sample = self._measure(self._ready_reader())
+        return kinds(Source("", None, sample))
+
+    def _ready_reader(self) -> SystemReader:
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = SystemReader()
+            reader.prime()
+        return reader
+
+    def _is_stale(self) -> bool:
+        return self._latest is None or not self.running
+
+    def _new_delivery(self) -> Delivery:
+        context = contextvars.copy_context()
+        return Delivery(loops.current_loop(), context, self._handlers)
+
+    def _new_run(self) -> _Run:
+        loop, delivery = loops.current_loop(), self._new_delivery()
+        epoch = time.time() - clock.now()
+        read, sample = partial(self._read, loop), partial(self._sample, delivery)
+        if clock.read is not time.monotonic:
+            task = SamplingTask(loop, self._interval, read=read, sample=sample)
+            return _Run(loop, delivery, None, task, epoch)
+        watch = LoopWatch(
+            loop,
+            threading.get_ident(),
+            interval=self._loop_interval,
+            blocked_after=self._blocked_after,
+        )
+        sampler = Sampler(
+            watch,
+            interval=self._interval,
+            loop_interval=self._loop_interval,
+            read=read,
+            sample=sample,
+            stalled=partial(self._stalled, delivery),
+            name="mtaio.monitoring" if self._name is None else f"mtaio.monitoring {self._name}",
+        )
+        return _Run(loop, delivery, watch, sampler, epoch)
+
+    def _read(self, loop: object) -> None:
+        """Read what is to be read in the event loop."""
+        self._watched.read()
+        if self._samples % _TASKS_EVERY == 0:
+            self._tasks = loops.count_tasks(loop)
+
+    def _sample(self, delivery: Delivery) -> None:
+        """Take a sample, and have the handlers told of what it shows; raise nothing."""
+        try:
+            with self._lock:
+                alerts = self._take_sample()
+        except Exception:  # noqa: BLE001 - whatever fails, sampling goes on; logged
+            self._failed += 1
+            logger.exception("%r could not take a sample", self)
+            return
+        for alert in alerts:
+            kind = "exceeded" if alert.state == "firing" else "recovered"
+            delivery.post(kind, alert.metric, alert.value, alert.threshold)
+
+    def _take_sample(self) -> list[Alert]:
+        sample = self._measure(self._ready_reader())
+        values = flat(Source("", None, sample)) | self._watched.last.values
+        self._history.add(sample.timestamp, values)
+        self._latest, self._values = sample, values
+        self._samples += 1
+        named = values | {alias: values[name] for alias, name in ALIASES.items() if name in values}
+        alerts = self._thresholds.evaluate(clock.read(), sample.timestamp, named)
+        self._alerts.extend(alerts)
+        self._alerts_total += sum(alert.state == "firing" for alert in alerts)
+        return alerts
+
+    def _measure(self, reader: SystemReader) -> ResourceStats:
+        reading = reader.read()
+        run = self._run
+        watch = None if run is None else run.watch
+        p50, p99, longest = (0.0, 0.0, 0.0) if watch is None else watch.delays.read()
+        return ResourceStats(
+            timestamp=run.epoch + clock.read()
+            if run is not None and watch is None
+            else time.time(),
+            uptime=reader.uptime(),
+            cpu=reading.cpu,
+            memory=reading.memory,
+            io=reading.io,
+            process=reading.process,
+            loop=LoopStats(
+                delay_p50_seconds=p50,
+                delay_p99_seconds=p99,
+                delay_max_seconds=longest if watch is None else max(longest, watch.unanswered()),
+                blocked=self._blocked,
+                blocked_seconds=self._blocked_seconds,
+                tasks=self._tasks,
+            ),
+        )
+
+    def _stalled(self, delivery: Delivery, noticed: Stall | None, ended: Stall | None) -> None:
+        """Take note of stalls: in the sampler's thread."""
+        if noticed is not None:
+            self._blocked += 1
+            _log_aside(
+                "the event loop has not answered for %.2f s (%s): %s\n%s",
+                *(noticed.seconds, noticed.cause, noticed.place, noticed.stack),
+            )
+        if ended is not None:
+            self._blocked_seconds += ended.seconds
+            with self._lock:
+                self._stalls.append(ended)
+            delivery.post("blocked", ended)
+
+    def _forget(self) -> None:
+        """Forget the thread, which a forked child does not have."""
+        self._lock = threading.Lock()
+        self._run = None
+        self._reader = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One time from start to stop."""
+
+    loop: object
+    """The event loop."""
+    delivery: Delivery
+    watch: LoopWatch | None
+    """The calls into the loop; None under a virtual clock."""
+    sampler: Sampler | SamplingTask
+    epoch: float
+    """The time since the epoch at which the loop's clock stood at 0."""
+
+
+def _seconds(name: str, value: object) -> float:
+    """Return ``value`` if it is a positive, finite number."""
+    way_out = "Pass seconds > 0."
+    seconds = checks.number(name, value, way_out=way_out)
+    if not 0 < seconds < math.inf:
+        msg = f"{name}={value!r} is not a positive, finite number of seconds. {way_out}"
+        raise ValueError(msg)
+    return seconds
+
+
+def _log_aside(message: str, *args: object) -> None:
+    """Log from a thread that may wait for a handler's lock, which the blocked thread may hold."""
+    thread = threading.Thread(
+        target=logger.warning, args=(message, *args), name="mtaio.monitoring.log", daemon=True
+    )
+    with suppress(RuntimeError):  # the interpreter is shutting down
+        thread.start()
+
+
+_monitors: Final[weakref.WeakSet[ResourceMonitor]] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for monitor in list(_monitors):
+        monitor._forget()  # noqa: SLF001 - of the class above
+
+
+if sys.platform != "win32":  # pragma: no branch - coverage is measured where there are forks
+    os.register_at_fork(after_in_child=_in_child)

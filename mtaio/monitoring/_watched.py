@@ -1,0 +1,163 @@
+"""
+The objects and functions whose figures a monitor keeps, besides those of the process.
+
+Promise: they are read in the event loop, so that none is seen in the midst of a change. One that
+raises is logged once, counted, and has no figures until it works again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+
+from mtaio._internal import checks
+from mtaio.monitoring._delivery import logger
+from mtaio.monitoring._metrics import Source, flat, kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+__all__ = ["HasStatistics", "Watched"]
+
+
+class HasStatistics(Protocol):
+    """What `ResourceMonitor.watch` takes: every primitive of mtaio, and your own classes."""
+
+    def statistics(self) -> object:
+        """Return a dataclass with numbers."""
+
+
+class _Entry(NamedTuple):
+    kind: str
+    name: str | None
+    read: Callable[[], object]
+    mappings: bool
+    obj: object
+
+
+class Reading(NamedTuple):
+    """What was read at one time."""
+
+    sources: tuple[Source, ...] = ()
+    values: dict[str, float] = {}  # noqa: RUF012 - never changed
+
+
+class Watched:
+    """
+    What is watched, by its place in the names of metrics.
+
+    Invariant: ``_entries`` is replaced and never changed, because it is read in another thread.
+    """
+
+    __slots__ = ("_entries", "_failing", "failed", "last")
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._failing: set[str] = set()
+        self.failed: int = 0
+        """How often reading one of them has raised."""
+        self.last: Reading = Reading()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, obj: HasStatistics, name: str | None, *, mappings: bool) -> None:
+        """Watch an object; raise ``ValueError`` or ``TypeError`` if that cannot be."""
+        if not callable(getattr(obj, "statistics", None)):
+            msg = (
+                f"cannot watch {obj!r}: it has no method statistics(). Give it one that returns a "
+                f"dataclass with numbers, or register a function with gauge()."
+            )
+            raise TypeError(msg)
+        kind = _snake_case(type(obj).__name__)
+        label = getattr(obj, "name", None) if name is None else name
+        if label is not None:
+            label = _checked("name", label)
+        prefix = kind if label is None else f"{kind}.{label}"
+        there = self._entries.get(prefix)
+        if there is not None and there.obj is not obj:
+            msg = (
+                f"cannot watch {obj!r} as {prefix!r}: {there.obj!r} is watched under that name. "
+                f"Give each a name of its own: watch(obj, name=...)."
+            )
+            raise ValueError(msg)
+        entry = _Entry(kind, label, obj.statistics, mappings, obj)
+        flat(_source(entry), mappings=mappings)  # raises for what cannot be read
+        self._entries = {**self._entries, prefix: entry}
+
+    def add_gauge(self, name: str, fn: Callable[[], float], taken: Collection[str]) -> None:
+        """Watch a number; raise ``ValueError`` or ``TypeError`` if that cannot be."""
+        checks.callable_("fn", fn, way_out="Pass a function that returns a number.")
+        name = _checked("name", name)
+        if name in taken or name in self._entries:
+            msg = f"cannot add the gauge {name!r}: there is a metric of that name. Choose another."
+            raise ValueError(msg)
+        entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn)
+        self._entries = {**self._entries, name: entry}
+
+    def remove(self, obj: object) -> None:
+        """Watch an object, or the gauge of a function, no longer; nothing if it is not watched."""
+        self._entries = {key: each for key, each in self._entries.items() if each.obj is not obj}
+
+    def names(self) -> list[str]:
+        """Return the names of their metrics, known without reading a gauge."""
+        found: list[str] = []
+        for entry in self._entries.values():
+            if entry.kind == "gauge":
+                found.append(str(entry.name))
+            else:
+                found.extend(kinds(_source(entry), mappings=entry.mappings))
+        return found
+
+    def read(self) -> Reading:
+        """Read all of them: in the event loop."""
+        sources: list[Source] = []
+        values: dict[str, float] = {}
+        for key, entry in self._entries.items():
+            try:
+                source = _source(entry)
+                values.update(flat(source, mappings=entry.mappings))
+            except Exception:  # noqa: BLE001 - a gauge is user code; logged
+                self.failed += 1
+                if key not in self._failing:
+                    self._failing.add(key)
+                    logger.exception("cannot read %s; no figures of it until that works", key)
+            else:
+                self._failing.discard(key)
+                sources.append(source)
+        self.last = Reading(tuple(sources), values)
+        return self.last
+
+
+def _source(entry: _Entry) -> Source:
+    return Source(entry.kind, entry.name, entry.read(), entry.mappings)
+
+
+def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
+    """Return a function that returns what ``fn`` does if that is a number."""
+
+    def read() -> float:
+        return float(checks.number(name, fn(), way_out="A gauge returns an int or a float."))
+
+    return read
+
+
+_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def _snake_case(name: str) -> str:
+    return _WORD.sub("_", name.strip("_")).lower()
+
+
+T = TypeVar("T")
+
+
+def _checked(what: str, name: object) -> str:
+    """Return ``name`` if it can be part of a metric's name."""
+    if not isinstance(name, str):
+        msg = f"{what}={name!r} is a {type(name).__name__}, not a str. Pass a short name."
+        raise TypeError(msg)
+    if not name.strip():
+        msg = f"{what}={name!r} is empty. Pass a short name."
+        raise ValueError(msg)
+    return name
