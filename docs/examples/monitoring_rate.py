@@ -32,6 +32,7 @@ def tell_the_end(metric: str, value: float, threshold: float) -> None:
 async def main() -> None:
     global failed
     async with monitor:
+        await anyio.sleep(0.5)  # between two samples
         for second in range(600):
             await anyio.sleep(1)
             if second % 60 == 0 or 200 <= second < 220:
