@@ -5,7 +5,7 @@ import anyio
 from mtaio.monitoring import HealthRegistry, HealthReport
 
 health = HealthRegistry()
-connected = True
+down: set[str] = set()
 
 
 @health.check("migrations", kind="startup")
@@ -15,7 +15,7 @@ async def look_at_schema() -> None:
 
 @health.check("database", ttl=0, failures=2)
 async def ask_database() -> None:
-    if not connected:
+    if "database" in down:
         raise ConnectionError("no route to host")
 
 
@@ -32,12 +32,11 @@ def show(what: str, report: HealthReport) -> None:
 
 
 async def main() -> None:
-    global connected
     show("up", await health.report())
-    connected = False
+    down.add("database")
     show("one failure", await health.report("ready"))
     show("two in a row", await health.report("ready"))
-    connected = True
+    down.clear()
     show("back", await health.report("ready"))
     health.drain()
     show("draining", await health.report("ready"))

@@ -9,6 +9,8 @@ from mtaio.monitoring import Source, metrics, to_prometheus
 
 @dataclass(frozen=True)
 class TillStatistics:
+    """What a till has taken."""
+
     paid: int = field(default=0, metadata={"kind": "counter"})
     open_orders: int = 0
     journal: int = field(default=0, metadata={"kind": "gauge", "unit": "bytes"})

@@ -16,7 +16,7 @@ def tell(metric: str, value: float, threshold: float) -> None:
     print(f"{metric} is {value:g}, above {threshold:g}")
 
 
-async def query(number: int) -> None:
+async def query(_: int) -> None:
     async with database:
         await anyio.sleep(0.25)
 
