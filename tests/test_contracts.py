@@ -17,6 +17,7 @@ from mtaio import exceptions
 from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
+from mtaio.monitoring import HealthRegistry
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -178,6 +179,25 @@ def executor() -> tuple[object, Use]:
     return made, use
 
 
+def health() -> tuple[object, Use]:
+    """Return a use of a registry whose check takes a second."""
+    made = HealthRegistry()
+
+    @made.check(timeout=2, ttl=0)
+    async def check() -> None:
+        await anyio.sleep(1)
+
+    async def use() -> None:
+        started = anyio.current_time()
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(made.report)
+        assert anyio.current_time() == started + 1
+        assert (await made.report()).ready
+
+    return made, use
+
+
 PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "ConcurrencyLimiter": lambda: limiter_of(ConcurrencyLimiter(1)),
     "ResourceLimiter": lambda: limiter_of(ResourceLimiter(concurrency=1, rate=1000, timeout=60)),
@@ -188,6 +208,7 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "TTLCache, entered": lambda: cache(EvictionPolicy.LRU, entered=True),
     "cached": cached_function,
     "EventEmitter": emitter,
+    "HealthRegistry": health,
     "TaskExecutor": executor,
 }
 

@@ -55,7 +55,7 @@ class EmitterStatistics:
     """As in `EventStatistics`, of all names."""
     rejected: int = field(metadata=COUNTER)
     """Events that `emit_soon` refused because ``max_pending`` were waiting."""
-    names: Mapping[str, EventStatistics] = field(metadata=COUNTER)
+    names: Mapping[str, EventStatistics] = field(metadata=COUNTER | {"label": "event"})
     """The counters of each of the names emitted most recently, at most ``max_names``."""
     other: EventStatistics = field(metadata=COUNTER)
     """The counters of all other names together."""

@@ -59,7 +59,7 @@ class AsyncFileHandlerStatistics:
     """Records written, lines about dropped ones included."""
     bytes: int = field(metadata=COUNTER)
     """Bytes written."""
-    dropped: Mapping[str, int] = field(metadata=COUNTER)
+    dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Records that found no room, by the name of their level."""
     lost: int = field(metadata=COUNTER)
     """Records that were given up at a ``close``, because the file refused them."""

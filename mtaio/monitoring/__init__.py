@@ -1,6 +1,15 @@
 """Is the service well: resources, the event loop, health checks, and metrics of everything."""
 
+from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._health_monitor import HealthMonitor
 from mtaio.monitoring._monitor import ResourceMonitor
+from mtaio.monitoring._report import (
+    CheckKind,
+    CheckResult,
+    CheckStatus,
+    HealthReport,
+    HealthStatistics,
+)
 from mtaio.monitoring._stats import (
     CPUStats,
     IOStats,
@@ -16,13 +25,24 @@ from mtaio.monitoring._thresholds import Alert, Threshold
 __all__ = [
     "Alert",
     "CPUStats",
+    "CheckKind",
+    "CheckResult",
+    "CheckStatus",
+    "HealthMonitor",
+    "HealthRegistry",
+    "HealthReport",
+    "HealthStatistics",
     "IOStats",
     "LoopStats",
     "MemoryStats",
+    "Metric",
     "MonitorStatistics",
     "ProcessStats",
     "ResourceMonitor",
     "ResourceStats",
+    "Source",
     "Stall",
     "Threshold",
+    "metrics",
+    "to_prometheus",
 ]

@@ -1,59 +1,327 @@
-"""The figures of statistics objects, by name."""
+"""
+Numbers with names, out of anything's statistics.
+
+Promise: `metrics` gives what Prometheus and OpenTelemetry show, `flat` what thresholds and the
+history name. Neither knows any class: the fields of a statistics class say themselves what they
+are, with ``field(metadata=...)``, and a field that says nothing is a gauge.
+
+Cost: a class and its fields are looked at once; then it is one ``getattr`` for each number.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, NamedTuple
+from functools import lru_cache
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast, get_args
 
-__all__ = ["Source", "flat", "kinds"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Kind", "Metric", "Number", "Source", "flat", "kind_of", "kinds", "metrics"]
+
+Kind: TypeAlias = Literal["counter", "gauge", "limit", "info"]
+Number: TypeAlias = int | float
+
+_KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}
+_NUMBERS: Final = (int, float, Real)
+"""Those that nearly all are come first: to ask the abstract class takes longer."""
+
+_MAX_INT: Final = 2**63
+"""Beyond, an int is exported as a float, because not every reader takes more than 64 bits."""
+
+_CUSTOM: Final = "value"
+"""The family of the custom gauges: by convention, no name says of what type it is."""
+
+_UNITS: Final = ("seconds", "bytes", "percent", "ratio")
+"""What a field's name may end in, as its unit."""
+
+_RESERVED: Final = ("_total", "_count", "_sum", "_bucket", "_created", "_info")
+"""Endings that mean something else to Prometheus than a gauge."""
+
+_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NOT_PLAIN: Final = re.compile(r"[^a-z0-9_]")
 
 
 class Source(NamedTuple):
-    """One object's statistics."""
+    """Something that has statistics, as a monitor knows it."""
 
     kind: str
+    """
+    What it is, as `kind_of` says it; ``""`` for the monitor's own figures, ``"gauge"`` for a custom
+    gauge.
+    """
     name: str | None
+    """What it is called among those of its kind."""
     statistics: object
+    """A dataclass, a named tuple, a mapping of numbers, or one number."""
     mappings: bool = False
+    """Whether the mappings among its fields are wanted: a series for each of their keys."""
+
+
+class Metric(NamedTuple):
+    """One number, and all that is to be said about it."""
+
+    name: str
+    """Its name in Prometheus: ``mtaio_rate_limiter_waiting``."""
+    kind: Literal["counter", "gauge"]
+    """Whether it only grows."""
+    labels: Mapping[str, str]
+    """What distinguishes it from others of its name."""
+    value: Number
+    """An int of 64 bits, or a float; ``inf`` and NaN as they are."""
+    help: str
+    """What it is."""
+    unit: str = ""
+    """``"seconds"``, ``"bytes"``, ``"percent"``, ``"ratio"``, ``"cores"``, or nothing."""
+    dotted: str = ""
+    """Its name in OpenTelemetry: ``mtaio.rate_limiter.waiting``."""
+
+
+class _Row(NamedTuple):
+    """What is known of a number before its value is."""
+
+    field: str
+    kind: Kind
+    label: str
+    """The label for the keys of a mapping, or for an info's own text."""
+    name: str
+    help: str
+    unit: str
+    dotted: str
+
+
+_Found: TypeAlias = tuple[_Row, str, Mapping[str, str], Number]
+"""A number in a source's statistics: what is known of it, its dotted name, its labels, and it."""
+
+
+class _Place(NamedTuple):
+    """Where in a source the walk is."""
+
+    found: list[_Found]
+    path: tuple[str, ...]
+    """The kind, and the fields down to here."""
+    head: str
+    """What the dotted names begin with."""
+    labels: Mapping[str, str]
+    mappings: bool
+
+
+def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
+    """
+    Yield each number of each source.
+
+    A nested dataclass adds the name of its field to the metric's. None is left out, and so is what
+    is no number; True is 1. A mapping gives a metric for each key, with a label, if its source
+    wants that; otherwise a counter that is a mapping is added up, and other mappings are left out.
+    Where several numbers come to one name with the same labels, the first is kept.
+
+    Raises:
+        TypeError: The statistics of a source are of no form that can be read.
+    """
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for source in sources:
+        labels = {} if source.name is None else {"name": _text(source.name)}
+        shared = tuple(labels.values())
+        for row, _, own, value in _walk(source, labels):
+            series = row.name, shared if own is labels else (*own, *own.values())
+            if series in seen:
+                continue
+            seen.add(series)
+            kind: Literal["counter", "gauge"] = "counter" if row.kind == "counter" else "gauge"
+            yield Metric(row.name, kind, own, value, row.help, row.unit, row.dotted)
 
 
 def flat(source: Source, *, mappings: bool = False) -> dict[str, float]:
-    """Return the numbers by their dotted names."""
-    return {name: value for name, value, _ in _walk(_prefix(source), source.statistics)}
+    """
+    Return the numbers of a source by their dotted names, such as ``rate_limiter.api.waiting``.
+
+    Args:
+        source: Where they come from.
+        mappings: Whether mappings are wanted although the source does not ask for them. Otherwise
+            a counter that is a mapping is added up, and other mappings are left out.
+
+    Raises:
+        TypeError: The statistics are of no form that can be read.
+    """
+    if mappings:
+        source = source._replace(mappings=True)
+    return {key: value for row, key, _, value in _walk(source, {}) if row.kind != "info"}
 
 
 def kinds(source: Source, *, mappings: bool = False) -> dict[str, str]:
-    """Return for each dotted name "counter", "gauge" or "limit"."""
-    found: dict[str, str] = {}
-    _kinds(_prefix(source), source.statistics, found)
-    return found
+    """Return whether each number is a "counter", a "gauge" or a "limit", by its name in `flat`."""
+    if mappings:
+        source = source._replace(mappings=True)
+    return {key: row.kind for row, key, _, _ in _walk(source, {}) if row.kind != "info"}
 
 
-def _kinds(prefix: str, value: Any, found: dict[str, str]) -> None:
-    for each in fields(value):
-        inner = getattr(value, each.name)
-        name = f"{prefix}{each.name}"
-        if is_dataclass(inner):
-            _kinds(f"{name}.", inner, found)
-        elif not isinstance(inner, str):
-            found[name] = each.metadata.get("kind", "gauge")
+def kind_of(cls: type) -> str:
+    """Return how an object of ``cls`` is called in the names of metrics: ``rate_limiter``."""
+    return _snake(cls.__name__)
 
 
-def _prefix(source: Source) -> str:
-    if source.kind == "gauge":
-        return str(source.name)
-    parts = [part for part in (source.kind, source.name) if part]
-    return ".".join(parts) + "." if parts else ""
+def _walk(source: Source, labels: Mapping[str, str]) -> list[_Found]:
+    """Return the numbers of a source, whatever form its statistics have."""
+    kind, name, statistics, mappings = source
+    cls: Any = type(statistics)
+    head = "".join([f"{part}." for part in (kind, name) if part])
+    place = _Place([], (kind,), head, labels, mappings)
+    if _has_fields(cls):
+        _walk_fields(statistics, cls, place)
+    elif isinstance(statistics, Mapping):
+        for key, item in cast("Mapping[Any, object]", statistics).items():
+            if isinstance(item, _NUMBERS):
+                row = _loose((kind, str(key)))
+                place.found.append((row, f"{head}{key}", labels, _number(item)))
+    elif isinstance(statistics, _NUMBERS):
+        if kind == "gauge" and name is not None:
+            place.found.append((_loose((_CUSTOM,)), name, labels, _number(statistics)))
+        else:
+            place.found.append((_loose((kind,)), head[:-1], labels, _number(statistics)))
+    else:
+        who = kind if name is None else f"{kind} {name!r}"
+        msg = (
+            f"cannot read the statistics of {who}: {statistics!r} is neither a dataclass nor a "
+            f"named tuple, a mapping or a number. Return one of these from statistics()."
+        )
+        raise TypeError(msg)
+    return place.found
 
 
-def _walk(prefix: str, value: Any) -> list[tuple[str, float, str]]:
-    if isinstance(value, int | float):
-        return [(prefix, float(value), "gauge")]
-    found: list[tuple[str, float, str]] = []
-    for each in fields(value):
-        inner = getattr(value, each.name)
-        if is_dataclass(inner):
-            found += _walk(f"{prefix}{each.name}.", inner)
-        elif isinstance(inner, int | float):
-            found.append((f"{prefix}{each.name}", float(inner), each.metadata.get("kind", "gauge")))
-    return found
+def _walk_fields(value: object, cls: Any, place: _Place) -> None:
+    """Find the numbers of a dataclass or named tuple, and of those in it."""
+    found, path, head, labels, mappings = place
+    told: dict[str, str] = {}
+    for row in _rows(cls, path):
+        field = row.field
+        item: object = getattr(value, field)
+        if type(item) is float:
+            found.append((row, head + field, labels, item))
+        elif item is None:
+            continue
+        elif row.kind == "info":
+            told[row.label] = _text(str(item))
+        elif isinstance(item, _NUMBERS):
+            found.append((row, head + field, labels, _number(item)))
+        elif _has_fields(inner_cls := cast("Any", type(item))):
+            inner = _Place(found, (*path, field), f"{head}{field}.", labels, mappings)
+            _walk_fields(item, inner_cls, inner)
+        elif isinstance(item, Mapping):
+            _walk_mapping(cast("Mapping[Any, object]", item), row, place)
+    if told:
+        row = _loose((*path, "info"), "info")
+        found.append((row, f"{head}info", {**told, **labels}, 1))
+
+
+def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None:
+    """Find the numbers of a field that is a mapping: one for each key, or a counter's sum."""
+    found = place.found
+    key = place.head + row.field
+    if not place.mappings:
+        if row.kind == "counter" and all(isinstance(item, _NUMBERS) for item in value.values()):
+            total = sum(cast("Mapping[Any, Any]", value).values())
+            found.append((row, key, place.labels, _number(total)))
+        return
+    path = (*place.path, row.field)
+    for name, item in value.items():
+        cls: Any = type(item)
+        labels = {**place.labels, row.label: _text(str(name))}
+        if isinstance(item, _NUMBERS):
+            found.append((row, f"{key}.{name}", labels, _number(item)))
+        elif _has_fields(cls):
+            # A mapping within a mapping would want a label of its own, and is left out.
+            inner = _Place(found, path, f"{key}.{name}.", labels, mappings=False)
+            _walk_fields(item, cls, inner)
+
+
+def _number(value: Any) -> Number:
+    """Return ``value`` as an int of 64 bits or a float."""
+    if isinstance(value, int) and -_MAX_INT <= value < _MAX_INT:
+        return value if type(value) is int else int(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+@lru_cache(maxsize=1024)
+def _has_fields(cls: Any) -> bool:
+    """Return whether it is a dataclass or a named tuple."""
+    return is_dataclass(cls) or (hasattr(cls, "_fields") and issubclass(cls, tuple))
+
+
+@lru_cache(maxsize=1024)
+def _rows(cls: Any, path: tuple[str, ...]) -> tuple[_Row, ...]:
+    """Return what the fields of ``cls`` say; ``path`` is the kind, and the fields above."""
+    owner: str = cls.__name__
+    said: dict[str, Mapping[str, str]]
+    if is_dataclass(cls):
+        said = {each.name: each.metadata for each in fields(cls)}
+    else:
+        said = {name: {} for name in cls._fields}
+    return tuple(_row((*path, name), metadata, owner) for name, metadata in said.items())
+
+
+@lru_cache(maxsize=1024)
+def _loose(path: tuple[str, ...], kind: Kind = "gauge") -> _Row:
+    """Return what is known of a number that is the field of no class."""
+    return _row(path, {"kind": kind}, "")
+
+
+def _row(path: tuple[str, ...], metadata: Mapping[str, str], owner: str) -> _Row:
+    """
+    Return what is known of a number.
+
+    Args:
+        path: The kind, and the fields down to this one.
+        metadata: What the field says: ``kind``, ``unit``, ``label``, ``help``.
+        owner: The class whose field it is, where one can read what the number means.
+    """
+    field = path[-1]
+    kind = _KINDS.get(metadata.get("kind", ""), "gauge")
+    unit = metadata.get("unit") or next((each for each in _UNITS if field.endswith(each)), "")
+    parts = ["mtaio", *[_snake(part) for part in path if part]]
+    described = f"{owner}.{field}" if owner else field
+    return _Row(
+        field=field,
+        kind=kind,
+        label=_label(metadata.get("label") or (field if kind == "info" else "key")),
+        name=_family("_".join(parts), kind, unit),
+        help=_text(metadata.get("help") or (f"{described}, in {unit}" if unit else described)),
+        unit=unit,
+        dotted=".".join(parts),
+    )
+
+
+def _family(name: str, kind: Kind, unit: str) -> str:
+    """Return ``name`` as Prometheus has it: its unit last, but for ``_total`` after a counter's."""
+    if unit and not name.endswith((f"_{unit}", f"_{unit}_total")):
+        name = f"{name}_{unit}"
+    if kind == "counter":
+        return name if name.endswith("_total") else f"{name}_total"
+    return f"{name}_value" if kind != "info" and name.endswith(_RESERVED) else name
+
+
+def _label(text: str) -> str:
+    """Return the name of a label, which begins with no digit."""
+    name = _snake(text)
+    return f"_{name}" if name[0].isdigit() else name
+
+
+def _text(text: str) -> str:
+    """Return ``text`` such that it can be encoded as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _snake(text: str) -> str:
+    """Return ``text`` in lower case, with underscores, in ASCII letters and digits alone."""
+    words = _WORDS.sub("_", text).lower()
+    return _NOT_PLAIN.sub(_spell, words).strip("_") or "unnamed"
+
+
+def _spell(found: re.Match[str]) -> str:
+    """Return what stands for a character that a name cannot hold; letters stay different."""
+    return "_" if found[0].isascii() else f"u{ord(found[0]):x}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import BYTES, CORES, COUNTER, GAUGE, INFO, LIMIT, SECONDS
 
 __all__ = [
     "CPUStats",
@@ -36,13 +36,13 @@ class CPUStats:
     """The share of this process in percent of one processor, so that it may exceed 100."""
     load_average: float | None = field(metadata=GAUGE)
     """The host's load average over one minute."""
-    count: int = field(metadata=GAUGE)
+    count: int = field(metadata=GAUGE | CORES)
     """Processors of the host that this process may run on."""
-    limit: float | None = field(metadata=LIMIT)
+    limit: float | None = field(metadata=LIMIT | CORES)
     """The quota of the container in processors; None where there is none."""
     throttled_ratio: float | None = field(metadata=GAUGE)
     """The share of periods, from 0 to 1, in which the container's quota ran out."""
-    source: str
+    source: str = field(metadata=INFO)
     """Where ``usage_percent`` comes from: ``"cgroup"`` or ``"host"``."""
 
 
@@ -50,17 +50,17 @@ class CPUStats:
 class MemoryStats:
     """The memory of the container that has a limit, else of the host."""
 
-    total: int = field(metadata=LIMIT)
+    total: int = field(metadata=LIMIT | BYTES)
     """Bytes there are: the container's limit, or the memory of the host."""
-    available: int = field(metadata=GAUGE)
+    available: int = field(metadata=GAUGE | BYTES)
     """Bytes that can be had without swapping."""
-    used: int = field(metadata=GAUGE)
+    used: int = field(metadata=GAUGE | BYTES)
     """Bytes that cannot be reclaimed; in a container, its usage less inactive file pages."""
     percent: float = field(metadata=GAUGE)
     """The share of ``total`` that is not available, from 0 to 100."""
-    rss: int = field(metadata=GAUGE)
+    rss: int = field(metadata=GAUGE | BYTES)
     """Bytes of physical memory that this process holds."""
-    source: str
+    source: str = field(metadata=INFO)
     """Where the figures come from: ``"cgroup"`` or ``"host"``."""
 
 
@@ -116,9 +116,9 @@ class LoopStats:
 class ResourceStats:
     """One sample."""
 
-    timestamp: float = field(metadata=GAUGE)
+    timestamp: float = field(metadata=GAUGE | SECONDS)
     """When it was taken, in seconds since the epoch (``time.time()``)."""
-    uptime: float = field(metadata=GAUGE)
+    uptime: float = field(metadata=GAUGE | SECONDS)
     """Seconds since this process was started."""
     cpu: CPUStats
     memory: MemoryStats

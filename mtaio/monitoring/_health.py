@@ -1,0 +1,386 @@
+"""
+Whether the service is alive, ready and started, as its checks show.
+
+Promise: a report returns in time whatever its checks do: those that are due run concurrently, each
+is given up at its timeout (and a tenth of a second in which to clean up), and one that hangs is not
+started again beside itself. Callers at the same time share one run of each check. Cancellation is
+never a failure.
+Cost: a task for each check that is due; none where all answers are fresh.
+
+Who owns the task of a check, and why it is not the caller: `mtaio.monitoring._check`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
+
+from mtaio._internal import checks, clock, loops
+from mtaio._internal.checkpoints import checkpoint
+from mtaio.monitoring._check import Check, Tally
+from mtaio.monitoring._report import (
+    CheckKind,
+    CheckResult,
+    HealthReport,
+    HealthStatistics,
+    report_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HealthRegistry"]
+
+F = TypeVar("F", bound="Callable[[], Any]")
+
+_KINDS: Final[tuple[str, ...]] = get_args(CheckKind)
+
+
+class HealthRegistry:
+    """
+    The health checks of a service.
+
+    A check is a function of no arguments, async or plain; a plain one runs in a worker thread, at
+    most one for each check, beside those of the application. It passes if it returns None or True.
+    It fails if it raises, is not done within its timeout, or returns anything else; a text that it
+    returns says why. It is never cancelled for good: a run that is cancelled because nobody waits
+    for it any more counts neither as passed nor as failed.
+
+    There are three kinds. ``"live"``: is this process of any use, or has it to be restarted; never
+    ask about another service here, which a restart does not mend. ``"ready"``: may requests come.
+    ``"startup"``: has it begun; once it has passed it is not run again, and until all critical ones
+    have, the service is not ready.
+
+    One failure is not an outage: a check that has passed is failing after ``failures`` in a row. A
+    check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, as a
+    container is not ready in Kubernetes until a probe has said so; one of kind ``"live"`` is
+    passing until it has failed ``failures`` times.
+
+    Made anywhere, also at module level, and used by one event loop after another: another loop
+    begins from the start, with nothing passed, failed or draining. Checks may be added and removed
+    at any time, from any thread; a report in progress does not see it.
+
+    Args:
+        name: For messages and the monitor.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.monitoring import HealthRegistry
+
+        health = HealthRegistry()
+
+
+        @health.check("database", timeout=1.0)
+        async def ask_database() -> None:
+            await anyio.sleep(0.01)
+
+
+        @health.check("disk", critical=False)
+        def look_at_disk() -> str | None:
+            return "97 % full"
+
+
+        async def main() -> None:
+            report = await health.report()
+            print(report.ready, report.degraded)
+            for check in report.checks:
+                print(check.name, check.status, check.error)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariants:
+    # - _checks is replaced and never changed, under _lock: any thread may read it;
+    # - every run in progress is in _loop, which is where reports are made; what was recorded was
+    #   recorded there.
+    __slots__ = (
+        "__weakref__",
+        "_checks",
+        "_draining",
+        "_lock",
+        "_loop",
+        "_name",
+        "_reported",
+        "_tally",
+        "_waiting",
+    )
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self._name = name
+        self._checks: dict[str, Check] = {}
+        self._lock = threading.Lock()
+        self._loop: object = None
+        self._draining = False
+        self._reported = False
+        self._waiting = 0
+        self._tally = Tally()
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<HealthRegistry{name}: {len(self._checks)} checks>"
+
+    @property
+    def name(self) -> str | None:
+        """The name given to the registry."""
+        return self._name
+
+    def add(
+        self,
+        name: str,
+        check: Callable[[], Any],
+        *,
+        kind: CheckKind = "ready",
+        timeout: float = 0.5,
+        ttl: float = 1.0,
+        critical: bool = True,
+        failures: int = 3,
+    ) -> None:
+        """
+        Add a check. Not a checkpoint; from any thread.
+
+        Args:
+            name: The check's name, of which there is one.
+            check: An async or a plain function of no arguments.
+            kind: ``"live"``, ``"ready"`` or ``"startup"``.
+            timeout: Seconds that a run may take.
+            ttl: Seconds for which an answer is good; 0 to ask for each report.
+            critical: Whether the service is unwell when the check fails, or only degraded.
+            failures: After how many failures in a row a check that has passed is failing.
+
+        Raises:
+            ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
+                has no end, ``ttl`` is negative, or ``failures`` is less than 1.
+            TypeError: ``name`` is not a str, ``check`` cannot be called, or a number is none.
+        """
+        if not isinstance(cast("object", name), str):
+            msg = f"name={name!r} is not a str. Write @health.check() or give the check a name."
+            raise TypeError(msg)
+        checks.callable_("check", check, way_out="Pass the function itself, without calling it.")
+        _check_kind(kind)
+        way_out = "Pass seconds above 0: a check without a limit would hang the report."
+        if not 0 < checks.number("timeout", timeout, way_out=way_out) < math.inf:
+            msg = f"timeout={timeout!r} is not between 0 and infinity. {way_out}"
+            raise ValueError(msg)
+        checks.at_least("ttl", ttl, 0, way_out="Pass seconds, or 0 to ask for each report.")
+        checks.count("failures", failures, way_out="Pass 1 to fail at the first failure.")
+        unknown = CheckResult(
+            name=name,
+            kind=kind,
+            status="unknown",
+            critical=critical,
+            seconds=0.0,
+            error=None,
+            timestamp=None,
+            failures=0,
+            hung_seconds=0.0,
+        )
+        added = Check(
+            check, unknown, timeout=timeout, ttl=ttl, failures=failures, tally=self._tally
+        )
+        with self._lock:
+            if name in self._checks:
+                msg = (
+                    f"{self!r} has a check of the name {name!r}. Give this one another name, or "
+                    f"remove({name!r}) the other first."
+                )
+                raise ValueError(msg)
+            self._checks = {**self._checks, name: added}
+
+    def check(
+        self,
+        name: str | None = None,
+        *,
+        kind: CheckKind = "ready",
+        timeout: float = 0.5,
+        ttl: float = 1.0,
+        critical: bool = True,
+        failures: int = 3,
+    ) -> Callable[[F], F]:
+        """
+        Add the decorated function, as `add` does: ``@health.check("database", timeout=1.0)``.
+
+        Args:
+            name: The check's name; None for the function's.
+            kind: As in `add`.
+            timeout: As in `add`.
+            ttl: As in `add`.
+            critical: As in `add`.
+            failures: As in `add`.
+
+        Returns:
+            A decorator, which returns the function as it is.
+
+        Raises:
+            ValueError: As in `add`.
+            TypeError: As in `add`.
+        """
+
+        def decorate(fn: F) -> F:
+            given = getattr(fn, "__name__", None) if name is None else name
+            self.add(
+                cast("str", given),
+                fn,
+                kind=kind,
+                timeout=timeout,
+                ttl=ttl,
+                critical=critical,
+                failures=failures,
+            )
+            return fn
+
+        if callable(name):
+            msg = f"name={name!r} is not a str. Write @health.check() with parentheses."
+            raise TypeError(msg)
+        return decorate
+
+    def remove(self, name: str) -> None:
+        """
+        Remove a check. Not a checkpoint; from any thread.
+
+        Raises:
+            ValueError: There is no check of that name.
+        """
+        with self._lock:
+            if name not in self._checks:
+                msg = (
+                    f"{self!r} has no check {name!r}. It has: {', '.join(self._checks) or 'none'}."
+                )
+                raise ValueError(msg)
+            self._checks = {key: each for key, each in self._checks.items() if key != name}
+
+    def drain(self) -> None:
+        """
+        Be ready no more, so that no new requests are sent here. Not a checkpoint; from any thread.
+
+        For the time between being asked to stop and stopping. Nothing but another event loop takes
+        it back.
+        """
+        self._forget_if_over()
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        self._forget_if_over()
+        return self._draining
+
+    async def report(self, kind: CheckKind | None = None) -> HealthReport:
+        """
+        Run the checks that are due, and return how the service stands.
+
+        A checkpoint. To be called in the application's event loop; for other threads there is
+        `latest`. Returns within the longest timeout and 0.1 s. Cancelled, it cancels the runs for
+        which no other caller waits, and waits for them, at most 0.1 s; a plain function goes on in
+        its thread, and what it returns is kept for the next report.
+
+        What still runs when it returns is a check that has not ended within 0.1 s of being
+        cancelled, and a thread past its check's timeout: neither can be ended. ``hung_seconds``
+        tells, and `statistics`. Until it ends, the check is not run again, and fails. On trio the
+        event loop itself does not end before a check that shields itself from cancellation.
+
+        Args:
+            kind: Run only the checks of that kind; for ``"ready"`` also those of ``"startup"`` that
+                have not passed. None for all.
+
+        Returns:
+            How all checks stand, those of other kinds as they were known before.
+
+        Raises:
+            ValueError: There is no such kind.
+            RuntimeError: Checks are running in another event loop, which has not finished.
+            BaseException: What a check has raised that is no ``Exception``, as ``sys.exit`` does.
+        """
+        if kind is not None:
+            _check_kind(kind)
+        await checkpoint()
+        loop = self._attach()
+        moment = clock.now()
+        kinds = {kind, "startup"} if kind == "ready" else {kind}
+        asked = [each for each in self._checks.values() if kind is None or each.kind in kinds]
+        runs = [run for each in asked if (run := each.join(loop, moment)) is not None]
+        self._waiting += 1
+        try:
+            for run in runs:  # which run concurrently, each with its own deadline
+                await run.wait()
+        finally:
+            self._waiting -= 1
+            for run in runs:
+                run.leave()
+            for run in runs:
+                await run.wait_left()
+        for run in runs:
+            run.raise_error()
+        self._reported = True
+        return self._report()
+
+    def latest(self) -> HealthReport | None:
+        """
+        Return how the service stands, as far as it is known. Not a checkpoint; from any thread.
+
+        Runs nothing: the answers are as old as each ``timestamp`` says. None before the first
+        report in this event loop.
+        """
+        self._forget_if_over()
+        return self._report() if self._reported else None
+
+    def statistics(self) -> HealthStatistics:
+        """Return how many runs there were, and how checks stand. Not a checkpoint; any thread."""
+        added = self._checks.values()
+        states = [each.status for each in added]
+        runs = [run for each in added if (run := each.run) is not None]
+        return HealthStatistics(
+            checks=len(states),
+            passing=states.count("passing"),
+            failing=states.count("failing"),
+            degraded=states.count("degraded"),
+            draining=self._draining,
+            waiting=self._waiting,
+            running=sum(not run.is_over() for run in runs),
+            hung=sum(run.hangs() for run in runs),
+            runs=self._tally.runs,
+            failed=self._tally.failed,
+            timed_out=self._tally.timed_out,
+            cancelled=self._tally.cancelled,
+        )
+
+    def _report(self) -> HealthReport:
+        moment = clock.now()
+        results = [each.result(moment) for each in self._checks.values()]
+        return report_of(results, draining=self._draining, timestamp=time.time())
+
+    def _attach(self) -> object:
+        """Make sure that the running loop is the one that checks run in, and return it."""
+        self._forget_if_over()
+        loop = loops.current_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                if self.statistics().running:
+                    raise loops.two_loops_error(self)
+                self._forget()
+            self._loop = loop
+        return loop
+
+    def _forget_if_over(self) -> None:
+        """Forget what a loop has shown that has finished. From any thread."""
+        if self._loop is not None and loops.is_over(self._loop):
+            self._forget()
+
+    def _forget(self) -> None:
+        self._loop = None
+        self._draining = self._reported = False
+        self._waiting = 0
+        for each in self._checks.values():
+            each.forget()
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in _KINDS:
+        msg = f"kind={kind!r} is unknown. Pass one of {', '.join(map(repr, _KINDS))}."
+        raise ValueError(msg)

@@ -1,0 +1,176 @@
+"""
+A monitor with the two thresholds that every service has, and an emitter for what exceeds them.
+
+Promise: one event each time that a metric exceeds its threshold, and one when it has recovered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mtaio._internal import checks
+from mtaio.events import EventEmitter
+from mtaio.monitoring._monitor import ResourceMonitor
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["HealthMonitor"]
+
+
+class HealthMonitor:
+    """
+    Emits ``"health_alert"`` when the processor or memory exceeds a threshold.
+
+    The data of the event is a dict with ``metric`` (``"cpu_usage"`` or ``"memory_usage"``),
+    ``value`` and ``threshold``; so is that of ``"health_recovered"``, which follows when the metric
+    is no longer above it. Other thresholds that you set on ``monitor`` have the same events. What a
+    listener raises is logged and counted by the monitor.
+
+    Made anywhere, used by one event loop after another. For subclasses: every method uses
+    ``monitor`` and ``emitter``, and ``async with`` calls `start` and `stop`; a constructor of their
+    own need not call this one, if it sets those two.
+
+    Args:
+        monitor: The monitor to use; by default one of its own.
+        emitter: The emitter to use; by default one of its own.
+        cpu: The threshold of ``cpu_usage``, in percent.
+        memory: The threshold of ``memory_usage``, in percent.
+
+    Raises:
+        ValueError: A threshold is not between 0 and 100.
+        TypeError: A threshold is not a number.
+
+    Example:
+        ```python
+        from typing import Any
+
+        import anyio
+
+        from mtaio.events import Event
+        from mtaio.monitoring import HealthMonitor
+
+        health = HealthMonitor(cpu=80.0, memory=90.0)
+
+
+        @health.emitter.on("health_alert")
+        async def page_somebody(event: Event[dict[str, Any]]) -> None:
+            print(f"{event.data['metric']} is {event.data['value']:.0f} %")
+
+
+        async def main() -> None:
+            async with health:
+                status = await health.get_health_status()
+                print(sorted(status))
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariant: _handled is the monitor in which the handlers are registered.
+
+    monitor: ResourceMonitor
+    """The monitor that takes the samples."""
+    emitter: EventEmitter
+    """The emitter of the events."""
+    cpu: float = 80.0
+    """The threshold of ``cpu_usage``, in percent; it counts from the next `start` on."""
+    memory: float = 90.0
+    """The threshold of ``memory_usage``, in percent; likewise."""
+    _handled: ResourceMonitor | None = None
+
+    def __init__(
+        self,
+        monitor: ResourceMonitor | None = None,
+        *,
+        emitter: EventEmitter | None = None,
+        cpu: float = 80.0,
+        memory: float = 90.0,
+    ) -> None:
+        self.cpu = _percent("cpu", cpu)
+        self.memory = _percent("memory", memory)
+        self.monitor = ResourceMonitor() if monitor is None else monitor
+        self.emitter = EventEmitter() if emitter is None else emitter
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.monitor!r}>"
+
+    async def start(self) -> None:
+        """
+        Set the thresholds, and start the monitor unless it runs.
+
+        A checkpoint; cancelled, it has not started. See `ResourceMonitor.start`.
+
+        Raises:
+            RuntimeError: The monitor runs in another event loop.
+        """
+        self.monitor.set_threshold("cpu_usage", self.cpu)
+        self.monitor.set_threshold("memory_usage", self.memory)
+        if self._handled is not self.monitor:
+            self._handled = self.monitor
+            self.monitor.on_threshold_exceeded(self._alert)
+            self.monitor.on_recovered(self._recover)
+        await self.monitor.start()
+
+    async def stop(self) -> None:
+        """
+        Stop the monitor, also one that was given, and wait for the events on their way.
+
+        A checkpoint; cancelled, it has stopped all the same. See `ResourceMonitor.stop`.
+        """
+        await self.monitor.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    async def get_health_status(self) -> dict[str, Any]:
+        """
+        Return how the process stands, by its latest sample.
+
+        A checkpoint; takes a sample if there is none, as `ResourceMonitor.get_current_stats` does.
+
+        Returns:
+            ``status``, which is ``"healthy"`` below both thresholds and else ``"degraded"``;
+            ``cpu_usage`` and ``memory_usage`` in percent; ``uptime`` of the process in seconds.
+        """
+        stats = await self.monitor.get_current_stats()
+        cpu, memory = stats.cpu.usage_percent, stats.memory.percent
+        return {
+            "status": "healthy" if cpu < self.cpu and memory < self.memory else "degraded",
+            "cpu_usage": cpu,
+            "memory_usage": memory,
+            "uptime": stats.uptime,
+        }
+
+    async def _alert(self, metric: str, value: float, threshold: float) -> None:
+        await self._emit("health_alert", metric, value, threshold)
+
+    async def _recover(self, metric: str, value: float, threshold: float) -> None:
+        await self._emit("health_recovered", metric, value, threshold)
+
+    async def _emit(self, name: str, metric: str, value: float, threshold: float) -> None:
+        data = {"metric": metric, "value": value, "threshold": threshold}
+        await self.emitter.emit(name, data)
+
+
+def _percent(name: str, value: object) -> float:
+    way_out = "Pass a percentage."
+    percent = checks.number(name, value, way_out=way_out)
+    if not 0 <= percent <= 100:  # noqa: PLR2004 - percent
+        msg = f"{name}={value!r} is not between 0 and 100. {way_out}"
+        raise ValueError(msg)
+    return percent

@@ -1,0 +1,128 @@
+"""
+What health checks have shown: each check's result, and what follows for the service.
+
+Promise: a report is plain values that do not change, so that any thread may read it, and
+``dataclasses.asdict`` makes of it what JSON can carry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from mtaio._internal.statistics import COUNTER, GAUGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["CheckKind", "CheckResult", "CheckStatus", "HealthReport", "HealthStatistics"]
+
+CheckKind: TypeAlias = Literal["live", "ready", "startup"]
+"""What a check is asked for: whether to restart, whether to send requests, whether it has begun."""
+
+CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
+"""How a check stands; ``"unknown"`` before its first answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """How one check stands."""
+
+    name: str
+    """The name it was added under."""
+    kind: CheckKind
+    """``"live"``, ``"ready"`` or ``"startup"``."""
+    status: CheckStatus
+    """
+    ``"passing"`` also while it has failed fewer times in a row than allowed; ``"degraded"`` in
+    place of ``"failing"`` for a check that is not critical.
+    """
+    critical: bool
+    """Whether the service is unwell when it fails."""
+    seconds: float
+    """How long its last run took; 0 before the first has ended."""
+    error: str | None
+    """Why its last run failed, None if it passed: type and message, 200 characters at most."""
+    timestamp: float | None
+    """When its last run ended or was given up, in seconds since the epoch; None for never."""
+    failures: int
+    """How often it has failed in a row."""
+    hung_seconds: float
+    """How long a run has lasted that was given up and still goes on; 0 if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """How the service stands, as its checks showed it last."""
+
+    healthy: bool
+    """Live and ready."""
+    live: bool
+    """No critical check of kind ``"live"`` is failing: there is no need to restart."""
+    ready: bool
+    """
+    Started, not draining, and every critical check of kind ``"ready"`` passes: requests may come.
+    """
+    started: bool
+    """Every critical check of kind ``"startup"`` has passed once."""
+    draining: bool
+    """`HealthRegistry.drain` was called."""
+    degraded: bool
+    """A check that is not critical is failing."""
+    timestamp: float
+    """When the report was made, in seconds since the epoch."""
+    checks: tuple[CheckResult, ...]
+    """All checks, in the order in which they were added."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthStatistics:
+    """What a `HealthRegistry` has done so far, and how its checks stand."""
+
+    checks: int = field(metadata=GAUGE)
+    """Checks added."""
+    passing: int = field(metadata=GAUGE)
+    """Checks whose status is passing."""
+    failing: int = field(metadata=GAUGE)
+    """Critical checks that are failing."""
+    degraded: int = field(metadata=GAUGE)
+    """Failing checks that are not critical."""
+    draining: bool = field(metadata=GAUGE)
+    """Whether readiness fails because `HealthRegistry.drain` was called."""
+    waiting: int = field(metadata=GAUGE)
+    """Calls of `HealthRegistry.report` in progress."""
+    running: int = field(metadata=GAUGE)
+    """Checks that are running, those that hang included."""
+    hung: int = field(metadata=GAUGE)
+    """Checks whose run was given up and still goes on."""
+    runs: int = field(metadata=COUNTER)
+    """Runs started, and those that could not start because the one before still goes on."""
+    failed: int = field(metadata=COUNTER)
+    """Runs that failed, those that timed out included."""
+    timed_out: int = field(metadata=COUNTER)
+    """Runs that did not end in time."""
+    cancelled: int = field(metadata=COUNTER)
+    """Runs that were cancelled, because nobody waited for them any more or the loop ended."""
+
+
+def report_of(results: Iterable[CheckResult], *, draining: bool, timestamp: float) -> HealthReport:
+    """Return what ``results`` mean for the service."""
+    checks = tuple(results)
+    live = all(each.status != "failing" for each in checks if each.kind == "live")
+    started = _all_pass(checks, "startup")
+    ready = started and not draining and _all_pass(checks, "ready")
+    return HealthReport(
+        healthy=live and ready,
+        live=live,
+        ready=ready,
+        started=started,
+        draining=draining,
+        degraded=any(each.status == "degraded" for each in checks),
+        timestamp=timestamp,
+        checks=checks,
+    )
+
+
+def _all_pass(checks: tuple[CheckResult, ...], kind: CheckKind) -> bool:
+    """Return whether every critical check of a kind passes; one without an answer does not."""
+    return all(each.status == "passing" for each in checks if each.critical and each.kind == kind)

@@ -1,0 +1,128 @@
+"""
+A monitor's metrics through OpenTelemetry.
+
+Promise: every number that Prometheus would be given is exported, those of objects that are watched
+later included.
+
+Cost: a collection reads the monitor's sources once. Between collections nothing runs.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+from mtaio.monitoring._metrics import metrics
+
+try:
+    from opentelemetry.metrics import Observation
+except ImportError as error:
+    msg = (
+        "mtaio.monitoring.otel needs opentelemetry-api. Install it with: pip install 'mtaio[otel]'"
+    )
+    raise ImportError(msg, name=error.name) from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Meter
+
+    from mtaio.monitoring._metrics import Metric
+    from mtaio.monitoring._monitor import ResourceMonitor
+
+__all__ = ["observe"]
+
+_UNITS: Final = {
+    "seconds": "s",
+    "bytes": "By",
+    "percent": "%",
+    "ratio": "1",
+    "cores": "{cpu}",
+}
+"""What units are called in UCUM, as OpenTelemetry wants them."""
+
+
+def observe(meter: Meter, monitor: ResourceMonitor) -> None:
+    """
+    Export through ``meter`` whatever ``monitor`` measures and watches, from now on.
+
+    Counters become observable counters, everything else observable gauges, named like
+    ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are those
+    that Prometheus gets, without infinity and NaN, which OpenTelemetry does not take.
+
+    The first collection exports what ``monitor`` shows at the time of this call: everything, if it
+    runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that a later
+    collection sees first, because its object is watched since, is exported from the next one on: no
+    instrument can be made while a collection is going on. Nor can OpenTelemetry take one back: the
+    meter keeps ``monitor``. An object that is no longer watched has no more values.
+
+    From any thread; not a checkpoint.
+
+    Args:
+        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. A meter has
+            each name once, so each monitor needs a meter of its own.
+        monitor: Where from.
+    """
+    _Bridge(meter, monitor)
+
+
+class _Bridge:
+    """
+    The instruments of one meter, and the numbers of one monitor.
+
+    Invariants:
+    - the instrument that reads the sources is the meter's first of ours, and a collection asks the
+      instruments in their order, one collection after another: the others find its numbers;
+    - it never exports anything of its own.
+    """
+
+    def __init__(self, meter: Meter, monitor: ResourceMonitor) -> None:
+        self._meter = meter
+        self._monitor = monitor
+        self._known: set[str] = set()
+        self._values: dict[str, list[Observation]] = {}
+        meter.create_observable_gauge(
+            "mtaio.sources", [self._read], description="Reads what the others show."
+        )
+        self._create(self._take())
+
+    def _take(self) -> list[Metric]:
+        """Read all numbers, and return one of each name that has no instrument yet."""
+        values: dict[str, list[Observation]] = {}
+        new: list[Metric] = []
+        for metric in metrics(self._monitor.sources()):
+            if not math.isfinite(metric.value):
+                continue
+            if metric.dotted not in self._known:
+                self._known.add(metric.dotted)
+                new.append(metric)
+            values.setdefault(metric.dotted, []).append(Observation(metric.value, metric.labels))
+        self._values = values
+        return new
+
+    def _create(self, new: list[Metric]) -> None:
+        """Make an instrument for each of ``new``."""
+        for metric in new:
+            name = metric.dotted
+            create = (
+                self._meter.create_observable_counter
+                if metric.kind == "counter"
+                else self._meter.create_observable_gauge
+            )
+
+            def show(_options: CallbackOptions, name: str = name) -> Iterable[Observation]:
+                return self._values.get(name, ())
+
+            create(name, [show], unit=_UNITS.get(metric.unit, ""), description=metric.help)
+
+    def _read(self, _options: CallbackOptions) -> Iterable[Observation]:
+        """Begin a collection."""
+        new = self._take()
+        if new:
+            # The SDK holds a lock while it collects, which making an instrument takes too. When the
+            # interpreter exits no thread can be started, but no collection follows either.
+            with suppress(RuntimeError):
+                Thread(target=self._create, args=(new,), name="mtaio.otel", daemon=True).start()
+        return ()
