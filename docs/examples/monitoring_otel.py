@@ -12,12 +12,12 @@ reader = InMemoryMetricReader()  # in a service: PeriodicExportingMetricReader(O
 provider = MeterProvider([reader])
 
 monitor = ResourceMonitor()
-database = monitor.watch(ConcurrencyLimiter(4, name="database"))
+monitor.watch(ConcurrencyLimiter(4, name="database"))
 
 
 async def main() -> None:
-    async with database:
-        await monitor.tick()
+    async with monitor:
+        await monitor.get_current_stats()  # there is a sample now
         observe(provider.get_meter("shop"), monitor)
         exported = reader.get_metrics_data()
     assert exported is not None
