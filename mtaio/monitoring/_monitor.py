@@ -29,6 +29,7 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
+from mtaio.monitoring._cgroup import Cgroup
 from mtaio.monitoring._delivery import Delivery, Handlers, logger
 from mtaio.monitoring._history import History
 from mtaio.monitoring._metrics import Source, flat, kinds
@@ -611,8 +612,7 @@ class ResourceMonitor:
     def _ready_reader(self) -> SystemReader:
         reader = self._reader
         if reader is None:
-            reader = self._reader = SystemReader()
-            reader.prime()
+            reader = self._reader = SystemReader(Cgroup.find())
         return reader
 
     def _is_stale(self) -> bool:
