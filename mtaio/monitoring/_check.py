@@ -319,7 +319,7 @@ class Run:
     async def wait_left(self, moment: float) -> None:
         """Wait for its end if `leave` has cancelled it: shielded, until ``moment``."""
         if self.left:
-            await self._wait_until(moment, shield=True)
+            await self._wait_until(min(moment, self._deadline + GRACE), shield=True)
 
     def give_up(self) -> None:
         """Count on it no longer: its loop is over, and at most its thread still runs."""
