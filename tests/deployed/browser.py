@@ -233,7 +233,7 @@ class Tab:
 
     def complaints(self) -> list[str]:
         """Return the errors and warnings that a developer would see in the console."""
-        found = []
+        found: list[str] = []
         for method, params in list(self.events):
             if method == "Runtime.exceptionThrown":
                 found.append(json.dumps(params["exceptionDetails"]))

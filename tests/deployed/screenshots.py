@@ -51,7 +51,7 @@ def pixels(png: bytes) -> tuple[int, int, list[bytes]]:
     raw = zlib.decompress(parts[b"IDAT"])
     size = width * step
     above = bytearray(size)
-    colours = []
+    colours: list[bytes] = []
     for row in range(height):
         start = row * (size + 1)
         line = bytearray(raw[start + 1 : start + 1 + size])
@@ -86,11 +86,11 @@ def distance(one: bytes, other: bytes) -> int:
 def small(png: bytes) -> bytes:
     """Return a picture with at most 256 colours, which is all that a page like this needs."""
     width, height, colours = pixels(png)
-    counts = Counter(colours)
+    counts: Counter[bytes] = Counter(colours)
     palette = [colour for colour, _ in counts.most_common(128)]
-    index = {colour: n for n, colour in enumerate(palette)}
+    index: dict[bytes, int] = {colour: n for n, colour in enumerate(palette)}
     # Of the others, again and again the one that is worst served: an icon keeps its colour.
-    nearest = {
+    nearest: dict[bytes, tuple[int, int]] = {
         colour: min((distance(colour, each), n) for n, each in enumerate(palette))
         for colour in counts
         if colour not in index

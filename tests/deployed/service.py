@@ -408,7 +408,7 @@ class Service:
         """Compare a sample with the thresholds."""
         names = {"cpu_usage": "cpu.usage_percent", "loop_delay": "loop.delay_p99_seconds"}
         for each in THRESHOLDS:
-            metric = each["metric"]
+            metric: str = each["metric"]
             value, now = values[names.get(metric, metric)], values["timestamp"]
             old = self._firing.get(metric)
             if old is None and value > each["value"]:
@@ -524,7 +524,7 @@ class Service:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *args: object) -> None:
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)

@@ -17,7 +17,7 @@ from tests.deployed.browser import Browser, Tab, program
 from tests.deployed.service import LIMITS, Service, alert, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 HERE = Path(__file__).parent
 READY = "cards.size > 3 && document.querySelector('.chart path') !== null"
@@ -44,7 +44,7 @@ def tab(browser: Browser) -> Iterator[Tab]:
 
 
 @contextlib.contextmanager
-def shown(tab: Tab, **settings: Any) -> Iterator[Service]:
+def shown(tab: Tab, **settings: Any) -> Generator[Service]:
     """Show the page of a service with these settings."""
     with Service(**settings) as service:
         tab.goto(service.url)
