@@ -34,6 +34,7 @@ __all__ = [
     "follow",
     "held",
     "holding_by",
+    "is_real",
     "is_steady",
     "loop_deadline",
     "now",
@@ -78,6 +79,12 @@ def now() -> float:
     if read is _monotonic and not _steady.get():
         _look()
     return read()
+
+
+def is_real() -> bool:
+    """Return whether time is the machine's in the event loop that runs here."""
+    now()
+    return read is _monotonic or (read is _of_loop and _of_running_loop()[1] is _monotonic)
 
 
 def loop_deadline(moment: float) -> float:

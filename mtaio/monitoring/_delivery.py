@@ -20,6 +20,7 @@ from mtaio._internal import loops
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in
 from mtaio._internal.checkpoints import checkpoint
+from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,9 @@ class Handlers:
             failure = failure_in(error, what)
             if failure is None:
                 raise
+            if isinstance(failure, StrayCancellationError):
+                # asyncio's loop, when it ends, cancels this task first and its group next.
+                await checkpoint()
             self.failed += 1
             logger.error("%s failed", what, exc_info=failure)  # noqa: TRY400 - the failure alone
             return
@@ -132,11 +136,12 @@ class Delivery:
 
         A checkpoint; cancelled, it drops those events, and cancels the handlers and waits for them.
         """
-        await checkpoint()
         if _current.get() is self:
+            await checkpoint()
             return
-        self._start()
         try:
+            await checkpoint()
+            self._start()
             await self._until_idle()
         except BaseException:
             self._queue.clear()

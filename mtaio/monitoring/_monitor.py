@@ -13,6 +13,7 @@ Why a thread, and how it tells what stands still: docs/en/design/monitoring.md.
 from __future__ import annotations
 
 import contextvars
+import logging
 import math
 import os
 import sys
@@ -141,6 +142,7 @@ class ResourceMonitor:
         "_name",
         "_reader",
         "_run",
+        "_sampled_at",
         "_samples",
         "_stalls",
         "_tasks",
@@ -175,8 +177,9 @@ class ResourceMonitor:
         self._run: _Run | None = None
         self._latest: ResourceStats | None = None
         self._values: dict[str, float] = {}
-        self._tasks: int | None = None
+        self._tasks: int = 0
         self._samples: int = 0
+        self._sampled_at: float = -math.inf
         self._failed: int = 0
         self._alerts_total: int = 0
         self._blocked: int = 0
@@ -202,7 +205,8 @@ class ResourceMonitor:
     @property
     def running(self) -> bool:
         """Whether samples are taken: from `start` to `stop`, or to the end of the event loop."""
-        return self._run is not None and self._run.sampler.is_alive()
+        run = self._run
+        return run is not None and run.sampler.is_alive()
 
     async def start(self) -> None:
         """
@@ -222,12 +226,17 @@ class ResourceMonitor:
             if loops.is_current(run.loop):
                 return
             if not loops.is_over(run.loop):
-                raise loops.two_loops_error(self)
+                msg = (
+                    f"cannot start {self!r}: it runs in another event loop, which has not ended. "
+                    f"Stop it there first, or give each loop a monitor of its own."
+                )
+                raise RuntimeError(msg)
             run.sampler.stop()
-        self._ready_reader()
-        self._run = self._new_run()
-        self._read(self._run.loop)
-        self._run.sampler.start()
+        run = self._new_run()
+        self._read(run.loop)
+        self._sampled_at = -math.inf
+        run.sampler.start()
+        self._run = run
 
     async def stop(self) -> None:
         """
@@ -239,13 +248,20 @@ class ResourceMonitor:
         A checkpoint; cancelled, it cancels those handlers and waits for them, and the monitor is
         stopped all the same.
         """
-        run, self._run = self._run, None
-        if run is not None:
-            run.sampler.stop()
-            if loops.is_current(run.loop):
-                await run.delivery.finish()
-                return
-        await checkpoint()
+        run = self._run
+        if run is None:
+            await checkpoint()
+            return
+        run.sampler.stop()
+        self._run = None
+        if not loops.is_current(run.loop):
+            await checkpoint()
+            return
+        try:
+            await run.delivery.finish()
+        finally:
+            if isinstance(run.sampler, SamplingTask):
+                await run.sampler.wait_ended()
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -265,13 +281,13 @@ class ResourceMonitor:
         """
         Take one sample now, and wait until the handlers of what it found have ended.
 
-        For tests, where time is virtual; may be called whether the monitor runs or not. A
-        checkpoint; cancelled, it leaves the sample, and handlers as `stop` does.
+        For tests, where time is virtual; may be called whether the monitor runs or not. In a
+        handler it does not wait. A checkpoint; cancelled, it leaves the sample, and cancels
+        handlers as `stop` does.
         """
         run = self._run
         ours = run is not None and loops.is_current(run.loop)
         delivery = run.delivery if run is not None and ours else self._new_delivery()
-        self._ready_reader()
         self._read(loops.current_loop())
         self._sample(delivery)
         await delivery.finish()
@@ -280,24 +296,28 @@ class ResourceMonitor:
 
     async def get_current_stats(self) -> ResourceStats:
         """
-        Return the latest sample, or take one if the monitor does not run.
+        Return the latest sample, or take one if there is none as young as the interval.
 
         A checkpoint. Waits for a tenth of a second where there is nothing to compare processor time
-        with: just after the start, or once if the monitor does not run.
+        with: just after the start, or once if the monitor does not run. Not under a virtual clock.
         """
-        reader = self._ready_reader()
-        if self._is_stale():
-            if not reader.ready():
-                await anyio.sleep(_PRIMING)
-            else:
-                await checkpoint()
-            if self._is_stale():
-                with self._lock:
-                    self._latest = self._measure(reader)
+        latest = self._latest
+        if latest is not None and not self._is_stale():
+            await checkpoint()
+            return latest
+        with self._lock:
+            primed = self._ready_reader().ready()
+        if not primed and clock.is_real():
+            await anyio.sleep(_PRIMING)
         else:
             await checkpoint()
-        assert self._latest is not None  # noqa: S101 - for the type checkers
-        return self._latest
+        latest = self._latest
+        if latest is None or self._is_stale():
+            if not self.running:
+                self._tasks = loops.count_tasks(loops.current_loop())
+            with self._lock:
+                latest = self._latest = self._measure()
+        return latest
 
     @property
     def latest(self) -> ResourceStats | None:
@@ -361,10 +381,9 @@ class ResourceMonitor:
         """
         checks.count("points", points, least=0, way_out="Pass how many samples to return.")
         with self._lock:
-            first = max(0, len(self._history.times()) - points)
-            times = self._history.times()[first:]
-            return times, {
-                name: self._history.values(name)[first:] for name in self._history.names()
+            history = self._history
+            return history.times(points), {
+                name: history.values(name, points) for name in history.names()
             }
 
     # ---- what is watched -------------------------------------------------------------------------
@@ -606,17 +625,20 @@ class ResourceMonitor:
         sample = self._latest
         if sample is None:
             with self._lock:
-                sample = self._measure(self._ready_reader())
+                sample = self._measure()
         return kinds(Source("", None, sample))
 
     def _ready_reader(self) -> SystemReader:
+        """Return the reader, primed; ``_lock`` is held."""
         reader = self._reader
         if reader is None:
             reader = self._reader = SystemReader(Cgroup.find())
         return reader
 
     def _is_stale(self) -> bool:
-        return self._latest is None or not self.running
+        """Return whether the latest sample is older than the interval."""
+        age = clock.read() - self._sampled_at
+        return age > self._interval + self._loop_interval or not self.running
 
     def _new_delivery(self) -> Delivery:
         context = contextvars.copy_context()
@@ -626,7 +648,7 @@ class ResourceMonitor:
         loop, delivery = loops.current_loop(), self._new_delivery()
         epoch = time.time() - clock.now()
         read, sample = partial(self._read, loop), partial(self._sample, delivery)
-        if clock.read is not time.monotonic:
+        if not clock.is_real():
             task = SamplingTask(loop, self._interval, read=read, sample=sample)
             return _Run(loop, delivery, None, task, epoch)
         watch = LoopWatch(
@@ -657,27 +679,30 @@ class ResourceMonitor:
         try:
             with self._lock:
                 alerts = self._take_sample()
-        except Exception:  # noqa: BLE001 - whatever fails, sampling goes on; logged
+        except Exception as failure:  # noqa: BLE001 - whatever fails, sampling goes on; logged
             self._failed += 1
-            logger.exception("%r could not take a sample", self)
+            _log_aside(logging.ERROR, "%r could not take a sample", self, failure=failure)
             return
         for alert in alerts:
             kind = "exceeded" if alert.state == "firing" else "recovered"
             delivery.post(kind, alert.metric, alert.value, alert.threshold)
 
     def _take_sample(self) -> list[Alert]:
-        sample = self._measure(self._ready_reader())
+        sample = self._measure()
         values = flat(Source("", None, sample)) | self._watched.last.values
         self._history.add(sample.timestamp, values)
         self._latest, self._values = sample, values
+        self._sampled_at = now = clock.read()
         self._samples += 1
         named = values | {alias: values[name] for alias, name in ALIASES.items() if name in values}
-        alerts = self._thresholds.evaluate(clock.read(), sample.timestamp, named)
+        alerts = self._thresholds.evaluate(now, sample.timestamp, named)
         self._alerts.extend(alerts)
         self._alerts_total += sum(alert.state == "firing" for alert in alerts)
         return alerts
 
-    def _measure(self, reader: SystemReader) -> ResourceStats:
+    def _measure(self) -> ResourceStats:
+        """Read the system; ``_lock`` is held."""
+        reader = self._ready_reader()
         reading = reader.read()
         run = self._run
         watch = None if run is None else run.watch
@@ -706,6 +731,7 @@ class ResourceMonitor:
         if noticed is not None:
             self._blocked += 1
             _log_aside(
+                logging.WARNING,
                 "the event loop has not answered for %.2f s (%s): %s\n%s",
                 *(noticed.seconds, noticed.cause, noticed.place, noticed.stack),
             )
@@ -716,10 +742,13 @@ class ResourceMonitor:
             delivery.post("blocked", ended)
 
     def _forget(self) -> None:
-        """Forget the thread, which a forked child does not have."""
+        """Forget what a forked child does not have, or may have half changed."""
         self._lock = threading.Lock()
+        self._history = History(self._history.size)
         self._run = None
         self._reader = None
+        self._latest = None
+        self._values = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -746,10 +775,14 @@ def _seconds(name: str, value: object) -> float:
     return seconds
 
 
-def _log_aside(message: str, *args: object) -> None:
-    """Log from a thread that may wait for a handler's lock, which the blocked thread may hold."""
+def _log_aside(
+    level: int, message: str, *args: object, failure: BaseException | None = None
+) -> None:
+    """Log from a thread that may wait for a handler, whose lock the blocked thread may hold."""
     thread = threading.Thread(
-        target=logger.warning, args=(message, *args), name="mtaio.monitoring.log", daemon=True
+        target=partial(logger.log, level, message, *args, exc_info=failure),
+        name="mtaio.monitoring.log",
+        daemon=True,
     )
     with suppress(RuntimeError):  # the interpreter is shutting down
         thread.start()

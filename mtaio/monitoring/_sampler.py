@@ -86,15 +86,24 @@ class Sampler:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._watch.over and not self._stopping.wait(self._loop_interval):
-            self._beat()
+        rest = self._beat()
+        while not self._watch.over and not self._stopping.wait(rest):
+            rest = self._beat()
+        self._tell(*self._watch.end())
 
-    def _beat(self) -> None:
+    def _beat(self) -> float:
+        """Do what is due, and return for how many seconds to rest."""
+        self._tell(*self._watch.look())
         now = clock.read()
+        due = now >= self._due
+        if due:
+            self._due = max(self._due + self._interval, now)
         soon = now + 1.5 * self._loop_interval >= self._due
-        noticed, ended = self._watch.beat(self._read if soon else None)
+        self._watch.call(self._read if soon else None)
+        if due:
+            self._sample()
+        return max(0.0, self._watch.due - clock.read())
+
+    def _tell(self, noticed: Stall | None, ended: Stall | None) -> None:
         if noticed is not None or ended is not None:
             self._stalled(noticed, ended)
-        if now >= self._due:
-            self._sample()
-            self._due = max(self._due + self._interval, now)

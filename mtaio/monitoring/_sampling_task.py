@@ -31,7 +31,7 @@ class SamplingTask:
         sample: What takes a sample; raises nothing.
     """
 
-    __slots__ = ("_interval", "_loop", "_read", "_sample", "_scope", "_working")
+    __slots__ = ("_ended", "_interval", "_loop", "_read", "_sample", "_scope", "_working")
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class SamplingTask:
         self._read = read
         self._sample = sample
         self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
         self._working = False
 
     def start(self) -> None:
@@ -54,9 +55,15 @@ class SamplingTask:
         loops.start_task(self._loop, self._run, contextvars.copy_context())
 
     def stop(self) -> None:
-        """End the task; nothing more is sampled."""
+        """Take no more samples; `wait_ended` waits for the end of the task."""
         self._working = False
-        self._scope.cancel()
+        if loops.is_current(self._loop):
+            self._scope.cancel()
+
+    async def wait_ended(self) -> None:
+        """Wait for the end of the task after `stop`, which is at hand; shielded."""
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
 
     def is_alive(self) -> bool:
         """Return whether samples are taken."""
@@ -64,9 +71,13 @@ class SamplingTask:
 
     async def _run(self) -> None:
         due = clock.now()
-        with self._scope:
-            while self._working:
-                due += self._interval
-                await anyio.sleep_until(clock.loop_deadline(due))
-                self._read()
-                self._sample()
+        try:
+            with self._scope:
+                while self._working:
+                    due += self._interval
+                    await anyio.sleep_until(clock.loop_deadline(due))
+                    self._read()
+                    self._sample()
+        finally:
+            self._working = False
+            self._ended.set()

@@ -3,11 +3,12 @@ Whether the event loop answers: it is called from the sampler's thread, and the 
 
 Promise: a time during which the loop answers nothing for longer than ``blocked_after`` is one
 `Stall`, with the line at which the loop's thread stood, however often it is looked at. It is
-noticed within ``blocked_after`` and two intervals, while other threads can run.
+noticed within ``blocked_after`` and one interval, while other threads can run.
 
 A call that is not answered tells nothing when the sampler itself could not run: C code that holds
 the interpreter lock stops both, and so does a stopped or throttled process. So the sampler also
 looks at its own lateness, and the processor time used meanwhile tells the two apart.
+A loop that does not run, as between two calls of ``run_until_complete``, does not stand still.
 Why not debug mode, a trace function or ``faulthandler``: docs/en/design/monitoring.md.
 """
 
@@ -18,6 +19,7 @@ import sysconfig
 import time
 import traceback
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +38,12 @@ _MAX_FRAMES: Final = 100
 
 _TOGETHER: Final = 0.005
 """Seconds within which two clocks count as read at one moment."""
+
+_RUNS: Final = 0.1
+"""The share of a processor that a process has at least if it runs at all, on a busy machine."""
+
+_LEAST: Final = 0.001
+"""The shortest rest in seconds."""
 
 
 @dataclass(slots=True)
@@ -60,7 +68,7 @@ class _Open:
 
 class LoopWatch:
     """
-    The calls into one event loop.
+    The calls into one event loop: `look`, `call`, a rest until ``due``, and so on; then `end`.
 
     Args:
         loop: The event loop, as `loops.current_loop` returned it.
@@ -71,27 +79,36 @@ class LoopWatch:
     Attributes:
         delays: How long the answers took.
         answered: When the loop answered last.
+        due: When to `look`.
         over: Whether the loop has ended, so that it will never answer.
 
     Invariants:
-    - `beat` is called in one thread, ``_answer`` in the loop's;
-    - a call is in the loop while ``_posted`` is set; only `beat` sets it, only ``_answer`` clears
-      it, after it has set ``answered``.
+    - ``_answer`` is called in the loop's thread, `look`, `call` and `end` in one other;
+    - ``due`` follows from the moment of the last look, so that no time is left out, whatever comes
+      between it and the rest;
+    - one call at most is in the loop: while ``_waiting`` is set. `call` alone sets it, ``_answer``
+      alone clears it, after it has set ``answered``;
+    - ``_since`` is when that call was made, or when the loop was last seen not to run.
     """
 
     __slots__ = (
         "_blocked_after",
         "_cpu",
         "_interval",
+        "_late",
         "_loop",
         "_moment",
         "_open",
-        "_posted",
-        "_sent",
+        "_rest",
+        "_since",
         "_thread",
+        "_timed",
+        "_used",
+        "_waiting",
         "_work",
         "answered",
         "delays",
+        "due",
         "over",
     )
 
@@ -101,37 +118,67 @@ class LoopWatch:
         self._interval = interval
         self._blocked_after = blocked_after
         self._moment, self._cpu = _clocks()
-        self._posted: float | None = None
-        self._sent: float | None = None
-        """When the call was made whose answer has not been added to ``delays``."""
+        """When the last look was, and the processor time of the process at that moment."""
+        self._rest = 0.0
+        self._waiting = False
+        self._since = self._moment
+        self._timed = False
+        """Whether the next answer tells a delay that has not been added to ``delays``."""
+        self._late = 0.0
+        """Seconds by which `look` was called late since the call was made."""
+        self._used = 0.0
+        """Processor time used in those seconds."""
         self._open: _Open | None = None
         self._work: Callable[[], object] | None = None
-        self.answered: float = self._moment
-        self.delays: Delays = Delays(self._moment)
+        self.answered: float = self._since
+        self.delays: Delays = Delays(self._since)
+        self.due: float = self._moment
         self.over: bool = False
 
-    def beat(self, work: Callable[[], object] | None = None) -> tuple[Stall | None, Stall | None]:
+    def call(self, work: Callable[[], object] | None = None) -> None:
         """
-        Look at the last call, and make the next one if it was answered.
+        Call the loop, unless it has not answered the last call.
 
         Args:
-            work: What the loop shall call as well, if this beat calls it.
+            work: What the loop shall call as well, if it is called now.
+        """
+        if not self._waiting:
+            self._work = work
+            self._call(clock.read())
+        rest = self._interval
+        if self._open is None:
+            rest = min(rest, max(_LEAST, self._since + self._blocked_after - self._moment))
+        self._rest, self.due = rest, self._moment + rest
+
+    def look(self) -> tuple[Stall | None, Stall | None]:
+        """
+        See whether the last call was answered.
 
         Returns:
             The stall noticed now, which is in progress, and the one that has ended.
         """
         now, cpu = _clocks()
-        late = now - self._moment - self._interval
-        used = cpu - self._cpu
-        noticed = self._notice(now, late, used)
-        ended = self._settle()
-        if self._posted is None:
-            self._work = work
-            self._call(clock.read())
-        elif now - self._posted > self._interval:
-            self.over = loops.is_over(self._loop)
-        self._moment, self._cpu = _clocks()
-        return noticed, ended
+        late, used = max(0.0, now - self.due), max(0.0, cpu - self._cpu - self._rest)
+        self._moment, self._cpu = now, cpu
+        waiting = self._waiting
+        if waiting and now - self._since > self._interval and not loops.is_running(self._loop):
+            return None, self._pause(now)
+        self._late += late
+        self._used += used
+        noticed = None
+        if self._open is None:
+            since = now - late  # if it began after the answer, while this thread was to rest
+            if waiting and self._since <= since:
+                noticed = self._notice(now, self._since, self._late, self._used)
+            else:
+                noticed = self._notice(now, since, late, used)
+        return noticed, self._settle()
+
+    def end(self) -> tuple[Stall | None, Stall | None]:
+        """Look once more; a stall in progress ends here, as far as anyone will know."""
+        self._work = None
+        noticed, ended = self.look()
+        return noticed, ended or self._close(clock.read())
 
     def current(self) -> Stall | None:
         """Return the stall in progress, as long as it has lasted; from any thread."""
@@ -140,48 +187,56 @@ class LoopWatch:
 
     def unanswered(self) -> float:
         """Return for how many seconds the last call has waited; 0.0 if it was answered."""
-        posted = self._posted
-        return 0.0 if posted is None else clock.read() - posted
+        return max(0.0, clock.read() - self._since) if self._waiting else 0.0
 
-    def _call(self, posted: float) -> None:
-        self._posted = self._sent = posted
+    def _call(self, since: float) -> None:
+        self._since = since
+        self._late = self._used = 0.0
+        self._timed = self._waiting = True
         self.over = not loops.call_in(self._loop, self._answer)
 
     def _answer(self) -> None:
         """Answer a call: in the loop's thread."""
         work, self._work = self._work, None
         self.answered = clock.read()
-        self._posted = None
+        self._waiting = False
         if work is not None:
             work()
 
-    def _notice(self, now: float, late: float, used: float) -> Stall | None:
-        """Open a stall if there is one and none is open."""
-        posted = self._posted
-        if self._open is not None:
+    def _notice(self, now: float, since: float, late: float, used: float) -> Stall | None:
+        """Open a stall if the loop has not answered for long enough."""
+        waited = now - since
+        if waited < self._blocked_after or not loops.is_running(self._loop):
             return None
-        waited = 0.0 if posted is None else now - posted
-        if max(waited, late) <= self._blocked_after or not loops.is_running(self._loop):
-            return None
-        cause = "loop" if late <= waited / 2 else "gil" if used > late / 2 else "not_running"
-        if posted is None:  # it began while this thread slept
-            posted = now - late
-            self._call(posted)
+        cause = "loop" if late <= waited / 2 else "gil" if used > late * _RUNS else "not_running"
+        if not self._waiting:  # a call shows when it is over
+            self._call(since)
         place, stack = _where(self._thread)
-        self._open = _Open(posted, time.time(), place, stack, cause)
+        self._open = _Open(since, time.time(), place, stack, cause)
         return self._open.at(now)
 
     def _settle(self) -> Stall | None:
         """Take note of an answer; return the stall that it ended."""
-        if self._posted is not None or self._sent is None:
+        if self._waiting:
             return None
         answered = self.answered
-        self.delays.add(answered - self._sent, answered)
-        self._sent = None
-        if self._open is None:
-            return None
-        stall, self._open = self._open.at(answered), None
-        return stall
+        if self._timed:
+            self.delays.add(max(0.0, answered - self._since), answered)
+            self._timed = False
+        return self._close(answered)
+
+    def _pause(self, now: float) -> Stall | None:
+        """Take note that the loop does not run, so that nobody waits for its answer."""
+        self.over = loops.is_over(self._loop)
+        self._since = now
+        self._late = self._used = 0.0
+        self._timed = False
+        return self._close(now)
+
+    def _close(self, now: float) -> Stall | None:
+        """Return the stall that was in progress, if there was one."""
+        stall, self._open = self._open, None
+        return None if stall is None else stall.at(now)
 
 
 def _clocks() -> tuple[float, float]:
@@ -196,11 +251,15 @@ def _clocks() -> tuple[float, float]:
 def _where(thread: int) -> tuple[str, str]:
     """Return the place at which a thread stands, and its stack."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - public in all but its name
-    if frame is None:
+    # All lines at once: whatever reads a file lets that thread run on.
+    frames = list(islice(traceback.walk_stack(frame), _MAX_FRAMES)) if frame else []
+    if not frames:
         return "a thread that has ended", ""
-    stack = "".join(traceback.format_stack(frame, _MAX_FRAMES))
-    place = _place(frame)
-    return f"{place.f_code.co_filename}:{place.f_lineno} in {place.f_code.co_name}", stack
+    innermost = _place([frame for frame, _ in frames])
+    code, line = frames[innermost][0].f_code, frames[innermost][1]
+    stack = traceback.StackSummary.extract(iter(frames))
+    stack.reverse()
+    return f"{code.co_filename}:{line} in {code.co_name}", "".join(stack.format())
 
 
 _STANDARD: Final = tuple(
@@ -209,16 +268,14 @@ _STANDARD: Final = tuple(
 _INSTALLED: Final = ("site-packages", "dist-packages")
 
 
-def _place(innermost: FrameType) -> FrameType:
-    """Return the innermost frame of the user's own code, else of a library's, else of any."""
-    library: FrameType | None = None
-    frame: FrameType | None = innermost
-    while frame is not None:
+def _place(frames: list[FrameType]) -> int:
+    """Return the index of the innermost frame of the user's own code, else of a library's."""
+    library: int | None = None
+    for index, frame in enumerate(frames):
         file = frame.f_code.co_filename
         installed = any(name in file for name in _INSTALLED)
         if not installed and not file.startswith((*_STANDARD, "<frozen ")):
-            return frame
+            return index
         if installed and library is None:
-            library = frame
-        frame = frame.f_back
-    return library or innermost
+            library = index
+    return library or 0

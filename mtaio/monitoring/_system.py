@@ -279,9 +279,8 @@ def _age(process: psutil.Process, proc: Path) -> float:
 def _files(process: psutil.Process, proc: Path) -> Callable[[], int] | None:
     """Return what counts the open files; None where nothing does."""
     folder = proc / "fd"
-    if (
-        folder.is_dir() and folder.stat().st_size > 0
-    ):  # since Linux 6.2, and listing costs 0.2 µs each
+    # The size is the number of files since Linux 6.2; listing them costs 1 µs for each.
+    if folder.is_dir() and folder.stat().st_size > 0:
         return lambda: folder.stat().st_size
     return getattr(process, "num_fds", None) or getattr(process, "num_handles", None)
 

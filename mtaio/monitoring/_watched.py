@@ -1,7 +1,7 @@
 """
 The objects and functions whose figures a monitor keeps, besides those of the process.
 
-Promise: they are read in the event loop, so that none is seen in the midst of a change. One that
+Promise: they are read in the event loop, so that none is seen in the middle of a change. One that
 raises is logged once, counted, and has no figures until it works again.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from mtaio._internal import checks
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._metrics import Source, flat, kinds
+from mtaio.monitoring._metrics import Source, flat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -33,6 +33,8 @@ class _Entry(NamedTuple):
     read: Callable[[], object]
     mappings: bool
     obj: object
+    names: tuple[str, ...]
+    """Its metrics, as they were when it was added."""
 
 
 class Reading(NamedTuple):
@@ -49,11 +51,13 @@ class Watched:
     Invariant: ``_entries`` is replaced and never changed, because it is read in another thread.
     """
 
-    __slots__ = ("_entries", "_failing", "failed", "last")
+    __slots__ = ("_entries", "_failing", "_found", "failed", "last")
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._failing: set[str] = set()
+        self._found: dict[str, Collection[str]] = {}
+        """The metrics of each at the last reading."""
         self.failed: int = 0
         """How often reading one of them has raised."""
         self.last: Reading = Reading()
@@ -81,33 +85,42 @@ class Watched:
                 f"Give each a name of its own: watch(obj, name=...)."
             )
             raise ValueError(msg)
-        entry = _Entry(kind, label, obj.statistics, mappings, obj)
-        flat(_source(entry), mappings=mappings)  # raises for what cannot be read
+        entry = _Entry(kind, label, obj.statistics, mappings, obj, ())
+        names = tuple(flat(_source(entry), mappings=mappings))  # raises for what cannot be read
+        entry = entry._replace(names=names)
         self._entries = {**self._entries, prefix: entry}
 
     def add_gauge(self, name: str, fn: Callable[[], float], taken: Collection[str]) -> None:
         """Watch a number; raise ``ValueError`` or ``TypeError`` if that cannot be."""
         checks.callable_("fn", fn, way_out="Pass a function that returns a number.")
         name = _checked("name", name)
-        if name in taken or name in self._entries:
+        if name in taken or name in self.names():
             msg = f"cannot add the gauge {name!r}: there is a metric of that name. Choose another."
             raise ValueError(msg)
-        entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn)
+        entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn, names=(name,))
         self._entries = {**self._entries, name: entry}
 
     def remove(self, obj: object) -> None:
         """Watch an object, or the gauge of a function, no longer; nothing if it is not watched."""
-        self._entries = {key: each for key, each in self._entries.items() if each.obj is not obj}
+        # Each look at a method makes another object; only gauges are functions.
+        kept = {
+            key: each
+            for key, each in self._entries.items()
+            if each.obj is not obj and not (each.kind == "gauge" and each.obj == obj)
+        }
+        gone = self._entries.keys() - kept.keys()
+        self._entries = kept
+        for key in gone:
+            self._found.pop(key, None)
+            self._failing.discard(key)
 
     def names(self) -> list[str]:
-        """Return the names of their metrics, known without reading a gauge."""
-        found: list[str] = []
-        for entry in self._entries.values():
-            if entry.kind == "gauge":
-                found.append(str(entry.name))
-            else:
-                found.extend(kinds(_source(entry), mappings=entry.mappings))
-        return found
+        """Return the names of their metrics, known without reading them."""
+        found: dict[str, None] = {}
+        for key, entry in self._entries.items():
+            found.update(dict.fromkeys(entry.names))
+            found.update(dict.fromkeys(self._found.get(key, ())))
+        return list(found)
 
     def read(self) -> Reading:
         """Read all of them: in the event loop."""
@@ -116,7 +129,7 @@ class Watched:
         for key, entry in self._entries.items():
             try:
                 source = _source(entry)
-                values.update(flat(source, mappings=entry.mappings))
+                numbers = flat(source, mappings=entry.mappings)
             except Exception:  # noqa: BLE001 - a gauge is user code; logged
                 self.failed += 1
                 if key not in self._failing:
@@ -125,6 +138,8 @@ class Watched:
             else:
                 self._failing.discard(key)
                 sources.append(source)
+                values.update(numbers)
+                self._found[key] = numbers
         self.last = Reading(tuple(sources), values)
         return self.last
 

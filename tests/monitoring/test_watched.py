@@ -1,0 +1,289 @@
+"""What a monitor watches: every primitive, gauges, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.cache import TTLCache
+from mtaio.core import TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.logging import AsyncFileHandler
+from mtaio.monitoring import ResourceMonitor
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
+from mtaio.testing import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpStatistics:
+    """What a pump has done."""
+
+    pumped: int = field(metadata=COUNTER)
+    level: float = field(metadata=GAUGE)
+
+
+class HTTPPump:
+    """An object of a user's own, which works now and then."""
+
+    def __init__(self, name: str | None = None) -> None:
+        if name is not None:
+            self.name = name
+        self.fails = False
+        self.pumped = 0
+
+    def statistics(self) -> PumpStatistics:
+        """Return what it has done."""
+        if self.fails:
+            raise OSError
+        return PumpStatistics(pumped=self.pumped, level=0.5)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "concurrency_limiter": lambda: ConcurrencyLimiter(1),
+    "resource_limiter": lambda: ResourceLimiter(concurrency=1, rate=1000, timeout=60),
+    "rate_limiter": lambda: RateLimiter(1),
+    "keyed_rate_limiter": lambda: KeyedRateLimiter(1),
+    "timeout_manager": TimeoutManager,
+    "ttl_cache": lambda: TTLCache[int](60, 4),
+    "event_emitter": EventEmitter,
+    "task_executor": lambda: TaskExecutor(1),
+    "http_pump": HTTPPump,
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+async def test_every_primitive(kind: str) -> None:
+    """Each has metrics under its kind and name, which thresholds and history know."""
+    monitor = ResourceMonitor()
+    made = MADE[kind]()
+    assert monitor.watch(made, name="it") is made
+    names = [name for name in monitor.metric_names() if name.startswith(f"{kind}.it.")]
+    assert names
+    await monitor.tick()
+    for name in names:
+        monitor.set_threshold(name, 1e6)
+        assert monitor.history(name) == [(monitor.history(name)[0][0], monitor.values()[name])]
+        assert monitor.kinds()[name] in {"counter", "gauge", "limit"}
+    assert monitor.sources()[-1].statistics == made.statistics()
+    monitor.unwatch(made)
+    assert monitor.statistics().watched == 0
+    await monitor.tick()
+    assert not any(name in monitor.values() for name in names)
+
+
+async def test_log_handler(tmp_path: Path) -> None:
+    """A log handler is watched as well."""
+    handler = AsyncFileHandler(tmp_path / "app.log")
+    monitor = ResourceMonitor()
+    monitor.watch(handler, name="app")
+    await monitor.tick()
+    assert any(name.startswith("async_file_handler.app.") for name in monitor.values())
+    handler.close()
+
+
+def test_own_name_is_the_default() -> None:
+    """An object that has a name keeps it; one without has only its kind."""
+    monitor = ResourceMonitor()
+    monitor.watch(HTTPPump("left"))
+    monitor.watch(HTTPPump())
+    names = monitor.metric_names()
+    assert "http_pump.left.pumped" in names
+    assert "http_pump.pumped" in names
+
+
+def test_unnamed_twins_are_refused() -> None:
+    """Two objects of one kind and name would have one metric; the same one twice is fine."""
+    monitor = ResourceMonitor()
+    pump = monitor.watch(HTTPPump())
+    monitor.watch(pump)
+    assert monitor.statistics().watched == 1
+    with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump': <.* is watched under"):
+        monitor.watch(HTTPPump())
+    monitor.watch(HTTPPump(), name="other")
+    with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump\.other': "):
+        monitor.watch(HTTPPump("other"))
+
+
+@pytest.mark.parametrize("name", ["a b", "a.b", 'quo"te', "läuft", "日本", "new\nline"])
+async def test_names_may_be_odd(name: str) -> None:
+    """A name is a label, and may have any characters."""
+    monitor = ResourceMonitor()
+    monitor.watch(HTTPPump(), name=name)
+    monitor.gauge(name, lambda: 3)
+    await monitor.tick()
+    assert monitor.values()[f"http_pump.{name}.pumped"] == 0
+    assert monitor.values()[name] == 3
+    monitor.set_threshold(name, 1)
+    await monitor.tick()
+    assert [alert.metric for alert in monitor.firing] == [name]
+
+
+def test_what_cannot_be_watched() -> None:
+    """Each refusal says what is wrong, and the way out."""
+    monitor = ResourceMonitor()
+    with pytest.raises(TypeError, match=r"^cannot watch 7: it has no method statistics\(\)\. Give"):
+        monitor.watch(7)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match=r"^name=7 is a int, not a str\."):
+        monitor.watch(HTTPPump(), name=7)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^name=' ' is empty\. Pass a short name\."):
+        monitor.watch(HTTPPump(), name=" ")
+    with pytest.raises(TypeError, match=r"^fn=7 is a int, which is not callable\."):
+        monitor.gauge("depth", 7)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=r"^name='' is empty"):
+        monitor.gauge("", lambda: 1)
+    pump = HTTPPump()
+    pump.fails = True
+    with pytest.raises(OSError, match=r"^$"):
+        monitor.watch(pump)
+    assert monitor.statistics().watched == 0
+
+
+@pytest.mark.parametrize("taken", ["cpu_usage", "cpu.usage_percent", "depth", "http_pump.level"])
+def test_gauge_of_a_name_that_is_taken(taken: str) -> None:
+    """A metric has one meaning."""
+    monitor = ResourceMonitor()
+    monitor.gauge("depth", lambda: 1)
+    monitor.watch(HTTPPump())
+    with pytest.raises(ValueError, match=rf"^cannot add the gauge '{taken}': there is a metric"):
+        monitor.gauge(taken, lambda: 2)
+
+
+async def test_gauges_come_and_go() -> None:
+    """A gauge is known by its function, a method too, and its name is free afterwards."""
+    monitor = ResourceMonitor()
+    items = [1, 2, 3]
+
+    @monitor.gauge("decorated")
+    def decorated() -> float:
+        return 1.5
+
+    monitor.gauge("items", items.__len__)
+    await monitor.tick()
+    assert (monitor.values()["decorated"], monitor.values()["items"]) == (1.5, 3)
+    assert decorated() == 1.5
+    monitor.unwatch(items.__len__)
+    monitor.unwatch(decorated)
+    monitor.unwatch("nothing")
+    monitor.gauge("items", lambda: 4)
+    await monitor.tick()
+    assert monitor.values()["items"] == 4
+    assert "decorated" not in monitor.values()
+
+
+@pytest.mark.parametrize("bad", [math.nan, "7", True, None, 10**400])
+async def test_gauge_that_is_no_number(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once and counted, and has no figures until it returns a number again."""
+    monitor = ResourceMonitor()
+    answers = [bad, bad, 5, bad]
+    monitor.gauge("depth", lambda: answers.pop(0))
+    monitor.watch(HTTPPump())
+    for expected in (None, None, 5, None):
+        await monitor.tick()
+        assert monitor.values().get("depth") == expected
+        assert monitor.values()["http_pump.level"] == 0.5
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["cannot read depth; no figures of it until that works"] * 2
+    assert monitor.statistics().failed == 3
+
+
+async def test_statistics_that_fail_at_times(caplog: pytest.LogCaptureFixture) -> None:
+    """An object that cannot be read now and then is no error of those who ask for figures."""
+    monitor = ResourceMonitor()
+    pump = monitor.watch(HTTPPump())
+    await monitor.tick()
+    pump.fails = True
+    await monitor.tick()
+    monitor.set_threshold("http_pump.pumped", 7)
+    assert len(monitor.history("http_pump.pumped")) == 1
+    assert "http_pump.pumped" in monitor.metric_names()
+    assert [source.kind for source in monitor.sources()] == ["", "monitor"]
+    pump.fails = False
+    pump.pumped = 8
+    await monitor.tick()
+    assert [alert.metric for alert in monitor.firing] == ["http_pump.pumped"]
+    assert len(caplog.records) == 1
+
+
+def test_reads_under_load(backend: str) -> None:
+    """Whoever reads figures from another thread, while all is busy, gets no error."""
+    monitor = ResourceMonitor(0.005, 50, loop_interval=0.002)
+    executor, limiter = TaskExecutor(4), ConcurrencyLimiter(2)
+    cache, emitter = TTLCache[int](0.01, 50), EventEmitter()
+    for each in (executor, limiter, cache, emitter):
+        monitor.watch(each)
+    monitor.set_threshold("concurrency_limiter.in_use", 1)
+    errors: list[BaseException] = []
+    counts = {"reads": 0}
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while counts["reads"] < 10_000:
+                values = monitor.values()
+                assert all(value >= 0 for value in values.values()), values
+                assert monitor.statistics().samples >= 0
+                assert monitor.sources()
+                assert monitor.history("cpu_usage") is not None
+                assert monitor.recent(5)
+                assert len(monitor.alerts) <= 100
+                counts["reads"] += 6
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            errors.append(error)
+        finally:
+            done.set()
+
+    async def work(number: int) -> None:
+        async with limiter:
+            await cache.set(f"{number % 70}", number)
+            await emitter.emit(f"event.{number % 9}", number)
+            await anyio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        emitter.on("event.*", lambda _: None)
+        async with monitor:
+            thread = threading.Thread(target=read)
+            thread.start()
+            while not done.is_set():
+                await executor.map(work, range(50))
+            thread.join()
+
+    logging.getLogger("mtaio.monitoring").setLevel(logging.CRITICAL)
+    try:
+        anyio.run(main, backend=backend)
+    finally:
+        logging.getLogger("mtaio.monitoring").setLevel(logging.NOTSET)
+    assert errors == []
+    assert monitor.statistics().failed == 0
+    assert monitor.statistics().samples > 0
+
+
+def test_mappings_when_asked_for(backend: str) -> None:
+    """The numbers of each name of an emitter are metrics if its watcher wants them."""
+    monitor = ResourceMonitor()
+    emitter = monitor.watch(EventEmitter(), name="bus", mappings=True)
+    emitter.on("saved", lambda _: None)
+
+    async def main() -> None:
+        await emitter.emit("saved", 1)
+        await monitor.tick()
+
+    run(partial(main), backend=backend)
+    assert set(monitor.values()) <= {*monitor.metric_names()}
