@@ -24,7 +24,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import anyio
 
@@ -414,7 +414,13 @@ class ResourceMonitor:
         """Forget an object, or a gauge by its function. Does nothing if it is not watched."""
         self._watched.remove(obj)
 
-    def gauge(self, name: str, fn: G | None = None) -> Any:
+    @overload
+    def gauge(self, name: str) -> Callable[[G], G]: ...
+
+    @overload
+    def gauge(self, name: str, fn: G) -> G: ...
+
+    def gauge(self, name: str, fn: G | None = None) -> G | Callable[[G], G]:
         """
         Keep a figure of your own: what ``fn`` returns, as the metric ``name``.
 

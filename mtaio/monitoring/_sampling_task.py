@@ -52,7 +52,7 @@ class SamplingTask:
     def start(self) -> None:
         """Start the task."""
         self._working = True
-        loops.start_task(self._loop, self._run, contextvars.copy_context())
+        loops.start_task(self._loop, self._run, contextvars.copy_context(), self._end)
 
     def stop(self) -> None:
         """Take no more samples; `wait_ended` waits for the end of the task."""
@@ -71,13 +71,13 @@ class SamplingTask:
 
     async def _run(self) -> None:
         due = clock.now()
-        try:
-            with self._scope:
-                while self._working:
-                    due += self._interval
-                    await anyio.sleep_until(clock.loop_deadline(due))
-                    self._read()
-                    self._sample()
-        finally:
-            self._working = False
-            self._ended.set()
+        with self._scope:
+            while self._working:
+                due += self._interval
+                await anyio.sleep_until(clock.loop_deadline(due))
+                self._read()
+                self._sample()
+
+    def _end(self) -> None:
+        self._working = False
+        self._ended.set()
