@@ -70,13 +70,14 @@ class SamplingTask:
         return self._working and not loops.is_over(self._loop)
 
     async def _run(self) -> None:
-        due = clock.now()
+        due = clock.now() + self._interval
         with self._scope:
+            await anyio.sleep_until(clock.loop_deadline(due))
             while self._working:
-                due += self._interval
-                await anyio.sleep_until(clock.loop_deadline(due))
                 self._read()
                 self._sample()
+                due += self._interval
+                await anyio.sleep_until(clock.loop_deadline(due))
 
     def _end(self) -> None:
         self._working = False

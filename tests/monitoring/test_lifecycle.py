@@ -127,6 +127,26 @@ async def test_stop_in_a_handler() -> None:
     assert monitor.statistics().handled == 1
 
 
+async def test_stop_beside_a_handler_that_stops() -> None:
+    """Whoever is no handler waits for the handlers, also if one of them was the first to stop."""
+    monitor = ResourceMonitor(1)
+    monitor.gauge("level", lambda: 2)
+    monitor.set_threshold("level", 1)
+    stopped = anyio.Event()
+
+    @monitor.on_threshold_exceeded
+    async def stop(*_: object) -> None:
+        await monitor.stop()
+        stopped.set()
+        await anyio.sleep(3)
+
+    start = anyio.current_time()
+    async with monitor:
+        await stopped.wait()
+    assert anyio.current_time() - start == 4
+    assert monitor.statistics().handled == 1
+
+
 async def test_stop_waits_for_handlers() -> None:
     """What was found out before the stop is handled before it returns."""
     monitor = ResourceMonitor(1)
