@@ -386,9 +386,10 @@ _V6: Final = 6
 
 # The port is free as soon as it is closed; on Windows that needs no option, and SO_REUSEADDR would
 # let two listen at once.
-_ONE_LISTENER: Final = (
-    socket.SO_EXCLUSIVEADDRUSE if sys.platform == "win32" else socket.SO_REUSEADDR
-)
+if sys.platform == "win32":  # pragma: no cover - Windows
+    _ONE_LISTENER: Final = socket.SO_EXCLUSIVEADDRUSE
+else:
+    _ONE_LISTENER: Final = socket.SO_REUSEADDR
 
 
 def _listen(address: _Address) -> socket.socket:
