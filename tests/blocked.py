@@ -33,8 +33,10 @@ LOOPS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "trio": ("trio", {}),
 }
 LOOP_INTERVAL: Final = 0.1
-NOISE: Final = 0.1
+NOISE: Final = 0.2
 """Seconds by which a busy machine may falsify the length of a stall."""
+STARVED: Final = 5
+"""A block that takes so many times as long as it should says nothing: the machine was too busy."""
 
 STOPPER: Final = """
 import os, signal, sys, time
@@ -84,7 +86,7 @@ class Outcome:
     late: list[float] = field(default_factory=list)
     """By how many seconds after they began the right ones were noticed."""
     others: int = 0
-    """Stalls of whole process that came besides."""
+    """Other stalls that were told: of a machine that stood still."""
 
 
 class Blocker:
@@ -135,7 +137,10 @@ class Blocker:
                 if stall.cause == cause and self._fits(kind, stall, lasted):
                     right.append(stall)
                     break
-        if right:
+        if not right and lasted > STARVED * self.seconds:
+            outcome.others += len(told)
+            await self.block(kind, outcome)
+        elif right:
             outcome.right += 1
             outcome.late.append(right[0].timestamp - wall)
             outcome.others += len(told) - 1

@@ -17,7 +17,7 @@ from mtaio import exceptions
 from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
-from mtaio.monitoring import HealthRegistry
+from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -164,6 +164,34 @@ def emitter() -> tuple[object, Use]:
     return made, use
 
 
+def monitor() -> tuple[object, Use]:
+    """Return a use of a monitor, whose handler is at work when it is stopped."""
+    made = ResourceMonitor(1)
+    level = 2.0
+    handled: list[float] = []
+    made.gauge("level", lambda: level)
+    made.set_threshold("level", 1)
+
+    @made.on_threshold_exceeded
+    async def handle(_metric: str, value: float, _threshold: float) -> None:
+        await anyio.sleep(1)
+        handled.append(value)
+
+    async def use() -> None:
+        nonlocal level
+        handled.clear()
+        level = 0.0
+        await made.tick()
+        before = made.statistics().samples
+        async with made:
+            level = 2.0
+            await anyio.sleep(1.5)
+            assert (await made.get_current_stats()).memory.total > 0
+        assert (handled, made.statistics().samples - before) == ([2.0], 1)
+
+    return made, use
+
+
 def executor() -> tuple[object, Use]:
     """Return a use of an executor, with tasks that wait for its one slot."""
     made = TaskExecutor(1, max_pending=1, thread_limiter=1)
@@ -210,6 +238,7 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "EventEmitter": emitter,
     "HealthRegistry": health,
     "TaskExecutor": executor,
+    "ResourceMonitor": monitor,
 }
 
 

@@ -136,20 +136,38 @@ def two_loops_error(owner: object) -> RuntimeError:
     )
 
 
-def start_task(loop: Any, fn: Callable[[], Coroutine[Any, Any, None]], context: Context) -> None:
+def start_task(
+    loop: Any,
+    fn: Callable[[], Coroutine[Any, Any, None]],
+    context: Context,
+    ended: Callable[[], object] = _nothing,
+) -> None:
     """
     Start a task that belongs to the loop and to no task group; called in the thread of ``loop``.
 
     For what lasts from a ``start()`` to a ``stop()``. It is cancelled when the loop ends; ``fn``
-    raises nothing else.
+    raises nothing else. ``ended`` is called when it has ended, even if it was cancelled before it
+    could begin.
     """
     create = getattr(loop, "create_task", None)
     if create is None:
-        sys.modules["trio"].lowlevel.spawn_system_task(fn, context=context)
+
+        async def run() -> None:
+            try:
+                await fn()
+            finally:
+                ended()
+
+        sys.modules["trio"].lowlevel.spawn_system_task(run, context=context)
         return
+
+    def done(task: object) -> None:
+        _tasks.discard(task)
+        ended()
+
     task = create(fn(), context=context)
     _tasks.add(task)  # asyncio itself holds its tasks weakly
-    task.add_done_callback(_tasks.discard)
+    task.add_done_callback(done)
 
 
 _tasks: set[object] = set()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CoroutineType
 
+    from mtaio.exceptions import StrayCancellationError
     from mtaio.monitoring._report import CheckKind, CheckResult, CheckStatus
 
 __all__ = ["GRACE", "Check", "Run", "Tally"]
@@ -240,6 +241,7 @@ class Run:
         "_raised",
         "_recorded",
         "_scope",
+        "_stray",
         "_thread",
         "left",
         "loop",
@@ -260,6 +262,11 @@ class Run:
         self._thread: _Thread | None = None
         self._recorded = False
         self._raised: BaseException | None = None
+        self._stray: StrayCancellationError | None = None
+        """
+        What the check failed with, if it was the backend's cancellation. A caller records it that
+        is still there to do so: asyncio cancels all tasks when it ends, the callers' too.
+        """
         self._coroutine = cast("CoroutineType[Any, Any, None] | None", self._run())
 
     def start(self) -> None:
@@ -301,7 +308,11 @@ class Run:
         await self._wait_until(self._deadline + GRACE)
         if not self._recorded:
             self._recorded = True
-            self._check.time_out(clock.now() - self.started)
+            seconds = clock.now() - self.started
+            if self._stray is None:
+                self._check.time_out(seconds)
+            else:
+                self._check.fail(self._stray, seconds)
 
     async def _wait_until(self, moment: float, *, shield: bool = False) -> None:
         if not self._ended.is_set():
@@ -311,6 +322,9 @@ class Run:
     def leave(self) -> None:
         """Wait no longer; the last to leave cancels it, unless it is in a thread or hangs."""
         self.waiters -= 1
+        if self._stray is not None:
+            self._end_cancelled()
+            return
         can_end = self._thread is None or self._thread.has_ended()
         if can_end and not (self.waiters or self._recorded):
             self.left = True
@@ -319,7 +333,7 @@ class Run:
     async def wait_left(self, moment: float) -> None:
         """Wait for its end if `leave` has cancelled it: shielded, until ``moment``."""
         if self.left:
-            await self._wait_until(moment, shield=True)
+            await self._wait_until(min(moment, self._deadline + GRACE), shield=True)
 
     def give_up(self) -> None:
         """Count on it no longer: its loop is over, and at most its thread still runs."""
@@ -362,10 +376,10 @@ class Run:
             return False  # by the end of the loop
         failure = ended.error
         if isinstance(ended, Stray):
-            if not self.waiters:
-                return True  # asyncio cancels all that is left when it ends
-            failure = stray_error(error, f"the check {self._check.fn!r}")
-        elif not isinstance(failure, Exception):
+            if self.waiters and not self._scope.cancel_called:
+                self._stray = stray_error(error, f"the check {self._check.fn!r}")
+            return True
+        if not isinstance(failure, Exception):
             self._raised = failure
         if not self._scope.cancel_called:  # else that is the reason
             self._record(self._check.fail, failure)
@@ -378,13 +392,18 @@ class Run:
 
     def _end(self) -> None:
         """Wake all who wait for it."""
-        if not self._recorded:
-            self._recorded = True
+        if not self._recorded and self._stray is None:
             if self._scope.cancel_called and not self.left:
+                self._recorded = True
                 self._check.time_out(clock.now() - self.started)
             else:
-                self._check.cancel()
+                self._end_cancelled()
         self._ended.set()
+
+    def _end_cancelled(self) -> None:
+        if not self._recorded:
+            self._recorded = True
+            self._check.cancel()
 
 
 class _State(Enum):

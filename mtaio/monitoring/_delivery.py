@@ -141,7 +141,6 @@ class Delivery:
             return
         try:
             await checkpoint()
-            self._start()
             await self._until_idle()
         except BaseException:
             self._queue.clear()
@@ -152,6 +151,7 @@ class Delivery:
             raise
 
     async def _until_idle(self) -> None:
+        self._start()
         while self._working:
             await self._idle.wait()
 
@@ -160,18 +160,19 @@ class Delivery:
         if self._queue and not self._working:
             self._working = True
             self._idle = anyio.Event()
-            loops.start_task(self._loop, self._work, self._context.copy())
+            loops.start_task(self._loop, self._work, self._context.copy(), self._ended)
 
     async def _work(self) -> None:
         _current.set(self)
-        try:
-            with anyio.CancelScope() as self._scope:
-                while self._queue:
-                    event = self._queue.popleft()
-                    async with anyio.create_task_group() as group:
-                        for handler in event.handlers:
-                            group.start_soon(self._handlers.call, handler, event.args)
-        finally:
-            self._working = False
-            self._scope = None
-            self._idle.set()
+        with anyio.CancelScope() as self._scope:
+            while self._queue:
+                event = self._queue.popleft()
+                async with anyio.create_task_group() as group:
+                    for handler in event.handlers:
+                        group.start_soon(self._handlers.call, handler, event.args)
+
+    def _ended(self) -> None:
+        self._working = False
+        self._scope = None
+        self._idle.set()
+        self._start()  # for what came meanwhile

@@ -24,7 +24,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import anyio
 
@@ -123,7 +123,7 @@ class ResourceMonitor:
     """
 
     # Invariants:
-    # - _run is set from start() to stop(); its thread or task may have ended before, with its loop;
+    # - _run is what start() made last; its thread or task has ended after stop(), or with its loop;
     # - _lock is held while a sample is taken and while what samples leave behind is read.
     __slots__ = (
         "__weakref__",
@@ -249,12 +249,9 @@ class ResourceMonitor:
         stopped all the same.
         """
         run = self._run
-        if run is None:
-            await checkpoint()
-            return
-        run.sampler.stop()
-        self._run = None
-        if not loops.is_current(run.loop):
+        if run is not None:
+            run.sampler.stop()
+        if run is None or not loops.is_current(run.loop):
             await checkpoint()
             return
         try:
@@ -414,7 +411,13 @@ class ResourceMonitor:
         """Forget an object, or a gauge by its function. Does nothing if it is not watched."""
         self._watched.remove(obj)
 
-    def gauge(self, name: str, fn: G | None = None) -> Any:
+    @overload
+    def gauge(self, name: str) -> Callable[[G], G]: ...
+
+    @overload
+    def gauge(self, name: str, fn: G) -> G: ...
+
+    def gauge(self, name: str, fn: G | None = None) -> G | Callable[[G], G]:
         """
         Keep a figure of your own: what ``fn`` returns, as the metric ``name``.
 
@@ -705,7 +708,7 @@ class ResourceMonitor:
         reader = self._ready_reader()
         reading = reader.read()
         run = self._run
-        watch = None if run is None else run.watch
+        watch = None if run is None or not run.sampler.is_alive() else run.watch
         p50, p99, longest = (0.0, 0.0, 0.0) if watch is None else watch.delays.read()
         return ResourceStats(
             timestamp=run.epoch + clock.read()

@@ -384,6 +384,14 @@ _MAX_PORT: Final = 65535
 _V6: Final = 6
 
 
+# The port is free as soon as it is closed; on Windows that needs no option, and SO_REUSEADDR would
+# let two listen at once.
+if sys.platform == "win32":  # pragma: no cover - Windows
+    _ONE_LISTENER: Final = socket.SO_EXCLUSIVEADDRUSE
+else:
+    _ONE_LISTENER: Final = socket.SO_REUSEADDR
+
+
 def _listen(address: _Address) -> socket.socket:
     """Return a socket that listens there."""
     host, port = address
@@ -393,10 +401,7 @@ def _listen(address: _Address) -> socket.socket:
         )
         listening = socket.socket(family, kind, protocol)
         try:
-            if sys.platform == "win32":  # where the other option would let two listen at once
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-            else:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, _ONE_LISTENER, 1)
             if host == "::":
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listening.bind(where)

@@ -43,9 +43,9 @@ class Sampler:
         "_interval",
         "_loop_interval",
         "_read",
+        "_running",
         "_sample",
         "_stalled",
-        "_stopping",
         "_thread",
         "_watch",
     )
@@ -67,7 +67,10 @@ class Sampler:
         self._read = read
         self._sample = sample
         self._stalled = stalled
-        self._stopping = threading.Event()
+        # Held while the thread is to run. To wait for an Event takes longer, and before it returns
+        # the loop's thread has left the place where it was stopped.
+        self._running = threading.Lock()
+        self._running.acquire()
         self._due = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -78,7 +81,8 @@ class Sampler:
 
     def stop(self) -> None:
         """End the thread and wait for it, which takes no longer than one sample."""
-        self._stopping.set()
+        if self._running.locked():
+            self._running.release()
         self._thread.join()
 
     def is_alive(self) -> bool:
@@ -87,7 +91,7 @@ class Sampler:
 
     def _run(self) -> None:
         rest = self._beat()
-        while not self._watch.over and not self._stopping.wait(rest):
+        while not self._watch.over and not self._running.acquire(timeout=rest):
             rest = self._beat()
         self._tell(*self._watch.end())
 

@@ -52,7 +52,7 @@ class SamplingTask:
     def start(self) -> None:
         """Start the task."""
         self._working = True
-        loops.start_task(self._loop, self._run, contextvars.copy_context())
+        loops.start_task(self._loop, self._run, contextvars.copy_context(), self._end)
 
     def stop(self) -> None:
         """Take no more samples; `wait_ended` waits for the end of the task."""
@@ -70,14 +70,15 @@ class SamplingTask:
         return self._working and not loops.is_over(self._loop)
 
     async def _run(self) -> None:
-        due = clock.now()
-        try:
-            with self._scope:
-                while self._working:
-                    due += self._interval
-                    await anyio.sleep_until(clock.loop_deadline(due))
-                    self._read()
-                    self._sample()
-        finally:
-            self._working = False
-            self._ended.set()
+        due = clock.now() + self._interval
+        with self._scope:
+            await anyio.sleep_until(clock.loop_deadline(due))
+            while self._working:
+                self._read()
+                self._sample()
+                due += self._interval
+                await anyio.sleep_until(clock.loop_deadline(due))
+
+    def _end(self) -> None:
+        self._working = False
+        self._ended.set()

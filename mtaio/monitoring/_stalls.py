@@ -30,6 +30,10 @@ from mtaio.monitoring._stats import Stall
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import TypeAlias
+
+    _Line: TypeAlias = tuple[FrameType, int]
+    """A frame, and the line at which it stood."""
 
 __all__ = ["LoopWatch"]
 
@@ -41,6 +45,9 @@ _TOGETHER: Final = 0.005
 
 _RUNS: Final = 0.1
 """The share of a processor that a process has at least if it runs at all, on a busy machine."""
+
+_NOTABLE: Final = 0.02
+"""Seconds of lateness after which it is worth while to read where the loop's thread stands."""
 
 _LEAST: Final = 0.001
 """The shortest rest in seconds."""
@@ -157,6 +164,8 @@ class LoopWatch:
         Returns:
             The stall noticed now, which is in progress, and the one that has ended.
         """
+        # A thread that was stopped goes on as soon as it can: its lines are read before all else.
+        frames = _frames(self._thread) if clock.read() - self.due > _NOTABLE else []
         now, cpu = _clocks()
         late, used = max(0.0, now - self.due), max(0.0, cpu - self._cpu - self._rest)
         self._moment, self._cpu = now, cpu
@@ -169,9 +178,9 @@ class LoopWatch:
         if self._open is None:
             since = now - late  # if it began after the answer, while this thread was to rest
             if waiting and self._since <= since:
-                noticed = self._notice(now, self._since, self._late, self._used)
-            else:
-                noticed = self._notice(now, since, late, used)
+                late, used = self._late, self._used
+                since = self._since
+            noticed = self._notice(now, since, late, used, frames)
         return noticed, self._settle()
 
     def end(self) -> tuple[Stall | None, Stall | None]:
@@ -203,15 +212,17 @@ class LoopWatch:
         if work is not None:
             work()
 
-    def _notice(self, now: float, since: float, late: float, used: float) -> Stall | None:
+    def _notice(
+        self, now: float, since: float, late: float, used: float, frames: list[_Line]
+    ) -> Stall | None:
         """Open a stall if the loop has not answered for long enough."""
         waited = now - since
         if waited < self._blocked_after or not loops.is_running(self._loop):
             return None
+        place, stack = _where(frames or _frames(self._thread))
         cause = "loop" if late <= waited / 2 else "gil" if used > late * _RUNS else "not_running"
         if not self._waiting:  # a call shows when it is over
             self._call(since)
-        place, stack = _where(self._thread)
         self._open = _Open(since, time.time(), place, stack, cause)
         return self._open.at(now)
 
@@ -248,18 +259,20 @@ def _clocks() -> tuple[float, float]:
     return before, cpu - (apart if apart > _TOGETHER else 0.0)
 
 
-def _where(thread: int) -> tuple[str, str]:
-    """Return the place at which a thread stands, and its stack."""
+def _frames(thread: int) -> list[_Line]:
+    """Return where a thread stands, the innermost frame first."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - public in all but its name
-    # All lines at once: whatever reads a file lets that thread run on.
-    frames = list(islice(traceback.walk_stack(frame), _MAX_FRAMES)) if frame else []
+    return list(islice(traceback.walk_stack(frame), _MAX_FRAMES)) if frame else []
+
+
+def _where(frames: list[_Line]) -> tuple[str, str]:
+    """Return the place at which a thread stands, and its stack."""
     if not frames:
         return "a thread that has ended", ""
-    innermost = _place([frame for frame, _ in frames])
-    code, line = frames[innermost][0].f_code, frames[innermost][1]
+    frame, line = frames[_place([frame for frame, _ in frames])]
     stack = traceback.StackSummary.extract(iter(frames))
     stack.reverse()
-    return f"{code.co_filename}:{line} in {code.co_name}", "".join(stack.format())
+    return f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}", "".join(stack.format())
 
 
 _STANDARD: Final = tuple(

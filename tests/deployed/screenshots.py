@@ -1,12 +1,15 @@
 """
-Make the pictures of the status page in the docs: ``python -m tests.deployed.screenshots``.
+Make the pictures of the status page in the docs: ``python -m tests.deployed.screenshots [URL]``.
 
+They show the service at URL; without one, the model in `tests.deployed.service`, whose figures do
+not depend on what else this machine does.
 Inter is what the page is shown in if it is installed (Debian: fonts-inter), as system fonts vary.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 import tempfile
 import zlib
 from collections import Counter
@@ -137,7 +140,7 @@ def main() -> None:
                 tab = browser.tab()
                 tab.look(width=WIDTH, height=HEIGHT, theme=theme)
                 tab.speak("en-GB")
-                tab.goto(service.url)
+                tab.goto(sys.argv[1] if len(sys.argv) > 1 else service.url)
                 tab.wait("cards.size > 3 && document.querySelector('.chart path') !== null")
                 tab.wait("link.tries === 0 && !link.whole && !link.busy")
                 path = GUIDES / f"monitoring-{theme}.png"

@@ -378,8 +378,8 @@ class Service:
         """When ``stats`` was asked for, and how."""
         self.frozen = False
         """Whether no more samples are taken."""
-        self.broken = False
-        """Whether something else answers in its place."""
+        self.body: bytes | None = None
+        """What something else answers in its place."""
         self._name = name
         self._trouble = trouble
         self._extra = extra or {}
@@ -488,8 +488,8 @@ class Service:
 
     def answer(self, points: int) -> bytes:
         """Return the body of the answer, which may be one of a proxy."""
-        if self.broken:
-            return b"<!doctype html><title>Bad gateway</title>"
+        if self.body is not None:
+            return self.body
         return json.dumps(self.stats(points), allow_nan=False).encode()
 
     def start(self) -> None:

@@ -425,14 +425,21 @@ def test_a_lost_connection_is_told_and_found_again(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(401, "Not allowed"), (503, "No connection"), (200, "No connection")]
+    ("status", "body", "told"),
+    [
+        (401, b"", "Not allowed"),
+        (503, b"", "No connection"),
+        (200, b"<!doctype html><title>Bad gateway</title>", "No connection"),
+        (200, b"[]", "No connection"),
+        (200, b'{"error": "not here"}', "No connection"),
+    ],
 )
-def test_answers_that_are_none(tab: Tab, status: int, told: str) -> None:
-    """A refusal is told from an error, and what is not JSON counts as no answer."""
+def test_answers_that_are_none(tab: Tab, status: int, body: bytes, told: str) -> None:
+    """A refusal is told from an error, and what is not ``stats`` counts as no answer."""
     with shown(tab) as service:
-        service.status = status
-        service.broken = status != 401
+        service.status, service.body = status, body
         tab.wait(f"document.querySelector('#words b').textContent === {json.dumps(told)}")
+        tab.wait("link.tries > 1")
 
 
 def test_a_hidden_tab_asks_seldom(tab: Tab) -> None:
@@ -602,3 +609,32 @@ def test_limits_without_a_value_are_no_harm(tab: Tab) -> None:
         assert "running" in card(tab, "images").split("\n")[2:5]
         assert "/ 16" not in card(tab, "images")
         assert tab.complaints() == []
+
+
+def labels(tab: Tab, card: str) -> list[str]:
+    """Return the texts in the chart of a card, which is drawn once it is near the screen."""
+    chart = f"cards.get({json.dumps(card)}).chart.svg"
+    return list(
+        tab.wait(
+            f"(found => found.length && found.map(each => each.textContent))"
+            f"([...{chart}.querySelectorAll('text')])"
+        )
+    )
+
+
+def test_a_gauge_may_be_negative(tab: Tab) -> None:
+    """The scale goes below zero where the figures do."""
+    tab.look(height=4000)
+    with shown(tab, extra={"temperature": -3.5}):
+        assert labels(tab, " temperature") == ["-5", "0", "1"]
+        assert "-3.50" in card(tab, "temperature")
+
+
+def test_a_threshold_beyond_the_scale_is_told(tab: Tab) -> None:
+    """A threshold far above the figures does not flatten them, and is named all the same."""
+    tab.look(height=4000)
+    with shown(tab, load=0.1):
+        zero, _, told = labels(tab, " queue_depth")
+        assert (zero, told) == ("0", "alert 400 \u2191")
+        drawn = "cards.get(' queue_depth').chart.svg.querySelectorAll('line.threshold').length"
+        assert tab.evaluate(drawn) == 0

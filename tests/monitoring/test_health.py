@@ -652,6 +652,20 @@ async def test_cancelled_report_of_several_checks() -> None:
     release.set()
 
 
+async def test_cancelled_when_time_is_up() -> None:
+    """A report that is cancelled after a timeout ends no later than one that is not."""
+    release = anyio.Event()
+
+    async def check() -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    with anyio.move_on_after(0.3125):
+        await registry(check, timeout=0.25).report()
+    assert anyio.current_time() == 0.35
+    release.set()
+
+
 async def test_report_in_a_cancelled_scope() -> None:
     """It starts no run at all."""
     probe = Probe()

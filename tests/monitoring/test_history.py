@@ -78,7 +78,7 @@ def test_history_has_no_gaps(backend: str) -> None:
     figures = iter([1.0, None, 3.0, 4.0])
 
     async def main() -> None:
-        monitor.gauge("depth", figures.__next__)  # type: ignore[arg-type]  # None is refused
+        monitor.gauge("depth", figures.__next__)  # type: ignore[type-var]  # None is refused
         for _ in range(3):
             await monitor.tick()
 

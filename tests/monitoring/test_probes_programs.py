@@ -146,52 +146,85 @@ def test_uvloop_policy(tmp_path: Path) -> None:
     assert run(program, "asyncio", tmp_path) == "200\n"
 
 
+def test_loop_that_leaves_its_tasks(tmp_path: Path) -> None:
+    """A loop that is closed without a word to its tasks keeps no other from starting the probes."""
+    program = """
+        import asyncio
+
+        async def main():
+            await monitor.start()
+            await probes.start()
+            return probes.address
+
+        loop = asyncio.new_event_loop()
+        address = loop.run_until_complete(main())
+        loop.close()
+        assert probes.running
+        try:
+            get("/readyz", address)
+        except OSError as error:
+            print(error.code)
+
+        async def again():
+            async with monitor, Probes(monitor, bind=address):
+                pass
+
+        async def elsewhere():
+            async with monitor, probes:
+                print(await anyio.to_thread.run_sync(get, "/readyz"))
+
+        run(elsewhere)
+        run(again)
+        print("free")
+        """
+    assert run(program, "asyncio", tmp_path) == "503\n200\nfree\n"
+
+
 @posix
 @pytest.mark.parametrize("loop", LOOPS)
 def test_fork(loop: str, tmp_path: Path) -> None:
     """A forked child holds no port and no connection of its parent's, and may have its own."""
     program = """
         warnings.simplefilter("ignore", DeprecationWarning)
+        up, stop = threading.Event(), threading.Event()
+
+        async def main():
+            async with monitor, probes:
+                up.set()
+                await anyio.to_thread.run_sync(stop.wait)
 
         async def child():
+            assert not probes.running
+            await probes.stop()
             async with monitor, probes:
                 print("child", await anyio.to_thread.run_sync(get, "/readyz"), flush=True)
 
-        async def main():
-            await monitor.start()
-            await probes.start()
-            address = probes.address
-            host, _, port = address.rpartition(":")
-            client = socket.create_connection((host, int(port)))
-            while not probes.statistics().connections:
-                await anyio.sleep(0.01)
-            pid = os.fork()
-            if pid:
-                print("parent", get("/livez"), flush=True)
-                await probes.stop()
-                assert client.recv(1) == b""
-                client.close()
-                try:
-                    get("/livez", address)
-                except OSError:
-                    print("closed", flush=True)
-                os.write(ours, b"x")
-                print("status", (await anyio.to_thread.run_sync(os.waitpid, pid, 0))[1])
-            else:
-                code = 1
-                try:
-                    client.close()
-                    os.read(theirs, 1)
-                    assert not probes.running
-                    thread = threading.Thread(target=anyio.run, args=(child,))
-                    thread.start()
-                    thread.join()
-                    code = 0
-                finally:
-                    os._exit(code)
-
         theirs, ours = os.pipe()
-        run(main)
+        thread = threading.Thread(target=run, args=(main,))
+        thread.start()
+        up.wait()
+        address = probes.address
+        host, _, port = address.rpartition(":")
+        client = socket.create_connection((host, int(port)))
+        while not probes.statistics().connections:
+            time.sleep(0.01)
+        pid = os.fork()
+        if pid:
+            print("parent", get("/livez"), flush=True)
+            stop.set()
+            thread.join()
+            assert client.recv(1) == b""
+            client.close()
+            try:
+                get("/livez", address)
+            except OSError:
+                print("closed", flush=True)
+            os.write(ours, b"x")
+            print("status", os.waitpid(pid, 0)[1])
+        else:
+            client.close()
+            os.read(theirs, 1)
+            run(child)
         """
     expected = ["parent 200", "closed", "child 200", "status 0"]
     assert run(program, loop, tmp_path).splitlines() == expected

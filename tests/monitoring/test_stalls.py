@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio._internal import clock
-from mtaio.monitoring._stalls import LoopWatch, _place, _where
+from mtaio.monitoring._stalls import LoopWatch, _frames, _place, _where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -329,13 +329,13 @@ def test_place_is_in_the_users_code() -> None:
     assert ready.wait(20)
     ident = thread.ident
     assert ident is not None
-    place, stack = _where(ident)
+    place, stack = _where(_frames(ident))
     go.set()
     thread.join()
     assert place.startswith(f"{__file__}:")
     assert place.endswith(" in waits")
     assert "go.wait()" in stack
-    assert _where(ident) == ("a thread that has ended", "")
+    assert _where(_frames(ident)) == ("a thread that has ended", "")
 
 
 STANDARD = threading.__file__

@@ -115,7 +115,9 @@ def test_unnamed_twins_are_refused() -> None:
     pump = monitor.watch(HTTPPump())
     monitor.watch(pump)
     assert monitor.statistics().watched == 1
-    with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump': <.* is watched under"):
+    with pytest.raises(
+        ValueError, match=r"^cannot watch <.*> as 'http_pump': <.* is watched under"
+    ):
         monitor.watch(HTTPPump())
     monitor.watch(HTTPPump(), name="other")
     with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump\.other': "):
