@@ -99,6 +99,16 @@ async def test_stopped_at_once() -> None:
     assert monitor.statistics().samples == 0
 
 
+async def test_stopped_at_the_moment_of_a_sample() -> None:
+    """There is no sample after the stop, even if it was due at that very moment."""
+    monitor = ResourceMonitor(1)
+    async with monitor:
+        await anyio.sleep(1)
+    before = monitor.statistics().samples
+    await settle()
+    assert monitor.statistics().samples == before
+
+
 async def test_several_monitors_at_once() -> None:
     """Each has its own interval, thresholds and handlers."""
     one, two = ResourceMonitor(1), ResourceMonitor(2)

@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from mtaio._internal import clock, loops
+from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
 from tests.backends import BACKENDS
 from tests.logging.tools import until
@@ -154,6 +155,7 @@ def test_loops_that_end_without_a_stop(loop: str, second: str) -> None:
     assert not monitor.answering(1e9)
     assert monitor.current_stall() is None
     run(loop, monitor.stop)
+    run(loop, monitor.stop)
 
 
 def test_two_loops_at_once(loop: str) -> None:
@@ -238,7 +240,9 @@ def test_stop_right_after_a_stall(loop: str) -> None:
     """A stall that lasts when the monitor is stopped is told before the stop returns."""
     monitor = quick(blocked_after=0.05)
     told: list[float] = []
-    monitor.on_loop_blocked(lambda stall: told.append(stall.seconds))
+    emitter = EventEmitter()
+    emitter.on("monitor.loop_blocked", lambda event: told.append(event.data.seconds))
+    monitor.forward_to(emitter)
 
     async def main() -> None:
         async with monitor:
