@@ -288,6 +288,18 @@ def test_first_sample_is_waited_for(loop: str) -> None:
     run(loop, main)
 
 
+def test_sample_of_the_thread_is_waited_for(loop: str) -> None:
+    """Whoever asks just after the start gets the thread's first sample if that comes in time."""
+    monitor = quick()
+
+    async def main() -> None:
+        async with monitor:
+            await monitor.get_current_stats()
+            assert monitor.statistics().samples
+
+    run(loop, main)
+
+
 def test_sample_that_fails_in_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged and counted, and sampling goes on."""
     monitor = quick()
