@@ -154,6 +154,9 @@ EXPLORED: Final = "tests/explored"
 SITE: Final = "tests/site"
 """Tests of the built documentation, which the session `docs` builds."""
 
+DEPLOYED: Final = "tests/deployed"
+"""Tests with what a deployment has beside ours, which the session `deployed` finds installed."""
+
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
 
@@ -222,6 +225,20 @@ def explored(session: nox.Session) -> None:
     """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
+
+
+@nox.session(tags=["matrix"], python=NEWEST)
+def deployed(session: nox.Session) -> None:
+    """Have a real Prometheus read the metrics, and a real Chromium show the status page."""
+    for names in (
+        ("prometheus",),
+        ("promtool",),
+        ("chromium", "chromium-browser", "google-chrome"),
+    ):
+        if not any(shutil.which(name, path=USERS_PATH) for name in names):
+            lacking(session, f"{names[0]} (on Debian: apt-get install prometheus chromium)")
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, DEPLOYED)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 READMES = ("README.md", "README.ja.md")
+ROOMS = (
+    "cache",
+    "core",
+    "events",
+    "exceptions",
+    "logging",
+    "monitoring",
+    "resources",
+    "testing",
+)
 
 
 def pages(language: str) -> list[str]:
@@ -140,7 +150,7 @@ def test_program_prints_what_the_page_says(
 def documented() -> dict[str, str]:
     """Return the docstrings of what the rooms show, and of its methods, by full name."""
     found: dict[str, str] = {}
-    for room in ("cache", "core", "events", "logging", "resources", "testing", "exceptions"):
+    for room in ROOMS:
         module = import_module(f"mtaio.{room}")
         for name in module.__all__:
             thing = getattr(module, name)

@@ -298,12 +298,11 @@ def _way(path: PurePosixPath, root: PurePosixPath) -> tuple[int, PurePosixPath] 
 def _search(top: Path, unknown: int, names: PurePosixPath) -> PurePosixPath:
     """Return the way from a mount point to the group that has this process, or as far as known."""
     process = str(os.getpid()).encode()
-    for folder in top.glob("/".join("*" * unknown)):
-        try:
-            if process in (folder / names / "cgroup.procs").read_bytes().split():
-                return PurePosixPath((folder / names).relative_to(top))
-        except OSError:  # no folder, or not of this depth
-            continue
+    with suppress(*_WRONG):  # of a folder that is removed meanwhile
+        for folder in top.glob("/".join("*" * unknown)):
+            with suppress(OSError):  # no folder, or not so deep
+                if process in (folder / names / "cgroup.procs").read_bytes().split():
+                    return PurePosixPath((folder / names).relative_to(top))
     return PurePosixPath()
 
 

@@ -27,11 +27,13 @@ from anyio import to_thread
 from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.cancellation import Cancelled, Stray, classify, stray_error
+from mtaio.monitoring._delivery import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CoroutineType
 
+    from mtaio.exceptions import StrayCancellationError
     from mtaio.monitoring._report import CheckKind, CheckResult, CheckStatus
 
 __all__ = ["GRACE", "Check", "Run", "Tally"]
@@ -117,9 +119,11 @@ class Check:
         """How it stands."""
         return self._result.status
 
-    def forget(self) -> None:
+    def forget(self, *, forked: bool) -> None:
         """Begin from the start, in another event loop; a thread of the old one may still run."""
-        if self.run is not None:
+        if forked:
+            self.run = None
+        elif self.run is not None:
             self.run.give_up()
         self._result = self._unknown
         self._answered = None
@@ -147,6 +151,7 @@ class Check:
             run = self.run = Run(self, loop, moment + self._timeout, run)
             self._tally.runs += 1
             run.start()
+            return run
         run.waiters += 1
         return run
 
@@ -195,6 +200,7 @@ class Check:
     def _note(self, status: CheckStatus, error: str | None, failures: int, seconds: float) -> None:
         if error is not None and len(error) > _LONGEST:
             error = error[: _LONGEST - 1] + "…"
+        before = self._result.status
         self._answered = clock.now()
         self._result = replace(
             self._result,
@@ -204,6 +210,10 @@ class Check:
             seconds=seconds,
             timestamp=time.time(),
         )
+        if status not in {before, "passing"}:
+            logger.warning("health check %r is %s: %s", self._result.name, status, error)
+        elif before not in {status, "unknown"}:
+            logger.info("health check %r is passing again", self._result.name)
 
 
 class Run:
@@ -214,7 +224,7 @@ class Run:
         check: The check.
         loop: The event loop, as `loops.current_loop` returned it.
         deadline: When it times out, in `clock.now`'s seconds.
-        before: The run before, which may still be ending.
+        before: The run before, which may still be ending. None for the first.
     """
 
     # Invariants:
@@ -231,26 +241,32 @@ class Run:
         "_raised",
         "_recorded",
         "_scope",
-        "_started",
+        "_stray",
         "_thread",
         "left",
         "loop",
+        "started",
         "waiters",
     )
 
     def __init__(self, check: Check, loop: object, deadline: float, before: Run | None) -> None:
         self.loop = loop
         self.left = False
-        self.waiters = 0
+        self.waiters = 1
         self._check = check
         self._deadline = deadline
-        self._before = None if before is None or before.is_over() else before
-        self._started = clock.now()
+        self._before = None if before is None else before.still_running()
+        self.started = clock.now()
         self._scope = anyio.CancelScope(deadline=clock.loop_deadline(deadline))
         self._ended = anyio.Event()
         self._thread: _Thread | None = None
         self._recorded = False
         self._raised: BaseException | None = None
+        self._stray: StrayCancellationError | None = None
+        """
+        What the check failed with, if it was the backend's cancellation. A caller records it that
+        is still there to do so: asyncio cancels all tasks when it ends, the callers' too.
+        """
         self._coroutine = cast("CoroutineType[Any, Any, None] | None", self._run())
 
     def start(self) -> None:
@@ -260,12 +276,19 @@ class Run:
         loops.start_task(self.loop, lambda: coroutine, copy_context())
 
     def is_over(self) -> bool:
-        """Return whether nothing of it runs any more. From any thread."""
-        if self.is_in_thread() or not (self._before is None or self._before.is_over()):
-            return False
-        # A closed coroutine, and not what is noted at its end: its task may be cancelled natively
-        # before the first step.
-        return self._coroutine is None or self._coroutine.cr_frame is None
+        """Return whether nothing of it runs any more, nor of the run before. From any thread."""
+        return self.still_running() is None
+
+    def still_running(self) -> Run | None:
+        """Return the run that still runs: this one, or one before. From any thread."""
+        coroutine, before = self._coroutine, self._before
+        # What counts is a closed coroutine, and not what is noted at its end: its task may be
+        # cancelled natively before the first step.
+        is_closed = coroutine is None or coroutine.cr_frame is None
+        running = None if before is None else before.still_running()
+        if running is None and (not is_closed or self.is_in_thread()):
+            return self
+        return running
 
     def is_in_thread(self) -> bool:
         """Return whether a thread runs the check. From any thread."""
@@ -273,19 +296,23 @@ class Run:
 
     def hangs(self) -> bool:
         """Return whether it was given up, and still runs. From any thread."""
-        return self._recorded and not self.is_over()
+        return self._recorded and not self.left and not self.is_over()
 
     def since(self) -> float:
-        """Return since when something of it has been running."""
-        before = self._before
-        return self._started if before is None or before.is_over() else before.since()
+        """Return since when something of it has been running. From any thread."""
+        running = self.still_running() or self
+        return running.started
 
     async def wait(self) -> None:
         """Wait until it has an answer, or has to be given up."""
         await self._wait_until(self._deadline + GRACE)
         if not self._recorded:
             self._recorded = True
-            self._check.time_out(clock.now() - self._started)
+            seconds = clock.now() - self.started
+            if self._stray is None:
+                self._check.time_out(seconds)
+            else:
+                self._check.fail(self._stray, seconds)
 
     async def _wait_until(self, moment: float, *, shield: bool = False) -> None:
         if not self._ended.is_set():
@@ -295,15 +322,18 @@ class Run:
     def leave(self) -> None:
         """Wait no longer; the last to leave cancels it, unless it is in a thread or hangs."""
         self.waiters -= 1
+        if self._stray is not None:
+            self._end_cancelled()
+            return
         can_end = self._thread is None or self._thread.has_ended()
         if can_end and not (self.waiters or self._recorded):
             self.left = True
             self._scope.cancel()
 
-    async def wait_left(self) -> None:
-        """Wait for its end if `leave` has cancelled it: shielded, but not for long."""
+    async def wait_left(self, moment: float) -> None:
+        """Wait for its end if `leave` has cancelled it: shielded, until ``moment``."""
         if self.left:
-            await self._wait_until(clock.now() + GRACE, shield=True)
+            await self._wait_until(min(moment, self._deadline + GRACE), shield=True)
 
     def give_up(self) -> None:
         """Count on it no longer: its loop is over, and at most its thread still runs."""
@@ -346,10 +376,10 @@ class Run:
             return False  # by the end of the loop
         failure = ended.error
         if isinstance(ended, Stray):
-            if not self.waiters:
-                return True  # asyncio cancels all that is left when it ends
-            failure = stray_error(error, f"the check {self._check.fn!r}")
-        elif not isinstance(failure, Exception):
+            if self.waiters and not self._scope.cancel_called:
+                self._stray = stray_error(error, f"the check {self._check.fn!r}")
+            return True
+        if not isinstance(failure, Exception):
             self._raised = failure
         if not self._scope.cancel_called:  # else that is the reason
             self._record(self._check.fail, failure)
@@ -358,17 +388,22 @@ class Run:
     def _record(self, note: Callable[[Any, float], None], outcome: object) -> None:
         if not self._recorded:
             self._recorded = True
-            note(outcome, clock.now() - self._started)
+            note(outcome, clock.now() - self.started)
 
     def _end(self) -> None:
         """Wake all who wait for it."""
+        if not self._recorded and self._stray is None:
+            if self._scope.cancel_called and not self.left:
+                self._recorded = True
+                self._check.time_out(clock.now() - self.started)
+            else:
+                self._end_cancelled()
+        self._ended.set()
+
+    def _end_cancelled(self) -> None:
         if not self._recorded:
             self._recorded = True
-            if self._scope.cancel_called and not self.left:
-                self._check.time_out(clock.now() - self._started)
-            else:
-                self._check.cancel()
-        self._ended.set()
+            self._check.cancel()
 
 
 class _State(Enum):

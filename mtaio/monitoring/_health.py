@@ -13,13 +13,14 @@ Who owns the task of a check, and why it is not the caller: `mtaio.monitoring._c
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
-from mtaio.monitoring._check import Check, Tally
+from mtaio.monitoring._check import GRACE, Check, Tally
 from mtaio.monitoring._report import (
     CheckKind,
     CheckResult,
@@ -45,8 +46,9 @@ class HealthRegistry:
     A check is a function of no arguments, async or plain; a plain one runs in a worker thread, at
     most one for each check, beside those of the application. It passes if it returns None or True.
     It fails if it raises, is not done within its timeout, or returns anything else; a text that it
-    returns says why. It is never cancelled for good: a run that is cancelled because nobody waits
-    for it any more counts neither as passed nor as failed.
+    returns says why. A run that is cancelled because nobody waits for it any more counts neither as
+    passed nor as failed. When a check begins to fail, and when it passes again, that is logged to
+    ``mtaio.monitoring``.
 
     There are three kinds. ``"live"``: is this process of any use, or has it to be restarted; never
     ask about another service here, which a restart does not mend. ``"ready"``: may requests come.
@@ -58,9 +60,9 @@ class HealthRegistry:
     container is not ready in Kubernetes until a probe has said so; one of kind ``"live"`` is
     passing until it has failed ``failures`` times.
 
-    Made anywhere, also at module level, and used by one event loop after another: another loop
-    begins from the start, with nothing passed, failed or draining. Checks may be added and removed
-    at any time, from any thread; a report in progress does not see it.
+    Made anywhere, also at module level, and used by one event loop after another: another loop, or
+    one in a forked process, begins from the start, with nothing passed, failed or draining. Checks
+    may be added and removed at any time, from any thread; a report in progress does not see it.
 
     Args:
         name: For messages and the monitor.
@@ -98,8 +100,8 @@ class HealthRegistry:
 
     # Invariants:
     # - _checks is replaced and never changed, under _lock: any thread may read it;
-    # - every run in progress is in _loop, which is where reports are made; what was recorded was
-    #   recorded there.
+    # - every run in progress is in _loop of _process, which is where reports are made, and where
+    #   all that is known was recorded.
     __slots__ = (
         "__weakref__",
         "_checks",
@@ -107,6 +109,7 @@ class HealthRegistry:
         "_lock",
         "_loop",
         "_name",
+        "_process",
         "_reported",
         "_tally",
         "_waiting",
@@ -117,6 +120,7 @@ class HealthRegistry:
         self._checks: dict[str, Check] = {}
         self._lock = threading.Lock()
         self._loop: object = None
+        self._process = 0
         self._draining = False
         self._reported = False
         self._waiting = 0
@@ -313,8 +317,9 @@ class HealthRegistry:
             self._waiting -= 1
             for run in runs:
                 run.leave()
+            moment = clock.now() + GRACE
             for run in runs:
-                await run.wait_left()
+                await run.wait_left(moment)
         for run in runs:
             run.raise_error()
         self._reported = True
@@ -364,20 +369,23 @@ class HealthRegistry:
                 if self.statistics().running:
                     raise loops.two_loops_error(self)
                 self._forget()
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
         return loop
 
     def _forget_if_over(self) -> None:
-        """Forget what a loop has shown that has finished. From any thread."""
-        if self._loop is not None and loops.is_over(self._loop):
-            self._forget()
+        """Forget what a loop has shown that has finished, or was left to the parent by a fork."""
+        if self._loop is not None:
+            if self._process != os.getpid():
+                self._forget(forked=True)
+            elif loops.is_over(self._loop):
+                self._forget()
 
-    def _forget(self) -> None:
+    def _forget(self, *, forked: bool = False) -> None:
         self._loop = None
         self._draining = self._reported = False
         self._waiting = 0
         for each in self._checks.values():
-            each.forget()
+            each.forget(forked=forked)
 
 
 def _check_kind(kind: str) -> None:

@@ -73,6 +73,7 @@ class Emitter(Protocol):
 
     def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
         """Emit an event."""
+        ...
 
 
 class ResourceMonitor:
@@ -796,7 +797,7 @@ _monitors: Final[weakref.WeakSet[ResourceMonitor]] = weakref.WeakSet()
 
 def _in_child() -> None:
     for monitor in list(_monitors):
-        monitor._forget()  # noqa: SLF001 - of the class above
+        monitor._forget()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
 
 
 if sys.platform != "win32":  # pragma: no branch - coverage is measured where there are forks

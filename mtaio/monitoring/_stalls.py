@@ -261,7 +261,7 @@ def _clocks() -> tuple[float, float]:
 
 def _frames(thread: int) -> list[_Line]:
     """Return where a thread stands, the innermost frame first."""
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - public in all but its name
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - public in all but its name
     return list(islice(traceback.walk_stack(frame), _MAX_FRAMES)) if frame else []
 
 

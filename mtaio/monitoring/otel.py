@@ -18,11 +18,11 @@ from mtaio.monitoring._metrics import metrics
 
 try:
     from opentelemetry.metrics import Observation
-except ImportError as error:
-    msg = (
+except ImportError as _error:
+    _msg = (
         "mtaio.monitoring.otel needs opentelemetry-api. Install it with: pip install 'mtaio[otel]'"
     )
-    raise ImportError(msg, name=error.name) from error
+    raise ImportError(_msg, name=_error.name) from _error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

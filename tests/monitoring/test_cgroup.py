@@ -171,6 +171,8 @@ def test_version_1_knows_limits_that_are_not_seen(tmp_path: Path) -> None:
     stat = tmp_path / "sys/fs/cgroup/memory/memory.stat"
     stat.write_text(f"{stat.read_text()}hierarchical_memory_limit {32 * MIB}\n")
     assert memory(tmp_path) == (32 * MIB, 9)
+    stat.write_text(f"hierarchical_memory_limit {NO_LIMIT}\n")
+    assert memory(tmp_path) == (64 * MIB, 14)
 
 
 V1_HOST = """\
@@ -267,6 +269,12 @@ def test_mount_from_outside_without_ourselves(tmp_path: Path) -> None:
     grow(tmp_path, proc("0::/\n", ABOVE))
     grow(tmp_path, v2("sys/fs/cgroup", limit=77, used=7))
     assert memory(tmp_path) == (77, 7)
+
+
+def test_mount_from_outside_that_cannot_be_searched(tmp_path: Path) -> None:
+    """A search that fails finds nothing, and does not raise."""
+    grow(tmp_path, proc("0::/\n", ABOVE.replace("/sys/fs/cgroup", "/sys\\000")))
+    assert Cgroup.find(tmp_path) is None
 
 
 def test_process_outside_its_namespace(tmp_path: Path) -> None:

@@ -268,6 +268,20 @@ async def test_draining() -> None:
     assert health.statistics().draining
 
 
+async def test_changes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A check that begins to fail is logged, once, and so is one that passes again."""
+    caplog.set_level("INFO", logger="mtaio.monitoring")
+    probe = Probe()
+    health = registry(probe, ttl=0, failures=2)
+    for answer in (None, False, OSError("gone"), OSError("gone"), None, None):
+        probe.answer = answer
+        await health.report()
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING", "health check 'it' is failing: OSError: gone"),
+        ("INFO", "health check 'it' is passing again"),
+    ]
+
+
 # ---- time ----------------------------------------------------------------------------------------
 
 
@@ -595,6 +609,61 @@ async def test_caller_after_a_cancelled_run_that_never_ends() -> None:
     await anyio.sleep(0.001)
     assert (await health.report()).ready
     assert len(started) == 2
+
+
+async def test_callers_after_a_cancelled_run() -> None:
+    """A caller that is cancelled while it waits for that end changes nothing for the next one."""
+    started: list[float] = []
+
+    async def check() -> None:
+        started.append(anyio.current_time())
+        if len(started) > 1:
+            return
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.5)
+        await checkpoint()
+
+    health = registry(check)
+    for seconds in (0.125, 0.0625, 0.0625):
+        with anyio.move_on_after(seconds):
+            await health.report()
+    assert anyio.current_time() == pytest.approx(0.35)
+    assert health.statistics().running == 1
+    assert (await health.report()).ready
+    assert started == [0.0, 0.5]
+    statistics = health.statistics()
+    assert (statistics.failed, statistics.cancelled, statistics.runs) == (0, 3, 4)
+
+
+async def test_cancelled_report_of_several_checks() -> None:
+    """A cancelled report waits for a tenth of a second, and not for one after another."""
+    health = HealthRegistry()
+    release = anyio.Event()
+
+    async def check() -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    for number in range(3):
+        health.add(str(number), check)
+    with anyio.move_on_after(0.125):
+        await health.report()
+    assert anyio.current_time() == 0.225
+    release.set()
+
+
+async def test_cancelled_when_time_is_up() -> None:
+    """A report that is cancelled after a timeout ends no later than one that is not."""
+    release = anyio.Event()
+
+    async def check() -> None:
+        with anyio.CancelScope(shield=True):
+            await release.wait()
+
+    with anyio.move_on_after(0.3125):
+        await registry(check, timeout=0.25).report()
+    assert anyio.current_time() == 0.35
+    release.set()
 
 
 async def test_report_in_a_cancelled_scope() -> None:

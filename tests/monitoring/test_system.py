@@ -274,6 +274,27 @@ def test_quota_that_comes_and_goes(machine: Machine) -> None:
     assert seen == [host] * 4 + [kept] + [group_] * 4 + [late] + [host]
 
 
+def test_quota_that_moves_to_another_group(machine: Machine, tmp_path: Path) -> None:
+    """When another group has the lowest quota, what the two have used is not compared."""
+    machine.use(10.0)
+    machine.group(cpu=2000)
+    (tmp_path / "inner").mkdir()
+    inner = Machine(tmp_path / "inner")
+    inner.use(3.0)
+    inner.group(cpu=1000)
+    folders = (inner.folder, machine.folder)
+    groups = Cgroup((), tuple(CPUGroup(folder, version=2) for folder in folders))
+    reader = SystemReader(groups, clock=machine.clock)
+    usage: list[float] = []
+    for second in range(1, 7):
+        machine.now += 1.0
+        machine.use(10.0 + second)
+        inner.use(3.0 + second * 0.25)
+        inner.group(cpu=3000)
+        usage.append(reader.read().cpu.usage_percent)
+    assert usage == [25.0] * 5 + [50.0]
+
+
 def test_group_that_vanishes(machine: Machine) -> None:
     """A group that can no longer be read leaves the host's figures."""
     machine.use(10.0)
@@ -375,6 +396,20 @@ def test_this_process() -> None:
     if sys.platform != "win32":
         assert after.process.open_files is not None
         assert after.process.open_files > 2
+
+
+def test_what_was_refused_once_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure that may not be read costs nothing more."""
+    asked: list[int] = []
+
+    def refuse(_: object) -> None:
+        asked.append(1)
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "io_counters", refuse, raising=False)
+    reader = SystemReader()
+    assert reader.read().io == reader.read().io
+    assert len(asked) <= 1  # psutil has none at all for BSD, and is not asked there
 
 
 def test_where_psutil_alone_knows(tmp_path: Path) -> None:

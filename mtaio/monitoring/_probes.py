@@ -1,0 +1,431 @@
+"""
+Answers to probes that do not depend on the event loop they are about.
+
+Promise: `/livez` answers while the event loop stands still, and `/readyz` says 503 then. It needs
+no task group and no server of the application's, and ends with its event loop.
+Cost: one daemon thread, idle while nobody asks.
+
+Why a thread, and why an event loop in it: docs/en/design/monitoring.md.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import socket
+import sys
+import threading
+import weakref
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import anyio
+from anyio import to_thread
+
+from mtaio._internal import loops
+from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio.monitoring._access import Access, is_loopback
+from mtaio.monitoring._delivery import logger
+from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints
+from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._listener import Limits, Listener
+from mtaio.monitoring._reports import Reports
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from mtaio.monitoring._monitor import ResourceMonitor
+
+__all__ = ["Probes", "ProbesStatistics"]
+
+_BACKLOG: Final = 128
+_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbesStatistics:
+    """What a `Probes` has done since it was started last."""
+
+    connections: int = field(metadata=GAUGE)
+    """Connections that are open."""
+    max_connections: int = field(metadata=LIMIT)
+    """The most there may be: for a further one, that which has been quiet longest is closed."""
+    peak: int = field(metadata=GAUGE)
+    """The most there were at once."""
+    requests: int = field(metadata=COUNTER)
+    """Requests answered, whatever the answer."""
+    rejected: int = field(metadata=COUNTER)
+    """Connections closed because what came was no correct request, or came too slowly."""
+    timed_out: int = field(metadata=COUNTER)
+    """Heads that did not come in time, and answers that were not taken in time."""
+    dropped: int = field(metadata=COUNTER)
+    """Connections closed to make room."""
+
+
+class Probes:
+    """
+    Answers HTTP probes in a thread of its own, so that a blocked event loop is seen, and said.
+
+    ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
+    ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
+    token, as ``Authorization: Bearer TOKEN`` or as the password of Basic; without a token, for
+    clients on this machine that name a loopback address and come through no proxy.
+
+    Made anywhere, used by one event loop after another; `start` and `stop` may be called in any
+    tasks, or ``async with`` does both. It ends by itself with the event loop in which it was
+    started.
+
+    - ``/livez`` is 200 while the event loop has answered the monitor within the last 30 seconds and
+      no check of kind ``"live"`` fails. It waits at most 25 ms for those checks; if they take
+      longer, what they last showed counts.
+    - ``/readyz`` and ``/startupz`` are what a health report says, made in the event loop; 503 if it
+      does not come within 2 seconds.
+
+    Args:
+        monitor: Whose figures are shown; to be started too.
+        health: The checks; None for the event loop alone.
+        bind: The address: ``"127.0.0.1:8000"``, ``"[::1]:8000"``, ``"localhost:8000"`` (which is
+            127.0.0.1), ``"0.0.0.0:8000"`` or ``"[::]:8000"`` for all addresses (the last for IPv4
+            too). Port 0 takes a free one.
+        token: What clients must send for figures and the page. Needed for an address that other
+            machines can reach.
+
+    Raises:
+        ValueError: ``bind`` is not an address and a port, or can be reached from other machines
+            and there is no token; ``token`` is empty or cannot be sent.
+        TypeError: An argument has the wrong type.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
+
+        monitor = ResourceMonitor()
+        health = HealthRegistry()
+
+
+        async def main() -> None:
+            async with monitor, Probes(monitor, health, bind="127.0.0.1:0") as probes:
+                print(f"http://{probes.address}/")
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_access", "_address", "_health", "_monitor", "_run")
+
+    def __init__(
+        self,
+        monitor: ResourceMonitor,
+        health: HealthRegistry | None = None,
+        *,
+        bind: str = "127.0.0.1:8000",
+        token: str | None = None,
+    ) -> None:
+        self._access: Final = Access(token)
+        self._address: Final = _parsed(bind)
+        if token is None and not is_loopback(self._address.host):
+            msg = (
+                f"bind={bind!r} can be reached from other machines, and there is no token. Pass "
+                f"token=, which clients then have to send for figures and the page, or bind to "
+                f"127.0.0.1."
+            )
+            raise ValueError(msg)
+        self._monitor: Final = monitor
+        self._health: Final = HealthRegistry() if health is None else health
+        self._run: _Run | None = None
+
+    def __repr__(self) -> str:
+        return f"<Probes at {self.address}, {'running' if self.running else 'not running'}>"
+
+    @property
+    def address(self) -> str:
+        """The address and port: while it runs, the real port in place of 0."""
+        run = self._run
+        return str(run.address if run is not None and run.is_alive() else self._address)
+
+    @property
+    def running(self) -> bool:
+        """Whether probes are answered: from `start` to `stop`, or to the end of the event loop."""
+        return self._run is not None and self._run.is_alive()
+
+    async def start(self) -> None:
+        """
+        Answer probes from now on, until `stop` or the end of the event loop.
+
+        Health checks run in a copy of the context of this call. Does nothing if it runs in this
+        event loop already.
+
+        A checkpoint; cancelled, it has not started.
+
+        Raises:
+            OSError: The address cannot be had.
+            RuntimeError: It runs in another event loop, or the monitor does not run.
+        """
+        await checkpoint()
+        run = self._run
+        if run is not None and run.is_alive():
+            if loops.is_current(run.loop):
+                return
+            if not loops.is_over(run.loop):
+                raise loops.two_loops_error(self)
+            await self.stop()
+        if not self._monitor.running:
+            msg = (
+                f"cannot start {self!r}: {self._monitor!r} does not run, and without it nobody "
+                f"knows whether the event loop answers. Start it first."
+            )
+            raise RuntimeError(msg)
+        self._run = _Run(self._address, self._monitor, self._health, self._access)
+
+    async def stop(self) -> None:
+        """
+        Answer no more, and close what connections there are.
+
+        May be called in any task, and in another event loop. Does nothing if it does not run.
+
+        A checkpoint; it goes on when cancelled, for a few milliseconds.
+        """
+        run, self._run = self._run, None
+        if run is not None:
+            run.stop()
+            with anyio.CancelScope(shield=True):
+                await run.wait_ended()
+        await checkpoint()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def statistics(self) -> ProbesStatistics:
+        """Return what was asked since the last start. Not a checkpoint; from any thread."""
+        listener = None if self._run is None else self._run.listener
+        return ProbesStatistics(
+            connections=0 if listener is None else len(listener),
+            max_connections=_LIMITS.connections,
+            peak=0 if listener is None else listener.peak,
+            requests=0 if listener is None else listener.requests,
+            rejected=0 if listener is None else listener.refused,
+            timed_out=0 if listener is None else listener.timed_out,
+            dropped=0 if listener is None else listener.dropped,
+        )
+
+
+class _Address(NamedTuple):
+    """Where to listen."""
+
+    host: str
+    """An IP address."""
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class _Run:
+    """
+    One time from start to stop; made in the event loop that it belongs to.
+
+    Args:
+        address: Where to listen.
+        monitor: Whose figures are shown.
+        health: The checks.
+        access: Who may see figures.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+
+    # Invariants, _lock held:
+    # - _scope is set while the thread's loop may be told to end, and _stopping once it is to;
+    # - whichever comes second, the scope or the wish to stop, cancels the scope.
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_reports",
+        "_scope",
+        "_served",
+        "_stopping",
+        "_thread",
+        "_thread_loop",
+        "address",
+        "listener",
+        "loop",
+    )
+
+    def __init__(
+        self,
+        address: _Address,
+        monitor: ResourceMonitor,
+        health: HealthRegistry,
+        access: Access,
+    ) -> None:
+        listening = _listen(address)
+        self.address: Final = _Address(address.host, listening.getsockname()[1])
+        self.loop: Final = loops.current_loop()
+        self._reports: Final = Reports(health.report, self.loop, self._ended)
+        self._lock = threading.Lock()
+        self._scope: anyio.CancelScope | None = None
+        self._stopping = False
+        self._thread_loop: object = None
+        self._served: Final = anyio.Event()
+        endpoints = Endpoints(
+            monitor,
+            health,
+            access=access,
+            report=self._reports.get,
+            answering=partial(monitor.answering, LIVE_AFTER),
+        )
+        self.listener: Final = Listener(listening, endpoints.respond, _LIMITS)
+        self._thread: Final = threading.Thread(
+            target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True
+        )
+        _runs.add(self)
+        self._thread.start()
+        loops.start_task(self.loop, self._reports.serve, contextvars.copy_context())
+
+    def is_alive(self) -> bool:
+        """Return whether it answers."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Have the thread end; from any thread."""
+        with self._lock:
+            self._stopping = True
+            if self._scope is not None:
+                loops.call_in(self._thread_loop, self._scope.cancel)
+
+    def forget(self) -> None:
+        """Close what a forked child has from its parent; the thread it has not got."""
+        self._lock = threading.Lock()
+        self._scope = None
+        self.listener.close()
+
+    async def wait_ended(self) -> None:
+        """Wait until the thread has ended, and the task where this is its loop."""
+        await to_thread.run_sync(self._thread.join, limiter=anyio.CapacityLimiter(1))
+        if loops.is_current(self.loop):
+            await self._served.wait()
+
+    def _ended(self) -> None:
+        """Take note that no more reports are made: in the loop that made them."""
+        self._served.set()
+        self.stop()
+
+    # ---- in the thread ---------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            anyio.run(self._serve)
+        except Exception:  # noqa: BLE001 - a thread has nobody to raise it to
+            logger.exception("probes at %s are answered no longer", self.address)
+        finally:
+            self.listener.close()
+            loops.call_in(self.loop, self._reports.stop)
+
+    async def _serve(self) -> None:
+        with anyio.CancelScope() as scope:
+            with self._lock:
+                self._thread_loop, self._scope = loops.current_loop(), scope
+                if self._stopping:
+                    return
+            try:
+                await self.listener.serve()
+            finally:
+                with self._lock:
+                    self._scope = None
+
+
+def _parsed(bind: object) -> _Address:
+    """Return where ``bind`` says to listen."""
+    way_out = "Pass a host and a port, such as '127.0.0.1:8000' or '0.0.0.0:8000'."
+    if not isinstance(bind, str):
+        msg = f"bind={bind!r} is a {type(bind).__name__}, not a str. {way_out}"
+        raise TypeError(msg)
+    host, colon, port = bind.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
+        msg = f"bind={bind!r} does not end in a port from 0 to {_MAX_PORT}. {way_out}"
+        raise ValueError(msg)
+    if not host:
+        msg = f"bind={bind!r} does not say who may connect. {way_out}"
+        raise ValueError(msg)
+    bracketed = host.startswith("[") and host.endswith("]")
+    name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]") if bracketed else host
+    try:
+        version = ip_address(name).version
+    except ValueError:
+        msg = f"bind={bind!r} does not begin with an IP address or localhost. {way_out}"
+        raise ValueError(msg) from None
+    if bracketed != (version == _V6):
+        msg = f"bind={bind!r} has brackets amiss: they stand around IPv6 addresses. {way_out}"
+        raise ValueError(msg)
+    return _Address(name, int(port))
+
+
+_MAX_PORT: Final = 65535
+_V6: Final = 6
+
+
+# The port is free as soon as it is closed; on Windows that needs no option, and SO_REUSEADDR would
+# let two listen at once.
+if sys.platform == "win32":  # pragma: no cover - Windows
+    _ONE_LISTENER: Final = socket.SO_EXCLUSIVEADDRUSE
+else:
+    _ONE_LISTENER: Final = socket.SO_REUSEADDR
+
+
+def _listen(address: _Address) -> socket.socket:
+    """Return a socket that listens there."""
+    host, port = address
+    try:
+        (family, kind, protocol, _, where), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, _ONE_LISTENER, 1)
+            if host == "::":
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listening.bind(where)
+            listening.listen(_BACKLOG)
+            listening.setblocking(False)  # noqa: FBT003 - its only argument
+        except BaseException:
+            listening.close()
+            raise
+    except OSError as error:
+        msg = (
+            f"cannot listen at {address}: {error.strerror}. Choose an address of this machine and "
+            f"a port that is free; port 0 takes any."
+        )
+        raise OSError(error.errno, msg) from None
+    return listening
+
+
+_runs: Final[weakref.WeakSet[_Run]] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for run in list(_runs):
+        run.forget()
+
+
+if sys.platform != "win32":  # pragma: no branch - coverage is measured where there are forks
+    os.register_at_fork(after_in_child=_in_child)

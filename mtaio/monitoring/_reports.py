@@ -1,0 +1,125 @@
+"""
+Health reports that are made in one event loop and awaited in another.
+
+Promise: waiting ends after the time that was given, also where the loop that makes the report is
+blocked or over. At most one request for each kind of report is on its way, however many wait.
+Why not ``anyio.from_thread.run``: it waits for ever when that loop ends meanwhile.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from mtaio._internal import loops
+from mtaio.monitoring._delivery import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mtaio.monitoring._report import CheckKind, HealthReport
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """
+    The reports of one registry.
+
+    Args:
+        make: Makes a report on the checks of a kind; awaited in the loop that runs `serve`.
+        loop: That loop, as `loops.current_loop` returned it.
+        ended: Called when `serve` has ended.
+    """
+
+    # Invariants:
+    # - _wanted, _more and _scope belong to the loop that makes reports; _more is None unless
+    #   `serve` runs;
+    # - _asked belongs to the loop that asks; a kind is in it from the request until its answer.
+    __slots__ = ("_asked", "_ended", "_loop", "_make", "_more", "_scope", "_wanted")
+
+    def __init__(
+        self,
+        make: Callable[[CheckKind | None], Awaitable[HealthReport]],
+        loop: object,
+        ended: Callable[[], object],
+    ) -> None:
+        self._make: Final = make
+        self._loop: Final = loop
+        self._ended: Final = ended
+        self._scope: Final = anyio.CancelScope()
+        self._more: anyio.Event | None = None
+        self._wanted: list[tuple[CheckKind | None, object]] = []
+        self._asked: dict[CheckKind | None, _Asked] = {}
+
+    # ---- in the loop that makes them -------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Make the reports that are asked for, until `stop` or the end of the loop."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as group:
+                    self._more = anyio.Event()
+                    while True:
+                        while self._wanted:
+                            group.start_soon(self._answer, *self._wanted.pop())
+                        await self._more.wait()
+                        self._more = anyio.Event()
+        finally:
+            self._more = None
+            self._ended()
+
+    def stop(self) -> None:
+        """End `serve`; called in its loop."""
+        self._scope.cancel()
+
+    def _want(self, kind: CheckKind | None, asker: object) -> None:
+        self._wanted.append((kind, asker))
+        if self._more is not None:
+            self._more.set()
+
+    async def _answer(self, kind: CheckKind | None, asker: object) -> None:
+        report: HealthReport | None = None
+        try:
+            report = await self._make(kind)
+        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - logged; the next may succeed
+            logger.exception("cannot make a health report")
+        loops.call_in(asker, partial(self._arrived, kind, report))
+
+    # ---- in the loop that asks -------------------------------------------------------------------
+
+    async def get(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
+        """
+        Return a report, None if it does not come in time.
+
+        A checkpoint; cancelled, it leaves the request on its way, for the next caller.
+
+        Args:
+            kind: Which checks are run.
+            within: Seconds to wait.
+        """
+        asked = self._asked.get(kind)
+        if asked is None:
+            asked = self._asked[kind] = _Asked()
+            if not loops.call_in(self._loop, partial(self._want, kind, loops.current_loop())):
+                self._arrived(kind, None)
+        with anyio.move_on_after(within):
+            await asked.answered.wait()
+        return asked.report
+
+    def _arrived(self, kind: CheckKind | None, report: HealthReport | None) -> None:
+        asked = self._asked.pop(kind)
+        asked.report = report
+        asked.answered.set()
+
+
+class _Asked:
+    """A report that is on its way."""
+
+    __slots__ = ("answered", "report")
+
+    def __init__(self) -> None:
+        self.answered: Final = anyio.Event()
+        self.report: HealthReport | None = None

@@ -1,0 +1,132 @@
+"""
+The answers of `mtaio.monitoring.Probes` as an ASGI application, for the server you have.
+
+Promise: a bare ASGI callable, mountable in any framework, with no dependency.
+
+It runs in the event loop that it is about: while that stands still, it does not answer at all. To
+have ``/livez`` answered all the same, use `mtaio.monitoring.Probes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
+
+from mtaio.monitoring._access import Access
+from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints, Request, Response, local, text
+from mtaio.monitoring._health import HealthRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from mtaio.monitoring._monitor import ResourceMonitor
+    from mtaio.monitoring._report import CheckKind, HealthReport
+
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+    ASGIApp: TypeAlias = Callable[[Message, Receive, Send], Awaitable[None]]
+
+__all__ = ["health_app"]
+
+
+def health_app(
+    monitor: ResourceMonitor, health: HealthRegistry | None = None, *, token: str | None = None
+) -> ASGIApp:
+    """
+    Return an ASGI application that answers probes.
+
+    The paths and who may ask for them are those of `Probes`, below the path at which it is mounted.
+    A client without an address, which is one of a Unix socket, counts as local.
+
+    Args:
+        monitor: Whose figures are shown. While it does not run, ``/livez`` is 200: to have answered
+            proves that the event loop does.
+        health: The checks; None for the event loop alone.
+        token: What clients must send for figures and the page; None for local clients only.
+
+    Returns:
+        The application.
+
+    Raises:
+        ValueError: ``token`` is empty or cannot be sent.
+        TypeError: ``token`` is not a str.
+
+    Example:
+        ```python
+        from mtaio.monitoring import HealthRegistry, ResourceMonitor
+        from mtaio.monitoring.asgi import health_app
+
+        app = health_app(ResourceMonitor(), HealthRegistry(), token="a long random string")
+        ```
+    """
+    registry = HealthRegistry() if health is None else health
+
+    async def report(kind: CheckKind | None, *, within: float) -> HealthReport:  # noqa: ARG001 - it is made here, and its checks have their timeouts
+        return await registry.report(kind)
+
+    def answering() -> bool:
+        return not monitor.running or monitor.answering(LIVE_AFTER)
+
+    endpoints = Endpoints(
+        monitor, registry, access=Access(token), report=report, answering=answering
+    )
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            response = await _respond(endpoints, scope)
+            await _send(response, send, with_body=scope["method"] != "HEAD")
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})  # unaccepted, it is a 403
+        else:
+            msg = f"the probes speak http, not {scope['type']!r}. Mount them where http comes in."
+            raise ValueError(msg)
+
+    return app
+
+
+async def _respond(endpoints: Endpoints, scope: Message) -> Response:
+    root = scope.get("root_path", "").rstrip("/")
+    path = scope["path"]
+    if path == root or path.startswith(f"{root}/"):
+        path = path[len(root) :]
+    if not path:  # the page asks for what is beside it
+        return text(307, "the page is below this path", ("location", f"{_last(root)}/"))
+    client = scope.get("client")
+    try:
+        request = Request.of(
+            scope["method"],
+            path,
+            scope.get("query_string", b"").decode("latin-1"),
+            scope["headers"],
+            client_is_local=local(None if client is None else client[0]),
+        )
+    except ValueError as error:
+        return text(400, str(error))
+    return await endpoints.respond(request)
+
+
+async def _send(response: Response, send: Send, *, with_body: bool) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in response.headers]
+    headers.append((b"content-length", str(len(response.body)).encode()))
+    body = response.body if with_body else b""
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+    except OSError:
+        pass  # the client is gone
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _last(root: str) -> str:
+    return quote(root.rpartition("/")[2])

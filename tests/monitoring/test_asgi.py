@@ -1,0 +1,205 @@
+"""The probes as an ASGI application, in frameworks and by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from mtaio.monitoring import HealthRegistry, ResourceMonitor
+from mtaio.monitoring.asgi import health_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATHS = ["/livez", "/readyz", "/startupz", "/metrics", "/stats", "/"]
+
+
+def client(app: Any, base: str = "http://localhost", **options: Any) -> httpx.AsyncClient:
+    """Return a client of ``app``, on this machine."""
+    transport = httpx.ASGITransport(app=app, **options)
+    return httpx.AsyncClient(transport=transport, base_url=base)
+
+
+def bare() -> Any:
+    """Return the application itself."""
+    return health_app(ResourceMonitor())
+
+
+def mounted() -> Any:
+    """Return it mounted in Starlette."""
+    return Starlette(routes=[Mount("/health", health_app(ResourceMonitor()))])
+
+
+def mounted_twice() -> Any:
+    """Return it mounted in what is mounted."""
+    return Starlette(routes=[Mount("/a", mounted())])
+
+
+PLACES: dict[str, tuple[Callable[[], Any], str]] = {
+    "bare": (bare, ""),
+    "mounted": (mounted, "/health"),
+    "mounted twice": (mounted_twice, "/a/health"),
+}
+
+
+@pytest.mark.parametrize(("make", "root"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("path", PATHS)
+async def test_paths(make: Callable[[], Any], root: str, path: str) -> None:
+    """Every path is answered below the one at which the application is mounted."""
+    async with client(make()) as http:
+        answer = await http.get(root + path)
+        head = await http.head(root + path)
+        assert answer.status_code == head.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        assert int(answer.headers["content-length"]) == len(answer.content)
+        assert head.content == b""
+        assert (await http.post(root + path)).status_code == 405
+        assert (await http.get(f"{root}/nothing")).status_code == 404
+
+
+@pytest.mark.parametrize("root", ["/health", "/a/b c/été"])
+async def test_without_a_slash(root: str) -> None:
+    """The page's own path ends in a slash, without which it would not find its figures."""
+    async with client(bare(), root_path=root) as http:
+        answer = await http.get(root)
+    assert answer.status_code == 307
+    assert str(answer.next_request.url if answer.next_request else "") == (
+        str(httpx.URL(f"http://localhost{root}/"))
+    )
+
+
+async def test_root_path_not_in_path() -> None:
+    """A framework that takes the root path off the path is answered too."""
+    async with client(bare(), root_path="/health") as http:
+        assert (await http.get("/livez")).status_code == 200
+        assert (await http.get("/healthy")).status_code == 404
+
+
+async def test_checks_and_token() -> None:
+    """Checks are those of the registry, and figures are for those with the token."""
+    health = HealthRegistry()
+    health.add("never", lambda: False)
+    app = health_app(ResourceMonitor(), health, token="secret")  # noqa: S106 - of a test
+    async with client(app, "http://a.example", client=("10.0.0.1", 5)) as http:
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await http.get("/livez")).status_code == 200
+        assert (await http.get("/stats")).status_code == 401
+        found = await http.get("/stats?points=3", headers={"authorization": "Bearer secret"})
+        assert found.json()["health"]["checks"][0]["name"] == "never"
+        assert (await http.get("/", auth=("", "secret"))).status_code == 200
+
+
+async def test_monitor_does_not_run() -> None:
+    """Being answered proves that the loop runs, whether the monitor does or not."""
+    monitor = ResourceMonitor()
+    async with client(health_app(monitor)) as http:
+        assert (await http.get("/livez")).status_code == 200
+        async with monitor:
+            assert (await http.get("/livez")).status_code == 200
+
+
+FOREIGN: dict[str, tuple[dict[str, Any], dict[str, str], int]] = {
+    "local": ({"client": ("::1", 5)}, {}, 200),
+    "remote": ({"client": ("10.0.0.1", 5)}, {}, 403),
+    "a name": ({"client": ("testclient", 5)}, {}, 403),
+    "through a proxy": ({}, {"X-Forwarded-For": "127.0.0.1"}, 403),
+    "forwarded": ({}, {"Forwarded": "for=127.0.0.1"}, 403),
+    "rebound": ({}, {"Host": "evil.example"}, 403),
+}
+
+
+@pytest.mark.parametrize(("options", "headers", "status"), FOREIGN.values(), ids=FOREIGN)
+async def test_without_token(options: dict[str, Any], headers: dict[str, str], status: int) -> None:
+    """Without a token only local clients see figures; anyone may probe."""
+    async with client(bare(), **options) as http:
+        assert (await http.get("/stats", headers=headers)).status_code == status
+        assert (await http.get("/livez", headers=headers)).status_code == 200
+
+
+class Server:
+    """An ASGI server that sends what it is given to send, and keeps what comes back."""
+
+    def __init__(self, *messages: dict[str, Any], gone: bool = False) -> None:
+        self.messages = list(messages)
+        self.gone = gone
+        self.sent: list[Any] = []
+
+    async def receive(self) -> Any:
+        """Return the next message."""
+        return self.messages.pop(0)
+
+    async def send(self, message: Any) -> None:
+        """Keep a message."""
+        if self.gone:
+            raise ConnectionResetError
+        self.sent.append(message)
+
+    async def run(self, **scope: Any) -> list[Any]:
+        """Call the application."""
+        await bare()(scope, self.receive, self.send)
+        return self.sent
+
+
+async def test_unix_socket() -> None:
+    """A client of a Unix socket has no address, and is local; the Host field counts there too."""
+    scope = {"type": "http", "method": "GET", "path": "/stats", "client": None}
+    for host, status in ((b"localhost", 200), (b"a.example", 403)):
+        sent = await Server().run(**scope, headers=[(b"host", host)])
+        assert sent[0]["status"] == status
+
+
+async def test_no_client_in_scope() -> None:
+    """A server need not say who the client is, nor that there is no query."""
+    sent = await Server().run(type="http", method="GET", path="/livez", headers=[])
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 200
+    assert sent[1]["body"] == b"ok\n"
+
+
+@pytest.mark.parametrize("name", [b"authorization", b"host"])
+async def test_repeated_fields(name: bytes) -> None:
+    """A request with two answers to who asks is refused."""
+    sent = await Server().run(
+        type="http", method="GET", path="/livez", headers=[(name, b"a"), (name, b"b")]
+    )
+    assert sent[0]["status"] == 400
+
+
+async def test_client_is_gone() -> None:
+    """A client that has closed its connection is no error."""
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/livez", "headers": []}
+    assert await Server(gone=True).run(**scope) == []
+
+
+async def test_lifespan() -> None:
+    """The application has nothing to start, and says so."""
+    sent = await Server({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}).run(
+        type="lifespan"
+    )
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
+async def test_websocket() -> None:
+    """A websocket is refused, before it is accepted."""
+    sent = await Server({"type": "websocket.connect"}).run(type="websocket", path="/")
+    assert sent == [{"type": "websocket.close", "code": 1000}]
+
+
+async def test_other_scope() -> None:
+    """Another protocol is an error, as ASGI wants it."""
+    with pytest.raises(ValueError, match=r"^the probes speak http, not 'mqtt'"):
+        await Server().run(type="mqtt")
+
+
+@pytest.mark.parametrize("token", ["", " ", "secret\n"])
+def test_bad_token(token: str) -> None:
+    """A token that cannot be sent is refused when the application is made."""
+    with pytest.raises(ValueError, match=r"^token "):
+        health_app(ResourceMonitor(), token=token)
