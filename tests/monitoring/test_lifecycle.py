@@ -343,7 +343,7 @@ async def test_sample_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     async with monitor:
         monitor._watched.add_gauge("bad", lambda: 1.0, ())
         monitor._thresholds.set("bad", 1.0)
-        monitor._thresholds._rules["bad"].threshold = None  # type: ignore[assignment]
+        monitor._thresholds._rules["bad"].threshold = None  # type: ignore[assignment]  # what could fail otherwise?
         await anyio.sleep(1.5)
         assert monitor.statistics().failed == 1
         monitor.remove_threshold("bad")
