@@ -236,11 +236,13 @@ CALLS: dict[str, Callable[[ResourceMonitor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("mode", ["checkpoint", "step"])
+@pytest.mark.parametrize("mode", ["checkpoint", "step", "native"])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("started", [True, False])
 def test_cancelled_everywhere(backend: str, mode: Any, call: str, started: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """Wherever a call is cancelled, nothing is left over and the monitor can be used on."""
+    if mode == "native" and backend != "asyncio":
+        pytest.skip("only asyncio's tasks have cancel()")
 
     async def scenario(victim: Victim) -> None:
         monitor = ResourceMonitor(1)

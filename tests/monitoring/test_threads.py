@@ -191,12 +191,12 @@ def test_two_loops_at_once(loop: str) -> None:
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_loop_that_pauses() -> None:
     """Between two runs of a loop, as in a notebook, samples go on, and there is no stall."""
-    monitor = quick(blocked_after=0.1)
+    monitor = quick(blocked_after=0.5)
     paused = asyncio.new_event_loop()
     paused.run_until_complete(monitor.start())
     paused.run_until_complete(happens(lambda: monitor.statistics().samples > 2))
     before = monitor.statistics().samples
-    until(lambda: monitor.statistics().samples > before + 15)
+    until(lambda: monitor.statistics().samples > before + 40)
     assert monitor.current_stall() is None
     assert monitor.running
     paused.run_until_complete(happens(lambda: monitor.answering(0.05)))
@@ -317,6 +317,27 @@ def test_sample_that_fails_in_the_thread(caplog: pytest.LogCaptureFixture) -> No
     run(BACKENDS[0], main)
     assert "could not take a sample" in caplog.text
     assert "AttributeError" in caplog.text
+
+
+def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    """Where there can be no more threads the monitor does not run, and may be started later."""
+    monitor = quick()
+
+    def refuse(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match=r"^can't start new thread$"):
+                await monitor.start()
+        assert not monitor.running
+        await monitor.stop()
+        async with monitor:
+            await happens(lambda: monitor.statistics().samples)
+
+    run(loop, main)
 
 
 def test_another_clock_in_another_loop() -> None:
