@@ -18,7 +18,6 @@ from benchmarks._harness import OURS, Contest
 from benchmarks.rate_limiter import AIOLIMITER, CALLS, acquire_ours, acquire_theirs, per_call
 from mtaio._internal import clock
 from mtaio._internal.checkpoints import FAST_CALLS
-from mtaio._internal.clock import is_steady
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +30,7 @@ class Nothing:
 
 class ReadsClock:
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:  # noqa: ARG002 - as ours
-        clock.read() if is_steady() else clock.now()
+        clock.reader()()
 
 
 async def turn() -> None:

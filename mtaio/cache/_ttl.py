@@ -458,7 +458,7 @@ class TTLCache(Generic[T]):
             try:
                 if self._loads.table:
                     self._loads.disown(key)
-                moment = clock.read() if clock.is_steady() else clock.now()
+                moment = clock.reader()()
                 _gone = store.put(key, value, self._default_ttl, moment)
             except TypeError as error:
                 raise unhashable(key, error) from error
