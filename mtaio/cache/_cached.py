@@ -247,6 +247,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
     lookup = store.lookup
+    fetch = call.loads.fetch
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
@@ -260,7 +261,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
             store.hits += 1.0
             return entry.value  # after fresh: see Entry
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs)
-        return await call.loads.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+        return await fetch(key, call.fn, args, kwargs, call.ttl, tags, False)  # noqa: FBT003 - all given cost less
 
     return update_wrapper(answer, call.fn)  # trio and others name a partial's task after it
 
