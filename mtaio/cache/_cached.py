@@ -203,7 +203,7 @@ class _Call(Generic[R]):
         self.cache: TTLCache[R] = cache
         self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self.loads: Loads = cache._loads  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.ttl: float = cache.default_ttl if ttl is UNSET else ttl
+        self.ttl: float = float(cache.default_ttl if ttl is UNSET else ttl)  # as the cache's own
         self.key: Callable[..., Hashable] | None = key
         self.tags: Callable[..., Iterable[Hashable]] | None = tags
         self.prefix: tuple[Hashable, ...] = ()

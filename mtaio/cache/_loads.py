@@ -79,6 +79,7 @@ class Loads:
         "_error_ttl",
         "_guarded",
         "_last_loop",
+        "_left",
         "_lock",
         "_look_again",
         "_name",
@@ -115,6 +116,8 @@ class Loads:
         self.abandoned: deque[tuple[Load, object]] = deque()
         self._last_loop: int = 0
         """The id of the event loop in which a load started last, while others did; else 0."""
+        self._left: int = FAST_CALLS - 1
+        """How many loads may start in their callers' tasks before one yields."""
         self._look_again: int = 0
         """How many loads there have to be before it is looked again for loops that are over."""
         self.block: Background | None
@@ -217,7 +220,10 @@ class Loads:
             load.askers = {asker: None}
         token = _enter_load(load)
         try:
-            if not self.started % FAST_CALLS:
+            if self._left:
+                self._left -= 1
+            else:
+                self._left = FAST_CALLS - 1
                 await checkpoint()
             call = factory(*args, **kwargs) if kwargs else factory(*args)  # ** makes a dict
             if type(call) is not _COROUTINE:
