@@ -22,9 +22,9 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints, overload
 
 import anyio
 
@@ -43,7 +43,7 @@ from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_m
 from mtaio.monitoring._watched import HasStatistics, Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -62,6 +62,20 @@ _PRIMING: Final = 0.1
 """Seconds over which processor time is measured where there is no sample yet."""
 _TASKS_EVERY: Final = 5
 """The loop's tasks are counted with every so many samples."""
+
+
+def _kinds_in(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the name and the kind of each number in a statistics class."""
+    hints = get_type_hints(cls)
+    for each in fields(cls):
+        if is_dataclass(hints[each.name]):
+            yield from _kinds_in(hints[each.name], f"{prefix}{each.name}.")
+        elif each.metadata["kind"] != "info":
+            yield f"{prefix}{each.name}", each.metadata["kind"]
+
+
+_FIXED: Final = dict(_kinds_in(ResourceStats))
+"""The metrics of the system and their kinds, those included that not every system tells."""
 
 W = TypeVar("W", bound=HasStatistics)
 H = TypeVar("H", bound="Callable[..., Any]")
@@ -332,11 +346,11 @@ class ResourceMonitor:
 
     def metric_names(self) -> list[str]:
         """Return the names that a threshold may have. Not a checkpoint."""
-        return [*ALIASES, *self._fixed(), *self._watched.names()]
+        return [*ALIASES, *_FIXED, *self._watched.names()]
 
     def kinds(self) -> dict[str, str]:
         """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
-        found = self._fixed()
+        found = dict(_FIXED)
         for source in self._watched.last.sources:
             found.update(kinds(source, mappings=source.mappings))
         return found
@@ -435,7 +449,7 @@ class ResourceMonitor:
         """
         if fn is None:
             return lambda given: self.gauge(name, given)
-        self._watched.add_gauge(name, fn, (*ALIASES, *self._fixed()))
+        self._watched.add_gauge(name, fn, (*ALIASES, *_FIXED))
         return fn
 
     # ---- thresholds and handlers -----------------------------------------------------------------
@@ -623,14 +637,6 @@ class ResourceMonitor:
         if metric not in names:
             raise unknown_metric(metric, names)
         return metric
-
-    def _fixed(self) -> dict[str, str]:
-        """Return the names and kinds of the metrics of the system."""
-        sample = self._latest
-        if sample is None:
-            with self._lock:
-                sample = self._measure()
-        return kinds(Source("", None, sample))
 
     def _ready_reader(self) -> SystemReader:
         """Return the reader, primed; ``_lock`` is held."""

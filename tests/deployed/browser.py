@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-assert sys.platform != "win32"
-
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE: Final = 30.0
 """Seconds that a browser on a busy machine may take for anything."""
@@ -39,8 +37,10 @@ def program() -> str | None:
 
 def high_pipe() -> tuple[int, int]:
     """Return the ends of a pipe, out of the way of the low numbers that the browser expects."""
+    assert sys.platform != "win32"
     low = os.pipe()
-    read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in low)
+    read = fcntl.fcntl(low[0], fcntl.F_DUPFD_CLOEXEC, 10)
+    write = fcntl.fcntl(low[1], fcntl.F_DUPFD_CLOEXEC, 10)
     for end in low:
         os.close(end)
     return read, write
