@@ -348,8 +348,8 @@ class _Given(NamedTuple):
     def way_out(self, spec: _Spec, default: object) -> str:
         if not self.label.isupper():
             return f"Pass {spec.accepts}."
-        instead = "" if default is None else f" for {default}"
-        return f"Set it to {spec.accepts}, or unset it{instead}."
+        usual = "yes" if default is True else default
+        return f"Set it to {spec.accepts}, or unset it, which means {usual}."
 
 
 class _Spec(NamedTuple):

@@ -295,7 +295,7 @@ def test_what_is_no_setting(change: Any) -> None:
 # ---- refusals ------------------------------------------------------------------------------------
 
 REFUSED: Final = [
-    ("MAX_WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more, or unset it for"),
+    ("MAX_WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more, or unset it, w"),
     ("MAX_WORKERS", "4.0", "='4.0' is not a whole number. Set it to a whole number, 1 or more, or"),
     ("MAX_WORKERS", "9" * 5000, "='9999"),
     ("CACHE_TTL", "-1", "=-1.0 is less than 0. Set it to seconds, 0 or more, or inf, or unset it"),
