@@ -2,13 +2,14 @@
 
 import random
 from collections import Counter
+from typing import Any
 
 import anyio
 
 import mtaio.testing
 from mtaio.monitoring import ResourceMonitor
 
-PLANS: dict[str, dict[str, float]] = {
+PLANS: dict[str, dict[str, Any]] = {
     "the threshold alone": {},
     "clear=60": {"clear": 60},
     "clear=60, for_seconds=30": {"clear": 60, "for_seconds": 30},

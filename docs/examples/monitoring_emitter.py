@@ -11,11 +11,7 @@ monitor.forward_to(emitter)
 orders: list[int] = []
 
 
-@monitor.gauge("queue_depth")
-def depth() -> int:
-    return len(orders)
-
-
+monitor.gauge("queue_depth", lambda: len(orders))
 monitor.set_threshold("queue_depth", 100, clear=50)
 
 

@@ -1,8 +1,12 @@
 """Health checks: of three kinds, critical or not, and a service that is to be stopped."""
 
+import logging
+
 import anyio
 
 from mtaio.monitoring import HealthRegistry, HealthReport
+
+logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # it would say the same
 
 health = HealthRegistry()
 down: set[str] = set()

@@ -10,12 +10,12 @@ monitor = ResourceMonitor(interval=5)
 monitor.gauge("failed_payments", lambda: len(failures))
 
 
-@monitor.gauge("failed_payments_a_minute")
 def growth() -> float:
     past = monitor.history("failed_payments", seconds=60)
     return len(failures) - past[0][1] if past else 0.0
 
 
+monitor.gauge("failed_payments_a_minute", growth)
 monitor.set_threshold("failed_payments_a_minute", 10, clear=5, cooldown=300)
 
 

@@ -35,10 +35,10 @@ __all__ = [
     "held",
     "holding_by",
     "is_real",
-    "is_steady",
     "loop_deadline",
     "now",
     "read",
+    "reader",
     "reading_from",
 ]
 
@@ -58,27 +58,34 @@ A block in which real work is awaited that a virtual clock must not overtake, wh
 that it is real: a worker process. Always called as ``clock.held()``, in the event loop.
 """
 
-_steady: Final[ContextVar[bool]] = ContextVar("mtaio.clock.steady", default=False)
-"""Whether the loop that runs in this context keeps monotonic time, as far as was looked at."""
+
+def _look_and_read() -> float:
+    """Return the current time in a context that has not looked at its loop, and look."""
+    _look()
+    return read()
+
+
+_reader: Final[ContextVar[Callable[[], float]]] = ContextVar(
+    "mtaio.clock.reader", default=_look_and_read
+)
+"""Monotonic time, once the loop that runs in this context is known to keep it."""
 
 _source: Final[ContextVar[Callable[[], float] | None]] = ContextVar(
     "mtaio.clock.source", default=None
 )
 """The clock of the loop that runs in this context, if it was asked and is not monotonic time."""
 
-is_steady: Final[Callable[[], bool]] = _steady.get
+reader: Callable[[], Callable[[], float]] = _reader.get
 """
-Whether `now` has looked at the loop in this context, so that `read` is as good and costs less.
+Return what tells the time in this context; always called as ``clock.reader()``.
 
-For the hottest paths: ``clock.read() if clock.is_steady() else clock.now()``.
+For the hottest paths: ``clock.reader()()`` is `now` without the call of `now`.
 """
 
 
 def now() -> float:
     """Return the current time in seconds."""
-    if read is _monotonic and not _steady.get():
-        _look()
-    return read()
+    return reader()()
 
 
 def is_real() -> bool:
@@ -96,9 +103,10 @@ def loop_deadline(moment: float) -> float:
 
 def follow(source: Callable[[], float]) -> Callable[[], float]:
     """Let `now` answer with ``source()`` from here on; return what it answered with before."""
-    global read  # noqa: PLW0603 - one clock for the process is the point
+    global read, reader  # noqa: PLW0603 - one clock for the process is the point
     before = read
     read = source
+    reader = _reader.get if source is _monotonic else lambda: source
     return before
 
 
@@ -131,7 +139,7 @@ def _look() -> None:
         _source.set(source)
         follow(_of_loop)
     elif loop is not None:
-        _steady.set(True)
+        _reader.set(_monotonic)
 
 
 def _of_loop() -> float:

@@ -203,7 +203,7 @@ class _Call(Generic[R]):
         self.cache: TTLCache[R] = cache
         self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self.loads: Loads = cache._loads  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.ttl: float = cache.default_ttl if ttl is UNSET else ttl
+        self.ttl: float = float(cache.default_ttl if ttl is UNSET else ttl)  # as the cache's own
         self.key: Callable[..., Hashable] | None = key
         self.tags: Callable[..., Iterable[Hashable]] | None = tags
         self.prefix: tuple[Hashable, ...] = ()
@@ -247,6 +247,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
     lookup = store.lookup
+    fetch = call.loads.fetch
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
@@ -260,7 +261,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
             store.hits += 1.0
             return entry.value  # after fresh: see Entry
         tags = NO_TAGS if call.tags is None else call.tags_of(args, kwargs)
-        return await call.loads.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+        return await fetch(key, call.fn, args, kwargs, call.ttl, tags, False)  # noqa: FBT003 - all given cost less
 
     return update_wrapper(answer, call.fn)  # trio and others name a partial's task after it
 

@@ -87,7 +87,7 @@ def is_awaited(load: Load) -> bool:
         each = rest.pop()
         if each in seen:
             continue
-        if each.is_over() or each.kept or each.waiters > len(each.askers or ()):
+        if each.is_over() or (each.in_block and each.kept) or each.waiters > len(each.askers or ()):
             return True
         seen.add(each)
         rest.extend(asker.load for asker in each.askers or ())

@@ -200,8 +200,8 @@ class Store:
         entry.fresh = fresh
         entry.expires = expires
         entry.score = self._score
-        entry.after = None
         if len(entries) < self._max_size:
+            entry.after = None
             self._insert(entry, tags)
             return gone
         membership = self._tags.membership(tags) if tags else NO_MEMBERSHIP
@@ -220,6 +220,7 @@ class Store:
             entry.after = after
             before.after = after.before = entry
         else:
+            entry.after = None
             if after is not None:
                 self.expiry.remove(old)
             if expires != math.inf:

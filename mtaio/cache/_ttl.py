@@ -166,7 +166,7 @@ class TTLCache(Generic[T]):
             error_ttl=error_ttl,
             name=name,
         )
-        self._default_ttl = self._config.default_ttl
+        self._default_ttl = float(self._config.default_ttl)  # added to floats, in less time
         self._lock = ChangeLock()
         self._notifier = notifier_of(on_removed, self)
         self._store = Store(self._config, self._notifier)
@@ -196,7 +196,7 @@ class TTLCache(Generic[T]):
     @property
     def default_ttl(self) -> float:
         """Seconds for which a value is kept if none are given with it."""
-        return self._default_ttl
+        return self._config.default_ttl
 
     @property
     def max_size(self) -> float | None:
@@ -458,7 +458,7 @@ class TTLCache(Generic[T]):
             try:
                 if self._loads.table:
                     self._loads.disown(key)
-                moment = clock.read() if clock.is_steady() else clock.now()
+                moment = clock.reader()()
                 _gone = store.put(key, value, self._default_ttl, moment)
             except TypeError as error:
                 raise unhashable(key, error) from error

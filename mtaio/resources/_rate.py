@@ -19,7 +19,6 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.clock import is_steady
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
@@ -159,7 +158,8 @@ class RateLimiter:
     # - only the first sleeps until a moment, hence FIFO and one timer;
     # - no task takes tokens that would delay one that asked before;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue;
-    # - a call of acquire() that does not find _left > 0 yields before it takes;
+    # - a call of acquire() that does not find _left > 0 yields before it takes; while tasks wait
+    #   _left is not, so that none that finds it looks for them;
     # - _granted_at_0 - _left requests have been granted: one small int to move for each of them.
     __slots__ = (
         "__weakref__",
@@ -308,7 +308,7 @@ class RateLimiter:
             RuntimeError: Tasks of another running event loop are waiting.
         """
         left = self._left
-        if left > 0 and timeout is None and self._first is None:
+        if left > 0 and timeout is None:
             # Bucket.look, due and take, without the calls: this is what most calls come to.
             bucket = self._bucket
             span = bucket.interval
@@ -316,19 +316,19 @@ class RateLimiter:
                 if type(tokens) not in _PLAIN or not 0 < tokens <= bucket.most:
                     bucket.check(tokens)
                 span *= tokens
-            moment = clock.read() if is_steady() else clock.now()
-            if moment >= bucket.last:
+            moment = clock.reader()()
+            full_at = bucket.full_at
+            if full_at <= moment:  # so it is full, whatever clock told `last`
+                bucket.full_at = moment + span
                 bucket.last = moment
-                full_at = bucket.full_at
-                if full_at <= moment:
-                    bucket.full_at = moment + span
-                    self._left = left - 1
-                    return
-                full_at += span
-                if full_at <= moment + bucket.reach:
-                    bucket.full_at = full_at
-                    self._left = left - 1
-                    return
+                self._left = left - 1
+                return
+            full_at += span
+            if full_at <= moment + bucket.reach and bucket.last <= moment:
+                bucket.full_at = full_at
+                bucket.last = moment
+                self._left = left - 1
+                return
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
@@ -350,15 +350,15 @@ class RateLimiter:
         if self._first is None and (
             tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most)
         ):
-            moment = clock.read() if is_steady() else clock.now()
-            if moment >= bucket.last:
-                bucket.last = moment
-                full_at = bucket.full_at
+            moment = clock.reader()()
+            full_at = bucket.full_at
+            if full_at <= moment or bucket.last <= moment:
                 if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
                     full_at = moment
                 full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
                 if full_at <= moment + bucket.reach:
                     bucket.full_at = full_at
+                    bucket.last = moment
                     self._left -= 1
                     return
         bucket.check(tokens)
@@ -437,21 +437,24 @@ class RateLimiter:
 
     def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
         """Grant any number of tokens at once and return None, or return what is left to await."""
+        bucket = self._bucket
         if tokens is not _ONE:
-            self._bucket.check(tokens)
+            bucket.check(tokens)
         if timeout is not None:
             checks.timeout("timeout", timeout)
         if self._queue:
             self._attach()
-        moment = self._bucket.look(clock.now())
-        wait = self._seconds_until(tokens, moment) if tokens else 0.0
+        moment = bucket.look(clock.reader()())
+        wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
         if timeout is not None and wait > timeout + TICK:
             return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
         if not tokens:
             return self._grant_none()
-        if wait or self._queue or self._left <= 0:
-            return self._wait(tokens, moment, timeout, there=not wait and not self._queue)
-        self._bucket.take(tokens, moment)
+        if wait or self._queue:
+            return self._wait(tokens, moment, timeout)
+        if self._left <= 0:
+            return self._wait(tokens, moment, timeout, there=True)
+        bucket.take(tokens, moment)
         self._left -= 1
         return None
 
@@ -473,12 +476,13 @@ class RateLimiter:
             self._restart_count()
 
     def _restart_count(self) -> None:
-        """Let the next calls return without yielding, after one that yielded."""
-        granted = self._granted_at_0 - self._left
-        self._left, self._granted_at_0 = FAST_CALLS - 1, granted + FAST_CALLS - 1
+        """Let the next calls return without yielding, after one that yielded, if none waits."""
+        if self._first is None:
+            self._granted_at_0 += FAST_CALLS - 1 - self._left
+            self._left = FAST_CALLS - 1
 
     async def _wait(
-        self, tokens: float, asked: float, timeout: float | None, *, there: bool
+        self, tokens: float, asked: float, timeout: float | None, *, there: bool = False
     ) -> None:
         """Join the queue, and take the tokens when they are there; yield if they are already."""
         waiter = self._join(tokens)
@@ -487,7 +491,7 @@ class RateLimiter:
         try:
             if there:
                 await checkpoint()
-                moment = self._bucket.look(clock.now())
+                moment = self._bucket.look(clock.reader()())
             while (due := self._due(waiter, moment, timeout, deadline)) != moment:
                 woken = waiter.rest()
                 until = min(due, deadline)
@@ -502,9 +506,9 @@ class RateLimiter:
                         # The timer is right even where the clock, by rounding, is not there yet.
                         moment = max(moment, until)
             # Late, as all are that slept, it counts as served when it could have been.
-            self._bucket.take(tokens, min(moment, max(asked, moment - self._slack)))
-            self._left -= 1
-            self._restart_count()
+            if not asked <= moment <= asked + self._slack:
+                asked = min(moment, max(asked, moment - self._slack))
+            self._bucket.take(tokens, asked)
         except RateLimitError:
             self._tally.rejected += 1
             raise
@@ -517,6 +521,8 @@ class RateLimiter:
             raise
         finally:
             self._leave(waiter)
+        self._granted_at_0 += 1
+        self._restart_count()
 
     def _due(self, waiter: _Waiter, moment: float, timeout: float | None, deadline: float) -> float:
         """Return when a task gets its tokens, ``inf`` until it is first; or raise: it gives up."""
@@ -553,6 +559,7 @@ class RateLimiter:
             self._attach()
             if self._queue is _EMPTY:
                 self._queue = OrderedDict()
+            self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
         waiter = _Waiter(tokens)
         self._queue[waiter] = None
         self._queued += tokens
@@ -569,7 +576,7 @@ class RateLimiter:
             self._tally.waiting -= 1
             self._queued = self._queued - waiter.tokens if queue else 0
             if waiter is self._first:
-                self._first = next(iter(queue), None)
+                self._first = next(iter(queue)) if queue else None
                 if self._first is not None:
                     self._first.wake()
 

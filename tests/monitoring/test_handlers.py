@@ -303,9 +303,9 @@ def test_what_is_no_handler() -> None:
     monitor = ResourceMonitor()
     for register in (monitor.on_threshold_exceeded, monitor.on_recovered, monitor.on_loop_blocked):
         with pytest.raises(TypeError, match=r"^handler=7 is a int, which is not callable\. Pass a"):
-            register(7)  # type: ignore[type-var]
+            register(7)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(TypeError, match=r"^cannot forward to 7: it has no method emit\(\)\. Pass"):
-        monitor.forward_to(7)  # type: ignore[arg-type]
+        monitor.forward_to(7)  # type: ignore[arg-type]  # the mistake itself
 
 
 async def test_partial_and_callable_objects_are_handlers(caplog: pytest.LogCaptureFixture) -> None:

@@ -104,34 +104,57 @@ ENDS: dict[str, tuple[str, int, str]] = {
 }
 
 FORK = """
-async def main():
+def look():
+    assert not monitor.running
+    assert monitor.history("cpu_usage") == []
+    assert monitor.latest is None
+    assert monitor.values() == {}
+    seen = monitor.statistics().samples
+    async def use():
+        async with monitor:
+            await until(lambda: monitor.statistics().samples > seen + 2)
+            assert (await monitor.get_current_stats()).process.threads
+    thread = threading.Thread(target=run, args=[use])
+    thread.start()
+    thread.join()
+    assert monitor.statistics().samples > seen + 2
+
+def wait_for(child):
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    assert monitor.running
+
+async def in_the_loop():
     for _ in range(10):
         async with monitor:
             await monitor.get_current_stats()
             child = os.fork()
             if child == 0:
-                code = 1
                 try:
-                    assert not monitor.running
-                    assert monitor.history("cpu_usage") == []
-                    assert monitor.latest is None
-                    seen = monitor.statistics().samples
-                    def again():
-                        async def use():
-                            async with monitor:
-                                await until(lambda: monitor.statistics().samples > seen + 2)
-                                assert (await monitor.get_current_stats()).process.threads
-                        run(use)
-                    thread = threading.Thread(target=again)
-                    thread.start()
-                    thread.join()
-                    code = 0 if monitor.statistics().samples > seen + 2 else 2
-                finally:
-                    os._exit(code)
-            _, status = os.waitpid(child, 0)
-            assert status == 0, status
-            assert monitor.running
-run(main)
+                    look()
+                except BaseException:
+                    os._exit(1)
+                os._exit(0)
+            wait_for(child)
+
+run(in_the_loop)
+started, stop = threading.Event(), threading.Event()
+
+async def in_a_thread():
+    async with monitor:
+        started.set()
+        await until(stop.is_set)
+
+thread = threading.Thread(target=run, args=[in_a_thread])
+thread.start()
+started.wait(20)
+child = os.fork()
+if child == 0:
+    look()
+else:
+    wait_for(child)
+    stop.set()
+    thread.join()
 """
 
 

@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from mtaio._internal import clock, loops
+from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
 from tests.backends import BACKENDS
 from tests.logging.tools import until
@@ -154,6 +155,7 @@ def test_loops_that_end_without_a_stop(loop: str, second: str) -> None:
     assert not monitor.answering(1e9)
     assert monitor.current_stall() is None
     run(loop, monitor.stop)
+    run(loop, monitor.stop)
 
 
 def test_two_loops_at_once(loop: str) -> None:
@@ -189,12 +191,12 @@ def test_two_loops_at_once(loop: str) -> None:
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_loop_that_pauses() -> None:
     """Between two runs of a loop, as in a notebook, samples go on, and there is no stall."""
-    monitor = quick(blocked_after=0.1)
+    monitor = quick(blocked_after=0.5)
     paused = asyncio.new_event_loop()
     paused.run_until_complete(monitor.start())
     paused.run_until_complete(happens(lambda: monitor.statistics().samples > 2))
     before = monitor.statistics().samples
-    until(lambda: monitor.statistics().samples > before + 15)
+    until(lambda: monitor.statistics().samples > before + 40)
     assert monitor.current_stall() is None
     assert monitor.running
     paused.run_until_complete(happens(lambda: monitor.answering(0.05)))
@@ -238,7 +240,9 @@ def test_stop_right_after_a_stall(loop: str) -> None:
     """A stall that lasts when the monitor is stopped is told before the stop returns."""
     monitor = quick(blocked_after=0.05)
     told: list[float] = []
-    monitor.on_loop_blocked(lambda stall: told.append(stall.seconds))
+    emitter = EventEmitter()
+    emitter.on("monitor.loop_blocked", lambda event: told.append(event.data.seconds))
+    monitor.forward_to(emitter)
 
     async def main() -> None:
         async with monitor:
@@ -284,6 +288,18 @@ def test_first_sample_is_waited_for(loop: str) -> None:
     run(loop, main)
 
 
+def test_sample_of_the_thread_is_waited_for(loop: str) -> None:
+    """Whoever asks just after the start gets the thread's first sample if that comes in time."""
+    monitor = quick()
+
+    async def main() -> None:
+        async with monitor:
+            await monitor.get_current_stats()
+            assert monitor.statistics().samples
+
+    run(loop, main)
+
+
 def test_sample_that_fails_in_the_thread(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged and counted, and sampling goes on."""
     monitor = quick()
@@ -301,6 +317,27 @@ def test_sample_that_fails_in_the_thread(caplog: pytest.LogCaptureFixture) -> No
     run(BACKENDS[0], main)
     assert "could not take a sample" in caplog.text
     assert "AttributeError" in caplog.text
+
+
+def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, loop: str) -> None:
+    """Where there can be no more threads the monitor does not run, and may be started later."""
+    monitor = quick()
+
+    def refuse(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match=r"^can't start new thread$"):
+                await monitor.start()
+        assert not monitor.running
+        await monitor.stop()
+        async with monitor:
+            await happens(lambda: monitor.statistics().samples)
+
+    run(loop, main)
 
 
 def test_another_clock_in_another_loop() -> None:

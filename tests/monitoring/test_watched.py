@@ -142,13 +142,13 @@ def test_what_cannot_be_watched() -> None:
     """Each refusal says what is wrong, and the way out."""
     monitor = ResourceMonitor()
     with pytest.raises(TypeError, match=r"^cannot watch 7: it has no method statistics\(\)\. Give"):
-        monitor.watch(7)  # type: ignore[type-var]
+        monitor.watch(7)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(TypeError, match=r"^name=7 is a int, not a str\."):
-        monitor.watch(HTTPPump(), name=7)  # type: ignore[arg-type]
+        monitor.watch(HTTPPump(), name=7)  # type: ignore[arg-type]  # the mistake itself
     with pytest.raises(ValueError, match=r"^name=' ' is empty\. Pass a short name\."):
         monitor.watch(HTTPPump(), name=" ")
     with pytest.raises(TypeError, match=r"^fn=7 is a int, which is not callable\."):
-        monitor.gauge("depth", 7)  # type: ignore[call-overload]
+        monitor.gauge("depth", 7)  # type: ignore[call-overload]  # the mistake itself
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         monitor.gauge("", lambda: 1)
     pump = HTTPPump()

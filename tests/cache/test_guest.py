@@ -1,0 +1,68 @@
+"""A trio that runs as a guest of asyncio: two event loops by turns in one thread."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.cache import TTLCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+trio = pytest.importorskip("trio")
+
+
+async def both(ask: Callable[[], Coroutine[Any, Any, None]], ends: anyio.Event) -> None:
+    """Have two tasks ask, then let the load end that they wait for."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        group.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        ends.set()
+
+
+def test_a_guest_loads_for_itself() -> None:
+    """A task of the guest waits for no load of its host, whose context it has, nor the host's."""
+    cache: TTLCache[str] = TTLCache(60)
+    started: list[str] = []
+
+    async def load(name: str, ends: Any) -> str:
+        started.append(name)
+        await ends.wait()
+        return name
+
+    async def main() -> tuple[str, str, str]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        host_ends = asyncio.Event()
+
+        async def guest() -> tuple[str, str]:
+            ends = anyio.Event()
+            answers: list[str] = []
+
+            async def ask() -> None:
+                answers.append(await cache.get_or_set("key", lambda: load("guest", ends)))
+
+            with anyio.fail_after(5):  # else they wait for the host's load
+                await both(ask, ends)
+            first, second = answers
+            return first, second
+
+        host = asyncio.create_task(cache.get_or_set("key", lambda: load("host", host_ends)))
+        await asyncio.sleep(0)
+        await cache.get_or_set("other", lambda: asyncio.sleep(0, "known"))  # notes the loop
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        first, second = (await done).unwrap()
+        host_ends.set()
+        return first, second, await host
+
+    assert asyncio.run(main()) == ("guest", "guest", "host")
+    assert started == ["host", "guest"]
