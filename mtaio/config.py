@@ -190,7 +190,7 @@ class Settings:
     _sources: dict[str, SettingSource] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the values, and keep them in one form: floats, names of levels in upper case."""
+        # Values are kept in one form: durations as floats, names of levels in upper case.
         given = {name: _Given(name, getattr(self, name)) for name in _SPECS}
         values = _checked(given, [])
         for name, value in values.items():
@@ -209,8 +209,8 @@ class Settings:
 
         Names of variables are exact, in upper case. A variable that is empty or blank counts as not
         set, and the setting has its default. ``MTAIO_HEALTH_TOKEN_FILE`` names a file that has the
-        token in it. Variables that begin with ``MTAIO_`` and mean nothing are told in a
-        ``UserWarning``, with the name that was probably meant.
+        token in it. Variables that begin with ``MTAIO_`` and are no settings cause a
+        ``UserWarning``, with the names that were probably meant.
 
         Not a checkpoint; reads a file only for a secret.
 

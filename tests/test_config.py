@@ -426,7 +426,7 @@ def test_variables_are_text() -> None:
 
 
 def test_unknown_variables() -> None:
-    """Variables that look like settings are told once, with what was probably meant."""
+    """Variables that look like settings are warned about once, with what was probably meant."""
     environ = {
         "MTAIO_MAX_WORKER": "8",
         "MTAIO_XYZZY": "1",
@@ -461,7 +461,7 @@ def test_unknown_variables_of_the_process(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_known_variables_are_no_surprise() -> None:
-    """What is read is not told."""
+    """What is read causes no warning."""
     environ = {each.variable: "1" for each in Settings().describe()}
     assert unknown_variables({**environ, "MTAIO_HEALTH_TOKEN_FILE": "1"}) == {}
 
