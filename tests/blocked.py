@@ -35,8 +35,8 @@ LOOPS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 LOOP_INTERVAL: Final = 0.1
 NOISE: Final = 0.2
 """Seconds by which a busy machine may falsify the length of a stall."""
-STARVED: Final = 5
-"""A block that takes so many times as long as it should says nothing: the machine was too busy."""
+STARVED: Final = 0.7
+"""A busy block says nothing that had less of a processor than that: the machine was too busy."""
 
 STOPPER: Final = """
 import os, signal, sys, time
@@ -124,8 +124,9 @@ class Blocker:
         while self.stalls.statistics().current_buffer_used:
             self.stalls.receive_nowait()
             outcome.others += 1
-        wall, began = time.time(), time.monotonic()
+        wall, began, used = time.time(), time.monotonic(), time.process_time()
         block()
+        used = time.process_time() - used
         if kind == "stopped":
             await anyio.sleep(self.seconds)  # in which it is stopped
         lasted = time.monotonic() - began
@@ -137,7 +138,7 @@ class Blocker:
                 if stall.cause == cause and self._fits(kind, stall, lasted):
                     right.append(stall)
                     break
-        if not right and lasted > STARVED * self.seconds:
+        if not right and kind in {"python", "gil"} and used < STARVED * lasted:
             outcome.others += len(told)
             await self.block(kind, outcome)
         elif right:

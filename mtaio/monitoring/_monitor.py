@@ -710,11 +710,10 @@ class ResourceMonitor:
         reading = reader.read()
         run = self._run
         watch = None if run is None or not run.sampler.is_alive() else run.watch
+        epoch = None if run is None or run.watch is not None or clock.is_real() else run.epoch
         p50, p99, longest = (0.0, 0.0, 0.0) if watch is None else watch.delays.read()
         return ResourceStats(
-            timestamp=run.epoch + clock.read()
-            if run is not None and watch is None
-            else time.time(),
+            timestamp=time.time() if epoch is None else epoch + clock.read(),
             uptime=reader.uptime(),
             cpu=reading.cpu,
             memory=reading.memory,

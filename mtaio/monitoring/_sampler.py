@@ -8,6 +8,7 @@ It ends when it is told to, or when its loop has ended; no error of a sample end
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock
@@ -81,7 +82,7 @@ class Sampler:
 
     def stop(self) -> None:
         """End the thread and wait for it, which takes no longer than one sample."""
-        if self._running.locked():
+        with suppress(RuntimeError):  # it was stopped before
             self._running.release()
         self._thread.join()
 
@@ -99,9 +100,10 @@ class Sampler:
         """Do what is due, and return for how many seconds to rest."""
         self._tell(*self._watch.look())
         now = clock.read()
-        due = now >= self._due
-        if due:
-            self._due = max(self._due + self._interval, now)
+        late = now - self._due
+        due = late >= 0
+        if due:  # samples that were missed are not made up for
+            self._due = now + self._interval - (late if late < self._interval else 0.0)
         soon = now + 1.5 * self._loop_interval >= self._due
         self._watch.call(self._read if soon else None)
         if due:

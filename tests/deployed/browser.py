@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+assert sys.platform != "win32"
+
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE: Final = 30.0
 """Seconds that a browser on a busy machine may take for anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -313,6 +314,20 @@ async def test_tick_without_a_start(caplog: pytest.LogCaptureFixture) -> None:
         await monitor.tick()
         assert monitor.statistics().samples == 2
     assert caplog.records == []
+
+
+def test_time_of_samples_after_virtual_time(backend: str) -> None:
+    """Where time is real again, samples have the time of the clock on the wall."""
+    monitor = ResourceMonitor(10)
+
+    async def main() -> None:
+        async with monitor:
+            await anyio.sleep(3600)
+
+    run(main, backend=backend)
+    anyio.run(monitor.tick, backend=backend)
+    assert monitor.latest is not None
+    assert abs(monitor.latest.timestamp - time.time()) < 60
 
 
 async def test_current_stats() -> None:
