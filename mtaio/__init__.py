@@ -48,7 +48,17 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ROOMS: Final = frozenset(
-    {"cache", "core", "events", "exceptions", "logging", "monitoring", "resources", "testing"}
+    {
+        "cache",
+        "config",
+        "core",
+        "events",
+        "exceptions",
+        "logging",
+        "monitoring",
+        "resources",
+        "testing",
+    }
 )
 
 _HOMES: Final = {

@@ -24,6 +24,7 @@ EXAMPLES = DOCS / "examples"
 READMES = ("README.md", "README.ja.md")
 ROOMS = (
     "cache",
+    "config",
     "core",
     "events",
     "exceptions",

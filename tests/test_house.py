@@ -30,7 +30,7 @@ SOURCES = sorted(
         ROOT / "noxfile.py",
     ]
 )
-ROOMS = ("cache", "core", "events", "logging", "monitoring", "resources", "testing")
+ROOMS = ("cache", "config", "core", "events", "logging", "monitoring", "resources", "testing")
 
 
 def read(name: str) -> str:

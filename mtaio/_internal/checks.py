@@ -9,6 +9,9 @@ passed in the wrong place is a mistake, not a limit of 1.
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
+from typing import cast
 
 
 def number(name: str, value: object, *, way_out: str) -> float:
@@ -59,3 +62,55 @@ def callable_(name: str, value: object, *, way_out: str) -> None:
     if not callable(value):
         msg = f"{name}={value!r} is a {type(value).__name__}, which is not callable. {way_out}"
         raise TypeError(msg)
+
+
+def flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is a bool."""
+    if not isinstance(value, bool):
+        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
+        raise TypeError(msg)
+    return value
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+    """Return ``value``, in lower case, if it is one of ``known`` in any case."""
+    if not isinstance(value, str) or value.lower() not in known:
+        msg = f"{name}={value!r} is unknown. Pass {' or '.join(map(repr, known))}."
+        raise ValueError(msg)
+    return value.lower()
+
+
+def path(name: str, value: object) -> Path:
+    """Return ``value`` as a path, if there may be a file of that name."""
+    try:
+        accepted = Path(cast("str", value))
+    except TypeError:
+        kind = type(value).__name__
+        msg = f"{name}={value!r} is a {kind}, not a path. Pass a str or an os.PathLike."
+        raise TypeError(msg) from None
+    try:
+        encoded = os.fsencode(accepted)
+    except ValueError as error:
+        msg = f"{name}={value!r} cannot be used: {error}. Pass what a file can be called."
+        raise ValueError(msg) from None
+    if b"\0" in encoded:
+        msg = f"{name}={value!r} has a NUL, which no path may have. Leave it out."
+        raise ValueError(msg)
+    return accepted
+
+
+def token(name: str, value: object) -> str:
+    """Return ``value`` if it can be sent in a header field. No message shows it."""
+    if not isinstance(value, str):
+        msg = f"{name} is a {type(value).__name__}, not a str. Pass a long random string."
+        raise TypeError(msg)
+    if not value.strip():
+        msg = f"{name} is empty. Pass a long random string, or None for local use only."
+        raise ValueError(msg)
+    if value != value.strip() or not value.isprintable():
+        msg = (
+            f"{name} begins or ends with whitespace, or has characters that cannot be printed. "
+            f"Leave these out: a file often ends with a line break."
+        )
+        raise ValueError(msg)
+    return value

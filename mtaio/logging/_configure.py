@@ -15,8 +15,9 @@ from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-from mtaio._internal import checks
-from mtaio.logging._handler import AsyncFileHandler, absolute, level_number
+from mtaio._internal import checks, environment
+from mtaio._internal.levels import level_number
+from mtaio.logging._handler import AsyncFileHandler
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
 
@@ -38,10 +39,6 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "console": True,
 }
 _REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
-_FLAGS: Final = {
-    **dict.fromkeys(("1", "yes", "true", "on"), True),
-    **dict.fromkeys(("0", "no", "false", "off"), False),
-}
 _FORMATS: Final = ("text", "json")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _ERRORS: Final = "backslashreplace"
@@ -289,7 +286,7 @@ def _value(settings: LogSettings | None, name: str, given: object) -> tuple[str,
         attribute = f"log_{name}"
         return attribute, getattr(settings, attribute, _DEFAULTS[name])
     variable = f"MTAIO_LOG_{name.upper()}"
-    return variable, os.environ.get(variable, "").strip() or _DEFAULTS[name]
+    return variable, environment.text(os.environ, variable) or _DEFAULTS[name]
 
 
 def _logger_of(logger: object) -> logging.Logger:
@@ -307,37 +304,24 @@ def _logger_of(logger: object) -> logging.Logger:
 def _path_of(name: str, value: object) -> Path | None:
     if value is None or value == "":
         return None
-    return absolute(name, cast("str | os.PathLike[str]", value))
+    return checks.path(name, value).absolute()
 
 
 def _count_of(name: str, value: object) -> int:
     if isinstance(value, str) and name.isupper():  # a variable of the environment
-        try:
-            value = int(value)
-        except ValueError:
-            msg = f"{name}={value!r} is not a whole number. Set it to one, or unset it."
-            raise ValueError(msg) from None
+        value = environment.whole_number(name, value)
     return checks.count(name, value, least=0, way_out="0 means no rotation.")
 
 
 def _flag_of(name: str, value: object) -> bool:
     if isinstance(value, str) and name.isupper():
-        known = _FLAGS.get(value.lower())
-        if known is None:
-            msg = f"{name}={value!r} is neither yes nor no. Set it to 1 or 0, or unset it."
-            raise ValueError(msg)
-        return known
-    if not isinstance(value, bool):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
-        raise TypeError(msg)
-    return value
+        return environment.flag(name, value)
+    return checks.flag(name, value)
 
 
 def _formatter_of(
     name: str, value: object, fields: Mapping[str, object] | None
 ) -> logging.Formatter:
     made = JsonFormatter(fields=fields)  # which looks at the fields, whatever the format
-    if not isinstance(value, str) or value.lower() not in _FORMATS:
-        msg = f"{name}={value!r} is unknown. Pass 'text' or 'json'."
-        raise ValueError(msg)
-    return made if value.lower() == "json" else logging.Formatter(_TEXT)
+    json = checks.one_of(name, value, _FORMATS) == "json"
+    return made if json else logging.Formatter(_TEXT)

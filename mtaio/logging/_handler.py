@@ -12,16 +12,15 @@ from __future__ import annotations
 import codecs
 import copy
 import logging
-import os
 import weakref
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import gmtime, localtime, monotonic, strftime
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 from anyio.lowlevel import checkpoint
 
 from mtaio._internal import checks
+from mtaio._internal.levels import level_number
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.logging._file import RotatingFile
 from mtaio.logging._queue import RecordQueue
@@ -30,14 +29,13 @@ from mtaio.logging._shutdown import PATIENCE
 from mtaio.logging._writer import Writer
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
-__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics", "absolute", "level_number"]
+__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics"]
 
 _MODES: Final = ("a", "w", "x")
 _POLICIES: Final = ("drop", "block")
-_LEVEL_DIGITS: Final = 9
-"""More than any level has, and few enough for a C int."""
 
 _FILTER: Final = logging.Filterer.filter
 """What asks the filters, and need not be called where there are none."""
@@ -162,7 +160,7 @@ class AsyncFileHandler(logging.Handler):
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = level_number("keep_level", keep_level)
         _check_encoding(encoding, errors)
-        self.baseFilename: Final = str(absolute("filename", filename))
+        self.baseFilename: Final = str(checks.path("filename", filename).absolute())
         self.mode: Final = "a" if max_bytes else mode
         self.encoding: Final = encoding
         self.errors: Final = errors
@@ -368,42 +366,6 @@ class _DateKeepingFormatter(logging.Formatter):
 
 
 # ---- what is refused -----------------------------------------------------------------------------
-
-
-def absolute(name: str, value: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a file that there may be."""
-    try:
-        path = Path(value).absolute()
-    except TypeError:
-        kind = type(value).__name__
-        msg = f"{name}={value!r} is a {kind}, not a path. Pass a str or an os.PathLike."
-        raise TypeError(msg) from None
-    try:
-        encoded = os.fsencode(path)
-    except ValueError as error:
-        msg = f"{name}={value!r} cannot be used: {error}. Pass what a file can be called."
-        raise ValueError(msg) from None
-    if b"\0" in encoded:
-        msg = f"{name}={value!r} has a NUL, which no path may have. Leave it out."
-        raise ValueError(msg)
-    return path
-
-
-def level_number(name: str, value: object) -> int:
-    """Return the number of a level, given as one, as digits, or by its name in any case."""
-    if isinstance(value, str):
-        known = logging.getLevelNamesMapping()
-        text = value.strip()
-        if text in known:
-            return known[text]
-        for each, number in known.items():
-            if each.upper() == text.upper():
-                return number
-        if not text.isdecimal() or len(text) > _LEVEL_DIGITS:
-            msg = f"{name}={value!r} is not a level. Pass one of {', '.join(known)}, or a number."
-            raise ValueError(msg)
-        return int(text)
-    return checks.count(name, value, least=0, way_out="Pass a level of logging, or its name.")
 
 
 def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:

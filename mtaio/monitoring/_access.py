@@ -11,13 +11,15 @@ from __future__ import annotations
 import binascii
 import hmac
 from base64 import b64decode
-from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
+
+from mtaio._internal import checks
+from mtaio._internal.addresses import is_loopback
 
 if TYPE_CHECKING:
     from mtaio.monitoring._endpoints import Request
 
-__all__ = ["Access", "is_forwarded", "is_loopback"]
+__all__ = ["Access", "is_forwarded"]
 
 
 class Access:
@@ -35,7 +37,7 @@ class Access:
     __slots__ = ("_token",)
 
     def __init__(self, token: str | None) -> None:
-        self._token: Final = None if token is None else _checked(token).encode()
+        self._token: Final = None if token is None else checks.token("token", token).encode()
 
     def status(self, request: Request) -> int:
         """Return 200; 401 if the token is missing or wrong, 403 if the client is not local."""
@@ -44,16 +46,6 @@ class Access:
             return 200 if given is not None and hmac.compare_digest(given, self._token) else 401
         local = request.client_is_local and not request.forwarded
         return 200 if local and _names_loopback(request.host) else 403
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether ``address`` is an IP address that only this machine can reach."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
-    return ip.is_loopback if mapped is None else mapped.is_loopback
 
 
 def is_forwarded(name: bytes) -> bool:
@@ -88,18 +80,3 @@ def _credentials(authorization: bytes | None) -> bytes | None:
             return None
         return password if colon else None
     return None
-
-
-def _checked(token: object) -> str:
-    """Return ``token`` if it can be sent in a header field."""
-    if not isinstance(token, str):
-        msg = f"token is a {type(token).__name__}, not a str. Pass a long random string."
-        raise TypeError(msg)
-    if not token.strip():
-        raise ValueError("token is empty. Pass a long random string, or None for local use only.")
-    if token != token.strip() or not token.isprintable():
-        raise ValueError(
-            "token begins or ends with whitespace, or has characters that cannot be printed. Pass "
-            "token.strip(): a file often ends with a line break."
-        )
-    return token

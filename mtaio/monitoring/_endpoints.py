@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 from urllib.parse import parse_qs
 
-from mtaio.monitoring._access import is_forwarded, is_loopback
+from mtaio._internal.addresses import is_loopback
+from mtaio.monitoring._access import is_forwarded
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import metrics
 from mtaio.monitoring._page import content_security_policy, page

@@ -18,16 +18,16 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio import to_thread
 
 from mtaio._internal import loops
+from mtaio._internal.addresses import Address
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
-from mtaio.monitoring._access import Access, is_loopback
+from mtaio.monitoring._access import Access
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints
 from mtaio.monitoring._health import HealthRegistry
@@ -130,8 +130,8 @@ class Probes:
         token: str | None = None,
     ) -> None:
         self._access: Final = Access(token)
-        self._address: Final = _parsed(bind)
-        if token is None and not is_loopback(self._address.host):
+        self._address: Final = Address.parse("bind", bind)
+        if token is None and not self._address.is_local:
             msg = (
                 f"bind={bind!r} can be reached from other machines, and there is no token. Pass "
                 f"token=, which clients then have to send for figures and the page, or bind to "
@@ -228,18 +228,6 @@ class Probes:
         )
 
 
-class _Address(NamedTuple):
-    """Where to listen."""
-
-    host: str
-    """An IP address."""
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
 class _Run:
     """
     One time from start to stop; made in the event loop that it belongs to.
@@ -273,13 +261,13 @@ class _Run:
 
     def __init__(
         self,
-        address: _Address,
+        address: Address,
         monitor: ResourceMonitor,
         health: HealthRegistry,
         access: Access,
     ) -> None:
         listening = _listen(address)
-        self.address: Final = _Address(address.host, listening.getsockname()[1])
+        self.address: Final = Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
         self._reports: Final = Reports(health.report, self.loop, self._ended)
         self._lock = threading.Lock()
@@ -354,36 +342,6 @@ class _Run:
                     self._scope = None
 
 
-def _parsed(bind: object) -> _Address:
-    """Return where ``bind`` says to listen."""
-    way_out = "Pass a host and a port, such as '127.0.0.1:8000' or '0.0.0.0:8000'."
-    if not isinstance(bind, str):
-        msg = f"bind={bind!r} is a {type(bind).__name__}, not a str. {way_out}"
-        raise TypeError(msg)
-    host, colon, port = bind.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT:
-        msg = f"bind={bind!r} does not end in a port from 0 to {_MAX_PORT}. {way_out}"
-        raise ValueError(msg)
-    if not host:
-        msg = f"bind={bind!r} does not say who may connect. {way_out}"
-        raise ValueError(msg)
-    bracketed = host.startswith("[") and host.endswith("]")
-    name = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]") if bracketed else host
-    try:
-        version = ip_address(name).version
-    except ValueError:
-        msg = f"bind={bind!r} does not begin with an IP address or localhost. {way_out}"
-        raise ValueError(msg) from None
-    if bracketed != (version == _V6):
-        msg = f"bind={bind!r} has brackets amiss: they stand around IPv6 addresses. {way_out}"
-        raise ValueError(msg)
-    return _Address(name, int(port))
-
-
-_MAX_PORT: Final = 65535
-_V6: Final = 6
-
-
 # The port is free as soon as it is closed; on Windows that needs no option, and SO_REUSEADDR would
 # let two listen at once.
 if sys.platform == "win32":  # pragma: no cover - Windows
@@ -392,7 +350,7 @@ else:
     _ONE_LISTENER: Final = socket.SO_REUSEADDR
 
 
-def _listen(address: _Address) -> socket.socket:
+def _listen(address: Address) -> socket.socket:
     """Return a socket that listens there."""
     host, port = address
     try:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from mtaio.monitoring._access import Access, is_forwarded, is_loopback
+from mtaio._internal.addresses import is_loopback
+from mtaio.monitoring._access import Access, is_forwarded
 from mtaio.monitoring._endpoints import Request, local
 
 LOCAL = Request("GET", "/stats", "", None, "127.0.0.1:8000", client_is_local=True, forwarded=False)

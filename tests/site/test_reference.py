@@ -14,7 +14,17 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODULES = ("cache", "core", "events", "exceptions", "logging", "monitoring", "resources", "testing")
+MODULES = (
+    "cache",
+    "config",
+    "core",
+    "events",
+    "exceptions",
+    "logging",
+    "monitoring",
+    "resources",
+    "testing",
+)
 
 
 def inventory() -> set[str]:

@@ -1,0 +1,31 @@
+"""A program whose limits, timeouts, cache and log are decided where it runs."""
+
+import logging
+
+import anyio
+
+from mtaio.cache import TTLCache
+from mtaio.config import Settings
+from mtaio.core import TaskExecutor
+from mtaio.logging import configure
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+
+# What Settings.from_env() finds in the environment of the process.
+ENVIRONMENT = {"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_TTL": "60", "MTAIO_LOG_CONSOLE": "no"}
+
+
+async def main() -> None:
+    settings = Settings.from_env(ENVIRONMENT, log_level="DEBUG")
+    async with configure(settings, logger="shop"):
+        executor = TaskExecutor(settings.max_workers)
+        cache = TTLCache[str](settings.cache_ttl, settings.cache_size)
+        rate = RateLimiter(settings.rate_limit, settings.burst_limit)
+        slots = ConcurrencyLimiter(settings.concurrency_limit)
+        timeouts = TimeoutManager(settings.default_timeout)
+        for each in (executor, cache, rate, slots, timeouts):
+            print(each)
+        print("level", logging.getLogger("shop").level)
+
+
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,55 @@
+"""
+Environment variables: one reading for all that mtaio takes from them.
+
+Promise: names are exact, in upper case; a variable that is empty or blank counts as not set; a
+value that cannot be read raises ``ValueError`` that names the variable, the value and the way out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FLAGS: Final = {
+    **dict.fromkeys(("1", "yes", "true", "on"), True),
+    **dict.fromkeys(("0", "no", "false", "off"), False),
+}
+"""What yes and no are called, in any case. Nothing else is either."""
+
+
+def text(environ: Mapping[str, object], variable: str) -> str | None:
+    """Return what a variable says, without blanks around it; None if it is not set."""
+    value = environ.get(variable, "")
+    if not isinstance(value, str):  # of a mapping that a program has made
+        msg = f"{variable} is a {type(value).__name__}, not a str. Variables are text: pass str()."
+        raise TypeError(msg)
+    return value.strip() or None
+
+
+def whole_number(variable: str, value: str, *, way_out: str = "Set it to one, or unset it.") -> int:
+    """Return the int that ``value`` writes, as Python does: ``10_000`` is one."""
+    try:
+        return int(value)
+    except ValueError:
+        msg = f"{variable}={value!r} is not a whole number. {way_out}"
+        raise ValueError(msg) from None
+
+
+def number(variable: str, value: str, *, way_out: str = "Set it to one, or unset it.") -> float:
+    """Return the float that ``value`` writes, as Python does: ``0.5``, ``1e-3``, ``inf``."""
+    try:
+        return float(value)
+    except ValueError:
+        msg = f"{variable}={value!r} is not a number. {way_out}"
+        raise ValueError(msg) from None
+
+
+def flag(variable: str, value: str, *, way_out: str = "Set it to 1 or 0, or unset it.") -> bool:
+    """Return whether ``value`` says yes; see `FLAGS`."""
+    known = FLAGS.get(value.lower())
+    if known is None:
+        msg = f"{variable}={value!r} is neither yes nor no. {way_out}"
+        raise ValueError(msg)
+    return known

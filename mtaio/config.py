@@ -1,0 +1,657 @@
+"""
+Settings: what an operator decides, read from the environment in one place.
+
+Promise: `Settings` is a plain immutable value, made from arguments or from variables; the
+environment is read when `Settings.from_env` is called, never at import. Whatever is wrong is said
+at once, one line for each setting, and no secret is in an error, a ``repr`` or a description.
+Cost: no dependency, neither anyio nor a file, unless a secret is kept in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict
+
+from mtaio._internal import checks, environment
+from mtaio._internal.addresses import Address
+from mtaio._internal.levels import level_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Self, Unpack
+
+__all__ = [
+    "Setting",
+    "SettingSource",
+    "SettingValues",
+    "Settings",
+    "ShutdownBudget",
+    "unknown_variables",
+]
+
+SettingSource: TypeAlias = Literal["default", "environment", "file", "override"]
+"""Where a value came from: nowhere, a variable, the file that a variable names, an argument."""
+
+_PREFIX: Final = "MTAIO_"
+_MASK: Final = "***"
+_LONGEST_SECRET: Final = 65536
+"""Bytes of a file with a secret: a wrong path is more likely than a longer one."""
+
+_DAY: Final = 86400
+_PERCENT: Final = 100
+_LATEST_DRAIN: Final = 0.5
+_CANCEL: Final = 0.08
+_TEARDOWN: Final = 0.2
+
+
+class SettingValues(TypedDict, total=False):
+    """What `Settings.from_env` and `Settings.with_` take by keyword: any of the settings."""
+
+    max_workers: int
+    cache_ttl: float
+    cache_size: int
+    log_level: str | int
+    log_file: str | os.PathLike[str] | None
+    log_max_bytes: int
+    log_backup_count: int
+    log_format: Literal["text", "json"]
+    log_console: bool
+    rate_limit: float
+    burst_limit: int
+    concurrency_limit: int
+    default_timeout: float
+    cpu_threshold: float
+    memory_threshold: float
+    health_bind: str
+    health_token: str | None
+    drain_delay: float
+    shutdown_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting, as `Settings.describe` shows it."""
+
+    name: str
+    """The attribute of `Settings`, and its argument."""
+    variable: str
+    """The environment variable; for a secret there is one that ends in ``_FILE`` too."""
+    value: object
+    """The value; of a secret ``"***"``, or None if there is none."""
+    default: object
+    """The value if nobody says otherwise."""
+    source: SettingSource
+    """Where the value came from."""
+    accepts: str
+    """What it may be."""
+    meaning: str
+    """What it decides."""
+    secret: bool
+    """Whether the value is hidden."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownBudget:
+    """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
+
+    drain_delay: float
+    """Seconds for load balancers to notice that the service is not ready any more; it still
+    answers."""
+    drain: float
+    """Seconds for what is in flight to end by itself; nothing new is accepted."""
+    cancel: float
+    """Seconds for what was cancelled after that to clean up."""
+    teardown: float
+    """Seconds to close resources and write the logs."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the signal to the exit, at most."""
+        return self.drain_delay + self.drain + self.cancel + self.teardown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    The settings of a service: immutable, checked, and comparable.
+
+    `from_env` reads the environment variables: ``MTAIO_`` and the name of the argument in upper
+    case. Made directly, it reads nothing, and what is not given has its default. Durations are
+    seconds. ``mtaio.logging.configure(settings)`` takes it as it is.
+
+    The token is not in the ``repr``. It is in ``dataclasses.asdict`` and in a pickle; to show
+    settings take `describe`.
+
+    Args:
+        max_workers: How many items an executor works on at once.
+        cache_ttl: Seconds for which a cache keeps a value; 0 for not at all, ``inf`` for ever.
+        cache_size: How many entries a cache holds.
+        log_level: The least level that is logged, by name or number.
+        log_file: The file that the log is written to; None or ``""`` for none.
+        log_max_bytes: The size at which a new log file is started; 0 for never.
+        log_backup_count: How many older log files are kept.
+        log_format: How a line of the log is written: ``"text"`` or ``"json"``.
+        log_console: Whether the log is written to the standard error too.
+        rate_limit: How many requests a second may start; 0 pauses, ``inf`` for no limit.
+        burst_limit: How many requests may start at once after a quiet time.
+        concurrency_limit: How many requests may run at once.
+        default_timeout: Seconds that a request may take; ``inf`` for no limit.
+        cpu_threshold: The processor use, in percent, above which there is an alert; 100 for none.
+        memory_threshold: The memory use, in percent, above which there is an alert; 100 for none.
+        health_bind: Where probes and metrics are answered: an IP address or ``localhost``, and a
+            port; IPv6 addresses in brackets.
+        health_token: What clients must send to see metrics; needed if other machines can reach
+            ``health_bind``.
+        drain_delay: Seconds between saying "not ready" and accepting nothing more; part of
+            ``shutdown_timeout``, and at most half of it.
+        shutdown_timeout: Seconds from the signal to the exit, at most, all in all. Kubernetes kills
+            after 30 by default, Docker after 10.
+
+    Raises:
+        ValueError: Values make no sense, by themselves or together; the message has a line for
+            each.
+        TypeError: All that is wrong is of a wrong type.
+
+    Example:
+        ```python
+        from mtaio.config import Settings
+
+        settings = Settings(max_workers=8, log_level="debug")
+        assert settings.log_level == "DEBUG"
+        assert settings.cache_ttl == 300.0
+        assert settings.shutdown.drain == 18.0
+        ```
+    """
+
+    max_workers: int = 4
+    cache_ttl: float = 300.0
+    cache_size: int = 1000
+    log_level: str | int = "INFO"
+    log_file: str | os.PathLike[str] | None = None
+    log_max_bytes: int = 10_000_000
+    log_backup_count: int = 5
+    log_format: Literal["text", "json"] = "text"
+    log_console: bool = True
+    rate_limit: float = 100.0
+    burst_limit: int = 200
+    concurrency_limit: int = 50
+    default_timeout: float = 30.0
+    cpu_threshold: float = 80.0
+    memory_threshold: float = 90.0
+    health_bind: str = "127.0.0.1:9464"
+    health_token: str | None = field(default=None, repr=False)
+    drain_delay: float = 0.0
+    shutdown_timeout: float = 25.0
+    _sources: dict[str, SettingSource] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Values are kept in one form: durations as floats, names of levels in upper case.
+        given = {name: _Given(name, getattr(self, name)) for name in _SPECS}
+        values = _checked(given, [])
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        sources: dict[str, SettingSource] = {
+            name: "default" if values[name] == _DEFAULTS[name] else "override" for name in _SPECS
+        }
+        object.__setattr__(self, "_sources", sources)
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, **overrides: Unpack[SettingValues]
+    ) -> Self:
+        """
+        Return the settings that the environment asks for.
+
+        Names of variables are exact, in upper case. A variable that is empty or blank counts as not
+        set, and the setting has its default. ``MTAIO_HEALTH_TOKEN_FILE`` names a file that has the
+        token in it. Variables that begin with ``MTAIO_`` and are no settings cause a
+        ``UserWarning``, with the names that were probably meant.
+
+        Not a checkpoint; reads a file only for a secret.
+
+        Args:
+            environ: The variables; None for those of the process.
+            **overrides: Settings decided by the program: their variables are not read.
+
+        Raises:
+            ValueError: Variables, or values together, make no sense; the message has a line for
+                each, with what to do.
+            TypeError: An override is no setting, or all that is wrong is of a wrong type.
+
+        Example:
+            ```python
+            from mtaio.config import Settings
+
+            settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8"}, log_console=False)
+            assert settings.max_workers == 8
+            ```
+        """
+        if environ is None:
+            environ = os.environ
+        _refuse_unknown_names(overrides)
+        unknown = unknown_variables(environ)
+        if unknown:
+            warnings.warn(_notice(unknown), stacklevel=2)
+        problems: list[Exception] = []
+        given: dict[str, _Given] = {}
+        decided: Mapping[str, object] = overrides
+        for name, spec in _SPECS.items():
+            try:
+                if name in decided:
+                    given[name] = _Given(name, decided[name])
+                else:
+                    given[name] = spec.read(name, environ)
+            except (TypeError, ValueError) as error:
+                problems.append(error)
+        settings = cls(**_checked(given, problems))
+        sources = {name: each.source for name, each in given.items()}
+        object.__setattr__(settings, "_sources", sources)
+        return settings
+
+    def with_(self, **changes: Unpack[SettingValues]) -> Self:
+        """
+        Return settings like these, but for the changes.
+
+        Args:
+            **changes: The settings that differ.
+
+        Raises:
+            ValueError: As for the constructor.
+            TypeError: As for the constructor, or a change is no setting.
+        """
+        _refuse_unknown_names(changes)
+        settings = replace(self, **changes)
+        changed: dict[str, SettingSource] = dict.fromkeys(changes, "override")
+        object.__setattr__(settings, "_sources", {**self._sources, **changed})
+        return settings
+
+    def describe(self) -> tuple[Setting, ...]:
+        """
+        Return every setting, with its variable, value, default, source and meaning.
+
+        Secrets are masked. Of settings that were not made by `from_env` the source is
+        ``"override"`` if the value is not the default.
+        """
+        return tuple(
+            Setting(
+                name=name,
+                variable=_variable(name),
+                value=_shown(spec, getattr(self, name)),
+                default=_DEFAULTS[name],
+                source=self._sources[name],
+                accepts=spec.accepts,
+                meaning=spec.meaning,
+                secret=spec.secret,
+            )
+            for name, spec in _SPECS.items()
+        )
+
+    @property
+    def shutdown(self) -> ShutdownBudget:
+        """
+        How ``shutdown_timeout`` is split.
+
+        ``drain_delay`` comes first; of what it leaves, 72 % is for what is in flight, 8 % for what
+        is then cancelled, and 20 % for resources and logs.
+        """
+        rest = self.shutdown_timeout - self.drain_delay
+        cancel = rest * _CANCEL
+        teardown = rest * _TEARDOWN
+        return ShutdownBudget(
+            drain_delay=self.drain_delay,
+            drain=rest - cancel - teardown,
+            cancel=cancel,
+            teardown=teardown,
+        )
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """
+    Return the variables that look like settings and are none, with what was probably meant.
+
+    These are the names that begin with ``MTAIO_``, in whatever case, are not empty, and are not
+    read by `Settings.from_env`. Not a checkpoint.
+
+    Args:
+        environ: The variables; None for those of the process.
+
+    Returns:
+        For each such variable the name of one that is read and is much like it, or None.
+    """
+    if environ is None:
+        environ = os.environ
+    known = list(_known_variables())
+    return {
+        variable: _closest(variable.upper(), known)
+        for variable in sorted(environ)
+        if variable.upper().startswith(_PREFIX)
+        and variable not in known
+        and environment.text(environ, variable)
+    }
+
+
+# ---- what each setting is ------------------------------------------------------------------------
+
+
+class _Given(NamedTuple):
+    """A value, and what it is called where it came from."""
+
+    label: str
+    value: object
+    source: SettingSource = "override"
+
+    def way_out(self, spec: _Spec, default: object) -> str:
+        if not self.label.isupper():
+            return f"Pass {spec.accepts}."
+        usual = "yes" if default is True else default
+        return f"Set it to {spec.accepts}, or unset it, which means {usual}."
+
+
+class _Spec(NamedTuple):
+    """How a setting is read and checked, and what is said of it."""
+
+    parse: Callable[..., object]
+    """Makes a value of (variable, text, way_out=)."""
+    check: Callable[[str, object, str], object]
+    """Returns what it accepts of (name, value, way out), in its one form."""
+    accepts: str
+    meaning: str
+    secret: bool = False
+
+    def read(self, name: str, environ: Mapping[str, str]) -> _Given:
+        """Return what the environment says, or the default."""
+        variable = _variable(name)
+        default = _Given(variable, _DEFAULTS[name], "default")
+        text = environment.text(environ, variable)
+        path = environment.text(environ, f"{variable}_FILE") if self.secret else None
+        if path is not None:
+            if text is not None:
+                msg = f"{variable} and {variable}_FILE are both set. Unset one of them."
+                raise ValueError(msg)
+            return _Given(f"{variable}_FILE", _secret_in(f"{variable}_FILE", path), "file")
+        if text is None:
+            return default
+        value = self.parse(variable, text, way_out=default.way_out(self, default.value))
+        return _Given(variable, value, "environment")
+
+
+def _text(variable: str, value: str, *, way_out: str) -> str:  # noqa: ARG001 - as the parsers of environment
+    return value
+
+
+def _count(least: int) -> Callable[[str, object, str], int]:
+    def check(name: str, value: object, way_out: str) -> int:
+        return checks.count(name, value, least=least, way_out=way_out)
+
+    return check
+
+
+def _at_least_0(name: str, value: object, way_out: str) -> float:
+    return float(checks.at_least(name, value, 0, way_out=way_out))
+
+
+def _above_0(most: float) -> Callable[[str, object, str], float]:
+    def check(name: str, value: object, way_out: str) -> float:
+        accepted = checks.at_least(name, value, 0, way_out=way_out)
+        if not accepted:
+            msg = f"{name}={value!r} is not more than 0. {way_out}"
+            raise ValueError(msg)
+        if accepted > most:
+            msg = f"{name}={value!r} is more than {most!r}. {way_out}"
+            raise ValueError(msg)
+        return float(accepted)
+
+    return check
+
+
+def _level(name: str, value: object, _way_out: str) -> str | int:
+    number = level_number(name, value)
+    if not isinstance(value, str):
+        return number
+    known = logging.getLevelName(number)
+    return known if known in logging.getLevelNamesMapping() else number
+
+
+def _file(name: str, value: object, _way_out: str) -> object:
+    if value is None or value == "":
+        return None
+    checks.path(name, value)
+    return value
+
+
+def _format(name: str, value: object, _way_out: str) -> str:
+    return checks.one_of(name, value, ("text", "json"))
+
+
+def _flag(name: str, value: object, _way_out: str) -> bool:
+    return checks.flag(name, value)
+
+
+def _bind(name: str, value: object, _way_out: str) -> object:
+    Address.parse(name, value)
+    return value
+
+
+def _token(name: str, value: object, _way_out: str) -> str | None:
+    return None if value is None else checks.token(name, value)
+
+
+_FLAG: Final = "1 or 0, yes or no, true or false, on or off"
+_WHOLE: Final = environment.whole_number
+_NUMBER: Final = environment.number
+
+_SPECS: Final[dict[str, _Spec]] = {
+    "max_workers": _Spec(
+        _WHOLE,
+        _count(1),
+        "a whole number, 1 or more",
+        "How many items an executor works on at once.",
+    ),
+    "cache_ttl": _Spec(
+        _NUMBER,
+        _at_least_0,
+        "seconds, 0 or more, or inf",
+        "Seconds for which a cache keeps a value; 0 for not at all, inf for ever.",
+    ),
+    "cache_size": _Spec(
+        _WHOLE, _count(1), "a whole number, 1 or more", "How many entries a cache holds."
+    ),
+    "log_level": _Spec(
+        _text,
+        _level,
+        "the name of a level, or its number",
+        "The least level that is logged.",
+    ),
+    "log_file": _Spec(_text, _file, "a path", "The file that the log is written to."),
+    "log_max_bytes": _Spec(
+        _WHOLE,
+        _count(0),
+        "a whole number, 0 or more",
+        "The size at which a new log file is started; 0 for never.",
+    ),
+    "log_backup_count": _Spec(
+        _WHOLE, _count(0), "a whole number, 0 or more", "How many older log files are kept."
+    ),
+    "log_format": _Spec(_text, _format, "text or json", "How a line of the log is written."),
+    "log_console": _Spec(
+        environment.flag, _flag, _FLAG, "Whether the log is written to the standard error too."
+    ),
+    "rate_limit": _Spec(
+        _NUMBER,
+        _at_least_0,
+        "a number, 0 or more, or inf",
+        "How many requests a second may start; 0 pauses, inf for no limit.",
+    ),
+    "burst_limit": _Spec(
+        _WHOLE,
+        _count(1),
+        "a whole number, 1 or more",
+        "How many requests may start at once after a quiet time.",
+    ),
+    "concurrency_limit": _Spec(
+        _WHOLE, _count(1), "a whole number, 1 or more", "How many requests may run at once."
+    ),
+    "default_timeout": _Spec(
+        _NUMBER,
+        _above_0(math.inf),
+        "seconds, more than 0, or inf",
+        "Seconds that a request may take; inf for no limit.",
+    ),
+    "cpu_threshold": _Spec(
+        _NUMBER,
+        _above_0(_PERCENT),
+        "percent, more than 0, up to 100",
+        "The processor use above which there is an alert; 100 for none.",
+    ),
+    "memory_threshold": _Spec(
+        _NUMBER,
+        _above_0(_PERCENT),
+        "percent, more than 0, up to 100",
+        "The memory use above which there is an alert; 100 for none.",
+    ),
+    "health_bind": _Spec(
+        _text,
+        _bind,
+        "an IP address or localhost, and a port",
+        "Where probes and metrics are answered.",
+    ),
+    "health_token": _Spec(
+        _text,
+        _token,
+        "a long random string",
+        "What clients must send to see metrics.",
+        secret=True,
+    ),
+    "drain_delay": _Spec(
+        _NUMBER,
+        _at_least_0,
+        "seconds, 0 or more, up to half of shutdown_timeout",
+        'Seconds between saying "not ready" and accepting nothing more.',
+    ),
+    "shutdown_timeout": _Spec(
+        _NUMBER,
+        _above_0(_DAY),
+        "seconds, more than 0, up to a day",
+        "Seconds from the signal to the exit, at most, all in all.",
+    ),
+}
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    each.name: each.default for each in fields(Settings) if each.init
+}
+
+
+def _variable(name: str) -> str:
+    return f"{_PREFIX}{name.upper()}"
+
+
+def _known_variables() -> Iterator[str]:
+    for name, spec in _SPECS.items():
+        yield _variable(name)
+        if spec.secret:
+            yield f"{_variable(name)}_FILE"
+
+
+# ---- checking ------------------------------------------------------------------------------------
+
+
+def _checked(given: Mapping[str, _Given], problems: list[Exception]) -> dict[str, Any]:
+    """Return the values in their one form, or raise what is wrong with them, all of it."""
+    values: dict[str, Any] = {}
+    for name, each in given.items():
+        spec = _SPECS[name]
+        try:
+            values[name] = spec.check(each.label, each.value, each.way_out(spec, _DEFAULTS[name]))
+        except (TypeError, ValueError) as error:
+            problems.append(error)
+    problems.extend(_contradictions(values, given))
+    if problems:
+        raise _refusal(problems)
+    return values
+
+
+def _contradictions(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Iterator[ValueError]:
+    """Yield what is wrong with values that are right by themselves."""
+    if {"health_bind", "health_token"} <= values.keys():
+        bind = values["health_bind"]
+        if values["health_token"] is None and not Address.parse("health_bind", bind).is_local:
+            yield ValueError(
+                f"{given['health_bind'].label}={bind!r} can be reached from other machines, and "
+                f"there is no token. Set {_variable('health_token')}_FILE, or pass health_token=, "
+                f"which clients then have to send for figures and the page, or bind to 127.0.0.1."
+            )
+    if {"drain_delay", "shutdown_timeout"} <= values.keys():
+        delay, total = values["drain_delay"], values["shutdown_timeout"]
+        if delay > total * _LATEST_DRAIN:
+            yield ValueError(
+                f"{given['drain_delay'].label}={delay!r} is more than half of "
+                f"{given['shutdown_timeout'].label}={total!r}, of which it is part: too little is "
+                f"left for what is in flight. Wait for less, or allow more in all."
+            )
+
+
+def _refusal(problems: list[Exception]) -> Exception:
+    """Return one error for all that is wrong."""
+    kind = TypeError if all(isinstance(each, TypeError) for each in problems) else ValueError
+    if len(problems) == 1:
+        return kind(str(problems[0]))
+    lines = "\n".join(f"- {each}" for each in problems)
+    return kind(f"{len(problems)} settings are refused:\n{lines}")
+
+
+def _secret_in(variable: str, path: str) -> str:
+    """Return what is in a file, without blanks around it."""
+    way_out = "Name a text file that has the secret in it and nothing else."
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_LONGEST_SECRET + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"{variable}={path!r} cannot be read: {reason}. {way_out}"
+        raise ValueError(msg) from None
+    if len(content) > _LONGEST_SECRET:
+        msg = f"{variable}={path!r} has more than {_LONGEST_SECRET} bytes. {way_out}"
+        raise ValueError(msg)
+    try:
+        secret = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        msg = f"{variable}={path!r} is not UTF-8. {way_out}"
+        raise ValueError(msg) from None
+    if not secret:
+        msg = f"{variable}={path!r} is empty. {way_out}"
+        raise ValueError(msg)
+    return secret
+
+
+def _refuse_unknown_names(names: Iterable[str]) -> None:
+    """Raise ``TypeError`` if something is no setting."""
+    for name in names:
+        if name not in _SPECS:
+            meant = _closest(name, list(_SPECS))
+            hint = "" if meant is None else f" Did you mean {meant!r}?"
+            msg = f"{name!r} is not a setting.{hint}"
+            raise TypeError(msg)
+
+
+def _closest(name: str, known: list[str]) -> str | None:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def _notice(unknown: Mapping[str, str | None]) -> str:
+    """Return what is said of variables that mean nothing."""
+    parts = [
+        name if meant is None else f"{name} (did you mean {meant}?)"
+        for name, meant in unknown.items()
+    ]
+    return f"variables that mtaio does not read: {', '.join(parts)}. Correct or unset them."
+
+
+def _shown(spec: _Spec, value: object) -> object:
+    return _MASK if spec.secret and value is not None else value

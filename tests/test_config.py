@@ -1,0 +1,921 @@
+"""Settings: from arguments, from the environment, described, and refused all at once."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import FrozenInstanceError, asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtaio.cache import TTLCache
+from mtaio.config import (
+    Setting,
+    Settings,
+    SettingValues,
+    ShutdownBudget,
+    unknown_variables,
+)
+from mtaio.core import TaskExecutor
+from mtaio.logging import configure
+from mtaio.monitoring import Probes, ResourceMonitor
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+from tests.programs import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES: Final = [each.name for each in Settings().describe()]
+SECRET: Final = "hunter2-hunter2"  # noqa: S105 - for show
+GUIDE: Final = next(
+    (
+        guide
+        for folder in Path(__file__).parents
+        if (guide := folder / "shared" / "design" / "deployment-guide.ja.md").is_file()
+    ),
+    None,
+)
+
+
+def setting(settings: Settings, name: str) -> Setting:
+    """Return what is said of one setting."""
+    (found,) = (each for each in settings.describe() if each.name == name)
+    return found
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    """Without arguments every setting has its default, and the environment is not read."""
+    assert asdict(Settings()) | {"_sources": None} == {
+        "max_workers": 4,
+        "cache_ttl": 300.0,
+        "cache_size": 1000,
+        "log_level": "INFO",
+        "log_file": None,
+        "log_max_bytes": 10_000_000,
+        "log_backup_count": 5,
+        "log_format": "text",
+        "log_console": True,
+        "rate_limit": 100.0,
+        "burst_limit": 200,
+        "concurrency_limit": 50,
+        "default_timeout": 30.0,
+        "cpu_threshold": 80.0,
+        "memory_threshold": 90.0,
+        "health_bind": "127.0.0.1:9464",
+        "health_token": None,
+        "drain_delay": 0.0,
+        "shutdown_timeout": 25.0,
+        "_sources": None,
+    }
+
+
+def test_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the process count at the call of `from_env`, and for it alone."""
+    monkeypatch.setenv("MTAIO_MAX_WORKERS", "8")
+    assert Settings().max_workers == 4
+    assert Settings.from_env().max_workers == 8
+    monkeypatch.setenv("MTAIO_MAX_WORKERS", "9")
+    assert Settings.from_env().max_workers == 9
+
+
+def test_every_setting_from_the_environment() -> None:
+    """Each setting has a variable, which `from_env` reads."""
+    environ = {
+        "MTAIO_MAX_WORKERS": "8",
+        "MTAIO_CACHE_TTL": "0.5",
+        "MTAIO_CACHE_SIZE": "1_000_000",
+        "MTAIO_LOG_LEVEL": "debug",
+        "MTAIO_LOG_FILE": "/var/log/shop.log",
+        "MTAIO_LOG_MAX_BYTES": "0",
+        "MTAIO_LOG_BACKUP_COUNT": "14",
+        "MTAIO_LOG_FORMAT": "JSON",
+        "MTAIO_LOG_CONSOLE": "off",
+        "MTAIO_RATE_LIMIT": "inf",
+        "MTAIO_BURST_LIMIT": "10",
+        "MTAIO_CONCURRENCY_LIMIT": "5",
+        "MTAIO_DEFAULT_TIMEOUT": "1e-3",
+        "MTAIO_CPU_THRESHOLD": "100",
+        "MTAIO_MEMORY_THRESHOLD": "0.5",
+        "MTAIO_HEALTH_BIND": "0.0.0.0:8000",
+        "MTAIO_HEALTH_TOKEN": SECRET,
+        "MTAIO_DRAIN_DELAY": "5",
+        "MTAIO_SHUTDOWN_TIMEOUT": "10",
+    }
+    expected = Settings(
+        max_workers=8,
+        cache_ttl=0.5,
+        cache_size=1_000_000,
+        log_level="DEBUG",
+        log_file="/var/log/shop.log",
+        log_max_bytes=0,
+        log_backup_count=14,
+        log_format="json",
+        log_console=False,
+        rate_limit=math.inf,
+        burst_limit=10,
+        concurrency_limit=5,
+        default_timeout=0.001,
+        cpu_threshold=100,
+        memory_threshold=0.5,
+        health_bind="0.0.0.0:8000",
+        health_token=SECRET,
+        drain_delay=5,
+        shutdown_timeout=10,
+    )
+    settings = Settings.from_env(environ)
+    assert settings == expected
+    assert {each.variable for each in settings.describe()} == environ.keys()
+    assert {each.source for each in settings.describe()} == {"environment"}
+    assert all(each.value != each.default for each in settings.describe())
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n"])
+def test_empty_means_unset(blank: str) -> None:
+    """A variable that is empty or blank counts as not set."""
+    variables = [each.variable for each in Settings().describe()]
+    environ = dict.fromkeys([*variables, "MTAIO_HEALTH_TOKEN_FILE", "MTAIO_NONSENSE"], blank)
+    settings = Settings.from_env(environ)
+    assert settings == Settings()
+    assert {each.source for each in settings.describe()} == {"default"}
+
+
+def test_blanks_around_a_value() -> None:
+    """Blanks around a value are no part of it."""
+    environ = {"MTAIO_MAX_WORKERS": " 8\n", "MTAIO_LOG_FILE": " a b.log "}
+    settings = Settings.from_env(environ)
+    assert (settings.max_workers, settings.log_file) == (8, "a b.log")
+
+
+def test_names_are_exact() -> None:
+    """A variable in other letters is not read."""
+    with pytest.warns(UserWarning, match=r"mtaio_max_workers \(did you mean MTAIO_MAX_WORKERS\?\)"):
+        assert Settings.from_env({"mtaio_max_workers": "8"}) == Settings()
+
+
+@pytest.mark.parametrize("text", ["1", "yes", "true", "on", "YES", "True"])
+def test_yes(text: str) -> None:
+    """What is yes, in any case."""
+    assert Settings.from_env({"MTAIO_LOG_CONSOLE": text}).log_console
+
+
+@pytest.mark.parametrize("text", ["0", "no", "false", "off", "NO", "False"])
+def test_no(text: str) -> None:
+    """What is no, in any case."""
+    assert not Settings.from_env({"MTAIO_LOG_CONSOLE": text}).log_console
+
+
+@pytest.mark.parametrize("text", ["y", "n", "t", "2", "enabled", "-", "None", "1.0"])
+def test_nothing_else_is_yes_or_no(text: str) -> None:
+    """Any other word is refused: a guess could switch the log off."""
+    with pytest.raises(ValueError, match=r"^MTAIO_LOG_CONSOLE=.* is neither yes nor no\. Set it"):
+        Settings.from_env({"MTAIO_LOG_CONSOLE": text})
+
+
+@pytest.mark.parametrize(
+    ("given_level", "level"),
+    [
+        ("info", "INFO"),
+        ("warn", "WARNING"),
+        ("20", "INFO"),
+        ("25", 25),
+        (20, 20),
+        (logging.DEBUG, 10),
+    ],
+)
+def test_levels(given_level: str | int, level: str | int) -> None:
+    """A level has the name that logging gives it; a number stays one."""
+    assert Settings(log_level=given_level).log_level == level
+
+
+def test_level_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the program has given to a level is known."""
+    monkeypatch.setattr(logging, "_nameToLevel", {**logging.getLevelNamesMapping(), "Trace": 5})
+    monkeypatch.setattr(logging, "_levelToName", {5: "Trace"})
+    assert Settings.from_env({"MTAIO_LOG_LEVEL": "TRACE"}).log_level == "Trace"
+
+
+def test_log_file() -> None:
+    """A path may be an object; an empty one is none."""
+    assert Settings(log_file=Path("shop.log")).log_file == Path("shop.log")
+    assert Settings(log_file="").log_file is None
+    environ = {"MTAIO_LOG_FILE": "app.log"}
+    assert Settings.from_env(environ, log_file=None).log_file is None
+
+
+def test_durations_are_floats() -> None:
+    """Durations, rates and thresholds are floats, whatever they were given as."""
+    settings = Settings(cache_ttl=1, rate_limit=2, default_timeout=3, cpu_threshold=4)
+    values = (settings.cache_ttl, settings.rate_limit, settings.default_timeout)
+    assert list(map(type, (*values, settings.cpu_threshold))) == [float] * 4
+    assert settings == Settings(
+        cache_ttl=1.0, rate_limit=2.0, default_timeout=3.0, cpu_threshold=4.0
+    )
+
+
+def test_immutable_and_hashable() -> None:
+    """Settings cannot be changed, and equal ones have equal hashes."""
+    settings = Settings(max_workers=8)
+    with pytest.raises(FrozenInstanceError):
+        settings.max_workers = 9  # type: ignore[misc] # what is tried
+    assert not hasattr(settings, "__dict__")
+    assert {settings: 1}[Settings.from_env({"MTAIO_MAX_WORKERS": "8"})] == 1
+
+
+def unpickled(settings: Settings) -> Settings:
+    """Return what a worker process gets."""
+    copied = pickle.loads(pickle.dumps(settings))  # noqa: S301 - ours
+    assert isinstance(copied, Settings)
+    return copied
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, unpickled])
+def test_copies(copied: Callable[[Settings], Settings]) -> None:
+    """A copy, or what a worker process gets, has the same values from the same sources."""
+    settings = Settings.from_env({"MTAIO_HEALTH_TOKEN": SECRET}, max_workers=8)
+    again = copied(settings)
+    assert again == settings
+    assert again.describe() == settings.describe()
+
+
+def test_values_that_may_be_overridden() -> None:
+    """What `from_env` and `with_` take by keyword are the settings, with their types."""
+    hints = get_type_hints(Settings, vars(sys.modules["mtaio.config"]) | {"os": os})
+    del hints["_sources"]
+    assert get_type_hints(SettingValues, {"os": os}) == hints
+    assert list(hints) == NAMES
+
+
+# ---- overrides and changes -----------------------------------------------------------------------
+
+
+def test_overrides_win() -> None:
+    """A variable of a setting that the program decides is not even read."""
+    environ = {"MTAIO_MAX_WORKERS": "nonsense", "MTAIO_HEALTH_TOKEN_FILE": "/nowhere"}
+    settings = Settings.from_env(environ, max_workers=2, health_token=None)
+    assert (settings.max_workers, settings.health_token) == (2, None)
+    assert setting(settings, "max_workers").source == "override"
+
+
+def test_with() -> None:
+    """Changed settings are others; those they were made from stay as they are."""
+    settings = Settings.from_env({"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_SIZE": "9"})
+    changed = settings.with_(max_workers=2)
+    assert (settings.max_workers, changed.max_workers, changed.cache_size) == (8, 2, 9)
+    sources = {each.name: each.source for each in changed.describe() if each.source != "default"}
+    assert sources == {"max_workers": "override", "cache_size": "environment"}
+
+
+def test_changes_are_checked() -> None:
+    """A change that makes no sense with the rest is refused."""
+    settings = Settings(shutdown_timeout=10)
+    with pytest.raises(ValueError, match=r"^drain_delay=6\.0 is more than half of shutdown_time"):
+        settings.with_(drain_delay=6)
+
+
+@pytest.mark.parametrize("change", [Settings.from_env, Settings().with_])
+def test_what_is_no_setting(change: Any) -> None:
+    """A keyword that is no setting is refused, with the one that was probably meant."""
+    with pytest.raises(TypeError, match=r"^'max_worker' is not a setting\. Did you mean 'max_wor"):
+        change(max_worker=8)
+    with pytest.raises(TypeError, match=r"^'_sources' is not a setting\.$"):
+        change(_sources={})
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+REFUSED: Final = [
+    ("MAX_WORKERS", "0", "=0 is less than 1. Set it to a whole number, 1 or more, or unset it, w"),
+    ("MAX_WORKERS", "4.0", "='4.0' is not a whole number. Set it to a whole number, 1 or more, or"),
+    ("MAX_WORKERS", "9" * 5000, "='9999"),
+    ("CACHE_TTL", "-1", "=-1.0 is less than 0. Set it to seconds, 0 or more, or inf, or unset it"),
+    ("CACHE_TTL", "5m", "='5m' is not a number. Set it to seconds, 0 or more"),
+    ("CACHE_TTL", "nan", "=nan is not a number. Set it to seconds, 0 or more"),
+    ("CACHE_SIZE", "many", "='many' is not a whole number. Set it to a whole number, 1 or"),
+    ("LOG_LEVEL", "LOUD", "='LOUD' is not a level. Pass one of CRITICAL,"),
+    ("LOG_FILE", "a\0b", r"='a\x00b' has a NUL, which no path may have."),
+    ("LOG_FILE", "\ud800\0", r"='\ud800\x00' "),
+    ("LOG_MAX_BYTES", "10MB", "='10MB' is not a whole number. Set it to a whole number, 0 or more"),
+    ("LOG_BACKUP_COUNT", "-1", "=-1 is less than 0. Set it to a whole number, 0 or more, or unset"),
+    ("LOG_FORMAT", "xml", "='xml' is unknown. Pass 'text' or 'json'."),
+    ("LOG_CONSOLE", "maybe", "='maybe' is neither yes nor no. Set it to 1 or 0, yes or no,"),
+    ("RATE_LIMIT", "-0.1", "=-0.1 is less than 0. Set it to a number, 0 or more"),
+    ("BURST_LIMIT", "0", "=0 is less than 1."),
+    ("CONCURRENCY_LIMIT", "0", "=0 is less than 1."),
+    ("DEFAULT_TIMEOUT", "0", "=0.0 is not more than 0. Set it to seconds, more than 0, or inf, or"),
+    ("CPU_THRESHOLD", "101", "=101.0 is more than 100. Set it to percent, more than 0, up to 100"),
+    ("CPU_THRESHOLD", "80%", "='80%' is not a number. Set it to percent, more than 0"),
+    ("MEMORY_THRESHOLD", "0", "=0.0 is not more than 0. Set it to percent"),
+    ("HEALTH_BIND", "9464", "='9464' does not end in a port from 0 to 65535. Pass a host"),
+    ("HEALTH_BIND", ":9464", "=':9464' does not say who may connect."),
+    ("HEALTH_BIND", "shop:9464", "='shop:9464' does not begin with an IP address or localhost."),
+    ("HEALTH_BIND", "::1:9464", "='::1:9464' has brackets amiss"),
+    ("HEALTH_BIND", "127.0.0.1:" + "9" * 5000, "='127.0.0.1:999"),
+    ("HEALTH_BIND", "0.0.0.0:9464", "='0.0.0.0:9464' can be reached from other machines, and"),
+    ("HEALTH_BIND", "[::]:9464", "='[::]:9464' can be reached from other machines, and"),
+    ("HEALTH_TOKEN", "a\nb", " begins or ends with whitespace, or has characters that cannot be"),
+    ("HEALTH_TOKEN", "\udcff\udcff", " begins or ends with whitespace, or has characters that"),
+    ("HEALTH_TOKEN_FILE", "/nowhere/token", "='/nowhere/token' cannot be read: No such file or"),
+    ("HEALTH_TOKEN_FILE", "a\0b", r"='a\x00b' cannot be read: embedded null"),
+    ("DRAIN_DELAY", "-1", "=-1.0 is less than 0."),
+    ("DRAIN_DELAY", "12.6", "=12.6 is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, of which it"),
+    ("DRAIN_DELAY", "inf", "=inf is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, of which it is"),
+    ("SHUTDOWN_TIMEOUT", "0", "=0.0 is not more than 0. Set it to seconds, more than 0, up to a"),
+    ("SHUTDOWN_TIMEOUT", "inf", "=inf is more than 86400. Set it to seconds, more than 0, up to a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    REFUSED,
+    ids=[f"{variable} {text[:16]!r}" for variable, text, _ in REFUSED],
+)
+def test_refused_variables(variable: str, text: str, message: str) -> None:
+    """A value that makes no sense is refused with its variable, the reason and the way out."""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'MTAIO_{variable}{message}')}") as caught:
+        Settings.from_env({f"MTAIO_{variable}": text})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+WRONG: Final = [
+    ("max_workers", "8", r"^max_workers='8' is a str, not an int\. Pass a whole number, 1 or more"),
+    ("max_workers", True, r"^max_workers=True is a bool, not an int\. Pass"),
+    ("max_workers", None, r"^max_workers=None is a NoneType, not an int\. Pass"),
+    ("cache_ttl", "300", r"^cache_ttl='300' is a str, not a number\. Pass seconds, 0 or more"),
+    ("log_level", 1.5, r"^log_level=1\.5 is a float, not an int\."),
+    ("log_file", 3, r"^log_file=3 is a int, not a path\. Pass a str or an os\.PathLike\."),
+    ("log_console", "yes", r"^log_console='yes' is a str, not a bool\. Pass True or False\."),
+    ("health_bind", 9464, r"^health_bind=9464 is a int, not a str\. Pass a host and a port"),
+    ("health_token", b"hunter2-hunter2", r"^health_token is a bytes, not a str\. Pass a long"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+def test_wrong_types(name: str, value: Any, message: str) -> None:
+    """An argument of a wrong type is a TypeError, in the constructor as in `from_env`."""
+    arguments: Any = {name: value}
+    for make in (Settings, Settings().with_, partial(Settings.from_env, {})):
+        with pytest.raises(TypeError, match=message) as caught:
+            make(**arguments)
+        assert SECRET not in str(caught.value)
+
+
+def test_all_at_once() -> None:
+    """One error has a line for everything that is wrong, wherever it came from."""
+    environ = {
+        "MTAIO_MAX_WORKERS": "zero",
+        "MTAIO_CACHE_TTL": "-1",
+        "MTAIO_LOG_LEVEL": "LO\nUD",
+        "MTAIO_HEALTH_BIND": "0.0.0.0:1",
+        "MTAIO_DRAIN_DELAY": "20",
+    }
+    wrong: Any = "json"
+    with pytest.raises(ValueError, match=r"^6 settings are refused:\n") as caught:
+        Settings.from_env(environ, log_console=wrong)
+    assert [line.split(" ", 2)[1] for line in str(caught.value).splitlines()[1:]] == [
+        "MTAIO_MAX_WORKERS='zero'",
+        "MTAIO_CACHE_TTL=-1.0",
+        r"MTAIO_LOG_LEVEL='LO\nUD'",
+        "log_console='json'",
+        "MTAIO_HEALTH_BIND='0.0.0.0:1'",
+        "MTAIO_DRAIN_DELAY=20.0",
+    ]
+
+
+def test_all_at_once_from_arguments() -> None:
+    """The constructor too says all that is wrong; if it is types alone, by a TypeError."""
+    wrong: Any = "1"
+    with pytest.raises(TypeError, match=r"^2 settings are refused:\n- max_workers='1' is a str"):
+        Settings(max_workers=wrong, cache_size=wrong)
+    with pytest.raises(ValueError, match=r"^2 settings are refused:\n- max_workers='1' is a str"):
+        Settings(max_workers=wrong, cache_size=0)
+
+
+def test_error_chain_is_clean() -> None:
+    """What went wrong inside is no part of the traceback."""
+    with pytest.raises(ValueError, match=r"^MTAIO_MAX_WORKERS") as caught:
+        Settings.from_env({"MTAIO_MAX_WORKERS": "x"})
+    assert caught.value.__context__ is None
+
+
+def test_variables_are_text() -> None:
+    """A mapping made by hand with a number in it is refused, and what it is is not shown."""
+    environ: Any = {"MTAIO_MAX_WORKERS": 8, "MTAIO_HEALTH_TOKEN": SECRET.encode()}
+    with pytest.raises(
+        TypeError, match=r"^2 settings are refused:\n- MTAIO_MAX_WORKERS is a int, n"
+    ):
+        Settings.from_env(environ)
+
+
+# ---- unknown variables ---------------------------------------------------------------------------
+
+
+def test_unknown_variables() -> None:
+    """Variables that look like settings are warned about once, with what was probably meant."""
+    environ = {
+        "MTAIO_MAX_WORKER": "8",
+        "MTAIO_XYZZY": "1",
+        "MTAIO_HEALTH_TOKEN_FIL": "x",
+        "MTAIO_EMPTY": "",
+        "OTHER": "1",
+        "MTAIO": "1",
+    }
+    expected = {
+        "MTAIO_HEALTH_TOKEN_FIL": "MTAIO_HEALTH_TOKEN_FILE",
+        "MTAIO_MAX_WORKER": "MTAIO_MAX_WORKERS",
+        "MTAIO_XYZZY": None,
+    }
+    assert unknown_variables(environ) == expected
+    with pytest.warns(UserWarning, match=r"^variables that mtaio does not read: ") as caught:
+        Settings.from_env(environ)
+    assert [str(each.message) for each in caught] == [
+        (
+            "variables that mtaio does not read: MTAIO_HEALTH_TOKEN_FIL (did you mean "
+            "MTAIO_HEALTH_TOKEN_FILE?), MTAIO_MAX_WORKER (did you mean MTAIO_MAX_WORKERS?), "
+            "MTAIO_XYZZY. Correct or unset them."
+        )
+    ]
+    assert caught[0].filename == __file__  # where the settings were asked for
+
+
+def test_unknown_variables_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an argument they are those of the process."""
+    before = unknown_variables()
+    monkeypatch.setenv("MTAIO_MAX_WORKER", "8")
+    assert unknown_variables() == {**before, "MTAIO_MAX_WORKER": "MTAIO_MAX_WORKERS"}
+
+
+def test_known_variables_are_no_surprise() -> None:
+    """What is read causes no warning."""
+    environ = {each.variable: "1" for each in Settings().describe()}
+    assert unknown_variables({**environ, "MTAIO_HEALTH_TOKEN_FILE": "1"}) == {}
+
+
+def test_values_are_not_in_the_warning() -> None:
+    """A misspelt secret is not shown."""
+    with pytest.warns(UserWarning, match=r"MTAIO_HEALTH_TOKE \(did") as caught:
+        Settings.from_env({"MTAIO_HEALTH_TOKE": SECRET})
+    assert SECRET not in str(caught[0].message)
+
+
+# ---- secrets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [SECRET, f"{SECRET}\n", f"  {SECRET}\r\n\n", f"\ufeff{SECRET}\n"],
+    ids=["bare", "line", "blanks", "byte order mark"],
+)
+def test_secret_from_a_file(tmp_path: Path, content: str) -> None:
+    """A file has the secret in it; the line break that editors leave is no part of it."""
+    path = tmp_path / "token"
+    path.write_bytes(content.encode())
+    settings = Settings.from_env({"MTAIO_HEALTH_TOKEN_FILE": str(path)})
+    assert settings.health_token == SECRET
+    assert setting(settings, "health_token").source == "file"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff\xfehunter2", "is not UTF-8"),
+        (b"hunter2" * 10_000, "has more than 65536 bytes"),
+    ],
+    ids=["empty", "blank", "binary", "long"],
+)
+def test_files_that_hold_no_secret(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A file with something else in it is refused, and what is in it is not shown."""
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    message = f"MTAIO_HEALTH_TOKEN_FILE={str(path)!r} {reason}. Name a text file"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as caught:
+        Settings.from_env({"MTAIO_HEALTH_TOKEN_FILE": str(path)})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_file_with_two_lines(tmp_path: Path) -> None:
+    """What cannot be sent as a token is refused under the name of the file's variable."""
+    path = tmp_path / "token"
+    path.write_text("one\ntwo\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^MTAIO_HEALTH_TOKEN_FILE begins or ends with"):
+        Settings.from_env({"MTAIO_HEALTH_TOKEN_FILE": str(path)})
+
+
+def test_secret_given_twice(tmp_path: Path) -> None:
+    """Of a variable and a file neither wins."""
+    environ = {"MTAIO_HEALTH_TOKEN": SECRET, "MTAIO_HEALTH_TOKEN_FILE": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"^MTAIO_HEALTH_TOKEN and MTAIO_HEALTH_TOKEN_FILE are"):
+        Settings.from_env(environ)
+
+
+def test_folder_is_no_secret(tmp_path: Path) -> None:
+    """A folder in a file's place is refused."""
+    with pytest.raises(ValueError, match=r"^MTAIO_HEALTH_TOKEN_FILE=.* cannot be read: "):
+        Settings.from_env({"MTAIO_HEALTH_TOKEN_FILE": str(tmp_path)})
+
+
+def test_only_secrets_have_files() -> None:
+    """``…_FILE`` of anything else is no setting."""
+    with pytest.warns(UserWarning, match="MTAIO_LOG_LEVEL_FILE"):
+        Settings.from_env({"MTAIO_LOG_LEVEL_FILE": "/nowhere"})
+
+
+def test_secrets_are_not_shown() -> None:
+    """The token is in no representation, description or error."""
+    settings = Settings.from_env({"MTAIO_HEALTH_TOKEN": SECRET})
+    assert settings.health_token == SECRET
+    assert SECRET not in f"{settings!r} {settings} {settings.describe()}"
+    assert setting(settings, "health_token").value == "***"
+    assert setting(Settings(), "health_token").value is None
+    for changes in ({"max_workers": 0}, {"health_token": f"{SECRET}\n"}):
+        wrong: Any = changes
+        with pytest.raises(ValueError, match=r"^(max_workers|health_token)") as caught:
+            settings.with_(**wrong)
+        assert SECRET not in str(caught.value)
+
+
+def test_public_bind_with_a_token() -> None:
+    """An address that other machines can reach needs a token, wherever that comes from."""
+    environ = {"MTAIO_HEALTH_BIND": "[::]:9464"}
+    assert Settings.from_env(environ, health_token=SECRET).health_bind == "[::]:9464"
+    for local in ("127.0.0.1:0", "localhost:1", "[::1]:65535", "127.8.8.8:80"):
+        assert Settings(health_bind=local).health_bind == local
+
+
+def test_wrong_token_is_not_a_missing_one() -> None:
+    """A public address with a bad token has one error, which is about the token."""
+    with pytest.raises(ValueError, match=r"^health_token is empty"):
+        Settings(health_bind="0.0.0.0:1", health_token=" ")  # noqa: S106 - none
+
+
+BINDS: Final = [
+    "0.0.0.0:80",
+    "[::1]:80",
+    "::1:80",
+    "[1.2.3.4]:80",
+    "x:80",
+    "1.2.3.4:99999",
+    "80",
+    "",
+]
+
+
+@pytest.mark.parametrize("bind", BINDS)
+@pytest.mark.parametrize("token", [None, SECRET])
+def test_probes_take_what_settings_take(bind: str, token: str | None) -> None:
+    """Probes refuse the same addresses, in the same words."""
+
+    def refusal(make: Callable[[], object]) -> str:
+        try:
+            make()
+        except ValueError as error:
+            return str(error).replace("health_bind=", "bind=").partition(". ")[0]
+        return ""
+
+    monitor = ResourceMonitor()
+    theirs = refusal(lambda: Probes(monitor, bind=bind, token=token))
+    assert refusal(lambda: Settings(health_bind=bind, health_token=token)) == theirs
+
+
+# ---- shutting down -------------------------------------------------------------------------------
+
+
+def test_shutdown_budget() -> None:
+    """Of 25 seconds 18 are for what is in flight, 2 for what is cancelled, 5 for the rest."""
+    assert Settings().shutdown == ShutdownBudget(drain_delay=0, drain=18, cancel=2, teardown=5)
+    assert Settings().shutdown.total == 25
+
+
+def test_drain_delay_is_part_of_the_total() -> None:
+    """The delay comes first, and what it leaves is split as before."""
+    budget = Settings(drain_delay=5).shutdown
+    assert budget.drain_delay == 5
+    assert budget.drain == pytest.approx(14.4)
+    assert (budget.cancel, budget.teardown) == (1.6, 4)
+    assert Settings(drain_delay=12.5).shutdown.drain == 9
+
+
+@given(
+    total=st.floats(0, 86400, exclude_min=True),
+    part=st.floats(0, 0.5),
+)
+def test_budget_keeps_to_the_total(total: float, part: float) -> None:
+    """However it is split, the parts are all there and make up the total."""
+    budget = Settings(shutdown_timeout=total, drain_delay=total * part).shutdown
+    assert budget.total == pytest.approx(total)
+    assert min(budget.drain, budget.cancel, budget.teardown) >= 0
+
+
+# ---- describing ----------------------------------------------------------------------------------
+
+
+def test_describe() -> None:
+    """Every setting is described, with where its value came from."""
+    settings = Settings.from_env({"MTAIO_CACHE_TTL": "60"}, max_workers=8)
+    assert [each.name for each in settings.describe()] == [
+        each.name for each in fields(Settings) if each.init
+    ]
+    assert setting(settings, "cache_ttl") == Setting(
+        name="cache_ttl",
+        variable="MTAIO_CACHE_TTL",
+        value=60.0,
+        default=300.0,
+        source="environment",
+        accepts="seconds, 0 or more, or inf",
+        meaning="Seconds for which a cache keeps a value; 0 for not at all, inf for ever.",
+        secret=False,
+    )
+    assert setting(settings, "max_workers").source == "override"
+    assert setting(settings, "log_level").source == "default"
+    assert [each.name for each in settings.describe() if each.secret] == ["health_token"]
+
+
+def test_sources_of_arguments() -> None:
+    """Of settings made directly, what is not the default was decided by the program."""
+    settings = Settings(max_workers=8, cache_size=1000)
+    assert [each.name for each in settings.describe() if each.source == "override"] == [
+        "max_workers"
+    ]
+
+
+def test_docstring_says_what_describe_says() -> None:
+    """The arguments in the docstring are the settings, in their order."""
+    text = inspect.getdoc(Settings) or ""
+    arguments = text.partition("Args:\n")[2].partition("Raises:")[0]
+    assert re.findall(r"^ {4}(\w+): ", arguments, re.MULTILINE) == NAMES
+
+
+# ---- round trips ---------------------------------------------------------------------------------
+
+SECONDS: Final = st.floats(0, 1e300)
+VALUES: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "max_workers": st.integers(1, 10**30),
+    "cache_ttl": st.one_of(SECONDS, st.just(math.inf)),
+    "cache_size": st.integers(1, 10**30),
+    "log_level": st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
+    "log_file": st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(
+        lambda text: text == text.strip()
+    ),
+    "log_max_bytes": st.integers(0, 10**30),
+    "log_backup_count": st.integers(0, 10**30),
+    "log_format": st.sampled_from(["text", "json"]),
+    "log_console": st.booleans(),
+    "rate_limit": st.one_of(SECONDS, st.just(math.inf)),
+    "burst_limit": st.integers(1, 10**30),
+    "concurrency_limit": st.integers(1, 10**30),
+    "default_timeout": st.floats(1e-300, math.inf),
+    "cpu_threshold": st.floats(0, 100, exclude_min=True),
+    "memory_threshold": st.floats(0, 100, exclude_min=True),
+    "health_bind": st.integers(0, 65535).map("127.0.0.1:{}".format),
+    "health_token": st.text(min_size=1).filter(
+        lambda text: text == text.strip() and text.isprintable()
+    ),
+    "drain_delay": st.floats(0, 10),
+    "shutdown_timeout": st.floats(20, 86400),
+}
+
+
+@given(values=st.fixed_dictionaries({}, optional=VALUES))
+def test_round_trip(values: dict[str, Any]) -> None:
+    """Settings written as variables are read as they were."""
+    environ = {f"MTAIO_{name.upper()}": str(value) for name, value in values.items()}
+    settings = Settings.from_env(environ)
+    assert settings == Settings(**values)
+    assert {each.name for each in settings.describe() if each.source == "environment"} == set(
+        values
+    )
+    for name, value in values.items():
+        assert getattr(settings, name) == value
+
+
+@given(environ=st.dictionaries(st.sampled_from(NAMES), st.text(), min_size=1))
+def test_hostile_values(environ: dict[str, str]) -> None:
+    """Whatever variables say, the answer is settings, or one error with a line for each."""
+    variables = {f"MTAIO_{name.upper()}": text for name, text in environ.items()}
+    try:
+        settings = Settings.from_env(variables)
+    except ValueError as error:
+        lines = str(error).split("\n")
+        assert all("MTAIO_" in line for line in lines[len(lines) > 1 :])
+        assert len(lines) <= len(variables) + 2
+    else:
+        assert settings.describe()
+
+
+# ---- with the rest of mtaio ----------------------------------------------------------------------
+
+
+def test_primitives_take_every_setting() -> None:
+    """What settings accept, the primitives accept too: at both ends, and by default."""
+    least = Settings(
+        max_workers=1,
+        cache_ttl=0,
+        cache_size=1,
+        rate_limit=0,
+        burst_limit=1,
+        concurrency_limit=1,
+        default_timeout=5e-324,
+        cpu_threshold=5e-324,
+        memory_threshold=100,
+    )
+    most = Settings(cache_ttl=math.inf, rate_limit=math.inf, default_timeout=math.inf)
+    for settings in (Settings(), least, most):
+        TaskExecutor(settings.max_workers)
+        TTLCache[str](settings.cache_ttl, settings.cache_size)
+        RateLimiter(settings.rate_limit, settings.burst_limit)
+        ConcurrencyLimiter(settings.concurrency_limit)
+        TimeoutManager(settings.default_timeout)
+        monitor = ResourceMonitor()
+        monitor.set_threshold("cpu_usage", settings.cpu_threshold)
+        monitor.set_threshold("memory_usage", settings.memory_threshold)
+        Probes(monitor, bind=settings.health_bind, token=settings.health_token)
+
+
+LOG_VARIABLES: Final = {
+    "MTAIO_LOG_LEVEL": "warning",
+    "MTAIO_LOG_MAX_BYTES": "1_000",
+    "MTAIO_LOG_BACKUP_COUNT": "3",
+    "MTAIO_LOG_FORMAT": "JSON",
+    "MTAIO_LOG_CONSOLE": "No",
+}
+
+
+def test_logging_takes_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`configure` sets up the same from settings as from the variables they were read from."""
+    logger = logging.getLogger("tests.config")
+    found: list[tuple[int, str, type]] = []
+    for variable, text in {**LOG_VARIABLES, "MTAIO_LOG_FILE": str(tmp_path / "a.log")}.items():
+        monkeypatch.setenv(variable, text)
+    for settings in (None, Settings.from_env()):
+        with configure(settings, logger=logger) as context:
+            (handler,) = context.handlers
+            found.append((logger.level, vars(handler)["baseFilename"], type(handler.formatter)))
+    assert found[0] == found[1]
+    assert found[0][:2] == (logging.WARNING, str(tmp_path / "a.log"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("MTAIO_LOG_LEVEL", "LOUD"),
+        ("MTAIO_LOG_MAX_BYTES", "-1"),
+        ("MTAIO_LOG_BACKUP_COUNT", "x"),
+        ("MTAIO_LOG_FORMAT", "xml"),
+        ("MTAIO_LOG_CONSOLE", "maybe"),
+    ],
+)
+def test_logging_refuses_the_same(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `configure` refuses of the environment, settings refuse, in the same words."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ValueError, match=f"^{variable}=") as theirs:
+        configure(logger="tests.config")
+    with pytest.raises(ValueError, match=f"^{variable}=") as ours:
+        Settings.from_env()
+    assert str(ours.value).partition(". ")[0] == str(theirs.value).partition(". ")[0]
+
+
+OURS: Final = """
+import os
+from mtaio.core import TaskExecutor
+from mtaio.cache import TTLCache
+
+config = {
+    "max_workers": int(os.getenv("MTAIO_MAX_WORKERS", "4")),
+    "cache_ttl": float(os.getenv("MTAIO_CACHE_TTL", "300")),
+    "cache_size": int(os.getenv("MTAIO_CACHE_SIZE", "1000")),
+    "log_level": os.getenv("MTAIO_LOG_LEVEL", "INFO"),
+}
+executor = TaskExecutor(max_workers=config["max_workers"])
+cache = TTLCache[str](
+    default_ttl=config["cache_ttl"],
+    max_size=config["cache_size"]
+)
+"""
+
+
+def guides_block() -> str:
+    """Return the program under the guide's heading about environment variables."""
+    if GUIDE is None:
+        pytest.skip("the deployment guide is not beside this checkout")
+    section = GUIDE.read_text(encoding="utf-8").partition("### 環境変数\n")[2]
+    return section.partition("```python\n")[2].partition("```")[0]
+
+
+@pytest.mark.parametrize("block", [lambda: OURS, guides_block], ids=["ours", "original"])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {
+            "MTAIO_MAX_WORKERS": "8",
+            "MTAIO_CACHE_TTL": "60",
+            "MTAIO_CACHE_SIZE": "10",
+            "MTAIO_LOG_LEVEL": "DEBUG",
+        },
+    ],
+    ids=["defaults", "set"],
+)
+def test_guide_reads_the_same(
+    block: Callable[[], str], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deployment guide's own reading of variables gives what settings give."""
+    for name in ("MAX_WORKERS", "CACHE_TTL", "CACHE_SIZE", "LOG_LEVEL"):
+        monkeypatch.delenv(f"MTAIO_{name}", raising=False)
+    for variable, text in environ.items():
+        monkeypatch.setenv(variable, text)
+    found: dict[str, Any] = {}
+    exec(compile(block(), "guide", "exec"), found)  # noqa: S102 - the guide's
+    settings = Settings.from_env(environ)
+    assert found["config"] == {name: getattr(settings, name) for name in found["config"]}
+    assert found["executor"].max_workers == settings.max_workers
+    assert (found["cache"].default_ttl, found["cache"].max_size) == (
+        settings.cache_ttl,
+        settings.cache_size,
+    )
+
+
+def test_guides_variables_are_settings() -> None:
+    """Every variable in the deployment guide is a setting, with the guide's default."""
+    if GUIDE is None:
+        pytest.skip("the deployment guide is not beside this checkout")
+    found = re.findall(r'getenv\("(\w+)", "(.*?)"\)', GUIDE.read_text(encoding="utf-8"))
+    assert len(found) == 8
+    assert Settings.from_env(dict(found)) == Settings()
+
+
+def test_import_is_light() -> None:
+    """Importing settings, and reading them, imports neither anyio nor psutil."""
+    program = (
+        "import sys; before = set(sys.modules); "
+        "from mtaio.config import Settings; Settings.from_env({}).describe(); "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run(  # noqa: S603 - this very Python, with a program written here
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "mtaio" in done.stdout.split()
+    heavy = {"anyio", "asyncio", "difflib", "psutil", "socket", "ssl", "subprocess", "trio"}
+    assert heavy.isdisjoint(done.stdout.split())
+
+
+# ---- the pages -----------------------------------------------------------------------------------
+
+
+def table(language: str) -> list[list[str]]:
+    """Return the cells of the guide's table of settings."""
+    page = (ROOT / "docs" / language / "guides" / "settings.md").read_text(encoding="utf-8")
+    rows = [row.strip("|").split("|") for row in page.splitlines() if row.startswith("| `MTAIO_")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def shown(value: object) -> str:
+    """Return a default as the table shows it."""
+    if isinstance(value, bool):
+        return "`yes`" if value else "`no`"
+    if isinstance(value, int):
+        return f"`{value:_}`" if value >= 10_000 else f"`{value}`"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    return "none" if value is None else f"`{value}`"
+
+
+def test_table_of_the_guide() -> None:
+    """The guide's table has every setting, with its variable, default, values and meaning."""
+    assert table("en") == [
+        [
+            f"`{each.variable}`",
+            f"`{each.name}`",
+            shown(each.default),
+            each.accepts,
+            each.meaning.rstrip("."),
+        ]
+        for each in Settings().describe()
+    ]
+    english = [[each.replace("none", "なし") for each in row[:3]] for row in table("en")]
+    assert [row[:3] for row in table("ja")] == english
+
+
+def test_no_warning_by_default() -> None:
+    """An environment with nothing wrong in it causes no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Settings.from_env({"PATH": "/bin", "MTAIO_MAX_WORKERS": "2"})
