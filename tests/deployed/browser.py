@@ -37,8 +37,9 @@ def program() -> str | None:
 
 def high_pipe() -> tuple[int, int]:
     """Return the ends of a pipe, out of the way of the low numbers that the browser expects."""
-    assert sys.platform != "win32"
     low = os.pipe()
+    if sys.platform == "win32":
+        return low
     read = fcntl.fcntl(low[0], fcntl.F_DUPFD_CLOEXEC, 10)
     write = fcntl.fcntl(low[1], fcntl.F_DUPFD_CLOEXEC, 10)
     for end in low:
