@@ -3,8 +3,8 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.exceptions`,
-`mtaio.testing`.
+`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.monitoring`,
+`mtaio.config`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
     from mtaio.logging import AsyncFileHandler
+    from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
     from mtaio.resources import (
         ConcurrencyLimiter,
         KeyedRateLimiter,
@@ -33,10 +34,13 @@ __all__ = [
     "EventEmitter",
     "EventKey",
     "EventPriority",
+    "HealthRegistry",
     "KeyedRateLimiter",
     "MTAIOError",
+    "Probes",
     "RateLimiter",
     "ResourceLimiter",
+    "ResourceMonitor",
     "Retry",
     "TTLCache",
     "TaskExecutor",
@@ -68,10 +72,13 @@ _HOMES: Final = {
     "EventEmitter": "mtaio.events",
     "EventKey": "mtaio.events",
     "EventPriority": "mtaio.events",
+    "HealthRegistry": "mtaio.monitoring",
     "KeyedRateLimiter": "mtaio.resources",
     "MTAIOError": "mtaio.exceptions",
+    "Probes": "mtaio.monitoring",
     "RateLimiter": "mtaio.resources",
     "ResourceLimiter": "mtaio.resources",
+    "ResourceMonitor": "mtaio.monitoring",
     "Retry": "mtaio.core",
     "TTLCache": "mtaio.cache",
     "TaskExecutor": "mtaio.core",
