@@ -149,6 +149,14 @@ def test_what_cannot_be_watched() -> None:
         monitor.watch(HTTPPump(), name=" ")
     with pytest.raises(TypeError, match=r"^fn=7 is a int, which is not callable\."):
         monitor.gauge("depth", 7)  # type: ignore[call-overload]  # the mistake itself
+    with pytest.raises(TypeError, match=r"^fn=.*: missing a required argument: 'x'"):
+        monitor.gauge("depth", lambda x: x)  # type: ignore[type-var]  # the mistake itself
+    with pytest.raises(
+        TypeError, match=r"^name=<function .*> is not a str\. Write @monitor\.gauge"
+    ):
+        monitor.gauge(lambda: 1)  # type: ignore[call-overload]  # the mistake itself
+    with pytest.raises(TypeError, match=r"^cannot watch <class .*HTTPPump'>: it is a class\. Pass"):
+        monitor.watch(HTTPPump)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         monitor.gauge("", lambda: 1)
     pump = HTTPPump()
@@ -156,6 +164,30 @@ def test_what_cannot_be_watched() -> None:
     with pytest.raises(OSError, match=r"^$"):
         monitor.watch(pump)
     assert monitor.statistics().watched == 0
+
+
+async def test_async_gauge_is_refused() -> None:
+    """A gauge is read without waiting, so an async function is refused before it is ever called."""
+    monitor = ResourceMonitor()
+
+    async def depth() -> float:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=r"^fn=<function .*depth.*> is async, and a gauge is read"):
+        monitor.gauge("depth", depth)  # type: ignore[type-var]  # the mistake itself
+
+
+async def test_gauge_is_known_by_its_name() -> None:
+    """The gauge of a lambda, which nobody keeps, is taken away by its name; others are not."""
+    monitor = ResourceMonitor()
+    monitor.gauge("depth", lambda: 1)
+    monitor.watch(HTTPPump("depth"))
+    monitor.unwatch("http_pump.depth")
+    monitor.unwatch("other")
+    assert monitor.statistics().watched == 2
+    monitor.unwatch("depth")
+    assert "depth" not in monitor.metric_names()
+    assert monitor.statistics().watched == 1
 
 
 @pytest.mark.parametrize("taken", ["cpu_usage", "cpu.usage_percent", "depth", "http_pump.level"])
