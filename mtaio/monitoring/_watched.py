@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from mtaio._internal import checks
-from mtaio._internal.callables import is_async
+from mtaio._internal.callables import close_unstarted, is_async
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import Source, flat
 from mtaio.monitoring._signature import check_takes
@@ -164,7 +164,9 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
     """Return a function that returns what ``fn`` does if that is a number."""
 
     def read() -> float:
-        return float(checks.number(name, fn(), way_out="A gauge returns an int or a float."))
+        value = fn()
+        close_unstarted(value)  # of an async function in a lambda: Python would warn each time
+        return float(checks.number(name, value, way_out="A gauge returns an int or a float."))
 
     return read
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -175,6 +177,24 @@ async def test_async_gauge_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"^fn=<function .*depth.*> is async, and a gauge is read"):
         monitor.gauge("depth", depth)  # type: ignore[type-var]  # the mistake itself
+
+
+async def test_gauge_that_returns_a_coroutine(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and Python does not warn at each sample that it was never awaited."""
+    monitor = ResourceMonitor()
+
+    async def depth(_: object) -> float:
+        raise AssertionError
+
+    monitor.gauge("depth", lambda: depth(monitor))  # type: ignore[type-var]  # the mistake itself
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        await monitor.tick()
+        await monitor.tick()
+        caplog.clear()  # the record holds the error, which holds the coroutine
+        gc.collect()
+    assert monitor.statistics().failed == 2
+    assert not warned
 
 
 async def test_gauge_is_known_by_its_name() -> None:
