@@ -15,7 +15,9 @@ from urllib.parse import parse_qs
 from mtaio._internal.addresses import is_loopback
 from mtaio.monitoring._access import is_forwarded
 from mtaio.monitoring._delivery import logger
+from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._metrics import metrics
+from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._page import content_security_policy, page
 from mtaio.monitoring._prometheus import to_prometheus
 from mtaio.monitoring._snapshot import snapshot
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mtaio.monitoring._access import Access
-    from mtaio.monitoring._health import HealthRegistry
-    from mtaio.monitoring._monitor import ResourceMonitor
     from mtaio.monitoring._report import CheckKind, HealthReport
 
 __all__ = ["LIVE_AFTER", "Endpoints", "Report", "Request", "Response", "local", "text"]
@@ -116,6 +116,20 @@ class Report(Protocol):
             kind: Which checks are run.
             within: Seconds to wait.
         """
+
+
+def registry_of(monitor: object, health: object) -> HealthRegistry:
+    """Return the checks; raise ``TypeError`` if these are not a monitor and what has checks."""
+    way_out = "Pass a ResourceMonitor first, and a HealthRegistry or nothing second."
+    if not isinstance(monitor, ResourceMonitor):
+        msg = f"monitor={monitor!r} is not a ResourceMonitor. {way_out}"
+        raise TypeError(msg)
+    if health is None:
+        return HealthRegistry()
+    if not isinstance(health, HealthRegistry):
+        msg = f"health={health!r} is not a HealthRegistry. {way_out}"
+        raise TypeError(msg)
+    return health
 
 
 class Endpoints:

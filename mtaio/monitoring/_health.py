@@ -28,6 +28,7 @@ from mtaio.monitoring._report import (
     HealthStatistics,
     report_of,
 )
+from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,12 +162,14 @@ class HealthRegistry:
         Raises:
             ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
                 has no end, ``ttl`` is negative, or ``failures`` is less than 1.
-            TypeError: ``name`` is not a str, ``check`` cannot be called, or a number is none.
+            TypeError: ``name`` is not a str, ``check`` cannot be called without arguments, or
+                what has to be a number is not one.
         """
         if not isinstance(cast("object", name), str):
             msg = f"name={name!r} is not a str. Write @health.check() or give the check a name."
             raise TypeError(msg)
         checks.callable_("check", check, way_out="Pass the function itself, without calling it.")
+        check_takes("check", check, way_out="Pass a function of no arguments.")
         _check_kind(kind)
         way_out = "Pass seconds above 0: a check without a limit would hang the report."
         if not 0 < checks.number("timeout", timeout, way_out=way_out) < math.inf:

@@ -6,7 +6,7 @@ Promise: one event each time that a metric exceeds its threshold, and one when i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
 from mtaio.events import EventEmitter
@@ -40,7 +40,7 @@ class HealthMonitor:
 
     Raises:
         ValueError: A threshold is not between 0 and 100.
-        TypeError: A threshold is not a number.
+        TypeError: A threshold is not a number, or ``monitor`` not a `ResourceMonitor`.
 
     Example:
         ```python
@@ -92,6 +92,9 @@ class HealthMonitor:
     ) -> None:
         self.cpu = _percent("cpu", cpu)
         self.memory = _percent("memory", memory)
+        if not (monitor is None or isinstance(cast("object", monitor), ResourceMonitor)):
+            msg = f"monitor={monitor!r} is not a ResourceMonitor. Pass one, or leave it out."
+            raise TypeError(msg)
         self.monitor = ResourceMonitor() if monitor is None else monitor
         self.emitter = EventEmitter() if emitter is None else emitter
 

@@ -36,6 +36,7 @@ from mtaio.monitoring._history import History
 from mtaio.monitoring._metrics import Source, flat, kinds
 from mtaio.monitoring._sampler import Sampler
 from mtaio.monitoring._sampling_task import SamplingTask
+from mtaio.monitoring._signature import check_takes
 from mtaio.monitoring._stalls import LoopWatch
 from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
 from mtaio.monitoring._system import SystemReader
@@ -423,7 +424,11 @@ class ResourceMonitor:
         return obj
 
     def unwatch(self, obj: object) -> None:
-        """Forget an object, or a gauge by its function. Does nothing if it is not watched."""
+        """
+        Forget an object, or a gauge by its function or its name.
+
+        Does nothing if it is not watched. Not a checkpoint.
+        """
         self._watched.remove(obj)
 
     @overload
@@ -445,8 +450,11 @@ class ResourceMonitor:
 
         Raises:
             ValueError: There is a metric of that name, or it is empty.
-            TypeError: ``fn`` is not callable.
+            TypeError: ``fn`` cannot be called without arguments, or is async.
         """
+        if callable(name):
+            msg = f"name={name!r} is not a str. Write @monitor.gauge(NAME), with the metric's name."
+            raise TypeError(msg)
         if fn is None:
             return lambda given: self.gauge(name, given)
         self._watched.add_gauge(name, fn, (*ALIASES, *_FIXED))
@@ -513,7 +521,7 @@ class ResourceMonitor:
         are handled in order, the handlers of one event at once; an error is logged and counted.
 
         Raises:
-            TypeError: ``handler`` is not callable.
+            TypeError: ``handler`` cannot be called, or not with three arguments.
         """
         return self._on("exceeded", handler)
 
@@ -629,6 +637,8 @@ class ResourceMonitor:
 
     def _on(self, kind: str, handler: H) -> H:
         checks.callable_("handler", handler, way_out="Pass a function, sync or async.")
+        given = ("stall",) if kind == "blocked" else ("metric", "value", "threshold")
+        check_takes("handler", handler, *given, way_out="Let it take these arguments.")
         self._handlers.add(kind, handler)
         return handler
 
@@ -748,6 +758,12 @@ class ResourceMonitor:
             self._blocked_seconds += ended.seconds
             with self._lock:
                 self._stalls.append(ended)
+            if noticed is None:  # what was logged then was how long it had lasted so far
+                _log_aside(
+                    logging.WARNING,
+                    "the event loop was blocked for %.2f s (%s): %s",
+                    *(ended.seconds, ended.cause, ended.place),
+                )
             delivery.post("blocked", ended)
 
     def _forget(self) -> None:

@@ -29,8 +29,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.monitoring._access import Access
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints
-from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints, registry_of
 from mtaio.monitoring._listener import Limits, Listener
 from mtaio.monitoring._reports import Reports
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from mtaio.monitoring._health import HealthRegistry
     from mtaio.monitoring._monitor import ResourceMonitor
 
 __all__ = ["Probes", "ProbesStatistics"]
@@ -129,6 +129,7 @@ class Probes:
         bind: str = "127.0.0.1:8000",
         token: str | None = None,
     ) -> None:
+        self._health: Final = registry_of(monitor, health)
         self._access: Final = Access(token)
         self._address: Final = Address.parse("bind", bind)
         if token is None and not self._address.is_local:
@@ -139,7 +140,6 @@ class Probes:
             )
             raise ValueError(msg)
         self._monitor: Final = monitor
-        self._health: Final = HealthRegistry() if health is None else health
         self._run: _Run | None = None
 
     def __repr__(self) -> str:

@@ -135,7 +135,7 @@ class Stall:
     """How long it lasted, exact to the ``loop_interval`` at which the loop is called."""
     place: str
     """Where the loop's thread was: ``file.py:12 in name``, in your own code where there is any."""
-    stack: str
+    stack: str = field(repr=False)
     """The whole stack, as in a traceback."""
     cause: str
     """

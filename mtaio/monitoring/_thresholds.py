@@ -249,7 +249,10 @@ def unknown_metric(metric: object, known: Iterable[str]) -> ValueError:
     shown = repr(metric)
     if isinstance(metric, str) and len(metric) > _SHOWN:
         shown = f"{metric[:_SHOWN]!r}..."
-    return ValueError(f"metric={shown} is not measured here.{guess} Metrics are: {_listed(names)}.")
+    return ValueError(
+        f"metric={shown} is not measured here.{guess} For a metric of your own, call watch() or "
+        f"gauge() first. Metrics are: {_listed(names)}."
+    )
 
 
 def _listed(names: list[str]) -> str:

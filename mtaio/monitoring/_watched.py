@@ -11,8 +11,10 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from mtaio._internal import checks
+from mtaio._internal.callables import close_unstarted, is_async
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import Source, flat
+from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -67,6 +69,9 @@ class Watched:
 
     def add(self, obj: HasStatistics, name: str | None, *, mappings: bool) -> None:
         """Watch an object; raise ``ValueError`` or ``TypeError`` if that cannot be."""
+        if isinstance(obj, type):
+            msg = f"cannot watch {obj!r}: it is a class. Pass an object of it."
+            raise TypeError(msg)
         if not callable(getattr(obj, "statistics", None)):
             msg = (
                 f"cannot watch {obj!r}: it has no method statistics(). Give it one that returns a "
@@ -93,6 +98,13 @@ class Watched:
     def add_gauge(self, name: str, fn: Callable[[], float], taken: Collection[str]) -> None:
         """Watch a number; raise ``ValueError`` or ``TypeError`` if that cannot be."""
         checks.callable_("fn", fn, way_out="Pass a function that returns a number.")
+        if is_async(fn):
+            msg = (
+                f"fn={fn!r} is async, and a gauge is read without waiting. Pass a plain function, "
+                f"such as one that returns what a task of yours found last."
+            )
+            raise TypeError(msg)
+        check_takes("fn", fn, way_out="Pass a function of no arguments that returns a number.")
         name = _checked("name", name)
         if name in taken or name in self.names():
             msg = f"cannot add the gauge {name!r}: there is a metric of that name. Choose another."
@@ -101,12 +113,12 @@ class Watched:
         self._entries = {**self._entries, name: entry}
 
     def remove(self, obj: object) -> None:
-        """Watch an object, or the gauge of a function, no longer; nothing if it is not watched."""
+        """Watch an object, or a gauge by its function or name, no longer; if it is watched."""
         # Each look at a method makes another object; only gauges are functions.
         kept = {
             key: each
             for key, each in self._entries.items()
-            if each.obj is not obj and not (each.kind == "gauge" and each.obj == obj)
+            if each.obj is not obj and not (each.kind == "gauge" and obj in (each.obj, key))
         }
         gone = self._entries.keys() - kept.keys()
         self._entries = kept
@@ -152,7 +164,9 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
     """Return a function that returns what ``fn`` does if that is a number."""
 
     def read() -> float:
-        return float(checks.number(name, fn(), way_out="A gauge returns an int or a float."))
+        value = fn()
+        close_unstarted(value)  # of an async function in a lambda: Python would warn each time
+        return float(checks.number(name, value, way_out="A gauge returns an int or a float."))
 
     return read
 

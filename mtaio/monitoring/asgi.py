@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from mtaio.monitoring._access import Access
-from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints, Request, Response, local, text
-from mtaio.monitoring._health import HealthRegistry
+from mtaio.monitoring._endpoints import (
+    LIVE_AFTER,
+    Endpoints,
+    Request,
+    Response,
+    local,
+    registry_of,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from mtaio.monitoring._health import HealthRegistry
     from mtaio.monitoring._monitor import ResourceMonitor
     from mtaio.monitoring._report import CheckKind, HealthReport
 
@@ -50,7 +58,7 @@ def health_app(
 
     Raises:
         ValueError: ``token`` is empty or cannot be sent.
-        TypeError: ``token`` is not a str.
+        TypeError: An argument has the wrong type.
 
     Example:
         ```python
@@ -60,7 +68,7 @@ def health_app(
         app = health_app(ResourceMonitor(), HealthRegistry(), token="a long random string")
         ```
     """
-    registry = HealthRegistry() if health is None else health
+    registry = registry_of(monitor, health)
 
     async def report(kind: CheckKind | None, *, within: float) -> HealthReport:  # noqa: ARG001 - it is made here, and its checks have their timeouts
         return await registry.report(kind)

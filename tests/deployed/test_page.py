@@ -252,7 +252,7 @@ NOW = time.time()
                     "checks": [],
                 }
             },
-            "^DegradedDraining: it takes no new work$",
+            "^Drainingit takes no new work$",
         ),
         ({"health": None}, "^HealthyNo alert is firing, and the event loop answers.$"),
         (

@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from mtaio.monitoring import HealthRegistry, ResourceMonitor
+from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
 from mtaio.monitoring.asgi import health_app
 
 if TYPE_CHECKING:
@@ -196,6 +196,18 @@ async def test_other_scope() -> None:
     """Another protocol is an error, as ASGI wants it."""
     with pytest.raises(ValueError, match=r"^the probes speak http, not 'mqtt'"):
         await Server().run(type="mqtt")
+
+
+@pytest.mark.parametrize("serve", [health_app, Probes], ids=["asgi", "probes"])
+def test_what_is_not_a_monitor(serve: Callable[..., object]) -> None:
+    """The wrong order and the wrong objects are refused at once, not at the first request."""
+    monitor, health = ResourceMonitor(), HealthRegistry()
+    with pytest.raises(TypeError, match=r"^monitor=<HealthRegistry: .*> is not a ResourceMonitor"):
+        serve(health, monitor)
+    with pytest.raises(TypeError, match=r"^monitor=<HealthMonitor of .* Pass a ResourceMonitor f"):
+        serve(HealthMonitor(monitor), health)
+    with pytest.raises(TypeError, match=r"^health=<ResourceMonitor .*> is not a HealthRegistry\."):
+        serve(monitor, monitor)
 
 
 @pytest.mark.parametrize("token", ["", " ", "secret\n"])

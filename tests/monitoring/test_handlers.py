@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -306,6 +306,39 @@ def test_what_is_no_handler() -> None:
             register(7)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(TypeError, match=r"^cannot forward to 7: it has no method emit\(\)\. Pass"):
         monitor.forward_to(7)  # type: ignore[arg-type]  # the mistake itself
+
+
+def test_handler_that_takes_other_arguments() -> None:
+    """A handler that could not be called is refused at once, not found out by the first alert."""
+    monitor = ResourceMonitor()
+
+    async def of_an_alert(alert: object) -> None:
+        raise AssertionError(alert)
+
+    for register in (monitor.on_threshold_exceeded, monitor.on_recovered):
+        with pytest.raises(
+            TypeError,
+            match=r"^handler=<function .*> cannot be called as .*of_an_alert\(metric, value, "
+            r"threshold\): too many positional arguments\. Let it take these arguments\.$",
+        ):
+            register(of_an_alert)
+    with pytest.raises(TypeError, match=r"^handler=.*\(stall\): missing a required argument: 'b'"):
+        monitor.on_loop_blocked(lambda a, b: None)  # noqa: ARG005 - the mistake itself
+
+
+def test_handler_whose_parameters_are_hidden() -> None:
+    """A wrapper is judged by itself, and what tells nothing of its parameters is accepted."""
+    monitor = ResourceMonitor()
+
+    def with_database(database: object, *event: object) -> None:
+        raise AssertionError(database, event)
+
+    @wraps(with_database)
+    def wrapper(metric: str, value: float, threshold: float) -> None:
+        raise AssertionError(metric, value, threshold)
+
+    assert monitor.on_threshold_exceeded(wrapper) is wrapper
+    assert monitor.on_threshold_exceeded(max) is max  # inspect.signature knows nothing of it
 
 
 async def test_partial_and_callable_objects_are_handlers(caplog: pytest.LogCaptureFixture) -> None:

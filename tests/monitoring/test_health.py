@@ -842,6 +842,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "twin": ({"name": "db"}, ValueError, r"<HealthRegistry: 1 checks> has a check of the name 'db"),
     "name": ({"name": 3}, TypeError, "name=3 is not a str"),
     "check": ({"check": 3}, TypeError, "check=3 is a int, which is not callable"),
+    "arguments": (
+        {"check": lambda request: request},
+        TypeError,
+        r"check=<function .* a required argument: 'request'\. Pass a function of no arguments\.$",
+    ),
     "kind": (
         {"kind": "alive"},
         ValueError,

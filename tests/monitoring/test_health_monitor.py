@@ -130,10 +130,11 @@ def test_one_loop_after_another() -> None:
         ({"memory": -1}, ValueError, r"^memory=-1 is not between 0 and 100\."),
         ({"memory": math.nan}, ValueError, r"^memory=nan is not a number\."),
         ({"cpu": "80"}, TypeError, r"^cpu='80' is a str, not a number\."),
+        ({"monitor": 5}, TypeError, r"^monitor=5 is not a ResourceMonitor\. Pass one, or leave"),
     ],
-    ids=["above", "below", "NaN", "text"],
+    ids=["above", "below", "NaN", "text", "monitor"],
 )
 def test_refusals(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    """A threshold is a percentage."""
+    """A threshold is a percentage, and a monitor is a monitor."""
     with pytest.raises(error, match=message):
         HealthMonitor(**options)

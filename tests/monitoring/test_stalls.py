@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio._internal import clock
+from mtaio.monitoring import Stall
 from mtaio.monitoring._stalls import LoopWatch, _frames, _place, _where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
-
-    from mtaio.monitoring import Stall
 
 
 class World:
@@ -313,6 +312,16 @@ def test_clocks_read_apart(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     world.answer()
     world.look()
     assert [cause for _, cause in world.told()] == ["gil"]
+
+
+def test_repr_is_one_line() -> None:
+    """A stall that is printed is short: its stack is left out."""
+    stall = Stall(
+        seconds=1.5, place="shop.py:3 in pay", stack="File ...", cause="loop", timestamp=7.0
+    )
+    assert repr(stall) == (
+        "Stall(seconds=1.5, place='shop.py:3 in pay', cause='loop', timestamp=7.0)"
+    )
 
 
 def test_place_is_in_the_users_code() -> None:

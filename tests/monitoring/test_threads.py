@@ -273,6 +273,28 @@ def test_log_of_a_stall(caplog: pytest.LogCaptureFixture) -> None:
     assert "in main\n" in record.getMessage()
 
 
+def test_log_of_a_stall_that_is_over(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its length is logged when it is over: what was logged before is how long it had lasted."""
+    monitor = quick(blocked_after=0.05)
+
+    def logged() -> set[str]:
+        return {each.getMessage() for each in caplog.records}
+
+    def expected() -> set[str]:
+        return {
+            f"the event loop was blocked for {stall.seconds:.2f} s ({stall.cause}): {stall.place}"
+            for stall in monitor.stalls
+        }
+
+    async def main() -> None:
+        async with monitor:
+            await happens(lambda: monitor.statistics().samples)
+            until(monitor.current_stall)
+            await happens(lambda: logged() & expected())
+
+    run(loop, main)
+
+
 def test_first_sample_is_waited_for(loop: str) -> None:
     """Just after the start there is a sample within a tenth of a second and a little."""
     monitor = ResourceMonitor(3600)

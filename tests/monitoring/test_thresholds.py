@@ -311,7 +311,8 @@ def test_unknown_metric_guesses(metric: str, guess: str) -> None:
     """The message names what was asked for, what was probably meant, and what there is."""
     known = ["memory.percent", "cpu_usage", "cpu.usage_percent", "rate_limiter.api.waiting"]
     assert str(unknown_metric(metric, known)) == (
-        f"metric={metric!r} is not measured here. Did you mean {guess!r}? Metrics are: "
+        f"metric={metric!r} is not measured here. Did you mean {guess!r}? For a metric of "
+        "your own, call watch() or gauge() first. Metrics are: "
         "cpu.usage_percent, cpu_usage, memory.percent, rate_limiter.api.waiting."
     )
 
@@ -320,15 +321,19 @@ def test_unknown_metric_without_a_guess() -> None:
     """Where nothing is like it, nothing is suggested."""
     error = unknown_metric("xyz", [])
     assert isinstance(error, ValueError)
-    assert str(error) == "metric='xyz' is not measured here. Metrics are: none."
-    assert str(unknown_metric(7, ["a"])) == "metric=7 is not measured here. Metrics are: a."
+    way_out = "For a metric of your own, call watch() or gauge() first."
+    assert str(error) == f"metric='xyz' is not measured here. {way_out} Metrics are: none."
+    assert str(unknown_metric(7, ["a"])) == (
+        f"metric=7 is not measured here. {way_out} Metrics are: a."
+    )
 
 
 def test_unknown_metric_is_bounded() -> None:
     """However long the names, and however many, the message stays readable."""
     known = [f"gauge.{number:04}" for number in range(2000)]
     message = str(unknown_metric("x" * 100_000, known))
-    assert message.startswith(f"metric='{'x' * 100}'... is not measured here. Metrics are: gauge.0")
+    assert message.startswith(f"metric='{'x' * 100}'... is not measured here. For a metric of")
+    assert ". Metrics are: gauge.0000, gauge.0001, " in message
     assert message.endswith("gauge.0048, gauge.0049 and 1950 more.")
     assert len(str(unknown_metric("y" * 500, ["y" * 300, *["z" * 900] * 9]))) < 1200
 

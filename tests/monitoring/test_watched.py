@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -149,6 +151,14 @@ def test_what_cannot_be_watched() -> None:
         monitor.watch(HTTPPump(), name=" ")
     with pytest.raises(TypeError, match=r"^fn=7 is a int, which is not callable\."):
         monitor.gauge("depth", 7)  # type: ignore[call-overload]  # the mistake itself
+    with pytest.raises(TypeError, match=r"^fn=.*: missing a required argument: 'x'"):
+        monitor.gauge("depth", lambda x: x)  # type: ignore[type-var]  # the mistake itself
+    with pytest.raises(
+        TypeError, match=r"^name=<function .*> is not a str\. Write @monitor\.gauge"
+    ):
+        monitor.gauge(lambda: 1)  # type: ignore[call-overload]  # the mistake itself
+    with pytest.raises(TypeError, match=r"^cannot watch <class .*HTTPPump'>: it is a class\. Pass"):
+        monitor.watch(HTTPPump)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         monitor.gauge("", lambda: 1)
     pump = HTTPPump()
@@ -156,6 +166,48 @@ def test_what_cannot_be_watched() -> None:
     with pytest.raises(OSError, match=r"^$"):
         monitor.watch(pump)
     assert monitor.statistics().watched == 0
+
+
+async def test_async_gauge_is_refused() -> None:
+    """A gauge is read without waiting, so an async function is refused before it is ever called."""
+    monitor = ResourceMonitor()
+
+    async def depth() -> float:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=r"^fn=<function .*depth.*> is async, and a gauge is read"):
+        monitor.gauge("depth", depth)  # type: ignore[type-var]  # the mistake itself
+
+
+async def test_gauge_that_returns_a_coroutine(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and Python does not warn at each sample that it was never awaited."""
+    monitor = ResourceMonitor()
+
+    async def depth(_: object) -> float:
+        raise AssertionError
+
+    monitor.gauge("depth", lambda: depth(monitor))  # type: ignore[type-var]  # the mistake itself
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        await monitor.tick()
+        await monitor.tick()
+        caplog.clear()  # the record holds the error, which holds the coroutine
+        gc.collect()
+    assert monitor.statistics().failed == 2
+    assert not warned
+
+
+async def test_gauge_is_known_by_its_name() -> None:
+    """The gauge of a lambda, which nobody keeps, is taken away by its name; others are not."""
+    monitor = ResourceMonitor()
+    monitor.gauge("depth", lambda: 1)
+    monitor.watch(HTTPPump("depth"))
+    monitor.unwatch("http_pump.depth")
+    monitor.unwatch("other")
+    assert monitor.statistics().watched == 2
+    monitor.unwatch("depth")
+    assert "depth" not in monitor.metric_names()
+    assert monitor.statistics().watched == 1
 
 
 @pytest.mark.parametrize("taken", ["cpu_usage", "cpu.usage_percent", "depth", "http_pump.level"])
