@@ -332,7 +332,7 @@ class ResourceMonitor:
 
     def metric_names(self) -> list[str]:
         """Return the names that a threshold may have. Not a checkpoint."""
-        return [*ALIASES, *self._fixed(), *self._watched.names()]
+        return [*self._taken(), *self._watched.names()]
 
     def kinds(self) -> dict[str, str]:
         """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
@@ -402,10 +402,11 @@ class ResourceMonitor:
             ``obj``.
 
         Raises:
-            ValueError: Another object of that kind and name is watched.
+            ValueError: Another object of that kind and name is watched, or there is a metric of
+                the name that one of its metrics would have.
             TypeError: It has no ``statistics()``, or one that cannot be read.
         """
-        self._watched.add(obj, name, mappings=mappings)
+        self._watched.add(obj, name, self._taken(), mappings=mappings)
         return obj
 
     def unwatch(self, obj: object) -> None:
@@ -435,7 +436,7 @@ class ResourceMonitor:
         """
         if fn is None:
             return lambda given: self.gauge(name, given)
-        self._watched.add_gauge(name, fn, (*ALIASES, *self._fixed()))
+        self._watched.add_gauge(name, fn, self._taken())
         return fn
 
     # ---- thresholds and handlers -----------------------------------------------------------------
@@ -623,6 +624,10 @@ class ResourceMonitor:
         if metric not in names:
             raise unknown_metric(metric, names)
         return metric
+
+    def _taken(self) -> list[str]:
+        """Return the names of the metrics that are always there."""
+        return [*ALIASES, *self._fixed()]
 
     def _fixed(self) -> dict[str, str]:
         """Return the names and kinds of the metrics of the system."""
