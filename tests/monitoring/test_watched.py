@@ -130,6 +130,7 @@ class Process:
     """A class whose metrics would be those of the process."""
 
     def statistics(self) -> dict[str, int]:
+        """Return the number of threads."""
         return {"threads": 99}
 
 
