@@ -168,6 +168,11 @@ class ResourceMonitor:
         self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
         self._blocked_after: float = _seconds("blocked_after", blocked_after)
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is checked
+            msg = (
+                f"name={name!r} is a {type(name).__name__}, not a str. Pass a short name, or None."
+            )
+            raise TypeError(msg)
         self._name: str | None = name
         self._thresholds: Thresholds = Thresholds()
         self._watched: Watched = Watched()
@@ -222,22 +227,28 @@ class ResourceMonitor:
             RuntimeError: The monitor runs in another event loop.
         """
         await checkpoint()
-        run = self._run
-        if run is not None and run.sampler.is_alive():
-            if loops.is_current(run.loop):
+        before = self._run
+        if before is not None and before.sampler.is_alive():
+            if loops.is_current(before.loop):
                 return
-            if not loops.is_over(run.loop):
+            if not loops.is_over(before.loop):
                 msg = (
                     f"cannot start {self!r}: it runs in another event loop, which has not ended. "
                     f"Stop it there first, or give each loop a monitor of its own."
                 )
                 raise RuntimeError(msg)
-            run.sampler.stop()
+            before.sampler.stop()
         run = self._new_run()
+        with self._lock, suppress(Exception):  # what fails here fails in samples, which log it
+            self._ready_reader().prime()
         self._read(run.loop)
-        self._sampled_at = -math.inf
-        run.sampler.start()
-        self._run = run
+        with self._lock:
+            if self._run is before:
+                self._sampled_at = -math.inf
+                run.sampler.start()
+                self._run = run
+                return
+        await self.start()  # another thread was faster
 
     async def stop(self) -> None:
         """
@@ -638,11 +649,10 @@ class ResourceMonitor:
         return kinds(Source("", None, sample))
 
     def _ready_reader(self) -> SystemReader:
-        """Return the reader, primed; ``_lock`` is held."""
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = SystemReader(Cgroup.find())
-        return reader
+        """Return the reader, primed when it was made; ``_lock`` is held."""
+        if self._reader is None:
+            self._reader = SystemReader(Cgroup.find())
+        return self._reader
 
     def _is_stale(self) -> bool:
         """Return whether the latest sample is older than the interval."""
@@ -686,15 +696,13 @@ class ResourceMonitor:
     def _sample(self, delivery: Delivery) -> None:
         """Take a sample, and have the handlers told of what it shows; raise nothing."""
         try:
-            with self._lock:
-                alerts = self._take_sample()
+            with self._lock:  # also around the posts, which are in the order of the samples
+                for alert in self._take_sample():
+                    kind = "exceeded" if alert.state == "firing" else "recovered"
+                    delivery.post(kind, alert.metric, alert.value, alert.threshold)
         except Exception as failure:  # noqa: BLE001 - whatever fails, sampling goes on; logged
             self._failed += 1
             _log_aside(logging.ERROR, "%r could not take a sample", self, failure=failure)
-            return
-        for alert in alerts:
-            kind = "exceeded" if alert.state == "firing" else "recovered"
-            delivery.post(kind, alert.metric, alert.value, alert.threshold)
 
     def _take_sample(self) -> list[Alert]:
         sample = self._measure()
@@ -713,8 +721,8 @@ class ResourceMonitor:
         """Read the system; ``_lock`` is held."""
         reader = self._ready_reader()
         reading = reader.read()
-        run = self._run
-        watch = None if run is None or not run.sampler.is_alive() else run.watch
+        run = self._run if self.running else None
+        watch = None if run is None else run.watch
         p50, p99, longest = (0.0, 0.0, 0.0) if watch is None else watch.delays.read()
         return ResourceStats(
             timestamp=run.epoch + clock.read()

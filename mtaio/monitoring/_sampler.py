@@ -8,6 +8,7 @@ It ends when it is told to, or when its loop has ended; no error of a sample end
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock
@@ -81,7 +82,7 @@ class Sampler:
 
     def stop(self) -> None:
         """End the thread and wait for it, which takes no longer than one sample."""
-        if self._running.locked():
+        with suppress(RuntimeError):  # it was told already
             self._running.release()
         self._thread.join()
 
