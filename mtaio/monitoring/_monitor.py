@@ -134,6 +134,7 @@ class ResourceMonitor:
         "_blocked_after",
         "_blocked_seconds",
         "_failed",
+        "_failing",
         "_handlers",
         "_history",
         "_interval",
@@ -187,6 +188,7 @@ class ResourceMonitor:
         self._samples: int = 0
         self._sampled_at: float = -math.inf
         self._failed: int = 0
+        self._failing: bool = False
         self._alerts_total: int = 0
         self._blocked: int = 0
         self._blocked_seconds: float = 0.0
@@ -349,7 +351,7 @@ class ResourceMonitor:
         """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
         found = self._fixed()
         for source in self._watched.last.sources:
-            found.update(kinds(source, mappings=source.mappings))
+            found.update(kinds(source))
         return found
 
     def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
@@ -702,7 +704,12 @@ class ResourceMonitor:
                     delivery.post(kind, alert.metric, alert.value, alert.threshold)
         except Exception as failure:  # noqa: BLE001 - whatever fails, sampling goes on; logged
             self._failed += 1
-            _log_aside(logging.ERROR, "%r could not take a sample", self, failure=failure)
+            if not self._failing:
+                self._failing = True
+                text = "%r could not take a sample; no figures until that works"
+                _log_aside(logging.ERROR, text, self, failure=failure)
+        else:
+            self._failing = False
 
     def _take_sample(self) -> list[Alert]:
         sample = self._measure()
