@@ -85,8 +85,8 @@ def is_over(loop: Any) -> bool:
         return closed()  # asyncio, uvloop
     if is_current(loop):
         return False
-    try:  # trio says so only to those who try, and keeps a call for each try
-        loop.run_sync_soon(_nothing)
+    try:  # trio says so only to those who try
+        loop.run_sync_soon(_nothing, idempotent=True)
     except RuntimeError:  # trio.RunFinishedError
         return True
     return False
@@ -165,7 +165,7 @@ def start_task(
         _tasks.discard(task)
         ended()
 
-    task = create(fn(), context=context)
+    task = context.run(create, fn())  # not every task factory takes a context
     _tasks.add(task)  # asyncio itself holds its tasks weakly
     task.add_done_callback(done)
 

@@ -164,12 +164,16 @@ class Delivery:
 
     async def _work(self) -> None:
         _current.set(self)
-        with anyio.CancelScope() as self._scope:
-            while self._queue:
-                event = self._queue.popleft()
-                async with anyio.create_task_group() as group:
-                    for handler in event.handlers:
-                        group.start_soon(self._handlers.call, handler, event.args)
+        try:
+            with anyio.CancelScope() as self._scope:
+                while self._queue:
+                    event = self._queue.popleft()
+                    async with anyio.create_task_group() as group:
+                        for handler in event.handlers:
+                            group.start_soon(self._handlers.call, handler, event.args)
+        except BaseException:  # the loop ends, and no handler shall begin in its last moments
+            self._queue.clear()
+            raise
 
     def _ended(self) -> None:
         self._working = False

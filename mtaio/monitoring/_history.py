@@ -2,19 +2,23 @@
 The last figures of every metric.
 
 Promise: at most ``size`` samples, eight bytes for each figure. A metric that comes later or goes
-has gaps where it was not there, and is forgotten once it has nothing but gaps.
+has gaps where it was not there, and is forgotten once it has nothing but gaps. At most
+``MOST_ABSENT`` metrics that are not there any more are kept, those that went last, however many
+come and go.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["History"]
+__all__ = ["MOST_ABSENT", "History"]
+
+MOST_ABSENT: Final = 200
 
 
 class History:
@@ -36,7 +40,7 @@ class History:
         self._times = array("d")
         self._values: dict[str, array[float]] = {}
         self._gaps: dict[str, int] = {}
-        """For how many samples a metric has not been there."""
+        """For how many samples each absent metric has not been there; the first went first."""
 
     def add(self, timestamp: float, values: Mapping[str, float]) -> None:
         """Keep one sample; drop the oldest if there are too many."""
@@ -73,15 +77,19 @@ class History:
         return list(self._values)
 
     def _forget(self, values: Mapping[str, float]) -> None:
-        """Drop the metrics that have been absent for as long as there is history."""
+        """Drop metrics that have been absent as long as there is history, or are too many."""
         if len(values) == len(self._values):
             self._gaps.clear()
             return
-        absent = self._values.keys() - values.keys()
-        self._gaps = {name: self._gaps.get(name, 0) + 1 for name in absent}
-        for name, gap in self._gaps.items():
-            if gap >= self.size:
+        gaps = {name: gap + 1 for name, gap in self._gaps.items() if name not in values}
+        gaps.update((name, 1) for name in self._values if name not in values and name not in gaps)
+        too_many = len(gaps) - MOST_ABSENT
+        self._gaps = {}
+        for index, (name, gap) in enumerate(gaps.items()):
+            if gap >= self.size or index < too_many:
                 del self._values[name]
+            else:
+                self._gaps[name] = gap
 
     def _last(self, column: array[float], points: int | None) -> list[float]:
         if len(column) == self.size:

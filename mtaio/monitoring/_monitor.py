@@ -149,6 +149,7 @@ class ResourceMonitor:
         "_blocked_after",
         "_blocked_seconds",
         "_failed",
+        "_failing",
         "_handlers",
         "_history",
         "_interval",
@@ -183,6 +184,11 @@ class ResourceMonitor:
         self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
         self._blocked_after: float = _seconds("blocked_after", blocked_after)
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
+        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is checked
+            msg = (
+                f"name={name!r} is a {type(name).__name__}, not a str. Pass a short name, or None."
+            )
+            raise TypeError(msg)
         self._name: str | None = name
         self._thresholds: Thresholds = Thresholds()
         self._watched: Watched = Watched()
@@ -197,6 +203,7 @@ class ResourceMonitor:
         self._samples: int = 0
         self._sampled_at: float = -math.inf
         self._failed: int = 0
+        self._failing: bool = False
         self._alerts_total: int = 0
         self._blocked: int = 0
         self._blocked_seconds: float = 0.0
@@ -237,22 +244,28 @@ class ResourceMonitor:
             RuntimeError: The monitor runs in another event loop.
         """
         await checkpoint()
-        run = self._run
-        if run is not None and run.sampler.is_alive():
-            if loops.is_current(run.loop):
+        before = self._run
+        if before is not None and before.sampler.is_alive():
+            if loops.is_current(before.loop):
                 return
-            if not loops.is_over(run.loop):
+            if not loops.is_over(before.loop):
                 msg = (
                     f"cannot start {self!r}: it runs in another event loop, which has not ended. "
                     f"Stop it there first, or give each loop a monitor of its own."
                 )
                 raise RuntimeError(msg)
-            run.sampler.stop()
+            before.sampler.stop()
         run = self._new_run()
+        with self._lock, suppress(Exception):  # what fails here fails in samples, which log it
+            self._ready_reader().prime()
         self._read(run.loop)
-        self._sampled_at = -math.inf
-        run.sampler.start()
-        self._run = run
+        with self._lock:
+            if self._run is before:
+                self._sampled_at = -math.inf
+                run.sampler.start()
+                self._run = run
+                return
+        await self.start()  # another thread was faster
 
     async def stop(self) -> None:
         """
@@ -347,13 +360,13 @@ class ResourceMonitor:
 
     def metric_names(self) -> list[str]:
         """Return the names that a threshold may have. Not a checkpoint."""
-        return [*ALIASES, *_FIXED, *self._watched.names()]
+        return [*self._taken(), *self._watched.names()]
 
     def kinds(self) -> dict[str, str]:
         """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
         found = dict(_FIXED)
         for source in self._watched.last.sources:
-            found.update(kinds(source, mappings=source.mappings))
+            found.update(kinds(source))
         return found
 
     def history(self, metric: str, *, seconds: float | None = None) -> list[tuple[float, float]]:
@@ -417,10 +430,11 @@ class ResourceMonitor:
             ``obj``.
 
         Raises:
-            ValueError: Another object of that kind and name is watched.
+            ValueError: Another object of that kind and name is watched, or there is a metric of
+                the name that one of its metrics would have.
             TypeError: It has no ``statistics()``, or one that cannot be read.
         """
-        self._watched.add(obj, name, mappings=mappings)
+        self._watched.add(obj, name, self._taken(), mappings=mappings)
         return obj
 
     def unwatch(self, obj: object) -> None:
@@ -457,7 +471,7 @@ class ResourceMonitor:
             raise TypeError(msg)
         if fn is None:
             return lambda given: self.gauge(name, given)
-        self._watched.add_gauge(name, fn, (*ALIASES, *_FIXED))
+        self._watched.add_gauge(name, fn, self._taken())
         return fn
 
     # ---- thresholds and handlers -----------------------------------------------------------------
@@ -648,12 +662,15 @@ class ResourceMonitor:
             raise unknown_metric(metric, names)
         return metric
 
+    def _taken(self) -> list[str]:
+        """Return the names of the metrics that are always there."""
+        return [*ALIASES, *_FIXED]
+
     def _ready_reader(self) -> SystemReader:
-        """Return the reader, primed; ``_lock`` is held."""
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = SystemReader(Cgroup.find())
-        return reader
+        """Return the reader, primed when it was made; ``_lock`` is held."""
+        if self._reader is None:
+            self._reader = SystemReader(Cgroup.find())
+        return self._reader
 
     def _is_stale(self) -> bool:
         """Return whether the latest sample is older than the interval."""
@@ -697,15 +714,18 @@ class ResourceMonitor:
     def _sample(self, delivery: Delivery) -> None:
         """Take a sample, and have the handlers told of what it shows; raise nothing."""
         try:
-            with self._lock:
-                alerts = self._take_sample()
+            with self._lock:  # also around the posts, which are in the order of the samples
+                for alert in self._take_sample():
+                    kind = "exceeded" if alert.state == "firing" else "recovered"
+                    delivery.post(kind, alert.metric, alert.value, alert.threshold)
         except Exception as failure:  # noqa: BLE001 - whatever fails, sampling goes on; logged
             self._failed += 1
-            _log_aside(logging.ERROR, "%r could not take a sample", self, failure=failure)
-            return
-        for alert in alerts:
-            kind = "exceeded" if alert.state == "firing" else "recovered"
-            delivery.post(kind, alert.metric, alert.value, alert.threshold)
+            if not self._failing:
+                self._failing = True
+                text = "%r could not take a sample; no figures until that works"
+                _log_aside(logging.ERROR, text, self, failure=failure)
+        else:
+            self._failing = False
 
     def _take_sample(self) -> list[Alert]:
         sample = self._measure()

@@ -11,6 +11,7 @@ open files, limits) is read every fifth time.
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
 import os
@@ -36,6 +37,9 @@ _SHORTEST: Final = 0.05
 
 _SLOW: Final = 5
 """What costs most is read once in so many reads."""
+
+_TOO_MANY_FILES: Final = (errno.EMFILE, errno.ENFILE)
+"""Why a file cannot be opened now that may be opened later."""
 
 _NEW: Final = CPUUse(0.0, 0, 0)
 """What a control group has used when it is made."""
@@ -80,8 +84,9 @@ class _Optional(Generic[T]):
             return None
         try:
             return self._read()
-        except (OSError, NotImplementedError, psutil.Error):
-            self._read = None
+        except (OSError, NotImplementedError, psutil.Error) as error:
+            if getattr(error, "errno", None) not in _TOO_MANY_FILES:
+                self._read = None
             return None
 
 
@@ -161,6 +166,9 @@ class SystemReader:
 
     def _read_slow(self) -> None:
         """Read what changes slowly or costs most."""
+        # First what fails where no more files can be opened, so that no limit is lost then.
+        self._threads = self._process.num_threads()
+        self._open_files = self._files()
         cgroup = self._cgroup
         limit = None if cgroup is None else cgroup.memory_limit()
         self._memory_limit = limit if limit is not None and limit[0] < self._host_memory else None
@@ -168,8 +176,6 @@ class SystemReader:
         self._quota, self._group = (math.inf, None) if quota is None else quota
         allowed = self._affinity()
         self._processors = self._host_processors if allowed is None else len(allowed)
-        self._threads = self._process.num_threads()
-        self._open_files = self._files()
 
     def _counters(self) -> _Counters:
         group = self._group

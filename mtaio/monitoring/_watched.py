@@ -7,13 +7,13 @@ raises is logged once, counted, and has no figures until it works again.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._metrics import Source, flat
+from mtaio.monitoring._metrics import Source, flat, kind_of
 from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
@@ -29,14 +29,24 @@ class HasStatistics(Protocol):
         """Return a dataclass with numbers."""
 
 
-class _Entry(NamedTuple):
+@dataclass(slots=True)
+class _Entry:
+    """One that is watched, and how reading it went."""
+
     kind: str
     name: str | None
     read: Callable[[], object]
     mappings: bool
     obj: object
-    names: tuple[str, ...]
+    first: Collection[str] = ()
     """Its metrics, as they were when it was added."""
+    latest: Collection[str] = ()
+    """Its metrics at the last reading."""
+    failing: bool = False
+
+    def source(self) -> Source:
+        """Read it."""
+        return Source(self.kind, self.name, self.read(), self.mappings)
 
 
 class Reading(NamedTuple):
@@ -50,16 +60,15 @@ class Watched:
     """
     What is watched, by its place in the names of metrics.
 
-    Invariant: ``_entries`` is replaced and never changed, because it is read in another thread.
+    It may be changed and asked in any thread, also while it is read.
+
+    Invariant: ``_entries`` is changed in place, one key at a time, and read as a copy.
     """
 
-    __slots__ = ("_entries", "_failing", "_found", "failed", "last")
+    __slots__ = ("_entries", "failed", "last")
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
-        self._failing: set[str] = set()
-        self._found: dict[str, Collection[str]] = {}
-        """The metrics of each at the last reading."""
         self.failed: int = 0
         """How often reading one of them has raised."""
         self.last: Reading = Reading()
@@ -67,7 +76,9 @@ class Watched:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, obj: HasStatistics, name: str | None, *, mappings: bool) -> None:
+    def add(
+        self, obj: HasStatistics, name: str | None, taken: Collection[str], *, mappings: bool
+    ) -> None:
         """Watch an object; raise ``ValueError`` or ``TypeError`` if that cannot be."""
         if isinstance(obj, type):
             msg = f"cannot watch {obj!r}: it is a class. Pass an object of it."
@@ -78,22 +89,28 @@ class Watched:
                 f"dataclass with numbers, or register a function with gauge()."
             )
             raise TypeError(msg)
-        kind = _snake_case(type(obj).__name__)
+        kind = kind_of(type(obj))
         label = getattr(obj, "name", None) if name is None else name
         if label is not None:
             label = _checked("name", label)
         prefix = kind if label is None else f"{kind}.{label}"
-        there = self._entries.get(prefix)
-        if there is not None and there.obj is not obj:
+        entry = _Entry(kind, label, obj.statistics, mappings, obj)
+        entry.first = tuple(flat(entry.source()))  # raises for what cannot be read
+        for metric in entry.first:  # a gauge's place is its name
+            if metric in taken or (metric in self._entries and metric != prefix):
+                msg = (
+                    f"cannot watch {obj!r} as {prefix!r}: there is a metric {metric!r} already. "
+                    f"Give it another name: watch(obj, name=...)."
+                )
+                raise ValueError(msg)
+        there = self._entries.setdefault(prefix, entry)
+        if there.obj is not obj:
             msg = (
                 f"cannot watch {obj!r} as {prefix!r}: {there.obj!r} is watched under that name. "
                 f"Give each a name of its own: watch(obj, name=...)."
             )
             raise ValueError(msg)
-        entry = _Entry(kind, label, obj.statistics, mappings, obj, ())
-        names = tuple(flat(_source(entry), mappings=mappings))  # raises for what cannot be read
-        entry = entry._replace(names=names)
-        self._entries = {**self._entries, prefix: entry}
+        self._entries[prefix] = entry
 
     def add_gauge(self, name: str, fn: Callable[[], float], taken: Collection[str]) -> None:
         """Watch a number; raise ``ValueError`` or ``TypeError`` if that cannot be."""
@@ -109,55 +126,45 @@ class Watched:
         if name in taken or name in self.names():
             msg = f"cannot add the gauge {name!r}: there is a metric of that name. Choose another."
             raise ValueError(msg)
-        entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn, names=(name,))
-        self._entries = {**self._entries, name: entry}
+        entry = _Entry("gauge", name, _number(name, fn), mappings=False, obj=fn, first=(name,))
+        self._entries[name] = entry
 
     def remove(self, obj: object) -> None:
         """Watch an object, or a gauge by its function or name, no longer; if it is watched."""
-        # Each look at a method makes another object; only gauges are functions.
-        kept = {
-            key: each
-            for key, each in self._entries.items()
-            if each.obj is not obj and not (each.kind == "gauge" and obj in (each.obj, key))
-        }
-        gone = self._entries.keys() - kept.keys()
-        self._entries = kept
-        for key in gone:
-            self._found.pop(key, None)
-            self._failing.discard(key)
+        for key, entry in self._entries.copy().items():
+            # Each look at a method makes another object; only gauges are functions.
+            if entry.obj is obj or (entry.kind == "gauge" and obj in (entry.obj, key)):
+                self._entries.pop(key, None)
 
     def names(self) -> list[str]:
         """Return the names of their metrics, known without reading them."""
         found: dict[str, None] = {}
-        for key, entry in self._entries.items():
-            found.update(dict.fromkeys(entry.names))
-            found.update(dict.fromkeys(self._found.get(key, ())))
+        for entry in self._entries.copy().values():
+            found.update(dict.fromkeys((*entry.first, *entry.latest)))
         return list(found)
 
     def read(self) -> Reading:
         """Read all of them: in the event loop."""
         sources: list[Source] = []
         values: dict[str, float] = {}
-        for key, entry in self._entries.items():
+        for key, entry in self._entries.copy().items():
             try:
-                source = _source(entry)
-                numbers = flat(source, mappings=entry.mappings)
-            except Exception:  # noqa: BLE001 - a gauge is user code; logged
+                source = entry.source()
+                numbers = flat(source)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - a gauge is user code, and may exit or be cancelled
                 self.failed += 1
-                if key not in self._failing:
-                    self._failing.add(key)
+                if not entry.failing:
+                    entry.failing = True
                     logger.exception("cannot read %s; no figures of it until that works", key)
             else:
-                self._failing.discard(key)
+                entry.failing = False
+                entry.latest = numbers
                 sources.append(source)
                 values.update(numbers)
-                self._found[key] = numbers
         self.last = Reading(tuple(sources), values)
         return self.last
-
-
-def _source(entry: _Entry) -> Source:
-    return Source(entry.kind, entry.name, entry.read(), entry.mappings)
 
 
 def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
@@ -169,16 +176,6 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
         return float(checks.number(name, value, way_out="A gauge returns an int or a float."))
 
     return read
-
-
-_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def _snake_case(name: str) -> str:
-    return _WORD.sub("_", name.strip("_")).lower()
-
-
-T = TypeVar("T")
 
 
 def _checked(what: str, name: object) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.monitoring import ResourceMonitor
-from mtaio.monitoring._history import History
+from mtaio.monitoring._history import MOST_ABSENT, History
 from mtaio.testing import run
 
 NAMES = "abcd"
@@ -49,6 +49,21 @@ def test_metrics_that_come_and_go_take_no_room() -> None:
     for number in range(1000):
         history.add(float(number), {"always": 1.0, f"once.{number}": 2.0})
         assert len(history.names()) <= 11
+
+
+def test_metrics_that_are_gone_are_few() -> None:
+    """However long the history, of metrics that are not there any more it has the last ones."""
+    history = History(3600)
+    for number in range(3 * MOST_ABSENT):
+        history.add(float(number), {"always": 1.0, f"a.{number}": 2.0, f"b.{number}": 3.0})
+    last = 3 * MOST_ABSENT - 1
+    first = last - MOST_ABSENT // 2
+    assert sorted(history.names()) == sorted(
+        ["always", *(f"{letter}.{n}" for n in range(first, last + 1) for letter in "ab")]
+    )
+    assert history.values(f"a.{first}", last - first + 1) == pytest.approx(
+        [2.0] + [math.nan] * (last - first), nan_ok=True
+    )
 
 
 def test_history_of_a_monitor(backend: str) -> None:

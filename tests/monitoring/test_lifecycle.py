@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -353,7 +354,7 @@ async def test_current_stats() -> None:
 
 
 async def test_sample_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """A sample that cannot be taken is logged and counted; the next may work."""
+    """A sample that cannot be taken is counted, the first of them logged; the next may work."""
     caplog.set_level(logging.ERROR)
     monitor = ResourceMonitor(1)
 
@@ -361,11 +362,17 @@ async def test_sample_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         monitor._watched.add_gauge("bad", lambda: 1.0, ())
         monitor._thresholds.set("bad", 1.0)
         monitor._thresholds._rules["bad"].threshold = None  # type: ignore[assignment]  # what could fail otherwise?
-        await anyio.sleep(1.5)
-        assert monitor.statistics().failed == 1
+        await anyio.sleep(3.5)
+        assert monitor.statistics().failed == 3
         monitor.remove_threshold("bad")
         await anyio.sleep(1)
-        assert monitor.statistics().failed == 1
+        assert monitor.statistics().failed == 3
+        for thread in threading.enumerate():
+            if thread.name == "mtaio.monitoring.log":
+                thread.join()
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{monitor!r} could not take a sample; no figures until that works"
+        ]
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -416,6 +423,7 @@ class TestRefusals:
             ({"loop_interval": 0}, ValueError, r"^loop_interval=0 is not a positive, finite"),
             ({"blocked_after": -1}, ValueError, r"^blocked_after=-1 is not a positive, finite"),
             ({"handler_timeout": -1}, ValueError, r"^handler_timeout=-1 is less than 0\."),
+            ({"name": 5}, TypeError, r"^name=5 is a int, not a str\. Pass a short name, or None"),
         ],
     )
     def test_arguments(self, options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -69,6 +69,25 @@ ENDS: dict[str, tuple[str, int, str]] = {
         0,
         "",
     ),
+    "returns while a handler works and others wait": (
+        """
+        begun = []
+        monitor.gauge("other level", lambda: 2)
+        monitor.set_threshold("other level", 1)
+        @monitor.on_threshold_exceeded
+        async def handler(*_):
+            begun.append(1)
+            await anyio.sleep_forever()
+        async def main():
+            await monitor.start()
+            await until(lambda: len(monitor.alerts) == 2)
+            await until(lambda: begun)
+        run(main)
+        assert len(begun) == 1
+        """,
+        0,
+        "",
+    ),
     "exits in the loop": (
         """
         async def main():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
@@ -14,8 +17,7 @@ from mtaio.monitoring._cgroup import Cgroup, CPUGroup, MemoryGroup
 from mtaio.monitoring._system import SystemReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 GIB = 1 << 30
 
@@ -429,3 +431,42 @@ def test_where_linux_counts_open_files(tmp_path: Path) -> None:
     reader = SystemReader(proc=tmp_path)
     size = (tmp_path / "fd").stat().st_size
     assert reader.read().process.open_files == size or size == 0
+
+
+def test_too_many_open_files(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that could open no file for a while has lost no figure and no limit after it."""
+    io = SimpleNamespace(read_bytes=1, write_bytes=2)
+    machine.hold(GIB)
+    group = machine.group(memory=4 * GIB)
+    full = False
+
+    def answer(value: Any) -> Callable[..., Any]:
+        def read(*_: object) -> Any:
+            if full:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return value
+
+        return read
+
+    monkeypatch.setattr(psutil.Process, "io_counters", answer(io), raising=False)
+    monkeypatch.setattr(psutil.Process, "num_threads", answer(3))
+    monkeypatch.setattr("mtaio.monitoring._cgroup._read", _read_unless(lambda: full))
+    reader = SystemReader(group, clock=machine.clock)
+    full = True
+    for _ in range(4):
+        assert reader.read().io.read_bytes is None
+    with pytest.raises(OSError, match="Too many open files"):
+        reader.read()
+    full = False
+    reading = reader.read()
+    assert (reading.io.read_bytes, reading.io.write_bytes) == (1, 2)
+    assert (reading.memory.total, reading.memory.source) == (4 * GIB, "cgroup")
+
+
+def _read_unless(full: Callable[[], bool]) -> Callable[[str], bytes]:
+    def read(path: str) -> bytes:
+        if full():
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Path(path).read_bytes()
+
+    return read

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -188,6 +189,57 @@ def test_two_loops_at_once(loop: str) -> None:
     assert threads() == []
 
 
+def test_two_loops_at_one_moment(loop: str) -> None:
+    """Of two loops that start a monitor at once, and then stop it at once, one runs it."""
+    for _ in range(20):
+        monitor = quick()
+        together = threading.Barrier(2)
+        came: list[str] = []
+
+        async def main(monitor: ResourceMonitor, together: threading.Barrier) -> None:
+            together.wait(20)
+            try:
+                await monitor.start()
+                came.append("started")  # noqa: B023 - joined below
+            except RuntimeError:
+                came.append("refused")  # noqa: B023 - joined below
+            together.wait(20)
+            await monitor.stop()
+
+        both = [
+            threading.Thread(target=run, args=[loop, partial(main, monitor, together)])
+            for _ in range(2)
+        ]
+        switching = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for each in both:
+                each.start()
+            for each in both:
+                each.join()
+        finally:
+            sys.setswitchinterval(switching)
+        assert sorted(came) == ["refused", "started"]
+    assert threads() == []
+
+
+@pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
+def test_task_factory_that_takes_no_context() -> None:
+    """Handlers run in a loop whose task factory knows nothing but a loop and a coroutine."""
+    monitor = quick()
+    told = threading.Event()
+    monitor.on_threshold_exceeded(lambda *_: told.set())
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(
+            lambda loop, coro: asyncio.Task(coro, loop=loop)
+        )
+        async with monitor:
+            await happens(told.is_set)
+
+    run("asyncio", main)
+
+
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_loop_that_pauses() -> None:
     """Between two runs of a loop, as in a notebook, samples go on, and there is no stall."""
@@ -306,6 +358,28 @@ def test_first_sample_is_waited_for(loop: str) -> None:
             stats = await monitor.get_current_stats()
             assert stats is not first
             assert 0 <= stats.cpu.usage_percent <= 100
+
+    run(loop, main)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_first_sample_is_of_the_time_since_the_start(loop: str, early: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """What the process did before the start does not count, also if figures were asked for then."""
+    monitor = ResourceMonitor(3600)
+    if early:
+        monitor.set_threshold("cpu_usage", 90)
+    end = time.thread_time() + 0.3
+    while time.thread_time() < end:
+        pass
+
+    async def main() -> None:
+        before = time.process_time()
+        async with monitor:
+            await happens(lambda: monitor.statistics().samples)
+            used = time.process_time() - before
+            assert monitor.latest is not None
+            assert monitor.latest.cpu.process_percent <= 100 * used / 0.05
+            assert await monitor.get_current_stats() is monitor.latest
 
     run(loop, main)
 

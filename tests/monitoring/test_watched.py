@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import math
+import sys
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -124,6 +126,88 @@ def test_unnamed_twins_are_refused() -> None:
     monitor.watch(HTTPPump(), name="other")
     with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump\.other': "):
         monitor.watch(HTTPPump("other"))
+
+
+class Process:
+    """A class whose metrics would be those of the process."""
+
+    def statistics(self) -> dict[str, int]:
+        """Return the number of threads."""
+        return {"threads": 99}
+
+
+def test_metrics_of_one_name_are_refused() -> None:
+    """A watched object hides neither the figures of the system nor a gauge."""
+    monitor = ResourceMonitor()
+    with pytest.raises(
+        ValueError, match=r"^cannot watch <.*> as 'process': there is a metric 'process\.threads' a"
+    ):
+        monitor.watch(Process())
+    monitor.watch(Process(), name="mine")
+    monitor.gauge("http_pump.pumped", lambda: 7)
+    with pytest.raises(ValueError, match=r"^cannot watch <.*> as 'http_pump': there is a metric '"):
+        monitor.watch(HTTPPump())
+    assert monitor.statistics().watched == 2
+
+
+def test_watched_in_many_threads() -> None:
+    """What one thread watches or forgets is not lost because another does so at that moment."""
+    monitor = ResourceMonitor()
+    monitor.gauge("level", lambda: 1)
+    switching = sys.getswitchinterval()
+    missing: list[str] = []
+
+    def churn(number: int) -> None:
+        for turn in range(100):
+            name = f"{number}-{turn}"
+            pump = monitor.watch(HTTPPump(), name=name)
+            if f"http_pump.{name}.pumped" not in monitor._watched.names():
+                missing.append(name)
+            monitor.unwatch(pump)
+
+    threads = [threading.Thread(target=churn, args=[number]) for number in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            monitor._watched.read()
+    finally:
+        sys.setswitchinterval(switching)
+    assert missing == []
+    assert monitor._watched.names() == ["level"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, GeneratorExit])
+async def test_gauge_that_is_cancelled_or_exits(error: type[BaseException]) -> None:
+    """Whatever a gauge raises, others are read, and the event loop goes on."""
+    monitor = ResourceMonitor()
+    raises = False
+
+    def level() -> int:
+        if raises:
+            raise error
+        return 1
+
+    monitor.gauge("level", level)
+    monitor.gauge("other", lambda: 2)
+    raises = True
+    await monitor.tick()
+    assert "level" not in monitor.values()
+    assert monitor.values()["other"] == 2
+    assert monitor.statistics().failed == 1
+
+
+def test_gauge_that_is_interrupted() -> None:
+    """Control-C is for the program, wherever it arrives."""
+    monitor = ResourceMonitor()
+
+    def level() -> float:
+        raise KeyboardInterrupt
+
+    monitor.gauge("level", level)
+    with pytest.raises(KeyboardInterrupt):
+        monitor._watched.read()
 
 
 @pytest.mark.parametrize("name", ["a b", "a.b", 'quo"te', "läuft", "日本", "new\nline"])
