@@ -167,14 +167,14 @@ class Probes:
 
         Raises:
             OSError: The address cannot be had.
-            RuntimeError: It runs in another event loop, or the monitor does not run.
+            RuntimeError: It runs in another event loop, the monitor does not run, or there can be
+                no more threads.
         """
         await checkpoint()
-        run = self._run
-        if run is not None and run.is_alive():
-            if loops.is_current(run.loop):
-                return
-            if not loops.is_over(run.loop):
+        while (run := self._run) is not None and run.is_alive():
+            if not (run.is_stopping() or loops.is_over(run.loop)):
+                if loops.is_current(run.loop):
+                    return
                 raise loops.two_loops_error(self)
             await self.stop()
         if not self._monitor.running:
@@ -193,11 +193,13 @@ class Probes:
 
         A checkpoint; it goes on when cancelled, for a few milliseconds.
         """
-        run, self._run = self._run, None
+        run = self._run
         if run is not None:
             run.stop()
             with anyio.CancelScope(shield=True):
                 await run.wait_ended()
+            if self._run is run:
+                self._run = None
         await checkpoint()
 
     async def __aenter__(self) -> Self:
@@ -281,7 +283,7 @@ class _Run:
         listening = _listen(address)
         self.address: Final = _Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
-        self._reports: Final = Reports(health.report, self.loop, self._ended)
+        self._reports: Final = Reports(health.report, self.loop)
         self._lock = threading.Lock()
         self._scope: anyio.CancelScope | None = None
         self._stopping = False
@@ -299,12 +301,21 @@ class _Run:
             target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True
         )
         _runs.add(self)
-        self._thread.start()
-        loops.start_task(self.loop, self._reports.serve, contextvars.copy_context())
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no more threads
+            listening.close()
+            raise
+        context = contextvars.copy_context()
+        loops.start_task(self.loop, self._reports.serve, context, self._ended)
 
     def is_alive(self) -> bool:
         """Return whether it answers."""
         return self._thread.is_alive()
+
+    def is_stopping(self) -> bool:
+        """Return whether the thread has been told to end."""
+        return self._stopping
 
     def stop(self) -> None:
         """Have the thread end; from any thread."""

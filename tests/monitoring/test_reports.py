@@ -26,7 +26,7 @@ class Maker:
         self.seconds = seconds
         self.made: list[CheckKind | None] = []
         self.ended = anyio.Event()
-        self.reports = Reports(self.make, loops.current_loop(), self.ended.set)
+        self.reports = Reports(self.make, loops.current_loop())
 
     async def make(self, kind: CheckKind | None) -> HealthReport:
         """Make a report."""
@@ -36,7 +36,7 @@ class Maker:
 
     def start(self) -> None:
         """Serve as `Probes` does."""
-        loops.start_task(loops.current_loop(), self.reports.serve, copy_context())
+        loops.start_task(loops.current_loop(), self.reports.serve, copy_context(), self.ended.set)
 
     async def end(self) -> None:
         """Stop serving."""
@@ -129,7 +129,11 @@ async def test_stopped_at_once() -> None:
     await maker.end()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)], ids=repr)
+class Fatal(BaseException):
+    """What some frameworks raise past ``except Exception``."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3), Fatal()], ids=repr)
 async def test_failing(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """A report that fails is logged and answered with none; the next is made."""
     ended = anyio.Event()
@@ -141,8 +145,8 @@ async def test_failing(error: BaseException, caplog: pytest.LogCaptureFixture) -
             raise errors.pop()
         return await health.report(kind)
 
-    reports = Reports(make, loops.current_loop(), ended.set)
-    loops.start_task(loops.current_loop(), reports.serve, copy_context())
+    reports = Reports(make, loops.current_loop())
+    loops.start_task(loops.current_loop(), reports.serve, copy_context(), ended.set)
     assert await reports.get("ready", within=5) is None
     assert caplog.messages == ["cannot make a health report"]
     assert await reports.get("ready", within=5) is not None
@@ -174,8 +178,9 @@ def test_ends_with_its_loop(backend: str) -> None:
 
     async def main() -> None:
         maker = Maker(seconds=1e9)
-        reports = Reports(maker.make, loops.current_loop(), lambda: ended.append(True))
-        loops.start_task(loops.current_loop(), reports.serve, copy_context())
+        loop = loops.current_loop()
+        reports = Reports(maker.make, loop)
+        loops.start_task(loop, reports.serve, copy_context(), lambda: ended.append(True))
         assert await reports.get(None, within=5) is None
         assert maker.made == [None]
 
