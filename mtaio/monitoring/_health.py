@@ -374,11 +374,15 @@ class HealthRegistry:
 
     def _forget_if_over(self) -> None:
         """Forget what a loop has shown that has finished, or was left to the parent by a fork."""
-        if self._loop is not None:
-            if self._process != os.getpid():
-                self._forget(forked=True)
-            elif loops.is_over(self._loop):
-                self._forget()
+        loop = self._loop
+        if loop is None:
+            return
+        if self._process != os.getpid():
+            self._forget(forked=True)
+        elif loops.is_over(loop):
+            with self._lock:
+                if self._loop is loop:  # else the next loop has begun, in its own thread
+                    self._forget()
 
     def _forget(self, *, forked: bool = False) -> None:
         self._loop = None
