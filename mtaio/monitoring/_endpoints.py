@@ -16,7 +16,7 @@ from mtaio.monitoring._access import is_forwarded, is_loopback
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import metrics
 from mtaio.monitoring._page import content_security_policy, page
-from mtaio.monitoring._prometheus import to_prometheus
+from mtaio.monitoring._prometheus import CONTENT_TYPE, to_prometheus
 from mtaio.monitoring._snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _WAIT_READY: Final = 2.0
 _WAIT_STATS: Final = 0.1
 
 _TEXT: Final = "text/plain; charset=utf-8"
-_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JSON: Final = "application/json"
 _HTML: Final = "text/html; charset=utf-8"
 
@@ -203,7 +202,7 @@ class Endpoints:
 
     async def _metrics(self, _: Request) -> Response:
         body = to_prometheus(metrics(self._monitor.sources()))
-        return _response(200, _PROMETHEUS, body.encode())
+        return _response(200, CONTENT_TYPE, body.encode())
 
     async def _stats(self, request: Request) -> Response:
         points = _points(request.query)

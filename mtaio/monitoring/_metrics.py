@@ -282,7 +282,8 @@ def _row(path: tuple[str, ...], metadata: Mapping[str, str], owner: str) -> _Row
     """
     field = path[-1]
     kind = _KINDS.get(metadata.get("kind", ""), "gauge")
-    unit = metadata.get("unit") or next((each for each in _UNITS if field.endswith(each)), "")
+    given = metadata.get("unit")
+    unit = _snake(str(given)) if given else next((u for u in _UNITS if field.endswith(u)), "")
     parts = ["mtaio", *[_snake(part) for part in path if part]]
     described = f"{owner}.{field}" if owner else field
     return _Row(
@@ -306,9 +307,9 @@ def _family(name: str, kind: Kind, unit: str) -> str:
 
 
 def _label(text: str) -> str:
-    """Return the name of a label, which begins with no digit."""
+    """Return the name of a label, which begins with no digit, and is not that of the source."""
     name = _snake(text)
-    return f"_{name}" if name[0].isdigit() else name
+    return f"_{name}" if name[0].isdigit() or name == "name" else name
 
 
 def _text(text: str) -> str:
