@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from mtaio._internal import loops
-from mtaio._internal.cancellation import Cancelled, classify
+from mtaio._internal.cancellation import Failure, classify
 from mtaio.monitoring._delivery import logger
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ class Reports:
         try:
             report = await self._make(kind)
         except BaseException as error:
-            if isinstance(classify(error), Cancelled):
-                raise
+            if not isinstance(classify(error), Failure):
+                raise  # also a native cancellation: asyncio ends with one of all tasks
             logger.exception("cannot make a health report")  # the next may succeed
         loops.call_in(asker, partial(self._arrived, kind, report))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -192,3 +193,18 @@ def test_ends_with_its_loop(backend: str) -> None:
         sys.unraisablehook = hook
     assert ended == [True]
     assert unraisable == []
+
+
+def test_cancelled_natively(caplog: pytest.LogCaptureFixture) -> None:
+    """As asyncio cancels all tasks when it ends, in any order: that is no failure, and not told."""
+
+    async def main() -> None:
+        maker = Maker(seconds=1e9)
+        maker.start()
+        assert await maker.reports.get("ready", within=0.01) is None
+        (making,) = (each for each in asyncio.all_tasks() if "_answer" in each.get_name())
+        making.cancel()
+        await maker.ended.wait()
+
+    asyncio.run(main())
+    assert caplog.messages == []
