@@ -73,7 +73,8 @@ class Probes:
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
     ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
     token, as ``Authorization: Bearer TOKEN`` or as the password of Basic; without a token, for
-    clients on this machine that name a loopback address and come through no proxy.
+    clients on this machine that name a loopback address. Behind a proxy on this machine set a
+    token: unless it adds a field such as ``X-Forwarded-For``, it looks like such a client.
 
     Made anywhere, used by one event loop after another; `start` and `stop` may be called in any
     tasks, or ``async with`` does both. It ends by itself with the event loop in which it was

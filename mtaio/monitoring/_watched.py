@@ -7,12 +7,11 @@ raises is logged once, counted, and has no figures until it works again.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from mtaio._internal import checks
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._metrics import Source, flat
+from mtaio.monitoring._metrics import Source, flat, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -73,7 +72,7 @@ class Watched:
                 f"dataclass with numbers, or register a function with gauge()."
             )
             raise TypeError(msg)
-        kind = _snake_case(type(obj).__name__)
+        kind = kind_of(type(obj))
         label = getattr(obj, "name", None) if name is None else name
         if label is not None:
             label = _checked("name", label)
@@ -155,13 +154,6 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
         return float(checks.number(name, fn(), way_out="A gauge returns an int or a float."))
 
     return read
-
-
-_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def _snake_case(name: str) -> str:
-    return _WORD.sub("_", name.strip("_")).lower()
 
 
 T = TypeVar("T")
