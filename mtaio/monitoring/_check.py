@@ -344,12 +344,12 @@ class Run:
             await self._wait_until(min(moment, self._deadline + GRACE), shield=True)
 
     def give_up(self) -> None:
-        """Count on it no longer: its loop is over, and at most its thread still runs."""
+        """Stop counting on it: its loop is over, and at most its thread still runs."""
         self._recorded = True
         self._coroutine = self._before = None
 
     def raise_error(self) -> None:
-        """Raise what the check has raised that is no Exception: the program is to end by it."""
+        """Raise what the check raised that is not an Exception: it is meant to end the program."""
         error, self._raised = self._raised, None
         if error is not None:
             raise error

@@ -1,5 +1,5 @@
 """
-What a service answers when it is asked how it is.
+The answers to HTTP requests, whichever server they come through.
 
 Promise: anyone gets the status and the one word of a probe. Figures and the page are for those whom
 `mtaio.monitoring._access` lets in. An error of ours is a 500 and a line in the log.
@@ -104,7 +104,7 @@ class Response(NamedTuple):
 
 
 class Report(Protocol):
-    """How a health report is had."""
+    """Makes health reports, or has them made."""
 
     async def __call__(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
         """
@@ -124,7 +124,7 @@ class Endpoints:
         monitor: Whose figures are shown.
         health: The checks.
         access: Who may see figures.
-        report: How a health report is had.
+        report: Makes health reports, or has them made.
         answering: Returns whether the event loop has answered lately.
     """
 

@@ -155,13 +155,15 @@ class HealthRegistry:
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
             timeout: Seconds that a run may take.
             ttl: Seconds for which an answer is good; 0 to ask for each report.
-            critical: Whether the service is unwell when the check fails, or only degraded.
+            critical: Whether the service is not ready (or not live) when the check fails, or only
+                degraded.
             failures: After how many failures in a row a check that has passed is failing.
 
         Raises:
             ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
-                has no end, ``ttl`` is negative, or ``failures`` is less than 1.
-            TypeError: ``name`` is not a str, ``check`` cannot be called, or a number is none.
+                is infinite, ``ttl`` is negative, or ``failures`` is less than 1.
+            TypeError: ``name`` is not a str, ``check`` cannot be called, or a number has another
+                type.
         """
         if not isinstance(cast("object", name), str):
             msg = f"name={name!r} is not a str. Write @health.check() or give the check a name."
@@ -261,10 +263,10 @@ class HealthRegistry:
 
     def drain(self) -> None:
         """
-        Be ready no more, so that no new requests are sent here. Not a checkpoint; from any thread.
+        Report not ready from now on, so that no new requests come. Not a checkpoint; any thread.
 
-        For the time between being asked to stop and stopping. Nothing but another event loop takes
-        it back.
+        For the time between being asked to stop and stopping. It cannot be taken back; only another
+        event loop begins ready again.
         """
         self._forget_if_over()
         self._draining = True
@@ -299,7 +301,7 @@ class HealthRegistry:
         Raises:
             ValueError: There is no such kind.
             RuntimeError: Checks are running in another event loop, which has not finished.
-            BaseException: What a check has raised that is no ``Exception``, as ``sys.exit`` does.
+            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does.
         """
         if kind is not None:
             _check_kind(kind)

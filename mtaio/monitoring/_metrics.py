@@ -62,7 +62,7 @@ class Source(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One number, and all that is to be said about it."""
+    """One number, and everything that is known about it."""
 
     name: str
     """Its name in Prometheus: ``mtaio_rate_limiter_waiting``."""
@@ -113,10 +113,10 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
     """
     Yield each number of each source.
 
-    A nested dataclass adds the name of its field to the metric's. None is left out, and so is what
-    is no number; True is 1. A mapping gives a metric for each key, with a label, if its source
-    wants that; otherwise a counter that is a mapping is added up, and other mappings are left out.
-    Where several numbers come to one name with the same labels, the first is kept.
+    A nested dataclass adds the name of its field to the metric's. None is left out, and so is
+    whatever is not a number; True is 1. A mapping gives a metric for each key, with a label, if its
+    source wants that; otherwise a counter that is a mapping is added up, and other mappings are
+    left out. Where several numbers come to one name with the same labels, the first is kept.
 
     Raises:
         TypeError: The statistics of a source are of no form that can be read.

@@ -1,5 +1,5 @@
 """
-Answers to probes that do not depend on the event loop they are about.
+Probes that are answered whatever the event loop is doing.
 
 Promise: `/livez` answers while the event loop stands still, and `/readyz` says 503 then. It needs
 no task group and no server of the application's, and ends with its event loop.
@@ -53,7 +53,7 @@ class ProbesStatistics:
     connections: int = field(metadata=GAUGE)
     """Connections that are open."""
     max_connections: int = field(metadata=LIMIT)
-    """The most there may be: for a further one, that which has been quiet longest is closed."""
+    """The most there may be: a further one closes the one that has been quiet longest."""
     peak: int = field(metadata=GAUGE)
     """The most there were at once."""
     requests: int = field(metadata=COUNTER)
@@ -68,7 +68,7 @@ class ProbesStatistics:
 
 class Probes:
     """
-    Answers HTTP probes in a thread of its own, so that a blocked event loop is seen, and said.
+    Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
     ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
@@ -87,7 +87,7 @@ class Probes:
       does not come within 2 seconds.
 
     Args:
-        monitor: Whose figures are shown; to be started too.
+        monitor: Whose figures are shown. Start it before the probes.
         health: The checks; None for the event loop alone.
         bind: The address: ``"127.0.0.1:8000"``, ``"[::1]:8000"``, ``"localhost:8000"`` (which is
             127.0.0.1), ``"0.0.0.0:8000"`` or ``"[::]:8000"`` for all addresses (the last for IPv4
@@ -167,7 +167,7 @@ class Probes:
         A checkpoint; cancelled, it has not started.
 
         Raises:
-            OSError: The address cannot be had.
+            OSError: The address is taken, or not one of this machine.
             RuntimeError: It runs in another event loop, the monitor does not run, or there can be
                 no more threads.
         """
@@ -188,7 +188,7 @@ class Probes:
 
     async def stop(self) -> None:
         """
-        Answer no more, and close what connections there are.
+        Stop answering, and close all connections.
 
         May be called in any task, and in another event loop. Does nothing if it does not run.
 
@@ -218,7 +218,7 @@ class Probes:
         await self.stop()
 
     def statistics(self) -> ProbesStatistics:
-        """Return what was asked since the last start. Not a checkpoint; from any thread."""
+        """Return what was requested since the last start. Not a checkpoint; from any thread."""
         listener = None if self._run is None else self._run.listener
         return ProbesStatistics(
             connections=0 if listener is None else len(listener),
@@ -254,7 +254,7 @@ class _Run:
         access: Who may see figures.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is taken, or not one of this machine.
     """
 
     # Invariants, _lock held:
@@ -326,7 +326,7 @@ class _Run:
                 loops.call_in(self._thread_loop, self._scope.cancel)
 
     def forget(self) -> None:
-        """Close what a forked child has from its parent; the thread it has not got."""
+        """Close what a forked child has from its parent, whose thread it does not have."""
         self._lock = threading.Lock()
         self._scope = None
         self.listener.close()
@@ -348,7 +348,7 @@ class _Run:
         try:
             anyio.run(self._serve)
         except Exception:  # noqa: BLE001 - a thread has nobody to raise it to
-            logger.exception("probes at %s are answered no longer", self.address)
+            logger.exception("probes at %s are no longer answered", self.address)
         finally:
             self.listener.close()
             loops.call_in(self.loop, self._reports.stop)
@@ -387,7 +387,7 @@ def _parsed(bind: object) -> _Address:
         msg = f"bind={bind!r} does not begin with an IP address or localhost. {way_out}"
         raise ValueError(msg) from None
     if bracketed != (version == _V6):
-        msg = f"bind={bind!r} has brackets amiss: they stand around IPv6 addresses. {way_out}"
+        msg = f"bind={bind!r} has misplaced brackets: only IPv6 addresses have them. {way_out}"
         raise ValueError(msg)
     return _Address(name, int(port))
 
