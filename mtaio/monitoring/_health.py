@@ -387,11 +387,11 @@ class HealthRegistry:
                     self._forget()
 
     def _forget(self, *, forked: bool = False) -> None:
-        self._loop = None
         self._draining = self._reported = False
         self._waiting = 0
         for each in self._checks.values():
             each.forget(forked=forked)
+        self._loop = None  # last: those who see that need not wait for the rest
 
 
 def _check_kind(kind: str) -> None:
