@@ -59,7 +59,7 @@ class Address(NamedTuple):
             raise ValueError(msg) from None
         if bracketed != (version == _V6):
             msg = (
-                f"{name}={value!r} has brackets amiss: they stand around IPv6 addresses. {way_out}"
+                f"{name}={value!r} has misplaced brackets: only IPv6 addresses have them. {way_out}"
             )
             raise ValueError(msg)
         return cls(address, int(port))

@@ -2,7 +2,8 @@
 Who may see the figures of a process.
 
 Promise: with a token, those who send it; without one, local clients that ask for a loopback address
-by its name, so that neither a web page (DNS rebinding) nor a proxy opens the door to others. The
+by its name, so that neither a web page (DNS rebinding) nor a proxy that says it is one opens the
+door to others. One that says nothing cannot be told from a local client, and wants a token. The
 token is in no message and no representation.
 """
 

@@ -171,11 +171,11 @@ class Check:
         elif isinstance(answer, str) and answer:
             self._fail(answer, seconds)
         else:
-            self._fail(f"returned {answer!r}: return None or True to pass", seconds)
+            self._fail(f"returned {_shown(repr, answer)}: return None or True to pass", seconds)
 
     def fail(self, error: BaseException, seconds: float) -> None:
         """Note what a run has raised."""
-        self._fail(f"{type(error).__name__}: {error}".removesuffix(": "), seconds)
+        self._fail(f"{type(error).__name__}: {_shown(str, error)}".removesuffix(": "), seconds)
 
     def time_out(self, seconds: float) -> None:
         """Note that a run did not end in time."""
@@ -214,6 +214,14 @@ class Check:
             logger.warning("health check %r is %s: %s", self._result.name, status, error)
         elif before not in {status, "unknown"}:
             logger.info("health check %r is passing again", self._result.name)
+
+
+def _shown(show: Callable[[object], str], value: object) -> str:
+    """Return ``show(value)``, or that it raises: the code of another may."""
+    try:
+        return show(value)
+    except Exception as error:  # noqa: BLE001 - it is told
+        return f"<{type(value).__name__} whose {show.__name__}() raises {type(error).__name__}>"
 
 
 class Run:
@@ -336,12 +344,12 @@ class Run:
             await self._wait_until(min(moment, self._deadline + GRACE), shield=True)
 
     def give_up(self) -> None:
-        """Count on it no longer: its loop is over, and at most its thread still runs."""
+        """Stop counting on it: its loop is over, and at most its thread still runs."""
         self._recorded = True
         self._coroutine = self._before = None
 
     def raise_error(self) -> None:
-        """Raise what the check has raised that is no Exception: the program is to end by it."""
+        """Raise what the check raised that is not an Exception: it is meant to end the program."""
         error, self._raised = self._raised, None
         if error is not None:
             raise error

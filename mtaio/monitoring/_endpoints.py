@@ -1,5 +1,5 @@
 """
-What a service answers when it is asked how it is.
+The answers to HTTP requests, whichever server they come through.
 
 Promise: anyone gets the status and the one word of a probe. Figures and the page are for those whom
 `mtaio.monitoring._access` lets in. An error of ours is a 500 and a line in the log.
@@ -19,7 +19,7 @@ from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._metrics import metrics
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._page import content_security_policy, page
-from mtaio.monitoring._prometheus import to_prometheus
+from mtaio.monitoring._prometheus import CONTENT_TYPE, to_prometheus
 from mtaio.monitoring._snapshot import snapshot
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _WAIT_READY: Final = 2.0
 _WAIT_STATS: Final = 0.1
 
 _TEXT: Final = "text/plain; charset=utf-8"
-_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _JSON: Final = "application/json"
 _HTML: Final = "text/html; charset=utf-8"
 
@@ -106,7 +105,7 @@ class Response(NamedTuple):
 
 
 class Report(Protocol):
-    """How a health report is had."""
+    """Makes health reports, or has them made."""
 
     async def __call__(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
         """
@@ -140,7 +139,7 @@ class Endpoints:
         monitor: Whose figures are shown.
         health: The checks.
         access: Who may see figures.
-        report: How a health report is had.
+        report: Makes health reports, or has them made.
         answering: Returns whether the event loop has answered lately.
     """
 
@@ -218,7 +217,7 @@ class Endpoints:
 
     async def _metrics(self, _: Request) -> Response:
         body = to_prometheus(metrics(self._monitor.sources()))
-        return _response(200, _PROMETHEUS, body.encode())
+        return _response(200, CONTENT_TYPE, body.encode())
 
     async def _stats(self, request: Request) -> Response:
         points = _points(request.query)

@@ -156,12 +156,13 @@ class HealthRegistry:
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
             timeout: Seconds that a run may take.
             ttl: Seconds for which an answer is good; 0 to ask for each report.
-            critical: Whether the service is unwell when the check fails, or only degraded.
+            critical: Whether the service is not ready (or not live) when the check fails, or only
+                degraded.
             failures: After how many failures in a row a check that has passed is failing.
 
         Raises:
             ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
-                has no end, ``ttl`` is negative, or ``failures`` is less than 1.
+                is infinite, ``ttl`` is negative, or ``failures`` is less than 1.
             TypeError: ``name`` is not a str, ``check`` cannot be called without arguments, or
                 what has to be a number is not one.
         """
@@ -264,10 +265,10 @@ class HealthRegistry:
 
     def drain(self) -> None:
         """
-        Be ready no more, so that no new requests are sent here. Not a checkpoint; from any thread.
+        Report not ready from now on, so that no new requests come. Not a checkpoint; any thread.
 
-        For the time between being asked to stop and stopping. Nothing but another event loop takes
-        it back.
+        For the time between being asked to stop and stopping. It cannot be taken back; only another
+        event loop begins ready again.
         """
         self._forget_if_over()
         self._draining = True
@@ -302,7 +303,7 @@ class HealthRegistry:
         Raises:
             ValueError: There is no such kind.
             RuntimeError: Checks are running in another event loop, which has not finished.
-            BaseException: What a check has raised that is no ``Exception``, as ``sys.exit`` does.
+            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does.
         """
         if kind is not None:
             _check_kind(kind)
@@ -377,18 +378,22 @@ class HealthRegistry:
 
     def _forget_if_over(self) -> None:
         """Forget what a loop has shown that has finished, or was left to the parent by a fork."""
-        if self._loop is not None:
-            if self._process != os.getpid():
-                self._forget(forked=True)
-            elif loops.is_over(self._loop):
-                self._forget()
+        loop = self._loop
+        if loop is None:
+            return
+        if self._process != os.getpid():
+            self._forget(forked=True)
+        elif loops.is_over(loop):
+            with self._lock:
+                if self._loop is loop:  # else the next loop has begun, in its own thread
+                    self._forget()
 
     def _forget(self, *, forked: bool = False) -> None:
-        self._loop = None
         self._draining = self._reported = False
         self._waiting = 0
         for each in self._checks.values():
             each.forget(forked=forked)
+        self._loop = None  # last: those who see that need not wait for the rest
 
 
 def _check_kind(kind: str) -> None:

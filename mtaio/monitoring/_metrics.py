@@ -62,7 +62,7 @@ class Source(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One number, and all that is to be said about it."""
+    """One number, and everything that is known about it."""
 
     name: str
     """Its name in Prometheus: ``mtaio_rate_limiter_waiting``."""
@@ -113,10 +113,10 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
     """
     Yield each number of each source.
 
-    A nested dataclass adds the name of its field to the metric's. None is left out, and so is what
-    is no number; True is 1. A mapping gives a metric for each key, with a label, if its source
-    wants that; otherwise a counter that is a mapping is added up, and other mappings are left out.
-    Where several numbers come to one name with the same labels, the first is kept.
+    A nested dataclass adds the name of its field to the metric's. None is left out, and so is
+    whatever is not a number; True is 1. A mapping gives a metric for each key, with a label, if its
+    source wants that; otherwise a counter that is a mapping is added up, and other mappings are
+    left out. Where several numbers come to one name with the same labels, the first is kept.
 
     Raises:
         TypeError: The statistics of a source are of no form that can be read.
@@ -282,7 +282,8 @@ def _row(path: tuple[str, ...], metadata: Mapping[str, str], owner: str) -> _Row
     """
     field = path[-1]
     kind = _KINDS.get(metadata.get("kind", ""), "gauge")
-    unit = metadata.get("unit") or next((each for each in _UNITS if field.endswith(each)), "")
+    given = metadata.get("unit")
+    unit = _snake(str(given)) if given else next((u for u in _UNITS if field.endswith(u)), "")
     parts = ["mtaio", *[_snake(part) for part in path if part]]
     described = f"{owner}.{field}" if owner else field
     return _Row(
@@ -306,9 +307,9 @@ def _family(name: str, kind: Kind, unit: str) -> str:
 
 
 def _label(text: str) -> str:
-    """Return the name of a label, which begins with no digit."""
+    """Return the name of a label, which begins with no digit, and is not that of the source."""
     name = _snake(text)
-    return f"_{name}" if name[0].isdigit() else name
+    return f"_{name}" if name[0].isdigit() or name == "name" else name
 
 
 def _text(text: str) -> str:

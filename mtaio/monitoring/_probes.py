@@ -1,5 +1,5 @@
 """
-Answers to probes that do not depend on the event loop they are about.
+Probes that are answered whatever the event loop is doing.
 
 Promise: `/livez` answers while the event loop stands still, and `/readyz` says 503 then. It needs
 no task group and no server of the application's, and ends with its event loop.
@@ -53,7 +53,7 @@ class ProbesStatistics:
     connections: int = field(metadata=GAUGE)
     """Connections that are open."""
     max_connections: int = field(metadata=LIMIT)
-    """The most there may be: for a further one, that which has been quiet longest is closed."""
+    """The most there may be: a further one closes the one that has been quiet longest."""
     peak: int = field(metadata=GAUGE)
     """The most there were at once."""
     requests: int = field(metadata=COUNTER)
@@ -68,12 +68,13 @@ class ProbesStatistics:
 
 class Probes:
     """
-    Answers HTTP probes in a thread of its own, so that a blocked event loop is seen, and said.
+    Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.
 
     ``/livez``, ``/readyz`` and ``/startupz`` answer 200 ``ok`` or 503 ``unavailable`` to anyone.
     ``/metrics`` (Prometheus), ``/stats`` (JSON) and ``/`` (a live page) are for those who send the
     token, as ``Authorization: Bearer TOKEN`` or as the password of Basic; without a token, for
-    clients on this machine that name a loopback address and come through no proxy.
+    clients on this machine that name a loopback address. Behind a proxy on this machine set a
+    token: unless it adds a field such as ``X-Forwarded-For``, it looks like such a client.
 
     Made anywhere, used by one event loop after another; `start` and `stop` may be called in any
     tasks, or ``async with`` does both. It ends by itself with the event loop in which it was
@@ -86,7 +87,7 @@ class Probes:
       does not come within 2 seconds.
 
     Args:
-        monitor: Whose figures are shown; to be started too.
+        monitor: Whose figures are shown. Start it before the probes.
         health: The checks; None for the event loop alone.
         bind: The address: ``"127.0.0.1:8000"``, ``"[::1]:8000"``, ``"localhost:8000"`` (which is
             127.0.0.1), ``"0.0.0.0:8000"`` or ``"[::]:8000"`` for all addresses (the last for IPv4
@@ -166,15 +167,15 @@ class Probes:
         A checkpoint; cancelled, it has not started.
 
         Raises:
-            OSError: The address cannot be had.
-            RuntimeError: It runs in another event loop, or the monitor does not run.
+            OSError: The address is taken, or not one of this machine.
+            RuntimeError: It runs in another event loop, the monitor does not run, or there can be
+                no more threads.
         """
         await checkpoint()
-        run = self._run
-        if run is not None and run.is_alive():
-            if loops.is_current(run.loop):
-                return
-            if not loops.is_over(run.loop):
+        while (run := self._run) is not None and run.is_alive():
+            if not (run.is_stopping() or loops.is_over(run.loop)):
+                if loops.is_current(run.loop):
+                    return
                 raise loops.two_loops_error(self)
             await self.stop()
         if not self._monitor.running:
@@ -187,17 +188,19 @@ class Probes:
 
     async def stop(self) -> None:
         """
-        Answer no more, and close what connections there are.
+        Stop answering, and close all connections.
 
         May be called in any task, and in another event loop. Does nothing if it does not run.
 
         A checkpoint; it goes on when cancelled, for a few milliseconds.
         """
-        run, self._run = self._run, None
+        run = self._run
         if run is not None:
             run.stop()
             with anyio.CancelScope(shield=True):
                 await run.wait_ended()
+            if self._run is run:
+                self._run = None
         await checkpoint()
 
     async def __aenter__(self) -> Self:
@@ -215,7 +218,7 @@ class Probes:
         await self.stop()
 
     def statistics(self) -> ProbesStatistics:
-        """Return what was asked since the last start. Not a checkpoint; from any thread."""
+        """Return what was requested since the last start. Not a checkpoint; from any thread."""
         listener = None if self._run is None else self._run.listener
         return ProbesStatistics(
             connections=0 if listener is None else len(listener),
@@ -239,7 +242,7 @@ class _Run:
         access: Who may see figures.
 
     Raises:
-        OSError: The address cannot be had.
+        OSError: The address is taken, or not one of this machine.
     """
 
     # Invariants, _lock held:
@@ -269,7 +272,7 @@ class _Run:
         listening = _listen(address)
         self.address: Final = Address(address.host, listening.getsockname()[1])
         self.loop: Final = loops.current_loop()
-        self._reports: Final = Reports(health.report, self.loop, self._ended)
+        self._reports: Final = Reports(health.report, self.loop)
         self._lock = threading.Lock()
         self._scope: anyio.CancelScope | None = None
         self._stopping = False
@@ -287,12 +290,21 @@ class _Run:
             target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True
         )
         _runs.add(self)
-        self._thread.start()
-        loops.start_task(self.loop, self._reports.serve, contextvars.copy_context())
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no more threads
+            listening.close()
+            raise
+        context = contextvars.copy_context()
+        loops.start_task(self.loop, self._reports.serve, context, self._ended)
 
     def is_alive(self) -> bool:
         """Return whether it answers."""
         return self._thread.is_alive()
+
+    def is_stopping(self) -> bool:
+        """Return whether the thread has been told to end."""
+        return self._stopping
 
     def stop(self) -> None:
         """Have the thread end; from any thread."""
@@ -302,7 +314,7 @@ class _Run:
                 loops.call_in(self._thread_loop, self._scope.cancel)
 
     def forget(self) -> None:
-        """Close what a forked child has from its parent; the thread it has not got."""
+        """Close what a forked child has from its parent, whose thread it does not have."""
         self._lock = threading.Lock()
         self._scope = None
         self.listener.close()
@@ -324,7 +336,7 @@ class _Run:
         try:
             anyio.run(self._serve)
         except Exception:  # noqa: BLE001 - a thread has nobody to raise it to
-            logger.exception("probes at %s are answered no longer", self.address)
+            logger.exception("probes at %s are no longer answered", self.address)
         finally:
             self.listener.close()
             loops.call_in(self.loop, self._reports.stop)

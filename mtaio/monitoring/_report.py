@@ -38,7 +38,7 @@ class CheckResult:
     place of ``"failing"`` for a check that is not critical.
     """
     critical: bool
-    """Whether the service is unwell when it fails."""
+    """Whether the service is not ready (or not live) when it fails, or only degraded."""
     seconds: float
     """How long its last run took; 0 before the first has ended."""
     error: str | None

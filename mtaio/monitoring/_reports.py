@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from mtaio._internal import loops
+from mtaio._internal.cancellation import Failure, classify
 from mtaio.monitoring._delivery import logger
 
 if TYPE_CHECKING:
@@ -31,24 +32,21 @@ class Reports:
     Args:
         make: Makes a report on the checks of a kind; awaited in the loop that runs `serve`.
         loop: That loop, as `loops.current_loop` returned it.
-        ended: Called when `serve` has ended.
     """
 
     # Invariants:
     # - _wanted, _more and _scope belong to the loop that makes reports; _more is None unless
     #   `serve` runs;
     # - _asked belongs to the loop that asks; a kind is in it from the request until its answer.
-    __slots__ = ("_asked", "_ended", "_loop", "_make", "_more", "_scope", "_wanted")
+    __slots__ = ("_asked", "_loop", "_make", "_more", "_scope", "_wanted")
 
     def __init__(
         self,
         make: Callable[[CheckKind | None], Awaitable[HealthReport]],
         loop: object,
-        ended: Callable[[], object],
     ) -> None:
         self._make: Final = make
         self._loop: Final = loop
-        self._ended: Final = ended
         self._scope: Final = anyio.CancelScope()
         self._more: anyio.Event | None = None
         self._wanted: list[tuple[CheckKind | None, object]] = []
@@ -69,7 +67,6 @@ class Reports:
                         self._more = anyio.Event()
         finally:
             self._more = None
-            self._ended()
 
     def stop(self) -> None:
         """End `serve`; called in its loop."""
@@ -84,8 +81,10 @@ class Reports:
         report: HealthReport | None = None
         try:
             report = await self._make(kind)
-        except (Exception, SystemExit, KeyboardInterrupt):  # noqa: BLE001 - logged; the next may succeed
-            logger.exception("cannot make a health report")
+        except BaseException as error:
+            if not isinstance(classify(error), Failure):
+                raise  # also a native cancellation: asyncio ends with one of all tasks
+            logger.exception("cannot make a health report")  # the next may succeed
         loops.call_in(asker, partial(self._arrived, kind, report))
 
     # ---- in the loop that asks -------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """
 All that a monitor knows, as the JSON document of ``/stats``.
 
-Promise: no NaN and no Infinity in it, which JSON has not got. It is made in pieces with a
-checkpoint after each, so that an hour of history keeps no event loop for long.
+Promise: it has no NaN and no Infinity, which JSON does not know. It is made in pieces with a
+checkpoint after each, so that an hour of history does not hold up the event loop.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _or_null(value: float) -> float | None:
 
 
 def _dumps(value: object) -> str:
-    """Return JSON; a number that JSON has not got becomes null."""
+    """Return JSON; NaN and infinity become null."""
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:

@@ -45,7 +45,8 @@ def health_app(
     Return an ASGI application that answers probes.
 
     The paths and who may ask for them are those of `Probes`, below the path at which it is mounted.
-    A client without an address, which is one of a Unix socket, counts as local.
+    A client without an address, which is one of a Unix socket, counts as local: behind a proxy that
+    uses one, set a token.
 
     Args:
         monitor: Whose figures are shown. While it does not run, ``/livez`` is 200: to have answered

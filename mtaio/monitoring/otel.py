@@ -43,6 +43,9 @@ _UNITS: Final = {
 }
 """What units are called in UCUM, as OpenTelemetry wants them."""
 
+_LONGEST: Final = 255
+"""Characters of a name that OpenTelemetry takes."""
+
 
 def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     """
@@ -50,7 +53,8 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
 
     Counters become observable counters, everything else observable gauges, named like
     ``mtaio.rate_limiter.waiting``, with the attribute ``name`` and a unit. The values are those
-    that Prometheus gets, without infinity and NaN, which OpenTelemetry does not take.
+    that Prometheus gets, without infinity, NaN and names of more than 255 characters, which
+    OpenTelemetry does not take.
 
     The first collection exports what ``monitor`` shows at the time of this call: everything, if it
     runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that a later
@@ -93,7 +97,7 @@ class _Bridge:
         values: dict[str, list[Observation]] = {}
         new: list[Metric] = []
         for metric in metrics(self._monitor.sources()):
-            if not math.isfinite(metric.value):
+            if not math.isfinite(metric.value) or len(metric.dotted) > _LONGEST:
                 continue
             if metric.dotted not in self._known:
                 self._known.add(metric.dotted)

@@ -112,6 +112,15 @@ class Prometheus(NamedTuple):
 
     port: int
 
+    def is_ready(self) -> bool:
+        """Return whether the API answers: it listens before it has read its data."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/-/ready")
+            return connection.getresponse().status == 200
+        finally:
+            connection.close()
+
     def get(self, path: str, **parameters: str) -> Any:
         """Ask the API, and return the data of its answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
@@ -156,7 +165,9 @@ def running(config: Path, folder: Path) -> Iterator[Prometheus]:
             stderr=subprocess.STDOUT,
         )
     try:
-        yield Prometheus(int(until(lambda: LISTENING.search(log.read_text("utf-8")))[1]))
+        started = Prometheus(int(until(lambda: LISTENING.search(log.read_text("utf-8")))[1]))
+        until(started.is_ready)
+        yield started
     except AssertionError:
         print(log.read_text("utf-8"))  # noqa: T201 - pytest shows it with the failure
         raise

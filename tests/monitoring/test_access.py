@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from base64 import b64encode
 from dataclasses import replace
 
@@ -66,6 +67,19 @@ def test_right_token(given: bytes, *, client_is_local: bool) -> None:
 def test_wrong_token(given: bytes | None) -> None:
     """Nobody else is let in, local or not."""
     assert Access("s3:cret").status(replace(LOCAL, authorization=given)) == 401
+
+
+def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much of a token is right, comparing it takes the same time."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return False
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    assert Access("secret").status(replace(LOCAL, authorization=b"Bearer secre")) == 401
+    assert compared == [(b"secre", b"secret")]
 
 
 @pytest.mark.parametrize("token", ["päss", "秘密 の", "a b", "~" * 1000, "a:b", "s%20"])

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 KINDS: Final[tuple[CheckKind, ...]] = ("live", "ready", "startup")
 
 
+class BrokenError(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        msg = "broken itself"
+        raise ValueError(msg)
+
+
+class Broken:
+    """An answer that cannot be shown."""
+
+    def __repr__(self) -> str:
+        msg = "broken itself"
+        raise ValueError(msg)
+
+
 class Probe:
     """A check that answers as it is told: takes ``seconds``, then raises or returns ``answer``."""
 
@@ -94,8 +110,24 @@ async def test_passes(answer: object) -> None:
         (ZeroDivisionError(), "ZeroDivisionError"),
         (ValueError("x" * 300), "ValueError: " + "x" * 187 + "…"),
         (TimeoutError("its own"), "TimeoutError: its own"),
+        (BrokenError(), "BrokenError: <BrokenError whose str() raises ValueError>"),
+        (
+            Broken(),
+            "returned <Broken whose repr() raises ValueError>: return None or True to pass",
+        ),
     ],
-    ids=["False", "text", "empty", "value", "error", "bare", "long", "timeout"],
+    ids=[
+        "False",
+        "text",
+        "empty",
+        "value",
+        "error",
+        "bare",
+        "long",
+        "timeout",
+        "broken error",
+        "broken answer",
+    ],
 )
 async def test_fails(answer: object, error: str) -> None:
     """A check that raises, or returns anything else, fails, and the result says why."""

@@ -330,6 +330,34 @@ def test_families_keep_the_conventions(name: str, kind: str, family: str) -> Non
     assert found.name == family
 
 
+def test_unit_of_any_characters() -> None:
+    """A unit becomes a part of the name, which has letters, digits and underscores alone."""
+
+    @dataclass(frozen=True)
+    class Traffic:
+        sent: int = field(default=1, metadata=COUNTER | {"unit": "bit/s"})
+        lost: int = field(default=2, metadata={"unit": "packets\n"})
+
+    names = [each.name for each in one(Traffic())]
+    assert names == ["mtaio_pool_sent_bit_s_total", "mtaio_pool_lost_packets"]
+
+
+def test_label_called_name() -> None:
+    """A key's label that is called like the one of the object's name takes nothing from it."""
+
+    @dataclass(frozen=True)
+    class Shop:
+        sold: Mapping[str, int] = field(
+            default_factory=lambda: {"tea": 1}, metadata=COUNTER | {"label": "name"}
+        )
+
+    sources = [Source("shop", name, Shop(), mappings=True) for name in ("a", "b")]
+    assert [each.labels for each in metrics(sources)] == [
+        {"name": "a", "_name": "tea"},
+        {"name": "b", "_name": "tea"},
+    ]
+
+
 def test_unit_before_total() -> None:
     """A counter's unit stands before ``_total``, where its name has it already and where not."""
 

@@ -121,6 +121,22 @@ async def test_kinds_and_units(export: Export) -> None:
     assert "mtaio.sources" not in found
 
 
+async def test_names_that_are_too_long(export: Export) -> None:
+    """A name that OpenTelemetry refuses keeps no other from being exported."""
+
+    class Sites:
+        def statistics(self) -> dict[str, int]:
+            """Return a number for each site."""
+            return {"a" * 243: 1, "b" * 244: 2, "c": 3}
+
+    monitor = ResourceMonitor()
+    monitor.watch(Sites())
+    await monitor.tick()
+    observe(export.meter, monitor)
+    found = [name for name in export.collect() if ".sites." in name]
+    assert found == ["mtaio.sites." + "a" * 243, "mtaio.sites.c"]
+
+
 async def test_one_collection_shows_one_moment(export: Export) -> None:
     """The monitor is read once for each collection, which shows what there is then."""
     monitor = Counting()

@@ -292,7 +292,7 @@ def test_no_file_left_to_start(loop: str, tmp_path: Path) -> None:
         """
     lines = run(program, loop, tmp_path).splitlines()
     assert lines[0].startswith("probes at 127.0.0.1:")
-    assert lines[0].endswith(" are answered no longer")
+    assert lines[0].endswith(" are no longer answered")
     assert any("Too many open files" in line for line in lines)
     assert lines[-1] == "200"
 

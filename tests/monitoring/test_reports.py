@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ class Maker:
         self.seconds = seconds
         self.made: list[CheckKind | None] = []
         self.ended = anyio.Event()
-        self.reports = Reports(self.make, loops.current_loop(), self.ended.set)
+        self.reports = Reports(self.make, loops.current_loop())
 
     async def make(self, kind: CheckKind | None) -> HealthReport:
         """Make a report."""
@@ -36,7 +37,7 @@ class Maker:
 
     def start(self) -> None:
         """Serve as `Probes` does."""
-        loops.start_task(loops.current_loop(), self.reports.serve, copy_context())
+        loops.start_task(loops.current_loop(), self.reports.serve, copy_context(), self.ended.set)
 
     async def end(self) -> None:
         """Stop serving."""
@@ -129,7 +130,11 @@ async def test_stopped_at_once() -> None:
     await maker.end()
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)], ids=repr)
+class Fatal(BaseException):
+    """What some frameworks raise past ``except Exception``."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3), Fatal()], ids=repr)
 async def test_failing(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """A report that fails is logged and answered with none; the next is made."""
     ended = anyio.Event()
@@ -141,8 +146,8 @@ async def test_failing(error: BaseException, caplog: pytest.LogCaptureFixture) -
             raise errors.pop()
         return await health.report(kind)
 
-    reports = Reports(make, loops.current_loop(), ended.set)
-    loops.start_task(loops.current_loop(), reports.serve, copy_context())
+    reports = Reports(make, loops.current_loop())
+    loops.start_task(loops.current_loop(), reports.serve, copy_context(), ended.set)
     assert await reports.get("ready", within=5) is None
     assert caplog.messages == ["cannot make a health report"]
     assert await reports.get("ready", within=5) is not None
@@ -174,8 +179,9 @@ def test_ends_with_its_loop(backend: str) -> None:
 
     async def main() -> None:
         maker = Maker(seconds=1e9)
-        reports = Reports(maker.make, loops.current_loop(), lambda: ended.append(True))
-        loops.start_task(loops.current_loop(), reports.serve, copy_context())
+        loop = loops.current_loop()
+        reports = Reports(maker.make, loop)
+        loops.start_task(loop, reports.serve, copy_context(), lambda: ended.append(True))
         assert await reports.get(None, within=5) is None
         assert maker.made == [None]
 
@@ -187,3 +193,18 @@ def test_ends_with_its_loop(backend: str) -> None:
         sys.unraisablehook = hook
     assert ended == [True]
     assert unraisable == []
+
+
+def test_cancelled_natively(caplog: pytest.LogCaptureFixture) -> None:
+    """As asyncio cancels all tasks when it ends, in any order: that is no failure, and not told."""
+
+    async def main() -> None:
+        maker = Maker(seconds=1e9)
+        maker.start()
+        assert await maker.reports.get("ready", within=0.01) is None
+        (making,) = (each for each in asyncio.all_tasks() if "_answer" in each.get_name())
+        making.cancel()
+        await maker.ended.wait()
+
+    asyncio.run(main())
+    assert caplog.messages == []

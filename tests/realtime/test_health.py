@@ -247,6 +247,39 @@ def test_loop_that_is_closed_around_a_check(capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr().err == ""
 
 
+def test_look_from_a_thread_while_another_loop_begins() -> None:
+    """A thread that finds the loop over takes nothing from the next one, which has begun since."""
+    finds, go_on = threading.Event(), threading.Event()
+
+    class Slow(asyncio.SelectorEventLoop):
+        """Lets other threads wait for an answer."""
+
+        def is_closed(self) -> bool:
+            """Return whether it is closed."""
+            if threading.current_thread() is looking:
+                finds.set()
+                go_on.wait()
+            return super().is_closed()
+
+    health = HealthRegistry()
+    looking = threading.Thread(target=health.latest)
+
+    async def main() -> None:
+        looking.start()
+        finds.wait()
+        assert (await health.report()).ready
+        health.drain()
+        go_on.set()
+        looking.join()
+        assert health.draining
+        assert health.latest() is not None
+
+    first = Slow()
+    first.run_until_complete(health.report())
+    first.close()
+    asyncio.run(main())
+
+
 def test_all_tasks_cancelled_natively() -> None:
     """As some programs do before they end: whatever it hit, the next report is as good as new."""
     health = HealthRegistry()

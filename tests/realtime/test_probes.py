@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
 
@@ -249,6 +251,77 @@ async def test_cancelled_start_and_stop() -> None:
         assert not is_open(address)
 
 
+async def test_stopped_twice_at_once() -> None:
+    """Whoever stops it finds it stopped, also where another task had begun to."""
+    stopped: list[bool] = []
+    async with ResourceMonitor() as monitor:
+        probes = Probes(monitor, bind=HERE)
+        await probes.start()
+        address = probes.address
+
+        async def stop() -> None:
+            await probes.stop()
+            stopped.append(is_open(address))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop)
+            group.start_soon(stop)
+    assert stopped == [False, False]
+
+
+async def test_started_while_it_stops() -> None:
+    """A start waits for a stop in progress, and then has the same address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with ResourceMonitor() as monitor, Probes(monitor, bind=address) as probes:
+        for _ in range(5):
+            async with anyio.create_task_group() as group:
+                group.start_soon(probes.stop)
+                await checkpoint()
+                await probes.start()
+                assert probes.running
+        assert await ask(address, "/livez") == (200, b"ok\n")
+    assert not is_open(address)
+
+
+async def test_no_thread_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there can be no more threads it holds no address, and may be started later."""
+
+    def refuse(_: threading.Thread) -> None:
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with ResourceMonitor() as monitor:
+        probes = Probes(monitor, bind=address)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match=r"^can't start new thread$") as refused:
+                await probes.start()
+        assert refused.traceback  # which holds what was made so far
+        assert not probes.running
+        assert not is_open(address)
+        async with probes:
+            assert (await ask(address, "/livez"))[0] == 200
+
+
+def test_all_tasks_cancelled_natively() -> None:
+    """As some programs do before they end: that stops it, at whatever moment it comes."""
+
+    async def main(turns: int) -> None:
+        async with ResourceMonitor() as monitor, Probes(monitor, bind=HERE) as probes:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await probes.stop()
+            assert not probes.running
+
+    for turns in range(4):
+        asyncio.run(main(turns))
+
+
 async def test_address_in_use() -> None:
     """What is taken is an error of start(), with the address and what to do."""
     async with ResourceMonitor() as monitor, Probes(monitor, bind=HERE) as probes:
@@ -352,8 +425,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "port too great": ("127.0.0.1:65536", "does not end in a port"),
     "negative port": ("127.0.0.1:-1", "does not end in a port"),
     "other digits": ("127.0.0.1:٨", "does not end in a port"),
-    "no brackets": ("::1:8000", "has brackets amiss"),
-    "brackets": ("[127.0.0.1]:80", "has brackets amiss"),
+    "no brackets": ("::1:8000", "has misplaced brackets"),
+    "brackets": ("[127.0.0.1]:80", "has misplaced brackets"),
     "open": ("0.0.0.0:80", "can be reached from other machines, and there is no token"),
     "open, IPv6": ("[::]:80", "can be reached from other machines, and there is no token"),
     "a network's": ("10.1.2.3:80", "can be reached from other machines, and there is no token"),
