@@ -284,11 +284,14 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 def _place(frames: list[FrameType]) -> int:
     """Return the index of the innermost frame of the user's own code, else of a library's."""
     library: int | None = None
+    generated: int | None = None
     for index, frame in enumerate(frames):
         file = frame.f_code.co_filename
-        installed = any(name in file for name in _INSTALLED)
-        if not installed and not file.startswith((*_STANDARD, "<frozen ")):
+        if any(name in file for name in _INSTALLED):
+            library = index if library is None else library
+        elif file.startswith("<") and not file.startswith("<frozen "):
+            generated = index if generated is None else generated
+        elif not file.startswith((*_STANDARD, "<frozen ")):
             return index
-        if installed and library is None:
-            library = index
-    return library or 0
+    # What has no file is the program of python -c, or was made by a library such as attrs.
+    return (library or 0) if generated is None else generated

@@ -357,6 +357,10 @@ LIBRARY = "/venv/lib/site-packages/lib.py"
         ([STANDARD, LIBRARY, "/app/own.py", LIBRARY], 2),
         ([STANDARD, LIBRARY, "/usr/lib/dist-packages/b.py"], 1),
         ([STANDARD, "<frozen importlib>"], 0),
+        (["<attrs generated methods lib.Task>", LIBRARY, "/app/mine.py"], 2),
+        (["<attrs generated methods lib.Task>", LIBRARY], 0),
+        ([LIBRARY, "<string>"], 1),
+        (["<frozen runpy>", LIBRARY], 1),
     ],
 )
 def test_innermost_place(files: list[str], index: int) -> None:
