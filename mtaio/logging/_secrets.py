@@ -198,35 +198,35 @@ _SCHEME: Final = "|".join(rf"{scheme}[ \t]++" for scheme in _SCHEMES)
 
 _AHEAD: Final = r"""
     [\s\d,\\"'\]_-]*+ (?:
-        [=:\x1b\uff1d\uff1a是为は] | != | > (?: (?<=->) | [^<>]*+ </ )
-        | [Vv](?i:alue) | [UXux](?<=\\.) | \[(?<=033.) )
+        [=:\uff1d\uff1a是为は] | != | > (?: (?<=->) | [^<>]*+ </ ) | [Vv](?i:alue)
+        | [Uu](?<=\\.)001[Bb] | [Xx](?<=\\.)1[Bb] | \[(?<=033.)
+        | \x1b [\s\d,;m[\x1b\\"']*+ [=:!>UVXuvx\uff1d\uff1a是为は-] )
 """
 """
 What is ahead of a name that may have a value, roughly: a sign, ``value`` or a colour. At most other
 names the search stops here, after one look.
 """
 
-_FIRST: Final = r"""[^\s=:/,;&|"'()\[\]{{}}>\\\x1b「『]"""
-"""What a value without quotes and brackets may begin with."""
-
 _JOINED: Final = rf"""
     (?:
-        [=:] (?={_FIRST}) (?<! [ao]..[oie][nes]. )
-        (?! {{mask}} | <[^<>\n]*+> | [bruf]{{1,2}}["'] | {_SCHEME} ) (?P<plain>)
+        [=:] (?! [\s=:/,;&|"'()\[\]{{}}<>\\\x1b「『] | {{mask}} | [bruf]{{1,2}}["'] | {_SCHEME} )
+            (?<! [ao]..[oie][nes]. ) (?P<plain>)
         | (?= (?-i:{_AHEAD}) )
         (?: (?<=[ao]..[oie][nes])
             (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
         (?: (?=[\d_"'\]\\\x1b-]) (?: [_-]?\d++ )?+ (?: \\*+["'] )?+ \]?+ {_COLOUR}*+ )?+
         (?: [ \t]*+ (?:
-                (?: [!:]?={{1,3}}+>? | -> | \uff1d | [:\uff1a](?!:|//) ) [ \t]*+
-                (?(header) | (?! >?+ [,;&)\]}}] (?: {_OVER} ) ) )
+                (?: [!:]?={{1,3}}+>? | -> | \uff1d | \uff1a(?!:|//)
+                    | :(?! : | // | =++>?[ \t]*+[,;&)\]}}] ) ) [ \t]*+
+                (?(header) | (?! \n[^\s-]
+                    | (?: [,;&)\]}}] | >[,;&)\]}}] | [|>](?=[^\W\d]) ) (?: {_OVER} ) ) )
                 | (?P<is>[は是为]) | (?P<tag>>) )
             | [\s,] \s*+ (?:\\*+["'])?+ value (?:\\*+["'])?+ \s*+ [=:] )
         [ \t]*+ {_COLOUR}*+
         (?(tag) | (?: (?=[bruf\\"']) {_OPEN} | {_SCHEME} | [「『] )?+ )
     )
     (?P<secret>
-        (?(plain) {_FIRST} [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
+        (?(plain) [^\s,;&|"'()\[\]{{}}<>\\\x1b]++
             (?= \s[^\s=|] | [,;&|)\]}}>"'] (?: {_OVER} ) | \Z )
         | (?: {{mask}} (?= {_OVER} )
             | (?(quote) {_QUOTED}
