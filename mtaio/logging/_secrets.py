@@ -209,8 +209,10 @@ names the search stops here, after one look.
 
 _JOINED: Final = rf"""
     (?:
-        [=:] (?! [\s=:/,;&|"'()\[\]{{}}<>\\\x1b「『] | {{mask}} | [bruf]{{1,2}}["'] | {_SCHEME} )
-            (?<! [ao]..[oie][nes]. ) (?P<plain>)
+        [=:] (?! [ \t]*+ (?:
+                [\s=:/,;&|"'()\[\]{{}}<>\\\x1b「『] | {{mask}} | [bruf]{{1,2}}\\*+["']
+                | {_SCHEME} ) )
+            (?<! [ao]..[oie][nes]. ) [ \t]*+ (?P<plain>)
         | (?= (?-i:{_AHEAD}) )
         (?: (?<=[ao]..[oie][nes])
             (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
@@ -227,7 +229,7 @@ _JOINED: Final = rf"""
     )
     (?P<secret>
         (?(plain) [^\s,;&|"'()\[\]{{}}<>\\\x1b]++
-            (?= \s[^\s=|] | [,;&|)\]}}>"'] (?: {_OVER} ) | \Z )
+            (?= \s[^\s=|] | (?: [,;&)\]}}>"'] | \|(?![ ]) | \\\\*+["'] ) (?: {_OVER} ) | \Z )
         | (?: {{mask}} (?= {_OVER} )
             | (?(quote) {_QUOTED}
               | (?(tag) [^<>]++ (?=</)
