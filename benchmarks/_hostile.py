@@ -71,9 +71,9 @@ def hostile(seed: int, length: int) -> Iterator[tuple[str, str]]:
         first, second = unit(), unit()
         if kind < 0.7:  # noqa: PLR2004 - most are of one part
             yield repr(first), many(first)
-        elif kind < 0.85:  # noqa: PLR2004
+        elif kind < 0.85:  # noqa: PLR2004 - shares of the whole
             yield f"{first!r}, then {second!r}", many(first, 0.5) + many(second, 0.5)
-        elif kind < 0.93:  # noqa: PLR2004
+        elif kind < 0.93:  # noqa: PLR2004 - as above
             last = unit()
             yield f"once {first!r}, {second!r}, once {last!r}", first + many(second) + last
         else:
