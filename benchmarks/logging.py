@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 from loguru import logger as loguru
 
 from benchmarks._harness import OURS, Contest, Figure
+from benchmarks._hostile import worst as worst_hostile
 from mtaio.logging import AsyncFileHandler
 
 if TYPE_CHECKING:
@@ -251,6 +252,13 @@ EVENTS: list[Contest | Figure] = [
         loops=("asyncio",),
     ),
     Figure(title="dropped by a busy loop", measure=dropped_by_a_busy_loop, unit="records", most=0),
+    Figure(
+        title="masking a hostile text beside prose, the worst of 1,000",
+        measure=worst_hostile,
+        unit="x",
+        most=5,
+        loops=("asyncio",),
+    ),
 ]
 if sys.platform != "win32":  # which has no FIFOs
     EVENTS += [

@@ -8,6 +8,8 @@ Cost: a fixed number of regular expressions. Who changes one of them keeps to th
 - A repetition is possessive (``*+``) wherever what follows it may fail.
 - What was read is not read again for the next match. So a quote or a bracket that is never closed
   takes the rest of the text.
+- An alternative starts with a character or a set of them wherever it can: ``re`` passes over it by
+  that, and only enters it if it fits. Most of what a hostile text costs is alternatives entered.
 - An expression starts with plain letters, to which ``re`` skips. Names are a trie of them, searched
   for in lower case, which is three times as fast as ``re.IGNORECASE``.
 """
@@ -58,8 +60,8 @@ _JOINT: Final = "_"
 _JOINT_OR: Final = {
     _JOINT: r"[ _.-]?",
     # Behind the first or second letter of a key that must be a word by itself; or behind a colour.
-    "\x01": r"(?:(?<![^\W\d_].)|(?<=[\[\d]m.))",
-    "\x02": r"(?:(?<![^\W\d_]..)|(?<=[\[\d]m..))",
+    "\x01": r"(?<![^\W\d_m].|m(?<![\[\d]m).)",
+    "\x02": r"(?<![^\W\d_m]..|m(?<![\[\d]m)..)",
     # Behind the first or second letter of a short name in capitals, or with one.
     "\x04": r"(?<=[a-z\d].)",
     "\x05": r"(?<=[a-z\d]..)",
@@ -123,7 +125,7 @@ def _is_short(key: str) -> bool:
 
 # ---- text ----------------------------------------------------------------------------------------
 
-_COLOUR: Final = r"(?:(?:\x1b|\\++(?:x1b|u001b|033))\[[\d;]*+m)"
+_COLOUR: Final = r"(?:(?:\x1b|\\\\*+(?:x1b|u001b|033))\[[\d;]*+m)"
 _OPEN: Final = r"""[bruf]{0,2}(?P<escape>\\*+)(?P<quote>"{3}|'{3}|["'])"""
 _QUOTED: Final = r"""
     (?:
@@ -142,7 +144,7 @@ where none does, it is the rest of the text.
 """
 
 _OVER: Final = r"""
-    [\s,;&|)\]}>"'\x1b] | \\++["'] | \Z | [\w.-]{1,64}+ (?:\\*+["'])?+ \s{0,8}+ [=:]
+    [\s,;&|)\]}>"'\x1b] | \\\\*+["'] | [\w.-][\w.-]{0,63}+ (?:\\*+["'])?+ \s{0,8}+ [=:] | \Z
 """
 """What stands behind a comma, a quote or a bracket that ends a value without quotes."""
 
@@ -160,12 +162,12 @@ _UNQUOTED: Final = rf"""
     (?=\S) [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
     (?:
         [,;&|)\]}}>] (?! {_OVER} ) [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+
+        | ["'] (?! {_OVER} )
+        | \\\\*+ (?: ["'] (?! {_OVER} ) | (?! ["'] | (?:x1b|u001b|033)\[[\d;]*+m (?: {_OVER} ) ) )
         | <[^<>\n]*+>
-        | [^\s,;&|"'()\[\]{{}}>\\\x1b]++
+        | [^\s,;&|"'()\[\]{{}}>\\\x1b][^\s,;&|"'()\[\]{{}}>\\\x1b]*+
         | {_brackets(4)} | [(\[{{][\s\S]*+
-        | (?=[\\"'\x1b]) (?:
-            (?! {_COLOUR} (?: {_OVER} ) ) \\++ (?!["'])
-            | (?: \\*+["'] | {_COLOUR} ) (?! {_OVER} ) )
+        | \x1b\[[\d;]*+m (?! {_OVER} )
     )*+
     (?: [ \t]*+ (?: =(?!=) [ \t]*+ | \|[ ][\w.\[\]]++ (?: [ ]\|[ ][\w.\[\]]++ )*+ [ ]=[ ] )
         (?: [bruf]{{0,2}} (?: "[^"\n]*+"?+ | '[^'\n]*+'?+ ) | [^\s"']\S*+ ) )?+
@@ -182,53 +184,70 @@ _LINE: Final = r"""
 """The value of a header: to the end of the line, or of the quote around the header."""
 
 _YAML: Final = r"""
-    [|>][\d+-]{0,2}+ [ \t]*+ \r?\n (?P<block>[ \t]++) [^\n]*+
-        (?: \n (?: (?P=block)[^\n]*+ | [ \t]*+(?=\n) ) )*+
-    | (?: [|>][\d+-]{0,2}+ )?+ (?: \\++r )?+ \\++n (?=[ -]) [^\n]*+
-    | \r?\n (?P<item>[ \t]*+) -[ \t][^\n]*+ (?: \n (?P=item) (?:-[ \t]|[ \t]) [^\n]*+ )*+
+    [|>][\d+-]{0,2}+ (?:
+        [ \t]*+ \r?\n (?P<block>[ \t]++) [^\n]*+ (?: \n (?: (?P=block)[^\n]*+ | [ \t]*+(?=\n) ) )*+
+        | (?: \\++r )?+ \\++n (?=[ -]) [^\n]*+ )
+    | \\\\*+ (?: r\\++ )?+ n (?=[ -]) [^\n]*+
+    | [\r\n] (?: (?<=\n) | (?<=\r)\n ) (?P<item>[ \t]*+) -[ \t][^\n]*+
+        (?: \n (?P=item) (?:-[ \t]|[ \t]) [^\n]*+ )*+
 """
 """A block or a list on the lines below a name; the rest of the line if line breaks are escaped."""
 
 _SCHEMES: Final = ("basic", "bearer", "digest", "negotiate", "ntlm", "token", "aws4-hmac-sha256")
 _SCHEME: Final = "|".join(rf"{scheme}[ \t]++" for scheme in _SCHEMES)
 
-_PLAIN: Final = rf"""
-    [=:] (?<! [ao]..[oie][nes]. ) (?! {{mask}} | <[^<>\n]*+> | {_SCHEME} )
-    (?-i: (?P<plain> [^\s=:/,;&|"'()\[\]{{}}>\\\x1b「『] [^\s,;&|"'()\[\]{{}}<>\\\x1b]*+ )
-    (?= \s[^\s=|] | [,;&|)\]}}>] (?: \s | [\w.-]{{1,64}}+ [=:] ) | \Z ) )
+_AHEAD: Final = r"""
+    [\s\d,\\"'\]_-]*+ (?:
+        [=:\uff1d\uff1a是为は] | != | > (?: (?<=->) | [^<>]*+ </ ) | [Vv](?i:alue)
+        | [Uu](?<=\\.)001[Bb] | [Xx](?<=\\.)1[Bb] | \[(?<=033.)
+        | \x1b [\s\d,;m[\x1b\\"']*+ [=:!>UVXuvx\uff1d\uff1a是为は-] )
 """
 """
-What most values are: right behind ``name=``, without quotes and brackets. What ``_JOINED`` finds
-too, in half the time. Not for names that end as those of headers do.
+What is ahead of a name that may have a value, roughly: a sign, ``value`` or a colour. At most other
+names the search stops here, after one look.
 """
 
 _JOINED: Final = rf"""
-    (?: {_PLAIN} | (?! [a-z] | [ ](?: [a-uw-z] | -[^>] ) )
-    (?: (?<=[ao]..[oie][nes]) (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
-    (?: (?![=:]) (?: [_-]?\d++ )?+ (?: \\*+["'] )?+ \]?+ {_COLOUR}*+ )?+
     (?:
-        [ \t]*+
-        (?: [!:]?={{1,3}}+>? | -> | \uff1d | [:\uff1a](?!:|//) | (?P<is>[は是为]) | (?P<tag>>) )
-        | [\s,] \s*+ (?:\\*+["'])?+ value (?:\\*+["'])?+ \s*+ [=:]
+        [=:] (?! [ \t]*+ (?:
+                [\s=:/,;&|"'()\[\]{{}}<>\\\x1b「『] | {{mask}} | [bruf]{{1,2}}\\*+["']
+                | {_SCHEME} ) )
+            (?<! [ao]..[oie][nes]. ) [ \t]*+ (?P<plain>)
+        | (?= (?-i:{_AHEAD}) )
+        (?: (?<=[ao]..[oie][nes])
+            (?: (?<=authorization) | (?<=cookie) | (?<=cookies) ) (?P<header>) )?+
+        (?: (?=[\d_"'\]\\\x1b-]) (?: [_-]?\d++ )?+ (?: \\*+["'] )?+ \]?+ {_COLOUR}*+ )?+
+        (?: [ \t]*+ (?:
+                (?: [!:]?={{1,3}}+>? | -> | \uff1d | \uff1a(?!:|//)
+                    | :(?! : | // | =++>?[ \t]*+[,;&)\]}}] ) ) [ \t]*+
+                (?(header) | (?! \n[^\s-]
+                    | (?: [,;&)\]}}] | >[,;&)\]}}] | [|>](?=[^\W\d]) ) (?: {_OVER} ) ) )
+                | (?P<is>[は是为]) | (?P<tag>>) )
+            | [\s,] \s*+ (?:\\*+["'])?+ value (?:\\*+["'])?+ \s*+ [=:] )
+        [ \t]*+ {_COLOUR}*+
+        (?(tag) | (?: (?=[bruf\\"']) {_OPEN} | {_SCHEME} | [「『] )?+ )
     )
-    [ \t]*+ {_COLOUR}*+
-    (?(tag) | (?: (?=[bruf\\"']) {_OPEN} | {_SCHEME} | [「『] )?+ )
     (?P<secret>
-        {{mask}} (?= {_OVER} )
-        | (?(quote) {_QUOTED}
-          | (?(tag) [^<>]++ (?=</)
-          | (?(is) [!-~]{{4,}}+
-          | (?: (?=[|>\\\r\n]) (?: {_YAML} )
-            | (?(header) (?![(\[{{]) {_LINE} | (?!) ) | {_UNQUOTED} ) )))
-    ) )
+        (?(plain) [^\s,;&|"'()\[\]{{}}<>\\\x1b]++
+            (?= \s[^\s=|] | (?: [,;&)\]}}>"'] | \|(?![ ]) | \\\\*+["'] ) (?: {_OVER} ) | \Z )
+        | (?: {{mask}} (?= {_OVER} )
+            | (?(quote) {_QUOTED}
+              | (?(tag) [^<>]++ (?=</)
+              | (?(is) [!-~]{{4,}}+
+              | (?: {_YAML} | (?(header) (?![(\[{{]) {_LINE} | (?!) ) | {_UNQUOTED} ) ))) ) )
+    )
 """
 """
 What joins a name to its value, and the value. ``name=…, value=…`` and ``<name>…</`` count too. What
 is masked already stays as it is.
+
+The first way is for what most values are: right behind ``name=``, without quotes and brackets. The
+second finds them too, in twice the time. It is not for names that end as those of headers do.
 """
 
 _OPENED: Final = rf"""
     (?: - (?<![\w.-].) - | \(\s?[bru]?\\*+["'] | \[\s?[bru]?\\*+["'] )
+    (?= [\w.-]*+ (?: [ \t]++ [^\s=:-] | \\*+["'], | \\++u ) )
     [\w.-]*? {{names}} \d*+
     (?: [ \t]++ (?=[^\s=:-]) | \\*+["'],\s*+ )
     (?: {_OPEN} )?+
@@ -298,9 +317,10 @@ _TOKENS: Final = {
 """By a character that each of them has: how tokens start, behind no letter, and how they go on."""
 
 _WORDS: Final = (
-    ("bearer", r"(?i)\bbearer\s+(?P<secret>[a-z0-9._~+/-]{16,}+=*)"),  # shorter ones are words
+    # shorter ones are words
+    ("bearer", r"[Bb](?<!\w.)(?i:earer\s+(?P<secret>[a-z0-9._~+/-]{16,}+=*))"),
     # a base64 that no word looks like
-    ("basic", r"(?i)\bbasic\s+(?P<secret>(?=[a-z+/]*+[0-9=])[a-z0-9+/]{8,}+=*)"),
+    ("basic", r"[Bb](?<!\w.)(?i:asic\s+(?P<secret>(?=[a-z+/]*+[0-9=])[a-z0-9+/]{8,}+=*))"),
 )
 """What is before a token, in small letters, and the token."""
 
@@ -393,17 +413,13 @@ class Secrets:
     def _replaced(self, pattern: re.Pattern[str], searched: str, text: str) -> str:
         """Return ``text`` with the mask wherever ``pattern`` finds a secret in ``searched``."""
         group = pattern.groupindex.get("secret", 0)
-        first = pattern.groupindex.get("plain", group)
         parts: list[str] = []
         copied = 0
         for found in pattern.finditer(searched):
-            start, end = found.span(first)
-            if start == end:
-                start, end = found.span(group)
-                if start == end:
-                    continue
-            parts.append(text[copied:start])
-            copied = end
+            start, end = found.span(group)
+            if start != end:
+                parts.append(text[copied:start])
+                copied = end
         if not parts:
             return text
         parts.append(text[copied:])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
-from time import thread_time
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks._hostile import cost, hostile, prose
 from mtaio.logging import RedactingFilter
 from mtaio.logging._secrets import KEYS
 
@@ -70,6 +70,9 @@ TEXTS = [
     ("password: str = 'x y', n", "password: ***, n"),
     ("password: str | None = 'x y', n", "password: ***, n"),
     ("password: str | None, n", "password: *** | None, n"),
+    ("password: str| None = 'x y', password=str| None = 'x y'", "password: ***, password=***"),
+    (r'"token=u\"a b\"", n; token: b\"a b\", n', r'"token=u\"***\"", n; token: b\"***\", n'),
+    (r'"token=x\", n", "token: x\"", n', r'"token=***\", n", "token: ***\"", n'),
     ("password: x | user=bob | n = 1", "password: *** | user=bob | n = 1"),
     ("mysql --password hunter2 --user bob", "mysql --password *** --user bob"),
     ("mysql --verbose --password=hunter2 x", "mysql --verbose --password=*** x"),
@@ -80,9 +83,24 @@ TEXTS = [
     ("/x?token=abc&page=1", "/x?token=***&page=1"),
     ("<ns:secret>a b</ns:secret> <a>b</a>", "<ns:secret>***</ns:secret> <a>b</a>"),
     ("<password/> </a>", "<password/> </a>"),
+    ("password:=x, token !=y, pwd=>z)", "password:=***, token !=***, pwd=>***)"),
+    ('["password"]=>\n  string(7) "hunter2"\n}', '["password"]=***\n}'),
+    ("password=x", "password=***"),
+    ("password=, b", "password=, b"),
+    ("password:=, user=bob", "password:=, user=bob"),
+    ("password=,b c", "password=*** c"),
+    ("Cookie: ,b c\nn", "Cookie: ***\nn"),
+    ("password=|user=bob", "password=|user=bob"),
+    ("password=\nuser=bob", "password=\nuser=bob"),
+    ("token=u\"a b\", n; token=u'a b', n", "token=u\"***\", n; token=u'***', n"),
+    ("'token=x', n", "'token=***', n"),
+    ("token12=x, token_1=x, token-1 -> x", "token12=***, token_1=***, token-1 -> ***"),
     ("\x1b[1mtoken\x1b[0m=\x1b[31mab\x1b[0m n", "\x1b[1mtoken\x1b[0m=\x1b[31m***\x1b[0m n"),
     ("\x1b[1mpw\x1b[0m: \x1b[31mab\x1b[0m n", "\x1b[1mpw\x1b[0m: \x1b[31m***\x1b[0m n"),
     (r"'\x1b[1mpw\x1b[0m=\x1b[31ma\x\x1b[0m'", r"'\x1b[1mpw\x1b[0m=\x1b[31m***\x1b[0m'"),
+    (r"'\033[1mpw\033[0m -> a b'", r"'\033[1mpw\033[0m -> *** b'"),
+    (r"'\u001b[1mpw\u001b[0m: a b'", r"'\u001b[1mpw\u001b[0m: *** b'"),
+    ("\x1b[1mname\x1b[0m=token\x1b[0m, value=x n", "\x1b[1mname\x1b[0m=token\x1b[0m, value=*** n"),
     # Pairs of name and value.
     ("{'name': 'DB_PASS', 'value': 'a b', 'n': 1}", "{'name': 'DB_PASS', 'value': '***', 'n': 1}"),
     ('{"Value": "a \\"b", "Key": "DB_PASSWORD"}', '{"Value": "***", "Key": "DB_PASSWORD"}'),
@@ -281,7 +299,8 @@ PARTS = [
     *("--a", "--.", " --a", "QUJDZGVmZ2hpamtsbW5vcA==", "password=", "pass", "api ", "://"),
     *("://a:", "https://", "İ", "\x1b[1m", "AKIA", "SG.", " s.1", "eyJ-", "eyJa.", " eyJa.b"),
     *("bearer ", "basic a", "xoxb-", "-----BEGIN ", "<secret ", "token\\", "('a", 'token="'),
-    *("token=(\n",),
+    *("token=(\n", "1PW", "PW\x1b[1m", ">pw", "\npw", "密码", "\\u密码", "mfa: ,"),
+    *("otp=\n", " |PW=  ", "--" + "password" * 5 + ";"),
     # Nothing but secrets, or what starts like one.
     *("pw=x ", "dbPw=x ", "password=hunter2 ", "password ", "pass sess tok ", "token\t\t"),
     *("secret>", "password\x1b[1m", "('token',", "--token ", "'token', value=", "'token: x "),
@@ -316,21 +335,6 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "lines": lambda n: "token: |\n  x" + "\n" * n,
     "late": lambda n: "a=" * (n // 2) + "token=x",
 }
-PROSE = (
-    "The session was passed on to the author, who signed it with a key, once inside: the token. "
-)
-
-
-def cost(text: str) -> float:
-    """Return the seconds of this thread for each letter of a text, without those of coverage."""
-    record = logging.LogRecord("name", logging.INFO, __file__, 1, text, None, None)
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    started = thread_time()
-    KNOWN.filter(record)
-    seconds = thread_time() - started
-    sys.settrace(tracer)
-    return seconds / len(text)
 
 
 def repeated(unit: str) -> Callable[[int], str]:
@@ -347,12 +351,33 @@ def test_time_grows_with_the_length_alone(make: Callable[[int], str]) -> None:
     """
     Each of these texts takes a few times the time of prose, however long it is.
 
-    On a quiet machine that is three times at most; four leaves room for other work beside it.
+    On a quiet machine that is 3.3 times at most; four leaves room for other work beside it.
     """
-    texts = make(5_000), make(40_000), repeated(PROSE)(40_000)
-    short = long = prose = float("inf")
+    texts = make(5_000), make(40_000), prose(40_000)
+    short = long = beside = float("inf")
     for _ in range(20):  # the least of each: what else runs on the machine only adds to it
-        short, long, prose = map(min, (short, long, prose), map(cost, texts))
-        if long < 3 * short and long < 4 * prose:
+        short, long, beside = map(min, (short, long, beside), map(cost, texts))
+        if long < 3 * short and long < 4 * beside:
             return
-    pytest.fail(f"{long / short:.1f} times as slow for each letter, {long / prose:.1f} times prose")
+    pytest.fail(
+        f"{long / short:.1f} times as slow for each letter, {long / beside:.1f} times prose"
+    )
+
+
+def test_random_hostile_texts_take_a_few_times_the_time_of_prose() -> None:
+    """
+    What is made of a few pieces of names, signs and tokens, over and over, is cheap as well.
+
+    ``python -m benchmarks._hostile`` tries more of them.
+    """
+    beside = prose(10_000)
+    left = {name: (text, float("inf")) for name, text in islice(hostile(3, 10_000), 400)}
+    least = float("inf")
+    for _ in range(30):  # the least of each, by turns, as above
+        least = min(least, cost(beside), cost(beside))
+        measured = {name: (text, min(best, cost(text))) for name, (text, best) in left.items()}
+        left = {name: each for name, each in measured.items() if each[1] >= 4 * least}
+        if not left:
+            return
+    dear = [f"{best / least:.1f} times prose: {name}" for name, (_, best) in left.items()]
+    pytest.fail("\n".join(dear))
