@@ -13,7 +13,7 @@ from tests.blocked import Outcome, try_all
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-RUNS = 3
+RUNS = 2
 TRIES = 5
 """How often so many runs are tried: a machine that stands still itself is told as such."""
 
