@@ -255,8 +255,11 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "erase", env=environment)
     suite = ("pytest", f"--ignore={REAL_TIME}", *LIGHT, *SPREAD, *session.posargs)
     session.run("coverage", "run", "-m", *suite, env=environment)
-    alone = ("pytest", f"{REAL_TIME}/test_demo.py")  # a thread that is too slow needs real time
-    session.run("coverage", "run", "-m", *alone, env=environment)
+    # What needs real time: a thread that is too slow, and the thread that answers probes.
+    demo = (f"{REAL_TIME}/test_demo.py",)
+    probes = [f"{REAL_TIME}/test_{name}.py" for name in ("health", "listener", "probes")]
+    for alone in (demo, (*probes, "-k", "not eager and not uvloop and not trio")):
+        session.run("coverage", "run", "-m", "pytest", *alone, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     session.run("coverage", "report", env=environment)
 

@@ -778,12 +778,11 @@ class ResourceMonitor:
             self._blocked_seconds += ended.seconds
             with self._lock:
                 self._stalls.append(ended)
-            if noticed is None:  # what was logged then was how long it had lasted so far
-                _log_aside(
-                    logging.WARNING,
-                    "the event loop was blocked for %.2f s (%s): %s",
-                    *(ended.seconds, ended.cause, ended.place),
-                )
+            _log_aside(
+                logging.WARNING,
+                "the event loop was blocked for %.2f s (%s): %s",
+                *(ended.seconds, ended.cause, ended.place),
+            )
             delivery.post("blocked", ended)
 
     def _forget(self) -> None:
