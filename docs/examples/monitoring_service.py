@@ -28,7 +28,7 @@ async def have_prices() -> bool:
 
 
 async def serve(stopping: anyio.Event, drain_delay: float) -> None:
-    bind = os.environ.get("SHOP_PROBES", "127.0.0.1:0")  # in the cluster: 0.0.0.0:8000
+    bind = os.environ.get("SHOP_PROBES", "127.0.0.1:0")  # in the cluster: 0.0.0.0:9464
     async with monitor, Probes(monitor, health, bind=bind, token=read_token()):
         print("ready:", (await health.report()).ready)
         await stopping.wait()

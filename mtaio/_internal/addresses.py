@@ -36,7 +36,7 @@ class Address(NamedTuple):
     @classmethod
     def parse(cls, name: str, value: object) -> Self:
         """Return the address that ``value`` writes: a host, a colon and a port."""
-        way_out = "Pass a host and a port, such as '127.0.0.1:8000' or '0.0.0.0:8000'."
+        way_out = "Pass a host and a port, such as '127.0.0.1:9464' or '0.0.0.0:9464'."
         if not isinstance(value, str):
             msg = f"{name}={value!r} is a {type(value).__name__}, not a str. {way_out}"
             raise TypeError(msg)

@@ -89,8 +89,8 @@ class Probes:
     Args:
         monitor: Whose figures are shown. Start it before the probes.
         health: The checks; None for the event loop alone.
-        bind: The address: ``"127.0.0.1:8000"``, ``"[::1]:8000"``, ``"localhost:8000"`` (which is
-            127.0.0.1), ``"0.0.0.0:8000"`` or ``"[::]:8000"`` for all addresses (the last for IPv4
+        bind: The address: ``"127.0.0.1:9464"``, ``"[::1]:9464"``, ``"localhost:9464"`` (which is
+            127.0.0.1), ``"0.0.0.0:9464"`` or ``"[::]:9464"`` for all addresses (the last for IPv4
             too). Port 0 takes a free one.
         token: What clients must send for figures and the page. Needed for an address that other
             machines can reach.
@@ -127,7 +127,7 @@ class Probes:
         monitor: ResourceMonitor,
         health: HealthRegistry | None = None,
         *,
-        bind: str = "127.0.0.1:8000",
+        bind: str = "127.0.0.1:9464",
         token: str | None = None,
     ) -> None:
         self._health: Final = registry_of(monitor, health)

@@ -228,7 +228,7 @@ def prometheus(still: Still, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (folder / "alerts.yml").write_text(re.sub(r"for: \d+m", "for: 0s", rules), "utf-8")
     with serving(still) as address:
         config = (EXAMPLES / "prometheus.yml").read_text("utf-8")
-        config = config.replace("127.0.0.1:8000", address).replace("15s", "1s")
+        config = config.replace("127.0.0.1:9464", address).replace("15s", "1s")
         (folder / "prometheus.yml").write_text(config, "utf-8")
         with running(folder / "prometheus.yml", folder) as started:
             yield started
