@@ -134,27 +134,21 @@ def metrics(sources: Iterable[Source]) -> Iterator[Metric]:
             yield Metric(row.name, kind, own, value, row.help, row.unit, row.dotted)
 
 
-def flat(source: Source, *, mappings: bool = False) -> dict[str, float]:
+def flat(source: Source) -> dict[str, float]:
     """
     Return the numbers of a source by their dotted names, such as ``rate_limiter.api.waiting``.
 
-    Args:
-        source: Where they come from.
-        mappings: Whether mappings are wanted although the source does not ask for them. Otherwise
-            a counter that is a mapping is added up, and other mappings are left out.
+    Unless the source wants its mappings, a counter that is one is added up, and others are left
+    out.
 
     Raises:
         TypeError: The statistics are of no form that can be read.
     """
-    if mappings:
-        source = source._replace(mappings=True)
     return {key: value for row, key, _, value in _walk(source, {}) if row.kind != "info"}
 
 
-def kinds(source: Source, *, mappings: bool = False) -> dict[str, str]:
+def kinds(source: Source) -> dict[str, str]:
     """Return whether each number is a "counter", a "gauge" or a "limit", by its name in `flat`."""
-    if mappings:
-        source = source._replace(mappings=True)
     return {key: row.kind for row, key, _, _ in _walk(source, {}) if row.kind != "info"}
 
 

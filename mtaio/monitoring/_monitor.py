@@ -569,19 +569,18 @@ class ResourceMonitor:
             msg = f"cannot forward to {emitter!r}: it has no method emit(). Pass an EventEmitter."
             raise TypeError(msg)
 
-        async def exceeded(metric: str, value: float, threshold: float) -> None:
-            data = {"metric": metric, "value": value, "threshold": threshold}
-            await emitter.emit("monitor.threshold_exceeded", data)
+        def emits(event: str) -> Callable[[str, float, float], Coroutine[Any, Any, None]]:
+            async def emit(metric: str, value: float, threshold: float) -> None:
+                data = {"metric": metric, "value": value, "threshold": threshold}
+                await emitter.emit(event, data)
 
-        async def recovered(metric: str, value: float, threshold: float) -> None:
-            data = {"metric": metric, "value": value, "threshold": threshold}
-            await emitter.emit("monitor.recovered", data)
+            return emit
 
         async def blocked(stall: Stall) -> None:
             await emitter.emit("monitor.loop_blocked", stall)
 
-        self._on("exceeded", exceeded)
-        self._on("recovered", recovered)
+        self._on("exceeded", emits("monitor.threshold_exceeded"))
+        self._on("recovered", emits("monitor.recovered"))
         self._on("blocked", blocked)
 
     @property
