@@ -168,12 +168,20 @@ class Delivery:
             with anyio.CancelScope() as self._scope:
                 while self._queue:
                     event = self._queue.popleft()
-                    async with anyio.create_task_group() as group:
-                        for handler in event.handlers:
-                            group.start_soon(self._handlers.call, handler, event.args)
+                    await self._call_all(event)
         except BaseException:  # the loop ends, and no handler shall begin in its last moments
             self._queue.clear()
             raise
+
+    async def _call_all(self, event: _Event) -> None:
+        calls = [self._handlers.call(handler, event.args) for handler in event.handlers]
+        try:
+            async with anyio.create_task_group() as group:
+                for call in calls:
+                    group.create_task(call)
+        finally:
+            for call in calls:  # asyncio's loop may end before a task's first step
+                call.close()
 
     def _ended(self) -> None:
         self._working = False

@@ -8,6 +8,7 @@ Why not ``anyio.from_thread.run``: it waits for ever when that loop ends meanwhi
 
 from __future__ import annotations
 
+import contextvars
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -35,10 +36,12 @@ class Reports:
     """
 
     # Invariants:
-    # - _wanted, _more and _scope belong to the loop that makes reports; _more is None unless
-    #   `serve` runs;
+    # - _making and _scope belong to the loop that makes reports; _making has the scope of each
+    #   report that is being made;
     # - _asked belongs to the loop that asks; a kind is in it from the request until its answer.
-    __slots__ = ("_asked", "_loop", "_make", "_more", "_scope", "_wanted")
+    # Each report has a task of the loop and none of a group's: when asyncio's loop ends, a group's
+    # child that could not begin yet is said to be "never awaited".
+    __slots__ = ("_asked", "_context", "_loop", "_make", "_making", "_none_left", "_scope")
 
     def __init__(
         self,
@@ -47,9 +50,10 @@ class Reports:
     ) -> None:
         self._make: Final = make
         self._loop: Final = loop
+        self._context: Final = contextvars.copy_context()
         self._scope: Final = anyio.CancelScope()
-        self._more: anyio.Event | None = None
-        self._wanted: list[tuple[CheckKind | None, object]] = []
+        self._making: set[anyio.CancelScope] = set()
+        self._none_left: Final = anyio.Event()
         self._asked: dict[CheckKind | None, _Asked] = {}
 
     # ---- in the loop that makes them -------------------------------------------------------------
@@ -58,34 +62,40 @@ class Reports:
         """Make the reports that are asked for, until `stop` or the end of the loop."""
         try:
             with self._scope:
-                async with anyio.create_task_group() as group:
-                    self._more = anyio.Event()
-                    while True:
-                        while self._wanted:
-                            group.start_soon(self._answer, *self._wanted.pop())
-                        await self._more.wait()
-                        self._more = anyio.Event()
+                await anyio.sleep_forever()
         finally:
-            self._more = None
+            self._scope.cancel()  # also where it was the loop that ended this
+            for scope in self._making:
+                scope.cancel()
+            if self._making:
+                with anyio.CancelScope(shield=True):
+                    await self._none_left.wait()
 
     def stop(self) -> None:
         """End `serve`; called in its loop."""
         self._scope.cancel()
 
     def _want(self, kind: CheckKind | None, asker: object) -> None:
-        self._wanted.append((kind, asker))
-        if self._more is not None:
-            self._more.set()
+        answer = partial(self._answer, kind, asker)
+        loops.start_task(self._loop, answer, self._context.copy())
 
     async def _answer(self, kind: CheckKind | None, asker: object) -> None:
+        if self._scope.cancel_called:
+            return
         report: HealthReport | None = None
-        try:
-            report = await self._make(kind)
-        except BaseException as error:
-            if not isinstance(classify(error), Failure):
-                raise  # also a native cancellation: asyncio ends with one of all tasks
-            logger.exception("cannot make a health report")  # the next may succeed
-        loops.call_in(asker, partial(self._arrived, kind, report))
+        with anyio.CancelScope() as scope:
+            self._making.add(scope)
+            try:
+                report = await self._make(kind)
+            except BaseException as error:
+                if not isinstance(classify(error), Failure):
+                    raise  # also a native cancellation: asyncio ends with one of all tasks
+                logger.exception("cannot make a health report")  # the next may succeed
+            finally:
+                self._making.remove(scope)
+                if not self._making and self._scope.cancel_called:
+                    self._none_left.set()
+            loops.call_in(asker, partial(self._arrived, kind, report))
 
     # ---- in the loop that asks -------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
@@ -358,3 +360,26 @@ async def test_partial_and_callable_objects_are_handlers(caplog: pytest.LogCaptu
     await level.rise()
     names = sorted(record.getMessage().rpartition(".")[2] for record in caplog.records)
     assert names == ["Fails failed", "add failed"]
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_told_as_the_loop_ends(steps: int, backend: str) -> None:
+    """Handlers that are called so many steps before the loop's last print nothing."""
+
+    async def main() -> None:
+        level = Level(interval=1)
+        level.value = 2.0
+        for _ in range(2):
+            level.monitor.on_threshold_exceeded(lambda *_: anyio.sleep_forever())
+        await level.monitor.start()
+        await anyio.sleep(1)
+        for _ in range(steps):
+            await checkpoint()
+
+    unraisable: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        run(main, backend=backend)
+    finally:
+        sys.unraisablehook = hook
+    assert unraisable == []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
 from mtaio.monitoring import HealthRegistry
@@ -202,9 +204,46 @@ def test_cancelled_natively(caplog: pytest.LogCaptureFixture) -> None:
         maker = Maker(seconds=1e9)
         maker.start()
         assert await maker.reports.get("ready", within=0.01) is None
-        (making,) = (each for each in asyncio.all_tasks() if "_answer" in each.get_name())
+        (making,) = (each for each in asyncio.all_tasks() if "_answer" in repr(each.get_coro()))
         making.cancel()
-        await maker.ended.wait()
+        await asyncio.wait([making])
+        await maker.end()
 
     asyncio.run(main())
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_asked_as_the_loop_ends(steps: int, backend: str) -> None:
+    """A report that is asked for so many steps before the loop's last prints nothing."""
+
+    async def ask(maker: Maker) -> None:
+        await maker.reports.get(None, within=5)
+
+    async def main() -> None:
+        maker = Maker()
+        maker.start()
+        await anyio.sleep(1)
+        loops.start_task(loops.current_loop(), partial(ask, maker), copy_context())
+        for _ in range(steps):
+            await checkpoint()
+
+    unraisable: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    try:
+        run(main, backend=backend)
+    finally:
+        sys.unraisablehook = hook
+    assert unraisable == []
+
+
+async def test_stopped_while_reports_are_made() -> None:
+    """Stopping cancels the reports that are being made, and waits for them."""
+    maker = Maker(seconds=1e9)
+    maker.start()
+    assert await maker.reports.get("ready", within=0.01) is None
+    assert await maker.reports.get("live", within=0.01) is None
+    started = anyio.current_time()
+    await maker.end()
+    assert anyio.current_time() == started
+    assert sorted(map(str, maker.made)) == ["live", "ready"]
