@@ -8,11 +8,10 @@ go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import math
-import os
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
@@ -54,6 +53,15 @@ def _integer(_: object, tokens: Sequence[Token]) -> int:
         raise ValueError(msg) from None
 
 
+def _path(_: object, tokens: Sequence[Token]) -> Path:
+    """Return a path; ``Path("")`` would be the current folder."""
+    if not tokens[0].value:
+        msg = "'' is not a path. Name a folder or a regular file."
+        raise ValueError(msg)
+    return Path(tokens[0].value)
+
+
+_Path = Annotated[Path, Parameter(converter=_path)]
 _Integer = Annotated[int, Parameter(converter=_integer)]
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 
@@ -82,10 +90,11 @@ class Options:
     """Show neither bar nor table, only failures."""
 
 
+HERE: Final = Path()
 DEFAULTS: Final = Options()
 
 
-def demo(path: str = ".", /, *, options: Options = DEFAULTS) -> int:
+def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
     """
     Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
 
@@ -101,16 +110,17 @@ def demo(path: str = ".", /, *, options: Options = DEFAULTS) -> int:
     """
     require_backend(options.backend)
     _check_path(path)
+    top = str(path)
     tally = Tally()
     with ExitStack() as stack:
-        sums = None if options.output is None else _open_output(stack, str(options.output), path)
+        sums = None if options.output is None else _open_output(stack, str(options.output), top)
         hasher = _hasher(options, sums)
         screen = stack.enter_context(Screen(quiet=options.quiet))
         started = now()
-        anyio.run(_hash, path, hasher, tally, screen, sums, **_FOR_ANYIO[options.backend])
+        anyio.run(_hash, top, hasher, tally, screen, sums, **_FOR_ANYIO[options.backend])
         seconds = now() - started
     report = Report(
-        path=path,
+        path=top,
         backend=options.backend,
         limit=options.limit,
         rate=options.rate,
@@ -144,17 +154,16 @@ async def _hash(
                 await to_thread.run_sync(sums.flush)
 
 
-def _check_path(path: str) -> None:
+def _check_path(path: Path) -> None:
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - a Path turns "" into the current folder
+        mode = path.stat().st_mode
     except OSError as error:
         reason = reason_of(error)
     else:
         if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
             return
         reason = f"it is a {kind_of(mode)}"
-    name = printable(path) or "''"
-    msg = f"cannot hash {name}: {reason}. Name a folder or a regular file."
+    msg = f"cannot hash {printable(str(path))}: {reason}. Name a folder or a regular file."
     raise UsageError(msg)
 
 

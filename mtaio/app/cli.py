@@ -9,7 +9,7 @@ Cost: a command is imported when it is asked for.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from cyclopts import App, CycloptsError
 
@@ -33,6 +33,21 @@ app: Final[App] = App(
 app.command("mtaio.app._demo_command:demo", name="demo")
 
 
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
+    """
+    Print the script that makes a shell complete mtaio's commands and options.
+
+    Write it to where the shell looks for such scripts: for bash to
+    ~/.local/share/bash-completion/completions/mtaio, for zsh to _cyclopts_mtaio in a folder of
+    $fpath, for fish to ~/.config/fish/completions/mtaio.fish.
+
+    Args:
+        shell: The shell that is to read it.
+    """
+    print(app.generate_completion(shell=shell))  # noqa: T201 - this is what the command is asked for
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """
     Run the command line.
@@ -53,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else list(arguments)
+    if tokens[:1] in ([], ["--help"], ["-h"]):
+        app.resolved_commands()  # whose first lines are in the list of commands
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
