@@ -1,8 +1,8 @@
 """
 The command line of mtaio: which commands there are, and what ends with which exit code.
 
-Promise: `main` returns the exit code, whatever happens. A mistake in the command is a message
-without a traceback, and the exit code 2.
+Promise: `main` returns the exit code, or raises it in a `SystemExit`, as an application does. A
+mistake in the command is a message without a traceback, and the exit code 2.
 Cost: a command is imported when it is asked for.
 """
 
@@ -31,6 +31,7 @@ app: Final[App] = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("mtaio.app._demo_command:demo", name="demo")
+app.command("mtaio.app._run_command:run", name="run")
 
 
 @app.command
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        SystemExit: The application that was run ended with another code than 0.
     """
     code = INTERRUPTED
     try:
