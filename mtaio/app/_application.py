@@ -133,9 +133,9 @@ class _Serviced:
 class Registered:
     """What was registered with an application, in its order."""
 
-    resources: list[Resource[Any]] = field(default_factory=list)
-    servers: list[_Served] = field(default_factory=list)
-    services: list[_Serviced] = field(default_factory=list)
+    resources: list[Resource[Any]] = field(default_factory=list[Resource[Any]])
+    servers: list[_Served] = field(default_factory=list[_Served])
+    services: list[_Serviced] = field(default_factory=list[_Serviced])
 
 
 class Application:
@@ -371,6 +371,8 @@ class Application:
     @overload
     def service(
         self,
+        fn: None = None,
+        /,
         *,
         name: str | None = None,
         restart: int | Retry | None = None,
@@ -796,6 +798,8 @@ class Application:
     def _ended(self, run: Run) -> None:
         """Take note that the task of `start` has ended, maybe with its event loop."""
         run.state = "stopped"
+        run.settled.set()
+        run.closed.set()
         if self._guard is not None and not self._guard.signalled:
             self._release_guard()
 

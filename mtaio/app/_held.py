@@ -56,11 +56,16 @@ class Held:
         self._ended: Final = anyio.Event()
         self._error: BaseException | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is entered, and has not been left."""
+        return self._entered.is_set() and not self._ended.is_set()
+
     async def enter(self, group: TaskGroup) -> None:
         """
         Enter the context manager in a task of the group.
 
-        A checkpoint; cancelled, it cancels the entering and waits for it.
+        A checkpoint; cancelled, it cancels the entering, which `release` waits for.
 
         Raises:
             BaseException: What entering raised.
@@ -70,8 +75,6 @@ class Held:
             await self._entered.wait()
         except BaseException:
             self._scope.cancel()
-            with anyio.CancelScope(shield=True):
-                await self._ended.wait()
             raise
         if self._error is not None:
             raise self._error

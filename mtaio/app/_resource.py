@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from mtaio._internal.callables import is_async_generator, name_of
 from mtaio._internal.sentinel import UNSET, Unset
@@ -78,7 +78,7 @@ class Resource(Generic[T]):
                 f"contextlib.asynccontextmanager, or return an object for async with."
             )
             raise TypeError(msg)
-        return opened
+        return cast("AbstractAsyncContextManager[T]", opened)
 
     def keep(self, value: T) -> None:
         """Have `get` return ``value``."""

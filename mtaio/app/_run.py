@@ -103,7 +103,7 @@ class Run:
         self._held: Final[list[Held]] = []
         self._servers: Final[dict[Server, anyio.Event]] = {}
         self._services: Final[list[Service]] = []
-        self._executor_is_open = False
+        self._executor: Held | None = None
         if guard is not None:
             guard.attach(self._signalled)
 
@@ -198,16 +198,20 @@ class Run:
 
     async def _start(self) -> None:
         app = self._app
+        app.health.resume()
         await self._hold("the monitor", app.monitor)
         if app.probes is not None:
             await self._hold("the health endpoint", app.probes)
         await self._hold("the emitter", app.emitter)
         await self._hold("the cache", app.cache)
-        await self._hold("the executor", app.executor)
-        self._executor_is_open = True
+        self._executor = await self._hold("the executor", app.executor)
         for resource in app.registered.resources:
             held = await self._hold(f"the resource {resource.name!r}", resource.open(app))
             resource.keep(held.value)
+        for service in app.registered.services:
+            running = Service(service.info, service.bound(app), self._service_failed)
+            self._services.append(running)
+            self._group.start_soon(running.run, name=service.info.name)
         for spec in app.registered.servers:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
@@ -216,15 +220,11 @@ class Run:
             await self._group.start(self._serve, server, ended)
             self._servers[server] = ended
             app.monitor.watch(server)
-        for service in app.registered.services:
-            running = Service(service.info, service.bound(app), self._service_failed)
-            self._services.append(running)
-            self._group.start_soon(running.run, name=service.info.name)
 
     async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
         held = Held(what, manager, self._fail)
+        self._held.append(held)  # first: it may be cancelled while it enters
         await held.enter(self._group)
-        self._held.append(held)
         return held
 
     async def _serve(
@@ -267,7 +267,7 @@ class Run:
         """Wait until requests and services have ended, and what they have submitted."""
         for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
             await ended.wait()
-        if self._executor_is_open:
+        if self._executor is not None and self._executor.is_open:
             await self._app.executor.drain()
 
     async def _close(self) -> None:
@@ -293,7 +293,7 @@ class Run:
 
     async def _cancel_rest(self) -> None:
         executor = self._app.executor
-        tasks = executor.statistics().submitted if self._executor_is_open else 0
+        tasks = executor.statistics().submitted
         services = [service for service in self._services if not service.ended.is_set()]
         requests = sum(server.cancel() for server in self._servers)
         for service in services:

@@ -267,11 +267,16 @@ class HealthRegistry:
         """
         Report not ready from now on, so that no new requests come. Not a checkpoint; any thread.
 
-        For the time between being asked to stop and stopping. It cannot be taken back; only another
+        For the time between being asked to stop and stopping. `resume` takes it back, and another
         event loop begins ready again.
         """
         self._forget_if_over()
         self._draining = True
+
+    def resume(self) -> None:
+        """Report what the checks say again, after `drain`. Not a checkpoint; any thread."""
+        self._forget_if_over()
+        self._draining = False
 
     @property
     def draining(self) -> bool:
