@@ -181,7 +181,7 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
 def _checked(what: str, name: object) -> str:
     """Return ``name`` if it can be part of a metric's name."""
     if not isinstance(name, str):
-        msg = f"{what}={name!r} is a {type(name).__name__}, not a str. Pass a short name."
+        msg = f"{what}={name!r} is {checks.type_of(name)}, not a str. Pass a short name."
         raise TypeError(msg)
     if not name.strip():
         msg = f"{what}={name!r} is empty. Pass a short name."

@@ -999,7 +999,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         r"^tags='user' is a str\. Pass a set of tags, or ",
     ),
     (lambda: anything(tags=b"user"), TypeError, r"^tags=b'user' is a bytes\. Pass a set of tags, "),
-    (lambda: anything(tags=3), TypeError, r"^tags=3 is a int\. Pass a set of tags, or a function"),
+    (lambda: anything(tags=3), TypeError, r"^tags=3 is an int\. Pass a set of tags, or a function"),
     (lambda: anything(tags=[[]]), TypeError, r"^tags=\[\[\]\] is not a set of hashable tags: "),
     (
         lambda: anything(cache={}),

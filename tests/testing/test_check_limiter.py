@@ -365,7 +365,7 @@ def test_one_backend_alone() -> None:
 
 def test_refusals() -> None:
     """What cannot be checked is refused before anything is searched."""
-    with pytest.raises(TypeError, match=r"^factory=3 is a int, which is not callable\. Pass what"):
+    with pytest.raises(TypeError, match=r"^factory=3 is an int, which is not callable\. Pass what"):
         check_limiter(3)  # type: ignore[arg-type] # is the point
     with pytest.raises(
         TypeError,
