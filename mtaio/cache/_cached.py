@@ -167,7 +167,7 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
     if callable(tags):
         return cast("Callable[..., Iterable[Hashable]]", tags)
     if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-        msg = f"tags={tags!r} is {checks.type_of(tags)}. {_TAGS}"
+        msg = f"tags={tags!r} is {checks.type_of(tags)}, not a set of tags. {_TAGS}"
         raise TypeError(msg)
     fixed = check_tags(cast("object", tags))
     return (lambda *_args, **_kwargs: fixed) if fixed else None

@@ -183,7 +183,7 @@ class TTLCache(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         msg = (
-            f"{self!r} cannot be copied or pickled: it has a lock, and its moments mean nothing in "
+            f"{self!r} cannot be copied or pickled: it has a lock, and times that mean nothing in "
             f"another process. Make another, and give it the items() of this one."
         )
         raise TypeError(msg)

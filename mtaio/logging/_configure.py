@@ -233,7 +233,10 @@ def configure(
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-        msg = f"redact={redact!r} is {checks.type_of(redact)}. Pass a RedactingFilter, or None."
+        msg = (
+            f"redact={redact!r} is {checks.type_of(redact)}, not a filter. Pass a RedactingFilter, "
+            f"or None."
+        )
         raise TypeError(msg)
     if settings is not None:
         _check_settings(settings)
@@ -294,8 +297,8 @@ def _logger_of(logger: object) -> logging.Logger:
         return logging.getLogger(logger)
     if not isinstance(logger, logging.Logger):
         msg = (
-            f"logger={logger!r} is {checks.type_of(logger)}. Pass a logging.Logger, the name of "
-            f"one, or None for the root."
+            f"logger={logger!r} is {checks.type_of(logger)}, not a logger. Pass a logging.Logger, "
+            f"the name of one, or None for the root."
         )
         raise TypeError(msg)
     return logger

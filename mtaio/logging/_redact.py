@@ -326,7 +326,7 @@ def _texts(name: str, values: Iterable[Any]) -> list[Any]:
     listed = list(values)
     for value in listed:
         if not isinstance(value, kinds):
-            msg = f"{name} has {value!r}, {checks.type_of(value)}. Pass texts."
+            msg = f"{name} has {value!r}, {checks.type_of(value)}, not a str. Pass texts."
             raise TypeError(msg)
     return listed
 

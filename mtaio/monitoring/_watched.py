@@ -81,7 +81,7 @@ class Watched:
     ) -> None:
         """Watch an object; raise ``ValueError`` or ``TypeError`` if that cannot be."""
         if isinstance(obj, type):
-            msg = f"cannot watch {obj!r}: it is a class. Pass an object of it."
+            msg = f"cannot watch {obj!r}: it is a class. Pass an instance of it."
             raise TypeError(msg)
         if not callable(getattr(obj, "statistics", None)):
             msg = (

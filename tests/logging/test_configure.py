@@ -302,8 +302,8 @@ REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (None, {"format": 3}, ValueError, r"format=3 is unknown. Pass 'text' or 'json'"),
     (None, {"format": "%(message)s"}, ValueError, r"format='%\(message\)s' is unknown"),
     (None, {"console": "no"}, TypeError, r"console='no' is a str, not a bool"),
-    (None, {"logger": 3}, TypeError, r"logger=3 is an int. Pass a logging.Logger, the name"),
-    (None, {"redact": True}, TypeError, r"redact=True is a bool. Pass a RedactingFilter, or"),
+    (None, {"logger": 3}, TypeError, r"logger=3 is an int, not a logger. Pass a logging.L"),
+    (None, {"redact": True}, TypeError, r"redact=True is a bool, not a filter. Pass a Redact"),
     (None, {"fields": {"time": 1}}, ValueError, r"fields has time"),
     (None, {"file": "missing/app.log"}, FileNotFoundError, r".*No such file"),
 ]
