@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import h2.connection
+import h2.events
 import httpx
 import pytest
 from anyio import to_thread
@@ -285,30 +287,51 @@ async def test_clients_that_are_gone() -> None:
     assert server.statistics().failed == 0
 
 
+class Http2:
+    """A client that speaks HTTP/2 from the beginning."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._state = h2.connection.H2Connection()
+        self._state.initiate_connection()
+        self.statuses: dict[int, bytes] = {}
+        self.ended: list[int] = []
+
+    async def get(self, path: str) -> int:
+        """Ask for a path; return the number of the stream."""
+        number = self._state.get_next_available_stream_id()
+        headers = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "a")]
+        self._state.send_headers(number, headers, end_stream=True)
+        await self._stream.send(self._state.data_to_send())
+        return number
+
+    async def read(self, ended: int) -> None:
+        """Read until ``ended`` streams have ended, or the connection has."""
+        with contextlib.suppress(anyio.EndOfStream):
+            while len(self.ended) < ended:
+                for event in self._state.receive_data(await self._stream.receive()):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        self.statuses[event.stream_id] = dict(event.headers)[b":status"]
+                    elif isinstance(event, h2.events.StreamEnded):
+                        self.ended.append(event.stream_id)
+
+
 async def test_http_2() -> None:
-    """HTTP/2 with prior knowledge: streams are answered, and cancelled one by one."""
+    """HTTP/2 with prior knowledge: streams end one by one, and then the connection does."""
     app = App()
-    async with (
-        serving(app) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", http1=False, http2=True) as http,
-        anyio.create_task_group() as group,
-    ):
-        codes: list[int] = []
-
-        async def get(path: str) -> None:
-            answer = await http.get(path)
-            assert answer.http_version == "HTTP/2"
-            codes.append(answer.status_code)
-
-        await get("/hello")
-        await get("/silent")
-        for _ in range(3):
-            group.start_soon(get, "/wait")
+    async with serving(app) as server, await connect(server) as stream:
+        client = Http2(stream)
+        first, second = await client.get("/hello"), await client.get("/silent")
+        await client.read(2)
+        waiting = [await client.get("/wait") for _ in range(3)]
         await app.wait_begun(5)
         server.close()
-        await anyio.sleep(0.05)
+        with anyio.move_on_after(0.1):
+            await client.read(3)
         assert server.cancel() == 3
-    assert codes == [200, 500, 503, 503, 503]
+        await client.read(100)
+    assert client.statuses == {first: b"200", second: b"500"} | dict.fromkeys(waiting, b"503")
+    assert len(client.ended) == 5
 
 
 async def test_websocket_not_accepted() -> None:
@@ -369,14 +392,12 @@ async def test_closed_at_once() -> None:
 async def test_late_request() -> None:
     """What still comes after cancel() is answered with 503, and the application not asked."""
     app = App()
-    async with (
-        serving(app) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", http1=False, http2=True) as http,
-    ):
+    async with serving(app) as server, await connect(server) as stream:
         run = server._run
         assert run is not None
         run.cancelling = True  # as it is for a request that hypercorn had begun to read
-        assert (await http.get("/hello")).status_code == 503
+        await stream.send(GET % b"/hello")
+        assert (await read(stream)).startswith(b"HTTP/1.1 503")
         run.cancelling = False
         server.close()
     assert app.begun == []
