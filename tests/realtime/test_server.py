@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,7 +17,7 @@ from anyio import to_thread
 from mtaio.app._server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from anyio.abc import SocketStream
 
@@ -51,7 +47,8 @@ class App:
         path = scope["path"]
         self.begun.append(path)
         try:
-            await getattr(self, path[1:])(scope, receive, send)
+            handler = getattr(self, path[1:])
+            await (handler(send, receive) if path == "/ws" else handler(send))
         except anyio.get_cancelled_exc_class():
             self.ends.append("cancelled")
             raise
@@ -65,70 +62,70 @@ class App:
         """Send a piece of it."""
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def hello(self, scope: Any, receive: Any, send: Any) -> None:
+    async def hello(self, send: Any) -> None:
         """Answer at once."""
         await self.start(send, (b"content-length", b"5"))
         await self.body(send, b"hello")
 
-    async def wait(self, scope: Any, receive: Any, send: Any) -> None:
+    async def wait(self, send: Any) -> None:
         """Answer when told to."""
         await self.go_on.wait()
-        await self.hello(scope, receive, send)
+        await self.hello(send)
 
-    async def events(self, scope: Any, receive: Any, send: Any) -> None:
+    async def events(self, send: Any) -> None:
         """Begin a response that has no end."""
         await self.start(send)
         await self.body(send, b"data: 1\n\n", more=True)
         await anyio.sleep_forever()
 
-    async def flood(self, scope: Any, receive: Any, send: Any) -> None:
+    async def flood(self, send: Any) -> None:
         """Send for ever, whether anyone reads or not."""
         await self.start(send)
         while True:
             await self.body(send, b"x" * 65536, more=True)
 
-    async def shielded(self, scope: Any, receive: Any, send: Any) -> None:
+    async def shielded(self, send: Any) -> None:
         """Go on for a second, cancelled or not."""
         with anyio.CancelScope(shield=True):
             await anyio.sleep(1)
-            await self.hello(scope, receive, send)
+            await self.hello(send)
 
-    async def thread(self, scope: Any, receive: Any, send: Any) -> None:
+    async def thread(self, _: Any) -> None:
         """Work in a thread, which cannot be cancelled."""
         await to_thread.run_sync(partial(socket.create_connection, ("127.0.0.1", 1), 0.1))
 
-    async def ws(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws(self, send: Any, receive: Any) -> None:
         """Accept a websocket, and listen."""
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def ws_wait(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws_wait(self, _: Any) -> None:
         """Do not accept a websocket yet."""
         await anyio.sleep_forever()
 
-    async def ws_deaf(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws_deaf(self, send: Any) -> None:
         """Accept a websocket, and do not listen."""
         await send({"type": "websocket.accept"})
         await anyio.sleep_forever()
 
-    async def slow(self, scope: Any, receive: Any, send: Any) -> None:
+    async def slow(self, send: Any) -> None:
         """Let the body of a request pile up, and answer without it."""
         await anyio.sleep(0.3)
-        await self.hello(scope, receive, send)
+        await self.hello(send)
 
-    async def breaks_off(self, scope: Any, receive: Any, send: Any) -> None:
+    async def breaks_off(self, send: Any) -> None:
         """Begin a response, let the body of the request pile up, and return."""
         await self.start(send, (b"content-length", b"5"))
         await anyio.sleep(0.3)
 
-    async def fails(self, scope: Any, receive: Any, send: Any) -> None:
+    async def fails(self, _: Any) -> None:
         """Raise."""
         msg = "no database"
         raise LookupError(msg)
 
-    async def silent(self, scope: Any, receive: Any, send: Any) -> None:
+    async def silent(self, _: Any) -> None:
         """Return without an answer."""
 
 
@@ -384,7 +381,7 @@ async def test_closed_at_once() -> None:
     for end in (Server.close, Server.cancel):
         async with serving(App()) as server:
             end(server)
-            with pytest.raises(RuntimeError, match="^<Server at .*> is serving already"):
+            with pytest.raises(RuntimeError, match=r"^<Server at .*> is serving already"):
                 await server.serve()
         end(server)
 
