@@ -306,18 +306,19 @@ def test_application_without_anything(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("critical", "message"),
+    ("restart", "critical", "message"),
     [
-        (True, "^fragile: the first error stops the application"),
-        (False, "^fragile: after the first error it is gone"),
+        (None, True, "^fragile: the first error stops the application"),
+        (1, True, "^fragile: the first error stops the application"),
+        (None, False, "^fragile: after the first error it is gone"),
     ],
 )
 def test_service_without_a_restart_policy(
-    *, critical: bool, message: str, environ: dict[str, str]
+    *, restart: int | None, critical: bool, message: str, environ: dict[str, str]
 ) -> None:
     """A service that is not started again is found, and what that means is said."""
     app = application(environ)
-    app.service(name="fragile", critical=critical)(_never)
+    app.service(name="fragile", critical=critical, restart=restart)(_never)
     found = item(look(app, environ=environ), "services")
     assert found.status == "warn"
     assert re.match(message, found.message)
@@ -356,6 +357,7 @@ def test_public_server(environ: dict[str, str]) -> None:
     app = application(environ)
     app.serve(asgi, bind="0.0.0.0:0", name="open")
     app.serve(asgi, bind="unix:/run/shop.sock")
+    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))
     found = item(look(app, environ=environ), "servers")
     assert (found.status, found.message) == (
         "warn",
