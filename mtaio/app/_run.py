@@ -198,7 +198,6 @@ class Run:
 
     async def _start(self) -> None:
         app = self._app
-        app.health.resume()
         await self._hold("the monitor", app.monitor)
         if app.probes is not None:
             await self._hold("the health endpoint", app.probes)
