@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mtaio.app._lifespan import Lifespan
     from mtaio.app._run import ApplicationState
     from mtaio.logging import LoggingContext
     from mtaio.monitoring import CheckKind
@@ -104,12 +103,10 @@ class _Served:
     info: ServerInfo
     config: Any
 
-    def server(
-        self, lifespan: Lifespan, failed: Callable[[Exception, Mapping[str, object]], None]
-    ) -> Server:
+    def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
         """Return a server for one life."""
         return Server(
-            lifespan.app,
+            self.asgi,
             self.info.bind,
             config=self.config,
             name=self.info.name,
