@@ -15,9 +15,9 @@ def main() -> int:
         from mtaio.app import cli  # noqa: PLC0415 - it needs what only the extra brings
     except ModuleNotFoundError as error:
         missing, _, _ = (error.name or "").partition(".")
-        if missing not in {"cyclopts", "rich"}:
+        if missing != "cyclopts":
             raise
-        message = f"mtaio: the command needs {missing}. Install it with: pip install 'mtaio[app]'"
+        message = "mtaio: the command needs cyclopts. Install it with: pip install 'mtaio[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 - where a command complains
         return 2
     except KeyboardInterrupt:  # while it loads; later it is `cli.main` that sees to it

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mtaio.app._lifespan import Lifespan
     from mtaio.app._run import ApplicationState
     from mtaio.logging import LoggingContext
     from mtaio.monitoring import CheckKind
@@ -104,12 +103,10 @@ class _Served:
     info: ServerInfo
     config: Any
 
-    def server(
-        self, lifespan: Lifespan, failed: Callable[[Exception, Mapping[str, object]], None]
-    ) -> Server:
+    def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
         """Return a server for one life."""
         return Server(
-            lifespan.app,
+            self.asgi,
             self.info.bind,
             config=self.config,
             name=self.info.name,
@@ -159,7 +156,7 @@ class Application:
         rate_limiter: How often work may start; by default ``rate_limit`` and ``burst_limit``.
         concurrency_limiter: How much may run at once; by default ``concurrency_limit``.
         timeout_manager: Limits on time; by default ``default_timeout``.
-        emitter: Tells of health alerts, and of whatever you emit.
+        emitter: Tells of the monitor's alerts, and of whatever you emit.
         monitor: Samples the process; by default with the thresholds of the settings.
         health: The health checks.
         error_handler: Reports what fails; an object with a method ``report(error, context)``.
@@ -288,7 +285,7 @@ class Application:
 
     @cached_property
     def emitter(self) -> EventEmitter:
-        """Tells of ``health_alert``, ``health_recovered`` and ``loop_blocked``."""
+        """Tells of ``monitor.threshold_exceeded``, and of the monitor's other events."""
         return EventEmitter()
 
     @cached_property
@@ -732,9 +729,15 @@ class Application:
             raise RuntimeError(msg)
 
     def _prepare(self) -> None:
-        """Make every part, and wire them; the first time only."""
+        """Make every part, and wire them, the first time; have readiness wait for the start."""
         if self._wired:
-            return
+            self.health.resume()
+            self.health.remove("application")
+        else:
+            self._wire()
+        self.health.add("application", self._is_up, kind="startup", ttl=0.0)
+
+    def _wire(self) -> None:
         watched = (
             self.executor,
             self.cache,
@@ -751,7 +754,6 @@ class Application:
                 monitor.watch(part)
         monitor.watch(self)
         monitor.forward_to(self.emitter)
-        self.health.add("application", self._is_up, kind="startup", ttl=0.0)
         self._wired = True
 
     def _is_up(self) -> str | None:

@@ -139,7 +139,8 @@ class Guard:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         before = self._before[number]
-        if os.getpid() != self._process:  # a forked child, whose signals are its own
+        # A forked child's signals are its own; it ends by them, and takes no coverage along.
+        if os.getpid() != self._process:  # pragma: no cover
             signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
             return

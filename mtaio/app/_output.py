@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtaio.app._files import LINK, Failed, Hashed, Skipped, kind_of, place_of, printable, reason_of
+from mtaio.app._usage import CommandError
 from mtaio.core import progress
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _so_many(kind: str, number: int) -> str:
     return f"{number:,} {kind}{'' if number == 1 else 's'}"
 
 
-class OutputError(Exception):
+class OutputError(CommandError):
     """The file of digests cannot be written."""
 
 

@@ -24,6 +24,7 @@ from mtaio.app._service import Service
 from mtaio.logging import flush_all
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup, TaskStatus
@@ -198,7 +199,6 @@ class Run:
 
     async def _start(self) -> None:
         app = self._app
-        app.health.resume()
         await self._hold("the monitor", app.monitor)
         if app.probes is not None:
             await self._hold("the health endpoint", app.probes)
@@ -208,18 +208,18 @@ class Run:
         for resource in app.registered.resources:
             held = await self._hold(f"the resource {resource.name!r}", resource.open(app))
             resource.keep(held.value)
+        for spec in app.registered.servers:
+            lifespan = Lifespan(spec.asgi)
+            await self._hold(f"the lifespan of {spec.info.name}", lifespan)
+            server = spec.server(app.error_handler.report)
+            ended = anyio.Event()
+            await self._group.start(self._serve, server, lifespan.state, ended)
+            self._servers[server] = ended
+            app.monitor.watch(server)
         for service in app.registered.services:
             running = Service(service.info, service.bound(app), self._service_failed)
             self._services.append(running)
             self._group.start_soon(running.run, name=service.info.name)
-        for spec in app.registered.servers:
-            lifespan = Lifespan(spec.asgi)
-            await self._hold(f"the lifespan of {spec.info.name}", lifespan)
-            server = spec.server(lifespan, app.error_handler.report)
-            ended = anyio.Event()
-            await self._group.start(self._serve, server, ended)
-            self._servers[server] = ended
-            app.monitor.watch(server)
 
     async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
         held = Held(what, manager, self._fail)
@@ -228,10 +228,15 @@ class Run:
         return held
 
     async def _serve(
-        self, server: Server, ended: anyio.Event, *, task_status: TaskStatus[None]
+        self,
+        server: Server,
+        state: Mapping[str, Any],
+        ended: anyio.Event,
+        *,
+        task_status: TaskStatus[None],
     ) -> None:
         try:
-            await server.serve(task_status=task_status)
+            await server.serve(state=state, task_status=task_status)
         except BaseException as error:
             failure = failure_in(error, repr(server))
             if failure is None or server not in self._servers:

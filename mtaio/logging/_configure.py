@@ -241,7 +241,10 @@ def configure(
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-        msg = f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
+        msg = (
+            f"redact={redact!r} is {checks.type_of(redact)}, not a filter. Pass a RedactingFilter, "
+            f"or None."
+        )
         raise TypeError(msg)
     if settings is not None:
         _check_settings(settings)
@@ -279,7 +282,7 @@ def _check_settings(settings: LogSettings) -> None:
     missing = [f"log_{name}" for name in _REQUIRED if not hasattr(settings, f"log_{name}")]
     if missing:
         msg = (
-            f"settings is a {type(settings).__name__}, which has no {', '.join(missing)}. Pass an "
+            f"settings is {checks.type_of(settings)}, which has no {', '.join(missing)}. Pass an "
             f"object with these, or None to read the environment; single values have arguments, as "
             f"in configure(file='app.log', level='INFO')."
         )
@@ -302,8 +305,8 @@ def _logger_of(logger: object) -> logging.Logger:
         return logging.getLogger(logger)
     if not isinstance(logger, logging.Logger):
         msg = (
-            f"logger={logger!r} is a {type(logger).__name__}. Pass a logging.Logger, the name of "
-            f"one, or None for the root."
+            f"logger={logger!r} is {checks.type_of(logger)}, not a logger. Pass a logging.Logger, "
+            f"the name of one, or None for the root."
         )
         raise TypeError(msg)
     return logger

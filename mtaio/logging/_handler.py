@@ -388,7 +388,7 @@ def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 def _check_encoding(encoding: str, errors: str) -> None:
     for name, value in (("encoding", encoding), ("errors", errors)):
         if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"{name}={value!r} is a {type(value).__name__}, not a str. Pass its name."
+            msg = f"{name}={value!r} is {checks.type_of(value)}, not a str. Pass its name."
             raise TypeError(msg)
     try:
         codecs.lookup_error(errors)

@@ -97,7 +97,7 @@ def test_single_file(folder: Path, demo: Demo) -> None:
         (["--limit", "0"], r"^mtaio: limit=0 is less than 1\. Pass how many"),
         (["--rate", "0"], r"^mtaio: rate=0\.0 is not more than 0\. Pass files per second"),
         (["--timeout", "nan"], r"^mtaio: timeout=nan is not a number\. Pass seconds"),
-        ([""], r"^mtaio: cannot hash '': No such file or directory\. Name a folder"),
+        ([""], r"^mtaio: .*'' is not a path\. Name a folder or a regular file\.\nTry: mtaio demo"),
         (
             ["--limit", "many"],
             r"^mtaio: .*--limit: 'many' is not an integer.*\n.*mtaio demo --help$",
@@ -154,7 +154,9 @@ def test_help_explains_everything(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command, the commands are listed."""
     assert main([]) == 0
-    assert "demo" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert re.search(r"^│ demo +Hash every file under PATH", text, re.MULTILINE)
+    assert re.search(r"^│ completion +Print the script", text, re.MULTILINE)
 
 
 def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -873,7 +873,7 @@ def test_decorator_returns_the_function() -> None:
 REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "twin": ({"name": "db"}, ValueError, r"<HealthRegistry: 1 checks> has a check of the name 'db"),
     "name": ({"name": 3}, TypeError, "name=3 is not a str"),
-    "check": ({"check": 3}, TypeError, "check=3 is a int, which is not callable"),
+    "check": ({"check": 3}, TypeError, "check=3 is an int, which is not callable"),
     "arguments": (
         {"check": lambda request: request},
         TypeError,
