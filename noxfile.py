@@ -110,13 +110,10 @@ THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 MIDDLE: Final = PYTHONS[len(PYTHONS) // 2]
 """Where the oldest dependencies are tried: neither the oldest nor the newest, if there are more."""
 
-MATRIX: Final = [
-    (THIS, ""),
-    *((python, ",trio") for python in PYTHONS if python not in {THIS, MIDDLE} or python == NEWEST),
-]
-"""
-What the sessions `suite` and `lowest` leave out: this Python with no trio installed, and the others.
-"""
+OTHERS: Final = [python for python in PYTHONS if python not in {THIS, MIDDLE} - {NEWEST}]
+
+MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in OTHERS if python != THIS)]
+"""What `suite` and `lowest` leave out: this Python with no trio installed, and the others."""
 
 MATRIX_NAMES: Final = [
     f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX

@@ -40,7 +40,6 @@ _HOMES: Final = {
     "Backend": "_application",
     "ErrorHandler": "_error_handler",
     "ErrorHandlerStatistics": "_error_handler",
-    "ErrorHandlerStatistics": "_error_handler",
     "Resource": "_resource",
     "ResourceInfo": "_resource",
     "ServerInfo": "_application",
