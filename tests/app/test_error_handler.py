@@ -213,6 +213,7 @@ async def test_catch(log: Log, errors: ErrorHandler) -> None:
         await work()
     assert caught.value is error
     assert log.lines == ["CRITICAL unexpected ValueError: bad; context: order=7, step='pay'"]
+    assert log.json()["exception"].count("  File ") == 1  # no frame of the block
     assert errors.statistics().swallowed == 0
 
 
