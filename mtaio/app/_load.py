@@ -67,6 +67,8 @@ def load_application(target: str) -> Application:
     """
     Return the application that ``target`` names, as `load` finds it.
 
+    An ASGI application is put into an `Application`, which serves it.
+
     Raises:
         UsageError: As for `load`, or it is something else.
         BaseException: As for `load`.
@@ -76,11 +78,27 @@ def load_application(target: str) -> Application:
     found = load(target)
     if isinstance(found, Application):
         return found
+    if _is_asgi(found):
+        app = Application()
+        app.serve(found)
+        return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
     if inspect.isfunction(found):
         way_out = f"If it returns one, write {target}(). {way_out}"
-    msg = f"{target!r} is a {type(found).__name__}, not an Application. {way_out}"
+    kind = type(found).__name__
+    msg = f"{target!r} is a {kind}, neither an Application nor an ASGI application. {way_out}"
     raise UsageError(msg)
+
+
+def _is_asgi(found: object) -> bool:
+    """Return whether something can be called as ASGI applications are."""
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind("scope", "receive", "send")
+    except TypeError:
+        return False
+    return True
 
 
 def own_traceback(error: BaseException) -> str:
