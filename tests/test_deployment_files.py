@@ -66,7 +66,7 @@ def instruction(name: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_variables_are_settings(name: str, tmp_path: Path) -> None:
-    """Each variable that a file sets is one that mtaio reads, and together they are accepted."""
+    """What a file sets is read and accepted, and what is in flight ends before it is cancelled."""
     environ = variables(name)
     assert unknown_variables(environ) == {}
     assert "MTAIO_HEALTH_TOKEN" not in environ
@@ -75,6 +75,7 @@ def test_variables_are_settings(name: str, tmp_path: Path) -> None:
     settings = Settings.from_env(environ | {"MTAIO_HEALTH_TOKEN_FILE": str(token)})
     assert settings.health_token is not None
     assert settings.health_bind.endswith(":9464")
+    assert settings.default_timeout < settings.shutdown.drain
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
