@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtaio.app._checklist import _ROWS
 from mtaio.config import Settings, unknown_variables
 from tests.programs import ROOT
 
@@ -150,6 +151,16 @@ def test_health_check_fails_when_the_probe_does(
         with pytest.raises(SystemExit) as ended:
             exec(code.replace("9464", str(port)))  # noqa: S102 - as Docker does
         assert ended.value.code == exit_code
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_checklist_is_what_mtaio_check_goes_through(language: str) -> None:
+    """The guide's checklist names each item of ``mtaio check`` once, and no other."""
+    page = (ROOT / "docs" / language / "guides" / "deployment.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\|.*\| `mtaio check` \|\n\|-.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    cells = [row.split("|")[-2] for table in tables for row in table.splitlines()]
+    named = [name.replace(" ", "_") for cell in cells for name in re.findall(r"`(.*?)`", cell)]
+    assert sorted(named) == sorted(row.name for row in _ROWS)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
