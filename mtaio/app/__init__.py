@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from mtaio.app._application import Application, ApplicationStatistics, Backend, ServerInfo
-    from mtaio.app._error_handler import ErrorHandler
+    from mtaio.app._error_handler import ErrorHandler, ErrorHandlerStatistics
     from mtaio.app._resource import Resource, ResourceInfo
     from mtaio.app._run import ApplicationState
     from mtaio.app._service import ServiceInfo
@@ -24,6 +24,7 @@ __all__ = [
     "ApplicationStatistics",
     "Backend",
     "ErrorHandler",
+    "ErrorHandlerStatistics",
     "Resource",
     "ResourceInfo",
     "ServerInfo",
@@ -36,6 +37,7 @@ _HOMES: Final = {
     "ApplicationStatistics": "_application",
     "Backend": "_application",
     "ErrorHandler": "_error_handler",
+    "ErrorHandlerStatistics": "_error_handler",
     "Resource": "_resource",
     "ResourceInfo": "_resource",
     "ServerInfo": "_application",

@@ -159,7 +159,8 @@ class Application:
         emitter: Tells of the monitor's alerts, and of whatever you emit.
         monitor: Samples the process; by default with the thresholds of the settings.
         health: The health checks.
-        error_handler: Reports what fails; an object with a method ``report(error, context)``.
+        error_handler: Reports what fails: an `ErrorHandler`, or an object with a method
+            ``report(error, context)`` or ``async handle_error(error, context)``.
         logging: Whether to set up logging from the settings; None for yes unless the root logger
             has handlers already.
         probes: Whether to answer probes and metrics at ``health_bind``.

@@ -74,6 +74,9 @@ _LEAST_DRAIN: Final = 1.0
 _SHORTEST_TOKEN: Final = 16
 _PERCENT: Final = 100
 
+_HAS_MODES: Final = os.name == "posix"
+"""Whether a file says what its owner, its group and everybody may do."""
+
 _PATIENCE: Final[Mapping[Supervisor | None, tuple[float, str]]] = {
     "kubernetes": (30, "Kubernetes kills after 30 s by default (terminationGracePeriodSeconds)"),
     "docker": (10, "Docker kills after 10 s by default (stop_grace_period, --time)"),
@@ -572,7 +575,7 @@ def _health_checks(look: _Look) -> _Finding | None:
             "none: ready means no more than that the event loop answers",
             'Add one for what a request needs: @app.health_check("database").',
         )
-    return _ok(f"{count}")
+    return _ok(f"{count} registered")
 
 
 @_item("monitoring")
@@ -629,7 +632,7 @@ def _alerts(look: _Look) -> _Finding | None:
     count = app.emitter.listener_count("monitor.threshold_exceeded")
     if not count:
         return _ask(
-            "whom does an alert reach? Nothing in the program listens for one",
+            "whom does an alert reach? The emitter has no listener for it",
             'Send it on in @app.emitter.on("monitor.threshold_exceeded"), or set alerts up in '
             "Prometheus.",
         )
@@ -656,7 +659,7 @@ def _error_handler(look: _Look) -> _Finding | None:
 def _services(look: _Look) -> _Finding | None:
     if look.app is None or not look.app.services:
         return None
-    once = [each for each in look.app.services if each.restart is None]
+    once = [each for each in look.app.services if each.restart is None or each.restart == 1]
     lost = [each.name for each in once if not each.critical]
     if lost:
         return _warn(
@@ -826,7 +829,7 @@ def _token(look: _Look) -> _Finding:
 
 @_item("security")
 def _token_file(look: _Look) -> _Finding | None:
-    if _token_source(look) != "file":
+    if _token_source(look) != "file" or not _HAS_MODES:
         return None
     path = Path(look.text("MTAIO_HEALTH_TOKEN_FILE") or "")
     mode = path.stat().st_mode
@@ -840,7 +843,7 @@ def _token_file(look: _Look) -> _Finding | None:
 @_item("security")
 def _log_privacy(look: _Look) -> _Finding | None:
     path = _log_file(look)
-    if path is None or not path.parent.is_dir() or path.is_dir():
+    if path is None or not path.parent.is_dir() or path.is_dir() or not _HAS_MODES:
         return None
     if path.exists():
         mode, tense = path.stat().st_mode, "is"
@@ -892,38 +895,53 @@ def _user(look: _Look) -> _Finding:
 def _servers(look: _Look) -> _Finding | None:
     if look.app is None or not look.app.servers:
         return None
-    public = [f"{who} ({address})" for who, address in _served(look) if not address.is_local]
+    public = [
+        f"{each.name} ({each.address})"
+        for each in _served(look)
+        if not each.address.is_local and not each.encrypted
+    ]
     if public and not look.machine.container:
         return _warn(
             f"{', '.join(public)} can be reached from other machines, without encryption",
             "Bind to 127.0.0.1 behind a proxy with TLS, or give hypercorn a certificate.",
         )
-    return _ok("reached through the container" if public else "only this machine reaches them")
+    return _ok("open to the network of the container" if public else "local, or encrypted")
 
 
 @_item("security")
 def _ports(look: _Look) -> _Finding:
     own = _health_address(look)
-    wanted = [*_served(look), *([] if own is None else [("probes", own)])]
-    for (one, first), (other, second) in combinations(wanted, 2):
-        if first.port == second.port != 0 and _meet(first.host, second.host):
-            return _fail(f"{one} and {other} both want port {first.port}", "Move one of them.")
-    for who, address in wanted:
-        refused = _refused(address)
+    wanted = [*_served(look), *([] if own is None else [_Served("probes", own)])]
+    for one, other in combinations(wanted, 2):
+        port = one.address.port
+        if port == other.address.port != 0 and _meet(one.address.host, other.address.host):
+            return _fail(f"{one.name} and {other.name} both want port {port}", "Move one of them.")
+    for each in wanted:
+        refused = _refused(each.address)
         if refused is not None:
-            return _fail(f"{who} cannot listen at {address}: {refused[0]}", refused[1])
-    free = ", ".join(f"{who} {address}" for who, address in wanted)
+            return _fail(f"{each.name} cannot listen at {each.address}: {refused[0]}", refused[1])
+    free = ", ".join(f"{each.name} {each.address}" for each in wanted)
     return _ok(f"free: {free}" if free else "none is wanted")
 
 
-def _served(look: _Look) -> list[tuple[str, Address]]:
-    """Return the servers that listen at an address and a port, not at a socket file or the like."""
-    found: list[tuple[str, Address]] = []
-    for server in () if look.app is None else look.app.servers:
+class _Served(NamedTuple):
+    """What listens at an address and a port."""
+
+    name: str
+    address: Address
+    encrypted: bool = False
+
+
+def _served(look: _Look) -> list[_Served]:
+    """Return the servers, without those that listen at a socket file or the like."""
+    found: list[_Served] = []
+    for each in [] if look.app is None else look.app.registered.servers:
         try:
-            found.append((server.name, Address.parse("bind", server.bind)))
+            address = Address.parse("bind", each.info.bind)
         except ValueError:
             continue
+        encrypted = bool(getattr(each.config, "ssl_enabled", False))
+        found.append(_Served(each.info.name, address, encrypted))
     return found
 
 

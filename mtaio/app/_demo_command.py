@@ -9,61 +9,51 @@ from __future__ import annotations
 
 import math
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import anyio
 from anyio import to_thread
 from cyclopts import Parameter
 from rich.console import Console
 
 from mtaio._internal.clock import now
 from mtaio.app._files import Hashed, kind_of, place_of, printable, reason_of
-from mtaio.app._output import ChecksumFile, OutputError, Report, Screen, Tally
-from mtaio.app._usage import Backend, UsageError, require_backend
-from mtaio.app.demo import TreeHasher
+from mtaio.app._output import ChecksumFile, OutputError, Report, Screen, Tally, open_screen
+from mtaio.app._usage import Backend, CommandError, UsageError, require_backend
+from mtaio.app.demo import DONE, TreeHasher
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from cyclopts import Token
 
+    from mtaio.app._files import Outcome
+    from mtaio.events import Event
+
 __all__ = ["Options", "demo"]
 
-FAILED: Final = 1
 
-# Otherwise trio raises Ctrl-C between any two bytecodes, also while a scope is being entered.
-_AT_CHECKPOINTS: Final = {"restrict_keyboard_interrupt_to_checkpoints": True}
-
-_FOR_ANYIO: Final[Mapping[Backend, dict[str, Any]]] = {
-    "asyncio": {"backend": "asyncio"},
-    "trio": {"backend": "trio", "backend_options": _AT_CHECKPOINTS},
-    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
-}
-
-
-def _integer(_: object, tokens: Sequence[Token]) -> int:
-    """Return an integer; cyclopts itself would round "1.5"."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        msg = f"{tokens[0].value!r} is not an integer."
-        raise ValueError(msg) from None
+def _above_0(kind: Callable[[str], float], tokens: Sequence[Token]) -> float:
+    """Return a number above 0; cyclopts itself would take 1.5 for an integer."""
+    with suppress(ValueError):
+        if (number := kind(tokens[0].value)) > 0:
+            return number
+    msg = f"{tokens[0].value!r} is not {'a whole' if kind is int else 'a'} number above 0."
+    raise ValueError(msg)
 
 
 def _path(_: object, tokens: Sequence[Token]) -> Path:
     """Return a path; ``Path("")`` would be the current folder."""
-    if not tokens[0].value:
-        msg = "'' is not a path. Name a folder or a regular file."
-        raise ValueError(msg)
-    return Path(tokens[0].value)
+    if tokens[0].value:
+        return Path(tokens[0].value)
+    msg = "'' is not a path. Name a folder or a regular file."
+    raise ValueError(msg)
 
 
-_Path = Annotated[Path, Parameter(converter=_path)]
-_Integer = Annotated[int, Parameter(converter=_integer)]
 _Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+_Above0 = Parameter(converter=_above_0)
 
 
 @Parameter(name="*")
@@ -73,11 +63,11 @@ class Options:
 
     backend: Backend = "asyncio"
     """The event loop to run on."""
-    limit: _Integer = 8
+    limit: Annotated[int, _Above0] = 8
     """Worker threads at once."""
-    rate: float | None = None
+    rate: Annotated[float, _Above0] = math.inf
     """Files to start per second, evenly spaced."""
-    timeout: float | None = None
+    timeout: Annotated[float, _Above0] = math.inf
     """Seconds for each file."""
     follow_symlinks: _Flag = False
     """Follow symbolic links; a broken one is then a failure."""
@@ -94,7 +84,12 @@ HERE: Final = Path()
 DEFAULTS: Final = Options()
 
 
-def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
+def demo(
+    path: Annotated[Path, Parameter(converter=_path)] = HERE,
+    /,
+    *,
+    options: Options = DEFAULTS,
+) -> int:
     """
     Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
 
@@ -114,44 +109,74 @@ def demo(path: _Path = HERE, /, *, options: Options = DEFAULTS) -> int:
     tally = Tally()
     with ExitStack() as stack:
         sums = None if options.output is None else _open_output(stack, str(options.output), top)
-        hasher = _hasher(options, sums)
-        screen = stack.enter_context(Screen(quiet=options.quiet))
+        hasher = TreeHasher(
+            limit=options.limit,
+            rate=options.rate,
+            timeout=options.timeout,
+            follow_symlinks=options.follow_symlinks,
+            leave_out=() if sums is None else sums.places,
+        )
+        _tell(hasher, tally, stack.enter_context(open_screen(quiet=options.quiet)), sums)
         started = now()
-        anyio.run(_hash, top, hasher, tally, screen, sums, **_FOR_ANYIO[options.backend])
+        _run(hasher, top, options.backend)
         seconds = now() - started
     report = Report(
-        path=top,
-        backend=options.backend,
-        limit=options.limit,
-        rate=options.rate,
-        timeout=options.timeout,
-        follow_symlinks=options.follow_symlinks,
-        output=None if options.output is None else str(options.output),
-        tally=tally,
-        statistics=hasher.statistics(),
-        seconds=seconds,
+        path=top, options=options, tally=tally, statistics=hasher.statistics(), seconds=seconds
     )
     if options.json:
         print(report.as_json())  # noqa: T201 - this is what the command is asked for
     elif not options.quiet:
         Console().print(report.as_table())
-    return FAILED if tally.failed else 0
+    return CommandError.exit_code if tally.failed else 0
 
 
-async def _hash(
-    path: str, hasher: TreeHasher, tally: Tally, screen: Screen, sums: ChecksumFile | None
-) -> None:
-    """Hash everything, and hand each outcome on."""
-    async with hasher.stream(path) as batches:
-        async for batch in batches:
-            for outcome in batch:
-                tally.add(outcome)
-                screen.show(outcome)
-                if sums is not None and isinstance(outcome, Hashed):
+def _tell(hasher: TreeHasher, tally: Tally, screen: Screen, sums: ChecksumFile | None) -> None:
+    """Tell of what is done: what counts it, then what shows it and what writes it."""
+
+    @hasher.app.emitter.on(DONE)
+    def show(event: Event[list[Outcome]]) -> None:
+        for outcome in event.data:
+            tally.add(outcome)
+            screen.show(outcome)
+        screen.count(tally.files, tally.bytes)
+
+    if sums is not None:
+
+        @hasher.app.emitter.on(DONE)
+        async def write(event: Event[list[Outcome]]) -> None:
+            for outcome in event.data:
+                if isinstance(outcome, Hashed):
                     sums.add(outcome)
-            screen.count(tally.files, tally.bytes)
-            if sums is not None and sums.full:
+            if sums.full:
                 await to_thread.run_sync(sums.flush)
+
+
+def _run(hasher: TreeHasher, top: str, backend: Backend) -> None:
+    """
+    Run the application until everything is hashed.
+
+    Raises:
+        OutputError: The output could not be written.
+        KeyboardInterrupt: A signal came first.
+    """
+    app = hasher.app
+    ended: list[OutputError | None] = []
+
+    @app.service
+    async def hash_all() -> None:
+        error = None
+        try:
+            await hasher.emit_all(top)
+        except OutputError as failure:
+            error = failure
+        ended.append(error)
+        app.request_stop("everything is hashed")
+
+    app.run(backend)
+    if not ended:
+        raise KeyboardInterrupt
+    if ended[0] is not None:
+        raise ended[0]
 
 
 def _check_path(path: Path) -> None:
@@ -176,16 +201,3 @@ def _open_output(stack: ExitStack, output: str, path: str) -> ChecksumFile:
         msg = f"cannot write {printable(output)}: it is what is to be hashed. Name another file."
         raise UsageError(msg)
     return sums
-
-
-def _hasher(options: Options, sums: ChecksumFile | None) -> TreeHasher:
-    try:
-        return TreeHasher(
-            limit=options.limit,
-            rate=math.inf if options.rate is None else options.rate,
-            timeout=options.timeout,
-            follow_symlinks=options.follow_symlinks,
-            leave_out=() if sums is None else sums.places,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error

@@ -51,6 +51,9 @@ _FOR_LOGS: Final = 0.2
 
 _LEAST_FOR_LOGS: Final = 0.05
 
+_FOR_LAST_WORDS: Final = 5.0
+"""Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
+
 logger: Final = logging.getLogger("mtaio.app")
 
 
@@ -119,7 +122,7 @@ class Run:
             self._guard.begin(self._stopped_at)
         logger.info("stopping: %s", reason)
         self._app.notifier.stopping()
-        self._app.notifier.extend(self._budget.total)
+        self._app.notifier.extend(self._budget.total + _FOR_LAST_WORDS)
         self._stop.set()
         if self.state == "starting":
             self._body.cancel()
@@ -141,9 +144,26 @@ class Run:
 
     def _report(self, what: str, error: BaseException) -> None:
         if isinstance(error, Exception):
-            self._app.error_handler.report(error, {"what": what})
+            self.report(error, {"what": what})
         else:
             logger.critical("%s failed", what, exc_info=error)
+
+    def report(self, error: Exception, context: Mapping[str, object]) -> None:
+        """Hand an error to the application's error handler."""
+        handler = self._app.error_handler
+        if not hasattr(handler, "report"):  # it has what the guide's has
+            self._group.start_soon(self._handle, error, context)
+            return
+        try:
+            handler.report(error, context)
+        except Exception as failure:  # noqa: BLE001 - logged with the error that it was to handle
+            _handler_failed(failure, error, context)
+
+    async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
+        try:
+            await self._app.error_handler.handle_error(error, dict(context))
+        except Exception as failure:  # noqa: BLE001 - as above
+            _handler_failed(failure, error, context)
 
     def _service_failed(self, info: ServiceInfo, error: BaseException) -> None:
         what = f"the service {info.name!r}"
@@ -174,7 +194,8 @@ class Run:
                 failure = failure_in(error, repr(self._app))
                 if failure is None:
                     raise
-                self._fail("the application", failure)
+                logger.critical("the application failed", exc_info=failure)
+                self.error = self.error or failure
         finally:
             self.state = "stopped"
             logger.info("stopped")
@@ -211,7 +232,7 @@ class Run:
         for spec in app.registered.servers:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
-            server = spec.server(app.error_handler.report)
+            server = spec.server(self.report)
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
@@ -347,3 +368,9 @@ class Run:
     def services_running(self) -> int:
         """Return how many services have not ended."""
         return sum(not service.ended.is_set() for service in self._services)
+
+
+def _handler_failed(failure: Exception, error: Exception, context: Mapping[str, object]) -> None:
+    """Log what an error handler raised, and the error that it was to handle."""
+    logger.error("the error handler failed", exc_info=failure)
+    logger.critical("%s: %s (%s)", type(error).__name__, error, context, exc_info=error)

@@ -798,3 +798,58 @@ async def test_logging_is_left_alone() -> None:
     for app in (make(), make(logging=False)):
         async with app:
             assert root.handlers == before
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+class GuideHandler:
+    """What the guide's error handler has: one async method."""
+
+    def __init__(self) -> None:
+        self.handled: list[tuple[Exception, dict[str, Any]]] = []
+
+    async def handle_error(self, error: Exception, context: dict[str, Any]) -> None:
+        """Handle an error; one without arguments cannot be handled."""
+        await anyio.sleep(1)
+        self.handled.append((error, context))
+        if not error.args:
+            raise KeyError("message")
+
+
+class Reporter:
+    """An error handler that fails."""
+
+    def report(self, error: Exception, context: dict[str, Any]) -> None:
+        """Handle nothing."""
+        raise KeyError("message")
+
+
+def dying(handler: object, error: Exception) -> Application:
+    """Return an application whose service dies."""
+    app = make(error_handler=handler)
+
+    @app.service(name="dies", critical=False)
+    async def dies() -> None:
+        raise error
+
+    return app
+
+
+async def test_error_handler_of_the_guide() -> None:
+    """An object with ``async handle_error`` alone will do."""
+    handler, error = GuideHandler(), OSError("dead")
+    async with dying(handler, error):
+        await anyio.sleep(2)
+    assert handler.handled == [(error, {"what": "the service 'dies'"})]
+
+
+@pytest.mark.parametrize("handler", [GuideHandler(), Reporter()], ids=["async", "report"])
+async def test_error_handler_that_fails(handler: object, caplog: pytest.LogCaptureFixture) -> None:
+    """What it raises is logged, and the error that it was to handle."""
+    async with dying(handler, OSError()):
+        await anyio.sleep(2)
+    assert [each.message for each in caplog.records if each.levelname in {"ERROR", "CRITICAL"}] == [
+        "the error handler failed",
+        "OSError:  ({'what': \"the service 'dies'\"})",
+    ]

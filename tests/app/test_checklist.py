@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from mtaio.app import Application
+from mtaio.app._checklist import _ROWS
 from mtaio.app.check import CheckItem, Machine, run_checks
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
@@ -28,6 +29,8 @@ from mtaio.resources import RateLimiter, TimeoutManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+ROOT = Path(__file__).parents[2]
 
 GOOD_MACHINE = Machine(
     processors=2.0,
@@ -306,18 +309,19 @@ def test_application_without_anything(environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("critical", "message"),
+    ("restart", "critical", "message"),
     [
-        (True, "^fragile: the first error stops the application"),
-        (False, "^fragile: after the first error it is gone"),
+        (None, True, "^fragile: the first error stops the application"),
+        (1, True, "^fragile: the first error stops the application"),
+        (None, False, "^fragile: after the first error it is gone"),
     ],
 )
 def test_service_without_a_restart_policy(
-    *, critical: bool, message: str, environ: dict[str, str]
+    *, restart: int | None, critical: bool, message: str, environ: dict[str, str]
 ) -> None:
     """A service that is not started again is found, and what that means is said."""
     app = application(environ)
-    app.service(name="fragile", critical=critical)(_never)
+    app.service(name="fragile", critical=critical, restart=restart)(_never)
     found = item(look(app, environ=environ), "services")
     assert found.status == "warn"
     assert re.match(message, found.message)
@@ -356,6 +360,7 @@ def test_public_server(environ: dict[str, str]) -> None:
     app = application(environ)
     app.serve(asgi, bind="0.0.0.0:0", name="open")
     app.serve(asgi, bind="unix:/run/shop.sock")
+    app.serve(asgi, bind="0.0.0.0:1", name="safe", config=SimpleNamespace(ssl_enabled=True))
     found = item(look(app, environ=environ), "servers")
     assert (found.status, found.message) == (
         "warn",
@@ -537,3 +542,11 @@ def test_sizes_are_shown_as_people_write_them(environ: dict[str, str]) -> None:
     environ["MTAIO_LOG_MAX_BYTES"] = str(10**18)
     assert "6e+06 TB" in item(look(environ=environ), "log_space").message
     assert item(look(environ=environ, memory=999), "memory").message.startswith("999 bytes, ")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_documentation_has_every_item(language: str) -> None:
+    """The reference lists each item, in the order in which the report does."""
+    page = (ROOT / "docs" / language / "reference" / "command-line.md").read_text(encoding="utf-8")
+    table = page.partition("{#check}")[2].partition("{#check-json}")[0].partition("###")[2]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [row.name for row in _ROWS]

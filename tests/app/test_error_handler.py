@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 import pytest
 
-from mtaio.app._error_handler import ErrorHandler
+from mtaio.app import ErrorHandler
 from mtaio.exceptions import LimitError, MTAIOError
 from mtaio.logging import JsonFormatter, RedactingFilter
 from mtaio.monitoring import Source, metrics

@@ -368,7 +368,7 @@ def test_systemd_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backen
             app.request_stop()
 
         app.run(backend)
-        while heard[-1] != b"EXTEND_TIMEOUT_USEC=60000000":
+        while heard[-1] != b"EXTEND_TIMEOUT_USEC=65000000":
             heard.append(systemd.recv(4096))
     assert b"STOPPING=1" in heard
 

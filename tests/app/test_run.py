@@ -114,7 +114,7 @@ def test_error_of_the_program_has_its_traceback(
     ("arguments", "message"),
     [
         (["none:app"], r"^mtaio: there is no module 'none'"),
-        (["shop:shut"], r"^mtaio: 'shop:shut': there is no 'shut' in .*: shop:app, shop:broken\."),
+        (["shop:shut"], r"^mtaio: .*no 'shut' .*: shop:app, shop:broken\.$"),
         (["shop:make_app"], r"^mtaio: 'shop:make_app' is .*, write shop:make_app\(\)\.$"),
         (["shop:number"], r"^mtaio: 'shop:number' is 7, which is no application\. Name an App"),
         ([], r"^mtaio: .*TARGET.*\n.*mtaio run --help"),

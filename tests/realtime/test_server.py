@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import h2.connection
+import h2.events
 import httpx
 import pytest
 from anyio import to_thread
@@ -19,7 +17,7 @@ from anyio import to_thread
 from mtaio.app._server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from anyio.abc import SocketStream
 
@@ -49,7 +47,8 @@ class App:
         path = scope["path"]
         self.begun.append(path)
         try:
-            await getattr(self, path[1:])(scope, receive, send)
+            handler = getattr(self, path[1:])
+            await (handler(send, receive) if path == "/ws" else handler(send))
         except anyio.get_cancelled_exc_class():
             self.ends.append("cancelled")
             raise
@@ -63,70 +62,70 @@ class App:
         """Send a piece of it."""
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def hello(self, scope: Any, receive: Any, send: Any) -> None:
+    async def hello(self, send: Any) -> None:
         """Answer at once."""
         await self.start(send, (b"content-length", b"5"))
         await self.body(send, b"hello")
 
-    async def wait(self, scope: Any, receive: Any, send: Any) -> None:
+    async def wait(self, send: Any) -> None:
         """Answer when told to."""
         await self.go_on.wait()
-        await self.hello(scope, receive, send)
+        await self.hello(send)
 
-    async def events(self, scope: Any, receive: Any, send: Any) -> None:
+    async def events(self, send: Any) -> None:
         """Begin a response that has no end."""
         await self.start(send)
         await self.body(send, b"data: 1\n\n", more=True)
         await anyio.sleep_forever()
 
-    async def flood(self, scope: Any, receive: Any, send: Any) -> None:
+    async def flood(self, send: Any) -> None:
         """Send for ever, whether anyone reads or not."""
         await self.start(send)
         while True:
             await self.body(send, b"x" * 65536, more=True)
 
-    async def shielded(self, scope: Any, receive: Any, send: Any) -> None:
+    async def shielded(self, send: Any) -> None:
         """Go on for a second, cancelled or not."""
         with anyio.CancelScope(shield=True):
             await anyio.sleep(1)
-            await self.hello(scope, receive, send)
+            await self.hello(send)
 
-    async def thread(self, scope: Any, receive: Any, send: Any) -> None:
+    async def thread(self, _: Any) -> None:
         """Work in a thread, which cannot be cancelled."""
         await to_thread.run_sync(partial(socket.create_connection, ("127.0.0.1", 1), 0.1))
 
-    async def ws(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws(self, send: Any, receive: Any) -> None:
         """Accept a websocket, and listen."""
         assert (await receive())["type"] == "websocket.connect"
         await send({"type": "websocket.accept"})
         while (await receive())["type"] != "websocket.disconnect":
             pass
 
-    async def ws_wait(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws_wait(self, _: Any) -> None:
         """Do not accept a websocket yet."""
         await anyio.sleep_forever()
 
-    async def ws_deaf(self, scope: Any, receive: Any, send: Any) -> None:
+    async def ws_deaf(self, send: Any) -> None:
         """Accept a websocket, and do not listen."""
         await send({"type": "websocket.accept"})
         await anyio.sleep_forever()
 
-    async def slow(self, scope: Any, receive: Any, send: Any) -> None:
+    async def slow(self, send: Any) -> None:
         """Let the body of a request pile up, and answer without it."""
         await anyio.sleep(0.3)
-        await self.hello(scope, receive, send)
+        await self.hello(send)
 
-    async def breaks_off(self, scope: Any, receive: Any, send: Any) -> None:
+    async def breaks_off(self, send: Any) -> None:
         """Begin a response, let the body of the request pile up, and return."""
         await self.start(send, (b"content-length", b"5"))
         await anyio.sleep(0.3)
 
-    async def fails(self, scope: Any, receive: Any, send: Any) -> None:
+    async def fails(self, _: Any) -> None:
         """Raise."""
         msg = "no database"
         raise LookupError(msg)
 
-    async def silent(self, scope: Any, receive: Any, send: Any) -> None:
+    async def silent(self, _: Any) -> None:
         """Return without an answer."""
 
 
@@ -285,30 +284,51 @@ async def test_clients_that_are_gone() -> None:
     assert server.statistics().failed == 0
 
 
+class Http2:
+    """A client that speaks HTTP/2 from the beginning."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._state = h2.connection.H2Connection()
+        self._state.initiate_connection()
+        self.statuses: dict[int, bytes] = {}
+        self.ended: list[int] = []
+
+    async def get(self, path: str) -> int:
+        """Ask for a path; return the number of the stream."""
+        number = self._state.get_next_available_stream_id()
+        headers = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "a")]
+        self._state.send_headers(number, headers, end_stream=True)
+        await self._stream.send(self._state.data_to_send())
+        return number
+
+    async def read(self, ended: int) -> None:
+        """Read until ``ended`` streams have ended, or the connection has."""
+        with contextlib.suppress(anyio.EndOfStream):
+            while len(self.ended) < ended:
+                for event in self._state.receive_data(await self._stream.receive()):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        self.statuses[event.stream_id] = dict(event.headers)[b":status"]
+                    elif isinstance(event, h2.events.StreamEnded):
+                        self.ended.append(event.stream_id)
+
+
 async def test_http_2() -> None:
-    """HTTP/2 with prior knowledge: streams are answered, and cancelled one by one."""
+    """HTTP/2 with prior knowledge: streams end one by one, and then the connection does."""
     app = App()
-    async with (
-        serving(app) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", http1=False, http2=True) as http,
-        anyio.create_task_group() as group,
-    ):
-        codes: list[int] = []
-
-        async def get(path: str) -> None:
-            answer = await http.get(path)
-            assert answer.http_version == "HTTP/2"
-            codes.append(answer.status_code)
-
-        await get("/hello")
-        await get("/silent")
-        for _ in range(3):
-            group.start_soon(get, "/wait")
+    async with serving(app) as server, await connect(server) as stream:
+        client = Http2(stream)
+        first, second = await client.get("/hello"), await client.get("/silent")
+        await client.read(2)
+        waiting = [await client.get("/wait") for _ in range(3)]
         await app.wait_begun(5)
         server.close()
-        await anyio.sleep(0.05)
+        with anyio.move_on_after(0.1):
+            await client.read(3)
         assert server.cancel() == 3
-    assert codes == [200, 500, 503, 503, 503]
+        await client.read(100)
+    assert client.statuses == {first: b"200", second: b"500"} | dict.fromkeys(waiting, b"503")
+    assert len(client.ended) == 5
 
 
 async def test_websocket_not_accepted() -> None:
@@ -361,7 +381,7 @@ async def test_closed_at_once() -> None:
     for end in (Server.close, Server.cancel):
         async with serving(App()) as server:
             end(server)
-            with pytest.raises(RuntimeError, match="^<Server at .*> is serving already"):
+            with pytest.raises(RuntimeError, match=r"^<Server at .*> is serving already"):
                 await server.serve()
         end(server)
 
@@ -369,14 +389,12 @@ async def test_closed_at_once() -> None:
 async def test_late_request() -> None:
     """What still comes after cancel() is answered with 503, and the application not asked."""
     app = App()
-    async with (
-        serving(app) as server,
-        httpx.AsyncClient(base_url=f"http://{server.address}", http1=False, http2=True) as http,
-    ):
+    async with serving(app) as server, await connect(server) as stream:
         run = server._run
         assert run is not None
         run.cancelling = True  # as it is for a request that hypercorn had begun to read
-        assert (await http.get("/hello")).status_code == 503
+        await stream.send(GET % b"/hello")
+        assert (await read(stream)).startswith(b"HTTP/1.1 503")
         run.cancelling = False
         server.close()
     assert app.begun == []

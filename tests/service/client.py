@@ -50,7 +50,7 @@ class Connection:
 
     def send(self, path: str) -> None:
         """Send a request."""
-        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Read status and headers."""

@@ -213,7 +213,5 @@ class Service:
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
-        if error is not None:
-            sys.stderr.write(
-                f"--- its stderr:\n{self.err.text}\n--- its stdout:\n{self.out.text}\n"
-            )
+        # pytest shows it if the test has failed.
+        sys.stderr.write("\n".join(["--- the end of its stderr:", *self.err.lines[-100:], ""]))

@@ -19,9 +19,10 @@ def test_restart_with_backoff(start: Start) -> None:
     waits = [float(each) for each in service.out.wait("waits")[0].split()[1:]]
     assert len(waits) == 3
     assert all(waited >= least for waited, least in zip(waits, (0.1, 0.2, 0.4), strict=True))
+    service.wait_metric("mtaio_application_restarts_total", 3)
     assert service.get("/pid").status == 200
     assert service.stop() == 0
-    assert "Traceback" not in service.err.text
+    assert "run 3 has failed" in service.err.text
 
 
 def test_critical_service_fails(start: Start, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,16 +32,20 @@ def test_idle_service_ends_at_once(start: Start, number: signal.Signals) -> None
 def test_requests_longer_than_the_total(start: Start) -> None:
     """Requests that would take longer are cancelled and counted; the exit is in time."""
     service = start("requests").wait_readiness(200)
-    # One of the connections is idle, and its client keeps it open.
-    load = Load(service.address, ["/pid", *["/forever"] * 3], connections=4).start()
+    idle = HTTPConnection(service.address)  # which its client keeps open
+    idle.request("GET", "/pid")
+    assert idle.getresponse().read() == str(service.pid).encode()
+    paths = [f"/forever?{number}" for number in range(3)]
+    load = Load(service.address, paths, connections=3).start()
     service.out.wait("in flight", 4)
-    load.wait_answers(1)
     assert service.stop() == 0
     assert TOTAL / 2 < service.seconds < TOTAL + LATE
     assert "requests: 3," in service.err.wait("cancelled because the time for it was over")[0]
     assert service.out.lines[-1] == "closed"
     load.join()
-    assert list(load.answers) == ["/pid"]
+    assert load.broken == []
+    assert [answer.status for answer in load.answers.values()] == [503, 503, 503]
+    idle.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mtaio.events import Event
 
 log = logging.getLogger("shop")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
 app = Application(name="shop")
 retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05, wait_max=1.0)
 
