@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.app.check import CheckItem, check_command, run_checks
+from mtaio.app.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,3 +249,14 @@ def test_items_are_for_programs_too() -> None:
     """A test of a service can go through the checklist itself."""
     items = run_checks()
     assert all(isinstance(each, CheckItem) for each in items)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_command_line(*, strict: bool, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """The parser of the command line hands on the name and the options."""
+    program(folder, f"{SHOP}\napp.service(name='fragile')(app.stop)\n")
+    code = main(["check", "shop_check:app", "--json", *(["--strict"] if strict else [])])
+    report = json.loads(capsys.readouterr().out)
+    assert report["application"] == "shop_check:app"
+    assert report["counts"]["warn"] > 0
+    assert code == strict
