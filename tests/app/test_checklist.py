@@ -456,17 +456,24 @@ def test_log_at_a_relative_path(environ: dict[str, str], folder: Path) -> None:
     assert (found.status, found.remedy) == ("warn", f"Set MTAIO_LOG_FILE={folder / 'app.log'}")
 
 
-@pytest.mark.parametrize("locked", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("locked", "reason"),
+    [("app.log", "this user may not write it"), (".", "this user may not rename files in ")],
+)
 def test_log_that_cannot_be_written(
-    locked: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    locked: str,
+    reason: str,
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A log that this user may not write, or not rotate, is found."""
-    log = tmp_path / "app.log"
-    log.touch()
-    refused = log if locked == "file" else tmp_path
+    (tmp_path / "app.log").touch()
     # root, who runs some test machines, may write everything
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != refused)
-    assert item(look(environ=environ), "log_path").status == "fail"
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path / locked)
+    found = item(look(environ=environ), "log_path")
+    assert found.status == "fail"
+    assert reason in found.message
 
 
 @posix
