@@ -220,7 +220,7 @@ def test_nothing_that_a_terminal_acts_upon(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path with an escape, or with bytes that are not text, is printed harmlessly."""
-    monkeypatch.setenv("MTAIO_LOG_FILE", os.fsdecode(b"/nowhere/\x1b[31m\xff.log"))
+    monkeypatch.setenv("MTAIO_LOG_FILE", "/nowhere/\x1b[31m\udcff.log")
     code, out, _ = check(capsys)
     assert code == 1
     assert r"/nowhere/\x1b[31m\udcff.log" in out
