@@ -396,7 +396,7 @@ def _workers(look: _Look) -> _Finding:
     if workers.value > most:
         return _warn(
             f"{workers} on {processors:g} processors: threads and memory for each, and no gain",
-            f"Set {workers.label} to {most} or less, or say why not.",
+            f"Set {workers.label} to {most} or less, unless nearly all of them wait.",
         )
     return _ok(f"{workers} on {processors:g} processors")
 
