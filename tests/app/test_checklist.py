@@ -504,13 +504,57 @@ def test_two_handlers_of_one_file(environ: dict[str, str], tmp_path: Path) -> No
     assert found.message.startswith(os.path.realpath(tmp_path / "app.log"))
 
 
+def masking(handler: logging.Handler) -> logging.Handler:
+    """Return a handler that masks secrets."""
+    handler.addFilter(RedactingFilter())
+    return handler
+
+
+def test_logging_that_the_program_has_set_up(environ: dict[str, str]) -> None:
+    """A log file of the settings that nothing writes is told, and not judged."""
+    items = look(environ=environ, handlers=(masking(logging.NullHandler()),))
+    assert remarkable(items) == {"unused_variables": "warn"}
+    assert "MTAIO_LOG_FILE" in item(items, "unused_variables").message
+    assert item(items, "log_path").message == "the program has set logging up by itself"
+    assert not {"log_rotation", "log_space", "log_privacy"} & {each.name for each in items}
+
+
+def test_log_file_that_the_program_writes(environ: dict[str, str]) -> None:
+    """A log file of the settings that the program's own handler writes is judged."""
+    environ["MTAIO_LOG_BACKUP_COUNT"] = "0"
+    own = masking(logging.FileHandler(environ["MTAIO_LOG_FILE"], delay=True))
+    items = look(environ=environ, handlers=(own,))
+    assert remarkable(items) == {"log_rotation": "warn"}
+
+
+@pytest.mark.parametrize(
+    ("level", "found"), [(logging.DEBUG, "log_level"), (logging.CRITICAL, "error_log")]
+)
+def test_level_that_the_program_has_set(level: int, found: str, environ: dict[str, str]) -> None:
+    """Where the program has set logging up, the root logger's level counts."""
+    environ["MTAIO_LOG_FILE"] = ""
+    before = logging.getLogger().level
+    logging.getLogger().setLevel(level)
+    try:
+        items = look(environ=environ, handlers=(masking(logging.NullHandler()),))
+    finally:
+        logging.getLogger().setLevel(before)
+    assert list(remarkable(items)) == [found]
+    assert f"level is {logging.getLevelName(level)}" in item(items, found).message
+
+
+def test_logging_without_handlers(environ: dict[str, str]) -> None:
+    """With logging left alone and no handler, errors are shown without a time."""
+    environ["MTAIO_LOG_FILE"] = ""
+    items = look(application(environ, logging=False), environ=environ)
+    assert remarkable(items) == {"error_log": "warn"}
+
+
 def test_handlers_that_show_secrets(environ: dict[str, str]) -> None:
     """Handlers that the settings do not replace should mask secrets."""
-    bare, masking = logging.NullHandler(), logging.NullHandler()
-    masking.addFilter(RedactingFilter())
-    found = item(look(environ=environ, handlers=(masking, bare)), "log_masking")
+    handlers = (masking(logging.NullHandler()), logging.NullHandler())
+    found = item(look(environ=environ, handlers=handlers), "log_masking")
     assert (found.status, found.message) == ("warn", "NullHandler writes secrets as they are")
-    assert item(look(environ=environ, handlers=(masking,)), "log_masking").status == "ok"
 
 
 @pytest.mark.parametrize("name", ["mtaio.errors", "mtaio"])
