@@ -13,7 +13,7 @@ import builtins
 import re
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -405,7 +405,7 @@ def _assigned_before(module: Module, function: _Function, name: ast.Name) -> lis
     for outer in module.around(name):
         block: list[_Node] = next((each for each in _blocks(outer) if node in each), [node])
         for statement in reversed(block[: block.index(node)]):
-            values = _assigned(ast.Module([cast("ast.stmt", statement)], [])).get(name.id)
+            values = _assigned_by(statement).get(name.id)
             if values:
                 return values
         if outer is function:
@@ -421,10 +421,20 @@ def _blocks(node: _Node) -> Iterator[list[_Node]]:
             yield cast("list[_Node]", block)
 
 
+@cache
 def _assigned(scope: _Node) -> dict[str, list[ast.expr]]:
     """Return what is assigned to the names of a module or a function, not of a function in it."""
+    return _assigned_in(list(ast.iter_child_nodes(scope)))
+
+
+@cache
+def _assigned_by(statement: _Node) -> dict[str, list[ast.expr]]:
+    """Return what a statement assigns to names, and what is in it."""
+    return _assigned_in([statement])
+
+
+def _assigned_in(pending: list[_Node]) -> dict[str, list[ast.expr]]:
     found: dict[str, list[ast.expr]] = {}
-    pending = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
         match node:
