@@ -107,8 +107,13 @@ OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in PYTHONS if python != THIS)]
-"""What the session `suite` leaves out: this Python with no trio installed, and every other one."""
+MIDDLE: Final = PYTHONS[len(PYTHONS) // 2]
+"""Where the oldest dependencies are tried: neither the oldest nor the newest, if there are more."""
+
+OTHERS: Final = [python for python in PYTHONS if python not in {THIS, MIDDLE} - {NEWEST}]
+
+MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in OTHERS if python != THIS)]
+"""What `suite` and `lowest` leave out: this Python with no trio installed, and the others."""
 
 MATRIX_NAMES: Final = [
     f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX
@@ -163,6 +168,9 @@ PACKAGED: Final = (
 )
 """Tests of what may differ in a wheel: the command, the plugin, the page, the names."""
 
+SERVICE: Final = "tests/service"
+"""Tests of a whole service in a process of its own, which the session `service` runs."""
+
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
 
@@ -209,9 +217,10 @@ def suite(session: nox.Session) -> None:
 @nox.parametrize(("python", "extras"), MATRIX, ids=MATRIX_NAMES)
 def tests(session: nox.Session, extras: str) -> None:
     """
-    Run the suite on every other Python here, and on this one with no trio installed.
+    Run the suite on the other Pythons here, and on this one with no trio installed.
 
-    What is marked heavy runs on the oldest and the newest, with trio.
+    The one in the middle has the session `lowest`. What is marked heavy runs on the oldest and the
+    newest, with trio.
     """
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
         session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
@@ -252,6 +261,13 @@ def deployed(session: nox.Session) -> None:
     pytest(session, DEPLOYED)
 
 
+@nox.session(tags=["matrix"], python=[OLDEST, NEWEST])
+def service(session: nox.Session) -> None:
+    """Run a whole service on each loop: its limits, its end, and what goes wrong with it."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, SERVICE)
+
+
 @nox.session(tags=["matrix"], python=NEWEST)
 def coverage(session: nox.Session) -> None:
     """Every line and every branch of mtaio/ is run by a test."""
@@ -270,7 +286,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=environment)
 
 
-@nox.session(tags=["matrix"], python=OLDEST)
+@nox.session(tags=["matrix"], python=MIDDLE)
 def lowest(session: nox.Session) -> None:
     """Run the suite against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")

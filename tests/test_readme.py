@@ -57,3 +57,16 @@ def test_links_lead_somewhere(name: str) -> None:
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert links
     assert missing == []
+
+
+def test_messages_name_extras_that_exist() -> None:
+    """Each extra that a message or a page tells to install is declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pages = [*(ROOT / "mtaio").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    named = {
+        extra
+        for page in pages
+        for extra in re.findall(r"pip install 'mtaio\[(\w+)\]'", page.read_text(encoding="utf-8"))
+    }
+    assert named >= {"cli", "otel", "trio"}
+    assert named <= set(project["optional-dependencies"])

@@ -110,8 +110,13 @@ class LoggingContext:
         """The handlers; none any more after `close`."""
         return tuple(self._handlers)
 
-    def close(self) -> None:
-        """Write what is queued, and take the handlers away. May be called again."""
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Write what is queued, and take the handlers away. May be called again.
+
+        Args:
+            timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
+        """
         with _lock:
             handlers = self._take()
             if _current.get(self._logger) is self:
@@ -119,7 +124,10 @@ class LoggingContext:
                 self._logger.setLevel(self._before)
                 _swap(self._logger, handlers, ())
         for handler in handlers:
-            handler.close()
+            if isinstance(handler, AsyncFileHandler):
+                handler.close(timeout)
+            else:
+                handler.close()
 
     def _take(self) -> list[logging.Handler]:
         """Return the handlers, which the caller is to close."""

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints,
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
-from mtaio.monitoring._cgroup import Cgroup
 from mtaio.monitoring._delivery import Delivery, Handlers, logger
 from mtaio.monitoring._history import History
 from mtaio.monitoring._metrics import Source, flat, kinds

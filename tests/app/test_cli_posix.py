@@ -82,7 +82,7 @@ def demo_as_nobody(demo: Demo) -> Demo:
         with as_nobody():
             return demo(*args)
 
-    demo("empty", "--quiet")  # what is imported late may be where this user may not read
+    demo("empty")  # what is imported late may be where this user may not read
     return run
 
 

@@ -1,0 +1,233 @@
+"""
+One request, or one websocket, on its way through an ASGI application.
+
+Promise: `Request.cancel` ends it however far it is. A client that has heard nothing gets a 503, a
+websocket a closing message, and a response that has begun breaks off, which HTTP shows the client.
+Every response that begins while the server closes says ``Connection: close``.
+
+Why the rest of a request's body is taken in: hypercorn keeps ten pieces of it for the application,
+and waits with everything else, the end of the response too, until there is room for one more.
+"""
+
+from __future__ import annotations
+
+from errno import ECONNRESET
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.checkpoints import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
+
+__all__ = ["Request", "unwrapped"]
+
+_FAILED: Final = 500
+_UNAVAILABLE: Final = 503
+_GOING_AWAY: Final = 1001
+_NOTICE: Final = 0.1
+"""Seconds for an application to see that the client has gone, before sending is an error."""
+
+_CLOSE: Final = (b"connection", b"close")
+
+
+class Request:
+    """
+    One request.
+
+    Args:
+        scope: What the server says of it.
+        receive: The server's.
+        send: The server's.
+        closing: Returns whether the connection is to end with this response.
+
+    Attributes:
+        sending: Whether it waits for the client to take what was sent.
+    """
+
+    __slots__ = (
+        "_cancel_scope",
+        "_closing",
+        "_finished",
+        "_gone",
+        "_receive",
+        "_send",
+        "_started",
+        "_unread",
+        "scope",
+        "sending",
+    )
+
+    def __init__(
+        self, scope: Message, receive: Receive, send: Send, closing: Callable[[], bool]
+    ) -> None:
+        self.scope: Final = scope
+        self._receive = receive
+        self._send = send
+        self._closing = closing
+        self._cancel_scope = anyio.CancelScope()
+        self._started = False
+        self._finished = False
+        self._unread = _has_body(scope)
+        self._gone: ConnectionResetError | None = None
+        self.sending = False
+
+    @property
+    def client(self) -> object:
+        """The address that its connection comes from, as a socket has it; None if it has none."""
+        return self.scope.get("client")
+
+    def cancel(self) -> None:
+        """Cancel it; from the loop's thread."""
+        self._cancel_scope.cancel()
+
+    async def run(self, asgi: ASGI, on_error: Callable[[Exception], object]) -> None:
+        """
+        Have ``asgi`` answer it, and answer in its place where it did not.
+
+        Args:
+            asgi: The application.
+            on_error: Called with what ``asgi`` raised, which is raised then.
+        """
+        try:
+            with self._cancel_scope:
+                try:
+                    await asgi(self.scope, self.receive, self.send)
+                except BaseException as error:
+                    failure = without_cancellation(error)
+                    if isinstance(failure, Exception):
+                        if self._is_about_gone(failure):
+                            return
+                        on_error(failure)
+                        await self._give_up()
+                    raise
+                await self._give_up()
+        except Exception:
+            await self._answer(_FAILED)
+            raise
+        await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
+
+    async def refuse(self) -> None:
+        """Answer it with 503."""
+        await self._answer(_UNAVAILABLE)
+
+    async def receive(self) -> Message:
+        """Return what comes next from the client."""
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._unread = False
+        return message
+
+    async def send(self, message: Message) -> None:
+        """
+        Send to the client what the application sends.
+
+        Raises:
+            ConnectionResetError: The client has gone, and this is a piece of a longer whole. What
+                begins or ends a response is dropped then, as most servers do it.
+        """
+        kind = message["type"]
+        if kind == "websocket.send" or message.get("more_body", False):
+            await checkpoint()  # what is gone takes all at once, and the loop would stand still
+            if self._is_gone():
+                await anyio.sleep(_NOTICE)
+                self._gone = ConnectionResetError(ECONNRESET, "the client has gone")
+                raise self._gone
+        if kind == "http.response.start":
+            self._started = True
+            if self._closing() and self._is_http_1():
+                kept = [each for each in message.get("headers", ()) if each[0].lower() != _CLOSE[0]]
+                message = {**message, "headers": [*kept, _CLOSE]}
+        elif kind == "http.response.body":
+            self._finished = not message.get("more_body", False)
+        elif kind in {"websocket.accept", "websocket.http.response.start"}:
+            self._started = True
+        elif kind in {"websocket.close", "websocket.http.response.body"}:
+            self._started = True
+            self._finished = not message.get("more_body", False)
+        self.sending = True
+        try:
+            if self._finished and self._unread:
+                await self._send_and_take(message)
+            else:
+                await self._send(message)
+        finally:
+            self.sending = False
+
+    async def _give_up(self) -> None:
+        """Take in the body, if the response was broken off and cannot be ended."""
+        if self._started and not self._finished:
+            await self._take()
+
+    async def _answer(self, status: int) -> None:
+        """Answer with ``status``, if nothing has been answered yet."""
+        kind = self.scope["type"]
+        if not self._started:
+            prefix = "websocket.http.response" if kind == "websocket" else "http.response"
+            headers = [(b"content-length", b"0")]
+            if self._is_http_1():
+                headers.append(_CLOSE)
+            await self.send({"type": f"{prefix}.start", "status": status, "headers": headers})
+            await self.send({"type": f"{prefix}.body", "body": b"", "more_body": False})
+        elif kind == "websocket" and not self._finished and status == _UNAVAILABLE:
+            await self.send({"type": "websocket.close", "code": _GOING_AWAY})
+
+    def _is_gone(self) -> bool:
+        """Return whether the client has gone, where hypercorn shows it."""
+        return bool(getattr(getattr(self._send, "__self__", None), "closed", False))
+
+    def _is_about_gone(self, error: Exception) -> bool:
+        """Return whether an application raised because it was told that the client has gone."""
+        cause: BaseException | None = unwrapped(error)
+        while cause is not None and cause is not self._gone:
+            cause = cause.__cause__ or cause.__context__
+        return cause is not None
+
+    def _is_http_1(self) -> bool:
+        """Return whether it has a connection of its own, and headers that are about that."""
+        return bool(self.scope["http_version"].startswith("1"))
+
+    async def _send_and_take(self, message: Message) -> None:
+        """Send the last of the response, and take in what comes of the body until it is sent."""
+        failed: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._take)
+            try:
+                await self._send(message)
+            except Exception as error:  # noqa: BLE001 - raised below, outside of the task group
+                failed = error
+            group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+
+    async def _take(self) -> None:
+        """Take in what is left of the body."""
+        while self._unread:
+            await self.receive()
+
+
+def _has_body(scope: Message) -> bool:
+    """Return whether a body comes with a request, or may come."""
+    if scope["type"] != "http":
+        return False
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return bool(value != b"0")
+        if name == b"transfer-encoding":
+            return True
+    # From HTTP/2 on a body needs no header.
+    return not scope["http_version"].startswith("1") and scope["method"] not in {"GET", "HEAD"}
+
+
+def unwrapped(error: Exception) -> Exception:
+    """Return the one error in groups of one, in which task groups put it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

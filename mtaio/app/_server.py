@@ -1,0 +1,398 @@
+"""
+HTTP by hypercorn, under the deadlines of its owner.
+
+Promise: after `Server.close` nothing more is accepted and what is in flight is answered in full;
+after `Server.cancel` `Server.serve` returns as soon as the handlers have ended, whatever their
+clients do. It waits for no client that is silent, does not read, or keeps its connection.
+Cost: a few microseconds and one cancel scope for each request.
+
+Why not hypercorn's own grace period: from Python 3.12 on asyncio waits for every connection before
+that period begins, and on trio what is being sent cannot be cancelled.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mtaio._internal import checks, loops
+from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._listening import Bind, Listening
+from mtaio.app._request import Request, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import TaskStatus
+    from hypercorn.config import Config
+
+    from mtaio.app._request import ASGI, Message, Receive, Send
+
+__all__ = ["Server", "ServerStatistics"]
+
+_FAREWELL: Final = 0.5
+"""Seconds for the last answers to reach the clients, after which connections are shut down."""
+
+_AGAIN: Final = 0.1
+"""Seconds between looks for connections that have come up since."""
+
+_PATIENCE: Final = 5
+"""Looks without a request in flight after which hypercorn is cancelled."""
+
+_NEVER: Final = 1e8
+"""Seconds for hypercorn's own deadlines, for which None and inf do not work on every loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """The state of a `Server`, and what it has done so far. A websocket counts as a request."""
+
+    in_flight: int = field(metadata=GAUGE)
+    """Requests that are being answered."""
+    peak: int = field(metadata=GAUGE)
+    """The most requests that were in flight at once."""
+    requests: int = field(metadata=COUNTER)
+    """Requests that came, those in flight included."""
+    failed: int = field(metadata=COUNTER)
+    """Requests whose handler raised."""
+    cancelled: int = field(metadata=COUNTER)
+    """Requests that were cancelled with `Server.cancel`."""
+    rejected: int = field(metadata=COUNTER)
+    """Requests that came after `Server.cancel`, and were answered with 503."""
+
+
+class Server:
+    """
+    Serves an ASGI application over HTTP, with hypercorn, on asyncio, uvloop or trio.
+
+    Made anywhere, used by one event loop after another. It leaves signals alone, and asks the
+    application nothing about its lifespan: that is `mtaio.app._lifespan.Lifespan`'s part.
+
+    Args:
+        asgi: The application.
+        bind: Where to listen: ``"127.0.0.1:8000"`` (port 0 takes a free one), ``"[::]:8000"`` for
+            all addresses, ``"unix:/run/app.sock"``, or ``"fd://3"`` for a socket that the process
+            has inherited.
+        config: hypercorn's configuration, for TLS, HTTP/2, timeouts and limits. It is copied when
+            serving begins. What it says of ``bind`` and ``graceful_timeout`` does not count. Logs
+            that it would write to the console go to the loggers ``hypercorn.error`` and
+            ``hypercorn.access``, without handlers of their own.
+        name: Named in messages and errors.
+        on_error: Called with what a handler raised, and with the request's method and path; then
+            hypercorn logs it.
+
+    Raises:
+        ValueError: ``bind`` is not an address.
+        TypeError: An argument has the wrong type.
+    """
+
+    __slots__ = ("_asgi", "_bind", "_config", "_counts", "_name", "_on_error", "_run")
+
+    def __init__(
+        self,
+        asgi: ASGI,
+        bind: str,
+        *,
+        config: Config | None = None,
+        name: str | None = None,
+        on_error: Callable[[Exception, Mapping[str, object]], None] | None = None,
+    ) -> None:
+        checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
+        self._asgi = asgi
+        self._bind: Final = Bind.parse(bind)
+        self._config = config
+        self._name = name
+        self._on_error = on_error
+        self._run: _Run | None = None
+        self._counts: Final = _Counts()
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f"{self._name!r} "
+        return f"<Server {name}at {self.address}>"
+
+    @property
+    def address(self) -> str:
+        """Where it listens: while it serves, with the real port in place of 0."""
+        return self._bind.text if self._run is None else self._run.listening.address
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return 0 if self._run is None else len(self._run.in_flight)
+
+    async def serve(
+        self,
+        *,
+        state: Mapping[str, Any] | None = None,
+        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """
+        Serve until `close` or `cancel` was called and everything in flight has ended.
+
+        It returns by itself after hypercorn's ``max_requests``. ``task_status.started()`` is called
+        once it listens.
+
+        A checkpoint. Cancelled, it does what `cancel` does, and ends when the handlers have.
+
+        Args:
+            state: What each request gets a copy of, as ``scope["state"]``.
+            task_status: For ``TaskGroup.start``.
+
+        Raises:
+            OSError: It cannot listen there.
+            RuntimeError: It is serving already.
+            ImportError: hypercorn is not installed.
+        """
+        if self._run is not None:
+            msg = f"{self!r} is serving already. Make another Server for another address."
+            raise RuntimeError(msg)
+        config = _copy_of(self._config)
+        run = _Run(self._bind, config, self._counts)
+        self._run = run
+        try:
+            await run.main(partial(self._answer, run, state), task_status)
+        finally:
+            self._run = None
+
+    def close(self) -> None:
+        """
+        Accept nothing more, and have `serve` return when everything in flight has ended.
+
+        Connections that wait for a request end at once, the others with their response. From the
+        loop's thread. Not a checkpoint. Does nothing if it does not serve.
+        """
+        if self._run is not None:
+            self._run.closing.set()
+
+    def cancel(self) -> int:
+        """
+        Cancel the requests in flight, and have `serve` return when their handlers have ended.
+
+        A request that has not been answered yet gets a 503. Half a second later, connections that
+        are still there are shut down, except those of handlers that go on shielded. From the loop's
+        thread. Not a checkpoint. Does nothing if it does not serve.
+
+        Returns:
+            How many there were.
+        """
+        if self._run is None:
+            return 0
+        return self._run.cancel()
+
+    def statistics(self) -> ServerStatistics:
+        """Return the state and the counts. Not a checkpoint; from any thread."""
+        counts = self._counts
+        return ServerStatistics(
+            in_flight=self.in_flight,
+            peak=counts.peak,
+            requests=counts.requests,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            rejected=counts.rejected,
+        )
+
+    async def _answer(
+        self,
+        run: _Run,
+        state: Mapping[str, Any] | None,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request: the application that hypercorn is given."""
+        if scope["type"] == "lifespan":
+            await run.lifespan(receive, send)
+            return
+        await checkpoint()  # where tasks are eager, hypercorn cannot take an answer yet
+        if state is not None:
+            scope["state"] = dict(state)
+        request = Request(scope, receive, send, run.closing.is_set)
+        counts = self._counts
+        counts.requests += 1
+        if run.cancelling:
+            counts.rejected += 1
+            await request.refuse()
+            return
+        run.in_flight.add(request)
+        counts.peak = max(counts.peak, len(run.in_flight))
+        try:
+            await request.run(self._asgi, partial(self._failed, scope))
+        finally:
+            run.in_flight.discard(request)
+
+    def _failed(self, scope: Message, error: Exception) -> None:
+        """Take note of what a handler raised."""
+        self._counts.failed += 1
+        if self._on_error is not None:
+            method = scope.get("method", "WEBSOCKET")
+            context = {
+                "method": method,
+                "path": scope["path"],
+                "server": self._name or self.address,
+            }
+            self._on_error(error, context)
+
+
+class _Counts:
+    """What a server has done so far."""
+
+    __slots__ = ("cancelled", "failed", "peak", "rejected", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.peak = self.failed = self.cancelled = self.rejected = 0
+
+
+class _Run:
+    """
+    One time of serving; made in the event loop that it belongs to.
+
+    Args:
+        bind: Where to listen.
+        config: hypercorn's configuration, to be changed.
+        counts: Where it counts.
+
+    Attributes:
+        listening: The socket.
+        closing: Set when nothing more is accepted.
+        cancelling: Whether requests are refused.
+        in_flight: The requests that are being answered.
+    """
+
+    __slots__ = (
+        "_config",
+        "_counts",
+        "_ended",
+        "_error",
+        "_lifespan",
+        "_over",
+        "_scope",
+        "_up",
+        "cancelling",
+        "closing",
+        "in_flight",
+        "listening",
+    )
+
+    def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+        owner = None
+        if config.user is not None and config.group is not None:
+            owner = config.user, config.group
+        self.listening: Final = Listening(
+            bind, backlog=config.backlog, umask=config.umask, owner=owner
+        )
+        self._config = config
+        self._counts = counts
+        self.closing: Final = anyio.Event()
+        self.cancelling = False
+        self.in_flight: Final[set[Request]] = set()
+        self._scope = anyio.CancelScope(shield=True)
+        self._lifespan = anyio.CancelScope()
+        self._up: Final = anyio.Event()  # it accepts connections, or never will
+        self._over: Final = anyio.Event()  # there is no more to wait for than the end
+        self._ended: Final = anyio.Event()
+        self._error: Exception | None = None
+
+    async def main(self, app: ASGI, task_status: TaskStatus[None]) -> None:
+        """Serve until there is nothing more in flight."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._hypercorn, app)
+            try:
+                await self._up.wait()
+                if not self._ended.is_set():
+                    task_status.started()
+                await self._over.wait()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    self.cancel()
+                    await self._wait_ended()
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> int:
+        """Cancel the requests in flight, and refuse others; return how many there were."""
+        if self.cancelling:
+            return 0
+        self.cancelling = True
+        for request in self.in_flight:
+            request.cancel()
+        self._counts.cancelled += len(self.in_flight)
+        self.closing.set()
+        self._over.set()
+        return len(self.in_flight)
+
+    async def lifespan(self, receive: Receive, send: Send) -> None:
+        """Tell hypercorn what it wants to hear of a lifespan, which is not its matter."""
+        with self._lifespan:
+            while True:
+                message = await receive()
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+
+    async def _hypercorn(self, app: ASGI) -> None:
+        """Have hypercorn serve until it ends, or is cancelled as the last resort."""
+        backend = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
+        try:
+            with self._scope:
+                self._hand_over()
+                serve = import_module(f"hypercorn.{backend}").serve
+                await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
+        except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
+            if not self._scope.cancel_called:  # what it says of that is of no use
+                self._error = unwrapped(error)
+        finally:
+            self._lifespan.cancel()
+            self.listening.close()
+            self._ended.set()
+            self._up.set()
+            self._over.set()
+
+    def _hand_over(self) -> None:
+        """Give the socket to hypercorn, with those that it makes by itself for TLS."""
+        config = self._config
+        config.bind = []
+        sockets = config.create_sockets()
+        own = sockets.secure_sockets if config.ssl_enabled else sockets.insecure_sockets
+        own.insert(0, self.listening.socket)
+        vars(config)["create_sockets"] = lambda: sockets
+
+    async def _accepting(self) -> None:
+        """Return when hypercorn is to close; it calls this when it accepts connections."""
+        self._up.set()
+        await self.closing.wait()
+
+    async def _wait_ended(self) -> None:
+        """Wait until hypercorn has ended, and help it."""
+        with anyio.move_on_after(_FAREWELL):
+            await self._ended.wait()
+        looks = 0
+        while not self._ended.is_set():
+            busy = {each.client for each in self.in_flight if not each.sending}
+            self.listening.disconnect(keep=busy)
+            looks = 0 if self.in_flight else looks + 1
+            if looks == _PATIENCE:
+                self._scope.cancel()
+            with anyio.move_on_after(_AGAIN):
+                await self._ended.wait()
+
+
+def _copy_of(given: Config | None) -> Config:
+    """Return a configuration for hypercorn, with its logs where the program's are."""
+    try:
+        from hypercorn.config import Config  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        msg = "mtaio.app needs hypercorn to serve HTTP. Install it with: pip install 'mtaio[app]'"
+        raise ImportError(msg, name=error.name) from error
+    config = Config() if given is None else copy.copy(given)
+    for log in ("errorlog", "accesslog"):
+        if getattr(config, log) == "-":
+            setattr(config, log, logging.getLogger(f"hypercorn.{log.removesuffix('log')}"))
+    config.graceful_timeout = _NEVER
+    return config

@@ -1,0 +1,401 @@
+"""In real time, on every event loop: HTTP by hypercorn, which ends when its owner says so."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import h2.connection
+import h2.events
+import httpx
+import pytest
+from anyio import to_thread
+
+from mtaio.app._server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio.abc import SocketStream
+
+HERE = "127.0.0.1:0"
+GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class App:
+    """An ASGI application whose requests begin, wait and end as their paths say."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.go_on = anyio.Event()
+        self.ends: list[str] = []
+
+    async def wait_begun(self, count: int) -> None:
+        """Wait until ``count`` requests have begun."""
+        while len(self.begun) < count:  # noqa: ASYNC110 - what a client does in another thread
+            await anyio.sleep(0.01)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        self.begun.append(path)
+        try:
+            handler = getattr(self, path[1:])
+            await (handler(send, receive) if path == "/ws" else handler(send))
+        except anyio.get_cancelled_exc_class():
+            self.ends.append("cancelled")
+            raise
+        self.ends.append("returned")
+
+    async def start(self, send: Any, *headers: tuple[bytes, bytes]) -> None:
+        """Begin a response."""
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def body(self, send: Any, body: bytes, *, more: bool = False) -> None:
+        """Send a piece of it."""
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def hello(self, send: Any) -> None:
+        """Answer at once."""
+        await self.start(send, (b"content-length", b"5"))
+        await self.body(send, b"hello")
+
+    async def wait(self, send: Any) -> None:
+        """Answer when told to."""
+        await self.go_on.wait()
+        await self.hello(send)
+
+    async def events(self, send: Any) -> None:
+        """Begin a response that has no end."""
+        await self.start(send)
+        await self.body(send, b"data: 1\n\n", more=True)
+        await anyio.sleep_forever()
+
+    async def flood(self, send: Any) -> None:
+        """Send for ever, whether anyone reads or not."""
+        await self.start(send)
+        while True:
+            await self.body(send, b"x" * 65536, more=True)
+
+    async def shielded(self, send: Any) -> None:
+        """Go on for a second, cancelled or not."""
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(1)
+            await self.hello(send)
+
+    async def thread(self, _: Any) -> None:
+        """Work in a thread, which cannot be cancelled."""
+        await to_thread.run_sync(partial(socket.create_connection, ("127.0.0.1", 1), 0.1))
+
+    async def ws(self, send: Any, receive: Any) -> None:
+        """Accept a websocket, and listen."""
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def ws_wait(self, _: Any) -> None:
+        """Do not accept a websocket yet."""
+        await anyio.sleep_forever()
+
+    async def ws_deaf(self, send: Any) -> None:
+        """Accept a websocket, and do not listen."""
+        await send({"type": "websocket.accept"})
+        await anyio.sleep_forever()
+
+    async def slow(self, send: Any) -> None:
+        """Let the body of a request pile up, and answer without it."""
+        await anyio.sleep(0.3)
+        await self.hello(send)
+
+    async def breaks_off(self, send: Any) -> None:
+        """Begin a response, let the body of the request pile up, and return."""
+        await self.start(send, (b"content-length", b"5"))
+        await anyio.sleep(0.3)
+
+    async def fails(self, _: Any) -> None:
+        """Raise."""
+        msg = "no database"
+        raise LookupError(msg)
+
+    async def silent(self, _: Any) -> None:
+        """Return without an answer."""
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: Any, bind: str = HERE, *, limit: float = 20, **options: Any
+) -> AsyncIterator[Server]:
+    """Serve in a block, which ends when serving has ended."""
+    server = Server(app, bind, **options)
+    with anyio.fail_after(limit):
+        async with anyio.create_task_group() as group:
+            await group.start(server.serve)
+            yield server
+
+
+async def connect(server: Server) -> SocketStream:
+    """Return a connection to the server."""
+    host, _, port = server.address.rpartition(":")
+    return await anyio.connect_tcp(host, int(port))
+
+
+async def read(stream: SocketStream, until: bytes = b"") -> bytes:
+    """Return what comes until a text has come, or until the end."""
+    seen = b""
+    with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while not until or until not in seen:
+            seen += await stream.receive()
+    return seen
+
+
+async def test_answers_and_closes() -> None:
+    """Fifty connections at once, most of them kept alive, are answered and then closed."""
+    app = App()
+    async with serving(app, name="api") as server, contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(await connect(server)) for _ in range(50)]
+        for stream in streams[1:]:
+            await stream.send(GET % b"/hello")
+        for stream in streams[1:]:
+            assert (await read(stream, b"hello")).startswith(b"HTTP/1.1 200")
+        pipelined = (GET % b"/hello") * 3
+        await streams[1].send(pipelined)
+        seen = b""
+        while seen.count(b"hello") < 3:
+            seen += await streams[1].receive()
+        assert repr(server) == f"<Server 'api' at {server.address}>"
+        server.close()
+        for stream in streams:
+            assert await read(stream) == b""
+    assert server.statistics().requests == 52
+    assert server.in_flight == 0
+    assert server.address == HERE
+
+
+async def test_close_waits() -> None:
+    """What is in flight when the server closes is answered in full, and told not to come again."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(GET % b"/wait")
+        await app.wait_begun(1)
+        server.close()
+        with anyio.move_on_after(0.2):
+            await read(stream, b"hello")
+        assert server.in_flight == 1
+        app.go_on.set()
+        answer = (await read(stream)).lower()
+        assert answer.endswith(b"hello")
+        assert answer.count(b"connection: close") == 1
+    assert app.ends == ["returned"]
+    assert server.statistics().cancelled == 0
+
+
+async def test_cancel() -> None:
+    """Whatever the clients hold open, serving ends soon after it was cancelled."""
+    app = App()
+    paths = [b"/wait", b"/events", b"/flood", b"/flood", b"/shielded", b"/hello"]
+    async with serving(app) as server, contextlib.AsyncExitStack() as stack:
+        streams = {}
+        for path in paths:
+            streams[path] = await stack.enter_async_context(await connect(server))
+            await streams[path].send(GET % path)
+        silent = await stack.enter_async_context(await connect(server))
+        partial_head = await stack.enter_async_context(await connect(server))
+        await partial_head.send(b"GET /hello HT")
+        socket_ = await stack.enter_async_context(await connect(server))
+        await socket_.send(UPGRADE)
+        await read(socket_, b"\r\n\r\n")
+        await app.wait_begun(7)
+        await anyio.sleep(0.1)
+        before = anyio.current_time()
+        assert server.cancel() == 6
+        assert server.cancel() == 0
+        answer = await read(streams[b"/wait"])
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in answer.lower()
+        assert (await read(streams[b"/events"])).endswith(b"data: 1\n\n\r\n")
+        assert (await read(streams[b"/shielded"])).endswith(b"hello")
+        assert await read(silent) == b""
+        assert (await read(socket_)).endswith(b"\x88\x02\x03\xe9")  # 1001
+    assert anyio.current_time() - before < 10
+    assert sorted(app.ends) == ["cancelled"] * 5 + ["returned"] * 2
+    assert server.statistics().cancelled == 6
+    assert server.statistics().failed == 0
+
+
+@pytest.mark.parametrize("path", [b"/slow", b"/breaks_off"])
+async def test_body_not_read(path: bytes) -> None:
+    """A request whose body piles up unread is answered, and holds nothing up."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n" % path)
+        answers: list[bytes] = []
+        async with anyio.create_task_group() as group:
+
+            async def listen() -> None:
+                answers.append(await read(stream))
+
+            group.start_soon(listen)
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await stream.send(b"x" * 2_000_000)
+        assert answers[0].startswith(b"HTTP/1.1 200")
+        server.close()
+    assert app.ends == ["returned"]
+
+
+async def test_failures() -> None:
+    """What a handler raises is reported with its request; a client is answered in any case."""
+    app = App()
+    seen: list[Any] = []
+    async with (
+        serving(app, on_error=lambda error, context: seen.append((error, context))) as server,
+        httpx.AsyncClient(base_url=f"http://{server.address}") as http,
+    ):
+        assert (await http.get("/fails?secret=1")).status_code == 500
+        assert (await http.get("/silent")).status_code == 500
+        address = server.address
+        server.close()
+    ((error, context),) = seen
+    assert repr(error) == "LookupError('no database')"
+    assert context == {"method": "GET", "path": "/fails", "server": address}
+    assert server.statistics().failed == 1
+
+
+async def test_clients_that_are_gone() -> None:
+    """A client that has gone is no failure; its handler may go on until it is cancelled."""
+    app = App()
+    async with serving(app) as server:
+        async with await connect(server) as stream, await connect(server) as another:
+            await stream.send(GET % b"/flood")
+            await another.send(UPGRADE)
+            await read(another, b"\r\n\r\n")
+            await app.wait_begun(2)
+        while server.in_flight > 1:  # noqa: ASYNC110 - until the websocket's has seen it
+            await anyio.sleep(0.01)
+        assert server.cancel() == 1
+    assert app.ends == ["returned", "cancelled"]
+    assert server.statistics().failed == 0
+
+
+class Http2:
+    """A client that speaks HTTP/2 from the beginning."""
+
+    def __init__(self, stream: SocketStream) -> None:
+        self._stream = stream
+        self._state = h2.connection.H2Connection()
+        self._state.initiate_connection()
+        self.statuses: dict[int, bytes] = {}
+        self.ended: list[int] = []
+
+    async def get(self, path: str) -> int:
+        """Ask for a path; return the number of the stream."""
+        number = self._state.get_next_available_stream_id()
+        headers = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "a")]
+        self._state.send_headers(number, headers, end_stream=True)
+        await self._stream.send(self._state.data_to_send())
+        return number
+
+    async def read(self, ended: int) -> None:
+        """Read until ``ended`` streams have ended, or the connection has."""
+        with contextlib.suppress(anyio.EndOfStream):
+            while len(self.ended) < ended:
+                for event in self._state.receive_data(await self._stream.receive()):
+                    if isinstance(event, h2.events.ResponseReceived):
+                        self.statuses[event.stream_id] = dict(event.headers)[b":status"]
+                    elif isinstance(event, h2.events.StreamEnded):
+                        self.ended.append(event.stream_id)
+
+
+async def test_http_2() -> None:
+    """HTTP/2 with prior knowledge: streams end one by one, and then the connection does."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        client = Http2(stream)
+        first, second = await client.get("/hello"), await client.get("/silent")
+        await client.read(2)
+        waiting = [await client.get("/wait") for _ in range(3)]
+        await app.wait_begun(5)
+        server.close()
+        with anyio.move_on_after(0.1):
+            await client.read(3)
+        assert server.cancel() == 3
+        await client.read(100)
+    assert client.statuses == {first: b"200", second: b"500"} | dict.fromkeys(waiting, b"503")
+    assert len(client.ended) == 5
+
+
+async def test_websocket_not_accepted() -> None:
+    """A websocket that is cancelled before it was accepted is refused with 503."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(UPGRADE.replace(b"/ws", b"/ws_wait"))
+        await app.wait_begun(1)
+        assert server.cancel() == 1
+        answer = await read(stream)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in answer.lower()
+
+
+async def test_websocket_flood() -> None:
+    """A websocket whose messages nobody takes does not keep serving from ending."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(UPGRADE.replace(b"/ws", b"/ws_deaf"))
+        await read(stream, b"\r\n\r\n")
+        with anyio.move_on_after(0.3):
+            while True:
+                await stream.send((b"\x81\x81\0\0\0\0a") * 1000)
+        assert server.cancel() == 1
+
+
+async def test_serve_cancelled() -> None:
+    """Serving that is cancelled cancels its requests and waits for them, at whatever moment."""
+    app = App()
+    for moment in (0.0, 0.001, 0.01, 0.1):
+        server = Server(app, HERE)
+        with anyio.fail_after(20), anyio.move_on_after(moment):
+            await server.serve()
+        assert server.address == HERE
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            await group.start(server.serve)
+            stream = await connect(server)
+            await stream.send(GET % b"/wait")
+            await app.wait_begun(1)
+            group.cancel_scope.cancel()
+    assert app.ends == ["cancelled"]
+    assert server.statistics().cancelled == 1
+    assert (await read(stream)).startswith(b"HTTP/1.1 503")
+    await stream.aclose()
+
+
+async def test_closed_at_once() -> None:
+    """A server may be told to end as soon as it is there."""
+    for end in (Server.close, Server.cancel):
+        async with serving(App()) as server:
+            end(server)
+            with pytest.raises(RuntimeError, match=r"^<Server at .*> is serving already"):
+                await server.serve()
+        end(server)
+
+
+async def test_late_request() -> None:
+    """What still comes after cancel() is answered with 503, and the application not asked."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        run = server._run
+        assert run is not None
+        run.cancelling = True  # as it is for a request that hypercorn had begun to read
+        await stream.send(GET % b"/hello")
+        assert (await read(stream)).startswith(b"HTTP/1.1 503")
+        run.cancelling = False
+        server.close()
+    assert app.begun == []
+    assert server.statistics().rejected == 1
