@@ -154,6 +154,14 @@ def test_no_such_application(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("1 / 0", "ZeroDivisionError: division by zero", "Correct the program: "),
         ("raise SystemExit", "SystemExit: ", "Put app.run() under "),
+        (
+            f"{SHOP}\napp.run()",
+            (
+                "RuntimeError: app.run() was called while the program was being imported by the "
+                'mtaio command. Put it under if __name__ == "__main__".'
+            ),
+            "Correct the program: ",
+        ),
     ],
 )
 def test_program_that_cannot_be_imported(
@@ -168,7 +176,7 @@ def test_program_that_cannot_be_imported(
     assert first["remedy"].startswith(remedy)
     assert {"workers", "rate"} < {each["name"] for each in others}
     assert "application" not in {each["name"] for each in others}
-    assert text in err
+    assert text.splitlines()[-1] in err
 
 
 def test_misspelt_variable_is_said_once(
