@@ -603,7 +603,7 @@ async def test_start_and_stop() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(app.stop, "enough")
         group.start_soon(app.stop)
-    assert app.state == "stopped"
+    assert str(app.state) == "stopped"
     await app.stop()
 
 
