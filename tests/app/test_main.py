@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -41,6 +42,22 @@ def test_missing_extra_is_named() -> None:
     assert done.stderr == (
         "mtaio: the command needs cyclopts. Install it with: pip install 'mtaio[cli]'\n"
     )
+
+
+def test_checks_need_no_extra() -> None:
+    """``mtaio check`` runs where nothing but mtaio itself is installed, and loads nothing else."""
+    program = """if True:
+        import sys
+        from mtaio.__main__ import main
+
+        sys.modules.update(dict.fromkeys(["cyclopts", "hypercorn", "rich", "trio"]))
+        sys.argv = ["mtaio", "check", "--json"]
+        sys.exit(main())
+    """
+    done = python("-c", program)
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["application"] is None
+    assert done.returncode in {0, 1}  # this machine may fail a check
 
 
 def test_interrupted_while_it_loads() -> None:

@@ -50,7 +50,7 @@ async def asgi(scope, receive, send):
     signal.raise_signal(signal.SIGTERM)
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
-    print("served on", sniffio.current_async_library())
+    print("stopped on", sniffio.current_async_library())
 """
 
 
@@ -79,12 +79,12 @@ def test_application_is_run(
     assert capsys.readouterr().out == f"selling on {backend}\n"
 
 
-def test_asgi_application_is_served(
+def test_asgi_application_is_run(
     run: Run, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An ASGI application is served where ``--bind`` says, until a signal comes."""
+    """An ASGI application is started and stopped by an application around it."""
     assert run("shop:asgi", "--bind", "127.0.0.1:0") == 0
-    assert capsys.readouterr().out == f"served on {backend}\n"
+    assert capsys.readouterr().out == f"stopped on {backend}\n"
 
 
 def test_exit_code_is_the_applications(run: Run) -> None:
