@@ -13,7 +13,7 @@ import builtins
 import re
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -71,8 +71,9 @@ class Module:
         self.path: Final = path
         self.name: Final = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         self.tree: Final = ast.parse(path.read_text(encoding="utf-8"))
+        self.nodes: Final = list(ast.walk(self.tree))
         self.outer: Final[dict[_Node, _Node]] = {
-            child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)
+            child: node for node in self.nodes for child in ast.iter_child_nodes(node)
         }
 
     @cached_property
@@ -83,14 +84,14 @@ class Module:
     @cached_property
     def functions(self) -> dict[str, _Function]:
         """The functions of the module, methods included, by their name."""
-        return {node.name: node for node in ast.walk(self.tree) if isinstance(node, _Function)}
+        return {node.name: node for node in self.nodes if isinstance(node, _Function)}
 
     @cached_property
     def imported(self) -> dict[str, tuple[str, str]]:
         """The module that each name imported from mtaio comes from, and its name there."""
         return {
             alias.asname or alias.name: (node.module or "", alias.name)
-            for node in ast.walk(self.tree)
+            for node in self.nodes
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtaio")
             for alias in node.names
         }
@@ -99,7 +100,7 @@ class Module:
     def calls(self) -> dict[str, list[ast.Call]]:
         """The calls in the module, by the last name of what is called."""
         found: dict[str, list[ast.Call]] = {}
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 found.setdefault(_last_name(node.func), []).append(node)
         return found
@@ -135,7 +136,7 @@ class Messages:
         """Return them, in the order of their places; one for each form."""
         found: set[Message] = set()
         for module in self.modules.values():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 for told in self._told(module, node):
                     for where, text in self._sources(module, told, frozenset()):
                         if where.path.name in _INSIDE_OTHERS:
@@ -194,7 +195,7 @@ class Messages:
         return {
             node.name
             for module in self.modules.values()
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.ClassDef)
             for each in node.body
             if isinstance(each, ast.FunctionDef) and each.name == "__init__"
@@ -220,7 +221,7 @@ class Messages:
         classes = {
             node.name: {_last_name(base) for base in node.bases}
             for module in self.modules.values()
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.ClassDef)
         }
         errors = {
@@ -405,7 +406,7 @@ def _assigned_before(module: Module, function: _Function, name: ast.Name) -> lis
     for outer in module.around(name):
         block: list[_Node] = next((each for each in _blocks(outer) if node in each), [node])
         for statement in reversed(block[: block.index(node)]):
-            values = _assigned(ast.Module([cast("ast.stmt", statement)], [])).get(name.id)
+            values = _assigned_by(statement).get(name.id)
             if values:
                 return values
         if outer is function:
@@ -421,10 +422,20 @@ def _blocks(node: _Node) -> Iterator[list[_Node]]:
             yield cast("list[_Node]", block)
 
 
+@cache
 def _assigned(scope: _Node) -> dict[str, list[ast.expr]]:
     """Return what is assigned to the names of a module or a function, not of a function in it."""
+    return _assigned_in(list(ast.iter_child_nodes(scope)))
+
+
+@cache
+def _assigned_by(statement: _Node) -> dict[str, list[ast.expr]]:
+    """Return what a statement assigns to names, and what is in it."""
+    return _assigned_in([statement])
+
+
+def _assigned_in(pending: list[_Node]) -> dict[str, list[ast.expr]]:
     found: dict[str, list[ast.expr]] = {}
-    pending = list(ast.iter_child_nodes(scope))
     while pending:
         node = pending.pop()
         match node:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtaio.app._checklist import _ROWS
 from mtaio.config import Settings, unknown_variables
 from tests.programs import ROOT
 
@@ -66,7 +67,7 @@ def instruction(name: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_variables_are_settings(name: str, tmp_path: Path) -> None:
-    """Each variable that a file sets is one that mtaio reads, and together they are accepted."""
+    """What a file sets is read and accepted, and what is in flight ends before it is cancelled."""
     environ = variables(name)
     assert unknown_variables(environ) == {}
     assert "MTAIO_HEALTH_TOKEN" not in environ
@@ -75,6 +76,7 @@ def test_variables_are_settings(name: str, tmp_path: Path) -> None:
     settings = Settings.from_env(environ | {"MTAIO_HEALTH_TOKEN_FILE": str(token)})
     assert settings.health_token is not None
     assert settings.health_bind.endswith(":9464")
+    assert settings.default_timeout < settings.shutdown.drain
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
@@ -151,6 +153,16 @@ def test_health_check_fails_when_the_probe_does(
         assert ended.value.code == exit_code
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_checklist_is_what_mtaio_check_goes_through(language: str) -> None:
+    """The guide's checklist names each item of ``mtaio check`` once, and no other."""
+    page = (ROOT / "docs" / language / "guides" / "deployment.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\|.*\| `mtaio check` \|\n\|-.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    cells = [row.split("|")[-2] for table in tables for row in table.splitlines()]
+    named = [name.replace(" ", "_") for cell in cells for name in re.findall(r"`(.*?)`", cell)]
+    assert sorted(named) == sorted(row.name for row in _ROWS)
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     """The unit has no line that systemd does not know, and leaves little that could do harm."""
@@ -160,7 +172,12 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     for there, path in here.items():
         text = text.replace(there, path)
     unit.write_text(text, encoding="utf-8")
-    for command in (["verify"], ["security", "--offline=yes", "--threshold=20"]):
+    listening = (EXAMPLES / "deployment" / "shop.socket").read_text(encoding="utf-8")
+    (tmp_path / "shop.socket").write_text(listening, encoding="utf-8")
+    for command in (
+        ["verify", str(tmp_path / "shop.socket")],
+        ["security", "--offline=yes", "--threshold=20"],
+    ):
         done = subprocess.run(  # noqa: S603 - of this machine, with a file of ours
             ["systemd-analyze", *command, str(unit)],  # noqa: S607 - wherever it is
             capture_output=True,

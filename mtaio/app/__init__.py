@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mtaio.app._error_handler import ErrorHandler, ErrorHandlerStatistics
     from mtaio.app._resource import Resource, ResourceInfo
     from mtaio.app._run import ApplicationState
+    from mtaio.app._server import ServerStatistics
     from mtaio.app._service import ServiceInfo
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Resource",
     "ResourceInfo",
     "ServerInfo",
+    "ServerStatistics",
     "ServiceInfo",
 ]
 
@@ -41,6 +43,7 @@ _HOMES: Final = {
     "Resource": "_resource",
     "ResourceInfo": "_resource",
     "ServerInfo": "_application",
+    "ServerStatistics": "_server",
     "ServiceInfo": "_service",
 }
 

@@ -27,6 +27,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._error_handler import ErrorHandler
 from mtaio.app._guard import Beat, Guard, can_guard
+from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
 from mtaio.app._run import Run
 from mtaio.app._server import Server
@@ -544,9 +545,16 @@ class Application:
 
         Raises:
             SystemExit: See above.
-            RuntimeError: It runs already.
+            RuntimeError: It runs already, or ``mtaio run`` or ``mtaio check`` is importing the
+                program.
         """
         self._check_not_running()
+        if is_loading():
+            msg = (
+                "app.run() was called while the program was being imported by the mtaio command. "
+                'Put it under if __name__ == "__main__".'
+            )
+            raise RuntimeError(msg)
         try:
             options = _loop_options(backend)
             self._rebind(bind)

@@ -313,6 +313,9 @@ def _unused_variables(look: _Look) -> _Finding | None:
         for variable in (each.variable, f"{each.variable}_FILE" if each.secret else "")
         if look.text(variable) is not None
     ]
+    label = look.label("log_file")
+    if label.isupper() and look.settings.log_file is not None and not _writes_log_file(look):
+        unused.append(label)
     if not unused:
         return None
     return _warn(
@@ -393,7 +396,7 @@ def _workers(look: _Look) -> _Finding:
     if workers.value > most:
         return _warn(
             f"{workers} on {processors:g} processors: threads and memory for each, and no gain",
-            f"Set {workers.label} to {most} or less, or say why not.",
+            f"Set {workers.label} to {most} or less, unless nearly all of them wait.",
         )
     return _ok(f"{workers} on {processors:g} processors")
 
@@ -432,9 +435,34 @@ def _drain_delay(look: _Look) -> _Finding:
 # ---- configuration: logging ----------------------------------------------------------------------
 
 
+def _configures(look: _Look) -> bool:
+    """Return whether the handlers will be those of the settings."""
+    wanted = None if look.app is None else look.app._configures  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+    return not logging.getLogger().handlers if wanted is None else wanted
+
+
+def _writes_log_file(look: _Look) -> bool:
+    """Return whether the log file of the settings is written at all."""
+    if _configures(look):
+        return True
+    path = os.path.realpath(look.settings.log_file or "")
+    return path in {os.path.realpath(each) for each in _files_of_handlers()}
+
+
+def _files_of_handlers() -> Iterator[str]:
+    """Yield the file of each handler of any logger that writes to one."""
+    known = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
+    loggers = [each for each in known if isinstance(each, logging.Logger)]
+    handlers = {id(handler): handler for each in loggers for handler in each.handlers}
+    for handler in handlers.values():
+        name = getattr(handler, "baseFilename", None)
+        if name is not None:
+            yield str(name)
+
+
 def _log_file(look: _Look) -> Path | None:
     """Return the log file; None if there is none, or it is a device, a pipe or the like."""
-    if look.settings.log_file is None:
+    if look.settings.log_file is None or not _writes_log_file(look):
         return None
     path = Path(look.settings.log_file).absolute()
     try:
@@ -444,19 +472,25 @@ def _log_file(look: _Look) -> Path | None:
     return path if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else None
 
 
+def _log_threshold(look: _Look) -> tuple[str, int]:
+    """Return the least level that is logged, and what it is called."""
+    if _configures(look):
+        level = look.settings.log_level
+        return f"{look.label('log_level')}={level}", level_number("log_level", level)
+    level = logging.getLogger().level
+    return f"the root logger's level is {logging.getLevelName(level)}", level
+
+
 def _rotates(look: _Look) -> bool:
     return bool(look.settings.log_max_bytes and look.settings.log_backup_count)
 
 
 @_item("configuration")
 def _log_level(look: _Look) -> _Finding:
-    level = level_number("log_level", look.settings.log_level)
+    said, level = _log_threshold(look)
     if level < logging.INFO:
-        return _warn(
-            f"{look.label('log_level')}={look.settings.log_level}: slow, large, and full of data",
-            "Set it to INFO in production.",
-        )
-    return _ok(str(look.settings.log_level))
+        return _warn(f"{said}: slow, large, and full of data", "Set it to INFO in production.")
+    return _ok(logging.getLevelName(level))
 
 
 @_item("configuration")
@@ -477,6 +511,8 @@ def _log_rotation(look: _Look) -> _Finding | None:
 def _log_path(look: _Look) -> _Finding:
     path, label = _log_file(look), look.label("log_file")
     if path is None:
+        if not _writes_log_file(look):
+            return _ok("the program has set logging up by itself")
         return _ok(str(look.settings.log_file or "none, the log is not written to a file"))
     trouble = _why_not_written(path, rotates=_rotates(look))
     if trouble is not None:
@@ -499,12 +535,11 @@ def _why_not_written(path: Path, *, rotates: bool) -> tuple[str, str] | None:
             f"there is no folder {folder}",
             "Create it, and give it to the user that the service runs as.",
         )
-    place = path if path.exists() else folder
-    if not os.access(place, os.W_OK) or (rotates and not os.access(folder, os.W_OK)):
-        return (
-            "this user may not write it, or in a folder that rotation renames files in",
-            "Give both to the user that the service runs as, or run the check as that user.",
-        )
+    way_out = "Give it to the user that the service runs as, or run the check as that user."
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return "this user may not write it", way_out
+    if rotates and not os.access(folder, os.W_OK):
+        return f"this user may not rename files in {folder}, as rotation does", way_out
     return None
 
 
@@ -532,7 +567,7 @@ def _log_space(look: _Look) -> _Finding | None:
 
 @_item("configuration")
 def _log_handlers(look: _Look) -> _Finding:
-    writers = [os.path.realpath(name) for _, name in _file_handlers()]
+    writers = [os.path.realpath(each) for each in _files_of_handlers()]
     path = _log_file(look)
     if path is not None and _configures(look):
         writers.append(os.path.realpath(path))
@@ -543,23 +578,6 @@ def _log_handlers(look: _Look) -> _Finding:
             "Keep one handler, on the root logger.",
         )
     return _ok("each log file has one handler")
-
-
-def _file_handlers() -> Iterator[tuple[logging.Handler, str]]:
-    """Yield each handler of any logger that writes to a file, once, and the file."""
-    known = [logging.getLogger(), *logging.getLogger().manager.loggerDict.values()]
-    loggers = [each for each in known if isinstance(each, logging.Logger)]
-    handlers = {id(handler): handler for each in loggers for handler in each.handlers}
-    for handler in handlers.values():
-        name = getattr(handler, "baseFilename", None)
-        if name is not None:
-            yield handler, str(name)
-
-
-def _configures(look: _Look) -> bool:
-    """Return whether the handlers will be those of the settings."""
-    wanted = None if look.app is None else look.app._configures  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-    return not logging.getLogger().handlers if wanted is None else wanted
 
 
 # ---- monitoring ----------------------------------------------------------------------------------
@@ -682,17 +700,20 @@ def _error_log(look: _Look) -> _Finding:
             "the log goes nowhere: there is no file, and no console",
             f"Set {look.label('log_file')}, or {look.label('log_console')}=1.",
         )
-    if level_number("log_level", settings.log_level) > logging.ERROR:
-        return _fail(
-            f"{look.label('log_level')}={settings.log_level} leaves errors out of the log",
-            "Set it to INFO.",
-        )
+    said, level = _log_threshold(look)
+    if level > logging.ERROR:
+        return _fail(f"{said}: errors are left out", "Set it to INFO.")
     for name in ("mtaio.errors", "mtaio.app", "mtaio", ""):
         if not _logs_errors(logging.getLogger(name)):
             return _fail(
                 f"the logger {name or 'root'!r} is switched off, or leaves errors out",
                 "In logging.config pass disable_existing_loggers=False, and no level above ERROR.",
             )
+    if not _configures(look) and not logging.getLogger().handlers:
+        return _warn(
+            "no logger has a handler: errors go to the standard error, without a time",
+            "Leave out logging=False, or set logging up before the application starts.",
+        )
     return _ok("errors are in the log")
 
 

@@ -29,10 +29,13 @@ _DEEPEST: Final = 8
 _LONGEST: Final = 2_000
 """Characters that are kept of a text."""
 
+_MOST_TEXT: Final = 20_000
+"""Characters that are kept of all texts of a context together, more or less."""
+
 _TO_MASK: Final = 4 * _LONGEST
 """Characters to be searched for secrets, so that one at the end of what is kept is seen whole."""
 
-_MOST_DIGITS: Final = 1024
+_MOST_BITS: Final = 1024
 """Bits of an int that is kept as a number."""
 
 _CUT: Final = "..."
@@ -85,12 +88,13 @@ def brief(context: object) -> str:
 class _Plain:
     """Goes through one context."""
 
-    __slots__ = ("_above", "_left")
+    __slots__ = ("_above", "_left", "_text_left")
 
     def __init__(self) -> None:
         self._above: list[object] = []
         """The containers that the value at hand is in."""
         self._left = _MOST_VALUES
+        self._text_left = _MOST_TEXT
 
     def of(self, value: object, depth: int) -> object:
         """Return what is kept of ``value``."""
@@ -98,14 +102,14 @@ class _Plain:
         kind = type(value)
         if value is None or kind is bool or (kind is float and math.isfinite(cast("float", value))):
             return value
-        if kind is int and cast("int", value).bit_length() <= _MOST_DIGITS:
+        if kind is int and cast("int", value).bit_length() <= _MOST_BITS:
             return value
         try:
             parts = _parts(value)
         except Exception:  # noqa: BLE001 - a container with its own idea of what it holds
             return f"<{kind.__name__} that cannot be printed>"
         if parts is None:
-            return printed(value)
+            return self._text(value)
         if depth >= _DEEPEST or any(each is value for each in self._above):
             return _CUT
         self._above.append(value)
@@ -113,6 +117,14 @@ class _Plain:
             return self._inside(parts, depth + 1)
         finally:
             self._above.pop()
+
+    def _text(self, value: object) -> str:
+        """Return the text of a value, or of a name."""
+        if self._text_left <= 0:
+            return _CUT
+        text = printed(value)
+        self._text_left -= min(len(text), _LONGEST)
+        return text
 
     def _inside(self, parts: list[object] | dict[object, object], depth: int) -> object:
         """Return what is kept of a container that holds ``parts``."""
@@ -129,7 +141,8 @@ class _Plain:
             if self._left <= 0:
                 named[_CUT] = _CUT
                 break
-            named[printed(name)] = self.of(part, depth)
+            key = self._text(name)
+            named[key] = self.of(part, depth)
         return named
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
@@ -25,7 +25,9 @@ from mtaio.exceptions import MTAIOError
 from mtaio.logging import RedactingFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
 __all__ = ["ErrorHandler", "ErrorHandlerStatistics"]
 
@@ -209,26 +211,12 @@ class ErrorHandler:
                 may be filled until then.
             swallow: Whether the errors end here.
         """
-        return self._catch(context, swallow)
+        return _Catch(self.report, context, self._swallow if swallow else None)
 
-    @contextmanager
-    def _catch(self, context: Mapping[str, object] | None, swallow: bool) -> Generator[None]:  # noqa: FBT001 - the caller above names it
-        try:
-            yield
-        except BaseException as error:
-            self.report(error, context)
-            if not swallow:
-                raise
-            with self._counts:
-                self._swallowed += sum(1 for _ in _errors_in(error))
-            if isinstance(error, Exception):
-                return
-            if isinstance(error, BaseExceptionGroup):
-                group = cast("BaseExceptionGroup[BaseException]", error)
-                errors, rest = group.split(Exception)
-                if errors is not None and rest is not None:
-                    raise rest from rest.__cause__
-            raise
+    def _swallow(self, error: BaseException) -> None:
+        """Count what a block swallows."""
+        with self._counts:
+            self._swallowed += sum(1 for _ in _errors_in(error))
 
     def statistics(self) -> ErrorHandlerStatistics:
         """Return what was reported so far, in any thread. Not a checkpoint."""
@@ -308,6 +296,52 @@ class ErrorHandler:
             if logging.raiseExceptions and sys.stderr is not None:
                 with suppress(Exception):  # which may be what failed
                     traceback.print_exc()
+
+
+class _Catch:
+    """
+    The block of `ErrorHandler.catch`.
+
+    Args:
+        report: Reports what is raised in it.
+        context: What is being done.
+        swallow: Called with what is swallowed; None for what is to go on.
+    """
+
+    # A class, and no generator, whose frame would be the first of every traceback.
+    __slots__ = ("_context", "_report", "_swallow")
+
+    def __init__(
+        self,
+        report: Callable[[BaseException, Mapping[str, object] | None], object],
+        context: Mapping[str, object] | None,
+        swallow: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._report: Final = report
+        self._context: Final = context
+        self._swallow: Final = swallow
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if exc is None:
+            return False
+        self._report(exc, self._context)
+        if self._swallow is None:
+            return False
+        self._swallow(exc)
+        if isinstance(exc, BaseExceptionGroup) and not isinstance(exc, Exception):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            errors, rest = group.split(Exception)
+            if errors is not None and rest is not None:
+                raise rest from rest.__cause__
+        return isinstance(exc, Exception)
 
 
 def _level(error: Exception) -> int:

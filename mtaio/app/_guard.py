@@ -100,7 +100,7 @@ class Guard:
         for number in _numbers():
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
-        # Whoever handles SIGTERM, as a server does, goes on to get the signals, after this.
+        # A server that handles SIGTERM itself goes on to get the signals, after this.
         self._chained: Final = callable(self._before.get(signal.SIGTERM))
 
     @property
@@ -139,8 +139,7 @@ class Guard:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         before = self._before[number]
-        # A forked child's signals are its own; it ends by them, and takes no coverage along.
-        if os.getpid() != self._process:  # pragma: no cover
+        if os.getpid() != self._process:  # pragma: no cover - a forked child, which ends by this
             signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
             return

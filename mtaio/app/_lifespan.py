@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.checkpoints import checkpoint
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ class Lifespan:
     """
     The start-up and shutdown of an ASGI application, as an ``async with`` block.
 
-    It is entered and left in one task, as a task group is. The application's side of the protocol runs in another, in a
-    copy of the context in which the block was entered.
+    It is entered and left in one task, as a task group is. The application's side of the protocol
+    runs in another, in a copy of the context in which the block was entered.
 
     - An application that ends or raises without having said ``lifespan.startup.complete`` does not
       support the protocol, and is told nothing more. Where it raised although it had been told to
@@ -192,13 +191,10 @@ class _Run:
         try:
             with self.scope:
                 await self._asgi(scope, self._receive, self._send)
-        except BaseException as error:
-            failure = without_cancellation(error)
-            if not isinstance(failure, Exception):
-                raise
-            self.error = failure
+        except Exception as error:
+            self.error = error
             if self.complete and not self.failed:
-                logger.exception("The application's lifespan raised.", exc_info=failure)
+                logger.exception("The application's lifespan raised.")
         finally:
             self.started.set()
             self.finished.set()

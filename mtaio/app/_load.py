@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
     from mtaio.app import Application
 
-__all__ = ["load", "load_application", "own_traceback"]
+__all__ = ["is_loading", "load", "load_application", "own_traceback"]
 
 _IMPORTLIB: Final = (import_module.__code__.co_filename, "<frozen importlib")
 """How the names of the files begin that import modules."""
+
+_LOADING: Final[ContextVar[bool]] = ContextVar("loading", default=False)
 
 _FORM: Final = "Name a module and an application in it, as in shop:app or shop:make_app()."
 
@@ -46,6 +49,19 @@ def load(target: str) -> object:
             arguments.
         BaseException: What the program's own code raised.
     """
+    token = _LOADING.set(True)
+    try:
+        return _load(target)
+    finally:
+        _LOADING.reset(token)
+
+
+def is_loading() -> bool:
+    """Return whether a program is being imported, or its factory called, by `load`."""
+    return _LOADING.get()
+
+
+def _load(target: str) -> object:
     name, colon, path = target.partition(":")
     module = _import(target, name)
     if not (colon and path):
@@ -67,6 +83,8 @@ def load_application(target: str) -> Application:
     """
     Return the application that ``target`` names, as `load` finds it.
 
+    An ASGI application is put into an `Application`, which serves it.
+
     Raises:
         UsageError: As for `load`, or it is something else.
         BaseException: As for `load`.
@@ -76,11 +94,27 @@ def load_application(target: str) -> Application:
     found = load(target)
     if isinstance(found, Application):
         return found
+    if _is_asgi(found):
+        app = Application()
+        app.serve(found)
+        return app
     way_out = _choice(sys.modules[target.partition(":")[0]])
     if inspect.isfunction(found):
         way_out = f"If it returns one, write {target}(). {way_out}"
-    msg = f"{target!r} is a {type(found).__name__}, not an Application. {way_out}"
+    kind = type(found).__name__
+    msg = f"{target!r} is a {kind}, neither an Application nor an ASGI application. {way_out}"
     raise UsageError(msg)
+
+
+def _is_asgi(found: object) -> bool:
+    """Return whether something can be called as ASGI applications are."""
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind("scope", "receive", "send")
+    except TypeError:
+        return False
+    return True
 
 
 def own_traceback(error: BaseException) -> str:

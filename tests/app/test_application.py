@@ -33,6 +33,9 @@ def make(settings: Settings = SETTINGS, **options: Any) -> Application:
     return Application(settings, probes=False, signals=False, **options)
 
 
+make_any: Any = Application
+
+
 class Diary:
     """An application, and what happened in it when."""
 
@@ -146,7 +149,7 @@ async def test_parts_that_are_handed_in() -> None:
 def test_what_is_no_such_part(part: str) -> None:
     """A part of another type is refused at once."""
     with pytest.raises(TypeError, match=rf"^{part}=5 is an? int\. Pass a \w+, or None\.$"):
-        Application(**{part: 5})
+        make_any(**{part: 5})
 
 
 async def test_alerts_are_emitted() -> None:
@@ -245,7 +248,7 @@ async def test_start_that_fails() -> None:
     @diary.app.resource
     async def broken() -> AsyncIterator[None]:
         raise OSError("no such host")
-        yield  # type: ignore[unreachable]  # what makes it a generator
+        yield
 
     @diary.app.service
     async def service() -> None:
@@ -343,7 +346,7 @@ def test_what_cannot_be_called() -> None:
     with pytest.raises(TypeError, match=refusal):
         app.resource(two)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(TypeError, match=r"^fn=5 is an? int, which is not callable"):
-        app.resource(5)  # type: ignore[arg-type]  # what is tested
+        app.resource(5)  # type: ignore[call-overload]  # what is tested
     with pytest.raises(TypeError, match=r"^asgi=5 is an? int, which is not callable"):
         app.serve(5)
 
@@ -592,7 +595,7 @@ async def test_start_and_stop() -> None:
     with pytest.raises(RuntimeError, match=r"^<Application new> was never started\. Ask for "):
         _ = app.draining
     await app.start()
-    assert app.state == "running"
+    assert str(app.state) == "running"
     with pytest.raises(RuntimeError, match=r"^<Application running> runs already\. Stop it first"):
         await app.start()
     with pytest.raises(RuntimeError, match=r"^<Application running> has started: serve\(\) would"):
@@ -600,7 +603,7 @@ async def test_start_and_stop() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(app.stop, "enough")
         group.start_soon(app.stop)
-    assert app.state == "stopped"
+    assert str(app.state) == "stopped"
     await app.stop()
 
 
@@ -798,3 +801,58 @@ async def test_logging_is_left_alone() -> None:
     for app in (make(), make(logging=False)):
         async with app:
             assert root.handlers == before
+
+
+# ---- errors --------------------------------------------------------------------------------------
+
+
+class GuideHandler:
+    """What the guide's error handler has: one async method."""
+
+    def __init__(self) -> None:
+        self.handled: list[tuple[Exception, dict[str, Any]]] = []
+
+    async def handle_error(self, error: Exception, context: dict[str, Any]) -> None:
+        """Handle an error; one without arguments cannot be handled."""
+        await anyio.sleep(1)
+        self.handled.append((error, context))
+        if not error.args:
+            raise KeyError("message")
+
+
+class Reporter:
+    """An error handler that fails."""
+
+    def report(self, *_: object) -> None:
+        """Handle nothing."""
+        raise KeyError("message")
+
+
+def dying(handler: object, error: Exception) -> Application:
+    """Return an application whose service dies."""
+    app = make(error_handler=handler)
+
+    @app.service(name="dies", critical=False)
+    async def dies() -> None:
+        raise error
+
+    return app
+
+
+async def test_error_handler_of_the_guide() -> None:
+    """An object with ``async handle_error`` alone will do."""
+    handler, error = GuideHandler(), OSError("dead")
+    async with dying(handler, error):
+        await anyio.sleep(2)
+    assert handler.handled == [(error, {"what": "the service 'dies'"})]
+
+
+@pytest.mark.parametrize("handler", [GuideHandler(), Reporter()], ids=["async", "report"])
+async def test_error_handler_that_fails(handler: object, caplog: pytest.LogCaptureFixture) -> None:
+    """What it raises is logged, and the error that it was to handle."""
+    async with dying(handler, OSError()):
+        await anyio.sleep(2)
+    assert [each.message for each in caplog.records if each.levelname in {"ERROR", "CRITICAL"}] == [
+        "the error handler failed",
+        "OSError:  ({'what': \"the service 'dies'\"})",
+    ]

@@ -456,17 +456,24 @@ def test_log_at_a_relative_path(environ: dict[str, str], folder: Path) -> None:
     assert (found.status, found.remedy) == ("warn", f"Set MTAIO_LOG_FILE={folder / 'app.log'}")
 
 
-@pytest.mark.parametrize("locked", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("locked", "reason"),
+    [("app.log", "this user may not write it"), (".", "this user may not rename files in ")],
+)
 def test_log_that_cannot_be_written(
-    locked: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    locked: str,
+    reason: str,
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A log that this user may not write, or not rotate, is found."""
-    log = tmp_path / "app.log"
-    log.touch()
-    refused = log if locked == "file" else tmp_path
+    (tmp_path / "app.log").touch()
     # root, who runs some test machines, may write everything
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != refused)
-    assert item(look(environ=environ), "log_path").status == "fail"
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path / locked)
+    found = item(look(environ=environ), "log_path")
+    assert found.status == "fail"
+    assert reason in found.message
 
 
 @posix
@@ -504,13 +511,57 @@ def test_two_handlers_of_one_file(environ: dict[str, str], tmp_path: Path) -> No
     assert found.message.startswith(os.path.realpath(tmp_path / "app.log"))
 
 
+def masking(handler: logging.Handler) -> logging.Handler:
+    """Return a handler that masks secrets."""
+    handler.addFilter(RedactingFilter())
+    return handler
+
+
+def test_logging_that_the_program_has_set_up(environ: dict[str, str]) -> None:
+    """A log file of the settings that nothing writes is told, and not judged."""
+    items = look(environ=environ, handlers=(masking(logging.NullHandler()),))
+    assert remarkable(items) == {"unused_variables": "warn"}
+    assert "MTAIO_LOG_FILE" in item(items, "unused_variables").message
+    assert item(items, "log_path").message == "the program has set logging up by itself"
+    assert not {"log_rotation", "log_space", "log_privacy"} & {each.name for each in items}
+
+
+def test_log_file_that_the_program_writes(environ: dict[str, str]) -> None:
+    """A log file of the settings that the program's own handler writes is judged."""
+    environ["MTAIO_LOG_BACKUP_COUNT"] = "0"
+    own = masking(logging.FileHandler(environ["MTAIO_LOG_FILE"], delay=True))
+    items = look(environ=environ, handlers=(own,))
+    assert remarkable(items) == {"log_rotation": "warn"}
+
+
+@pytest.mark.parametrize(
+    ("level", "found"), [(logging.DEBUG, "log_level"), (logging.CRITICAL, "error_log")]
+)
+def test_level_that_the_program_has_set(level: int, found: str, environ: dict[str, str]) -> None:
+    """Where the program has set logging up, the root logger's level counts."""
+    environ["MTAIO_LOG_FILE"] = ""
+    before = logging.getLogger().level
+    logging.getLogger().setLevel(level)
+    try:
+        items = look(environ=environ, handlers=(masking(logging.NullHandler()),))
+    finally:
+        logging.getLogger().setLevel(before)
+    assert list(remarkable(items)) == [found]
+    assert f"level is {logging.getLevelName(level)}" in item(items, found).message
+
+
+def test_logging_without_handlers(environ: dict[str, str]) -> None:
+    """With logging left alone and no handler, errors are shown without a time."""
+    environ["MTAIO_LOG_FILE"] = ""
+    items = look(application(environ, logging=False), environ=environ)
+    assert remarkable(items) == {"error_log": "warn"}
+
+
 def test_handlers_that_show_secrets(environ: dict[str, str]) -> None:
     """Handlers that the settings do not replace should mask secrets."""
-    bare, masking = logging.NullHandler(), logging.NullHandler()
-    masking.addFilter(RedactingFilter())
-    found = item(look(environ=environ, handlers=(masking, bare)), "log_masking")
+    handlers = (masking(logging.NullHandler()), logging.NullHandler())
+    found = item(look(environ=environ, handlers=handlers), "log_masking")
     assert (found.status, found.message) == ("warn", "NullHandler writes secrets as they are")
-    assert item(look(environ=environ, handlers=(masking,)), "log_masking").status == "ok"
 
 
 @pytest.mark.parametrize("name", ["mtaio.errors", "mtaio"])
@@ -550,3 +601,13 @@ def test_documentation_has_every_item(language: str) -> None:
     page = (ROOT / "docs" / language / "reference" / "command-line.md").read_text(encoding="utf-8")
     table = page.partition("{#check}")[2].partition("{#check-json}")[0].partition("###")[2]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [row.name for row in _ROWS]
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_guide_has_every_item(language: str) -> None:
+    """The checklist of the deployment guide names each item once, as the report shows it."""
+    page = (ROOT / "docs" / language / "guides" / "deployment.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| ((?:`[a-z ]+`(?:, |、)?)+) \|$", page, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([a-z ]+)`", row)]
+    items = [name for name in named if name != "mtaio check"]  # which heads the column
+    assert sorted(items) == sorted(row.name.replace("_", " ") for row in _ROWS)

@@ -213,6 +213,7 @@ async def test_catch(log: Log, errors: ErrorHandler) -> None:
         await work()
     assert caught.value is error
     assert log.lines == ["CRITICAL unexpected ValueError: bad; context: order=7, step='pay'"]
+    assert log.json()["exception"].count("  File ") == 1  # no frame of the block
     assert errors.statistics().swallowed == 0
 
 
@@ -445,18 +446,25 @@ def test_context_that_holds_itself(log: Log, errors: ErrorHandler) -> None:
 
 def test_huge_context(log: Log, errors: ErrorHandler) -> None:
     """Of a huge context a record keeps some, and the message a few words."""
-    context = {f"name {number}": ["x" * 10_000] * 30 for number in range(10_000)}
-    errors.report(MTAIOError("failed"), context)
-    assert len(repr(log.only.context)) < 1_100_000
-    assert list(log.only.context)[-1] == "..."
-    assert log.only.context["name 0"][0] == "x" * 2000 + "..."
-    assert log.only.context["name 16"][-1] == "..."
+    errors.report(MTAIOError("failed"), {f"name {n}": ["x" * 10_000] * 30 for n in range(10_000)})
+    context = log.only.context
+    assert len(repr(context)) < 30_000
+    assert len(context["name 0"]) == 30
+    assert context["name 0"][0] == "x" * 2000 + "..."
+    assert context["name 0"][-1] == "..."
     assert len(log.only.getMessage()) < 1_100
-    log.records.clear()
+
+
+def test_many_values(log: Log, errors: ErrorHandler) -> None:
+    """Of many values a record keeps 500, and says that there were more."""
+    errors.report(MTAIOError("failed"), {"numbers": list(range(10_000)), "after": 1})
+    errors.report(MTAIOError("failed"), {f"name {number}": number for number in range(10_000)})
     errors.report(MTAIOError("failed"), {"numbers": range(10)})
-    errors.report(MTAIOError("failed"), {"numbers": list(range(10_000))})
-    assert log.records[0].context == {"numbers": "range(0, 10)"}
-    assert len(log.records[1].context["numbers"]) <= 501
+    first, second, third = (each.context for each in log.records)
+    assert first == {"numbers": [*range(498), "..."], "...": "..."}
+    assert second == {**{f"name {number}": number for number in range(499)}, "...": "..."}
+    assert third == {"numbers": "range(0, 10)"}
+    assert log.records[1].getMessage().endswith(", name 19=19...")
 
 
 @pytest.mark.parametrize("context", ["no mapping", 7, [1]])

@@ -81,6 +81,13 @@ def test_anything_can_be_found(folder: Path) -> None:
     assert sys.path[0] == str(folder)
 
 
+@pytest.mark.usefixtures("module")
+def test_asgi_application_is_served() -> None:
+    """What is called as ASGI applications are is put into an application."""
+    (server,) = load_application("shop_a:asgi").servers
+    assert server.bind == "127.0.0.1:8000"
+
+
 IN_SHOP = r"In 'shop_a' there is: shop_a:app\."
 FORM = r"Name a module and an application in it, as in shop:app or shop:make_app\(\)\."
 
@@ -101,9 +108,9 @@ FORM = r"Name a module and an application in it, as in shop:app or shop:make_app
         ("", f"'' does not begin with the name of a module. {FORM}"),
         (":app", f"':app' does not begin with the name of a module. {FORM}"),
         ("shop-a:app", f"'shop-a:app' does not begin with the name of a module. {FORM}"),
-        ("shop_a:nested", f"'shop_a:nested' is a SimpleNamespace, not an Application. {IN_SHOP}"),
+        ("shop_a:nested", f"'shop_a:nested' is a SimpleNamespace, neither an .* nor .* {IN_SHOP}"),
         ("shop_a:make_app", rf".* If it returns one, write shop_a:make_app\(\)\. {IN_SHOP}"),
-        ("shop_a:Application", f"'shop_a:Application' is a type, not an Application. {IN_SHOP}"),
+        ("shop_a:Application", f"'shop_a:Application' is a type, neither an .* nor .* {IN_SHOP}"),
         ("shop_a:make_for()", ".* cannot be called: missing a required argument: 'customer'. .*"),
         ("shop_a:app()", ".* of the type Application. Leave out the parentheses."),
     ],

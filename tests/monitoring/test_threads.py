@@ -386,7 +386,6 @@ def test_first_sample_is_of_the_time_since_the_start(loop: str, early: bool) -> 
 
 def test_sample_of_the_thread_is_waited_for(loop: str) -> None:
     """Whoever asks just after the start gets the thread's first sample if that comes in time."""
-
     samples: list[int] = []
 
     async def main() -> None:

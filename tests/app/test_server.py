@@ -1,0 +1,247 @@
+"""Where a server listens, and what it refuses, without serving."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import socket
+import sys
+from errno import EAGAIN
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypercorn.config import Config
+
+from mtaio.app._listening import Bind, Listening
+from mtaio.app._server import Server, _copy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither")
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    """Be an ASGI application."""
+
+
+@pytest.mark.parametrize(
+    ("bind", "reason"),
+    [
+        ("8000", "does not say who may connect"),
+        ("127.0.0.1", "does not end in a port"),
+        ("127.0.0.1:http", "does not end in a port"),
+        ("127.0.0.1:65536", "does not end in a port from 0 to 65535"),
+        (":8000", "does not say who may connect"),
+        ("unix:", "names no path"),
+        ("fd:3", "names no file descriptor"),
+        ("fd://x", "names no file descriptor"),
+    ],
+)
+def test_bind_refused(bind: str, reason: str) -> None:
+    """An address that says less than it must is refused when the server is made."""
+    with pytest.raises(ValueError, match=rf"^bind='{bind}' {reason}.*Pass a host and a port"):
+        Server(nothing, bind)
+
+
+def test_types_refused() -> None:
+    """What is no text, and no application, is refused."""
+    with pytest.raises(TypeError, match=r"^bind=8000 is a int, not a str\. Pass a host"):
+        Server(nothing, 8000)  # type: ignore[arg-type] # refused
+    with pytest.raises(TypeError, match=r"^asgi=None is a NoneType, which is not callable\."):
+        Server(None, "127.0.0.1:0")  # type: ignore[arg-type] # refused
+
+
+def test_not_serving() -> None:
+    """A server that does not serve has nothing in flight, and nothing to close."""
+    server = Server(nothing, "[::1]:0")
+    server.close()
+    assert server.cancel() == 0
+    assert server.in_flight == 0
+    assert server.address == "[::1]:0"
+    assert repr(server) == "<Server at [::1]:0>"
+    assert server.statistics().requests == 0
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Return a port at which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+async def test_taken(taken: int) -> None:
+    """A taken port is an error that names the address and the way out, and leaves nothing open."""
+    server = Server(nothing, f"127.0.0.1:{taken}")
+    for _ in range(2):
+        with pytest.raises(
+            OSError, match=rf"cannot listen at 127\.0\.0\.1:{taken}: .*port 0 takes"
+        ):
+            await server.serve()
+
+
+async def test_no_such_host() -> None:
+    """A name that cannot be resolved is an error that names it."""
+    with pytest.raises(OSError, match=r"cannot listen at nowhere\.invalid:0: .*Choose an address"):
+        await Server(nothing, "nowhere.invalid:0").serve()
+
+
+async def test_hypercorn_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without hypercorn the error says how to get it."""
+    true = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name.startswith("hypercorn"):
+            raise ModuleNotFoundError(name=name)
+        return true(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"needs hypercorn.*pip install 'mtaio\[app\]'$"):
+        await Server(nothing, "127.0.0.1:0").serve()
+
+
+async def test_error_of_hypercorn(tmp_path: Path) -> None:
+    """What is wrong with hypercorn's configuration is raised as it is, and no socket stays open."""
+    config = Config()
+    config.certfile = config.keyfile = str(tmp_path / "missing.pem")
+    with pytest.raises(FileNotFoundError):
+        await Server(nothing, "127.0.0.1:0", config=config).serve()
+    config.certfile = None
+    config.workers = 3  # of which hypercorn warns
+    with pytest.raises(Warning, match="workers"):
+        await Server(nothing, "127.0.0.1:0", config=config).serve()
+
+
+def test_configuration(tmp_path: Path) -> None:
+    """A configuration is copied; what it would log to the console goes to loggers as they are."""
+    given = Config()
+    given.accesslog = "-"
+    given.keep_alive_timeout = 11
+    config = _copy_of(given)
+    assert given.errorlog == given.accesslog == "-"
+    assert config.keep_alive_timeout == 11
+    for logger in (config.log.error_logger, config.log.access_logger):
+        assert logger is not None
+        assert logger.handlers == []
+        assert logger.propagate
+    given.errorlog = str(tmp_path / "errors.log")
+    assert _copy_of(given).errorlog == given.errorlog
+
+
+def test_addresses() -> None:
+    """The address is the one that was taken."""
+    for host in ("127.0.0.1", "0.0.0.0", "[::1]", "[::]"):  # noqa: S104 - all addresses are a case
+        listening = Listening(Bind.parse(f"{host}:0"))
+        port = listening.socket.getsockname()[1]
+        assert listening.address == f"{host}:{port}"
+        again = f"{host}:{port}"
+        with pytest.raises(OSError, match="cannot listen at"):
+            Listening(Bind.parse(again))
+        listening.close()
+        Listening(Bind.parse(again)).close()
+
+
+@posix
+def test_unix_socket(tmp_path: Path) -> None:
+    """A dead socket gives way to a new one, a live one does not, and the file goes in the end."""
+    path = tmp_path / "s"
+    bind = Bind.parse(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listening = Listening(bind, umask=0o177, owner=(os.getuid(), os.getgid()), backlog=0)
+    assert listening.address == f"unix:{path}"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(OSError, match=rf"cannot listen at unix:{path}: Address already in use"):
+        Listening(bind)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    for client in clients:
+        client.settimeout(0)
+    assert [client.connect_ex(str(path)) for client in clients][-1] == EAGAIN
+    with pytest.raises(OSError, match=rf"cannot listen at unix:{path}: Address already in use"):
+        Listening(bind)
+    for client in clients:
+        client.close()
+    listening.close()
+    assert not path.exists()
+    for text in (str(tmp_path / "no" / "s"), str(tmp_path / ("s" * 200))):
+        with pytest.raises(OSError, match=r"cannot listen at unix:.*Choose a path in a folder"):
+            Listening(Bind.parse(f"unix:{text}"))
+    path.write_text("not a socket")
+    with pytest.raises(OSError, match="cannot listen at unix:"):
+        Listening(bind)
+    assert path.read_text() == "not a socket"
+
+
+@posix
+def test_unix_socket_of_a_successor(tmp_path: Path) -> None:
+    """The file of a server that took over stays when this one ends."""
+    path = tmp_path / "s"
+    listening = Listening(Bind.parse(f"unix:{path}"))
+    path.unlink()
+    successor = Listening(Bind.parse(f"unix:{path}"))
+    listening.close()
+    assert path.exists()
+    path.unlink()
+    successor.close()
+
+
+@posix
+def test_inherited(taken: int) -> None:
+    """A socket that the process has inherited is used, and left open; what is none is refused."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        for _ in range(2):
+            own = Listening(Bind.parse(f"fd://{listening.fileno()}"))
+            assert own.address == f"127.0.0.1:{listening.getsockname()[1]}"
+            own.close()
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    del taken
+    reader, writer = os.pipe()
+    with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        for number in (reader, datagrams.fileno(), 999_999, 10**30):
+            with pytest.raises(
+                OSError, match=rf"cannot listen at fd://{number}: .*systemd's first"
+            ):
+                Listening(Bind.parse(f"fd://{number}"))
+    os.close(reader)
+    os.close(writer)
+
+
+@posix
+@pytest.mark.parametrize("where", ["127.0.0.1:0", "0.0.0.0:0", "unix"])
+def test_disconnect(where: str, tmp_path: Path) -> None:
+    """Connections that came in here are shut down, and no others."""
+    listening = Listening(Bind.parse(f"unix:{tmp_path / 's'}" if where == "unix" else where))
+    other = Listening(Bind.parse("127.0.0.1:0"))
+    sockets = [listening.socket, other.socket]
+    for socket_ in (listening.socket, listening.socket, other.socket):
+        socket_.settimeout(None)
+        client = socket.socket(socket_.family)
+        name = socket_.getsockname()
+        client.connect(("127.0.0.1", name[1]) if isinstance(name, tuple) else name)
+        sockets += [client, socket_.accept()[0]]
+        client.settimeout(0.05)
+    first, second, third = sockets[2::2]
+    keep = {first.getsockname()} if where != "unix" else set()
+    assert listening.disconnect(keep) == (1 if keep else 2)
+    assert second.recv(1) == b""
+    for client in [third, first] if keep else [third]:
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+    for socket_ in sockets:
+        socket_.close()
+    listening.close()
+    other.close()
+
+
+def test_disconnect_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where descriptors cannot be listed, nothing is shut down."""
+
+    def refuse(_: str) -> list[str]:
+        raise FileNotFoundError
+
+    listening = Listening(Bind.parse("127.0.0.1:0"))
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert listening.disconnect() == 0
+    listening.close()
