@@ -153,6 +153,9 @@ REAL_TIME: Final = "tests/realtime"
 LIGHT: Final = ("-m", "not heavy")
 """For sessions that run the suite once more on a Python on which another runs it whole."""
 
+HEAVY: Final = ("-m", "heavy")
+"""What is left of the suite on the newest Python, where the session `coverage` runs the rest."""
+
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
 
@@ -219,16 +222,16 @@ def tests(session: nox.Session, extras: str) -> None:
     """
     Run the suite on the other Pythons here, and on this one with no trio installed.
 
-    The one in the middle has the session `lowest`. What is marked heavy runs on the oldest and the
-    newest, with trio.
+    The one in the middle has the session `lowest`, and of the newest the session `coverage` runs
+    all but what is marked heavy. That runs on the oldest and the newest, with trio.
     """
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
         session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
     installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
     session.run("python", "-c", installed.format(bool(extras)))
-    whole = bool(extras) and session.python in {OLDEST, NEWEST}
-    pytest(session, f"--ignore={REAL_TIME}", *(() if whole else LIGHT))
+    part = {OLDEST: (), NEWEST: HEAVY}.get(str(session.python), LIGHT) if extras else LIGHT
+    pytest(session, f"--ignore={REAL_TIME}", *part)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

@@ -396,7 +396,7 @@ def _workers(look: _Look) -> _Finding:
     if workers.value > most:
         return _warn(
             f"{workers} on {processors:g} processors: threads and memory for each, and no gain",
-            f"Set {workers.label} to {most} or less, or say why not.",
+            f"Set {workers.label} to {most} or less, unless nearly all of them wait.",
         )
     return _ok(f"{workers} on {processors:g} processors")
 
@@ -535,12 +535,11 @@ def _why_not_written(path: Path, *, rotates: bool) -> tuple[str, str] | None:
             f"there is no folder {folder}",
             "Create it, and give it to the user that the service runs as.",
         )
-    place = path if path.exists() else folder
-    if not os.access(place, os.W_OK) or (rotates and not os.access(folder, os.W_OK)):
-        return (
-            "this user may not write it, or in a folder that rotation renames files in",
-            "Give both to the user that the service runs as, or run the check as that user.",
-        )
+    way_out = "Give it to the user that the service runs as, or run the check as that user."
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return "this user may not write it", way_out
+    if rotates and not os.access(folder, os.W_OK):
+        return f"this user may not rename files in {folder}, as rotation does", way_out
     return None
 
 

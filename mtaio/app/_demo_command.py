@@ -160,16 +160,15 @@ def _run(hasher: TreeHasher, top: str, backend: Backend) -> None:
         KeyboardInterrupt: A signal came first.
     """
     app = hasher.app
-    ended: list[OutputError | None] = []
+    ended: list[Exception | None] = []
 
     @app.service
     async def hash_all() -> None:
-        error = None
         try:
             await hasher.emit_all(top)
-        except OutputError as failure:
-            error = failure
-        ended.append(error)
+            ended.append(None)
+        except* OutputError as failures:
+            ended.extend(failures.exceptions)
         app.request_stop("everything is hashed")
 
     app.run(backend)

@@ -29,7 +29,7 @@ from mtaio.app._usage import CommandError
 from mtaio.core import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import TracebackType
     from typing import Self
 
@@ -43,7 +43,7 @@ FLUSH_BYTES: Final = 1 << 16
 
 
 @contextmanager
-def open_screen(*, quiet: bool) -> Iterator[Screen]:
+def open_screen(*, quiet: bool) -> Generator[Screen]:
     """
     Show a progress bar, which stays on the screen, and give what tells it more.
 

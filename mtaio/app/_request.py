@@ -49,7 +49,7 @@ class Request:
         closing: Returns whether the connection is to end with this response.
 
     Attributes:
-        sending: Whether it waits for the client to take what was sent.
+        sending: Whether it waits for the client to take what was sent, which cannot be cancelled.
     """
 
     __slots__ = (
@@ -59,6 +59,7 @@ class Request:
         "_gone",
         "_receive",
         "_send",
+        "_shield",
         "_started",
         "_unread",
         "scope",
@@ -73,6 +74,7 @@ class Request:
         self._send = send
         self._closing = closing
         self._cancel_scope = anyio.CancelScope()
+        self._shield = anyio.CancelScope()
         self._started = False
         self._finished = False
         self._unread = _has_body(scope)
@@ -87,6 +89,10 @@ class Request:
     def cancel(self) -> None:
         """Cancel it; from the loop's thread."""
         self._cancel_scope.cancel()
+
+    def abandon(self) -> None:
+        """Cancel what it sends, too: nothing more can be sent on its connection."""
+        self._shield.cancel()
 
     async def run(self, asgi: ASGI, on_error: Callable[[Exception], object]) -> None:
         """
@@ -154,10 +160,12 @@ class Request:
             self._finished = not message.get("more_body", False)
         self.sending = True
         try:
-            if self._finished and self._unread:
-                await self._send_and_take(message)
-            else:
-                await self._send(message)
+            # Cancelled half-way, hypercorn would not know any more what has been sent.
+            with anyio.CancelScope(shield=True) as self._shield:
+                if self._finished and self._unread:
+                    await self._send_and_take(message)
+                else:
+                    await self._send(message)
         finally:
             self.sending = False
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from mtaio.app import Application
 from mtaio.app._load import load, own_traceback
 from mtaio.app._usage import Backend, UsageError, require_backend
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["run"]
 
@@ -75,7 +72,7 @@ def _check_asgi(target: str, found: object) -> None:
     """Refuse what cannot be called as an ASGI application is."""
     if callable(found):
         try:
-            inspect.signature(cast("Callable[..., object]", found)).bind("scope", "receive", "send")
+            inspect.signature(found).bind("scope", "receive", "send")
         except TypeError:
             way_out = f"If it is a function that returns one, write {target}()."
         else:

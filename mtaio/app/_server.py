@@ -44,7 +44,7 @@ _AGAIN: Final = 0.1
 """Seconds between looks for connections that have come up since."""
 
 _PATIENCE: Final = 5
-"""Looks without a request in flight after which hypercorn is cancelled."""
+"""Looks without a handler at work after which hypercorn is cancelled, and what it sends."""
 
 _NEVER: Final = 1e8
 """Seconds for hypercorn's own deadlines, for which None and inf do not work on every loop."""
@@ -342,6 +342,7 @@ class _Run:
         try:
             with self._scope:
                 self._hand_over()
+                _contain(import_module(f"hypercorn.{backend}.run"))
                 serve = import_module(f"hypercorn.{backend}").serve
                 await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
@@ -374,10 +375,12 @@ class _Run:
             await self._ended.wait()
         looks = 0
         while not self._ended.is_set():
-            busy = {each.client for each in self.in_flight if not each.sending}
-            self.listening.disconnect(keep=busy)
-            looks = 0 if self.in_flight else looks + 1
-            if looks == _PATIENCE:
+            working = {each.client for each in self.in_flight if not each.sending}
+            self.listening.disconnect(keep=working)
+            looks = 0 if working else looks + 1
+            if looks > _PATIENCE:
+                for request in self.in_flight:
+                    request.abandon()
                 self._scope.cancel()
             with anyio.move_on_after(_AGAIN):
                 await self._ended.wait()
@@ -396,3 +399,24 @@ def _copy_of(given: Config | None) -> Config:
             setattr(config, log, logging.getLogger(f"hypercorn.{log.removesuffix('log')}"))
     config.graceful_timeout = _NEVER
     return config
+
+
+def _contain(run: Any) -> None:
+    """
+    Have what goes wrong with one connection end that one alone.
+
+    On trio hypercorn ends as a whole when its code raises, for which a client need only ask for h2c
+    with settings that are none; on asyncio it no longer waits for the others then.
+    """
+    original = run.TCPServer.run
+    if original.__module__ == __name__:
+        return
+
+    async def contained(connection: Any) -> None:
+        try:
+            await original(connection)
+        except Exception:
+            logger = logging.getLogger("hypercorn.error")
+            logger.warning("A connection was ended by an error.", exc_info=True)
+
+    run.TCPServer.run = contained

@@ -30,6 +30,7 @@ app: Final[App] = App(
     version_format="plaintext",  # the default loads a parser of Markdown, for one line
     suppress_keyboard_interrupt=False,
 )
+app.command("mtaio.app._check_command:check", name="check")
 app.command("mtaio.app._demo_command:demo", name="demo")
 app.command("mtaio.app._run_command:run", name="run")
 

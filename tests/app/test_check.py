@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from io import StringIO
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtaio.app.check import CheckItem, check_command, run_checks
+from mtaio.app.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,9 @@ def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in os.environ:
         if name.startswith(("MTAIO_", "KUBERNETES_")):
             monkeypatch.delenv(name)
+    with socket.socket() as probe:  # the usual port may be another program's
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MTAIO_HEALTH_BIND", "{}:{}".format(*probe.getsockname()))
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -227,7 +232,7 @@ def test_nothing_that_a_terminal_acts_upon(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path with an escape, or with bytes that are not text, is printed harmlessly."""
-    monkeypatch.setenv("MTAIO_LOG_FILE", os.fsdecode(b"/nowhere/\x1b[31m\xff.log"))
+    monkeypatch.setenv("MTAIO_LOG_FILE", "/nowhere/\x1b[31m\udcff.log")
     code, out, _ = check(capsys)
     assert code == 1
     assert r"/nowhere/\x1b[31m\udcff.log" in out
@@ -256,3 +261,14 @@ def test_items_are_for_programs_too() -> None:
     """A test of a service can go through the checklist itself."""
     items = run_checks()
     assert all(isinstance(each, CheckItem) for each in items)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_command_line(*, strict: bool, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """The parser of the command line hands on the name and the options."""
+    program(folder, f"{SHOP}\napp.service(name='fragile')(app.stop)\n")
+    code = main(["check", "shop_check:app", "--json", *(["--strict"] if strict else [])])
+    report = json.loads(capsys.readouterr().out)
+    assert report["application"] == "shop_check:app"
+    assert report["counts"]["warn"] > 0
+    assert code == strict

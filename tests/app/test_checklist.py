@@ -456,17 +456,24 @@ def test_log_at_a_relative_path(environ: dict[str, str], folder: Path) -> None:
     assert (found.status, found.remedy) == ("warn", f"Set MTAIO_LOG_FILE={folder / 'app.log'}")
 
 
-@pytest.mark.parametrize("locked", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("locked", "reason"),
+    [("app.log", "this user may not write it"), (".", "this user may not rename files in ")],
+)
 def test_log_that_cannot_be_written(
-    locked: str, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    locked: str,
+    reason: str,
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A log that this user may not write, or not rotate, is found."""
-    log = tmp_path / "app.log"
-    log.touch()
-    refused = log if locked == "file" else tmp_path
+    (tmp_path / "app.log").touch()
     # root, who runs some test machines, may write everything
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != refused)
-    assert item(look(environ=environ), "log_path").status == "fail"
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path / locked)
+    found = item(look(environ=environ), "log_path")
+    assert found.status == "fail"
+    assert reason in found.message
 
 
 @posix
@@ -594,3 +601,13 @@ def test_documentation_has_every_item(language: str) -> None:
     page = (ROOT / "docs" / language / "reference" / "command-line.md").read_text(encoding="utf-8")
     table = page.partition("{#check}")[2].partition("{#check-json}")[0].partition("###")[2]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [row.name for row in _ROWS]
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_guide_has_every_item(language: str) -> None:
+    """The checklist of the deployment guide names each item once, as the report shows it."""
+    page = (ROOT / "docs" / language / "guides" / "deployment.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| ((?:`[a-z ]+`(?:, |、)?)+) \|$", page, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([a-z ]+)`", row)]
+    items = [name for name in named if name != "mtaio check"]  # which heads the column
+    assert sorted(items) == sorted(row.name.replace("_", " ") for row in _ROWS)

@@ -35,12 +35,22 @@ assert sys.platform != "win32"
 MTAIO = [sys.executable, "-m", "mtaio", "demo"]
 
 
+WITHOUT_HYPERCORN = """
+import sys
+from mtaio.__main__ import main
+
+sys.modules["hypercorn"] = None
+sys.exit(main())
+"""
+
+
 def test_run_from_start_to_end(backend: str, folder: Path) -> None:
-    """A run in a process of its own ends by itself, with digests in the output and a table."""
+    """With the extra ``cli`` alone a run ends by itself, with digests, and with a table."""
     (folder / "a").write_bytes(b"content")
+    command = [sys.executable, "-c", WITHOUT_HYPERCORN, "demo"]
     arguments = ["--backend", backend, "--output", "sums"]
     done = subprocess.run(  # noqa: S603 - this very Python, with words written here
-        [*MTAIO, *arguments], capture_output=True, text=True, check=False, timeout=60
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("files ")
