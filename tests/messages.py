@@ -43,6 +43,11 @@ _INSIDE_OTHERS: Final = {
 }
 """Modules whose texts are seen only inside of another module's message."""
 
+_TELLING: Final = {"add_note", "LogRecord", "_check.py:_fail"}
+"""Functions whose arguments are messages, with the module if it is meant alone."""
+
+_REPEATED: Final = re.compile(f"{VALUE}+")
+
 _PERCENT: Final = re.compile(r"%[-+ 0-9.#]*[rsdgf]")
 
 _UNKNOWN: Final = ast.Constant(value=None)
@@ -110,6 +115,26 @@ class Module:
         names = {other.name, other.name.rpartition(".")[0]}
         return any(source in names for source, _ in self.imported.values())
 
+    def may_mean(self, call: ast.Call, other: Module) -> bool:
+        """Return whether ``call`` may be one of a function or a class of another module."""
+        match call.func:
+            case ast.Name(id=name):
+                source = self.imported.get(name, (self.name, name))[0]
+                return source in {other.name, other.name.rpartition(".")[0]}
+            case ast.Attribute(value=ast.Name(id="self")):
+                return self is other
+            case ast.Attribute(value=ast.Name(id=name)) if name in self.imported:
+                return ".".join(self.imported[name]) in {other.name, *other.classes}
+            case _:
+                return True
+
+    @cached_property
+    def classes(self) -> set[str]:
+        """The classes of the module, as their package shows them."""
+        package = self.name.rpartition(".")[0]
+        names = [node.name for node in self.nodes if isinstance(node, ast.ClassDef)]
+        return {f"{where}.{name}" for where in (package, self.name) for name in names}
+
     def around(self, node: _Node) -> Iterator[_Node]:
         """Yield what ``node`` stands in, from the inside."""
         while node in self.outer:
@@ -166,17 +191,17 @@ class Messages:
             yield from node.args  # text() makes an answer to an HTTP request
         elif (name, receiver) == ("write", "sys.stderr") or (name == "print" and to_stderr):
             yield from node.args
-        elif name in {"warning", "error", "exception", "critical", "_log_aside"}:
+        elif name in {"log", "warning", "error", "exception", "critical", "_log_aside"}:
             if "log" in f"{receiver}{name}".lower():
                 yield from self._logged(module, node.args)
         elif name == "add_note" and not receiver:  # its beginning and its end
             parts: list[ast.expr] = [ast.FormattedValue(each, -1) for each in node.args[1:]]
             yield ast.copy_location(ast.JoinedStr(parts), node)
-        elif (name, receiver) == ("note", "") or name in {"add_note", "_fail", "LogRecord"}:
+        elif (name, receiver) == ("note", "") or {name, f"{module.path.name}:{name}"} & _TELLING:
             yield from node.args
 
     def _logged(self, module: Module, args: list[ast.expr]) -> Iterator[ast.expr]:
-        """Yield the texts given to a logger, as if they were f-strings with its arguments."""
+        """Yield the text given to a logger, as if it were an f-string with its arguments."""
         for at, given in enumerate(args):
             for _, text in self._sources(module, given, frozenset()):
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):
@@ -188,6 +213,7 @@ class Messages:
                             values.append(ast.FormattedValue(value if is_known else _UNKNOWN, -1))
                         values.append(ast.Constant(piece))
                     yield ast.copy_location(ast.JoinedStr(values), text)
+                    return
 
     @cached_property
     def _composing(self) -> set[str]:
@@ -266,15 +292,18 @@ class Messages:
         return forms if 0 < len(forms) <= _MOST else {VALUE}
 
     def _joined(self, module: Module, parts: list[ast.expr], seen: _Seen) -> set[str]:
-        parameters = [part for part in parts if _parameter_in(module, part)]
-        unknown = parameters if len(parameters) > 1 else []  # they may not go with each other
-        forms = [
-            [VALUE] if part in unknown else sorted(self._forms(module, part, seen))
-            for part in parts
+        forms = [sorted(self._forms(module, part, seen)) for part in parts]
+        followed = [
+            place
+            for place, part in enumerate(parts)
+            if forms[place] != [VALUE] and _parameter_in(module, part)
         ]
+        if len(followed) > 1:  # they may not go with each other
+            for place in followed:
+                forms[place] = [VALUE]
         if prod(map(len, forms)) > _MOST:
             forms = [each if len(each) == 1 else [VALUE] for each in forms]
-        return {"".join(each) for each in product(*forms)}
+        return {_REPEATED.sub(VALUE, "".join(each)) for each in product(*forms)}
 
     def _sources(self, module: Module, node: ast.expr, seen: _Seen) -> Iterator[_Source]:
         """Yield what an expression stands for, names and calls followed, each with its module."""
@@ -334,6 +363,8 @@ class Messages:
             if where is not module and not where.imports(module):
                 continue
             for call in where.calls.get(called, []):
+                if not where.may_mean(call, module):
+                    continue
                 passed = _argument(function, call, name)
                 if passed is not None:
                     yield where, passed
@@ -474,7 +505,7 @@ def _argument(function: _Function, call: ast.Call, name: str) -> ast.expr | None
 
 def _tidy(text: str) -> str:
     """Return a message on one line, each value a single ``…``."""
-    return re.sub(rf"{VALUE}(?:{VALUE})+", VALUE, " ".join(text.split()))
+    return _REPEATED.sub(VALUE, " ".join(text.split()))
 
 
 def _says_something(text: str) -> bool:

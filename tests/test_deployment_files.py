@@ -172,7 +172,12 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     for there, path in here.items():
         text = text.replace(there, path)
     unit.write_text(text, encoding="utf-8")
-    for command in (["verify"], ["security", "--offline=yes", "--threshold=20"]):
+    listening = (EXAMPLES / "deployment" / "shop.socket").read_text(encoding="utf-8")
+    (tmp_path / "shop.socket").write_text(listening, encoding="utf-8")
+    for command in (
+        ["verify", str(tmp_path / "shop.socket")],
+        ["security", "--offline=yes", "--threshold=20"],
+    ):
         done = subprocess.run(  # noqa: S603 - of this machine, with a file of ours
             ["systemd-analyze", *command, str(unit)],  # noqa: S607 - wherever it is
             capture_output=True,

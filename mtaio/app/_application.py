@@ -592,6 +592,9 @@ class Application:
             RuntimeError: It runs already.
             BaseException: What failed while it was starting.
         """
+        await self._start(in_block=False)
+
+    async def _start(self, *, in_block: bool) -> None:
         await checkpoint()
         self._check_not_running()
         self._prepare()
@@ -599,6 +602,8 @@ class Application:
         if self._handles_signals and can_guard():
             self._guard = self._new_guard()
         run = self._run = self._new_run(logs)
+        if in_block:
+            run.block = anyio.Event()
         loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
         try:
             await run.settled.wait()
@@ -660,8 +665,13 @@ class Application:
             raise run.error
 
     async def __aenter__(self) -> Self:
-        """Start, as `start` does."""
-        await self.start()
+        """
+        Start, as `start` does.
+
+        The block counts as in flight: after a signal, resources are open until it is left, or until
+        it awaits `wait_closed`, or the time to drain is over.
+        """
+        await self._start(in_block=True)
         return self
 
     async def __aexit__(
@@ -758,9 +768,10 @@ class Application:
         )
         monitor = self.monitor
         _ = self.probes
-        for part in (*watched, self.error_handler):
-            if callable(getattr(part, "statistics", None)):
-                monitor.watch(part)
+        for part in watched:
+            monitor.watch(part)
+        if callable(getattr(self.error_handler, "statistics", None)):
+            monitor.watch(self.error_handler, mappings=True)  # by level
         monitor.watch(self)
         monitor.forward_to(self.emitter)
         self._wired = True
@@ -792,7 +803,12 @@ class Application:
     def _new_guard(self) -> Guard:
         every = self.notifier.watchdog_seconds
         beat = None if every is None else Beat(every * _WATCHDOG, self._beat)
-        return Guard(self.settings.shutdown.total, describe=self._describe, beat=beat)
+        return Guard(
+            self.settings.shutdown.total,
+            describe=self._describe,
+            noticed=self._announce_stop,
+            beat=beat,
+        )
 
     def _new_run(self, logs: LoggingContext | None) -> Run:
         return Run(self, self.settings.shutdown, guard=self._guard, logs=logs)
@@ -802,6 +818,10 @@ class Application:
         every = self.notifier.watchdog_seconds
         if every is not None and self.monitor.answering(every * _WATCHDOG):
             self.notifier.watchdog()
+
+    def _announce_stop(self) -> None:
+        if self._run is not None:
+            self._run.announce_stop()
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
@@ -815,6 +835,8 @@ class Application:
             self._release_guard()
 
     async def _until_closed(self, run: Run) -> None:
+        if run.block is not None:
+            run.block.set()
         await run.closed.wait()
         if run is self._run:
             self._release_guard()

@@ -72,6 +72,7 @@ class Guard:
     Args:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
+        noticed: Called from the thread when the first signal has come, also if the loop is blocked.
         beat: What the thread does meanwhile.
     """
 
@@ -79,10 +80,16 @@ class Guard:
     # - _ends_at is when the process is ended by force, infinity until it is to stop;
     # - only the thread reads from _reader; handlers and others write to _writer.
     def __init__(
-        self, total: float, *, describe: Callable[[], str], beat: Beat | None = None
+        self,
+        total: float,
+        *,
+        describe: Callable[[], str],
+        noticed: Callable[[], None] | None = None,
+        beat: Beat | None = None,
     ) -> None:
         self._total: Final = total
         self._describe: Final = describe
+        self._noticed: Final = noticed
         self._beat: Final = beat
         self._process: Final = os.getpid()
         self._lock: Final = threading.Lock()
@@ -163,6 +170,8 @@ class Guard:
             if byte in (b"", _BEGIN):
                 continue
             number, moment = byte[0], clock.now()
+            if self._first is None and self._noticed is not None:
+                self._noticed()
             with self._lock:
                 if self._first is None:
                     self._first = number, moment

@@ -89,6 +89,8 @@ class Run:
         """Set when nothing new is accepted any more."""
         self.closed: Final = anyio.Event()
         """Set when all is over."""
+        self.block: anyio.Event | None = None
+        """Set when the ``async with`` block around it is left, or waits for its end."""
         self.error: BaseException | None = None
         """What ended it, if that was an error."""
         self.never_ran = True
@@ -121,11 +123,15 @@ class Run:
         if self._guard is not None:
             self._guard.begin(self._stopped_at)
         logger.info("stopping: %s", reason)
-        self._app.notifier.stopping()
-        self._app.notifier.extend(self._budget.total + _FOR_LAST_WORDS)
+        self.announce_stop()
         self._stop.set()
         if self.state == "starting":
             self._body.cancel()
+
+    def announce_stop(self) -> None:
+        """Tell systemd that it stops, and how long that may take; from any thread."""
+        self._app.notifier.stopping()
+        self._app.notifier.extend(self._budget.total + _FOR_LAST_WORDS)
 
     def abort(self, reason: str) -> None:
         """Have it stop without a word to what is in flight, which is cancelled."""
@@ -290,9 +296,11 @@ class Run:
             logger.info("drained in %.3g s", clock.now() - self._until())
 
     async def _all_ended(self) -> None:
-        """Wait until requests and services have ended, and what they have submitted."""
+        """Wait until requests, services and the block have ended, and what they have submitted."""
         for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
             await ended.wait()
+        if self.block is not None:
+            await self.block.wait()
         if self._executor is not None and self._executor.is_open:
             await self._app.executor.drain()
 

@@ -44,7 +44,7 @@ _AGAIN: Final = 0.1
 """Seconds between looks for connections that have come up since."""
 
 _PATIENCE: Final = 5
-"""Looks without a request in flight after which hypercorn is cancelled."""
+"""Looks without a handler at work after which hypercorn is cancelled, and what it sends."""
 
 _NEVER: Final = 1e8
 """Seconds for hypercorn's own deadlines, for which None and inf do not work on every loop."""
@@ -213,7 +213,9 @@ class Server:
         await checkpoint()  # where tasks are eager, hypercorn cannot take an answer yet
         if state is not None:
             scope["state"] = dict(state)
-        request = Request(scope, receive, send, run.closing.is_set)
+        request = Request(
+            scope, receive, send, closing=run.closing.is_set, whole=run.backend == "trio"
+        )
         counts = self._counts
         counts.requests += 1
         if run.cancelling:
@@ -260,6 +262,7 @@ class _Run:
 
     Attributes:
         listening: The socket.
+        backend: ``"asyncio"`` or ``"trio"``.
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
@@ -274,6 +277,7 @@ class _Run:
         "_over",
         "_scope",
         "_up",
+        "backend",
         "cancelling",
         "closing",
         "in_flight",
@@ -289,6 +293,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
@@ -338,15 +343,15 @@ class _Run:
 
     async def _hypercorn(self, app: ASGI) -> None:
         """Have hypercorn serve until it ends, or is cancelled as the last resort."""
-        backend = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         try:
             with self._scope:
                 self._hand_over()
-                serve = import_module(f"hypercorn.{backend}").serve
+                _contain(import_module(f"hypercorn.{self.backend}.run"))
+                serve = import_module(f"hypercorn.{self.backend}").serve
                 await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
-            if not self._scope.cancel_called:  # what it says of that is of no use
-                self._error = unwrapped(error)
+            # Cancelled, hypercorn raises what is of no use.
+            self._error = None if self._scope.cancel_called else unwrapped(error)
         finally:
             self._lifespan.cancel()
             self.listening.close()
@@ -374,10 +379,12 @@ class _Run:
             await self._ended.wait()
         looks = 0
         while not self._ended.is_set():
-            busy = {each.client for each in self.in_flight if not each.sending}
-            self.listening.disconnect(keep=busy)
-            looks = 0 if self.in_flight else looks + 1
-            if looks == _PATIENCE:
+            working = {each.client for each in self.in_flight if not each.sending}
+            self.listening.disconnect(keep=working)
+            looks = 0 if working else looks + 1
+            if looks > _PATIENCE:
+                for request in self.in_flight:
+                    request.abandon()
                 self._scope.cancel()
             with anyio.move_on_after(_AGAIN):
                 await self._ended.wait()
@@ -396,3 +403,24 @@ def _copy_of(given: Config | None) -> Config:
             setattr(config, log, logging.getLogger(f"hypercorn.{log.removesuffix('log')}"))
     config.graceful_timeout = _NEVER
     return config
+
+
+def _contain(run: Any) -> None:
+    """
+    Have what goes wrong with one connection end that one alone.
+
+    On trio hypercorn ends as a whole when its code raises, for which a client need only ask for h2c
+    with settings that are none; on asyncio it no longer waits for the others then.
+    """
+    original = run.TCPServer.run
+    if original.__module__ == __name__:
+        return
+
+    async def contained(connection: Any) -> None:
+        try:
+            await original(connection)
+        except Exception:
+            logger = logging.getLogger("hypercorn.error")
+            logger.warning("A connection was ended by an error.", exc_info=True)
+
+    run.TCPServer.run = contained

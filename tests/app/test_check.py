@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 from io import StringIO
@@ -32,6 +33,9 @@ def environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in os.environ:
         if name.startswith(("MTAIO_", "KUBERNETES_")):
             monkeypatch.delenv(name)
+    with socket.socket() as probe:  # the usual port may be another program's
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MTAIO_HEALTH_BIND", "{}:{}".format(*probe.getsockname()))
     for name, value in GOOD.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,20 @@ import h2.events
 import httpx
 import pytest
 from anyio import to_thread
+from hypercorn.config import Config
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
+from mtaio.app._request import Request
 from mtaio.app._server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from anyio.abc import SocketStream
+    from starlette.requests import Request as StarletteRequest
 
 HERE = "127.0.0.1:0"
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -90,6 +99,24 @@ class App:
             await anyio.sleep(1)
             await self.hello(send)
 
+    async def swallows(self, send: Any) -> None:
+        """Take a cancellation for nothing."""
+        with contextlib.suppress(anyio.get_cancelled_exc_class()):
+            await anyio.sleep_forever()
+        await self.hello(send)
+
+    async def pieces(self, send: Any) -> None:
+        """Send piece by piece, and wrap what sending raises."""
+        await self.start(send)
+        try:
+            while True:
+                await self.body(send, b"x", more=True)
+        except OSError as error:
+            disconnected = LookupError("no client")
+            disconnected.__cause__ = error
+            msg = "errors in a task group"
+            raise ExceptionGroup(msg, [disconnected]) from None
+
     async def thread(self, _: Any) -> None:
         """Work in a thread, which cannot be cancelled."""
         await to_thread.run_sync(partial(socket.create_connection, ("127.0.0.1", 1), 0.1))
@@ -131,13 +158,13 @@ class App:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Any, bind: str = HERE, *, limit: float = 20, **options: Any
+    app: Any, bind: str = HERE, *, state: Any = None, **options: Any
 ) -> AsyncIterator[Server]:
     """Serve in a block, which ends when serving has ended."""
     server = Server(app, bind, **options)
-    with anyio.fail_after(limit):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
-            await group.start(server.serve)
+            await group.start(partial(server.serve, state=state))
             yield server
 
 
@@ -269,18 +296,19 @@ async def test_failures() -> None:
 
 
 async def test_clients_that_are_gone() -> None:
-    """A client that has gone is no failure; its handler may go on until it is cancelled."""
+    """A client that has gone ends the handler that goes on sending, which is no failure."""
     app = App()
     async with serving(app) as server:
-        async with await connect(server) as stream, await connect(server) as another:
-            await stream.send(GET % b"/flood")
-            await another.send(UPGRADE)
-            await read(another, b"\r\n\r\n")
-            await app.wait_begun(2)
-        while server.in_flight > 1:  # noqa: ASYNC110 - until the websocket's has seen it
+        async with contextlib.AsyncExitStack() as stack:
+            for request in (GET % b"/flood", GET % b"/pieces", UPGRADE):
+                stream = await stack.enter_async_context(await connect(server))
+                await stream.send(request)
+                await read(stream, b"\r\n\r\n")
+        while server.in_flight:  # noqa: ASYNC110 - until their handlers have seen it
             await anyio.sleep(0.01)
-        assert server.cancel() == 1
-    assert app.ends == ["returned", "cancelled"]
+        server.close()
+    assert app.begun == ["/flood", "/pieces", "/ws"]
+    assert app.ends == ["returned"]
     assert server.statistics().failed == 0
 
 
@@ -331,6 +359,61 @@ async def test_http_2() -> None:
     assert len(client.ended) == 5
 
 
+async def test_client_that_breaks_hypercorn() -> None:
+    """A request that makes hypercorn raise ends its own connection, and no other."""
+    app = App()
+    async with serving(app) as server, await connect(server) as other:
+        await other.send(GET % b"/wait")
+        await app.wait_begun(1)
+        async with await connect(server) as stream:
+            await stream.send(
+                b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+                b"Upgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n"
+            )
+            assert (await read(stream)).startswith(b"HTTP/1.1 101")
+        server.close()
+        app.go_on.set()
+        assert (await read(other)).endswith(b"hello")
+
+
+async def test_cancelled_before_sending() -> None:
+    """A handler that swallows its cancellation and then answers, answers in full."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(GET % b"/swallows")
+        await app.wait_begun(1)
+        assert server.cancel() == 1
+        assert (await read(stream)).startswith(b"HTTP/1.1 200")
+    assert server.statistics().failed == 0
+
+
+async def test_frameworks() -> None:
+    """Starlette sees that a client has gone, and its requests have the state of its lifespan."""
+    seen: list[Any] = []
+
+    async def stream(request: StarletteRequest) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"data: 1\n\n"
+            try:
+                await anyio.sleep_forever()
+            finally:
+                seen.append(request.state.pool)
+
+        return StreamingResponse(pieces())
+
+    app = Starlette(routes=[Route("/", stream)])
+    pool = object()
+    async with serving(app, state={"pool": pool}) as server:
+        async with await connect(server) as client:
+            await client.send(GET % b"/")
+            await read(client, b"data: 1")
+        while server.in_flight:  # noqa: ASYNC110 - until it has been seen
+            await anyio.sleep(0.01)
+        server.close()
+    assert seen == [pool]
+    assert server.statistics().failed == 0
+
+
 async def test_websocket_not_accepted() -> None:
     """A websocket that is cancelled before it was accepted is refused with 503."""
     app = App()
@@ -343,6 +426,26 @@ async def test_websocket_not_accepted() -> None:
         assert b"connection: close" in answer.lower()
 
 
+class Stuck(Request):
+    """A request whose client takes nothing, on a connection that cannot be shut down."""
+
+    def __init__(self) -> None:
+        self.abandoned = False
+        self.sending = True
+
+    @property
+    def client(self) -> object:
+        """Be at no address."""
+        return None
+
+    def cancel(self) -> None:
+        """Take no notice."""
+
+    def abandon(self) -> None:
+        """End at last."""
+        self.abandoned = True
+
+
 async def test_websocket_flood() -> None:
     """A websocket whose messages nobody takes does not keep serving from ending."""
     app = App()
@@ -352,7 +455,12 @@ async def test_websocket_flood() -> None:
         with anyio.move_on_after(0.3):
             while True:
                 await stream.send((b"\x81\x81\0\0\0\0a") * 1000)
-        assert server.cancel() == 1
+        run = server._run
+        assert run is not None
+        stuck = Stuck()
+        run.in_flight.add(stuck)
+        assert server.cancel() == 2
+    assert stuck.abandoned
 
 
 async def test_serve_cancelled() -> None:
@@ -374,6 +482,31 @@ async def test_serve_cancelled() -> None:
     assert server.statistics().cancelled == 1
     assert (await read(stream)).startswith(b"HTTP/1.1 503")
     await stream.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither")
+async def test_other_binds(tmp_path: Path) -> None:
+    """A Unix socket, and one that was inherited, are served; clients need not read there either."""
+    config = Config()
+    config.umask, config.user, config.group = 0o177, os.getuid(), os.getgid()
+    path = tmp_path / "s"
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        for bind in (f"unix:{path}", f"fd://{inherited.fileno()}"):
+            app = App()
+            async with serving(app, bind, config=config) as server:
+                address = server.address
+                for sent in (b"/fails", b"/flood"):
+                    stream = await (connect(server) if bind[0] == "f" else anyio.connect_unix(path))
+                    async with stream:
+                        await stream.send(GET % sent)
+                        await stream.receive()
+                        if sent == b"/flood":
+                            assert server.cancel() == 1
+            assert app.ends == ["cancelled"]
+            assert server.statistics().failed == 1
+            port = inherited.getsockname()[1]
+            assert address == (bind if bind[0] == "u" else f"127.0.0.1:{port}")
+    assert not path.exists()
 
 
 async def test_closed_at_once() -> None:
