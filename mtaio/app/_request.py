@@ -244,9 +244,9 @@ def _has_body(scope: Message) -> bool:
 
 def unwrapped(error: Exception) -> Exception:
     """Return the one error in groups of one, in which task groups put it."""
-    while isinstance(error, ExceptionGroup):
-        inner = cast("ExceptionGroup[Exception]", error).exceptions
-        if len(inner) > 1:
-            break
-        error = inner[0]
+    whole: object = error
+    if isinstance(whole, ExceptionGroup):
+        first, *others = cast("ExceptionGroup[Exception]", whole).exceptions
+        if not others:
+            return unwrapped(first)
     return error
