@@ -116,7 +116,7 @@ def demo(
             follow_symlinks=options.follow_symlinks,
             leave_out=() if sums is None else sums.places,
         )
-        _tell(hasher, tally, stack.enter_context(open_screen(quiet=options.quiet)), sums)
+        _listen(hasher, tally, stack.enter_context(open_screen(quiet=options.quiet)), sums)
         started = now()
         _run(hasher, top, options.backend)
         seconds = now() - started
@@ -130,8 +130,8 @@ def demo(
     return CommandError.exit_code if tally.failed else 0
 
 
-def _tell(hasher: TreeHasher, tally: Tally, screen: Screen, sums: ChecksumFile | None) -> None:
-    """Tell of what is done: what counts it, then what shows it and what writes it."""
+def _listen(hasher: TreeHasher, tally: Tally, screen: Screen, sums: ChecksumFile | None) -> None:
+    """Have each batch counted, shown and written as it is done."""
 
     @hasher.app.emitter.on(DONE)
     def show(event: Event[list[Outcome]]) -> None:

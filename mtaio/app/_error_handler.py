@@ -340,7 +340,7 @@ class _Catch:
             group = cast("BaseExceptionGroup[BaseException]", exc)
             errors, rest = group.split(Exception)
             if errors is not None and rest is not None:
-                raise rest from rest.__cause__
+                raise rest
         return isinstance(exc, Exception)
 
 

@@ -47,9 +47,11 @@ class Request:
         receive: The server's.
         send: The server's.
         closing: Returns whether the connection is to end with this response.
+        whole: Whether to shield what is being sent from cancellation. On trio hypercorn does so
+            with most of it, and raises later where it was cancelled before that.
 
     Attributes:
-        sending: Whether it waits for the client to take what was sent, which cannot be cancelled.
+        sending: Whether it waits for the client to take what was sent.
     """
 
     __slots__ = (
@@ -62,17 +64,25 @@ class Request:
         "_shield",
         "_started",
         "_unread",
+        "_whole",
         "scope",
         "sending",
     )
 
     def __init__(
-        self, scope: Message, receive: Receive, send: Send, closing: Callable[[], bool]
+        self,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        *,
+        closing: Callable[[], bool],
+        whole: bool,
     ) -> None:
         self.scope: Final = scope
         self._receive = receive
         self._send = send
         self._closing = closing
+        self._whole = whole
         self._cancel_scope = anyio.CancelScope()
         self._shield = anyio.CancelScope()
         self._started = False
@@ -160,8 +170,7 @@ class Request:
             self._finished = not message.get("more_body", False)
         self.sending = True
         try:
-            # Cancelled half-way, hypercorn would not know any more what has been sent.
-            with anyio.CancelScope(shield=True) as self._shield:
+            with anyio.CancelScope(shield=self._whole) as self._shield:
                 if self._finished and self._unread:
                     await self._send_and_take(message)
                 else:
@@ -225,13 +234,12 @@ def _has_body(scope: Message) -> bool:
     """Return whether a body comes with a request, or may come."""
     if scope["type"] != "http":
         return False
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return bool(value != b"0")
-        if name == b"transfer-encoding":
-            return True
-    # From HTTP/2 on a body needs no header.
-    return not scope["http_version"].startswith("1") and scope["method"] not in {"GET", "HEAD"}
+    if not scope["http_version"].startswith("1"):
+        return True  # it needs no header
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def unwrapped(error: Exception) -> Exception:

@@ -213,7 +213,9 @@ class Server:
         await checkpoint()  # where tasks are eager, hypercorn cannot take an answer yet
         if state is not None:
             scope["state"] = dict(state)
-        request = Request(scope, receive, send, run.closing.is_set)
+        request = Request(
+            scope, receive, send, closing=run.closing.is_set, whole=run.backend == "trio"
+        )
         counts = self._counts
         counts.requests += 1
         if run.cancelling:
@@ -260,6 +262,7 @@ class _Run:
 
     Attributes:
         listening: The socket.
+        backend: ``"asyncio"`` or ``"trio"``.
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
@@ -274,6 +277,7 @@ class _Run:
         "_over",
         "_scope",
         "_up",
+        "backend",
         "cancelling",
         "closing",
         "in_flight",
@@ -289,6 +293,7 @@ class _Run:
         )
         self._config = config
         self._counts = counts
+        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
@@ -338,16 +343,15 @@ class _Run:
 
     async def _hypercorn(self, app: ASGI) -> None:
         """Have hypercorn serve until it ends, or is cancelled as the last resort."""
-        backend = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         try:
             with self._scope:
                 self._hand_over()
-                _contain(import_module(f"hypercorn.{backend}.run"))
-                serve = import_module(f"hypercorn.{backend}").serve
+                _contain(import_module(f"hypercorn.{self.backend}.run"))
+                serve = import_module(f"hypercorn.{self.backend}").serve
                 await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
-            if not self._scope.cancel_called:  # what it says of that is of no use
-                self._error = unwrapped(error)
+            # Cancelled, hypercorn raises what is of no use.
+            self._error = None if self._scope.cancel_called else unwrapped(error)
         finally:
             self._lifespan.cancel()
             self.listening.close()

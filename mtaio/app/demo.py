@@ -115,8 +115,7 @@ class TreeHasher:
         follow_symlinks: bool = False,
         leave_out: Collection[Place] = (),
     ) -> None:
-        # What the options do not say has nothing to say here: no file grows old in the cache, and
-        # that the processor is busy is as it should be.
+        # A digest stays true as long as its file does, and a busy processor is no cause for alarm.
         settings = Settings(
             max_workers=limit,
             rate_limit=rate,

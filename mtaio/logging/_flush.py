@@ -61,7 +61,7 @@ def flush_all(timeout: float) -> bool:
         timeout: The most seconds to wait, for all handlers together; 0 leaves them no time.
 
     Returns:
-        False if a handler failed, or has not finished in time.
+        False if a handler failed, has not finished in time, or no thread could be started for it.
 
     Raises:
         TypeError: ``timeout`` is not a number.

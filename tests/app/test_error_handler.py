@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import sys
 import threading
 from collections import namedtuple
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +22,7 @@ from mtaio.logging import JsonFormatter, RedactingFilter
 from mtaio.monitoring import Source, metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
 
 class Log(logging.Handler):
@@ -193,6 +196,24 @@ def test_large_group(log: Log, errors: ErrorHandler) -> None:
     )
     assert log.records[-1].error_type == "ExceptionGroup"
     assert errors.statistics().reported == {"ERROR": 1, "CRITICAL": 150}
+
+
+def test_many_words(log: Log, errors: ErrorHandler) -> None:
+    """Long messages, many notes, long names of groups and many types are shortened."""
+    long = MTAIOError("x" * 10_000)
+    noted = LimitError("full")
+    for number in range(20):
+        noted.add_note(f"note {number}")
+    errors.report(ExceptionGroup("g" * 1000, [long, noted]))
+    first, second = log.records
+    assert first.error_message == "x" * 2000 + "..."
+    assert len(first.getMessage()) == 2003
+    assert second.error_group == f"'{'g' * 100}' (2 of 2)"
+    assert second.getMessage().endswith("full; " + "; ".join(f"note {n}" for n in range(10)))
+    log.records.clear()
+    kinds = [type(f"Kind{number}Error", (Exception,), {}) for number in range(112)]
+    errors.report(ExceptionGroup("all", [kind() for kind in kinds]))
+    assert log.lines[-1].count("1 of Kind") == 10
 
 
 # ---- catching ------------------------------------------------------------------------------------
@@ -465,6 +486,27 @@ def test_many_values(log: Log, errors: ErrorHandler) -> None:
     assert second == {**{f"name {number}": number for number in range(499)}, "...": "..."}
     assert third == {"numbers": "range(0, 10)"}
     assert log.records[1].getMessage().endswith(", name 19=19...")
+
+
+class Endless(Mapping[str, int]):
+    """A mapping that has no end."""
+
+    def __getitem__(self, key: str) -> int:
+        return len(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+
+def test_endless_context(log: Log, errors: ErrorHandler) -> None:
+    """A mapping without an end, or with long names, is cut."""
+    errors.report(MTAIOError("failed"), Endless())
+    errors.report(MTAIOError("failed"), {"x" * 10_000: 1})
+    assert len(log.records[0].context) == 500
+    assert log.records[1].context == {"x" * 2000 + "...": 1}
 
 
 @pytest.mark.parametrize("context", ["no mapping", 7, [1]])

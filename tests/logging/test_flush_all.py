@@ -175,6 +175,38 @@ def test_queue_handler(book: Logbook, kind: Callable[[], Any]) -> None:
     listener.stop()
 
 
+def test_memory_handler_behind_a_queue(book: Logbook) -> None:
+    """What a listener passes to a MemoryHandler that was flushed before is written all the same."""
+
+    class Memory(logging.handlers.MemoryHandler):
+        def flush(self) -> None:
+            super().flush()
+            if not self.buffer and listener._thread is None:
+                listener.start()
+
+    target = book.open()
+    book.logger.removeHandler(target)
+    waiting: queue.Queue[Any] = queue.Queue()
+    memory = Memory(1000, target=target)
+    listener = logging.handlers.QueueListener(waiting, memory)
+    book.logger.addHandler(logging.handlers.QueueHandler(waiting))
+    book.logger.info("line")
+    assert flush_all(LONG)
+    assert book.lines() == ["line"]
+    listener.stop()
+
+
+def test_record_that_a_listener_deals_with(book: Logbook) -> None:
+    """A record that was taken from a queue.Queue is waited for until it is dealt with."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    book.logger.addHandler(logging.handlers.QueueHandler(waiting))
+    book.logger.info("line")
+    waiting.get()
+    assert not flush_all(SHORT)
+    waiting.task_done()
+    assert flush_all(LONG)
+
+
 def test_queue_nobody_reads(book: Logbook) -> None:
     """Records in a queue that nothing empties are not written, and the others are."""
     book.open()
@@ -253,6 +285,7 @@ def test_stuck_handlers_are_bounded(book: Logbook) -> None:
         assert not flush_all(LONG)  # at once, as no thread may be started, but for the file
         assert book.lines() == ["line"]
         assert len(flushing()) == 32
+        assert all(thread.daemon for thread in flushing())  # the exit does not wait for them
 
 
 def test_no_thread_can_be_started(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:

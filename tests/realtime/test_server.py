@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,20 @@ import h2.events
 import httpx
 import pytest
 from anyio import to_thread
+from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from mtaio.app._request import Request
 from mtaio.app._server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from anyio.abc import SocketStream
-    from starlette.requests import Request
+    from starlette.requests import Request as StarletteRequest
 
 HERE = "127.0.0.1:0"
 GET = b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -386,7 +391,7 @@ async def test_frameworks() -> None:
     """Starlette sees that a client has gone, and its requests have the state of its lifespan."""
     seen: list[Any] = []
 
-    async def stream(request: Request) -> StreamingResponse:
+    async def stream(request: StarletteRequest) -> StreamingResponse:
         async def pieces() -> AsyncIterator[bytes]:
             yield b"data: 1\n\n"
             try:
@@ -421,6 +426,26 @@ async def test_websocket_not_accepted() -> None:
         assert b"connection: close" in answer.lower()
 
 
+class Stuck(Request):
+    """A request whose client takes nothing, on a connection that cannot be shut down."""
+
+    def __init__(self) -> None:
+        self.abandoned = False
+        self.sending = True
+
+    @property
+    def client(self) -> object:
+        """Be at no address."""
+        return None
+
+    def cancel(self) -> None:
+        """Take no notice."""
+
+    def abandon(self) -> None:
+        """End at last."""
+        self.abandoned = True
+
+
 async def test_websocket_flood() -> None:
     """A websocket whose messages nobody takes does not keep serving from ending."""
     app = App()
@@ -430,7 +455,12 @@ async def test_websocket_flood() -> None:
         with anyio.move_on_after(0.3):
             while True:
                 await stream.send((b"\x81\x81\0\0\0\0a") * 1000)
-        assert server.cancel() == 1
+        run = server._run
+        assert run is not None
+        stuck = Stuck()
+        run.in_flight.add(stuck)
+        assert server.cancel() == 2
+    assert stuck.abandoned
 
 
 async def test_serve_cancelled() -> None:
@@ -452,6 +482,31 @@ async def test_serve_cancelled() -> None:
     assert server.statistics().cancelled == 1
     assert (await read(stream)).startswith(b"HTTP/1.1 503")
     await stream.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither")
+async def test_other_binds(tmp_path: Path) -> None:
+    """A Unix socket, and one that was inherited, are served; clients need not read there either."""
+    config = Config()
+    config.umask, config.user, config.group = 0o177, os.getuid(), os.getgid()
+    path = tmp_path / "s"
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        for bind in (f"unix:{path}", f"fd://{inherited.fileno()}"):
+            app = App()
+            async with serving(app, bind, config=config) as server:
+                address = server.address
+                for sent in (b"/fails", b"/flood"):
+                    stream = await (connect(server) if bind[0] == "f" else anyio.connect_unix(path))
+                    async with stream:
+                        await stream.send(GET % sent)
+                        await stream.receive()
+                        if sent == b"/flood":
+                            assert server.cancel() == 1
+            assert app.ends == ["cancelled"]
+            assert server.statistics().failed == 1
+            port = inherited.getsockname()[1]
+            assert address == (bind if bind[0] == "u" else f"127.0.0.1:{port}")
+    assert not path.exists()
 
 
 async def test_closed_at_once() -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -24,6 +24,8 @@ from mtaio.core import Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+
+    from mtaio.app import Backend
 
     Message = MutableMapping[str, Any]
 
@@ -74,8 +76,10 @@ def web(app: Application, bind: str | None = None) -> Application:
     return app
 
 
-def shop(backend: str) -> None:
+def shop(backend: Backend) -> None:
     """Run the example of the deployment guide."""
+    # Where click is installed, as for development, httpx loads its command line: 7 MiB.
+    sys.modules["click"] = None  # type: ignore[assignment] # which makes its import fail
     spec = spec_from_file_location("shop", SHOP)
     assert spec is not None
     assert spec.loader is not None
@@ -85,7 +89,7 @@ def shop(backend: str) -> None:
     module.app.run(backend)
 
 
-def requests(backend: str) -> None:
+def requests(backend: Backend) -> None:
     """Answer requests, with a resource that says when it is closed."""
     app = Application()
 
@@ -98,7 +102,7 @@ def requests(backend: str) -> None:
     web(app).run(backend)
 
 
-def slow_start(backend: str) -> None:
+def slow_start(backend: Backend) -> None:
     """Take for ever to start."""
     app = Application()
 
@@ -117,7 +121,7 @@ def slow_start(backend: str) -> None:
     web(app).run(backend)
 
 
-def failing_start(backend: str) -> None:
+def failing_start(backend: Backend) -> None:
     """Fail to start, with something opened before."""
     app = Application()
 
@@ -135,7 +139,7 @@ def failing_start(backend: str) -> None:
     web(app).run(backend)
 
 
-def restarts(backend: str) -> None:
+def restarts(backend: Backend) -> None:
     """Have a service that fails three times, later each time, and then works."""
     app = Application()
     runs: list[float] = []
@@ -153,7 +157,7 @@ def restarts(backend: str) -> None:
     web(app).run(backend)
 
 
-def dies(backend: str) -> None:
+def dies(backend: Backend) -> None:
     """Have a service that the application cannot do without, and that fails."""
     app = Application()
 
@@ -170,7 +174,7 @@ def dies(backend: str) -> None:
     web(app).run(backend)
 
 
-def not_critical(backend: str) -> None:
+def not_critical(backend: Backend) -> None:
     """Have a service that fails, and that the application can do without."""
     app = Application()
 
@@ -181,7 +185,7 @@ def not_critical(backend: str) -> None:
     web(app).run(backend)
 
 
-def chatty(backend: str) -> None:
+def chatty(backend: Backend) -> None:
     """Log without pause, and say at the end how many lines that were."""
     app = Application()
 
@@ -202,7 +206,7 @@ def chatty(backend: str) -> None:
     web(app).run(backend)
 
 
-def guide(backend: str) -> None:
+def guide(backend: Backend) -> None:
     """Set logging up as the guide does, by hand, and run the application as it does."""
     from mtaio.logging import AsyncFileHandler  # noqa: PLC0415 - as no other scenario does
 
@@ -235,7 +239,7 @@ def guide(backend: str) -> None:
     anyio.run(main, backend=name, backend_options=options)
 
 
-def prefork(backend: str) -> None:
+def prefork(backend: Backend) -> None:
     """Listen, fork two workers that share the socket, pass signals on, and wait for them."""
     host, _, port = os.environ["BIND"].rpartition(":")
     listener = socket.create_server((host, int(port)), backlog=128)
@@ -270,4 +274,4 @@ SCENARIOS: Final = (
 )
 
 if __name__ == "__main__":
-    {each.__name__: each for each in SCENARIOS}[sys.argv[1]](sys.argv[2])
+    {each.__name__: each for each in SCENARIOS}[sys.argv[1]](cast("Backend", sys.argv[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.service.client import Load
-from tests.service.harness import LATE, TOTAL
+from tests.service.harness import LATE, PATIENCE, TOTAL
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.service.conftest import Start
 
 AGAIN = 0.4
@@ -20,10 +23,17 @@ AGAIN = 0.4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_idle_service_ends_at_once(start: Start, number: signal.Signals) -> None:
-    """A service with nothing in flight ends long before its time is over, with 0."""
-    service = start("requests").wait_readiness(200)
-    assert service.stop(number) == 0
+def test_idle_service_ends_at_once(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    """A service with nothing in flight ends at once, with 0; systemd is told when."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.settimeout(PATIENCE)
+        service = start("requests", NOTIFY_SOCKET=path)
+        assert systemd.recv(1000) == b"READY=1"
+        assert service.readiness() == 200
+        assert service.stop(number) == 0
+        assert systemd.recv(1000).startswith(b"STOPPING=1")
     assert service.out.lines == ["opened", "closed"]
     assert service.seconds < TOTAL
     assert "Traceback" not in service.err.text

@@ -26,7 +26,9 @@ class Upstream:
 
     What it does is decided by the name that is asked for, so that each run sees the same:
     ``flaky-…`` fails at the first try with a 503, ``lost-…`` at the first try without an answer,
-    ``slow-…`` takes its time, ``broken-…`` fails each time. While it is held nothing is answered.
+    ``stuck-…`` at the first try with nothing at all, ``slow-…`` takes its time, ``broken-…`` fails
+    each time, and what ``rising-…`` costs is how often it was asked for. While the upstream is held
+    nothing is answered.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,8 @@ class Upstream:
         try:
             await asyncio.sleep(SLOW if kind == "slow" else 0.01)
             await self._free.wait()
+            if kind == "stuck" and first:
+                await self._over.wait()
         finally:
             # Before the answer is written: whoever reads it finds the work done.
             with self._changed:
@@ -86,7 +90,7 @@ class Upstream:
             return None
         if kind == "broken" or (kind == "flaky" and first):
             return b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
-        body = json.dumps({"price": len(name)}).encode()
+        body = json.dumps({"price": self.asked[name] if kind == "rising" else len(name)}).encode()
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def hold(self) -> None:

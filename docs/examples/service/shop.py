@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -87,7 +88,7 @@ async def keep_fresh() -> None:
         await anyio.sleep(app.settings.cache_ttl / 2)
         for sku, before in app.cache.items():
             try:
-                now = await app.cache.refresh(sku, lambda sku=sku: fetch(sku))
+                now = await app.cache.refresh(sku, partial(fetch, sku))
             except (httpx.HTTPError, TimeoutError) as error:
                 app.error_handler.report(error, {"sku": sku})
             else:
