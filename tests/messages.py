@@ -5,8 +5,8 @@ Every message that a user of mtaio may see, read from its source.
 ``…``, as it is on the pages on troubleshooting, with which `tests/test_troubleshooting.py` compares
 them.
 
-Not among them: what has its remedy beside it, as a line of ``mtaio check`` has, and what is read only
-inside of another message, as the clauses of a contract are.
+Not among them: what has its remedy beside it, as a line of ``mtaio check`` has, and what is read
+only inside of another message, as the clauses of a contract are.
 """
 
 from __future__ import annotations
