@@ -4,6 +4,9 @@ Every message that a user of mtaio may see, read from its source.
 ``python -m tests.messages`` prints them, each with its place. A value in a message is shown as
 ``…``, as it is on the pages on troubleshooting, with which `tests/test_troubleshooting.py` compares
 them.
+
+Not among them: what has its remedy beside it, as a line of ``mtaio check`` has, and what is read
+only inside of another message, as the clauses of a contract are.
 """
 
 from __future__ import annotations

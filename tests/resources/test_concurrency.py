@@ -100,7 +100,7 @@ async def test_acquire_nowait_refuses_at_once() -> None:
     limiter.acquire_nowait()
     with pytest.raises(
         exceptions.ConcurrencyLimitError,
-        match=r"^<ConcurrencyLimiter 'db': 1 of 1 slots in use, 0 waiting> has no free slot now\. a",
+        match=r"^<ConcurrencyLimiter 'db': 1 of 1 slots in use, 0 waiting> has no free slot now\.",
     ) as info:
         limiter.acquire_nowait()
     assert info.value.name == "db"
