@@ -100,7 +100,7 @@ class Run:
         """What was cancelled because the time for it was over."""
         self._app: Final = app
         self._budget: Final = budget
-        self._guard: Final = guard
+        self._guard = guard
         self._logs: Final = logs
         self._group: TaskGroup
         self._stopped_at: float | None = None
@@ -111,7 +111,7 @@ class Run:
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
         if guard is not None:
-            guard.attach(self._signalled)
+            guard.attach(self._signalled, self.announce_stop)
 
     # ---- what ends it ----------------------------------------------------------------------------
 
@@ -137,6 +137,13 @@ class Run:
         """Have it stop without a word to what is in flight, which is cancelled."""
         self.stop(reason)
         self._body.cancel()
+
+    def release_guard(self, *, unless_signalled: bool = False) -> None:
+        """Let signals be what they were before."""
+        guard = self._guard
+        if guard is not None and not (unless_signalled and guard.signalled):
+            self._guard = None
+            guard.release()
 
     def _signalled(self, number: int, moment: float) -> None:
         self.stop(signal.Signals(number).name, moment)
@@ -167,7 +174,8 @@ class Run:
 
     async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
         try:
-            await self._app.error_handler.handle_error(error, dict(context))
+            with anyio.move_on_after(self._budget.teardown, shield=True):  # an error is not lost
+                await self._app.error_handler.handle_error(error, dict(context))
         except Exception as failure:  # noqa: BLE001 - as above
             _handler_failed(failure, error, context)
 
