@@ -105,8 +105,8 @@ class Guard:
         for number in _numbers():
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
-        # A server that handles SIGTERM itself goes on to get the signals, after this.
-        self._chained: Final = callable(self._before.get(signal.SIGTERM))
+        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        self._handed_on = not callable(self._before.get(signal.SIGTERM))
 
     @property
     def signalled(self) -> bool:
@@ -126,6 +126,16 @@ class Guard:
             self._told, self._noticed, self._loop = told, noticed, loops.current_loop()
             if self._first is not None:
                 self._tell(*self._first)
+
+    def hand_on(self) -> None:
+        """Have a server that handled signals before handle the first one; in the main thread."""
+        if self._handed_on or self._first is None:
+            return
+        self._handed_on = True
+        number, _ = self._first
+        before = self._before[number]
+        if callable(before):
+            before(number, None)
 
     def begin(self, moment: float) -> None:
         """Let the time to stop run from ``moment``, without a signal."""
@@ -147,15 +157,13 @@ class Guard:
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, _frame: Any) -> None:
         before = self._before[number]
         if os.getpid() != self._process:  # pragma: no cover - a forked child, which ends by this
             signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
             return
         self._send(bytes([number]))
-        if self._chained and callable(before):
-            before(number, frame)
 
     def _send(self, byte: bytes) -> None:
         with suppress(OSError):  # it is full: the thread has enough to read

@@ -145,6 +145,10 @@ class Run:
             self._guard = None
             guard.release()
 
+    def _hand_on_signal(self) -> None:
+        if self._guard is not None:
+            self._guard.hand_on()
+
     def _signalled(self, number: int, moment: float) -> None:
         self.stop(signal.Signals(number).name, moment)
 
@@ -293,6 +297,7 @@ class Run:
         self._app.health.drain()
         await anyio.sleep_until(clock.loop_deadline(self._until("drain_delay")))
         self.draining.set()
+        self._hand_on_signal()
         for server in self._servers:
             server.close()
         for service in self._services:
@@ -318,6 +323,7 @@ class Run:
             self.stop("cancelled")
         self.state = "stopping"
         self.draining.set()
+        self._hand_on_signal()
         await self._cancel_rest()
         end = min(
             self._until("drain_delay", "drain", "cancel", "teardown"),
