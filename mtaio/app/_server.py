@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -39,6 +40,11 @@ __all__ = ["Server", "ServerStatistics"]
 
 _LOOK: Final = 0.1
 """Seconds from one look at what is left to the next, once requests have been cancelled."""
+
+_LAST_CALL: Final = 0.1
+"""Seconds after a request in which its client may send the next on the same connection, and is to
+hear from the answer that it was the last. A connection that hypercorn closes at the moment at which
+a request comes in on it gets no answer, though the handler runs."""
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
@@ -166,7 +172,8 @@ class Server:
         """
         Accept nothing more, and have `serve` return when everything in flight has ended.
 
-        Connections that wait for a request end at once, the others with their response. From the
+        Connections that wait for a request end at once, the others with their response. If requests
+        have just come in, that begins 0.1 seconds later. From the
         loop's thread. Not a checkpoint. Does nothing if it does not serve.
         """
         if self._run is not None:
@@ -229,6 +236,7 @@ class Server:
             await request.run(self._asgi, partial(self._failed, scope))
         finally:
             run.in_flight.discard(request)
+            run.latest = anyio.current_time()
 
     def _failed(self, scope: Message, error: Exception) -> None:
         """Take note of what a handler raised."""
@@ -267,6 +275,7 @@ class _Run:
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
+        latest: When the latest answer ended, on the loop's clock.
     """
 
     __slots__ = (
@@ -282,6 +291,7 @@ class _Run:
         "cancelling",
         "closing",
         "in_flight",
+        "latest",
         "listening",
     )
 
@@ -298,6 +308,7 @@ class _Run:
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
+        self.latest = -math.inf
         self._scope = anyio.CancelScope(shield=True)
         self._lifespan = anyio.CancelScope()
         self._up: Final = anyio.Event()  # it accepts connections, or never will
@@ -373,6 +384,8 @@ class _Run:
         """Return when hypercorn is to close; it calls this when it accepts connections."""
         self._up.set()
         await self.closing.wait()
+        with anyio.CancelScope(deadline=self.latest + _LAST_CALL):
+            await self._over.wait()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

@@ -556,3 +556,42 @@ async def test_late_request() -> None:
         server.close()
     assert app.begun == []
     assert server.statistics().rejected == 1
+
+
+async def ask_without_pause(server: Server, answers: list[bytes]) -> None:
+    """Ask on one connection, again and again, until it is closed or told to be the last time."""
+    async with await connect(server) as stream:
+        with contextlib.suppress(anyio.BrokenResourceError):
+            while not answers or b"connection: close" not in answers[-1].lower():
+                await stream.send(GET % b"/hello")
+                answer = await read(stream, b"hello")
+                if not answer:
+                    return
+                answers.append(answer)
+
+
+async def test_closed_under_load() -> None:
+    """Each request of clients that ask without pause is answered, or not begun."""
+    app = App()
+    clients: list[list[bytes]] = [[] for _ in range(50)]
+    async with serving(app) as server:
+        async with anyio.create_task_group() as group:
+            for answers in clients:
+                group.start_soon(ask_without_pause, server, answers)
+            await app.wait_begun(1000)
+            server.close()
+        before = anyio.current_time()
+    assert anyio.current_time() - before < 5
+    assert len(app.ends) == sum(map(len, clients))
+
+
+async def test_closed_with_a_request_in_line() -> None:
+    """A request that came behind another one on its connection does not keep a server open."""
+    app = App()
+    async with serving(app) as server, await connect(server) as stream:
+        await stream.send(GET % b"/wait" + GET % b"/hello")
+        await app.wait_begun(1)
+        server.close()
+        app.go_on.set()
+        assert (await read(stream)).endswith(b"hello")
+    assert app.begun == ["/wait"]

@@ -19,6 +19,7 @@ import psutil
 from tests.service.client import get
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from tests.service.client import Answer
@@ -49,6 +50,14 @@ def free_address() -> str:
                 probe.bind(("127.0.0.1", port))
                 return f"127.0.0.1:{port}"
     raise AssertionError
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so that nothing tells of."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Output:
