@@ -33,6 +33,7 @@ from mtaio.core import TaskExecutor
 from mtaio.logging import configure
 from mtaio.monitoring import Probes, ResourceMonitor
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+from tests import guide
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
@@ -40,14 +41,6 @@ if TYPE_CHECKING:
 
 NAMES: Final = [each.name for each in Settings().describe()]
 SECRET: Final = "hunter2-hunter2"  # noqa: S105 - for show
-GUIDE: Final = next(
-    (
-        guide
-        for folder in Path(__file__).parents
-        if (guide := folder / "shared" / "design" / "deployment-guide.ja.md").is_file()
-    ),
-    None,
-)
 
 
 def setting(settings: Settings, name: str) -> Setting:
@@ -812,15 +805,15 @@ cache = TTLCache[str](
 """
 
 
-def guides_block() -> str:
-    """Return the program under the guide's heading about environment variables."""
-    if GUIDE is None:
-        pytest.skip("the deployment guide is not beside this checkout")
-    section = GUIDE.read_text(encoding="utf-8").partition("### 環境変数\n")[2]
-    return section.partition("```python\n")[2].partition("```")[0]
-
-
-@pytest.mark.parametrize("block", [lambda: OURS, guides_block], ids=["ours", "original"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(lambda: OURS, id="ours"),
+        pytest.param(
+            lambda: guide.blocks()["configuration"], id="original", marks=guide.needs_guide
+        ),
+    ],
+)
 @pytest.mark.parametrize(
     "environ",
     [
@@ -853,11 +846,10 @@ def test_guide_reads_the_same(
     )
 
 
+@guide.needs_guide
 def test_guides_variables_are_settings() -> None:
     """Every variable in the deployment guide is a setting, with the guide's default."""
-    if GUIDE is None:
-        pytest.skip("the deployment guide is not beside this checkout")
-    found = re.findall(r'getenv\("(\w+)", "(.*?)"\)', GUIDE.read_text(encoding="utf-8"))
+    found = re.findall(r'getenv\("(\w+)", "(.*?)"\)', guide.text())
     assert len(found) == 8
     assert Settings.from_env(dict(found)) == Settings()
 

@@ -1,22 +1,20 @@
 """
 The original deployment guide runs on mtaio, block by block and as a whole.
 
-Its programs are read from the guide itself: the file that ``MTAIO_GUIDE`` names, or the one in a
-folder ``shared/design`` above this checkout. They are run as they are written, with the one import
-that the guide leaves out, `Application`. It has three defects of its own, which no library can
-repair: they are asserted as errors, and CORRECTIONS are the fewest that there can be.
+Its programs are read from the guide itself, where it is (see tests/guide.py), and run as they are
+written, with the one import that the guide leaves out, `Application`. It has three defects of its
+own, which no library can repair: they are asserted as errors, and CORRECTIONS are the fewest that
+there can be.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,39 +26,13 @@ from mtaio.app import ErrorHandler as OurErrorHandler
 from mtaio.events import EventEmitter
 from mtaio.exceptions import LimitError
 from mtaio.monitoring import ResourceMonitor
+from tests.guide import blocks, needs_guide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from mtaio.events import Event
-
-LIES_AT: Final = Path("shared", "design", "deployment-guide.ja.md")
-
-
-def find_guide() -> Path | None:
-    """Return where the guide is, if it is here."""
-    named = os.environ.get("MTAIO_GUIDE")
-    if named:
-        return Path(named)
-    folders = Path(__file__).parents
-    return next((guide for each in folders if (guide := each / LIES_AT).is_file()), None)
-
-
-GUIDE: Final = find_guide()
-
-needs_guide: Final = pytest.mark.skipif(
-    GUIDE is None, reason="the original guide is not here; MTAIO_GUIDE may say where it is"
-)
-
-BLOCKS: Final = {
-    "configuration": "config = {",
-    "logging": "async def setup_logging():",
-    "resources": "async def configure_resources():",
-    "health": "class HealthMonitor:",
-    "errors": "class ErrorHandler:",
-    "main": "async def main():",
-}
-"""The guide's programs, in their order, with what only this one has."""
 
 IMPORTS: Final = """
 from mtaio.app import Application
@@ -76,16 +48,6 @@ CORRECTIONS: Final = {
 """What is wrong in the guide, and the least that puts it right."""
 
 ENVIRONMENT: Final = {"MTAIO_HEALTH_BIND": "127.0.0.1:0", "MTAIO_SHUTDOWN_TIMEOUT": "2"}
-
-
-def blocks() -> dict[str, str]:
-    """Return the guide's programs by their names."""
-    assert GUIDE is not None
-    found = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(found) == len(BLOCKS)
-    for (name, mark), block in zip(BLOCKS.items(), found, strict=True):
-        assert mark in block, name
-    return dict(zip(BLOCKS, map(str, found), strict=True))
 
 
 def whole(*corrections: str) -> str:
@@ -193,6 +155,7 @@ async def test_resources() -> None:
 OURS: Final = """
 from mtaio.events import EventEmitter
 from mtaio.monitoring import ResourceMonitor
+from tests.guide import blocks, needs_guide
 
 
 class HealthMonitor:

@@ -98,7 +98,7 @@ class Held:
                 async with self._manager as self.value:
                     self._entered.set()
                     await self._released.wait()
-            if self._released.is_set() and self._scope.cancelled_caught:
+            if self._scope.cancelled_caught and anyio.current_time() >= self._scope.deadline:
                 logger.error("%s took too long to close: it was cancelled", self.what)
         except BaseException as error:
             failure = failure_in(error, self.what)

@@ -146,13 +146,13 @@ class Listening:
         """Return whether a socket is a connection that was accepted here."""
         if connection.family != self.socket.family or connection.type != socket.SOCK_STREAM:
             return False
-        local = connection.getsockname()
-        if not isinstance(local, tuple):
-            same = local == self._local
-        else:
+        local: Any = connection.getsockname()
+        same = local == self._local
+        if not isinstance(self._local, str | bytes):
             host, port = self._local[:2]
-            same = local[1] == port and (host in {"0.0.0.0", "::"} or local[0] == host)  # noqa: S104 - compared
-        return same and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - compared
+            same = local[1] == port and (everywhere or local[0] == host)
+        return bool(same) and not connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
 def _opened(bind: Bind) -> socket.socket:
@@ -243,11 +243,10 @@ def _refusal(bind: Bind, error: OSError | OverflowError) -> OSError:
 
 def _text(local: Any) -> str:
     """Return the text of what a socket is bound to."""
-    if isinstance(local, tuple):
-        host, port = local[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    name = os.fsdecode(local)
-    return f"unix:{name}"
+    if isinstance(local, str | bytes):
+        return f"unix:{os.fsdecode(local)}"
+    host, port = local[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _sockets() -> Iterator[socket.socket]:

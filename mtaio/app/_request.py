@@ -12,7 +12,7 @@ and waits with everything else, the end of the response too, until there is room
 from __future__ import annotations
 
 from errno import ECONNRESET
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -244,6 +244,9 @@ def _has_body(scope: Message) -> bool:
 
 def unwrapped(error: Exception) -> Exception:
     """Return the one error in groups of one, in which task groups put it."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    whole: object = error
+    if isinstance(whole, ExceptionGroup):
+        first, *others = cast("ExceptionGroup[Exception]", whole).exceptions
+        if not others:
+            return unwrapped(first)
     return error

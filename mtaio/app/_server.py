@@ -4,7 +4,7 @@ HTTP by hypercorn, under the deadlines of its owner.
 Promise: after `Server.close` nothing more is accepted and what is in flight is answered in full;
 after `Server.cancel` `Server.serve` returns as soon as the handlers have ended, whatever their
 clients do. It waits for no client that is silent, does not read, or keeps its connection.
-Cost: a few microseconds and one cancel scope for each request.
+Cost: ten microseconds for each request on asyncio, twenty on trio.
 
 Why not hypercorn's own grace period: from Python 3.12 on asyncio waits for every connection before
 that period begins, and on trio what is being sent cannot be cancelled.
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerStatistics"]
 
-_FAREWELL: Final = 0.5
-"""Seconds for the last answers to reach the clients, after which connections are shut down."""
+_LOOK: Final = 0.1
+"""Seconds from one look at what is left to the next, once requests have been cancelled."""
 
-_AGAIN: Final = 0.1
-"""Seconds between looks for connections that have come up since."""
+_FAREWELL: Final = 5
+"""Looks for the last answers to reach the clients, after which connections are shut down. A process
+that was stopped meanwhile has lost one of them, and not all."""
 
 _PATIENCE: Final = 5
 """Looks without a handler at work after which hypercorn is cancelled, and what it sends."""
@@ -375,18 +376,23 @@ class _Run:
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""
-        with anyio.move_on_after(_FAREWELL):
-            await self._ended.wait()
+        for _ in range(_FAREWELL):
+            with anyio.move_on_after(_LOOK):
+                await self._ended.wait()
+        waited: set[Request] = set()
         looks = 0
         while not self._ended.is_set():
-            working = {each.client for each in self.in_flight if not each.sending}
+            # A handler that happens to send right now is not one that waits for its client.
+            waiting = {each for each in self.in_flight if each.sending}
+            working = {each.client for each in self.in_flight - (waiting & waited)}
+            waited = waiting
             self.listening.disconnect(keep=working)
             looks = 0 if working else looks + 1
             if looks > _PATIENCE:
                 for request in self.in_flight:
                     request.abandon()
                 self._scope.cancel()
-            with anyio.move_on_after(_AGAIN):
+            with anyio.move_on_after(_LOOK):
                 await self._ended.wait()
 
 

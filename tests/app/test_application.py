@@ -650,7 +650,7 @@ async def test_block_that_is_cancelled_while_it_drains() -> None:
     assert diary.app.state == "stopped"
 
 
-async def test_start_that_is_cancelled() -> None:
+async def test_start_that_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     """It closes what it had opened, what was being opened first."""
     diary = Diary()
     diary.resource("database")
@@ -666,6 +666,7 @@ async def test_start_that_is_cancelled() -> None:
     with anyio.move_on_after(3):
         await diary.app.start()
     assert diary.lines == [(0, "database open"), (3, "slow cancelled"), (3, "database closed")]
+    assert [each.message for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 async def test_stopped_while_it_starts() -> None:

@@ -152,12 +152,22 @@ def test_help_explains_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", ["check", "completion", "run"])
+def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command has a help, which fits into 80 columns."""
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: mtaio {command} ")
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command, the commands are listed."""
     assert main([]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^│ demo +Hash every file under PATH", text, re.MULTILINE)
     assert re.search(r"^│ completion +Print the script", text, re.MULTILINE)
+    assert re.search(r"^│ run +Run an application", text, re.MULTILINE)
 
 
 def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

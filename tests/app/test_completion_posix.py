@@ -51,6 +51,7 @@ def test_bash_completes(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "mtaio demo --backend u": "uvloop",
         "mtaio demo --output some": "some_file",
         "mtaio demo some": "some_file",
+        "mtaio run shop:app --backend t": "trio",
         "mtaio completion ": "bash zsh fish",
     }
     done = subprocess.run(  # noqa: S603 - the bash that is here, with words written here

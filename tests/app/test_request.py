@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio.app._request import Request
+from mtaio.app._request import Request, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,3 +165,12 @@ async def test_other_messages() -> None:
 
     await side.request(GET).run(app, never)
     assert len(side.sent) == 4
+
+
+def test_unwrapped() -> None:
+    """Groups of one error stand for it, and others for themselves."""
+    error, other = LookupError("a"), LookupError("b")
+    assert unwrapped(error) is error
+    assert unwrapped(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
+    group = ExceptionGroup("", [error, other])
+    assert unwrapped(ExceptionGroup("", [group])) is group

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,7 +27,6 @@ from mtaio.app._server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from anyio.abc import SocketStream
     from starlette.requests import Request as StarletteRequest
@@ -424,6 +425,29 @@ async def test_websocket_not_accepted() -> None:
         answer = await read(stream)
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"connection: close" in answer.lower()
+
+
+async def test_tls() -> None:
+    """With TLS a client that does not answer the farewell is not waited for."""
+    config = Config()
+    config.certfile = config.keyfile = str(Path(__file__).with_name("localhost.pem"))
+    trusting = ssl.create_default_context(cafile=config.certfile)
+    async with serving(App(), config=config) as server:
+        port = int(server.address.rpartition(":")[2])
+        async with await anyio.connect_tcp(
+            "127.0.0.1",
+            port,
+            tls_hostname="localhost",
+            ssl_context=trusting,
+            tls_standard_compatible=False,
+        ) as stream:
+            await stream.send(GET % b"/hello")
+            assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+            server.close()
+            await anyio.sleep(0.1)
+            assert server.cancel() == 0
+            while server.address != HERE:  # noqa: ASYNC110 - until it has ended
+                await anyio.sleep(0.01)
 
 
 class Stuck(Request):
