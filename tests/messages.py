@@ -46,8 +46,11 @@ _INSIDE_OTHERS: Final = {
 }
 """Modules whose texts are seen only inside of another module's message."""
 
-_TELLING: Final = {"add_note", "LogRecord", "_check.py:_fail"}
-"""Functions whose arguments are messages, with the module if it is meant alone."""
+_LEVELS: Final = {"log", "warning", "error", "exception", "critical", "_log_aside"}
+"""Methods of loggers whose lines an operator sees; what is only INFO explains itself."""
+
+_TELLING: Final = {"warnings.warn", "pytest.fail", "sys.stderr.write", "logging.LogRecord", ".text"}
+"""Functions whose arguments are messages; ``text`` makes an answer to an HTTP request."""
 
 _REPEATED: Final = re.compile(f"{VALUE}+")
 
@@ -77,6 +80,7 @@ class Module:
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
+        self.place: Final = path.relative_to(ROOT).as_posix()
         self.name: Final = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         self.tree: Final = ast.parse(path.read_text(encoding="utf-8"))
         self.nodes: Final = list(ast.walk(self.tree))
@@ -117,6 +121,10 @@ class Module:
         """Return whether it imports something of another module, or that module."""
         names = {other.name, other.name.rpartition(".")[0]}
         return any(source in names for source, _ in self.imported.values())
+
+    def knows(self, name: str) -> bool:
+        """Return whether a name is a function of the module, or imported from mtaio."""
+        return name in self.functions or name in self.imported
 
     def may_mean(self, call: ast.Call, other: Module) -> bool:
         """Return whether ``call`` may be one of a function or a class of another module."""
@@ -162,45 +170,53 @@ class Messages:
 
     def all(self) -> list[Message]:
         """Return them, in the order of their places; one for each form."""
-        found: set[Message] = set()
-        for module in self.modules.values():
-            for node in module.nodes:
-                for told in self._told(module, node):
-                    for where, text in self._sources(module, told, frozenset()):
-                        if where.path.name in _INSIDE_OTHERS:
-                            continue
-                        path = where.path.relative_to(ROOT).as_posix()
-                        found.update(
-                            Message(form, path, text.lineno)
-                            for form in map(_tidy, self._forms(where, text, frozenset()))
-                            if _says_something(form)
-                        )
-        return sorted(found, key=lambda each: (each.path, each.line, each.text))
+        found = {message for _, messages in self._read for message in messages}
+        kept = filter(_is_seen, found)
+        return sorted(kept, key=lambda each: (each.path, each.line, each.text))
+
+    def unread(self) -> list[Message]:
+        """Return the places where something is told, and it could not be read what."""
+        return [place for place, messages in self._read if not messages and _is_seen(place)]
+
+    @cached_property
+    def _read(self) -> list[tuple[Message, set[Message]]]:
+        """Each place where something is told, with its code, and what is told there."""
+        return [
+            (
+                Message(ast.unparse(node), module.place, node.lineno),
+                {message for each in told for message in self._messages(module, each)},
+            )
+            for module in self.modules.values()
+            for node in module.nodes
+            if isinstance(node, ast.Call) and (told := list(self._told(module, node)))
+        ]
+
+    def _messages(self, module: Module, told: ast.expr) -> Iterator[Message]:
+        """Yield the messages that an expression stands for."""
+        for where, text in self._sources(module, told, frozenset()):
+            for form in map(_tidy, self._forms(where, text, frozenset())):
+                if _says_something(form):
+                    yield Message(form, where.place, text.lineno)
 
     # ---- where a message is told -----------------------------------------------------------------
 
-    def _told(self, module: Module, node: _Node) -> Iterator[ast.expr]:
-        """Yield the expressions that are messages, of what ``node`` does."""
-        if not isinstance(node, ast.Call):
-            return
+    def _told(self, module: Module, node: ast.Call) -> Iterator[ast.expr]:
+        """Yield the arguments of a call that are messages."""
         name = _last_name(node.func)
         receiver = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-        to_stderr = any(
-            word.arg == "file" and ast.unparse(word.value) == "sys.stderr" for word in node.keywords
-        )
-        if self._makes_error(module, node):
-            yield from node.args
-        elif (name, receiver) in {("warn", "warnings"), ("fail", "pytest"), ("text", "")}:
-            yield from node.args  # text() makes an answer to an HTTP request
-        elif (name, receiver) == ("write", "sys.stderr") or (name == "print" and to_stderr):
-            yield from node.args
-        elif name in {"log", "warning", "error", "exception", "critical", "_log_aside"}:
-            if "log" in f"{receiver}{name}".lower():
-                yield from self._logged(module, node.args)
+        if name in _LEVELS and "log" in f"{receiver}{name}".lower():
+            yield from self._logged(module, node.args)
         elif name == "add_note" and not receiver:  # its beginning and its end
             parts: list[ast.expr] = [ast.FormattedValue(each, -1) for each in node.args[1:]]
             yield ast.copy_location(ast.JoinedStr(parts), node)
-        elif (name, receiver) == ("note", "") or {name, f"{module.path.name}:{name}"} & _TELLING:
+        elif (
+            self._makes_error(module, node)
+            or f"{receiver}.{name}" in _TELLING
+            or (name, module.path.name) == ("_fail", "_check.py")  # what a health check reports
+            or (name == "add_note" and receiver)
+            or (name == "note" and not receiver and module.knows("note"))
+            or (name == "print" and any(word.arg == "file" for word in node.keywords))
+        ):
             yield from node.args
 
     def _logged(self, module: Module, args: list[ast.expr]) -> Iterator[ast.expr]:
@@ -408,6 +424,10 @@ class Messages:
         return self.modules.get(".".join(module.imported[node.id]))
 
 
+def _is_seen(message: Message) -> bool:
+    return Path(message.path).name not in _INSIDE_OTHERS
+
+
 def _last_name(node: _Node) -> str:
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name):
@@ -515,10 +535,5 @@ def _says_something(text: str) -> bool:
     return " " in text and len(re.findall(r"[A-Za-z]{2,}", text)) > 1
 
 
-def messages() -> list[Message]:
-    """Return every message of the library."""
-    return Messages().all()
-
-
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{each}\n" for each in messages())
+    sys.stdout.writelines(f"{each}\n" for each in Messages().all())

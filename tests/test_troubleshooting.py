@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.messages import VALUE, messages
+from tests.messages import VALUE, Messages
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.messages import Message
 
 LANGUAGES: Final = ("en", "ja")
 HEADS: Final = ("| message |", "| メッセージ |")
@@ -75,9 +73,9 @@ def entries(language: str) -> tuple[Entry, ...]:
 
 
 @cache
-def told() -> tuple[Message, ...]:
+def library() -> Messages:
     """Return the messages of the library."""
-    return tuple(messages())
+    return Messages()
 
 
 def listed(what: str, things: list[str]) -> str:
@@ -89,15 +87,38 @@ def test_every_message_has_an_entry() -> None:
     """A message that is new or reworded is explained before it is released."""
     missing = [
         str(message)
-        for message in told()
+        for message in library().all()
         if not any(entry.covers(message.text) for entry in entries("en"))
     ]
     assert missing == [], listed("not in docs/*/guides/troubleshooting", missing)
 
 
+PASSED_ON: Final = {
+    "SystemExit(NOT_STARTED if life.never_ran else FAILED)": "a number",
+    "SystemExit(USAGE)": "a number",
+    "super().__init__(message)": "what the class was made with",
+    "super().__init__(reason, stacks)": "what the class was made with",
+    "self._fail(answer, seconds)": "what a check of the user's returned",
+    "text(200, 'ok')": "one word",
+    "text(503, 'unavailable')": "one word, which the index explains",
+}
+"""What is told and is no message of mtaio's own, besides errors that are passed on, and why."""
+
+
+def test_every_message_can_be_read() -> None:
+    """Wherever something is told, the words are found, or are known to be somebody else's."""
+    unread = [
+        str(place)
+        for place in library().unread()
+        if place.text not in PASSED_ON
+        and not re.search(r"\b(error|problems|strerror)\b", place.text)
+    ]
+    assert unread == [], listed("neither a text nor in PASSED_ON", unread)
+
+
 def test_every_entry_is_a_message() -> None:
     """What mtaio no longer says is no longer explained."""
-    texts = [message.text for message in told()]
+    texts = [message.text for message in library().all()]
     stale = [str(entry) for entry in entries("en") if not any(map(entry.covers, texts))]
     assert stale == [], listed("no such message in mtaio", stale)
 

@@ -240,7 +240,6 @@ class Application:
         self._handles_signals = signals
         self._wired = False
         self._run: Run | None = None
-        self._guard: Guard | None = None
         self.registered: Final = Registered()
 
     def __repr__(self) -> str:
@@ -563,19 +562,19 @@ class Application:
         except (ValueError, TypeError, OSError) as error:
             print(f"mtaio: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
             raise SystemExit(USAGE) from None
-        if self._handles_signals and can_guard():
-            self._guard = self._new_guard()
+        guard = self._new_guard()
         try:
-            life = anyio.run(self._live, logs, **options)
+            life = anyio.run(self._live, guard, logs, **options)
         finally:
-            self._release_guard()
+            if guard is not None:
+                guard.release()
             if logs is not None:
                 logs.close()
         if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
 
-    async def _live(self, logs: LoggingContext | None) -> Run:
-        run = self._run = self._new_run(logs)
+    async def _live(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
+        run = self._run = self._new_run(guard, logs)
         await run.live()
         return run
 
@@ -599,9 +598,7 @@ class Application:
         self._check_not_running()
         self._prepare()
         logs = self._configure_logging()
-        if self._handles_signals and can_guard():
-            self._guard = self._new_guard()
-        run = self._run = self._new_run(logs)
+        run = self._run = self._new_run(self._new_guard(), logs)
         if in_block:
             run.block = anyio.Event()
         loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
@@ -800,28 +797,25 @@ class Application:
             info = ServerInfo(name=name, bind=address)
             servers[place] = _Served(served.asgi, info, served.config)
 
-    def _new_guard(self) -> Guard:
+    def _new_guard(self) -> Guard | None:
+        if not (self._handles_signals and can_guard()):
+            return None
         every = self.notifier.watchdog_seconds
         beat = None if every is None else Beat(every * _WATCHDOG, self._beat)
         return Guard(
             self.settings.shutdown.total,
             describe=self._describe,
-            noticed=self._announce_stop,
             beat=beat,
         )
 
-    def _new_run(self, logs: LoggingContext | None) -> Run:
-        return Run(self, self.settings.shutdown, guard=self._guard, logs=logs)
+    def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
+        return Run(self, self.settings.shutdown, guard=guard, logs=logs)
 
     def _beat(self) -> None:
         """Tell systemd that it is alive, if the event loop is."""
         every = self.notifier.watchdog_seconds
         if every is not None and self.monitor.answering(every * _WATCHDOG):
             self.notifier.watchdog()
-
-    def _announce_stop(self) -> None:
-        if self._run is not None:
-            self._run.announce_stop()
 
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
@@ -831,20 +825,13 @@ class Application:
         run.state = "stopped"
         run.settled.set()
         run.closed.set()
-        if self._guard is not None and not self._guard.signalled:
-            self._release_guard()
+        run.release_guard(unless_signalled=True)
 
     async def _until_closed(self, run: Run) -> None:
         if run.block is not None:
             run.block.set()
         await run.closed.wait()
-        if run is self._run:
-            self._release_guard()
-
-    def _release_guard(self) -> None:
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            guard.release()
+        run.release_guard()
 
 
 _NO_ALERT: Final = 100

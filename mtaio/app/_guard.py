@@ -72,7 +72,6 @@ class Guard:
     Args:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
-        noticed: Called from the thread when the first signal has come, also if the loop is blocked.
         beat: What the thread does meanwhile.
     """
 
@@ -84,16 +83,15 @@ class Guard:
         total: float,
         *,
         describe: Callable[[], str],
-        noticed: Callable[[], None] | None = None,
         beat: Beat | None = None,
     ) -> None:
         self._total: Final = total
         self._describe: Final = describe
-        self._noticed: Final = noticed
         self._beat: Final = beat
         self._process: Final = os.getpid()
         self._lock: Final = threading.Lock()
         self._told: Callable[[int, float], None] | None = None
+        self._noticed: Callable[[], None] | None = None
         self._loop: object = None
         self._first: tuple[int, float] | None = None
         self._ends_at = math.inf
@@ -107,24 +105,37 @@ class Guard:
         for number in _numbers():
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
-        # A server that handles SIGTERM itself goes on to get the signals, after this.
-        self._chained: Final = callable(self._before.get(signal.SIGTERM))
+        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        self._handed_on = not callable(self._before.get(signal.SIGTERM))
 
     @property
     def signalled(self) -> bool:
         """Whether a signal has come; known at the latest when the thread has read it."""
         return self._first is not None
 
-    def attach(self, told: Callable[[int, float], None]) -> None:
+    def attach(self, told: Callable[[int, float], None], noticed: Callable[[], None]) -> None:
         """
-        Have the running event loop told of the first signal: its number and when it came.
+        Have the running event loop told of the first signal.
 
-        If it has come already, at the loop's next turn.
+        Args:
+            told: Called in the loop, with the signal's number and when it came; if it has come
+                already, at the loop's next turn.
+            noticed: Called from the thread at once, also while the loop stands still.
         """
         with self._lock:
-            self._told, self._loop = told, loops.current_loop()
+            self._told, self._noticed, self._loop = told, noticed, loops.current_loop()
             if self._first is not None:
                 self._tell(*self._first)
+
+    def hand_on(self) -> None:
+        """Have a server that handled signals before handle the first one; in the main thread."""
+        if self._handed_on or self._first is None:
+            return
+        self._handed_on = True
+        number, _ = self._first
+        before = self._before[number]
+        if callable(before):
+            before(number, None)
 
     def begin(self, moment: float) -> None:
         """Let the time to stop run from ``moment``, without a signal."""
@@ -133,7 +144,9 @@ class Guard:
         self._send(_BEGIN)
 
     def release(self) -> None:
-        """Put the signal handlers back, and end the thread; in the main thread."""
+        """Put the signal handlers back, and end the thread; in the main thread. May be repeated."""
+        if self._reader.fileno() < 0:
+            return
         for number, before in self._before.items():
             if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
@@ -144,15 +157,13 @@ class Guard:
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
-    def _on_signal(self, number: int, frame: Any) -> None:
+    def _on_signal(self, number: int, _frame: Any) -> None:
         before = self._before[number]
         if os.getpid() != self._process:  # pragma: no cover - a forked child, which ends by this
             signal.signal(number, signal.SIG_DFL if before is None else before)
             os.kill(os.getpid(), number)
             return
         self._send(bytes([number]))
-        if self._chained and callable(before):
-            before(number, frame)
 
     def _send(self, byte: bytes) -> None:
         with suppress(OSError):  # it is full: the thread has enough to read

@@ -100,13 +100,10 @@ class Held:
                     await self._released.wait()
             if self._scope.cancelled_caught and anyio.current_time() >= self._scope.deadline:
                 logger.error("%s took too long to close: it was cancelled", self.what)
-        except BaseException as error:
-            failure = failure_in(error, self.what)
-            if failure is None:
-                raise
-            self._error = failure
+        except BaseException as error:  # noqa: BLE001 - kept, and told
+            self._error = failure_in(error, self.what) or error
             if self._entered.is_set():
-                self._failed(self.what, failure)
+                self._failed(self.what, self._error)
         finally:
             self._entered.set()
             self._ended.set()

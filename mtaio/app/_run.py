@@ -100,7 +100,7 @@ class Run:
         """What was cancelled because the time for it was over."""
         self._app: Final = app
         self._budget: Final = budget
-        self._guard: Final = guard
+        self._guard = guard
         self._logs: Final = logs
         self._group: TaskGroup
         self._stopped_at: float | None = None
@@ -111,7 +111,7 @@ class Run:
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
         if guard is not None:
-            guard.attach(self._signalled)
+            guard.attach(self._signalled, self.announce_stop)
 
     # ---- what ends it ----------------------------------------------------------------------------
 
@@ -137,6 +137,17 @@ class Run:
         """Have it stop without a word to what is in flight, which is cancelled."""
         self.stop(reason)
         self._body.cancel()
+
+    def release_guard(self, *, unless_signalled: bool = False) -> None:
+        """Let signals be what they were before."""
+        guard = self._guard
+        if guard is not None and not (unless_signalled and guard.signalled):
+            self._guard = None
+            guard.release()
+
+    def _hand_on_signal(self) -> None:
+        if self._guard is not None:
+            self._guard.hand_on()
 
     def _signalled(self, number: int, moment: float) -> None:
         self.stop(signal.Signals(number).name, moment)
@@ -167,7 +178,8 @@ class Run:
 
     async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
         try:
-            await self._app.error_handler.handle_error(error, dict(context))
+            with anyio.move_on_after(self._budget.teardown, shield=True):  # an error is not lost
+                await self._app.error_handler.handle_error(error, dict(context))
         except Exception as failure:  # noqa: BLE001 - as above
             _handler_failed(failure, error, context)
 
@@ -285,6 +297,7 @@ class Run:
         self._app.health.drain()
         await anyio.sleep_until(clock.loop_deadline(self._until("drain_delay")))
         self.draining.set()
+        self._hand_on_signal()
         for server in self._servers:
             server.close()
         for service in self._services:
@@ -310,6 +323,7 @@ class Run:
             self.stop("cancelled")
         self.state = "stopping"
         self.draining.set()
+        self._hand_on_signal()
         await self._cancel_rest()
         end = min(
             self._until("drain_delay", "drain", "cancel", "teardown"),

@@ -538,6 +538,22 @@ async def test_work_in_flight_may_submit() -> None:
     assert done == [True]
 
 
+async def test_health_checks_are_its_own() -> None:
+    """A check that is added to the application is one of its registry."""
+    app = make()
+
+    @app.health_check("database", critical=False)
+    def database() -> str:
+        return "gone"
+
+    async with app:
+        report = await app.health.report()
+    assert [(each.name, each.status) for each in report.checks] == [
+        ("database", "degraded"),
+        ("application", "passing"),
+    ]
+
+
 async def test_readiness() -> None:
     """Ready from the start to the first word of stopping, also when it is started again."""
     app = make()
@@ -752,6 +768,10 @@ def test_loop_that_ends(backend: str) -> None:
             yield
         finally:
             closed.append(True)
+
+    @app.service
+    async def service() -> None:
+        await anyio.sleep_forever()
 
     async def forget() -> None:
         await app.start()

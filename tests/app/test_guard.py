@@ -40,6 +40,12 @@ def kill(number: int = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
 
+def until_signalled(guard: Guard) -> None:
+    """Wait until the guard's thread has read a signal."""
+    while not guard.signalled:
+        time.sleep(0.001)
+
+
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
     """Hold each test to leaving the signal handlers as they were."""
@@ -53,6 +59,12 @@ def handlers() -> Any:
 def test_runs_until_it_is_asked_to_stop(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It returns when it has stopped as it was asked to."""
     caplog.set_level("INFO", logger="mtaio.app")
+    run_on(backend)
+    assert "stopping: all is done" in caplog.messages
+
+
+def run_on(backend: Any) -> None:
+    """Run an application that asks itself to stop."""
     app = make()
 
     @app.service
@@ -61,7 +73,6 @@ def test_runs_until_it_is_asked_to_stop(backend: Any, caplog: pytest.LogCaptureF
 
     app.run(backend)
     assert app.state == "stopped"
-    assert "stopping: all is done" in caplog.messages
 
 
 @posix
@@ -95,9 +106,10 @@ def test_signal_before_the_event_loop(backend: Any) -> None:
 
     original = app._live
 
-    async def live(logs: Any) -> Any:
+    async def live(guard: Any, logs: Any) -> Any:
         kill()
-        return await original(logs)
+        until_signalled(guard)
+        return await original(guard, logs)
 
     app._live = live  # type: ignore[method-assign]  # the moment between the guard and the life
     app.run(backend)
@@ -198,6 +210,24 @@ def test_signals_are_left_alone(backend: Any) -> None:
     thread.start()
     thread.join()
     assert seen == [before, before]
+
+
+def test_uvloop() -> None:
+    """It runs on uvloop, where that is installed."""
+    pytest.importorskip("uvloop")
+    run_on("uvloop")
+
+
+def test_address_that_is_taken(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that cannot listen is a failed start, and says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        app = make()
+        app.serve(lambda: None, bind=address)
+        with pytest.raises(SystemExit) as caught:
+            app.run(backend)
+    assert caught.value.code == 3
+    assert any(address in message for message in caplog.messages)
 
 
 def test_failing_start(backend: Any) -> None:
