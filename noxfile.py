@@ -107,8 +107,13 @@ OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in PYTHONS if python != THIS)]
-"""What the session `suite` leaves out: this Python with no trio installed, and every other one."""
+MIDDLE: Final = PYTHONS[len(PYTHONS) // 2]
+"""Where the oldest dependencies are tried: neither the oldest nor the newest, if there are more."""
+
+OTHERS: Final = [python for python in PYTHONS if python not in {THIS, MIDDLE} - {NEWEST}]
+
+MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in OTHERS if python != THIS)]
+"""What `suite` and `lowest` leave out: this Python with no trio installed, and the others."""
 
 MATRIX_NAMES: Final = [
     f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX
@@ -148,6 +153,9 @@ REAL_TIME: Final = "tests/realtime"
 LIGHT: Final = ("-m", "not heavy")
 """For sessions that run the suite once more on a Python on which another runs it whole."""
 
+HEAVY: Final = ("-m", "heavy")
+"""What is left of the suite on the newest Python, where the session `coverage` runs the rest."""
+
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
 
@@ -162,6 +170,9 @@ PACKAGED: Final = (
     *sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py")),
 )
 """Tests of what may differ in a wheel: the command, the plugin, the page, the names."""
+
+SERVICE: Final = "tests/service"
+"""Tests of a whole service in a process of its own, which the session `service` runs."""
 
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
@@ -209,17 +220,18 @@ def suite(session: nox.Session) -> None:
 @nox.parametrize(("python", "extras"), MATRIX, ids=MATRIX_NAMES)
 def tests(session: nox.Session, extras: str) -> None:
     """
-    Run the suite on every other Python here, and on this one with no trio installed.
+    Run the suite on the other Pythons here, and on this one with no trio installed.
 
-    What is marked heavy runs on the oldest and the newest, with trio.
+    The one in the middle has the session `lowest`, and of the newest the session `coverage` runs
+    all but what is marked heavy. That runs on the oldest and the newest, with trio.
     """
     if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
         session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
     installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
     session.run("python", "-c", installed.format(bool(extras)))
-    whole = bool(extras) and session.python in {OLDEST, NEWEST}
-    pytest(session, f"--ignore={REAL_TIME}", *(() if whole else LIGHT))
+    part = {OLDEST: (), NEWEST: HEAVY}.get(str(session.python), LIGHT) if extras else LIGHT
+    pytest(session, f"--ignore={REAL_TIME}", *part)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)
@@ -252,6 +264,13 @@ def deployed(session: nox.Session) -> None:
     pytest(session, DEPLOYED)
 
 
+@nox.session(tags=["matrix"], python=[OLDEST, NEWEST])
+def service(session: nox.Session) -> None:
+    """Run a whole service on each loop: its limits, its end, and what goes wrong with it."""
+    session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
+    pytest(session, SERVICE)
+
+
 @nox.session(tags=["matrix"], python=NEWEST)
 def coverage(session: nox.Session) -> None:
     """Every line and every branch of mtaio/ is run by a test."""
@@ -270,7 +289,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=environment)
 
 
-@nox.session(tags=["matrix"], python=OLDEST)
+@nox.session(tags=["matrix"], python=MIDDLE)
 def lowest(session: nox.Session) -> None:
     """Run the suite against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")

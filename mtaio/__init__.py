@@ -4,7 +4,7 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
 `mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.monitoring`,
-`mtaio.config`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.config`, `mtaio.app`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from mtaio.app import Application, ErrorHandler
     from mtaio.cache import TTLCache, cached
+    from mtaio.config import Settings
     from mtaio.core import Retry, TaskExecutor
     from mtaio.events import Event, EventEmitter, EventKey, EventPriority
     from mtaio.exceptions import MTAIOError
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Application",
     "AsyncFileHandler",
     "ConcurrencyLimiter",
+    "ErrorHandler",
     "Event",
     "EventEmitter",
     "EventKey",
@@ -42,6 +46,7 @@ __all__ = [
     "ResourceLimiter",
     "ResourceMonitor",
     "Retry",
+    "Settings",
     "TTLCache",
     "TaskExecutor",
     "TimeoutManager",
@@ -53,6 +58,7 @@ __version__ = "0.1.0"
 
 _ROOMS: Final = frozenset(
     {
+        "app",
         "cache",
         "config",
         "core",
@@ -66,8 +72,10 @@ _ROOMS: Final = frozenset(
 )
 
 _HOMES: Final = {
+    "Application": "mtaio.app",
     "AsyncFileHandler": "mtaio.logging",
     "ConcurrencyLimiter": "mtaio.resources",
+    "ErrorHandler": "mtaio.app",
     "Event": "mtaio.events",
     "EventEmitter": "mtaio.events",
     "EventKey": "mtaio.events",
@@ -80,6 +88,7 @@ _HOMES: Final = {
     "ResourceLimiter": "mtaio.resources",
     "ResourceMonitor": "mtaio.monitoring",
     "Retry": "mtaio.core",
+    "Settings": "mtaio.config",
     "TTLCache": "mtaio.cache",
     "TaskExecutor": "mtaio.core",
     "TimeoutManager": "mtaio.resources",

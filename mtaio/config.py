@@ -633,8 +633,10 @@ def _refuse_unknown_names(names: Iterable[str]) -> None:
     for name in names:
         if name not in _SPECS:
             meant = _closest(name, list(_SPECS))
-            hint = "" if meant is None else f" Did you mean {meant!r}?"
-            msg = f"{name!r} is not a setting.{hint}"
+            hint = (
+                "Settings().describe() lists them." if meant is None else f"Did you mean {meant!r}?"
+            )
+            msg = f"{name!r} is not a setting. {hint}"
             raise TypeError(msg)
 
 

@@ -30,7 +30,10 @@ SOURCES = sorted(
         ROOT / "noxfile.py",
     ]
 )
-ROOMS = ("cache", "config", "core", "events", "logging", "monitoring", "resources", "testing")
+ROOMS = (
+    *("app", "cache", "config", "core", "events", "logging", "monitoring", "resources"),
+    "testing",
+)
 
 
 def read(name: str) -> str:

@@ -57,3 +57,30 @@ def test_links_lead_somewhere(name: str) -> None:
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert links
     assert missing == []
+
+
+def test_messages_name_extras_that_exist() -> None:
+    """Each extra that a message or a page tells to install is declared."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pages = [*(ROOT / "mtaio").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    named = {
+        extra
+        for page in pages
+        for extra in re.findall(r"pip install 'mtaio\[(\w+)\]'", page.read_text(encoding="utf-8"))
+    }
+    assert named >= {"cli", "otel", "trio"}
+    assert named <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_start_page_lists_the_extras(language: str) -> None:
+    """The first page after the README has a row for each extra, with what it brings."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    page = (ROOT / "docs" / language / "start.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \| .* \|$", page, re.MULTILINE))
+    assert set(rows) == set(project["optional-dependencies"])
+    for extra, requirements in project["optional-dependencies"].items():
+        for requirement in requirements:
+            name = re.match(r"mtaio\[(\w+)\]|([\w-]+)", requirement)
+            assert name is not None
+            assert (name[1] or name[2]) in rows[extra]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mtaio._internal import checks
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -38,7 +40,7 @@ class Address(NamedTuple):
         """Return the address that ``value`` writes: a host, a colon and a port."""
         way_out = "Pass a host and a port, such as '127.0.0.1:9464' or '0.0.0.0:9464'."
         if not isinstance(value, str):
-            msg = f"{name}={value!r} is a {type(value).__name__}, not a str. {way_out}"
+            msg = f"{name}={value!r} is {checks.type_of(value)}, not a str. {way_out}"
             raise TypeError(msg)
         host, colon, port = value.rpartition(":")
         digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS

@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import cast
 
 
+def type_of(value: object) -> str:
+    """Return the name of the type of ``value`` with its article: "an int", "a str"."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
+
+
 def number(name: str, value: object, *, way_out: str) -> float:
     """Return ``value`` as it is if it is an int or a float other than NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a number. {way_out}"
+        msg = f"{name}={value!r} is {type_of(value)}, not a number. {way_out}"
         raise TypeError(msg)
     try:
         nan = math.isnan(value)
@@ -42,7 +48,7 @@ def at_least(name: str, value: object, least: float, *, way_out: str) -> float:
 def count(name: str, value: object, *, least: int = 1, way_out: str) -> int:
     """Return ``value`` if it is an int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not an int. {way_out}"
+        msg = f"{name}={value!r} is {type_of(value)}, not an int. {way_out}"
         raise TypeError(msg)
     if value < least:
         msg = f"{name}={value!r} is less than {least!r}. {way_out}"
@@ -60,14 +66,14 @@ def timeout(name: str, value: object) -> float | None:
 def callable_(name: str, value: object, *, way_out: str) -> None:
     """Raise ``TypeError`` if ``value`` cannot be called."""
     if not callable(value):
-        msg = f"{name}={value!r} is a {type(value).__name__}, which is not callable. {way_out}"
+        msg = f"{name}={value!r} is {type_of(value)}, which is not callable. {way_out}"
         raise TypeError(msg)
 
 
 def flag(name: str, value: object) -> bool:
     """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
+        msg = f"{name}={value!r} is {type_of(value)}, not a bool. Pass True or False."
         raise TypeError(msg)
     return value
 
@@ -85,8 +91,7 @@ def path(name: str, value: object) -> Path:
     try:
         accepted = Path(cast("str", value))
     except TypeError:
-        kind = type(value).__name__
-        msg = f"{name}={value!r} is a {kind}, not a path. Pass a str or an os.PathLike."
+        msg = f"{name}={value!r} is {type_of(value)}, not a path. Pass a str or an os.PathLike."
         raise TypeError(msg) from None
     try:
         encoded = os.fsencode(accepted)
@@ -102,7 +107,7 @@ def path(name: str, value: object) -> Path:
 def token(name: str, value: object) -> str:
     """Return ``value`` if it can be sent in a header field. No message shows it."""
     if not isinstance(value, str):
-        msg = f"{name} is a {type(value).__name__}, not a str. Pass a long random string."
+        msg = f"{name} is {type_of(value)}, not a str. Pass a long random string."
         raise TypeError(msg)
     if not value.strip():
         msg = f"{name} is empty. Pass a long random string, or None for local use only."

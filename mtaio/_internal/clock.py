@@ -154,7 +154,9 @@ def _of_loop() -> float:
 def _of_running_loop() -> tuple[object, Callable[[], float]]:
     """Return the running loop, or what stands for it, and its clock."""
     asyncio: Any = sys.modules.get("asyncio")
-    loop: Any = None if asyncio is None else asyncio._get_running_loop()  # noqa: SLF001 - public in all but name
+    # Without that name it is being imported by another thread, and no loop of asyncio's runs yet.
+    running: Any = getattr(asyncio, "_get_running_loop", None)
+    loop: Any = None if running is None else running()
     if loop is not None:
         return loop, _monotonic if _is_monotonic(asyncio, loop) else loop.time
     trio: Any = sys.modules.get("trio")

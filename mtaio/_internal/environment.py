@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mtaio._internal import checks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,7 +25,7 @@ def text(environ: Mapping[str, object], variable: str) -> str | None:
     """Return what a variable says, without blanks around it; None if it is not set."""
     value = environ.get(variable, "")
     if not isinstance(value, str):  # of a mapping that a program has made
-        msg = f"{variable} is a {type(value).__name__}, not a str. Variables are text: pass str()."
+        msg = f"{variable} is {checks.type_of(value)}, not a str. Variables are text: pass str()."
         raise TypeError(msg)
     return value.strip() or None
 

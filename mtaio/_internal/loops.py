@@ -158,7 +158,10 @@ def start_task(
             finally:
                 ended()
 
-        sys.modules["trio"].lowlevel.spawn_system_task(run, context=context)
+        try:
+            sys.modules["trio"].lowlevel.spawn_system_task(run, context=context)
+        except RuntimeError:  # the loop is ending: it takes no new task
+            ended()
         return
 
     def done(task: object) -> None:

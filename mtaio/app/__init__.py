@@ -1,6 +1,62 @@
 """
-The ``mtaio`` command, which comes with the extra ``app``.
+A service as a whole: its parts, its life, and the ``mtaio`` command.
 
-`mtaio.app.cli` reads the command line. `mtaio.app.demo` is the main job of ``mtaio demo``, and an
-example to copy from.
+`Application` makes the parts from the settings, starts and stops them, and handles signals;
+`ErrorHandler` reports what fails. The names are loaded when they are first used, so that the
+command starts fast.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mtaio.app._application import Application, ApplicationStatistics, Backend, ServerInfo
+    from mtaio.app._error_handler import ErrorHandler, ErrorHandlerStatistics
+    from mtaio.app._resource import Resource, ResourceInfo
+    from mtaio.app._run import ApplicationState
+    from mtaio.app._server import ServerStatistics
+    from mtaio.app._service import ServiceInfo
+
+__all__ = [
+    "Application",
+    "ApplicationState",
+    "ApplicationStatistics",
+    "Backend",
+    "ErrorHandler",
+    "ErrorHandlerStatistics",
+    "Resource",
+    "ResourceInfo",
+    "ServerInfo",
+    "ServerStatistics",
+    "ServiceInfo",
+]
+
+_HOMES: Final = {
+    "Application": "_application",
+    "ApplicationState": "_run",
+    "ApplicationStatistics": "_application",
+    "Backend": "_application",
+    "ErrorHandler": "_error_handler",
+    "ErrorHandlerStatistics": "_error_handler",
+    "Resource": "_resource",
+    "ResourceInfo": "_resource",
+    "ServerInfo": "_application",
+    "ServerStatistics": "_server",
+    "ServiceInfo": "_service",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,9 +2,9 @@
 The files under a path: found step by step, and hashed in worker threads.
 
 Promise: entries come in the order of ``LC_ALL=C sort`` over whole paths, in any file
-system. Memory holds the names in the folders between the top and the current one, and one
-chunk of one file. What cannot be looked at or read is a value that says so, not an error, and the
-rest goes on.
+system. A file with several hard links is read once, as long as there is room to remember it. Memory
+holds the names in the folders between the top and the current one, and one chunk of one file. What
+cannot be looked at or read is a value that says so, not an error, and the rest goes on.
 
 A path is text as the operating system gives it: bytes that are not text stand in it as lone
 surrogates, which ``os.fsencode`` undoes.
@@ -18,12 +18,14 @@ import stat
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from anyio import from_thread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+
+    from mtaio.cache import TTLCache
 
 CHUNK: Final = 256 * 1024
 
@@ -60,11 +62,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A regular file that was read to its end."""
+    """A regular file, and what was read in it from its beginning to its end."""
 
     path: str
     size: int
-    """Bytes read."""
+    """Bytes in it."""
     digest: str
     """SHA-256, in hexadecimal."""
 
@@ -212,32 +214,54 @@ def _look(path: str, *, follow: bool) -> Entry:
     return Skipped(path, kind)
 
 
-def hash_files(entries: Iterable[Entry]) -> list[Outcome]:
+Digests: TypeAlias = "TTLCache[tuple[int, str]]"
+"""The size and digest of files with hard links, by device, inode, size and time of change."""
+
+
+def hash_files(entries: Iterable[Entry], digests: Digests) -> list[Outcome]:
     """
     Hash each file that was found; what was skipped or failed before is passed on as it is.
 
     It belongs in one of anyio's worker threads; after each chunk it checks whether its call was
     cancelled.
+
+    Args:
+        entries: What was found.
+        digests: What is known of files with hard links.
     """
-    return [hash_file(entry.path) if isinstance(entry, Found) else entry for entry in entries]
+    return [
+        hash_file(entry.path, digests) if isinstance(entry, Found) else entry for entry in entries
+    ]
 
 
-def hash_file(path: str) -> Outcome:
+def hash_file(path: str, digests: Digests) -> Outcome:
     """Read one file to its end, as `hash_files` does."""
     try:
         descriptor = os.open(path, _FLAGS)
         try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):  # it was a regular file when it was found
-                return Skipped(path, kind_of(mode))
-            sha256 = hashlib.sha256()
-            size = 0
-            while chunk := os.read(descriptor, CHUNK):
-                from_thread.check_cancelled()
-                sha256.update(chunk)
-                size += len(chunk)
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):  # it was a regular file when it was found
+                return Skipped(path, kind_of(status.st_mode))
+            if status.st_nlink == 1:
+                return Hashed(path, *_read(descriptor))
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            known = digests.get_nowait(identity)
+            if known is None:
+                known = _read(descriptor)
+                digests.set_nowait(identity, known)
+            return Hashed(path, *known)
         finally:
             os.close(descriptor)
     except OSError as error:
         return Failed(path, reason_of(error))
-    return Hashed(path, size, sha256.hexdigest())
+
+
+def _read(descriptor: int) -> tuple[int, str]:
+    """Return the size and the digest of an open file."""
+    sha256 = hashlib.sha256()
+    size = 0
+    while chunk := os.read(descriptor, CHUNK):
+        from_thread.check_cancelled()
+        sha256.update(chunk)
+        size += len(chunk)
+    return size, sha256.hexdigest()

@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -25,12 +25,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mtaio.app._files import LINK, Failed, Hashed, Skipped, kind_of, place_of, printable, reason_of
+from mtaio.app._usage import CommandError
 from mtaio.core import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import TracebackType
     from typing import Self
 
+    from mtaio.app._demo_command import Options
     from mtaio.app._files import Outcome, Place
     from mtaio.app.demo import HasherStatistics
     from mtaio.core.progress import OnProgress
@@ -39,39 +42,40 @@ MOST_FAILURES: Final = 1000
 FLUSH_BYTES: Final = 1 << 16
 
 
-class Screen:
+@contextmanager
+def open_screen(*, quiet: bool) -> Generator[Screen]:
     """
-    Shows progress, and each path that was not hashed. Enter it with ``with``.
+    Show a progress bar, which stays on the screen, and give what tells it more.
 
     Args:
         quiet: Whether to show failures alone.
     """
+    console = Console(stderr=True)
+    if quiet:
+        yield Screen(console, None)
+    else:
+        with progress.bar("hashing", console=console) as on_progress:
+            yield Screen(console, on_progress)
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._console = Console(stderr=True)
-        self._open = ExitStack()
-        self._on_progress: OnProgress | None = None
 
-    def __enter__(self) -> Self:
-        if not self._quiet:
-            bar = progress.bar("hashing", console=self._console, transient=True)
-            self._on_progress = self._open.enter_context(bar)
-        return self
+class Screen:
+    """
+    Shows progress, and each path that was not hashed.
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self._open.close()
+    Args:
+        console: Where.
+        on_progress: The bar; None to show failures alone.
+    """
+
+    def __init__(self, console: Console, on_progress: OnProgress | None) -> None:
+        self._console = console
+        self._on_progress = on_progress
 
     def show(self, outcome: Outcome) -> None:
         """Say what is unusual about an outcome; symbolic links by the thousand are not."""
         if isinstance(outcome, Failed):
             self._say(f"{printable(outcome.path)}: {outcome.reason}", "red")
-        elif isinstance(outcome, Skipped) and outcome.kind != LINK and not self._quiet:
+        elif isinstance(outcome, Skipped) and outcome.kind != LINK and self._on_progress:
             self._say(f"{printable(outcome.path)}: skipped, {outcome.kind}", "yellow")
 
     def count(self, files: int, size: int) -> None:
@@ -117,16 +121,11 @@ class Report:
     """What was asked for, and what was done."""
 
     path: str
-    backend: str
-    limit: int
-    rate: float | None
-    timeout: float | None
-    follow_symlinks: bool
-    output: str | None
+    options: Options
     tally: Tally
     statistics: HasherStatistics
     seconds: float
-    """From the start of the event loop to its end."""
+    """From the start of the application to its end."""
 
     def as_table(self) -> Table:
         """Return the closing table, which fits into 80 columns."""
@@ -136,12 +135,12 @@ class Report:
             "bytes": f"{tally.bytes:,} ({decimal(tally.bytes)})",
             "failures": f"{tally.failed:,}",
             "skipped": ", ".join(starmap(_so_many, tally.skipped.items())) or "0",
-            "seconds": f"{self.seconds:.2f}, on {self.backend}",
+            "seconds": f"{self.seconds:.2f}, on {self.options.backend}",
             "throughput": f"{self._per_second(tally.files):,.0f} files/s, "
             f"{decimal(round(self._per_second(tally.bytes)))}/s",
-            "in flight": f"{done.in_flight_peak} at the peak, {self.limit} allowed",
-            "waits": f"for a slot {done.slot_waits:,} ({done.slot_wait_seconds:.2f} s), "
-            f"for a token {done.token_waits:,} ({done.token_wait_seconds:.2f} s)",
+            "in flight": f"{done.in_flight_peak} at the peak, {self.options.limit} allowed",
+            "waits": f"for a slot {done.slot_waits:,} ({done.slot_wait_seconds:.2f} s)",
+            "cache": f"for hard links {done.cache_hits:,} hits, {done.cache_misses:,} misses",
         }
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold")
@@ -157,15 +156,15 @@ class Report:
         Bytes of a path that are not UTF-8 stand as lone surrogates, U+DC80 to U+DCFF, as Python
         represents them: ``os.fsencode(json.loads(text)["path"])`` gives them back.
         """
-        tally = self.tally
+        tally, options = self.tally, self.options
         figures: dict[str, Any] = {
             "path": self.path,
-            "backend": self.backend,
-            "limit": self.limit,
-            "rate": _finite(self.rate),
-            "timeout": _finite(self.timeout),
-            "follow_symlinks": self.follow_symlinks,
-            "output": self.output,
+            "backend": options.backend,
+            "limit": options.limit,
+            "rate": _finite(options.rate),
+            "timeout": _finite(options.timeout),
+            "follow_symlinks": options.follow_symlinks,
+            "output": None if options.output is None else str(options.output),
             "files": tally.files,
             "bytes": tally.bytes,
             "failed": tally.failed,
@@ -182,7 +181,7 @@ class Report:
         return amount / self.seconds if self.seconds else 0.0
 
 
-def _finite(limit: float | None) -> float | None:
+def _finite(limit: float) -> float | None:
     return None if limit == math.inf else limit  # JSON knows no infinity
 
 
@@ -190,7 +189,7 @@ def _so_many(kind: str, number: int) -> str:
     return f"{number:,} {kind}{'' if number == 1 else 's'}"
 
 
-class OutputError(Exception):
+class OutputError(CommandError):
     """The file of digests cannot be written."""
 
 

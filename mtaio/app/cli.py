@@ -1,149 +1,53 @@
 """
-The command line of mtaio: ``mtaio demo``, from its options to its exit code.
+The command line of mtaio: which commands there are, and what ends with which exit code.
 
-Promise: `main` returns the exit code, whatever happens. What cannot be done is refused before
-anything is read or written. Digests, tables and JSON go to stdout, everything else to stderr.
+Promise: `main` returns the exit code, or raises it in a `SystemExit`, as an application does. A
+mistake in the command is a message without a traceback, and the exit code 2.
+Cost: a command is imported when it is asked for.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import stat
 import sys
-from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path  # noqa: TC003 - cyclopts reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import anyio
-from anyio import to_thread
-from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
+from cyclopts import App, CycloptsError
 
 from mtaio import __version__
-from mtaio._internal.clock import now
-from mtaio.app._files import Hashed, kind_of, place_of, printable, reason_of
-from mtaio.app._output import ChecksumFile, OutputError, Report, Screen, Tally
-from mtaio.app.demo import TreeHasher
+from mtaio.app._usage import CommandError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from cyclopts import Token
+__all__ = ["app", "main"]
 
-__all__ = ["Options", "app", "main"]
-
-FAILED: Final = 1
-USAGE: Final = 2
 INTERRUPTED: Final = 130
-
-Backend = Literal["asyncio", "trio", "uvloop"]
-
-# Otherwise trio raises Ctrl-C between any two bytecodes, also while a scope is being entered.
-_AT_CHECKPOINTS: Final = {"restrict_keyboard_interrupt_to_checkpoints": True}
-
-_FOR_ANYIO: Final[Mapping[Backend, dict[str, Any]]] = {
-    "asyncio": {"backend": "asyncio"},
-    "trio": {"backend": "trio", "backend_options": _AT_CHECKPOINTS},
-    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
-}
-
-
-class UsageError(Exception):
-    """The options ask for what cannot be done."""
-
-
-def _integer(_: object, tokens: Sequence[Token]) -> int:
-    """Return an integer; cyclopts itself would round "1.5"."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        msg = f"{tokens[0].value!r} is not an integer."
-        raise ValueError(msg) from None
-
-
-_Integer = Annotated[int, Parameter(converter=_integer)]
-_Flag = Annotated[bool, Parameter(negative="", show_default=False)]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to hash, and what to show. Each field's line is its help on the command line."""
-
-    backend: Backend = "asyncio"
-    """The event loop to run on."""
-    limit: _Integer = 8
-    """Worker threads at once."""
-    rate: float | None = None
-    """Files to start per second, evenly spaced."""
-    timeout: float | None = None
-    """Seconds for each file."""
-    follow_symlinks: _Flag = False
-    """Follow symbolic links; a broken one is then a failure."""
-    output: Path | None = None
-    """Write the digests to this file, for "sha256sum --check". It appears when all is done, or not
-    at all."""
-    json: _Flag = False
-    """Print every figure, and the failures by name, as JSON instead of a table."""
-    quiet: _Flag = False
-    """Show neither bar nor table, only failures."""
-
-
-DEFAULTS: Final = Options()
 
 app: Final[App] = App(
     name="mtaio",
     help="Structured concurrency for real work, under limits, on asyncio or trio.",
     version=f"mtaio {__version__}",
+    version_format="plaintext",  # the default loads a parser of Markdown, for one line
     suppress_keyboard_interrupt=False,
 )
+app.command("mtaio.app._check_command:check", name="check")
+app.command("mtaio.app._demo_command:demo", name="demo")
+app.command("mtaio.app._run_command:run", name="run")
 
 
 @app.command
-def demo(path: str = ".", /, *, options: Options = DEFAULTS) -> int:
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """
-    Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
+    Print the script that makes a shell complete mtaio's commands and options.
 
-    Regular files are hashed. Symbolic links are not followed; they, FIFOs, sockets and devices are
-    skipped and counted. What cannot be read (no permission, removed meanwhile, too slow) is
-    reported and does not stop the rest.
-
-    Exit status: 0 everything was read, 1 something could not be read, 2 usage, 130 interrupted.
+    Write it to where the shell looks for such scripts: for bash to
+    ~/.local/share/bash-completion/completions/mtaio, for zsh to _cyclopts_mtaio in a folder of
+    $fpath, for fish to ~/.config/fish/completions/mtaio.fish.
 
     Args:
-        path: A folder, or a single file.
-        options: How to do it.
+        shell: The shell that is to read it.
     """
-    _check_backend(options.backend)
-    _check_path(path)
-    tally = Tally()
-    with ExitStack() as stack:
-        sums = None if options.output is None else _open_output(stack, str(options.output), path)
-        hasher = _hasher(options, sums)
-        screen = stack.enter_context(Screen(quiet=options.quiet))
-        started = now()
-        anyio.run(_hash, path, hasher, tally, screen, sums, **_FOR_ANYIO[options.backend])
-        seconds = now() - started
-    report = Report(
-        path=path,
-        backend=options.backend,
-        limit=options.limit,
-        rate=options.rate,
-        timeout=options.timeout,
-        follow_symlinks=options.follow_symlinks,
-        output=None if options.output is None else str(options.output),
-        tally=tally,
-        statistics=hasher.statistics(),
-        seconds=seconds,
-    )
-    if options.json:
-        print(report.as_json())  # noqa: T201 - this is what the command is asked for
-    elif not options.quiet:
-        Console().print(report.as_table())
-    return FAILED if tally.failed else 0
+    print(app.generate_completion(shell=shell))  # noqa: T201 - this is what the command is asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code.
+
+    Raises:
+        SystemExit: The application that was run ended with another code than 0.
     """
     code = INTERRUPTED
     try:
@@ -166,83 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     tokens = sys.argv[1:] if arguments is None else list(arguments)
+    if tokens[:1] in ([], ["--help"], ["-h"]):
+        app.resolved_commands()  # whose first lines are in the list of commands
     try:
         result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(["mtaio", *(error.command_chain or ())])
         _say(f"{error}\nTry: {command} --help")
-        return USAGE
-    except UsageError as error:
+        return UsageError.exit_code
+    except CommandError as error:
         _say(str(error))
-        return USAGE
-    except OutputError as error:
-        _say(str(error))
-        return FAILED
+        return error.exit_code
     return result or 0
 
 
 def _say(message: str) -> None:
     print(f"mtaio: {message}", file=sys.stderr)  # noqa: T201 - where a command complains
-
-
-async def _hash(
-    path: str, hasher: TreeHasher, tally: Tally, screen: Screen, sums: ChecksumFile | None
-) -> None:
-    """Hash everything, and hand each outcome on."""
-    async with hasher.stream(path) as batches:
-        async for batch in batches:
-            for outcome in batch:
-                tally.add(outcome)
-                screen.show(outcome)
-                if sums is not None and isinstance(outcome, Hashed):
-                    sums.add(outcome)
-            screen.count(tally.files, tally.bytes)
-            if sums is not None and sums.full:
-                await to_thread.run_sync(sums.flush)
-
-
-def _check_backend(backend: Backend) -> None:
-    if find_spec(backend) is None:
-        msg = (
-            f"backend={backend!r} needs {backend}, which is not installed. Install it with: "
-            f"pip install 'mtaio[{backend}]'"
-        )
-        raise UsageError(msg)
-
-
-def _check_path(path: str) -> None:
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - a Path turns "" into the current folder
-    except OSError as error:
-        reason = reason_of(error)
-    else:
-        if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-            return
-        reason = f"it is a {kind_of(mode)}"
-    name = printable(path) or "''"
-    msg = f"cannot hash {name}: {reason}. Name a folder or a regular file."
-    raise UsageError(msg)
-
-
-def _open_output(stack: ExitStack, output: str, path: str) -> ChecksumFile:
-    try:
-        sums = stack.enter_context(ChecksumFile(output))
-    except OutputError as error:
-        raise UsageError(str(error)) from error
-    if place_of(path) in sums.places:
-        msg = f"cannot write {printable(output)}: it is what is to be hashed. Name another file."
-        raise UsageError(msg)
-    return sums
-
-
-def _hasher(options: Options, sums: ChecksumFile | None) -> TreeHasher:
-    try:
-        return TreeHasher(
-            limit=options.limit,
-            rate=math.inf if options.rate is None else options.rate,
-            timeout=options.timeout,
-            follow_symlinks=options.follow_symlinks,
-            leave_out=() if sums is None else sums.places,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from mtaio._internal import checks
-from mtaio._internal.clock import now
+from mtaio.app import Application
 from mtaio.app._files import Failed, Found, Hashed, Outcome, Skipped, hash_files, walk
+from mtaio.config import Settings
 from mtaio.core import TaskExecutor
-from mtaio.exceptions import RateLimitError, TimeoutError  # noqa: A004 - the refined one
-from mtaio.resources import RateLimiter, TimeoutManager
+from mtaio.events import EventKey
+from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from mtaio.app._files import Entry, Place
     from mtaio.core import Stream
 
-__all__ = ["Failed", "Hashed", "HasherStatistics", "Outcome", "Skipped", "TreeHasher"]
+__all__ = ["DONE", "Failed", "Hashed", "HasherStatistics", "Outcome", "Skipped", "TreeHasher"]
+
+DONE: Final[EventKey[list[Outcome]]] = EventKey("demo.done")
+"""Emitted with the outcomes of each batch, in order."""
 
 BATCH_FILES: Final = 64
 BATCH_BYTES: Final = 1 << 20
@@ -38,6 +41,9 @@ LOOK_AHEAD: Final = 256
 
 BUFFER: Final = 256
 """So many batches may be finished while one before them is not."""
+
+HARD_LINKED: Final = 1 << 16
+"""So many digests of files with hard links are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +56,22 @@ class HasherStatistics:
     """How often there was no free slot: listing and hashing share ``limit``."""
     slot_wait_seconds: float
     """Seconds spent on those waits, added up."""
-    token_waits: int
-    """How often a file had to wait under ``rate``."""
-    token_wait_seconds: float
-    """Seconds spent on those waits, added up."""
     timed_out: int
     """Files that took longer than ``timeout``."""
+    cache_hits: int
+    """Files that were not read, because a hard link to them was before."""
+    cache_misses: int
+    """Files with hard links that were read."""
 
 
 class TreeHasher:
     """
-    Hashes every regular file under a path.
+    An application that hashes every regular file under a path.
 
     Args:
         limit: Worker threads at once, including those that list folders.
-        rate: Files started per second, evenly spaced, more than 0.
-        timeout: Seconds for each file, more than 0; None for no limit.
+        rate: Files started per second, evenly spaced.
+        timeout: Seconds for each file.
         follow_symlinks: Whether symbolic links below the path are followed.
         leave_out: Files to pass over, each as `mtaio.app._files.place_of` names it.
 
@@ -74,23 +80,29 @@ class TreeHasher:
 
     Example:
         ```python
-        import anyio
-
-        from mtaio.app.demo import Hashed, TreeHasher
+        from mtaio.app.demo import DONE, Hashed, Outcome, TreeHasher
+        from mtaio.events import Event
 
         hasher = TreeHasher(limit=4)
+        app = hasher.app
 
 
-        async def main() -> None:
-            async with hasher.stream(".") as batches:
-                async for batch in batches:
-                    for outcome in batch:
-                        if isinstance(outcome, Hashed):
-                            print(outcome.digest, outcome.path)
+        @app.emitter.on(DONE)
+        def show(event: Event[list[Outcome]]) -> None:
+            for outcome in event.data:
+                if isinstance(outcome, Hashed):
+                    print(outcome.digest, outcome.path)
+
+
+        @app.service
+        async def hash_all() -> None:
+            await hasher.emit_all(".")
             print(hasher.statistics().in_flight_peak, "threads at once")
+            app.request_stop("everything is hashed")
 
 
-        anyio.run(main)
+        if __name__ == "__main__":
+            app.run()
         ```
     """
 
@@ -99,22 +111,44 @@ class TreeHasher:
         *,
         limit: int,
         rate: float = math.inf,
-        timeout: float | None = None,
+        timeout: float = math.inf,
         follow_symlinks: bool = False,
         leave_out: Collection[Place] = (),
     ) -> None:
-        checks.count("limit", limit, way_out="Pass how many worker threads may be at work at once.")
-        _positive("rate", rate, way_out="Pass files per second, or omit it for no limit.")
-        if timeout is not None:
-            _positive("timeout", timeout, way_out="Pass seconds, or omit it for no limit.")
-        self._executor = TaskExecutor(limit, thread_limiter=limit, name="demo")
-        self._rate = RateLimiter.smooth(rate, name="demo")
-        self._timeouts = TimeoutManager(timeout, name="demo")
-        self._batch_files = BATCH_FILES if rate == math.inf and timeout is None else 1
+        # A digest stays true as long as its file does, and a busy processor is no cause for alarm.
+        settings = Settings(
+            max_workers=limit,
+            rate_limit=rate,
+            burst_limit=1,
+            default_timeout=timeout,
+            cache_ttl=math.inf,
+            cache_size=HARD_LINKED,
+            cpu_threshold=100,
+            memory_threshold=100,
+        )
+        self.app: Final = Application(
+            settings,
+            name="demo",
+            executor=TaskExecutor(limit, thread_limiter=limit),
+            logging=False,
+            probes=False,
+        )
+        self._batch_files = BATCH_FILES if rate == timeout == math.inf else 1
         self._follow_symlinks = follow_symlinks
         self._leave_out = leave_out
-        self._token_waits = 0
-        self._token_wait_seconds = 0.0
+
+    async def emit_all(self, path: str) -> None:
+        """
+        Hash everything, and emit `DONE` for each batch.
+
+        A checkpoint; cancelled, it has emitted what was done so far.
+
+        Args:
+            path: A folder, or a single file.
+        """
+        async with self.stream(path) as batches:
+            async for batch in batches:
+                await self.app.emitter.emit(DONE, batch)
 
     def stream(self, path: str) -> Stream[list[Outcome]]:
         """
@@ -126,20 +160,21 @@ class TreeHasher:
         Args:
             path: A folder, or a single file.
         """
-        return self._executor.stream(
+        return self.app.executor.stream(
             self._hash_batch, self._batches(path), ordered=True, buffer=BUFFER
         )
 
     def statistics(self) -> HasherStatistics:
         """Return what was done so far. Not a checkpoint."""
-        executor = self._executor.statistics()
+        executor = self.app.executor.statistics()
+        cache = self.app.cache.statistics()
         return HasherStatistics(
             in_flight_peak=executor.peak,
             slot_waits=executor.waits,
             slot_wait_seconds=executor.wait_seconds,
-            token_waits=self._token_waits,
-            token_wait_seconds=self._token_wait_seconds,
-            timed_out=self._timeouts.statistics().timed_out,
+            timed_out=self.app.timeout_manager.statistics().timed_out,
+            cache_hits=cache.hits,
+            cache_misses=cache.misses,
         )
 
     async def _batches(self, path: str) -> AsyncIterator[list[Entry]]:
@@ -148,7 +183,7 @@ class TreeHasher:
         batch: list[Entry] = []
         size = 0
         # Listing takes one of the executor's slots, as hashing does, so that the limit covers both.
-        while found := await self._executor.run(self._list_further(entries)):
+        while found := await self.app.executor.run(self._list_further(entries)):
             for entry in found:
                 batch.append(entry)
                 size += entry.size if isinstance(entry, Found) else 0
@@ -159,37 +194,25 @@ class TreeHasher:
             yield batch
 
     async def _list_further(self, entries: Iterator[Entry]) -> list[Entry]:
-        return await self._executor.run_in_thread(_take, entries, abandon_on_cancel=True)
+        return await self.app.executor.run_in_thread(_take, entries, abandon_on_cancel=True)
 
     async def _hash_batch(self, batch: list[Entry]) -> list[Outcome]:
         """Hash the files of a batch, in a thread."""
-        files = sum(isinstance(entry, Found) for entry in batch)
-        if not files:
-            return [entry for entry in batch if not isinstance(entry, Found)]
-        await self._acquire(files)
+        others = [entry for entry in batch if not isinstance(entry, Found)]
+        if len(others) == len(batch):
+            return [*others]
+        app = self.app
+        if self._batch_files == 1:
+            await app.rate_limiter.acquire()
         try:
             # The limit also covers the wait for a thread: threads that hang keep their slots.
-            with self._timeouts():
-                return await self._executor.run_in_thread(hash_files, batch, abandon_on_cancel=True)
+            with app.timeout_manager():
+                return await app.executor.run_in_thread(
+                    hash_files, batch, app.cache, abandon_on_cancel=True
+                )
         except TimeoutError as error:
             return [Failed(entry.path, f"not read within {error.timeout:g} s") for entry in batch]
-
-    async def _acquire(self, files: int) -> None:
-        """Wait until so many files may start, and count that wait."""
-        try:
-            self._rate.acquire_nowait(files)
-        except RateLimitError:
-            started = now()
-            await self._rate.acquire(files)
-            self._token_waits += 1
-            self._token_wait_seconds += now() - started
 
 
 def _take(entries: Iterator[Entry]) -> list[Entry]:
     return list(islice(entries, LOOK_AHEAD))
-
-
-def _positive(name: str, value: float, *, way_out: str) -> None:
-    if checks.number(name, value, way_out=way_out) <= 0:
-        msg = f"{name}={value!r} is not more than 0. {way_out}"
-        raise ValueError(msg)

@@ -107,7 +107,8 @@ class Background:
         escaped = [each for each in end.errors if each is not seen]
         try:
             if escaped:
-                raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("in loads", escaped)
+                msg = f"loads of {self._owner!r} failed"
+                raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup(msg, escaped)
             if end.raised is not None and end.raised is not seen and not end.errors:
                 raise end.raised
             if end.swallowed:

@@ -135,7 +135,7 @@ def cached(
     if ttl is not UNSET:
         checks.at_least("ttl", ttl, 0, way_out=TTL)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
-        msg = f"cache={cache!r} is a {type(cache).__name__}, not a TTLCache. Pass one, or None."
+        msg = f"cache={cache!r} is {checks.type_of(cache)}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)
     if cache is not None and max_size != 1024:  # noqa: PLR2004 - the default
         msg = f"max_size={max_size!r} is for a cache made here. Give it to the TTLCache instead."
@@ -167,7 +167,7 @@ def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
     if callable(tags):
         return cast("Callable[..., Iterable[Hashable]]", tags)
     if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
-        msg = f"tags={tags!r} is a {type(tags).__name__}. {_TAGS}"
+        msg = f"tags={tags!r} is {checks.type_of(tags)}, not a set of tags. {_TAGS}"
         raise TypeError(msg)
     fixed = check_tags(cast("object", tags))
     return (lambda *_args, **_kwargs: fixed) if fixed else None

@@ -172,7 +172,7 @@ def check_many(keys: object) -> None:
     """Raise ``TypeError`` unless ``keys`` are many; a text would be taken apart, silently."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         msg = (
-            f"keys={reprlib.repr(keys)} is a {type(keys).__name__}, not a collection of keys. Pass "
+            f"keys={reprlib.repr(keys)} is {checks.type_of(keys)}, not a collection of keys. Pass "
             f"a list of keys, also for one."
         )
         raise TypeError(msg)
@@ -203,7 +203,7 @@ def check_tags(tags: object) -> frozenset[Hashable]:
     """Return ``tags`` as a set, or raise ``TypeError``."""
     way_out = 'Pass them as a set: tags={"user:7"}.'
     if isinstance(tags, str | bytes):
-        msg = f"tags={tags!r} is a {type(tags).__name__}, not a set of tags. {way_out}"
+        msg = f"tags={tags!r} is {checks.type_of(tags)}, not a set of tags. {way_out}"
         raise TypeError(msg)
     try:
         return frozenset(cast("Iterable[Hashable]", tags))

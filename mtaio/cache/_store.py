@@ -124,7 +124,7 @@ class Store:
         weigher = self._weigher
         if weigher is None:
             return 1
-        way_out = f"The weigher {weigher!r} has to return a number >= 0."
+        way_out = f"The weigher {weigher!r} has to return a finite number >= 0."
         weight = checks.at_least("weight", weigher(key, value), 0, way_out=way_out)
         if weight == math.inf:
             msg = f"weight={weight!r} is infinite. {way_out}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from mtaio._internal import clock
+from mtaio._internal import checks, clock
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._background import Background
 from mtaio.cache._config import (
@@ -183,7 +183,7 @@ class TTLCache(Generic[T]):
 
     def __reduce__(self) -> NoReturn:
         msg = (
-            f"{self!r} cannot be copied or pickled: it has a lock, and its moments mean nothing in "
+            f"{self!r} cannot be copied or pickled: it has a lock, and times that mean nothing in "
             f"another process. Make another, and give it the items() of this one."
         )
         raise TypeError(msg)
@@ -511,7 +511,7 @@ class TTLCache(Generic[T]):
                 not a mapping; nothing has changed.
         """
         if not hasattr(cast("object", values), "items"):
-            msg = f"values={values!r} is a {type(values).__name__}, not a mapping. Pass a dict."
+            msg = f"values={values!r} is {checks.type_of(values)}, not a mapping. Pass a dict."
             raise TypeError(msg)
         store = self._store
         seconds = self._ttl_of(ttl)

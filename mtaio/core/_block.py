@@ -195,8 +195,8 @@ class Block:
         else:
             return None
         return RuntimeError(
-            f"{self._owner!r} is {state} and takes no new work. {method}() before that, or have a "
-            f"task that is waited for do it."
+            f"{self._owner!r} is {state} and takes no new work. Call {method}() before that, or in "
+            f"a submitted task, which is waited for."
         )
 
     def contains_caller(self) -> bool:

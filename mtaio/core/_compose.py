@@ -61,7 +61,7 @@ def check_call(number: int, call: object) -> None:
         return
     if not callable(call):
         msg = (
-            f"call {number} is {call!r}, a {type(call).__name__}, which can be neither awaited nor "
+            f"call {number} is {call!r}, {checks.type_of(call)}, which can be neither awaited nor "
             f"called. Pass coroutines, other awaitables, or functions without arguments."
         )
         raise TypeError(msg)

@@ -1046,7 +1046,10 @@ class TaskExecutor:
         block = await self._open_block("start")
         check_fn(fn)
         if not is_async(fn):
-            msg = f"fn={fn!r} is not an async function: a service has to be one, to be cancelled."
+            msg = (
+                f"fn={fn!r} is not an async function: a service has to be one, to be cancelled. "
+                f"Write it with 'async def', or pass a function that returns to submit()."
+            )
             raise TypeError(msg)
         policy = as_policy(restart, name="restart")
         return TaskHandle(await block.start(name_of(fn), partial(in_loop(fn), *args), policy))

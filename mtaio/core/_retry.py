@@ -102,7 +102,7 @@ def _check_filter(on: object) -> None:
         classes = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
         for each in classes:
             if not (isinstance(each, type) and issubclass(each, Exception)):
-                msg = f"on={on!r} holds {each!r}, which is no subclass of Exception. {_FILTER}"
+                msg = f"on={on!r} holds {each!r}, which is not a subclass of Exception. {_FILTER}"
                 raise TypeError(msg)
     else:
         checks.callable_("on", on, way_out=_FILTER)

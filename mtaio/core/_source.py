@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import anyio
 
+from mtaio._internal import checks
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
@@ -64,7 +65,7 @@ def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
         msg = (
-            f"{source!r} is a {type(source).__name__}, which is neither an iterable nor an async "
+            f"{source!r} is {checks.type_of(source)}, which is neither an iterable nor an async "
             f"iterable. Pass one; a single item goes in a list."
         )
         raise TypeError(msg) from None

@@ -74,6 +74,6 @@ def bar(
     try:
         from mtaio.core._bar import make_bar  # noqa: PLC0415 - the one thing in the core that needs rich
     except ImportError as error:
-        msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[app]'"
+        msg = "mtaio.core.progress needs rich. Install it with: pip install 'mtaio[cli]'"
         raise ImportError(msg, name=error.name) from error
     return make_bar(description, console=console, transient=transient)

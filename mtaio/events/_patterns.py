@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mtaio._internal import checks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,7 +25,7 @@ def check_pattern(pattern: object) -> str:
     """Return ``pattern`` if it can be listened to: a name, ``"*"``, or ``"ns.*"``."""
     if not isinstance(pattern, str):
         msg = (
-            f"name={pattern!r} is a {type(pattern).__name__}, not the name of an event. Pass a "
+            f"name={pattern!r} is {checks.type_of(pattern)}, not the name of an event. Pass a "
             f"string such as 'user.login', or an EventKey."
         )
         raise TypeError(msg)

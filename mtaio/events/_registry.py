@@ -411,7 +411,7 @@ def check_priority(priority: object) -> None:
     """Refuse what cannot be compared with an `EventPriority`."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         msg = (
-            f"priority={priority!r} is a {type(priority).__name__}, not an int. Pass an "
+            f"priority={priority!r} is {checks.type_of(priority)}, not an int. Pass an "
             f"EventPriority, or any int: higher ones run first."
         )
         raise TypeError(msg)

@@ -6,6 +6,7 @@ and work with everything that uses them; none of it needs an event loop.
 """
 
 from mtaio.logging._configure import LoggingContext, LogSettings, configure
+from mtaio.logging._flush import flush_all
 from mtaio.logging._handler import AsyncFileHandler, AsyncFileHandlerStatistics
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
@@ -18,4 +19,5 @@ __all__ = [
     "LoggingContext",
     "RedactingFilter",
     "configure",
+    "flush_all",
 ]

@@ -110,8 +110,13 @@ class LoggingContext:
         """The handlers; none any more after `close`."""
         return tuple(self._handlers)
 
-    def close(self) -> None:
-        """Write what is queued, and take the handlers away. May be called again."""
+    def close(self, timeout: float | None = None) -> None:
+        """
+        Write what is queued, and take the handlers away. May be called again.
+
+        Args:
+            timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
+        """
         with _lock:
             handlers = self._take()
             if _current.get(self._logger) is self:
@@ -119,7 +124,10 @@ class LoggingContext:
                 self._logger.setLevel(self._before)
                 _swap(self._logger, handlers, ())
         for handler in handlers:
-            handler.close()
+            if isinstance(handler, AsyncFileHandler):
+                handler.close(timeout)
+            else:
+                handler.close()
 
     def _take(self) -> list[logging.Handler]:
         """Return the handlers, which the caller is to close."""
@@ -233,7 +241,10 @@ def configure(
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-        msg = f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
+        msg = (
+            f"redact={redact!r} is {checks.type_of(redact)}, not a filter. Pass a RedactingFilter, "
+            f"or None."
+        )
         raise TypeError(msg)
     if settings is not None:
         _check_settings(settings)
@@ -271,7 +282,7 @@ def _check_settings(settings: LogSettings) -> None:
     missing = [f"log_{name}" for name in _REQUIRED if not hasattr(settings, f"log_{name}")]
     if missing:
         msg = (
-            f"settings is a {type(settings).__name__}, which has no {', '.join(missing)}. Pass an "
+            f"settings is {checks.type_of(settings)}, which has no {', '.join(missing)}. Pass an "
             f"object with these, or None to read the environment; single values have arguments, as "
             f"in configure(file='app.log', level='INFO')."
         )
@@ -294,8 +305,8 @@ def _logger_of(logger: object) -> logging.Logger:
         return logging.getLogger(logger)
     if not isinstance(logger, logging.Logger):
         msg = (
-            f"logger={logger!r} is a {type(logger).__name__}. Pass a logging.Logger, the name of "
-            f"one, or None for the root."
+            f"logger={logger!r} is {checks.type_of(logger)}, not a logger. Pass a logging.Logger, "
+            f"the name of one, or None for the root."
         )
         raise TypeError(msg)
     return logger

@@ -301,16 +301,27 @@ class AsyncFileHandler(logging.Handler):
             raise
         return self._writer.wait(request, 0.0)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """
         Write what is queued, close the file and end the thread. May be called again.
 
-        Waits 5 seconds at most, together with a `flush` that failed just before. What the file
-        refuses until then is given up, and counted as ``lost`` when this returns. What is queued
-        behind a write that does not return, as to a pipe that is not read, stays queued. A record
-        logged after `close` opens the file again.
+        What the file refuses until the time is over is given up, and counted as ``lost`` when this
+        returns. What is queued behind a write that does not return, as to a pipe that is not read,
+        stays queued. A record logged after `close` opens the file again.
+
+        Args:
+            timeout: The most seconds to wait; None for 5, together with a `flush` that failed just
+                before.
+
+        Raises:
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is negative or NaN.
         """
-        self._writer.wait_closed(self._writer.request_close())
+        until = None
+        if timeout is not None:
+            way_out = "Pass seconds >= 0, or None."
+            until = monotonic() + checks.at_least("timeout", timeout, 0, way_out=way_out)
+        self._writer.wait_closed(self._writer.request_close(), until)
         super().close()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
@@ -377,7 +388,7 @@ def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 def _check_encoding(encoding: str, errors: str) -> None:
     for name, value in (("encoding", encoding), ("errors", errors)):
         if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"{name}={value!r} is a {type(value).__name__}, not a str. Pass its name."
+            msg = f"{name}={value!r} is {checks.type_of(value)}, not a str. Pass its name."
             raise TypeError(msg)
     try:
         codecs.lookup_error(errors)

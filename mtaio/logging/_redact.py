@@ -18,6 +18,7 @@ from dataclasses import fields, is_dataclass
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from mtaio._internal import checks
 from mtaio.logging._json import OWN, as_text
 from mtaio.logging._secrets import Secrets
 
@@ -251,7 +252,7 @@ class RedactingFilter(logging.Filter):
     ) -> None:
         super().__init__()
         if not isinstance(mask, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"mask={mask!r} is a {type(mask).__name__}, not a str. Pass a text."
+            msg = f"mask={mask!r} is {checks.type_of(mask)}, not a str. Pass a text."
             raise TypeError(msg)
         self._secrets = Secrets(
             _keys(keys), map(_compiled, _texts("patterns", patterns)), mask, known=defaults
@@ -325,7 +326,7 @@ def _texts(name: str, values: Iterable[Any]) -> list[Any]:
     listed = list(values)
     for value in listed:
         if not isinstance(value, kinds):
-            msg = f"{name} has {value!r}, a {type(value).__name__}. Pass texts."
+            msg = f"{name} has {value!r}, {checks.type_of(value)}, not a str. Pass texts."
             raise TypeError(msg)
     return listed
 

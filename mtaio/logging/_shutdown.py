@@ -73,11 +73,11 @@ def _close_when_child_ends(_: object) -> None:
 def _close_all(seconds: float) -> None:
     """Close all writers, within ``seconds`` together."""
     until = monotonic() + seconds
-    for writer, request in [(writer, writer.request_close()) for writer in _writers()]:
+    for writer, request in [(writer, writer.request_close()) for writer in writers()]:
         writer.wait_closed(request, until)
 
 
-def _writers() -> list[Writer]:
+def writers() -> list[Writer]:
     """Return the writers there are; other threads may make and drop some meanwhile."""
     return [writer for each in list(process.writers.values()) if (writer := each()) is not None]
 
@@ -88,7 +88,7 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
-    for writer in _writers():
+    for writer in writers():
         writer.forget()
 
 

@@ -14,6 +14,7 @@ a thread.
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from contextvars import copy_context
@@ -119,6 +120,16 @@ class Check:
         """How it stands."""
         return self._result.status
 
+    @property
+    def critical(self) -> bool:
+        """Whether the service is not ready, or not live, while it fails."""
+        return self._unknown.critical
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it is a check of the start that has not passed yet."""
+        return self.kind == "startup" and not self._passed
+
     def forget(self, *, forked: bool) -> None:
         """Begin from the start, in another event loop; a thread of the old one may still run."""
         if forked:
@@ -211,7 +222,9 @@ class Check:
             timestamp=time.time(),
         )
         if status not in {before, "passing"}:
-            logger.warning("health check %r is %s: %s", self._result.name, status, error)
+            # A start that takes its time is no trouble yet.
+            level = logging.INFO if self.kind == "startup" else logging.WARNING
+            logger.log(level, "health check %r is %s: %s", self._result.name, status, error)
         elif before not in {status, "unknown"}:
             logger.info("health check %r is passing again", self._result.name)
 

@@ -31,7 +31,7 @@ from mtaio.monitoring._report import (
 from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["HealthRegistry"]
 
@@ -267,11 +267,16 @@ class HealthRegistry:
         """
         Report not ready from now on, so that no new requests come. Not a checkpoint; any thread.
 
-        For the time between being asked to stop and stopping. It cannot be taken back; only another
+        For the time between being asked to stop and stopping. `resume` takes it back, and another
         event loop begins ready again.
         """
         self._forget_if_over()
         self._draining = True
+
+    def resume(self) -> None:
+        """Report what the checks say again, after `drain`. Not a checkpoint; any thread."""
+        self._forget_if_over()
+        self._draining = False
 
     @property
     def draining(self) -> bool:
@@ -295,7 +300,8 @@ class HealthRegistry:
 
         Args:
             kind: Run only the checks of that kind; for ``"ready"`` also those of ``"startup"`` that
-                have not passed. None for all.
+                have not passed. None for all. Checks of kind ``"ready"`` are not run before each
+                critical one of ``"startup"`` has passed: what they ask may not be there yet.
 
         Returns:
             How all checks stand, those of other kinds as they were known before.
@@ -309,13 +315,30 @@ class HealthRegistry:
             _check_kind(kind)
         await checkpoint()
         loop = self._attach()
+        added = self._checks.values()
+        first = [each for each in added if kind in {None, "ready"} and each.is_starting]
+        await self._run(first, loop)
+        starting = any(each.is_starting and each.critical for each in first)
+        await self._run(
+            [
+                each
+                for each in added
+                if kind in {None, each.kind}
+                and each not in first
+                and not (starting and each.kind == "ready")
+            ],
+            loop,
+        )
+        self._reported = True
+        return self._report()
+
+    async def _run(self, due: Iterable[Check], loop: object) -> None:
+        """Run those checks whose answers are not known, at once, each with its own deadline."""
         moment = clock.now()
-        kinds = {kind, "startup"} if kind == "ready" else {kind}
-        asked = [each for each in self._checks.values() if kind is None or each.kind in kinds]
-        runs = [run for each in asked if (run := each.join(loop, moment)) is not None]
+        runs = [run for each in due if (run := each.join(loop, moment)) is not None]
         self._waiting += 1
         try:
-            for run in runs:  # which run concurrently, each with its own deadline
+            for run in runs:
                 await run.wait()
         finally:
             self._waiting -= 1
@@ -326,8 +349,6 @@ class HealthRegistry:
                 await run.wait_left(moment)
         for run in runs:
             run.raise_error()
-        self._reported = True
-        return self._report()
 
     def latest(self) -> HealthReport | None:
         """

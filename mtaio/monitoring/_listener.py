@@ -252,7 +252,7 @@ class _Connection:
                     await anyio.wait_writable(self.socket)
             return
         self._listener.timed_out += 1
-        raise ConnectionAbortedError("the answer was not taken")
+        raise ConnectionAbortedError  # the client does not take it
 
     async def _linger(self) -> None:
         """

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints,
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
-from mtaio.monitoring._cgroup import Cgroup
 from mtaio.monitoring._delivery import Delivery, Handlers, logger
 from mtaio.monitoring._history import History
 from mtaio.monitoring._metrics import Source, flat, kinds
@@ -185,9 +185,7 @@ class ResourceMonitor:
         self._blocked_after: float = _seconds("blocked_after", blocked_after)
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
         if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is checked
-            msg = (
-                f"name={name!r} is a {type(name).__name__}, not a str. Pass a short name, or None."
-            )
+            msg = f"name={name!r} is {checks.type_of(name)}, not a str. Pass a short name, or None."
             raise TypeError(msg)
         self._name: str | None = name
         self._thresholds: Thresholds = Thresholds()

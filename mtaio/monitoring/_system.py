@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import psutil
 
-from mtaio.monitoring._cgroup import CPUUse
+from mtaio._internal.cgroup import CPUUse
 from mtaio.monitoring._stats import CPUStats, IOStats, MemoryStats, ProcessStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mtaio.monitoring._cgroup import Cgroup, CPUGroup
+    from mtaio._internal.cgroup import Cgroup, CPUGroup
 
 __all__ = ["SystemReader", "SystemReading"]
 

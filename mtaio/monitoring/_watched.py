@@ -81,7 +81,7 @@ class Watched:
     ) -> None:
         """Watch an object; raise ``ValueError`` or ``TypeError`` if that cannot be."""
         if isinstance(obj, type):
-            msg = f"cannot watch {obj!r}: it is a class. Pass an object of it."
+            msg = f"cannot watch {obj!r}: it is a class. Pass an instance of it."
             raise TypeError(msg)
         if not callable(getattr(obj, "statistics", None)):
             msg = (
@@ -181,7 +181,7 @@ def _number(name: str, fn: Callable[[], float]) -> Callable[[], float]:
 def _checked(what: str, name: object) -> str:
     """Return ``name`` if it can be part of a metric's name."""
     if not isinstance(name, str):
-        msg = f"{what}={name!r} is a {type(name).__name__}, not a str. Pass a short name."
+        msg = f"{what}={name!r} is {checks.type_of(name)}, not a str. Pass a short name."
         raise TypeError(msg)
     if not name.strip():
         msg = f"{what}={name!r} is empty. Pass a short name."

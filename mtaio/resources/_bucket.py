@@ -78,7 +78,7 @@ class Bucket:
             way_out = "Pass the tokens that may be taken at once after a rest, at least 1."
             checks.at_least("burst", burst, 1, way_out=way_out)
             if burst > _LARGEST:
-                msg = f"burst={burst!r} is no limit. {way_out} Pass rate=math.inf for no limit."
+                msg = f"burst={burst!r} is not a limit. {way_out} Pass rate=math.inf for no limit."
                 raise ValueError(msg)
         elif rate <= _LARGEST:
             burst = max(1, math.floor(rate))

@@ -230,7 +230,7 @@ class ConcurrencyLimiter:
         in_use = self._in_use + 1
         if in_use > self._capacity:
             self._rejected += 1
-            msg = f"{self!r} has no free slot"
+            msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
@@ -344,7 +344,7 @@ class ConcurrencyLimiter:
         self._lot.attach(self)
         if self._max_waiters is not None and len(self._parked) >= self._max_waiters:
             self._rejected += 1
-            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait"
+            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
             await self._yield_in_time()
             raise ConcurrencyLimitError(msg, name=self._name)
         if timeout == 0:

@@ -137,7 +137,7 @@ def check(
     left_out = (without,) if isinstance(without, str) else tuple(without)
     for name in left_out:
         if name not in names:
-            msg = f"without={name!r} is no clause of a {kind}. Pass some of {names!r}."
+            msg = f"without={name!r} is not a clause of the contract. Pass some of {names!r}."
             raise ValueError(msg)
     where = installed() if backends is None else tuple(backends)
     if not where:
@@ -151,8 +151,8 @@ def check(
     lacking = [name for name in needs if not callable(getattr(made, name, None))]
     if lacking:
         msg = (
-            f"{callables.name_of(factory)} made {made!r}, which has no {', '.join(lacking)}: it is "
-            f"no {kind}. Pass what makes one."
+            f"{callables.name_of(factory)} made {made!r}, which has no {', '.join(lacking)}, so it "
+            f"is not a {kind}. Pass what makes one."
         )
         raise TypeError(msg)
     for clause in clauses:  # pragma: no branch - coverage.py loses its place after runs on trio

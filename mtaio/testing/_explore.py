@@ -134,7 +134,7 @@ def explore(
 def _several(name: str, values: Any) -> tuple[Any, ...]:
     """Return some words as a tuple; one word alone is a slip."""
     if isinstance(values, str) or not isinstance(cast("object", values), Sequence):
-        msg = f"{name}={values!r} is a {type(values).__name__}, not a tuple. Pass ({values!r},)."
+        msg = f"{name}={values!r} is {checks.type_of(values)}, not a tuple. Pass ({values!r},)."
         raise TypeError(msg)
     return tuple(values)
 

@@ -189,7 +189,7 @@ def refuse_other(name: str, value: object) -> None:
     """Raise ``TypeError`` unless ``value`` is a schedule."""
     if not isinstance(value, Schedule):
         msg = (
-            f"{name}={value!r} is a {type(value).__name__}, not a Schedule. Pass Schedule(seed=1), "
+            f"{name}={value!r} is {checks.type_of(value)}, not a Schedule. Pass Schedule(seed=1), "
             f"Schedule(tape={{4: 1}}), or one after another from exhaustive()."
         )
         raise TypeError(msg)
@@ -198,7 +198,7 @@ def refuse_other(name: str, value: object) -> None:
 def _flag(name: str, value: object) -> bool:
     """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        msg = f"{name}={value!r} is a {type(value).__name__}, not a bool. Pass True or False."
+        msg = f"{name}={value!r} is {checks.type_of(value)}, not a bool. Pass True or False."
         raise TypeError(msg)
     return value
 
@@ -206,7 +206,7 @@ def _flag(name: str, value: object) -> bool:
 def _checked(tape: object) -> dict[int, int]:
     """Return a tape as a dict of its own, without the zeros, if it is one."""
     if not isinstance(tape, Mapping):
-        msg = f"tape={tape!r} is a {type(tape).__name__}, not a mapping. {_WAY_OUT}"
+        msg = f"tape={tape!r} is {checks.type_of(tape)}, not a mapping. {_WAY_OUT}"
         raise TypeError(msg)
     choices = cast("Mapping[int, int]", tape)
     for at, choice in choices.items():

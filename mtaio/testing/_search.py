@@ -350,7 +350,7 @@ class Plan:
         """
         backend, *words = text.split("/")
         if backend not in BACKENDS:
-            raise _refusal(text, f"{backend!r} is no backend with virtual time")
+            raise _refusal(text, f"{backend!r} is not a backend with virtual time")
         found: dict[str, str] = {}
         for word in words:
             part = _part(word)

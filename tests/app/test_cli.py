@@ -41,7 +41,7 @@ def test_table_goes_to_stdout(folder: Path, demo: Demo) -> None:
     assert done.stderr == ""
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     assert [row[0] for row in rows] == [
-        *("files", "bytes", "failures", "skipped", "seconds", "throughput", "in", "waits")
+        *("files", "bytes", "failures", "skipped", "seconds", "throughput", "in", "waits", "cache")
     ]
     assert [row[1].rstrip() for row in rows[:4]] == ["2", "3 (3 bytes)", "0", "0"]
 
@@ -94,17 +94,18 @@ def test_single_file(folder: Path, demo: Demo) -> None:
     ("arguments", "message"),
     [
         (["none"], r"^mtaio: cannot hash none: .*\. Name a folder or a regular file\.$"),
-        (["--limit", "0"], r"^mtaio: limit=0 is less than 1\. Pass how many"),
-        (["--rate", "0"], r"^mtaio: rate=0\.0 is not more than 0\. Pass files per second"),
-        (["--timeout", "nan"], r"^mtaio: timeout=nan is not a number\. Pass seconds"),
-        ([""], r"^mtaio: cannot hash '': No such file or directory\. Name a folder"),
+        (["--limit", "0"], r"^mtaio: .*--limit: '0' is not a whole number above 0"),
+        (["--rate", "0"], r"^mtaio: .*--rate: '0' is not a number above 0"),
+        (["--timeout", "nan"], r"^mtaio: .*--timeout: 'nan' is not a number above 0"),
+        (["--timeout", "soon"], r"^mtaio: .*--timeout: 'soon' is not a number above 0"),
+        ([""], r"^mtaio: .*'' is not a path\. Name a folder or a regular file\.\nTry: mtaio demo"),
         (
             ["--limit", "many"],
-            r"^mtaio: .*--limit: 'many' is not an integer.*\n.*mtaio demo --help$",
+            r"^mtaio: .*--limit: 'many' is not a whole number.*\n.*mtaio demo --help$",
         ),
         (
             ["--limit", "1.5"],
-            r"^mtaio: .*--limit: '1\.5' is not an integer.*\n.*mtaio demo --help$",
+            r"^mtaio: .*--limit: '1\.5' is not a whole number.*\n.*mtaio demo --help$",
         ),
         (["--backend", "curio"], r'^mtaio: .*"curio".*asyncio.*\n.*mtaio demo --help$'),
         (["--colour"], r"^mtaio: .*--colour.*\n.*mtaio demo --help$"),
@@ -151,10 +152,22 @@ def test_help_explains_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", ["check", "completion", "run"])
+def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command has a help, which fits into 80 columns."""
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"Usage: mtaio {command} ")
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a command, the commands are listed."""
     assert main([]) == 0
-    assert "demo" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert re.search(r"^│ demo +Hash every file under PATH", text, re.MULTILINE)
+    assert re.search(r"^│ completion +Print the script", text, re.MULTILINE)
+    assert re.search(r"^│ run +Run an application", text, re.MULTILINE)
 
 
 def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

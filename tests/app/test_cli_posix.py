@@ -82,7 +82,7 @@ def demo_as_nobody(demo: Demo) -> Demo:
         with as_nobody():
             return demo(*args)
 
-    demo("empty", "--quiet")  # what is imported late may be where this user may not read
+    demo("empty")  # what is imported late may be where this user may not read
     return run
 
 
@@ -193,12 +193,15 @@ def test_long_names_are_not_broken(tree: Path, demo: Demo) -> None:
     assert demo("odd").stderr == f"odd/{'long ' * 40}: skipped, FIFO\n"
 
 
-def test_full_disk_is_an_error(tree: Path, demo: Demo) -> None:
-    """When the digests cannot be written that is said, with exit code 1, and nothing is left."""
+@pytest.mark.parametrize("files", [1, 1000])
+def test_full_disk_is_an_error(tree: Path, demo: Demo, files: int) -> None:
+    """When digests cannot be written, at the end or before, that is said, and nothing is left."""
+    for number in range(files):
+        write(tree / "many" / f"{number:04}")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:
-        done = demo("a", "--output", "sums")
+        done = demo("many", "--output", "sums")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (done.returncode, done.stdout) == (1, "")

@@ -34,7 +34,7 @@ from mtaio.app._files import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mtaio.app._files import Entry
+    from mtaio.app._files import Digests, Entry
 
 
 @pytest.mark.parametrize(
@@ -173,25 +173,41 @@ async def test_cancelled_walk_goes_no_further(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
-async def test_digest_is_hashlibs(folder: Path, size: int) -> None:
+async def test_digest_is_hashlibs(folder: Path, size: int, digests: Digests) -> None:
     """A file of any size, around those of the chunks too, has the digest of its bytes."""
     content = bytes(range(251)) * (size // 251 + 1)
     (folder / "file").write_bytes(content[:size])
     expected = hashlib.sha256(content[:size]).hexdigest()
-    assert await to_thread.run_sync(hash_file, "file") == Hashed("file", size, expected)
+    assert await to_thread.run_sync(hash_file, "file", digests) == Hashed("file", size, expected)
 
 
-async def test_file_that_vanished_is_a_failure(folder: Path) -> None:
+async def test_file_that_vanished_is_a_failure(folder: Path, digests: Digests) -> None:
     """A file that is gone when its turn comes is reported, not raised."""
     assert not (folder / "none").exists()
-    outcome = await to_thread.run_sync(hash_file, "none")
+    outcome = await to_thread.run_sync(hash_file, "none", digests)
     assert outcome == Failed("none", "No such file or directory")
 
 
-async def test_what_was_no_file_is_passed_on(folder: Path) -> None:
+async def test_what_was_no_file_is_passed_on(folder: Path, digests: Digests) -> None:
     """Only what was found is read; the order stays."""
     (folder / "empty").write_bytes(b"")
     skipped, failed = Skipped("fifo", "FIFO"), Failed("secret", "Permission denied")
     entries: list[Entry] = [skipped, Found("empty", 0), failed]
-    outcomes = await to_thread.run_sync(hash_files, entries)
+    outcomes = await to_thread.run_sync(hash_files, entries, digests)
     assert outcomes == [skipped, Hashed("empty", 0, hashlib.sha256().hexdigest()), failed]
+
+
+async def test_file_with_hard_links_is_read_once(folder: Path, digests: Digests) -> None:
+    """A second link to a file has the digest of the first, until the file is changed."""
+    (folder / "a").write_bytes(b"content")
+    (folder / "b").hardlink_to(folder / "a")
+    found = [Found("a", 7), Found("b", 7)]
+    digest = hashlib.sha256(b"content").hexdigest()
+    expected = [Hashed("a", 7, digest), Hashed("b", 7, digest)]
+    assert await to_thread.run_sync(hash_files, found, digests) == expected
+    assert (digests.statistics().misses, digests.statistics().hits) == (1, 1)
+    (folder / "b").write_bytes(b"changed")
+    os.utime("b", ns=(0, 0))  # a moment for sure other than before
+    digest = hashlib.sha256(b"changed").hexdigest()
+    expected = [Hashed("a", 7, digest), Hashed("b", 7, digest)]
+    assert await to_thread.run_sync(hash_files, found, digests) == expected

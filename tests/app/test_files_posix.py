@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mtaio.app._files import Entry
+    from mtaio.app._files import Digests, Entry
 
 
 assert sys.platform != "win32"
@@ -182,27 +182,27 @@ async def test_names_that_are_no_text_are_kept(folder: Path) -> None:
 assert sys.platform != "win32"
 
 
-async def test_fifo_does_not_hold_up(folder: Path) -> None:
+async def test_fifo_does_not_hold_up(folder: Path, digests: Digests) -> None:
     """A file that turned into a FIFO without a writer is skipped at once."""
     os.mkfifo(folder / "file")
-    assert await to_thread.run_sync(hash_file, "file") == Skipped("file", "FIFO")
+    assert await to_thread.run_sync(hash_file, "file", digests) == Skipped("file", "FIFO")
 
 
 @pytest.mark.parametrize(("path", "kind"), [(".", "folder"), (os.devnull, "character device")])
-async def test_other_kinds_are_skipped(path: str, kind: str) -> None:
+async def test_other_kinds_are_skipped(path: str, kind: str, digests: Digests) -> None:
     """A file that turned into something else is skipped, and what it is now is said."""
-    assert await to_thread.run_sync(hash_file, path) == Skipped(path, kind)
+    assert await to_thread.run_sync(hash_file, path, digests) == Skipped(path, kind)
 
 
-async def test_what_cannot_be_opened_is_a_failure(folder: Path) -> None:
+async def test_what_cannot_be_opened_is_a_failure(folder: Path, digests: Digests) -> None:
     """A file that turned into a socket cannot be opened, which is reported, not raised."""
     with closing(socket.socket(socket.AF_UNIX)) as sock:
         sock.bind("file")
     assert (folder / "file").is_socket()
-    assert isinstance(await to_thread.run_sync(hash_file, "file"), Failed)
+    assert isinstance(await to_thread.run_sync(hash_file, "file", digests), Failed)
 
 
-async def test_cancelled_read_ends_with_its_chunk(folder: Path) -> None:
+async def test_cancelled_read_ends_with_its_chunk(folder: Path, digests: Digests) -> None:
     """A file that would take hours to read is let go as soon as its call is cancelled."""
     with (folder / "huge").open("wb") as file:
         file.truncate(1 << 40)  # a hole: it takes no room, but hours to hash
@@ -210,7 +210,7 @@ async def test_cancelled_read_ends_with_its_chunk(folder: Path) -> None:
 
     def cancel_and_hash(scope: anyio.CancelScope) -> None:
         from_thread.run_sync(scope.cancel)
-        outcomes.append(hash_file("huge"))
+        outcomes.append(hash_file("huge", digests))
 
     with anyio.CancelScope() as scope:
         await to_thread.run_sync(cancel_and_hash, scope)

@@ -10,44 +10,35 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from mtaio.app._demo_command import Options
 from mtaio.app._files import Failed, Hashed, Skipped, place_of
 from mtaio.app._output import MOST_FAILURES, ChecksumFile, OutputError, Report, Tally, checksum_line
 from mtaio.app.demo import HasherStatistics
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATISTICS = HasherStatistics(
     in_flight_peak=3,
     slot_waits=1234,
     slot_wait_seconds=5.678,
-    token_waits=9,
-    token_wait_seconds=4.5,
     timed_out=1,
+    cache_hits=1000,
+    cache_misses=20,
 )
 
 
 def report(tally: Tally, *, seconds: float = 2.0, **options: Any) -> Report:
     """Return a report on what was counted."""
-    defaults: dict[str, Any] = {
-        "backend": "asyncio",
-        "limit": 8,
-        "rate": None,
-        "timeout": None,
-        "follow_symlinks": False,
-        "output": None,
-    }
     return Report(
         path="some/where",
+        options=Options(**options),
         tally=tally,
         statistics=STATISTICS,
         seconds=seconds,
-        **{**defaults, **options},
     )
 
 
@@ -74,7 +65,8 @@ def test_table_has_every_figure() -> None:
         "seconds     2.00, on asyncio",
         "throughput  750 files/s, 750.0 kB/s",
         "in flight   3 at the peak, 8 allowed",
-        "waits       for a slot 1,234 (5.68 s), for a token 9 (4.50 s)",
+        "waits       for a slot 1,234 (5.68 s)",
+        "cache       for hard links 1,000 hits, 20 misses",
     ]
 
 
@@ -97,7 +89,7 @@ def test_json_has_every_figure() -> None:
         "limit": 3,
         "rate": 2.5,
         "timeout": math.inf,
-        "output": "sums",
+        "output": Path("sums"),
     }
     assert json.loads(report(tally, **options).as_json()) == {
         "path": "some/where",
@@ -117,9 +109,9 @@ def test_json_has_every_figure() -> None:
         "in_flight_peak": 3,
         "slot_waits": 1234,
         "slot_wait_seconds": 5.678,
-        "token_waits": 9,
-        "token_wait_seconds": 4.5,
         "timed_out": 1,
+        "cache_hits": 1000,
+        "cache_misses": 20,
         "failures": [{"path": "y", "reason": "Permission denied"}],
     }
 

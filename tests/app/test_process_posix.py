@@ -8,10 +8,13 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,16 +35,57 @@ assert sys.platform != "win32"
 MTAIO = [sys.executable, "-m", "mtaio", "demo"]
 
 
+WITHOUT_HYPERCORN = """
+import sys
+from mtaio.__main__ import main
+
+sys.modules["hypercorn"] = None
+sys.exit(main())
+"""
+
+
 def test_run_from_start_to_end(backend: str, folder: Path) -> None:
-    """A run in a process of its own ends by itself, with digests in the output and a table."""
+    """With the extra ``cli`` alone a run ends by itself, with digests, and with a table."""
     (folder / "a").write_bytes(b"content")
+    command = [sys.executable, "-c", WITHOUT_HYPERCORN, "demo"]
     arguments = ["--backend", backend, "--output", "sums"]
     done = subprocess.run(  # noqa: S603 - this very Python, with words written here
-        [*MTAIO, *arguments], capture_output=True, text=True, check=False, timeout=60
+        [*command, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("files ")
     assert (folder / "sums").read_text() == f"{hashlib.sha256(b'content').hexdigest()}  ./a\n"
+
+
+ASGI = """
+async def hello(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+"""
+
+
+def test_served_until_a_signal(folder: Path) -> None:
+    """``mtaio run`` serves an ASGI application where ``--bind`` says, until SIGTERM."""
+    (folder / "shop.py").write_text(ASGI)
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        host, port = free.getsockname()
+    command = [sys.executable, "-m", "mtaio", "run", "shop:hello", "--bind", f"{host}:{port}"]
+    environ = {**os.environ, "MTAIO_HEALTH_BIND": "127.0.0.1:0"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:  # noqa: S603 - this very Python, with words written here
+        try:
+            assert process.stderr is not None
+            log = iter(process.stderr.readline, "")
+            assert any("mtaio.app: started in" in line for line in log)
+            with closing(HTTPConnection(host, port, timeout=60)) as client:
+                client.request("GET", "/")
+                assert client.getresponse().read() == b"hello"
+            process.terminate()
+            rest = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert rest.splitlines()[0].endswith("stopping: SIGTERM")
 
 
 def interrupt(*arguments: str) -> tuple[int, str]:
@@ -79,6 +123,8 @@ def test_interrupt_waits_for_a_checkpoint(
 ) -> None:
     """Ctrl-C arrives where a task waits, and not inside what must not be interrupted."""
     (folder / "a").touch()
+    with (folder / "huge").open("wb") as file:
+        file.truncate(1 << 40)  # what is to be interrupted takes long
     steps: list[str] = []
     add = Tally.add
 
@@ -89,10 +135,10 @@ def test_interrupt_waits_for_a_checkpoint(
         steps.append("done")
 
     monkeypatch.setattr(Tally, "add", slowly)
-    done = demo("--output", "sums")
+    done = demo("--output", "sums", "--timeout", "86400")
     assert steps == ["begun", "done"]
     assert (done.returncode, done.stderr) == (130, "mtaio: interrupted\n")
-    assert sorted(path.name for path in folder.iterdir()) == ["a"]
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "huge"]
 
 
 def test_interrupt_within_a_file(backend: str, folder: Path) -> None:
@@ -126,7 +172,8 @@ def test_bar_and_table_on_a_terminal(backend: str, folder: Path) -> None:
     bars = [line for line in lines if line.startswith("hashing")]
     assert re.fullmatch(r"hashing ━{24} \d+ files, \d+.* 0:00:0\d", bars[-1])
     assert max(map(len, lines)) <= 80
-    table = [line.split()[0] for line in lines[-8:]]
+    assert lines[-10] == bars[-1]  # it stays, above the table
+    table = [line.split()[0] for line in lines[-9:]]
     assert table[:4] == ["files", "bytes", "failures", "skipped"]
 
 

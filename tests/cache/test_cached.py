@@ -996,10 +996,10 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: anything(tags="user"),
         TypeError,
-        r"^tags='user' is a str\. Pass a set of tags, or ",
+        r"^tags='user' is a str, not a set of tags\. Pass ",
     ),
-    (lambda: anything(tags=b"user"), TypeError, r"^tags=b'user' is a bytes\. Pass a set of tags, "),
-    (lambda: anything(tags=3), TypeError, r"^tags=3 is a int\. Pass a set of tags, or a function"),
+    (lambda: anything(tags=b"user"), TypeError, r"^tags=b'user' is a bytes, not a set of tags\. "),
+    (lambda: anything(tags=3), TypeError, r"^tags=3 is an int, not a set of tags\. Pass a set"),
     (lambda: anything(tags=[[]]), TypeError, r"^tags=\[\[\]\] is not a set of hashable tags: "),
     (
         lambda: anything(cache={}),

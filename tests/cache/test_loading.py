@@ -896,7 +896,7 @@ async def test_unusual_factories(cache: TTLCache[str]) -> None:
     assert await cache.get_or_set("one", Ready) == "ready"
     with pytest.raises(TypeError, match=r"^factory=<class 'int'> returned 0, which cannot be aw"):
         await cache.get_or_set("two", int)  # type: ignore[arg-type] # the point
-    with pytest.raises(TypeError, match=r"^factory=3 is a int, which is not callable\. Pass an"):
+    with pytest.raises(TypeError, match=r"^factory=3 is an int, which is not callable\. Pass an"):
         await cache.get_or_set("two", 3)  # type: ignore[arg-type] # the point
     assert await cache.get_or_set("two", Loader()) == "value 1"
     with pytest.raises(TypeError, match=r"^key=\[\] cannot be hashed: "):

@@ -512,7 +512,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"policy": "mru"}, ValueError, r"^policy='mru' is unknown\. Pass one of 's3fifo', 'lru', 'l"),
     ({"policy": None}, ValueError, r"^policy=None is unknown\. "),
     ({"policy": []}, ValueError, r"^policy=\[\] is unknown\. "),
-    ({"weigher": 1}, TypeError, r"^weigher=1 is a int, which is not callable\. Pass a function"),
+    ({"weigher": 1}, TypeError, r"^weigher=1 is an int, which is not callable\. Pass a function"),
     ({"idle_ttl": 0}, ValueError, r"^idle_ttl=0 would keep nothing\. Pass seconds > 0, or None"),
     ({"idle_ttl": -1}, ValueError, r"^idle_ttl=-1 is less than 0\. "),
     ({"idle_ttl": math.nan}, ValueError, r"^idle_ttl=nan is not a number\. "),
@@ -537,7 +537,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"error_ttl": -1}, ValueError, r"^error_ttl=-1 is less than 0\. Pass seconds >= 0; 0 turns"),
     ({"error_ttl": math.nan}, ValueError, r"^error_ttl=nan is not a number\. "),
     ({"error_ttl": "x"}, TypeError, r"^error_ttl='x' is a str, not a number\. Pass seconds >= 0"),
-    ({"on_removed": 3}, TypeError, r"^on_removed=3 is a int, which is not callable\. Pass a fun"),
+    ({"on_removed": 3}, TypeError, r"^on_removed=3 is an int, which is not callable\. Pass a fun"),
 ]
 
 
@@ -626,10 +626,10 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
         TypeError,
         r"^keys='ac' is a str, not a collection of keys\. Pass a list of keys, also for one\.$",
     ),
-    (lambda c: c.get_many_nowait(7), TypeError, r"^keys=7 is a int, not a collection of keys\. "),  # type: ignore[arg-type] # the point
+    (lambda c: c.get_many_nowait(7), TypeError, r"^keys=7 is an int, not a collection of keys\. "),  # type: ignore[arg-type] # the point
     (lambda c: c.delete_many_nowait("ac"), TypeError, r"^keys='ac' is a str, not a collection "),
     (lambda c: c.delete_many_nowait(b"ac"), TypeError, r"^keys=b'ac' is a bytes, not a collection"),
-    (lambda c: c.delete_many_nowait(7), TypeError, r"^keys=7 is a int, not a collection of keys"),  # type: ignore[arg-type] # the point
+    (lambda c: c.delete_many_nowait(7), TypeError, r"^keys=7 is an int, not a collection of keys"),  # type: ignore[arg-type] # the point
 ]
 
 

@@ -117,7 +117,7 @@ def test_missing_rich_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     with pytest.raises(
         ImportError,
-        match=r"^mtaio\.core\.progress needs rich\. Install it with: pip install 'mtaio\[app\]'$",
+        match=r"^mtaio\.core\.progress needs rich\. Install it with: pip install 'mtaio\[cli\]'$",
     ):
         progress.bar("working")
 

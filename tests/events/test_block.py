@@ -127,7 +127,7 @@ async def test_emit_soon_needs_the_block() -> None:
     async with emitter:
         with pytest.raises(ValueError, match=r"^name='\*' is a pattern"):
             emitter.emit_soon("*")
-        with pytest.raises(TypeError, match=r"^name=5 is a int"):
+        with pytest.raises(TypeError, match=r"^name=5 is an int"):
             emitter.emit_soon(5)  # type: ignore[call-overload] # the subject
     with pytest.raises(RuntimeError, match=message):
         emitter.emit_soon("a")

@@ -471,7 +471,7 @@ async def test_emit_refuses_what_is_not_a_name(emitter: EventEmitter) -> None:
     for bad, error, message in (
         ("", ValueError, r"^name='' is empty"),
         ("a.*", ValueError, r"^name='a\.\*' is a pattern: it can be listened to, not emitted"),
-        (5, TypeError, r"^name=5 is a int, not the name of an event"),
+        (5, TypeError, r"^name=5 is an int, not the name of an event"),
         (["a"], TypeError, r"^name=\['a'\] is a list, not the name"),
     ):
         with pytest.raises(error, match=message):

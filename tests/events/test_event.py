@@ -53,7 +53,7 @@ def test_key_is_checked_where_it_is_made() -> None:
     """A bad name is refused at once."""
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         EventKey[int]("")
-    with pytest.raises(TypeError, match=r"^name=5 is a int, not the name"):
+    with pytest.raises(TypeError, match=r"^name=5 is an int, not the name"):
         EventKey[int](5)  # type: ignore[arg-type] # the subject
 
 

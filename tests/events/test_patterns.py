@@ -14,7 +14,7 @@ BAD = [
     ("user*", ValueError, r"has a '\*' that is not a segment of its own\. Pass 'user\.\*' for all"),
     (".*", ValueError, r"has nothing before its dot"),
     ("", ValueError, r"is empty\. Pass the name of an event"),
-    *[(name, TypeError, r"is a (NoneType|int|bytes|list), not the name of an event")
+    *[(name, TypeError, r"is an? (NoneType|int|bytes|list), not the name of an event")
       for name in (None, 5, b"user", ["user"])],
 ]  # fmt: skip
 

@@ -532,7 +532,7 @@ async def test_generator_based_coroutine_functions_are_fine() -> None:
 async def test_bad_input() -> None:
     """Each mistake is named where it is made, and leaves the emitter as it was."""
     emitter: Any = EventEmitter()
-    with pytest.raises(TypeError, match=r"^handler=5 is a int, which is not callable\. Pass a fun"):
+    with pytest.raises(TypeError, match=r"^handler=5 is an int, which is not callable\. Pass a fu"):
         emitter.on("a", 5)
     with pytest.raises(TypeError, match=r"^handler='b' is a str, which is not callable"):
         emitter.on("a")("b")
@@ -546,7 +546,7 @@ async def test_bad_input() -> None:
         emitter.off("a*", nothing)
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         emitter.listeners("")
-    with pytest.raises(TypeError, match=r"^name=5 is a int"):
+    with pytest.raises(TypeError, match=r"^name=5 is an int"):
         emitter.listener_count(5)
     for priority in (1.5, "high", True, None):
         with pytest.raises(TypeError, match=r"^priority=.* not an int\. Pass an EventPriority"):

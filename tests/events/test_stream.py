@@ -500,7 +500,7 @@ def test_bad_streams() -> None:
         emitter.stream()
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         emitter.stream("a", "")
-    with pytest.raises(TypeError, match=r"^name=5 is a int"):
+    with pytest.raises(TypeError, match=r"^name=5 is an int"):
         emitter.stream(5)
     with pytest.raises(
         ValueError, match=r"^overflow='drop' is unknown\. Pass one of 'block', 'dro"

@@ -185,7 +185,7 @@ async def test_bad_input() -> None:
 
     with pytest.raises(ValueError, match=r"^name='' is empty"):
         await emitter.wait_for("")
-    with pytest.raises(TypeError, match=r"^predicate=5 is a int, which is not callable\. Pass a p"):
+    with pytest.raises(TypeError, match=r"^predicate=5 is an int, which is not callable\. Pass a"):
         await emitter.wait_for("a", 5)
     with pytest.raises(TypeError, match=r"^predicate=.* is async, and would not be awaited\. Pass"):
         await emitter.wait_for("a", asynchronous)

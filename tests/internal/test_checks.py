@@ -111,5 +111,15 @@ def test_timeout_refuses(value: object, error: type[Exception], message: str) ->
 def test_callable() -> None:
     """A callable passes in silence; anything else is named with its type."""
     checks.callable_("fn", len, way_out=WAY_OUT)
-    with pytest.raises(TypeError, match=r"^fn=3 is a int, which is not callable\. Turn left\.$"):
+    with pytest.raises(TypeError, match=r"^fn=3 is an int, which is not callable\. Turn left\.$"):
         checks.callable_("fn", 3, way_out=WAY_OUT)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(3, "an int"), ("3", "a str"), (OSError(), "an OSError"), (None, "a NoneType")],
+    ids=["int", "str", "error", "None"],
+)
+def test_type_of_has_its_article(value: object, named: str) -> None:
+    """A message says "an int" and "a str"."""
+    assert checks.type_of(value) == named

@@ -304,7 +304,7 @@ def test_what_is_no_handler() -> None:
     """Each refusal says what is wrong, and the way out."""
     monitor = ResourceMonitor()
     for register in (monitor.on_threshold_exceeded, monitor.on_recovered, monitor.on_loop_blocked):
-        with pytest.raises(TypeError, match=r"^handler=7 is a int, which is not callable\. Pass a"):
+        with pytest.raises(TypeError, match=r"^handler=7 is an int, which is not callable\. Pass"):
             register(7)  # type: ignore[type-var]  # the mistake itself
     with pytest.raises(TypeError, match=r"^cannot forward to 7: it has no method emit\(\)\. Pass"):
         monitor.forward_to(7)  # type: ignore[arg-type]  # the mistake itself

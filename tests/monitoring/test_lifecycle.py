@@ -423,7 +423,7 @@ class TestRefusals:
             ({"loop_interval": 0}, ValueError, r"^loop_interval=0 is not a positive, finite"),
             ({"blocked_after": -1}, ValueError, r"^blocked_after=-1 is not a positive, finite"),
             ({"handler_timeout": -1}, ValueError, r"^handler_timeout=-1 is less than 0\."),
-            ({"name": 5}, TypeError, r"^name=5 is a int, not a str\. Pass a short name, or None"),
+            ({"name": 5}, TypeError, r"^name=5 is an int, not a str\. Pass a short name, or None"),
         ],
     )
     def test_arguments(self, options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psutil
 import pytest
 
-from mtaio.monitoring._cgroup import Cgroup, CPUGroup, MemoryGroup
+from mtaio._internal.cgroup import Cgroup, CPUGroup, MemoryGroup
 from mtaio.monitoring._system import SystemReader
 
 if TYPE_CHECKING:
@@ -450,7 +450,7 @@ def test_too_many_open_files(machine: Machine, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(psutil.Process, "io_counters", answer(io), raising=False)
     monkeypatch.setattr(psutil.Process, "num_threads", answer(3))
-    monkeypatch.setattr("mtaio.monitoring._cgroup._read", _read_unless(lambda: full))
+    monkeypatch.setattr("mtaio._internal.cgroup._read", _read_unless(lambda: full))
     reader = SystemReader(group, clock=machine.clock)
     full = True
     for _ in range(4):

@@ -386,14 +386,19 @@ def test_first_sample_is_of_the_time_since_the_start(loop: str, early: bool) -> 
 
 def test_sample_of_the_thread_is_waited_for(loop: str) -> None:
     """Whoever asks just after the start gets the thread's first sample if that comes in time."""
-    monitor = quick()
+    samples: list[int] = []
 
     async def main() -> None:
+        monitor = quick()
         async with monitor:
             await monitor.get_current_stats()
-            assert monitor.statistics().samples
+            samples.append(monitor.statistics().samples)
 
-    run(loop, main)
+    for _ in range(50):  # on a busy machine the thread may come too late; not every time
+        run(loop, main)
+        if any(samples):
+            return
+    pytest.fail("the thread's sample was never waited for")
 
 
 def test_sample_that_fails_in_the_thread(caplog: pytest.LogCaptureFixture) -> None:

@@ -229,11 +229,11 @@ def test_what_cannot_be_watched() -> None:
     monitor = ResourceMonitor()
     with pytest.raises(TypeError, match=r"^cannot watch 7: it has no method statistics\(\)\. Give"):
         monitor.watch(7)  # type: ignore[type-var]  # the mistake itself
-    with pytest.raises(TypeError, match=r"^name=7 is a int, not a str\."):
+    with pytest.raises(TypeError, match=r"^name=7 is an int, not a str\."):
         monitor.watch(HTTPPump(), name=7)  # type: ignore[arg-type]  # the mistake itself
     with pytest.raises(ValueError, match=r"^name=' ' is empty\. Pass a short name\."):
         monitor.watch(HTTPPump(), name=" ")
-    with pytest.raises(TypeError, match=r"^fn=7 is a int, which is not callable\."):
+    with pytest.raises(TypeError, match=r"^fn=7 is an int, which is not callable\."):
         monitor.gauge("depth", 7)  # type: ignore[call-overload]  # the mistake itself
     with pytest.raises(TypeError, match=r"^fn=.*: missing a required argument: 'x'"):
         monitor.gauge("depth", lambda x: x)  # type: ignore[type-var]  # the mistake itself

@@ -25,7 +25,7 @@ CPU = {"cpu.cfs_quota_us": "25000", "cpu.max": "25000 100000"}
 MEMBER = """
 import json, time
 from dataclasses import asdict
-from mtaio.monitoring._cgroup import Cgroup
+from mtaio._internal.cgroup import Cgroup
 from mtaio.monitoring._system import SystemReader
 
 reader = SystemReader(Cgroup.find())

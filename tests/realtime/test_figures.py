@@ -175,7 +175,7 @@ def test_uptime_is_the_age_of_the_process() -> None:
 
 FORK = """
 import os, time
-from mtaio.monitoring._cgroup import Cgroup
+from mtaio._internal.cgroup import Cgroup
 from mtaio.monitoring._system import SystemReader
 SystemReader(Cgroup.find()).read()
 block = bytearray(b"x") * (64 << 20)

@@ -100,7 +100,7 @@ async def test_acquire_nowait_refuses_at_once() -> None:
     limiter.acquire_nowait()
     with pytest.raises(
         exceptions.ConcurrencyLimitError,
-        match=r"^<ConcurrencyLimiter 'db': 1 of 1 slots in use, 0 waiting> has no free slot$",
+        match=r"^<ConcurrencyLimiter 'db': 1 of 1 slots in use, 0 waiting> has no free slot now\.",
     ) as info:
         limiter.acquire_nowait()
     assert info.value.name == "db"
@@ -286,7 +286,7 @@ async def test_full_queue_refuses_at_once() -> None:
         group.start_soon(limiter.acquire)
         await settle()
         message = (
-            r"^<ConcurrencyLimiter 'db': 1 of 1 .*, 2 waiting> lets at most max_waiters=2 wait$"
+            r"^<ConcurrencyLimiter 'db': 1 of 1 .*, 2 waiting> lets at most max_waiters=2 wait\. T"
         )
         for seconds in (None, 0, 5.0):
             with pytest.raises(exceptions.ConcurrencyLimitError, match=message):

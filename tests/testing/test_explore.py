@@ -357,7 +357,7 @@ def test_backend_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_turns": 0}, ValueError, r"^max_turns=0 is less than 1\. Pass a whole number >= 1"),
         ({"inject": "step"}, TypeError, r"^inject='step' is a str, not a tuple\. Pass \('step',\)"),
         ({"inject": ["hop"]}, ValueError, r"^mode='hop' is unknown\. Pass one of 'checkpoint', 's"),
-        ({"inject": 3}, TypeError, r"^inject=3 is a int, not a tuple\. Pass \(3,\)\.$"),
+        ({"inject": 3}, TypeError, r"^inject=3 is an int, not a tuple\. Pass \(3,\)\.$"),
         ({"backends": "trio"}, TypeError, r"^backends='trio' is a str, not a tuple\. Pass \('trio"),
         ({"backends": []}, ValueError, r"^backends=\[\] leaves nothing to run\. Pass some of 'asy"),
         ({"backends": ["uvloop"]}, ValueError, r"^backends=\['uvloop'\] has 'uvloop', which has n"),

@@ -63,9 +63,9 @@ def test_how_a_plan_reads(plan: Plan, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", r"'' is no backend with virtual time"),
-        ("uvloop/seed=1", r"'uvloop' is no backend with virtual time"),
-        ("seed=1", r"'seed=1' is no backend with virtual time"),
+        ("", r"'' is not a backend with virtual time"),
+        ("uvloop/seed=1", r"'uvloop' is not a backend with virtual time"),
+        ("seed=1", r"'seed=1' is not a backend with virtual time"),
         ("asyncio/", r"'' is not part of a plan"),
         ("asyncio/tape", r"'tape' is not part of a plan"),
         ("asyncio/tape=4", r"'tape=4' is not part of a plan"),

@@ -411,7 +411,7 @@ def test_tape_is_a_copy() -> None:
         ({"tape": {-1: 1}}, ValueError, r"^number of a choice on the tape=-1 is less than 0\."),
         ({"tape": {4: None}}, TypeError, r"^choice 4 on the tape=None is a NoneType, not an int\."),
         ({"tape": {4: -2}}, ValueError, r"^choice 4 on the tape=-2 is less than 0\. Pass what a f"),
-        ({"fair": 1}, TypeError, r"^fair=1 is a int, not a bool\. Pass True or False\.$"),
+        ({"fair": 1}, TypeError, r"^fair=1 is an int, not a bool\. Pass True or False\.$"),
         ({"eager": "yes"}, TypeError, r"^eager='yes' is a str, not a bool\."),
         ({"strict": None}, TypeError, r"^strict=None is a NoneType, not a bool\."),
     ],
@@ -427,5 +427,5 @@ def test_arguments_that_are_refused(
 @pytest.mark.parametrize("schedule", [4, {4: 1}, "seed=4", Schedule])
 def test_run_takes_schedules_alone(backend: str, schedule: Any) -> None:
     """run() refuses what is not a schedule before anything runs."""
-    with pytest.raises(TypeError, match=r"^schedule=.* is a \w+, not a Schedule\. Pass Schedule\("):
+    with pytest.raises(TypeError, match=r"^schedule=.* is an? \w+, not a Schedule\. Pass Schedu"):
         run(letters, backend=backend, schedule=schedule)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mtaio.monitoring._cgroup import Cgroup, CPUGroup, CPUUse, MemoryGroup
+from mtaio._internal.cgroup import Cgroup, CPUGroup, CPUUse, MemoryGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

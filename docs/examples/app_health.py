@@ -1,0 +1,38 @@
+"""What a service depends on, what it may use, and who is told."""
+
+import logging
+
+import anyio
+
+from mtaio.app import Application
+from mtaio.config import Settings
+from mtaio.events import Event
+
+logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # it would say the same
+app = Application(Settings(health_bind="127.0.0.1:0"), logging=False, signals=False)
+orders: list[str] = []
+app.monitor.gauge("orders_waiting", lambda: len(orders))
+app.monitor.set_threshold("orders_waiting", 2)
+
+
+@app.health_check("database", timeout=0.5, failures=1, ttl=0)
+async def ask_database() -> None:
+    if len(orders) > 2:
+        raise ConnectionError("no route to host")
+
+
+@app.emitter.on("monitor.threshold_exceeded")
+async def tell(event: Event[dict[str, object]]) -> None:
+    print("alert:", event.data["metric"], "is", event.data["value"])
+
+
+async def main() -> None:
+    async with app:
+        print("ready:", (await app.health.report()).ready)
+        orders.extend(["pen", "ink", "paper"])
+        await app.monitor.tick()
+        print("ready:", (await app.health.report()).ready)
+
+
+if __name__ == "__main__":
+    anyio.run(main)

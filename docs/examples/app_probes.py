@@ -1,0 +1,36 @@
+"""What the probes say while a service serves, and while it stops."""
+
+import anyio
+
+from mtaio.app import Application
+from mtaio.config import Settings
+
+# In the cluster: Application(), and the variables of the manifest.
+settings = Settings(drain_delay=0.2, health_bind="127.0.0.1:0")
+app = Application(settings, logging=False, signals=False)
+
+
+@app.health_check("database", timeout=0.5, failures=3)
+async def ask_database() -> None:
+    await anyio.sleep(0.01)  # SELECT 1
+
+
+@app.health_check("first prices", kind="startup")
+async def have_prices() -> bool:
+    return True
+
+
+async def main() -> None:
+    async with app:
+        print("ready:", (await app.health.report()).ready)
+        app.request_stop("deployment")  # as SIGTERM does
+        await anyio.sleep(0.1)
+        print(
+            "ready:", (await app.health.report()).ready, "but serving:", not app.draining.is_set()
+        )
+        await app.draining.wait()
+        print("accepts nothing new")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

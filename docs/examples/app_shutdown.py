@@ -1,0 +1,62 @@
+"""One shutdown: the delay, what ends by itself, and what is cancelled in the end."""
+
+import logging
+import sys
+
+import anyio
+
+from mtaio.app import Application
+from mtaio.config import Settings
+
+app = Application(
+    Settings(shutdown_timeout=1.0, drain_delay=0.2, health_bind="127.0.0.1:0"),
+    logging=False,
+    signals=False,
+)
+stopped_at = 0.0
+
+
+def say(what: str) -> None:
+    print(f"{anyio.current_time() - stopped_at:.3f} s: {what}")
+
+
+@app.service
+async def poll() -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        say("poll is cancelled")
+
+
+@app.service(drain=True)
+async def stream() -> None:
+    await app.draining.wait()
+    await anyio.sleep(0.1)
+    say("stream has said goodbye")
+
+
+@app.service(drain=True)
+async def stubborn() -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        say("stubborn is cancelled")
+
+
+async def main() -> None:
+    global stopped_at  # noqa: PLW0603 - for what is printed
+    log = logging.StreamHandler(sys.stdout)
+    log.setLevel(logging.WARNING)
+    logging.getLogger("mtaio.app").addHandler(log)
+    async with app:
+        await anyio.sleep(0.1)
+        stopped_at = anyio.current_time()
+        app.request_stop("deployment")  # as SIGTERM does
+        await app.wait_closed()
+        say("closed")
+    logging.getLogger("mtaio.app").removeHandler(log)
+    print(f"{app.statistics().cancelled} cancelled")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

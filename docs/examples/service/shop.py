@@ -1,0 +1,113 @@
+"""
+A whole service: prices over HTTP, from an upstream that is slow and fails now and then.
+
+    pip install 'mtaio[app]' httpx starlette
+    SHOP_UPSTREAM=http://prices.internal mtaio run shop:app
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from mtaio.app import Application
+from mtaio.core import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from mtaio.events import Event
+
+log = logging.getLogger("shop")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
+app = Application(name="shop")
+retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05, wait_max=1.0)
+
+
+@app.resource  # opened before anything is served, closed when nothing is
+async def upstream() -> AsyncIterator[httpx.AsyncClient]:
+    url = os.environ["SHOP_UPSTREAM"]
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours hold
+        yield client
+
+
+async def fetch(sku: str) -> float:
+    """Ask the upstream, within the limits agreed with it."""
+    async with app.concurrency_limiter:
+        await app.rate_limiter.acquire()
+        async with app.timeout_manager():
+            answer = await upstream.get().get(f"/prices/{sku}")
+    return float(answer.raise_for_status().json()["price"])
+
+
+async def price(sku: str) -> float:
+    """Return a price, which is fetched once, however many ask for it."""
+    return float(await app.cache.get_or_set(sku, lambda: fetch(sku)))
+
+
+async def prices(request: Request) -> Response:
+    """``GET /prices?sku=pen&sku=ink``: all at once, each tried three times."""
+    skus = request.query_params.getlist("sku")
+    try:
+        found = await app.executor.map(price, skus, retry=retry)
+    except (httpx.HTTPError, TimeoutError, ExceptionGroup) as error:
+        await app.error_handler.handle_error(error, {"skus": skus})
+        return JSONResponse({"error": "try again"}, 503, headers={"Retry-After": "1"})
+    log.info("prices of %s", ", ".join(skus))
+    return JSONResponse(dict(zip(skus, found, strict=True)))
+
+
+async def feed(_: Request) -> Response:
+    """``GET /feed``: how many prices there are, each second, until the service drains."""
+
+    async def lines() -> AsyncIterator[str]:
+        while not app.draining.is_set():
+            yield f"data: {app.cache.statistics().size}\n\n"
+            with anyio.move_on_after(1.0):
+                await app.draining.wait()
+        yield "event: end\ndata:\n\n"  # clients reconnect, to another instance
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
+
+
+@app.service(restart=Retry(attempts=5, wait_initial=1.0))
+async def keep_fresh() -> None:
+    """Ask for known prices again before their time is over, and say which have changed."""
+    while True:
+        await anyio.sleep(app.settings.cache_ttl / 2)
+        for sku, before in app.cache.items():
+            try:
+                now = await app.cache.refresh(sku, partial(fetch, sku))
+            except (httpx.HTTPError, TimeoutError) as error:
+                app.error_handler.report(error, {"sku": sku})
+            else:
+                if now != before:
+                    await app.emitter.emit("price.changed", {"sku": sku, "price": now})
+
+
+@app.emitter.on("price.changed")
+async def announce(event: Event[dict[str, object]]) -> None:
+    log.info("%s costs %s now", event.data["sku"], event.data["price"])
+
+
+@app.health_check("upstream", critical=False, timeout=1.0)  # without it, old prices still serve
+async def ask_upstream() -> None:
+    (await upstream.get().get("/health")).raise_for_status()
+
+
+routes = [Route("/prices", prices), Route("/feed", feed)]
+app.serve(Starlette(routes=routes), bind=os.environ.get("SHOP_BIND", "127.0.0.1:8000"))
+
+if __name__ == "__main__":
+    app.run()

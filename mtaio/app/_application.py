@@ -1,0 +1,872 @@
+"""
+The application: the parts of a service, made from its settings, and their life.
+
+Promise: what it opens it closes, last in, first out, whatever happens; from the first signal to the
+exit it takes no longer than ``MTAIO_SHUTDOWN_TIMEOUT`` says. It is made anywhere, also at module
+level, reads the environment when a setting is first needed, and may be started again after it has
+stopped, in another event loop too.
+
+`Run` is one life, `Guard` handles signals, and `Held` keeps what is open.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, overload
+
+import anyio
+
+from mtaio._internal import checks, loops
+from mtaio._internal.callables import is_async, name_of
+from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._error_handler import ErrorHandler
+from mtaio.app._guard import Beat, Guard, can_guard
+from mtaio.app._load import is_loading
+from mtaio.app._resource import Resource, ResourceInfo, bind_app
+from mtaio.app._run import Run
+from mtaio.app._server import Server
+from mtaio.app._service import ServiceInfo
+from mtaio.app._systemd import Notifier
+from mtaio.cache import TTLCache
+from mtaio.config import Settings
+from mtaio.core import Retry, TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.logging import configure
+from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
+from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+    from typing import Self
+
+    from mtaio.app._run import ApplicationState
+    from mtaio.logging import LoggingContext
+    from mtaio.monitoring import CheckKind
+
+__all__ = ["Application", "ApplicationStatistics", "Backend", "ServerInfo"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Callable[..., Any]")
+S = TypeVar("S", bound="Callable[..., Coroutine[Any, Any, Any]]")
+
+Backend: TypeAlias = Literal["asyncio", "uvloop", "trio"]
+"""The event loops that an application runs on."""
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_STARTED: Final = 3
+
+_WATCHDOG: Final = 0.5
+"""How much of systemd's watchdog time passes between two signs of life."""
+
+logger: Final = logging.getLogger("mtaio.app")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """A server of an application, as it was registered."""
+
+    name: str
+    """What it is called."""
+    bind: str
+    """Where it listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationStatistics:
+    """What an application is doing, and has done since it was last started."""
+
+    running: bool = field(metadata=GAUGE)
+    """Whether it has started, and has not been told to stop."""
+    draining: bool = field(metadata=GAUGE)
+    """Whether it only serves what is in flight."""
+    services: int = field(metadata=GAUGE)
+    """Services that have not ended."""
+    restarts: int = field(metadata=COUNTER)
+    """How often a service was started again after an error."""
+    cancelled: int = field(metadata=COUNTER)
+    """Requests, submitted tasks and services that were cancelled because their time was over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """An ASGI application that is to be served."""
+
+    asgi: Any
+    info: ServerInfo
+    config: Any
+
+    def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
+        """Return a server for one life."""
+        return Server(
+            self.asgi,
+            self.info.bind,
+            config=self.config,
+            name=self.info.name,
+            on_error=failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Serviced:
+    """A function that is to run as a service."""
+
+    fn: Callable[..., Any]
+    info: ServiceInfo
+
+    def bound(self, app: Application) -> Callable[[], Coroutine[Any, Any, object]]:
+        """Return the function as one of no arguments."""
+        return bind_app(self.fn, app)
+
+
+@dataclass(slots=True)
+class Registered:
+    """What was registered with an application, in its order."""
+
+    resources: list[Resource[Any]] = field(default_factory=list[Resource[Any]])
+    servers: list[_Served] = field(default_factory=list[_Served])
+    services: list[_Serviced] = field(default_factory=list[_Serviced])
+
+
+class Application:
+    """
+    A service as a whole: its parts, made from the settings, and its life from start to exit.
+
+    ``app.run()`` starts it, runs until a signal comes, and stops it in order; ``async with app:``
+    and ``await app.start()`` do so in an event loop that runs already. On SIGTERM or SIGINT it says
+    "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets end what is in flight,
+    cancels what takes too long, closes the resources, last in, first out, and writes the logs. All
+    of that takes ``shutdown_timeout`` seconds at most, after which the process ends itself.
+
+    Each part can be handed in instead of being made. It is entered and watched by the application
+    then, so do not enter it yourself.
+
+    Args:
+        settings: What an operator decides; None reads the environment when it is first needed.
+        name: For messages and metrics.
+        executor: Runs work; by default with ``max_workers``.
+        cache: Keeps values; by default ``cache_size`` of them for ``cache_ttl`` seconds.
+        rate_limiter: How often work may start; by default ``rate_limit`` and ``burst_limit``.
+        concurrency_limiter: How much may run at once; by default ``concurrency_limit``.
+        timeout_manager: Limits on time; by default ``default_timeout``.
+        emitter: Tells of the monitor's alerts, and of whatever you emit.
+        monitor: Samples the process; by default with the thresholds of the settings.
+        health: The health checks.
+        error_handler: Reports what fails: an `ErrorHandler`, or an object with a method
+            ``report(error, context)`` or ``async handle_error(error, context)``.
+        logging: Whether to set up logging from the settings; None for yes unless the root logger
+            has handlers already.
+        probes: Whether to answer probes and metrics at ``health_bind``.
+        signals: Whether to handle SIGTERM and SIGINT, where that is possible: in the main thread.
+
+    Example:
+        ```python
+        from collections.abc import AsyncIterator
+
+        import anyio
+
+        from mtaio.app import Application
+        from mtaio.config import Settings
+
+        app = Application(Settings(health_bind="127.0.0.1:0"))
+
+
+        @app.resource
+        async def numbers() -> AsyncIterator[list[int]]:
+            yield [1, 2, 3]
+
+
+        @app.service
+        async def add() -> None:
+            print(sum(numbers.get()))
+            app.request_stop("all is added")
+
+
+        async def main() -> None:
+            async with app:
+                await app.wait_closed()
+
+
+        if __name__ == "__main__":
+            anyio.run(main)  # a service on its own: app.run()
+        ```
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        name: str | None = None,
+        executor: TaskExecutor | None = None,
+        cache: TTLCache[Any] | None = None,
+        rate_limiter: RateLimiter | None = None,
+        concurrency_limiter: ConcurrencyLimiter | None = None,
+        timeout_manager: TimeoutManager | None = None,
+        emitter: EventEmitter | None = None,
+        monitor: ResourceMonitor | None = None,
+        health: HealthRegistry | None = None,
+        error_handler: Any = None,
+        logging: bool | None = None,
+        probes: bool = True,
+        signals: bool = True,
+    ) -> None:
+        given = {
+            "settings": settings,
+            "executor": executor,
+            "cache": cache,
+            "rate_limiter": rate_limiter,
+            "concurrency_limiter": concurrency_limiter,
+            "timeout_manager": timeout_manager,
+            "emitter": emitter,
+            "monitor": monitor,
+            "health": health,
+            "error_handler": error_handler,
+        }
+        _check_parts(given)
+        for part, value in given.items():
+            if value is not None:
+                self.__dict__[part] = value  # where the cached property would keep what it makes
+        self._name = name
+        self._configures = logging
+        self._has_probes = probes
+        self._handles_signals = signals
+        self._wired = False
+        self._run: Run | None = None
+        self.registered: Final = Registered()
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<Application{name} {self.state}>"
+
+    @property
+    def name(self) -> str | None:
+        """The name given at construction, for messages and metrics."""
+        return self._name
+
+    # ---- its parts -------------------------------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What an operator decides; read from the environment when first asked for."""
+        return Settings.from_env()
+
+    @cached_property
+    def executor(self) -> TaskExecutor:
+        """Runs work, ``max_workers`` items at once; drained before resources are closed."""
+        return TaskExecutor(self.settings.max_workers)
+
+    @cached_property
+    def cache(self) -> TTLCache[Any]:
+        """Keeps ``cache_size`` values for ``cache_ttl`` seconds."""
+        settings = self.settings
+        return TTLCache(max_size=settings.cache_size, default_ttl=settings.cache_ttl)
+
+    @cached_property
+    def rate_limiter(self) -> RateLimiter:
+        """``rate_limit`` tokens a second, ``burst_limit`` at once."""
+        return RateLimiter(rate=self.settings.rate_limit, burst=self.settings.burst_limit)
+
+    @cached_property
+    def concurrency_limiter(self) -> ConcurrencyLimiter:
+        """``concurrency_limit`` slots."""
+        return ConcurrencyLimiter(limit=self.settings.concurrency_limit)
+
+    @cached_property
+    def timeout_manager(self) -> TimeoutManager:
+        """Limits of ``default_timeout`` seconds."""
+        return TimeoutManager(default_timeout=self.settings.default_timeout)
+
+    @cached_property
+    def emitter(self) -> EventEmitter:
+        """Tells of ``monitor.threshold_exceeded``, and of the monitor's other events."""
+        return EventEmitter()
+
+    @cached_property
+    def monitor(self) -> ResourceMonitor:
+        """Samples the process and every part; alerts at ``cpu_threshold``, ``memory_threshold``."""
+        monitor = ResourceMonitor()
+        settings = self.settings
+        for metric, limit in (
+            ("cpu_usage", settings.cpu_threshold),
+            ("memory_usage", settings.memory_threshold),
+        ):
+            if limit < _NO_ALERT:
+                monitor.set_threshold(metric, limit)
+        return monitor
+
+    @cached_property
+    def health(self) -> HealthRegistry:
+        """The health checks."""
+        return HealthRegistry()
+
+    @cached_property
+    def error_handler(self) -> Any:
+        """Reports what fails: services, requests, resources."""
+        return ErrorHandler()
+
+    @cached_property
+    def probes(self) -> Probes | None:
+        """Answers probes and metrics at ``health_bind``; None if that is switched off."""
+        if not self._has_probes:
+            return None
+        settings = self.settings
+        return Probes(
+            self.monitor, self.health, bind=settings.health_bind, token=settings.health_token
+        )
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """Tells systemd, where it has started the process."""
+        return Notifier()
+
+    # ---- what is registered ----------------------------------------------------------------------
+
+    @overload
+    def resource(self, fn: Callable[[], AsyncIterator[T]], /) -> Resource[T]: ...
+    @overload
+    def resource(self, fn: Callable[[Application], AsyncIterator[T]], /) -> Resource[T]: ...
+    @overload
+    def resource(self, fn: Callable[[], AbstractAsyncContextManager[T]], /) -> Resource[T]: ...
+    @overload
+    def resource(
+        self, fn: Callable[[Application], AbstractAsyncContextManager[T]], /
+    ) -> Resource[T]: ...
+    def resource(self, fn: Callable[..., Any], /) -> Resource[Any]:
+        """
+        Open something before services and servers start, and close it after they have ended.
+
+        Resources are opened in the order in which they were registered, each in a task of its own,
+        and closed in reverse. One that fails while it is open stops the application.
+
+        Args:
+            fn: An async function that yields the value once, or a function that returns an async
+                context manager; it takes the application, or nothing.
+
+        Returns:
+            A `Resource`, whose ``get()`` returns the value while the application is up.
+
+        Raises:
+            TypeError: ``fn`` cannot be called that way.
+            RuntimeError: The application has started.
+        """
+        self._check_new("resource")
+        checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
+        bind_app(fn, self)
+        resource: Resource[Any] = Resource(fn)
+        self.registered.resources.append(resource)
+        return resource
+
+    @overload
+    def service(self, fn: S, /) -> S: ...
+    @overload
+    def service(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        restart: int | Retry | None = None,
+        critical: bool = True,
+        drain: bool = False,
+    ) -> Callable[[S], S]: ...
+    def service(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        restart: int | Retry | None = None,
+        critical: bool = True,
+        drain: bool = False,
+    ) -> Callable[..., Any]:
+        """
+        Run an async function as long as the application is up.
+
+        It may return when it is done. If it raises, it is started again as ``restart`` allows; when
+        that is used up, a critical service stops the application, whose exit code is 1.
+
+        Args:
+            fn: The function; it takes the application, or nothing.
+            name: For messages; None for the function's.
+            restart: Attempts in all, or a `Retry`, whose count begins again after a run that was
+                longer than its ``wait_max``; None for no restart.
+            critical: Whether the application stops when the service has failed in the end.
+            drain: Whether it goes on when nothing new is accepted, to finish what it does: it has
+                to end by itself when ``app.draining`` is set, and is cancelled when the time is
+                over. Else it is cancelled as soon as nothing new is accepted.
+
+        Returns:
+            The function, or a decorator that returns it.
+
+        Raises:
+            TypeError: ``fn`` is not an async function, or cannot be called that way.
+            ValueError: There is a service of that name.
+            RuntimeError: The application has started.
+        """
+        if fn is None:
+            return partial(
+                self._add_service, name=name, restart=restart, critical=critical, drain=drain
+            )
+        return self._add_service(fn, name=name, restart=restart, critical=critical, drain=drain)
+
+    def _add_service(
+        self,
+        fn: S,
+        *,
+        name: str | None,
+        restart: int | Retry | None,
+        critical: bool,
+        drain: bool,
+    ) -> S:
+        self._check_new("service")
+        checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
+        if not is_async(fn):
+            msg = f"fn={fn!r} is not an async function: a service has to be one, to be cancelled."
+            raise TypeError(msg)
+        bind_app(fn, self)
+        if restart is not None and not isinstance(restart, Retry):
+            checks.count("restart", restart, way_out="Pass the number of attempts, or a Retry.")
+        info = ServiceInfo(
+            name=name_of(fn) if name is None else name,
+            restart=restart,
+            critical=critical,
+            drain=drain,
+        )
+        if any(info.name == each.info.name for each in self.registered.services):
+            msg = f"there is a service named {info.name!r}. Give this one another: name=..."
+            raise ValueError(msg)
+        self.registered.services.append(_Serviced(fn, info))
+        return fn
+
+    def serve(
+        self,
+        asgi: Any,
+        *,
+        bind: str = "127.0.0.1:8000",
+        config: Any = None,
+        name: str | None = None,
+    ) -> None:
+        """
+        Serve an ASGI application by hypercorn (extra ``app``), under this application's deadlines.
+
+        Its lifespan begins after the resources are open and ends before they are closed. When the
+        application stops, nothing new is accepted, requests in flight are answered, and those that
+        take too long are cancelled. A handler that streams awaits ``app.draining``.
+
+        Args:
+            asgi: The ASGI application: Starlette, FastAPI, or a function.
+            bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
+            config: A ``hypercorn.config.Config`` with what else is wanted, such as TLS.
+            name: For messages and metrics; None for ``bind``.
+
+        Raises:
+            TypeError: ``asgi`` cannot be called.
+            RuntimeError: The application has started.
+        """
+        self._check_new("serve")
+        checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
+        info = ServerInfo(name=bind if name is None else name, bind=bind)
+        self.registered.servers.append(_Served(asgi, info, config))
+
+    def health_check(
+        self,
+        name: str | None = None,
+        *,
+        kind: CheckKind = "ready",
+        timeout: float = 0.5,
+        ttl: float = 1.0,
+        critical: bool = True,
+        failures: int = 3,
+    ) -> Callable[[F], F]:
+        """
+        Add the decorated function to the health checks, as `HealthRegistry.check` does.
+
+        Args:
+            name: The check's name; None for the function's.
+            kind: ``"live"``, ``"ready"`` or ``"startup"``.
+            timeout: Seconds that a run may take.
+            ttl: Seconds for which an answer is good.
+            critical: Whether the service is not ready when the check fails, or only degraded.
+            failures: After how many failures in a row a check that has passed is failing.
+
+        Returns:
+            A decorator, which returns the function as it is.
+
+        Raises:
+            ValueError, TypeError: As for `HealthRegistry.add`.
+        """
+        return self.health.check(
+            name, kind=kind, timeout=timeout, ttl=ttl, critical=critical, failures=failures
+        )
+
+    @property
+    def resources(self) -> tuple[ResourceInfo, ...]:
+        """The resources, in the order in which they are opened."""
+        return tuple(ResourceInfo(name=each.name) for each in self.registered.resources)
+
+    @property
+    def services(self) -> tuple[ServiceInfo, ...]:
+        """The services."""
+        return tuple(each.info for each in self.registered.services)
+
+    @property
+    def servers(self) -> tuple[ServerInfo, ...]:
+        """The servers."""
+        return tuple(each.info for each in self.registered.servers)
+
+    # ---- its life --------------------------------------------------------------------------------
+
+    def run(
+        self,
+        backend: Backend = "asyncio",
+        *,
+        bind: Sequence[str] = (),
+    ) -> None:
+        """
+        Start, run until a signal comes or `request_stop` is called, and stop.
+
+        Returns when the application has stopped as it was asked to. Otherwise it raises
+        ``SystemExit`` with 1 after an error, 2 if the settings make no sense, 3 if it could not
+        start. The process ends itself with 70 if stopping takes longer than
+        ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
+
+        Args:
+            backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
+            bind: Where the servers listen, in their order, instead of where they were to.
+
+        Raises:
+            SystemExit: See above.
+            RuntimeError: It runs already, or ``mtaio run`` or ``mtaio check`` is importing the
+                program.
+        """
+        self._check_not_running()
+        if is_loading():
+            msg = (
+                "app.run() was called while the program was being imported by the mtaio command. "
+                'Put it under if __name__ == "__main__".'
+            )
+            raise RuntimeError(msg)
+        try:
+            options = _loop_options(backend)
+            self._rebind(bind)
+            self._prepare()
+            logs = self._configure_logging()
+        except (ValueError, TypeError, OSError) as error:
+            print(f"mtaio: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+            raise SystemExit(USAGE) from None
+        guard = self._new_guard()
+        try:
+            life = anyio.run(self._live, guard, logs, **options)
+        finally:
+            if guard is not None:
+                guard.release()
+            if logs is not None:
+                logs.close()
+        if life.error is not None:
+            raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
+
+    async def _live(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
+        run = self._run = self._new_run(guard, logs)
+        await run.live()
+        return run
+
+    async def start(self) -> None:
+        """
+        Start in the running event loop, and return when the application is up.
+
+        For where `run` cannot be used: the loop belongs to somebody else. End it with `stop`, or
+        by a signal, after which `wait_closed` returns.
+
+        A checkpoint; cancelled, it closes what it has opened.
+
+        Raises:
+            RuntimeError: It runs already.
+            BaseException: What failed while it was starting.
+        """
+        await self._start(in_block=False)
+
+    async def _start(self, *, in_block: bool) -> None:
+        await checkpoint()
+        self._check_not_running()
+        self._prepare()
+        logs = self._configure_logging()
+        run = self._run = self._new_run(self._new_guard(), logs)
+        if in_block:
+            run.block = anyio.Event()
+        loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
+        try:
+            await run.settled.wait()
+        except BaseException:
+            run.abort("the start was cancelled")
+            with anyio.CancelScope(shield=True):
+                await self._until_closed(run)
+            raise
+        if run.never_ran:
+            await self._until_closed(run)
+            if run.error is not None:
+                raise run.error
+
+    async def stop(self, reason: str = "stop() was called") -> None:
+        """
+        Stop as a signal would, and wait until all is closed. Does nothing if it does not run.
+
+        To be called from outside: in a request or a service call `request_stop`, since what waits
+        for itself is cancelled when its time is over.
+
+        A checkpoint; cancelled, it goes on stopping.
+
+        Args:
+            reason: For the log.
+        """
+        await checkpoint()
+        run = self._run
+        if run is not None:
+            run.stop(reason)
+            await self._until_closed(run)
+
+    def request_stop(self, reason: str = "request_stop() was called") -> None:
+        """
+        Stop as a signal would, and do not wait. From any thread; not a checkpoint.
+
+        Args:
+            reason: For the log.
+        """
+        run = self._run
+        if run is not None:
+            loops.call_in(run.loop, partial(run.stop, reason))
+
+    async def wait_closed(self) -> None:
+        """
+        Wait until the application has stopped.
+
+        A checkpoint; cancelled, it leaves the application as it is.
+
+        Raises:
+            RuntimeError: It was never started.
+            BaseException: The error that stopped it.
+        """
+        run = self._run
+        if run is None:
+            msg = f"{self!r} was never started. Call await app.start(), or app.run()."
+            raise RuntimeError(msg)
+        await self._until_closed(run)
+        if run.error is not None:
+            raise run.error
+
+    async def __aenter__(self) -> Self:
+        """
+        Start, as `start` does.
+
+        The block counts as in flight: after a signal, resources are open until it is left, or until
+        it awaits `wait_closed`, or the time to drain is over.
+        """
+        await self._start(in_block=True)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Stop and wait until all is closed; after an error, without waiting for what is in flight.
+
+        Raises:
+            BaseException: The error that stopped the application, if the block ended without one.
+        """
+        run = cast("Run", self._run)
+        if exc is None:
+            run.stop("its block was left")
+        else:
+            run.abort(f"its block ended with {exc_type.__name__ if exc_type else exc}")
+        try:
+            await self._until_closed(run)
+        except BaseException:
+            run.abort("its block was cancelled")
+            with anyio.CancelScope(shield=True):
+                await self._until_closed(run)
+            raise
+        if exc is None and run.error is not None:
+            raise run.error
+
+    @property
+    def state(self) -> ApplicationState:
+        """Where it stands; from any thread."""
+        return "new" if self._run is None else self._run.state
+
+    @property
+    def draining(self) -> anyio.Event:
+        """
+        Set when nothing new is accepted any more: what streams is to end now.
+
+        Raises:
+            RuntimeError: It was never started.
+        """
+        run = self._run
+        if run is None:
+            msg = f"{self!r} was never started. Ask for app.draining while it is up."
+            raise RuntimeError(msg)
+        return run.draining
+
+    def statistics(self) -> ApplicationStatistics:
+        """Return what it is doing. Not a checkpoint; from any thread."""
+        run = self._run
+        starts = [] if run is None else run.service_starts()
+        return ApplicationStatistics(
+            running=self.state == "running",
+            draining=self.state == "draining",
+            services=0 if run is None else run.services_running(),
+            restarts=sum(max(0, each - 1) for each in starts),
+            cancelled=0 if run is None else run.cancelled,
+        )
+
+    # ---- details of its life ---------------------------------------------------------------------
+
+    def _check_new(self, method: str) -> None:
+        if self.state not in ("new", "stopped"):
+            msg = (
+                f"{self!r} has started: {method}() would come too late. Register everything before."
+            )
+            raise RuntimeError(msg)
+
+    def _check_not_running(self) -> None:
+        run = self._run
+        if run is not None and run.state != "stopped" and loops.is_running(run.loop):
+            msg = f"{self!r} runs already. Stop it first, or make another."
+            raise RuntimeError(msg)
+
+    def _prepare(self) -> None:
+        """Make every part, and wire them, the first time; have readiness wait for the start."""
+        if self._wired:
+            self.health.resume()
+            self.health.remove("application")
+        else:
+            self._wire()
+        self.health.add("application", self._is_up, kind="startup", ttl=0.0)
+
+    def _wire(self) -> None:
+        watched = (
+            self.executor,
+            self.cache,
+            self.rate_limiter,
+            self.concurrency_limiter,
+            self.timeout_manager,
+            self.emitter,
+            self.health,
+        )
+        monitor = self.monitor
+        _ = self.probes
+        for part in watched:
+            monitor.watch(part)
+        if callable(getattr(self.error_handler, "statistics", None)):
+            monitor.watch(self.error_handler, mappings=True)  # by level
+        monitor.watch(self)
+        monitor.forward_to(self.emitter)
+        self._wired = True
+
+    def _is_up(self) -> str | None:
+        return None if self.state in ("running", "draining") else f"the application is {self.state}"
+
+    def _configure_logging(self) -> LoggingContext | None:
+        wanted = self._configures
+        if wanted is None:
+            wanted = not logging.getLogger().handlers
+        return configure(self.settings) if wanted else None
+
+    def _rebind(self, bind: Sequence[str]) -> None:
+        if not bind:
+            return
+        servers = self.registered.servers
+        if len(bind) != len(servers):
+            msg = (
+                f"bind={list(bind)!r} has {len(bind)} addresses, and the application has "
+                f"{len(servers)} servers. Give one for each, in the order of app.serve()."
+            )
+            raise ValueError(msg)
+        for place, (served, address) in enumerate(zip(servers, bind, strict=True)):
+            name = address if served.info.name == served.info.bind else served.info.name
+            info = ServerInfo(name=name, bind=address)
+            servers[place] = _Served(served.asgi, info, served.config)
+
+    def _new_guard(self) -> Guard | None:
+        if not (self._handles_signals and can_guard()):
+            return None
+        every = self.notifier.watchdog_seconds
+        beat = None if every is None else Beat(every * _WATCHDOG, self._beat)
+        return Guard(
+            self.settings.shutdown.total,
+            describe=self._describe,
+            beat=beat,
+        )
+
+    def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
+        return Run(self, self.settings.shutdown, guard=guard, logs=logs)
+
+    def _beat(self) -> None:
+        """Tell systemd that it is alive, if the event loop is."""
+        every = self.notifier.watchdog_seconds
+        if every is not None and self.monitor.answering(every * _WATCHDOG):
+            self.notifier.watchdog()
+
+    def _describe(self) -> str:
+        return "before it could start" if self._run is None else self._run.describe()
+
+    def _ended(self, run: Run) -> None:
+        """Take note that the task of `start` has ended, maybe with its event loop."""
+        run.state = "stopped"
+        run.settled.set()
+        run.closed.set()
+        run.release_guard(unless_signalled=True)
+
+    async def _until_closed(self, run: Run) -> None:
+        if run.block is not None:
+            run.block.set()
+        await run.closed.wait()
+        run.release_guard()
+
+
+_NO_ALERT: Final = 100
+"""Percent, at which a threshold is never exceeded."""
+
+_PARTS: Final[dict[str, type]] = {
+    "settings": Settings,
+    "executor": TaskExecutor,
+    "cache": TTLCache,
+    "rate_limiter": RateLimiter,
+    "concurrency_limiter": ConcurrencyLimiter,
+    "timeout_manager": TimeoutManager,
+    "emitter": EventEmitter,
+    "monitor": ResourceMonitor,
+    "health": HealthRegistry,
+}
+
+
+def _check_parts(given: Mapping[str, object]) -> None:
+    for name, kind in _PARTS.items():
+        value = given[name]
+        if value is not None and not isinstance(value, kind):
+            msg = f"{name}={value!r} is a {type(value).__name__}. Pass a {kind.__name__}, or None."
+            raise TypeError(msg)
+
+
+def _loop_options(backend: Backend) -> dict[str, Any]:
+    """Return what `anyio.run` wants to know."""
+    checks.one_of("backend", backend, ("asyncio", "uvloop", "trio"))
+    if find_spec(backend) is None:
+        msg = (
+            f"backend={backend!r} needs {backend}, which is not installed. Install it with: "
+            f"pip install 'mtaio[{backend}]'"
+        )
+        raise ValueError(msg)
+    if backend == "uvloop":
+        return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
+    return {"backend": backend}

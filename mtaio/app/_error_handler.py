@@ -1,0 +1,377 @@
+"""
+Reports errors: what mtaio itself raises in a line, what nobody expected with its traceback.
+
+Promise: an error is one record, an exception group one for each error in it; secrets are masked;
+a report raises nothing, whatever the error and its context are. Cancellation is not an error: it is
+neither reported nor swallowed.
+Cost: a record, and searching it for secrets, in the calling thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
+
+from mtaio._internal.statistics import COUNTER
+from mtaio.app import _context
+from mtaio.exceptions import MTAIOError
+from mtaio.logging import RedactingFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+__all__ = ["ErrorHandler", "ErrorHandlerStatistics"]
+
+_MOST_RECORDS: Final = 100
+"""Errors of one group that have a record of their own."""
+
+_MOST_KINDS: Final = 10
+"""Kinds of errors that the record about the others of a group names."""
+
+_MOST_NOTES: Final = 10
+"""Notes of an error that its message has."""
+
+_MOST_LETTERS: Final = 100
+"""Characters of a group's message in the path of an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorHandlerStatistics:
+    """What an `ErrorHandler` has done so far."""
+
+    reported: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
+    """Errors reported, by the name of the level; each error of a group counts."""
+    swallowed: int = field(metadata=COUNTER)
+    """Those of them that went no further, because a `catch` was to swallow them."""
+    failed: int = field(metadata=COUNTER)
+    """Those of them that could not be logged, because a handler or a filter raised an error."""
+
+
+class ErrorHandler:
+    """
+    Reports errors to a logger.
+
+    A `MTAIOError` is a condition of operation, such as a limit that was reached, and is logged at
+    ``ERROR``: its type, its message with its notes, and the context. Any other error is one that
+    nobody expected, and is logged at ``CRITICAL`` with its traceback. Of an exception group each
+    error in it has a record that says where in the group it was; beyond 100, one record says how
+    many there were of each type.
+
+    Each record has the extra keys ``error_type``, ``error_message`` and ``context``, and
+    ``error_group`` for an error of a group. Its file and line are those where the error was raised.
+    Secrets are masked in all of it, as far as `RedactingFilter` finds them. Of a context a record
+    keeps what is plain: numbers, texts up to 2,000 characters, 500 values, 8 levels; other objects
+    as their text.
+
+    What is not an ``Exception`` is not reported: cancellation, ``KeyboardInterrupt``,
+    ``SystemExit``.
+
+    Made anywhere, used from any thread, in an event loop or not. A subclass may override `report`,
+    which the other methods call.
+
+    Args:
+        logger: The logger, or its name.
+        redact: What masks secrets; None for a `RedactingFilter` with its defaults.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio import RateLimiter
+        from mtaio.app import ErrorHandler
+
+        errors = ErrorHandler()
+        limiter = RateLimiter(rate=1, burst=1)
+
+
+        async def buy(article: str) -> None:
+            with errors.catch({"article": article}, swallow=True):
+                limiter.acquire_nowait()
+
+
+        async def main() -> None:
+            await buy("tea")
+            await buy("cake")  # ERROR mtaio.errors: RateLimitError: …; context: article='cake'
+            assert errors.statistics().reported == {"ERROR": 1, "CRITICAL": 0}
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        logger: str | logging.Logger = "mtaio.errors",
+        redact: RedactingFilter | None = None,
+    ) -> None:
+        if isinstance(logger, str):
+            logger = logging.getLogger(logger)
+        elif not isinstance(logger, logging.Logger):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
+            kind = type(logger).__name__
+            msg = f"logger={logger!r} is a {kind}. Pass a logging.Logger, or its name."
+            raise TypeError(msg)
+        if redact is None:
+            redact = RedactingFilter()
+        elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+            msg = (
+                f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
+            )
+            raise TypeError(msg)
+        self._logger: Final = logger
+        self._redact: Final = redact
+        self._counts: Final = threading.RLock()  # a signal handler may report too
+        self._reported: Final = {logging.ERROR: 0, logging.CRITICAL: 0}
+        self._swallowed = 0
+        self._failed = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self._logger.name}>"
+
+    async def handle_error(
+        self, error: BaseException, context: Mapping[str, object] | None = None
+    ) -> None:
+        """
+        Report an error. Not a checkpoint, so that it works in a task that is being cancelled.
+
+        Args:
+            error: What was raised.
+            context: What was being done, by names.
+
+        Raises:
+            TypeError: ``error`` is not an exception.
+        """
+        self.report(error, context)
+
+    def report(self, error: BaseException, context: Mapping[str, object] | None = None) -> None:
+        """
+        Report an error, in any thread. Not a checkpoint.
+
+        What goes wrong in logging it, in a handler or a filter, is counted as ``failed`` and, if
+        ``logging.raiseExceptions`` is true, printed on ``sys.stderr``.
+
+        Args:
+            error: What was raised.
+            context: What was being done, by names.
+
+        Raises:
+            TypeError: ``error`` is not an exception.
+        """
+        if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
+            msg = f"error={error!r} is a {type(error).__name__}. Pass an exception."
+            raise TypeError(msg)
+        errors = list(_errors_in(error))
+        if not errors:
+            return
+        kept = _context.plain(context)
+        with self._counts:
+            for each, _ in errors:
+                self._reported[_level(each)] += 1
+        for each, path in errors[:_MOST_RECORDS]:
+            self._log(each, path, kept)
+        others = [each for each, _ in errors[_MOST_RECORDS:]]
+        if others:
+            self._log_others(others, kept)
+
+    @overload
+    def catch(
+        self, context: Mapping[str, object] | None = None, *, swallow: Literal[False] = False
+    ) -> AbstractContextManager[None, Literal[False]]: ...
+
+    @overload
+    def catch(
+        self, context: Mapping[str, object] | None = None, *, swallow: bool
+    ) -> AbstractContextManager[None, bool]: ...
+
+    def catch(
+        self, context: Mapping[str, object] | None = None, *, swallow: bool = False
+    ) -> AbstractContextManager[None, Any]:
+        """
+        Return a block that reports what is raised in it. Not a checkpoint.
+
+        A plain ``with``, also around ``await``. An error goes on after its report, as it is, unless
+        ``swallow`` is true. What is not an ``Exception`` always goes on: of a group in which
+        cancellation comes with errors, ``swallow`` leaves the cancellation.
+
+        Args:
+            context: What is being done, by names. It is looked at when an error is reported, and
+                may be filled until then.
+            swallow: Whether the errors end here.
+        """
+        return _Catch(self.report, context, self._swallow if swallow else None)
+
+    def _swallow(self, error: BaseException) -> None:
+        """Count what a block swallows."""
+        with self._counts:
+            self._swallowed += sum(1 for _ in _errors_in(error))
+
+    def statistics(self) -> ErrorHandlerStatistics:
+        """Return what was reported so far, in any thread. Not a checkpoint."""
+        with self._counts:
+            return ErrorHandlerStatistics(
+                reported={logging.getLevelName(level): n for level, n in self._reported.items()},
+                swallowed=self._swallowed,
+                failed=self._failed,
+            )
+
+    def _log(self, error: Exception, path: str, context: object) -> None:
+        """Log an error, which was at ``path`` in a group, or in none."""
+        level, kind = _level(error), type(error).__name__
+        notes = islice(getattr(error, "__notes__", ()), _MOST_NOTES)
+        place = f" in {path}" if path else ""
+        self._emit(
+            level,
+            f"{kind if level == logging.ERROR else f'unexpected {kind}'}{place}: "
+            + "; ".join(map(_context.printed, (error, *notes))),
+            error,
+            {
+                "error_type": kind,
+                "error_message": _context.printed(error),
+                "context": context,
+                **({"error_group": path} if path else {}),
+            },
+        )
+
+    def _log_others(self, errors: list[Exception], context: object) -> None:
+        """Log how many more errors a group has than there are records for."""
+        kinds = Counter(type(error).__name__ for error in errors).most_common(_MOST_KINDS)
+        message = f"{len(errors)} more errors in one group: " + ", ".join(
+            f"{number} of {kind}" for kind, number in kinds
+        )
+        self._emit(
+            max(map(_level, errors)),
+            message,
+            None,
+            {
+                "error_type": "ExceptionGroup",
+                "error_message": message,
+                "context": context,
+            },
+        )
+
+    def _emit(
+        self, level: int, text: str, error: Exception | None, extra: dict[str, object]
+    ) -> None:
+        """Make a record, mask its secrets, shorten it, and pass it to the logger."""
+        try:
+            if not self._logger.isEnabledFor(level):
+                return
+            make: Any = logging.getLogRecordFactory()
+            path, line, function = _place(error)
+            info = (type(error), error, error.__traceback__) if error is not None else None
+            record: logging.LogRecord = make(
+                self._logger.name,
+                level,
+                path,
+                line,
+                text,
+                None,
+                info if level == logging.CRITICAL else None,
+                function,
+            )
+            record.__dict__.update(extra)
+            self._redact.filter(record)
+            for name in extra:
+                record.__dict__[name] = _context.cut(record.__dict__[name])
+            record.msg = _context.cut(record.msg)
+            if kept := record.__dict__["context"]:
+                record.msg = f"{record.msg}; context: {_context.brief(kept)}"
+            self._logger.handle(record)
+        except Exception:  # noqa: BLE001 - the caller is to see the error it reports, and not this one
+            with self._counts:
+                self._failed += 1
+            if logging.raiseExceptions and sys.stderr is not None:
+                with suppress(Exception):  # which may be what failed
+                    traceback.print_exc()
+
+
+class _Catch:
+    """
+    The block of `ErrorHandler.catch`.
+
+    Args:
+        report: Reports what is raised in it.
+        context: What is being done.
+        swallow: Called with what is swallowed; None for what is to go on.
+    """
+
+    # A class, and no generator, whose frame would be the first of every traceback.
+    __slots__ = ("_context", "_report", "_swallow")
+
+    def __init__(
+        self,
+        report: Callable[[BaseException, Mapping[str, object] | None], object],
+        context: Mapping[str, object] | None,
+        swallow: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._report: Final = report
+        self._context: Final = context
+        self._swallow: Final = swallow
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if exc is None:
+            return False
+        self._report(exc, self._context)
+        if self._swallow is None:
+            return False
+        self._swallow(exc)
+        if isinstance(exc, BaseExceptionGroup) and not isinstance(exc, Exception):
+            group = cast("BaseExceptionGroup[BaseException]", exc)
+            errors, rest = group.split(Exception)
+            if errors is not None and rest is not None:
+                raise rest
+        return isinstance(exc, Exception)
+
+
+def _level(error: Exception) -> int:
+    return logging.ERROR if isinstance(error, MTAIOError) else logging.CRITICAL
+
+
+def _place(error: Exception | None) -> tuple[str, int, str | None]:
+    """Return the file, the line and the function where an error was raised."""
+    step = None if error is None else error.__traceback__
+    if step is None:
+        return "", 0, None
+    while step.tb_next is not None:
+        step = step.tb_next
+    code = step.tb_frame.f_code
+    return code.co_filename, step.tb_lineno, code.co_name
+
+
+def _errors_in(error: BaseException) -> Iterator[tuple[Exception, str]]:
+    """Yield each ``Exception``, and where in a group it is, ``""`` if in none."""
+    ahead: list[tuple[BaseException, str]] = [(error, "")]
+    while ahead:
+        each, path = ahead.pop()
+        if isinstance(each, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", each)
+            name = f"{path} > " if path else ""
+            name += repr(group.message[:_MOST_LETTERS])
+            total = len(group.exceptions)
+            ahead += [
+                (part, f"{name} ({number} of {total})")
+                for number, part in reversed([*enumerate(group.exceptions, 1)])
+            ]
+        elif isinstance(each, Exception):
+            yield each, path

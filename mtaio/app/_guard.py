@@ -1,0 +1,245 @@
+"""
+Signals, and the end by force: what must work while the event loop does not.
+
+Promise: the first SIGTERM or SIGINT is known in the loop as soon as the loop runs, and to a thread
+at once. If the process is still there when the time to stop is over, that thread shows where every
+thread stands, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
+signal's number.
+Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
+Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's
+lock neither a handler nor a thread runs, and nothing here can help.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from mtaio._internal import clock, loops
+from mtaio.logging import flush_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["OVERRUN", "Guard", "can_guard"]
+
+OVERRUN: Final = 70
+"""The exit code of a process that was ended because it took too long to stop (EX_SOFTWARE)."""
+
+_AGAIN: Final = 0.3
+"""Seconds within which another signal is the same wish: a terminal signals a whole group of
+processes, and wrappers that are in it hand on what they get."""
+
+_LAST_WORDS: Final = 1.0
+"""Seconds for stacks and logs before the process is ended by force."""
+_FLUSH: Final = 0.5
+
+_STDERR: Final = 2
+"""Its file descriptor: the object ``sys.stderr`` has a lock, which may be held."""
+
+_BEGIN: Final = b"\x00"
+_END: Final = b"\xff"
+"""What is sent to the thread besides the numbers of signals."""
+
+logger: Final = logging.getLogger("mtaio.app")
+
+
+def can_guard() -> bool:
+    """Return whether signal handlers can be set here: in the main thread, in real time."""
+    return threading.current_thread() is threading.main_thread() and clock.is_real()
+
+
+class Beat(NamedTuple):
+    """What the thread does again and again."""
+
+    every: float
+    """Seconds between two calls."""
+    call: Callable[[], None]
+
+
+class Guard:
+    """
+    The signals of a process that runs an application; made in the main thread.
+
+    Args:
+        total: Seconds from the first signal to the end by force.
+        describe: Says what the application still waits for; called from the thread.
+        beat: What the thread does meanwhile.
+    """
+
+    # Invariants:
+    # - _ends_at is when the process is ended by force, infinity until it is to stop;
+    # - only the thread reads from _reader; handlers and others write to _writer.
+    def __init__(
+        self,
+        total: float,
+        *,
+        describe: Callable[[], str],
+        beat: Beat | None = None,
+    ) -> None:
+        self._total: Final = total
+        self._describe: Final = describe
+        self._beat: Final = beat
+        self._process: Final = os.getpid()
+        self._lock: Final = threading.Lock()
+        self._told: Callable[[int, float], None] | None = None
+        self._noticed: Callable[[], None] | None = None
+        self._loop: object = None
+        self._first: tuple[int, float] | None = None
+        self._ends_at = math.inf
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)  # noqa: FBT003 - as the socket module has it
+        self._thread: Final = threading.Thread(
+            target=self._watch, name="mtaio.app guard", daemon=True
+        )
+        self._thread.start()
+        self._before: Final[dict[int, Any]] = {}
+        for number in _numbers():
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, self._on_signal)
+        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        self._handed_on = not callable(self._before.get(signal.SIGTERM))
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal has come; known at the latest when the thread has read it."""
+        return self._first is not None
+
+    def attach(self, told: Callable[[int, float], None], noticed: Callable[[], None]) -> None:
+        """
+        Have the running event loop told of the first signal.
+
+        Args:
+            told: Called in the loop, with the signal's number and when it came; if it has come
+                already, at the loop's next turn.
+            noticed: Called from the thread at once, also while the loop stands still.
+        """
+        with self._lock:
+            self._told, self._noticed, self._loop = told, noticed, loops.current_loop()
+            if self._first is not None:
+                self._tell(*self._first)
+
+    def hand_on(self) -> None:
+        """Have a server that handled signals before handle the first one; in the main thread."""
+        if self._handed_on or self._first is None:
+            return
+        self._handed_on = True
+        number, _ = self._first
+        before = self._before[number]
+        if callable(before):
+            before(number, None)
+
+    def begin(self, moment: float) -> None:
+        """Let the time to stop run from ``moment``, without a signal."""
+        with self._lock:
+            self._ends_at = min(self._ends_at, moment + self._total)
+        self._send(_BEGIN)
+
+    def release(self) -> None:
+        """Put the signal handlers back, and end the thread; in the main thread. May be repeated."""
+        if self._reader.fileno() < 0:
+            return
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+        self._send(_END)
+        self._thread.join()
+        self._writer.close()
+        self._reader.close()
+
+    # ---- in a signal handler: the main thread, between two instructions --------------------------
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        before = self._before[number]
+        if os.getpid() != self._process:  # pragma: no cover - a forked child, which ends by this
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+            os.kill(os.getpid(), number)
+            return
+        self._send(bytes([number]))
+
+    def _send(self, byte: bytes) -> None:
+        with suppress(OSError):  # it is full: the thread has enough to read
+            self._writer.send(byte)
+
+    # ---- in the thread ---------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            byte = self._receive()
+            if byte == _END:
+                return
+            if clock.now() >= self._ends_at:
+                self._overrun()
+            if byte in (b"", _BEGIN):
+                continue
+            number, moment = byte[0], clock.now()
+            if self._first is None and self._noticed is not None:
+                self._noticed()
+            with self._lock:
+                if self._first is None:
+                    self._first = number, moment
+                    self._ends_at = min(self._ends_at, moment + self._total)
+                    self._tell(number, moment)
+                elif moment - self._first[1] > _AGAIN:
+                    name = signal.Signals(number).name
+                    _end(128 + number, f"{name} came again: ending at once, {self._describe()}")
+
+    def _receive(self) -> bytes:
+        """Return what was sent; nothing when something is due."""
+        due = self._ends_at - clock.now()
+        if self._beat is not None:
+            self._beat.call()
+            due = min(due, self._beat.every)
+        self._reader.settimeout(None if due == math.inf else max(due, 0.001))
+        try:
+            return self._reader.recv(1)
+        except TimeoutError:
+            return b""
+
+    def _tell(self, number: int, moment: float) -> None:
+        told = self._told
+        if told is not None:
+            loops.call_in(self._loop, lambda: told(number, moment))
+
+    def _overrun(self) -> NoReturn:
+        _end(
+            OVERRUN,
+            f"not down {self._total:g} s after it was told to stop, {self._describe()}. The "
+            f"standard error shows where each thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it "
+            f"only needs more time",
+            stacks=True,
+        )
+
+
+def _numbers() -> list[int]:
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # started in the background
+        numbers.append(signal.SIGINT)
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        numbers.append(signal.SIGBREAK)
+    return [int(each) for each in numbers]
+
+
+def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
+    """End the process after last words, for which a thread has a second: it may hang in them."""
+
+    def last_words() -> None:
+        logger.critical("%s; exit %d", reason, code)
+        if stacks:
+            with suppress(OSError):  # there is no standard error
+                faulthandler.dump_traceback(_STDERR, all_threads=True)
+        flush_all(_FLUSH)
+
+    with suppress(RuntimeError):  # there can be no more threads
+        speaker = threading.Thread(target=last_words, name="mtaio.app last words", daemon=True)
+        speaker.start()
+        speaker.join(_LAST_WORDS)
+    os._exit(code)

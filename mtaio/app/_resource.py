@@ -1,0 +1,109 @@
+"""
+A resource: what is opened before an application serves, and closed after.
+
+Promise: its value can be had while the application is up, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from mtaio._internal.callables import is_async_generator, name_of
+from mtaio._internal.sentinel import UNSET, Unset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtaio.app._application import Application
+
+__all__ = ["Resource", "ResourceInfo", "bind_app"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceInfo:
+    """A resource of an application, as it was registered."""
+
+    name: str
+    """What it is called: the function's name."""
+
+
+class Resource(Generic[T]):
+    """
+    What `Application.resource` returns in the place of the function.
+
+    Attributes:
+        name: The function's name.
+    """
+
+    __slots__ = ("_fn", "_value", "name")
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.name: Final = name_of(fn)
+        self._fn: Final = asynccontextmanager(fn) if is_async_generator(fn) else fn
+        self._value: T | Unset = UNSET
+
+    def __repr__(self) -> str:
+        return f"<Resource {self.name!r}>"
+
+    def get(self) -> T:
+        """
+        Return the value. Not a checkpoint; from any thread.
+
+        Raises:
+            RuntimeError: The application is not up: the resource is not open.
+        """
+        value = self._value
+        if value is UNSET:
+            msg = (
+                f"the resource {self.name!r} is not open. Ask for it while the application is up: "
+                f"in a service, in a request, or in a resource that is registered after it."
+            )
+            raise RuntimeError(msg)
+        return value
+
+    def open(self, app: Application) -> AbstractAsyncContextManager[T]:
+        """Return the context manager that opens and closes it."""
+        opened = bind_app(self._fn, app)()
+        if not isinstance(opened, AbstractAsyncContextManager):
+            if inspect.iscoroutine(opened):
+                opened.close()
+            msg = (
+                f"the resource {self.name!r} returned a {type(opened).__name__}, not an async "
+                f"context manager. Write an async function that yields the value once, as for "
+                f"contextlib.asynccontextmanager, or return an object for async with."
+            )
+            raise TypeError(msg)
+        return cast("AbstractAsyncContextManager[T]", opened)
+
+    def keep(self, value: T) -> None:
+        """Have `get` return ``value``."""
+        self._value = value
+
+    def forget(self) -> None:
+        """Have `get` raise."""
+        self._value = UNSET
+
+
+def bind_app(fn: Callable[..., Any], app: Application) -> Callable[[], Any]:
+    """Return ``fn`` as a function of no arguments: it takes the application, or nothing."""
+    signature = inspect.signature(fn)
+    try:
+        signature.bind()
+    except TypeError:
+        pass
+    else:
+        return fn
+    try:
+        signature.bind(app)
+    except TypeError:
+        msg = (
+            f"{name_of(fn)}{signature} can be called neither with the application nor without "
+            f"arguments. Give it one parameter, the application, or none."
+        )
+        raise TypeError(msg) from None
+    return lambda: fn(app)

@@ -1,0 +1,398 @@
+"""
+One life of an application: starting, running, draining, closing.
+
+Promise: what was started is closed, last in, first out, whatever happens in between; every wait has
+an absolute deadline, counted from the moment at which the application was told to stop. The order
+and its reasons: docs/en/design/application.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import anyio
+from anyio import to_thread
+
+from mtaio._internal import clock, loops
+from mtaio._internal.cancellation import failure_in
+from mtaio.app._held import Held
+from mtaio.app._lifespan import Lifespan
+from mtaio.app._service import Service
+from mtaio.logging import flush_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.abc import TaskGroup, TaskStatus
+
+    from mtaio.app._application import Application
+    from mtaio.app._guard import Guard
+    from mtaio.app._server import Server
+    from mtaio.app._service import ServiceInfo
+    from mtaio.config import ShutdownBudget
+    from mtaio.logging import LoggingContext
+
+__all__ = ["ApplicationState", "Run"]
+
+ApplicationState: TypeAlias = Literal[
+    "new", "starting", "running", "draining", "stopping", "stopped"
+]
+"""
+Where an application stands: not started; opening resources; serving; serving what is in flight;
+closing resources; closed.
+"""
+
+_FOR_LOGS: Final = 0.2
+"""The part of the time for teardown that is kept for the logs."""
+
+_LEAST_FOR_LOGS: Final = 0.05
+
+_FOR_LAST_WORDS: Final = 5.0
+"""Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
+
+logger: Final = logging.getLogger("mtaio.app")
+
+
+class Run:
+    """
+    One life; made in its event loop.
+
+    Args:
+        app: Whose life it is.
+        budget: The seconds for each part of the end.
+        guard: What handles signals; None where something else does.
+        logs: The logging that was set up for it, which it closes; None for none.
+    """
+
+    # Invariants:
+    # - only code in the loop's thread changes anything here;
+    # - _stopped_at is set once: when the application was told to stop;
+    # - _held are in the order in which they were entered;
+    # - _servers have the event that is set when they have ended.
+    def __init__(
+        self,
+        app: Application,
+        budget: ShutdownBudget,
+        *,
+        guard: Guard | None = None,
+        logs: LoggingContext | None = None,
+    ) -> None:
+        self.loop: Final = loops.current_loop()
+        self.state: ApplicationState = "starting"
+        self.settled: Final = anyio.Event()
+        """Set when it runs, or has ended before that."""
+        self.draining: Final = anyio.Event()
+        """Set when nothing new is accepted any more."""
+        self.closed: Final = anyio.Event()
+        """Set when all is over."""
+        self.block: anyio.Event | None = None
+        """Set when the ``async with`` block around it is left, or waits for its end."""
+        self.error: BaseException | None = None
+        """What ended it, if that was an error."""
+        self.never_ran = True
+        """Whether it ended before it ran."""
+        self.started_at: Final = clock.now()
+        self.cancelled = 0
+        """What was cancelled because the time for it was over."""
+        self._app: Final = app
+        self._budget: Final = budget
+        self._guard = guard
+        self._logs: Final = logs
+        self._group: TaskGroup
+        self._stopped_at: float | None = None
+        self._stop: Final = anyio.Event()
+        self._body: Final = anyio.CancelScope()
+        self._held: Final[list[Held]] = []
+        self._servers: Final[dict[Server, anyio.Event]] = {}
+        self._services: Final[list[Service]] = []
+        self._executor: Held | None = None
+        if guard is not None:
+            guard.attach(self._signalled, self.announce_stop)
+
+    # ---- what ends it ----------------------------------------------------------------------------
+
+    def stop(self, reason: str, moment: float | None = None) -> None:
+        """Have it stop; the time that it may take counts from ``moment``, by default from now."""
+        if self._stopped_at is not None:
+            return
+        self._stopped_at = clock.now() if moment is None else moment
+        if self._guard is not None:
+            self._guard.begin(self._stopped_at)
+        logger.info("stopping: %s", reason)
+        self.announce_stop()
+        self._stop.set()
+        if self.state == "starting":
+            self._body.cancel()
+
+    def announce_stop(self) -> None:
+        """Tell systemd that it stops, and how long that may take; from any thread."""
+        self._app.notifier.stopping()
+        self._app.notifier.extend(self._budget.total + _FOR_LAST_WORDS)
+
+    def abort(self, reason: str) -> None:
+        """Have it stop without a word to what is in flight, which is cancelled."""
+        self.stop(reason)
+        self._body.cancel()
+
+    def release_guard(self, *, unless_signalled: bool = False) -> None:
+        """Let signals be what they were before."""
+        guard = self._guard
+        if guard is not None and not (unless_signalled and guard.signalled):
+            self._guard = None
+            guard.release()
+
+    def _hand_on_signal(self) -> None:
+        if self._guard is not None:
+            self._guard.hand_on()
+
+    def _signalled(self, number: int, moment: float) -> None:
+        self.stop(signal.Signals(number).name, moment)
+
+    def _fail(self, what: str, error: BaseException) -> None:
+        """End it because of an error."""
+        self._report(what, error)
+        if self.error is None:
+            self.error = error
+        self.stop(f"{what} failed: {type(error).__name__}")
+
+    def _report(self, what: str, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self.report(error, {"what": what})
+        else:
+            logger.critical("%s failed", what, exc_info=error)
+
+    def report(self, error: Exception, context: Mapping[str, object]) -> None:
+        """Hand an error to the application's error handler."""
+        handler = self._app.error_handler
+        if not hasattr(handler, "report"):  # it has what the guide's has
+            self._group.start_soon(self._handle, error, context)
+            return
+        try:
+            handler.report(error, context)
+        except Exception as failure:  # noqa: BLE001 - logged with the error that it was to handle
+            _handler_failed(failure, error, context)
+
+    async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
+        try:
+            with anyio.move_on_after(self._budget.teardown, shield=True):  # an error is not lost
+                await self._app.error_handler.handle_error(error, dict(context))
+        except Exception as failure:  # noqa: BLE001 - as above
+            _handler_failed(failure, error, context)
+
+    def _service_failed(self, info: ServiceInfo, error: BaseException) -> None:
+        what = f"the service {info.name!r}"
+        if info.critical:
+            self._fail(what, error)
+        else:
+            self._report(what, error)
+
+    # ---- the life --------------------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """
+        Live from beginning to end.
+
+        Raises nothing but a cancellation from outside, after which it does not drain: what went
+        wrong is in `error`.
+        """
+        try:
+            try:
+                async with anyio.create_task_group() as self._group:
+                    try:
+                        with self._body:
+                            await self._up_and_down()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await self._close()
+            except BaseException as error:
+                failure = failure_in(error, repr(self._app))
+                if failure is None:
+                    raise
+                logger.critical("the application failed", exc_info=failure)
+                self.error = self.error or failure
+        finally:
+            self.state = "stopped"
+            logger.info("stopped")
+            if self._logs is not None:
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(self._close_logs, limiter=anyio.CapacityLimiter(1))
+            self.settled.set()
+            self.closed.set()
+
+    async def _up_and_down(self) -> None:
+        try:
+            await self._start()
+        except Exception as error:  # noqa: BLE001 - told, and kept
+            self._fail("start-up", error)
+            return
+        self.state, self.never_ran = "running", False
+        self._app.notifier.ready()
+        logger.info("started in %.3g s", clock.now() - self.started_at)
+        self.settled.set()
+        await self._stop.wait()
+        await self._drain()
+
+    async def _start(self) -> None:
+        app = self._app
+        await self._hold("the monitor", app.monitor)
+        if app.probes is not None:
+            await self._hold("the health endpoint", app.probes)
+        await self._hold("the emitter", app.emitter)
+        await self._hold("the cache", app.cache)
+        self._executor = await self._hold("the executor", app.executor)
+        for resource in app.registered.resources:
+            held = await self._hold(f"the resource {resource.name!r}", resource.open(app))
+            resource.keep(held.value)
+        for spec in app.registered.servers:
+            lifespan = Lifespan(spec.asgi)
+            await self._hold(f"the lifespan of {spec.info.name}", lifespan)
+            server = spec.server(self.report)
+            ended = anyio.Event()
+            await self._group.start(self._serve, server, lifespan.state, ended)
+            self._servers[server] = ended
+            app.monitor.watch(server)
+        for service in app.registered.services:
+            running = Service(service.info, service.bound(app), self._service_failed)
+            self._services.append(running)
+            self._group.start_soon(running.run, name=service.info.name)
+
+    async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
+        held = Held(what, manager, self._fail)
+        self._held.append(held)  # first: it may be cancelled while it enters
+        await held.enter(self._group)
+        return held
+
+    async def _serve(
+        self,
+        server: Server,
+        state: Mapping[str, Any],
+        ended: anyio.Event,
+        *,
+        task_status: TaskStatus[None],
+    ) -> None:
+        try:
+            await server.serve(state=state, task_status=task_status)
+        except BaseException as error:
+            failure = failure_in(error, repr(server))
+            if failure is None or server not in self._servers:
+                raise
+            self._fail(f"the server {server.address}", failure)
+        finally:
+            ended.set()
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _until(self, *parts: str) -> float:
+        """Return when those parts of the time to stop are over."""
+        began = clock.now() if self._stopped_at is None else self._stopped_at
+        return began + float(sum(getattr(self._budget, part) for part in parts))
+
+    async def _drain(self) -> None:
+        """Say "not ready", then accept nothing new and wait for what is in flight."""
+        self.state = "draining"
+        self._app.health.drain()
+        await anyio.sleep_until(clock.loop_deadline(self._until("drain_delay")))
+        self.draining.set()
+        self._hand_on_signal()
+        for server in self._servers:
+            server.close()
+        for service in self._services:
+            if not service.info.drain:
+                service.cancel()
+        end = clock.loop_deadline(self._until("drain_delay", "drain"))
+        with anyio.CancelScope(deadline=end):
+            await self._all_ended()
+            logger.info("drained in %.3g s", clock.now() - self._until())
+
+    async def _all_ended(self) -> None:
+        """Wait until requests, services and the block have ended, and what they have submitted."""
+        for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
+            await ended.wait()
+        if self.block is not None:
+            await self.block.wait()
+        if self._executor is not None and self._executor.is_open:
+            await self._app.executor.drain()
+
+    async def _close(self) -> None:
+        """Cancel what is left, and close what is open."""
+        if self._stopped_at is None:
+            self.stop("cancelled")
+        self.state = "stopping"
+        self.draining.set()
+        self._hand_on_signal()
+        await self._cancel_rest()
+        end = min(
+            self._until("drain_delay", "drain", "cancel", "teardown"),
+            clock.now() + self._budget.teardown,
+        )
+        end -= self._budget.teardown * _FOR_LOGS
+        for held in reversed(self._held):
+            # One that hangs has half of what is left, so that there is time for the others.
+            now = clock.now()
+            await held.release(now + max(0.0, end - now) / 2)
+        for server in self._servers:
+            self._app.monitor.unwatch(server)
+        for resource in self._app.registered.resources:
+            resource.forget()
+
+    async def _cancel_rest(self) -> None:
+        executor = self._app.executor
+        tasks = executor.statistics().submitted
+        services = [service for service in self._services if not service.ended.is_set()]
+        requests = sum(server.cancel() for server in self._servers)
+        for service in services:
+            service.cancel()
+        executor.cancel()
+        if not self.never_ran and (requests or services or tasks):
+            self.cancelled = requests + len(services) + tasks
+            logger.warning(
+                "cancelled because the time for it was over: requests: %d, submitted tasks: %d, "
+                "services: %s",
+                requests,
+                tasks,
+                ", ".join(service.info.name for service in services) or "none",
+            )
+        end = min(self._until("drain_delay", "drain", "cancel"), clock.now() + self._budget.cancel)
+        with anyio.CancelScope(deadline=clock.loop_deadline(end)):
+            await self._all_ended()
+
+    def _close_logs(self) -> None:
+        """Write and close the logs; in a thread."""
+        assert self._logs is not None  # noqa: S101 - for the type checker
+        rest = self._until("drain_delay", "drain", "cancel", "teardown") - clock.now()
+        half = max(_LEAST_FOR_LOGS, min(rest, self._budget.teardown) / 2)
+        if not flush_all(half):
+            print("mtaio: not all of the log could be written", file=sys.stderr)  # noqa: T201 - the log is what fails
+        self._logs.close(half)
+
+    def describe(self) -> str:
+        """Return what it waits for, in words; from any thread."""
+        requests = sum(server.in_flight for server in [*self._servers])
+        left = [service.info.name for service in [*self._services] if not service.ended.is_set()]
+        if self.state == "stopped":
+            return (
+                "though the application has stopped: the program goes on. End it when "
+                "app.wait_closed() returns"
+            )
+        return (
+            f"with the application {self.state}; requests in flight: {requests}, services: "
+            f"{', '.join(left) or 'none'}"
+        )
+
+    def service_starts(self) -> list[int]:
+        """Return how often each service was started."""
+        return [service.starts for service in self._services]
+
+    def services_running(self) -> int:
+        """Return how many services have not ended."""
+        return sum(not service.ended.is_set() for service in self._services)
+
+
+def _handler_failed(failure: Exception, error: Exception, context: Mapping[str, object]) -> None:
+    """Log what an error handler raised, and the error that it was to handle."""
+    logger.error("the error handler failed", exc_info=failure)
+    logger.critical("%s: %s (%s)", type(error).__name__, error, context, exc_info=error)

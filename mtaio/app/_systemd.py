@@ -1,0 +1,138 @@
+"""
+What a service tells systemd: that it is ready, that it stops, and that it is alive.
+
+Promise: nothing here raises and nothing waits longer than a tenth of a second, whatever has become
+of the socket. Without ``NOTIFY_SOCKET``, which systemd sets for ``Type=notify``, and on Windows,
+nothing is sent.
+Cost: one datagram for each message, from a socket that is open no longer than that. So systemd may
+be restarted in between, a forked child shares nothing, and any thread may send.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from mtaio._internal import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Notifier"]
+
+_log: Final = logging.getLogger("mtaio.app")
+
+_PATIENCE: Final = 0.1
+"""Seconds for systemd to take a message: its queue may be full for a moment."""
+_LONGEST_STATUS: Final = 500
+"""Characters: systemd ignores a message of more than 4096 bytes."""
+_MICROSECONDS: Final = 1_000_000
+
+
+class Notifier:
+    """
+    Sends systemd the messages of ``sd_notify(3)``.
+
+    Not a checkpoint, and from any thread. A message that cannot be sent is lost; the first is
+    logged as a warning.
+
+    Args:
+        environ: The variables that systemd has set; None for those of the process.
+    """
+
+    __slots__ = ("_address", "_warned", "watchdog_seconds")
+
+    watchdog_seconds: Final[float | None]
+    """Seconds within which systemd wants to hear of `watchdog` again; None if it does not."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        if environ is None:
+            environ = os.environ
+        self._warned = False
+        self._address: Final = _address(environ)
+        self.watchdog_seconds = None if self._address is None else _watchdog_seconds(environ)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anyone to tell."""
+        return self._address is not None
+
+    def ready(self) -> None:
+        """Say that the service has started: systemd starts what was to wait for it."""
+        self._send("READY=1")
+
+    def stopping(self) -> None:
+        """Say that the service has begun to stop."""
+        self._send("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """
+        Ask for time: systemd waits ``seconds`` from now, or what its unit says if that is longer.
+
+        Args:
+            seconds: Until the service has started or stopped, or asks again.
+        """
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
+
+    def status(self, text: str) -> None:
+        """
+        Say in words how the service is, for ``systemctl status``.
+
+        Args:
+            text: One line; of a longer text than 500 characters the beginning.
+        """
+        self._send(f"STATUS={' '.join(text[:_LONGEST_STATUS].split())}")
+
+    def watchdog(self) -> None:
+        """Say that the service is alive; at least every half of `watchdog_seconds`."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if self._address is None:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(_PATIENCE)
+                sender.connect(self._address)  # or the timeout would not see that its queue is full
+                sender.send(message.encode("utf-8", "replace"))
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "systemd does not get %r: NOTIFY_SOCKET=%r: %s. Further messages that it does "
+                    "not get are not logged.",
+                    message,
+                    self._address.replace("\0", "@"),
+                    error,
+                )
+
+
+def _address(environ: Mapping[str, str]) -> str | None:
+    """Return the address of systemd's socket; None if there is none that can be reached here."""
+    path = environment.text(environ, "NOTIFY_SOCKET")
+    if path is None or not hasattr(socket, "AF_UNIX"):
+        return None
+    if path.startswith("@"):  # Linux's abstract sockets, which are in no file system
+        return "\0" + path[1:]
+    if path.startswith("/"):
+        return path
+    _log.warning(
+        "NOTIFY_SOCKET=%r is neither a path nor an abstract socket: systemd is told nothing.", path
+    )
+    return None
+
+
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """Return the unit's ``WatchdogSec``, if it is this process that systemd wants to hear from."""
+    try:
+        period = environment.text(environ, "WATCHDOG_USEC")
+        process = environment.text(environ, "WATCHDOG_PID")
+        if period is None or (process is not None and int(process) != os.getpid()):
+            return None
+        microseconds = int(period)
+    except ValueError as error:
+        _log.warning("systemd's watchdog is off: WATCHDOG_USEC or WATCHDOG_PID: %s", error)
+        return None
+    return microseconds / _MICROSECONDS if microseconds > 0 else None

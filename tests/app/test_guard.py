@@ -1,0 +1,418 @@
+"""`Application.run` in real time, in the main thread: exit codes, and signals that come to it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import to_thread
+
+from mtaio.app import Application
+from mtaio.app._guard import Beat, Guard
+from mtaio.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="os.kill() ends a process on Windows")
+
+SETTINGS = Settings(shutdown_timeout=60)
+"""Time enough for a machine that stands still now and then: no test waits for the end of it."""
+
+
+def make(settings: Settings = SETTINGS, **options: Any) -> Application:
+    """Make an application without a health endpoint."""
+    return Application(settings, probes=False, **options)
+
+
+def kill(number: int = signal.SIGTERM) -> None:
+    """Send this process a signal."""
+    os.kill(os.getpid(), number)
+
+
+def until_signalled(guard: Guard) -> None:
+    """Wait until the guard's thread has read a signal."""
+    while not guard.signalled:
+        time.sleep(0.001)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Any:
+    """Hold each test to leaving the signal handlers as they were."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
+    assert "mtaio.app guard" not in {each.name for each in threading.enumerate()}
+
+
+def test_runs_until_it_is_asked_to_stop(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It returns when it has stopped as it was asked to."""
+    caplog.set_level("INFO", logger="mtaio.app")
+    run_on(backend)
+    assert "stopping: all is done" in caplog.messages
+
+
+def run_on(backend: Any) -> None:
+    """Run an application that asks itself to stop."""
+    app = make()
+
+    @app.service
+    async def ends() -> None:
+        app.request_stop("all is done")
+
+    app.run(backend)
+    assert app.state == "stopped"
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal(number: int, backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A signal stops it, and that is no error."""
+    caplog.set_level("INFO", logger="mtaio.app")
+    app = make()
+
+    @app.service
+    async def ends() -> None:
+        kill(number)
+        await anyio.sleep_forever()
+
+    app.run(backend)
+    assert f"stopping: {signal.Signals(number).name}" in caplog.messages
+
+
+@posix
+def test_signal_before_the_event_loop(backend: Any) -> None:
+    """A signal that came before there was a loop is not lost: nothing is opened for long."""
+    app = make()
+
+    opened: list[bool] = []
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        opened.append(True)
+        await anyio.sleep_forever()
+        yield
+
+    original = app._live
+
+    async def live(guard: Any, logs: Any) -> Any:
+        kill()
+        until_signalled(guard)
+        return await original(guard, logs)
+
+    app._live = live  # type: ignore[method-assign]  # the moment between the guard and the life
+    app.run(backend)
+    assert app.state == "stopped"
+
+
+@posix
+def test_signal_while_it_starts(backend: Any) -> None:
+    """A start that hangs is cancelled by a signal, which is no error."""
+    app = make()
+    closed: list[bool] = []
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        kill()
+        try:
+            await anyio.sleep_forever()
+            yield
+        finally:
+            closed.append(True)
+
+    app.run(backend)
+    assert closed == [True]
+
+
+@posix
+def test_signal_to_an_application_in_a_block(backend: Any) -> None:
+    """In an event loop of somebody else's, the signal ends the wait, and the loop goes on."""
+    app = make()
+    seen: list[str] = []
+
+    async def main() -> None:
+        async with app:
+            kill()
+            await app.wait_closed()
+            seen.append(app.state)
+        seen.append("went on")
+
+    anyio.run(main, backend=backend)
+    assert seen == ["stopped", "went on"]
+
+
+@posix
+def test_signal_that_comes_twice_at_once(backend: Any) -> None:
+    """A terminal and a wrapper both hand on Ctrl-C: that is one wish."""
+    app = make()
+    ended: list[bool] = []
+
+    @app.service(drain=True)
+    async def service() -> None:
+        kill(signal.SIGINT)
+        kill(signal.SIGTERM)
+        await app.draining.wait()
+        ended.append(True)
+
+    app.run(backend)
+    assert ended == [True]
+
+
+def test_handler_that_was_replaced() -> None:
+    """A handler that somebody set meanwhile stays."""
+    before = signal.getsignal(signal.SIGTERM)
+    guard = Guard(60, describe=str)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    guard.release()
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
+
+
+@posix
+def test_signals_of_somebody_else(backend: Any) -> None:
+    """Where a server handles signals already, it goes on to get them."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    try:
+        test_signal_to_an_application_in_a_block(backend)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
+
+
+def test_signals_are_left_alone(backend: Any) -> None:
+    """With signals=False, and in any other thread than the main one, no handler is set."""
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def live(*, signals: bool) -> None:
+        app = make(signals=signals)
+
+        @app.service
+        async def ends() -> None:
+            seen.append(signal.getsignal(signal.SIGTERM))
+            app.request_stop()
+
+        app.run(backend)
+
+    live(signals=False)
+    thread = threading.Thread(target=live, kwargs={"signals": True})
+    thread.start()
+    thread.join()
+    assert seen == [before, before]
+
+
+def test_uvloop() -> None:
+    """It runs on uvloop, where that is installed."""
+    pytest.importorskip("uvloop")
+    run_on("uvloop")
+
+
+def test_address_that_is_taken(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that cannot listen is a failed start, and says what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        app = make()
+        app.serve(lambda: None, bind=address)
+        with pytest.raises(SystemExit) as caught:
+            app.run(backend)
+    assert caught.value.code == 3
+    assert any(address in message for message in caplog.messages)
+
+
+def test_failing_start(backend: Any) -> None:
+    """What could not start exits with 3."""
+    app = make()
+
+    @app.resource
+    async def broken() -> AsyncIterator[None]:
+        raise OSError
+        yield
+
+    with pytest.raises(SystemExit) as caught:
+        app.run(backend)
+    assert caught.value.code == 3
+
+
+def test_failing_service(backend: Any) -> None:
+    """What failed while it ran exits with 1."""
+    app = make()
+
+    @app.service
+    async def broken() -> None:
+        raise OSError
+
+    with pytest.raises(SystemExit) as caught:
+        app.run(backend)
+    assert caught.value.code == 1
+
+
+def test_failing_service_in_a_block(backend: Any) -> None:
+    """In a block its error is raised, once the block is left."""
+    app = make()
+
+    @app.service
+    async def broken() -> None:
+        raise OSError("broken")
+
+    async def main() -> None:
+        async with app:
+            await to_thread.run_sync(time.sleep, 0)
+
+    with pytest.raises(OSError, match=r"^broken$"):
+        anyio.run(main, backend=backend)
+
+
+def test_settings_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that is wrong with the variables is printed, with no traceback, and it exits with 2."""
+    monkeypatch.setenv("MTAIO_MAX_WORKERS", "none")
+    monkeypatch.setenv("MTAIO_LOG_LEVEL", "LOUD")
+    with pytest.raises(SystemExit) as caught:
+        Application().run()
+    assert caught.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("mtaio: ")
+    assert "MTAIO_MAX_WORKERS='none'" in printed
+    assert "MTAIO_LOG_LEVEL='LOUD'" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"backend": "twisted"}, "mtaio: backend='twisted' is unknown"),
+        ({"bind": ["127.0.0.1:0"]}, "mtaio: bind=['127.0.0.1:0'] has 1 addresses, and the "),
+    ],
+)
+def test_usage(options: dict[str, Any], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong arguments are said, with 2."""
+    with pytest.raises(SystemExit) as caught:
+        make().run(**options)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(complaint)
+
+
+def test_backend_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing event loop is said with how to get it."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "mtaio.app._application.find_spec", lambda name: None if name == "trio" else find(name)
+    )
+    with pytest.raises(SystemExit):
+        make().run("trio")
+    assert capsys.readouterr().err == (
+        "mtaio: backend='trio' needs trio, which is not installed. Install it with: pip install "
+        "'mtaio[trio]'\n"
+    )
+
+
+def test_log_file_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """That is a matter of configuration."""
+    settings = Settings(log_file=tmp_path / "none" / "app.log")
+    with pytest.raises(SystemExit) as caught:
+        make(settings, logging=True).run()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("mtaio: [Errno 2] No such file or directory: ")
+
+
+def test_where_servers_listen() -> None:
+    """``bind`` takes the place of what was registered; a name that was given stays."""
+    app = make()
+    app.serve(lambda: None, bind="127.0.0.1:1")
+    app.serve(lambda: None, bind="127.0.0.1:2", name="admin")
+    app._rebind(["127.0.0.1:3", "127.0.0.1:4"])
+    assert [(each.name, each.bind) for each in app.servers] == [
+        ("127.0.0.1:3", "127.0.0.1:3"),
+        ("admin", "127.0.0.1:4"),
+    ]
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_forked_child() -> None:
+    """A child that gets a signal does what it would have done without the guard."""
+    guard = Guard(60, describe=str)
+    try:
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)  # the signal is handled at once
+            os._exit(9)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGTERM
+        assert not guard.signalled
+    finally:
+        guard.release()
+
+
+@posix
+def test_ignored_interrupts() -> None:
+    """What a shell has started in the background goes on to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        guard = Guard(60, describe=str)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        guard.release()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_beat() -> None:
+    """The thread does again and again what it is to do, whatever the event loop does."""
+    beats = threading.Semaphore(0)
+    guard = Guard(60, describe=str, beat=Beat(0.001, beats.release))
+    for _ in range(3):
+        assert beats.acquire(timeout=60)
+    guard.release()
+
+
+@posix
+def test_systemd_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Any) -> None:
+    """Ready, alive, stopping: systemd hears of it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "20000")
+        app = make()
+        heard: list[bytes] = []
+
+        @app.service
+        async def ends() -> None:
+            while b"WATCHDOG=1" not in heard or b"READY=1" not in heard:
+                heard.append(await to_thread.run_sync(systemd.recv, 4096))
+            app.request_stop()
+
+        app.run(backend)
+        while heard[-1] != b"EXTEND_TIMEOUT_USEC=65000000":
+            heard.append(systemd.recv(4096))
+    assert b"STOPPING=1" in heard
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")  # noqa: PTH110 - a device
+def test_log_that_cannot_be_written(capfd: pytest.CaptureFixture[str], backend: Any) -> None:
+    """A full disk keeps nothing from stopping, in time, and that it lost lines is said."""
+    settings = Settings(log_file="/dev/full", log_console=False, shutdown_timeout=2)
+    app = make(settings, logging=True)
+
+    @app.service
+    async def ends() -> None:
+        logging.getLogger("shop").error("lost")
+        app.request_stop()
+
+    app.run(backend)
+    assert "mtaio: not all of the log could be written\n" in capfd.readouterr().err

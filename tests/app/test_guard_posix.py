@@ -1,0 +1,152 @@
+"""Programs that end by force: what the guard does when the application cannot stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START = """
+import logging
+import os
+import signal
+import sys
+import time
+
+import anyio
+
+from mtaio.app import Application
+from mtaio.config import Settings
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+app = Application(
+    Settings(shutdown_timeout=float(sys.argv[2]), log_file=sys.argv[3], log_console=False),
+    probes=False,
+)
+
+def kill(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+"""
+
+BLOCKED = """
+@app.service
+async def service():
+    logging.getLogger("shop").info("written all the same")
+    kill()
+    time.sleep(1000)
+
+app.run(sys.argv[1])
+"""
+
+AGAIN = """
+@app.service(drain=True)
+async def service():
+    kill()
+    await app.draining.wait()
+    await anyio.sleep(0.4)  # what comes before that is the same signal
+    kill(signal.SIGINT)
+    await anyio.sleep(1000)
+
+app.run(sys.argv[1])
+"""
+
+UNSEEN = """
+async def main():
+    await app.start()
+    kill()
+    await anyio.sleep(1000)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+NO_STDERR = """
+os.close(2)
+logging.raiseExceptions = False
+
+@app.service
+async def service():
+    kill()
+    time.sleep(1000)
+
+app.run(sys.argv[1])
+"""
+
+
+def run(program: str, backend: str, folder: Path, *, within: float) -> tuple[int, str, str]:
+    """Run a program; return its exit code, its standard error and its log."""
+    path, log = folder / "program.py", folder / "app.log"
+    path.write_text(START + textwrap.dedent(program), encoding="utf-8")
+    ended = subprocess.run(  # noqa: S603 - this very Python, with the program above
+        [sys.executable, str(path), backend, str(within), str(log)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=100,
+    )
+    return ended.returncode, ended.stderr, log.read_text(encoding="utf-8")
+
+
+def test_blocked_loop(backend: str, tmp_path: Path) -> None:
+    """A loop that stands still is ended when the time is over: stacks, logs, and 70."""
+    code, printed, log = run(BLOCKED, backend, tmp_path, within=0.5)
+    assert code == 70
+    assert f'File "{tmp_path / "program.py"}", line 27 in service' in printed
+    assert "INFO shop: written all the same\n" in log
+    assert (
+        "CRITICAL mtaio.app: not down 0.5 s after it was told to stop, with the application "
+        "running; requests in flight: 0, services: service. The standard error shows where each "
+        "thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
+    ) in log
+
+
+def test_second_signal(backend: str, tmp_path: Path) -> None:
+    """A second signal ends the process at once, with its number; the log is written."""
+    code, _, log = run(AGAIN, backend, tmp_path, within=60)
+    assert code == 128 + 2
+    assert log.endswith(
+        "CRITICAL mtaio.app: SIGINT came again: ending at once, with the application draining; "
+        "requests in flight: 0, services: service; exit 130\n"
+    )
+
+
+def test_end_that_nobody_waits_for(backend: str, tmp_path: Path) -> None:
+    """A program that goes on after its application has stopped is ended, and told what to do."""
+    code, printed, _ = run(UNSEEN, backend, tmp_path, within=0.5)
+    assert code == 70
+    assert (
+        "though the application has stopped: the program goes on. End it when app.wait_closed() "
+        "returns. " in printed  # where a log without handlers goes
+    )
+
+
+def test_no_standard_error(tmp_path: Path) -> None:
+    """What cannot be printed keeps nothing from ending."""
+    code, _, log = run(NO_STDERR, "asyncio", tmp_path, within=0.5)
+    assert code == 70
+    assert log.endswith("exit 70\n")
+
+
+def test_no_more_threads(tmp_path: Path) -> None:
+    """Nor does it matter when there can be no thread for the last words."""
+    program = """
+    import threading
+
+    @app.service
+    async def service():
+        def refuse(self):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = refuse
+        kill()
+        time.sleep(1000)
+
+    app.run(sys.argv[1])
+    """
+    code, _, _ = run(program, "asyncio", tmp_path, within=0.5)
+    assert code == 70

@@ -1,0 +1,138 @@
+"""``mtaio run``: what it finds, runs and refuses."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtaio.app.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Run = Callable[..., int]
+
+SHOP = """
+import signal
+
+import sniffio
+
+from mtaio.app import Application
+
+app = Application(probes=False)
+broken = Application(probes=False)
+number = 7
+
+
+@app.service
+async def sell():
+    print("selling on", sniffio.current_async_library())
+    app.request_stop("all is sold")
+
+
+@broken.service
+async def burn():
+    raise OSError("fire")
+
+
+def make_app():
+    return app
+
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    signal.raise_signal(signal.SIGTERM)
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+    print("stopped on", sniffio.current_async_library())
+"""
+
+
+@pytest.fixture
+def run(backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Return a function that runs ``mtaio run`` on the backend, where ``shop.py`` is."""
+    (folder / "shop.py").write_text(SHOP)
+    (folder / "burnt.py").write_text("import shop\n\nraise OSError('fire')\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("MTAIO_HEALTH_BIND", "127.0.0.1:0")
+
+    def command(*arguments: str) -> int:
+        return main(["run", "--backend", backend, *arguments])
+
+    yield command
+    for name in ("shop", "burnt"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("target", ["shop:app", "shop:make_app()"])
+def test_application_is_run(
+    run: Run, backend: str, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An application of the current folder is run on the backend, to its end."""
+    assert run(target) == 0
+    assert capsys.readouterr().out == f"selling on {backend}\n"
+
+
+def test_asgi_application_is_run(
+    run: Run, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ASGI application is started and stopped by an application around it."""
+    assert run("shop:asgi", "--bind", "127.0.0.1:0") == 0
+    assert capsys.readouterr().out == f"stopped on {backend}\n"
+
+
+def test_exit_code_is_the_applications(run: Run) -> None:
+    """What the application ends with, the command ends with."""
+    with pytest.raises(SystemExit) as raised:
+        run("shop:broken")
+    assert raised.value.code == 1
+
+
+def test_error_of_the_program_has_its_traceback(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module that fails while it is imported shows where, and nothing of ours."""
+    assert run("burnt:app") == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(
+        r"Traceback \(most recent call last\):\n"
+        r'  File ".*burnt\.py", line 3, in <module>\n'
+        r"    raise OSError\('fire'\)\n"
+        r"OSError: fire\n"
+        r"mtaio: 'burnt:app' cannot be loaded: see above\.\n",
+        error,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none:app"], r"^mtaio: there is no module 'none'"),
+        (["shop:shut"], r"^mtaio: .*no 'shut' .*: shop:app, shop:broken\.$"),
+        (["shop:make_app"], r"^mtaio: 'shop:make_app' is .*, write shop:make_app\(\)\.$"),
+        (["shop:number"], r"^mtaio: 'shop:number' is 7, which is no application\. Name an App"),
+        ([], r"^mtaio: .*TARGET.*\n.*mtaio run --help"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(
+    run: Run, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """Usage errors have exit code 2 and one message that names the way out, without a traceback."""
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.search(message, printed.err.rstrip()), printed.err
+
+
+def test_addresses_are_as_many_as_servers(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address for a server that is not there is refused."""
+    with pytest.raises(SystemExit) as raised:
+        run("shop:app", "--bind", "127.0.0.1:0")
+    assert raised.value.code == 2
+    assert re.search(r"^mtaio: bind=.* 1 addresses.* 0 servers", capsys.readouterr().err)
