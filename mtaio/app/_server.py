@@ -283,6 +283,7 @@ class _Run:
         "_counts",
         "_ended",
         "_error",
+        "_library",
         "_lifespan",
         "_over",
         "_scope",
@@ -296,6 +297,10 @@ class _Run:
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
+        # Before it listens: to import takes a while, in which clients would connect and wait.
+        self._library: Final = import_module(f"hypercorn.{self.backend}")
+        _contain(import_module(f"hypercorn.{self.backend}.run"))
         owner = None
         if config.user is not None and config.group is not None:
             owner = config.user, config.group
@@ -304,7 +309,6 @@ class _Run:
         )
         self._config = config
         self._counts = counts
-        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
@@ -358,9 +362,9 @@ class _Run:
         try:
             with self._scope:
                 self._hand_over()
-                _contain(import_module(f"hypercorn.{self.backend}.run"))
-                serve = import_module(f"hypercorn.{self.backend}").serve
-                await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
+                await self._library.serve(
+                    app, self._config, shutdown_trigger=self._accepting, mode="asgi"
+                )
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
             # Cancelled, hypercorn raises what is of no use.
             self._error = None if self._scope.cancel_called else unwrapped(error)
