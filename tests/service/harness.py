@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE: Final = 30.0
 """Seconds that anything may take on a busy machine."""
 
-TOTAL: Final = 3.0
+TOTAL: Final = 10.0
 """The seconds that the services here have from the signal to the exit."""
 
 LATE: Final = 5.0
@@ -195,7 +195,7 @@ class Service:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit code."""
         self.send(number)
-        return self.wait(TOTAL + LATE)
+        return self.wait()
 
     def log(self) -> list[str]:
         """Return the lines of the log file."""

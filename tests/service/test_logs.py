@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.service.harness import LATE, TOTAL
+from tests.service.harness import LATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def test_logging_as_the_guide_sets_it_up(start: Start, tmp_path: Path, waits_for
     Also if the program then waits for ever, as the original guide's does: it is ended.
     """
     path = tmp_path / "guide.log"
-    service = start("guide", GUIDE_LOG=str(path), GUIDE_WAIT=waits_for)
+    service = start("guide", GUIDE_LOG=str(path), GUIDE_WAIT=waits_for, MTAIO_SHUTDOWN_TIMEOUT="1")
     service.out.wait("logged")
     code = service.stop()
     assert code == (0 if waits_for == "closed" else 70)
@@ -71,10 +71,12 @@ def test_full_disk(start: Start, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
     with full(folder, kind) as log:
-        service = start("chatty", MTAIO_LOG_FILE=str(log), MTAIO_LOG_CONSOLE="0")
+        service = start(
+            "chatty", MTAIO_LOG_FILE=str(log), MTAIO_LOG_CONSOLE="0", MTAIO_SHUTDOWN_TIMEOUT="3"
+        )
         service.wait_readiness(200)
         service.out.wait("talking")
         service.err.wait(os.strerror(28))
         assert service.readiness() == 200
         assert service.stop() == 0
-    assert service.seconds < TOTAL + LATE
+    assert service.seconds < 3 + LATE
