@@ -522,6 +522,11 @@ class Application:
         """The servers."""
         return tuple(each.info for each in self.registered.servers)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the servers listen, with the real port in place of 0; empty unless it is up."""
+        return () if self._run is None else self._run.addresses()
+
     # ---- its life --------------------------------------------------------------------------------
 
     def run(
