@@ -92,8 +92,8 @@ class Server:
             that it would write to the console go to the loggers ``hypercorn.error`` and
             ``hypercorn.access``, without handlers of their own.
         name: Named in messages and errors.
-        on_error: Called with what a handler raised, and with the request's method and path; then
-            hypercorn logs it.
+        on_error: Called with what a handler raised, and with the request's method and path; None
+            to have hypercorn log it.
 
     Raises:
         ValueError: ``bind`` is not an address.
@@ -238,17 +238,18 @@ class Server:
             run.in_flight.discard(request)
             run.latest = anyio.current_time()
 
-    def _failed(self, scope: Message, error: Exception) -> None:
-        """Take note of what a handler raised."""
+    def _failed(self, scope: Message, error: Exception) -> bool:
+        """Take note of what a handler raised, and return whether it was reported."""
         self._counts.failed += 1
-        if self._on_error is not None:
-            method = scope.get("method", "WEBSOCKET")
-            context = {
-                "method": method,
-                "path": scope["path"],
-                "server": self._name or self.address,
-            }
-            self._on_error(error, context)
+        if self._on_error is None:
+            return False
+        context = {
+            "method": scope.get("method", "WEBSOCKET"),
+            "path": scope["path"],
+            "server": self._name or self.address,
+        }
+        self._on_error(error, context)
+        return True
 
 
 class _Counts:
