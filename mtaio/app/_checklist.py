@@ -665,9 +665,9 @@ def _error_handler(look: _Look) -> _Finding | None:
     if look.app is None:
         return None
     handler = look.app.error_handler
-    if not callable(getattr(handler, "report", None)):
+    if not any(callable(getattr(handler, each, None)) for each in ("report", "handle_error")):
         return _fail(
-            f"{type(handler).__name__} has no method report(error, context)",
+            f"{type(handler).__name__} has no method report(error, context), nor handle_error",
             "Pass an ErrorHandler as error_handler=, or None for the usual one.",
         )
     return _ok(type(handler).__name__)

@@ -301,7 +301,7 @@ class _Run:
         self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         # Before it listens: to import takes a while, in which clients would connect and wait.
         self._library: Final = import_module(f"hypercorn.{self.backend}")
-        _contain(import_module(f"hypercorn.{self.backend}.run"))
+        _amend(import_module(f"hypercorn.{self.backend}.run"))
         owner = None
         if config.user is not None and config.group is not None:
             owner = config.user, config.group
@@ -429,14 +429,16 @@ def _copy_of(given: Config | None) -> Config:
     return config
 
 
-def _contain(run: Any) -> None:
+def _amend(run: Any) -> None:
     """
-    Have what goes wrong with one connection end that one alone.
+    Have what goes wrong with one connection end that one alone, and have it end with its client.
 
     On trio hypercorn ends as a whole when its code raises, for which a client need only ask for h2c
-    with settings that are none; on asyncio it no longer waits for the others then.
+    with settings that are none; on asyncio it no longer waits for the others then. A connection
+    that its client has closed it keeps open, and a descriptor with it, for ``keep_alive_timeout``.
     """
-    original = run.TCPServer.run
+    connections = run.TCPServer
+    original, read_data = connections.run, connections._read_data  # noqa: SLF001 - no other way in
     if original.__module__ == __name__:
         return
 
@@ -447,4 +449,9 @@ def _contain(run: Any) -> None:
             logger = logging.getLogger("hypercorn.error")
             logger.warning("A connection was ended by an error.", exc_info=True)
 
-    run.TCPServer.run = contained
+    async def read(connection: Any) -> None:
+        await read_data(connection)
+        await connection.idle_task.stop()
+
+    connections.run = contained
+    connections._read_data = read  # noqa: SLF001 - as above

@@ -605,3 +605,24 @@ async def test_closed_with_a_request_in_line() -> None:
         app.go_on.set()
         assert (await read(stream)).endswith(b"hello")
     assert app.begun == ["/wait"]
+
+
+def open_files() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such folder")
+async def test_clients_that_leave() -> None:
+    """A connection that its client has closed is gone at once, whatever the keep-alive time."""
+    config = Config()
+    config.keep_alive_timeout = 600
+    async with serving(App(), config=config) as server:
+        before = open_files()
+        for _ in range(10):
+            async with await connect(server) as stream:
+                await stream.send(GET % b"/hello")
+                await read(stream, b"hello")
+        while open_files() > before:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.01)
+        server.close()
