@@ -26,18 +26,14 @@ from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._error_handler import ErrorHandler
-from mtaio.app._guard import Beat, Guard, can_guard
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
-from mtaio.app._run import Run
-from mtaio.app._server import Server
 from mtaio.app._service import ServiceInfo
 from mtaio.app._systemd import Notifier
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
 from mtaio.events import EventEmitter
-from mtaio.logging import configure
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
@@ -47,7 +43,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mtaio.app._run import ApplicationState
+    from mtaio.app._guard import Guard
+    from mtaio.app._run import ApplicationState, Run
+    from mtaio.app._server import Server
     from mtaio.logging import LoggingContext
     from mtaio.monitoring import CheckKind
 
@@ -106,6 +104,8 @@ class _Served:
 
     def server(self, failed: Callable[[Exception, Mapping[str, object]], None]) -> Server:
         """Return a server for one life."""
+        from mtaio.app._server import Server  # noqa: PLC0415 - not before something is served
+
         return Server(
             self.asgi,
             self.info.bind,
@@ -522,6 +522,11 @@ class Application:
         """The servers."""
         return tuple(each.info for each in self.registered.servers)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the servers listen, with the real port in place of 0; empty unless it is up."""
+        return () if self._run is None else self._run.addresses()
+
     # ---- its life --------------------------------------------------------------------------------
 
     def run(
@@ -780,7 +785,11 @@ class Application:
         wanted = self._configures
         if wanted is None:
             wanted = not logging.getLogger().handlers
-        return configure(self.settings) if wanted else None
+        if not wanted:
+            return None
+        from mtaio.logging import configure  # noqa: PLC0415 - not before it starts
+
+        return configure(self.settings)
 
     def _rebind(self, bind: Sequence[str]) -> None:
         if not bind:
@@ -798,6 +807,8 @@ class Application:
             servers[place] = _Served(served.asgi, info, served.config)
 
     def _new_guard(self) -> Guard | None:
+        from mtaio.app._guard import Beat, Guard, can_guard  # noqa: PLC0415 - not before it starts
+
         if not (self._handles_signals and can_guard()):
             return None
         every = self.notifier.watchdog_seconds
@@ -809,6 +820,8 @@ class Application:
         )
 
     def _new_run(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
+        from mtaio.app._run import Run  # noqa: PLC0415 - not before it starts
+
         return Run(self, self.settings.shutdown, guard=guard, logs=logs)
 
     def _beat(self) -> None:

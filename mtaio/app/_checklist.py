@@ -664,10 +664,13 @@ def _alerts(look: _Look) -> _Finding | None:
 def _error_handler(look: _Look) -> _Finding | None:
     if look.app is None:
         return None
-    handler = look.app.error_handler
-    if not callable(getattr(handler, "report", None)):
+    handler = vars(look.app).get("error_handler")  # the usual one is slow to make: it masks secrets
+    if handler is None:
+        return _ok("ErrorHandler")
+    methods = ("report", "handle_error")
+    if not any(callable(getattr(handler, method, None)) for method in methods):
         return _fail(
-            f"{type(handler).__name__} has no method report(error, context)",
+            f"{type(handler).__name__} has neither report(error, context) nor handle_error",
             "Pass an ErrorHandler as error_handler=, or None for the usual one.",
         )
     return _ok(type(handler).__name__)

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 from mtaio._internal.statistics import COUNTER
 from mtaio.app import _context
 from mtaio.exceptions import MTAIOError
-from mtaio.logging import RedactingFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+    from mtaio.logging import RedactingFilter
 
 __all__ = ["ErrorHandler", "ErrorHandlerStatistics"]
 
@@ -118,6 +119,9 @@ class ErrorHandler:
         logger: str | logging.Logger = "mtaio.errors",
         redact: RedactingFilter | None = None,
     ) -> None:
+        # Not later, in a report: what is reported may be that no more files can be opened.
+        from mtaio.logging import RedactingFilter  # noqa: PLC0415 - not before one is made
+
         if isinstance(logger, str):
             logger = logging.getLogger(logger)
         elif not isinstance(logger, logging.Logger):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything

@@ -110,8 +110,10 @@ class Request:
 
         Args:
             asgi: The application.
-            on_error: Called with what ``asgi`` raised, which is raised then.
+            on_error: Called with what ``asgi`` raised, which is raised then, for hypercorn to log,
+                unless this returns something true.
         """
+        reported: object = False
         try:
             with self._cancel_scope:
                 try:
@@ -121,13 +123,15 @@ class Request:
                     if isinstance(failure, Exception):
                         if self._is_about_gone(failure):
                             return
-                        on_error(failure)
+                        reported = on_error(failure)
                         await self._give_up()
                     raise
                 await self._give_up()
         except Exception:
             await self._answer(_FAILED)
-            raise
+            if not reported:
+                raise
+            return
         await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
 
     async def refuse(self) -> None:

@@ -276,6 +276,7 @@ class Run:
     ) -> None:
         try:
             await server.serve(state=state, task_status=task_status)
+            self.stop("a server has ended")  # by itself, as with hypercorn's max_requests
         except BaseException as error:
             failure = failure_in(error, repr(server))
             if failure is None or server not in self._servers:
@@ -382,6 +383,10 @@ class Run:
             f"with the application {self.state}; requests in flight: {requests}, services: "
             f"{', '.join(left) or 'none'}"
         )
+
+    def addresses(self) -> tuple[str, ...]:
+        """Return where the servers listen."""
+        return tuple(server.address for server in [*self._servers] if self.state != "stopped")
 
     def service_starts(self) -> list[int]:
         """Return how often each service was started."""

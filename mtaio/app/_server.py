@@ -92,8 +92,8 @@ class Server:
             that it would write to the console go to the loggers ``hypercorn.error`` and
             ``hypercorn.access``, without handlers of their own.
         name: Named in messages and errors.
-        on_error: Called with what a handler raised, and with the request's method and path; then
-            hypercorn logs it.
+        on_error: Called with what a handler raised, and with the request's method and path; None
+            to have hypercorn log it.
 
     Raises:
         ValueError: ``bind`` is not an address.
@@ -238,17 +238,18 @@ class Server:
             run.in_flight.discard(request)
             run.latest = anyio.current_time()
 
-    def _failed(self, scope: Message, error: Exception) -> None:
-        """Take note of what a handler raised."""
+    def _failed(self, scope: Message, error: Exception) -> bool:
+        """Take note of what a handler raised, and return whether it was reported."""
         self._counts.failed += 1
-        if self._on_error is not None:
-            method = scope.get("method", "WEBSOCKET")
-            context = {
-                "method": method,
-                "path": scope["path"],
-                "server": self._name or self.address,
-            }
-            self._on_error(error, context)
+        if self._on_error is None:
+            return False
+        context = {
+            "method": scope.get("method", "WEBSOCKET"),
+            "path": scope["path"],
+            "server": self._name or self.address,
+        }
+        self._on_error(error, context)
+        return True
 
 
 class _Counts:
@@ -283,6 +284,7 @@ class _Run:
         "_counts",
         "_ended",
         "_error",
+        "_library",
         "_lifespan",
         "_over",
         "_scope",
@@ -296,6 +298,10 @@ class _Run:
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
+        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
+        # Before it listens: to import takes a while, in which clients would connect and wait.
+        self._library: Final = import_module(f"hypercorn.{self.backend}")
+        _amend(import_module(f"hypercorn.{self.backend}.run"))
         owner = None
         if config.user is not None and config.group is not None:
             owner = config.user, config.group
@@ -304,7 +310,6 @@ class _Run:
         )
         self._config = config
         self._counts = counts
-        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
         self.closing: Final = anyio.Event()
         self.cancelling = False
         self.in_flight: Final[set[Request]] = set()
@@ -358,9 +363,9 @@ class _Run:
         try:
             with self._scope:
                 self._hand_over()
-                _amend(import_module(f"hypercorn.{self.backend}.run"))
-                serve = import_module(f"hypercorn.{self.backend}").serve
-                await serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
+                await self._library.serve(
+                    app, self._config, shutdown_trigger=self._accepting, mode="asgi"
+                )
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
             # Cancelled, hypercorn raises what is of no use.
             self._error = None if self._scope.cancel_called else unwrapped(error)

@@ -47,7 +47,6 @@ from mtaio.core._compose import (
 )
 from mtaio.core._errors import Failure, annotate, conclude
 from mtaio.core._pool import Pool
-from mtaio.core._processes import run_in_process
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
@@ -373,6 +372,8 @@ class TaskExecutor:
                 f"in. Use run(), or pass a plain function."
             )
             raise TypeError(msg)
+        from mtaio.core._processes import run_in_process  # noqa: PLC0415 - few programs use them
+
         call = partial(fn, *args)
         return cast("T", await run_in_process(self._processes, call, self._timing(timeout)))
 

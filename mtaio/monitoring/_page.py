@@ -13,7 +13,6 @@ import base64
 import hashlib
 import re
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 __all__ = ["content_security_policy", "page"]
@@ -24,6 +23,8 @@ _INLINE: Final[re.Pattern[bytes]] = re.compile(rb"<(script|style)>(.*?)</\1>", r
 @cache
 def page() -> bytes:
     """Return the page, in UTF-8."""
+    from importlib.resources import files  # noqa: PLC0415 - only where the page is looked at
+
     return files("mtaio.monitoring").joinpath("page.html").read_bytes()
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, Literal
 
 from mtaio._internal import checks
@@ -242,6 +241,8 @@ def unknown_metric(metric: object, known: Iterable[str]) -> ValueError:
         metric: What was named.
         known: The names that there are.
     """
+    from difflib import get_close_matches  # noqa: PLC0415 - only for mistakes
+
     names = sorted(known)
     by_lower = {name.lower(): name for name in names}
     close = get_close_matches(str(metric)[:_SHOWN].lower(), by_lower, n=1)

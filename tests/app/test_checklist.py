@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from mtaio.app import Application
+from mtaio.app import Application, ErrorHandler
 from mtaio.app._checklist import _ROWS
 from mtaio.app.check import CheckItem, Machine, run_checks
 from mtaio.cache import TTLCache
@@ -328,11 +328,27 @@ def test_service_without_a_restart_policy(
 
 
 def test_error_handler_that_cannot_report(environ: dict[str, str]) -> None:
-    """An error handler needs the method that is called."""
+    """An error handler needs a method that is called."""
     found = item(
         look(application(environ, error_handler=object()), environ=environ), "error_handler"
     )
-    assert (found.status, found.message) == ("fail", "object has no method report(error, context)")
+    assert found.status == "fail"
+    assert found.message == "object has neither report(error, context) nor handle_error"
+
+
+class GuidesHandler:
+    """An error handler with no more than the method that services await."""
+
+    async def handle_error(self, error: Exception, context: object) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("handler", [ErrorHandler(), GuidesHandler()])
+def test_error_handler_that_was_handed_in(environ: dict[str, str], handler: object) -> None:
+    """Either method will do."""
+    app = application(environ, error_handler=handler)
+    found = item(look(app, environ=environ), "error_handler")
+    assert (found.status, found.message) == ("ok", type(handler).__name__)
 
 
 def test_no_thresholds_in_the_monitor(environ: dict[str, str]) -> None:

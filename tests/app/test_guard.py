@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import logging
 import os
@@ -10,11 +11,13 @@ import socket
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from anyio import to_thread
+from hypercorn.config import Config
 
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
@@ -228,6 +231,37 @@ def test_address_that_is_taken(backend: Any, caplog: pytest.LogCaptureFixture) -
             app.run(backend)
     assert caught.value.code == 3
     assert any(address in message for message in caplog.messages)
+
+
+def test_server_that_ends_by_itself(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A server may be told to answer so many requests; then the application stops."""
+    caplog.set_level("INFO", logger="mtaio.app")
+    app = make()
+    statuses: list[int] = []
+
+    async def asgi(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def ask(address: str) -> int:
+        with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+            connection.request("GET", "/")
+            return connection.getresponse().status
+
+    config = Config()
+    config.max_requests, config.max_requests_jitter = 0, 0
+    app.serve(asgi, bind="127.0.0.1:0", config=config)
+
+    @app.service
+    async def client() -> None:
+        (address,) = app.addresses
+        statuses.append(await to_thread.run_sync(ask, address))
+        await anyio.sleep_forever()
+
+    app.run(backend)
+    assert statuses == [204]
+    assert app.addresses == ()
+    assert "stopping: a server has ended" in caplog.messages
 
 
 def test_failing_start(backend: Any) -> None:

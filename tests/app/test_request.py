@@ -174,3 +174,14 @@ def test_unwrapped() -> None:
     assert unwrapped(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
     group = ExceptionGroup("", [error, other])
     assert unwrapped(ExceptionGroup("", [group])) is group
+
+
+async def test_error_that_is_reported() -> None:
+    """An error that was reported is not hypercorn's to log: it is answered, and that is all."""
+    side = Side()
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise LookupError
+
+    await side.request(GET).run(app, lambda _: True)
+    assert side.sent[0]["status"] == 500

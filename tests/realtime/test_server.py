@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from mtaio._internal import loops
 from mtaio.app._request import Request
 from mtaio.app._server import Server
 
@@ -175,6 +176,12 @@ async def connect(server: Server) -> SocketStream:
     return await anyio.connect_tcp(host, int(port))
 
 
+async def wait_ended(server: Server) -> None:
+    """Wait until serving has ended."""
+    while server.address != HERE:  # noqa: ASYNC110 - it has no event of its own
+        await anyio.sleep(0.01)
+
+
 async def read(stream: SocketStream, until: bytes = b"") -> bytes:
     """Return what comes until a text has come, or until the end."""
     seen = b""
@@ -228,6 +235,7 @@ async def test_close_waits() -> None:
 async def test_cancel() -> None:
     """Whatever the clients hold open, serving ends soon after it was cancelled."""
     app = App()
+    tasks = loops.count_tasks(loops.current_loop()) + 1  # one serves until the block ends
     paths = [b"/wait", b"/events", b"/flood", b"/flood", b"/shielded", b"/hello"]
     async with serving(app) as server, contextlib.AsyncExitStack() as stack:
         streams = {}
@@ -252,7 +260,10 @@ async def test_cancel() -> None:
         assert (await read(streams[b"/shielded"])).endswith(b"hello")
         assert await read(silent) == b""
         assert (await read(socket_)).endswith(b"\x88\x02\x03\xe9")  # 1001
-    assert anyio.current_time() - before < 10
+        await wait_ended(server)
+        assert anyio.current_time() - before < 10
+        await anyio.sleep(0.01)
+        assert loops.count_tasks(loops.current_loop()) <= tasks
     assert sorted(app.ends) == ["cancelled"] * 5 + ["returned"] * 2
     assert server.statistics().cancelled == 6
     assert server.statistics().failed == 0
@@ -446,8 +457,7 @@ async def test_tls() -> None:
             server.close()
             await anyio.sleep(0.1)
             assert server.cancel() == 0
-            while server.address != HERE:  # noqa: ASYNC110 - until it has ended
-                await anyio.sleep(0.01)
+            await wait_ended(server)
 
 
 class Stuck(Request):
