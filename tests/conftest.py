@@ -36,6 +36,9 @@ def anyio_backend(backend: str) -> object:
 
 def pytest_collection_finish() -> None:
     """Leave what the tests themselves consist of, a million objects, out of each ``gc.collect``."""
+    # Once it is loaded: it asks the collector who holds trio's random numbers.
+    import hypothesis  # noqa: F401, PLC0415 - slow, and no need of --help
+
     gc.collect()
     gc.freeze()
 
