@@ -42,9 +42,15 @@ _LOOK: Final = 0.1
 """Seconds from one look at what is left to the next, once requests have been cancelled."""
 
 _LAST_CALL: Final = 0.1
-"""Seconds after a request in which its client may send the next on the same connection, and is to
-hear from the answer that it was the last. A connection that hypercorn closes at the moment at which
-a request comes in on it gets no answer, though the handler runs."""
+"""Seconds without a request before idle connections are closed. What is in use until then hears
+with its answer that it was the last. A connection that hypercorn closes at the moment at which a
+request comes in on it gets no answer, though the handler runs."""
+
+_QUIET: Final = 5
+"""Looks within that time at whether a request has come: a loop that is late takes as many turns."""
+
+_IMPATIENCE: Final = 50
+"""Looks after which they are closed even so: there may be new clients all the time."""
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
@@ -231,6 +237,7 @@ class Server:
             await request.refuse()
             return
         run.in_flight.add(request)
+        run.latest = anyio.current_time()
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
             await request.run(self._asgi, partial(self._failed, scope))
@@ -276,7 +283,7 @@ class _Run:
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
-        latest: When the latest answer ended, on the loop's clock.
+        latest: When a request last began or ended, on the loop's clock.
     """
 
     __slots__ = (
@@ -389,8 +396,14 @@ class _Run:
         """Return when hypercorn is to close; it calls this when it accepts connections."""
         self._up.set()
         await self.closing.wait()
-        with anyio.CancelScope(deadline=self.latest + _LAST_CALL):
-            await self._over.wait()
+        quiet = _QUIET if anyio.current_time() > self.latest + _LAST_CALL else 0
+        looks = 0
+        while quiet < _QUIET and looks < _IMPATIENCE and not self._over.is_set():
+            latest = self.latest
+            with anyio.move_on_after(_LAST_CALL / _QUIET):
+                await self._over.wait()
+            quiet = quiet + 1 if latest == self.latest else 0
+            looks += 1
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""

@@ -36,9 +36,10 @@ LATE: Final = 5.0
 PROGRAM: Final = Path(__file__).with_name("scenarios.py")
 MIB: Final = 2**20
 
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-# Below the ports that the system gives to clients: nobody else takes them meanwhile.
-_ports = itertools.cycle(range(20000 + 1000 * (_worker % 10), 21000 + 1000 * (_worker % 10)))
+_PORTS: Final = range(20000, 32000)
+"""Below those that the system gives to clients: nobody else takes one while it is free."""
+
+_ports = itertools.cycle([*_PORTS[os.getpid() * 97 % len(_PORTS) :], *_PORTS])
 
 
 def free_address() -> str:

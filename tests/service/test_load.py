@@ -132,7 +132,7 @@ def test_memory_and_rolling_end(start: Start, upstream: Upstream) -> None:
     total += len(ask(10_000).join(100).answers)
     growth = service.rss() - resident
     assert total == 11_000
-    assert growth < 4, f"{growth} MiB more than {resident}"
+    assert growth < 2, f"{growth} MiB more than {resident}"
 
     load = ask(10**9)
     load.wait_answers(200)
