@@ -95,7 +95,7 @@ def test_every_message_has_an_entry() -> None:
 
 PASSED_ON: Final = {
     "SystemExit(NOT_STARTED if life.never_ran else FAILED)": "a number",
-    "SystemExit(USAGE)": "a number",
+    "SystemExit(code)": "a number",
     "super().__init__(message)": "what the class was made with",
     "super().__init__(reason, stacks)": "what the class was made with",
     "self._fail(answer, seconds)": "what a check of the user's returned",

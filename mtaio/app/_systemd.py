@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from mtaio._internal import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Notifier"]
 
@@ -103,20 +103,21 @@ class Notifier:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                _warn(
-                    "systemd does not get %r: NOTIFY_SOCKET=%r: %s. Further messages that it does "
-                    "not get are not logged.",
-                    message,
-                    self._address.replace("\0", "@"),
-                    error,
-                )
+                _aside(partial(self._warn, message, error))
+
+    def _warn(self, message: str, error: OSError) -> None:
+        _log.warning(
+            "systemd does not get %r: NOTIFY_SOCKET=%r: %s. Further messages that it does not get "
+            "are not logged.",
+            message,
+            str(self._address).replace("\0", "@"),
+            error,
+        )
 
 
-def _warn(text: str, *args: object) -> None:
-    """Log a warning, in a thread that is not waited for if a handler's lock is held for long."""
-    thread = threading.Thread(
-        target=partial(_log.warning, text, *args), name="mtaio.app systemd", daemon=True
-    )
+def _aside(say: Callable[[], None]) -> None:
+    """Call ``say`` in a thread that is not waited for if a log handler's lock is held for long."""
+    thread = threading.Thread(target=say, name="mtaio.app systemd", daemon=True)
     with suppress(RuntimeError):  # there can be no more threads
         thread.start()
         thread.join(_PATIENCE)
