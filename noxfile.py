@@ -335,7 +335,7 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[app,test,trio,uvloop]", *group("docs"), *group("test"))
     site = Path(session.create_tmp()).resolve() / "site"
     quiet = {"NO_MKDOCS_2_WARNING": "1"}  # an advertisement for a successor of MkDocs
-    session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site), env=quiet)
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(site), env=quiet)
     pytest(session, SITE, workers=False, env={"MTAIO_SITE": str(site)})
 
 

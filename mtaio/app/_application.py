@@ -867,7 +867,7 @@ def _check_parts(given: Mapping[str, object]) -> None:
     for name, kind in _PARTS.items():
         value = given[name]
         if value is not None and not isinstance(value, kind):
-            msg = f"{name}={value!r} is a {type(value).__name__}. Pass a {kind.__name__}, or None."
+            msg = f"{name}={value!r} is {checks.type_of(value)}. Pass a {kind.__name__}, or None."
             raise TypeError(msg)
 
 

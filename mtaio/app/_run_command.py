@@ -79,5 +79,5 @@ def _check_asgi(target: str, found: object) -> None:
             return
     else:
         way_out = "Name an Application, or an ASGI application."
-    msg = f"{target!r} is {found!r}, which is no application. {way_out}"
+    msg = f"{target!r} is {found!r}, which is not an application. {way_out}"
     raise UsageError(msg)

@@ -16,7 +16,7 @@ import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
+from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor, _endpoints
 
 HERE = "127.0.0.1:0"
 
@@ -114,8 +114,10 @@ async def test_check_blocks_its_thread() -> None:
             go_on.set()
 
 
-async def test_slow_check() -> None:
-    """A report that takes longer than two seconds is not waited for."""
+async def test_slow_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that takes longer than a probe waits, two seconds as a rule, is not waited for."""
+    assert _endpoints._WAIT_READY == 2
+    monkeypatch.setattr(_endpoints, "_WAIT_READY", 0.2)
     health = HealthRegistry()
 
     async def slow() -> None:
