@@ -40,6 +40,11 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 # pip trusts what the machine trusts; uv is to do the same.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
+# Images for containers often forbid bytecode, and uv installs none: each of the thousand programs
+# that the tests start would compile everything it imports, and that is half of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(ROOT / ".nox" / "bytecode")
+
 
 # The Pythons of this machine
 

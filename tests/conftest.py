@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from inspect import iscoroutinefunction
@@ -31,6 +32,15 @@ def backend(request: pytest.FixtureRequest) -> str:
 def anyio_backend(backend: str) -> object:
     """Return a backend whose clock stands at 0 when a test begins."""
     return virtual_backend(backend)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the tests themselves consist of, a million objects, out of each ``gc.collect``."""
+    # Once it is loaded: it asks the collector who holds trio's random numbers.
+    import hypothesis  # noqa: F401, PLC0415 - slow, and no need of --help
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

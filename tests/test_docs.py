@@ -164,10 +164,14 @@ def documented() -> dict[str, str]:
     return found
 
 
+LONG = {"testing.check_cache", "testing.check_limiter"}
+"""Whose programs take seconds: each checks a whole contract."""
+
+
 def docstring_programs() -> list[Any]:
     """Return the Python blocks of the public docstrings, each under its owner's name."""
     return [
-        pytest.param(body, id=f"{name}-{number}")
+        pytest.param(body, id=f"{name}-{number}", marks=[pytest.mark.heavy] * (name in LONG))
         for name, text in documented().items()
         for number, (language, body) in enumerate(fences(text))
         if language == "python"

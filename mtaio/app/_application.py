@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias, TypeVar, cast, overload
 
 import anyio
 
@@ -562,21 +563,32 @@ class Application:
         try:
             options = _loop_options(backend)
             self._rebind(bind)
-            self._prepare()
-            logs = self._configure_logging()
+            _ = self.settings
         except (ValueError, TypeError, OSError) as error:
-            print(f"mtaio: {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
-            raise SystemExit(USAGE) from None
-        guard = self._new_guard()
+            _complain(error, USAGE)
+        before, guard, logs = self._run, None, None
         try:
+            guard = self._new_guard()  # before what takes a while: no signal is lost
+            logs = self._prepare_with_logs()
             life = anyio.run(self._live, guard, logs, **options)
+        except OSError as error:
+            if self._run is not before:
+                raise
+            _complain(error, NOT_STARTED)  # there are no more threads or descriptors
         finally:
-            if guard is not None:
-                guard.release()
             if logs is not None:
                 logs.close()
+            if guard is not None:
+                guard.release(lingers=True)
         if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
+
+    def _prepare_with_logs(self) -> LoggingContext | None:
+        try:
+            self._prepare()
+            return self._configure_logging()
+        except (ValueError, TypeError, OSError) as error:
+            _complain(error, USAGE)
 
     async def _live(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
         run = self._run = self._new_run(guard, logs)
@@ -603,7 +615,13 @@ class Application:
         self._check_not_running()
         self._prepare()
         logs = self._configure_logging()
-        run = self._run = self._new_run(self._new_guard(), logs)
+        try:
+            guard = self._new_guard()
+        except BaseException:
+            if logs is not None:
+                logs.close()
+            raise
+        run = self._run = self._new_run(guard, logs)
         if in_block:
             run.block = anyio.Event()
         loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
@@ -861,6 +879,13 @@ _PARTS: Final[dict[str, type]] = {
     "monitor": ResourceMonitor,
     "health": HealthRegistry,
 }
+
+
+def _complain(error: Exception, code: int) -> NoReturn:
+    """Exit with a line for whoever has started the program, as long as there is no log."""
+    with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+        print(f"mtaio: {error}", file=sys.stderr)  # noqa: T201 - see above
+    raise SystemExit(code) from None
 
 
 def _check_parts(given: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ lock neither a handler nor a thread runs, and nothing here can help.
 
 from __future__ import annotations
 
-import faulthandler
+import atexit
 import logging
 import math
 import os
@@ -20,11 +20,13 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from contextlib import suppress
+from errno import EAGAIN
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from mtaio._internal import clock, loops
-from mtaio.logging import flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +47,11 @@ _FLUSH: Final = 0.5
 _STDERR: Final = 2
 """Its file descriptor: the object ``sys.stderr`` has a lock, which may be held."""
 
-_BEGIN: Final = b"\x00"
-_END: Final = b"\xff"
-"""What is sent to the thread besides the numbers of signals."""
+_MOST_FRAMES: Final = 100
+"""Of each thread."""
+
+_WAKE: Final = b"\x00"
+"""What is sent to the thread besides the numbers of signals: to look what is due."""
 
 logger: Final = logging.getLogger("mtaio.app")
 
@@ -73,11 +77,16 @@ class Guard:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
         beat: What the thread does meanwhile.
+
+    Raises:
+        OSError: There can be no more threads or file descriptors.
     """
 
     # Invariants:
     # - _ends_at is when the process is ended by force, infinity until it is to stop;
-    # - only the thread reads from _reader; handlers and others write to _writer.
+    # - only the thread reads from _reader; handlers and others write to _writer;
+    # - a forked child has both sockets too, and leaves them alone;
+    # - it may be released before one that was made later, which has its handlers to put back.
     def __init__(
         self,
         total: float,
@@ -100,13 +109,18 @@ class Guard:
         self._thread: Final = threading.Thread(
             target=self._watch, name="mtaio.app guard", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # as OSError, which it is in all but its name
+            self._writer.close()
+            self._reader.close()
+            raise OSError(EAGAIN, str(error)) from None
+        self._released = False
+        self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
         for number in _numbers():
             self._before[number] = signal.getsignal(number)
             signal.signal(number, self._on_signal)
-        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
-        self._handed_on = not callable(self._before.get(signal.SIGTERM))
 
     @property
     def signalled(self) -> bool:
@@ -129,56 +143,98 @@ class Guard:
 
     def hand_on(self) -> None:
         """Have a server that handled signals before handle the first one; in the main thread."""
-        if self._handed_on or self._first is None:
+        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        if self._handed_on or self._first is None or not callable(self._handler(signal.SIGTERM)):
             return
         self._handed_on = True
         number, _ = self._first
-        before = self._before[number]
-        if callable(before):
+        before = self._handler(number)
+        if not callable(before) or before is signal.default_int_handler:
+            return
+        try:
             before(number, None)
+        except BaseException as error:  # noqa: BLE001 - it wants to end the program, which ends
+            logger.warning("the signal handler that was there before raised %r", error)
 
     def begin(self, moment: float) -> None:
         """Let the time to stop run from ``moment``, without a signal."""
         with self._lock:
             self._ends_at = min(self._ends_at, moment + self._total)
-        self._send(_BEGIN)
+        self._send(_WAKE)
 
-    def release(self) -> None:
-        """Put the signal handlers back, and end the thread; in the main thread. May be repeated."""
-        if self._reader.fileno() < 0:
+    def release(self, *, lingers: bool = False) -> None:
+        """
+        Put the signal handlers back, and end the thread; in the main thread. May be repeated.
+
+        Args:
+            lingers: Whether the process is about to end: a signal that is the same wish as the
+                first does not end it then while it does so. The next one puts the handlers back.
+        """
+        if self._released:
             return
-        for number, before in self._before.items():
-            if signal.getsignal(number) == self._on_signal:
-                signal.signal(number, signal.SIG_DFL if before is None else before)
-        self._send(_END)
-        self._thread.join()
+        self._released = True
+        if lingers and self._is_same_wish():
+            atexit.register(self._ignore)
+        else:
+            for number in self._before:
+                self._put_back(number)
+        if os.getpid() == self._process:
+            with suppress(OSError):
+                self._writer.shutdown(socket.SHUT_WR)  # which is read after all that was sent
+            self._thread.join()
         self._writer.close()
         self._reader.close()
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
     def _on_signal(self, number: int, _frame: Any) -> None:
-        before = self._before[number]
         if os.getpid() != self._process:  # pragma: no cover - a forked child, which ends by this
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+            self._put_back(number)
             os.kill(os.getpid(), number)
-            return
-        self._send(bytes([number]))
+        elif not self._released:
+            self._send(bytes([number]))
+        elif not self._is_same_wish():
+            self._put_back(number)
+            signal.raise_signal(number)
+
+    def _is_same_wish(self) -> bool:
+        """Return whether a signal that came now would be the same wish as the first."""
+        return self._first is not None and clock.now() - self._first[1] <= _AGAIN
+
+    def _put_back(self, number: int) -> None:
+        if signal.getsignal(number) == self._on_signal:
+            before = self._handler(number)
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _ignore(self) -> None:
+        """Ignore signals from now on: at the exit, where Python takes its own handlers away."""
+        children: Any = sys.modules.get("multiprocessing")  # which may have to be waited for
+        if self._is_same_wish() and (children is None or not children.active_children()):
+            for number in self._before:
+                if signal.getsignal(number) == self._on_signal:
+                    signal.signal(number, signal.SIG_IGN)
+
+    def _handler(self, number: int) -> Any:
+        """Return the handler that was there before, and is still somebody's."""
+        before = self._before.get(number)
+        owner = getattr(before, "__self__", None)
+        return owner._handler(number) if isinstance(owner, Guard) and owner._released else before  # noqa: SLF001 - another of this class
 
     def _send(self, byte: bytes) -> None:
-        with suppress(OSError):  # it is full: the thread has enough to read
-            self._writer.send(byte)
+        if os.getpid() == self._process:
+            with suppress(OSError):  # it is full: the thread has enough to read
+                self._writer.send(byte)
 
     # ---- in the thread ---------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while True:
             byte = self._receive()
-            if byte == _END:
+            if not byte:
                 return
             if clock.now() >= self._ends_at:
                 self._overrun()
-            if byte in (b"", _BEGIN):
+            if byte == _WAKE:
                 continue
             number, moment = byte[0], clock.now()
             if self._first is None and self._noticed is not None:
@@ -193,7 +249,7 @@ class Guard:
                     _end(128 + number, f"{name} came again: ending at once, {self._describe()}")
 
     def _receive(self) -> bytes:
-        """Return what was sent; nothing when something is due."""
+        """Return what was sent, which is nothing at the end; `_WAKE` when something is due."""
         due = self._ends_at - clock.now()
         if self._beat is not None:
             self._beat.call()
@@ -202,7 +258,7 @@ class Guard:
         try:
             return self._reader.recv(1)
         except TimeoutError:
-            return b""
+            return _WAKE
 
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
@@ -234,8 +290,9 @@ def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
     def last_words() -> None:
         logger.critical("%s; exit %d", reason, code)
         if stacks:
-            with suppress(OSError):  # there is no standard error
-                faulthandler.dump_traceback(_STDERR, all_threads=True)
+            _write_stacks()
+        from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
+
         flush_all(_FLUSH)
 
     with suppress(RuntimeError):  # there can be no more threads
@@ -243,3 +300,27 @@ def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
         speaker.start()
         speaker.join(_LAST_WORDS)
     os._exit(code)
+
+
+def _write_stacks() -> None:
+    """
+    Write where each thread stands to the standard error, if there is one.
+
+    faulthandler writes while it holds the interpreter's lock: if nobody reads the pipe, no thread
+    runs any more, and the process stays for ever.
+    """
+    if sys.__stderr__ is None:
+        return
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    lines: list[str] = []
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - documented
+        name = names.get(ident, "not Python's")
+        lines += [f"Thread 0x{ident:016x} [{name}] (most recent call first):\n"]
+        lines += [
+            f'  File "{each.f_code.co_filename}", line {line} in {each.f_code.co_name}\n'
+            for each, line in islice(traceback.walk_stack(frame), _MOST_FRAMES)
+        ]
+    left = "".join(lines).encode("utf-8", "backslashreplace")
+    with suppress(OSError):  # nobody will ever read it
+        while left:
+            left = left[os.write(_STDERR, left) :]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
@@ -217,11 +219,12 @@ class Run:
         finally:
             self.state = "stopped"
             logger.info("stopped")
-            if self._logs is not None:
-                with anyio.CancelScope(shield=True):
-                    await to_thread.run_sync(self._close_logs, limiter=anyio.CapacityLimiter(1))
-            self.settled.set()
-            self.closed.set()
+            try:
+                if self._logs is not None:
+                    await self._end_logs(self._logs)
+            finally:
+                self.settled.set()
+                self.closed.set()
 
     async def _up_and_down(self) -> None:
         try:
@@ -361,14 +364,22 @@ class Run:
         with anyio.CancelScope(deadline=clock.loop_deadline(end)):
             await self._all_ended()
 
-    def _close_logs(self) -> None:
+    async def _end_logs(self, logs: LoggingContext) -> None:
+        close = partial(self._close_logs, logs)
+        with anyio.CancelScope(shield=True):
+            try:
+                await to_thread.run_sync(close, limiter=anyio.CapacityLimiter(1))
+            except RuntimeError:  # there can be no more threads
+                close()
+
+    def _close_logs(self, logs: LoggingContext) -> None:
         """Write and close the logs; in a thread."""
-        assert self._logs is not None  # noqa: S101 - for the type checker
         rest = self._until("drain_delay", "drain", "cancel", "teardown") - clock.now()
         half = max(_LEAST_FOR_LOGS, min(rest, self._budget.teardown) / 2)
         if not flush_all(half):
-            print("mtaio: not all of the log could be written", file=sys.stderr)  # noqa: T201 - the log is what fails
-        self._logs.close(half)
+            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+                print("mtaio: not all of the log could be written", file=sys.stderr)  # noqa: T201 - the log is what fails
+        logs.close(half)
 
     def describe(self) -> str:
         """Return what it waits for, in words; from any thread."""

@@ -13,6 +13,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import environment
@@ -100,13 +103,23 @@ class Notifier:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                _log.warning(
+                _warn(
                     "systemd does not get %r: NOTIFY_SOCKET=%r: %s. Further messages that it does "
                     "not get are not logged.",
                     message,
                     self._address.replace("\0", "@"),
                     error,
                 )
+
+
+def _warn(text: str, *args: object) -> None:
+    """Log a warning, in a thread that is not waited for if a handler's lock is held for long."""
+    thread = threading.Thread(
+        target=partial(_log.warning, text, *args), name="mtaio.app systemd", daemon=True
+    )
+    with suppress(RuntimeError):  # there can be no more threads
+        thread.start()
+        thread.join(_PATIENCE)
 
 
 def _address(environ: Mapping[str, str]) -> str | None:

@@ -49,13 +49,22 @@ def until_signalled(guard: Guard) -> None:
         time.sleep(0.001)
 
 
+def handler_of(number: int) -> Any:
+    """Return the handler of a signal, or the one that `Application.run` puts back at the next."""
+    handler = signal.getsignal(number)
+    owner = getattr(handler, "__self__", None)
+    return owner._handler(number) if isinstance(owner, Guard) else handler
+
+
 @pytest.fixture(autouse=True)
 def handlers() -> Any:
     """Hold each test to leaving the signal handlers as they were."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert [handler_of(number) for number in numbers] == before
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
     assert "mtaio.app guard" not in {each.name for each in threading.enumerate()}
 
 
@@ -191,6 +200,129 @@ def test_signals_of_somebody_else(backend: Any) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert got == [signal.SIGTERM]
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_handler_that_wants_to_exit(number: int, backend: Any) -> None:
+    """What the program does at a signal does not cut off what is in flight."""
+    app = make()
+    drained: list[bool] = []
+
+    @app.service(drain=True)
+    async def service() -> None:
+        kill(number)
+        await app.draining.wait()
+        await anyio.lowlevel.checkpoint()
+        drained.append(True)
+
+    terminate = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        app.run(backend)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)
+    assert drained == [True]
+
+
+@posix
+def test_guards_that_are_released_in_their_order() -> None:
+    """Of two applications in one process either may be the first to end."""
+    got: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: got.append(number))
+    try:
+        one, two = Guard(60, describe=str), Guard(60, describe=str)
+        one.release()
+        kill()
+        until_signalled(two)
+        two.hand_on()
+        two.release()
+        kill()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM] * 2
+
+
+@posix
+def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the process ends, one wish that arrives twice is one; another is what it was before."""
+    monkeypatch.setattr("mtaio.app._guard._AGAIN", 1e9)
+    got: list[int] = []
+    mine = lambda number, _: got.append(number)  # noqa: E731 - to be compared
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        guard = Guard(60, describe=str)
+        kill()
+        until_signalled(guard)
+        guard.release(lingers=True)
+        kill()
+        assert got == []
+        monkeypatch.setattr("mtaio.app._guard._AGAIN", -1)
+        guard._ignore()
+        kill()
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
+
+
+@posix
+def test_signal_before_there_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To set the log up takes a moment, in which a signal may come."""
+    app = make()
+    monkeypatch.setattr(app, "_configure_logging", kill)
+    app.run()
+    assert app.state == "stopped"
+
+
+def test_no_more_descriptors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], backend: Any
+) -> None:
+    """Without descriptors or threads it does not start, and says so."""
+
+    def none(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    async def start() -> None:
+        await make(logging=True).start()
+
+    root = logging.getLogger()
+    before = root.handlers[:]
+    with monkeypatch.context() as patch:
+        patch.setattr("mtaio.app._guard.socket.socketpair", none)
+        with pytest.raises(SystemExit) as caught:
+            make().run(backend)
+    assert caught.value.code == 3
+    assert capsys.readouterr().err == "mtaio: [Errno 24] Too many open files\n"
+    monkeypatch.setattr(Application, "_new_guard", none)
+    with pytest.raises(OSError, match="Too many open files"):
+        anyio.run(start, backend=backend)
+    assert root.handlers == before
+
+
+def test_no_more_threads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Threads run out as descriptors do; an error of the loop after the start is not one of it."""
+
+    def none(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def live(*_: object) -> None:
+        app._run = object()  # type: ignore[assignment]  # there is one now
+        raise OSError("later")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mtaio.app._guard.threading.Thread.start", none)
+        with pytest.raises(SystemExit) as caught:
+            make().run()
+    assert caught.value.code == 3
+    assert capsys.readouterr().err.endswith("] can't start new thread\n")
+    app = make()
+    monkeypatch.setattr(app, "_live", live)
+    with pytest.raises(OSError, match="later"):
+        app.run()
 
 
 def test_signals_are_left_alone(backend: Any) -> None:
@@ -394,6 +526,25 @@ def test_forked_child() -> None:
 
 
 @posix
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_forked_child_that_unwinds() -> None:
+    """A child leaves the guard of its parent alone, whatever it does with its own copy."""
+    guard = Guard(60, describe=str)
+    try:
+        child = os.fork()
+        if not child:
+            guard.release()
+            os._exit(9)
+        os.waitpid(child, 0)
+        kill()
+        while guard._thread.is_alive() and not guard.signalled:
+            time.sleep(0.001)
+        assert guard._thread.is_alive()
+    finally:
+        guard.release()
+
+
+@posix
 def test_ignored_interrupts() -> None:
     """What a shell has started in the background goes on to ignore Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -450,3 +601,30 @@ def test_log_that_cannot_be_written(capfd: pytest.CaptureFixture[str], backend: 
 
     app.run(backend)
     assert "mtaio: not all of the log could be written\n" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")  # noqa: PTH110 - a device
+def test_log_and_console_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops in order even if it can tell nobody that lines were lost, and there is no thread."""
+
+    async def none(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    class Broken:
+        def write(self, _: str) -> None:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    settings = Settings(log_file="/dev/full", log_console=False, shutdown_timeout=2)
+    app = make(settings, logging=True)
+
+    @app.service
+    async def ends() -> None:
+        logging.getLogger("shop").error("lost")
+        monkeypatch.setattr("mtaio.app._run.to_thread.run_sync", none)
+        app.request_stop()
+
+    monkeypatch.setattr("sys.stderr", Broken())
+    app.run()

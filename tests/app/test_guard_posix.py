@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -77,6 +79,23 @@ app.run(sys.argv[1])
 """
 
 
+TWICE = """
+import atexit
+import mtaio.app._guard
+
+mtaio.app._guard._AGAIN = 1e9
+
+@app.service
+async def service():
+    kill()
+    await anyio.sleep_forever()
+
+atexit.register(kill)  # after what is registered later
+app.run(sys.argv[1])
+kill(signal.SIGINT)
+"""
+
+
 def run(program: str, backend: str, folder: Path, *, within: float) -> tuple[int, str, str]:
     """Run a program; return its exit code, its standard error and its log."""
     path, log = folder / "program.py", folder / "app.log"
@@ -123,6 +142,32 @@ def test_end_that_nobody_waits_for(backend: str, tmp_path: Path) -> None:
         "though the application has stopped: the program goes on. End it when app.wait_closed() "
         "returns. " in printed  # where a log without handlers goes
     )
+
+
+def test_signal_that_comes_again_while_the_process_ends(tmp_path: Path) -> None:
+    """A terminal and a wrapper both hand on Ctrl-C, and the second comes after the end."""
+    code, printed, _ = run(TWICE, "asyncio", tmp_path, within=60)
+    assert (code, printed) == (0, "")
+
+
+def test_standard_error_that_nobody_reads(tmp_path: Path) -> None:
+    """A pipe that is full keeps nothing from ending, though the stacks are to be written there."""
+    path, log = tmp_path / "program.py", tmp_path / "app.log"
+    path.write_text(START + BLOCKED, encoding="utf-8")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    command = [sys.executable, str(path), "asyncio", "0.5", str(log)]
+    with subprocess.Popen(command, stderr=writer) as process:  # noqa: S603 - as above
+        try:
+            assert process.wait(60) == 70
+        finally:
+            process.kill()
+    os.close(reader)
+    os.close(writer)
 
 
 def test_no_standard_error(tmp_path: Path) -> None:

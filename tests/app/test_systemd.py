@@ -159,3 +159,25 @@ def test_watchdog_that_cannot_be_read_is_off(
     """A period that is no number is logged, and stops nothing."""
     assert Notifier(listener.environ | {"WATCHDOG_USEC": "soon"}).watchdog_seconds is None
     assert caplog.messages[0].startswith("systemd's watchdog is off: WATCHDOG_USEC")
+
+
+def test_log_that_takes_nothing(tmp_path: Path) -> None:
+    """Nobody waits for the warning while the log's reader sleeps: least of all the guard."""
+
+    class Stuck(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            let_go.wait(60)
+            logged.append(record.getMessage())
+            done.set()
+
+    let_go, done, logged = threading.Event(), threading.Event(), list[str]()
+    logger, handler = logging.getLogger("mtaio.app"), Stuck()
+    logger.addHandler(handler)
+    try:
+        Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready()
+        assert logged == []
+        let_go.set()
+        assert done.wait(60)
+    finally:
+        logger.removeHandler(handler)
+    assert len(logged) == 1
