@@ -42,15 +42,8 @@ _LOOK: Final = 0.1
 """Seconds from one look at what is left to the next, once requests have been cancelled."""
 
 _LAST_CALL: Final = 0.1
-"""Seconds without a request before idle connections are closed. What is in use until then hears
-with its answer that it was the last. A connection that hypercorn closes at the moment at which a
-request comes in on it gets no answer, though the handler runs."""
-
-_QUIET: Final = 5
-"""Looks within that time at whether a request has come: a loop that is late takes as many turns."""
-
-_IMPATIENCE: Final = 50
-"""Looks after which they are closed even so: there may be new clients all the time."""
+"""Seconds after a request in which its client may send the next on the same connection. It then
+hears with the answer that it was the last; connections that are idle after that are closed."""
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
@@ -237,7 +230,6 @@ class Server:
             await request.refuse()
             return
         run.in_flight.add(request)
-        run.latest = anyio.current_time()
         counts.peak = max(counts.peak, len(run.in_flight))
         try:
             await request.run(self._asgi, partial(self._failed, scope))
@@ -283,7 +275,7 @@ class _Run:
         closing: Set when nothing more is accepted.
         cancelling: Whether requests are refused.
         in_flight: The requests that are being answered.
-        latest: When a request last began or ended, on the loop's clock.
+        latest: When the latest answer ended, on the loop's clock.
     """
 
     __slots__ = (
@@ -396,14 +388,8 @@ class _Run:
         """Return when hypercorn is to close; it calls this when it accepts connections."""
         self._up.set()
         await self.closing.wait()
-        quiet = _QUIET if anyio.current_time() > self.latest + _LAST_CALL else 0
-        looks = 0
-        while quiet < _QUIET and looks < _IMPATIENCE and not self._over.is_set():
-            latest = self.latest
-            with anyio.move_on_after(_LAST_CALL / _QUIET):
-                await self._over.wait()
-            quiet = quiet + 1 if latest == self.latest else 0
-            looks += 1
+        with anyio.CancelScope(deadline=self.latest + _LAST_CALL):
+            await self._over.wait()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""
@@ -442,29 +428,65 @@ def _copy_of(given: Config | None) -> Config:
     return config
 
 
+class _LeavingError(Exception):
+    """A request has come in on a connection that is being closed as idle: it is not begun."""
+
+
 def _amend(run: Any) -> None:
     """
-    Have what goes wrong with one connection end that one alone, and have it end with its client.
+    Amend what hypercorn does with its connections.
 
-    On trio hypercorn ends as a whole when its code raises, for which a client need only ask for h2c
-    with settings that are none; on asyncio it no longer waits for the others then. A connection
-    that its client has closed it keeps open, and a descriptor with it, for ``keep_alive_timeout``.
+    - What goes wrong with one connection ends that one alone. On trio hypercorn ends as a whole
+      when its code raises, for which a client need only ask for h2c with settings that are none; on
+      asyncio it no longer waits for the others then.
+    - One that its client has closed ends. Hypercorn keeps it, and a descriptor with it, for
+      ``keep_alive_timeout``.
+    - One is closed as idle, or a request on it is begun: not both. Hypercorn may handle a request
+      on a connection that it closes, and the answer is lost.
+    - One that was closed is not read any further. Hypercorn waits for ever there if a request came
+      in behind its last answer.
     """
-    connections = run.TCPServer
-    original, read_data = connections.run, connections._read_data  # noqa: SLF001 - no other way in
-    if original.__module__ == __name__:
-        return
+    if not hasattr(run.TCPServer, "at_work"):
+        events = import_module("hypercorn.events")
+        run.TCPServer = _amended(run.TCPServer, events.Updated, events.Closed)
 
-    async def contained(connection: Any) -> None:
-        try:
-            await original(connection)
-        except Exception:
-            logger = logging.getLogger("hypercorn.error")
-            logger.warning("A connection was ended by an error.", exc_info=True)
 
-    async def read(connection: Any) -> None:
-        await read_data(connection)
-        await connection.idle_task.stop()
+def _amended(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
+    """Return hypercorn's class of connections, amended."""
 
-    connections.run = contained
-    connections._read_data = read  # noqa: SLF001 - as above
+    class Connection(tcp_server):  # type: ignore[misc] # hypercorn has one for each backend
+        at_work = False
+        leaving = False
+
+        async def run(self) -> None:
+            self.reading = anyio.CancelScope()
+            try:
+                await tcp_server.run(self)
+            except Exception as error:
+                if not isinstance(unwrapped(error), _LeavingError):
+                    logger = logging.getLogger("hypercorn.error")
+                    logger.warning("A connection was ended by an error.", exc_info=True)
+
+        async def protocol_send(self, event: Any) -> None:
+            if isinstance(event, updated) and event.idle:
+                self.at_work = False
+            await tcp_server.protocol_send(self, event)
+            if isinstance(event, closed):
+                self.reading.cancel()
+            elif isinstance(event, updated) and not event.idle:
+                if self.leaving:
+                    raise _LeavingError
+                self.at_work = True
+
+        async def _read_data(self) -> None:
+            with self.reading:
+                await tcp_server._read_data(self)  # noqa: SLF001 - its subclass
+            await self.protocol.handle(closed())
+            await self.idle_task.stop()
+
+        async def _initiate_server_close(self) -> None:
+            if not self.at_work:
+                self.leaving = True
+                await tcp_server._initiate_server_close(self)  # noqa: SLF001 - its subclass
+
+    return Connection

@@ -9,11 +9,13 @@ import sys
 from errno import EAGAIN
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from hypercorn.config import Config
+from hypercorn.events import Closed, Updated
 
 from mtaio.app._listening import Bind, Listening
-from mtaio.app._server import Server, _copy_of
+from mtaio.app._server import Server, _amended, _copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,3 +247,65 @@ def test_disconnect_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "listdir", refuse)
     assert listening.disconnect() == 0
     listening.close()
+
+
+class Hypercorns:
+    """What hypercorn's class of connections does, as far as it matters here."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.protocol = self.idle_task = self
+
+    async def run(self) -> None:
+        """Close the connection as idle, and then read a request on it."""
+        await self._initiate_server_close()
+        await self._read_data()
+
+    async def _read_data(self) -> None:
+        await self.protocol_send(Updated(idle=False))
+
+    async def _initiate_server_close(self) -> None:
+        self.done.append("closed as idle")
+
+    async def protocol_send(self, event: object) -> None:
+        """Do what the protocol wants done."""
+        self.done.append(repr(event))
+
+    async def handle(self, event: object) -> None:
+        """Take in what comes from the client, or that it is gone."""
+        self.done.append(f"handled {event!r}")
+
+    async def stop(self) -> None:
+        """Stop waiting for the keep-alive time to be over."""
+        self.done.append("stopped")
+
+
+async def test_idle_or_at_work(caplog: pytest.LogCaptureFixture) -> None:
+    """A connection is closed as idle, or a request on it is begun, but never both."""
+    connection = _amended(Hypercorns, Updated, Closed)()
+    await connection.run()
+    assert connection.done == ["closed as idle", "Updated(idle=False)"]
+    assert caplog.messages == []
+    other = _amended(Hypercorns, Updated, Closed)()
+    await other.protocol_send(Updated(idle=False))
+    await other._initiate_server_close()
+    assert other.done == ["Updated(idle=False)"]
+    await other.protocol_send(Updated(idle=True))
+    await other._initiate_server_close()
+    assert other.done[-1] == "closed as idle"
+
+
+async def test_closed_is_not_read() -> None:
+    """A connection that was closed is read no further, and waits for nothing."""
+
+    class Reading(Hypercorns):
+        async def _initiate_server_close(self) -> None:
+            """Leave it open."""
+
+        async def _read_data(self) -> None:
+            await self.protocol_send(Closed())
+            await anyio.sleep_forever()
+
+    connection = _amended(Reading, Updated, Closed)()
+    await connection.run()
+    assert connection.done == ["Closed()", "handled Closed()", "stopped"]

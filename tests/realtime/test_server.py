@@ -580,8 +580,10 @@ async def ask_without_pause(server: Server, answers: list[bytes]) -> None:
                 answers.append(answer)
 
 
-async def test_closed_under_load() -> None:
+@pytest.mark.parametrize("last_call", [0.1, -1e9])
+async def test_closed_under_load(last_call: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request of clients that ask without pause is answered, or not begun."""
+    monkeypatch.setattr("mtaio.app._server._LAST_CALL", last_call)
     app = App()
     clients: list[list[bytes]] = [[] for _ in range(50)]
     async with serving(app) as server:
