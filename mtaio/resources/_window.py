@@ -48,7 +48,8 @@ class Window:
     """
 
     # Invariants:
-    # - _grants holds the moments of the latest grants, one for each token, oldest first;
+    # - _grants holds the moments of the latest grants, one for each token, in the order of granting
+    #   (so ascending, but for a timer that fired a tick early and was counted as in time);
     # - it holds at least those that are younger than `per`, also of a larger limit that was
     #   lowered, and never shrinks: so another thread may look at it.
     __slots__ = (
@@ -151,10 +152,7 @@ class Window:
 
     def take(self, tokens: float, since: float) -> None:
         """Take tokens that are due at ``since``."""
-        grants = self._grants
-        if grants:
-            since = max(since, grants[-1])  # a timer that fires early counted as in time
-        grants.extend(repeat(since, int(tokens)))
+        self._grants.extend(repeat(since, int(tokens)))
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""
