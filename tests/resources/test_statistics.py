@@ -59,7 +59,7 @@ async def use_rate(limiter: RateLimiter) -> None:
 
 async def use_window(limiter: RateLimiter) -> None:
     """Wait, and start over."""
-    for number in range(30):
+    for number in range(150):
         await limiter.acquire()
         limiter.rate = 1 + number % 3
         if not number % 7:
@@ -113,6 +113,7 @@ def test_from_another_thread(
 ) -> None:
     """At any time a thread gets a picture; no counter goes back, and no limit is exceeded."""
     limiter = make()
+    looked = threading.Event()
     over = threading.Event()
     problems: list[object] = []
     looks = 0
@@ -135,6 +136,7 @@ def test_from_another_thread(
                 problems.append(slots)
             before = after
             looks += 1
+            looked.set()
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -146,6 +148,7 @@ def test_from_another_thread(
     thread = threading.Thread(target=watch)
     thread.start()
     try:
+        looked.wait(20)  # short as the use is, the thread is at work by then
         run(main, backend=backend)
     finally:
         over.set()
