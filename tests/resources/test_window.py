@@ -194,12 +194,16 @@ async def test_lowered_limit_turns_large_requests_away() -> None:
     """A task that waits for more than the window can ever hold is told so."""
     limiter = RateLimiter.window(3, 1)
     limiter.acquire_nowait(3)
-    message = r"can no longer grant tokens=3: limit was lowered to 2 meanwhile\."
-    with pytest.RaisesGroup(pytest.RaisesExc(RateLimitError, match=message)):
-        async with anyio.create_task_group() as group:
-            group.start_soon(limiter.acquire, 3)
-            await settle()
-            limiter.rate = 2
+    message = r"^<.*> can no longer grant tokens=3: limit was lowered to 2 meanwhile\."
+
+    async def ask() -> None:
+        with pytest.raises(RateLimitError, match=message):
+            await limiter.acquire(3)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await settle()
+        limiter.rate = 2
 
 
 @pytest.mark.parametrize(
