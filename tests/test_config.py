@@ -732,7 +732,7 @@ def test_primitives_take_every_setting() -> None:
     for settings in (Settings(), least, most):
         TaskExecutor(settings.max_workers)
         TTLCache[str](settings.cache_ttl, settings.cache_size)
-        RateLimiter(settings.rate_limit, settings.burst_limit)
+        RateLimiter(settings.rate_limit, burst=settings.burst_limit)
         ConcurrencyLimiter(settings.concurrency_limit)
         TimeoutManager(settings.default_timeout)
         monitor = ResourceMonitor()

@@ -19,7 +19,7 @@ async def main() -> None:
     async with configure(settings, logger="shop"):
         executor = TaskExecutor(settings.max_workers)
         cache = TTLCache[str](settings.cache_ttl, settings.cache_size)
-        rate = RateLimiter(settings.rate_limit, settings.burst_limit)
+        rate = RateLimiter(settings.rate_limit, burst=settings.burst_limit)
         slots = ConcurrencyLimiter(settings.concurrency_limit)
         timeouts = TimeoutManager(settings.default_timeout)
         for each in (executor, cache, rate, slots, timeouts):

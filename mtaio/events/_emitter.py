@@ -279,6 +279,39 @@ class EventEmitter:
                     return True
         return False
 
+    def remove_all_listeners(self, name: str | EventKey[Any] | None = None) -> int:
+        """
+        Remove the handlers of a name, or of all. Not a checkpoint.
+
+        An emit in progress does not call them any more. Streams and waits are left to the tasks
+        that listen with them.
+
+        Args:
+            name: The name, pattern or key under which they were registered: ``"*"`` removes those
+                that were registered for every name; None for all there are.
+
+        Returns:
+            How many were removed.
+
+        Raises:
+            TypeError, ValueError: ``name`` could not have been registered.
+        """
+        registry = self._registry
+        patterns = registry.patterns() if name is None else [pattern_of(name)]
+        listeners = [each for pattern in patterns for each in registry.under(pattern)]
+        for listener in listeners:
+            registry.remove(listener)
+        return len(listeners)
+
+    def event_names(self) -> tuple[str, ...]:
+        """
+        Return the names and patterns that have handlers. Not a checkpoint.
+
+        Each stands there once, whatever its handlers, and those that got their first handler
+        earlier come first. A key is its name.
+        """
+        return tuple(self._registry.patterns())
+
     def listeners(self, name: str | EventKey[Any]) -> tuple[Callable[[Event[Any]], object], ...]:
         """
         Return the handlers that would run for a name, in their order. Not a checkpoint.

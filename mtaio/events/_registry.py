@@ -309,6 +309,11 @@ class Registry:
         self._remove_dead()
         return [each for each in self._table.get(pattern, ()) if each.kind == "handler"]
 
+    def patterns(self) -> list[str]:
+        """Return the names and patterns that have handlers, in the order of their first."""
+        self._remove_dead()
+        return [pattern for pattern in self._table if self.under(pattern)]
+
     def matching(self, name: str) -> list[Listener]:
         """Return all that listen to the name, in their order."""
         self._remove_dead()

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Final, Literal, Protocol, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
 from mtaio._internal import checks, environment
 from mtaio._internal.levels import level_number
-from mtaio.logging._handler import AsyncFileHandler
+from mtaio.logging._handler import AsyncFileHandler, check_encoding
 from mtaio.logging._json import JsonFormatter
 from mtaio.logging._redact import RedactingFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
     from threading import RLock
     from types import TracebackType
@@ -38,6 +39,9 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "format": "text",
     "console": True,
 }
+_Filter: TypeAlias = Any
+"""What ``Handler.addFilter`` takes, which each version of Python says otherwise."""
+
 _REQUIRED: Final = ("level", "file", "max_bytes", "backup_count", "format")
 _FORMATS: Final = ("text", "json")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -178,6 +182,8 @@ def configure(
     logger: logging.Logger | str | None = None,
     redact: RedactingFilter | None = None,
     fields: Mapping[str, object] | None = None,
+    filters: Iterable[logging.Filter | Callable[[logging.LogRecord], object]] = (),
+    errors: str = _ERRORS,
 ) -> LoggingContext:
     """
     Set logging up for a program: level, console, file, format, and masked secrets.
@@ -197,8 +203,7 @@ def configure(
     Args:
         settings: Where the values come from; None reads the environment.
         level: The level, by name or number. ``log_level``, ``MTAIO_LOG_LEVEL``; ``INFO``.
-        file: The file; ``""`` for none. Text that UTF-8 cannot express is written with escapes.
-            ``log_file``, ``MTAIO_LOG_FILE``; none.
+        file: The file; ``""`` for none. ``log_file``, ``MTAIO_LOG_FILE``; none.
         max_bytes: As for `AsyncFileHandler`. ``log_max_bytes``, ``MTAIO_LOG_MAX_BYTES``;
             10,000,000.
         backup_count: As for `AsyncFileHandler`. ``log_backup_count``,
@@ -209,6 +214,10 @@ def configure(
         logger: Which logger, itself or its name; None for the root, which sees the records of all.
         redact: What masks secrets; None for a `RedactingFilter` with its defaults.
         fields: As for `JsonFormatter`, with the JSON format.
+        filters: More filters for the file and the console: objects with a ``filter`` method, or
+            functions, of the record. They come before ``redact``, which masks what they add.
+        errors: What becomes in the file of text that UTF-8 cannot express, as for
+            `AsyncFileHandler`; by default it is written with escapes.
 
     Returns:
         The context that flushes and undoes this when it is left. If it is never entered, the
@@ -238,6 +247,8 @@ def configure(
         ```
     """
     target = _logger_of(logger)
+    more = _filters_of(filters)
+    check_encoding("utf-8", errors)
     if redact is None:
         redact = RedactingFilter()
     elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
@@ -258,11 +269,12 @@ def configure(
         handlers.append(logging.StreamHandler())
     if path is not None:  # the last that may fail, since it leaves something behind
         handlers.insert(
-            0, AsyncFileHandler(path, max_bytes=most, backup_count=backups, errors=_ERRORS)
+            0, AsyncFileHandler(path, max_bytes=most, backup_count=backups, errors=errors)
         )
     for handler in handlers:
         handler.setFormatter(formatter)
-        handler.addFilter(redact)
+        for each in (*more, redact):
+            handler.addFilter(each)
     return LoggingContext(target, level_to_set, handlers)
 
 
@@ -310,6 +322,24 @@ def _logger_of(logger: object) -> logging.Logger:
         )
         raise TypeError(msg)
     return logger
+
+
+def _filters_of(filters: object) -> list[_Filter]:
+    if not isinstance(filters, Iterable):
+        msg = (
+            f"filters={filters!r} is {checks.type_of(filters)}, not several filters. Pass a list, "
+            f"as in filters=[...]."
+        )
+        raise TypeError(msg)
+    several: list[_Filter] = list(cast("Any", filters))
+    for each in several:
+        if not callable(getattr(each, "filter", each)):
+            msg = (
+                f"filters has {each!r}, {checks.type_of(each)}, which cannot filter. Pass a "
+                f"logging.Filter, or a function of the record."
+            )
+            raise TypeError(msg)
+    return several
 
 
 def _path_of(name: str, value: object) -> Path | None:

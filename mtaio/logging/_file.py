@@ -57,6 +57,11 @@ class RotatingFile:
         backup_count: How many older files are kept; 0 for no rotation.
         report: Called with the error when a rotation fails; the record is written all the same.
         close_first: Whether a file must be closed to be renamed, as on Windows.
+
+    Attributes:
+        namer: Given the path of an older file, returns the one to use; None for that path itself.
+        rotator: Called with the path and that of the newest of the older files, in place of
+            renaming the one to the other; None for renaming.
     """
 
     # Invariants, while no thread is inside:
@@ -64,6 +69,8 @@ class RotatingFile:
     # - _rotates says that the path names a regular file, which may be renamed;
     # - _unfinished is what the file behind _fd lacks of a record that it has the start of, the
     #   first in the batch that the next write() is given; empty if there is none;
+    # - _shifted is the file for which the older ones were moved out of the way, if it could not be
+    #   moved itself then: the next try does not move them once more;
     # - _torn says that the file of _identity ends in a part of a record that is not continued;
     # - a fork at any moment finds in _fd a descriptor that is still ours, or _CLOSED.
     __slots__ = (
@@ -80,15 +87,18 @@ class RotatingFile:
         "_report",
         "_rotate_after",
         "_rotates",
+        "_shifted",
         "_size",
         "_torn",
         "_unfinished",
         "_within",
         "bytes",
+        "namer",
         "path",
         "records",
         "rotation_errors",
         "rotations",
+        "rotator",
     )
 
     def __init__(
@@ -99,7 +109,7 @@ class RotatingFile:
         encoding: str = "utf-8",
         max_bytes: int = 0,
         backup_count: int = 0,
-        report: Callable[[OSError], None],
+        report: Callable[[Exception], None],
         close_first: bool = os.name == "nt",
     ) -> None:
         self.path: Final = path
@@ -108,6 +118,8 @@ class RotatingFile:
         self.bytes = 0
         self.rotations = 0
         self.rotation_errors = 0
+        self.namer: Callable[[str], str | os.PathLike[str]] | None = None
+        self.rotator: Callable[[str, str], object] | None = None
         self._first = _FIRST_OPENING[mode]
         self._within = _within_a_file(encoding)
         line_end = "\n".encode(encoding)
@@ -118,6 +130,7 @@ class RotatingFile:
         self._close_first = close_first
         self._fd = _CLOSED
         self._identity = (0, 0)
+        self._shifted: tuple[int, int] | None = None
         self._rotates = False
         self._size = 0
         self._unfinished = b""
@@ -295,9 +308,10 @@ class RotatingFile:
                 if self._close_first:
                     self.close()
                 self._rename()
+                self._shifted = None
                 self._pause = 0.0
                 self.rotations += 1
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the namer and the rotator are the user's
             self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LAST_PAUSE)
             self._rotate_after = monotonic() + self._pause
             if self._fd == _CLOSED:
@@ -312,15 +326,36 @@ class RotatingFile:
         return True
 
     def _rename(self) -> None:
-        # After a try that failed at the newest file the older ones have moved already.
-        if not self._pause or self._older(1).exists():
+        rotator = self.rotator
+        newest = self._older(1)
+        if newest == self._place:
+            msg = (
+                f"namer={self.namer!r} calls the older file {self.path!r}, as the file itself is "
+                f"called. It has to make a name of its own of each that it is given."
+            )
+            raise ValueError(msg)
+        # What a rotator that failed has left there is no older file.
+        if self._shifted != self._identity or (rotator is None and newest.exists()):
             for number in range(self._backup_count - 1, 0, -1):
                 with suppress(FileNotFoundError):
                     self._older(number).replace(self._older(number + 1))
-        self._place.replace(self._older(1))
+            self._shifted = self._identity
+        if rotator is None:
+            self._place.replace(newest)
+            return
+        newest.unlink(missing_ok=True)
+        rotator(self.path, str(newest))
+        if not self._moved() and self._size:
+            msg = (
+                f"rotator={rotator!r} left {self.path!r} as it was. It has to rename, remove or "
+                f"empty the file that it is given first."
+            )
+            raise RuntimeError(msg)
 
     def _older(self, number: int) -> Path:
-        return Path(f"{self.path}.{number}")
+        """Return the path of an older file, 1 being the newest."""
+        default = f"{self.path}.{number}"
+        return Path(default if self.namer is None else self.namer(default))
 
     def _moved(self) -> bool:
         """Return whether the path is no longer our file; if it is, note its size."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Mapping
 
-__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics"]
+__all__ = ["AsyncFileHandler", "AsyncFileHandlerStatistics", "check_encoding"]
 
 _MODES: Final = ("a", "w", "x")
 _POLICIES: Final = ("drop", "block")
@@ -159,7 +159,7 @@ class AsyncFileHandler(logging.Handler):
         if on_error is not None:
             checks.callable_("on_error", on_error, way_out="Pass a function of the error, or None.")
         level = level_number("keep_level", keep_level)
-        _check_encoding(encoding, errors)
+        check_encoding(encoding, errors)
         self.baseFilename: Final = str(checks.path("filename", filename).absolute())
         self.mode: Final = "a" if max_bytes else mode
         self.encoding: Final = encoding
@@ -192,6 +192,42 @@ class AsyncFileHandler(logging.Handler):
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
         # A handler without references is still to write what it was given.
         weakref.finalize(self, self._writer.request_close).atexit = False
+
+    @property
+    def namer(self) -> Callable[[str], str | os.PathLike[str]] | None:
+        """
+        What names the older files, as that of the standard library's rotating handlers does.
+
+        Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
+        the same each time. Its errors are those of a rotation: the records go on into the file as
+        it is, and ``on_error`` is told. None, the default, leaves names as they are.
+        """
+        return self._writer.file.namer
+
+    @namer.setter
+    def namer(self, namer: Callable[[str], str | os.PathLike[str]] | None) -> None:
+        if namer is not None:
+            checks.callable_("namer", namer, way_out="Pass a function of the path, or None.")
+        self._writer.file.namer = namer
+
+    @property
+    def rotator(self) -> Callable[[str, str], object] | None:
+        """
+        What makes the file an older one, as that of the standard library's rotating handlers does.
+
+        Called in the writing thread with the path of the file and with that of the older one,
+        which does not exist then. It has to rename, remove or empty the file; meanwhile records
+        are queued. Its errors are those of a rotation, as for `namer`, and it is called again after
+        a while. None, the default, renames.
+        """
+        return self._writer.file.rotator
+
+    @rotator.setter
+    def rotator(self, rotator: Callable[[str, str], object] | None) -> None:
+        if rotator is not None:
+            way_out = "Pass a function of the file and its new path, or None."
+            checks.callable_("rotator", rotator, way_out=way_out)
+        self._writer.file.rotator = rotator
 
     def __repr__(self) -> str:
         level = logging.getLevelName(self.level)
@@ -385,7 +421,8 @@ def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(msg)
 
 
-def _check_encoding(encoding: str, errors: str) -> None:
+def check_encoding(encoding: str, errors: str) -> None:
+    """Refuse a name that Python knows no codec or error handler by."""
     for name, value in (("encoding", encoding), ("errors", errors)):
         if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
             msg = f"{name}={value!r} is {checks.type_of(value)}, not a str. Pass its name."

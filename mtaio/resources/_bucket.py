@@ -40,6 +40,7 @@ class Bucket:
         burst: As given; None as long as no finite rate tells.
         interval: The seconds for one token, 0 while the rate is infinite or 0.
         most: The most tokens that can ever be taken at once.
+        size: What to call ``burst`` in messages.
         reach: Seconds by which ``full_at`` may lie in the future: ``most * interval`` and a tick.
         full_at: When the bucket, left alone, is full: in the past once it is full, ``inf`` while
             the rate is 0, meaningless while it is infinite.
@@ -60,6 +61,8 @@ class Bucket:
         "rate",
         "reach",
     )
+
+    size: Final = "burst"
 
     def __init__(self, rate: float, burst: float | None = None, *, per: float = 1.0) -> None:
         way_out = "Pass the seconds in which `rate` tokens become available."
@@ -90,6 +93,11 @@ class Bucket:
         self.reach: float = interval * self.most + TICK
         self.last: float = -math.inf
         self._fill(self.most, -math.inf)
+
+    def __str__(self) -> str:
+        per = "s" if self.per == 1 else f"{self.per!r} s"
+        burst = math.inf if self.burst is None else self.burst
+        return f"{self.rate!r}/{per} burst={burst!r}"
 
     def copy(self) -> Bucket:
         """Return a full bucket with the same limits."""

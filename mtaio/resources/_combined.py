@@ -21,6 +21,7 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
 from mtaio.resources._decorators import call, check_call, decorate
+from mtaio.resources._misuse import async_only
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
 from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
 
@@ -70,6 +71,7 @@ class _Entry:
 _entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries", default=None)
 
 
+@async_only
 class ResourceLimiter:
     """
     Limits the use of a resource: how much at once, how often, for how long.
@@ -153,7 +155,7 @@ class ResourceLimiter:
             )
             raise ValueError(msg)
         if rate is not None and not isinstance(rate, RateLimiter):
-            rate = RateLimiter(rate, burst, name=name)
+            rate = RateLimiter(rate, burst=burst, name=name)
         if concurrency is not None and not isinstance(concurrency, ConcurrencyLimiter):
             concurrency = ConcurrencyLimiter(concurrency, name=name)
         if timeout is not None and not isinstance(timeout, TimeoutManager):

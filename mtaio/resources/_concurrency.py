@@ -24,6 +24,7 @@ from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources._decorators import decorate
+from mtaio.resources._misuse import NO_SLOT, async_only
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +63,7 @@ class ConcurrencyStatistics:
     """Seconds that the longest of those waits took."""
 
 
+@async_only
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
@@ -236,6 +238,7 @@ class ConcurrencyLimiter:
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired += 1
+        return NO_SLOT
 
     def release(self) -> None:
         """

@@ -18,18 +18,21 @@ import heapq
 import math
 import reprlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
 from mtaio.resources._decorators import AsyncFunction, Decorator, decorate
+from mtaio.resources._misuse import NO_TOKENS, keys_only, refuse_positional
 from mtaio.resources._rate import RateLimiter, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from typing import Never
 
 __all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
 
@@ -116,6 +119,7 @@ class _KeyLimiter(RateLimiter):
         return bucket.full_at
 
 
+@keys_only
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
@@ -131,6 +135,7 @@ class KeyedRateLimiter:
     Args:
         rate: Tokens that become available to each key every ``per`` seconds; 0 pauses all,
             ``math.inf`` never waits.
+        *extra: Nothing; a second number needs its name.
         burst: Tokens that a full bucket holds, 1 or more. Default: ``rate`` rounded down, or 1 if
             that is more.
         per: The seconds that ``rate`` is meant for.
@@ -141,7 +146,7 @@ class KeyedRateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number, or ``max_keys`` not an int.
+        TypeError: An argument is not a number, or has no name, or ``max_keys`` is not an int.
         ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
             refuses them.
 
@@ -199,15 +204,17 @@ class KeyedRateLimiter:
     def __init__(
         self,
         rate: float,
+        *extra: Never,
         burst: float | None = None,
-        *,
         per: float = 1.0,
         max_keys: int = 10_000,
         idle_ttl: float = 60.0,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
-        like = RateLimiter(rate, burst, per=per, slack=slack, name=name)
+        if extra:
+            refuse_positional("KeyedRateLimiter", rate, extra)
+        like = RateLimiter(rate, burst=burst, per=per, slack=slack, name=name)
         way_out = "Pass how many keys may be held at the same time."
         self._max_keys = checks.count("max_keys", max_keys, way_out=way_out)
         way_out = "Pass seconds >= 0, or math.inf to forget only when room is needed."
@@ -283,6 +290,33 @@ class KeyedRateLimiter:
             limiter.reconfigure(rate=rate, burst=burst)
         self._reorder(self._look())
 
+    def reset(self, key: Hashable = UNSET) -> None:
+        """
+        Fill the bucket of one key, or of all, as `RateLimiter.reset` does.
+
+        As for a user who has proved who they are. A key that is not held is as good as reset. Takes
+        some 0.1 microseconds for each key held, for all keys five times that. Not a checkpoint.
+
+        Args:
+            key: Which key; without one, all of them.
+
+        Raises:
+            TypeError: ``key`` cannot be hashed.
+            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
+        """
+        if key is UNSET:
+            limiters = list(self._limiters.values())
+        else:
+            limiter = self._limiters.get(key)
+            limiters = [] if limiter is None else [limiter]
+        for limiter in limiters:
+            limiter.check_loop()
+        for limiter in limiters:
+            limiter.reset()
+        idle = set(limiters)  # or, if tasks wait, earlier than they will be
+        self._idle = [(-math.inf if each in idle else at, n, each) for at, n, each in self._idle]
+        heapq.heapify(self._idle)
+
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
     ) -> None:
@@ -336,11 +370,20 @@ class KeyedRateLimiter:
         """
         self._limiter(key).acquire_nowait(tokens)
         self._granted += 1
+        return NO_TOKENS
 
+    @overload
+    def limit(
+        self, /, *, key: Callable[..., Hashable], tokens: float = 1, timeout: float | None = None
+    ) -> Decorator: ...
+    @overload
+    def limit(self, fn: Never, /) -> Never: ...
     def limit(
         self,
+        fn: object = None,
+        /,
         *,
-        key: Callable[..., Hashable],
+        key: Callable[..., Hashable] | None = None,
         tokens: float = 1,
         timeout: float | None = None,
     ) -> Decorator:
@@ -350,14 +393,22 @@ class KeyedRateLimiter:
         Used as ``@limiter.limit(key=lambda user: user.id)``; name, signature and types stay.
 
         Args:
+            fn: Nothing: without a key there is no limit.
             key: Called with the arguments of each call, ``self`` included; returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
         Raises:
-            TypeError: ``key`` is not callable, or what is decorated is not an async function.
+            TypeError: ``key`` is missing or not callable, or what is decorated is not an async
+                function.
             ValueError: ``tokens`` or ``timeout`` could never be granted.
         """
+        if fn is not None or key is None:
+            msg = (
+                f"KeyedRateLimiter.limit has no key for {'the calls' if fn is None else repr(fn)}. "
+                f"Write @limiter.limit(key=lambda user: user), with the parameters of the function."
+            )
+            raise TypeError(msg)
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
         self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would

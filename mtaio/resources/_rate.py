@@ -1,8 +1,9 @@
 """
-How often work may start: a token bucket whose waiters are served in order.
+How often work may start: a token bucket, or a window, whose waiters are served in order.
 
 Promise: in any span of ``t`` seconds at most ``burst + rate * (t + slack) / per`` tokens are
-granted, in the order of asking; a task that gives up has taken nothing, and those behind move up.
+granted, or, by a window, at most its limit in any ``per`` seconds; in the order of asking. A task
+that gives up has taken nothing, and those behind move up.
 Cost: a few floats of state, no background task, nothing to close; one timer while tasks wait, and
 one for each that has a timeout.
 Why tokens are never handed to a sleeping task: docs/en/design/rate-limiting.md.
@@ -23,11 +24,13 @@ from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
 from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio.resources._misuse import NO_TOKENS, async_only, refuse_positional
+from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
-    from typing import Self
+    from typing import Never, Self
 
 __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
@@ -95,6 +98,7 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 """The queue of every limiter on which no task has waited yet, which may be one of very many."""
 
 
+@async_only
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
@@ -102,7 +106,8 @@ class RateLimiter:
     The bucket starts full. In any span of ``t`` seconds at most
     ``burst + rate * (t + slack) / per`` tokens are granted: after a rest ``burst`` at once, and in
     the long run ``rate`` every ``per`` seconds. With ``burst=1`` (`smooth`) work starts in even
-    steps.
+    steps. With a sliding window in place of the bucket (`window`) never more than a limit is
+    granted in any span.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
     backend; by one at a time, and not from other threads. A task that is cancelled while it waits
@@ -111,6 +116,7 @@ class RateLimiter:
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
             still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
+        *extra: Nothing; a second number needs its name.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -121,7 +127,7 @@ class RateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number.
+        TypeError: An argument is not a number, or has no name.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -179,12 +185,14 @@ class RateLimiter:
     def __init__(
         self,
         rate: float,
+        *extra: Never,
         burst: float | None = None,
-        *,
         per: float = 1.0,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
+        if extra:
+            refuse_positional("RateLimiter", rate, extra)
         bucket = Bucket(rate, burst, per=per)
         way_out = "Pass seconds >= 0, a few times what the event loop may be late."
         if checks.at_least("slack", slack, 0, way_out=way_out) == math.inf:
@@ -192,8 +200,8 @@ class RateLimiter:
             raise ValueError(msg)
         self._start(bucket, slack, name, Tally())
 
-    def _start(self, bucket: Bucket, slack: float, name: str | None, tally: Tally) -> None:
-        self._bucket = bucket
+    def _start(self, bucket: Bucket | Window, slack: float, name: str | None, tally: Tally) -> None:
+        self._bucket: Bucket | Window = bucket
         self._slack = slack
         self._name = name
         self._tally = tally
@@ -210,8 +218,7 @@ class RateLimiter:
 
     def _limits(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
-        per = "s" if self.per == 1 else f"{self.per!r} s"
-        return f"{name} {self.rate!r}/{per} burst={self.burst!r}"
+        return f"{name} {self._bucket}"
 
     @classmethod
     def smooth(
@@ -224,6 +231,35 @@ class RateLimiter:
         arguments are those of the class.
         """
         return cls(rate, burst=1, per=per, slack=slack, name=name)
+
+    @classmethod
+    def window(cls, limit: int, per: float, *, name: str | None = None) -> Self:
+        """
+        Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
+
+        For a service that counts so, as most that say "100 requests a minute" do: a bucket of that
+        rate could let through twice as many in the minute after a rest. A token comes back ``per``
+        seconds after it was granted, to the nanosecond to which event loops keep time; there is no
+        ``slack``, so a late waiter counts from when it was served. All else is as for the class,
+        except that tokens are whole, and that the time until several requests are served is the
+        least if some ask for more than one. It remembers ``limit`` moments.
+
+        Assigning `rate` changes the limit; 0 pauses at once. `burst` is the limit, and cannot be
+        assigned.
+
+        Args:
+            limit: The tokens that may be granted in any ``per`` seconds, 1 or more.
+            per: Seconds, more than 0.
+            name: For messages and the monitor.
+
+        Raises:
+            TypeError: ``limit`` is not an int, or ``per`` not a number.
+            ValueError: ``limit`` < 1, or ``per`` <= 0, infinite or NaN.
+        """
+        window = Window(limit, per)
+        limiter = cls(limit, per=per, slack=0, name=name)
+        limiter._bucket = window
+        return limiter
 
     @property
     def name(self) -> str | None:
@@ -283,6 +319,23 @@ class RateLimiter:
         for waiter in self._queue:
             if waiter is self._first or waiter.tokens > bucket.most:
                 waiter.wake()
+
+    def reset(self) -> None:
+        """
+        Fill the bucket, as if nothing had been granted yet: for a service that has started over.
+
+        Tasks that wait are served accordingly, in their order. The limits stay, also a pause; so do
+        the counters. Not a checkpoint.
+
+        Raises:
+            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
+        """
+        self._forget_finished()
+        if self._queue:
+            self._attach()
+        self._bucket = self._bucket.copy()
+        if self._first is not None:
+            self._first.wake()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
@@ -360,7 +413,7 @@ class RateLimiter:
                     bucket.full_at = full_at
                     bucket.last = moment
                     self._left -= 1
-                    return
+                    return NO_TOKENS
         bucket.check(tokens)
         self._forget_finished()
         moment = bucket.look(clock.now())
@@ -371,6 +424,7 @@ class RateLimiter:
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
+        return NO_TOKENS
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""
@@ -529,8 +583,8 @@ class RateLimiter:
         tokens, most = waiter.tokens, self._bucket.most
         if tokens > most:
             msg = (
-                f"{self!r} can no longer grant tokens={tokens!r}: burst was lowered to "
-                f"{most!r} meanwhile. Acquire in smaller parts."
+                f"{self!r} can no longer grant tokens={tokens!r}: {self._bucket.size} was lowered "
+                f"to {most!r} meanwhile. Acquire in smaller parts."
             )
             raise RateLimitError(msg, retry_after=math.inf, name=self._name)
         due = self._bucket.due(tokens, moment) if waiter is self._first else math.inf

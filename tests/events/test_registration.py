@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from mtaio.cache import cached
-from mtaio.events import Event, EventEmitter, EventPriority
+from mtaio.events import Event, EventEmitter, EventKey, EventPriority
 from mtaio.testing import settle
 
 if TYPE_CHECKING:
@@ -73,6 +73,59 @@ async def test_off_of_an_unknown_handler_is_false() -> None:
     assert not emitter.off("*", nothing)
     assert emitter.off("a", nothing)
     assert not emitter.off("a", nothing)
+
+
+async def test_event_names() -> None:
+    """Names and patterns with handlers, in the order of the first; streams and waits are none."""
+    emitter = EventEmitter()
+    assert emitter.event_names() == ()
+    emitter.on("b", nothing)
+    emitter.on("a.*", nothing)
+    emitter.once(EventKey[int]("a"), nothing)
+    emitter.on("b", nothing)
+
+    def fleeting(event: Event[int]) -> None:
+        """Handle."""
+
+    emitter.on("gone", fleeting, weak=True)
+    del fleeting
+    gc.collect()
+    async with emitter.stream("stream", "*"):
+        assert emitter.event_names() == ("b", "a.*", "a")
+        await emitter.emit("a", 1)
+        assert emitter.off("b", nothing)
+        assert emitter.event_names() == ("b", "a.*")
+
+
+async def test_remove_all_listeners() -> None:
+    """Those of one name or pattern, or all of them; streams go on, and so does the emitter."""
+    emitter, log = EventEmitter(), Log()
+    for name in ("a", "a", "a.*", "b", "*"):
+        emitter.on(name, log.handler(name))
+    async with emitter.stream("a") as events:
+        assert emitter.remove_all_listeners("a") == 2
+        assert emitter.remove_all_listeners("a") == 0
+        assert emitter.remove_all_listeners("*") == 1
+        assert emitter.event_names() == ("a.*", "b")
+        assert emitter.remove_all_listeners() == 2
+        assert emitter.event_names() == ()
+        assert emitter.listener_count() == 0
+        await emitter.emit("a", 1)
+        assert (await anext(events)).data == 1
+    assert log == []
+    emitter.on(EventKey[int]("a"), nothing)
+    assert emitter.remove_all_listeners(EventKey[int]("a")) == 1
+    with pytest.raises(ValueError, match=r"^name='' "):
+        emitter.remove_all_listeners("")
+
+
+async def test_remove_all_listeners_during_an_emit() -> None:
+    """What an emit in progress has not called yet, it does not call any more."""
+    emitter, log = EventEmitter(), Log()
+    emitter.on("a", lambda _: emitter.remove_all_listeners(), priority=1)
+    emitter.on("a", log.handler("later"))
+    await emitter.emit("a")
+    assert log == []
 
 
 async def test_bound_methods_are_found_again() -> None:

@@ -44,7 +44,9 @@ class Watched:
         max_keys: int = 10,
         idle_ttl: float = 60,
     ) -> None:
-        self.limiter = KeyedRateLimiter(rate, burst, max_keys=max_keys, idle_ttl=idle_ttl, slack=0)
+        self.limiter = KeyedRateLimiter(
+            rate, burst=burst, max_keys=max_keys, idle_ttl=idle_ttl, slack=0
+        )
         self.buckets = {key: Refilled(rate, burst) for key in keys}
         self.lines = {key: Line() for key in keys}
         self.refused = 0

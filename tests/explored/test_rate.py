@@ -40,7 +40,7 @@ class Watched:
     """
 
     def __init__(self, sim: Simulation, rate: float, burst: float) -> None:
-        self.limiter = RateLimiter(rate, burst, slack=0)
+        self.limiter = RateLimiter(rate, burst=burst, slack=0)
         self.bucket = Refilled(rate, burst)
         self.line = Line()
         self.grants: list[tuple[str, float]] = []
@@ -458,3 +458,40 @@ async def test_refusals_disturb_no_task(victim: Victim, sim: Simulation) -> None
     assert {"a", "b"} <= set(watched.line.served)
     assert watched.limiter.statistics().granted == len(watched.line.served) + 2
     assert_quiescent(watched.limiter)
+
+
+@explored
+async def test_window_that_is_reset(victim: Victim, sim: Simulation) -> None:
+    """A window serves in order and is never exceeded, whenever it starts over and who gives up."""
+    limiter = RateLimiter.window(2, 1)
+    line = Line()
+    grants: list[float] = []
+    lives = [0]
+
+    async def work(name: str, tokens: int) -> None:
+        line.asks(name)
+        try:
+            await limiter.acquire(tokens)
+        except BaseException:
+            line.leaves(name)
+            raise
+        assert line.gets(name) == 0, line.served
+        grants.extend([sim.time()] * tokens)
+        recent = [at for at in grants[lives[-1] :] if at > sim.time() - 1]
+        assert len(recent) <= 2
+
+    async def reset() -> None:
+        await checkpoint()
+        limiter.reset()
+        lives.append(len(grants))
+
+    await together(
+        a=lambda: work("a", 2),
+        victim=lambda: victim(work, "victim", 1),
+        b=lambda: work("b", 2),
+        c=lambda: work("c", 1),
+        reset=reset,
+    )
+    assert {"a", "b", "c"} <= set(line.served)
+    assert sim.time() <= 3
+    assert_quiescent(limiter)

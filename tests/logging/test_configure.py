@@ -263,6 +263,34 @@ def test_own_redaction_and_levels(book: Logbook, logger: logging.Logger) -> None
     assert book.lines()[0].endswith("card *** token=abc")
 
 
+def test_own_filters(book: Logbook, logger: logging.Logger) -> None:
+    """They see what goes to all handlers, before the mask, which covers what they add."""
+
+    class Adding(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.request, record.token = "r1", "abc"
+            return True
+
+    def not_health(record: logging.LogRecord) -> bool:
+        return "health" not in record.getMessage()
+
+    filters = (each for each in (Adding(), not_health))
+    with configure(file=book.path, format="json", logger=logger, filters=filters) as context:
+        assert [len(handler.filters) for handler in context.handlers] == [3, 3]
+        logger.info("GET /health")
+        logger.info("GET /")
+    (line,) = book.lines()
+    made = json.loads(line)
+    assert (made["message"], made["request"], made["token"]) == ("GET /", "r1", "***")
+
+
+def test_own_errors(book: Logbook, logger: logging.Logger) -> None:
+    """Text that UTF-8 cannot express becomes what ``errors`` says."""
+    with configure(file=book.path, console=False, logger=logger, errors="replace"):
+        logger.info("caf\udce9")
+    assert book.lines()[0].endswith("caf?")
+
+
 REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (None, {"MTAIO_LOG_LEVEL": "LOUD"}, ValueError, r"MTAIO_LOG_LEVEL='LOUD' is not a level. Pass"),
     (
@@ -304,6 +332,15 @@ REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (None, {"console": "no"}, TypeError, r"console='no' is a str, not a bool"),
     (None, {"logger": 3}, TypeError, r"logger=3 is an int, not a logger. Pass a logging.L"),
     (None, {"redact": True}, TypeError, r"redact=True is a bool, not a filter. Pass a Redact"),
+    (None, {"filters": 3}, TypeError, r"filters=3 is an int, not several filters\. Pass a list"),
+    (
+        None,
+        {"filters": logging.Filter()},
+        TypeError,
+        r"filters=<.*> is a Filter, not several filters",
+    ),
+    (None, {"filters": "ab"}, TypeError, r"filters has 'a', a str, which cannot filter\. Pass a"),
+    (None, {"errors": "keep"}, ValueError, r"errors='keep' is unknown\. Pass 'strict'"),
     (None, {"fields": {"time": 1}}, ValueError, r"fields has time"),
     (None, {"file": "missing/app.log"}, FileNotFoundError, r".*No such file"),
 ]

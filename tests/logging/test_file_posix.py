@@ -266,7 +266,7 @@ def test_file_that_cannot_be_moved_costs_no_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the newest file cannot be renamed, the older ones are moved once."""
-    errors: list[OSError] = []
+    errors: list[Exception] = []
     moment = 100.0
     monkeypatch.setattr(_file, "monotonic", lambda: moment)
     for number in range(1, 5):
@@ -356,7 +356,7 @@ def test_two_handlers_share_a_file(book: Logbook) -> None:
         assert mine == [f"{number} {each}" for each in range(800)]
 
 
-def make(folder: Path, errors: list[OSError], **options: Any) -> RotatingFile:
+def make(folder: Path, errors: list[Exception], **options: Any) -> RotatingFile:
     """Return a file that notes the errors of its rotation."""
     options = {"max_bytes": 10, "backup_count": 2, **options}
     return RotatingFile(str(folder / "app.log"), report=errors.append, **options)
@@ -382,7 +382,7 @@ def test_failed_rotation_keeps_the_file_and_rests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
     """If the files cannot be renamed, records go on into the one there is; tries are rare."""
-    errors: list[OSError] = []
+    errors: list[Exception] = []
     moment = 100.0
     monkeypatch.setattr(_file, "monotonic", lambda: moment)
     file = make(tmp_path, errors, close_first=system == "nt")

@@ -160,7 +160,7 @@ def test_batches_do_not_matter(
         assert found == {"app.log": b"", **contents(Path(one_by_one))}
 
 
-def unexpected(error: OSError) -> None:
+def unexpected(error: Exception) -> None:
     """Fail: no rotation was to go wrong."""
     raise AssertionError from error
 

@@ -72,6 +72,31 @@ async def test_day_one_5_waiting_for_one_key_blocks_no_other() -> None:
     assert granted == {"a": [0, 1, 2], "b": [0, 1], "c": [0], "d": [0.5]}
 
 
+async def test_reset_of_a_key_or_of_all() -> None:
+    """The bucket of one key is full again, None among them, or those of all; waiters get theirs."""
+    limiter = KeyedRateLimiter(0.25, max_keys=3)
+    for key in ("a", None, "b"):
+        limiter.acquire_nowait(key)
+    limiter.reset("unknown")
+    limiter.reset(None)
+    assert takes(limiter, None)
+    assert not takes(limiter, "a")
+    async with anyio.create_task_group() as group:
+        group.start_soon(limiter.acquire, "a")
+        await settle()
+        limiter.reset()
+        await settle()
+        assert limiter.statistics().waiting == 0
+    assert anyio.current_time() == 0
+    assert not takes(limiter, "a")
+    assert takes(limiter, "new")
+    assert held(limiter) == (2, 2)  # the others had become idle
+    limiter.reset("a")
+    assert takes(limiter, "another")
+    with pytest.raises(TypeError, match="unhashable"):
+        limiter.reset([])  # type: ignore[arg-type] # what a user may pass
+
+
 async def test_timeout_and_tokens_are_the_keys_own() -> None:
     """``tokens`` and ``timeout`` mean what they mean to RateLimiter."""
     limiter = KeyedRateLimiter(1, burst=2, name="api")

@@ -215,6 +215,41 @@ async def test_no_limit() -> None:
     assert limiter.statistics().next_grant_seconds == 0
 
 
+# --- Starting over ----------------------------------------------------------------------------
+
+
+async def test_reset_fills_the_bucket() -> None:
+    """After ``reset`` it is as if nothing had been granted; the counters go on."""
+    limiter = RateLimiter(1, burst=2)
+    limiter.acquire_nowait(2)
+    limiter.reset()
+    assert limiter.statistics().tokens == 2
+    limiter.acquire_nowait(2)
+    assert limiter.statistics().granted == 2
+    limiter.rate = 0
+    limiter.reset()
+    limiter.acquire_nowait(2)
+    assert limiter.statistics().next_grant_seconds == math.inf  # still paused
+
+
+async def test_reset_serves_those_who_wait() -> None:
+    """The full bucket goes to the tasks that wait, in their order, ahead of newcomers."""
+    limiter = RateLimiter(0.5, burst=3, slack=0)
+    limiter.acquire_nowait(3)
+    async with anyio.create_task_group() as group:
+        crowd = Crowd(limiter, group)
+        for name, tokens in (("a", 2), ("b", 1), ("c", 2)):
+            await crowd.ask(name, tokens)
+        await anyio.sleep(1)
+        limiter.reset()
+        with pytest.raises(RateLimitError) as refused:
+            limiter.acquire_nowait()
+        assert refused.value.retry_after == 6  # behind the three
+        await settle()
+        assert crowd.granted == {"a": 1, "b": 1}
+    assert crowd.granted == {"a": 1, "b": 1, "c": 5}
+
+
 # --- Refusals ---------------------------------------------------------------------------------
 
 

@@ -77,6 +77,13 @@ class Change(Step):
 
 
 @dataclass(frozen=True)
+class NewLimit(Step):
+    """The limit of a window changes."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class Stall(Step):
     """The event loop stands still for some sixteenths of a second."""
 
@@ -216,6 +223,8 @@ class Trial:
     answers: dict[int, tuple[str, Fraction]] = field(default_factory=dict)
     order: list[int] = field(default_factory=list)
     granted: list[tuple[Fraction, Fraction]] = field(default_factory=list)
+    bursts: list[float] = field(default_factory=list)
+    """What ``burst`` was at each grant."""
     asked: list[int] = field(default_factory=list)
     scopes: dict[int, anyio.CancelScope] = field(default_factory=dict)
     lost: float = 0.0
@@ -248,6 +257,7 @@ class Trial:
                     answer = "granted"
                     self.order.append(number)
                     self.granted.append((Fraction(self.clock()), Fraction(step.tokens)))
+                    self.bursts.append(self.limiter.burst)
         finally:
             self.with_timeout -= step.timeout is not None
             self.answers[number] = answer, Fraction(self.clock())
@@ -268,6 +278,7 @@ class Trial:
             answer = "refused"
         else:
             self.granted.append((Fraction(self.clock()), Fraction(step.tokens)))
+            self.bursts.append(self.limiter.burst)
         self.answers[number] = answer, Fraction(self.clock())
 
     async def play(self, *, to_the_end: bool = False) -> None:
@@ -289,6 +300,8 @@ class Trial:
                             self.give_up(number - 1 - who)
                         case Change(rate=rate, burst=burst):
                             self.limiter.reconfigure(rate=rate, burst=burst)
+                        case NewLimit(limit=limit):
+                            self.limiter.rate = limit
                         case Stall(lost=lost):
                             self.lost += lost / 16
                     await settle()
@@ -358,7 +371,7 @@ def test_answers_are_those_of_exact_arithmetic(
     backend: str, rate: float, burst: float, steps: list[Step]
 ) -> None:
     """Weighted, cancelled, timed out, reconfigured: each answer and its time are the model's."""
-    trial = Trial(RateLimiter(rate, burst), steps)
+    trial = Trial(RateLimiter(rate, burst=burst), steps)
     compare(rate, burst, steps, trial, backend)
 
 
@@ -368,7 +381,7 @@ def test_native_cancellation_changes_no_answer(
     rate: float, burst: float, steps: list[Step]
 ) -> None:
     """cpython#90155: the same when tasks are cancelled with Task.cancel()."""
-    trial = Trial(RateLimiter(rate, burst), steps, native=True)
+    trial = Trial(RateLimiter(rate, burst=burst), steps, native=True)
     compare(rate, burst, steps, trial, "asyncio")
 
 
@@ -383,7 +396,7 @@ def test_bound_holds_in_every_window(
     backend: str, rate: int, burst: int, slack: float, steps: list[Step]
 ) -> None:
     """In any span at most ``burst + rate * (t + slack)``, also when the loop is late; in order."""
-    limiter = RateLimiter(rate, burst, per=60, slack=slack)
+    limiter = RateLimiter(rate, burst=burst, per=60, slack=slack)
     trial = Trial(limiter, steps)
 
     async def scenario() -> None:
@@ -403,13 +416,68 @@ def test_bound_holds_in_every_window(
             assert total <= burst + rate * span / 60
 
 
+WHOLE_ASKS = st.builds(Ask, PAUSES, st.sampled_from([1, 1, 1, 2, 3, 0.5]), TIMEOUTS)
+WINDOW_STEPS = st.one_of(
+    WHOLE_ASKS,
+    WHOLE_ASKS,
+    st.builds(AskNow, PAUSES, st.integers(1, 3)),
+    STALLS,
+    st.builds(NewLimit, PAUSES, st.integers(0, 5)),
+)
+
+
+@given(st.integers(1, 5), st.sampled_from([0.3, 1, 2.5]), st.lists(WINDOW_STEPS, max_size=25))
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+def test_window_is_never_exceeded(backend: str, limit: int, per: float, steps: list[Step]) -> None:
+    """Counted by hand, no span holds more than the limit; late, cancelled, changed; in order."""
+    trial = Trial(RateLimiter.window(limit, per), steps)
+    run(trial.play, backend=backend)
+    assert trial.order == sorted(trial.order)
+    tick = Fraction(1, 10**9)
+    for last, (until, _) in enumerate(trial.granted):
+        inside = sum(
+            tokens for since, tokens in trial.granted[: last + 1] if until - since < per - tick
+        )
+        assert inside <= trial.bursts[last]
+
+
+@given(
+    st.integers(1, 5),
+    st.sampled_from([0.5, 1, 2]),
+    st.lists(st.builds(Ask, PAUSES, st.integers(1, 3), st.none()), max_size=20),
+)
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+def test_window_grants_as_soon_as_there_is_room(
+    backend: str, limit: int, per: float, steps: list[Step]
+) -> None:
+    """Each is served when the token that was ``limit`` places ahead leaves the window."""
+    trial = Trial(RateLimiter.window(limit, per), steps)
+
+    async def scenario() -> None:
+        await trial.play(to_the_end=True)
+
+    run(scenario, backend=backend)
+    grants: list[Fraction] = []
+    for number, (step, asked) in enumerate(zip(steps, times(steps), strict=True)):
+        assert isinstance(step, Ask)
+        if step.tokens > limit:
+            assert trial.answers[number] == ("impossible", asked)
+            continue
+        moment = max([asked, *grants[-1:]])
+        place = len(grants) + int(step.tokens) - 1 - limit
+        if place >= 0:
+            moment = max(moment, grants[place] + Fraction(per))
+        grants.extend([moment] * int(step.tokens))
+        assert trial.answers[number] == ("granted", moment)
+
+
 @given(st.floats(0.01, 1000), st.floats(1, 50), st.lists(st.floats(0, 3), max_size=40))
 @settings(max_examples=EXAMPLES // 2, deadline=None)
 def test_any_rate_is_reached_and_not_exceeded(
     backend: str, rate: float, burst: float, sizes: list[float]
 ) -> None:
     """Any floats will do: a waiter is served when the tokens are there, to a few ticks."""
-    limiter = RateLimiter(rate, burst)
+    limiter = RateLimiter(rate, burst=burst)
     moments: list[float] = []
 
     async def scenario() -> None:

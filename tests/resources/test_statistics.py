@@ -57,6 +57,15 @@ async def use_rate(limiter: RateLimiter) -> None:
         limiter.reconfigure(rate=1 + number % 2, burst=1 + number % 3)
 
 
+async def use_window(limiter: RateLimiter) -> None:
+    """Wait, and start over."""
+    for number in range(150):
+        await limiter.acquire()
+        limiter.rate = 1 + number % 3
+        if not number % 7:
+            limiter.reset()
+
+
 async def use_keys(limiter: KeyedRateLimiter) -> None:
     """Take in and forget keys, and wait for some."""
     for number in range(60):
@@ -91,18 +100,20 @@ async def use_timeouts(manager: TimeoutManager) -> None:
     ("make", "use"),
     [
         (lambda: RateLimiter(2), use_rate),
+        (lambda: RateLimiter.window(2, 1), use_window),
         (lambda: KeyedRateLimiter(2, max_keys=10, idle_ttl=0), use_keys),
         (lambda: ConcurrencyLimiter(2), use_slots),
         (lambda: ResourceLimiter(rate=100, concurrency=2, timeout=9, timeout_total=99), use_all),
         (lambda: TimeoutManager(0.5), use_timeouts),
     ],
-    ids=["rate", "keyed", "concurrency", "combined", "timeouts"],
+    ids=["rate", "window", "keyed", "concurrency", "combined", "timeouts"],
 )
 def test_from_another_thread(
     backend: str, make: Callable[[], Any], use: Callable[[Any], Coroutine[Any, Any, None]]
 ) -> None:
     """At any time a thread gets a picture; no counter goes back, and no limit is exceeded."""
     limiter = make()
+    looked = threading.Event()
     over = threading.Event()
     problems: list[object] = []
     looks = 0
@@ -125,6 +136,7 @@ def test_from_another_thread(
                 problems.append(slots)
             before = after
             looks += 1
+            looked.set()
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -136,6 +148,7 @@ def test_from_another_thread(
     thread = threading.Thread(target=watch)
     thread.start()
     try:
+        looked.wait(20)  # short as the use is, the thread is at work by then
         run(main, backend=backend)
     finally:
         over.set()

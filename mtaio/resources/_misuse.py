@@ -1,0 +1,96 @@
+"""
+What is said to those who use a limiter in a form that cannot work.
+
+Promise: what Python would refuse with no hint, or let pass in silence, is a ``TypeError`` that
+shows the right form. Type checkers see none of this, and go on refusing the wrong forms themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["NO_SLOT", "NO_TOKENS", "async_only", "keys_only", "refuse_positional"]
+
+C = TypeVar("C", bound="type[Any]")
+
+
+class _Acquired:
+    """
+    What ``acquire_nowait`` returns in place of None, which would make ``if`` see a refusal.
+
+    Args:
+        otherwise: What it raises when it does not acquire.
+    """
+
+    __slots__ = ("_otherwise",)
+
+    def __init__(self, otherwise: str) -> None:
+        self._otherwise = otherwise
+
+    def __repr__(self) -> str:
+        return "<acquired>"
+
+    def __bool__(self) -> NoReturn:
+        msg = (
+            f"acquire_nowait() returns nothing to be tested: it has acquired, or it raises "
+            f"{self._otherwise}. Write 'try: limiter.acquire_nowait()' and 'except "
+            f"{self._otherwise}:' in place of the 'if'."
+        )
+        raise TypeError(msg)
+
+
+NO_TOKENS: Final = cast("None", _Acquired("RateLimitError"))
+NO_SLOT: Final = cast("None", _Acquired("ConcurrencyLimitError"))
+
+
+def _sync_block(self: object, *_: object) -> NoReturn:
+    msg = f"{self!r} cannot wait in a 'with' block. Write 'async with'."
+    raise TypeError(msg)
+
+
+def _keyless_block(self: object, *_: object) -> NoReturn:
+    msg = (
+        f"{self!r} cannot be entered, because a block names no key. Write 'await "
+        f"limiter.acquire(key)' before the work, or @limiter.limit(key=...) above its function."
+    )
+    raise TypeError(msg)
+
+
+def async_only(cls: C) -> C:
+    """Decorate a class whose objects are for ``async with``, and let ``with`` say so."""
+    return _defining(cls, _sync_block, "__enter__", "__exit__")
+
+
+def keys_only(cls: C) -> C:
+    """Decorate a class whose objects serve keys, and let blocks of both kinds say so."""
+    return _defining(cls, _keyless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
+
+
+def _defining(cls: C, method: Callable[..., NoReturn], *names: str) -> C:
+    for name in names:
+        setattr(cls, name, method)
+    return cls
+
+
+def refuse_positional(cls: str, rate: object, extra: tuple[object, ...]) -> NoReturn:
+    """
+    Raise because a second number has no name.
+
+    Args:
+        cls: The class that was called.
+        rate: The first number.
+        extra: Those after it.
+    """
+    call = ", ".join(map(repr, (rate, *extra)))
+    second = extra[0]
+    msg = (
+        f"{cls}({call}) takes one number without a name, the rate. Write "
+        f"{cls}({rate!r}, burst={second!r}) for {rate!r} a second and {second!r} at once after a "
+        f"rest; or {cls}({rate!r}, per={second!r}), the same as "
+        f"{cls}({rate!r} / {second!r}, burst={rate!r}), for what aiolimiter calls "
+        f"AsyncLimiter({rate!r}, {second!r})."
+    )
+    raise TypeError(msg)

@@ -1,0 +1,94 @@
+"""Limiters in forms that cannot work: each is told the form that does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, ResourceLimiter
+
+
+def limiters() -> list[Any]:
+    """Return a limiter of each kind."""
+    return [
+        RateLimiter(1),
+        RateLimiter.window(1, 1),
+        KeyedRateLimiter(1),
+        ConcurrencyLimiter(1),
+        ResourceLimiter(rate=1),
+    ]
+
+
+@pytest.mark.parametrize("cls", [RateLimiter, KeyedRateLimiter])
+def test_second_number_needs_a_name(cls: Any) -> None:
+    """Those who know ``AsyncLimiter(100, 60)`` learn what it is here, which is that."""
+    message = (
+        rf"^{cls.__name__}\(100, 60\) takes one number without a name, the rate\. Write .*burst=60"
+        rf".*; or {cls.__name__}\(100, per=60\), the same as {cls.__name__}\(100 / 60, burst=100\)"
+        r", for what aiolimiter calls AsyncLimiter\(100, 60\)\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        cls(100, 60)
+    with pytest.raises(TypeError, match=r"\(1, 2, 3\) takes one number"):
+        cls(1, 2, 3)
+    same, too = cls(100, per=60), cls(100 / 60, burst=100)
+    assert (same.burst, same.rate / same.per) == (too.burst, too.rate / too.per)
+
+
+@pytest.mark.parametrize("limiter", limiters(), ids=lambda each: type(each).__name__)
+def test_plain_with(limiter: Any) -> None:
+    """``with`` cannot wait; what is named is ``async with``, or the way to pass a key."""
+    right = "cannot wait in a 'with' block. Write 'async with'."
+    if isinstance(limiter, KeyedRateLimiter):
+        right = (
+            "cannot be entered, because a block names no key. Write 'await limiter.acquire(key)'"
+        )
+    with pytest.raises(TypeError, match=r"^<") as error, limiter:
+        pass  # pragma: no cover - not reached
+    assert right in str(error.value)
+
+
+async def test_block_without_a_key() -> None:
+    """``async with`` has no place for a key."""
+    limiter: Any = KeyedRateLimiter(1)
+    message = (
+        r"^<KeyedRateLimiter 1/s burst=1 keys=0> cannot be entered, .* or @limiter\.limit\(key"
+    )
+    with pytest.raises(TypeError, match=message):
+        async with limiter:
+            pass  # pragma: no cover - not reached
+
+
+def test_acquire_nowait_is_not_a_question() -> None:
+    """``if limiter.acquire_nowait()`` would always see a refusal, were it None."""
+    rate: Any = RateLimiter(1, burst=2)
+    keyed: Any = KeyedRateLimiter(1)
+    slots: Any = ConcurrencyLimiter(1)
+    for error, result in (
+        ("RateLimitError", rate.acquire_nowait()),
+        ("RateLimitError", rate.acquire_nowait(0.5)),
+        ("RateLimitError", keyed.acquire_nowait("key")),
+        ("ConcurrencyLimitError", slots.acquire_nowait()),
+    ):
+        message = rf"^acquire_nowait\(\) returns nothing to be tested: .* raises {error}\. Write"
+        with pytest.raises(TypeError, match=message):
+            bool(result)
+        assert repr(result) == "<acquired>"
+
+
+def test_decorator_without_a_key() -> None:
+    """``KeyedRateLimiter.limit`` shows how to pass what it cannot do without."""
+    limiter: Any = KeyedRateLimiter(1)
+
+    async def greet(user: str) -> str:
+        return user  # pragma: no cover - not called
+
+    with pytest.raises(
+        TypeError, match=r"^KeyedRateLimiter\.limit has no key for <function .*gree"
+    ):
+        limiter.limit(greet)
+    with pytest.raises(
+        TypeError, match=r"^KeyedRateLimiter\.limit has no key for the calls\. Writ"
+    ):
+        limiter.limit(tokens=1)

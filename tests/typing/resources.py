@@ -1,0 +1,34 @@
+"""What type checkers make of limiters: checked by mypy and pyright, and not run."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from mtaio.resources import KeyedRateLimiter, RateLimiter
+
+assert_type(RateLimiter.window(100, per=60), RateLimiter)
+
+limiter = RateLimiter(100, burst=60)
+keyed = KeyedRateLimiter(100, burst=60)
+RateLimiter(100, 60)  # type: ignore[arg-type] # the second number has no name
+KeyedRateLimiter(100, 60)  # type: ignore[arg-type] # as above
+
+limiter.reset()
+keyed.reset()
+keyed.reset(None)
+
+
+@keyed.limit(key=str)
+async def greet(user: str) -> str:
+    """The signature stays."""
+    return user
+
+
+async def misuse() -> None:
+    """What is refused when it runs is refused before."""
+    with limiter:  # type: ignore[attr-defined] # cannot wait
+        pass
+    async with keyed:  # type: ignore[attr-defined] # names no key
+        pass
+    keyed.limit(greet)  # type: ignore[call-overload] # no key
+    keyed.limit(tokens=2)  # type: ignore[call-overload] # no key
