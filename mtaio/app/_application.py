@@ -570,16 +570,20 @@ class Application:
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
             logs = self._prepare_with_logs()
-            life = anyio.run(self._live, guard, logs, **options)
+            anyio.run(self._live, guard, logs, **options)
         except OSError as error:
             if self._run is not before:
                 raise
             _complain(error, NOT_STARTED)  # there are no more threads or descriptors
+        except SystemExit:  # of a task, with which asyncio ends when all is closed
+            if self._run is before:
+                raise
         finally:
             if logs is not None:
                 logs.close()
             if guard is not None:
                 guard.release(lingers=True)
+        life = cast("Run", self._run)
         if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
 
@@ -590,10 +594,9 @@ class Application:
         except (ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
 
-    async def _live(self, guard: Guard | None, logs: LoggingContext | None) -> Run:
-        run = self._run = self._new_run(guard, logs)
-        await run.live()
-        return run
+    async def _live(self, guard: Guard | None, logs: LoggingContext | None) -> None:
+        self._run = self._new_run(guard, logs)
+        await self._run.live()
 
     async def start(self) -> None:
         """
@@ -894,6 +897,13 @@ def _check_parts(given: Mapping[str, object]) -> None:
         if value is not None and not isinstance(value, kind):
             msg = f"{name}={value!r} is {checks.type_of(value)}. Pass a {kind.__name__}, or None."
             raise TypeError(msg)
+    handler: Any = given["error_handler"]
+    if is_async(getattr(handler, "report", handler)):
+        msg = (
+            f"error_handler={handler!r} has an async report(), which nobody would "
+            f"await. Call it handle_error()."
+        )
+        raise TypeError(msg)
 
 
 def _loop_options(backend: Backend) -> dict[str, Any]:

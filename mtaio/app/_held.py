@@ -98,6 +98,8 @@ class Held:
                 async with self._manager as self.value:
                     self._entered.set()
                     await self._released.wait()
+            if not (self._released.is_set() or self._scope.cancel_called):
+                self._failed(self.what, _closed_itself(self.what))
             if self._scope.cancelled_caught and anyio.current_time() >= self._scope.deadline:
                 logger.error("%s took too long to close: it was cancelled", self.what)
         except BaseException as error:  # noqa: BLE001 - kept, and told
@@ -107,3 +109,10 @@ class Held:
         finally:
             self._entered.set()
             self._ended.set()
+
+
+def _closed_itself(what: str) -> RuntimeError:
+    return RuntimeError(
+        f"{what} has closed by itself, without an error. Look for a cancel scope or a timeout "
+        f"around what it yields: it is to stay open until it is closed."
+    )

@@ -175,14 +175,14 @@ class Run:
             return
         try:
             handler.report(error, context)
-        except Exception as failure:  # noqa: BLE001 - logged with the error that it was to handle
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - logged with the error that it was to handle
             _handler_failed(failure, error, context)
 
     async def _handle(self, error: Exception, context: Mapping[str, object]) -> None:
         try:
             with anyio.move_on_after(self._budget.teardown, shield=True):  # an error is not lost
                 await self._app.error_handler.handle_error(error, dict(context))
-        except Exception as failure:  # noqa: BLE001 - as above
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - as above
             _handler_failed(failure, error, context)
 
     def _service_failed(self, info: ServiceInfo, error: BaseException) -> None:
@@ -408,7 +408,9 @@ class Run:
         return sum(not service.ended.is_set() for service in self._services)
 
 
-def _handler_failed(failure: Exception, error: Exception, context: Mapping[str, object]) -> None:
+def _handler_failed(
+    failure: BaseException, error: Exception, context: Mapping[str, object]
+) -> None:
     """Log what an error handler raised, and the error that it was to handle."""
     logger.error("the error handler failed", exc_info=failure)
     logger.critical("%s: %s (%s)", type(error).__name__, error, context, exc_info=error)

@@ -263,6 +263,20 @@ async def test_start_that_fails() -> None:
         await diary.app.wait_closed()
 
 
+async def test_resource_that_ends_by_itself() -> None:
+    """What closes although nobody has closed it stops the application, as an error would."""
+    app = make()
+
+    @app.resource
+    async def short() -> AsyncIterator[None]:
+        with anyio.move_on_after(1):
+            yield
+
+    await app.start()
+    with pytest.raises(RuntimeError, match=r"short' has closed by itself, without an "):
+        await app.wait_closed()
+
+
 async def test_resource_that_hangs_while_closing() -> None:
     """It is cancelled after half of the time that is left, so that others have some."""
     diary = Diary()
@@ -844,9 +858,12 @@ class GuideHandler:
 class Reporter:
     """An error handler that fails."""
 
+    def __init__(self, failure: type[BaseException] = KeyError) -> None:
+        self._failure = failure
+
     def report(self, *_: object) -> None:
         """Handle nothing."""
-        raise KeyError("message")
+        raise self._failure
 
 
 def dying(handler: object, error: Exception) -> Application:
@@ -868,7 +885,22 @@ async def test_error_handler_of_the_guide() -> None:
     assert handler.handled == [(error, {"what": "the service 'dies'"})]
 
 
-@pytest.mark.parametrize("handler", [GuideHandler(), Reporter()], ids=["async", "report"])
+def test_error_handler_that_nobody_would_await() -> None:
+    """An async ``report`` would never run."""
+
+    class Handler:
+        async def report(self, error: Exception, context: dict[str, Any]) -> None:
+            """Handle an error."""
+
+    with pytest.raises(TypeError, match=r"has an async report\(\), which nobody would await"):
+        make(error_handler=Handler())
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [GuideHandler(), Reporter(), Reporter(SystemExit)],
+    ids=["async", "report", "exit"],
+)
 async def test_error_handler_that_fails(handler: object, caplog: pytest.LogCaptureFixture) -> None:
     """What it raises is logged, and the error that it was to handle."""
     async with dying(handler, OSError()):

@@ -423,6 +423,23 @@ def test_failing_service(backend: Any) -> None:
     assert caught.value.code == 1
 
 
+def test_task_that_exits(backend: Any) -> None:
+    """What a task says to `sys.exit` is not the exit code: 2 and 3 have a meaning of their own."""
+    app = make()
+
+    @app.service
+    async def exits() -> None:
+        async def leave() -> None:
+            sys.exit(2)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+
+    with pytest.raises(SystemExit) as caught:
+        app.run(backend)
+    assert caught.value.code == 1
+
+
 def test_failing_service_in_a_block(backend: Any) -> None:
     """In a block its error is raised, once the block is left."""
     app = make()
