@@ -420,7 +420,7 @@ class RateLimiter:
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
-            msg = f"{self!r} cannot grant tokens={tokens!r} now, only in {wait:.6g} s."
+            msg = f"{self!r} cannot grant {_amount(tokens)} now, only in {wait:.6g} s."
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
@@ -583,7 +583,7 @@ class RateLimiter:
         tokens, most = waiter.tokens, self._bucket.most
         if tokens > most:
             msg = (
-                f"{self!r} can no longer grant tokens={tokens!r}: {self._bucket.size} was lowered "
+                f"{self!r} can no longer grant {_amount(tokens)}: {self._bucket.size} was lowered "
                 f"to {most!r} meanwhile. Acquire in smaller parts."
             )
             raise RateLimitError(msg, retry_after=math.inf, name=self._name)
@@ -600,7 +600,7 @@ class RateLimiter:
         self, tokens: float, wait: float, timeout: float, deadline: float
     ) -> RateLimitTimeoutError:
         return RateLimitTimeoutError(
-            f"{self!r} cannot grant tokens={tokens!r} within {timeout!r} s, only in {wait:.6g} s.",
+            f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s, only in {wait:.6g} s.",
             retry_after=wait,
             timeout=timeout,
             deadline=clock.loop_deadline(deadline),
@@ -660,3 +660,8 @@ class RateLimiter:
             self._queue.clear()
             self._queued = 0
             self._first = None
+
+
+def _amount(tokens: float) -> str:
+    """Return so many tokens in words; ``tokens=`` would be masked in logs, as a secret's name."""
+    return "1 token" if tokens == 1 else f"{tokens!r} tokens"

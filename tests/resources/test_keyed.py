@@ -103,7 +103,7 @@ async def test_timeout_and_tokens_are_the_keys_own() -> None:
     await limiter.acquire("a", 2)
     with pytest.raises(
         RateLimitTimeoutError,
-        match=r"^<KeyedRateLimiter 'api' 1/s burst=2 key='a'> cannot grant tokens=2 within 1 s",
+        match=r"^<KeyedRateLimiter 'api' 1/s burst=2 key='a'> cannot grant 2 tokens within 1 s",
     ) as caught:
         await limiter.acquire("a", 2, timeout=1)
     assert (caught.value.retry_after, caught.value.name) == (2, "api")

@@ -505,7 +505,7 @@ async def test_day_one_4_timeout_is_judged_at_once() -> None:
     await anyio.sleep(0.25)
     with pytest.raises(
         RateLimitTimeoutError,
-        match=r"^<RateLimiter 'api' 1/s burst=1> cannot grant tokens=1 within 0\.5 s, only in 0",
+        match=r"^<RateLimiter 'api' 1/s burst=1> cannot grant 1 token within 0\.5 s, only in 0",
     ) as caught:
         await limiter.acquire(timeout=0.5)
     assert anyio.current_time() == 0.25
@@ -825,7 +825,7 @@ async def test_burst_below_what_is_waited_for() -> None:
         "d": ("granted", 3),
     }
     assert str(crowd.errors["a"]) == (
-        "<RateLimiter 1/s burst=2> can no longer grant tokens=3: burst was lowered to 2 meanwhile. "
+        "<RateLimiter 1/s burst=2> can no longer grant 3 tokens: burst was lowered to 2 meanwhile. "
         "Acquire in smaller parts."
     )
     assert crowd.errors["a"].retry_after == math.inf
@@ -1168,7 +1168,7 @@ async def test_statistics() -> None:
         limiter.acquire_nowait()
     assert caught.value.retry_after == 0.5
     assert (
-        str(caught.value) == "<RateLimiter 2/s burst=2> cannot grant tokens=1 now, only in 0.5 s."
+        str(caught.value) == "<RateLimiter 2/s burst=2> cannot grant 1 token now, only in 0.5 s."
     )
     async with anyio.create_task_group() as group:
         crowd = Crowd(limiter, group)

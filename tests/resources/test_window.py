@@ -81,7 +81,7 @@ async def test_nowait_and_timeouts() -> None:
     limiter = RateLimiter.window(2, 10, name="api")
     limiter.acquire_nowait(2)
     await anyio.sleep(4)
-    message = r"^<RateLimiter 'api' window 2/10 s> cannot grant tokens=1 now, only in 6 s\.$"
+    message = r"^<RateLimiter 'api' window 2/10 s> cannot grant 1 token now, only in 6 s\.$"
     with pytest.raises(RateLimitError, match=message) as refused:
         limiter.acquire_nowait()
     assert refused.value.retry_after == 6
@@ -194,7 +194,7 @@ async def test_lowered_limit_turns_large_requests_away() -> None:
     """A task that waits for more than the window can ever hold is told so."""
     limiter = RateLimiter.window(3, 1)
     limiter.acquire_nowait(3)
-    message = r"^<.*> can no longer grant tokens=3: limit was lowered to 2 meanwhile\."
+    message = r"^<.*> can no longer grant 3 tokens: limit was lowered to 2 meanwhile\."
 
     async def ask() -> None:
         with pytest.raises(RateLimitError, match=message):
