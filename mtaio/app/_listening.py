@@ -18,6 +18,8 @@ from errno import EADDRINUSE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from mtaio._internal.checks import type_of
+
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
     from typing import Self
@@ -45,7 +47,7 @@ class Bind(NamedTuple):
     def parse(cls, value: object) -> Self:
         """Return what ``value`` says, or raise what is wrong with it."""
         if not isinstance(value, str):
-            msg = f"bind={value!r} is a {type(value).__name__}, not a str. {_WAY_OUT}"
+            msg = f"bind={value!r} is {type_of(value)}, not a str. {_WAY_OUT}"
             raise TypeError(msg)
         scheme, _, rest = value.partition(":")
         if scheme == "unix":

@@ -47,7 +47,7 @@ def test_bind_refused(bind: str, reason: str) -> None:
 
 def test_types_refused() -> None:
     """What is no text, and no application, is refused."""
-    with pytest.raises(TypeError, match=r"^bind=8000 is a int, not a str\. Pass a host"):
+    with pytest.raises(TypeError, match=r"^bind=8000 is an int, not a str\. Pass a host"):
         Server(nothing, 8000)  # type: ignore[arg-type] # refused
     with pytest.raises(TypeError, match=r"^asgi=None is a NoneType, which is not callable\."):
         Server(None, "127.0.0.1:0")  # type: ignore[arg-type] # refused
