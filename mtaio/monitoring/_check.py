@@ -14,7 +14,6 @@ a thread.
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 import time
 from contextvars import copy_context
