@@ -1,16 +1,32 @@
 """
 ``python -m mtaio``, which is the same as ``mtaio``.
 
-Promise: without the extra it needs, it says how to get that. ``mtaio check`` needs none.
+Promise: without the extra it needs, it says how to get that. ``mtaio check`` needs none. A reader
+that has read enough, as in ``mtaio check | head``, ends it without a word.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Final
+
+BROKEN_PIPE: Final = 141
+"""What a shell says of a program that SIGPIPE has ended."""
 
 
 def main() -> int:
     """Run the command line, and return the exit code."""
+    try:
+        code = _main()
+        print(end="", flush=True)  # noqa: T201 - what is not written yet fails here, not at the exit
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again
+        return BROKEN_PIPE
+    return code
+
+
+def _main() -> int:
     command, *rest = sys.argv[1:] or [""]
     words = [word for word in rest if word not in {"--json", "--strict"}]
     try:

@@ -455,7 +455,7 @@ _SPECS: Final[dict[str, _Spec]] = {
     "cache_ttl": _Spec(
         _NUMBER,
         _at_least_0,
-        "seconds, 0 or more, or inf",
+        "a number of seconds, 0 or more, or inf",
         "Seconds for which a cache keeps a value; 0 for not at all, inf for ever.",
     ),
     "cache_size": _Spec(
@@ -499,19 +499,19 @@ _SPECS: Final[dict[str, _Spec]] = {
     "default_timeout": _Spec(
         _NUMBER,
         _above_0(math.inf),
-        "seconds, more than 0, or inf",
+        "a number of seconds, more than 0, or inf",
         "Seconds that a request may take; inf for no limit.",
     ),
     "cpu_threshold": _Spec(
         _NUMBER,
         _above_0(_PERCENT),
-        "percent, more than 0, up to 100",
+        "a percentage, more than 0, up to 100",
         "The processor use above which there is an alert; 100 for none.",
     ),
     "memory_threshold": _Spec(
         _NUMBER,
         _above_0(_PERCENT),
-        "percent, more than 0, up to 100",
+        "a percentage, more than 0, up to 100",
         "The memory use above which there is an alert; 100 for none.",
     ),
     "health_bind": _Spec(
@@ -530,13 +530,13 @@ _SPECS: Final[dict[str, _Spec]] = {
     "drain_delay": _Spec(
         _NUMBER,
         _at_least_0,
-        "seconds, 0 or more, up to half of shutdown_timeout",
+        "a number of seconds, 0 or more, up to half of shutdown_timeout",
         'Seconds between saying "not ready" and accepting nothing more.',
     ),
     "shutdown_timeout": _Spec(
         _NUMBER,
         _above_0(_DAY),
-        "seconds, more than 0, up to a day",
+        "a number of seconds, more than 0, up to a day",
         "Seconds from the signal to the exit, at most, all in all.",
     ),
 }

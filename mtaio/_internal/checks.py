@@ -16,7 +16,11 @@ from typing import cast
 
 def type_of(value: object) -> str:
     """Return the name of the type of ``value`` with its article: "an int", "a str"."""
-    name = type(value).__name__
+    return with_article(type(value).__name__)
+
+
+def with_article(name: str) -> str:
+    """Return a name with its article: "an int", "a str"."""
     return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
 
 

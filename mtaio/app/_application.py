@@ -355,7 +355,8 @@ class Application:
             A `Resource`, whose ``get()`` returns the value while the application is up.
 
         Raises:
-            TypeError: ``fn`` cannot be called that way.
+            TypeError: ``fn`` cannot be called that way, or is an async function without
+                ``yield``, or a generator that is not async.
             RuntimeError: The application has started.
         """
         self._check_new("resource")
@@ -469,11 +470,13 @@ class Application:
             name: For messages and metrics; None for ``bind``.
 
         Raises:
-            TypeError: ``asgi`` cannot be called.
+            TypeError: ``asgi`` cannot be called, or ``bind`` is not a str.
+            ValueError: ``bind`` is no place to listen at.
             RuntimeError: The application has started.
         """
         self._check_new("serve")
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
+        _check_bind(bind)
         info = ServerInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, config))
 
@@ -550,14 +553,20 @@ class Application:
 
         Raises:
             SystemExit: See above.
-            RuntimeError: It runs already, or ``mtaio run`` or ``mtaio check`` is importing the
-                program.
+            RuntimeError: It runs already, an event loop runs in this thread, or ``mtaio run`` or
+                ``mtaio check`` is importing the program.
         """
         self._check_not_running()
         if is_loading():
             msg = (
                 "app.run() was called while the program was being imported by the mtaio command. "
                 'Put it under if __name__ == "__main__".'
+            )
+            raise RuntimeError(msg)
+        if loops.in_event_loop():
+            msg = (
+                "app.run() starts an event loop, and one is running in this thread already. Use "
+                "the application there: async with app, or await app.start()."
             )
             raise RuntimeError(msg)
         try:
@@ -660,7 +669,9 @@ class Application:
 
     def request_stop(self, reason: str = "request_stop() was called") -> None:
         """
-        Stop as a signal would, and do not wait. From any thread; not a checkpoint.
+        Stop as a signal would, and do not wait. Does nothing if it does not run.
+
+        From any thread; not a checkpoint.
 
         Args:
             reason: For the log.
@@ -810,7 +821,14 @@ class Application:
             return None
         from mtaio.logging import configure  # noqa: PLC0415 - not before it starts
 
-        return configure(self.settings)
+        try:
+            return configure(self.settings)
+        except OSError as error:
+            msg = (
+                f"cannot open the log file {str(self.settings.log_file)!r}: {error.strerror}. Set "
+                f"MTAIO_LOG_FILE to a file that can be written, in a folder that is there."
+            )
+            raise OSError(error.errno, msg) from None
 
     def _rebind(self, bind: Sequence[str]) -> None:
         if not bind:
@@ -822,6 +840,8 @@ class Application:
                 f"{len(servers)} servers. Give one for each, in the order of app.serve()."
             )
             raise ValueError(msg)
+        for address in bind:
+            _check_bind(address)
         for place, (served, address) in enumerate(zip(servers, bind, strict=True)):
             name = address if served.info.name == served.info.bind else served.info.name
             info = ServerInfo(name=name, bind=address)
@@ -891,11 +911,19 @@ def _complain(error: Exception, code: int) -> NoReturn:
     raise SystemExit(code) from None
 
 
+def _check_bind(bind: object) -> None:
+    """Raise ``TypeError`` or ``ValueError`` if nothing can listen at ``bind``, on any machine."""
+    from mtaio.app._listening import Bind  # noqa: PLC0415 - not before something is served
+
+    Bind.parse(bind)
+
+
 def _check_parts(given: Mapping[str, object]) -> None:
     for name, kind in _PARTS.items():
         value = given[name]
         if value is not None and not isinstance(value, kind):
-            msg = f"{name}={value!r} is {checks.type_of(value)}. Pass a {kind.__name__}, or None."
+            wanted = checks.with_article(kind.__name__)
+            msg = f"{name}={value!r} is {checks.type_of(value)}. Pass {wanted}, or None."
             raise TypeError(msg)
     handler: Any = given["error_handler"]
     if is_async(getattr(handler, "report", handler)):

@@ -944,7 +944,7 @@ def _ports(look: _Look) -> _Finding:
         refused = _refused(each.address)
         if refused is not None:
             return _fail(f"{each.name} cannot listen at {each.address}: {refused[0]}", refused[1])
-    free = ", ".join(f"{each.name} {each.address}" for each in wanted)
+    free = ", ".join(map(str, wanted))
     return _ok(f"free: {free}" if free else "none is wanted")
 
 
@@ -954,6 +954,10 @@ class _Served(NamedTuple):
     name: str
     address: Address
     encrypted: bool = False
+
+    def __str__(self) -> str:
+        where = str(self.address)
+        return where if self.name == where else f"{self.name} {where}"
 
 
 def _served(look: _Look) -> list[_Served]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
+from mtaio._internal.checks import type_of
 from mtaio._internal.statistics import COUNTER
 from mtaio.app import _context
 from mtaio.exceptions import MTAIOError
@@ -125,15 +126,12 @@ class ErrorHandler:
         if isinstance(logger, str):
             logger = logging.getLogger(logger)
         elif not isinstance(logger, logging.Logger):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            kind = type(logger).__name__
-            msg = f"logger={logger!r} is a {kind}. Pass a logging.Logger, or its name."
+            msg = f"logger={logger!r} is {type_of(logger)}. Pass a logging.Logger, or its name."
             raise TypeError(msg)
         if redact is None:
             redact = RedactingFilter()
         elif not isinstance(redact, RedactingFilter):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
-            msg = (
-                f"redact={redact!r} is a {type(redact).__name__}. Pass a RedactingFilter, or None."
-            )
+            msg = f"redact={redact!r} is {type_of(redact)}. Pass a RedactingFilter, or None."
             raise TypeError(msg)
         self._logger: Final = logger
         self._redact: Final = redact
@@ -175,7 +173,7 @@ class ErrorHandler:
             TypeError: ``error`` is not an exception.
         """
         if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - a user may pass anything
-            msg = f"error={error!r} is a {type(error).__name__}. Pass an exception."
+            msg = f"error={error!r} is {type_of(error)}. Pass an exception."
             raise TypeError(msg)
         errors = list(_errors_in(error))
         if not errors:

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mtaio._internal.checks import type_of
 from mtaio.app._usage import UsageError
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def load_application(target: str) -> Application:
     way_out = _choice(sys.modules[target.partition(":")[0]])
     if inspect.isfunction(found):
         way_out = f"If it returns one, write {target}(). {way_out}"
-    kind = type(found).__name__
-    msg = f"{target!r} is a {kind}, neither an Application nor an ASGI application. {way_out}"
+    kind = type_of(found)
+    msg = f"{target!r} is {kind}, neither an Application nor an ASGI application. {way_out}"
     raise UsageError(msg)
 
 

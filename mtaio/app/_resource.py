@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from mtaio._internal.callables import is_async_generator, name_of
+from mtaio._internal.callables import is_async, is_async_generator, name_of, unwrap
+from mtaio._internal.checks import type_of
 from mtaio._internal.sentinel import UNSET, Unset
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Resource", "ResourceInfo", "bind_app"]
 
 T = TypeVar("T")
+
+_WAY_OUT: Final = (
+    "Write an async function that yields the value once, as for contextlib.asynccontextmanager, or "
+    "return an object for async with."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,16 @@ class Resource(Generic[T]):
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.name: Final = name_of(fn)
+        kind = (
+            "an async function without yield"
+            if is_async(fn)
+            else "a generator that is not async"
+            if inspect.isgeneratorfunction(unwrap(fn))
+            else None
+        )
+        if kind is not None:
+            msg = f"the resource {self.name!r} is {kind}, which cannot be opened. {_WAY_OUT}"
+            raise TypeError(msg)
         self._fn: Final = asynccontextmanager(fn) if is_async_generator(fn) else fn
         self._value: T | Unset = UNSET
 
@@ -73,9 +89,8 @@ class Resource(Generic[T]):
             if inspect.iscoroutine(opened):
                 opened.close()
             msg = (
-                f"the resource {self.name!r} returned a {type(opened).__name__}, not an async "
-                f"context manager. Write an async function that yields the value once, as for "
-                f"contextlib.asynccontextmanager, or return an object for async with."
+                f"the resource {self.name!r} returned {type_of(opened)}, not an async context "
+                f"manager. {_WAY_OUT}"
             )
             raise TypeError(msg)
         return cast("AbstractAsyncContextManager[T]", opened)

@@ -109,6 +109,7 @@ class Run:
         self._stop: Final = anyio.Event()
         self._body: Final = anyio.CancelScope()
         self._held: Final[list[Held]] = []
+        self._starting = ""  # for the message, if it fails
         self._servers: Final[dict[Server, anyio.Event]] = {}
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
@@ -154,16 +155,16 @@ class Run:
     def _signalled(self, number: int, moment: float) -> None:
         self.stop(signal.Signals(number).name, moment)
 
-    def _fail(self, what: str, error: BaseException) -> None:
+    def _fail(self, what: str, error: BaseException, **more: str) -> None:
         """End it because of an error."""
-        self._report(what, error)
+        self._report(what, error, **more)
         if self.error is None:
             self.error = error
         self.stop(f"{what} failed: {type(error).__name__}")
 
-    def _report(self, what: str, error: BaseException) -> None:
+    def _report(self, what: str, error: BaseException, **more: str) -> None:
         if isinstance(error, Exception):
-            self.report(error, {"what": what})
+            self.report(error, {"what": what, **more})
         else:
             logger.critical("%s failed", what, exc_info=error)
 
@@ -230,7 +231,7 @@ class Run:
         try:
             await self._start()
         except Exception as error:  # noqa: BLE001 - told, and kept
-            self._fail("start-up", error)
+            self._fail("start-up", error, of=self._starting)
             return
         self.state, self.never_ran = "running", False
         self._app.notifier.ready()
@@ -243,16 +244,18 @@ class Run:
         app = self._app
         await self._hold("the monitor", app.monitor)
         if app.probes is not None:
-            await self._hold("the health endpoint", app.probes)
+            await self._hold("the health endpoint (MTAIO_HEALTH_BIND)", app.probes)
         await self._hold("the emitter", app.emitter)
         await self._hold("the cache", app.cache)
         self._executor = await self._hold("the executor", app.executor)
         for resource in app.registered.resources:
-            held = await self._hold(f"the resource {resource.name!r}", resource.open(app))
+            self._starting = f"the resource {resource.name!r}"
+            held = await self._hold(self._starting, resource.open(app))
             resource.keep(held.value)
         for spec in app.registered.servers:
             lifespan = Lifespan(spec.asgi)
             await self._hold(f"the lifespan of {spec.info.name}", lifespan)
+            self._starting = f"the server {spec.info.name}"
             server = spec.server(self.report)
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
@@ -264,6 +267,7 @@ class Run:
             self._group.start_soon(running.run, name=service.info.name)
 
     async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
+        self._starting = what
         held = Held(what, manager, self._fail)
         self._held.append(held)  # first: it may be cancelled while it enters
         await held.enter(self._group)

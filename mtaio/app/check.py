@@ -88,7 +88,10 @@ def _broken(target: str, error: BaseException) -> CheckItem:
     if isinstance(error, SystemExit):
         remedy = 'Put app.run() under if __name__ == "__main__": a module must not run on import.'
     else:
-        remedy = "Correct the program: the traceback is above. The rest was checked without it."
+        remedy = (
+            "Correct the program: its traceback is on the standard error. The rest was checked "
+            "without it."
+        )
     reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return CheckItem(
         name="application",

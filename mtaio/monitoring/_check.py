@@ -14,7 +14,6 @@ a thread.
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 import time
 from contextvars import copy_context
@@ -221,12 +220,15 @@ class Check:
             seconds=seconds,
             timestamp=time.time(),
         )
+        name = self._result.name
         if status not in {before, "passing"}:
-            # A start that takes its time is no trouble yet.
-            level = logging.INFO if self.kind == "startup" else logging.WARNING
-            logger.log(level, "health check %r is %s: %s", self._result.name, status, error)
+            if self.kind == "startup":  # a start that takes its time is no trouble yet
+                logger.info("health check %r has not passed yet: %s", name, error)
+            else:
+                logger.warning("health check %r is %s: %s", name, status, error)
         elif before not in {status, "unknown"}:
-            logger.info("health check %r is passing again", self._result.name)
+            has = "has passed" if self.kind == "startup" else "is passing again"
+            logger.info("health check %r %s", name, has)
 
 
 def _shown(show: Callable[[object], str], value: object) -> str:

@@ -6,6 +6,7 @@ import logging
 import re
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,7 +23,7 @@ from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 from mtaio.testing import Victim, injections, run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
 SETTINGS = Settings(drain_delay=2, shutdown_timeout=20)
 BUDGET = SETTINGS.shutdown
@@ -328,23 +329,78 @@ async def test_resource_that_fails_while_closing() -> None:
     assert diary.lines[-1][1] == "database closed"
 
 
-@pytest.mark.parametrize("kind", ["coroutine", "value"])
-async def test_what_is_no_resource(kind: str) -> None:
+async def test_what_did_not_start() -> None:
+    """The report says which part it was, which its error often does not."""
+    contexts: list[Mapping[str, object]] = []
+    handler = SimpleNamespace(report=lambda _error, context: contexts.append(context))
+    app = make(error_handler=handler)
+
+    @app.resource
+    async def database() -> AsyncIterator[None]:
+        raise ConnectionError("refused")
+        yield
+
+    with pytest.raises(ConnectionError):
+        await app.start()
+    assert contexts == [{"what": "start-up", "of": f"the resource {database.name!r}"}]
+
+
+@pytest.mark.parametrize("value", [1, "later"], ids=["value", "coroutine"])
+async def test_what_is_no_resource(value: object) -> None:
     """A function that gives no context manager is told what to be."""
     app = make()
 
-    async def coroutine() -> int:
-        return 1
+    async def later() -> int:
+        raise NotImplementedError
 
-    def value() -> int:
-        return 1
-
-    app.resource({"coroutine": coroutine, "value": value}[kind])  # type: ignore[arg-type]  # what is tested
+    app.resource(lambda: later() if value == "later" else value)  # type: ignore[arg-type,return-value]  # what is tested
     with pytest.raises(
         TypeError,
-        match=rf"^the resource '.*{kind}' returned a (coroutine|int), not an async context manager",
+        match=r"^the resource '.*' returned (a coroutine|an int), not an async context manager",
     ):
         await app.start()
+
+
+def test_what_can_be_no_resource() -> None:
+    """What is seen without calling the function is refused before anything starts."""
+    app = make()
+
+    async def no_yield() -> int:
+        raise NotImplementedError
+
+    def not_async() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match=r"^the resource '.*no_yield' is an async function without"):
+        app.resource(no_yield)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match=r"^the resource '.*not_async' is a generator that is not"):
+        app.resource(not_async)  # type: ignore[arg-type]  # what is tested
+    assert app.resources == ()
+
+
+@pytest.mark.parametrize(
+    ("bind", "message"),
+    [
+        ("localhost", "^bind='localhost' does not end in a port"),
+        (8000, "^bind=8000 is an int, not a str"),
+    ],
+)
+def test_where_nothing_can_listen(bind: str, message: str) -> None:
+    """An address that no machine has is refused when it is registered."""
+    app = make()
+    with pytest.raises((ValueError, TypeError), match=message):
+        app.serve(lambda: None, bind=bind)
+    assert app.servers == ()
+
+
+async def test_run_in_an_event_loop() -> None:
+    """Where a loop runs, the application is told how to be used in it."""
+    app = make()
+    with pytest.raises(
+        RuntimeError, match=r"^app\.run\(\) starts an event loop, and one is running"
+    ):
+        app.run()
+    assert app.state == "new"
 
 
 def test_what_cannot_be_called() -> None:
@@ -361,7 +417,7 @@ def test_what_cannot_be_called() -> None:
         app.resource(two)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(TypeError, match=r"^fn=5 is an? int, which is not callable"):
         app.resource(5)  # type: ignore[call-overload]  # what is tested
-    with pytest.raises(TypeError, match=r"^asgi=5 is an? int, which is not callable"):
+    with pytest.raises(TypeError, match=r"^asgi=5 is an int, which is not callable"):
         app.serve(5)
 
 

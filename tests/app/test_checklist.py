@@ -403,6 +403,13 @@ def test_port_that_two_want(host: str, environ: dict[str, str], port: int) -> No
     assert (found.status, found.message) == ("fail", f"admin and probes both want port {port}")
 
 
+def test_free_ports_are_named_once(environ: dict[str, str]) -> None:
+    """A server without a name of its own is its address."""
+    app = application(environ)
+    app.serve(asgi, bind="127.0.0.1:0")
+    assert ", 127.0.0.1:0, probes " in item(look(app, environ=environ), "ports").message
+
+
 def test_port_of_another_address(environ: dict[str, str], port: int) -> None:
     """Two addresses of one port are not in each other's way; IPv6 is looked at as well."""
     app = application(environ)

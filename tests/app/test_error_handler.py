@@ -124,8 +124,8 @@ def test_default_logger() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"logger": 7}, "^logger=7 is a int. Pass a logging.Logger, or its name.$"),
-        ({"redact": 7}, "^redact=7 is a int. Pass a RedactingFilter, or None.$"),
+        ({"logger": 7}, "^logger=7 is an int. Pass a logging.Logger, or its name.$"),
+        ({"redact": 7}, "^redact=7 is an int. Pass a RedactingFilter, or None.$"),
     ],
 )
 def test_refused(arguments: dict[str, Any], message: str) -> None:

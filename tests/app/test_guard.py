@@ -509,7 +509,7 @@ def test_log_file_that_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as caught:
         make(settings, logging=True).run()
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("mtaio: [Errno 2] No such file or directory: ")
+    assert capsys.readouterr().err.startswith("mtaio: [Errno 2] cannot open the log file ")
 
 
 def test_where_servers_listen() -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 
+import pytest
+
 import mtaio
 from mtaio.__main__ import main
 
@@ -42,6 +44,17 @@ def test_missing_extra_is_named() -> None:
     assert done.stderr == (
         "mtaio: the command needs cyclopts. Install it with: pip install 'mtaio[cli]'\n"
     )
+
+
+@pytest.mark.parametrize("command", ["check", "completion bash"])
+def test_reader_that_has_read_enough(command: str) -> None:
+    """As of ``mtaio check | head -1``: it ends without a word, as SIGPIPE ends a program."""
+    program = (
+        "import os, sys; ours, theirs = os.pipe(); os.dup2(theirs, 1); os.close(theirs); "
+        "os.close(ours); from mtaio.__main__ import main; sys.exit(main())"
+    )
+    done = python("-c", program, *command.split())
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_checks_need_no_extra() -> None:

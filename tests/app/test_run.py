@@ -136,3 +136,11 @@ def test_addresses_are_as_many_as_servers(run: Run, capsys: pytest.CaptureFixtur
         run("shop:app", "--bind", "127.0.0.1:0")
     assert raised.value.code == 2
     assert re.search(r"^mtaio: bind=.* 1 addresses.* 0 servers", capsys.readouterr().err)
+
+
+def test_address_that_is_none(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake in the address is one in the command, and not a start-up that has failed."""
+    with pytest.raises(SystemExit) as raised:
+        run("shop:asgi", "--bind", "localhost")
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.startswith("mtaio: bind='localhost' does not end in a port")

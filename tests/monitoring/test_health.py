@@ -316,6 +316,20 @@ async def test_changes_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A start that takes a while is no failure, and is not said to be one."""
+    caplog.set_level("INFO", logger="mtaio.monitoring")
+    probe = Probe()
+    health = registry(probe, ttl=0, kind="startup")
+    for answer in ("loading", "loading", None, None):
+        probe.answer = answer
+        await health.report()
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("INFO", "health check 'it' has not passed yet: loading"),
+        ("INFO", "health check 'it' has passed"),
+    ]
+
+
 # ---- time ----------------------------------------------------------------------------------------
 
 

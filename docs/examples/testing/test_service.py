@@ -1,0 +1,56 @@
+"""A service under test: a new one for each test, in virtual time."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.app import Application
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+
+def make_app(**options: Any) -> Application:
+    """Make the service: here for a test, in production for ``mtaio run shop:make_app()``."""
+    app = Application(name="shop", **options)
+
+    @app.service(restart=3)
+    async def count_minutes() -> None:
+        for minutes in count():
+            await app.cache.set("minutes", minutes)
+            await anyio.sleep(60)
+
+    @app.service(drain=True)
+    async def say_goodbye() -> None:
+        await app.draining.wait()
+        await anyio.sleep(2)
+
+    return app
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Application]:
+    """Return a service that is up; it touches neither ports, signals nor the log."""
+    app = make_app(probes=False, signals=False, logging=False)
+    async with app:
+        yield app
+
+
+async def test_an_hour(app: Application) -> None:
+    """An hour passes in a few milliseconds."""
+    await anyio.sleep(3599)
+    assert await app.cache.get("minutes") == 59
+
+
+async def test_end(app: Application) -> None:
+    """What may finish its work does so when the service is told to stop, and nothing is cut off."""
+    app.request_stop("the test is over")  # as SIGTERM does
+    await app.wait_closed()
+    assert anyio.current_time() == 2
+    assert app.statistics().cancelled == 0
