@@ -11,10 +11,11 @@ import inspect
 import math
 import reprlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
-from mtaio._internal.callables import close_unstarted
+from mtaio._internal.callables import close_unstarted, is_async
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache._policies import FIFO, LFU, LRU, EvictionPolicy
 from mtaio.cache._s3fifo import S3FIFO
 
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_TAGS",
     "Config",
+    "Lifetime",
     "check_awaitable",
     "check_factory",
     "check_hashable",
     "check_many",
     "check_tags",
     "check_ttl",
+    "lifetime",
+    "seconds_for",
     "unhashable",
 ]
 
@@ -57,6 +61,7 @@ class Config:
         "name",
         "policy_name",
         "refresh_ahead",
+        "stale_if_error",
         "stale_while_revalidate",
         "weigher",
     )
@@ -71,6 +76,7 @@ class Config:
         idle_ttl: float | None,
         jitter: float,
         stale_while_revalidate: float,
+        stale_if_error: float,
         refresh_ahead: float | None,
         error_ttl: float,
         name: str | None,
@@ -91,6 +97,7 @@ class Config:
         self.stale_while_revalidate: float = _seconds(
             "stale_while_revalidate", stale_while_revalidate
         )
+        self.stale_if_error: float = _seconds("stale_if_error", stale_if_error)
         self.refresh_ahead: float = math.inf if refresh_ahead is None else _ahead(refresh_ahead)
         self.error_ttl: float = _seconds("error_ttl", error_ttl)
         self.name: str | None = name
@@ -102,6 +109,7 @@ class Config:
             self.weigher is not None
             or self.idle_ttl != math.inf
             or self.stale_while_revalidate > 0
+            or self.stale_if_error > 0
             or self.refresh_ahead != math.inf
         )
 
@@ -166,6 +174,49 @@ FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(
 def check_ttl(ttl: object) -> float:
     """Return ``ttl`` if it is a number of seconds."""
     return checks.at_least("ttl", ttl, 0, way_out=TTL)
+
+
+Lifetime: TypeAlias = "float | Callable[[Any], float]"
+"""For how long what is loaded is kept: seconds, or a function of it that returns them."""
+
+
+def lifetime(ttl: object, keep: object, default: float) -> Lifetime:
+    """
+    Return for how long what is loaded is kept.
+
+    Args:
+        ttl: Seconds, a function of the value that returns them, or UNSET for the default.
+        keep: A function of the value that returns whether to keep it; None to keep each.
+        default: The cache's own, in seconds.
+    """
+    lasts: Any = ttl
+    if ttl is UNSET:
+        lasts = float(default)
+    elif callable(ttl):
+        _check_plain("ttl", ttl, "Pass seconds, or a plain function of the value.")
+    else:
+        lasts = float(check_ttl(ttl))
+    if keep is None:
+        return cast("Lifetime", lasts)
+    way_out = "Pass a plain function of the value that returns whether to keep it."
+    checks.callable_("keep", keep, way_out=way_out)
+    _check_plain("keep", keep, way_out)
+    return lambda value: seconds_for(lasts, value) if cast("Any", keep)(value) else 0.0
+
+
+def seconds_for(lasts: Lifetime, value: object) -> float:
+    """Return for how many seconds ``value`` is kept."""
+    if not callable(lasts):
+        return lasts
+    way_out = f"{lasts!r} has to return seconds >= 0, or math.inf for no limit."
+    return float(checks.at_least("ttl", lasts(value), 0, way_out=way_out))
+
+
+def _check_plain(name: str, fn: Any, way_out: str) -> None:
+    """Raise ``TypeError`` for an async function: it is called in the middle of storing."""
+    if is_async(fn):
+        msg = f"{name}={fn!r} is an async function, and cannot be awaited here. {way_out}"
+        raise TypeError(msg)
 
 
 def check_many(keys: object) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._cycles import Asker
 
 __all__ = ["ABORTED", "CLOSED", "FAILED", "LOADED", "RUNNING", "Load", "State"]
@@ -68,7 +69,7 @@ class Load:
     owner: object
     """The cache."""
     key: Hashable
-    ttl: float
+    ttl: Lifetime
     tags: frozenset[Hashable]
     loop: object
     """The event loop; None once the load is counted as ended."""

@@ -27,7 +27,7 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._config import check_awaitable, unhashable
+from mtaio.cache._config import check_awaitable, seconds_for, unhashable
 from mtaio.cache._cycles import LOADING, Asker, asker_of, is_awaited
 from mtaio.cache._entry import Failure
 from mtaio.cache._load import ABORTED, CLOSED, FAILED, LOADED, RUNNING, Load, State
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 
     from mtaio.cache._background import Background
-    from mtaio.cache._config import Config
+    from mtaio.cache._config import Config, Lifetime
     from mtaio.cache._listeners import Notifier
     from mtaio.cache._lock import ChangeLock
     from mtaio.cache._store import Store
@@ -86,6 +86,7 @@ class Loads:
         "_notifier",
         "_owner",
         "_refreshing",
+        "_sparing",
         "_store",
         "abandoned",
         "block",
@@ -93,6 +94,7 @@ class Loads:
         "failed",
         "loaded",
         "seconds",
+        "served_stale",
         "started",
         "table",
         "waiting",
@@ -110,6 +112,7 @@ class Loads:
         self._name = config.name
         self._error_ttl = config.error_ttl
         self._refreshing = config.refreshing
+        self._sparing = config.stale_if_error > 0
         self._store = store
         self._lock = lock
         self._notifier = notifier
@@ -129,6 +132,7 @@ class Loads:
         self.failed: int = 0
         self.cancelled: int = 0
         self.seconds: float = 0.0
+        self.served_stale: int = 0
         self.waiting: int = 0
 
     def run_in(self, block: Background | None) -> None:
@@ -150,7 +154,7 @@ class Loads:
         factory: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        ttl: float,
+        ttl: Lifetime,
         tags: frozenset[Hashable],
         refresh: bool = False,  # noqa: FBT001, FBT002 - keyword-only, it would slow down each call
     ) -> Any:
@@ -160,6 +164,7 @@ class Loads:
         acquire, release = lock.acquire, lock.release
         asker = None if _current_load() is None else asker_of(loop, self._owner, key)
         again = False
+        renewing = refresh
         while True:
             guarded = self._guarded
             if guarded and self._refuses(loop):
@@ -207,6 +212,8 @@ class Loads:
                     continue
                 closed = other.state is CLOSED
                 found = Failure(self._closed_error(key)) if closed else other.result
+                if self._sparing and not (closed or renewing):
+                    found = self._instead(other)
             if type(found) is not Failure:
                 return found
             raised, trace = found.error, found.traceback
@@ -236,6 +243,12 @@ class Loads:
                 _leave_load(token)
             if isinstance(error, Exception):
                 self._fail(load, error)
+                if self._sparing and not renewing and load.state is FAILED:
+                    value = self._instead(load)
+                    if type(value) is not Failure:
+                        other = None  # the error's traceback has this frame
+                        del load, token, asker
+                        return value
             elif isinstance(error, GeneratorExit):
                 self._abandon(load)
             else:
@@ -269,6 +282,11 @@ class Loads:
             entry = store.lookup(key)
             if entry is not None and moment >= entry.expires:
                 entry = None
+            elif entry is not None and self._sparing and store.is_spare(entry, moment):
+                if store.is_due(entry, moment):
+                    entry = None
+                else:  # a load has failed not long ago: see error_ttl
+                    self.served_stale += 1
         wanted = entry is None or store.is_due(entry, moment)
         block = self._block_for(loop) if wanted else None  # it may refuse: before we count
         found: Any = UNSET
@@ -428,7 +446,8 @@ class Loads:
     def _succeed(self, load: Load, value: Any) -> None:
         """Store what was loaded, then tell those who wait."""
         store = self._store
-        ttl = load.ttl
+        given = load.ttl
+        ttl = given if type(given) is float else seconds_for(given, value)
         weight: float = 1
         if not store.plain:
             ttl, weight = store.spread(ttl), store.weigh(load.key, value)
@@ -498,12 +517,35 @@ class Loads:
         """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
         entry = self._store.entries.get(load.key)
         if entry is not None and moment < entry.expires:
-            if self._refreshing:
+            if self._refreshing or self._sparing:
                 self._store.postpone_renewal(entry, self._error_ttl, moment)
         elif self._error_ttl:
             keep = self._store.put_failure
             return keep(load.key, error, self._error_ttl, moment, tags=load.tags)
         return None
+
+    def _instead(self, load: Load) -> Any:
+        """Return what a load ended with, or, if it failed, the value that is still held."""
+        failure = load.result
+        if type(failure) is not Failure:
+            return failure
+        with self._lock:
+            entry = self._store.lookup(load.key)
+            if entry is None or type(entry.value) is Failure or clock.now() >= entry.expires:
+                return failure
+            self.served_stale += 1
+            value = entry.value
+        if not failure.told:
+            failure.told = True
+            from logging import getLogger  # noqa: PLC0415 - as in `_fail`
+
+            getLogger("mtaio.cache").warning(
+                "%r: the load of key=%r failed, and its old value was served",
+                self._owner,
+                load.key,
+                exc_info=failure.error,
+            )
+        return value
 
     def _cancel(self, load: Load, state: State) -> None:
         """Note that a load was cancelled, unless it is over."""

@@ -38,6 +38,8 @@ class CacheStatistics:
     """Loads that raised an error."""
     cancelled: int = field(metadata=COUNTER)
     """Loads that were cancelled, or never finished because their event loop had."""
+    served_stale: int = field(metadata=COUNTER)
+    """Calls that got a value after its time because a load had failed, for ``stale_if_error``."""
     load_seconds: float = field(metadata=COUNTER)
     """Seconds that the loads took which brought a value or an error, added up."""
     in_flight: int = field(metadata=GAUGE)

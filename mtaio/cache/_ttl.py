@@ -10,6 +10,7 @@ Why the policies, the expiry and the loads are as they are: docs/en/design/cachi
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
@@ -23,6 +24,7 @@ from mtaio.cache._config import (
     check_many,
     check_tags,
     check_ttl,
+    lifetime,
     unhashable,
 )
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn, Self
 
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
     from mtaio.cache._listeners import RemovalCause
 
@@ -79,6 +82,9 @@ class TTLCache(Generic[T]):
         stale_while_revalidate: Seconds for which ``get_or_set`` still serves a value after its time
             while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
             fails the old value stays, and the next call tries again, after ``error_ttl``.
+        stale_if_error: Seconds after its time, during which a value is served if the load of a new
+            one fails: to all who wait for that load, instead of its error, and to those who ask
+            within ``error_ttl`` after it. A `refresh` gets the error.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
         error_ttl: Seconds for which an exception of a load is kept and raised to each caller; 0 for
@@ -149,6 +155,7 @@ class TTLCache(Generic[T]):
         idle_ttl: float | None = None,
         jitter: float = 0.0,
         stale_while_revalidate: float = 0.0,
+        stale_if_error: float = 0.0,
         refresh_ahead: float | None = None,
         error_ttl: float = 0.0,
         on_removed: Callable[[Any, T, RemovalCause], Any] | None = None,
@@ -162,6 +169,7 @@ class TTLCache(Generic[T]):
             idle_ttl=idle_ttl,
             jitter=jitter,
             stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
             refresh_ahead=refresh_ahead,
             error_ttl=error_ttl,
             name=name,
@@ -270,6 +278,44 @@ class TTLCache(Generic[T]):
         if block is not None and block.loads:
             with self._lock:
                 self._loads.give_up([*block.loads])
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers refuse these by themselves
+
+        def __enter__(self) -> NoReturn:
+            """Refuse ``with``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be entered with 'with': its loads run in an event loop. Use "
+                f"'async with cache:', or use it without a block."
+            )
+            raise TypeError(msg)
+
+        def __exit__(self, *_: object) -> NoReturn:  # pragma: no cover - there is no block
+            """Let Python call `__enter__`."""
+
+        def __getitem__(self, key: object) -> NoReturn:
+            """Refuse ``cache[key]``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be read as cache[key]: a value may expire at any moment. Use "
+                f"cache.get_nowait({reprlib.repr(key)}), which returns None, or your default, "
+                f"where there is none."
+            )
+            raise TypeError(msg)
+
+        def __setitem__(self, key: object, value: object) -> NoReturn:
+            """Refuse ``cache[key] = value``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be written to as cache[key] = value. Use "
+                f"cache.set_nowait({reprlib.repr(key)}, value), which also takes a ttl."
+            )
+            raise TypeError(msg)
+
+        def __delitem__(self, key: object) -> NoReturn:
+            """Refuse ``del cache[key]``, and name what to use."""
+            msg = (
+                f"'del cache[key]' cannot remove from {self!r}. Use "
+                f"cache.delete_nowait({reprlib.repr(key)}), which returns whether there was one."
+            )
+            raise TypeError(msg)
 
     # Reading.
 
@@ -722,7 +768,8 @@ class TTLCache(Generic[T]):
         key: Hashable,
         factory: Callable[[], Awaitable[T]],
         *,
-        ttl: float | Unset = UNSET,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
@@ -737,12 +784,16 @@ class TTLCache(Generic[T]):
         Args:
             key: Any object that can be hashed.
             factory: Called without arguments; what it returns is awaited.
-            ttl: Seconds for which the value is kept, as for `set_nowait`.
+            ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
+                is called with the value that was loaded, and returns them.
+            keep: Called with the value that was loaded; returns whether to keep it. One that is
+                not kept answers those who wait, and what was there goes, as with a ``ttl`` of 0.
             tags: Names under which `invalidate_tag` finds the value.
 
         Raises:
-            Exception: What ``factory`` raised, to each caller that waited for that load. It is not
-                kept, unless the cache has an ``error_ttl``.
+            Exception: What ``factory`` raised, to each caller that waited for that load, unless
+                there is an old value and the cache has ``stale_if_error``. It is not kept, unless
+                the cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
             RuntimeError: The load was asked for by its own factory, directly or through other
                 loads; or the cache has to be entered, for its options or its async listener.
@@ -760,9 +811,11 @@ class TTLCache(Generic[T]):
             return value
         if not callable(factory):
             check_factory(factory)
-        seconds = self._default_ttl if ttl is UNSET else check_ttl(ttl)
+        lasts: Lifetime = self._default_ttl
+        if ttl is not UNSET or keep is not None:
+            lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, seconds, names)
+        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, lasts, names)
         return loaded
 
     async def refresh(
@@ -770,7 +823,8 @@ class TTLCache(Generic[T]):
         key: Hashable,
         factory: Callable[[], Awaitable[T]],
         *,
-        ttl: float | Unset = UNSET,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
@@ -785,15 +839,17 @@ class TTLCache(Generic[T]):
             key: As for `get_or_set`.
             factory: As for `get_or_set`.
             ttl: As for `get_or_set`.
+            keep: As for `get_or_set`.
             tags: As for `get_or_set`.
 
         Raises:
             BaseException: As `get_or_set`.
         """
         check_factory(factory)
-        seconds, names = self._ttl_of(ttl), check_tags(tags) if tags else NO_TAGS
+        lasts = lifetime(ttl, keep, self._default_ttl)
+        names = check_tags(tags) if tags else NO_TAGS
         fetch = self._loads.fetch
-        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, seconds, names, refresh=True)
+        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:
@@ -814,6 +870,7 @@ class TTLCache(Generic[T]):
                 loads=loads.started,
                 failed=loads.failed,
                 cancelled=loads.cancelled,
+                served_stale=loads.served_stale,
                 load_seconds=loads.seconds,
                 in_flight=loads.in_flight,
                 waiting=loads.waiting,
