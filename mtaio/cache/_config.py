@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
@@ -31,6 +31,8 @@ __all__ = [
     "check_awaitable",
     "check_factory",
     "check_hashable",
+    "check_loaded",
+    "check_loader",
     "check_many",
     "check_tags",
     "check_ttl",
@@ -168,6 +170,7 @@ def _ahead(value: object) -> float:
 # Arguments of operations.
 
 TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+LOADER: Final = "Pass an async function that takes a list of keys and returns a dict of values."
 FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 
 
@@ -270,8 +273,28 @@ def check_factory(factory: object) -> None:
         checks.callable_("factory", factory, way_out=FACTORY)
 
 
-def check_awaitable(factory: object, call: object) -> None:
-    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+def check_loader(loader: object) -> None:
+    """Raise ``TypeError`` unless a loader of several keys can be called."""
+    if not callable(loader):
+        close_unstarted(loader)
+        checks.callable_("loader", loader, way_out=LOADER)
+
+
+def check_awaitable(factory: object, call: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless what a factory, or a loader of several, returned is awaitable."""
     if not inspect.isawaitable(call):
-        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        name, way_out = ("loader", LOADER) if several else ("factory", FACTORY)
+        msg = f"{name}={factory!r} returned {call!r}, which cannot be awaited. {way_out}"
         raise TypeError(msg)
+
+
+def check_loaded(values: object) -> Mapping[Hashable, Any]:
+    """Return what a loader of several keys brought, or raise ``TypeError``."""
+    if not isinstance(values, Mapping):
+        msg = (
+            f"the loader returned {reprlib.repr(values)}, which is {checks.type_of(values)}, not a "
+            f"mapping of keys to values. From a list in the order of the keys, "
+            f"dict(zip(keys, values, strict=True)) makes one."
+        )
+        raise TypeError(msg)
+    return cast("Mapping[Hashable, Any]", values)

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from mtaio.cache._config import Lifetime
     from mtaio.cache._cycles import Asker
 
-__all__ = ["ABORTED", "CLOSED", "FAILED", "LOADED", "RUNNING", "Load", "State"]
+__all__ = [
+    "ABORTED",
+    "ABSENT",
+    "CLOSED",
+    "FAILED",
+    "LOADED",
+    "RUNNING",
+    "JointLoad",
+    "Load",
+    "State",
+    "together",
+]
 
 
 class State(Enum):
@@ -30,6 +41,8 @@ class State(Enum):
     """The caller that ran it was cancelled: another one has to load."""
     CLOSED = "closed"
     """The cache in whose task group it ran was left."""
+    ABSENT = "absent"
+    """The loader of several keys left this one out."""
 
 
 # Under names that cost less to look up.
@@ -38,6 +51,7 @@ LOADED: Final = State.LOADED
 FAILED: Final = State.FAILED
 ABORTED: Final = State.ABORTED
 CLOSED: Final = State.CLOSED
+ABSENT: Final = State.ABSENT
 
 
 class Load:
@@ -96,6 +110,9 @@ class Load:
     result: Any
     """What it loaded, or a `Failure`: once it is over, if somebody waits."""
 
+    siblings: tuple[Load, ...] = ()
+    """The loads that one loader brings together, this one among them; none if it is by itself."""
+
     # In a block alone.
     factory: Callable[..., Awaitable[Any]]
     scope: anyio.CancelScope
@@ -106,3 +123,19 @@ class Load:
     def is_over(self) -> bool:
         """Return whether it can no longer be waited for."""
         return self.state is not RUNNING
+
+
+class JointLoad(Load):
+    """
+    The load of one of several keys, which one loader brings.
+
+    They share event, scope, call and coroutine, and end in the same step; each has a result and
+    callers of its own, and can be joined by itself.
+    """
+
+    __slots__ = ("siblings",)
+
+
+def together(load: Load) -> tuple[Load, ...]:
+    """Return the loads that end with ``load``, that one included."""
+    return load.siblings or (load,)

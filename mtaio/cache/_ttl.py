@@ -21,6 +21,7 @@ from mtaio.cache._config import (
     Config,
     check_factory,
     check_hashable,
+    check_loader,
     check_many,
     check_tags,
     check_ttl,
@@ -47,6 +48,7 @@ __all__ = ["TTLCache"]
 
 T = TypeVar("T")
 D = TypeVar("D")
+K = TypeVar("K", bound="Hashable")
 
 
 class TTLCache(Generic[T]):
@@ -817,6 +819,68 @@ class TTLCache(Generic[T]):
         names = check_tags(tags) if tags else NO_TAGS
         loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, lasts, names)
         return loaded
+
+    async def get_or_set_many(
+        self,
+        keys: Iterable[K],
+        loader: Callable[[list[K]], Awaitable[Mapping[K, T]]],
+        *,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> dict[K, T]:
+        """
+        Return the values of ``keys``; those that are missing are loaded together, each once.
+
+        One call of ``loader`` brings all keys that have no value and are not being loaded; for
+        those that another caller loads, here or with `get_or_set`, this one waits. Others wait for
+        what is loaded here in the same way, each for its keys alone. Suspends, runs and is
+        cancelled as `get_or_set`: in an entered cache a load goes on as long as any caller waits
+        for any of its keys; else, if the caller that runs it is cancelled, each that waits loads
+        its own keys again.
+
+        Args:
+            keys: Which keys.
+            loader: Called with the list of keys to load; what it returns is awaited, and is a
+                mapping of keys to values. A key that it leaves out has no value here: it is not in
+                the result, nothing is kept for it, and what was there goes. A `get_or_set` that
+                waited for that key calls its own factory. Keys that it was not asked for are
+                ignored.
+            ttl: As for `get_or_set`, for each value.
+            keep: As for `get_or_set`, for each value.
+            tags: As for `get_or_set`, for each value.
+
+        Returns:
+            The keys that have a value, with it, in the order in which they were given.
+
+        Raises:
+            Exception: As `get_or_set`, if the load of any of the keys fails. Values of other keys
+                are kept.
+            CacheClosedError, RuntimeError: As `get_or_set`.
+            TypeError, ValueError: As `get_or_set`; or ``keys`` is one key, or what ``loader``
+                brings is not a mapping.
+        """
+        check_many(keys)
+        check_loader(loader)
+        lasts = lifetime(ttl, keep, self._default_ttl)
+        names = check_tags(tags) if tags else NO_TAGS
+        asked: dict[K, None] = {}
+        for key in keys:
+            check_hashable(key)
+            asked[key] = None
+        found: dict[K, T] = {}
+        for key in asked:
+            entry = self._lookup(key)
+            if entry is not None and entry.fresh > clock.read():
+                if entry.score < HOT:
+                    entry.score += 1
+                self._store.hits += 1.0
+                found[key] = entry.value  # after fresh: see Entry
+        missing = [key for key in asked if key not in found]
+        if not missing:
+            return found
+        found |= await self._loads.fetch_many(missing, loader, lasts, names)
+        return {key: found[key] for key in asked if key in found}
 
     async def refresh(
         self,
