@@ -283,8 +283,11 @@ def check_loader(loader: object) -> None:
 def check_awaitable(factory: object, call: object, *, several: bool = False) -> None:
     """Raise ``TypeError`` unless what a factory, or a loader of several, returned is awaitable."""
     if not inspect.isawaitable(call):
-        name, way_out = ("loader", LOADER) if several else ("factory", FACTORY)
-        msg = f"{name}={factory!r} returned {call!r}, which cannot be awaited. {way_out}"
+        returned = f"returned {call!r}, which cannot be awaited."
+        if several:
+            msg = f"loader={factory!r} {returned} {LOADER}"
+            raise TypeError(msg)
+        msg = f"factory={factory!r} {returned} {FACTORY}"
         raise TypeError(msg)
 
 

@@ -592,7 +592,7 @@ class Loads:
                 each.call, each.coroutine = load.call, load.coroutine
             block.group.start(_itself, load.coroutine, name="mtaio.cache load")
         finally:
-            for each in together(load):
+            for each in load.siblings or (load,):
                 each.waiters -= each.waiters > 0
             _leave_load(token)
             del load, token  # as in fetch
