@@ -1,4 +1,4 @@
-"""Who gets a failure: those who waited, those who come soon, or nobody, if there is an old value."""
+"""Who gets a failure: those who waited, those who come soon; nobody, if there is an old value."""
 
 import anyio
 
