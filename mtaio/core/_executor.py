@@ -483,9 +483,10 @@ class TaskExecutor:
 
         Args:
             fn: An async function, or a plain one, which then runs in worker threads.
-            *iterables: Sync or async iterables; with several, ``fn`` gets one argument from each,
-                until the shortest ends. An async generator is closed at the end of the call; any
-                other iterator may be read on afterwards, though a few items further.
+            *iterables: Sync or async iterables, but no text or mapping; with several, ``fn`` gets
+                one argument from each, until the shortest ends. An async generator is closed at the
+                end of the call; any other iterator may be read on afterwards, though a few items
+                further.
             limit: How many items of this call may run at once, within ``max_workers``.
             ordered: Whether results stand in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
@@ -494,7 +495,7 @@ class TaskExecutor:
             retry: Attempts per item in all; or a `Retry` policy.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
-                group. ``"return"``: put errors where the results would be.
+                group. ``"return"``: put errors where the results would be, with the same note.
             on_progress: Called as ``on_progress(done, total)`` after each item; ``total`` is None
                 if the sources do not know their length.
 

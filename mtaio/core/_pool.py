@@ -300,6 +300,8 @@ class Pool:
         if not isinstance(rest, Exception):
             return True
         if self.errors == "return":
+            if self.subject is not None:
+                annotate(rest, self.subject, index, item, many=self.many)
             put = self.put if self.put_error is None else self.put_error
             put(index, rest)
             return False
