@@ -80,7 +80,7 @@ class Pool:
     slots: Slots | None
     counters: Counters
     put: Callable[[int, Any], object]
-    put_error: Callable[[int, Exception], object] | None = None
+    put_error: Callable[[int, Any, Exception], object] | None = None
     results: list[Any] | None = None
     buffer: Buffer | None = None
     errors: Policy = "raise"
@@ -302,8 +302,10 @@ class Pool:
         if self.errors == "return":
             if self.subject is not None:
                 annotate(rest, self.subject, index, item, many=self.many)
-            put = self.put if self.put_error is None else self.put_error
-            put(index, rest)
+            if self.put_error is None:
+                self.put(index, rest)
+            else:
+                self.put_error(index, item, rest)
             return False
         annotate(rest, self.subject, index, item, many=self.many)
         self.failures.append((index, rest))

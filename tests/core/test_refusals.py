@@ -133,6 +133,10 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
             r"\"collect\" \(run"
         ),
     ),
+    (
+        lambda ex: ex.stream(same, [1], outcomes=True, errors="collect"),
+        r"ValueError: outcomes=True gives every error with its item, and leaves none to errors='co",
+    ),
     (lambda ex: ex.stream(same, [1], errors="no"), r"ValueError: errors='no' is unknown\. "),
     (
         lambda ex: ex.for_each(same, [1], errors="return"),
