@@ -1,7 +1,8 @@
 """
 One load: what was asked for, who waits for it, and where it stands.
 
-Cost: nineteen slots, twenty if it is one of several that load together, which `mtaio.cache._loads` sets by hand and looks after.
+Cost: nineteen slots, and one more where several load together, which `mtaio.cache._loads` sets by
+hand and looks after.
 """
 
 from __future__ import annotations
