@@ -258,6 +258,46 @@ async def test_loader_that_asks_for_what_it_loads(cache: TTLCache[str]) -> None:
 
 
 @in_both
+async def test_loaders_that_ask_for_each_other_s_keys(cache: TTLCache[str]) -> None:
+    """A circle through any of the keys that load together is found, whichever closes it."""
+    answers: dict[str, object] = {}
+
+    async def together(_: list[str]) -> dict[str, str]:
+        await anyio.sleep(1)
+        value = await cache.get_or_set("b", Loader())
+        return {"c": value, "d": value}
+
+    async def alone() -> None:
+        with pytest.raises(RuntimeError, match=r"^the load of key='b' in ") as info:
+            await cache.get_or_set("b", lambda: cache.get_or_set("d", Loader()))
+        answers["alone"] = info.value
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(alone)
+        with pytest.raises(RuntimeError, match=r"^the load of key='b' in ") as info:
+            await cache.get_or_set_many(["c", "d"], together)
+    assert answers == {"alone": info.value}
+
+
+async def test_keys_of_a_load_that_lingers_are_free() -> None:
+    """Once nobody waits for any of them, who asks for one has it loaded again, and that is kept."""
+
+    async def linger(keys: list[str]) -> dict[str, str]:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(5)
+        return dict.fromkeys(keys, "late")
+
+    async with TTLCache[str](10) as cache:
+        with anyio.move_on_after(1):
+            await cache.get_or_set_many(["a", "b"], linger)
+        for key in "ab":
+            assert await cache.get_or_set(key, Loader()) == "value 1"
+        assert anyio.current_time() == 3
+        await anyio.sleep(3)
+        assert cache.items() == [("a", "value 1"), ("b", "value 1")]
+
+
+@in_both
 async def test_loader_that_loads_others(cache: TTLCache[str]) -> None:
     """Other keys it may ask for, and be waited for by others meanwhile."""
 
