@@ -1,4 +1,4 @@
-"""A failure reaches those who waited for it; with ``error_ttl``, those who come soon after too."""
+"""Who gets a failure: those who waited, those who come soon; nobody, if there is an old value."""
 
 import anyio
 
@@ -6,6 +6,7 @@ from mtaio.cache import TTLCache
 
 plain: TTLCache[str] = TTLCache(60, max_size=1000)
 sparing: TTLCache[str] = TTLCache(60, max_size=1000, error_ttl=0.3)
+lenient: TTLCache[str] = TTLCache(0.1, max_size=1000, stale_if_error=60)
 
 
 async def load() -> str:
@@ -15,7 +16,7 @@ async def load() -> str:
 
 async def ask(cache: TTLCache[str]) -> None:
     try:
-        await cache.get_or_set("key", load)
+        print(await cache.get_or_set("key", load))
     except ConnectionError as error:
         print(error)
 
@@ -30,6 +31,11 @@ async def main() -> None:
     await anyio.sleep(0.4)
     await ask(sparing)
     print("loads:", sparing.statistics().loads)
+
+    lenient.set_nowait("key", "an old value")
+    await anyio.sleep(0.2)
+    await ask(lenient)
+    print("served:", lenient.statistics().served_stale)
 
 
 if __name__ == "__main__":

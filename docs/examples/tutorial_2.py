@@ -36,7 +36,7 @@ executor = TaskExecutor(max_workers=3)
 
 async def main() -> None:
     started = anyio.current_time()
-    for line in await executor.map(check, SITE):
+    for line in await executor.map(check, SITE.keys()):
         print(line)
     print(f"in {anyio.current_time() - started:.2f} s")
 

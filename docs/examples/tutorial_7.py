@@ -54,7 +54,7 @@ async def check(url: str) -> list[str]:
 
 
 async def main() -> None:
-    results = await executor.map(check, SITE, errors="return")
+    results = await executor.map(check, SITE.keys(), errors="return")
     for url, result in zip(SITE, results, strict=True):
         print(f"{url}: {result!r}")
     print(f"{site.statistics().entered} requests")

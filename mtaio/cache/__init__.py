@@ -7,7 +7,8 @@ either backend, and by any thread.
 
 Everything that works on memory alone has a plain twin: ``await cache.get(key)`` is
 ``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, factory)`` and
-``await cache.refresh(key, factory)``; `cached` puts a cache around an async function.
+``await cache.refresh(key, factory)``, or ``await cache.get_or_set_many(keys, loader)`` for several
+keys at once; `cached` puts a cache around an async function.
 """
 
 from mtaio.cache._cached import BoundCached, Cached, cached

@@ -23,6 +23,7 @@ from typing import (
     Final,
     Generic,
     Literal,
+    NoReturn,
     ParamSpec,
     Protocol,
     TypeAlias,
@@ -34,13 +35,14 @@ from typing import (
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.cache._config import NO_TAGS, TTL, check_tags, unhashable
+from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
 from mtaio.cache._policies import HOT
 from mtaio.cache._ttl import TTLCache
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._loads import Loads
     from mtaio.cache._store import Store
 
@@ -64,9 +66,11 @@ def cached(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Cached[P, R]: ...
 @overload
 def cached(
     *,
-    ttl: float | Unset = UNSET,
+    ttl: float | Callable[[Any], float] | Unset = UNSET,
+    keep: Callable[[Any], bool] | None = None,
     max_size: int | None = 1024,
     key: Callable[..., Hashable] | None = None,
+    bind: bool = False,
     tags: Iterable[Hashable] | Callable[..., Iterable[Hashable]] = (),
     cache: TTLCache[Any] | None = None,
 ) -> _Decorator: ...
@@ -74,9 +78,11 @@ def cached(
     fn: Any = None,
     /,
     *,
-    ttl: float | Unset = UNSET,
+    ttl: float | Callable[[Any], float] | Unset = UNSET,
+    keep: Callable[[Any], bool] | None = None,
     max_size: int | None = 1024,
     key: Callable[..., Hashable] | None = None,
+    bind: bool = False,
     tags: Iterable[Hashable] | Callable[..., Iterable[Hashable]] = (),
     cache: TTLCache[Any] | None = None,
 ) -> Any:
@@ -84,8 +90,9 @@ def cached(
     Decorate an async function or method so that its results are cached, each made once.
 
     Used as ``@cached`` or ``@cached(ttl=60)``. The result is called as before, and has ``cache``,
-    ``invalidate(*args)`` and ``await refresh(*args)``. The arguments are the key, by position and
-    by name as they were given, and have to be hashable; 1, 1.0 and True are one key. The key of a
+    ``contains(*args)``, ``invalidate(*args)`` and ``await refresh(*args)``. The arguments are the
+    key, by position and by name as they were given (see ``bind``), and have to be hashable; 1, 1.0
+    and True are one key. The key of a
     method is its object's identity and the other arguments; the object is not kept alive, and what
     was cached for one that died is forgotten when the method is next called. Above ``@classmethod``
     the class is that object; below it, ``invalidate`` and ``refresh`` have to be given the class
@@ -93,10 +100,15 @@ def cached(
 
     Args:
         fn: The function, when used without parentheses.
-        ttl: Seconds for which a result is kept. Default: the cache's, 300 if it is made here.
+        ttl: Seconds for which a result is kept, or a plain function of the result that returns
+            them. Default: the cache's, 300 if it is made here.
+        keep: Called with each result; returns whether to keep it. One that is not kept answers
+            those who wait for it, and what was there goes, as with a ``ttl`` of 0.
         max_size: How many results to keep in the cache that is made here; None for no limit.
         key: Called with the arguments of each call, ``self`` included; returns the key. What it
             leaves out of it does not count: a result then belongs to no object, and may outlive it.
+        bind: Whether calls that mean the same are one key: arguments given by position or by
+            name, and defaults given or left out. It costs each call some microseconds.
         tags: Names under which `TTLCache.invalidate_tag` finds the results, or a function of the
             call's arguments that returns them.
         cache: The cache to use, which others may share; without ``key``, the function itself is
@@ -104,7 +116,8 @@ def cached(
 
     Raises:
         TypeError: What is decorated is not an async function, or an argument has the wrong type.
-        ValueError: A number is out of range, or ``max_size`` comes with ``cache``.
+        ValueError: A number is out of range, ``max_size`` comes with ``cache``, or ``bind`` with
+            ``key``.
 
     Example:
         ```python
@@ -132,21 +145,23 @@ def cached(
     if key is not None:
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
-    if ttl is not UNSET:
-        checks.at_least("ttl", ttl, 0, way_out=TTL)
     if cache is not None and not isinstance(cast("object", cache), TTLCache):
         msg = f"cache={cache!r} is {checks.type_of(cache)}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)
     if cache is not None and max_size != 1024:  # noqa: PLR2004 - the default
         msg = f"max_size={max_size!r} is for a cache made here. Give it to the TTLCache instead."
         raise ValueError(msg)
+    if checks.flag("bind", bind) and key is not None:
+        msg = f"bind=True is for keys made here, and key={key!r} makes them. Leave out one of them."
+        raise ValueError(msg)
+    lifetime(ttl, keep, 0)  # to refuse them here and now
     tags_of = _tags_of(tags)
 
     def decorate(given: Any, /) -> Any:
-        bind: Bind = "object"
+        to: Bind = "object"
         fn = given
         if isinstance(given, classmethod | staticmethod):
-            bind = "class" if isinstance(given, classmethod) else "nothing"
+            to = "class" if isinstance(given, classmethod) else "nothing"
             fn = cast("Any", given).__func__
         if not is_async(fn):
             msg = (
@@ -156,8 +171,9 @@ def cached(
             )
             raise TypeError(msg)
         where = TTLCache[Any](300.0, max_size) if cache is None else cache
-        call = _Call[Any](fn, where, ttl=ttl, key=key, tags=tags_of)
-        return Cached[..., Any](call, shared=cache is not None, bind=bind)
+        lasts = lifetime(ttl, keep, where.default_ttl)
+        call = _Call[Any](fn, where, ttl=lasts, key=key, bind=bind, tags=tags_of)
+        return Cached[..., Any](call, shared=cache is not None, bind=to)
 
     return decorate if fn is None else decorate(fn)
 
@@ -188,23 +204,25 @@ _KEYWORDS: Final = _Separator()
 class _Call(Generic[R]):
     """How the calls of one function are cached: what `Cached` and `BoundCached` share."""
 
-    __slots__ = ("cache", "fn", "key", "loads", "prefix", "store", "tags", "ttl")
+    __slots__ = ("cache", "fn", "key", "loads", "prefix", "signature", "store", "tags", "ttl")
 
     def __init__(
         self,
         fn: Callable[..., Coroutine[Any, Any, R]],
         cache: TTLCache[R],
         *,
-        ttl: float | Unset,
+        ttl: Lifetime,
         key: Callable[..., Hashable] | None,
+        bind: bool,
         tags: Callable[..., Iterable[Hashable]] | None,
     ) -> None:
         self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
         self.cache: TTLCache[R] = cache
         self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self.loads: Loads = cache._loads  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.ttl: float = float(cache.default_ttl if ttl is UNSET else ttl)  # as the cache's own
+        self.ttl: Lifetime = ttl
         self.key: Callable[..., Hashable] | None = key
+        self.signature: inspect.Signature | None = inspect.signature(fn) if bind else None
         self.tags: Callable[..., Iterable[Hashable]] | None = tags
         self.prefix: tuple[Hashable, ...] = ()
 
@@ -212,6 +230,10 @@ class _Call(Generic[R]):
         """Return the key of a call."""
         if self.key is not None:
             return self.key(*args, **kwargs)
+        if self.signature is not None:
+            bound = self.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
         if kwargs:
             try:
                 keywords = frozenset(kwargs.items())
@@ -229,11 +251,28 @@ class _Call(Generic[R]):
             return of_object
         return of_object | check_tags(self.tags(*args, **kwargs))
 
-    def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Forget the result of a call; refuse one that cannot be made, instead of finding none."""
+    def key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """Return the key of a call; refuse one that cannot be made, instead of finding nothing."""
         if self.key is None:
             inspect.signature(self.fn).bind(*args, **kwargs)
-        return self.cache.delete_nowait(self.key_of(args, kwargs))
+        return self.key_of(args, kwargs)
+
+    def holds(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether the result of a call is in the cache."""
+        return self.key_to_find(args, kwargs) in self.cache
+
+    def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Forget the result of a call."""
+        return self.cache.delete_nowait(self.key_to_find(args, kwargs))
+
+
+def _refuse_in(function: object) -> NoReturn:
+    """Refuse ``in``: one key may be one argument or several."""
+    msg = (
+        f"'in' cannot ask {function!r} for a call: it takes one object, not arguments. Use "
+        f"fn.contains(...) with the arguments of the call."
+    )
+    raise TypeError(msg)
 
 
 def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
@@ -305,7 +344,8 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
     __slots__ = ("_bind", "_call", "_method", "_owners")
 
     def __new__(cls, call: _Call[R], *, shared: bool, bind: Bind) -> Self:  # noqa: ARG004 - see __init__
-        return super().__new__(cls, _function(call, plain=call.key is None and not shared))
+        plain = call.key is None and call.signature is None and not shared
+        return super().__new__(cls, _function(call, plain=plain))
 
     def __init__(self, call: _Call[R], *, shared: bool, bind: Bind) -> None:
         if shared and call.key is None:
@@ -333,6 +373,24 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
+
+    else:  # type checkers refuse 'in' by themselves
+
+        def __contains__(self, _: object) -> bool:
+            """Refuse ``in``, and name what to use."""
+            _refuse_in(self)
+
+    def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """
+        Return whether the result of a call with these arguments is in the cache.
+
+        It does not count as a read, and the result may be gone the next moment: to use it, call the
+        function. Not a checkpoint.
+
+        Raises:
+            TypeError: The function cannot be called so.
+        """
+        return self._call.holds(args, kwargs)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -447,6 +505,16 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
+
+    else:  # as above
+
+        def __contains__(self, _: object) -> bool:
+            """Refuse ``in``, and name what to use."""
+            _refuse_in(self)
+
+    def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether the result of such a call is in the cache, as `Cached.contains` does."""
+        return self._call.holds((self.args[1], *args), kwargs)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result of a call with these arguments, as `Cached.invalidate` does."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import math
 import reprlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from mtaio._internal import checks
-from mtaio._internal.callables import close_unstarted
+from mtaio._internal.callables import close_unstarted, is_async
+from mtaio._internal.sentinel import UNSET
 from mtaio.cache._policies import FIFO, LFU, LRU, EvictionPolicy
 from mtaio.cache._s3fifo import S3FIFO
 
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_TAGS",
     "Config",
+    "Lifetime",
     "check_awaitable",
     "check_factory",
     "check_hashable",
+    "check_loaded",
+    "check_loader",
     "check_many",
     "check_tags",
     "check_ttl",
+    "lifetime",
+    "seconds_for",
     "unhashable",
 ]
 
@@ -57,6 +63,7 @@ class Config:
         "name",
         "policy_name",
         "refresh_ahead",
+        "stale_if_error",
         "stale_while_revalidate",
         "weigher",
     )
@@ -71,6 +78,7 @@ class Config:
         idle_ttl: float | None,
         jitter: float,
         stale_while_revalidate: float,
+        stale_if_error: float,
         refresh_ahead: float | None,
         error_ttl: float,
         name: str | None,
@@ -91,6 +99,7 @@ class Config:
         self.stale_while_revalidate: float = _seconds(
             "stale_while_revalidate", stale_while_revalidate
         )
+        self.stale_if_error: float = _seconds("stale_if_error", stale_if_error)
         self.refresh_ahead: float = math.inf if refresh_ahead is None else _ahead(refresh_ahead)
         self.error_ttl: float = _seconds("error_ttl", error_ttl)
         self.name: str | None = name
@@ -102,6 +111,7 @@ class Config:
             self.weigher is not None
             or self.idle_ttl != math.inf
             or self.stale_while_revalidate > 0
+            or self.stale_if_error > 0
             or self.refresh_ahead != math.inf
         )
 
@@ -160,12 +170,56 @@ def _ahead(value: object) -> float:
 # Arguments of operations.
 
 TTL: Final = "Pass seconds >= 0, math.inf for no limit, or leave it out for the default."
+LOADER: Final = "Pass an async function that takes a list of keys and returns a dict of values."
 FACTORY: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 
 
 def check_ttl(ttl: object) -> float:
     """Return ``ttl`` if it is a number of seconds."""
     return checks.at_least("ttl", ttl, 0, way_out=TTL)
+
+
+Lifetime: TypeAlias = "float | Callable[[Any], float]"
+"""For how long what is loaded is kept: seconds, or a function of it that returns them."""
+
+
+def lifetime(ttl: object, keep: object, default: float) -> Lifetime:
+    """
+    Return for how long what is loaded is kept.
+
+    Args:
+        ttl: Seconds, a function of the value that returns them, or UNSET for the default.
+        keep: A function of the value that returns whether to keep it; None to keep each.
+        default: The cache's own, in seconds.
+    """
+    lasts: Any = ttl
+    if ttl is UNSET:
+        lasts = float(default)
+    elif callable(ttl):
+        _check_plain("ttl", ttl, "Pass seconds, or a plain function of the value.")
+    else:
+        lasts = float(check_ttl(ttl))
+    if keep is None:
+        return cast("Lifetime", lasts)
+    way_out = "Pass a plain function of the value that returns whether to keep it."
+    checks.callable_("keep", keep, way_out=way_out)
+    _check_plain("keep", keep, way_out)
+    return lambda value: seconds_for(lasts, value) if cast("Any", keep)(value) else 0.0
+
+
+def seconds_for(lasts: Lifetime, value: object) -> float:
+    """Return for how many seconds ``value`` is kept."""
+    if not callable(lasts):
+        return lasts
+    way_out = f"{lasts!r} has to return seconds >= 0, or math.inf for no limit."
+    return float(checks.at_least("ttl", lasts(value), 0, way_out=way_out))
+
+
+def _check_plain(name: str, fn: Any, way_out: str) -> None:
+    """Raise ``TypeError`` for an async function: it is called in the middle of storing."""
+    if is_async(fn):
+        msg = f"{name}={fn!r} is an async function, and cannot be awaited here. {way_out}"
+        raise TypeError(msg)
 
 
 def check_many(keys: object) -> None:
@@ -219,8 +273,31 @@ def check_factory(factory: object) -> None:
         checks.callable_("factory", factory, way_out=FACTORY)
 
 
-def check_awaitable(factory: object, call: object) -> None:
-    """Raise ``TypeError`` unless what a factory returned can be awaited."""
+def check_loader(loader: object) -> None:
+    """Raise ``TypeError`` unless a loader of several keys can be called."""
+    if not callable(loader):
+        close_unstarted(loader)
+        checks.callable_("loader", loader, way_out=LOADER)
+
+
+def check_awaitable(factory: object, call: object, *, several: bool = False) -> None:
+    """Raise ``TypeError`` unless what a factory, or a loader of several, returned is awaitable."""
     if not inspect.isawaitable(call):
-        msg = f"factory={factory!r} returned {call!r}, which cannot be awaited. {FACTORY}"
+        returned = f"returned {call!r}, which cannot be awaited."
+        if several:
+            msg = f"loader={factory!r} {returned} {LOADER}"
+            raise TypeError(msg)
+        msg = f"factory={factory!r} {returned} {FACTORY}"
         raise TypeError(msg)
+
+
+def check_loaded(values: object) -> Mapping[Hashable, Any]:
+    """Return what a loader of several keys brought, or raise ``TypeError``."""
+    if not isinstance(values, Mapping):
+        msg = (
+            f"the loader returned {reprlib.repr(values)}, which is {checks.type_of(values)}, not a "
+            f"mapping of keys to values. From a list in the order of the keys, "
+            f"dict(zip(keys, values, strict=True)) makes one."
+        )
+        raise TypeError(msg)
+    return cast("Mapping[Hashable, Any]", values)

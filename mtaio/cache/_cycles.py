@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio.cache._load import Load, together
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
-
-    from mtaio.cache._load import Load
 
 __all__ = ["LOADING", "Asker", "asker_of", "is_awaited"]
 
@@ -91,6 +91,7 @@ def is_awaited(load: Load) -> bool:
             return True
         seen.add(each)
         rest.extend(asker.load for asker in each.askers or ())
+        rest.extend(each.siblings)
     return False
 
 
@@ -116,12 +117,12 @@ def _same_key(asker: Asker, owner: object, key: Hashable) -> set[Load]:
     seen: set[Load] = set()
     rest = [asker]
     while rest:
-        load = rest.pop().load
-        if load not in seen and not load.is_over():
-            seen.add(load)
-            if load.owner is owner and _is_same(load.key, key):
-                found.add(load)
-            rest.extend(load.askers or ())
+        for load in together(rest.pop().load):
+            if load not in seen and not load.is_over():
+                seen.add(load)
+                if load.owner is owner and _is_same(load.key, key):
+                    found.add(load)
+                rest.extend(load.askers or ())
     return found
 
 
@@ -136,13 +137,18 @@ def _waits(asker: Asker, targets: set[Load]) -> bool:
             continue
         seen.add((each.task, load))
         if each.running or (load.in_block and _descends(each.task, load, tasks)):
-            if load in targets:
+            if not targets.isdisjoint(together(load)):
                 return True
-            rest.extend((further, further.load) for further in load.askers or ())
+            rest.extend((further, further.load) for further in _askers(load))
         elif not load.in_block:
             # It may be a child of the load around this one, which runs in the same task.
-            rest.extend((each, further.load) for further in load.askers or () if further.running)
+            rest.extend((each, further.load) for further in _askers(load) if further.running)
     return False
+
+
+def _askers(load: Load) -> list[Asker]:
+    """Return what may wait, in the course of other loads, for one or for those it ends with."""
+    return [asker for each in together(load) for asker in each.askers or ()]
 
 
 def _descends(task: int, load: Load, tasks: dict[int, anyio.TaskInfo]) -> bool:

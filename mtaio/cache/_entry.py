@@ -95,10 +95,12 @@ class Failure:
         error: The exception.
     """
 
-    __slots__ = ("error", "traceback")
+    __slots__ = ("error", "told", "traceback")
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception = error
+        self.told: bool = False
+        """Whether it was logged, because an old value was served in its place."""
         self.traceback = error.__traceback__
 
 

@@ -1,7 +1,8 @@
 """
 One load: what was asked for, who waits for it, and where it stands.
 
-Cost: nineteen slots, which `mtaio.cache._loads` sets by hand and looks after.
+Cost: nineteen slots, and one more where several load together, which `mtaio.cache._loads` sets by
+hand and looks after.
 """
 
 from __future__ import annotations
@@ -14,9 +15,21 @@ if TYPE_CHECKING:
 
     import anyio
 
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._cycles import Asker
 
-__all__ = ["ABORTED", "CLOSED", "FAILED", "LOADED", "RUNNING", "Load", "State"]
+__all__ = [
+    "ABORTED",
+    "ABSENT",
+    "CLOSED",
+    "FAILED",
+    "LOADED",
+    "RUNNING",
+    "JointLoad",
+    "Load",
+    "State",
+    "together",
+]
 
 
 class State(Enum):
@@ -29,6 +42,8 @@ class State(Enum):
     """The caller that ran it was cancelled: another one has to load."""
     CLOSED = "closed"
     """The cache in whose task group it ran was left."""
+    ABSENT = "absent"
+    """The loader of several keys left this one out."""
 
 
 # Under names that cost less to look up.
@@ -37,6 +52,7 @@ LOADED: Final = State.LOADED
 FAILED: Final = State.FAILED
 ABORTED: Final = State.ABORTED
 CLOSED: Final = State.CLOSED
+ABSENT: Final = State.ABSENT
 
 
 class Load:
@@ -68,7 +84,7 @@ class Load:
     owner: object
     """The cache."""
     key: Hashable
-    ttl: float
+    ttl: Lifetime
     tags: frozenset[Hashable]
     loop: object
     """The event loop; None once the load is counted as ended."""
@@ -95,6 +111,9 @@ class Load:
     result: Any
     """What it loaded, or a `Failure`: once it is over, if somebody waits."""
 
+    siblings: tuple[Load, ...] = ()
+    """The loads that one loader brings together, this one among them; none if it is by itself."""
+
     # In a block alone.
     factory: Callable[..., Awaitable[Any]]
     scope: anyio.CancelScope
@@ -105,3 +124,19 @@ class Load:
     def is_over(self) -> bool:
         """Return whether it can no longer be waited for."""
         return self.state is not RUNNING
+
+
+class JointLoad(Load):
+    """
+    The load of one of several keys, which one loader brings.
+
+    They share event, scope, call and coroutine, and end in the same step; each has a result and
+    callers of its own, and can be joined by itself.
+    """
+
+    __slots__ = ("siblings",)
+
+
+def together(load: Load) -> tuple[Load, ...]:
+    """Return the loads that end with ``load``, that one included."""
+    return load.siblings or (load,)

@@ -27,17 +27,28 @@ from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import Stray, classify, stray_error
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET
-from mtaio.cache._config import check_awaitable, unhashable
+from mtaio.cache._config import check_awaitable, check_loaded, seconds_for, unhashable
 from mtaio.cache._cycles import LOADING, Asker, asker_of, is_awaited
 from mtaio.cache._entry import Failure
-from mtaio.cache._load import ABORTED, CLOSED, FAILED, LOADED, RUNNING, Load, State
+from mtaio.cache._load import (
+    ABORTED,
+    ABSENT,
+    CLOSED,
+    FAILED,
+    LOADED,
+    RUNNING,
+    JointLoad,
+    Load,
+    State,
+    together,
+)
 from mtaio.exceptions import CacheClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 
     from mtaio.cache._background import Background
-    from mtaio.cache._config import Config
+    from mtaio.cache._config import Config, Lifetime
     from mtaio.cache._listeners import Notifier
     from mtaio.cache._lock import ChangeLock
     from mtaio.cache._store import Store
@@ -86,6 +97,7 @@ class Loads:
         "_notifier",
         "_owner",
         "_refreshing",
+        "_sparing",
         "_store",
         "abandoned",
         "block",
@@ -93,6 +105,7 @@ class Loads:
         "failed",
         "loaded",
         "seconds",
+        "served_stale",
         "started",
         "table",
         "waiting",
@@ -110,6 +123,7 @@ class Loads:
         self._name = config.name
         self._error_ttl = config.error_ttl
         self._refreshing = config.refreshing
+        self._sparing = config.stale_if_error > 0
         self._store = store
         self._lock = lock
         self._notifier = notifier
@@ -129,6 +143,7 @@ class Loads:
         self.failed: int = 0
         self.cancelled: int = 0
         self.seconds: float = 0.0
+        self.served_stale: int = 0
         self.waiting: int = 0
 
     def run_in(self, block: Background | None) -> None:
@@ -150,7 +165,7 @@ class Loads:
         factory: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        ttl: float,
+        ttl: Lifetime,
         tags: frozenset[Hashable],
         refresh: bool = False,  # noqa: FBT001, FBT002 - keyword-only, it would slow down each call
     ) -> Any:
@@ -160,6 +175,7 @@ class Loads:
         acquire, release = lock.acquire, lock.release
         asker = None if _current_load() is None else asker_of(loop, self._owner, key)
         again = False
+        renewing = refresh
         while True:
             guarded = self._guarded
             if guarded and self._refuses(loop):
@@ -202,11 +218,14 @@ class Loads:
                 self._start(load, factory, args, kwargs)
             if found is UNSET and other is not None:
                 await self._wait(other, asker)
-                if other.state is ABORTED:  # who ran it was cancelled: another has to
+                if other.state is ABORTED or other.state is ABSENT:
+                    # Who ran it was cancelled, or loads other keys alone: another has to.
                     refresh, again = False, True
                     continue
                 closed = other.state is CLOSED
                 found = Failure(self._closed_error(key)) if closed else other.result
+                if self._sparing and not (closed or renewing):
+                    found = self._instead(other)
             if type(found) is not Failure:
                 return found
             raised, trace = found.error, found.traceback
@@ -235,7 +254,12 @@ class Loads:
             with suppress(ValueError):  # the garbage collector closes it in any context
                 _leave_load(token)
             if isinstance(error, Exception):
-                self._fail(load, error)
+                if self._fail(load, error) and self._sparing and not renewing:
+                    value = self._instead(load)
+                    if type(value) is not Failure:
+                        other = None  # the error's traceback has this frame
+                        del load, token, asker
+                        return value
             elif isinstance(error, GeneratorExit):
                 self._abandon(load)
             else:
@@ -245,6 +269,167 @@ class Loads:
             raise
         _leave_load(token)
         return value
+
+    async def fetch_many(
+        self,
+        keys: list[Any],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+    ) -> dict[Any, Any]:
+        """Return the values of ``keys``; those load together that nobody has or loads."""
+        loop = running_loop()
+        asker: Asker | None = None
+        if _current_load() is not None:
+            for key in keys:
+                asker = asker_of(loop, self._owner, key)
+        found: dict[Any, Any] = {}
+        wanted: list[Any] = keys
+        again = False
+        while wanted:
+            if self._guarded and self._refuses(loop):
+                await checkpoint_if_cancelled()  # as in fetch
+            started, awaited = self._join_many(wanted, loop, ttl, tags, found, again=again)
+            await self._bring(started, awaited, factory, asker)
+            wanted, again = [], True
+            for key, load in awaited.items():
+                if load.state is ABORTED:  # as in fetch
+                    wanted.append(key)
+                elif load.state is CLOSED:
+                    found[key] = Failure(self._closed_error(key))
+                elif load.state is not ABSENT:
+                    found[key] = self._instead(load) if self._sparing else load.result
+            del started, awaited
+        failed = [key for key in keys if type(found.get(key)) is Failure]
+        if failed:
+            raised, trace = found[failed[0]].error, found[failed[0]].traceback
+            del found, asker  # as in fetch
+            try:
+                raise raised.with_traceback(trace)
+            finally:
+                del raised, trace
+        return found
+
+    async def _bring(
+        self,
+        started: list[JointLoad],
+        awaited: dict[Any, Load],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        asker: Asker | None,
+    ) -> None:
+        """Load together what starts now, and wait for the ends of the loads that are awaited."""
+        here = bool(started) and not started[0].in_block
+        run_here = set[Load](started if here else ())
+        # At once: a load remembers its result only if somebody waits for it.
+        joined = [load for load in awaited.values() if load not in run_here]
+        ends = dict.fromkeys([self._enlist(load, asker) for load in joined])
+        left = True
+        try:
+            if here:
+                await self._load_here(started, factory, asker)
+            elif started:
+                self._start(started[0], factory, ([load.key for load in started],), NO_KEYWORDS)
+            for end in ends:
+                await end.wait()
+            left = False
+        except GeneratorExit:
+            left = False  # as in _wait
+            raise
+        finally:
+            for load in joined:
+                self._resign(load, asker, left=left)
+
+    async def _load_here(
+        self,
+        started: list[JointLoad],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        asker: Asker | None,
+    ) -> None:
+        """Load several keys in the task of their caller, who finds errors in the loads."""
+        first = started[0]
+        if asker is not None:
+            for load in started:
+                load.askers = {asker: None}
+        token = _enter_load(first)
+        try:
+            if self._left:
+                self._left -= 1
+            else:
+                self._left = FAST_CALLS - 1
+                await checkpoint()
+            call = factory([load.key for load in started])
+            if type(call) is not _COROUTINE:
+                check_awaitable(factory, call, several=True)
+            first.call = call
+            self._succeed_many(first, await call)
+        except Exception as error:  # noqa: BLE001 - raised by those who wait
+            self._fail(first, error)
+        except GeneratorExit:
+            self._abandon(first)
+            raise
+        except BaseException:
+            self._cancel(first, ABORTED)
+            raise
+        finally:
+            with suppress(ValueError):  # as in fetch
+                _leave_load(token)
+
+    def _join_many(
+        self,
+        keys: list[Any],
+        loop: object,
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+        found: dict[Any, Any],
+        *,
+        again: bool,
+    ) -> tuple[list[JointLoad], dict[Any, Load]]:
+        """
+        Decide what comes of a call for several keys, in one step.
+
+        Returns:
+            The loads that start now, and by its key each load to wait for. The values and the kept
+            errors that are there are put into ``found``.
+        """
+        started: list[JointLoad] = []
+        awaited: dict[Any, Load] = {}
+        lost: list[object] = []
+        try:
+            with self._lock:
+                moment = clock.read()
+                for key in keys:
+                    load = JointLoad()
+                    load.owner = self._owner
+                    load.key = key
+                    load.ttl = ttl
+                    load.tags = tags
+                    load.loop = loop
+                    load.state = RUNNING
+                    load.call = load.event = load.other = load.askers = None
+                    load.waiters = 1
+                    load.in_block = False
+                    load.wanted = True
+                    load.siblings = ()
+                    load.started = moment
+                    other, value, given_up = self._join(load, refresh=False, again=again)
+                    lost.append(given_up)  # until it is outside the lock
+                    if other is load:
+                        started.append(load)
+                    if value is not UNSET:
+                        found[key] = value
+                    elif other is not None:  # pragma: no branch - for the type checkers
+                        awaited[key] = other
+        except BaseException:  # the code of a key
+            for load in started:
+                self._cancel(load, ABORTED)
+            raise
+        if started:
+            event, siblings = anyio.Event(), tuple(started)
+            for load in started:
+                load.event, load.siblings = event, siblings
+                if load.in_block:
+                    load.scope = started[0].scope
+        return started, awaited
 
     def _join(
         self, load: Load, *, refresh: bool, again: bool
@@ -269,6 +454,11 @@ class Loads:
             entry = store.lookup(key)
             if entry is not None and moment >= entry.expires:
                 entry = None
+            elif entry is not None and self._sparing and store.is_spare(entry, moment):
+                if store.is_due(entry, moment):
+                    entry = None
+                else:  # a load has failed not long ago: see error_ttl
+                    self.served_stale += 1
         wanted = entry is None or store.is_due(entry, moment)
         block = self._block_for(loop) if wanted else None  # it may refuse: before we count
         found: Any = UNSET
@@ -327,8 +517,22 @@ class Loads:
         if load.state is not RUNNING:  # its task ran at once: asyncio can be told to
             await checkpoint()
             return
-        if load.event is None:
-            load.event = anyio.Event()
+        event = self._enlist(load, asker)
+        left = True
+        try:
+            await event.wait()
+            left = False
+        except GeneratorExit:
+            left = False  # nothing can be cancelled any more
+            raise
+        finally:
+            self._resign(load, asker, left=left)
+
+    def _enlist(self, load: Load, asker: Asker | None) -> anyio.Event:
+        """Count one more who waits for a load, and return what is set at its end."""
+        event = load.event
+        if event is None:
+            event = load.event = anyio.Event()
         load.kept = False
         load.waiters += 1
         with self._lock.held:  # other threads wait for other loads of the same cache
@@ -336,22 +540,19 @@ class Loads:
         if asker is not None:
             load.askers = load.askers or {}
             load.askers[asker] = None
-        left = True
-        try:
-            await load.event.wait()
-            left = False
-        except GeneratorExit:
-            left = False  # nothing can be cancelled any more
-            raise
-        finally:
-            with self._lock.held:
-                self.waiting -= load.waiters > 0  # else its loop was given up, and with it this
-            load.waiters -= 1
-            if asker is not None:
-                (load.askers or {}).pop(asker, None)
-            if left and load.in_block and not load.is_over() and not is_awaited(load):
-                self._detach(load)
-                load.scope.cancel()
+        return event
+
+    def _resign(self, load: Load, asker: Asker | None, *, left: bool) -> None:
+        """Count one less, who was told of the end of the load or ``left`` early."""
+        with self._lock.held:
+            self.waiting -= load.waiters > 0  # else its loop was given up, and with it this
+        load.waiters -= 1
+        if asker is not None:
+            (load.askers or {}).pop(asker, None)
+        if left and load.in_block and not load.is_over() and not is_awaited(load):
+            for each in together(load):
+                self._detach(each)
+            load.scope.cancel()
 
     def _closed_error(self, key: Hashable) -> CacheClosedError:
         msg = f"{self._owner!r} was left while key={reprlib.repr(key)} was loaded"
@@ -379,7 +580,7 @@ class Loads:
             load.factory = factory
             load.call = factory(*args, **kwargs)
             if type(load.call) is not _COROUTINE:
-                check_awaitable(factory, load.call)
+                check_awaitable(factory, load.call, several=bool(load.siblings))
         except BaseException as error:
             if not isinstance(error, Exception):
                 self._cancel(load, ABORTED)
@@ -387,9 +588,12 @@ class Loads:
             self._fail(load, error)
         else:
             load.coroutine = self._run(load)
+            for each in load.siblings:
+                each.call, each.coroutine = load.call, load.coroutine
             block.group.start(_itself, load.coroutine, name="mtaio.cache load")
         finally:
-            load.waiters -= load.waiters > 0
+            for each in load.siblings or (load,):
+                each.waiters -= each.waiters > 0
             _leave_load(token)
             del load, token  # as in fetch
 
@@ -407,7 +611,10 @@ class Loads:
                     except GeneratorExit:  # here: the scope will raise something else for it
                         self._abandon(load)
                         raise
-                    self._succeed(load, value)
+                    if load.siblings:
+                        self._succeed_many(load, value)
+                    else:
+                        self._succeed(load, value)
                     return
                 close_unstarted(call)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
@@ -428,7 +635,8 @@ class Loads:
     def _succeed(self, load: Load, value: Any) -> None:
         """Store what was loaded, then tell those who wait."""
         store = self._store
-        ttl = load.ttl
+        given = load.ttl
+        ttl = given if isinstance(given, float) else seconds_for(given, value)
         weight: float = 1
         if not store.plain:
             ttl, weight = store.spread(ttl), store.weigh(load.key, value)
@@ -464,11 +672,57 @@ class Loads:
         if self._notifier is not None:
             self.deliver(gone)
 
-    def _fail(self, load: Load, error: Exception) -> None:
-        """Note that a load failed, for those who wait and for those who come, unless it is over."""
+    def _succeed_many(self, load: Load, values: object) -> None:
+        """Store what was loaded for several keys, each by itself, then tell those who wait."""
+        brought = check_loaded(values)
+        for each in load.siblings:
+            try:
+                value = brought.get(each.key, UNSET)
+                if value is UNSET:
+                    self._leave_out(each)
+                else:
+                    self._succeed(each, value)
+            except Exception as error:  # noqa: BLE001 - as in _run
+                self._fail(each, error, alone=True)
+
+    def _leave_out(self, load: Load) -> None:
+        """Note that there is no value for a load, and drop the one that was there."""
+        with self._lock:
+            self.loaded += 1
+            self.seconds += clock.now() - load.started
+            if load.state is RUNNING:  # as in _succeed
+                load.state = ABSENT
+            self._discard(load)
+            entry = self._store.lookup(load.key) if load.wanted else None
+            gone = self._store.take(() if entry is None else (entry,))
+        self._close(load)
+        self.deliver(gone)
+
+    def _fail(self, load: Load, error: Exception, *, alone: bool = False) -> bool:
+        """
+        Note that a load failed, and those it ends with unless it is ``alone`` in this.
+
+        Returns:
+            Whether one of them was not over.
+        """
+        loads = (load,) if alone else together(load)
+        unheard = load.in_block and not any(each.waiters for each in loads)
+        noted = [self._fail_one(each, error) for each in loads]
+        if unheard and any(noted):  # one line is enough
+            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
+
+            getLogger("mtaio.cache").warning(
+                "%r: the load of key=%r failed, and nobody waited for it",
+                self._owner,
+                load.key,
+                exc_info=error,
+            )
+        return any(noted)
+
+    def _fail_one(self, load: Load, error: Exception) -> bool:
+        """Note it for those who wait and those who come; return whether the load was not over."""
         if self._has_ended(load):
-            return
-        unheard = load.in_block and not load.waiters
+            return False
         gone = None
         try:
             with self._lock:
@@ -484,55 +738,72 @@ class Loads:
         finally:
             self._close(load)
         self.deliver(gone)
-        if unheard:
-            from logging import getLogger  # noqa: PLC0415 - most loads have somebody who waits
-
-            getLogger("mtaio.cache").warning(
-                "%r: the load of key=%r failed, and nobody waited for it",
-                self._owner,
-                load.key,
-                exc_info=error,
-            )
+        return True
 
     def _keep_failure(self, load: Load, error: Exception, moment: float) -> object:
         """Keep an error for ``error_ttl``, or the value that is there; return what had to go."""
         entry = self._store.entries.get(load.key)
         if entry is not None and moment < entry.expires:
-            if self._refreshing:
+            if self._refreshing or self._sparing:
                 self._store.postpone_renewal(entry, self._error_ttl, moment)
         elif self._error_ttl:
             keep = self._store.put_failure
             return keep(load.key, error, self._error_ttl, moment, tags=load.tags)
         return None
 
+    def _instead(self, load: Load) -> Any:
+        """Return what a load ended with, or, if it failed, the value that is still held."""
+        failure = load.result
+        if type(failure) is not Failure:
+            return failure
+        with self._lock:
+            entry = self._store.lookup(load.key)
+            if entry is None or type(entry.value) is Failure or clock.now() >= entry.expires:
+                return failure
+            self.served_stale += 1
+            value = entry.value
+        if not failure.told:
+            failure.told = True
+            from logging import getLogger  # noqa: PLC0415 - as in `_fail`
+
+            getLogger("mtaio.cache").warning(
+                "%r: the load of key=%r failed, and its old value was served",
+                self._owner,
+                load.key,
+                exc_info=failure.error,
+            )
+        return value
+
     def _cancel(self, load: Load, state: State) -> None:
-        """Note that a load was cancelled, unless it is over."""
-        if self._has_ended(load):
-            return
-        try:
-            with self._lock:
-                self.cancelled += 1
-                if load.state is RUNNING:
-                    load.state = state
-                self._discard(load)
-        finally:
-            self._close(load)
+        """Note that a load was cancelled, and those it ends with, unless they are over."""
+        for each in together(load):
+            if self._has_ended(each):
+                continue
+            try:
+                with self._lock:
+                    self.cancelled += 1
+                    if each.state is RUNNING:
+                        each.state = state
+                    self._discard(each)
+            finally:
+                self._close(each)
 
     def _abandon(self, load: Load) -> None:
         """
-        Note that a load will never finish: its coroutine is being closed.
+        Note that a load, and those it ends with, will never finish: its coroutine is being closed.
 
         That is mostly the garbage collector's work, when the event loop is over. So this may be any
         thread, and the middle of a change: nothing is changed here.
         """
-        if load.state is RUNNING:
-            load.state = ABORTED
-        loop, load.loop = load.loop, None
-        if loop is None:
-            return
-        self.abandoned.append((load, loop))
-        if load.event is not None:
-            loops.call_in(loop, load.event.set)
+        for each in together(load):
+            if each.state is RUNNING:
+                each.state = ABORTED
+            loop, each.loop = each.loop, None
+            if loop is None:
+                continue
+            self.abandoned.append((each, loop))
+            if each.event is not None:
+                loops.call_in(loop, each.event.set)
 
     def _has_ended(self, load: Load) -> bool:
         """Return whether the end of a load was noted before: a listener may raise afterwards."""

@@ -33,17 +33,19 @@ class CacheStatistics:
     hit_rate: float = field(metadata=GAUGE)
     """Hits among all reads, from 0 to 1; 0 before the first."""
     loads: int = field(metadata=COUNTER)
-    """Loads started, refreshes included."""
+    """Loads started, refreshes included; one for each key of several that load together."""
     failed: int = field(metadata=COUNTER)
     """Loads that raised an error."""
     cancelled: int = field(metadata=COUNTER)
     """Loads that were cancelled, or never finished because their event loop had."""
+    served_stale: int = field(metadata=COUNTER)
+    """Calls that got a value after its time because a load had failed, for ``stale_if_error``."""
     load_seconds: float = field(metadata=COUNTER)
     """Seconds that the loads took which brought a value or an error, added up."""
     in_flight: int = field(metadata=GAUGE)
     """Loads in progress now."""
     waiting: int = field(metadata=GAUGE)
-    """Callers that wait now for a load in another task."""
+    """Callers that wait now for a load in another task; once for each key they wait for."""
     evictions: int = field(metadata=COUNTER)
     """Entries removed to make room."""
     expirations: int = field(metadata=COUNTER)

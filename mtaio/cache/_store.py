@@ -64,6 +64,7 @@ class Store:
         "_notifier",
         "_policy",
         "_score",
+        "_served",
         "_stale",
         "_tags",
         "_weigher",
@@ -84,7 +85,8 @@ class Store:
         self._weigher = config.weigher
         self._idle = config.idle_ttl
         self._jitter = config.jitter
-        self._stale = config.stale_while_revalidate
+        self._served = config.stale_while_revalidate
+        self._stale = max(config.stale_while_revalidate, config.stale_if_error)
         self._ahead = config.refresh_ahead
         self._detailed = config.detailed
         self._notifier = notifier
@@ -149,6 +151,12 @@ class Store:
         if type(entry) is not DetailedEntry or type(entry.value) is Failure:
             return False
         return moment >= entry.renew
+
+    def is_spare(self, entry: Entry, moment: float) -> bool:
+        """Return whether a value that is still held is there only in case that a load fails."""
+        if type(entry) is not DetailedEntry or type(entry.value) is Failure:
+            return False
+        return moment >= entry.soft + self._served
 
     def live_items(self) -> list[tuple[Any, Any]]:
         """Return the keys that have a value, each with it."""

@@ -10,6 +10,7 @@ Why the policies, the expiry and the loads are as they are: docs/en/design/cachi
 from __future__ import annotations
 
 import math
+import reprlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
@@ -20,9 +21,11 @@ from mtaio.cache._config import (
     Config,
     check_factory,
     check_hashable,
+    check_loader,
     check_many,
     check_tags,
     check_ttl,
+    lifetime,
     unhashable,
 )
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import NoReturn, Self
 
+    from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
     from mtaio.cache._listeners import RemovalCause
 
@@ -44,6 +48,7 @@ __all__ = ["TTLCache"]
 
 T = TypeVar("T")
 D = TypeVar("D")
+K = TypeVar("K", bound="Hashable")
 
 
 class TTLCache(Generic[T]):
@@ -79,6 +84,9 @@ class TTLCache(Generic[T]):
         stale_while_revalidate: Seconds for which ``get_or_set`` still serves a value after its time
             while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
             fails the old value stays, and the next call tries again, after ``error_ttl``.
+        stale_if_error: Seconds after its time, during which a value is served if the load of a new
+            one fails: to all who wait for that load, instead of its error, and to those who ask
+            within ``error_ttl`` after it. A `refresh` gets the error.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
         error_ttl: Seconds for which an exception of a load is kept and raised to each caller; 0 for
@@ -149,6 +157,7 @@ class TTLCache(Generic[T]):
         idle_ttl: float | None = None,
         jitter: float = 0.0,
         stale_while_revalidate: float = 0.0,
+        stale_if_error: float = 0.0,
         refresh_ahead: float | None = None,
         error_ttl: float = 0.0,
         on_removed: Callable[[Any, T, RemovalCause], Any] | None = None,
@@ -162,6 +171,7 @@ class TTLCache(Generic[T]):
             idle_ttl=idle_ttl,
             jitter=jitter,
             stale_while_revalidate=stale_while_revalidate,
+            stale_if_error=stale_if_error,
             refresh_ahead=refresh_ahead,
             error_ttl=error_ttl,
             name=name,
@@ -270,6 +280,44 @@ class TTLCache(Generic[T]):
         if block is not None and block.loads:
             with self._lock:
                 self._loads.give_up([*block.loads])
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers refuse these by themselves
+
+        def __enter__(self) -> NoReturn:
+            """Refuse ``with``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be entered with 'with': its loads run in an event loop. Use "
+                f"'async with cache:', or use it without a block."
+            )
+            raise TypeError(msg)
+
+        def __exit__(self, *_: object) -> NoReturn:  # pragma: no cover - there is no block
+            """Let Python call `__enter__`."""
+
+        def __getitem__(self, key: object) -> NoReturn:
+            """Refuse ``cache[key]``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be read as cache[key]: a value may expire at any moment. Use "
+                f"cache.get_nowait({reprlib.repr(key)}), which returns None, or your default, "
+                f"where there is none."
+            )
+            raise TypeError(msg)
+
+        def __setitem__(self, key: object, value: object) -> NoReturn:
+            """Refuse ``cache[key] = value``, and name what to use."""
+            msg = (
+                f"{self!r} cannot be written to as cache[key] = value. Use "
+                f"cache.set_nowait({reprlib.repr(key)}, value), which also takes a ttl."
+            )
+            raise TypeError(msg)
+
+        def __delitem__(self, key: object) -> NoReturn:
+            """Refuse ``del cache[key]``, and name what to use."""
+            msg = (
+                f"'del cache[key]' cannot remove from {self!r}. Use "
+                f"cache.delete_nowait({reprlib.repr(key)}), which returns whether there was one."
+            )
+            raise TypeError(msg)
 
     # Reading.
 
@@ -722,7 +770,8 @@ class TTLCache(Generic[T]):
         key: Hashable,
         factory: Callable[[], Awaitable[T]],
         *,
-        ttl: float | Unset = UNSET,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
@@ -737,12 +786,16 @@ class TTLCache(Generic[T]):
         Args:
             key: Any object that can be hashed.
             factory: Called without arguments; what it returns is awaited.
-            ttl: Seconds for which the value is kept, as for `set_nowait`.
+            ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
+                is called with the value that was loaded, and returns them.
+            keep: Called with the value that was loaded; returns whether to keep it. One that is
+                not kept answers those who wait, and what was there goes, as with a ``ttl`` of 0.
             tags: Names under which `invalidate_tag` finds the value.
 
         Raises:
-            Exception: What ``factory`` raised, to each caller that waited for that load. It is not
-                kept, unless the cache has an ``error_ttl``.
+            Exception: What ``factory`` raised, to each caller that waited for that load, unless
+                there is an old value and the cache has ``stale_if_error``. It is not kept, unless
+                the cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
             RuntimeError: The load was asked for by its own factory, directly or through other
                 loads; or the cache has to be entered, for its options or its async listener.
@@ -760,17 +813,82 @@ class TTLCache(Generic[T]):
             return value
         if not callable(factory):
             check_factory(factory)
-        seconds = self._default_ttl if ttl is UNSET else check_ttl(ttl)
+        lasts: Lifetime = self._default_ttl
+        if ttl is not UNSET or keep is not None:
+            lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, seconds, names)
+        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, lasts, names)
         return loaded
+
+    async def get_or_set_many(
+        self,
+        keys: Iterable[K],
+        loader: Callable[[list[K]], Awaitable[Mapping[K, T]]],
+        *,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
+        tags: Iterable[Hashable] = (),
+    ) -> dict[K, T]:
+        """
+        Return the values of ``keys``; those that are missing are loaded together, each once.
+
+        One call of ``loader`` brings all keys that have no value and are not being loaded; for
+        those that another caller loads, here or with `get_or_set`, this one waits. Others wait for
+        what is loaded here in the same way, each for its keys alone. Suspends, runs and is
+        cancelled as `get_or_set`: in an entered cache a load goes on as long as any caller waits
+        for any of its keys; else, if the caller that runs it is cancelled, each that waits loads
+        its own keys again.
+
+        Args:
+            keys: Which keys.
+            loader: Called with the list of keys to load; what it returns is awaited, and is a
+                mapping of keys to values. A key that it leaves out has no value here: it is not in
+                the result, nothing is kept for it, and what was there goes. A `get_or_set` that
+                waited for that key calls its own factory. Keys that it was not asked for are
+                ignored.
+            ttl: As for `get_or_set`, for each value.
+            keep: As for `get_or_set`, for each value.
+            tags: As for `get_or_set`, for each value.
+
+        Returns:
+            The keys that have a value, with it, in the order in which they were given.
+
+        Raises:
+            Exception: As `get_or_set`, if the load of any of the keys fails. Values of other keys
+                are kept.
+            CacheClosedError, RuntimeError: As `get_or_set`.
+            TypeError, ValueError: As `get_or_set`; or ``keys`` is one key, or what ``loader``
+                brings is not a mapping.
+        """
+        check_many(keys)
+        check_loader(loader)
+        lasts = lifetime(ttl, keep, self._default_ttl)
+        names = check_tags(tags) if tags else NO_TAGS
+        asked: dict[K, None] = {}
+        for key in keys:
+            check_hashable(key)
+            asked[key] = None
+        found: dict[K, T] = {}
+        for key in asked:
+            entry = self._lookup(key)
+            if entry is not None and entry.fresh > clock.read():
+                if entry.score < HOT:
+                    entry.score += 1
+                self._store.hits += 1.0
+                found[key] = entry.value  # after fresh: see Entry
+        missing = [key for key in asked if key not in found]
+        if not missing:
+            return found
+        found |= await self._loads.fetch_many(missing, loader, lasts, names)
+        return {key: found[key] for key in asked if key in found}
 
     async def refresh(
         self,
         key: Hashable,
         factory: Callable[[], Awaitable[T]],
         *,
-        ttl: float | Unset = UNSET,
+        ttl: float | Callable[[T], float] | Unset = UNSET,
+        keep: Callable[[T], bool] | None = None,
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
@@ -785,15 +903,17 @@ class TTLCache(Generic[T]):
             key: As for `get_or_set`.
             factory: As for `get_or_set`.
             ttl: As for `get_or_set`.
+            keep: As for `get_or_set`.
             tags: As for `get_or_set`.
 
         Raises:
             BaseException: As `get_or_set`.
         """
         check_factory(factory)
-        seconds, names = self._ttl_of(ttl), check_tags(tags) if tags else NO_TAGS
+        lasts = lifetime(ttl, keep, self._default_ttl)
+        names = check_tags(tags) if tags else NO_TAGS
         fetch = self._loads.fetch
-        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, seconds, names, refresh=True)
+        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:
@@ -814,6 +934,7 @@ class TTLCache(Generic[T]):
                 loads=loads.started,
                 failed=loads.failed,
                 cancelled=loads.cancelled,
+                served_stale=loads.served_stale,
                 load_seconds=loads.seconds,
                 in_flight=loads.in_flight,
                 waiting=loads.waiting,

@@ -58,7 +58,7 @@ from mtaio.core._timeouts import Timing
 from mtaio.core._types import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
     from typing import Unpack
 
@@ -98,10 +98,16 @@ _READINGS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[T]):
-    """How one of the calls of `TaskExecutor.as_completed` ended."""
+    """
+    How a call ended: one of those of `TaskExecutor.as_completed`, or for one item of a `stream`.
+
+    Those that fail have no value, and those of a stream have their item.
+    """
 
     index: int
-    """Its place among the arguments, from 0."""
+    """Its place among the arguments, or the number of the item, from 0."""
+    item: Any = None
+    """In a stream, what the function was called with; of several sources a tuple."""
     value: T | None = None
     """What it returned, if it did not fail."""
     error: Exception | None = None
@@ -484,9 +490,10 @@ class TaskExecutor:
 
         Args:
             fn: An async function, or a plain one, which then runs in worker threads.
-            *iterables: Sync or async iterables; with several, ``fn`` gets one argument from each,
-                until the shortest ends. An async generator is closed at the end of the call; any
-                other iterator may be read on afterwards, though a few items further.
+            *iterables: Sync or async iterables, but no text or mapping; with several, ``fn`` gets
+                one argument from each, until the shortest ends. An async generator is closed at the
+                end of the call; any other iterator may be read on afterwards, though a few items
+                further.
             limit: How many items of this call may run at once, within ``max_workers``.
             ordered: Whether results stand in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
@@ -495,7 +502,7 @@ class TaskExecutor:
             retry: Attempts per item in all; or a `Retry` policy.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
-                group. ``"return"``: put errors where the results would be.
+                group. ``"return"``: put errors where the results would be, with the same note.
             on_progress: Called as ``on_progress(done, total)`` after each item; ``total`` is None
                 if the sources do not know their length.
 
@@ -592,6 +599,7 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
+        outcomes: Literal[False] = False,
         errors: Stop = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -603,6 +611,7 @@ class TaskExecutor:
         another: AnySource,
         /,
         *others: AnySource,
+        outcomes: Literal[False] = False,
         errors: Stop = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -613,6 +622,7 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
+        outcomes: Literal[False] = False,
         errors: Stop = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -624,6 +634,7 @@ class TaskExecutor:
         another: AnySource,
         /,
         *others: AnySource,
+        outcomes: Literal[False] = False,
         errors: Stop = "raise",
         **options: Unpack[StreamOptions],
     ) -> Stream[T]: ...
@@ -634,6 +645,7 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
+        outcomes: Literal[False] = False,
         errors: Return,
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -645,6 +657,7 @@ class TaskExecutor:
         another: AnySource,
         /,
         *others: AnySource,
+        outcomes: Literal[False] = False,
         errors: Return,
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -655,6 +668,7 @@ class TaskExecutor:
         source: Source[A],
         /,
         *,
+        outcomes: Literal[False] = False,
         errors: Return,
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
@@ -666,14 +680,62 @@ class TaskExecutor:
         another: AnySource,
         /,
         *others: AnySource,
+        outcomes: Literal[False] = False,
         errors: Return,
         **options: Unpack[StreamOptions],
     ) -> Stream[T | Exception]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], Awaitable[T]],
+        source: Source[A],
+        /,
+        *,
+        outcomes: Literal[True],
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., Awaitable[T]],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        outcomes: Literal[True],
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[[A], T],
+        source: Source[A],
+        /,
+        *,
+        outcomes: Literal[True],
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., T],
+        source: AnySource,
+        another: AnySource,
+        /,
+        *others: AnySource,
+        outcomes: Literal[True],
+        errors: Literal["raise"] = "raise",
+        **options: Unpack[StreamOptions],
+    ) -> Stream[Outcome[T]]: ...
     def stream(
         self,
         fn: Callable[..., Any],
         /,
         *iterables: AnySource,
+        outcomes: bool = False,
         ordered: bool = False,
         buffer: int | None = None,
         limit: int | None = None,
@@ -696,6 +758,8 @@ class TaskExecutor:
         Args:
             fn: As for `map`.
             *iterables: As for `map`.
+            outcomes: Whether to give an `Outcome` for each item instead of the bare value: its
+                number, the item, and the value or the error. Then ``errors`` is left out.
             ordered: Whether results come in the order of the items, or as they are completed.
             buffer: How many results may wait for the consumer beyond the ``limit`` items that
                 run; as many as ``limit`` if omitted. Without a limit, how many items may run or
@@ -716,21 +780,40 @@ class TaskExecutor:
             checks.count(
                 "buffer", buffer, least=0, way_out="Pass how many results may wait, or omit it."
             )
+        if outcomes and errors != "raise":
+            msg = (
+                f"outcomes=True gives every error with its item, and leaves none to "
+                f"errors={errors!r}. Leave out one of them."
+            )
+            raise ValueError(msg)
         at_once = self._narrowed(limit)
         waiting = at_once or _UNLIMITED_WINDOW if buffer is None else buffer
         between = Buffer(max(waiting, 1) if at_once is None else at_once + waiting, ordered=ordered)
+        many = len(iterables) > 1
+
+        def put_value(index: int, given: tuple[tuple[Any, ...], Any]) -> None:
+            args, value = given
+            item = args if many else args[0]
+            between.put(index, Outcome(index=index, item=item, value=value))
+
+        def put_error(index: int, item: Any, error: Exception) -> None:
+            between.put(index, Outcome(index=index, item=item, error=error))
+
         pool = self._pool(
             fn,
             iterables,
-            put=between.put,
+            put=put_value if outcomes else between.put,
+            put_error=put_error if outcomes else None,
             buffer=between,
             limit=limit,
             timeout=timeout,
             rate=rate,
             retry=retry,
-            errors=errors,
+            errors="return" if outcomes else errors,
             on_progress=on_progress,
         )
+        if outcomes:
+            pool.fn = _beside(pool.fn)
         return Stream(pool, between)
 
     # ---- several different calls ----
@@ -853,8 +936,8 @@ class TaskExecutor:
             winners.append(value)
             pool.stop()
 
-        def drop_out(index: int, error: Exception) -> None:
-            annotate(error, None, index, calls[index], many=False)
+        def drop_out(index: int, call: Any, error: Exception) -> None:
+            annotate(error, None, index, call, many=False)
             failures.append((index, error))
 
         try:
@@ -889,7 +972,7 @@ class TaskExecutor:
         def put_value(index: int, value: Any) -> None:
             buffer.put(index, Outcome(index=index, value=value))
 
-        def put_error(index: int, error: Exception) -> None:
+        def put_error(index: int, _call: Any, error: Exception) -> None:
             buffer.put(index, Outcome(index=index, error=error))
 
         close_all = partial(_close, calls)
@@ -1177,7 +1260,7 @@ class TaskExecutor:
         iterables: tuple[AnySource, ...],
         *,
         put: Callable[[int, Any], object],
-        put_error: Callable[[int, Exception], object] | None = None,
+        put_error: Callable[[int, Any, Exception], object] | None = None,
         results: list[Any] | None = None,
         buffer: Buffer | None = None,
         subject: object = UNSET,
@@ -1232,7 +1315,7 @@ class TaskExecutor:
         calls: tuple[Call[Any], ...],
         *,
         put: Callable[[int, Any], object],
-        put_error: Callable[[int, Exception], object] | None = None,
+        put_error: Callable[[int, Any, Exception], object] | None = None,
         results: list[Any] | None = None,
         limit: int | None = None,
         errors: Policy = "return",
@@ -1280,6 +1363,17 @@ class TaskExecutor:
         block = self._entered_block(method)
         await block.check_open(method)
         return block
+
+
+def _beside(
+    fn: Callable[..., Coroutine[Any, Any, Any]],
+) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
+    """Return ``fn`` with the arguments beside the result."""
+
+    async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
+        return args, await fn(*args)
+
+    return call
 
 
 def _forget(_index: int, _value: Any) -> None:

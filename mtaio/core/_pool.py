@@ -80,7 +80,7 @@ class Pool:
     slots: Slots | None
     counters: Counters
     put: Callable[[int, Any], object]
-    put_error: Callable[[int, Exception], object] | None = None
+    put_error: Callable[[int, Any, Exception], object] | None = None
     results: list[Any] | None = None
     buffer: Buffer | None = None
     errors: Policy = "raise"
@@ -300,8 +300,12 @@ class Pool:
         if not isinstance(rest, Exception):
             return True
         if self.errors == "return":
-            put = self.put if self.put_error is None else self.put_error
-            put(index, rest)
+            if self.subject is not None:
+                annotate(rest, self.subject, index, item, many=self.many)
+            if self.put_error is None:
+                self.put(index, rest)
+            else:
+                self.put_error(index, item, rest)
             return False
         annotate(rest, self.subject, index, item, many=self.many)
         self.failures.append((index, rest))

@@ -8,10 +8,12 @@ scopes, and those of two generators would not nest.
 
 from __future__ import annotations
 
+import inspect
 import operator
+import reprlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import anyio
 
@@ -45,7 +47,7 @@ def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] |
 
     Raises:
         ValueError: No iterable at all.
-        TypeError: Something that cannot be iterated.
+        TypeError: Something that cannot be iterated, or is one thing: a text, a mapping.
     """
     if not iterables:
         raise ValueError(
@@ -59,16 +61,40 @@ def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] |
 
 
 def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
+    if isinstance(source, str | bytes | Mapping):
+        raise _not_many(cast("object", source))
     if isinstance(source, AsyncIterable):
         return Feed(aiter(source), ahead)
     try:
         return iter(source)  # __getitem__ alone will do
     except TypeError:
+        if inspect.isroutine(source):
+            msg = (
+                f"{source!r} is a function, and not what it makes. Call it: pass "
+                f"{name_of(source)}(...) instead."
+            )
+            raise TypeError(msg) from None
         msg = (
             f"{source!r} is {checks.type_of(source)}, which is neither an iterable nor an async "
             f"iterable. Pass one; a single item goes in a list."
         )
         raise TypeError(msg) from None
+
+
+def _not_many(source: object) -> TypeError:
+    """Return what to raise for what can be iterated, but hardly ever is meant to be."""
+    shown = reprlib.repr(source)
+    if isinstance(source, Mapping):
+        msg = (
+            f"{shown} is a mapping, of which only the keys would be items. Pass its keys() or "
+            f"values(), or both of them to a function of two arguments."
+        )
+        return TypeError(msg)
+    msg = (
+        f"{shown} is {checks.type_of(source)}, and each character or byte would be an item. Pass "
+        f"it in a list for one item, or list(...) of it if that is meant."
+    )
+    return TypeError(msg)
 
 
 async def _rows(parts: list[Iterator[Any] | Feed]) -> AsyncGenerator[tuple[Any, ...], None]:

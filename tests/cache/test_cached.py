@@ -945,6 +945,7 @@ async def test_statistics(asked: Asked) -> None:
         loads=5,
         failed=1,
         cancelled=0,
+        served_stale=0,
         load_seconds=2.5,
         in_flight=0,
         waiting=0,

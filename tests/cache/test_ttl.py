@@ -707,6 +707,7 @@ def test_statistics() -> None:
         loads=0,
         failed=0,
         cancelled=0,
+        served_stale=0,
         load_seconds=0.0,
         in_flight=0,
         waiting=0,

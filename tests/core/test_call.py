@@ -58,7 +58,7 @@ async def test_async_function_that_returns_another_awaitable() -> None:
 async def test_mocks_of_async_functions_can_be_mapped() -> None:
     """An AsyncMock stands for an async function here too."""
     mock = AsyncMock(side_effect=[1, 2, ValueError("third")])
-    results = await TaskExecutor(1).map(mock, "abc", errors="return")
+    results = await TaskExecutor(1).map(mock, [*"abc"], errors="return")
     assert results[:2] == [1, 2]
     assert isinstance(results[2], ValueError)
     assert [call.args for call in mock.await_args_list] == [("a",), ("b",), ("c",)]

@@ -85,15 +85,28 @@ async def test_collect_runs_everything_and_raises_one_flat_group() -> None:
 
 
 async def test_return_puts_errors_among_the_results() -> None:
-    """Errors stand where the results would be, without a note, since their place says it all."""
+    """Errors stand where the results would be, with the note that they would have if raised."""
     results = await TaskExecutor(2).map(odd_fails, [2, 1, 3, 0], errors="return")
     assert results[0] == 2
     assert results[3] == 0
     first, second = results[1:3]
     assert isinstance(first, ValueError)
     assert first.args == (1,)
-    assert not hasattr(first, "__notes__")
+    assert first.__notes__ == ["in item 1: odd_fails(1)"]
     assert isinstance(second, ValueError)
+    assert second.__notes__ == ["in item 2: odd_fails(3)"]
+
+
+async def test_errors_in_a_stream_say_which_item() -> None:
+    """So do those that a stream gives as results, in whatever order they come."""
+    async with TaskExecutor(2).stream(pair_fails, [1, 2], [3, 4], errors="return") as results:
+        notes = [each.__notes__ async for each in results if isinstance(each, ValueError)]
+    assert sorted(notes) == [["in item 0: pair_fails(1, 3)"], ["in item 1: pair_fails(2, 4)"]]
+
+
+async def pair_fails(one: int, other: int) -> int:
+    """Fail."""
+    raise ValueError(one + other)
 
 
 async def test_group_of_an_item_is_one_error() -> None:

@@ -107,7 +107,7 @@ async def test_several_iterables_end_with_the_shortest() -> None:
         await anyio.sleep(1)
         return a, b, c
 
-    results = await TaskExecutor(2).map(join, itertools.count(), "abc", [0.5, 1.5])
+    results = await TaskExecutor(2).map(join, itertools.count(), [*"abc"], [0.5, 1.5])
     assert results == [(0, "a", 0.5), (1, "b", 1.5)]
 
 

@@ -69,6 +69,22 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
         r"TypeError: 5 is an int, which is neither an iterable nor an async iterable\. Pass one; a",
     ),
     (
+        lambda ex: ex.map(same, "text"),
+        r"TypeError: 'text' is a str, and each character or byte would be an item\. Pass it in a ",
+    ),
+    (
+        lambda ex: ex.stream(same, [1], b"bytes"),
+        r"TypeError: b'bytes' is a bytes, and each character or byte would be an item\. ",
+    ),
+    (
+        lambda ex: ex.for_each(same, {"a": 1}),
+        r"TypeError: \{'a': 1\} is a mapping, of which only the keys would be items\. Pass its ke",
+    ),
+    (
+        lambda ex: ex.map(same, agen),
+        r"TypeError: <function agen .*> is a function, and not what it makes\. Call it: pass a",
+    ),
+    (
         lambda ex: ex.map(same, [1], limit=0),
         (
             r"ValueError: limit=0 is less than 1\. Pass the number of items this call may run at "
@@ -116,6 +132,10 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
             r"ValueError: errors='ignore' is unknown\. Pass \"raise\" \(stop at the first\), "
             r"\"collect\" \(run"
         ),
+    ),
+    (
+        lambda ex: ex.stream(same, [1], outcomes=True, errors="collect"),
+        r"ValueError: outcomes=True gives every error with its item, and leaves none to errors='co",
     ),
     (lambda ex: ex.stream(same, [1], errors="no"), r"ValueError: errors='no' is unknown\. "),
     (

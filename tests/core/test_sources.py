@@ -97,7 +97,7 @@ async def test_mixed_sources_end_with_the_shortest() -> None:
         return a, b
 
     executor = TaskExecutor(4)
-    assert await executor.map(pair, numbers(9), "abc") == [(0, "a"), (1, "b"), (2, "c")]
+    assert await executor.map(pair, numbers(9), [*"abc"]) == [(0, "a"), (1, "b"), (2, "c")]
     assert await executor.map(pair, itertools.count(), letters()) == [(0, "x"), (1, "y")]
     assert await executor.map(pair, numbers(9), letters()) == [(0, "x"), (1, "y")]
 

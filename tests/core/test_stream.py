@@ -11,13 +11,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mtaio.core import TaskExecutor
+from mtaio.core import Outcome, TaskExecutor
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import run, settle
 from tests.core.strays import stray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from mtaio.core import Stream
 
@@ -456,3 +456,49 @@ def test_shutdown_of_the_event_loop() -> None:
             assert is_quiet(executor)
 
     run(main, backend="asyncio")
+
+
+# Outcomes.
+
+
+async def test_outcomes_say_which_item() -> None:
+    """Each has its number, its item, and the value or the error, in the order of completion."""
+    executor = TaskExecutor(3)
+    async with executor.stream(half, [3, 2, 8, 2], outcomes=True) as outcomes:
+        found = [(each.index, each.item, each.value, each.error) async for each in outcomes]
+    assert [each[:3] for each in found] == [(1, 2, 1), (0, 3, None), (3, 2, 1), (2, 8, 4)]
+    odd = found[1][3]
+    assert isinstance(odd, ValueError)
+    assert odd.__notes__ == ["in item 0: half(3)"]
+    statistics = executor.statistics()
+    assert (statistics.succeeded, statistics.failed) == (3, 1)
+
+
+async def half(number: int, more: int = 0) -> int:
+    """Return half of an even number, which takes as many seconds; or fail."""
+    await anyio.sleep(number)
+    if number % 2:
+        raise ValueError(number)
+    return number // 2 + more
+
+
+async def test_outcomes_of_several_sources() -> None:
+    """The item is a tuple; timeouts are outcomes, and the order may be that of the items."""
+
+    async def numbers() -> AsyncIterator[int]:
+        for number in (4, 2):
+            yield number
+
+    executor = TaskExecutor(2, timeout=3)
+    stream = executor.stream(half, numbers(), [0, 1], outcomes=True, ordered=True)
+    async with stream as outcomes:
+        first, second = [each async for each in outcomes]
+    assert (first.index, first.item) == (0, (4, 0))
+    assert isinstance(first.error, TimeoutError)
+    assert second == Outcome(index=1, item=(2, 1), value=2)
+
+
+async def test_outcomes_of_a_plain_function() -> None:
+    """Of a function that runs in a thread, too."""
+    async with TaskExecutor(2).stream(divmod, [7], [2], outcomes=True) as outcomes:
+        assert [each async for each in outcomes] == [Outcome(index=0, item=(7, 2), value=(3, 1))]

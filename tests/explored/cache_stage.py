@@ -141,6 +141,31 @@ class Stage:
         finally:
             self.callers -= 1
 
+    async def ask_many(self, name: str, keys: str, without: str = "") -> None:
+        """Ask for several keys, which one loader brings, but for those it leaves out."""
+        since = self.version
+        self.callers += len(keys)
+
+        async def load(given: list[str]) -> dict[str, Answer]:
+            async with anyio.create_task_group() as group:
+                for key in given[1:]:
+                    group.start_soon(self.load, key)
+                answer = await self.load(given[0])
+            return {key: (key, answer[1]) for key in given if key not in without}
+
+        try:
+            answers = await self.cache.get_or_set_many([*keys], load)
+        except CacheClosedError as error:
+            self.got[name] = type(error).__name__
+        else:
+            assert set(keys) - set(without) <= set(answers) <= set(keys)
+            for key, answer in answers.items():
+                assert answer[0] == key
+                assert answer[1] >= since, f"{name} asked at {since} and got {answer}"
+            self.got[name] = next(iter(answers.values()))
+        finally:
+            self.callers -= len(keys)
+
     async def renew(self, name: str, key: str = "k", how: Any = None) -> None:
         """Have a key loaded again, which must start after the question."""
         since = self.started[key]

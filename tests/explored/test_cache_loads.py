@@ -443,3 +443,40 @@ async def test_loads_that_wait_for_each_other(
     assert not stage.cache._loads.table
     await stage.cache.get_or_set("a", lambda: stage.load("a"))
     stage.clear()
+
+
+@BOTH
+@explored
+async def test_several_keys_at_once(victim: Victim, sim: Simulation, *, entered: bool) -> None:
+    """However sets of keys overlap and callers leave, each key is loaded once, or once more."""
+    stage = Stage(sim)
+    async with stage.entered(really=entered):
+        await together(
+            victim=lambda: victim(stage.ask_many, "victim", "jk"),
+            several=lambda: stage.ask_many("several", "kl"),
+            one=lambda: stage.ask("one"),
+        )
+        assert 1 <= stage.started["k"] <= 1 + victim.fired
+        assert stage.started["l"] == 1
+        assert await stage.cache.get_many(["k", "l"]) == {"k": ("k", 0), "l": ("l", 0)}
+    stage.clear("several", "one")
+
+
+@BOTH
+@explored
+async def test_a_key_that_is_left_out(victim: Victim, sim: Simulation, *, entered: bool) -> None:
+    """Who asked for it alone gets it all the same; a change meanwhile is seen by those after it."""
+    stage = Stage(sim)
+
+    def change() -> None:
+        stage.changes("j")
+        stage.cache.delete_nowait("k")
+
+    async with stage.entered(really=entered):
+        await together(
+            victim=lambda: victim(stage.ask_many, "victim", "jk", "k"),
+            several=lambda: stage.ask_many("several", "kj", "k"),
+            one=lambda: stage.ask("one"),
+            changer=lambda: stage.after(1, change),
+        )
+    stage.clear("several", "one")

@@ -60,6 +60,31 @@ async def loading() -> None:
     await cache.get_or_set("key", of_nothing())  # type: ignore[arg-type] # called too soon
 
 
+async def of_numbers(keys: list[str]) -> dict[str, int]:
+    """Load several."""
+    return dict.fromkeys(keys, 1)
+
+
+async def loading_many() -> None:
+    """A loader of several takes the keys that were given, and brings what the cache holds."""
+    assert_type(await cache.get_or_set_many(["a"], of_numbers, ttl=5), dict[str, int])
+    await cache.get_or_set_many([1], of_numbers)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # other keys
+    await cache.get_or_set_many(["a"], of_text)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # takes no keys
+
+
+async def lasting() -> None:
+    """How long a value is kept may depend on it."""
+    await cache.get_or_set("key", of_nothing, ttl=float, keep=lambda value: value > 1)
+    await cache.refresh("key", of_nothing, ttl=lambda value: value / 2)
+    await cache.get_or_set("key", of_nothing, ttl=str)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # not a number
+
+
+def brackets() -> None:
+    """What a cache refuses, type checkers refuse."""
+    cache["a"] = 1  # type: ignore[index] # pyright: ignore[reportIndexIssue] # use set_nowait
+    cache["a"]  # type: ignore[index] # pyright: ignore[reportIndexIssue] # use get_nowait
+
+
 async def entered() -> int:
     """The block of a cache swallows nothing, so that what it returns is what is returned."""
     async with cache as same:

@@ -146,6 +146,12 @@ async def joining(
     await executor.gather(thunk, plain_thunk, return_exceptions=True)
     await executor.race(one, plain_thunk)
     executor.as_completed(one, thunk, plain_thunk)
+    async with executor.stream(of_int, [1], outcomes=True, ordered=True) as each:
+        async for ended in each:
+            assert_type(ended, Outcome[str])
+    async with executor.stream(plain_two, [1], ["a"], outcomes=True) as pairs:
+        async for pair in pairs:
+            assert_type(pair.result(), float)
     async with executor.as_completed(one, one) as outcomes:
         async for outcome in outcomes:
             assert_type(outcome, Outcome[str])

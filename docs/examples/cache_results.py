@@ -1,0 +1,42 @@
+"""How long a result is kept, and whether, may depend on the result; so may a key on its meaning."""
+
+from dataclasses import dataclass
+
+import anyio
+
+from mtaio.cache import cached
+
+
+@dataclass(frozen=True)
+class Token:
+    """Lets somebody in, for some time."""
+
+    name: str
+    seconds: float
+
+
+@cached(ttl=lambda token: token.seconds - 5)
+async def login(name: str) -> Token:
+    print(f"{name} logs in")
+    return Token(name, 60)
+
+
+@cached(ttl=60, keep=lambda found: found is not None, bind=True)
+async def find(item: str, shop: str = "north") -> str | None:
+    print(f"looking for {item} in the {shop}")
+    return None if item == "salt" else f"{item}, {shop}"
+
+
+async def main() -> None:
+    await login("ann")
+    print("kept:", login.contains("ann"))
+
+    await find("salt")
+    await find("salt")  # None is not kept: it looks again
+    await find("tea")
+    await find(shop="north", item="tea")  # means the same: no second look
+    print("kept:", find.contains("salt"), find.contains("tea", "north"))
+
+
+if __name__ == "__main__":
+    anyio.run(main)

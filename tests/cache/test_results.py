@@ -1,0 +1,232 @@
+"""What depends on the result: how long it is kept, and whether; and which calls are one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import pytest
+
+from mtaio.cache import TTLCache, cached
+from mtaio.testing import assert_no_checkpoints
+from tests.cache.loads import in_both
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+anything: Any = TTLCache(10)
+"""A cache, used as no type checker lets one."""
+
+anything_cached: Any = cached
+"""`cached`, called in that way."""
+
+
+async def answer(*_: object, **__: object) -> str:
+    """Return something."""
+    return "answer"
+
+
+@in_both
+async def test_ttl_of_the_value(cache: TTLCache[int]) -> None:
+    """A function of what was loaded says for how long it is kept; 0 is not at all."""
+
+    async def load(value: int) -> int:
+        return value
+
+    assert await cache.get_or_set("short", lambda: load(1), ttl=float) == 1
+    assert await cache.get_or_set("long", lambda: load(3), ttl=lambda value: value) == 3
+    assert await cache.get_or_set("none", lambda: load(0), ttl=lambda value: value) == 0
+    assert [*cache] == ["short", "long"]
+    await anyio.sleep(1)
+    assert [*cache] == ["long"]
+    assert await cache.refresh("long", lambda: load(7), ttl=float) == 7
+    await anyio.sleep(6)
+    assert "long" in cache
+
+
+@in_both
+async def test_values_that_are_not_to_be_kept(cache: TTLCache[str | None]) -> None:
+    """What ``keep`` refuses answers the caller, is loaded again, and leaves no older value."""
+    answers: list[str | None] = [None, "a", None]
+
+    async def load() -> str | None:
+        return answers.pop(0)
+
+    for expected in (None, "a", "a"):
+        assert await cache.get_or_set("key", load, keep=bool, ttl=lambda _: 5) == expected
+    await anyio.sleep(5)
+    cache.set_nowait("key", "old")
+    assert await cache.refresh("key", load, keep=bool) is None
+    assert "key" not in cache
+
+
+@in_both
+async def test_lifetimes_that_fail(cache: TTLCache[str]) -> None:
+    """What ``ttl`` or ``keep`` raises, or a ``ttl`` that is no time, is the failure of the load."""
+
+    def explode(_: str) -> bool:
+        raise LookupError(1)
+
+    for options, kind, message in (
+        ({"ttl": lambda _: -1}, ValueError, r"^ttl=-1 is less than 0\. <function .* has to return"),
+        ({"ttl": lambda _: "1"}, TypeError, r"^ttl='1' is a str, not a number\. <function "),
+        ({"keep": explode}, LookupError, r"^1$"),
+    ):
+        given: dict[str, Any] = options
+        with pytest.raises(kind, match=message):
+            await cache.get_or_set("key", answer, **given)
+    assert "key" not in cache
+    assert cache.statistics().failed == 3
+
+
+async def test_cached_results_by_what_they_are() -> None:
+    """`cached` takes both, and a ``keep`` alone leaves the cache its own time."""
+    calls: list[int] = []
+
+    @cached(ttl=lambda value: value, keep=lambda value: value != 3)
+    async def fetch(value: int) -> int:
+        calls.append(value)
+        return value
+
+    @cached(keep=lambda value: value > 1, cache=TTLCache(2))
+    async def large(value: int) -> int:
+        return value
+
+    for value in (2, 2, 3, 3):
+        assert await fetch(value) == value
+    assert calls == [2, 3, 3]
+    for value in (1, 2):
+        await large(value)
+    assert [large.contains(1), large.contains(2)] == [False, True]
+    await anyio.sleep(2)
+    assert not fetch.contains(2)
+    assert not large.contains(2)
+
+
+# Which call is which.
+
+
+async def test_calls_that_bind_to_the_same_arguments() -> None:
+    """With ``bind``, by position or by name, and defaults given or not, it is one call."""
+
+    @cached(bind=True)
+    async def fetch(a: int, b: int = 2, *more: int, c: int = 3, **named: int) -> object:
+        return a, b, more, c, named
+
+    first = await fetch(1)
+    for call in (fetch(a=1), fetch(1, 2), fetch(b=2, a=1), fetch(1, c=3), fetch(1, 2, c=3)):
+        assert await call is first
+    others = [await fetch(1, 3), await fetch(1, 2, 3), await fetch(1, d=4), await fetch(1, c=4)]
+    assert len({id(each) for each in [first, *others]}) == 5
+    assert fetch.cache.statistics().loads == 5
+    assert fetch.contains(b=2, a=1)
+    assert fetch.invalidate(a=1)
+    assert not fetch.contains(1)
+    with pytest.raises(TypeError, match=r"^missing a required argument: 'a'$"):
+        await fetch()  # type: ignore[call-arg] # the point
+
+
+async def test_methods_that_bind() -> None:
+    """Of a method, what binds is all but its object."""
+
+    class Shop:
+        @cached(bind=True, cache=TTLCache(60))
+        async def price(self, item: str, tax: int = 10) -> object:
+            return item, tax
+
+    north, south = Shop(), Shop()
+    first = await north.price("tea")
+    assert await north.price(tax=10, item="tea") is first
+    assert await south.price("tea", 10) is not first
+    assert north.price.contains("tea", 10)
+    assert await north.price.refresh(item="tea") is not first
+    assert north.price.invalidate(tax=10, item="tea")
+    assert not north.price.contains("tea")
+    assert south.price.contains("tea")
+
+
+async def test_contains() -> None:
+    """A look at a call's result is no read and no checkpoint; a call that cannot be is refused."""
+
+    @cached(ttl=1)
+    async def fetch(item: str) -> str:
+        return item
+
+    @cached(key=lambda item: item.lower())
+    async def by_key(item: str) -> str:
+        return item
+
+    await fetch("tea")
+    await by_key("Tea")
+    with assert_no_checkpoints():
+        assert fetch.contains("tea")
+        assert not fetch.contains("milk")
+        assert by_key.contains("TEA")
+    await anyio.sleep(1)
+    assert not fetch.contains("tea")
+    assert (fetch.cache.statistics().hits, fetch.cache.statistics().misses) == (0, 1)
+    with pytest.raises(TypeError, match=r"^too many positional arguments$"):
+        fetch.contains("tea", 2)  # type: ignore[call-arg] # the point
+
+
+class Shop:
+    """Has a cached method."""
+
+    @cached
+    async def price(self, item: str) -> str:
+        """Return something."""
+        return item
+
+
+# Wrong uses.
+
+
+def enter() -> None:
+    """Enter a cache wrongly."""
+    with anything:
+        pass
+
+
+MISTAKES: list[tuple[Callable[[], object], str]] = [
+    (lambda: anything["a"], r".* Use cache\.get_nowait\('a'\), which returns None"),
+    (
+        lambda: anything.__class__.__setitem__(anything, "a", 1),
+        r".* Use cache\.set_nowait\('a', value\), which",
+    ),
+    (
+        lambda: anything.__class__.__delitem__(anything, "a"),
+        r"'del cache\[key\]' .* Use cache\.delete_nowait\('a'\), which",
+    ),
+    (enter, r".* cannot be entered with 'with': .* Use 'async with cache:', or"),
+    (
+        lambda: "a" in anything_cached(answer),
+        r"'in' cannot ask <cached .*> for a call: .* Use fn\.contains\(\.\.\.\)",
+    ),
+    (
+        lambda: "a" in cast("Any", Shop().price),
+        r"'in' cannot ask <cached .* of .*> for a call: .* Use fn\.contains",
+    ),
+    (
+        lambda: anything_cached(ttl=answer),
+        r"ttl=<function answer .*> is an async function, .* Pass seconds, or a plain function",
+    ),
+    (
+        lambda: anything_cached(keep=answer),
+        r"keep=<function answer .*> is an async function, .* Pass a plain function",
+    ),
+    (lambda: anything_cached(keep=3), r"keep=3 is an int, which is not callable\. Pass a plain"),
+    (lambda: anything_cached(bind=1), r"bind=1 is an int, not a bool\. Pass True or False\."),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES, ids=range(len(MISTAKES)))
+def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: str) -> None:
+    """What other caches and functions can do, and these cannot, names what to write instead."""
+    with pytest.raises(TypeError, match=f"^{message}"):
+        mistake()
+
+
+def test_bind_and_key() -> None:
+    """Two ways to make a key are one too many."""
+    with pytest.raises(ValueError, match=r"^bind=True is for keys made here, and key=<function "):
+        cached(bind=True, key=lambda item: item)
