@@ -557,18 +557,7 @@ class Application:
                 ``mtaio check`` is importing the program.
         """
         self._check_not_running()
-        if is_loading():
-            msg = (
-                "app.run() was called while the program was being imported by the mtaio command. "
-                'Put it under if __name__ == "__main__".'
-            )
-            raise RuntimeError(msg)
-        if loops.in_event_loop():
-            msg = (
-                "app.run() starts an event loop, and one is running in this thread already. Use "
-                "the application there: async with app, or await app.start()."
-            )
-            raise RuntimeError(msg)
+        _check_may_run()
         try:
             options = _loop_options(backend)
             self._rebind(bind)
@@ -902,6 +891,21 @@ _PARTS: Final[dict[str, type]] = {
     "monitor": ResourceMonitor,
     "health": HealthRegistry,
 }
+
+
+def _check_may_run() -> None:
+    if is_loading():
+        msg = (
+            "app.run() was called while the program was being imported by the mtaio command. "
+            'Put it under if __name__ == "__main__".'
+        )
+        raise RuntimeError(msg)
+    if loops.in_event_loop():
+        msg = (
+            "app.run() starts an event loop, and one is running in this thread already. Use "
+            "the application there: async with app, or await app.start()."
+        )
+        raise RuntimeError(msg)
 
 
 def _complain(error: Exception, code: int) -> NoReturn:

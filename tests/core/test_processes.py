@@ -199,14 +199,19 @@ async def test_error_that_cannot_be_received_is_explained() -> None:
 # ---- how a process ends --------------------------------------------------------------------------
 
 
+def die() -> None:
+    """End the process."""
+    os._exit(1)
+
+
 async def test_death_of_the_process_is_told() -> None:
     """A process that ends in the middle of a call is an error, and the next call gets another."""
     executor = TaskExecutor(process_limiter=1)
     with pytest.raises(
         anyio.BrokenWorkerProcess,
-        match=r"^worker process \d+ ended with exit status 1 before _exit\(\) returned$",
+        match=r"^worker process \d+ ended with exit status 1 before die\(\) returned$",
     ):
-        await executor.run_in_process(os._exit, 1)
+        await executor.run_in_process(die)
     assert executor.statistics().processes == 0
     assert (await executor.run_in_process(add, 1, 2))[0] == 3
 

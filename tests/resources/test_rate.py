@@ -1167,9 +1167,7 @@ async def test_statistics() -> None:
     with pytest.raises(RateLimitError) as caught:
         limiter.acquire_nowait()
     assert caught.value.retry_after == 0.5
-    assert (
-        str(caught.value) == "<RateLimiter 2/s burst=2> cannot grant 1 token now, only in 0.5 s."
-    )
+    assert str(caught.value) == "<RateLimiter 2/s burst=2> cannot grant 1 token now, only in 0.5 s."
     async with anyio.create_task_group() as group:
         crowd = Crowd(limiter, group)
         await crowd.ask("a", 2)
