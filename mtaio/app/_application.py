@@ -471,12 +471,15 @@ class Application:
 
         Raises:
             TypeError: ``asgi`` cannot be called, or ``bind`` is not a str.
-            ValueError: ``bind`` is no place to listen at.
+            ValueError: ``bind`` is no place to listen at, or there is a server of that name.
             RuntimeError: The application has started.
         """
         self._check_new("serve")
         checks.callable_("asgi", asgi, way_out="Pass an ASGI application.")
         _check_bind(bind)
+        if name is not None and any(name == each.info.name for each in self.registered.servers):
+            msg = f"there is a server named {name!r}. Give this one another: name=..."
+            raise ValueError(msg)
         info = ServerInfo(name=bind if name is None else name, bind=bind)
         self.registered.servers.append(_Served(asgi, info, config))
 
@@ -564,7 +567,7 @@ class Application:
             _ = self.settings
         except (ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
-        before, guard, logs = self._run, None, None
+        before, guard, logs, failed = self._run, None, None, False
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
             logs = self._prepare_with_logs()
@@ -576,13 +579,14 @@ class Application:
         except SystemExit:  # of a task, with which asyncio ends when all is closed
             if self._run is before:
                 raise
+            failed = True
         finally:
             if logs is not None:
                 logs.close()
             if guard is not None:
                 guard.release(lingers=True)
         life = cast("Run", self._run)
-        if life.error is not None:
+        if failed or life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
 
     def _prepare_with_logs(self) -> LoggingContext | None:

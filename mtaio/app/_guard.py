@@ -313,7 +313,7 @@ def _write_stacks() -> None:
         return
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines: list[str] = []
-    for ident, frame in sys._current_frames().items():  # noqa: SLF001 - documented
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
         name = names.get(ident, "not Python's")
         lines += [f"Thread 0x{ident:016x} [{name}] (most recent call first):\n"]
         lines += [

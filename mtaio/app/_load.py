@@ -171,7 +171,12 @@ def _call(target: str, function: object) -> object:
     except TypeError as error:
         msg = f"{target!r} cannot be called: {error}. Name a function without arguments."
         raise UsageError(msg) from None
-    return function()
+    made: object = function()
+    if inspect.iscoroutine(made):
+        made.close()
+        msg = f"{target!r} is an async function. Name a function that returns the application."
+        raise UsageError(msg)
+    return made
 
 
 def _choice(module: ModuleType) -> str:

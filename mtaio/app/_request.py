@@ -117,7 +117,7 @@ class Request:
         try:
             with self._cancel_scope:
                 try:
-                    await asgi(self.scope, self.receive, self.send)
+                    await self._call(asgi)
                 except BaseException as error:
                     failure = without_cancellation(error)
                     if isinstance(failure, Exception):
@@ -133,6 +133,16 @@ class Request:
                 raise
             return
         await self._answer(_UNAVAILABLE if self._cancel_scope.cancelled_caught else _FAILED)
+
+    async def _call(self, asgi: ASGI) -> None:
+        try:
+            await asgi(self.scope, self.receive, self.send)
+        except SystemExit as error:  # asyncio would leave the loop with it, there and then
+            msg = (
+                f"sys.exit({error.code!r}) was called in a request, which ends no service. Call "
+                f"app.request_stop() for that."
+            )
+            raise RuntimeError(msg) from error
 
     async def refuse(self) -> None:
         """Answer it with 503."""

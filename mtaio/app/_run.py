@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup, TaskStatus
 
-    from mtaio.app._application import Application
+    from mtaio.app._application import Application, ServerInfo
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
     from mtaio.app._service import ServiceInfo
@@ -260,11 +260,17 @@ class Run:
             ended = anyio.Event()
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
-            app.monitor.watch(server)
+            app.monitor.watch(server, name=self._label(spec.info, server))
         for service in app.registered.services:
             running = Service(service.info, service.bound(app), self._service_failed)
             self._services.append(running)
             self._group.start_soon(running.run, name=service.info.name)
+
+    def _label(self, info: ServerInfo, server: Server) -> str | None:
+        """Return what the metrics of a server are called; None for those of the only one."""
+        if info.name != info.bind:
+            return info.name
+        return server.address if len(self._app.registered.servers) > 1 else None
 
     async def _hold(self, what: str, manager: AbstractAsyncContextManager[Any]) -> Held:
         self._starting = what

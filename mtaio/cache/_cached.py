@@ -455,11 +455,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
     A cached method of one object.
 
     It has the name, the documentation and the signature of the method, and is equal to what the
-    same method of the same object is another time.
-
-    Args:
-        function: The function.
-        instance: The object.
+    same method of the same object is another time. It is made of the function and the object.
     """
 
     __slots__ = ("__func__", "__self__")

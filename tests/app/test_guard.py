@@ -396,6 +396,26 @@ def test_server_that_ends_by_itself(backend: Any, caplog: pytest.LogCaptureFixtu
     assert "stopping: a server has ended" in caplog.messages
 
 
+def test_several_servers(backend: Any) -> None:
+    """Each has figures of its own, by its name or its address."""
+    app = make()
+    figures: set[str] = set()
+    for name in (None, None, "admin"):
+        app.serve(lambda: None, bind="127.0.0.1:0", name=name)
+    with pytest.raises(ValueError, match="there is a server named 'admin'"):
+        app.serve(lambda: None, name="admin")
+
+    @app.service
+    async def look() -> None:
+        sources = app.monitor._watched.read().sources
+        figures.update(str(each.name) for each in sources if each.kind == "server")
+        assert figures == {*app.addresses[:2], "admin"}
+        app.request_stop()
+
+    app.run(backend)
+    assert figures
+
+
 def test_failing_start(backend: Any) -> None:
     """What could not start exits with 3."""
     app = make()

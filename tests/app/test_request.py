@@ -185,3 +185,16 @@ async def test_error_that_is_reported() -> None:
 
     await side.request(GET).run(app, lambda _: True)
     assert side.sent[0]["status"] == 500
+
+
+async def test_sys_exit() -> None:
+    """A request cannot end the service: it is answered with 500, as after an error."""
+
+    async def app(*_: object) -> None:
+        raise SystemExit(3)
+
+    side, errors = Side(), list[Exception]()
+    with pytest.raises(RuntimeError, match=r"^sys\.exit\(3\) was called in a request"):
+        await side.request(GET).run(app, errors.append)
+    assert len(errors) == 1
+    assert side.sent[0]["status"] == 500
