@@ -890,7 +890,7 @@ _PARTS: Final[dict[str, type]] = {
 
 
 def _complain(error: Exception, code: int) -> NoReturn:
-    """Exit with a line for whoever has started the program, as long as there is no log."""
+    """Exit with a line on the console: there is no log yet."""
     with suppress(OSError, ValueError):  # nobody reads it, or it is closed
         print(f"mtaio: {error}", file=sys.stderr)  # noqa: T201 - see above
     raise SystemExit(code) from None
