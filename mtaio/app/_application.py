@@ -579,7 +579,7 @@ class Application:
         except SystemExit:  # of a task, with which asyncio ends when all is closed
             if self._run is before:
                 raise
-            failed = True
+            failed = True  # pragma: no cover - a test sees it, the tracer does not
         finally:
             if logs is not None:
                 logs.close()

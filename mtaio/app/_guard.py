@@ -221,7 +221,7 @@ class Guard:
         return owner._handler(number) if isinstance(owner, Guard) and owner._released else before  # noqa: SLF001 - another of this class
 
     def _send(self, byte: bytes) -> None:
-        if os.getpid() == self._process:
+        if os.getpid() == self._process:  # pragma: no branch - in a forked child
             with suppress(OSError):  # it is full: the thread has enough to read
                 self._writer.send(byte)
 
@@ -289,7 +289,7 @@ def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
 
     def last_words() -> None:
         logger.critical("%s; exit %d", reason, code)
-        if stacks:
+        if stacks and sys.__stderr__ is not None:
             _write_stacks()
         from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
 
@@ -304,13 +304,11 @@ def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
 
 def _write_stacks() -> None:
     """
-    Write where each thread stands to the standard error, if there is one.
+    Write where each thread stands to the standard error.
 
     faulthandler writes while it holds the interpreter's lock: if nobody reads the pipe, no thread
     runs any more, and the process stays for ever.
     """
-    if sys.__stderr__ is None:
-        return
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     lines: list[str] = []
     for ident, frame in sys._current_frames().items():  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented

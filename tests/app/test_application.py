@@ -275,7 +275,8 @@ async def test_resource_that_ends_by_itself() -> None:
 
     await app.start()
     with pytest.raises(RuntimeError, match=r"short' has closed by itself, without an "):
-        await app.wait_closed()
+        with anyio.fail_after(100):
+            await app.wait_closed()
 
 
 async def test_resource_that_hangs_while_closing() -> None:

@@ -251,19 +251,26 @@ def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[int] = []
     mine = lambda number, _: got.append(number)  # noqa: E731 - to be compared
     before = signal.signal(signal.SIGTERM, mine)
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         guard = Guard(60, describe=str)
         kill()
         until_signalled(guard)
-        guard.release(lingers=True)
+        for _ in range(2):
+            guard.release(lingers=True)
         kill()
         assert got == []
-        monkeypatch.setattr("mtaio.app._guard._AGAIN", -1)
-        guard._ignore()
-        kill()
+        with monkeypatch.context() as patch:
+            patch.setattr("mtaio.app._guard._AGAIN", -1)
+            guard._ignore()
+            kill()
         assert signal.getsignal(signal.SIGTERM) is mine
+        guard._ignore()
+        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
     assert got == [signal.SIGTERM]
 
 
@@ -285,7 +292,9 @@ def test_no_more_descriptors(
         raise OSError(24, "Too many open files")
 
     async def start() -> None:
-        await make(logging=True).start()
+        for logs in (True, False):
+            with pytest.raises(OSError, match="Too many open files"):
+                await make(logging=logs).start()
 
     root = logging.getLogger()
     before = root.handlers[:]
@@ -296,8 +305,7 @@ def test_no_more_descriptors(
     assert caught.value.code == 3
     assert capsys.readouterr().err == "mtaio: [Errno 24] Too many open files\n"
     monkeypatch.setattr(Application, "_new_guard", none)
-    with pytest.raises(OSError, match="Too many open files"):
-        anyio.run(start, backend=backend)
+    anyio.run(start, backend=backend)
     assert root.handlers == before
 
 

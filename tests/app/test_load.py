@@ -115,7 +115,10 @@ FORM = r"Name a module and an application in it, as in shop:app or shop:make_app
         ("shop_a:nested", f"'shop_a:nested' is a SimpleNamespace, neither an .* nor .* {IN_SHOP}"),
         ("shop_a:make_app", rf".* If it returns one, write shop_a:make_app\(\)\. {IN_SHOP}"),
         ("shop_a:Application", f"'shop_a:Application' is a type, neither an .* nor .* {IN_SHOP}"),
-        ("shop_a:make_later()", r"'shop_a:make_later\(\)' is an async function\. Name a function .*"),
+        (
+            "shop_a:make_later()",
+            r"'shop_a:make_later\(\)' is an async function\. Name a function .*",
+        ),
         ("shop_a:make_for()", ".* cannot be called: missing a required argument: 'customer'. .*"),
         ("shop_a:app()", ".* of the type Application. Leave out the parentheses."),
     ],
