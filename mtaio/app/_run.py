@@ -294,7 +294,9 @@ class Run:
             failure = failure_in(error, repr(server))
             if failure is None or server not in self._servers:
                 raise
-            self._fail(f"the server {server.address}", failure)
+            self._fail(
+                f"the server {server.address}", failure
+            )  # pragma: no cover - hypercorn's own
         finally:
             ended.set()
 

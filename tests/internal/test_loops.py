@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from contextvars import copy_context
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -183,3 +184,30 @@ def test_call_in_a_loop_that_is_over(backend: str) -> None:
     assert not loops.call_in(loop, lambda: called.append(1))
     run(settle, backend=backend)
     assert called == []
+
+
+def test_task_that_comes_too_late() -> None:
+    """A task that is asked for when trio has ended the others is not started, and told so."""
+    pytest.importorskip("trio")
+    ended: list[str] = []
+
+    async def main() -> None:
+        loop = loops.current_loop()
+
+        def start() -> None:
+            loops.start_task(loop, late, copy_context(), partial(ended.append, "late"))
+
+        async def late() -> None:
+            await anyio.sleep_forever()
+
+        async def early() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                loops.call_in(loop, start)
+
+        loops.start_task(loop, early, copy_context(), partial(ended.append, "early"))
+        await settle()
+
+    run(main, backend="trio")
+    assert ended == ["early", "late"]

@@ -597,6 +597,12 @@ def test_a_load_that_need_not_wait_may_ask_for_its_own_key() -> None:
     check_cache(LoadsWithinItself, seeds=1, exhaustive=0, without=others)
 
 
+def test_errors_that_are_not_kept_are_right() -> None:
+    """A cache of ours holds to the clause about errors."""
+    others = ["load", "checkpoint", "step", "native"]
+    check_cache(lambda capacity: TTLCache(60, capacity), seeds=0, exhaustive=None, without=others)
+
+
 def test_errors_that_are_kept_break_their_clause() -> None:
     """A cache of ours that is told to keep errors is held to all but that clause."""
 
