@@ -287,7 +287,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", *suite, env=environment)
     # What needs real time: a thread that is too slow, and the thread that answers probes.
     demo = (f"{REAL_TIME}/test_demo.py",)
-    probes = [f"{REAL_TIME}/test_{name}.py" for name in ("health", "listener", "probes")]
+    probes = [f"{REAL_TIME}/test_{name}.py" for name in ("health", "listener", "probes", "server")]
     for alone in (demo, (*probes, "-k", "not eager and not uvloop and not trio")):
         session.run("coverage", "run", "-m", "pytest", *alone, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
