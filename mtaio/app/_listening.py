@@ -162,7 +162,7 @@ def _opened(bind: Bind) -> socket.socket:
     if bind.fd is not None:
         # A duplicate: the number stays good for the next run, and for others that have it.
         return _stream(os.dup(bind.fd))
-    if bind.path:
+    if sys.platform != "win32" and bind.path:
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     opened = socket.socket(socket.AF_INET6 if ":" in bind.host else socket.AF_INET)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -198,6 +198,8 @@ def _bind_path(
     opened: socket.socket, path: str, umask: int | None, owner: tuple[int, int] | None
 ) -> tuple[int, int]:
     """Bind to a path, from which a socket that nobody answers goes; return which file it is."""
+    if sys.platform == "win32":  # pragma: no cover - Windows, where nothing is bound to a path
+        return 0, 0
     with contextlib.suppress(FileNotFoundError):
         if Path(path).is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -9,6 +9,8 @@ import textwrap
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+assert sys.platform != "win32"
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -147,6 +147,8 @@ def test_addresses() -> None:
 @posix
 def test_unix_socket(tmp_path: Path) -> None:
     """A dead socket gives way to a new one, a live one does not, and the file goes in the end."""
+    if sys.platform == "win32":
+        return
     path = tmp_path / "s"
     bind = Bind.parse(f"unix:{path}")
     with socket.socket(socket.AF_UNIX) as dead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ import pytest
 from mtaio.logging import AsyncFileHandler, _shutdown, flush_all
 from tests.logging.tools import until
 from tests.logging.tools_posix import BIG, Fifo
+
+assert sys.platform != "win32"
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

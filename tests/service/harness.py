@@ -215,6 +215,8 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if sys.platform == "win32":
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # also what it has forked
         self._process.wait()

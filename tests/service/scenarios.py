@@ -250,6 +250,8 @@ def prefork(backend: Backend) -> None:
         say("worker", os.getpid())
         await anyio.sleep_forever()
 
+    if sys.platform == "win32":
+        return
     workers: list[int] = []
 
     def pass_on(number: int, _: object) -> None:
