@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 SHOP = """
 import signal
 
-import sniffio
+from anyio.lowlevel import current_token
 
 from mtaio.app import Application
+
+
+def library():
+    loop = type(current_token().native_token).__module__
+    return "trio" if loop.startswith("trio") else "asyncio"
+
 
 app = Application(probes=False)
 broken = Application(probes=False)
@@ -30,7 +36,7 @@ number = 7
 
 @app.service
 async def sell():
-    print("selling on", sniffio.current_async_library())
+    print("selling on", library())
     app.request_stop("all is sold")
 
 
@@ -50,7 +56,7 @@ async def asgi(scope, receive, send):
     signal.raise_signal(signal.SIGTERM)
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
-    print("stopped on", sniffio.current_async_library())
+    print("stopped on", library())
 """
 
 
