@@ -22,11 +22,13 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
+import mtaio
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT: Final = Path(__file__).parent.parent
-LIBRARY: Final = ROOT / "mtaio"
+LIBRARY: Final = Path(mtaio.__file__).parent
+ROOT: Final = LIBRARY.parent
 
 VALUE: Final = "…"
 """What stands for a value."""

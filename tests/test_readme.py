@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import mtaio
+
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.ja.md")
 
@@ -62,7 +64,7 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_messages_name_extras_that_exist() -> None:
     """Each extra that a message or a page tells to install is declared."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    pages = [*(ROOT / "mtaio").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    pages = [*Path(mtaio.__file__).parent.rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
     named = {
         extra
         for page in pages
