@@ -1,8 +1,12 @@
 """Who gets a failure: those who waited, those who come soon; nobody, if there is an old value."""
 
+import logging
+
 import anyio
 
 from mtaio.cache import TTLCache
+
+logging.getLogger("mtaio.cache").setLevel("ERROR")  # an old value that is served is a warning
 
 plain: TTLCache[str] = TTLCache(60, max_size=1000)
 sparing: TTLCache[str] = TTLCache(60, max_size=1000, error_ttl=0.3)
