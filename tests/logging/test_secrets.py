@@ -342,6 +342,7 @@ def repeated(unit: str) -> Callable[[int], str]:
     return lambda length: unit * (length // len(unit))
 
 
+@pytest.mark.heavy  # a tracer, as coverage is, would change what is compared
 @pytest.mark.parametrize(
     "make",
     [*map(repeated, PARTS), *SHAPES.values()],
@@ -364,6 +365,7 @@ def test_time_grows_with_the_length_alone(make: Callable[[int], str]) -> None:
     )
 
 
+@pytest.mark.heavy  # as above
 def test_random_hostile_texts_take_a_few_times_the_time_of_prose() -> None:
     """
     What is made of a few pieces of names, signs and tokens, over and over, is cheap as well.
