@@ -12,12 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mtaio.app._application import Application, ApplicationStatistics, Backend, ServerInfo
+    from mtaio.app._application import Application, ApplicationStatistics, ServerInfo
     from mtaio.app._error_handler import ErrorHandler, ErrorHandlerStatistics
     from mtaio.app._resource import Resource, ResourceInfo
     from mtaio.app._run import ApplicationState
     from mtaio.app._server import ServerStatistics
     from mtaio.app._service import ServiceInfo
+    from mtaio.app._usage import Backend
 
 __all__ = [
     "Application",
@@ -37,7 +38,7 @@ _HOMES: Final = {
     "Application": "_application",
     "ApplicationState": "_run",
     "ApplicationStatistics": "_application",
-    "Backend": "_application",
+    "Backend": "_usage",
     "ErrorHandler": "_error_handler",
     "ErrorHandlerStatistics": "_error_handler",
     "Resource": "_resource",

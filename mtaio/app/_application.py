@@ -17,8 +17,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
 
 import anyio
 
@@ -31,6 +30,7 @@ from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
 from mtaio.app._service import ServiceInfo
 from mtaio.app._systemd import Notifier
+from mtaio.app._usage import UsageError, require_backend
 from mtaio.cache import TTLCache
 from mtaio.config import Settings
 from mtaio.core import Retry, TaskExecutor
@@ -47,17 +47,15 @@ if TYPE_CHECKING:
     from mtaio.app._guard import Guard
     from mtaio.app._run import ApplicationState, Run
     from mtaio.app._server import Server
+    from mtaio.app._usage import Backend
     from mtaio.logging import LoggingContext
     from mtaio.monitoring import CheckKind
 
-__all__ = ["Application", "ApplicationStatistics", "Backend", "ServerInfo"]
+__all__ = ["Application", "ApplicationStatistics", "ServerInfo"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 S = TypeVar("S", bound="Callable[..., Coroutine[Any, Any, Any]]")
-
-Backend: TypeAlias = Literal["asyncio", "uvloop", "trio"]
-"""The event loops that an application runs on."""
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -565,7 +563,7 @@ class Application:
             options = _loop_options(backend)
             self._rebind(bind)
             _ = self.settings
-        except (ValueError, TypeError, OSError) as error:
+        except (UsageError, ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
         before, guard, logs, failed = self._run, None, None, False
         try:
@@ -945,12 +943,7 @@ def _check_parts(given: Mapping[str, object]) -> None:
 def _loop_options(backend: Backend) -> dict[str, Any]:
     """Return what `anyio.run` wants to know."""
     checks.one_of("backend", backend, ("asyncio", "uvloop", "trio"))
-    if find_spec(backend) is None:
-        msg = (
-            f"backend={backend!r} needs {backend}, which is not installed. Install it with: "
-            f"pip install 'mtaio[{backend}]'"
-        )
-        raise ValueError(msg)
+    require_backend(backend)
     if backend == "uvloop":
         return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
     return {"backend": backend}

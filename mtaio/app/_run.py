@@ -358,7 +358,7 @@ class Run:
     async def _cancel_rest(self) -> None:
         executor = self._app.executor
         tasks = executor.statistics().submitted
-        services = [service for service in self._services if not service.ended.is_set()]
+        services = self._unended()
         requests = sum(server.cancel() for server in self._servers)
         for service in services:
             service.cancel()
@@ -396,7 +396,7 @@ class Run:
     def describe(self) -> str:
         """Return what it waits for, in words; from any thread."""
         requests = sum(server.in_flight for server in [*self._servers])
-        left = [service.info.name for service in [*self._services] if not service.ended.is_set()]
+        left = [service.info.name for service in self._unended()]
         if self.state == "stopped":
             return (
                 "though the application has stopped: the program goes on. End it when "
@@ -417,7 +417,10 @@ class Run:
 
     def services_running(self) -> int:
         """Return how many services have not ended."""
-        return sum(not service.ended.is_set() for service in self._services)
+        return len(self._unended())
+
+    def _unended(self) -> list[Service]:
+        return [service for service in [*self._services] if not service.ended.is_set()]
 
 
 def _handler_failed(

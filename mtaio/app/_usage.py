@@ -1,5 +1,5 @@
 """
-What the commands share: errors that end one, and the event loops to choose from.
+What the commands and the application share: errors that end a command, and the event loops.
 
 Promise: importing this costs nothing but the standard library.
 """
@@ -11,7 +11,8 @@ from typing import ClassVar, Literal, TypeAlias
 
 __all__ = ["Backend", "CommandError", "UsageError", "require_backend"]
 
-Backend: TypeAlias = Literal["asyncio", "trio", "uvloop"]
+Backend: TypeAlias = Literal["asyncio", "uvloop", "trio"]
+"""The event loops that an application runs on."""
 
 
 class CommandError(Exception):

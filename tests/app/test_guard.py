@@ -521,7 +521,7 @@ def test_backend_that_is_not_installed(
     """A missing event loop is said with how to get it."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "mtaio.app._application.find_spec", lambda name: None if name == "trio" else find(name)
+        "mtaio.app._usage.find_spec", lambda name: None if name == "trio" else find(name)
     )
     with pytest.raises(SystemExit):
         make().run("trio")
