@@ -1,0 +1,64 @@
+"""Each defect in the guide is in the version that it names, with mtaio and without."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Final
+
+import pytest
+
+from tests.backends import BACKENDS
+from tests.found.findings import FINDINGS, HOME, PINNED, Finding
+
+HERE: Final = [finding for finding in FINDINGS if finding.here]
+"""In an environment with other libraries or a newer Python there are fewer, and nothing to skip."""
+
+
+def test_all_are_here() -> None:
+    """All of them are tested where the session "found" has installed the very versions."""
+    missing = [str(finding) for finding in FINDINGS if finding not in HERE]
+    if "MTAIO_FOUND" in os.environ:
+        assert missing == []
+    assert {finding.package for finding in FINDINGS} == {*PINNED, None}
+    programs = {path.stem.removesuffix("_plain") for path in HOME.glob("*.py")}
+    assert programs == {str(finding) for finding in FINDINGS}
+
+
+@pytest.mark.parametrize("finding", HERE, ids=str)
+def test_search_finds_it(finding: Finding) -> None:
+    """The search ends with the failure that the guide shows, and its replay is the same."""
+    error = finding.fails()
+    assert error is not None
+    assert finding.said(error) == finding.shown(str(finding))
+    (plan,) = re.findall(r"--mtaio-replay (\S+)", "\n".join(error.__notes__))
+    again = finding.fails(replay=plan)
+    assert again is not None
+    assert finding.said(again) == finding.said(error)
+
+
+@pytest.mark.parametrize("finding", HERE, ids=str)
+def test_program_without_mtaio_shows_it(finding: Finding) -> None:
+    """A program that does not know of mtaio prints what the guide says, in real time."""
+    plain = f"{finding}_plain"
+    assert "mtaio" not in (HOME / f"{plain}.py").read_text(encoding="utf-8")
+    assert finding.prints() == finding.shown(plain)
+
+
+@pytest.mark.skipif("trio" not in BACKENDS, reason="needs trio")
+@pytest.mark.parametrize(
+    "finding", [finding for finding in HERE if finding.trio is not None], ids=str
+)
+def test_trio_is_as_the_guide_says(finding: Finding) -> None:
+    """What is due to ``Task.cancel()`` is not there on trio, where it does not exist."""
+    error = finding.fails("trio", seeds=10, delays=1)
+    assert (error is not None) is finding.trio
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="it is there")
+def test_new_python_has_mended_it() -> None:
+    """Where Python itself has mended a defect the same search ends without a failure."""
+    for finding in FINDINGS:
+        if finding.fixed is not None:
+            assert finding.fails() is None
