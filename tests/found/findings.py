@@ -121,6 +121,7 @@ FINDINGS: Final = (
     Finding("anyio_stream", "anyio", trio=False),
     Finding("async_lru_retry", "async-lru"),
     Finding("asyncio_condition", fixed=(3, 13)),
+    Finding("cashews_shared", "cashews"),
     Finding("httpcore_pool", "httpcore", trio=True),
 )
 
