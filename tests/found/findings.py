@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOME: Final = ROOT / "docs" / "examples" / "found"
+PAGES: Final = [ROOT / "docs" / language / "guides" / "found.md" for language in ("en", "ja")]
 
 PINNED: Final = dict(
     line.split("==")
@@ -102,6 +103,18 @@ class Finding:
         finally:
             self.search.backends = own
         return None
+
+    def found_by(self, backend: str) -> set[str]:
+        """Return the modes of cancellation which find it by themselves, in the plain order."""
+        own = self.search.inject
+        found: set[str] = set()
+        for mode in own:
+            if mode != "native" or backend == "asyncio":
+                self.search.inject = (mode,)
+                if self.fails(backend, seeds=0, delays=0) is not None:
+                    found.add(mode)
+        self.search.inject = own
+        return found
 
     def prints(self) -> str:
         """Run the program without mtaio, in real time, and return what it prints."""
