@@ -70,14 +70,17 @@ if TYPE_CHECKING:
         T2,
         T3,
         T4,
+        T5,
+        T6,
         A,
         AnySource,
         Call,
+        CallOptions,
         EachOptions,
-        Job,
         MapOptions,
         Progress,
         Return,
+        Returned,
         Source,
         Stop,
         StreamOptions,
@@ -388,7 +391,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -398,7 +401,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -409,28 +412,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        errors: Stop = "raise",
-        **options: Unpack[MapOptions],
-    ) -> list[T]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        errors: Stop = "raise",
-        **options: Unpack[MapOptions],
-    ) -> list[T]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -440,28 +422,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[..., Awaitable[T]],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        errors: Return,
-        **options: Unpack[MapOptions],
-    ) -> list[T | Exception]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        errors: Return,
-        **options: Unpack[MapOptions],
-    ) -> list[T | Exception]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[..., T],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -595,7 +556,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -606,7 +567,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -618,30 +579,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[False] = False,
-        errors: Stop = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[False] = False,
-        errors: Stop = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -652,7 +590,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -664,30 +602,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[False] = False,
-        errors: Return,
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T | Exception]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[False] = False,
-        errors: Return,
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T | Exception]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -698,30 +613,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[True],
-        errors: Literal["raise"] = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[Outcome[T]]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[True],
-        errors: Literal["raise"] = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[Outcome[T]]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -821,58 +713,80 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
+        a: Call[T1],
+        b: Call[T2],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2]: ...
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
-        c: Job[T3],
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3]: ...
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
-        c: Job[T3],
-        d: Job[T4],
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
     async def gather(
-        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[False] = False
+        self,
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
+        e: Call[T5],
+        /,
+        *,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    @overload
+    async def gather(
+        self,
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
+        e: Call[T5],
+        f: Call[T6],
+        /,
+        *,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+    @overload
+    async def gather(
+        self,
+        *calls: Call[T],
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T, ...]: ...
     @overload
     async def gather(
-        self, *calls: Call[T], limit: int | None = None, return_exceptions: Literal[False] = False
-    ) -> tuple[T, ...]: ...
-    @overload
-    async def gather(
-        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[True]
+        self, *calls: Call[T], return_exceptions: bool, **options: Unpack[CallOptions]
     ) -> tuple[T | Exception, ...]: ...
-    @overload
     async def gather(
-        self, *calls: Call[T], limit: int | None = None, return_exceptions: bool
-    ) -> tuple[T | Exception, ...]: ...
-    @overload
-    async def gather(
-        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
-    ) -> tuple[Any, ...]: ...
-    async def gather(
-        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
+        self,
+        *calls: Call[Any],
+        return_exceptions: bool = False,
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
     ) -> tuple[Any, ...]:
         """
         Await everything, at most ``limit`` at once, and return the results in the order given.
@@ -882,8 +796,9 @@ class TaskExecutor:
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
-            limit: How many may run at once, within ``max_workers``.
             return_exceptions: Put errors among the results; cancellation is never one of them.
+            limit: How many may run at once, within ``max_workers``.
+            rate: How many may start per second, evenly spaced; or a `RateLimiter`.
 
         Returns:
             The results.
@@ -895,6 +810,7 @@ class TaskExecutor:
                 put=results.__setitem__,
                 results=results,
                 limit=limit,
+                rate=rate,
                 errors="return" if return_exceptions else "raise",
             )
             await pool.run()
@@ -902,22 +818,24 @@ class TaskExecutor:
             _close(calls)
         return tuple(results)
 
-    @overload
-    async def race(self, *calls: Job[T]) -> T: ...
-    @overload
-    async def race(self, *calls: Call[T]) -> T: ...
-    @overload
-    async def race(self, *calls: Call[Any]) -> Any: ...
-    async def race(self, *calls: Call[Any]) -> Any:
+    async def race(
+        self,
+        *calls: Call[T],
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
+    ) -> T:
         """
         Return the first result; cancel the other calls and wait until they are gone.
 
-        A checkpoint. Calls start in the order given, as many at once as ``max_workers`` allows. A
-        call that fails is out of the race. What losers raise while they are cancelled is counted
-        in the statistics, and otherwise ignored.
+        A checkpoint. Calls start in the order given, as many at once as the limits allow, and none
+        once there is a result. A call that fails is out of the race. What losers raise while they
+        are cancelled is counted in the statistics, and otherwise ignored.
 
         Args:
             *calls: Awaitables, or functions without arguments; at least one.
+            limit: As for `gather`.
+            rate: As for `gather`. With two per second, say, the second call has half a second to
+                win before the next one starts.
 
         Returns:
             The result of the call that was first to succeed.
@@ -929,7 +847,7 @@ class TaskExecutor:
         """
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
-        winners: list[Any] = []
+        winners: list[T] = []
         failures: list[Failure] = []
 
         def finish(_index: int, value: Any) -> None:
@@ -941,7 +859,9 @@ class TaskExecutor:
             failures.append((index, error))
 
         try:
-            pool = self._pool_of_calls(calls, put=finish, put_error=drop_out)
+            pool = self._pool_of_calls(
+                calls, put=finish, put_error=drop_out, limit=limit, rate=rate
+            )
             await pool.run()
         finally:
             _close(calls)
@@ -949,13 +869,12 @@ class TaskExecutor:
             conclude(failures)
         return winners[0]
 
-    @overload
-    def as_completed(self, *calls: Job[T]) -> Stream[Outcome[T]]: ...
-    @overload
-    def as_completed(self, *calls: Call[T]) -> Stream[Outcome[T]]: ...
-    @overload
-    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]: ...
-    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]:
+    def as_completed(
+        self,
+        *calls: Call[T],
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
+    ) -> Stream[Outcome[T]]:
         """
         Return an async context manager that iterates over outcomes as they come.
 
@@ -966,6 +885,8 @@ class TaskExecutor:
 
         Args:
             *calls: Awaitables, or functions without arguments.
+            limit: As for `gather`.
+            rate: As for `gather`.
         """
         buffer = Buffer(len(calls), ordered=False)
 
@@ -977,7 +898,9 @@ class TaskExecutor:
 
         close_all = partial(_close, calls)
         try:
-            pool = self._pool_of_calls(calls, put=put_value, put_error=put_error)
+            pool = self._pool_of_calls(
+                calls, put=put_value, put_error=put_error, limit=limit, rate=rate
+            )
         except BaseException:
             close_all()
             raise
@@ -1318,6 +1241,7 @@ class TaskExecutor:
         put_error: Callable[[int, Any, Exception], object] | None = None,
         results: list[Any] | None = None,
         limit: int | None = None,
+        rate: float | RateLimiter | None = None,
         errors: Policy = "return",
     ) -> Pool:
         for number, call in enumerate(calls):
@@ -1338,6 +1262,7 @@ class TaskExecutor:
             results=results,
             subject=None,
             limit=limit,
+            rate=rate,
             errors=errors,
         )
 
