@@ -328,9 +328,10 @@ class TaskExecutor:
 
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends; else cancellation waits for it. A thread
-        may call back with ``anyio.from_thread.run()``; on asyncio, what it calls after its own call
-        was cancelled is not cancelled and may never return: see the guide.
+        keeps its place under the limit until it ends, and on asyncio the program does not end
+        before it; else cancellation waits for it. A thread may call back with
+        ``anyio.from_thread.run()``; on asyncio, what it calls after its own call was cancelled is
+        not cancelled and may never return: see the guide.
 
         Args:
             fn: The function.
@@ -834,8 +835,8 @@ class TaskExecutor:
         Args:
             *calls: Awaitables, or functions without arguments; at least one.
             limit: As for `gather`.
-            rate: As for `gather`. With two per second, say, the second call has half a second to
-                win before the next one starts.
+            rate: As for `gather`. With ``rate=2`` each call has half a second to win before the
+                next one starts.
 
         Returns:
             The result of the call that was first to succeed.
