@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
     from mtaio.core._retry import Retry
+    from mtaio.core._via import Via
     from mtaio.resources import RateLimiter
 
 A = TypeVar("A")
@@ -48,6 +49,8 @@ class EachOptions(TypedDict, total=False):
     timeout: float | Unset | None
     rate: float | RateLimiter | None
     retry: int | Retry | None
+    via: Via | None
+    chunksize: int
     on_progress: Progress | None
 
 
