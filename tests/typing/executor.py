@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
 
-from mtaio.core import Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Outcome, Stream, TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from concurrent.futures import Executor
 
     from mtaio.core import TaskExecutor
 
@@ -63,6 +64,14 @@ class Call:
     async def method(self, x: int) -> list[int]:
         """Be a method."""
         return [x]
+
+
+async def in_pools(executor: TaskExecutor, pool: Executor, numbers: list[int]) -> None:
+    """A pool changes nothing about the results."""
+    assert_type(await executor.map(plain, numbers, via=pool, chunksize=8), list[str])
+    assert_type(await executor.map(plain, numbers, via=ExternalPool(pool, limit=4)), list[str])
+    assert_type(await executor.run(plain, 1, via="processes"), str)
+    assert_type(executor.stream(plain, numbers, via=pool), Stream[str])
 
 
 async def mapping(
