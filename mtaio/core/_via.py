@@ -168,8 +168,8 @@ class _PoolCalls:
     def __init__(
         self, pool: ExternalPool, fn: Callable[..., Any], timing: Timing, chunksize: int
     ) -> None:
-        self._pool = pool._pool  # noqa: SLF001 - of this module
-        self._limiter = pool._limiter  # noqa: SLF001 - of this module
+        self._pool = pool._pool  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        self._limiter = pool._limiter  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         self._fn = fn
         self._timing = timing
         self._size = chunksize
