@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         Stop,
         StreamOptions,
     )
+    from mtaio.core._via import Via
     from mtaio.resources import RateLimiter
 
 __all__ = ["Outcome", "TaskExecutor"]
@@ -207,6 +208,7 @@ class TaskExecutor:
         self._threads = WorkerLimiter.of_threads(thread_limiter, self)
         self._processes = WorkerLimiter.of_processes(process_limiter, self)
         self._counters = Counters()
+        self._unlimited = Timing(None, self._counters, name)
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._max_pending = checks.count(
             "max_pending",
@@ -244,6 +246,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> T: ...
     @overload
@@ -253,6 +256,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> T: ...
     async def run(
@@ -261,6 +265,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -273,8 +278,10 @@ class TaskExecutor:
             fn: An async function, a plain one to run in a worker thread, or an awaitable.
             *args: Its arguments.
             timeout: Seconds for the call, not counting the wait for a slot; None for no limit;
-                omitted: the executor's. (For an ``fn`` with an argument of this name use
-                ``functools.partial``.)
+                omitted: the executor's. (For an ``fn`` with an argument of this name, or the next,
+                use ``functools.partial``.)
+            via: For a plain function: the pool that calls it instead of a worker thread, as for
+                `map`.
             **kwargs: Its keyword arguments.
 
         Returns:
@@ -285,7 +292,7 @@ class TaskExecutor:
         """
         slots, slot = self._slots, None
         try:
-            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout))
+            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout), via)
             self._calls += 1
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
@@ -441,6 +448,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> list[Any]:
@@ -462,6 +471,13 @@ class TaskExecutor:
                 for a slot, a token or a thread; None for no limit; omitted: the executor's.
             rate: How many items may start per second, evenly spaced; or a `RateLimiter`.
             retry: Attempts per item in all; or a `Retry` policy.
+            via: For a plain function: where it is called, instead of worker threads. Any
+                ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
+                dask's ``client.get_executor()``; an `ExternalPool` around one; or
+                ``"processes"``, the executor's own, as `run_in_process`. A call that a pool has
+                begun cannot be stopped: cancelled, or out of time, it goes on without us.
+            chunksize: With a pool, how many calls are sent to it as one, for short ones. Each is
+                still an item of its own; so ``limit`` should be several times as many.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be, with the same note.
@@ -491,6 +507,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors=errors,
             on_progress=on_progress,
         )
@@ -527,6 +545,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Stop = "raise",
         on_progress: Progress | None = None,
     ) -> None:
@@ -549,6 +569,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors=errors,
             on_progress=on_progress,
         )
@@ -635,6 +657,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> Stream[Any]:
@@ -661,6 +685,8 @@ class TaskExecutor:
             timeout: As for `map`.
             rate: As for `map`.
             retry: As for `map`.
+            via: As for `map`.
+            chunksize: As for `map`.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
                 results.
@@ -702,6 +728,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors="return" if outcomes else errors,
             on_progress=on_progress,
         )
@@ -1158,7 +1186,10 @@ class TaskExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timing: Timing,
+        via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
+        if via is not None and callable(fn):
+            return partial(self._via(fn, via, timing, 1), *args, **kwargs)
         if not inspect.isawaitable(fn):
             check_fn(fn)
             return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
@@ -1169,6 +1200,16 @@ class TaskExecutor:
             )
             raise TypeError(msg)
         return partial(one_attempt(settle, timing, self._threads), fn)
+
+    def _via(
+        self, fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int
+    ) -> Callable[..., Awaitable[Any]]:
+        """Return what calls ``fn`` where ``via`` says, within its timeout."""
+        from mtaio.core._via import in_pool, in_processes  # noqa: PLC0415 - few programs use them
+
+        if via == "processes":
+            return in_processes(fn, self._processes, timing, chunksize)
+        return in_pool(fn, via, timing, chunksize)
 
     def _narrowed(self, limit: int | None) -> int | None:
         if limit is None:
@@ -1192,6 +1233,8 @@ class TaskExecutor:
         timeout: float | Unset | None = None,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> Pool:
@@ -1207,9 +1250,19 @@ class TaskExecutor:
         if on_progress is not None:
             check_progress(on_progress)
             total = total_of(iterables)  # which may be slow: asked for only if it is used
+        timing = self._timing(timeout)
+        work = fn
+        if via is not None:
+            work, timing = self._via(fn, via, timing, chunksize), self._unlimited
+        elif chunksize != 1:
+            msg = (
+                f"chunksize={chunksize!r} is for calls that are sent to a pool, and there is no "
+                f"via=. Pass via=pool, or leave it out."
+            )
+            raise ValueError(msg)
         call, timeout = compose(
-            fn,
-            timing=self._timing(timeout),
+            work,
+            timing=timing,
             rate=as_limiter(rate),
             retry=None if retry is None else as_policy(retry),
             threads=self._threads,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, T
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
     from mtaio.core._retry import Retry
+    from mtaio.core._via import Via
     from mtaio.resources import RateLimiter
 
 A = TypeVar("A")
@@ -68,6 +69,8 @@ class EachOptions(CallOptions, total=False):
 
     timeout: float | Unset | None
     retry: int | Retry | None
+    via: Via | None
+    chunksize: int
     on_progress: Progress | None
 
 

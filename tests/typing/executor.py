@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
-from mtaio.core import Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Outcome, Stream, TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from concurrent.futures import Executor
 
     from mtaio.core import TaskExecutor
 
@@ -86,6 +87,14 @@ class Call:
     async def method(self, x: int) -> list[int]:
         """Be a method."""
         return [x]
+
+
+async def in_pools(executor: TaskExecutor, pool: Executor, numbers: list[int]) -> None:
+    """A pool changes nothing about the results."""
+    assert_type(await executor.map(plain, numbers, via=pool, chunksize=8), list[str])
+    assert_type(await executor.map(plain, numbers, via=ExternalPool(pool, limit=4)), list[str])
+    assert_type(await executor.run(plain, 1, via="processes"), str)
+    assert_type(executor.stream(plain, numbers, via=pool), Stream[str])
 
 
 async def mapping(
