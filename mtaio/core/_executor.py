@@ -56,6 +56,7 @@ from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
 from mtaio.core._types import Policy
+from mtaio.core._via import in_pool, in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -1205,8 +1206,6 @@ class TaskExecutor:
         self, fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int
     ) -> Callable[..., Awaitable[Any]]:
         """Return what calls ``fn`` where ``via`` says, within its timeout."""
-        from mtaio.core._via import in_pool, in_processes  # noqa: PLC0415 - few programs use them
-
         if via == "processes":
             return in_processes(fn, self._processes, timing, chunksize)
         return in_pool(fn, via, timing, chunksize)
