@@ -1,4 +1,4 @@
-"""The relay of the guide, a program of trio's own, tested as trio's programs are: by a MockClock."""
+"""The relay of the guide, a program of trio's, tested as such programs are: by a MockClock."""
 
 from __future__ import annotations
 
@@ -109,8 +109,9 @@ def test_line_without_end_is_cut() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(relay.take, "a", far, lines)
             async with near:
-                for _ in range(5):
+                for _repeat in range(5):
                     await near.send_all(b"x" * 10_000)
+                    await trio.sleep(1)
         used = received.statistics().current_buffer_used
         lengths = [len(received.receive_nowait()) for _ in range(used)]
         assert sum(lengths) == 50_000

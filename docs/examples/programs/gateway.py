@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+log = logging.getLogger("gateway")
 logging.getLogger("httpx").setLevel(logging.WARNING)  # or it logs each request to the upstream
 
 keys = frozenset(os.environ.get("GATEWAY_KEYS", "").split(",")) - {""}
@@ -52,7 +53,7 @@ async def upstream() -> AsyncIterator[httpx.AsyncClient]:
 
 
 class UpstreamError(Exception):
-    """The upstream is at fault, not who asked."""
+    """The upstream answered with this status."""
 
 
 async def fetch(path: str) -> tuple[int, bytes, str]:
@@ -60,8 +61,7 @@ async def fetch(path: str) -> tuple[int, bytes, str]:
     async with app.timeout_manager(), app.concurrency_limiter:
         answer = await upstream.get().get(path)
     if answer.is_server_error or answer.status_code == 429:
-        msg = f"{path}: status {answer.status_code}"
-        raise UpstreamError(msg)
+        raise UpstreamError(answer.status_code)
     return answer.status_code, answer.content, answer.headers.get("Content-Type", "")
 
 
@@ -95,7 +95,7 @@ async def full(_: Request, __: Exception) -> Response:
 
 
 async def no_answer(request: Request, error: Exception) -> Response:
-    await app.error_handler.handle_error(error, {"path": request.url.path})
+    log.warning("%s: %s: %s", request.url.path, type(error).__name__, error)
     return refusal(504 if isinstance(error, TimeoutError) else 502, "no answer from upstream", 5.0)
 
 

@@ -37,6 +37,7 @@ RETRY: Final = Retry(
 )
 
 log = logging.getLogger("worker")
+logging.getLogger("httpx").setLevel(logging.WARNING)
 app = Application(name="worker")
 disk = TaskExecutor(thread_limiter=1, name="disk")  # one thread at a time waits for SQLite
 
@@ -63,8 +64,8 @@ class Queue:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._execute("PRAGMA journal_mode = WAL")
         self._execute(
-            "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY, url TEXT, body TEXT,"
-            " due REAL DEFAULT 0, attempts INTEGER DEFAULT 0, error TEXT)"
+            "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, url TEXT,"
+            " body TEXT, due REAL DEFAULT 0, attempts INTEGER DEFAULT 0, error TEXT)"
         )
         self._execute("CREATE INDEX IF NOT EXISTS jobs_due ON jobs (due)")
 
@@ -137,7 +138,9 @@ async def work(job: Job) -> None:
         async with app.timeout_manager(LEASE / 2):  # it ends before others may take the job
             await deliver(job)
     except Exception as error:  # noqa: BLE001 - a job may fail in any way
-        app.error_handler.report(error, {"job": job.id, "attempts": job.attempts})
+        level = logging.ERROR if job.attempts == RETRY.attempts else logging.WARNING
+        text = "job %d failed, attempt %d of %d: %r"
+        log.log(level, text, job.id, job.attempts, RETRY.attempts, error)
         settle = partial(queue.get().put_off, job, error)
     except BaseException:  # cancelled: the time to stop is over
         async with app.timeout_manager.shielded(grace=1.0):
