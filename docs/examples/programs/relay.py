@@ -67,7 +67,7 @@ async def ship(lines: trio.MemoryReceiveChannel[str], sink: Sink) -> None:
         try:
             await executor.for_each(send, [batch], retry=retry)
         except Exception:
-            log.exception("%d lines are lost", len(batch))
+            log.exception("lines lost: %d", len(batch))
 
 
 async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:

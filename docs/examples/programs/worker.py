@@ -170,7 +170,7 @@ async def consumers() -> None:
             group.start_soon(consume)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description="Deliver webhooks, each at least once.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="deliver until told to stop")
@@ -182,9 +182,14 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.command == "run":
         app.run(options.backend)
-    else:
-        with closing(Queue(os.environ["WORKER_QUEUE"])) as jobs:
-            if options.command == "put":
-                jobs.put(options.url, options.body)
-            for row in jobs.dead() if options.command == "dead" else ():
+        return
+    with closing(Queue(os.environ["WORKER_QUEUE"])) as jobs:
+        if options.command == "put":
+            jobs.put(options.url, options.body)
+        else:
+            for row in jobs.dead():
                 print(*row)
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,7 @@ async def load(loader: Loader[str, int], *keys: str) -> dict[str, int | BaseExce
 
 
 async def test_look_ups_of_one_moment_are_one_call(sim: Simulation) -> None:
-    """Whoever asks within the window is answered by one call, at its end; then values are kept."""
+    """All who ask within the window are answered by one call, at its end; then values are kept."""
     table = Table()
     async with Loader(table.load_many, window=0.5) as loader:
         assert await load(loader, "a", "bb", "a") == {"a": 1, "bb": 2}
