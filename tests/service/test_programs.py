@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
+import psutil
 import pytest
 
 from tests.programs import ROOT, load
@@ -326,7 +327,7 @@ def test_worker_that_is_killed(run: Run, main: Main, tmp_path: Path) -> None:
         main("worker.py", "put", f"{site.url}/held", "{}", **options)
         first = run("worker.py", "run", **options)
         site.wait(lambda: site.in_flight == 1)
-        first.send(signal.SIGKILL)
+        psutil.Process(first.pid).kill()
         hooks.free.set()
         second = run("worker.py", "run", **options)
         site.wait_asked(2)
