@@ -106,6 +106,7 @@ def test_crawler_is_interrupted(run: Run, loop: str, tmp_path: Path) -> None:
         )
         for site in (one, other):
             site.wait_asked(5)
+        assert output.read_text(encoding="utf-8").endswith("\n")  # before it has ended
         assert crawler.stop(signal.SIGINT) == 130
     lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     asked = [each for site in (one, other) for each in site.asked if each.path != "/robots.txt"]

@@ -76,7 +76,7 @@ async def get_quote(request: Request) -> Response:
     if key not in keys:  # else a new key would be a way around the limit
         return JSONResponse({"error": "unknown key"}, 401)
     clients.acquire_nowait(key)
-    path = f"/quotes/{quote(request.path_params['symbol'], safe='')}"
+    path = f"/quotes/{quote(request.path_params['symbol'])}"
     status, body, media_type = await app.cache.get_or_set(path, partial(fetch, path), ttl=lasts)
     return Response(body, status, media_type=media_type)
 
