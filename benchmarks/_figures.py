@@ -108,7 +108,7 @@ PLOT_WORDS: Final = {
         "mtaio is slower",
     ),
     "ja": Beside(
-        "測ったものごとに、mtaioの時間をほかのライブラリーの時間で割ったもの",
+        "測ったものごとに、mtaioの時間をほかのライブラリの時間で割ったもの",
         "mtaioの時間÷相手の時間",
         "mtaioのほうが速い",
         "mtaioのほうが遅い",
