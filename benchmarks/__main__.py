@@ -32,7 +32,9 @@ def main() -> int:
         module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name[0] != "_"
     )
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names)}; or all; or {DOCS}")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(names)}; or all; or {DOCS}"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns each contender takes")
     parser.add_argument("--loops", default=",".join(LOOPS), help="event loops, with commas")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")

@@ -41,7 +41,7 @@ class Line:
 
 def of(room: ModuleType, title: str, *rivals: str) -> Contest:
     """Return a contest of a room, with ours and these rivals alone."""
-    contest = next(each for each in room.EVENTS if each.title == title)
+    contest: Contest = next(each for each in room.EVENTS if each.title == title)
     contenders = {name: contest.contenders[name] for name in (OURS, *rivals)}
     return replace(contest, contenders=contenders)
 

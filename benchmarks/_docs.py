@@ -129,7 +129,7 @@ def rewrite() -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks docs", description=__doc__)
     parser.add_argument("--only", choices=["ratios", "times", "words"], help="one part of it")
-    parser.add_argument("--rounds", type=int, default=9, help="turns each library takes")
+    parser.add_argument("--rounds", type=int, default=7, help="turns each library takes")
     options = parser.parse_args(arguments)
     if options.only in {None, "times"}:
         from benchmarks import _compare  # noqa: PLC0415 - it needs every rival to be there

@@ -1,7 +1,7 @@
 """
 Plots as SVG: of hit ratios, a line for each trace and a mark for each policy; of times, as ratios.
 
-They are read on white paper and on black, and without colours too: what differs has a shape of its own.
+They are read on white paper and on black, and without colours too: each mark has its own shape.
 Where marks lie on each other, the one that was named first is on top.
 """
 
@@ -174,9 +174,10 @@ def draw_ratios(words: Beside, rows: Sequence[tuple[str, str, float, float, floa
     ]
     for power in range(lowest, highest + 1):
         label = f"{2**power}" if power >= 0 else f"1/{2**-power}"
+        kind = "line" if power == 0 else "grid"
         lines += [
             text(across(2.0**power), 50, label, "soft small mid"),
-            f'  <path class="{"line" if power == 0 else "grid"}" d="M{across(2.0**power):g} 56V{foot}"/>',
+            f'  <path class="{kind}" d="M{across(2.0**power):g} 56V{foot}"/>',
         ]
     y = RATIO_TOP - LINE
     last = ""

@@ -1,8 +1,8 @@
 """
 The picture in the READMEs: what a terminal shows when ``mtaio demo`` has run.
 
-``python -m benchmarks._screen`` runs it in a terminal of its own, over the folder that it is started
-in, and draws what is on the screen at the end. It needs a system with pseudo-terminals.
+``python -m benchmarks._screen`` runs it in a terminal of its own, over the folder that it is
+started in, and draws what is on the screen at the end. It needs a system with pseudo-terminals.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ def screen(written: str) -> list[list[Cell]]:
     row = column = 0
     look = Look()
     for part in PARTS.finditer(written):
-        numbers = [int(number) for number in part["numbers"].split(";") if number.isdigit()] if part["kind"] else []
+        numbers = (
+            [int(number) for number in part["numbers"].split(";") if number.isdigit()]
+            if part["kind"]
+            else []
+        )
         match part["kind"], part["char"]:
             case "m", _:
                 look = changed(look, numbers)
@@ -153,10 +157,8 @@ def shown(said: str, look: Look, x: float, y: float) -> list[str]:
     if not said:
         return []
     bold = ' class="b"' if look.bold else ""
-    return [
-        f'  <text{bold} x="{x + before * WIDE:.1f}" y="{y}" textLength="{len(said) * WIDE:.1f}"'
-        f' fill="{look.colour}">{escape(said)}</text>'
-    ]
+    place = f'x="{x + before * WIDE:.1f}" y="{y}" textLength="{len(said) * WIDE:.1f}"'
+    return [f'  <text{bold} {place} fill="{look.colour}">{escape(said)}</text>']
 
 
 if __name__ == "__main__":
