@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -140,3 +141,7 @@ def main(arguments: list[str]) -> int:
     if options.only in {None, "ratios"}:
         rewrite()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
