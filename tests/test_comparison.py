@@ -38,11 +38,14 @@ def test_every_figure_is_shown(language: str) -> None:
 
 def test_what_is_said_of_speed_was_measured() -> None:
     """The fractions in the READMEs and in the text of the page are those of the figures."""
-    assert 1 / 14 < ratio("map", "aiometer.run_on_each") < 1 / 7
-    assert 1 / 8 < ratio("hit", "cachetools.TTLCache, with a lock") < 1 / 5
-    assert ratio("map", "raw asyncio pool") > 1
-    assert ratio("block", "asyncio.timeout") > 1
-    assert ratio("hit", "cachebox.TTLCache (Rust)") > 2
-    assert ratio("store", "cachebox.TTLCache (Rust)") < 6.5
-    assert 4 < ratio("hit", "dict, which knows no time") < 6.5
-    assert ratio("async", "await handler(event)") > 1
+    assert 1 / 16 < ratio("map", "aiometer.run_on_each") < 1 / 7  # a tenth
+    assert 1 / 8 < ratio("hit", "cachetools.TTLCache, with a lock") < 1 / 4  # a fifth
+    for what, quicker in [
+        ("map", "raw asyncio pool"),
+        ("block", "asyncio.timeout"),
+        ("async", "await handler(event)"),
+        ("hit", "dict, which knows no time"),
+    ]:
+        assert ratio(what, quicker) > 1
+    for what in ("hit", "store"):
+        assert 1.8 < ratio(what, "cachebox.TTLCache (Rust)") < 7  # two to six times
