@@ -108,7 +108,10 @@ def test_version_is_this_one_or_the_next() -> None:
         )
     }
     assert len(said) == 1
-    assert said.pop().split(".") >= mtaio.__version__.split(".")
+    described, here = (
+        [int(part) for part in version.split(".")] for version in (said.pop(), mtaio.__version__)
+    )
+    assert described >= here
 
 
 def test_messages_name_extras_that_exist() -> None:
