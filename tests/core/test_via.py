@@ -459,7 +459,7 @@ class Client:
     ("options", "kind", "message"),
     [
         ({"via": "threads"}, ValueError, r"^via='threads' is unknown\. Pass a concurrent\.futures"),
-        ({"via": 3}, TypeError, r"^via=3 is an int and has no submit\(\)\. Pass a concurrent"),
+        ({"via": 3}, TypeError, r"^via=3 is an int and has no submit\(\) that ret"),
         ({"via": ThreadPoolExecutor}, TypeError, r"^via=<class .*> is a type and has no sub"),
         (
             {"via": Client()},
