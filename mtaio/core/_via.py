@@ -43,9 +43,8 @@ __all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "in_pool", "in_proce
 _LINGER_SECONDS: Final = 0.002
 """How long the first call of a chunk waits for others: little beside a pool's own cost."""
 
-_WAY_OUT: Final = (
-    'Pass a concurrent.futures.Executor, a mtaio.core.ExternalPool around one, or "processes".'
-)
+_A_POOL: Final = "Pass a concurrent.futures.Executor"
+_WAY_OUT: Final = f'{_A_POOL}, a mtaio.core.ExternalPool around one, or "processes".'
 
 _PICKLE: Final = (
     "A pool gets functions, arguments and results pickled: pass a function from the top level of a "
@@ -88,7 +87,7 @@ class ExternalPool:
     """
 
     def __init__(self, pool: concurrent.futures.Executor, *, limit: int | None = None) -> None:
-        _check_pool("pool", pool)
+        _check_pool("pool", pool, f"{_A_POOL}.")
         if limit is not None:
             way_out = "Pass how many calls the pool may have at once, or None for no limit."
             checks.count("limit", limit, way_out=way_out)
@@ -118,7 +117,7 @@ def in_pool(fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int) ->
         msg = f"via={via!r} is unknown. {_WAY_OUT}"
         raise ValueError(msg)  # noqa: TRY004 - one string is allowed
     if not isinstance(via, ExternalPool):
-        _check_pool("via", via)
+        _check_pool("via", via, _WAY_OUT)
         via = ExternalPool(via)
     return _PoolCalls(via, fn, timing, chunksize).call
 
@@ -152,14 +151,14 @@ def _check_fn(fn: Callable[..., Any]) -> None:
         raise TypeError(msg)
 
 
-def _check_pool(name: str, pool: object) -> None:
+def _check_pool(name: str, pool: object, way_out: str) -> None:
     if callable(getattr(pool, "get_executor", None)):
         msg = f"{name}={pool!r} is a dask client. Pass its client.get_executor()."
         raise TypeError(msg)
     submit = getattr(pool, "submit", None)
     if isinstance(pool, type) or not callable(submit) or is_async(submit):
         kind = checks.type_of(pool)
-        msg = f"{name}={pool!r} is {kind} and has no submit() that returns a Future. {_WAY_OUT}"
+        msg = f"{name}={pool!r} is {kind} and has no submit() that returns a Future. {way_out}"
         raise TypeError(msg)
 
 
@@ -379,8 +378,8 @@ def _copy_of(error: BaseException) -> BaseException:
     """Return another like ``error``: several callers raise it, each with notes of its own."""
     try:
         another = copy.copy(error)
-        if hasattr(error, "__notes__"):
-            another.__notes__ = [*error.__notes__]
+        # A copy may share them: dask changes how errors are pickled.
+        another.__dict__ = vars(error) | {"__notes__": [*getattr(error, "__notes__", ())]}
     except Exception:  # noqa: BLE001 - some cannot be made of their arguments
         another = RuntimeError(f"the chunk of this call failed: {error!r}")
     another.__cause__ = error
