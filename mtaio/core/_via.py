@@ -350,11 +350,12 @@ class _Raised:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled, an error has no traceback.
-        return _raised_elsewhere, (self.error, "".join(traceback.format_exception(self.error)))
+        text = "".join(traceback.format_exception(self.error))
+        return _raised_elsewhere, (self.error, f'\n"""\n{text}"""')
 
 
 def _raised_elsewhere(error: BaseException, text: str) -> _Raised:
-    error.__cause__ = RemoteTraceback(f'\n"""\n{text}"""')
+    error.__cause__ = RemoteTraceback(text)
     return _Raised(error)
 
 
