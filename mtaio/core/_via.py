@@ -27,7 +27,7 @@ import anyio
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.statistics import GAUGE, LIMIT
-from mtaio.core._errors import note
+from mtaio.core._errors import note, shorten
 from mtaio.core._threads import WorkerLimiter
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ class _Raised:
 
     def __init__(self, error: BaseException) -> None:
         if not isinstance(error, Exception):  # of a worker: here it would end the program
-            cause, error = error, RuntimeError(f"the call raised {error!r} in its worker")
+            cause, error = error, RuntimeError(f"the call raised {shorten(error)} in its worker")
             error.__cause__ = cause
         self.error: BaseException = error
 
@@ -382,6 +382,6 @@ def _copy_of(error: BaseException) -> BaseException:
         # A copy may share them: dask changes how errors are pickled.
         another.__dict__ = vars(error) | {"__notes__": [*getattr(error, "__notes__", ())]}
     except Exception:  # noqa: BLE001 - some cannot be made of their arguments
-        another = RuntimeError(f"the chunk of this call failed: {error!r}")
+        another = RuntimeError(f"the chunk of this call failed: {shorten(error)}")
     another.__cause__ = error
     return another

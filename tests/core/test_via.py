@@ -19,6 +19,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import ExternalPool, Retry, TaskExecutor
+from mtaio.core._errors import shorten
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -451,7 +452,11 @@ class SharingError(Exception):
 
 
 class UncopiableError(Exception):
-    """Cannot be copied."""
+    """Cannot be copied, nor shown."""
+
+    def __repr__(self) -> str:
+        """Refuse it."""
+        raise AttributeError
 
     def __reduce__(self) -> Any:
         """Refuse it."""
@@ -467,7 +472,7 @@ class UncopiableError(Exception):
         (
             UncopiableError,
             "gone",
-            """RuntimeError("the chunk of this call failed: UncopiableError('gone')")""",
+            "RuntimeError('the chunk of this call failed: <UncopiableError ",
         ),
         (
             KeyboardInterrupt,
@@ -496,9 +501,9 @@ async def test_chunk_that_fails_as_a_whole_fails_each_of_its_items(
             pool.sent[0].future.set_exception(error)
         else:
             pool.end_all()
-    assert [repr(result) for result in results] == [text] * 2
+    assert [repr(result)[: len(text)] for result in results] == [text] * 2
     notes = [[note for note in each.__notes__ if "from the top" not in note] for each in results]
-    assert notes == [[f"in item 0: settled({error!r})"], ["in item 1: settled(2)"]]
+    assert notes == [[f"in item 0: settled({shorten(error)})"], ["in item 1: settled(2)"]]
 
 
 async def test_call_of_a_chunk_that_fails_in_whatever_way_fails_alone() -> None:
