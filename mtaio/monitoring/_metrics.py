@@ -215,9 +215,9 @@ def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None
     found = place.found
     if row.kind == "parts":
         for name, part in value.items():
-            if _has_fields(cls := cast("Any", type(part))):
+            if _has_fields(own := cast("Any", type(part))):
                 head = f"{place.head}{name}."
-                _walk_fields(part, cls, place._replace(path=(*place.path, name), head=head))
+                _walk_fields(part, own, place._replace(path=(*place.path, name), head=head))
         return
     key = place.head + row.field
     if not place.mappings:
