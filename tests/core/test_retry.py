@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import (
+    BreakerOpenError,
+    MTAIOError,
+    RateLimitError,
+    RateLimitTimeoutError,
+)
 from mtaio.resources import TimeoutManager
 
 if TYPE_CHECKING:
@@ -193,6 +198,16 @@ async def test_base_exception_is_never_retried() -> None:
     with pytest.raises(Stop):
         await attempt(flaky, Retry(on=lambda _: True))
     assert len(flaky.calls) == 1
+
+
+def test_open_breaker_is_not_waited_for_unless_it_is_named() -> None:
+    """Its refusal is there to fail at once, though it says how long it will be open."""
+    error = BreakerOpenError(retry_after=30)
+    assert not Retry().accepts(error)
+    assert not Retry(on=(OSError, MTAIOError)).accepts(error)
+    assert Retry(on=BreakerOpenError).accepts(error)
+    assert Retry(on=(OSError, BreakerOpenError)).accepts(error)
+    assert Retry(on=lambda _: True).accepts(error)
 
 
 # ---- deadlines -----------------------------------------------------------------------------------

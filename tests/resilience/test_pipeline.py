@@ -150,7 +150,7 @@ async def test_other_base_exceptions_are_failures() -> None:
     async def both() -> None:
         try:
             await anyio.sleep_forever()
-        except BaseException as cancelled:
+        except BaseException as cancelled:  # noqa: BLE001 - raised on, in a group
             raise BaseExceptionGroup("both", [cancelled, OSError()]) from None
 
     api = Pipeline(QUICK)
