@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.resilience._statistics import FallbackStatistics
 
@@ -33,7 +34,8 @@ class Fallback:
         fn: Called with the error and then the arguments of the call (those by position). What it
             returns is the result; an async function is awaited. It may raise.
         on: Which exceptions it answers: a class, a tuple of classes, or a function from the
-            exception to bool. Others pass, and cancellation always does.
+            exception to bool. Others pass, and so does all that comes out of a call that is being
+            cancelled.
         name: For the reader of a printed pipeline.
 
     Raises:
@@ -103,8 +105,8 @@ class Fallback:
             try:
                 return await then(call)
             except Exception as error:
-                if not accepts(on, error):
-                    raise
+                if not accepts(on, error) or is_cancelled():
+                    raise  # nobody waits for an answer in a task that is being cancelled
                 try:
                     answer = fn(error, *call.args)
                     if inspect.isawaitable(answer):
