@@ -24,6 +24,7 @@ from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from mtaio.resilience._part import Call, Next
@@ -214,7 +215,7 @@ class AdaptiveLimiter:
 
         How the block ends is its outcome, as for a call in a pipeline.
         """
-        return AdaptiveSlot(self)
+        return AdaptiveSlot(self, self._enter, self._leave)
 
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and what was done so far. Not a checkpoint; from any thread."""
@@ -272,7 +273,11 @@ class AdaptiveLimiter:
         return self._in_use
 
     def _leave(
-        self, error: BaseException | None, latency: float, in_use: int, *, dropped: bool = False
+        self,
+        error: BaseException | None,
+        latency: float,
+        in_use: int,
+        dropped: bool = False,  # noqa: FBT001, FBT002 - passed on by one slot
     ) -> None:
         """Give a slot back, and take into account what has become of the call, if that tells."""
         self._in_use -= 1
@@ -312,10 +317,17 @@ class AdaptiveLimiter:
 class AdaptiveSlot:
     """A slot of an `AdaptiveLimiter`, held for one ``async with`` block."""
 
-    __slots__ = ("_began", "_dropped", "_in_use", "_limiter")
+    __slots__ = ("_began", "_dropped", "_enter", "_in_use", "_leave", "_limiter")
 
-    def __init__(self, limiter: AdaptiveLimiter) -> None:
+    def __init__(
+        self,
+        limiter: AdaptiveLimiter,
+        enter: Callable[[], Awaitable[int]],
+        leave: Callable[[BaseException | None, float, int, bool], None],
+    ) -> None:
         self._limiter = limiter
+        self._enter = enter
+        self._leave = leave
         self._began = 0.0
         self._in_use = 0
         self._dropped = False
@@ -342,7 +354,7 @@ class AdaptiveSlot:
                 f"Call slot() for each block: async with limiter.slot():"
             )
             raise RuntimeError(msg)
-        self._in_use = await self._limiter._enter()  # noqa: SLF001 - one thing in two classes
+        self._in_use = await self._enter()
         self._began = now()
         return self
 
@@ -353,4 +365,4 @@ class AdaptiveSlot:
         traceback: TracebackType | None,
     ) -> None:
         """Give the slot back, and take its outcome into account. Not a checkpoint."""
-        self._limiter._leave(exc, now() - self._began, self._in_use, dropped=self._dropped)  # noqa: SLF001 - as above
+        self._leave(exc, now() - self._began, self._in_use, self._dropped)

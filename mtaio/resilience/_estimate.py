@@ -160,6 +160,7 @@ class LimitEstimator:
         self._start = self._low = self._worst = self._smooth = 0.0
         self._changed = self._opens = self._closes = -math.inf
         self._need = 0.0
+        self._peak = 0
         self._open(-math.inf, 0.0)
 
     def sample(
@@ -210,7 +211,7 @@ class LimitEstimator:
         self._in_flight = 0
         self._outcomes = 0
         self._dropped = 0
-        self._peak: int = 0
+        self._peak = 0
         need = min(max(self._variance / PRECISION**2, LEAST_SAMPLES), MOST_SAMPLES)
         self._need = 2 * need if self._phase is Phase.CONFIRM else need
 
