@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
 
 from benchmarks._overload import Phase, simulate, simulate_in_loop
 from mtaio import exceptions
@@ -158,7 +157,7 @@ async def test_call_beyond_the_limit_is_refused_at_once() -> None:
     api = Pipeline(limiter)
     async with anyio.create_task_group() as group:
         group.start_soon(api.call, second)
-        await checkpoint()
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(
             exceptions.ConcurrencyLimitError,
             match=r"^<AdaptiveLimiter 'api': 1 of 1 slots in use, 0 waiting> lets at most "
@@ -301,7 +300,7 @@ def test_it_shows_itself() -> None:
     [({"max_limit": 5}, 5), ({"min_limit": 30}, 30), ({"initial": 7}, 7)],
     ids=str,
 )
-def test_first_limit_is_between_the_bounds(bounds: dict[str, int], limit: int) -> None:
+def test_first_limit_is_between_the_bounds(bounds: Any, limit: int) -> None:
     """Ten, unless a bound or you say otherwise."""
     assert AdaptiveLimiter(**bounds).limit == limit
 
