@@ -135,7 +135,9 @@ class Hedge:
             raise TypeError(msg)
         self._given = after
         self._name = name
-        self._hedging = Hedging(self, seconds, quantile, most, on, budget)
+        self._hedging = Hedging(
+            self, seconds=seconds, quantile=quantile, most=most, on=on, budget=budget
+        )
 
     def __str__(self) -> str:
         most = "" if self._hedging.most == 1 else f", most={self._hedging.most}"
