@@ -14,14 +14,12 @@ import pytest
 import mtaio.testing
 from benchmarks._traces import TRACES
 from tests.backends import BACKENDS
+from tests.pages import DOCS, EXAMPLES, READMES, SHOWN
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-DOCS = ROOT / "docs"
-EXAMPLES = DOCS / "examples"
-READMES = ("README.md", "README.ja.md")
 ROOMS = (
     "cache",
     "config",
@@ -30,6 +28,7 @@ ROOMS = (
     "exceptions",
     "logging",
     "monitoring",
+    "resilience",
     "resources",
     "testing",
 )
@@ -48,7 +47,6 @@ FENCE = re.compile(
     r"^(?P<indent> *)(?P<mark>`{3,})(?P<language>\w*)[^\n`]*\n(?P<body>.*?)\n(?P=indent)(?P=mark)$",
     re.MULTILINE | re.DOTALL,
 )
-INCLUDE = re.compile(r'^--8<-- "(?P<name>[\w/-]+)\.(?P<kind>py|out)(:\w+)?"$')
 
 
 def fences(text: str) -> list[tuple[str, str]]:
@@ -96,12 +94,11 @@ def test_japanese_paragraphs_are_one_line(path: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_include_their_programs(page: str) -> None:
-    """Python in a page is an included program, so that what is read is what is run."""
+def test_python_in_pages_is_an_example(page: str) -> None:
+    """Python in a page is a program of docs/examples, so that what is read is what is run."""
     text = (DOCS / "en" / page).read_text(encoding="utf-8")
-    for language, body in fences(text):
-        if language in {"python", "py"}:
-            assert INCLUDE.match(body), f"write it to docs/examples and include it:\n{body}"
+    loose = [body for language, body in fences(SHOWN.sub("", text)) if language in {"python", "py"}]
+    assert loose == [], "write it to docs/examples, and name it above the block"
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -120,17 +117,15 @@ def test_readme_shows_a_program_and_its_output(name: str) -> None:
 
 def test_every_program_is_shown() -> None:
     """
-    No program lies in docs/examples that no page includes, or without what it prints.
+    No program lies in docs/examples that no page shows, or without what it prints.
 
     Those in its folders print nothing: they are tests, which tests/gallery runs.
     """
     texts = [(DOCS / "en" / page).read_text(encoding="utf-8") for page in PAGES]
-    included = {
-        found[1] for text in texts for found in re.finditer(r'"([\w/-]+)\.py(:\w+)?"', text)
-    }
-    there = {path.relative_to(EXAMPLES).with_suffix("") for path in EXAMPLES.rglob("*.py")}
+    shown = {found["name"].partition(":")[0] for text in texts for found in SHOWN.finditer(text)}
+    there = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
     assert PROGRAMS
-    assert included == {path.as_posix() for path in there}
+    assert {name for name in shown if name.endswith(".py")} == there
     assert sorted(path.stem for path in EXAMPLES.glob("*.out")) == PROGRAMS
 
 

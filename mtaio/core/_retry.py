@@ -22,6 +22,7 @@ from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.core._budget import Budget
 from mtaio.core._errors import note
+from mtaio.exceptions import BreakerOpenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +45,8 @@ class Retry:
         attempts: Calls in all, the first included; at least 1.
         on: Which exceptions to retry: a class, a tuple of classes, or a function from the
             exception to bool. Only ``Exception`` is ever considered: cancellation,
-            ``KeyboardInterrupt`` and the like pass at once.
+            ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
+            breaker (`mtaio.exceptions.BreakerOpenError`) unless it is named itself.
         wait_initial: Seconds before the second attempt.
         wait_max: The longest wait in seconds, whatever the number of attempts.
         wait_exp_base: The factor from one wait to the next.
@@ -97,8 +99,18 @@ class Retry:
             checks.callable_("retry_after", self.retry_after, way_out=way_out)
 
     def accepts(self, error: Exception) -> bool:
-        """Return whether ``error`` is one to try again after."""
-        return accepts(self.on, error)
+        """
+        Return whether ``error`` is one to try again after.
+
+        A `mtaio.exceptions.BreakerOpenError` is so only if ``on`` names that very class or a
+        function accepts it.
+        """
+        on = self.on
+        if isinstance(error, BreakerOpenError) and isinstance(on, type | tuple):
+            # By default nothing waits in front of an open breaker, which is there to fail at once.
+            classes = on if isinstance(on, tuple) else (on,)
+            on = tuple(each for each in classes if issubclass(each, BreakerOpenError))
+        return accepts(on, error)
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
         """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""

@@ -7,9 +7,10 @@ nothing of waiters or tokens, rather than passing it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -111,6 +112,9 @@ def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
     """Yield the telling fields of statistics, and those of the statistics among them."""
     if isinstance(statistics, type):
         return
+    if isinstance(statistics, Mapping):  # the parts of a pipeline
+        for value in cast("Mapping[Any, object]", statistics).values():
+            yield from _counts(value)
     names: Iterable[str] = getattr(statistics, "_fields", ())  # of a named tuple
     if is_dataclass(statistics):
         names = [field.name for field in fields(statistics)]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from mtaio.testing import Schedule, Victim, exhaustive, injections, run
 from tests.backends import BACKENDS
+from tests.pages import filled
 from tests.programs import ROOT, load, pytest
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def rewrite() -> None:
     for name, text in failures().items():
         (HOME / f"{name}.out").write_text(text, encoding="utf-8")
     for page in PAGES:
-        page.write_text(with_numbers(page.read_text("utf-8")), encoding="utf-8")
+        page.write_text(filled(with_numbers(page.read_text("utf-8"))), encoding="utf-8")
 
 
 if __name__ == "__main__":

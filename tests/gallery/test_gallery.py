@@ -98,7 +98,7 @@ def test_table_names_every_bug() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         rows = [(found["name"], found["backend"]) for found in ROW.finditer(text)]
-        sections = re.findall(r"^###? .* \{#([\w-]+)\}$", text, re.MULTILINE)
+        sections = re.findall(r'^<a id="([\w-]+)"></a>\n\n###? ', text, re.MULTILINE)
         named = [name for name in sections if name.replace("-", "_") in {bug.name for bug in BUGS}]
         assert len(named) == len(BUGS)
         assert rows == [(name, backend) for name in named for backend in ("asyncio", "trio")]

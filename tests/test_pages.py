@@ -1,0 +1,128 @@
+"""What is read on GitHub is what the site shows: the same programs, links and markup."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import pytest
+
+from tests.pages import example, filled, pages
+from tests.programs import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PAGES: Final = [*pages(), ROOT / "CONTRIBUTING.md"]
+
+
+def named(path: Path) -> str:
+    """Return a page's name, for a test's id."""
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", PAGES[:-1], ids=named)
+def test_examples_are_shown_as_they_are(page: Path) -> None:
+    """What a page shows of docs/examples is what stands there: ``python -m tests.pages``."""
+    text = page.read_text(encoding="utf-8")
+    assert filled(text) == text
+
+
+def test_block_is_filled_and_marked() -> None:
+    """A block that asks for a file, or for a part of one, gets it, and is kept up from then on."""
+    page = 'It prints:\n\n```text\n--8<-- "first.out"\n```\n'
+    now = filled(page)
+    assert now.startswith("It prints:\n\n<!-- example: first.out -->\n```text\n")
+    assert example("first.out") in now
+    assert filled(now) == now
+    assert filled(now.replace("\n```\n", "\nand more\n```\n")) == now
+
+
+def test_part_is_shown_without_its_edges() -> None:
+    """A part of a program is shown without the lines that mark it; so is the whole program."""
+    whole, part = example("tutorial_3.py"), example("tutorial_3.py:get")
+    assert part in whole
+    assert part.startswith("# The site: ")
+    assert "8<" not in whole
+
+
+# ---- as GitHub reads it --------------------------------------------------------------------------
+
+FOREIGN: Final = re.compile(
+    r"""
+    \*\*                          # bold that does not close: in Japanese, after a bracket or code
+    | ^(===|!!!|\?\?\?\+?)\ "?\w  # tabs and admonitions
+    | \{\ ?[#.:][\w-]+.*\}$       # attributes
+    | \]\[[\w.]+\]                # references that only the site can follow
+    | --8<--
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+"""Markup that plain Markdown leaves as text."""
+
+
+@cache
+def tokens(page: Path) -> list[Any]:
+    """Return a page as CommonMark with tables has it, which is what GitHub shows."""
+    markdown_it = pytest.importorskip("markdown_it")  # comes with rich
+    reader = markdown_it.MarkdownIt("commonmark").enable("table")
+    return list(reader.parse(page.read_text(encoding="utf-8")))
+
+
+def inline(page: Path) -> Iterator[Any]:
+    """Yield what the paragraphs, headings and cells of a page consist of."""
+    for token in tokens(page):
+        yield from token.children or ()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_markup_is_plain(page: Path) -> None:
+    """No page has markup of the site's own, or Markdown that only the site understands."""
+    texts = [token.content for token in inline(page) if token.type == "text"]
+    assert [text for text in texts if FOREIGN.search(text)] == []
+    assert [token.content for token in tokens(page) if token.type == "code_block"] == []
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading, and the site too."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """Return what a link into a page may name: its headings, and the anchors before them."""
+    found = set(re.findall(r'^<a id="([\w-]+)"></a>$', page.read_text("utf-8"), re.MULTILINE))
+    pairs = zip(tokens(page), tokens(page)[1:], strict=False)
+    for before, token in pairs:
+        if before.type == "heading_open":
+            parts = token.children or ()
+            found.add(slug("".join(p.content for p in parts if p.type in {"text", "code_inline"})))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A link to a file of the repository leads to one, and to a heading or an anchor in it."""
+    lost = []
+    for token in inline(page):
+        target = unquote(str(token.attrs.get("href") or token.attrs.get("src") or ""))
+        if not target or re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        generated = path.parent.name == "reference" and anchor.startswith("mtaio.")
+        if not path.exists() or (
+            anchor and path.suffix == ".md" and not generated and (anchor not in anchors(path))
+        ):
+            lost.append(target)
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "reference"], ids=named)
+def test_generated_pages_say_so(page: Path) -> None:
+    """A page whose names are put in when the site is built says where they come from."""
+    text = page.read_text(encoding="utf-8")
+    assert ("\n::: " in text) == ("](index.md#generated)" in text)
