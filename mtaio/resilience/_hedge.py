@@ -155,6 +155,11 @@ class Hedge:
         """The name for the monitor."""
         return self._name
 
+    @property
+    def after(self) -> float | str:
+        """Seconds until the next attempt, or the quantile, as it was given."""
+        return self._given
+
     def statistics(self) -> HedgeStatistics:
         """Return what was done so far. Not a checkpoint; from any thread."""
         hedging = self._hedging

@@ -34,6 +34,7 @@ class Watched:
         self.running = 0
         self.calls = 0
         self.results: list[float] = []
+        self._sim = sim
         self._run = self.hedge.wrap(self._limited)
         sim.always(self.holds)
 
@@ -73,7 +74,8 @@ class Watched:
             self.running -= 1
 
     def ends(self) -> None:
-        """Make sure that nothing is left."""
+        """Make sure that nothing is left, and that no loser was waited for to its end."""
+        assert self._sim.time() <= 3
         assert self.calls == self.running == 0
         assert_quiescent(self.limiter)
         now = self.hedge.statistics()

@@ -498,7 +498,7 @@ async def test_each_call_in_its_time() -> None:
             group.start_soon(call, fn)
             await anyio.sleep(0.3)
     assert fn.begun == pytest.approx([0, 0.3, 0.6, 0.9, 1, 1.3, 1.6, 1.9])
-    assert hedge.name == "api"
+    assert (hedge.name, hedge.after) == ("api", 1)
     assert repr(hedge) == "<Hedge 'api': after 1 s, 4 of 4 calls>"
     assert str(Hedge("p99", most=2)) == "Hedge('p99', most=2)"
 
