@@ -118,7 +118,7 @@ class Hedge:
         seconds: float | None = None
         quantile: Quantile | None = None
         if isinstance(after, str):
-            quantile = Quantile(parse_quantile("after", after))
+            quantile = Quantile(parse_quantile(after))
         else:
             way_out = "Pass the seconds until the next attempt, or a quantile such as 'p95'."
             seconds = checks.at_least("after", after, 0, way_out=way_out)
