@@ -9,6 +9,7 @@ The rules and their reasons, with what other libraries do: docs/en/design/resili
 
 from __future__ import annotations
 
+import math
 import warnings
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
@@ -47,11 +48,24 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
                 f"twice. Make two, or leave one out. {USUAL}"
             )
             raise ValueError(msg)
-    for reason in _refusals(parts):
-        msg = f"{reason} {USUAL}"
-        raise ValueError(msg)
-    for reason in _doubts(parts):
-        warnings.warn(f"{reason} {USUAL}", OrderWarning, stacklevel=3)
+    for pair in _pairs(parts):
+        reason = _refusal(*pair)
+        if reason is not None:
+            msg = f"{reason} {USUAL}"
+            raise ValueError(msg)
+    for pair in _pairs(parts):
+        doubt = _doubt(*pair)
+        if doubt is not None:
+            warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=3)
+    blind = _breaker_that_sees_no_timeout(parts)
+    if blind is not None:
+        warnings.warn(
+            f"{blind} has a timeout outside and none inside: to it, a call that hangs ends in a "
+            f"cancellation, which is no failure, and it never opens for a service that hangs. Put "
+            f"a Timeout inside of {blind}. {USUAL}",
+            OrderWarning,
+            stacklevel=3,
+        )
 
 
 def _kind(part: Part) -> str:
@@ -63,97 +77,106 @@ def _total(part: Any) -> bool | None:
     return getattr(part, "total", None)
 
 
+def _seconds(part: Any) -> float:
+    """Return the time that a timeout leaves, ``inf`` for no limit."""
+    seconds = getattr(part, "seconds", None)
+    return math.inf if seconds is None else seconds
+
+
+def _after(part: Any) -> float:
+    """Return the seconds after which a hedge starts a copy; 0 if it has yet to find out."""
+    after = getattr(part, "after", None)
+    return after if isinstance(after, int | float) else 0
+
+
 def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Part, str]]:
     """Yield each two parts with their kinds, the outer first."""
     for outer, inner in combinations(parts, 2):
         yield outer, _kind(outer), inner, _kind(inner)
 
 
-def _refusals(parts: Sequence[Part]) -> Iterator[str]:
-    for outer, around, inner, within in _pairs(parts):
-        if around in _REPEATS and within == "timeout" and _total(inner):
-            yield (
-                f"{inner} stands inside {outer}, which starts it again for each attempt, so that "
-                f"it does not limit them all together. Put it outside of {outer}, or leave out "
-                f"total=True."
-            )
-        elif around == "timeout" and within in _REPEATS and _total(outer) is False:
-            yield (
-                f"{outer} stands outside of {inner}, so that it limits all attempts together, and "
-                f"a first attempt that hangs leaves no time for another. Write total=True if that "
-                f"is meant; to limit each attempt, put it inside of {inner}."
-            )
-        elif around == within and around in {"breaker", "hedge"}:
-            yield {
-                "breaker": (
-                    f"{inner} stands inside {outer}: two breakers in one pipeline count the same "
-                    f"calls, and the one opens because of the other. Keep one, which may have a "
-                    f"state for each key of its calls."
-                ),
-                "hedge": (
-                    f"{inner} stands inside {outer}: two hedges in one pipeline start copies of "
-                    f"copies. Keep one, with most=... for more copies."
-                ),
-            }[around]
-        elif (
-            around in _LOOKS_AT_FAILURES
-            and within == "fallback"
-            and getattr(inner, "on", None) is Exception
-        ):
-            yield (
-                f"{inner} stands inside {outer}, which never sees a failure there, because the "
-                f"fallback has answered it. Put the fallback outside of {outer}, or let it answer "
-                f"certain exceptions alone: on=..."
-            )
+def _refusal(outer: Part, around: str, inner: Part, within: str) -> str | None:
+    """Return why one part cannot stand inside another; None if it can."""
+    reason: str | None = None
+    if around in _REPEATS and within == "timeout" and _total(inner):
+        reason = (
+            f"{inner} stands inside {outer}, which starts it again for each attempt, so that it "
+            f"does not limit them all together. Put it outside of {outer}, or leave out total=True."
+        )
+    elif around == "timeout" and within in _REPEATS and _total(outer) is False:
+        reason = (
+            f"{outer} stands outside of {inner}, so that it limits all attempts together, and a "
+            f"first attempt that hangs leaves no time for another. Write total=True if that is "
+            f"meant; to limit each attempt, put it inside of {inner}."
+        )
+    elif around == within == "breaker":
+        reason = (
+            f"{inner} stands inside {outer}, and two breakers in one pipeline count the same "
+            f"calls, so that the one opens because of the other. Keep one, which may have a state "
+            f"for each key of its calls."
+        )
+    elif around == within == "hedge":
+        reason = (
+            f"{inner} stands inside {outer}, and two hedges in one pipeline start copies of "
+            f"copies. Keep one, with most=... for more copies."
+        )
+    elif (
+        around in _LOOKS_AT_FAILURES
+        and within == "fallback"
+        and getattr(inner, "on", None) is Exception
+    ):
+        reason = (
+            f"{inner} stands inside {outer}, which never sees a failure there, because the "
+            f"fallback has answered it. Put the fallback outside of {outer}, or let it answer "
+            f"certain exceptions alone: on=..."
+        )
+    return reason
 
 
-def _doubts(parts: Sequence[Part]) -> Iterator[str]:
-    for outer, around, inner, within in _pairs(parts):
-        if around == within == "retry":
-            yield (
-                f"{inner} stands inside {outer}: their attempts multiply, and a service that is "
-                f"down gets all of them. Keep one."
-            )
-        elif around == "limiter" and within == "retry":
-            yield (
-                f"{outer} stands outside of {inner}: a call keeps its place in it while it waits "
-                f"for its next attempt, and the retries are not limited. Put it inside of {inner}."
-            )
-        elif around == "limiter" and within == "hedge":
-            yield (
-                f"{outer} stands outside of {inner}: the copies that the hedge starts are not "
-                f"limited. Put it inside of {inner}."
-            )
-        elif around == "breaker" and within == "retry":
-            yield (
-                f"{outer} stands outside of {inner}: it counts calls and not attempts, and does "
-                f"not stop the retries of calls that run when it opens. Put it inside of {inner}."
-            )
-        elif around == "hedge" and within == "retry":
-            yield (
-                f"{outer} stands outside of {inner}: each copy of a call is retried, and their "
-                f"attempts multiply. Put the hedge inside of {inner}."
-            )
-        elif around == within == "timeout":
-            longest, seconds = getattr(outer, "seconds", None), getattr(inner, "seconds", None)
-            if longest is not None and seconds is not None and seconds >= longest:
-                yield (
-                    f"{inner} stands inside {outer}, whose time is up first, so that it never "
-                    f"limits anything. Give the inner one less time, or leave it out."
-                )
-    yield from _breakers_that_see_nothing(parts)
+def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
+    """Return why one part is seldom meant to stand inside another; None if it may well be."""
+    doubt: str | None = None
+    if around == within == "retry":
+        doubt = (
+            f"{inner} stands inside {outer}: their attempts multiply, and a service that is down "
+            f"gets all of them. Keep one."
+        )
+    elif around == "limiter" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: a call keeps its place in it while it waits for "
+            f"its next attempt, and the retries are not limited. Put it inside of {inner}."
+        )
+    elif around == "limiter" and within == "hedge":
+        doubt = (
+            f"{outer} stands outside of {inner}: the copies that the hedge starts are not limited. "
+            f"Put it inside of {inner}."
+        )
+    elif around == "breaker" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: it counts calls and not attempts, and does not "
+            f"stop the retries of calls that run when it opens. Put it inside of {inner}."
+        )
+    elif around == "hedge" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: each copy of a call is retried, and their "
+            f"attempts multiply. Put the hedge inside of {inner}."
+        )
+    elif around == within == "timeout" and _seconds(outer) <= _seconds(inner) < math.inf:
+        doubt = (
+            f"{inner} stands inside {outer}, whose time is up first, so that it never limits "
+            f"anything. Give the inner one less time, or leave it out."
+        )
+    elif around == "hedge" and within == "timeout" and _after(outer) >= _seconds(inner):
+        doubt = (
+            f"{inner} stands inside {outer}, and its time is up before a copy would be started, so "
+            f"that nothing is ever hedged. Give it more time, or hedge sooner."
+        )
+    return doubt
 
 
-def _breakers_that_see_nothing(parts: Sequence[Part]) -> Iterator[str]:
+def _breaker_that_sees_no_timeout(parts: Sequence[Part]) -> Part | None:
     kinds = [_kind(part) for part in parts]
     for number, part in enumerate(parts):
-        if (
-            kinds[number] == "breaker"
-            and "timeout" in kinds[:number]
-            and "timeout" not in kinds[number:]
-        ):
-            yield (
-                f"{part} has a timeout outside and none inside: to it, a call that hangs ends in a "
-                f"cancellation, which is no failure, and it never opens for a service that hangs. "
-                f"Put a Timeout inside of {part}."
-            )
+        if kinds[number] == "breaker" and "timeout" in kinds[:number]:
+            return None if "timeout" in kinds[number:] else part
+    return None

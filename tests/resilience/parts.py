@@ -53,6 +53,7 @@ class Marked:
         self.mark = mark
         self.marks = marks
         self.kind = kind
+        self.after: float | str | None = None
 
     def __str__(self) -> str:
         return f"Marked({self.mark!r})"

@@ -22,9 +22,11 @@ def breaker() -> Marked:
     return part("breaker")
 
 
-def hedge() -> Marked:
+def hedge(after: float | str = "p95") -> Marked:
     """Return what stands where a hedge does."""
-    return part("hedge")
+    made = part("hedge")
+    made.after = after
+    return made
 
 
 REFUSED: dict[str, tuple[list[Any], str]] = {
@@ -46,11 +48,11 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     ),
     "two breakers": (
         [breaker(), Retry(), breaker()],
-        r"^Marked\('breaker'\) stands inside .*: two breakers in one pipeline",
+        r"^Marked\('breaker'\) stands inside .*, and two breakers in one pipeline",
     ),
     "two hedges": (
         [hedge(), hedge()],
-        r"^Marked\('hedge'\) stands inside .*: two hedges in one pipeline start copies",
+        r"^Marked\('hedge'\) stands inside .*, and two hedges in one pipeline start copies",
     ),
     "fallback inside retry": (
         [Retry(), Fallback(answer)],
@@ -115,6 +117,10 @@ WARNED: dict[str, tuple[list[Any], str]] = {
         [Timeout(5, total=True), Retry(), Timeout(5)],
         r"^Timeout\(5\) stands inside Timeout\(5, total=True\), whose time is up first",
     ),
+    "hedge that is never started": (
+        [hedge(2), Timeout(2)],
+        r"^Timeout\(2\) stands inside Marked\('hedge'\), and its time is up before a copy",
+    ),
     "breaker that sees no timeout": (
         [Timeout(5), breaker()],
         r"^Marked\('breaker'\) has a timeout outside and none inside",
@@ -139,6 +145,8 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Retry(), ConcurrencyLimiter(1), RateLimiter(1), Timeout(1)],
         [TimeoutManager(5), Retry(), TimeoutManager(1)],
         [TimeoutManager(None), Retry(), Timeout(1)],
+        [TimeoutManager(5), TimeoutManager(None)],
+        [hedge(1), Timeout(2)],
         [Timeout(5, total=True), Retry()],
         [Fallback(answer), Timeout(1)],
         [Retry(), Fallback(answer, LookupError)],
