@@ -10,7 +10,7 @@ from mtaio.resources import ConcurrencyLimiter
 
 def last_price(error: Exception, item: str) -> str:
     """Answer for a call that has failed."""
-    return f"{item}: 12, as of yesterday"
+    return f"{item}: 12, as of yesterday ({error})"
 
 
 api = Pipeline(
