@@ -279,12 +279,12 @@ class Pipeline:
 
 async def _call_function(call: Call) -> Any:
     """Call the function itself, which is what the last part wraps."""
-    result: Any = call.fn(*call.args)
+    awaitable: Any = call.fn(*call.args)
+    result: object = awaitable
     if type(result) is not CoroutineType and not inspect.isawaitable(result):
         msg = (
             f"{call.fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or "
             f"hand the sync one to a thread: call(anyio.to_thread.run_sync, fn)."
         )
         raise TypeError(msg)
-    value: Any = await result
-    return value
+    return await awaitable
