@@ -20,7 +20,18 @@ from hyx import retry as hyx_retry
 from hyx import timeout as hyx_timeout
 
 from benchmarks._harness import OURS, Contest, Figure
-from mtaio.resilience import Breaker, Budget, Call, Fallback, Hedge, Next, Pipeline, Retry, Timeout
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Budget,
+    Call,
+    Fallback,
+    Hedge,
+    Next,
+    Pipeline,
+    Retry,
+    Timeout,
+)
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
 
 CALLS = 100
@@ -135,6 +146,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "Fallback": lambda: Fallback(lambda _: 0),
     "Retry": lambda: Retry(3),
     "Retry with a Budget": lambda: Retry(3, budget=Budget(0.1)),
+    "AdaptiveLimiter": AdaptiveLimiter,
     "Breaker": lambda: Breaker(0.5, window=20),
     "ConcurrencyLimiter": lambda: ConcurrencyLimiter(10),
     "RateLimiter": lambda: RateLimiter(float("inf")),
