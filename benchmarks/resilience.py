@@ -188,7 +188,7 @@ EVENTS = [
             "aiobreaker": contender(aiobreaker_breaker),
             "hyx": contender(hyx_with_breaker),
         },
-        targets={"purgatory": 0.6, "aiobreaker": 1.0},
+        targets={"purgatory": 1.0, "aiobreaker": 1.0},
         asyncio_only=frozenset({"aiobreaker", "hyx", "purgatory"}),
     ),
     Contest(
