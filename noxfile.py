@@ -164,6 +164,9 @@ HEAVY: Final = ("-m", "heavy")
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
 
+FOUND: Final = "tests/found"
+"""Tests of defects in pinned versions of other libraries; the suite runs those that it has."""
+
 SITE: Final = "tests/site"
 """Tests of the built documentation, which the session `docs` builds."""
 
@@ -253,6 +256,13 @@ def explored(session: nox.Session) -> None:
     """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
+
+
+@nox.session(tags=["matrix"], python=OLDEST)
+def found(session: nox.Session) -> None:
+    """Find in the pinned versions of other libraries what the guide found.md says is there."""
+    session.install("-e", ".[app,test,trio]", *group("found"))
+    pytest(session, FOUND, workers=False, env={"MTAIO_FOUND": "1"})
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

@@ -133,4 +133,4 @@ def test_printed() -> None:
     """With what it is."""
     assert repr(Timeout(5, total=True, name="x")) == "<Timeout 'x' of 5 s in all>"
     assert repr(Timeout(1)) == "<Timeout of 1 s>"
-    assert (Timeout(1).seconds, Timeout(1).total) == (1, False)
+    assert (Timeout(1).seconds, Timeout(1).total, Timeout(1).name) == (1, False, None)
