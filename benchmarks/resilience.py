@@ -19,7 +19,7 @@ from hyx import retry as hyx_retry
 from hyx import timeout as hyx_timeout
 
 from benchmarks._harness import OURS, Contest, Figure
-from mtaio.resilience import Budget, Call, Fallback, Next, Pipeline, Retry, Timeout
+from mtaio.resilience import Breaker, Budget, Call, Fallback, Hedge, Next, Pipeline, Retry, Timeout
 from mtaio.resources import ConcurrencyLimiter, RateLimiter
 
 CALLS = 5_000
@@ -130,11 +130,14 @@ async def with_asyncio_timeout() -> int:
 PARTS: dict[str, Callable[[], Any]] = {
     "Fallback": lambda: Fallback(lambda _: 0),
     "Retry": lambda: Retry(3),
+    "Breaker": Breaker,
+    "Breaker with max_keys": lambda: Breaker(max_keys=100),
     "Retry with a Budget": lambda: Retry(3, budget=Budget(0.1)),
     "ConcurrencyLimiter": lambda: ConcurrencyLimiter(10),
     "RateLimiter": lambda: RateLimiter(float("inf")),
 }
 
+HEDGE = "Hedge, which needs a task group"
 TIMEOUT = "Timeout, which needs a cancel scope"
 
 EVENTS = [
@@ -144,6 +147,16 @@ EVENTS = [
         for title, make in PARTS.items()
     ),
     Figure(title=f"{TIMEOUT}, in a pipeline", measure=added_by(lambda: Timeout(5)), unit="µs"),
+    Figure(title=f"{HEDGE}, in a pipeline", measure=added_by(lambda: Hedge(5)), unit="µs"),
+    Contest(
+        title="@pipeline with a Breaker",
+        contenders={
+            OURS: ours(Breaker()),
+            "hyx": contender(hyx_with_breaker),
+            "aiobreaker": contender(aiobreaker_breaker),
+            "purgatory": contender(purgatory_breaker),
+        },
+    ),
     Contest(
         title="@pipeline with a Retry",
         contenders={
