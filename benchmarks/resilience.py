@@ -148,6 +148,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "Retry with a Budget": lambda: Retry(3, budget=Budget(0.1)),
     "AdaptiveLimiter": AdaptiveLimiter,
     "Breaker": lambda: Breaker(0.5, window=20),
+    "Breaker with max_keys": lambda: Breaker(max_keys=100),
     "ConcurrencyLimiter": lambda: ConcurrencyLimiter(10),
     "RateLimiter": lambda: RateLimiter(float("inf")),
 }
