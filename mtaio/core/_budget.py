@@ -47,10 +47,11 @@ class BudgetStatistics:
 
 
 class _Slice:
-    __slots__ = ("calls", "end", "retries")
+    __slots__ = ("begin", "calls", "end", "retries")
 
-    def __init__(self, end: float) -> None:
-        self.end = end
+    def __init__(self, begin: float, width: float) -> None:
+        self.begin = begin
+        self.end = begin + width
         self.calls = 0
         self.retries = 0
 
@@ -124,7 +125,7 @@ class Budget:
         self._width = window / _SLICES
         self._name = name
         self._slices: deque[_Slice] = deque()
-        self._last = _Slice(-math.inf)
+        self._last = _Slice(-math.inf, 0)
         self._calls = 0
         self._retries = 0
         self._all_calls = 0
@@ -155,7 +156,7 @@ class Budget:
         """Count a call: its first attempt."""
         moment = now()
         last = self._last
-        if not last.end - self._width <= moment < last.end:
+        if not last.begin <= moment < last.end:
             last = self._advance(moment)
         last.calls += 1
         self._calls += 1
@@ -165,7 +166,7 @@ class Budget:
         """Take one retry, and return whether it was there to be taken."""
         moment = now()
         last = self._last
-        if not last.end - self._width <= moment < last.end:
+        if not last.begin <= moment < last.end:
             last = self._advance(moment)
         if self._left(self._calls, self._retries) < 1:
             self._rejected += 1
@@ -204,7 +205,7 @@ class Budget:
     def _advance(self, moment: float) -> _Slice:
         """Begin a new slice at ``moment``, and forget those that have left the window."""
         slices = self._slices
-        if slices and moment < slices[-1].end - self._width:  # the clock of another event loop
+        if slices and moment < slices[-1].begin:  # the clock of another event loop
             slices.clear()
             self._calls = self._retries = 0
         oldest = moment - self._width * (_SLICES - 1)
@@ -212,6 +213,6 @@ class Budget:
             left = slices.popleft()
             self._calls -= left.calls
             self._retries -= left.retries
-        self._last = _Slice(moment + self._width)
+        self._last = _Slice(moment, self._width)
         slices.append(self._last)
         return self._last

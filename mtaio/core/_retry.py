@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 
@@ -88,9 +88,10 @@ class Retry:
             msg = f"jitter={self.jitter!r} is more than 1. Pass a fraction from 0 to 1."
             raise ValueError(msg)
         check_filter(self.on)
-        if self.budget is not None and not isinstance(self.budget, Budget):
+        given: Any = self.budget
+        if given is not None and not isinstance(given, Budget):
             msg = (
-                f"budget={self.budget!r} is {checks.type_of(self.budget)}, not a Budget. Pass "
+                f"budget={given!r} is {checks.type_of(given)}, not a Budget. Pass "
                 f"mtaio.core.Budget(0.1) for one retry in ten calls, or None for no limit."
             )
             raise TypeError(msg)
@@ -105,11 +106,11 @@ class Retry:
         A `mtaio.exceptions.BreakerOpenError` is so only if ``on`` names that very class or a
         function accepts it.
         """
-        on = self.on
+        on: Any = self.on
         if isinstance(error, BreakerOpenError) and isinstance(on, type | tuple):
             # By default nothing waits in front of an open breaker, which is there to fail at once.
-            classes = on if isinstance(on, tuple) else (on,)
-            on = tuple(each for each in classes if issubclass(each, BreakerOpenError))
+            classes = cast("tuple[type, ...]", on if isinstance(on, tuple) else (on,))
+            return any(issubclass(each, BreakerOpenError) for each in classes)
         return accepts(on, error)
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:

@@ -8,7 +8,7 @@ statistics are its own: it may be used elsewhere too.
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
@@ -195,7 +195,8 @@ class _RetryPart(_Adapter):
 def _shown(value: object) -> str:
     """Return a setting as one would write it."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(_shown, value))})"
+        each = cast("tuple[object, ...]", value)
+        return f"({', '.join(map(_shown, each))})"
     return name_of(value) if callable(value) else str(value)
 
 

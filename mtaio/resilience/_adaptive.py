@@ -145,6 +145,7 @@ class AdaptiveLimiter:
     )
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_timeout: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import reprlib
 from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -27,7 +26,7 @@ from mtaio.exceptions import BreakerOpenError, LimitError
 from mtaio.resilience._circuit import BreakerState, Circuit, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from mtaio.resilience._part import Call, Next
 
@@ -158,6 +157,7 @@ class Breaker:
     )
 
     kind: ClassVar[Literal["breaker"]] = "breaker"
+    needs_timeout: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -376,11 +376,11 @@ class Breaker:
         )
         try:
             self._on_change(change)
-        except Exception as failure:
+        except Exception:
             from logging import getLogger  # noqa: PLC0415 - most listeners never fail
 
             logger = getLogger("mtaio.resilience")
-            logger.error("on_change of %r failed for %r", self, change, exc_info=failure)
+            logger.exception("on_change of %s failed for %r", self, change)
 
 
 def _check_listener(fn: object) -> None:

@@ -55,7 +55,7 @@ class Circuit:
     # Invariants:
     # - _outcomes has a bit for each of the last `_seen` calls of this period, 1 for a failure, the
     #   lowest for the latest; they are `_most` at most: the window, or what may probe;
-    # - each change of the state begins another period, in which no outcome of an earlier one counts;
+    # - each change of the state begins another period, in which no earlier call's outcome counts;
     # - half-open, _free + calls under way + outcomes == half_open: hence all have been seen when
     #   _seen has come to _most;
     # - `clean` says that a success would change nothing: closed, and a full window without failure.
@@ -96,9 +96,7 @@ class Circuit:
         """Why it is open, for messages."""
 
     def admit(self) -> bool:
-        """Return whether a call may go through now; if so, it has taken its place."""
-        if self.state is BreakerState.CLOSED:
-            return True
+        """Return whether a call may go through, which has its place then; asked unless closed."""
         if self.state is BreakerState.OPEN:
             if clock.now() < self.until:
                 return False
@@ -167,8 +165,7 @@ class Circuit:
         before, self.state = self.state, state
         self.period += 1
         self._outcomes = self._seen = 0
-        self._most = (
-            self._rules.half_open if state is BreakerState.HALF_OPEN else self._rules.window
-        )
+        probing = state is BreakerState.HALF_OPEN
+        self._most = self._rules.half_open if probing else self._rules.window
         self.clean = False
         self._changed(self, before, error)

@@ -118,7 +118,7 @@ class Hedge:
         seconds: float | None = None
         quantile: Quantile | None = None
         if isinstance(after, str):
-            quantile = Quantile(parse_quantile("after", after))
+            quantile = Quantile(parse_quantile(after))
         else:
             way_out = "Pass the seconds until the next attempt, or a quantile such as 'p95'."
             seconds = checks.at_least("after", after, 0, way_out=way_out)
@@ -135,7 +135,9 @@ class Hedge:
             raise TypeError(msg)
         self._given = after
         self._name = name
-        self._hedging = Hedging(self, seconds, quantile, most, on, budget)
+        self._hedging = Hedging(
+            self, seconds=seconds, quantile=quantile, most=most, on=on, budget=budget
+        )
 
     def __str__(self) -> str:
         most = "" if self._hedging.most == 1 else f", most={self._hedging.most}"
@@ -152,6 +154,11 @@ class Hedge:
     def name(self) -> str | None:
         """The name for the monitor."""
         return self._name
+
+    @property
+    def after(self) -> float | str:
+        """Seconds until the next attempt, or the quantile, as it was given."""
+        return self._given
 
     def statistics(self) -> HedgeStatistics:
         """Return what was done so far. Not a checkpoint; from any thread."""

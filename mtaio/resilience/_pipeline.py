@@ -239,10 +239,13 @@ class Pipeline:
             checks.callable_("key", key, way_out=way_out)
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            call: Any = self.call
+
             async def called(*args: P.args, **kwargs: P.kwargs) -> R:
-                each: Callable[..., Awaitable[R]] = partial(fn, **kwargs) if kwargs else fn
+                each = partial(fn, **kwargs) if kwargs else fn
                 this = None if key is None else key(*args, **kwargs)
-                return await self.call(each, *args, key=this)
+                result: R = await call(each, *args, key=this)
+                return result
 
             return called
 
@@ -276,11 +279,12 @@ class Pipeline:
 
 async def _call_function(call: Call) -> Any:
     """Call the function itself, which is what the last part wraps."""
-    result = call.fn(*call.args)
+    awaitable: Any = call.fn(*call.args)
+    result: object = awaitable
     if type(result) is not CoroutineType and not inspect.isawaitable(result):
         msg = (
             f"{call.fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or "
             f"hand the sync one to a thread: call(anyio.to_thread.run_sync, fn)."
         )
         raise TypeError(msg)
-    return await result
+    return await awaitable

@@ -17,11 +17,11 @@ __all__ = ["Quantile", "parse_quantile"]
 _FORM: Final = re.compile(r"p([1-9][0-9])")
 
 
-def parse_quantile(name: str, text: str) -> float:
+def parse_quantile(text: str) -> float:
     """Return the part that ``text``, such as "p95", stands for."""
     found = _FORM.fullmatch(text)
     if found is None:
-        msg = f"{name}={text!r} is no quantile. Pass one from 'p10' to 'p99', or seconds."
+        msg = f"after={text!r} is no quantile. Pass one from 'p10' to 'p99', or seconds."
         raise ValueError(msg)
     return int(found[1]) / 100
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -61,6 +61,7 @@ class Hedging:
     def __init__(
         self,
         owner: object,
+        *,
         seconds: float | None,
         quantile: Quantile | None,
         most: int,
@@ -166,8 +167,8 @@ class Race:
                 self._alarm.add(self, started + after)
                 try:
                     result = await self._then(self._call)
-                except Exception as error:
-                    self._fail(error)
+                except Exception as failure:  # noqa: BLE001 - raised below, if nothing succeeds
+                    self._fail(failure)
                 except BaseException:
                     was_cancelled = True
                     raise
@@ -252,8 +253,5 @@ class Race:
 
 def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what is in a task group's error, alone if it is one."""
-    rest = without_cancellation(group)
-    if isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
-        only: BaseException = rest.exceptions[0]
-        return only
-    return rest or group
+    errors = cast("BaseExceptionGroup[BaseException]", without_cancellation(group)).exceptions
+    return errors[0] if len(errors) == 1 else group

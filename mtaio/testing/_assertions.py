@@ -115,6 +115,7 @@ def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
     if isinstance(statistics, Mapping):  # the parts of a pipeline
         for value in cast("Mapping[Any, object]", statistics).values():
             yield from _counts(value)
+        return
     names: Iterable[str] = getattr(statistics, "_fields", ())  # of a named tuple
     if is_dataclass(statistics):
         names = [field.name for field in fields(statistics)]

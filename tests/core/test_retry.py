@@ -318,6 +318,7 @@ async def test_run_makes_one_call_under_the_policy() -> None:
     assert flaky.calls == [0, 1.5, 4]
     assert retried == [1.5, 4]
     assert await Retry(1).run(Flaky(), 1) == 1
+    assert await EXACT.run(Flaky(OSError())) == 2
 
 
 def test_number_of_attempts_needs_no_name() -> None:

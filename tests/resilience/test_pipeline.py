@@ -355,5 +355,6 @@ async def test_monitor_exports_all_parts() -> None:
 
 def test_second_of_a_kind_has_a_number() -> None:
     """Two fallbacks, for two kinds of errors."""
-    api = Pipeline(Fallback(answer, OSError), Fallback(answer, LookupError))
+    own = Marked("own", [])  # which has no statistics
+    api = Pipeline(Fallback(answer, OSError), own, Fallback(answer, LookupError))
     assert list(api.statistics().parts) == ["fallback", "fallback_2"]

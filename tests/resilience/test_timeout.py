@@ -104,6 +104,19 @@ async def test_total_and_each_attempt() -> None:
         await slow.call(anyio.sleep_forever)
 
 
+async def test_nothing_waits_for_a_call_that_has_ended() -> None:
+    """However it ended: it would be kept until its time is up."""
+    timeout = Timeout(1000)
+    api = Pipeline(timeout)
+    await api.call(answer)
+    with pytest.raises(ConnectionError):
+        await api.call(fail)
+    with anyio.move_on_after(1):
+        await api.call(anyio.sleep_forever)
+    assert timeout._loop is not None
+    assert not timeout._loop.alarm.waiting
+
+
 async def test_serves_many_at_once() -> None:
     """One part, and a deadline for each call."""
     api = Pipeline(Timeout(1))
@@ -133,4 +146,4 @@ def test_printed() -> None:
     """With what it is."""
     assert repr(Timeout(5, total=True, name="x")) == "<Timeout 'x' of 5 s in all>"
     assert repr(Timeout(1)) == "<Timeout of 1 s>"
-    assert (Timeout(1).seconds, Timeout(1).total) == (1, False)
+    assert (Timeout(1).seconds, Timeout(1).total, Timeout(1).name) == (1, False, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,7 +28,7 @@ from mtaio.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
 
 async def left_by(thing: object, use: Callable[[], Coroutine[Any, Any, object]]) -> str:
@@ -149,6 +149,7 @@ def test_every_primitive_of_mtaio() -> None:
             if isinstance(thing, type) and callable(getattr(thing, "statistics", None)):
                 looked_at.add(name)
     assert looked_at == {
+        "Budget",
         "ConcurrencyLimiter",
         "KeyedRateLimiter",
         "RateLimiter",
@@ -184,6 +185,7 @@ def test_nested_statistics() -> None:
     class Outer:
         inner: Inner | None
         kind: type = Inner
+        parts: Mapping[str, object] = field(default_factory=dict)
 
     class Thing:
         def __init__(self, inner: Inner | None) -> None:
@@ -195,9 +197,14 @@ def test_nested_statistics() -> None:
         def statistics(self) -> Outer:
             return Outer(self.inner)
 
-    assert_quiescent(Thing(Inner(0)))
-    with pytest.raises(AssertionError, match=r"^not quiescent: thing has waiting=2$"):
-        assert_quiescent(Thing(Inner(2)))
+    class Whole(Thing):
+        def statistics(self) -> Any:
+            return Outer(None, parts={"one": self.inner, "two": 2})
+
+    for kind in (Thing, Whole):
+        assert_quiescent(kind(Inner(0)))
+        with pytest.raises(AssertionError, match=r"^not quiescent: thing has waiting=2$"):
+            assert_quiescent(kind(Inner(2)))
     with pytest.raises(TypeError, match=r"^assert_quiescent\(\) cannot tell about thing: it has n"):
         assert_quiescent(Thing(None))
 

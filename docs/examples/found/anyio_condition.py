@@ -1,0 +1,35 @@
+"""AnyIO 4.16.0: Task.cancel() in a Condition's wait() ends in a RuntimeError."""
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mtaio.testing import Victim, explore, settle
+
+
+# --8<-- [start:test]
+@explore()
+async def test_waiter_can_be_cancelled(victim: Victim) -> None:
+    """A waiter that is cancelled ends with that, and with nothing else."""
+    condition = anyio.Condition()
+    errors: list[Exception] = []
+
+    async def waiter() -> None:
+        async with condition:
+            await condition.wait()
+
+    async def impatient() -> None:
+        try:
+            await victim(waiter)
+        except Exception as error:  # noqa: BLE001 - is what is looked for
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(impatient)
+        await settle()
+        async with condition:
+            condition.notify()
+            await checkpoint()
+    assert errors == [], errors
+
+
+# --8<-- [end:test]

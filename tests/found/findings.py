@@ -1,0 +1,155 @@
+"""
+The defects of other libraries in docs/examples/found, each of one version, which pyproject pins.
+
+``python -m tests.found.findings`` writes again what the guide shows of those that are installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tomllib
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.programs import ROOT, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HOME: Final = ROOT / "docs" / "examples" / "found"
+PAGES: Final = [ROOT / "docs" / language / "guides" / "found.md" for language in ("en", "ja")]
+
+PINNED: Final = dict(
+    line.split("==")
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"][
+        "found"
+    ]
+    if isinstance(line, str)  # and no other group
+)
+"""The version of each library in which the defects are; another may have mended them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A defect: an explored test that finds it, and a program without mtaio that shows it."""
+
+    name: str
+    package: str | None = None
+    """The library's distribution; None for Python itself."""
+    fixed: tuple[int, int] | None = None
+    """The Python that has mended it, if it is Python's."""
+    trio: bool | None = None
+    """Whether the search finds it on trio as well; None if the library needs asyncio."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the version that has the defect."""
+        if self.package is None:
+            return self.fixed is None or sys.version_info < self.fixed
+        try:
+            return version(self.package) == PINNED[self.package]
+        except PackageNotFoundError:
+            return False
+
+    @cached_property
+    def explored(self) -> Callable[[], None]:
+        """The test as pytest finds it."""
+        module = load(HOME / f"{self.name}.py", f"docs.examples.found.{self.name}")
+        (test,) = (value for key, value in vars(module).items() if key.startswith("test_"))
+        found: Callable[[], None] = test
+        return found
+
+    @property
+    def search(self) -> Any:
+        """What `explore` does with the test."""
+        return vars(self.explored)["__mtaio_search__"]
+
+    def shown(self, program: str) -> str:
+        """Return what the guide shows of what a program prints, or of what a search finds."""
+        return (HOME / f"{program}.out").read_text(encoding="utf-8")
+
+    def said(self, error: BaseException) -> str:
+        """Return the failure as the guide shows it: without folders, with the test to replay."""
+        kind = type(error)
+        name = kind.__qualname__
+        where = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        text = "\n".join([f"{where}{name}: {error}", *error.__notes__])
+        text = re.sub(r"\S*[\\/](?:site-packages|found)[\\/]", "", text)
+        test = self.explored.__name__
+        return re.sub(
+            r"(?m)^(to see it again: pytest --mtaio-replay \S+).*$",
+            rf"\1 docs/examples/found/{self.name}.py::{test}",
+            text + "\n",
+        )
+
+    def fails(self, backend: str = "asyncio", **told: Any) -> Exception | None:
+        """Search on a backend, and return the failure; None if there is none."""
+        own = self.search.backends
+        self.search.backends = (backend,)
+        try:
+            with self.search.told(**told):
+                self.explored()
+        except Exception as error:  # noqa: BLE001 - is the result
+            return error
+        finally:
+            self.search.backends = own
+        return None
+
+    def found_by(self, backend: str) -> set[str]:
+        """Return the modes of cancellation which find it by themselves, in the plain order."""
+        own = self.search.inject
+        found: set[str] = set()
+        for mode in own:
+            if mode != "native" or backend == "asyncio":
+                self.search.inject = (mode,)
+                if self.fails(backend, seeds=0, delays=0) is not None:
+                    found.add(mode)
+        self.search.inject = own
+        return found
+
+    def prints(self) -> str:
+        """Run the program without mtaio, in real time, and return what it prints."""
+        plain = f"{self.name}_plain"
+        module = load(HOME / f"{plain}.py", f"docs.examples.found.{plain}")
+        with redirect_stdout(StringIO()) as printed:
+            asyncio.run(module.main())
+        return printed.getvalue()
+
+
+FINDINGS: Final = (
+    Finding("aiohttp_limit", "aiohttp"),
+    Finding("aiohttp_waiter", "aiohttp"),
+    Finding("aiojobs_slot", "aiojobs"),
+    Finding("aiorwlock_readers", "aiorwlock"),
+    Finding("anyio_condition", "anyio", trio=False),
+    Finding("anyio_stream", "anyio", trio=False),
+    Finding("async_lru_retry", "async-lru"),
+    Finding("asyncio_condition", fixed=(3, 13)),
+    Finding("cashews_shared", "cashews"),
+    Finding("httpcore_pool", "httpcore", trio=True),
+)
+
+
+def rewrite() -> None:
+    """Write again what the guide shows."""
+    for finding in FINDINGS:
+        if not finding.here:
+            print(f"{finding} is not here")  # noqa: T201 - a script
+            continue
+        error = finding.fails()
+        assert error is not None, finding
+        (HOME / f"{finding}.out").write_text(finding.said(error), encoding="utf-8")
+        (HOME / f"{finding}_plain.out").write_text(finding.prints(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()

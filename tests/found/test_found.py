@@ -1,0 +1,73 @@
+"""Each defect in the guide is in the version that it names, with mtaio and without."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+import pytest
+
+from tests.backends import BACKENDS
+from tests.found.findings import FINDINGS, HOME, PAGES, PINNED, Finding
+
+HERE: Final = [finding for finding in FINDINGS if finding.here]
+"""In an environment with other libraries or a newer Python there are fewer, and nothing to skip."""
+
+
+def test_all_are_here() -> None:
+    """All of them are tested where the session "found" has installed the very versions."""
+    missing = [str(finding) for finding in FINDINGS if finding not in HERE]
+    if "MTAIO_FOUND" in os.environ:
+        assert missing == []
+    assert {finding.package for finding in FINDINGS} == {*PINNED, None}
+    programs = {path.stem.removesuffix("_plain") for path in HOME.glob("*.py")}
+    assert programs == {str(finding) for finding in FINDINGS}
+
+
+@pytest.mark.parametrize("finding", HERE, ids=str)
+def test_search_finds_it(finding: Finding) -> None:
+    """The search ends with the failure that the guide shows, and its replay is the same."""
+    error = finding.fails()
+    assert error is not None
+    assert finding.said(error) == finding.shown(str(finding))
+    (plan,) = re.findall(r"--mtaio-replay (\S+)", "\n".join(error.__notes__))
+    again = finding.fails(replay=plan)
+    assert again is not None
+    assert finding.said(again) == finding.said(error)
+
+
+@pytest.mark.parametrize("finding", HERE, ids=str)
+def test_program_without_mtaio_shows_it(finding: Finding) -> None:
+    """A program that does not know of mtaio prints what the guide says, in real time."""
+    plain = f"{finding}_plain"
+    assert "mtaio" not in (HOME / f"{plain}.py").read_text(encoding="utf-8")
+    assert finding.prints() == finding.shown(plain)
+
+
+@pytest.mark.parametrize("finding", HERE, ids=str)
+def test_table_says_what_finds_it(finding: Finding) -> None:
+    """The guide's table names the version, and the modes that find it; no other mode does."""
+    modes = finding.found_by("asyncio")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        anchor = finding.name.replace("_", "-")
+        (row,) = re.findall(rf"^\| (.*) \| \[.*\]\(#{anchor}\) \| (.*?) \|", text, re.MULTILINE)
+        assert set(re.findall(r'"(\w+)"', row[1])) == modes
+        assert finding.package is None or row[0].endswith(f" {PINNED[finding.package]}")
+
+
+@pytest.mark.skipif("trio" not in BACKENDS, reason="needs trio")
+@pytest.mark.parametrize(
+    "finding", [finding for finding in HERE if finding.trio is not None], ids=str
+)
+def test_trio_is_as_the_guide_says(finding: Finding) -> None:
+    """What is due to ``Task.cancel()`` is not there on trio, which has no such thing."""
+    assert finding.found_by("trio") == ({"checkpoint", "step"} if finding.trio else set())
+
+
+def test_new_python_has_mended_it() -> None:
+    """Where Python itself has mended a defect the same search ends without a failure."""
+    for finding in FINDINGS:
+        if finding.fixed is not None and not finding.here:
+            assert finding.fails() is None
