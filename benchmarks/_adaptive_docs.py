@@ -183,9 +183,9 @@ def best_row(case: str, distribution: Distribution, clients: int) -> str:
 
 
 def with_tables(page: str, tables: list[list[str]]) -> str:
-    """Return a page with the rows of its tables replaced."""
+    """Return a page with the rows of its first tables replaced."""
     left = iter(tables)
-    return ROWS.sub(lambda _: "\n".join([*next(left), ""]), page)
+    return ROWS.sub(lambda _: "\n".join([*next(left), ""]), page, count=len(tables))
 
 
 def rewrite() -> None:
