@@ -18,7 +18,16 @@ from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
-from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, Timeout
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Budget,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    Timeout,
+)
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -235,7 +244,7 @@ def pipeline() -> tuple[object, Use]:
         Retry(2, wait_initial=0, budget=Budget(9)),
         Breaker(1, window=99),
         Hedge(1.5),
-        ConcurrencyLimiter(3),
+        AdaptiveLimiter(initial=3, max_waiting=9),
         Timeout(10),
     )
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import anyio
 
-from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, Timeout
-from mtaio.resources import ConcurrencyLimiter
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Budget,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    Timeout,
+)
 
 
 def last_price(error: Exception, item: str) -> str:
@@ -18,8 +26,8 @@ api = Pipeline(
     Timeout(5, total=True),
     Retry(3, budget=Budget(0.1)),
     Breaker(0.5, window=20),
-    Hedge("p95"),
-    ConcurrencyLimiter(10),
+    Hedge(after="p95", most=1),
+    AdaptiveLimiter(),
     Timeout(1),
     name="prices",
 )

@@ -7,6 +7,7 @@ Promise: a cancellation is no outcome. No part counts, retries or hedges it.
 from __future__ import annotations
 
 from mtaio.core import Budget, BudgetStatistics, Retry
+from mtaio.resilience._adaptive import AdaptiveLimiter, AdaptiveSlot, AdaptiveStatistics
 from mtaio.resilience._breaker import Breaker, BreakerChange, BreakerStatistics
 from mtaio.resilience._circuit import BreakerState
 from mtaio.resilience._fallback import Fallback
@@ -18,6 +19,9 @@ from mtaio.resilience._statistics import FallbackStatistics, PipelineStatistics,
 from mtaio.resilience._timeout import Timeout
 
 __all__ = [
+    "AdaptiveLimiter",
+    "AdaptiveSlot",
+    "AdaptiveStatistics",
     "Breaker",
     "BreakerChange",
     "BreakerState",

@@ -3,10 +3,10 @@ How long what is inside may take.
 
 Promise: an error leaves it only if its own deadline interrupted what is inside; a result already
 obtained is kept; a cancellation from outside passes as it is.
-Cost: a cancel scope, which is what a timeout costs on either backend: several times any other part.
-
-It does what a block of `mtaio.resources.TimeoutManager` does, without an object that can be
-rescheduled.
+Cost: a cancel scope, which is several times what most parts cost. It has no deadline, since setting
+and removing a timer would cost as much again: all calls of a part have the same time, so that one
+timer, set for the call that began first, does for all of them. The time that is left is known to
+`mtaio._internal.deadlines`, as with the timeouts of an executor, and not to AnyIO.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import anyio
 
 from mtaio._internal import checks
-from mtaio._internal.clock import now
+from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Deadline, current
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resilience._alarm import Alarm
 from mtaio.resources import TimeoutStatistics
 
 if TYPE_CHECKING:
@@ -30,13 +31,37 @@ __all__ = ["Timeout"]
 _WAY_OUT = "Pass finite seconds > 0, or leave the part out for no limit."
 
 
+class _Limit(Deadline):
+    """The limit of one call, as the code inside knows it, and the scope to cancel it by."""
+
+    __slots__ = ("scope",)
+
+    scope: anyio.CancelScope
+
+    def overdue(self) -> None:
+        """Cancel the call: its time is up."""
+        self.scope.cancel()
+
+
+class _Loop:
+    """What the calls of one event loop share."""
+
+    __slots__ = ("alarm", "scope")
+
+    def __init__(self) -> None:
+        self.alarm = Alarm()
+        self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
+        """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
+
+
 class Timeout:
     """
     A part of a pipeline that limits the time of what is inside it.
 
     Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
     together, the waits between them included, and has to say so with ``total=True``: a pipeline
-    refuses the one where the other is meant.
+    refuses the one where the other is meant. `mtaio.resources.TimeoutManager.remaining` counts it
+    in; ``anyio.current_effective_deadline`` does not know it.
 
     Args:
         seconds: From the moment the call reaches it; finite and more than 0.
@@ -65,7 +90,7 @@ class Timeout:
         ```
     """
 
-    __slots__ = ("__weakref__", "_entered", "_name", "_seconds", "_timed_out", "_total")
+    __slots__ = ("__weakref__", "_entered", "_loop", "_name", "_seconds", "_timed_out", "_total")
 
     kind: ClassVar[Literal["timeout"]] = "timeout"
 
@@ -77,6 +102,7 @@ class Timeout:
         self._seconds = seconds
         self._total = checks.flag("total", total)
         self._name = name
+        self._loop: _Loop | None = None
         self._entered = 0
         self._timed_out = 0
 
@@ -109,20 +135,28 @@ class Timeout:
 
         async def run(call: Call) -> Any:
             self._entered += 1
+            loop = self._loop
+            if loop is None or not loop.alarm.is_here():
+                loop = self._loop = _Loop()
+            alarm = loop.alarm
             outer = get()
-            limit = Deadline(now() + seconds, outer)
-            scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
+            moment = now() + seconds
+            limit = _Limit(moment, outer)
+            limit.scope = scope = loop.scope()
             put(limit)
             scope.__enter__()
+            alarm.add(limit, moment)
             try:
                 result = await then(call)
             except BaseException as error:
+                alarm.discard(limit)
                 limit.moment = math.inf
                 put(outer)
                 if not scope.__exit__(type(error), error, error.__traceback__):
                     raise
-                # A scope catches its own cancellation alone, which only the deadline can send.
-                raise self._error(scope.deadline) from error
+                # A scope catches its own cancellation alone, which only the alarm can send.
+                raise self._error(moment) from error
+            alarm.discard(limit)
             limit.moment = math.inf
             put(outer)
             scope.__exit__(None, None, None)
@@ -130,12 +164,13 @@ class Timeout:
 
         return run
 
-    def _error(self, deadline: float) -> MTAIOTimeoutError:
+    def _error(self, moment: float) -> MTAIOTimeoutError:
         self._timed_out += 1
         who = "" if self._name is None else f"{self._name}: "
         what = "all attempts together" if self._total else "the call"
         msg = f"{who}{what} timed out after {self._seconds:g} s"
-        return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=deadline, name=self._name)
+        due = loop_deadline(moment)
+        return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
 
     def statistics(self) -> TimeoutStatistics:
         """Return what was limited so far. Not a checkpoint; from any thread."""

@@ -10,15 +10,55 @@ from anyio.lowlevel import checkpoint
 from mtaio.core import Budget, Retry
 from mtaio.exceptions import BreakerOpenError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resilience import Breaker, BreakerState, Fallback, Hedge, Pipeline, Timeout
-from mtaio.resources import ConcurrencyLimiter
-from mtaio.testing import assert_quiescent
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    BreakerState,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Timeout,
+)
+from mtaio.testing import assert_quiescent, check_limiter
 from tests.explored.searches import Task, explored, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mtaio.resilience import AdaptiveSlot
     from mtaio.testing import Simulation, Victim
+
+
+SLOTS = 3
+
+
+def slots_for_two() -> AdaptiveLimiter:
+    """Return a limiter that lets two in, or three when it has seen that they are quick."""
+    return AdaptiveLimiter(initial=2, min_limit=2, max_limit=SLOTS, max_waiting=9)
+
+
+class Slots:
+    """An `AdaptiveLimiter` whose limit stands still, entered and left as others are."""
+
+    def __init__(self, slots: int) -> None:
+        self._limiter = AdaptiveLimiter(
+            initial=slots, min_limit=slots, max_limit=slots, max_waiting=99
+        )
+        self._held: list[AdaptiveSlot] = []
+
+    async def __aenter__(self) -> None:
+        slot = self._limiter.slot()
+        await slot.__aenter__()
+        self._held.append(slot)
+
+    async def __aexit__(self, *error: object) -> None:
+        leave: Any = self._held.pop().__aexit__
+        await leave(*error)
+
+
+def test_adaptive_limiter_is_a_good_limiter() -> None:
+    """While its limit stands still, it keeps the contract of all limiters."""
+    check_limiter(Slots)
 
 
 class Stage:
@@ -31,7 +71,7 @@ class Stage:
         slots: How many attempts may be under way.
     """
 
-    def __init__(self, sim: Simulation, pipeline: Pipeline, slots: ConcurrencyLimiter) -> None:
+    def __init__(self, sim: Simulation, pipeline: Pipeline, slots: AdaptiveLimiter) -> None:
         self.pipeline = pipeline
         self.slots = slots
         self.inside = 0
@@ -43,7 +83,7 @@ class Stage:
         now = self.pipeline.statistics()
         ended = now.succeeded + now.failed + now.cancelled
         return (
-            self.inside <= self.slots.statistics().in_use <= self.slots.capacity
+            self.inside <= self.slots.statistics().in_use <= SLOTS
             and now.in_flight == now.calls - ended
             and ended >= len(self.ends)
         )
@@ -74,7 +114,7 @@ class Stage:
         assert_quiescent(self.pipeline)
 
 
-def whole(slots: ConcurrencyLimiter, breaker: Breaker, budget: Budget) -> Pipeline:
+def whole(slots: AdaptiveLimiter, breaker: Breaker, budget: Budget) -> Pipeline:
     """Return a pipeline of all parts."""
     return Pipeline(
         Fallback(lambda _: "fallback", MTAIOTimeoutError),
@@ -91,7 +131,7 @@ def whole(slots: ConcurrencyLimiter, breaker: Breaker, budget: Budget) -> Pipeli
 @explored
 async def test_all_parts(victim: Victim, sim: Simulation) -> None:
     """One call is slow and hedged, one fails and is retried, one of them is cancelled: no trace."""
-    slots, budget = ConcurrencyLimiter(2), Budget(1, min_per_second=0)
+    slots, budget = slots_for_two(), Budget(1, min_per_second=0)
     breaker = Breaker(1, window=4, min_calls=4)
     stage = Stage(sim, whole(slots, breaker, budget), slots)
     slow = iter([3, 1, 0, 0])
@@ -124,7 +164,7 @@ async def test_all_parts(victim: Victim, sim: Simulation) -> None:
 @explored
 async def test_failing_caller_is_cancelled(victim: Victim, sim: Simulation) -> None:
     """Cancelled while it waits for its next attempt, it returns the retry to the budget."""
-    slots, budget = ConcurrencyLimiter(1), Budget(0.5, min_per_second=0)
+    slots, budget = slots_for_two(), Budget(0.5, min_per_second=0)
     breaker = Breaker(1, window=9, min_calls=9)
     stage = Stage(sim, whole(slots, breaker, budget), slots)
 
@@ -147,7 +187,7 @@ async def test_failing_caller_is_cancelled(victim: Victim, sim: Simulation) -> N
 @explored
 async def test_timeouts_meet_cancellation(victim: Victim, sim: Simulation) -> None:
     """A call that hangs ends by its timeouts, and one that is cancelled then has no outcome."""
-    slots = ConcurrencyLimiter(2)
+    slots = slots_for_two()
     stage = Stage(
         sim,
         Pipeline(Fallback(lambda _: "fallback"), Timeout(3, total=True), slots, Timeout(2)),

@@ -11,8 +11,16 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import Budget, Retry
-from mtaio.resilience import Breaker, BreakerState, Fallback, Hedge, Pipeline, Timeout
-from mtaio.resources import ConcurrencyLimiter, RateLimiter
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    BreakerState,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Timeout,
+)
+from mtaio.resources import RateLimiter
 from mtaio.testing import Victim, assert_quiescent, injections, run
 from tests.resilience.parts import Failing
 
@@ -27,7 +35,7 @@ class Whole:
 
     def __init__(self) -> None:
         self.answers: list[Exception] = []
-        self.slots = ConcurrencyLimiter(2)
+        self.slots = AdaptiveLimiter(initial=2, max_waiting=99)
         self.breaker = Breaker(1, window=9, half_open=1)
         self.budget = Budget(9)
         self.api = Pipeline(
