@@ -24,10 +24,6 @@ from mtaio.exceptions import BreakerOpenError, LimitError
 from mtaio.resilience._alarm import Alarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from anyio.abc import TaskGroup
-
     from mtaio.core import Budget
     from mtaio.resilience._part import Call, Next
     from mtaio.resilience._quantile import Quantile
@@ -50,7 +46,6 @@ class Hedging:
 
     __slots__ = (
         "_alarm",
-        "_group",
         "_owner",
         "_quantile",
         "_seconds",
@@ -77,7 +72,6 @@ class Hedging:
         self._seconds = seconds
         self._quantile = quantile
         self._alarm: Alarm | None = None
-        self._group: Callable[[], TaskGroup] = anyio.create_task_group
         self.most = most
         self.on = on
         self.budget = budget
@@ -98,13 +92,7 @@ class Hedging:
             if alarm is not None and alarm.waiting and not loops.is_over(alarm.loop):
                 raise loops.two_loops_error(self._owner)
             alarm = self._alarm = Alarm()
-            self._group = type(anyio.create_task_group())
         return alarm
-
-    def group(self) -> TaskGroup:
-        """Return a task group for the event loop whose alarm was asked for last."""
-        # To have AnyIO find its backend costs a tenth of the whole.
-        return self._group()
 
     def first_took(self, seconds: float) -> None:
         """Note how long a first attempt took, or how long it was given when a hedge was faster."""
@@ -161,7 +149,7 @@ class Race:
         self._call = call
         self._alarm = hedging.alarm()
         self._context = copy_context()
-        self._group = hedging.group()
+        self._group = anyio.create_task_group()
         self._left = hedging.most
         self._hedges = 0
         self._is_over = False
