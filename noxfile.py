@@ -182,6 +182,9 @@ PACKAGED: Final = (
 SERVICE: Final = "tests/service"
 """Tests of a whole service in a process of its own, which the session `service` runs."""
 
+POOLS: Final = "tests/pools"
+"""Tests with process pools and clusters of others, which the session `pools` installs."""
+
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
 
@@ -284,6 +287,13 @@ def service(session: nox.Session) -> None:
     """Run a whole service on each loop: its limits, its end, and what goes wrong with it."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
     pytest(session, SERVICE)
+
+
+@nox.session(tags=["matrix"], python=NEWEST)
+def pools(session: nox.Session) -> None:
+    """Have the standard library's process pool, loky and a dask cluster make calls."""
+    session.install("-e", ".[test,trio]", *group("pools"))
+    pytest(session, POOLS, workers=False)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

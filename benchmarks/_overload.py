@@ -238,7 +238,7 @@ def simulate_in_loop(
                     seconds = service_time(source, distribution, phase.slow)
                     group.start_soon(ask, client, seconds, answers)
 
-    run(main, backend=backend, seed=seed)
+    run(main, backend=backend)
     return tally.result()
 
 
@@ -253,10 +253,10 @@ FIXED: Final = {
 class Best:
     """The best that a fixed limit does in one phase."""
 
-    goodput: float
-    """The highest of any."""
-    p99: float
-    """The lowest of those whose goodput is within 1 % of that."""
+    goodput: list[float]
+    """The highest of any, for each seed."""
+    p99: list[float]
+    """The lowest of those whose goodput is within 1 % of that, for each seed."""
     limit: int
     """The limit with that p99."""
 
@@ -272,9 +272,16 @@ def best_fixed(distribution: Distribution, clients: int, seeds: tuple[int, ...])
     for phase in range(len(LONG)):
         goodput = {key: fmean(each.goodput[phase] for each in row) for key, row in rows.items()}
         p99 = {key: fmean(each.p99[phase] for each in row) for key, row in rows.items()}
-        most = max(goodput.values())
-        limit = min((key for key in rows if goodput[key] >= 0.99 * most), key=lambda key: p99[key])
-        found.append(Best(most, p99[limit], limit))
+        most = max(goodput, key=goodput.__getitem__)
+        good = [key for key in rows if goodput[key] >= 0.99 * goodput[most]]
+        limit = min(good, key=p99.__getitem__)
+        found.append(
+            Best(
+                [each.goodput[phase] for each in rows[most]],
+                [each.p99[phase] for each in rows[limit]],
+                limit,
+            )
+        )
     return found
 
 
@@ -308,8 +315,14 @@ def judge(
 ) -> Judgement:
     """Compare the results, one for each seed, with the best fixed limit on the same seeds."""
     best = best_fixed(distribution, clients, seeds)
-    goodput = [[each.goodput[n] / b.goodput for each in results] for n, b in enumerate(best)]
-    p99 = [[each.p99[n] / b.p99 for each in results] for n, b in enumerate(best)]
+    goodput = [
+        [each.goodput[n] / b for each, b in zip(results, phase.goodput, strict=True)]
+        for n, phase in enumerate(best)
+    ]
+    p99 = [
+        [each.p99[n] / b for each, b in zip(results, phase.p99, strict=True)]
+        for n, phase in enumerate(best)
+    ]
     return Judgement(
         goodput=[fmean(each) for each in goodput],
         p99=[fmean(each) for each in p99],

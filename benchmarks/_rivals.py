@@ -10,7 +10,12 @@ from __future__ import annotations
 
 import math
 import random
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks._overload import Limit
 
 __all__ = ["AIMD", "RIVALS", "Envoy", "Gradient2", "Probe", "Vegas"]
 
@@ -203,7 +208,7 @@ class Probe(Windowed):
                 self.limit = within(self.limit * 0.8 + grown * 0.2)
 
 
-RIVALS: Final = {
+RIVALS: Final[dict[str, Callable[[], Limit]]] = {
     "Gradient2": Gradient2,
     "Vegas": Vegas,
     "AIMD": AIMD,

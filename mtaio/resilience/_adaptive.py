@@ -127,7 +127,7 @@ class AdaptiveLimiter:
 
     # Invariants:
     # - _in_use counts the calls that hold a slot of _slots and have resumed with it, _waiting those
-    #   that have asked _slots for one and have not;
+    #   that have asked _slots for one, and wait or have not resumed;
     # - hence, while _waiting is 0, as many slots are in use as _in_use says.
     __slots__ = (
         "__weakref__",
@@ -145,6 +145,7 @@ class AdaptiveLimiter:
     )
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_timeout: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -182,7 +183,7 @@ class AdaptiveLimiter:
         self._on = on
         self._name = name
         self._estimator = LimitEstimator(initial, min_limit, max_limit)
-        self._slots = ConcurrencyLimiter(initial, name=name)
+        self._slots = ConcurrencyLimiter(initial, max_waiters=max_waiting, name=name)
         self._in_use = 0
         self._waiting = 0
         self._rejected = 0
@@ -194,9 +195,10 @@ class AdaptiveLimiter:
 
     def __repr__(self) -> str:
         name = "" if self._name is None else f" {self._name!r}"
+        slots = self._slots.statistics()
         return (
-            f"<AdaptiveLimiter{name}: {self._in_use} of {self._estimator.limit} slots in use, "
-            f"{self._waiting} waiting>"
+            f"<AdaptiveLimiter{name}: {slots.in_use} of {slots.limit} slots in use, "
+            f"{slots.waiting} waiting>"
         )
 
     @property
@@ -222,10 +224,10 @@ class AdaptiveLimiter:
         estimator = self._estimator
         slots = self._slots.statistics()
         return AdaptiveStatistics(
-            limit=estimator.limit,
+            limit=slots.limit,
             max_limit=self._max_limit,
-            in_use=self._in_use,
-            waiting=self._waiting,
+            in_use=slots.in_use,
+            waiting=slots.waiting,
             peak=slots.peak,
             latency_seconds=estimator.latency,
             baseline_seconds=estimator.baseline,
@@ -298,20 +300,25 @@ class AdaptiveLimiter:
 
     async def _wait(self) -> None:
         """Wait for a slot, or refuse the call."""
-        if self._waiting >= self._max_waiting:
-            self._rejected += 1
-            msg = (
-                f"{self!r} lets at most max_waiting={self._max_waiting} wait. More at once would "
-                f"not be answered sooner. Try again later."
-            )
-            if not self._rejected % FAST_CALLS:
+        if not self._max_waiting:
+            if not (self._rejected + 1) % FAST_CALLS:
                 await checkpoint()
-            raise ConcurrencyLimitError(msg, name=self._name)
+            raise self._refusal()
         self._waiting += 1
         try:
             await self._slots.acquire()
+        except ConcurrencyLimitError:
+            raise self._refusal() from None
         finally:
             self._waiting -= 1
+
+    def _refusal(self) -> ConcurrencyLimitError:
+        self._rejected += 1
+        msg = (
+            f"{self!r} lets at most max_waiting={self._max_waiting} wait. More at once would not "
+            f"be answered sooner. Try again later."
+        )
+        return ConcurrencyLimitError(msg, name=self._name)
 
 
 class AdaptiveSlot:

@@ -157,6 +157,7 @@ class Breaker:
     )
 
     kind: ClassVar[Literal["breaker"]] = "breaker"
+    needs_timeout: ClassVar[bool] = True
 
     def __init__(
         self,

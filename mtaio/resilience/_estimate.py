@@ -53,6 +53,11 @@ NO_QUEUE: Final = 1.2
 SLACK: Final = 0.4
 """This times its root is added to the limit in each window: what makes small shares grow."""
 
+BORNE: Final = 0.05
+"""If more than this part of the calls is dropped, the limit does not grow for its latency."""
+MOSTLY: Final = 0.5
+"""If more than this part is, then latency is that of the caller's timeout, and no baseline."""
+
 IN_USE: Final = 0.5
 """The limit is in use if this part of it was in flight at once; else it does not change."""
 FULL: Final = 0.8
@@ -60,9 +65,6 @@ FULL: Final = 0.8
 
 FALL: Final = 0.1
 """Which part of the way the baseline falls in one window, to a lower latency."""
-SHARP_FALL: Final = 0.5
-"""The same if the latency is below `SHARP` times the baseline."""
-SHARP: Final = 0.6
 RISE: Final = 0.05
 """Which part of the way it rises in one window, while the limit is not in use."""
 
@@ -70,6 +72,8 @@ SUSPICION: Final = 1.4
 """Latency this many times what the calls in flight explain may be a slower service."""
 CONFIRMATION: Final = 1.8
 """It is one, if a second window with twice the samples shows this."""
+FASTER: Final = 0.5
+"""Two windows with latency below this part of the baseline are a faster service."""
 STEP: Final = 0.6
 """The factor of each step by which the limit is lowered to find the new baseline."""
 FALLING: Final = 0.75
@@ -77,8 +81,12 @@ FALLING: Final = 0.75
 MEMORY: Final = 0.15
 """The weight of the newest window in the latency that is compared with."""
 
-COLLAPSE: Final = 0.25
-"""The limit has collapsed if it has fallen to this part of itself without growing again."""
+COLLAPSE: Final = 0.4
+"""The limit has collapsed if it has fallen to this part of itself without growing again,"""
+STUCK: Final = 20
+"""and has been there for so many windows."""
+REGROWN: Final = 1.25
+"""It has grown again if it is this many times its lowest."""
 
 
 class Phase(Enum):
@@ -110,6 +118,7 @@ class LimitEstimator:
     __slots__ = (
         "_changed",
         "_closes",
+        "_collapsed",
         "_count",
         "_dropped",
         "_in_flight",
@@ -160,6 +169,7 @@ class LimitEstimator:
         self._start = self._low = self._worst = self._smooth = 0.0
         self._changed = self._opens = self._closes = -math.inf
         self._need = 0.0
+        self._collapsed = 0
         self._peak = 0
         self._open(-math.inf, 0.0)
 
@@ -237,6 +247,9 @@ class LimitEstimator:
             slower = self._slower_by(latency, in_flight)
             if self._phase is Phase.CONFIRM and slower > CONFIRMATION:
                 self._look_down(latency, slower)
+            elif self._phase is Phase.CONFIRM and latency < FASTER * self.baseline:
+                self.baseline = 0.0
+                self._look_down(latency, math.inf)
             else:
                 settles = self._follow(latency, in_flight, dropped)
         self._open(moment, latency if settles else 0.0)
@@ -250,39 +263,51 @@ class LimitEstimator:
     def _follow(self, latency: float, in_flight: float, dropped: float) -> bool:
         """Adjust baseline and limit to a window; return whether to wait before the next."""
         in_use = self._peak >= IN_USE * self.estimate
-        if not self.baseline:
-            self.baseline = latency
-        elif latency < self.baseline:
-            rate = FALL if latency > SHARP * self.baseline else SHARP_FALL
-            self.baseline += rate * (latency - self.baseline)
-        elif not in_use:
-            self.baseline += RISE * (latency - self.baseline)
-        was, self._phase = self._phase, Phase.FOLLOW
+        confirmed, self._phase = self._phase is Phase.CONFIRM, Phase.FOLLOW
+        if in_use and not confirmed and latency < FASTER * self.baseline:
+            self._phase = Phase.CONFIRM
+            return True
+        if latency < self.baseline:
+            self.baseline += FALL * (latency - self.baseline)
+        elif dropped < MOSTLY and not in_use:
+            self.baseline += (RISE if self.baseline else 1) * (latency - self.baseline)
         if not in_use:
             self._usual = self._start = 0.0
             return False
-        if was is Phase.CONFIRM or not self._usual:
+        if confirmed or not self._usual:
             self._usual, self._usual_in_flight = latency, in_flight
-        else:
-            # Here a smaller number in flight counts too: a false suspicion costs but a window.
-            expected = max(self.baseline, self._usual * in_flight / self._usual_in_flight)
-            if latency > SUSPICION * expected and latency > TOLERANCE * self.baseline:
-                self._phase = Phase.CONFIRM
-                return True
-            self._usual += MEMORY * (latency - self._usual)
-            self._usual_in_flight += MEMORY * (in_flight - self._usual_in_flight)
-        self._undo_collapse(latency)
+        elif self._suspicious(latency, in_flight):
+            self._phase = Phase.CONFIRM
+            return True
+        if dropped < MOSTLY:
+            self._undo_collapse(latency)
+        self._move(latency, dropped)
+        return False
+
+    def _suspicious(self, latency: float, in_flight: float) -> bool:
+        """Return whether the service seems to have become slower; if not, note what is usual."""
+        # Here a smaller number in flight counts too: a false suspicion costs but a window.
+        expected = max(self.baseline, self._usual * in_flight / self._usual_in_flight)
+        if latency > SUSPICION * expected and latency > TOLERANCE * self.baseline:
+            return True
+        self._usual += MEMORY * (latency - self._usual)
+        self._usual_in_flight += MEMORY * (in_flight - self._usual_in_flight)
+        return False
+
+    def _move(self, latency: float, dropped: float) -> None:
+        """Move the limit along the gradient."""
         limit = self.estimate
         gradient = TOLERANCE * self.baseline / latency
         if gradient < 1:
             new = limit * (1 + SMOOTHING * (max(gradient, LEAST_GRADIENT) - 1))
+        elif dropped > BORNE:
+            new = limit
         else:
             fast = latency < NO_QUEUE * self.baseline
             new = limit * min(gradient, FAST_GROWTH if fast else GROWTH)
         new += SLACK * math.sqrt(limit) - limit * dropped / 2
         if new < limit or self._peak >= FULL * int(limit):
             self._set(new)
-        return False
 
     def _undo_collapse(self, latency: float) -> None:
         """
@@ -296,15 +321,17 @@ class LimitEstimator:
         if not self._start:
             self._start = self._low = limit
             self._smooth = self._worst = latency
+            self._collapsed = 0
         self._smooth += 0.25 * (latency - self._smooth)
-        if limit > 1.25 * self._low:
+        if limit > REGROWN * self._low:
             self._start = self._low = limit
             self._worst = self._smooth
         self._low = min(self._low, limit)
         self._worst = max(self._worst, self._smooth)
+        self._collapsed = self._collapsed + 1 if limit <= COLLAPSE * self._start else 0
         fits = self._smooth / TOLERANCE
         if (
-            limit <= COLLAPSE * self._start
+            self._collapsed >= STUCK
             and self._smooth > FALLING * self._worst
             and self.baseline < 0.9 * fits
         ):
@@ -329,10 +356,9 @@ class LimitEstimator:
             return
         self._phase = Phase.FOLLOW
         self._usual = self._start = 0.0
-        if not self.baseline:
-            self.baseline = latency
-        elif dropped < 0.5:  # noqa: PLR2004 - else it is the caller's timeout that was measured
-            self.baseline = max(self.baseline, min(latency, self.baseline * self._slower))
+        if dropped < MOSTLY:
+            known = self.baseline
+            self.baseline = max(known, min(latency, known * self._slower)) if known else latency
         # At the top the service ended top / top_latency calls a second: with a queue, all it can.
         top, top_latency = self._top
         fits = TOLERANCE * self.baseline * top / top_latency

@@ -57,12 +57,11 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
         doubt = _doubt(*pair)
         if doubt is not None:
             warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=3)
-    blind = _breaker_that_sees_no_timeout(parts)
-    if blind is not None:
+    for blind in _without_timeout_inside(parts):
         warnings.warn(
             f"{blind} has a timeout outside and none inside: to it, a call that hangs ends in a "
-            f"cancellation, which is no failure, and it never opens for a service that hangs. Put "
-            f"a Timeout inside of {blind}. {USUAL}",
+            f"cancellation, which is no failure, so that it takes no notice of a service that "
+            f"hangs. Put a Timeout inside of {blind}. {USUAL}",
             OrderWarning,
             stacklevel=3,
         )
@@ -174,9 +173,13 @@ def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
     return doubt
 
 
-def _breaker_that_sees_no_timeout(parts: Sequence[Part]) -> Part | None:
+def _without_timeout_inside(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield what judges a service by how calls end, and sees timeouts as cancellations only."""
     kinds = [_kind(part) for part in parts]
     for number, part in enumerate(parts):
-        if kinds[number] == "breaker" and "timeout" in kinds[:number]:
-            return None if "timeout" in kinds[number:] else part
-    return None
+        if (
+            getattr(part, "needs_timeout", False)
+            and "timeout" in kinds[:number]
+            and "timeout" not in kinds[number:]
+        ):
+            yield part

@@ -52,6 +52,8 @@ class Part(Protocol):
 
     - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
       ``"limiter"``: the rules for the order of parts then apply to it;
+    - ``needs_timeout``, True if it judges a service by how calls end, and so has to see timeouts as
+      the errors that they are inside of it;
     - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
       the pipeline's statistics;
     - ``__str__``, which is shown when the pipeline is printed.

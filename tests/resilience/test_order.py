@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from mtaio.resilience import Fallback, OrderWarning, Pipeline, Retry, Timeout
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Fallback,
+    OrderWarning,
+    Pipeline,
+    Retry,
+    Timeout,
+)
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
 from tests.resilience.parts import Marked, answer
 
@@ -122,8 +130,12 @@ WARNED: dict[str, tuple[list[Any], str]] = {
         r"^Timeout\(2\) stands inside Marked\('hedge'\), and its time is up before a copy",
     ),
     "breaker that sees no timeout": (
-        [Timeout(5), breaker()],
-        r"^Marked\('breaker'\) has a timeout outside and none inside",
+        [Timeout(5), Breaker()],
+        r"^Breaker\(.*\) has a timeout outside and none inside",
+    ),
+    "adaptive limit that sees no timeout": (
+        [Timeout(5, total=True), Retry(), AdaptiveLimiter()],
+        r"^AdaptiveLimiter\(.*\) has a timeout outside and none inside",
     ),
 }
 
@@ -151,8 +163,9 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Fallback(answer), Timeout(1)],
         [Retry(), Fallback(answer, LookupError)],
         [Marked("own", []), Timeout(1), Marked("own", [])],
-        [breaker(), Timeout(1)],
-        [Timeout(5), breaker(), Timeout(1)],
+        [Breaker(), Timeout(1)],
+        [Breaker()],
+        [Timeout(5), Breaker(), AdaptiveLimiter(), Timeout(1)],
     ],
     ids=str,
 )

@@ -104,6 +104,19 @@ async def test_total_and_each_attempt() -> None:
         await slow.call(anyio.sleep_forever)
 
 
+async def test_nothing_waits_for_a_call_that_has_ended() -> None:
+    """However it ended: it would be kept until its time is up."""
+    timeout = Timeout(1000)
+    api = Pipeline(timeout)
+    await api.call(answer)
+    with pytest.raises(ConnectionError):
+        await api.call(fail)
+    with anyio.move_on_after(1):
+        await api.call(anyio.sleep_forever)
+    assert timeout._loop is not None
+    assert not timeout._loop.alarm.waiting
+
+
 async def test_serves_many_at_once() -> None:
     """One part, and a deadline for each call."""
     api = Pipeline(Timeout(1))
