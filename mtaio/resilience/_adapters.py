@@ -110,6 +110,11 @@ class _ResourcePart(_Adapter):
     kind: ClassVar[Literal["limiter"]] = "limiter"
     inner: ResourceLimiter
 
+    @property
+    def is_timed(self) -> bool:
+        now = self.inner.statistics()
+        return now.timeout is not None or now.timeout_total is not None
+
     def __str__(self) -> str:
         return f"ResourceLimiter({'' if self.inner.name is None else f'name={self.inner.name!r}'})"
 

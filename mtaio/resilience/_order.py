@@ -175,11 +175,8 @@ def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
 
 def _without_timeout_inside(parts: Sequence[Part]) -> Iterator[Part]:
     """Yield what judges a service by how calls end, and sees timeouts as cancellations only."""
-    kinds = [_kind(part) for part in parts]
+    timed = [_kind(part) == "timeout" or getattr(part, "is_timed", False) for part in parts]
     for number, part in enumerate(parts):
-        if (
-            getattr(part, "needs_timeout", False)
-            and "timeout" in kinds[:number]
-            and "timeout" not in kinds[number:]
-        ):
+        needs = getattr(part, "needs_timeout", False)
+        if needs and any(timed[:number]) and not any(timed[number:]):
             yield part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -319,6 +320,16 @@ async def test_run_makes_one_call_under_the_policy() -> None:
     assert retried == [1.5, 4]
     assert await Retry(1).run(Flaky(), 1) == 1
     assert await EXACT.run(Flaky(OSError())) == 2
+
+
+async def test_run_can_be_cancelled_while_it_waits() -> None:
+    """Then there is no further attempt."""
+    flaky = Flaky(OSError())
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(EXACT.run, flaky))
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
+    assert flaky.calls == [0]
 
 
 def test_number_of_attempts_needs_no_name() -> None:

@@ -165,6 +165,7 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Marked("own", []), Timeout(1), Marked("own", [])],
         [Breaker(), Timeout(1)],
         [Breaker()],
+        [Timeout(5), Breaker(), ResourceLimiter(concurrency=1, timeout=1)],
         [Timeout(5), Breaker(), AdaptiveLimiter(), Timeout(1)],
     ],
     ids=str,

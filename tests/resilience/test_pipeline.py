@@ -15,8 +15,11 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.monitoring import ResourceMonitor, to_prometheus
 from mtaio.monitoring._metrics import metrics
 from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
     Call,
     Fallback,
+    Hedge,
     Part,
     Pipeline,
     PipelineStatistics,
@@ -334,18 +337,31 @@ async def test_timeout_manager_limits_where_it_stands() -> None:
 async def test_monitor_exports_all_parts() -> None:
     """``watch(pipeline)`` is enough: each part has its own names."""
     monitor = ResourceMonitor()
-    api = Pipeline(Timeout(5, total=True), QUICK, Bare(), Timeout(1), name="api")
+    api = Pipeline(
+        Timeout(5, total=True),
+        QUICK,
+        Breaker(1, window=9),
+        Hedge(0.5),
+        Bare(),
+        AdaptiveLimiter(),
+        Timeout(1),
+        name="api",
+    )
     monitor.watch(api)
     await api.call(Failing(1))
     stats = api.statistics()
     assert isinstance(stats, PipelineStatistics)
-    assert list(stats.parts) == ["total_timeout", "retry", "bare", "timeout"]
+    kinds_of_parts = ("total_timeout", "retry", "breaker", "hedge", "bare", "adaptive_limiter")
+    assert tuple(stats.parts) == (*kinds_of_parts, "timeout")
     await monitor.tick()
     values, kinds = monitor.values(), monitor.kinds()
     assert values["pipeline.api.succeeded"] == 1
     assert values["pipeline.api.retry.retried"] == 1
     assert values["pipeline.api.total_timeout.entered"] == 1
     assert values["pipeline.api.timeout.entered"] == 2
+    assert values["pipeline.api.breaker.failed"] == 1
+    assert values["pipeline.api.hedge.calls"] == 2
+    assert values["pipeline.api.adaptive_limiter.limit"] == 10
     assert kinds["pipeline.api.in_flight"] == "gauge"
     assert kinds["pipeline.api.retry.retried"] == "counter"
     text = to_prometheus(metrics(monitor.sources()))

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 import mtaio
-from mtaio import core, resources
+from mtaio import core, resilience, resources
 from mtaio.core import TaskExecutor
 from mtaio.resources import (
     ConcurrencyLimiter,
@@ -143,18 +143,25 @@ async def test_mtaio_executor() -> None:
 def test_every_primitive_of_mtaio() -> None:
     """Each public class of mtaio that has statistics can be looked at, or says that it cannot."""
     looked_at = set()
-    for package in (core, resources):
+    for package in (core, resilience, resources):
         for name in package.__all__:
             thing = getattr(package, name)
             if isinstance(thing, type) and callable(getattr(thing, "statistics", None)):
                 looked_at.add(name)
     assert looked_at == {
+        "AdaptiveLimiter",
+        "Breaker",
         "Budget",
         "ConcurrencyLimiter",
+        "ExternalPool",
+        "Fallback",
+        "Hedge",
         "KeyedRateLimiter",
+        "Pipeline",
         "RateLimiter",
         "ResourceLimiter",
         "TaskExecutor",
+        "Timeout",
         "TimeoutManager",
     }
     with pytest.raises(TypeError, match=r"^assert_quiescent\(\) cannot tell about .*Timeout"):
