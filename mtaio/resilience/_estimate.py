@@ -16,7 +16,8 @@ right, and everything else here is about keeping it right:
   answered in time;
 - if the service itself becomes slower, latency rises though no more calls are in flight. That is
   confirmed in a second window, at the same limit; then the limit is lowered in steps until latency
-  no longer falls with it, which is the new baseline, and goes back up.
+  no longer falls with it, which is the new baseline, and goes back up. So it is if the service
+  becomes faster.
 
 The simulations behind the constants, and what other algorithms do there:
 docs/en/design/adaptive-limit.md.
@@ -95,7 +96,7 @@ class Phase(Enum):
     FOLLOW = "follow"
     """The limit follows the gradient."""
     CONFIRM = "confirm"
-    """The limit stands still for a window, to see whether the service has really become slower."""
+    """The limit stands still for a window, to see whether the service has really changed."""
     LOOK_DOWN = "look down"
     """The limit is lowered step by step, to see latency without a queue."""
 
