@@ -28,6 +28,7 @@ ROOMS = (
     "exceptions",
     "logging",
     "monitoring",
+    "resilience",
     "resources",
     "testing",
 )
