@@ -50,7 +50,7 @@ class BreakerStatistics:
     failed: int = field(metadata=COUNTER)
     """Calls that were failures."""
     undecided: int = field(metadata=COUNTER)
-    """Calls without an outcome: cancelled, or refused by something inside the breaker."""
+    """Calls without an outcome: cancelled, refused inside the breaker, or failed ``on`` itself."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
     opened: int = field(metadata=COUNTER)
@@ -315,7 +315,14 @@ class Breaker:
         ):
             self._undecided += 1
             circuit.give_back(period)
-        elif accepts(self._on, error):
+            return
+        try:
+            failed = accepts(self._on, error)
+        except BaseException:  # a probe must not keep its place because ``on`` is wrong
+            self._undecided += 1
+            circuit.give_back(period)
+            raise
+        if failed:
             self._failed += 1
             circuit.fail(period, error)
         else:
