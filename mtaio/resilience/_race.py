@@ -109,6 +109,10 @@ class Hedging:
     def refused(self) -> None:
         """Note that a further attempt was refused by something inside the hedge."""
         self.rejected += 1
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Return a further attempt to the budget: it was not made."""
         if self.budget is not None:
             self.budget.give_back()
 
@@ -202,7 +206,11 @@ class Race:
 
     async def _hedge(self) -> None:
         """Make a further attempt, in a task of its own."""
-        await checkpoint_if_cancelled()
+        try:
+            await checkpoint_if_cancelled()
+        except BaseException:
+            self._hedging.give_back()
+            raise
         self._hedging.hedges += 1
         try:
             result = await self._then(self._call)

@@ -435,6 +435,21 @@ async def test_budget_gets_back_what_is_refused() -> None:
     assert hedge.statistics().hedges == 4  # all but the first, when one call did not yet give one
 
 
+async def test_budget_gets_back_what_is_not_made() -> None:
+    """A further attempt that falls due when the call is cancelled already costs nothing."""
+    budget = Budget(1, min_per_second=0)
+    hedge = Hedge(1, budget=budget)
+
+    async def fn() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(2)
+
+    with anyio.move_on_after(0.5):
+        await through(hedge)(fn)
+    assert hedge.statistics().hedges == 0
+    assert budget.statistics().available == 1
+
+
 async def test_quantile_hedges_its_share() -> None:
     """With "p95" about one call in twenty is hedged, and stays so over many calls."""
     hedge = Hedge("p95")
