@@ -240,11 +240,17 @@ class Pipeline:
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             call: Any = self.call
+            signature = inspect.signature(fn, follow_wrapped=False)  # what it takes
 
             async def called(*args: P.args, **kwargs: P.kwargs) -> R:
-                each = partial(fn, **kwargs) if kwargs else fn
                 this = None if key is None else key(*args, **kwargs)
-                result: R = await call(each, *args, key=this)
+                each: Any = fn
+                given: tuple[Any, ...] = args
+                if kwargs:  # a fallback has them by position, however the caller wrote them
+                    bound = signature.bind(*args, **kwargs)
+                    given = bound.args
+                    each = partial(fn, **bound.kwargs) if bound.kwargs else fn
+                result: R = await call(each, *given, key=this)
                 return result
 
             return called
