@@ -450,6 +450,15 @@ async def test_budget_gets_back_what_is_not_made() -> None:
     assert budget.statistics().available == 1
 
 
+async def test_quantile_of_equal_durations_hedges_none() -> None:
+    """What takes as long as every other call is not slow."""
+    hedge = Hedge("p95")
+    call = through(hedge)
+    for _ in range(200):
+        await call(partial(anyio.sleep, 0.01))
+    assert hedge.statistics().hedges == 0
+
+
 async def test_quantile_hedges_its_share() -> None:
     """With "p95" about one call in twenty is hedged, and stays so over many calls."""
     hedge = Hedge("p95")
