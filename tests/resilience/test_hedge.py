@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import gc
 import random
+import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,38 @@ async def test_a_loser_that_succeeds_is_thrown_away() -> None:
     assert anyio.current_time() == 5
     gc.collect()
     assert len(gc.get_referrers(kept[0])) == 1
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_keeps_nothing_of_a_hedged_call(*, succeeds: bool) -> None:
+    """Results and errors are let go with the call, without the garbage collector."""
+
+    class Answer(Exception):  # noqa: N818 - a result as well
+        pass
+
+    made: list[weakref.ref[Answer]] = []
+
+    async def fn() -> Answer:
+        await anyio.sleep(2)
+        answer = Answer()
+        made.append(weakref.ref(answer))
+        if succeeds:
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer
+
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(Answer):
+            await through(Hedge(1))(fn)
+        await checkpoint()
+        assert [answer() for answer in made] == [None] * len(made)
+    finally:
+        gc.enable()
+    assert len(made) == 2 - succeeds
 
 
 async def test_most() -> None:
