@@ -14,7 +14,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 
-from benchmarks._overload import DISTRIBUTIONS, LONG, SEEDS, best_fixed, judge, simulate
+from benchmarks._overload import (
+    DISTRIBUTIONS,
+    LONG,
+    OTHERS,
+    SECONDS,
+    SEEDS,
+    best_fixed,
+    judge,
+    simulate,
+)
 from benchmarks._plot import STYLE, WIDTH, text
 from benchmarks._rivals import RIVALS
 from benchmarks.adaptive import OURS, ours
@@ -75,6 +84,7 @@ class Words:
     seconds: str
     phases: tuple[str, ...]
     cases: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 WORDS: Final = {
@@ -84,6 +94,7 @@ WORDS: Final = {
         "s",
         ("½", "overload: 2 × what the service can take", "3 × slower", "normal"),  # noqa: RUF001 - typography
         ("gamma, 1 client", "gamma, 4 clients", "exponential, 1 client", "exponential, 4 clients"),
+        tuple(OTHERS),
     ),
     "ja": Words(
         "4つのクライアントの上限の合計の380秒間の推移、アルゴリズム別",
@@ -95,6 +106,12 @@ WORDS: Final = {
             "ガンマ、4クライアント",
             "指数、1クライアント",
             "指数、4クライアント",
+        ),
+        (
+            "ワーカーの半分を失う",
+            "少しずつ3倍遅くなる",
+            "3倍速くなる",
+            "過負荷の中で起動する",
         ),
     ),
 }
@@ -182,10 +199,24 @@ def best_row(case: str, distribution: Distribution, clients: int) -> str:
     return f"| {case} | {' | '.join(cells)} |"
 
 
+def other_row(said: str, name: str) -> str:
+    """Return a line of the table of other overloads: how its last phase went."""
+    phases = OTHERS[name]
+    last = phases[-1]
+    cells: list[str] = []
+    for clients in (1, 4):
+        found = [simulate(ours, "exponential", clients, seed, phases) for seed in SEEDS]
+        goodput = fmean(each.goodput[-1] for each in found) / last.most
+        p99 = fmean(each.p99[-1] for each in found) / (SECONDS * last.slow)
+        limit = fmean(fmean(each.limits[-30:]) for each in found)
+        cells.append(f"{100 * goodput:.0f} %, {p99:.1f} ×, {limit:.0f}")  # noqa: RUF001 - typography
+    return f"| {said} | {' | '.join(cells)} |"
+
+
 def with_tables(page: str, tables: list[list[str]]) -> str:
-    """Return a page with the rows of its tables replaced."""
+    """Return a page with the rows of its first tables replaced."""
     left = iter(tables)
-    return ROWS.sub(lambda _: "\n".join([*next(left), ""]), page)
+    return ROWS.sub(lambda _: "\n".join([*next(left), ""]), page, count=len(tables))
 
 
 def rewrite() -> None:
@@ -212,6 +243,9 @@ def rewrite() -> None:
                 worst_row(said, judgements[OURS, *case])
                 for said, case in zip(words.cases, CASES, strict=True)
             ]
+        )
+        tables.append(
+            [other_row(said, name) for said, name in zip(words.others, OTHERS, strict=True)]
         )
         path = DOCS / language / PAGE
         page = path.read_text(encoding="utf-8")

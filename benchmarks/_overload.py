@@ -34,6 +34,7 @@ __all__ = [
     "FIXED",
     "LONG",
     "NAMES",
+    "OTHERS",
     "SEEDS",
     "Judgement",
     "Limit",
@@ -50,7 +51,7 @@ SECONDS: Final = 0.05
 PATIENCE: Final = 1.0
 """Seconds after which a client gives a call up."""
 
-SEEDS: Final = tuple(range(1001, 1021))
+SEEDS: Final = tuple(range(2001, 2021))
 """None of them was used to choose a constant of the estimator."""
 
 Distribution = Literal["gamma", "exponential"]
@@ -69,6 +70,13 @@ class Phase:
     """Calls a second, of all clients together."""
     slow: float
     """A call takes so many times as long."""
+    workers: int = WORKERS
+    """Calls that the service works on at once."""
+
+    @property
+    def most(self) -> float:
+        """The calls a second that can be answered."""
+        return min(self.load, self.workers / (SECONDS * self.slow))
 
 
 LONG: Final = (
@@ -79,6 +87,31 @@ LONG: Final = (
 )
 """Half of what the service can take; twice as much, for 300 s; then it takes three times as long
 for each call; then all is well again."""
+
+
+OTHERS: Final = {
+    "half of the workers are lost": (
+        Phase(20, 100, 1),
+        Phase(80, 400, 1),
+        Phase(110, 400, 1, workers=5),
+        Phase(140, 400, 1, workers=5),
+    ),
+    "slower little by little": (
+        Phase(20, 100, 1),
+        Phase(80, 400, 1),
+        *(Phase(80 + second, 400, 1 + second / 30) for second in range(1, 61)),
+        Phase(200, 400, 3),
+        Phase(230, 400, 3),
+    ),
+    "three times as fast": (
+        Phase(20, 30, 3),
+        Phase(80, 400, 3),
+        Phase(110, 400, 1),
+        Phase(140, 400, 1),
+    ),
+    "start in overload": (Phase(60, 400, 1), Phase(90, 400, 1)),
+}
+"""Other overloads: what counts is the last phase of each."""
 
 
 class Limit(Protocol):
@@ -171,6 +204,10 @@ def simulate(
     moment = 0.0
     calls = 0
     for phase, answers in zip(phases, tally.answers, strict=True):
+        while len(free_at) > phase.workers:
+            heapq.heappop(free_at)
+        while len(free_at) < phase.workers:
+            heapq.heappush(free_at, moment)
         while moment < phase.until:
             moment += source.expovariate(phase.load)
             while ends and ends[0][0] <= moment:

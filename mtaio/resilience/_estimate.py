@@ -16,7 +16,8 @@ right, and everything else here is about keeping it right:
   answered in time;
 - if the service itself becomes slower, latency rises though no more calls are in flight. That is
   confirmed in a second window, at the same limit; then the limit is lowered in steps until latency
-  no longer falls with it, which is the new baseline, and goes back up.
+  no longer falls with it, which is the new baseline, and goes back up. So it is if the service
+  becomes faster.
 
 The simulations behind the constants, and what other algorithms do there:
 docs/en/design/adaptive-limit.md.
@@ -73,7 +74,7 @@ SUSPICION: Final = 1.4
 CONFIRMATION: Final = 1.8
 """It is one, if a second window with twice the samples shows this."""
 FASTER: Final = 0.5
-"""Two windows with latency below this part of the baseline are a faster service."""
+"""Two windows with latency below this part of what it was are a faster service."""
 STEP: Final = 0.6
 """The factor of each step by which the limit is lowered to find the new baseline."""
 FALLING: Final = 0.75
@@ -95,7 +96,7 @@ class Phase(Enum):
     FOLLOW = "follow"
     """The limit follows the gradient."""
     CONFIRM = "confirm"
-    """The limit stands still for a window, to see whether the service has really become slower."""
+    """The limit stands still for a window, to see whether the service has really changed."""
     LOOK_DOWN = "look down"
     """The limit is lowered step by step, to see latency without a queue."""
 
@@ -247,7 +248,7 @@ class LimitEstimator:
             slower = self._slower_by(latency, in_flight)
             if self._phase is Phase.CONFIRM and slower > CONFIRMATION:
                 self._look_down(latency, slower)
-            elif self._phase is Phase.CONFIRM and latency < FASTER * self.baseline:
+            elif self._phase is Phase.CONFIRM and self._faster(latency, in_flight):
                 self.baseline = 0.0
                 self._look_down(latency, math.inf)
             else:
@@ -260,11 +261,19 @@ class LimitEstimator:
             return 0.0
         return latency / (self._usual * max(1.0, in_flight / self._usual_in_flight))
 
+    def _faster(self, latency: float, in_flight: float) -> bool:
+        """Return whether latency is below what a shorter queue explains."""
+        expected = self.baseline
+        if self._usual:
+            queued = self._usual * min(1.0, in_flight / self._usual_in_flight)
+            expected = max(expected, queued)
+        return latency < FASTER * expected
+
     def _follow(self, latency: float, in_flight: float, dropped: float) -> bool:
         """Adjust baseline and limit to a window; return whether to wait before the next."""
         in_use = self._peak >= IN_USE * self.estimate
         confirmed, self._phase = self._phase is Phase.CONFIRM, Phase.FOLLOW
-        if in_use and not confirmed and latency < FASTER * self.baseline:
+        if in_use and not confirmed and self._faster(latency, in_flight):
             self._phase = Phase.CONFIRM
             return True
         if latency < self.baseline:
