@@ -98,8 +98,9 @@ class Breaker:
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool.
-        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call` has a state
-            of its own, and of more keys than this the one that was used longest ago is forgotten.
+        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call`, which is
+            then needed, has a state of its own, and of more keys than this the one that was used
+            longest ago is forgotten.
         on_change: A plain function, called with a `BreakerChange` at each change, in the task that
             caused it. What it raises is logged.
         name: Named in errors.
@@ -234,6 +235,11 @@ class Breaker:
     def name(self) -> str | None:
         """The name given in errors."""
         return self._name
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether each key has a state, so that a call has to have one."""
+        return self._max_keys is not None
 
     @property
     def state(self) -> BreakerState:

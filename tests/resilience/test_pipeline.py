@@ -326,6 +326,15 @@ async def test_each_key_has_its_rate() -> None:
         limiter.acquire_nowait("a")
 
 
+async def test_breaker_of_each_key_needs_one() -> None:
+    """Without, one host that is down would be all of them."""
+    breaker = Breaker(max_keys=2)
+    assert await Pipeline(breaker).call(answer, key="a") == 1
+    with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 1 keys"):
+        await Pipeline(breaker).call(answer)
+    assert await Pipeline(Breaker()).call(answer) == 1
+
+
 async def test_resource_limiter_limits_all_three() -> None:
     """Slots, tokens and time, as around a block."""
     limiter = ResourceLimiter(concurrency=1, timeout=1)
