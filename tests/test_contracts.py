@@ -241,7 +241,7 @@ def pipeline() -> tuple[object, Use]:
     made = Pipeline(
         Fallback(lambda _: 0),
         Timeout(100, total=True),
-        Retry(2, wait_initial=0, budget=Budget(9)),
+        Retry(2, wait_initial=0, budget=Budget(1)),
         Breaker(1, window=99),
         Hedge(1.5),
         AdaptiveLimiter(initial=3, max_waiting=9),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
 from mtaio._internal import checks
+from mtaio._internal.callables import is_async
 
 __all__ = ["Filter", "accepts", "check_filter"]
 
@@ -20,15 +21,18 @@ _WAY_OUT = "Pass an exception class, a tuple of them, or a function from the exc
 
 
 def check_filter(on: object) -> None:
-    """Refuse what names no exceptions."""
+    """Refuse what names no exceptions, or would have to be awaited to do so."""
     if isinstance(on, type | tuple):
         classes = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
         for each in classes:
             if not (isinstance(each, type) and issubclass(each, Exception)):
                 msg = f"on={on!r} holds {each!r}, which is not a subclass of Exception. {_WAY_OUT}"
                 raise TypeError(msg)
-    else:
-        checks.callable_("on", on, way_out=_WAY_OUT)
+        return
+    checks.callable_("on", on, way_out=_WAY_OUT)
+    if is_async(cast("Callable[..., object]", on)):
+        msg = f"on={on!r} is an async function, whose every answer would count as true. {_WAY_OUT}"
+        raise TypeError(msg)
 
 
 def accepts(on: Filter, error: Exception) -> bool:

@@ -68,14 +68,15 @@ class Budget:
     checkpoint.
 
     Args:
-        ratio: Retries for each call, such as 0.1; 0 or more.
+        ratio: Retries for each call, such as 0.1; from 0 to 1.
         min_per_second: Retries that are allowed each second however few calls there are. By
             default one in ten seconds.
         window: Seconds over which calls and retries are counted.
         name: For the monitor.
 
     Raises:
-        ValueError: A number is negative or NaN, or ``window`` is 0 or without end.
+        ValueError: A number is negative or NaN, ``ratio`` is more than 1, or ``window`` is 0 or
+            without end.
         TypeError: An argument is not a number.
 
     Example:
@@ -112,9 +113,11 @@ class Budget:
         window: float = 10.0,
         name: str | None = None,
     ) -> None:
-        self._ratio = checks.at_least(
-            "ratio", ratio, 0, way_out="Pass the retries for each call, such as 0.1."
-        )
+        way_out = "Pass the retries for each call, such as 0.1."
+        self._ratio = checks.at_least("ratio", ratio, 0, way_out=way_out)
+        if ratio > 1:
+            msg = f"ratio={ratio!r} is more than a retry for each call. {way_out}"
+            raise ValueError(msg)
         way_out = "Pass retries each second, 0 for none beyond the ratio."
         least = checks.at_least("min_per_second", min_per_second, 0, way_out=way_out)
         checks.at_least("window", window, 0, way_out="Pass seconds > 0.")

@@ -67,6 +67,7 @@ class _KeyedPart(_Adapter):
     __slots__ = ()
 
     kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
     inner: KeyedRateLimiter
 
     def __str__(self) -> str:

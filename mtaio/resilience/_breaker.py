@@ -50,7 +50,7 @@ class BreakerStatistics:
     failed: int = field(metadata=COUNTER)
     """Calls that were failures."""
     undecided: int = field(metadata=COUNTER)
-    """Calls without an outcome: cancelled, or refused by something inside the breaker."""
+    """Calls without an outcome: cancelled, refused inside the breaker, or failed ``on`` itself."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
     opened: int = field(metadata=COUNTER)
@@ -98,8 +98,9 @@ class Breaker:
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool.
-        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call` has a state
-            of its own, and of more keys than this the one that was used longest ago is forgotten.
+        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call`, which is
+            then needed, has a state of its own, and of more keys than this the one that was used
+            longest ago is forgotten.
         on_change: A plain function, called with a `BreakerChange` at each change, in the task that
             caused it. What it raises is logged.
         name: Named in errors.
@@ -236,6 +237,11 @@ class Breaker:
         return self._name
 
     @property
+    def needs_key(self) -> bool:
+        """Whether each key has a state, so that a call has to have one."""
+        return self._max_keys is not None
+
+    @property
     def state(self) -> BreakerState:
         """
         The state now; that of ``key=None`` if each key has one.
@@ -315,7 +321,14 @@ class Breaker:
         ):
             self._undecided += 1
             circuit.give_back(period)
-        elif accepts(self._on, error):
+            return
+        try:
+            failed = accepts(self._on, error)
+        except BaseException:  # a probe must not keep its place because ``on`` is wrong
+            self._undecided += 1
+            circuit.give_back(period)
+            raise
+        if failed:
             self._failed += 1
             circuit.fail(period, error)
         else:

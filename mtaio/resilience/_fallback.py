@@ -31,9 +31,9 @@ class Fallback:
     Nothing outside of it sees the failure, so that it usually stands outermost.
 
     Args:
-        fn: Called with the error and then the arguments of the call: those by position, ``self``
-            of a decorated method included. What it returns is the result; an async function is
-            awaited. It may raise.
+        fn: Called with the error and then the arguments of the call, ``self`` of a decorated method
+            included, by position; those that can only be given by name are left out. What it
+            returns is the result; an async function is awaited. It may raise.
         on: Which exceptions it answers: a class, a tuple of classes, or a function from the
             exception to bool. Others pass, and so does all that comes out of a call that is being
             cancelled.

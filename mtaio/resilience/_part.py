@@ -54,12 +54,46 @@ class Part(Protocol):
       ``"limiter"``: the rules for the order of parts then apply to it;
     - ``needs_timeout``, True if it judges a service by how calls end, and so has to see timeouts as
       the errors that they are inside of it;
+    - ``needs_key``, True if calls without a ``key`` are to be refused;
     - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
       the pipeline's statistics;
     - ``__str__``, which is shown when the pipeline is printed.
 
     The law for each part: a cancellation is no outcome. It is neither counted as a failure nor
     retried, and whatever was taken for the call is given back.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Call, Next, Pipeline, Timeout
+
+
+        class Failures:
+            def wrap(self, then: Next) -> Next:
+                async def run(call: Call) -> object:
+                    try:
+                        return await then(call)
+                    except Exception as error:  # and not BaseException, which a cancellation is
+                        print(f"{call.fn.__name__}{call.args}: {error}")
+                        raise
+
+                return run
+
+
+        api = Pipeline(Failures(), Timeout(0.1))
+
+
+        async def main() -> None:
+            try:
+                await api.call(anyio.sleep, 1)
+            except TimeoutError:
+                print("no answer")
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
     """
 
     def wrap(self, then: Next) -> Next:

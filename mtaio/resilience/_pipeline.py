@@ -24,13 +24,18 @@ from mtaio.resilience._adapters import as_part
 from mtaio.resilience._order import check_order
 from mtaio.resilience._part import Call, Next, Part
 from mtaio.resilience._statistics import PipelineStatistics
-from mtaio.resources import KeyedRateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from mtaio.core import Retry
-    from mtaio.resources import ConcurrencyLimiter, RateLimiter, ResourceLimiter, TimeoutManager
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedRateLimiter,
+        RateLimiter,
+        ResourceLimiter,
+        TimeoutManager,
+    )
 
 __all__ = ["Pipeline"]
 
@@ -127,7 +132,10 @@ class Pipeline:
         self._given = parts
         self._parts = tuple(as_part(each) for each in parts)
         check_order(self._parts, parts)
-        self._keyed = next((each for each in parts if isinstance(each, KeyedRateLimiter)), None)
+        each_part = zip(parts, self._parts, strict=True)
+        self._keyed = next(
+            (it for it, part in each_part if getattr(part, "needs_key", False)), None
+        )
         self._name = name
         run: Next = _call_function
         for part in reversed(self._parts):
@@ -178,7 +186,7 @@ class Pipeline:
 
         Raises:
             TypeError: ``fn`` is not a function, or does not return an awaitable.
-            ValueError: There is no ``key``, and a `KeyedRateLimiter` that needs one.
+            ValueError: There is no ``key``, and a part that goes by keys.
             Exception: What the function raised at its last attempt, or a part.
         """
         if not callable(fn):
@@ -190,7 +198,7 @@ class Pipeline:
             raise TypeError(msg)
         if key is None and self._keyed is not None:
             msg = (
-                f"the call of {name_of(fn)} has no key, and {self._keyed!r} limits each key. Pass "
+                f"the call of {name_of(fn)} has no key, and {self._keyed!r} goes by keys. Pass "
                 f"key=... to call(), or decorate with @pipeline(key=...)."
             )
             raise ValueError(msg)
@@ -240,11 +248,17 @@ class Pipeline:
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             call: Any = self.call
+            signature = inspect.signature(fn, follow_wrapped=False)  # what it takes
 
             async def called(*args: P.args, **kwargs: P.kwargs) -> R:
-                each = partial(fn, **kwargs) if kwargs else fn
                 this = None if key is None else key(*args, **kwargs)
-                result: R = await call(each, *args, key=this)
+                each: Any = fn
+                given: tuple[Any, ...] = args
+                if kwargs:  # a fallback has them by position, however the caller wrote them
+                    bound = signature.bind(*args, **kwargs)
+                    given = bound.args
+                    each = partial(fn, **bound.kwargs) if bound.kwargs else fn
+                result: R = await call(each, *given, key=this)
                 return result
 
             return called

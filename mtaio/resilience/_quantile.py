@@ -16,6 +16,9 @@ __all__ = ["Quantile", "parse_quantile"]
 
 _FORM: Final = re.compile(r"p([1-9][0-9])")
 
+_ABOVE: Final = 1.001
+"""On a virtual clock calls take exactly as long as each other, but for the last digits."""
+
 
 def parse_quantile(text: str) -> float:
     """Return the part that ``text``, such as "p95", stands for."""
@@ -34,7 +37,8 @@ class Quantile:
         part: From 0 to 1, neither included.
 
     Attributes:
-        value: The quantile in seconds; None while there are too few durations.
+        value: A little more than the quantile, in seconds, so that durations which are all the same
+            are not above it; None while there are too few durations.
     """
 
     # Invariant: _latest has the durations of the window, the oldest first; `value` is that of
@@ -57,4 +61,4 @@ class Quantile:
         if not self._left:
             self._left = self._step
             ordered = sorted(self._latest)
-            self.value = ordered[int(self._part * len(ordered))]
+            self.value = ordered[int(self._part * len(ordered))] * _ABOVE

@@ -109,6 +109,10 @@ class Hedging:
     def refused(self) -> None:
         """Note that a further attempt was refused by something inside the hedge."""
         self.rejected += 1
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Return a further attempt to the budget: it was not made."""
         if self.budget is not None:
             self.budget.give_back()
 
@@ -182,7 +186,8 @@ class Race:
         if was_cancelled:  # by an attempt that was faster, else the cancellation had gone on
             self._hedging.first_took(clock.now() - started)
         if self._answer is None and self._is_over:
-            return self._result
+            result, self._result = self._result, None  # a cancelled loser may keep this object
+            return result
         error = self._answer or self._last_failure()
         self._answer = None
         self._failures.clear()
@@ -202,7 +207,11 @@ class Race:
 
     async def _hedge(self) -> None:
         """Make a further attempt, in a task of its own."""
-        await checkpoint_if_cancelled()
+        try:
+            await checkpoint_if_cancelled()
+        except BaseException:
+            self._hedging.give_back()
+            raise
         self._hedging.hedges += 1
         try:
             result = await self._then(self._call)
@@ -210,10 +219,8 @@ class Race:
             self._alarm.discard(self)
             self._hedging.refused()
         except BaseException as error:
-            failure = failure_in(error, name_of(self._call.fn))
-            if not isinstance(failure, Exception):
+            if not self._takes(error):
                 raise
-            self._fail(failure)
         else:
             self._hedging.wins += not self._is_over
             self._succeed(result)
@@ -224,6 +231,15 @@ class Race:
         if not self._is_over:
             self._result = result
             self._end()
+
+    def _takes(self, error: BaseException) -> bool:
+        """Note what a further attempt raised; return False if that is no failure of a call."""
+        # Not in _hedge, whose frame is in the traceback of the failure and would keep it alive.
+        failure = failure_in(error, name_of(self._call.fn))
+        if not isinstance(failure, Exception):
+            return False
+        self._fail(failure)
+        return True
 
     def _fail(self, error: Exception) -> None:
         self._alarm.discard(self)

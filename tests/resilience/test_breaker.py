@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -201,6 +202,32 @@ async def test_refusal_inside_is_no_outcome(error: Exception) -> None:
     with pytest.raises(type(error), match=r"^(full|another)$"):
         await call(refuse)
     assert await outcomes(call, "++") == "++"
+
+
+async def test_on_that_fails_keeps_no_place() -> None:
+    """A probe whose outcome cannot be told, since ``on`` itself fails, gives its place back."""
+
+    def on(error: Exception) -> bool:
+        return bool(error.args[0].code)
+
+    breaker = Breaker(0.5, window=2, open_for=1, on=on)
+    call = through(breaker)
+
+    async def fail_with(answer: object) -> None:
+        raise ValueError(answer)
+
+    with pytest.raises(ValueError, match="namespace"):
+        await call(partial(fail_with, SimpleNamespace(code=500)))
+    assert breaker.state is OPEN
+    await anyio.sleep(1)
+    for _ in range(2):
+        with pytest.raises(AttributeError):
+            await call(partial(fail_with, "no code"))
+        assert breaker.state is HALF_OPEN
+    now = breaker.statistics()
+    assert (now.calls, now.failed, now.undecided, now.rejected) == (3, 1, 2, 0)
+    assert await outcomes(call, "+") == "+"
+    assert breaker.state is CLOSED
 
 
 @pytest.mark.parametrize(
@@ -421,6 +448,7 @@ def test_in_one_loop_after_another(backend: str) -> None:
         ({"min_calls": 0}, ValueError, "^min_calls=0 is less than 1"),
         ({"open_for": -1}, ValueError, "^open_for=-1 is less than 0"),
         ({"half_open": 0}, ValueError, "^half_open=0 is less than 1"),
+        ({"on": anyio.sleep}, TypeError, "^on=.* is an async function, whose every answer"),
         ({"on": BaseException}, TypeError, "^on=.* which is not a subclass of Exception"),
         ({"max_keys": 0}, ValueError, "^max_keys=0 is less than 1"),
         ({"on_change": 1}, TypeError, "^on_change=1 is an int, which is not callable"),

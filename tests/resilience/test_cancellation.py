@@ -37,7 +37,7 @@ class Whole:
         self.answers: list[Exception] = []
         self.slots = AdaptiveLimiter(initial=2, max_waiting=99)
         self.breaker = Breaker(1, window=9, half_open=1)
-        self.budget = Budget(9)
+        self.budget = Budget(1, min_per_second=9)
         self.api = Pipeline(
             Fallback(self.answer),
             Timeout(50, total=True),

@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import gc
 import random
+import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,38 @@ async def test_a_loser_that_succeeds_is_thrown_away() -> None:
     assert anyio.current_time() == 5
     gc.collect()
     assert len(gc.get_referrers(kept[0])) == 1
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_keeps_nothing_of_a_hedged_call(*, succeeds: bool) -> None:
+    """Results and errors are let go with the call, without the garbage collector."""
+
+    class Answer(Exception):  # noqa: N818 - a result as well
+        pass
+
+    made: list[weakref.ref[Answer]] = []
+
+    async def fn() -> Answer:
+        await anyio.sleep(2)
+        answer = Answer()
+        made.append(weakref.ref(answer))
+        if succeeds:
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer
+
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(Answer):
+            await through(Hedge(1))(fn)
+        await checkpoint()
+        assert [answer() for answer in made] == [None] * len(made)
+    finally:
+        gc.enable()
+    assert len(made) == 2 - succeeds
 
 
 async def test_most() -> None:
@@ -433,6 +467,30 @@ async def test_budget_gets_back_what_is_refused() -> None:
         begun: list[int] = []
         await call(fn)
     assert hedge.statistics().hedges == 4  # all but the first, when one call did not yet give one
+
+
+async def test_budget_gets_back_what_is_not_made() -> None:
+    """A further attempt that falls due when the call is cancelled already costs nothing."""
+    budget = Budget(1, min_per_second=0)
+    hedge = Hedge(1, budget=budget)
+
+    async def fn() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(2)
+
+    with anyio.move_on_after(0.5):
+        await through(hedge)(fn)
+    assert hedge.statistics().hedges == 0
+    assert budget.statistics().available == 1
+
+
+async def test_quantile_of_equal_durations_hedges_none() -> None:
+    """What takes as long as every other call is not slow."""
+    hedge = Hedge("p95")
+    call = through(hedge)
+    for _ in range(200):
+        await call(partial(anyio.sleep, 0.01))
+    assert hedge.statistics().hedges == 0
 
 
 async def test_quantile_hedges_its_share() -> None:

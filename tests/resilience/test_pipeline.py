@@ -245,6 +245,24 @@ async def test_methods_may_be_decorated() -> None:
     assert (await Client().one(1), await Client.two(2)) == (1, 2)
 
 
+async def test_fallback_has_by_position_what_is_given_by_name() -> None:
+    """However the caller of a decorated function writes its arguments, the fallback has them."""
+    answers: list[tuple[object, ...]] = []
+    api = Pipeline(Fallback(lambda _, *args: answers.append(args)))
+
+    @api
+    async def fetch(host: str, path: str = "/", *, port: int = 80) -> None:
+        raise ConnectionError(host, path, port)
+
+    await fetch(host="a", path="/b", port=1)
+    await fetch("a", path="/b")
+    await fetch(port=1, host="a")
+    assert answers == [("a", "/b"), ("a", "/b"), ("a",)]
+    untyped: Any = fetch
+    with pytest.raises(TypeError, match="missing a required argument: 'host'"):
+        await untyped(path="/b")
+
+
 def test_sync_function_is_not_decorated() -> None:
     """It is refused when it is decorated."""
     sync: Any = int
@@ -261,7 +279,7 @@ async def test_retry_passes_what_is_inside_again() -> None:
     """Each attempt takes a token of its own, and its statistics tell."""
     failing = Failing(2)
     limiter = RateLimiter(1, burst=1, slack=0)
-    api = Pipeline(Retry(3, wait_initial=0, budget=Budget(5)), limiter)
+    api = Pipeline(Retry(3, wait_initial=0, budget=Budget(1, min_per_second=9)), limiter)
     assert await api.call(failing, 4) == 4
     assert failing.calls == [0, 1, 2]
     parts = api.statistics().parts
@@ -306,6 +324,15 @@ async def test_each_key_has_its_rate() -> None:
         await api.call(answer)
     with pytest.raises(RateLimitError):
         limiter.acquire_nowait("a")
+
+
+async def test_breaker_of_each_key_needs_one() -> None:
+    """Without, one host that is down would be all of them."""
+    breaker = Breaker(max_keys=2)
+    assert await Pipeline(breaker).call(answer, key="a") == 1
+    with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 1 keys"):
+        await Pipeline(breaker).call(answer)
+    assert await Pipeline(Breaker()).call(answer) == 1
 
 
 async def test_resource_limiter_limits_all_three() -> None:
