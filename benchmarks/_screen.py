@@ -47,6 +47,8 @@ class Look:
 
 Cell = tuple[str, Look]
 
+assert sys.platform != "win32", "this needs pseudo-terminals"  # noqa: S101 - told to type checkers
+
 
 def run() -> str:
     """Return everything that the command writes to its terminal."""

@@ -168,7 +168,7 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [Timeout(5), Breaker(), ResourceLimiter(concurrency=1, timeout=1)],
         [Timeout(5), Breaker(), AdaptiveLimiter(), Timeout(1)],
     ],
-    ids=str,
+    ids=lambda parts: "-".join(type(part).__name__ for part in parts),
 )
 def test_other_orders_are_fine(parts: list[Any]) -> None:
     """The usual one, parts of it, and those whose parts do not say what they are."""
