@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,7 +12,7 @@ import pytest
 
 import mtaio
 from mtaio import core, resilience, resources
-from mtaio.core import TaskExecutor
+from mtaio.core import ExternalPool, TaskExecutor
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -26,6 +27,7 @@ from mtaio.testing import (
     run,
     settle,
 )
+from tests.core.manual_pool import ManualPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -138,6 +140,21 @@ async def test_mtaio_executor() -> None:
         with pytest.raises(AssertionError, match=r"submitted=1"):
             assert_quiescent(executor)
     assert_quiescent(executor)
+
+
+async def test_mtaio_pool() -> None:
+    """What a pool has is told, also when nobody waits for it any more."""
+    pool = ManualPool()
+    calls = ExternalPool(pool)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(TaskExecutor().run, int, via=calls))
+        await settle()
+        pool.sent[0].begin()
+        group.cancel_scope.cancel()
+    with pytest.raises(AssertionError, match=r"in_use=1"):
+        assert_quiescent(calls)
+    pool.end_all()
+    assert_quiescent(calls)
 
 
 def test_every_primitive_of_mtaio() -> None:
