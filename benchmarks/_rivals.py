@@ -8,6 +8,7 @@ take, and would be what is measured.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["AIMD", "RIVALS", "Envoy", "Gradient2", "Probe", "Vegas"]
 
 MOST: Final = 200
+
+numbers: Final = itertools.count()
+"""Seeds: each client has a jitter of its own."""
 
 
 def within(limit: float, least: float = 1) -> float:
@@ -109,7 +113,7 @@ class Vegas(Windowed):
         super().__init__()
         self.least = 0.0
         self.windows = 0
-        self.source = random.Random(1)  # noqa: S311 - a simulation, not a secret
+        self.source = random.Random(next(numbers))  # noqa: S311 - a simulation, not a secret
         self.jitter = self.source.uniform(0.5, 1)
 
     def update(self) -> None:
@@ -139,43 +143,50 @@ class Vegas(Windowed):
 
 
 class Envoy(Windowed):
-    """Envoy: p90 against one that is measured anew every minute, with three calls at once."""
+    """Envoy: the median against one that is measured each minute, with three calls at once."""
 
     seconds: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
         super().__init__()
-        self.source = random.Random(1)  # noqa: S311 - a simulation, not a secret
+        self.source = random.Random(next(numbers))  # noqa: S311 - a simulation, not a secret
         self.ideal = 0.0
         self.saved = 10.0
         self.limit = 3.0
-        self.measuring: list[float] | None = []
+        self.measuring = True
+        self.since = -math.inf
         self.next = math.inf
         self.lowest = 0
 
     def sample(self, moment: float, latency: float, in_flight: int, *, dropped: bool) -> None:
-        """Collect a call."""
-        if self.measuring is None:
+        """Collect a call that began since the last measurement did."""
+        if moment - latency < self.since:
+            return
+        if not self.measuring:
             super().sample(moment, latency, in_flight, dropped=dropped)
             return
-        self.measuring.append(latency)
-        if len(self.measuring) >= 50:  # noqa: PLR2004 - as it is published
-            self.ideal = sorted(self.measuring)[45]
-            self.measuring = None
+        self.samples.append(latency)
+        if len(self.samples) >= 50:  # noqa: PLR2004 - as it is published
+            self.ideal = self.median()
+            self.measuring = False
             self.limit = self.saved
-            self.next = moment + 60 * self.source.uniform(1, 1.1)
+            self.next = moment + 60 * self.source.uniform(1, 1.15)
             self.samples = []
+
+    def median(self) -> float:
+        """Return the median latency of the window."""
+        return sorted(self.samples)[len(self.samples) // 2]
 
     def update(self) -> None:
         """Adjust the limit to a window, or begin to measure."""
-        if self.moment > self.next or self.lowest >= 5:  # noqa: PLR2004 - as it is published
-            self.lowest = 0
-            self.saved, self.limit, self.measuring = self.limit, 3.0, []
-            return
-        p90 = sorted(self.samples)[int(0.9 * len(self.samples))]
-        gradient = max(0.5, min(2.0, self.ideal * 1.25 / p90))
+        gradient = max(0.5, min(2.0, self.ideal * 1.25 / self.median()))
         self.limit = within(self.limit * gradient + math.sqrt(self.limit), least=3)
         self.lowest = self.lowest + 1 if self.limit <= 3 else 0  # noqa: PLR2004 - as it is published
+        if self.moment > self.next or self.lowest >= 5:  # noqa: PLR2004 - as it is published
+            self.lowest = 0
+            self.saved, self.limit = self.limit, 3.0
+            self.since = self.moment
+            self.measuring = True
 
 
 class Probe(Windowed):

@@ -263,8 +263,11 @@ class Breaker:
 
         Args:
             key: For which key, if each has a state.
+
+        Raises:
+            ValueError: Each key has a state, and there is no ``key``.
         """
-        (self._only or self._circuit_of(key)).force_open()
+        self._meant(key).force_open()
 
     def reset(self, key: Hashable = None) -> None:
         """
@@ -272,8 +275,11 @@ class Breaker:
 
         Args:
             key: For which key, if each has a state.
+
+        Raises:
+            ValueError: Each key has a state, and there is no ``key``.
         """
-        (self._only or self._circuit_of(key)).close()
+        self._meant(key).close()
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and what was done so far. Not a checkpoint; from any thread."""
@@ -353,6 +359,13 @@ class Breaker:
 
     def _new_circuit(self, key: Hashable) -> Circuit:
         return Circuit(self._rules, key, self._changed)
+
+    def _meant(self, key: Hashable) -> Circuit:
+        """Return the state that is to be changed by hand."""
+        if key is None and self._only is None:
+            msg = f"{self!r} has a state for each key. Say which one is meant: key=..."
+            raise ValueError(msg)
+        return self._only or self._circuit_of(key)
 
     def _circuit_of(self, key: Hashable) -> Circuit:
         """Return the state for a key; make it if there is none."""

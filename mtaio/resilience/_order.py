@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
             )
             raise ValueError(msg)
     for pair in _pairs(parts):
-        reason = _refusal(*pair)
+        reason = _refusal(*pair, repeated=_is_repeated(pair[0], parts))
         if reason is not None:
             msg = f"{reason} {USUAL}"
             raise ValueError(msg)
@@ -94,7 +94,12 @@ def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Part, str]]:
         yield outer, _kind(outer), inner, _kind(inner)
 
 
-def _refusal(outer: Part, around: str, inner: Part, within: str) -> str | None:
+def _is_repeated(part: Part, parts: Sequence[Part]) -> bool:
+    """Return whether a retry or hedge stands outside of ``part``."""
+    return any(_kind(each) in _REPEATS for each in takewhile(lambda it: it is not part, parts))
+
+
+def _refusal(outer: Part, around: str, inner: Part, within: str, *, repeated: bool) -> str | None:
     """Return why one part cannot stand inside another; None if it can."""
     reason: str | None = None
     if around in _REPEATS and within == "timeout" and _total(inner):
@@ -102,7 +107,9 @@ def _refusal(outer: Part, around: str, inner: Part, within: str) -> str | None:
             f"{inner} stands inside {outer}, which starts it again for each attempt, so that it "
             f"does not limit them all together. Put it outside of {outer}, or leave out total=True."
         )
-    elif around == "timeout" and within in _REPEATS and _total(outer) is False:
+    elif (
+        around == "timeout" and within in _REPEATS and _total(outer) is False and not repeated
+    ):  # inside a retry it limits each of its attempts, with the copies of a hedge
         reason = (
             f"{outer} stands outside of {inner}, so that it limits all attempts together, and a "
             f"first attempt that hangs leaves no time for another. Write total=True if that is "
@@ -164,6 +171,11 @@ def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
         doubt = (
             f"{inner} stands inside {outer}, whose time is up first, so that it never limits "
             f"anything. Give the inner one less time, or leave it out."
+        )
+    elif around == "timeout" and within == "hedge" and _seconds(outer) <= _after(inner):
+        doubt = (
+            f"{outer} stands outside of {inner}, and its time is up before a copy would be "
+            f"started, so that nothing is ever hedged. Give it more time, or hedge sooner."
         )
     elif around == "hedge" and within == "timeout" and _after(outer) >= _seconds(inner):
         doubt = (

@@ -336,6 +336,11 @@ async def test_a_state_for_each_key() -> None:
     breaker.reset("a")
     breaker.open("b")
     assert (breaker.state_of("a"), breaker.state_of("b")) == (CLOSED, OPEN)
+    for by_hand in breaker.open, breaker.reset:
+        with pytest.raises(
+            ValueError, match=r"^<Breaker 'hosts': .* has a state for each key\. Say"
+        ):
+            by_hand()
 
 
 async def test_forgets_the_key_used_longest_ago() -> None:

@@ -129,6 +129,10 @@ WARNED: dict[str, tuple[list[Any], str]] = {
         [hedge(2), Timeout(2)],
         r"^Timeout\(2\) stands inside Marked\('hedge'\), and its time is up before a copy",
     ),
+    "hedge that is never started in all": (
+        [Timeout(2, total=True), hedge(2)],
+        r"^Timeout\(2, total=True\) stands outside of .*, and its time is up before a copy",
+    ),
     "breaker that sees no timeout": (
         [Timeout(5), Breaker()],
         r"^Breaker\(.*\) has a timeout outside and none inside",
@@ -159,6 +163,8 @@ def test_order_that_is_seldom_meant_is_warned_of(name: str) -> None:
         [TimeoutManager(None), Retry(), Timeout(1)],
         [TimeoutManager(5), TimeoutManager(None)],
         [hedge(1), Timeout(2)],
+        [Retry(), Timeout(3), hedge(1), Timeout(2)],
+        [Timeout(9, total=True), Retry(), breaker(), Timeout(3), hedge(1)],
         [Timeout(5, total=True), Retry()],
         [Fallback(answer), Timeout(1)],
         [Retry(), Fallback(answer, LookupError)],
