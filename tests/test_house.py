@@ -96,6 +96,14 @@ def test_wheel_in_the_docs_is_of_this_version() -> None:
     assert named == {mtaio.__version__}
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("README.md", "This is version"), ("README.ja.md", "これはバージョン")]
+)
+def test_readme_names_this_version(name: str, words: str) -> None:
+    """A README says which version it describes."""
+    assert re.findall(rf"{words} ?(\d+\.\d+\.\d+)", read(name)) == [mtaio.__version__]
+
+
 def test_addresses_agree() -> None:
     """The site links to the source that the package names, and both have one address."""
     urls = PROJECT["project"]["urls"]
