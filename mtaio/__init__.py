@@ -3,8 +3,8 @@ Structured concurrency for real work, under limits, in production, on asyncio or
 
 The names one reaches for first are here; each is imported when it is first used, so that
 ``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
-`mtaio.resources`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`, `mtaio.monitoring`,
-`mtaio.config`, `mtaio.app`, `mtaio.exceptions`, `mtaio.testing`.
+`mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
+`mtaio.monitoring`, `mtaio.config`, `mtaio.app`, `mtaio.exceptions`, `mtaio.testing`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ _ROOMS: Final = frozenset(
         "exceptions",
         "logging",
         "monitoring",
+        "resilience",
         "resources",
         "testing",
     }

@@ -15,6 +15,7 @@ import math
 from anyio import WouldBlock
 
 __all__ = [
+    "BreakerOpenError",
     "CacheClosedError",
     "ConcurrencyLimitError",
     "EventOverflowError",
@@ -133,6 +134,35 @@ class RateLimitTimeoutError(RateLimitError, TimeoutError):
 
 class ConcurrencyLimitError(LimitError):
     """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
+
+
+class BreakerOpenError(MTAIOError):
+    """
+    A breaker lets no call through now, because too many have failed.
+
+    It derives from no builtin: nobody should retry it for having asked to retry a
+    ``ConnectionError``.
+
+    Args:
+        message: Which breaker, and why.
+        retry_after: The seconds after which it lets a call through again; 0 while the calls that
+            are to decide are under way, ``inf`` if it was opened by hand.
+        name: The breaker's name.
+    """
+
+    retry_after: float
+    name: str | None
+
+    def __init__(
+        self,
+        message: str = "breaker open",
+        *,
+        retry_after: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.name = name
 
 
 class EventOverflowError(LimitError, WouldBlock):

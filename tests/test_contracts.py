@@ -18,6 +18,16 @@ from mtaio.cache import EvictionPolicy, TTLCache, cached
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Budget,
+    Fallback,
+    Hedge,
+    Pipeline,
+    Retry,
+    Timeout,
+)
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -226,6 +236,39 @@ def health() -> tuple[object, Use]:
     return made, use
 
 
+def pipeline() -> tuple[object, Use]:
+    """Return a use of a pipeline: calls that fail, are retried and hedged, one at a time."""
+    made = Pipeline(
+        Fallback(lambda _: 0),
+        Timeout(100, total=True),
+        Retry(2, wait_initial=0, budget=Budget(1)),
+        Breaker(1, window=99),
+        Hedge(1.5),
+        AdaptiveLimiter(initial=3, max_waiting=9),
+        Timeout(10),
+    )
+
+    async def use() -> None:
+        failures = iter([True, False, False, False])
+        results: list[int] = []
+
+        async def work() -> int:
+            await anyio.sleep(1)
+            if next(failures, False):
+                raise ConnectionError
+            return 1
+
+        async def call() -> None:
+            results.append(await made.call(work))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(call)
+        assert results == [1, 1, 1]
+
+    return made, use
+
+
 PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "ConcurrencyLimiter": lambda: limiter_of(ConcurrencyLimiter(1)),
     "ResourceLimiter": lambda: limiter_of(ResourceLimiter(concurrency=1, rate=1000, timeout=60)),
@@ -239,6 +282,7 @@ PRIMITIVES: dict[str, Callable[[], tuple[object, Use]]] = {
     "HealthRegistry": health,
     "TaskExecutor": executor,
     "ResourceMonitor": monitor,
+    "Pipeline": pipeline,
 }
 
 

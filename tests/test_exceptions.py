@@ -14,6 +14,7 @@ from anyio import WouldBlock, to_process
 
 from mtaio import exceptions
 from mtaio.exceptions import (
+    BreakerOpenError,
     CacheClosedError,
     ConcurrencyLimitError,
     EventOverflowError,
@@ -34,6 +35,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     RateLimitTimeoutError: (RateLimitError, TimeoutError),
     ConcurrencyLimitError: (LimitError,),
     EventOverflowError: (LimitError, WouldBlock),
+    BreakerOpenError: (MTAIOError,),
     CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
     StrayCancellationError: (MTAIOError, RuntimeError),
@@ -47,6 +49,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     RateLimitTimeoutError: {"retry_after": 3.0, "timeout": 2.5, "deadline": 12.5, "name": "api"},
     ConcurrencyLimitError: {"name": "slots"},
     EventOverflowError: {"name": "bus"},
+    BreakerOpenError: {"retry_after": 12.5, "name": "api"},
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
     StrayCancellationError: {},
@@ -64,6 +67,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     },
     ConcurrencyLimitError: {"name": None},
     EventOverflowError: {"name": None},
+    BreakerOpenError: {"retry_after": 0.0, "name": None},
     CacheClosedError: {"name": None},
 }
 

@@ -31,8 +31,8 @@ SOURCES = sorted(
     ]
 )
 ROOMS = (
-    *("app", "cache", "config", "core", "events", "logging", "monitoring", "resources"),
-    "testing",
+    *("app", "cache", "config", "core", "events", "logging", "monitoring", "resilience"),
+    *("resources", "testing"),
 )
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -8,8 +8,10 @@ either backend; two loops at once are an error that says what to do.
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
@@ -121,6 +123,25 @@ def call_in(loop: Any, fn: Callable[[], object]) -> bool:
     except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
         return False
     return True
+
+
+def call_at(loop: Any, moment: float, fn: Callable[[], object]) -> None:
+    """
+    Have ``fn`` called at ``moment``, on the clock of ``loop``, which is running here.
+
+    It cannot be taken back: ``fn`` has to look whether it is still wanted. It is not called if the
+    loop ends before. On trio, which has no timers but those of tasks, a task of the loop's waits.
+    """
+    schedule: Callable[..., object] | None = getattr(loop, "call_at", None)
+    if schedule is not None:
+        schedule(moment, fn)
+        return
+
+    async def wait() -> None:
+        await anyio.sleep_until(moment)
+        fn()
+
+    start_task(loop, wait, copy_context())
 
 
 def _nothing() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "SECONDS"]
+__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "PARTS", "SECONDS"]
 
 COUNTER: Final[MappingProxyType[str, str]] = MappingProxyType({"kind": "counter"})
 """A number that only grows: how often something has happened, or for how many seconds."""
@@ -28,6 +28,9 @@ LIMIT: Final[MappingProxyType[str, str]] = MappingProxyType({"kind": "limit"})
 
 INFO: Final[MappingProxyType[str, str]] = MappingProxyType({"kind": "info"})
 """A text with few values that says what the numbers beside it are of."""
+
+PARTS: Final[MappingProxyType[str, str]] = MappingProxyType({"kind": "parts"})
+"""A mapping of other statistics by a few fixed names, which become part of their metrics' names."""
 
 BYTES: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "bytes"})
 """A size whose name does not end in ``_bytes``."""

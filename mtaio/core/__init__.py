@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mtaio.core._budget import Budget, BudgetStatistics
 from mtaio.core._executor import Outcome, TaskExecutor
 from mtaio.core._retry import Retry
 from mtaio.core._statistics import ExecutorStatistics
@@ -10,6 +11,8 @@ from mtaio.core._tasks import TaskHandle, TaskStatus
 from mtaio.core._via import ExternalPool, ExternalPoolStatistics
 
 __all__ = [
+    "Budget",
+    "BudgetStatistics",
     "ExecutorStatistics",
     "ExternalPool",
     "ExternalPoolStatistics",

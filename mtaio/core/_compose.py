@@ -22,11 +22,11 @@ from mtaio._internal.callables import (
     is_generator,
     unwrap,
 )
-from mtaio.core._retry import Retry, attempts
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
+    from mtaio.core._retry import Retry
     from mtaio.core._statistics import Counters
     from mtaio.core._timeouts import Timing
 
@@ -142,7 +142,7 @@ def compose(
         counters.retried += 1
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return attempts(retry, partial(attempt, *args, **kwargs), count_retry)
+        return retry.run(partial(attempt, *args, **kwargs), on_retry=count_retry)
 
     return call, None
 

@@ -13,58 +13,70 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
+from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio.core._budget import Budget
 from mtaio.core._errors import note
+from mtaio.exceptions import BreakerOpenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
-_FILTER = "Pass an exception class, a tuple of them, or a function that returns whether to retry."
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Retry:
     """
     How often to try again, after which exceptions, and how long to wait before.
 
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
-    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long.
+    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long; where
+    else to look for it, ``retry_after`` says.
 
     Args:
         attempts: Calls in all, the first included; at least 1.
         on: Which exceptions to retry: a class, a tuple of classes, or a function from the
             exception to bool. Only ``Exception`` is ever considered: cancellation,
-            ``KeyboardInterrupt`` and the like pass at once.
+            ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
+            breaker (`mtaio.exceptions.BreakerOpenError`) unless it is named itself.
         wait_initial: Seconds before the second attempt.
         wait_max: The longest wait in seconds, whatever the number of attempts.
         wait_exp_base: The factor from one wait to the next.
         jitter: The random part of each wait, from 0 (none) to 1 (anywhere from 0 to the wait).
+        budget: How many retries all calls with this `Budget` may make together; None for no
+            limit.
+        retry_after: Returns how long the exception asks to wait: seconds, or what an HTTP header
+            ``Retry-After`` says (seconds or a date, as a str), or None. By default its attribute
+            ``retry_after``.
 
     Raises:
         ValueError, TypeError: A value that makes no sense, named with the way out.
 
     Example:
         ```python
-        from mtaio.core import Retry
+        from mtaio.core import Budget, Retry
 
-        patient = Retry(attempts=5, on=(ConnectionError, TimeoutError), wait_max=2.0)
+        patient = Retry(5, on=(ConnectionError, TimeoutError), wait_max=2.0, budget=Budget(0.1))
         ```
     """
 
     attempts: int = 3
-    on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool] = Exception
+    _: KW_ONLY
+    on: Filter = Exception
     wait_initial: float = 0.1
     wait_max: float = 30.0
     wait_exp_base: float = 2.0
     jitter: float = 1.0
+    budget: Budget | None = None
+    retry_after: Callable[[Exception], float | str | None] | None = None
 
     def __post_init__(self) -> None:
         checks.count("attempts", self.attempts, way_out="1 means a single call and no retry.")
@@ -75,14 +87,31 @@ class Retry:
         if self.jitter > 1:
             msg = f"jitter={self.jitter!r} is more than 1. Pass a fraction from 0 to 1."
             raise ValueError(msg)
-        _check_filter(self.on)
+        check_filter(self.on)
+        given: Any = self.budget
+        if given is not None and not isinstance(given, Budget):
+            msg = (
+                f"budget={given!r} is {checks.type_of(given)}, not a Budget. Pass "
+                f"mtaio.core.Budget(0.1) for one retry in ten calls, or None for no limit."
+            )
+            raise TypeError(msg)
+        if self.retry_after is not None:
+            way_out = "Pass a function from the exception to seconds or None."
+            checks.callable_("retry_after", self.retry_after, way_out=way_out)
 
     def accepts(self, error: Exception) -> bool:
-        """Return whether ``error`` is one to try again after."""
+        """
+        Return whether ``error`` is one to try again after.
+
+        A `mtaio.exceptions.BreakerOpenError` is so only if ``on`` names that very class or a
+        function accepts it.
+        """
         on: Any = self.on
-        if isinstance(on, type | tuple):
-            return isinstance(error, on)
-        return bool(on(error))
+        if isinstance(error, BreakerOpenError) and isinstance(on, type | tuple):
+            # By default nothing waits in front of an open breaker, which is there to fail at once.
+            classes = cast("tuple[type, ...]", on if isinstance(on, tuple) else (on,))
+            return any(issubclass(each, BreakerOpenError) for each in classes)
+        return accepts(on, error)
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
         """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""
@@ -91,21 +120,110 @@ class Retry:
         except OverflowError:
             longest = self.wait_max
         wait = longest * (1 - self.jitter * random.random())  # noqa: S311 - no secret depends on it
-        asked = getattr(error, "retry_after", None)
+        if error is None:
+            return wait
+        asked: object = None
+        if self.retry_after is not None:
+            asked = self.retry_after(error)
+            if isinstance(asked, str):
+                asked = _seconds_in(asked)
+        if asked is None:
+            asked = getattr(error, "retry_after", None)
         if isinstance(asked, int | float) and not math.isnan(asked):
             wait = max(wait, asked)
         return wait
 
+    def affords(self, error: Exception) -> bool:
+        """
+        Take a retry from the budget, and return whether there was one.
 
-def _check_filter(on: object) -> None:
-    if isinstance(on, type | tuple):
-        classes = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
-        for each in classes:
-            if not (isinstance(each, type) and issubclass(each, Exception)):
-                msg = f"on={on!r} holds {each!r}, which is not a subclass of Exception. {_FILTER}"
-                raise TypeError(msg)
-    else:
-        checks.callable_("on", on, way_out=_FILTER)
+        If there was none, ``error`` carries a note that says so.
+        """
+        budget = self.budget
+        if budget is None or budget.take():
+            return True
+        note(error, f"not tried again: {budget} is used up by the retries of all calls")
+        return False
+
+    async def run(
+        self,
+        fn: Callable[[*Ts], Awaitable[T]],
+        /,
+        *args: *Ts,
+        on_retry: Callable[[], object] | None = None,
+    ) -> T:
+        """
+        Await ``fn(*args)`` until it succeeds or there is to be no further attempt.
+
+        A checkpoint if the function is, and before each retry. Cancelled, it leaves what the
+        function leaves; a retry that has not been made returns to the budget. A wait that would
+        outlast the caller's deadline is not started: the error comes at once, while the caller can
+        still see it.
+
+        Args:
+            fn: An async function.
+            *args: Its arguments.
+            on_retry: Called before each attempt but the first.
+
+        Returns:
+            The result of the attempt that succeeded.
+
+        Raises:
+            Exception: That of the last attempt, with a note on why there is no other.
+        """
+        budget = self.budget
+        if budget is not None:
+            budget.record_call()
+        attempt = 1
+        while True:
+            try:
+                return await fn(*args)
+            except Exception as error:
+                attempt += 1
+                wait = self._wait(attempt, error)
+                if wait is None:
+                    raise
+            try:
+                await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
+            except BaseException:
+                if budget is not None:
+                    budget.give_back()
+                raise
+            if on_retry is not None:
+                on_retry()
+
+    def _wait(self, attempt: int, error: Exception) -> float | None:
+        """Return the seconds to sleep before ``attempt``; None, with a note, if it is not to be."""
+        if attempt > self.attempts or not self.accepts(error):
+            if attempt > 2:  # noqa: PLR2004 - one attempt is no news
+                note(error, f"gave up after {attempt - 1} attempts")
+            return None
+        wait = self.wait_before(attempt, error)
+        left = deadlines.remaining()
+        if wait >= left:
+            note(
+                error,
+                f"not tried again: attempt {attempt} would have to wait {wait:.3g} s, and the "
+                f"deadline is in {left:.3g} s",
+            )
+            return None
+        return wait if self.affords(error) else None
+
+
+def _seconds_in(text: str) -> float | None:
+    """Return the seconds that the value of a header ``Retry-After`` asks for; None if it is bad."""
+    if text.strip().isdecimal():
+        return float(text)
+    from datetime import UTC, datetime  # noqa: PLC0415 - few services send a date
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - loads the e-mail package
+
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000", which means UTC
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - datetime.now(UTC)).total_seconds()
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
@@ -116,37 +234,3 @@ def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None
         checks.count(name, retry, way_out="Pass the number of attempts, or a mtaio.core.Retry.")
         retry = Retry(attempts=retry)
     return retry if retry.attempts > 1 else None
-
-
-async def attempts(
-    policy: Retry,
-    call: Callable[[], Awaitable[T]],
-    on_retry: Callable[[], None],
-) -> T:
-    """
-    Await ``call()`` until it succeeds or the policy gives up; then raise its last error.
-
-    The error carries a note with the number of attempts. A wait that would outlast the caller's
-    deadline is not started: the error comes at once, while the caller can still see it.
-    """
-    attempt = 1
-    while True:
-        try:
-            return await call()
-        except Exception as error:
-            if attempt >= policy.attempts or not policy.accepts(error):
-                if attempt > 1:
-                    note(error, f"gave up after {attempt} attempts")
-                raise
-            attempt += 1
-            wait = policy.wait_before(attempt, error)
-            left = deadlines.remaining()
-            if wait >= left:
-                note(
-                    error,
-                    f"not tried again: attempt {attempt} would have to wait {wait:.3g} s, and the "
-                    f"deadline is in {left:.3g} s",
-                )
-                raise
-        await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
-        on_retry()

@@ -366,6 +366,8 @@ class Service(Task):
 
     async def _supervise(self) -> Any:
         attempt = 1
+        if self._restart is not None and self._restart.budget is not None:
+            self._restart.budget.record_call()
         while True:
             started = clock.now()
             try:
@@ -378,6 +380,8 @@ class Service(Task):
                     attempt = 1  # it had recovered
                 if attempt >= policy.attempts:
                     note(error, f"gave up after {attempt} attempts")
+                    raise
+                if not policy.affords(error):
                     raise
                 attempt += 1
                 wait = policy.wait_before(attempt, error)

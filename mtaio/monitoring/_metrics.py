@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Metric", "Number", "Source", "flat", "kind_of", "kinds", "metrics"]
 
-Kind: TypeAlias = Literal["counter", "gauge", "limit", "info"]
+Kind: TypeAlias = Literal["counter", "gauge", "limit", "info", "parts"]
 Number: TypeAlias = int | float
 
 _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in get_args(Kind)}
@@ -213,6 +213,12 @@ def _walk_fields(value: object, cls: Any, place: _Place) -> None:
 def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None:
     """Find the numbers of a field that is a mapping: one for each key, or a counter's sum."""
     found = place.found
+    if row.kind == "parts":
+        for name, part in value.items():
+            if _has_fields(own := cast("Any", type(part))):
+                head = f"{place.head}{name}."
+                _walk_fields(part, own, place._replace(path=(*place.path, name), head=head))
+        return
     key = place.head + row.field
     if not place.mappings:
         if row.kind == "counter" and all(isinstance(item, _NUMBERS) for item in value.values()):

@@ -7,9 +7,10 @@ nothing of waiters or tokens, rather than passing it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -110,6 +111,10 @@ def assert_quiescent(*objects: Any) -> None:
 def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
     """Yield the telling fields of statistics, and those of the statistics among them."""
     if isinstance(statistics, type):
+        return
+    if isinstance(statistics, Mapping):  # the parts of a pipeline
+        for value in cast("Mapping[Any, object]", statistics).values():
+            yield from _counts(value)
         return
     names: Iterable[str] = getattr(statistics, "_fields", ())  # of a named tuple
     if is_dataclass(statistics):

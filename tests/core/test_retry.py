@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,7 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.core import Retry, TaskExecutor
-from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
+from mtaio.exceptions import (
+    BreakerOpenError,
+    MTAIOError,
+    RateLimitError,
+    RateLimitTimeoutError,
+)
 from mtaio.resources import TimeoutManager
 
 if TYPE_CHECKING:
@@ -193,6 +201,16 @@ async def test_base_exception_is_never_retried() -> None:
     assert len(flaky.calls) == 1
 
 
+def test_open_breaker_is_not_waited_for_unless_it_is_named() -> None:
+    """Its refusal is there to fail at once, though it says how long it will be open."""
+    error = BreakerOpenError(retry_after=30)
+    assert not Retry().accepts(error)
+    assert not Retry(on=(OSError, MTAIOError)).accepts(error)
+    assert Retry(on=BreakerOpenError).accepts(error)
+    assert Retry(on=(OSError, BreakerOpenError)).accepts(error)
+    assert Retry(on=lambda _: True).accepts(error)
+
+
 # ---- deadlines -----------------------------------------------------------------------------------
 
 
@@ -241,3 +259,94 @@ async def test_limiters_own_error_can_be_retried() -> None:
     flaky = Flaky(RateLimitTimeoutError(retry_after=3, timeout=1))
     assert await attempt(flaky, Retry(on=RateLimitError, jitter=0)) == [2]
     assert flaky.calls == [0, 3.5]
+
+
+# ---- what the exception asks for -----------------------------------------------------------------
+
+
+class RefusedError(OSError):
+    """An error of a client, which keeps the headers of the answer."""
+
+    def __init__(self, retry_after: str | None) -> None:
+        super().__init__(retry_after)
+        self.headers = {} if retry_after is None else {"Retry-After": retry_after}
+
+
+def header(error: Exception) -> str | None:
+    """Return what the header says."""
+    return error.headers.get("Retry-After") if isinstance(error, RefusedError) else None
+
+
+@pytest.mark.parametrize(
+    ("asked", "waited"),
+    [
+        ("7", 7),
+        (" 120 ", 120),
+        ("0", 1),
+        (None, 1),
+        ("soon", 1),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 1),
+        ("Sun, 06 Nov 1994 08:49:37 -0000", 1),
+    ],
+)
+def test_header_is_read_where_the_exception_keeps_it(asked: str | None, waited: float) -> None:
+    """A function finds what a client's exception holds: seconds, or a date, that may be past."""
+    policy = Retry(jitter=0, wait_initial=1, retry_after=header)
+    assert policy.wait_before(2, RefusedError(asked)) == waited
+
+
+def test_header_with_a_date_to_come() -> None:
+    """The wait is until then, by the machine's calendar."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    wait = Retry(retry_after=header).wait_before(2, RefusedError(format_datetime(later)))
+    assert 3500 < wait < 3601
+
+
+def test_function_may_return_seconds() -> None:
+    """Or None, and then the exception's own attribute counts."""
+    policy = Retry(jitter=0, retry_after=lambda error: 3 if isinstance(error, OSError) else None)
+    assert policy.wait_before(2, OSError()) == 3
+    assert policy.wait_before(2, RateLimitError(retry_after=9)) == 9
+
+
+# ---- a call of one's own -------------------------------------------------------------------------
+
+
+async def test_run_makes_one_call_under_the_policy() -> None:
+    """``await policy.run(fn, *args)`` does what ``map(retry=)`` does with one item."""
+    flaky, retried = Flaky(OSError(), OSError()), []
+    assert await EXACT.run(flaky, 1, on_retry=lambda: retried.append(anyio.current_time())) == 3
+    assert flaky.calls == [0, 1.5, 4]
+    assert retried == [1.5, 4]
+    assert await Retry(1).run(Flaky(), 1) == 1
+    assert await EXACT.run(Flaky(OSError())) == 2
+
+
+async def test_run_can_be_cancelled_while_it_waits() -> None:
+    """Then there is no further attempt."""
+    flaky = Flaky(OSError())
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(EXACT.run, flaky))
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
+    assert flaky.calls == [0]
+
+
+def test_number_of_attempts_needs_no_name() -> None:
+    """``Retry(5)`` is ``Retry(attempts=5)``; all else has its name."""
+    assert Retry(5) == Retry(attempts=5)
+    with pytest.raises(TypeError):
+        Retry(5, OSError)  # type: ignore[call-arg] # as the test says
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"budget": 0.1}, r"^budget=0\.1 is a float, not a Budget"),
+        ({"retry_after": 3}, "^retry_after=3 is an int, which is not callable"),
+    ],
+)
+def test_wrong_options_are_refused(option: dict[str, Any], message: str) -> None:
+    """With the way out."""
+    with pytest.raises(TypeError, match=message):
+        Retry(**option)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mtaio._internal import clock
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
     from types import ModuleType
 
 pytest.importorskip("trio")
@@ -34,6 +35,14 @@ def load_shown() -> ModuleType:
 shown = load_shown()
 relay: Any = shown.relay
 SHOWN = sorted(name for name in vars(shown) if name.startswith("test_"))
+
+
+@pytest.fixture(autouse=True)
+def _clock_of_the_process() -> Generator[None]:
+    """Give the clock back, which follows such loops from then on."""
+    before = clock.read
+    yield
+    clock.follow(before)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from mtaio._internal import loops
+from mtaio._internal import clock, loops
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
@@ -184,6 +184,17 @@ def test_call_in_a_loop_that_is_over(backend: str) -> None:
     assert not loops.call_in(loop, lambda: called.append(1))
     run(settle, backend=backend)
     assert called == []
+
+
+async def test_call_at() -> None:
+    """A function is called at its moment, and not if the loop ends before."""
+    called: list[float] = []
+    loop = loops.current_loop()
+    for moment in (2, 1, 9):
+        loops.call_at(loop, anyio.current_time() + moment, lambda: called.append(clock.now()))
+    start = clock.now()
+    await anyio.sleep(5)
+    assert called == [start + 1, start + 2]
 
 
 def test_task_that_comes_too_late() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mtaio.core import TaskExecutor
 from mtaio.exceptions import TimeoutError  # noqa: A004 - the refined one
+from mtaio.resilience import Pipeline, Retry, Timeout
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
 
@@ -97,3 +98,22 @@ async def test_timeout_fires_in_time() -> None:
         await anyio.sleep(60)
     assert 0.048 <= time.monotonic() - start < 5
     assert caught.value.timeout == 0.05
+
+
+async def test_pipeline_retries_what_has_timed_out() -> None:
+    """The one timer of a timeout cancels the attempt that hangs, and no other."""
+    api = Pipeline(Timeout(60, total=True), Retry(2, wait_initial=0), Timeout(0.02))
+    calls = 0
+
+    async def hang_once() -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await anyio.sleep(60)
+        return calls
+
+    with anyio.fail_after(20):
+        assert await api.call(hang_once) == 2
+        await anyio.sleep(0.03)  # the timer finds nothing to do
+        assert await api.call(hang_once) == 3
+    assert api.statistics().parts["timeout"].timed_out == 1

@@ -22,6 +22,7 @@ MODULES = (
     "exceptions",
     "logging",
     "monitoring",
+    "resilience",
     "resources",
     "testing",
 )

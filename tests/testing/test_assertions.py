@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 import mtaio
-from mtaio import core, resources
-from mtaio.core import TaskExecutor
+from mtaio import core, resilience, resources
+from mtaio.core import ExternalPool, TaskExecutor
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -26,9 +27,10 @@ from mtaio.testing import (
     run,
     settle,
 )
+from tests.core.manual_pool import ManualPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
 
 async def left_by(thing: object, use: Callable[[], Coroutine[Any, Any, object]]) -> str:
@@ -140,20 +142,43 @@ async def test_mtaio_executor() -> None:
     assert_quiescent(executor)
 
 
+async def test_mtaio_pool() -> None:
+    """What a pool has is told, also when nobody waits for it any more."""
+    pool = ManualPool()
+    calls = ExternalPool(pool)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(TaskExecutor().run, int, via=calls))
+        await settle()
+        pool.sent[0].begin()
+        group.cancel_scope.cancel()
+    with pytest.raises(AssertionError, match=r"in_use=1"):
+        assert_quiescent(calls)
+    pool.end_all()
+    assert_quiescent(calls)
+
+
 def test_every_primitive_of_mtaio() -> None:
     """Each public class of mtaio that has statistics can be looked at, or says that it cannot."""
     looked_at = set()
-    for package in (core, resources):
+    for package in (core, resilience, resources):
         for name in package.__all__:
             thing = getattr(package, name)
             if isinstance(thing, type) and callable(getattr(thing, "statistics", None)):
                 looked_at.add(name)
     assert looked_at == {
+        "AdaptiveLimiter",
+        "Breaker",
+        "Budget",
         "ConcurrencyLimiter",
+        "ExternalPool",
+        "Fallback",
+        "Hedge",
         "KeyedRateLimiter",
+        "Pipeline",
         "RateLimiter",
         "ResourceLimiter",
         "TaskExecutor",
+        "Timeout",
         "TimeoutManager",
     }
     with pytest.raises(TypeError, match=r"^assert_quiescent\(\) cannot tell about .*Timeout"):
@@ -184,6 +209,7 @@ def test_nested_statistics() -> None:
     class Outer:
         inner: Inner | None
         kind: type = Inner
+        parts: Mapping[str, object] = field(default_factory=dict)
 
     class Thing:
         def __init__(self, inner: Inner | None) -> None:
@@ -195,9 +221,14 @@ def test_nested_statistics() -> None:
         def statistics(self) -> Outer:
             return Outer(self.inner)
 
-    assert_quiescent(Thing(Inner(0)))
-    with pytest.raises(AssertionError, match=r"^not quiescent: thing has waiting=2$"):
-        assert_quiescent(Thing(Inner(2)))
+    class Whole(Thing):
+        def statistics(self) -> Any:
+            return Outer(None, parts={"one": self.inner, "two": 2})
+
+    for kind in (Thing, Whole):
+        assert_quiescent(kind(Inner(0)))
+        with pytest.raises(AssertionError, match=r"^not quiescent: thing has waiting=2$"):
+            assert_quiescent(kind(Inner(2)))
     with pytest.raises(TypeError, match=r"^assert_quiescent\(\) cannot tell about thing: it has n"):
         assert_quiescent(Thing(None))
 

@@ -1,5 +1,5 @@
 """
-What the limits do with a user's function: decorate it with ``limit``, or call it with ``run``.
+What limits and pipelines do with a user's function: decorate it, or call it with ``run``.
 
 Promise: the decorated function keeps its name, signature and types; functions, methods, static and
 class methods, partials and objects with an async ``__call__`` all work; what cannot be awaited is
@@ -95,8 +95,8 @@ def _check_async(fn: object, name: str) -> None:
         return
     if is_async_generator(fn):
         reason = (
-            "it is an async generator function, which runs in the loop that consumes it. Use the "
-            "limiter in that loop, or around what the generator awaits."
+            "it is an async generator function, which runs in the loop that consumes it. Apply it "
+            "in that loop, or to what the generator awaits."
         )
     elif not callable(fn):
         reason = (

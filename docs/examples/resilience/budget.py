@@ -1,0 +1,40 @@
+"""What a service that is down gets, without and with a budget."""
+
+from contextlib import suppress
+from functools import partial
+
+import anyio
+import httpx
+from unreliable import unreliable
+
+from mtaio.resilience import Budget, Pipeline, Retry, Timeout
+
+CALLS = 100
+
+
+async def fetch(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    response.raise_for_status()
+
+
+async def main() -> None:
+    # --8<-- [start:pipelines]
+    retry = partial(Retry, 3, wait_initial=0.001)
+    without = Pipeline(retry(), Timeout(1), name="without")
+    budget = Pipeline(retry(budget=Budget(0.1)), Timeout(1), name="with a budget")
+    # --8<-- [end:pipelines]
+    async with (
+        unreliable() as server,
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+    ):
+        server.is_down = True
+        for api in without, budget:
+            server.requests = 0
+            for _ in range(CALLS):
+                with suppress(httpx.HTTPStatusError):
+                    await api.call(fetch, client, "/ok")
+            print(f"{api.name}: {CALLS} calls, {server.requests} requests")
+
+
+if __name__ == "__main__":
+    anyio.run(main)

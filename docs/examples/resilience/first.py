@@ -1,0 +1,58 @@
+"""Calls that fail in four ways."""
+
+import anyio
+import httpx
+from unreliable import unreliable
+
+from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, Timeout
+
+# --8<-- [start:pipeline]
+
+
+def is_failure(error: Exception) -> bool:
+    """Return whether the service has failed, and not the request."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in {429, 500, 502, 503, 504}
+    return isinstance(error, httpx.TransportError | TimeoutError)
+
+
+def no_answer(error: Exception, *_: object) -> str:
+    return f"({type(error).__name__})"
+
+
+api = Pipeline(
+    Fallback(no_answer),
+    Timeout(10, total=True),
+    Retry(3, on=is_failure, wait_initial=0.01, budget=Budget(0.1, min_per_second=1)),
+    Breaker(0.5, window=20, on=is_failure),
+    Hedge(0.3, on=is_failure),
+    Timeout(1),
+    name="api",
+)
+
+
+@api
+async def fetch(client: httpx.AsyncClient, path: str) -> str:
+    response = await client.get(path)
+    response.raise_for_status()
+    return response.text
+
+
+# --8<-- [end:pipeline]
+# --8<-- [start:calls]
+async def main() -> None:
+    print(api)
+    async with (
+        unreliable() as server,
+        httpx.AsyncClient(base_url=server.url, timeout=None) as client,  # noqa: S113 - Timeout
+    ):
+        for path in "/ok", "/0.8,ok", "/reset,ok", "/down,ok", "/hang":
+            before, started = server.requests, anyio.current_time()
+            text = await fetch(client, path)
+            requests, seconds = server.requests - before, anyio.current_time() - started
+            print(f"{path:10} {text:15} {requests} requests, {seconds:.1f} s")
+
+
+# --8<-- [end:calls]
+if __name__ == "__main__":
+    anyio.run(main)

@@ -1,0 +1,221 @@
+"""
+How many retries all calls together may make: a share of the calls.
+
+Promise: in the long run there are at most ``ratio`` retries for each call, however many callers
+there are and however long the failure lasts; of few calls, at least ``min_per_second``.
+Cost: reading the clock and one addition for each call; ten pairs of numbers.
+
+A limit on the attempts of each call does not bound their sum: when everything fails, three attempts
+each are three times the load, on a service that has just failed under the load. After Finagle's
+RetryBudget and the chapter "Addressing Cascading Failures" of Google's "Site Reliability
+Engineering".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from mtaio._internal import checks
+from mtaio._internal.clock import now
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+
+__all__ = ["Budget", "BudgetStatistics"]
+
+_SLICES = 10
+"""Parts of the window; the oldest is forgotten as a whole."""
+
+_ALMOST = 1e-9
+"""That ten calls at a tenth are one retry must not depend on how floats are rounded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStatistics:
+    """What a `Budget` has allowed so far."""
+
+    ratio: float = field(metadata=LIMIT)
+    """Retries allowed for each call."""
+    calls: int = field(metadata=COUNTER)
+    """Calls, retries not counted."""
+    retried: int = field(metadata=COUNTER)
+    """Retries that were allowed, also those that were cancelled before they were made."""
+    rejected: int = field(metadata=COUNTER)
+    """Retries that were refused."""
+    available: int = field(metadata=GAUGE)
+    """Retries that would be allowed now."""
+
+
+class _Slice:
+    __slots__ = ("begin", "calls", "end", "retries")
+
+    def __init__(self, begin: float, width: float) -> None:
+        self.begin = begin
+        self.end = begin + width
+        self.calls = 0
+        self.retries = 0
+
+
+class Budget:
+    """
+    A limit on the retries of all calls together, for `Retry`.
+
+    Within ``window`` seconds it allows ``ratio`` retries for each call made in that time, or
+    ``min_per_second * window`` retries if that is more. What is beyond fails with the error of its
+    last attempt, at once. Share one budget among all that calls the same service.
+
+    Made anywhere, used by one event loop after another, on either backend. No method is a
+    checkpoint.
+
+    Args:
+        ratio: Retries for each call, such as 0.1; from 0 to 1.
+        min_per_second: Retries that are allowed each second however few calls there are. By
+            default one in ten seconds.
+        window: Seconds over which calls and retries are counted.
+        name: For the monitor.
+
+    Raises:
+        ValueError: A number is negative or NaN, ``ratio`` is more than 1, or ``window`` is 0 or
+            without end.
+        TypeError: An argument is not a number.
+
+    Example:
+        ```python
+        from mtaio.core import Budget, Retry
+
+        patient = Retry(3, budget=Budget(0.1))
+        ```
+    """
+
+    # Invariants:
+    # - _slices are in the order of time and cover the window, the last of them the present;
+    # - _calls and _retries are the sums over _slices.
+    __slots__ = (
+        "__weakref__",
+        "_all_calls",
+        "_all_retries",
+        "_calls",
+        "_last",
+        "_least",
+        "_name",
+        "_ratio",
+        "_rejected",
+        "_retries",
+        "_slices",
+        "_width",
+    )
+
+    def __init__(
+        self,
+        ratio: float,
+        *,
+        min_per_second: float = 0.1,
+        window: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        way_out = "Pass the retries for each call, such as 0.1."
+        self._ratio = checks.at_least("ratio", ratio, 0, way_out=way_out)
+        if ratio > 1:
+            msg = f"ratio={ratio!r} is more than a retry for each call. {way_out}"
+            raise ValueError(msg)
+        way_out = "Pass retries each second, 0 for none beyond the ratio."
+        least = checks.at_least("min_per_second", min_per_second, 0, way_out=way_out)
+        checks.at_least("window", window, 0, way_out="Pass seconds > 0.")
+        if not 0 < window < math.inf:
+            msg = f"window={window!r} is no time to count in. Pass finite seconds > 0."
+            raise ValueError(msg)
+        self._least = least * window
+        self._width = window / _SLICES
+        self._name = name
+        self._slices: deque[_Slice] = deque()
+        self._last = _Slice(-math.inf, 0)
+        self._calls = 0
+        self._retries = 0
+        self._all_calls = 0
+        self._all_retries = 0
+        self._rejected = 0
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return (
+            f"<Budget{name} of {self._ratio:g}: {self._retries} retries, {self._calls} calls in "
+            f"{self._width * _SLICES:g} s>"
+        )
+
+    def __str__(self) -> str:
+        return f"Budget({self._ratio:g})"
+
+    @property
+    def name(self) -> str | None:
+        """The name for the monitor."""
+        return self._name
+
+    @property
+    def ratio(self) -> float:
+        """Retries for each call."""
+        return self._ratio
+
+    def record_call(self) -> None:
+        """Count a call: its first attempt."""
+        moment = now()
+        last = self._last
+        if not last.begin <= moment < last.end:
+            last = self._advance(moment)
+        last.calls += 1
+        self._calls += 1
+        self._all_calls += 1
+
+    def take(self) -> bool:
+        """Take one retry, and return whether it was there to be taken."""
+        moment = now()
+        last = self._last
+        if not last.begin <= moment < last.end:
+            last = self._advance(moment)
+        if self._left(self._calls, self._retries) < 1:
+            self._rejected += 1
+            return False
+        last.retries += 1
+        self._retries += 1
+        self._all_retries += 1
+        return True
+
+    def give_back(self) -> None:
+        """Return a retry that was taken and will not be made."""
+        if self._last.retries:  # otherwise it is left to the window to forget it
+            self._last.retries -= 1
+            self._retries -= 1
+
+    def statistics(self) -> BudgetStatistics:
+        """Return what was allowed so far. Not a checkpoint; from any thread."""
+        return BudgetStatistics(
+            ratio=self._ratio,
+            calls=self._all_calls,
+            retried=self._all_retries,
+            rejected=self._rejected,
+            available=max(0, int(self._available())),
+        )
+
+    def _available(self) -> float:
+        """Return how many retries would be allowed now, without a change: from any thread."""
+        oldest = now() - self._width * (_SLICES - 1)
+        current = [each for each in tuple(self._slices) if each.end > oldest]
+        calls = sum(each.calls for each in current)
+        return self._left(calls, sum(each.retries for each in current))
+
+    def _left(self, calls: int, retries: int) -> float:
+        return max(self._ratio * calls, self._least) - retries + _ALMOST
+
+    def _advance(self, moment: float) -> _Slice:
+        """Begin a new slice at ``moment``, and forget those that have left the window."""
+        slices = self._slices
+        if slices and moment < slices[-1].begin:  # the clock of another event loop
+            slices.clear()
+            self._calls = self._retries = 0
+        oldest = moment - self._width * (_SLICES - 1)
+        while slices and slices[0].end <= oldest:
+            left = slices.popleft()
+            self._calls -= left.calls
+            self._retries -= left.retries
+        self._last = _Slice(moment, self._width)
+        slices.append(self._last)
+        return self._last

@@ -1,0 +1,231 @@
+"""
+How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, stand in a pipeline.
+
+Promise: each does around the rest of the pipeline what it does around a block of its own, and its
+statistics are its own: it may be used elsewhere too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from mtaio._internal import checks
+from mtaio._internal.callables import name_of
+from mtaio.core import Retry
+from mtaio.resilience._part import Part
+from mtaio.resilience._statistics import RetryStatistics
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
+
+if TYPE_CHECKING:
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["as_part"]
+
+
+class _Adapter:
+    """A part that stands for ``inner``."""
+
+    __slots__ = ("inner",)
+
+    inner: Any
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def statistics(self) -> object:
+        """Return those of what it stands for."""
+        return self.inner.statistics()
+
+
+class _RatePart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: RateLimiter
+
+    def __str__(self) -> str:
+        return f"RateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire = self.inner.acquire
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            return await then(call)
+
+        return run
+
+
+class _KeyedPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_key: ClassVar[bool] = True
+    inner: KeyedRateLimiter
+
+    def __str__(self) -> str:
+        return f"KeyedRateLimiter({self.inner.rate:g}, burst={self.inner.burst:g})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire = self.inner.acquire
+
+        async def run(call: Call) -> Any:
+            await acquire(call.key)
+            return await then(call)
+
+        return run
+
+
+class _ConcurrencyPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: ConcurrencyLimiter
+
+    def __str__(self) -> str:
+        return f"ConcurrencyLimiter({self.inner.capacity})"
+
+    def wrap(self, then: Next) -> Next:
+        acquire, release = self.inner.acquire, self.inner.release
+
+        async def run(call: Call) -> Any:
+            await acquire()
+            try:
+                return await then(call)
+            finally:
+                release()
+
+        return run
+
+
+class _ResourcePart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    inner: ResourceLimiter
+
+    @property
+    def is_timed(self) -> bool:
+        now = self.inner.statistics()
+        return now.timeout is not None or now.timeout_total is not None
+
+    def __str__(self) -> str:
+        return f"ResourceLimiter({'' if self.inner.name is None else f'name={self.inner.name!r}'})"
+
+    def wrap(self, then: Next) -> Next:
+        limiter = self.inner
+
+        async def run(call: Call) -> Any:
+            async with limiter:
+                return await then(call)
+
+        return run
+
+
+class _TimeoutPart(_Adapter):
+    __slots__ = ()
+
+    kind: ClassVar[Literal["timeout"]] = "timeout"
+    inner: TimeoutManager
+
+    def __str__(self) -> str:
+        return f"TimeoutManager({self.inner.default_timeout})"
+
+    @property
+    def seconds(self) -> float | None:
+        return self.inner.default_timeout
+
+    def wrap(self, then: Next) -> Next:
+        timeouts = self.inner
+
+        async def run(call: Call) -> Any:
+            with timeouts():
+                return await then(call)
+
+        return run
+
+
+class _RetryPart(_Adapter):
+    __slots__ = ("_calls", "_failed", "_retried")
+
+    kind: ClassVar[Literal["retry"]] = "retry"
+    inner: Retry
+
+    def __init__(self, inner: Retry) -> None:
+        super().__init__(inner)
+        self._calls = 0
+        self._retried = 0
+        self._failed = 0
+
+    def __str__(self) -> str:
+        options: list[str] = [f"{self.inner.attempts}"]
+        for each in fields(self.inner):
+            value = getattr(self.inner, each.name)
+            if each.name != "attempts" and value != each.default and each.default is not MISSING:
+                options.append(f"{each.name}={_shown(value)}")
+        return f"Retry({', '.join(options)})"
+
+    def wrap(self, then: Next) -> Next:
+        policy_run, count = self.inner.run, self._count
+
+        async def run(call: Call) -> Any:
+            self._calls += 1
+            try:
+                return await policy_run(then, call, on_retry=count)
+            except Exception:
+                self._failed += 1
+                raise
+
+        return run
+
+    def _count(self) -> None:
+        self._retried += 1
+
+    def statistics(self) -> RetryStatistics:
+        budget = self.inner.budget
+        return RetryStatistics(
+            calls=self._calls,
+            retried=self._retried,
+            failed=self._failed,
+            budget=None if budget is None else budget.statistics(),
+        )
+
+
+def _shown(value: object) -> str:
+    """Return a setting as one would write it."""
+    if isinstance(value, tuple):
+        each = cast("tuple[object, ...]", value)
+        return f"({', '.join(map(_shown, each))})"
+    return name_of(value) if callable(value) else str(value)
+
+
+_ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
+    (Retry, _RetryPart),
+    (RateLimiter, _RatePart),
+    (ConcurrencyLimiter, _ConcurrencyPart),
+    (KeyedRateLimiter, _KeyedPart),
+    (ResourceLimiter, _ResourcePart),
+    (TimeoutManager, _TimeoutPart),
+)
+
+
+def as_part(given: object) -> Part:
+    """Return ``given`` if it is a part, or a part that stands for it."""
+    for cls, adapter in _ADAPTERS:
+        if isinstance(given, cls):
+            part: Part = adapter(given)
+            return part
+    if isinstance(given, Part) and not isinstance(given, type):
+        return given
+    msg = (
+        f"{given!r} is {checks.type_of(given)}, which cannot be part of a pipeline. Pass parts of "
+        f"mtaio.resilience, limiters of mtaio.resources, a Retry, or an object with wrap()."
+    )
+    raise TypeError(msg)

@@ -1,0 +1,375 @@
+"""
+How much may run at once against a service that cannot say what it can take.
+
+Promise: never more calls at once than the limit of the moment; a call that is cancelled, that this
+limiter refuses, or that something inside refuses, is no sample; a queue of at most ``max_waiting``.
+Cost: a slot, two looks at the clock and a few additions for a call; no task and no timer.
+
+How the limit is found: _estimate.py. Why so, with simulations: docs/en/design/adaptive-limit.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from mtaio._internal import checks
+from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.clock import now
+from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError, LimitError
+from mtaio.resilience._estimate import LimitEstimator
+from mtaio.resources import ConcurrencyLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["AdaptiveLimiter", "AdaptiveSlot", "AdaptiveStatistics"]
+
+INITIAL = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveStatistics:
+    """The state of an `AdaptiveLimiter`, and what it has done so far."""
+
+    limit: int = field(metadata=LIMIT)
+    """Slots there are now."""
+    max_limit: int = field(metadata=LIMIT)
+    """The most there may be."""
+    in_use: int = field(metadata=GAUGE)
+    """Slots taken; for a while more than `limit` after it has fallen."""
+    waiting: int = field(metadata=GAUGE)
+    """Calls that wait for a slot."""
+    peak: int = field(metadata=GAUGE)
+    """The most slots that were taken at once."""
+    latency_seconds: float = field(metadata=GAUGE)
+    """How long a call took lately, in the mean; 0 until known."""
+    baseline_seconds: float = field(metadata=GAUGE)
+    """How long it takes when it waits for nothing inside the service; 0 until known."""
+    acquired: int = field(metadata=COUNTER)
+    """Slots given out."""
+    rejected: int = field(metadata=COUNTER)
+    """Calls refused."""
+    dropped: int = field(metadata=COUNTER)
+    """Calls that ended in what ``on`` accepts."""
+    cancelled: int = field(metadata=COUNTER)
+    """Waits for a slot that were cancelled."""
+    wait_seconds: float = field(metadata=COUNTER)
+    """Seconds that calls waited for the slots they got, all together."""
+    look_downs: int = field(metadata=COUNTER)
+    """How often the limit was lowered for a moment to measure the baseline."""
+
+
+class AdaptiveLimiter:
+    """
+    Limits how much runs at once to what a service can take, which it finds out by itself.
+
+    The limit is where more calls at once no longer mean more answers, only longer ones. It is
+    estimated from how long calls take, follows a service that becomes slower or faster, and stands
+    still while less than half of it is used. Calls beyond it are refused at once with
+    `mtaio.exceptions.ConcurrencyLimitError`, or wait in a queue of ``max_waiting``.
+
+    Samples are calls that succeed, and those that fail with what ``on`` accepts, such as timeouts:
+    these lower the limit. Any other failure is no sample, for it may take no time at all; nor is a
+    cancellation, or the refusal of something inside. Only a call that ends tells anything: put a
+    timeout inside.
+
+    A part of a `Pipeline`; or by itself, with `slot`. Made anywhere, used by one event loop after
+    another. A refused call is a checkpoint once in 64.
+
+    Args:
+        initial: The limit to begin with; None for 10, or the bound next to it.
+        min_limit: What it never falls below, at least 1.
+        max_limit: What it never exceeds.
+        max_waiting: How many calls may wait for a slot; those beyond are refused.
+        on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
+            function from the exception to bool.
+        name: Named in errors.
+
+    Raises:
+        ValueError, TypeError: A value that makes no sense, named with the way out.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.exceptions import ConcurrencyLimitError
+        from mtaio.resilience import AdaptiveLimiter, Pipeline, Timeout
+
+        limiter = AdaptiveLimiter(initial=2)
+        api = Pipeline(limiter, Timeout(1), name="api")
+
+
+        async def fetch(number: int) -> None:
+            try:
+                await api.call(anyio.sleep, 0.01)
+            except ConcurrencyLimitError:
+                print(number, "refused")
+
+
+        async def main() -> None:
+            async with anyio.create_task_group() as group:
+                for number in range(3):
+                    group.start_soon(fetch, number)
+            print(limiter)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariants:
+    # - _in_use counts the calls that hold a slot of _slots and have resumed with it, _waiting those
+    #   that have asked _slots for one, and wait or have not resumed;
+    # - hence, while _waiting is 0, as many slots are in use as _in_use says.
+    __slots__ = (
+        "__weakref__",
+        "_dropped",
+        "_estimator",
+        "_in_use",
+        "_max_limit",
+        "_max_waiting",
+        "_min_limit",
+        "_name",
+        "_on",
+        "_rejected",
+        "_slots",
+        "_waiting",
+    )
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+    needs_timeout: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        initial: int | None = None,
+        min_limit: int = 1,
+        max_limit: int = 200,
+        max_waiting: int = 0,
+        on: Filter = TimeoutError,
+        name: str | None = None,
+    ) -> None:
+        way_out = "Pass how much may run at once, at least 1."
+        checks.count("min_limit", min_limit, way_out=way_out)
+        checks.count("max_limit", max_limit, way_out=way_out)
+        if max_limit < min_limit:
+            msg = (
+                f"max_limit={max_limit!r} is less than min_limit={min_limit!r}, so that no limit "
+                f"fits. Raise the one, or lower the other."
+            )
+            raise ValueError(msg)
+        if initial is None:
+            initial = min(max(INITIAL, min_limit), max_limit)
+        elif not min_limit <= checks.count("initial", initial, way_out=way_out) <= max_limit:
+            msg = (
+                f"initial={initial!r} is not between min_limit={min_limit!r} and "
+                f"max_limit={max_limit!r}. Pass a limit that is, or None."
+            )
+            raise ValueError(msg)
+        way_out = "Pass how many calls may wait, or 0 for none."
+        checks.count("max_waiting", max_waiting, least=0, way_out=way_out)
+        check_filter(on)
+        self._min_limit = min_limit
+        self._max_limit = max_limit
+        self._max_waiting = max_waiting
+        self._on = on
+        self._name = name
+        self._estimator = LimitEstimator(initial, min_limit, max_limit)
+        self._slots = ConcurrencyLimiter(initial, max_waiters=max_waiting, name=name)
+        self._in_use = 0
+        self._waiting = 0
+        self._rejected = 0
+        self._dropped = 0
+
+    def __str__(self) -> str:
+        waiting = f", max_waiting={self._max_waiting}" if self._max_waiting else ""
+        return f"AdaptiveLimiter(min_limit={self._min_limit}, max_limit={self._max_limit}{waiting})"
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        slots = self._slots.statistics()
+        return (
+            f"<AdaptiveLimiter{name}: {slots.in_use} of {slots.limit} slots in use, "
+            f"{slots.waiting} waiting>"
+        )
+
+    @property
+    def name(self) -> str | None:
+        """The name given in errors."""
+        return self._name
+
+    @property
+    def limit(self) -> int:
+        """How much may run at once now."""
+        return self._estimator.limit
+
+    def slot(self) -> AdaptiveSlot:
+        """
+        Return a block that holds a slot: ``async with limiter.slot():``.
+
+        How the block ends is its outcome, as for a call in a pipeline.
+        """
+        return AdaptiveSlot(self, self._enter, self._leave)
+
+    def statistics(self) -> AdaptiveStatistics:
+        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        estimator = self._estimator
+        slots = self._slots.statistics()
+        return AdaptiveStatistics(
+            limit=slots.limit,
+            max_limit=self._max_limit,
+            in_use=slots.in_use,
+            waiting=slots.waiting,
+            peak=slots.peak,
+            latency_seconds=estimator.latency,
+            baseline_seconds=estimator.baseline,
+            acquired=slots.acquired,
+            rejected=self._rejected,
+            dropped=self._dropped,
+            cancelled=slots.cancelled,
+            wait_seconds=slots.wait_seconds,
+            look_downs=estimator.look_downs,
+        )
+
+    def wrap(self, then: Next) -> Next:
+        """Return an async function that holds a slot around ``then``."""
+        estimator = self._estimator
+        slots = self._slots
+
+        async def run(call: Call) -> Any:
+            if self._in_use >= estimator.limit or self._waiting:
+                await self._wait()
+            else:
+                slots.acquire_nowait()
+            self._in_use = in_use = self._in_use + 1
+            began = now()
+            try:
+                result = await then(call)
+            except BaseException as error:
+                self._leave(error, now() - began, in_use)
+                raise
+            ended = now()
+            if estimator.sample(ended, ended - began, in_use):
+                slots.capacity = estimator.limit
+            self._in_use -= 1
+            slots.release()
+            return result
+
+        return run
+
+    async def _enter(self) -> int:
+        """Take a slot; return how many are in use then."""
+        if self._in_use >= self._estimator.limit or self._waiting:
+            await self._wait()
+        else:
+            self._slots.acquire_nowait()
+        self._in_use += 1
+        return self._in_use
+
+    def _leave(
+        self,
+        error: BaseException | None,
+        latency: float,
+        in_use: int,
+        dropped: bool = False,  # noqa: FBT001, FBT002 - passed on by one slot
+    ) -> None:
+        """Give a slot back, and take into account what has become of the call, if that tells."""
+        self._in_use -= 1
+        self._slots.release()
+        if error is not None:
+            # What a cancelled call raises may be what its function made of the cancellation.
+            if (
+                not isinstance(error, Exception)
+                or isinstance(error, LimitError | BreakerOpenError)
+                or is_cancelled()
+                or not (dropped or accepts(self._on, error))
+            ):
+                return
+            dropped = True
+        self._dropped += dropped
+        if self._estimator.sample(now(), latency, in_use, dropped=dropped):
+            self._slots.capacity = self._estimator.limit
+
+    async def _wait(self) -> None:
+        """Wait for a slot, or refuse the call."""
+        if not self._max_waiting:
+            if not (self._rejected + 1) % FAST_CALLS:
+                await checkpoint()
+            raise self._refusal()
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        except ConcurrencyLimitError:
+            raise self._refusal() from None
+        finally:
+            self._waiting -= 1
+
+    def _refusal(self) -> ConcurrencyLimitError:
+        self._rejected += 1
+        msg = (
+            f"{self!r} lets at most max_waiting={self._max_waiting} wait. More at once would not "
+            f"be answered sooner. Try again later."
+        )
+        return ConcurrencyLimitError(msg, name=self._name)
+
+
+class AdaptiveSlot:
+    """A slot of an `AdaptiveLimiter`, held for one ``async with`` block."""
+
+    __slots__ = ("_began", "_dropped", "_enter", "_in_use", "_leave", "_limiter")
+
+    def __init__(
+        self,
+        limiter: AdaptiveLimiter,
+        enter: Callable[[], Awaitable[int]],
+        leave: Callable[[BaseException | None, float, int, bool], None],
+    ) -> None:
+        self._limiter = limiter
+        self._enter = enter
+        self._leave = leave
+        self._began = 0.0
+        self._in_use = 0
+        self._dropped = False
+
+    def drop(self) -> None:
+        """
+        Say that the service was overloaded, although nothing is raised. Not a checkpoint.
+
+        For an answer such as HTTP's 503, where it is not an exception.
+        """
+        self._dropped = True
+
+    async def __aenter__(self) -> Self:
+        """
+        Take a slot, or wait for one if the limiter lets it.
+
+        Raises:
+            ConcurrencyLimitError: There is no free slot, and no more calls may wait.
+            RuntimeError: This block was entered before.
+        """
+        if self._in_use:
+            msg = (
+                f"this slot of {self._limiter!r} was entered before: it serves one block, once. "
+                f"Call slot() for each block: async with limiter.slot():"
+            )
+            raise RuntimeError(msg)
+        self._in_use = await self._enter()
+        self._began = now()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the slot back, and take its outcome into account. Not a checkpoint."""
+        self._leave(exc, now() - self._began, self._in_use, self._dropped)

@@ -1,0 +1,404 @@
+"""
+No more calls to what fails, until a few that are let through have shown that it works again.
+
+Promise: half-open, exactly ``half_open`` calls get through, however many come; a cancelled call is
+no outcome, and gives its place to another; an open breaker refuses at once.
+Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer.
+
+What counts as an outcome, and why by calls and not by seconds: docs/en/design/resilience.md.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from mtaio._internal import checks, clock
+from mtaio._internal.callables import is_async
+from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio.exceptions import BreakerOpenError, LimitError
+from mtaio.resilience._circuit import BreakerState, Circuit, Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["Breaker", "BreakerChange", "BreakerStatistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerStatistics:
+    """The state of a `Breaker`, and what it has done so far, all keys together."""
+
+    open: int = field(metadata=GAUGE)
+    """Keys that are open now; without ``max_keys``, 1 or 0."""
+    half_open: int = field(metadata=GAUGE)
+    """Keys that are half-open now; without ``max_keys``, 1 or 0."""
+    keys: int = field(metadata=GAUGE)
+    """Keys with a state of their own; 1 without ``max_keys``."""
+    max_keys: int | None = field(metadata=LIMIT)
+    """Keys that may have one; None for one state for all calls."""
+    calls: int = field(metadata=COUNTER)
+    """Calls let through."""
+    failed: int = field(metadata=COUNTER)
+    """Calls that were failures."""
+    undecided: int = field(metadata=COUNTER)
+    """Calls without an outcome: cancelled, refused inside the breaker, or failed ``on`` itself."""
+    rejected: int = field(metadata=COUNTER)
+    """Calls refused."""
+    opened: int = field(metadata=COUNTER)
+    """How often a state has become open, also from half-open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChange:
+    """What ``on_change`` is told: the state of a `Breaker` is another."""
+
+    name: str | None
+    """The breaker's name."""
+    key: Hashable
+    """The key whose state it is; None for all calls."""
+    before: BreakerState
+    """The state until now."""
+    state: BreakerState
+    """The state from now on."""
+    error: Exception | None
+    """The failure that opened it; None for any other change."""
+
+
+class Breaker:
+    """
+    Refuses calls to a service that fails, and lets a few through now and then to see if it works.
+
+    Closed, it lets every call through and remembers the outcomes of the last ``window``. When
+    ``failure_ratio`` of them are failures it opens: calls are refused with
+    `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: the next
+    ``half_open`` calls get through, and the others are refused until these have ended. If as large
+    a ratio of them fails, it opens again, else it closes with nothing remembered.
+
+    An error that ``on`` does not accept is a success: the service has answered. A cancellation is
+    no outcome, nor is the refusal of something inside, a `mtaio.exceptions.LimitError` or another
+    ``BreakerOpenError``. Only a call that ends can tell anything: put a timeout inside.
+
+    A part of a `Pipeline`. Made anywhere, used by one event loop after another. A refused call is
+    a checkpoint once in 64.
+
+    Args:
+        failure_ratio: The part of the calls that must fail, more than 0 and at most 1.
+        window: How many calls are remembered, at least 1.
+        min_calls: How many must have ended before it may open; None for half the window.
+        open_for: Seconds for which it stays open.
+        half_open: How many calls probe the service after that, at least 1.
+        on: Which exceptions are failures: a class, a tuple of classes, or a function from the
+            exception to bool.
+        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call`, which is
+            then needed, has a state of its own, and of more keys than this the one that was used
+            longest ago is forgotten.
+        on_change: A plain function, called with a `BreakerChange` at each change, in the task that
+            caused it. What it raises is logged.
+        name: Named in errors.
+
+    Raises:
+        ValueError, TypeError: A value that makes no sense, named with the way out.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.exceptions import BreakerOpenError
+        from mtaio.resilience import Breaker, Pipeline
+
+        api = Pipeline(Breaker(0.5, window=10), name="api")
+
+
+        async def fetch() -> str:
+            raise ConnectionError("nobody there")
+
+
+        async def main() -> None:
+            for _ in range(7):
+                try:
+                    await api.call(fetch)
+                except (ConnectionError, BreakerOpenError) as error:
+                    print(error)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariants:
+    # - _only is the state of all calls; None if each key has one, in _circuits, the one used
+    #   longest ago first;
+    # - _open and _half_open are how many of these are in that state.
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_circuits",
+        "_failed",
+        "_half_open",
+        "_max_keys",
+        "_name",
+        "_on",
+        "_on_change",
+        "_only",
+        "_open",
+        "_opened",
+        "_rejected",
+        "_rules",
+        "_undecided",
+    )
+
+    kind: ClassVar[Literal["breaker"]] = "breaker"
+    needs_timeout: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        failure_ratio: float = 0.5,
+        *,
+        window: int = 20,
+        min_calls: int | None = None,
+        open_for: float = 30.0,
+        half_open: int = 1,
+        on: Filter = Exception,
+        max_keys: int | None = None,
+        on_change: Callable[[BreakerChange], object] | None = None,
+        name: str | None = None,
+    ) -> None:
+        way_out = "Pass the part of the calls that must fail, more than 0 and at most 1."
+        checks.number("failure_ratio", failure_ratio, way_out=way_out)
+        if not 0 < failure_ratio <= 1:
+            msg = f"failure_ratio={failure_ratio!r} is not a ratio. {way_out}"
+            raise ValueError(msg)
+        checks.count("window", window, way_out="Pass how many calls to remember, at least 1.")
+        if min_calls is None:
+            min_calls = (window + 1) // 2
+        way_out = "Pass how many calls must have ended before it may open."
+        if checks.count("min_calls", min_calls, way_out=way_out) > window:
+            msg = (
+                f"min_calls={min_calls!r} would never be reached: only window={window!r} calls are "
+                f"remembered. Raise window, or pass at most as many."
+            )
+            raise ValueError(msg)
+        checks.at_least("open_for", open_for, 0, way_out="Pass seconds >= 0.")
+        checks.count("half_open", half_open, way_out="Pass how many calls probe, at least 1.")
+        check_filter(on)
+        if max_keys is not None:
+            checks.count(
+                "max_keys",
+                max_keys,
+                way_out="Pass how many keys may have a state, or None for one state for all.",
+            )
+        if on_change is not None:
+            _check_listener(on_change)
+        self._rules = Rules(failure_ratio, window, min_calls, open_for, half_open)
+        self._on = on
+        self._max_keys = max_keys
+        self._on_change = on_change
+        self._name = name
+        self._circuits: OrderedDict[Hashable, Circuit] = OrderedDict()
+        self._only = self._new_circuit(None) if max_keys is None else None
+        self._open = 0
+        self._half_open = 0
+        self._calls = 0
+        self._failed = 0
+        self._undecided = 0
+        self._rejected = 0
+        self._opened = 0
+
+    def __str__(self) -> str:
+        rules = self._rules
+        keys = "" if self._max_keys is None else f", max_keys={self._max_keys}"
+        return (
+            f"Breaker({rules.failure_ratio}, window={rules.window}, open_for={rules.open_for}"
+            f"{keys})"
+        )
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        if self._only is not None:
+            return f"<Breaker{name}: {self._only.state}>"
+        return (
+            f"<Breaker{name}: {len(self._circuits)} keys, {self._open} open, "
+            f"{self._half_open} half-open>"
+        )
+
+    @property
+    def name(self) -> str | None:
+        """The name given in errors."""
+        return self._name
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether each key has a state, so that a call has to have one."""
+        return self._max_keys is not None
+
+    @property
+    def state(self) -> BreakerState:
+        """
+        The state now; that of ``key=None`` if each key has one.
+
+        An open breaker becomes half-open with the first call after its time, not before.
+        """
+        return self.state_of(None)
+
+    def state_of(self, key: Hashable) -> BreakerState:
+        """Return the state for a key, which need not be known. Not a checkpoint."""
+        circuit = self._only or self._circuits.get(key)
+        return BreakerState.CLOSED if circuit is None else circuit.state
+
+    def open(self, key: Hashable = None) -> None:
+        """
+        Let no call through until `reset` is called. Not a checkpoint.
+
+        Calls under way go on; what becomes of them no longer counts.
+
+        Args:
+            key: For which key, if each has a state.
+        """
+        (self._only or self._circuit_of(key)).force_open()
+
+    def reset(self, key: Hashable = None) -> None:
+        """
+        Close it, and forget all outcomes. Not a checkpoint.
+
+        Args:
+            key: For which key, if each has a state.
+        """
+        (self._only or self._circuit_of(key)).close()
+
+    def statistics(self) -> BreakerStatistics:
+        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        return BreakerStatistics(
+            open=self._open,
+            half_open=self._half_open,
+            keys=1 if self._max_keys is None else len(self._circuits),
+            max_keys=self._max_keys,
+            calls=self._calls,
+            failed=self._failed,
+            undecided=self._undecided,
+            rejected=self._rejected,
+            opened=self._opened,
+        )
+
+    def wrap(self, then: Next) -> Next:
+        """Return an async function that calls ``then`` while the breaker lets it."""
+        only = self._only
+        closed = BreakerState.CLOSED
+
+        async def run(call: Call) -> Any:
+            circuit = only or self._circuit_of(call.key)
+            if circuit.state is not closed and not circuit.admit():
+                await self._refuse(circuit)
+            self._calls += 1
+            period = circuit.period
+            try:
+                result = await then(call)
+            except BaseException as error:
+                self._failed_with(error, circuit, period)
+                raise
+            if not circuit.clean:
+                circuit.succeed(period)
+            return result
+
+        return run
+
+    def _failed_with(self, error: BaseException, circuit: Circuit, period: int) -> None:
+        """Count how a call that raised has ended."""
+        # What a cancelled call raises may be what its function made of the cancellation.
+        if (
+            not isinstance(error, Exception)
+            or isinstance(error, LimitError | BreakerOpenError)
+            or is_cancelled()
+        ):
+            self._undecided += 1
+            circuit.give_back(period)
+            return
+        try:
+            failed = accepts(self._on, error)
+        except BaseException:  # a probe must not keep its place because ``on`` is wrong
+            self._undecided += 1
+            circuit.give_back(period)
+            raise
+        if failed:
+            self._failed += 1
+            circuit.fail(period, error)
+        else:
+            circuit.succeed(period)
+
+    async def _refuse(self, circuit: Circuit) -> None:
+        """Raise what a call gets that is not let through."""
+        left = 0.0
+        if circuit.state is BreakerState.HALF_OPEN:
+            way_out = f"It waits until the {self._rules.half_open} calls that probe have ended."
+        elif circuit.until == math.inf:
+            left, way_out = math.inf, "reset() closes it."
+        else:
+            left = max(circuit.until - clock.now(), 0.0)
+            way_out = f"The next call is let through in {left:.3g} s."
+        key = "" if self._only is not None else f" for key={reprlib.repr(circuit.key)}"
+        msg = f"{self!r} refuses the call{key}: {circuit.reason}. {way_out}"
+        self._rejected += 1
+        if not self._rejected % FAST_CALLS:
+            await checkpoint()
+        raise BreakerOpenError(msg, retry_after=left, name=self._name)
+
+    def _new_circuit(self, key: Hashable) -> Circuit:
+        return Circuit(self._rules, key, self._changed)
+
+    def _circuit_of(self, key: Hashable) -> Circuit:
+        """Return the state for a key; make it if there is none."""
+        circuits = self._circuits
+        circuit = circuits.get(key)
+        if circuit is not None:
+            circuits.move_to_end(key)
+            return circuit
+        if len(circuits) == self._max_keys:
+            _, forgotten = circuits.popitem(last=False)
+            self._count(forgotten.state, -1)
+            forgotten.retire()
+        circuit = circuits[key] = self._new_circuit(key)
+        return circuit
+
+    def _count(self, state: BreakerState, by: int) -> None:
+        if state is BreakerState.OPEN:
+            self._open += by
+        elif state is BreakerState.HALF_OPEN:
+            self._half_open += by
+
+    def _changed(self, circuit: Circuit, before: BreakerState, error: Exception | None) -> None:
+        """Count a change of the state, and tell of it."""
+        if circuit.state is before:
+            return  # it was set by hand to what it was
+        self._count(before, -1)
+        self._count(circuit.state, 1)
+        if circuit.state is BreakerState.OPEN:
+            self._opened += 1
+        if self._on_change is None:
+            return
+        change = BreakerChange(
+            name=self._name, key=circuit.key, before=before, state=circuit.state, error=error
+        )
+        try:
+            self._on_change(change)
+        except Exception:
+            from logging import getLogger  # noqa: PLC0415 - most listeners never fail
+
+            logger = getLogger("mtaio.resilience")
+            logger.exception("on_change of %s failed for %r", self, change)
+
+
+def _check_listener(fn: object) -> None:
+    way_out = "Pass a plain function of one argument, a BreakerChange, or None."
+    checks.callable_("on_change", fn, way_out=way_out)
+    if is_async(cast("Callable[..., object]", fn)):
+        msg = f"on_change={fn!r} is an async function and would not be awaited. {way_out}"
+        raise TypeError(msg)

@@ -1,0 +1,125 @@
+"""
+An answer for a call that has failed.
+
+Promise: it is asked once, for an ``Exception`` that it is meant for, never for a cancellation.
+Cost: one coroutine; nothing is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from mtaio._internal import checks
+from mtaio._internal.callables import name_of
+from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio.resilience._statistics import FallbackStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["Fallback"]
+
+
+class Fallback:
+    """
+    A part of a pipeline that answers for a failed call: from a cache, with a default, in short.
+
+    Nothing outside of it sees the failure, so that it usually stands outermost.
+
+    Args:
+        fn: Called with the error and then the arguments of the call, ``self`` of a decorated method
+            included, by position; those that can only be given by name are left out. What it
+            returns is the result; an async function is awaited. It may raise.
+        on: Which exceptions it answers: a class, a tuple of classes, or a function from the
+            exception to bool. Others pass, and so does all that comes out of a call that is being
+            cancelled.
+        name: For the reader of a printed pipeline.
+
+    Raises:
+        TypeError: ``fn`` cannot be called, or ``on`` names no exceptions.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Fallback, Pipeline
+
+        api = Pipeline(Fallback(lambda error, city: f"no news from {city}", on=OSError))
+
+
+        @api
+        async def weather(city: str) -> str:
+            raise ConnectionError(city)
+
+
+        async def main() -> None:
+            print(await weather("Kyoto"))
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_failed", "_fn", "_name", "_on", "_used")
+
+    kind: ClassVar[Literal["fallback"]] = "fallback"
+
+    def __init__(
+        self, fn: Callable[..., Any], on: Filter = Exception, *, name: str | None = None
+    ) -> None:
+        way_out = "Pass a function of the error and the call's arguments that returns a result."
+        checks.callable_("fn", fn, way_out=way_out)
+        check_filter(on)
+        self._fn = fn
+        self._on: Filter = on
+        self._name = name
+        self._used = 0
+        self._failed = 0
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<Fallback{name} to {name_of(self._fn)}: used {self._used} times>"
+
+    def __str__(self) -> str:
+        return f"Fallback({self._name or name_of(self._fn)})"
+
+    @property
+    def name(self) -> str | None:
+        """The name given."""
+        return self._name
+
+    @property
+    def on(self) -> Filter:
+        """Which exceptions it answers."""
+        return self._on
+
+    def wrap(self, then: Next) -> Next:
+        """Return what calls ``then`` and answers for it if that fails."""
+        fn, on = self._fn, self._on
+
+        async def run(call: Call) -> Any:
+            try:
+                return await then(call)
+            except Exception as error:
+                if not accepts(on, error) or is_cancelled():
+                    raise  # nobody waits for an answer in a task that is being cancelled
+                try:
+                    answer = fn(error, *call.args)
+                    if inspect.isawaitable(answer):
+                        answer = await answer
+                except Exception:
+                    self._failed += 1
+                    raise
+                self._used += 1
+                return answer
+
+        return run
+
+    def statistics(self) -> FallbackStatistics:
+        """Return how often it was used. Not a checkpoint; from any thread."""
+        return FallbackStatistics(used=self._used, failed=self._failed)

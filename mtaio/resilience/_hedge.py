@@ -1,0 +1,190 @@
+"""
+A second attempt beside one that is slow: the first answer counts, and the other is cancelled.
+
+Promise: every attempt is a task of the call and has ended when the call returns; a cancellation
+from outside cancels all of them, starts none and is no outcome; what refuses a hedge does not fail
+the call.
+Cost: a task group for each call and an entry with one shared timer; a task only for a hedge.
+
+Why the first attempt runs in the task of the caller, and which durations "p95" is measured of:
+docs/en/design/resilience.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from mtaio._internal import checks, clock
+from mtaio._internal.filters import Filter, check_filter
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.core import Budget
+from mtaio.resilience._quantile import Quantile, parse_quantile
+from mtaio.resilience._race import Hedging, Race
+
+if TYPE_CHECKING:
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["Hedge", "HedgeStatistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeStatistics:
+    """What a `Hedge` has done so far."""
+
+    calls: int = field(metadata=COUNTER)
+    """Calls."""
+    hedges: int = field(metadata=COUNTER)
+    """Further attempts that were started, those included that were refused inside."""
+    wins: int = field(metadata=COUNTER)
+    """Calls answered by one of these."""
+    rejected: int = field(metadata=COUNTER)
+    """Further attempts refused, by the budget or by something inside the hedge."""
+    after_seconds: float | None = field(metadata=GAUGE)
+    """Seconds after which a call is hedged now; None while too few calls have been measured."""
+
+
+class Hedge:
+    """
+    Makes another attempt if the first has not answered in time; the first answer counts.
+
+    For calls that can be made twice without harm, to a service of which a few answers are slow for
+    no reason of the call's own. All attempts go through what is inside the hedge, so each takes a
+    slot there. As soon as one has succeeded the others are cancelled, and the call returns when
+    they have ended. What an attempt returns that comes too late is thrown away: let the function
+    return data, and not something that has to be closed.
+
+    A failure is not hedged: with no other attempt under way it is raised at once, for a retry
+    outside to decide. With another under way, the call waits for that one; if all fail, the last
+    error is raised, with a note that names the others. Nor is anything hedged that is refused
+    inside: a `mtaio.exceptions.LimitError` or `mtaio.exceptions.BreakerOpenError` of a further
+    attempt leaves the call to those under way.
+
+    A part of a `Pipeline`. Made anywhere, used by one event loop after another. A call is a
+    checkpoint. Cancelled, it cancels all attempts and returns when they have ended.
+
+    Args:
+        after: Seconds until the next attempt, more than 0; or a quantile such as ``"p95"``, so that
+            one call in twenty is hedged: measured over the first attempts of the latest calls, and
+            before some forty have succeeded nothing is hedged.
+        most: How many further attempts a call may make, at least 1; each ``after`` the one before.
+        on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
+            a function from the exception to bool. Any other is the answer, as a result is.
+        budget: How many further attempts all calls together may make; None for no limit. A service
+            that has become slow as a whole would get twice the load. Not the one of a retry.
+        name: For the monitor.
+
+    Raises:
+        ValueError, TypeError: A value that makes no sense, named with the way out.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Hedge, Pipeline
+
+        api = Pipeline(Hedge(0.1))
+        seconds = iter([0.5, 0.05])
+
+
+        async def fetch() -> float:
+            mine = next(seconds)
+            await anyio.sleep(mine)
+            return mine
+
+
+        async def main() -> None:
+            print(await api.call(fetch))  # 0.05, after 0.15 s
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_given", "_hedging", "_name")
+
+    kind: ClassVar[Literal["hedge"]] = "hedge"
+
+    def __init__(
+        self,
+        after: float | str,
+        *,
+        most: int = 1,
+        on: Filter = Exception,
+        budget: Budget | None = None,
+        name: str | None = None,
+    ) -> None:
+        seconds: float | None = None
+        quantile: Quantile | None = None
+        if isinstance(after, str):
+            quantile = Quantile(parse_quantile(after))
+        else:
+            way_out = "Pass the seconds until the next attempt, or a quantile such as 'p95'."
+            seconds = checks.at_least("after", after, 0, way_out=way_out)
+            if not after:
+                msg = f"after={after!r} would make every call twice. {way_out}"
+                raise ValueError(msg)
+        checks.count("most", most, way_out="Pass how many further attempts to make, at least 1.")
+        check_filter(on)
+        if budget is not None and not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] - not typed callers
+            msg = (
+                f"budget={budget!r} is {checks.type_of(budget)}, not a Budget. Pass "
+                f"Budget({budget!r}), or None for no limit."
+            )
+            raise TypeError(msg)
+        self._given = after
+        self._name = name
+        self._hedging = Hedging(
+            self, seconds=seconds, quantile=quantile, most=most, on=on, budget=budget
+        )
+
+    def __str__(self) -> str:
+        most = "" if self._hedging.most == 1 else f", most={self._hedging.most}"
+        budget = "" if self._hedging.budget is None else f", budget={self._hedging.budget}"
+        return f"Hedge({self._given!r}{most}{budget})"
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        after = self._hedging.after
+        when = "not yet" if after is None else f"after {after:.3g} s"
+        return f"<Hedge{name}: {when}, {self._hedging.hedges} of {self._hedging.calls} calls>"
+
+    @property
+    def name(self) -> str | None:
+        """The name for the monitor."""
+        return self._name
+
+    @property
+    def after(self) -> float | str:
+        """Seconds until the next attempt, or the quantile, as it was given."""
+        return self._given
+
+    def statistics(self) -> HedgeStatistics:
+        """Return what was done so far. Not a checkpoint; from any thread."""
+        hedging = self._hedging
+        return HedgeStatistics(
+            calls=hedging.calls,
+            hedges=hedging.hedges,
+            wins=hedging.wins,
+            rejected=hedging.rejected,
+            after_seconds=hedging.after,
+        )
+
+    def wrap(self, then: Next) -> Next:
+        """Return an async function that calls ``then``, more than once if it is slow."""
+        hedging = self._hedging
+
+        async def run(call: Call) -> Any:
+            hedging.calls += 1
+            if hedging.budget is not None:
+                hedging.budget.record_call()
+            after = hedging.after
+            if after is not None:
+                return await Race(hedging, then, call).run(after)
+            started = clock.now()
+            result = await then(call)
+            hedging.first_took(clock.now() - started)
+            return result
+
+        return run

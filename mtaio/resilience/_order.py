@@ -1,0 +1,182 @@
+"""
+Which orders of parts are refused, and which are warned of.
+
+Promise: what cannot be meant is refused when the pipeline is made; what is seldom meant is warned
+of. Both say why, and how to do it. Parts that say nothing of their ``kind`` may stand anywhere.
+
+The rules and their reasons, with what other libraries do: docs/en/design/resilience.md.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mtaio.resilience._part import Part
+
+__all__ = ["OrderWarning", "check_order"]
+
+USUAL: Final = (
+    "The usual order is Fallback, Timeout(total=True), Retry, Breaker, Hedge, limiters, Timeout."
+)
+
+_REPEATS: Final = ("retry", "hedge")
+"""What runs that which is inside several times."""
+
+_LOOKS_AT_FAILURES: Final = ("retry", "breaker", "hedge")
+
+
+class OrderWarning(UserWarning):
+    """
+    The parts of a pipeline stand in an order that is seldom meant.
+
+    Where it is meant, silence it with `warnings.filterwarnings` around the making of the pipeline.
+    """
+
+
+def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
+    """Refuse or warn of an order; ``originals`` are the objects that the user passed."""
+    for number, each in enumerate(originals):
+        if any(each is other for other in originals[:number]):
+            msg = (
+                f"{each!r} is in the pipeline twice, and would take from each call what it takes "
+                f"twice. Make two, or leave one out. {USUAL}"
+            )
+            raise ValueError(msg)
+    for pair in _pairs(parts):
+        reason = _refusal(*pair)
+        if reason is not None:
+            msg = f"{reason} {USUAL}"
+            raise ValueError(msg)
+    for pair in _pairs(parts):
+        doubt = _doubt(*pair)
+        if doubt is not None:
+            warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=3)
+    for blind in _without_timeout_inside(parts):
+        warnings.warn(
+            f"{blind} has a timeout outside and none inside: to it, a call that hangs ends in a "
+            f"cancellation, which is no failure, so that it takes no notice of a service that "
+            f"hangs. Put a Timeout inside of {blind}. {USUAL}",
+            OrderWarning,
+            stacklevel=3,
+        )
+
+
+def _kind(part: Part) -> str:
+    return getattr(part, "kind", "")
+
+
+def _total(part: Any) -> bool | None:
+    """Return whether a timeout says that it limits all attempts; None if it does not say."""
+    return getattr(part, "total", None)
+
+
+def _seconds(part: Any) -> float:
+    """Return the time that a timeout leaves, ``inf`` for no limit."""
+    seconds = getattr(part, "seconds", None)
+    return math.inf if seconds is None else seconds
+
+
+def _after(part: Any) -> float:
+    """Return the seconds after which a hedge starts a copy; 0 if it has yet to find out."""
+    after = getattr(part, "after", None)
+    return after if isinstance(after, int | float) else 0
+
+
+def _pairs(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Part, str]]:
+    """Yield each two parts with their kinds, the outer first."""
+    for outer, inner in combinations(parts, 2):
+        yield outer, _kind(outer), inner, _kind(inner)
+
+
+def _refusal(outer: Part, around: str, inner: Part, within: str) -> str | None:
+    """Return why one part cannot stand inside another; None if it can."""
+    reason: str | None = None
+    if around in _REPEATS and within == "timeout" and _total(inner):
+        reason = (
+            f"{inner} stands inside {outer}, which starts it again for each attempt, so that it "
+            f"does not limit them all together. Put it outside of {outer}, or leave out total=True."
+        )
+    elif around == "timeout" and within in _REPEATS and _total(outer) is False:
+        reason = (
+            f"{outer} stands outside of {inner}, so that it limits all attempts together, and a "
+            f"first attempt that hangs leaves no time for another. Write total=True if that is "
+            f"meant; to limit each attempt, put it inside of {inner}."
+        )
+    elif around == within == "breaker":
+        reason = (
+            f"{inner} stands inside {outer}, and two breakers in one pipeline count the same "
+            f"calls, so that the one opens because of the other. Keep one, which may have a state "
+            f"for each key of its calls."
+        )
+    elif around == within == "hedge":
+        reason = (
+            f"{inner} stands inside {outer}, and two hedges in one pipeline start copies of "
+            f"copies. Keep one, with most=... for more copies."
+        )
+    elif (
+        around in _LOOKS_AT_FAILURES
+        and within == "fallback"
+        and getattr(inner, "on", None) is Exception
+    ):
+        reason = (
+            f"{inner} stands inside {outer}, which never sees a failure there, because the "
+            f"fallback has answered it. Put the fallback outside of {outer}, or let it answer "
+            f"certain exceptions alone: on=..."
+        )
+    return reason
+
+
+def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
+    """Return why one part is seldom meant to stand inside another; None if it may well be."""
+    doubt: str | None = None
+    if around == within == "retry":
+        doubt = (
+            f"{inner} stands inside {outer}: their attempts multiply, and a service that is down "
+            f"gets all of them. Keep one."
+        )
+    elif around == "limiter" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: a call keeps its place in it while it waits for "
+            f"its next attempt, and the retries are not limited. Put it inside of {inner}."
+        )
+    elif around == "limiter" and within == "hedge":
+        doubt = (
+            f"{outer} stands outside of {inner}: the copies that the hedge starts are not limited. "
+            f"Put it inside of {inner}."
+        )
+    elif around == "breaker" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: it counts calls and not attempts, and does not "
+            f"stop the retries of calls that run when it opens. Put it inside of {inner}."
+        )
+    elif around == "hedge" and within == "retry":
+        doubt = (
+            f"{outer} stands outside of {inner}: each copy of a call is retried, and their "
+            f"attempts multiply. Put the hedge inside of {inner}."
+        )
+    elif around == within == "timeout" and _seconds(outer) <= _seconds(inner) < math.inf:
+        doubt = (
+            f"{inner} stands inside {outer}, whose time is up first, so that it never limits "
+            f"anything. Give the inner one less time, or leave it out."
+        )
+    elif around == "hedge" and within == "timeout" and _after(outer) >= _seconds(inner):
+        doubt = (
+            f"{inner} stands inside {outer}, and its time is up before a copy would be started, so "
+            f"that nothing is ever hedged. Give it more time, or hedge sooner."
+        )
+    return doubt
+
+
+def _without_timeout_inside(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield what judges a service by how calls end, and sees timeouts as cancellations only."""
+    timed = [_kind(part) == "timeout" or getattr(part, "is_timed", False) for part in parts]
+    for number, part in enumerate(parts):
+        needs = getattr(part, "needs_timeout", False)
+        if needs and any(timed[:number]) and not any(timed[number:]):
+            yield part

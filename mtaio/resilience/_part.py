@@ -1,0 +1,106 @@
+"""
+What a pipeline is made of: parts, each of which wraps what is inside it.
+
+Promise: a part is an object with ``wrap``, and nothing else is asked of it. It is wrapped once, as
+the pipeline is made; a call then runs through plain coroutines, one for each part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+__all__ = ["Call", "Next", "Part"]
+
+
+class Call:
+    """
+    One call on its way through a pipeline. It does not change: a part may pass it on many times.
+
+    Args:
+        fn: The function to call and await.
+        args: Its arguments.
+        key: What the call is for, for parts that keep a state for each key; None if not given.
+    """
+
+    __slots__ = ("args", "fn", "key")
+
+    def __init__(
+        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], key: Hashable = None
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
+
+
+Next: TypeAlias = Callable[[Call], Awaitable[Any]]
+"""What is inside a part: the next part, or the call of the function itself."""
+
+
+@runtime_checkable
+class Part(Protocol):
+    """
+    What `Pipeline` takes, besides the limiters of `mtaio.resources` and `mtaio.core.Retry`.
+
+    A class of your own is a part if it has `wrap`. It may also have
+
+    - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
+      ``"limiter"``: the rules for the order of parts then apply to it;
+    - ``needs_timeout``, True if it judges a service by how calls end, and so has to see timeouts as
+      the errors that they are inside of it;
+    - ``needs_key``, True if calls without a ``key`` are to be refused;
+    - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
+      the pipeline's statistics;
+    - ``__str__``, which is shown when the pipeline is printed.
+
+    The law for each part: a cancellation is no outcome. It is neither counted as a failure nor
+    retried, and whatever was taken for the call is given back.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Call, Next, Pipeline, Timeout
+
+
+        class Failures:
+            def wrap(self, then: Next) -> Next:
+                async def run(call: Call) -> object:
+                    try:
+                        return await then(call)
+                    except Exception as error:  # and not BaseException, which a cancellation is
+                        print(f"{call.fn.__name__}{call.args}: {error}")
+                        raise
+
+                return run
+
+
+        api = Pipeline(Failures(), Timeout(0.1))
+
+
+        async def main() -> None:
+            try:
+                await api.call(anyio.sleep, 1)
+            except TimeoutError:
+                print("no answer")
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    def wrap(self, then: Next) -> Next:
+        """
+        Return an async function that does the part's work around ``then``.
+
+        Called once for each pipeline that the part is in. The part's state belongs to the part, so
+        that one part in two pipelines is shared between them.
+        """
+        ...

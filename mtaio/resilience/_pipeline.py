@@ -1,0 +1,304 @@
+"""
+One call through several parts: fallback, timeouts, retry, breaker, hedge, limits.
+
+Promise: the parts act in the order in which they are given, outermost first, and orders that cannot
+be meant are refused when the pipeline is made. A cancellation is no outcome: no part counts,
+retries or hedges it, and whatever was taken for the call is given back.
+Cost: one coroutine for each part, made of closures when the pipeline is made; no tasks (a hedge
+starts some), nothing to close.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import partial
+from types import CoroutineType, MappingProxyType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
+
+from mtaio._internal import checks
+from mtaio._internal.callables import close_unstarted, name_of
+from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio.resilience._adapters import as_part
+from mtaio.resilience._order import check_order
+from mtaio.resilience._part import Call, Next, Part
+from mtaio.resilience._statistics import PipelineStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from mtaio.core import Retry
+    from mtaio.resources import (
+        ConcurrencyLimiter,
+        KeyedRateLimiter,
+        RateLimiter,
+        ResourceLimiter,
+        TimeoutManager,
+    )
+
+__all__ = ["Pipeline"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class Pipeline:
+    """
+    Calls functions through parts that make a failing, slow or overloaded service bearable.
+
+    The parts stand in their order, outermost first: each wraps those after it, and the last wraps
+    the function. The usual order is `Fallback`, `Timeout` with ``total=True``, `Retry`, `Breaker`,
+    `Hedge`, limiters, `Timeout`. One that cannot be meant is refused, and one that is seldom meant
+    gives an `OrderWarning`; each says why. State belongs to the parts: a part that stands in two
+    pipelines is shared by them.
+
+    Made anywhere, used by one event loop after another, on either backend.
+
+    Args:
+        *parts: What the calls go through, outermost first: parts of this package, limiters and
+            timeouts of `mtaio.resources`, `mtaio.core.Retry`, or objects of your own, as `Part`
+            says.
+        name: For the monitor and for printing.
+
+    Raises:
+        ValueError: There is no part, or their order makes no sense.
+        TypeError: One cannot be a part.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Fallback, Pipeline, Retry, Timeout
+
+        api = Pipeline(
+            Fallback(lambda error, city: f"no news from {city}"),
+            Timeout(5, total=True),
+            Retry(3),
+            Timeout(1),
+            name="weather",
+        )
+
+
+        async def weather(city: str) -> str:
+            await anyio.sleep(0.01)
+            return f"rain in {city}"
+
+
+        async def main() -> None:
+            print(await api.call(weather, "Kyoto"))
+            print(api)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariant: a call that has started and has not ended is in _calls, and in none of the others.
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_cancelled",
+        "_failed",
+        "_given",
+        "_keyed",
+        "_name",
+        "_parts",
+        "_run",
+        "_succeeded",
+    )
+
+    def __init__(
+        self,
+        *parts: (
+            Part
+            | RateLimiter
+            | ConcurrencyLimiter
+            | KeyedRateLimiter
+            | ResourceLimiter
+            | TimeoutManager
+            | Retry
+        ),
+        name: str | None = None,
+    ) -> None:
+        if not parts:
+            msg = "a Pipeline without parts does nothing. Pass at least one, such as Timeout(5)."
+            raise ValueError(msg)
+        self._given = parts
+        self._parts = tuple(as_part(each) for each in parts)
+        check_order(self._parts, parts)
+        each_part = zip(parts, self._parts, strict=True)
+        self._keyed = next(
+            (it for it, part in each_part if getattr(part, "needs_key", False)), None
+        )
+        self._name = name
+        run: Next = _call_function
+        for part in reversed(self._parts):
+            run = part.wrap(run)
+        self._run = run
+        self._calls = 0
+        self._succeeded = 0
+        self._failed = 0
+        self._cancelled = 0
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        in_flight = self._calls - self._succeeded - self._failed - self._cancelled
+        return f"<Pipeline{name} of {len(self._parts)} parts: {in_flight} calls in flight>"
+
+    def __str__(self) -> str:
+        """Return the parts, a line for each, outermost first and each inside the one before."""
+        lines = ["Pipeline" if self._name is None else f"Pipeline {self._name!r}"]
+        lines += ["  " * number + str(part) for number, part in enumerate(self._parts, 1)]
+        return "\n".join(lines)
+
+    @property
+    def name(self) -> str | None:
+        """The name for the monitor."""
+        return self._name
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """The parts as they were given, outermost first."""
+        return self._given
+
+    async def call(
+        self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, key: Hashable | None = None
+    ) -> T:
+        """
+        Call an async function through the parts, and return its result.
+
+        A checkpoint if the call is one, or if a part has to wait. Cancelled, it leaves what the
+        function leaves, and no part counts it.
+
+        Args:
+            fn: The function. It may be called several times, for which a coroutine would not do.
+            *args: Its arguments. For those by name use `functools.partial`.
+            key: What the call is for, such as a host, for parts that keep a state for each key.
+
+        Returns:
+            Its result, or that of a fallback.
+
+        Raises:
+            TypeError: ``fn`` is not a function, or does not return an awaitable.
+            ValueError: There is no ``key``, and a part that goes by keys.
+            Exception: What the function raised at its last attempt, or a part.
+        """
+        if not callable(fn):
+            close_unstarted(fn)
+            msg = (
+                f"fn={fn!r} is {checks.type_of(fn)}, which cannot be called, and a call may have "
+                f"to be made several times. Pass the function and its arguments: call(fetch, url)."
+            )
+            raise TypeError(msg)
+        if key is None and self._keyed is not None:
+            msg = (
+                f"the call of {name_of(fn)} has no key, and {self._keyed!r} goes by keys. Pass "
+                f"key=... to call(), or decorate with @pipeline(key=...)."
+            )
+            raise ValueError(msg)
+        self._calls += 1
+        try:
+            result: T = await self._run(Call(fn, args, key))
+        except Exception:
+            self._failed += 1
+            raise
+        except BaseException as error:
+            if without_cancellation(error) is None:
+                self._cancelled += 1
+            else:
+                self._failed += 1
+            raise
+        self._succeeded += 1
+        return result
+
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+
+    @overload
+    def __call__(self, /, *, key: Callable[..., Hashable] | None = ...) -> Decorator: ...
+
+    def __call__(self, fn: Any = None, /, *, key: Callable[..., Hashable] | None = None) -> Any:
+        """
+        Decorate an async function or method so that each call goes through the parts.
+
+        Used as ``@api`` or ``@api(key=lambda user, *_: user.id)``; name, signature and types stay.
+
+        Args:
+            fn: The function.
+            key: Called with the arguments of each call, ``self`` included; returns its key.
+
+        Returns:
+            The decorated function, or a decorator that makes it.
+
+        Raises:
+            TypeError: What is decorated is not an async function, or ``key`` cannot be called.
+        """
+        if key is not None:
+            way_out = "Pass a function that takes what the decorated one takes and returns the key."
+            checks.callable_("key", key, way_out=way_out)
+
+        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            call: Any = self.call
+            signature = inspect.signature(fn, follow_wrapped=False)  # what it takes
+
+            async def called(*args: P.args, **kwargs: P.kwargs) -> R:
+                this = None if key is None else key(*args, **kwargs)
+                each: Any = fn
+                given: tuple[Any, ...] = args
+                if kwargs:  # a fallback has them by position, however the caller wrote them
+                    bound = signature.bind(*args, **kwargs)
+                    given = bound.args
+                    each = partial(fn, **bound.kwargs) if bound.kwargs else fn
+                result: R = await call(each, *given, key=this)
+                return result
+
+            return called
+
+        decorator = decorate(around, name="pipeline")
+        return decorator if fn is None else decorator(fn)
+
+    def statistics(self) -> PipelineStatistics:
+        """Return what was done so far, by each part too. Not a checkpoint; from any thread."""
+        parts: dict[str, Any] = {}
+        for given, part in zip(self._given, self._parts, strict=True):
+            read = getattr(part, "statistics", None)
+            if read is not None:
+                kind = _WORDS.sub("_", type(given).__name__.strip("_")).lower()
+                if getattr(part, "total", False):
+                    kind = f"total_{kind}"
+                name, number = kind, 1
+                while name in parts:
+                    number += 1
+                    name = f"{kind}_{number}"
+                parts[name] = read()
+        ended = self._succeeded, self._failed, self._cancelled
+        return PipelineStatistics(
+            calls=self._calls,
+            succeeded=ended[0],
+            failed=ended[1],
+            cancelled=ended[2],
+            in_flight=max(0, self._calls - sum(ended)),
+            parts=MappingProxyType(parts),
+        )
+
+
+async def _call_function(call: Call) -> Any:
+    """Call the function itself, which is what the last part wraps."""
+    awaitable: Any = call.fn(*call.args)
+    result: object = awaitable
+    if type(result) is not CoroutineType and not inspect.isawaitable(result):
+        msg = (
+            f"{call.fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or "
+            f"hand the sync one to a thread: call(anyio.to_thread.run_sync, fn)."
+        )
+        raise TypeError(msg)
+    return await awaitable

@@ -1,0 +1,58 @@
+"""What a pipeline and its simple parts have done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - a field's type, for those who ask for it
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtaio._internal.statistics import COUNTER, GAUGE, PARTS
+from mtaio.core import BudgetStatistics  # noqa: TC001 - a field's type, for those who ask for it
+
+__all__ = ["FallbackStatistics", "PipelineStatistics", "RetryStatistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackStatistics:
+    """What a `Fallback` has done so far."""
+
+    used: int = field(metadata=COUNTER)
+    """Failed calls that it has answered."""
+    failed: int = field(metadata=COUNTER)
+    """Failed calls that it could not answer, because its own function failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryStatistics:
+    """What a `Retry` has done so far in one pipeline."""
+
+    calls: int = field(metadata=COUNTER)
+    """Calls, however many attempts each took."""
+    retried: int = field(metadata=COUNTER)
+    """Attempts beyond the first."""
+    failed: int = field(metadata=COUNTER)
+    """Calls that failed in spite of them."""
+    budget: BudgetStatistics | None
+    """The budget's, which may be shared; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineStatistics:
+    """What a `Pipeline` has done so far, and its parts."""
+
+    calls: int = field(metadata=COUNTER)
+    """Calls that were started."""
+    succeeded: int = field(metadata=COUNTER)
+    """Calls that returned, those answered by a `Fallback` included."""
+    failed: int = field(metadata=COUNTER)
+    """Calls that raised an error."""
+    cancelled: int = field(metadata=COUNTER)
+    """Calls that were cancelled from outside."""
+    in_flight: int = field(metadata=GAUGE)
+    """Calls that have not ended."""
+    parts: Mapping[str, Any] = field(metadata=PARTS)
+    """
+    The statistics of each part that has some, outermost first, by what it is: ``"retry"``,
+    ``"timeout"``; a second of its kind is ``"timeout_2"``, and a timeout of all attempts
+    ``"total_timeout"``.
+    """

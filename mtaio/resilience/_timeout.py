@@ -1,0 +1,181 @@
+"""
+How long what is inside may take.
+
+Promise: an error leaves it only if its own deadline interrupted what is inside; a result already
+obtained is kept; a cancellation from outside passes as it is.
+Cost: a cancel scope, which is several times what most parts cost. It has no deadline, since setting
+and removing a timer would cost as much again: all calls of a part have the same time, so that one
+timer, set for the call that began first, does for all of them. The time that is left is known to
+`mtaio._internal.deadlines`, as with the timeouts of an executor, and not to AnyIO.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import anyio
+
+from mtaio._internal import checks
+from mtaio._internal.clock import loop_deadline, now
+from mtaio._internal.deadlines import Deadline, current
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resilience._alarm import Alarm
+from mtaio.resources import TimeoutStatistics
+
+if TYPE_CHECKING:
+    from mtaio.resilience._part import Call, Next
+
+__all__ = ["Timeout"]
+
+_WAY_OUT = "Pass finite seconds > 0, or leave the part out for no limit."
+
+
+class _Limit(Deadline):
+    """The limit of one call, as the code inside knows it, and the scope to cancel it by."""
+
+    __slots__ = ("scope",)
+
+    scope: anyio.CancelScope
+
+    def overdue(self) -> None:
+        """Cancel the call: its time is up."""
+        self.scope.cancel()
+
+
+class _Loop:
+    """What the calls of one event loop share."""
+
+    __slots__ = ("alarm", "scope")
+
+    def __init__(self) -> None:
+        self.alarm = Alarm()
+        self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
+        """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
+
+
+class Timeout:
+    """
+    A part of a pipeline that limits the time of what is inside it.
+
+    Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
+    together, the waits between them included, and has to say so with ``total=True``: a pipeline
+    refuses the one where the other is meant. `mtaio.resources.TimeoutManager.remaining` counts it
+    in; ``anyio.current_effective_deadline`` does not know it.
+
+    Args:
+        seconds: From the moment the call reaches it; finite and more than 0.
+        total: Whether it stands outside of a retry or hedge.
+        name: Named in errors.
+
+    Raises:
+        ValueError: ``seconds`` is not finite or not more than 0.
+        TypeError: ``seconds`` is not a number, or ``total`` not a bool.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.resilience import Pipeline, Retry, Timeout
+
+        api = Pipeline(Timeout(5, total=True), Retry(3), Timeout(1))
+
+
+        async def main() -> None:
+            await api.call(anyio.sleep, 0.01)
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_entered", "_loop", "_name", "_seconds", "_timed_out", "_total")
+
+    kind: ClassVar[Literal["timeout"]] = "timeout"
+
+    def __init__(self, seconds: float, *, total: bool = False, name: str | None = None) -> None:
+        checks.at_least("seconds", seconds, 0, way_out=_WAY_OUT)
+        if not 0 < seconds < math.inf:
+            msg = f"seconds={seconds!r} limits nothing, or leaves no time. {_WAY_OUT}"
+            raise ValueError(msg)
+        self._seconds = seconds
+        self._total = checks.flag("total", total)
+        self._name = name
+        self._loop: _Loop | None = None
+        self._entered = 0
+        self._timed_out = 0
+
+    def __repr__(self) -> str:
+        name = "" if self._name is None else f" {self._name!r}"
+        return f"<Timeout{name} of {self._seconds} s{' in all' if self._total else ''}>"
+
+    def __str__(self) -> str:
+        return f"Timeout({self._seconds:g}{', total=True' if self._total else ''})"
+
+    @property
+    def name(self) -> str | None:
+        """The name given in errors."""
+        return self._name
+
+    @property
+    def seconds(self) -> float:
+        """How long what is inside may take."""
+        return self._seconds
+
+    @property
+    def total(self) -> bool:
+        """Whether it limits all attempts together."""
+        return self._total
+
+    def wrap(self, then: Next) -> Next:
+        """Return what calls ``then`` and interrupts it after the time."""
+        seconds = self._seconds
+        get, put = current.get, current.set
+
+        async def run(call: Call) -> Any:
+            self._entered += 1
+            loop = self._loop
+            if loop is None or not loop.alarm.is_here():
+                loop = self._loop = _Loop()
+            alarm = loop.alarm
+            outer = get()
+            moment = now() + seconds
+            limit = _Limit(moment, outer)
+            limit.scope = scope = loop.scope()
+            put(limit)
+            scope.__enter__()
+            alarm.add(limit, moment)
+            try:
+                result = await then(call)
+            except BaseException as error:
+                alarm.discard(limit)
+                limit.moment = math.inf
+                put(outer)
+                if not scope.__exit__(type(error), error, error.__traceback__):
+                    raise
+                # A scope catches its own cancellation alone, which only the alarm can send.
+                raise self._error(moment) from error
+            alarm.discard(limit)
+            limit.moment = math.inf
+            put(outer)
+            scope.__exit__(None, None, None)
+            return result
+
+        return run
+
+    def _error(self, moment: float) -> MTAIOTimeoutError:
+        self._timed_out += 1
+        who = "" if self._name is None else f"{self._name}: "
+        what = "all attempts together" if self._total else "the call"
+        msg = f"{who}{what} timed out after {self._seconds:g} s"
+        due = loop_deadline(moment)
+        return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
+
+    def statistics(self) -> TimeoutStatistics:
+        """Return what was limited so far. Not a checkpoint; from any thread."""
+        return TimeoutStatistics(
+            default_timeout_seconds=self._seconds,
+            entered=self._entered,
+            timed_out=self._timed_out,
+        )

@@ -1,0 +1,461 @@
+"""Breaker: when it opens, whom it lets through, and what is no outcome."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError
+from mtaio.resilience import Breaker, BreakerChange, BreakerState
+from mtaio.testing import run
+from tests.resilience.calls import fail, succeed, through
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
+async def outcomes(call: Callable[..., Awaitable[Any]], pattern: str, key: object = None) -> str:
+    """Make a call for each letter, a success or a failure, and return what became of it."""
+    became = ""
+    for letter in pattern:
+        try:
+            await call(succeed if letter == "+" else fail, key)
+        except BreakerOpenError:
+            became += "x"
+        except ConnectionError:
+            became += "-"
+        else:
+            became += "+"
+    return became
+
+
+@pytest.mark.parametrize(
+    ("ratio", "window", "min_calls", "pattern", "became"),
+    [
+        (0.5, 4, None, "--++", "--xx"),  # half the window is enough
+        (0.5, 4, 4, "--++-+", "--++-x"),  # no ratio before min_calls
+        (0.5, 4, 4, "----+", "----x"),
+        (1, 3, 3, "-+---+", "-+---x"),  # the success has left the window
+        (0.1, 10, 10, "-+++++++++-+", "-+++++++++-x"),  # a tenth, not rounded; found by a failure
+        (0.4, 5, 5, "+++++-+++-+", "+++++-+++-x"),
+        (0.4, 5, 5, "+++++-++++-+", "+++++-++++-+"),  # 1 of 5, twice
+        (0.5, 1, None, "+-+", "+-x"),
+        (1, 2, 1, "-+", "-x"),
+    ],
+)
+async def test_opens_at_the_ratio(
+    ratio: float, window: int, min_calls: int | None, pattern: str, became: str
+) -> None:
+    """It opens with the failure that makes the ratio of the last calls reach the limit."""
+    breaker = Breaker(ratio, window=window, min_calls=min_calls)
+    assert await outcomes(through(breaker), pattern) == became
+    assert breaker.state is (OPEN if "x" in became else CLOSED)
+
+
+async def test_closes_after_a_probe() -> None:
+    """After its time one call gets through; its success closes the breaker, with a new window."""
+    breaker = Breaker(0.5, window=2, open_for=10)
+    call = through(breaker)
+    assert await outcomes(call, "+-+") == "+-x"
+    await anyio.sleep(9.5)
+    with pytest.raises(BreakerOpenError) as refused:
+        await call(succeed)
+    assert refused.value.retry_after == 0.5
+    await anyio.sleep(0.5)
+    assert breaker.state is OPEN  # until a call comes
+    assert await outcomes(call, "++") == "++"
+    assert breaker.state is CLOSED
+
+
+async def test_opens_again_after_a_failed_probe() -> None:
+    """The failure of the probe opens it for the whole time again."""
+    breaker = Breaker(0.5, window=2, open_for=10)
+    call = through(breaker)
+    await outcomes(call, "--")
+    await anyio.sleep(10)
+    assert await outcomes(call, "-+") == "-x"
+    await anyio.sleep(9.9)
+    assert await outcomes(call, "+") == "x"
+    await anyio.sleep(0.1)
+    assert await outcomes(call, "+") == "+"
+    assert breaker.statistics().opened == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "became", "state"),
+    [
+        ("-++-+", "-++-x", OPEN),  # half of four
+        ("--", "--", OPEN),  # already half of four: the others are not needed
+        ("+-+", "+-+", HALF_OPEN),
+        ("-+++", "-+++", CLOSED),
+        ("+++-", "+++-", CLOSED),  # the last of them may be the failure
+    ],
+)
+async def test_several_probes_decide_together(
+    pattern: str, became: str, state: BreakerState
+) -> None:
+    """Half-open it asks for the same ratio, of all the calls that probe."""
+    breaker = Breaker(0.5, window=2, open_for=1, half_open=4)  # more than the window
+    call = through(breaker)
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    assert await outcomes(call, pattern) == became
+    assert breaker.state is state
+
+
+@pytest.mark.parametrize("half_open", [1, 3])
+async def test_half_open_among_a_thousand(half_open: int) -> None:
+    """Of a thousand callers at once, exactly as many get through as are to probe."""
+    breaker = Breaker(0.5, window=2, open_for=1, half_open=half_open)
+    call = through(breaker)
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    inside = 0
+    refused = []
+
+    async def probe() -> None:
+        nonlocal inside
+        inside += 1
+        await anyio.sleep(5)
+
+    async def caller() -> None:
+        try:
+            await call(probe)
+        except BreakerOpenError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(1000):
+            group.start_soon(caller)
+        await anyio.sleep(4)
+        assert (inside, len(refused)) == (half_open, 1000 - half_open)
+        assert breaker.state is HALF_OPEN
+        assert breaker.statistics().half_open == 1
+    assert breaker.state is CLOSED
+    assert all(error.retry_after == 0 for error in refused)
+    assert str(refused[0]).endswith(f"It waits until the {half_open} calls that probe have ended.")
+
+
+async def test_cancelled_probe_returns_its_place() -> None:
+    """A probe that is cancelled says nothing, and the next call takes its place."""
+    breaker = Breaker(0.5, window=2, open_for=1)
+    call = through(breaker)
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    with anyio.move_on_after(1):
+        await call(anyio.sleep_forever)
+    assert breaker.state is HALF_OPEN
+    assert breaker.statistics().undecided == 1
+    assert await outcomes(call, "+") == "+"
+    assert breaker.state is CLOSED
+
+
+async def clean_up_fails() -> None:
+    """Make an error of a cancellation."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise ConnectionError("lost")
+
+
+@pytest.mark.parametrize("fn", [anyio.sleep_forever, clean_up_fails])
+async def test_cancellation_is_no_outcome(fn: Callable[[], Awaitable[Any]]) -> None:
+    """However many calls are cancelled, and whatever they make of it, it stays closed."""
+    breaker = Breaker(0.5, window=2)
+    call = through(breaker)
+    for _ in range(5):
+        with anyio.move_on_after(1) as scope:
+            try:
+                await call(fn)
+            except ConnectionError:
+                await checkpoint()
+        assert scope.cancelled_caught
+    assert breaker.state is CLOSED
+    now = breaker.statistics()
+    assert (now.calls, now.failed, now.undecided) == (5, 0, 5)
+
+
+@pytest.mark.parametrize("error", [ConcurrencyLimitError("full"), BreakerOpenError("another")])
+async def test_refusal_inside_is_no_outcome(error: Exception) -> None:
+    """What a limiter inside refuses says nothing about the service, and gives its place back."""
+    breaker = Breaker(0.5, window=2, open_for=1)
+    call = through(breaker)
+
+    async def refuse() -> None:
+        raise error
+
+    for _ in range(5):
+        with pytest.raises(type(error), match=r"^(full|another)$"):
+            await call(refuse)
+    assert breaker.state is CLOSED
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    with pytest.raises(type(error), match=r"^(full|another)$"):
+        await call(refuse)
+    assert await outcomes(call, "++") == "++"
+
+
+async def test_on_that_fails_keeps_no_place() -> None:
+    """A probe whose outcome cannot be told, since ``on`` itself fails, gives its place back."""
+
+    def on(error: Exception) -> bool:
+        return bool(error.args[0].code)
+
+    breaker = Breaker(0.5, window=2, open_for=1, on=on)
+    call = through(breaker)
+
+    async def fail_with(answer: object) -> None:
+        raise ValueError(answer)
+
+    with pytest.raises(ValueError, match="namespace"):
+        await call(partial(fail_with, SimpleNamespace(code=500)))
+    assert breaker.state is OPEN
+    await anyio.sleep(1)
+    for _ in range(2):
+        with pytest.raises(AttributeError):
+            await call(partial(fail_with, "no code"))
+        assert breaker.state is HALF_OPEN
+    now = breaker.statistics()
+    assert (now.calls, now.failed, now.undecided, now.rejected) == (3, 1, 2, 0)
+    assert await outcomes(call, "+") == "+"
+    assert breaker.state is CLOSED
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        ConnectionError,
+        (ValueError, ConnectionError),
+        lambda error: isinstance(error, ConnectionError),
+    ],
+    ids=["class", "tuple", "function"],
+)
+async def test_other_errors_are_answers(on: Any) -> None:
+    """An error that is no failure counts as a success: the service has answered."""
+    breaker = Breaker(0.5, window=2, open_for=1, on=on)
+    call = through(breaker)
+
+    async def not_found() -> None:
+        raise LookupError("404")
+
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    with pytest.raises(LookupError):
+        await call(not_found)
+    assert breaker.state is CLOSED
+
+
+async def test_outcome_counts_in_its_own_period() -> None:
+    """What was let through before it opened says nothing when it ends, however it ends."""
+    breaker = Breaker(0.5, window=2, open_for=1)
+    call = through(breaker)
+    ending = anyio.Event()
+
+    async def late(fn: Callable[[], Awaitable[Any]]) -> None:
+        await ending.wait()
+        await fn()
+
+    async def old(fn: Callable[[], Awaitable[Any]]) -> None:
+        with suppress(ConnectionError):
+            await call(partial(late, fn))
+
+    async with anyio.create_task_group() as group:
+        for fn in (fail, succeed):
+            group.start_soon(old, fn)
+        await anyio.sleep(0.5)
+        await outcomes(call, "--")
+        await anyio.sleep(1)
+        async with anyio.create_task_group() as probing:
+            probing.start_soon(call, partial(anyio.sleep, 1))
+            await anyio.sleep(0.5)
+            ending.set()
+            await anyio.sleep(0.1)
+            assert breaker.state is HALF_OPEN  # neither of the two
+            assert await outcomes(call, "+") == "x"
+    assert breaker.state is CLOSED
+
+
+async def test_by_hand() -> None:
+    """open() lets nothing through until reset(), which forgets what was."""
+    breaker = Breaker(0.5, window=2, open_for=1, name="api")
+    call = through(breaker)
+    breaker.open()
+    await anyio.sleep(1e4)
+    with pytest.raises(BreakerOpenError) as refused:
+        await call(succeed)
+    assert str(refused.value) == (
+        "<Breaker 'api': open> refuses the call: open() was called. reset() closes it."
+    )
+    assert (refused.value.retry_after, refused.value.name) == (math.inf, "api")
+    breaker.reset()
+    assert breaker.state is CLOSED
+    await outcomes(call, "+-")
+    breaker.reset()
+    assert await outcomes(call, "+-") == "+-"
+
+
+async def test_message() -> None:
+    """The error says what failed, and when the next call is let through."""
+    breaker = Breaker(0.5, window=4, open_for=30)
+    call = through(breaker)
+    await outcomes(call, "+-")
+    with pytest.raises(BreakerOpenError) as refused:
+        await call(succeed)
+    assert str(refused.value) == (
+        "<Breaker: open> refuses the call: 1 of the last 2 calls failed, the latest with "
+        "ConnectionError. The next call is let through in 30 s."
+    )
+    await anyio.sleep(30)
+    await outcomes(call, "-")
+    with pytest.raises(BreakerOpenError, match=r"call: 1 of 1 calls that were to probe it failed"):
+        await call(succeed)
+
+
+async def test_a_state_for_each_key() -> None:
+    """With max_keys, one key's failures concern that key alone."""
+    breaker = Breaker(0.5, window=2, min_calls=2, max_keys=2, name="hosts")
+    call = through(breaker)
+    assert await outcomes(call, "--+", "a") == "--x"
+    assert await outcomes(call, "+++", "b") == "+++"
+    assert (breaker.state_of("a"), breaker.state_of("b")) == (OPEN, CLOSED)
+    assert breaker.state_of("never seen") is CLOSED
+    assert breaker.state is CLOSED
+    with pytest.raises(BreakerOpenError, match="refuses the call for key='a': 2 of the last 2"):
+        await call(succeed, "a")
+    assert repr(breaker) == "<Breaker 'hosts': 2 keys, 1 open, 0 half-open>"
+    assert str(breaker) == "Breaker(0.5, window=2, open_for=30.0, max_keys=2)"
+    breaker.reset("a")
+    breaker.open("b")
+    assert (breaker.state_of("a"), breaker.state_of("b")) == (CLOSED, OPEN)
+
+
+async def test_forgets_the_key_used_longest_ago() -> None:
+    """The table of keys is bounded; a key that is forgotten begins again, closed."""
+    breaker = Breaker(0.5, window=2, min_calls=2, open_for=1, max_keys=2)
+    call = through(breaker)
+    assert await outcomes(call, "--", "a") == "--"
+    await outcomes(call, "+", "b")
+    await outcomes(call, "+", "a")  # refused, but used
+    await outcomes(call, "+", "c")
+    assert breaker.state_of("a") is OPEN
+    assert breaker.statistics().open == 1
+    await anyio.sleep(1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, partial(anyio.sleep, 1), "a")
+        await anyio.sleep(0.5)
+        assert breaker.statistics().half_open == 1
+        await outcomes(call, "+", "d")
+        await outcomes(call, "+", "e")
+        now = breaker.statistics()
+        assert (now.open, now.half_open, now.keys, now.max_keys) == (0, 0, 2, 2)
+    assert breaker.statistics() == now  # the probe's success came too late
+    assert await outcomes(call, "+", "a") == "+"
+
+
+async def test_tells_of_each_change(caplog: pytest.LogCaptureFixture) -> None:
+    """on_change is called once for each change, and what it raises is logged."""
+    changes: list[BreakerChange] = []
+
+    def note(change: BreakerChange) -> None:
+        changes.append(change)
+        assert breaker.state is change.state
+        if change.state is HALF_OPEN:
+            raise ValueError
+
+    breaker = Breaker(0.5, window=2, open_for=1, on_change=note, name="api")
+    call = through(breaker)
+    await outcomes(call, "--")
+    await anyio.sleep(1)
+    await outcomes(call, "+")
+    breaker.reset()  # it is closed
+    breaker.open()
+    breaker.open()
+    assert [(change.before, change.state) for change in changes] == [
+        (CLOSED, OPEN),
+        (OPEN, HALF_OPEN),
+        (HALF_OPEN, CLOSED),
+        (CLOSED, OPEN),
+    ]
+    assert [type(change.error) for change in changes] == [
+        ConnectionError,
+        type(None),
+        type(None),
+        type(None),
+    ]
+    assert [(change.name, change.key) for change in changes] == [("api", None)] * 4
+    (record,) = caplog.records
+    text = "on_change of Breaker(0.5, window=2, open_for=1) failed for BreakerChange(name='api', "
+    assert record.getMessage().startswith(text)
+
+
+async def test_statistics() -> None:
+    """The numbers tell what was let through, failed, undecided and refused."""
+    breaker = Breaker(0.5, window=2, name="api")
+    call = through(breaker)
+    await outcomes(call, "+--++")
+    now = breaker.statistics()
+    assert (now.calls, now.failed, now.undecided, now.rejected) == (2, 1, 0, 3)
+    assert (now.open, now.half_open, now.opened, now.keys, now.max_keys) == (1, 0, 1, 1, None)
+    assert breaker.name == "api"
+    assert str(breaker) == "Breaker(0.5, window=2, open_for=30.0)"
+
+
+async def test_refusals_let_others_run() -> None:
+    """Whoever asks again and again cannot keep the event loop to itself."""
+    breaker = Breaker()
+    breaker.open()
+    call = through(breaker)
+    ran = 0
+
+    async def other() -> None:
+        nonlocal ran
+        while True:
+            ran += 1
+            await checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        assert await outcomes(call, "+" * 640) == "x" * 640
+        group.cancel_scope.cancel()
+    assert ran >= 9
+
+
+def test_in_one_loop_after_another(backend: str) -> None:
+    """A breaker keeps its state from one event loop to the next."""
+    breaker = Breaker(0.5, window=2)
+    call = through(breaker)
+    run(outcomes, call, "+-", backend=backend)
+    assert run(outcomes, call, "+", backend=backend) == "x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"failure_ratio": 0}, ValueError, "^failure_ratio=0 is not a ratio"),
+        ({"failure_ratio": 50}, ValueError, "^failure_ratio=50 is not a ratio"),
+        ({"failure_ratio": "half"}, TypeError, "^failure_ratio='half' is a str"),
+        ({"window": 0}, ValueError, "^window=0 is less than 1"),
+        ({"min_calls": 21}, ValueError, "^min_calls=21 would never be reached"),
+        ({"min_calls": 0}, ValueError, "^min_calls=0 is less than 1"),
+        ({"open_for": -1}, ValueError, "^open_for=-1 is less than 0"),
+        ({"half_open": 0}, ValueError, "^half_open=0 is less than 1"),
+        ({"on": anyio.sleep}, TypeError, "^on=.* is an async function, whose every answer"),
+        ({"on": BaseException}, TypeError, "^on=.* which is not a subclass of Exception"),
+        ({"max_keys": 0}, ValueError, "^max_keys=0 is less than 1"),
+        ({"on_change": 1}, TypeError, "^on_change=1 is an int, which is not callable"),
+        ({"on_change": succeed}, TypeError, "^on_change=.* is an async function"),
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    """A value that makes no sense is named, with the way out."""
+    with pytest.raises(kind, match=message):
+        Breaker(**arguments)

@@ -1,0 +1,403 @@
+"""Pipeline: one call through several parts."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from mtaio.core import Budget, Retry
+from mtaio.exceptions import ConcurrencyLimitError, RateLimitError
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.monitoring import ResourceMonitor, to_prometheus
+from mtaio.monitoring._metrics import metrics
+from mtaio.resilience import (
+    AdaptiveLimiter,
+    Breaker,
+    Call,
+    Fallback,
+    Hedge,
+    Part,
+    Pipeline,
+    PipelineStatistics,
+    Timeout,
+)
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
+from mtaio.testing import assert_no_checkpoints
+from tests.resilience.parts import Bare, Failing, Marked, answer, fail
+
+QUICK = Retry(3, wait_initial=1, wait_exp_base=1, jitter=0)
+
+
+# ---- the parts and their order -------------------------------------------------------------------
+
+
+async def test_parts_act_in_their_order() -> None:
+    """The first is outermost, and the last is around the function."""
+    marks: list[str] = []
+
+    async def work(*numbers: int) -> int:
+        marks.append("work")
+        return sum(numbers)
+
+    api = Pipeline(Marked("a", marks), Marked("b", marks))
+    assert await api.call(work, 2, 3) == 5
+    assert marks == ["a in", "b in", "work", "b out", "a out"]
+
+
+def test_printed_it_shows_its_parts() -> None:
+    """A line for each, as one would write it, outermost first."""
+    pipeline = Pipeline(
+        Fallback(answer),
+        Timeout(5, total=True),
+        Retry(3, on=(OSError, LookupError), wait_max=2.0, budget=Budget(0.1)),
+        KeyedRateLimiter(3, burst=2),
+        RateLimiter(10),
+        ResourceLimiter(concurrency=1),
+        ResourceLimiter(concurrency=1, name="db"),
+        ConcurrencyLimiter(4),
+        Marked("x", []),
+        TimeoutManager(2),
+        Timeout(1),
+        name="api",
+    )
+    assert str(pipeline).splitlines() == [
+        "Pipeline 'api'",
+        "  Fallback(answer)",
+        "    Timeout(5, total=True)",
+        "      Retry(3, on=(OSError, LookupError), wait_max=2.0, budget=Budget(0.1))",
+        "        KeyedRateLimiter(3, burst=2)",
+        "          RateLimiter(10, burst=10)",
+        "            ResourceLimiter()",
+        "              ResourceLimiter(name='db')",
+        "                ConcurrencyLimiter(4)",
+        "                  Marked('x')",
+        "                    TimeoutManager(2)",
+        "                      Timeout(1)",
+    ]
+    assert repr(pipeline) == "<Pipeline 'api' of 11 parts: 0 calls in flight>"
+    assert str(Pipeline(Retry())) == "Pipeline\n  Retry(3)"
+    assert repr(Pipeline(Retry())) == "<Pipeline of 1 parts: 0 calls in flight>"
+
+
+def test_parts_are_those_that_were_given() -> None:
+    """The limiters themselves, which may be used elsewhere too."""
+    limiter, timeout = ConcurrencyLimiter(1), Timeout(1)
+    assert Pipeline(limiter, timeout).parts == (limiter, timeout)
+    assert isinstance(timeout, Part)
+
+
+@pytest.mark.parametrize("given", [3, Timeout, answer, None])
+def test_what_is_no_part_is_refused(given: Any) -> None:
+    """With what could be meant."""
+    with pytest.raises(TypeError, match=r"^.* is an? \w+, which cannot be part of a pipeline"):
+        Pipeline(given)
+
+
+def test_pipeline_without_parts_is_refused() -> None:
+    """It would do nothing."""
+    with pytest.raises(ValueError, match=r"^a Pipeline without parts does nothing"):
+        Pipeline()
+
+
+# ---- calls ---------------------------------------------------------------------------------------
+
+
+async def test_result_and_error_come_through() -> None:
+    """As they are; the statistics count them."""
+    api = Pipeline(Timeout(1), name="api")
+    assert await api.call(answer, 7) == 7
+    error = ValueError("mine")
+
+    async def broken() -> None:
+        raise error
+
+    with pytest.raises(ValueError, match=r"^mine$") as caught:
+        await api.call(broken)
+    assert caught.value is error
+    statistics = api.statistics()
+    assert (statistics.calls, statistics.succeeded, statistics.failed) == (2, 1, 1)
+    assert (statistics.cancelled, statistics.in_flight) == (0, 0)
+    assert api.name == "api"
+
+
+async def test_cancelled_call_is_counted_as_cancelled() -> None:
+    """And one that has not ended is in flight."""
+    api = Pipeline(QUICK)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(api.call, anyio.sleep, 5))
+        await anyio.sleep(1)
+        assert api.statistics().in_flight == 1
+        group.cancel_scope.cancel()
+    statistics = api.statistics()
+    assert (statistics.calls, statistics.cancelled, statistics.in_flight) == (1, 1, 0)
+    retry = statistics.parts["retry"]
+    assert (retry.calls, retry.retried, retry.failed) == (1, 0, 0)
+
+
+async def test_other_base_exceptions_are_failures() -> None:
+    """Also a group that holds an error besides a cancellation."""
+
+    async def leave() -> None:
+        raise SystemExit
+
+    async def both() -> None:
+        try:
+            await anyio.sleep_forever()
+        except BaseException as cancelled:  # noqa: BLE001 - raised on, in a group
+            raise BaseExceptionGroup("both", [cancelled, OSError()]) from None
+
+    api = Pipeline(QUICK)
+    with pytest.raises(SystemExit):
+        await api.call(leave)
+    with pytest.raises(ExceptionGroup), anyio.move_on_after(1):
+        await api.call(both)
+    statistics = api.statistics()
+    assert (statistics.failed, statistics.cancelled) == (2, 0)
+    assert statistics.parts["retry"].retried == 0
+
+
+async def test_happy_path_has_no_checkpoint() -> None:
+    """A call of memory alone is as quick as one."""
+    api = Pipeline(Fallback(answer), QUICK, ConcurrencyLimiter(1))
+    with assert_no_checkpoints():
+        await api.call(answer, 1)
+
+
+@pytest.mark.parametrize("fn", [3, "fetch"])
+async def test_what_cannot_be_called_is_refused(fn: Any) -> None:
+    """Before any part sees it."""
+    api = Pipeline(QUICK)
+    with pytest.raises(TypeError, match=r"^fn=.* which cannot be called, and a call may have"):
+        await api.call(fn)
+    assert api.statistics().calls == 0
+
+
+async def test_coroutine_is_refused_and_closed() -> None:
+    """It could be awaited only once."""
+    coroutine: Any = answer()
+    with pytest.raises(TypeError, match=r"^fn=<coroutine object answer .* is a coroutine"):
+        await Pipeline(QUICK).call(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+async def test_sync_function_is_refused() -> None:
+    """Its result cannot be awaited; other awaitables can."""
+    sync: Any = int
+    with pytest.raises(TypeError, match=r"^<class 'int'> returned 0, which cannot be awaited"):
+        await Pipeline(Timeout(1)).call(sync)
+
+    class Later:
+        def __await__(self) -> Any:
+            return answer(3).__await__()
+
+    assert await Pipeline(Timeout(1)).call(Later) == 3
+
+
+def test_call_says_what_it_is() -> None:
+    """For those who write a part."""
+    assert repr(Call(fail, (1, 2))).endswith("with 2 arguments>")
+
+
+# ---- decorated functions -------------------------------------------------------------------------
+
+
+async def test_decorated_function_keeps_its_signature() -> None:
+    """Name, documentation and parameters; keywords are passed on."""
+    failing = Failing(1)
+    api = Pipeline(QUICK)
+
+    @api
+    async def fetch(url: str, *, page: int = 0) -> str:
+        """Fetch."""
+        await failing()
+        return f"{url} {page}"
+
+    assert await fetch("a", page=2) == "a 2"
+    assert failing.calls == [0, 1]
+    assert (fetch.__name__, fetch.__doc__) == ("fetch", "Fetch.")
+    assert str(inspect.signature(fetch)) == "(url: 'str', *, page: 'int' = 0) -> 'str'"
+
+
+async def test_methods_may_be_decorated() -> None:
+    """Also static ones and class methods."""
+    api = Pipeline(QUICK)
+
+    class Client:
+        @api
+        async def one(self, value: int) -> int:
+            return value
+
+        @api
+        @staticmethod
+        async def two(value: int) -> int:
+            return value
+
+    assert (await Client().one(1), await Client.two(2)) == (1, 2)
+
+
+async def test_fallback_has_by_position_what_is_given_by_name() -> None:
+    """However the caller of a decorated function writes its arguments, the fallback has them."""
+    answers: list[tuple[object, ...]] = []
+    api = Pipeline(Fallback(lambda _, *args: answers.append(args)))
+
+    @api
+    async def fetch(host: str, path: str = "/", *, port: int = 80) -> None:
+        raise ConnectionError(host, path, port)
+
+    await fetch(host="a", path="/b", port=1)
+    await fetch("a", path="/b")
+    await fetch(port=1, host="a")
+    assert answers == [("a", "/b"), ("a", "/b"), ("a",)]
+    untyped: Any = fetch
+    with pytest.raises(TypeError, match="missing a required argument: 'host'"):
+        await untyped(path="/b")
+
+
+def test_sync_function_is_not_decorated() -> None:
+    """It is refused when it is decorated."""
+    sync: Any = int
+    with pytest.raises(TypeError, match=r"^@pipeline cannot decorate <class 'int'>"):
+        Pipeline(QUICK)(sync)
+    with pytest.raises(TypeError, match=r"^key=3 is an int, which is not callable"):
+        Pipeline(QUICK)(key=3)  # type: ignore[call-overload] # as the test says
+
+
+# ---- limiters, timeouts and retry ----------------------------------------------------------------
+
+
+async def test_retry_passes_what_is_inside_again() -> None:
+    """Each attempt takes a token of its own, and its statistics tell."""
+    failing = Failing(2)
+    limiter = RateLimiter(1, burst=1, slack=0)
+    api = Pipeline(Retry(3, wait_initial=0, budget=Budget(1, min_per_second=9)), limiter)
+    assert await api.call(failing, 4) == 4
+    assert failing.calls == [0, 1, 2]
+    parts = api.statistics().parts
+    assert (parts["retry"].calls, parts["retry"].retried, parts["retry"].failed) == (1, 2, 0)
+    assert parts["retry"].budget.retried == 2
+    assert parts["rate_limiter"].granted == 3
+    with pytest.raises(ConnectionError):
+        await api.call(fail)
+    assert api.statistics().parts["retry"].failed == 1
+
+
+async def test_slot_is_held_and_given_back() -> None:
+    """Whether the call returns or fails; a limiter that refuses is asked once."""
+    slots = ConcurrencyLimiter(1, max_waiters=0)
+    api = Pipeline(slots)
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(api.call, anyio.sleep, 1))
+        await anyio.sleep(0.5)
+        assert slots.statistics().in_use == 1
+        with pytest.raises(ConcurrencyLimitError):
+            await api.call(answer)
+    with pytest.raises(ConnectionError):
+        await api.call(fail)
+    assert slots.statistics().in_use == 0
+
+
+async def test_each_key_has_its_rate() -> None:
+    """The key of the call, or what the decorator's function makes of its arguments."""
+    limiter = KeyedRateLimiter(1, burst=1, slack=0)
+    api = Pipeline(limiter, name="api")
+
+    @api(key=lambda host: host)
+    async def fetch(host: str) -> str:
+        return f"{host} at {anyio.current_time():g}"
+
+    assert await fetch("a") == "a at 0"
+    assert await fetch("b") == "b at 0"
+    assert await fetch("a") == "a at 1"
+    await api.call(answer, key="a")
+    assert anyio.current_time() == 2
+    with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Keyed"):
+        await api.call(answer)
+    with pytest.raises(RateLimitError):
+        limiter.acquire_nowait("a")
+
+
+async def test_breaker_of_each_key_needs_one() -> None:
+    """Without, one host that is down would be all of them."""
+    breaker = Breaker(max_keys=2)
+    assert await Pipeline(breaker).call(answer, key="a") == 1
+    with pytest.raises(ValueError, match=r"^the call of answer has no key, and <Breaker: 1 keys"):
+        await Pipeline(breaker).call(answer)
+    assert await Pipeline(Breaker()).call(answer) == 1
+
+
+async def test_resource_limiter_limits_all_three() -> None:
+    """Slots, tokens and time, as around a block."""
+    limiter = ResourceLimiter(concurrency=1, timeout=1)
+    api = Pipeline(limiter)
+    with pytest.raises(MTAIOTimeoutError):
+        await api.call(anyio.sleep, 2)
+    assert anyio.current_time() == 1
+    assert limiter.statistics().entered == api.statistics().parts["resource_limiter"].entered == 1
+
+
+async def test_timeout_manager_limits_where_it_stands() -> None:
+    """Outside a retry it limits all attempts, inside each one."""
+    outside, inside = TimeoutManager(5.5, name="all"), TimeoutManager(1)
+    api = Pipeline(outside, Retry(9, wait_initial=1, wait_exp_base=1, jitter=0), inside)
+    with pytest.raises(MTAIOTimeoutError, match=r"^timed out after 1 s") as caught:
+        await api.call(anyio.sleep_forever)
+    # Attempts at 0, 2 and 4 s; the next would have to wait until 6 s.
+    assert anyio.current_time() == 5
+    assert caught.value.timeout == 1
+    parts = api.statistics().parts
+    assert (parts["timeout_manager_2"].timed_out, parts["timeout_manager"].timed_out) == (3, 0)
+
+
+# ---- statistics ----------------------------------------------------------------------------------
+
+
+async def test_monitor_exports_all_parts() -> None:
+    """``watch(pipeline)`` is enough: each part has its own names."""
+    monitor = ResourceMonitor()
+    api = Pipeline(
+        Timeout(5, total=True),
+        QUICK,
+        Breaker(1, window=9),
+        Hedge(0.5),
+        Bare(),
+        AdaptiveLimiter(),
+        Timeout(1),
+        name="api",
+    )
+    monitor.watch(api)
+    await api.call(Failing(1))
+    stats = api.statistics()
+    assert isinstance(stats, PipelineStatistics)
+    kinds_of_parts = ("total_timeout", "retry", "breaker", "hedge", "bare", "adaptive_limiter")
+    assert tuple(stats.parts) == (*kinds_of_parts, "timeout")
+    await monitor.tick()
+    values, kinds = monitor.values(), monitor.kinds()
+    assert values["pipeline.api.succeeded"] == 1
+    assert values["pipeline.api.retry.retried"] == 1
+    assert values["pipeline.api.total_timeout.entered"] == 1
+    assert values["pipeline.api.timeout.entered"] == 2
+    assert values["pipeline.api.breaker.failed"] == 1
+    assert values["pipeline.api.hedge.calls"] == 2
+    assert values["pipeline.api.adaptive_limiter.limit"] == 10
+    assert kinds["pipeline.api.in_flight"] == "gauge"
+    assert kinds["pipeline.api.retry.retried"] == "counter"
+    text = to_prometheus(metrics(monitor.sources()))
+    assert 'mtaio_pipeline_retry_retried_total{name="api"} 1' in text
+    assert "mtaio_pipeline_timeout_default_timeout_seconds" in text
+
+
+def test_second_of_a_kind_has_a_number() -> None:
+    """Two fallbacks, for two kinds of errors."""
+    own = Marked("own", [])  # which has no statistics
+    api = Pipeline(Fallback(answer, OSError), own, Fallback(answer, LookupError))
+    assert list(api.statistics().parts) == ["fallback", "fallback_2"]
