@@ -1,5 +1,5 @@
 """
-What the page "Beside other libraries" measures: ours beside those that it names, in one run.
+What the page "Compared with other libraries" measures: ours beside those that it names, in one run.
 
 It is a selection from the contests of the rooms, with as few items as the ratios need to be steady.
 Each line is measured in so many rounds; what is kept of a rival is the median of the ratios, and

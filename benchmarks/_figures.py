@@ -1,5 +1,5 @@
 """
-What the page "Beside other libraries" shows of its figures: tables, a plot, where they are from.
+What the page "Compared with other libraries" shows of its figures: tables, a plot, where they are from.
 
 It is made from `FIGURES` alone, which `_compare` writes: the words can change without measuring
 again, and a test holds the pages to the figures.
@@ -96,7 +96,7 @@ RIVALS: Final = {
 """What a rival is called where the name in the benchmarks does not do, in English and Japanese."""
 
 HEADS: Final = {
-    "en": ("", "mtaio", "beside", "its time", "mtaio ÷ it", "middle half of the rounds"),
+    "en": ("", "mtaio", "compared with", "its time", "mtaio ÷ it", "middle half of the rounds"),
     "ja": ("", "mtaio", "比べるもの", "その時間", "mtaio÷それ", "中央半分のラウンド"),
 }
 

@@ -31,7 +31,9 @@ SHOWN: Final = re.compile(
     re.MULTILINE,
 )
 ASKED: Final = re.compile(
-    r'^(?P<mark>`{3,})(?P<language>.*)\n--8<-- "(?P<name>\S+)"\n(?P=mark)$', re.MULTILINE
+    r"^(?:<!-- example: \S+ -->\n)*"
+    r'(?P<mark>`{3,})(?P<language>.*)\n--8<-- "(?P<name>\S+)"\n(?P=mark)$',
+    re.MULTILINE,
 )
 
 _PART: Final = re.compile(r"^ *# --8<-- \[\w+:\w+\]\n", re.MULTILINE)

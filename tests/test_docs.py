@@ -137,7 +137,8 @@ def test_program_prints_what_the_page_says(
     """Each program prints the same on each backend, and the page shows it."""
     source = EXAMPLES / f"{name}.py"
     module = load(source, f"docs_example_{source.stem}")
-    mtaio.testing.run(module.main, backend=backend)
+    # Pools start processes in real time, and a machine may be slow: patience costs nothing else.
+    mtaio.testing.run(module.main, backend=backend, grace=30.0)
     printed = capsys.readouterr()
     assert printed.out == source.with_suffix(".out").read_text(encoding="utf-8")
     assert printed.err == ""

@@ -32,12 +32,14 @@ def test_examples_are_shown_as_they_are(page: Path) -> None:
 
 
 def test_block_is_filled_and_marked() -> None:
-    """A block that asks for a file, or for a part of one, gets it, and is kept up from then on."""
+    """A block that asks for a file, or for a part of one, gets it and one mark, and is kept up."""
     page = 'It prints:\n\n```text\n--8<-- "first.out"\n```\n'
     now = filled(page)
     assert now.startswith("It prints:\n\n<!-- example: first.out -->\n```text\n")
     assert example("first.out") in now
     assert filled(now) == now
+    mark = "<!-- example: first.out -->\n"
+    assert filled(page.replace("```text", f"{mark}```text")) == now
     assert filled(now.replace("\n```\n", "\nand more\n```\n")) == now
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "close_unstarted",
     "is_async",
     "is_async_generator",
+    "is_generator",
     "name_of",
     "unwrap",
 ]
@@ -34,6 +35,16 @@ def is_async_generator(fn: object) -> bool:
     """Return whether calling ``fn`` makes an async generator."""
     fn = unwrap(fn)
     return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(call_method(fn))
+
+
+def is_generator(fn: object) -> bool:
+    """Return whether calling ``fn`` makes a generator, and runs none of its code."""
+    fn = unwrap(fn)
+    for each in (fn, call_method(fn)):
+        if inspect.isgeneratorfunction(each):
+            awaitable: int = each.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+            return not awaitable
+    return False
 
 
 def name_of(fn: object) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
 import anyio
 
 from mtaio._internal import checks, loops
+from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -135,6 +136,7 @@ class Registered:
     services: list[_Serviced] = field(default_factory=list[_Serviced])
 
 
+@async_only
 class Application:
     """
     A service as a whole: its parts, made from the settings, and its life from start to exit.

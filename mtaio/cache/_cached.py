@@ -170,7 +170,8 @@ def cached(
                 f"@cached(ttl=60)."
             )
             raise TypeError(msg)
-        where = TTLCache[Any](300.0, max_size) if cache is None else cache
+        own = 300.0 if ttl is UNSET or callable(ttl) else ttl
+        where = TTLCache[Any](own, max_size) if cache is None else cache
         lasts = lifetime(ttl, keep, where.default_ttl)
         call = _Call[Any](fn, where, ttl=lasts, key=key, bind=bind, tags=tags_of)
         return Cached[..., Any](call, shared=cache is not None, bind=to)

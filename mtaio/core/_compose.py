@@ -15,7 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
-from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
+from mtaio._internal.callables import (
+    call_method,
+    is_async,
+    is_async_generator,
+    is_generator,
+    unwrap,
+)
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.resources import RateLimiter
 
@@ -42,10 +48,11 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def check_fn(fn: object) -> None:
-    """Refuse what cannot be called, and an async generator function, which has no one result."""
-    if is_async_generator(fn):
+    """Refuse what cannot be called, and generator functions, which have no one result."""
+    if is_async_generator(fn) or is_generator(fn):
+        a = "an async" if is_async_generator(fn) else "a"
         msg = (
-            f"fn={fn!r} is an async generator function: it has no one result to wait for. "
+            f"fn={fn!r} is {a} generator function: it has no one result to wait for. "
             f"Call it and pass what it yields as the source."
         )
         raise TypeError(msg)

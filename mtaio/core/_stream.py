@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
+from mtaio._internal.blocks import async_only
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.parking import ParkingLot
@@ -143,6 +144,7 @@ class Buffer:
         self._workers.unpark()
 
 
+@async_only
 class Stream(Generic[T]):
     """
     An async iterator over results; returned by `TaskExecutor.stream` and `as_completed`.

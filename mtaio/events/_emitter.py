@@ -17,6 +17,7 @@ from operator import eq, is_
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.blocks import async_only
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio.events._background import Background
@@ -55,6 +56,7 @@ class Register(Protocol[T]):
         ...
 
 
+@async_only
 class EventEmitter:
     """
     Hands events to handlers, sync and async, and to streams.

@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mtaio._internal import checks
-from mtaio._internal.callables import call_method, is_async, is_async_generator, unwrap
+from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio.events._event import EventKey, name_of
 from mtaio.events._patterns import is_pattern, patterns_matching
 from mtaio.events._statistics import EventStatistics
@@ -405,7 +405,7 @@ class Registry:
 def check_handler(name: str, value: object, *, way_out: str) -> None:
     """Refuse what cannot be called, and what would do nothing when it is called."""
     checks.callable_(name, value, way_out=way_out)
-    if is_async_generator(value) or _is_generator(value):
+    if is_async_generator(value) or is_generator(value):
         msg = (
             f"{name}={value!r} is a generator function: calling it would run none of it. {way_out}"
         )
@@ -420,12 +420,3 @@ def check_priority(priority: object) -> None:
             f"EventPriority, or any int: higher ones run first."
         )
         raise TypeError(msg)
-
-
-def _is_generator(fn: object) -> bool:
-    fn = unwrap(fn)
-    for each in (fn, call_method(fn)):
-        if inspect.isgeneratorfunction(each):
-            awaitable: int = each.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
-            return not awaitable
-    return False

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints,
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.blocks import async_only
 from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
 from mtaio.monitoring._delivery import Delivery, Handlers, logger
@@ -91,6 +92,7 @@ class Emitter(Protocol):
         ...
 
 
+@async_only
 class ResourceMonitor:
     """
     Watches the processor, memory, this process, its event loop, and what you give it.

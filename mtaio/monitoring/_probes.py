@@ -25,6 +25,7 @@ from anyio import to_thread
 
 from mtaio._internal import loops
 from mtaio._internal.addresses import Address
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.monitoring._access import Access
@@ -66,6 +67,7 @@ class ProbesStatistics:
     """Connections closed to make room."""
 
 
+@async_only
 class Probes:
     """
     Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.

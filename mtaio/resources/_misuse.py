@@ -1,5 +1,5 @@
 """
-What is said to those who use a limiter in a form that cannot work.
+What is said to those who use a limiter, or a timeout, in a form that cannot work.
 
 Promise: what Python would refuse with no hint, or let pass in silence, is a ``TypeError`` that
 shows the right form. Type checkers see none of this, and go on refusing the wrong forms themselves.
@@ -7,12 +7,11 @@ shows the right form. Type checkers see none of this, and go on refusing the wro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mtaio._internal.blocks import async_only, defining
 
-__all__ = ["NO_SLOT", "NO_TOKENS", "async_only", "keys_only", "refuse_positional"]
+__all__ = ["NO_SLOT", "NO_TOKENS", "async_only", "called_only", "keys_only", "refuse_positional"]
 
 C = TypeVar("C", bound="type[Any]")
 
@@ -46,8 +45,11 @@ NO_TOKENS: Final = cast("None", _Acquired("RateLimitError"))
 NO_SLOT: Final = cast("None", _Acquired("ConcurrencyLimitError"))
 
 
-def _sync_block(self: object, *_: object) -> NoReturn:
-    msg = f"{self!r} cannot wait in a 'with' block. Write 'async with'."
+def _uncalled_block(self: object, *_: object) -> NoReturn:
+    msg = (
+        f"{self!r} makes blocks, and is none itself. Call it: 'with timeouts():', or 'with "
+        f"timeouts(5):' for 5 seconds."
+    )
     raise TypeError(msg)
 
 
@@ -59,20 +61,14 @@ def _keyless_block(self: object, *_: object) -> NoReturn:
     raise TypeError(msg)
 
 
-def async_only(cls: C) -> C:
-    """Decorate a class whose objects are for ``async with``, and let ``with`` say so."""
-    return _defining(cls, _sync_block, "__enter__", "__exit__")
+def called_only(cls: C) -> C:
+    """Decorate a class whose objects make blocks, and let those say so that are taken for one."""
+    return defining(cls, _uncalled_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def keys_only(cls: C) -> C:
     """Decorate a class whose objects serve keys, and let blocks of both kinds say so."""
-    return _defining(cls, _keyless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
-
-
-def _defining(cls: C, method: Callable[..., NoReturn], *names: str) -> C:
-    for name in names:
-        setattr(cls, name, method)
-    return cls
+    return defining(cls, _keyless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def refuse_positional(cls: str, rate: object, extra: tuple[object, ...]) -> NoReturn:

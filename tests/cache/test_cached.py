@@ -164,6 +164,17 @@ async def test_ttl(asked: Asked) -> None:
     assert await always() == first
 
 
+def test_own_cache_has_the_ttl() -> None:
+    """What is stored by hand in the function's own cache lives as long as its results."""
+
+    async def fetch() -> str:
+        return ""  # pragma: no cover - not called
+
+    assert cached(ttl=math.inf)(fetch).cache.default_ttl == math.inf
+    assert cached(ttl=5)(fetch).cache.default_ttl == 5
+    assert cached(ttl=lambda _: 5)(fetch).cache.default_ttl == 300
+
+
 async def test_max_size(asked: Asked) -> None:
     """The cache made here holds 1024 results, or as many as are asked for, or all."""
 

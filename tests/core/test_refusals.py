@@ -14,7 +14,7 @@ import pytest
 from mtaio.core import Retry, TaskExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 async def same(x: int) -> int:
@@ -24,6 +24,11 @@ async def same(x: int) -> int:
 
 async def agen(x: int = 0) -> AsyncIterator[int]:
     """Be an async generator function, which has no one result."""
+    yield x
+
+
+def gen(x: int = 0) -> Iterator[int]:
+    """Be a generator function, of which a call runs nothing."""
     yield x
 
 
@@ -41,6 +46,7 @@ async def async_progress(done: int, total: int | None) -> None:
 
 NOT_CALLABLE = r"TypeError: fn=5 is an int, which is not callable\. Pass an async function, or a p"
 GENERATOR = r" is an async generator function: it has no one result to wait f"
+PLAIN_GENERATOR = r" is a generator function: it has no one result to wait f"
 TIMEOUT = r"ValueError: timeout=-1 is less than 0\. Pass seconds >= 0, or None for no limit\.$"
 
 CALLS: list[tuple[Callable[[Any], Any], str]] = [
@@ -50,6 +56,9 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda ex: ex.submit(5), NOT_CALLABLE),
     (lambda ex: ex.submit_nowait(5), NOT_CALLABLE),
     (lambda ex: ex.map(agen, [1]), rf"TypeError: fn=<function agen at .*>{GENERATOR}"),
+    (lambda ex: ex.map(gen, [1]), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
+    (lambda ex: ex.gather(gen), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
+    (lambda ex: ex.run_in_thread(gen), rf"TypeError: fn=<function gen at .*>{PLAIN_GENERATOR}"),
     (lambda ex: ex.run(agen), rf"TypeError: fn=<function agen at .*>{GENERATOR}"),
     (lambda ex: ex.map(partial(agen), [1]), rf"TypeError: fn=functools\.partial\(.*\){GENERATOR}"),
     (

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, ResourceLimiter
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
 
 
 def limiters() -> list[Any]:
@@ -47,6 +53,17 @@ def test_plain_with(limiter: Any) -> None:
     with pytest.raises(TypeError, match=r"^<") as error, limiter:
         pass  # pragma: no cover - not reached
     assert right in str(error.value)
+
+
+async def test_timeouts_that_are_not_called() -> None:
+    """A manager makes a block for each use, and is not one."""
+    timeouts: Any = TimeoutManager(2)
+    message = r"^<TimeoutManager of 2 s> makes blocks, and is none itself\. Call it: 'with timeouts"
+    with pytest.raises(TypeError, match=message), timeouts:
+        pass  # pragma: no cover - not reached
+    with pytest.raises(TypeError, match=message):
+        async with timeouts:
+            pass  # pragma: no cover - not reached
 
 
 async def test_block_without_a_key() -> None:

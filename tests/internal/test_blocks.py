@@ -1,0 +1,41 @@
+"""``with`` where only ``async with`` can work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mtaio.app import Application
+from mtaio.config import Settings
+from mtaio.core import TaskExecutor
+from mtaio.events import EventEmitter
+from mtaio.monitoring import HealthMonitor, Probes, ResourceMonitor
+
+
+async def same(x: int) -> int:
+    """Return ``x``."""
+    return x
+
+
+def blocks() -> list[Any]:
+    """Return an object of each kind that is for ``async with`` alone; limiters have their test."""
+    monitor = ResourceMonitor()
+    return [
+        TaskExecutor(),
+        TaskExecutor().stream(same, [1]),
+        EventEmitter(),
+        EventEmitter().stream("a"),
+        monitor,
+        Probes(monitor=monitor),
+        HealthMonitor(monitor=monitor),
+        Application(settings=Settings()),
+    ]
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda each: type(each).__name__)
+def test_plain_with(block: Any) -> None:
+    """What is named is ``async with``."""
+    message = r"^<.*> cannot wait in a 'with' block\. Write 'async with'\.$"
+    with pytest.raises(TypeError, match=message), block:
+        pass  # pragma: no cover - not reached
