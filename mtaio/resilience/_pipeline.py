@@ -132,10 +132,9 @@ class Pipeline:
         self._given = parts
         self._parts = tuple(as_part(each) for each in parts)
         check_order(self._parts, parts)
-        each_part = zip(parts, self._parts, strict=True)
-        self._keyed = next(
-            (it for it, part in each_part if getattr(part, "needs_key", False)), None
-        )
+        pairs = zip(parts, self._parts, strict=True)
+        keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
+        self._keyed = next(keyed, None)
         self._name = name
         run: Next = _call_function
         for part in reversed(self._parts):
