@@ -44,8 +44,8 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
     for number, each in enumerate(originals):
         if any(each is other for other in originals[:number]):
             msg = (
-                f"{each!r} is in the pipeline twice, and would take from each call what it takes "
-                f"twice. Make two, or leave one out. {USUAL}"
+                f"{each!r} is in the pipeline twice, and would take from each call twice what "
+                f"it takes. Make two, or leave one out. {USUAL}"
             )
             raise ValueError(msg)
     for pair in _pairs(parts):

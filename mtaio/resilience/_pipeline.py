@@ -132,10 +132,9 @@ class Pipeline:
         self._given = parts
         self._parts = tuple(as_part(each) for each in parts)
         check_order(self._parts, parts)
-        each_part = zip(parts, self._parts, strict=True)
-        self._keyed = next(
-            (it for it, part in each_part if getattr(part, "needs_key", False)), None
-        )
+        pairs = zip(parts, self._parts, strict=True)
+        keyed = (given for given, part in pairs if getattr(part, "needs_key", False))
+        self._keyed = next(keyed, None)
         self._name = name
         run: Next = _call_function
         for part in reversed(self._parts):
@@ -248,16 +247,19 @@ class Pipeline:
 
         def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
             call: Any = self.call
-            signature = inspect.signature(fn, follow_wrapped=False)  # what it takes
+            answers = any(getattr(part, "kind", "") == "fallback" for part in self._parts)
+            signature = inspect.signature(fn, follow_wrapped=False) if answers else None
 
             async def called(*args: P.args, **kwargs: P.kwargs) -> R:
                 this = None if key is None else key(*args, **kwargs)
                 each: Any = fn
                 given: tuple[Any, ...] = args
-                if kwargs:  # a fallback has them by position, however the caller wrote them
-                    bound = signature.bind(*args, **kwargs)
-                    given = bound.args
-                    each = partial(fn, **bound.kwargs) if bound.kwargs else fn
+                if kwargs:
+                    names: dict[str, Any] = kwargs
+                    if signature is not None:  # a fallback has by position what has a place
+                        bound = signature.bind(*args, **kwargs)  # 2 µs
+                        given, names = bound.args, bound.kwargs
+                    each = partial(fn, **names) if names else fn
                 result: R = await call(each, *given, key=this)
                 return result
 
