@@ -31,9 +31,9 @@ class Call:
     def __init__(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], key: Hashable = None
     ) -> None:
-        self.fn = fn
-        self.args = args
-        self.key = key
+        self.fn: Callable[..., Awaitable[Any]] = fn
+        self.args: tuple[Any, ...] = args
+        self.key: Hashable = key
 
     def __repr__(self) -> str:
         return f"<Call of {self.fn!r} with {len(self.args)} arguments>"
