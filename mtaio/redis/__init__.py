@@ -1,0 +1,11 @@
+"""
+Limits, a cache and events that processes share, through a Redis or Valkey server.
+
+Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
+"""
+
+from __future__ import annotations
+
+from mtaio.redis._client import RedisStore
+
+__all__ = ["RedisStore"]
