@@ -7,5 +7,6 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 from __future__ import annotations
 
 from mtaio.redis._client import RedisStore
+from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
 
-__all__ = ["RedisStore"]
+__all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics", "RedisStore"]

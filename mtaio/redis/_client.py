@@ -11,17 +11,18 @@ Why valkey-glide: docs/en/design/redis.md.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from mtaio._internal import checks, loops
+from mtaio._internal import checks
+from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._subscription import Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
     from os import PathLike
     from types import TracebackType
     from typing import Self
@@ -77,8 +78,8 @@ class RedisStore:
         ```
     """
 
-    # Invariant: _link is there between entering and leaving the block, and belongs to _loop.
-    __slots__ = ("__weakref__", "_endpoint", "_link", "_loop")
+    # Invariant: _link and _group are there between entering and leaving the block.
+    __slots__ = ("__weakref__", "_endpoint", "_group", "_link")
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class RedisStore:
             pem=given,
         )
         self._link: Link | None = None
-        self._loop: object = None
+        self._group: OwnedGroup | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -138,12 +139,13 @@ class RedisStore:
         Raises:
             RuntimeError: The store is entered already.
         """
-        if self._link is not None and not loops.is_over(self._loop):
+        if self._group is not None and not self._group.is_over():
             msg = f"{self!r} is entered already. Enter it once, around all that uses it."
             raise RuntimeError(msg)
-        loop = loops.current_loop()
-        self._link = await self._endpoint.open()
-        self._loop = loop
+        link = await self._endpoint.open()
+        self._group = OwnedGroup(self)
+        await self._group.enter()
+        self._link = link
         return self
 
     async def __aexit__(
@@ -152,10 +154,28 @@ class RedisStore:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the connection; calls that still wait fail. Not a checkpoint."""
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        """
+        Close the connection; a checkpoint. Calls that still wait fail.
+
+        Raises:
+            RuntimeError: Another task entered the store.
+        """
+        group, link = self._group, self._link
+        if group is None or link is None or group.is_over():
+            self._group = self._link = None
+            return
+        group.check_task()
+        self._group = self._link = None
+        group.cancel()
+        # An Exception does not concern the group, and would come back in a group of its own.
+        seen = None if isinstance(exc_value, Exception) else exc_value
+        left = await group.leave(seen)
+        await link.close()
+        escaped = [error for error in left.errors if error is not seen]
+        if escaped:
+            raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("tasks failed", escaped)
+        if left.raised is not None and left.raised is not seen and not left.errors:
+            raise left.raised
 
     async def ping(self) -> float:
         """
@@ -240,12 +260,20 @@ class RedisStore:
         finally:
             await link.close()
 
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """Start a task that belongs to the block; for the package's own use."""
+        return self._owned().start(fn, *args)
+
     def _entered(self) -> Link:
-        link = self._link
-        if link is None or not loops.is_current(self._loop):
+        self._owned()
+        return cast("Link", self._link)
+
+    def _owned(self) -> OwnedGroup:
+        group = self._group
+        if group is None or not group.is_current():
             msg = (
                 f"{self!r} is not entered in this event loop. Use it inside 'async with store:', "
                 f"in the event loop that entered it."
             )
             raise RuntimeError(msg)
-        return link
+        return group

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
 __all__ = ["Argument", "Connection", "Script", "Store"]
@@ -109,6 +109,15 @@ class Store(Connection, Protocol):
             on_lost: Called when nothing can be heard any longer: the subscription does not even
                 deliver what it sends to itself. Called once, until `on_subscribed`.
             watch: Seconds between two looks at the subscription.
+        """
+        ...
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """
+        Start a task that belongs to the store's block; cancelled when the block ends.
+
+        Raises:
+            RuntimeError: The store is not entered in the running event loop.
         """
         ...
 

@@ -12,7 +12,8 @@ from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+    from typing import Self
 
     from mtaio.redis._store import Argument, Connection, Script
 
@@ -53,6 +54,20 @@ class MemoryStore:
         self.down = False
         self.skew = 1e6  # its clock is not ours
         self._subscribers: list[_Subscriber] = []
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(*exc)
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """Start a task in the block."""
+        return self._group.start_soon(fn, *args)
 
     async def script(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
@@ -101,13 +116,13 @@ class MemoryStore:
         """Yield the store itself."""
         yield self
 
-    def stop(self) -> None:
+    def fail(self) -> None:
         """No longer answer."""
         self.down = True
         for subscriber in self._subscribers:
             subscriber.lose()
 
-    def start(self) -> None:
+    def recover(self) -> None:
         """Answer again, with what was stored."""
         self.down = False
         for subscriber in self._subscribers:
@@ -115,8 +130,8 @@ class MemoryStore:
 
     def reconnect(self) -> None:
         """Break and restore every subscription, as glide does."""
-        self.stop()
-        self.start()
+        self.fail()
+        self.recover()
 
     async def _call(
         self, handler: Handler, keys: list[str], args: list[Argument], timeout: float
