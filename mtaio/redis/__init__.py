@@ -7,6 +7,16 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 from __future__ import annotations
 
 from mtaio.redis._client import RedisStore
+from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
+from mtaio.redis._tiered import TieredCache, TieredCacheStatistics
 
-__all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics", "RedisStore"]
+__all__ = [
+    "JSON",
+    "Codec",
+    "RedisRateLimiter",
+    "RedisRateLimiterStatistics",
+    "RedisStore",
+    "TieredCache",
+    "TieredCacheStatistics",
+]

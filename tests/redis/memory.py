@@ -54,7 +54,7 @@ class MemoryStore:
         self.down = False
         self.skew = 1e6  # its clock is not ours
         self._subscribers: list[_Subscriber] = []
-        self._group = anyio.create_task_group()
+        self._group: anyio.abc.TaskGroup
 
     async def __aenter__(self) -> Self:
         self._group = anyio.create_task_group()
@@ -85,7 +85,10 @@ class MemoryStore:
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Deliver a message at once."""
         await self._call(_nothing, [], [], self.timeout)
-        content = message.encode() if isinstance(message, str) else message
+        self.deliver(channel, message.encode() if isinstance(message, str) else message)
+
+    def deliver(self, channel: str, content: bytes) -> None:
+        """Have all that are subscribed hear a message."""
         for subscriber in self._subscribers:
             if channel in subscriber.channels and subscriber.heard:
                 subscriber.on_message(channel, content)
