@@ -17,7 +17,7 @@ __all__ = ["JSON", "Codec"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, Codec[int](...) fails before Python 3.12
 class Codec(Generic[T]):
     """
     A pair of functions, one of which undoes the other.

@@ -63,6 +63,7 @@ async def test_a_value_is_found_near_and_far() -> None:
         await one.delete("key")
         await anyio.sleep(0.1)
         await one.set("key", "set")
+        await anyio.sleep(0.1)
         assert await two.get_or_set("key", source.load) == "set"
         assert await two.get_or_set("key", source.load) == "set"
         assert source.reads == 1
