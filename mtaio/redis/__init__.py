@@ -6,6 +6,7 @@ Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
 
 from __future__ import annotations
 
+from mtaio.redis._bridge import Bridge, BridgeStatistics, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
@@ -13,10 +14,13 @@ from mtaio.redis._tiered import TieredCache, TieredCacheStatistics
 
 __all__ = [
     "JSON",
+    "Bridge",
+    "BridgeStatistics",
     "Codec",
     "RedisRateLimiter",
     "RedisRateLimiterStatistics",
     "RedisStore",
     "TieredCache",
     "TieredCacheStatistics",
+    "bridge",
 ]

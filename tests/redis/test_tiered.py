@@ -378,7 +378,7 @@ async def test_a_caller_that_is_cancelled(victim: Victim) -> None:
     assert one._near.statistics().in_flight == 0
 
 
-@explore(seeds=100, exhaustive=1)
+@explore(seeds=40, exhaustive=1)
 async def test_no_old_value_stays(sim: Any) -> None:
     """Whatever comes between, what is read after a change has been heard is not older than it."""
     del sim
