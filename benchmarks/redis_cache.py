@@ -122,7 +122,14 @@ def race(backend: str, kind: str) -> None:
         path.write_bytes(b"\0" * SIZE)
         readers = []
         for number in range(1, PROCESSES + 1):
-            command = [sys.executable, "-m", "benchmarks.redis_cache", "reader", backend, server.url]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.redis_cache",
+                "reader",
+                backend,
+                server.url,
+            ]
             readers.append(
                 subprocess.Popen(  # noqa: S603 - this program
                     [*command, str(path), str(number)], stdout=subprocess.PIPE, text=True
@@ -131,7 +138,18 @@ def race(backend: str, kind: str) -> None:
         source = Source(str(path))
         changes = anyio.run(write, server.url, source, backend=backend)
         seen = [json.loads(each.communicate(timeout=60)[0]) for each in readers]
-    print([(each["heard"], each["near_hits"], each["within_grace"], each["cleared"], each["listening"]) for each in seen])
+    print(
+        [
+            (
+                each["heard"],
+                each["near_hits"],
+                each["within_grace"],
+                each["cleared"],
+                each["listening"],
+            )
+            for each in seen
+        ]
+    )
     total = {name: sum(each[name] for each in seen) for name in seen[0]}
     total["late_ms"] = round(max(each["late_ms"] for each in seen), 1)
     print(f"race {backend} {kind}: {changes} changes, {total}")
@@ -225,7 +243,14 @@ def killed(backend: str, kind: str) -> None:
     waits = []
     with serving(kind) as server:
         for _ in range(5):
-            command = [sys.executable, "-m", "benchmarks.redis_cache", "holder", backend, server.url]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.redis_cache",
+                "holder",
+                backend,
+                server.url,
+            ]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as loading:  # noqa: S603 - this program
                 assert loading.stdout is not None
                 loading.stdout.readline()
@@ -238,7 +263,9 @@ def killed(backend: str, kind: str) -> None:
                         await store.command("FLUSHALL")
 
                 anyio.run(forget, backend=backend)
-    print(f"killed {backend} {kind}: lease 2 s; waited {sorted(round(each, 2) for each in waits)} s")
+    print(
+        f"killed {backend} {kind}: lease 2 s; waited {sorted(round(each, 2) for each in waits)} s"
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from logging import getLogger
@@ -29,7 +28,7 @@ from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._entries import GroupStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection
+    from collections.abc import AsyncGenerator, Collection, Mapping
 
     from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -245,9 +244,7 @@ class Bridge:
         """The stream and the group."""
         return self._name
 
-    async def send(
-        self, name: str | EventKey[Any], /, data: Any = None, **metadata: object
-    ) -> str:
+    async def send(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> str:
         """
         Add an event to the stream; it is not emitted here.
 

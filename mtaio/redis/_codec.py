@@ -8,9 +8,11 @@ otherwise run code in every process that reads.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["JSON", "Codec"]
 
@@ -28,7 +30,7 @@ class Codec(Generic[T]):
 
         from mtaio.redis import Codec
 
-        DATES = Codec[date](encode=date.isoformat, decode=lambda raw: date.fromisoformat(raw.decode()))
+        DATES = Codec(encode=date.isoformat, decode=lambda raw: date.fromisoformat(raw.decode()))
         print(DATES.decode(b"2026-01-31"))
         ```
     """

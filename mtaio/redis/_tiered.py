@@ -563,7 +563,8 @@ class TieredCache(Generic[T]):
                 return value
             if found is not UNSET:
                 self._far_hits += 1
-                return found
+                there: T = found
+                return there
             self._misses += 1
             return await self._load_for_all(fetch, token)
 
@@ -648,7 +649,9 @@ class TieredCache(Generic[T]):
 
     def _check(self, key: object) -> None:
         if not isinstance(key, str):
-            msg = f"key={key!r} is {checks.type_of(key)}, not a str. Pass one, such as str(user_id)."
+            msg = (
+                f"key={key!r} is {checks.type_of(key)}, not a str. Pass one, such as str(user_id)."
+            )
             raise TypeError(msg)
         if self._block is None or not loops.is_current(self._loop):
             msg = (
@@ -680,7 +683,7 @@ class TieredCache(Generic[T]):
         """Return the value; UNSET if it is none."""
         try:
             return self._codec.decode(found.value)
-        except Exception:  # noqa: BLE001 - what another program wrote is no value here
+        except Exception:  # what another program wrote is no value here
             from logging import getLogger  # noqa: PLC0415 - most programs never come here
 
             self._undecodable += 1

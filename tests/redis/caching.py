@@ -11,7 +11,8 @@ from mtaio.redis._far import ACQUIRE, KEEP, READ, RENEW, WRITE
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from mtaio.redis._store import Argument
+    from mtaio.redis._store import Argument, Script
+    from tests.redis.memory import Handler
 
 Data = dict[str, Any]
 
@@ -29,7 +30,7 @@ def caching_store(**options: Any) -> MemoryStore:
     def keep(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
         token, value, milliseconds, channel, message = args
         held = _get(data, keys[1], now)
-        if held not in {token, f"{token}+"}:
+        if held not in {token, f"{token!s}+"}:
             return 0
         del data[keys[1]]
         _set(data, keys[0], _bytes(value), milliseconds, now)
@@ -46,7 +47,13 @@ def caching_store(**options: Any) -> MemoryStore:
         publish(channel, message)
         return int(there)
 
-    scripts = {ACQUIRE: acquire, READ: read, KEEP: keep, RENEW: renew, WRITE: write}
+    scripts: dict[Script, Handler] = {
+        ACQUIRE: acquire,
+        READ: read,
+        KEEP: keep,
+        RENEW: renew,
+        WRITE: write,
+    }
     store = MemoryStore(scripts, **options)
     return store
 
@@ -79,7 +86,7 @@ def renew(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
     """Prolong the lease."""
     token, milliseconds = args
     held = _get(data, keys[1], now)
-    if held not in {token, f"{token}+"}:
+    if held not in {token, f"{token!s}+"}:
         return 0
     _set(data, keys[1], held, milliseconds, now)
     return 1

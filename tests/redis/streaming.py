@@ -69,7 +69,7 @@ class StreamStore(MemoryStore):
         return None
 
     def add(self, data: Data, now: float, keys: list[str], args: list[Argument]) -> bytes:
-        """XADD key MAXLEN ~ most * field value ..."""
+        """XADD key MAXLEN ~ most * field value ... as the server does."""
         del now, keys
         key, _, _, most, _, *pairs = args
         texts = [each if isinstance(each, bytes) else str(each).encode() for each in pairs]
@@ -94,7 +94,7 @@ def _known(handler: Handler) -> Handler:
 
 
 def read(data: Data, now: float, keys: list[str], args: list[Argument]) -> Any:
-    """XREADGROUP GROUP group consumer COUNT count BLOCK milliseconds STREAMS key >"""
+    """XREADGROUP GROUP group consumer COUNT count BLOCK milliseconds STREAMS key >."""
     del keys
     _, group, consumer, _, count, _, _, _, key, _ = map(str, args)
     stream: Stream = data[key]
@@ -109,7 +109,7 @@ def read(data: Data, now: float, keys: list[str], args: list[Argument]) -> Any:
 
 
 def acknowledge(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
-    """XACK key group id"""
+    """XACK key group id."""
     del now, keys
     key, group, number = map(str, args)
     pending = data[key].pending.get(group, {}) if key in data else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,6 +18,7 @@ from tests.redis.caching import caching_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from typing import Self
 
     from tests.redis.memory import MemoryStore
 
@@ -154,7 +156,7 @@ async def test_a_load_that_fails_is_made_by_another() -> None:
             raise OSError("no source")
 
         async def ask() -> None:
-            with pytest.raises(OSError, match="^no source$"):
+            with pytest.raises(OSError, match=r"^no source$"):
                 await one.get_or_set("key", fail)
             errors.append("one")
 
@@ -176,16 +178,16 @@ async def test_a_value_that_cannot_be_encoded() -> None:
             return object()
 
         for _ in range(2):
-            with pytest.raises(TypeError, match="not JSON serializable"):
+            with pytest.raises(TypeError, match=r"not JSON serializable"):
                 await one.get_or_set("key", load)
-        with pytest.raises(TypeError, match="not JSON serializable"):
+        with pytest.raises(TypeError, match=r"not JSON serializable"):
             await one.set("key", object())
         assert anyio.current_time() < 0.1
 
 
 async def test_a_process_that_dies_costs_a_lease() -> None:
     """The lease of a load that is not heard of any more goes to another when it is over."""
-    async with processes(lease=3) as (store, (one, two)):
+    async with processes(lease=3) as (_, (one, two)):
         source = Source()
         async with anyio.create_task_group() as group:
             group.start_soon(one.get_or_set, "key", anyio.sleep_forever)
@@ -248,9 +250,9 @@ async def test_server_down() -> None:
         await anyio.sleep(5)
         assert await cache.get_or_set("0", source.load) == 0
         assert source.reads == 101
-        with pytest.raises(StoreError, match="^memory://"):
+        with pytest.raises(StoreError, match=r"^memory://"):
             await cache.set("key", "no")
-        with pytest.raises(StoreError, match="^memory://"):
+        with pytest.raises(StoreError, match=r"^memory://"):
             await cache.delete("key")
         store.recover()
         assert await cache.get("key") == "before"
@@ -276,13 +278,13 @@ async def test_server_down_and_closed() -> None:
     async with processes(1, on_failure="closed") as (store, (cache,)):
         source = Source()
         store.fail()
-        with pytest.raises(StoreError, match="^memory:// did not answer within 1 s"):
+        with pytest.raises(StoreError, match=r"^memory:// did not answer within 1 s"):
             await cache.get("key")
         with pytest.raises(StoreError, match=r"^memory:// failed, and is asked again in 0\.1 s"):
             await cache.get_or_set("key", source.load)
         for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
             await anyio.sleep(pause)
-            with pytest.raises(StoreError, match="did not answer"):
+            with pytest.raises(StoreError, match=r"did not answer"):
                 await cache.get("key")
         store.recover()
         assert await cache.get("key", "none") == "none"
@@ -310,7 +312,7 @@ async def test_cached_functions_and_methods() -> None:
         calls: list[int] = []
 
         class Users:
-            @one.cached(lambda self, user: f"user:{user}", ttl=60)
+            @one.cached(lambda self, user: f"user:{user}", ttl=60)  # noqa: ARG005 - a method's
             async def load(self, user: int) -> Any:
                 """Load a user."""
                 calls.append(user)
@@ -320,7 +322,7 @@ async def test_cached_functions_and_methods() -> None:
         assert await two.get("user:7") == {"id": 7}
         assert calls == [7]
         assert Users.load.__doc__ == "Load a user."
-        with pytest.raises(TypeError, match="^key='user' is a str, which is not callable"):
+        with pytest.raises(TypeError, match=r"^key='user' is a str, which is not callable"):
             one.cached("user")  # type: ignore[arg-type]
 
 
@@ -330,12 +332,12 @@ async def test_refusals() -> None:
         cache = TieredCache[Any](store, "users", name="them")
         assert repr(cache) == "<TieredCache 'them' 300 s at memory://>"
         assert (cache.name, cache.namespace, cache.default_ttl) == ("them", "users", 300)
-        with pytest.raises(RuntimeError, match="is not entered in this event loop"):
+        with pytest.raises(RuntimeError, match=r"is not entered in this event loop"):
             await cache.get("key")
         async with cache:
-            with pytest.raises(TypeError, match="^key=7 is an int, not a str"):
+            with pytest.raises(TypeError, match=r"^key=7 is an int, not a str"):
                 await cache.set(7, "value")  # type: ignore[arg-type]
-            with pytest.raises(RuntimeError, match="is entered already"):
+            with pytest.raises(RuntimeError, match=r"is entered already"):
                 await cache.__aenter__()
         await cache.__aexit__(None, None, None)
         for namespace in ("", "a{b"):
@@ -367,7 +369,7 @@ async def test_a_caller_that_is_cancelled(victim: Victim) -> None:
             got.append(await two.get_or_set("key", source.load))
 
         async with anyio.create_task_group() as group:
-            group.start_soon(victim, one.get_or_set, "key", source.load)
+            group.start_soon(victim, partial(one.get_or_set, "key", source.load))
             group.start_soon(ask)
         assert got == [0]
         assert source.reads <= 2
@@ -417,13 +419,13 @@ class Whole:
         self.get, self.set = self.cache.get, self.cache.set
         self.delete, self.get_or_set = self.cache.delete, self.cache.get_or_set
 
-    async def __aenter__(self) -> Whole:
+    async def __aenter__(self) -> Self:
         await self.store.__aenter__()
         await self.cache.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: Any) -> None:
-        await self.cache.__aexit__(*exc)
+    async def __aexit__(self, *exc: object) -> None:
+        await self.cache.__aexit__(*exc)  # type: ignore[arg-type]
         await self.store.__aexit__(*exc)
 
 

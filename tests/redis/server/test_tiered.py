@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 async def until(condition: Callable[[], object]) -> None:
     """Wait until something is so."""
     with anyio.fail_after(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a server tells no event
             await anyio.sleep(0.005)
 
 
