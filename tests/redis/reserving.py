@@ -16,7 +16,9 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
     """Do what the script says, line for line."""
     now *= 1e6
     interval, burst, needed, most, held, ahead = map(float, args[:6])
-    full = min(max(data.get(keys[0], 0.0), now), now + (2 * burst + 2) * interval + 2 * ahead)
+    full = max(data.get(keys[0], 0.0), now)
+    if full > now + (2 * burst + 2) * interval + 2 * ahead:
+        data[keys[0]] = full = now + burst * interval
     first = full + (1 - burst) * interval - now
     if not needed:
         return [0, str(first).encode(), 1, 0]
