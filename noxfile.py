@@ -164,6 +164,9 @@ HEAVY: Final = ("-m", "heavy")
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
 
+FOUND: Final = "tests/found"
+"""Tests of defects in pinned versions of other libraries; the suite runs those that it has."""
+
 SITE: Final = "tests/site"
 """Tests of the built documentation, which the session `docs` builds."""
 
@@ -178,6 +181,9 @@ PACKAGED: Final = (
 
 SERVICE: Final = "tests/service"
 """Tests of a whole service in a process of its own, which the session `service` runs."""
+
+POOLS: Final = "tests/pools"
+"""Tests with process pools and clusters of others, which the session `pools` installs."""
 
 LONG: Final = ("--mtaio-seeds=20000", "--mtaio-delays=3", "--mtaio-max-runs=0", "--timeout=0")
 """For a search of hours: what comes first is overruled by what follows ``--``."""
@@ -255,6 +261,13 @@ def explored(session: nox.Session) -> None:
     pytest(session, EXPLORED)
 
 
+@nox.session(tags=["matrix"], python=OLDEST)
+def found(session: nox.Session) -> None:
+    """Find in the pinned versions of other libraries what the guide found.md says is there."""
+    session.install("-e", ".[app,test,trio]", *group("found"))
+    pytest(session, FOUND, workers=False, env={"MTAIO_FOUND": "1"})
+
+
 @nox.session(tags=["matrix"], python=NEWEST)
 def deployed(session: nox.Session) -> None:
     """Have a real Prometheus read the metrics, and a real Chromium show the status page."""
@@ -274,6 +287,13 @@ def service(session: nox.Session) -> None:
     """Run a whole service on each loop: its limits, its end, and what goes wrong with it."""
     session.install("-e", ".[app,test,trio,uvloop]", *group("test"))
     pytest(session, SERVICE)
+
+
+@nox.session(tags=["matrix"], python=NEWEST)
+def pools(session: nox.Session) -> None:
+    """Have the standard library's process pool, loky and a dask cluster make calls."""
+    session.install("-e", ".[test,trio]", *group("pools"))
+    pytest(session, POOLS, workers=False)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

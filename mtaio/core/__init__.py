@@ -7,9 +7,12 @@ from mtaio.core._retry import Retry
 from mtaio.core._statistics import ExecutorStatistics
 from mtaio.core._stream import Stream
 from mtaio.core._tasks import TaskHandle, TaskStatus
+from mtaio.core._via import ExternalPool, ExternalPoolStatistics
 
 __all__ = [
     "ExecutorStatistics",
+    "ExternalPool",
+    "ExternalPoolStatistics",
     "Outcome",
     "Retry",
     "Stream",

@@ -56,6 +56,7 @@ from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
 from mtaio.core._types import Policy
+from mtaio.core._via import in_pool, in_processes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -70,18 +71,22 @@ if TYPE_CHECKING:
         T2,
         T3,
         T4,
+        T5,
+        T6,
         A,
         AnySource,
         Call,
+        CallOptions,
         EachOptions,
-        Job,
         MapOptions,
         Progress,
         Return,
+        Returned,
         Source,
         Stop,
         StreamOptions,
     )
+    from mtaio.core._via import Via
     from mtaio.resources import RateLimiter
 
 __all__ = ["Outcome", "TaskExecutor"]
@@ -204,6 +209,7 @@ class TaskExecutor:
         self._threads = WorkerLimiter.of_threads(thread_limiter, self)
         self._processes = WorkerLimiter.of_processes(process_limiter, self)
         self._counters = Counters()
+        self._unlimited = Timing(None, self._counters, name)
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._max_pending = checks.count(
             "max_pending",
@@ -241,6 +247,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> T: ...
     @overload
@@ -250,6 +257,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> T: ...
     async def run(
@@ -258,6 +266,7 @@ class TaskExecutor:
         /,
         *args: Any,
         timeout: float | Unset | None = UNSET,
+        via: Via | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -270,8 +279,10 @@ class TaskExecutor:
             fn: An async function, a plain one to run in a worker thread, or an awaitable.
             *args: Its arguments.
             timeout: Seconds for the call, not counting the wait for a slot; None for no limit;
-                omitted: the executor's. (For an ``fn`` with an argument of this name use
-                ``functools.partial``.)
+                omitted: the executor's. (For an ``fn`` with an argument of this name, or the next,
+                use ``functools.partial``.)
+            via: For a plain function: the pool that calls it instead of a worker thread, as for
+                `map`.
             **kwargs: Its keyword arguments.
 
         Returns:
@@ -282,7 +293,7 @@ class TaskExecutor:
         """
         slots, slot = self._slots, None
         try:
-            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout))
+            call = self._bind_awaitable(fn, args, kwargs, self._timing(timeout), via)
             self._calls += 1
             if self._calls % FAST_CALLS == 0:
                 await checkpoint()
@@ -325,9 +336,10 @@ class TaskExecutor:
 
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
-        keeps its place under the limit until it ends; else cancellation waits for it. A thread
-        may call back with ``anyio.from_thread.run()``; on asyncio, what it calls after its own call
-        was cancelled is not cancelled and may never return: see the guide.
+        keeps its place under the limit until it ends, and on asyncio the program does not end
+        before it; else cancellation waits for it. A thread may call back with
+        ``anyio.from_thread.run()``; on asyncio, what it calls after its own call was cancelled is
+        not cancelled and may never return: see the guide.
 
         Args:
             fn: The function.
@@ -388,7 +400,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -398,7 +410,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -409,28 +421,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        errors: Stop = "raise",
-        **options: Unpack[MapOptions],
-    ) -> list[T]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        errors: Stop = "raise",
-        **options: Unpack[MapOptions],
-    ) -> list[T]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -440,28 +431,7 @@ class TaskExecutor:
     @overload
     async def map(
         self,
-        fn: Callable[..., Awaitable[T]],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        errors: Return,
-        **options: Unpack[MapOptions],
-    ) -> list[T | Exception]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        errors: Return,
-        **options: Unpack[MapOptions],
-    ) -> list[T | Exception]: ...
-    @overload
-    async def map(
-        self,
-        fn: Callable[..., T],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -479,6 +449,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> list[Any]:
@@ -500,6 +472,13 @@ class TaskExecutor:
                 for a slot, a token or a thread; None for no limit; omitted: the executor's.
             rate: How many items may start per second, evenly spaced; or a `RateLimiter`.
             retry: Attempts per item in all; or a `Retry` policy.
+            via: For a plain function: where it is called, instead of worker threads. Any
+                ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
+                dask's ``client.get_executor()``; an `ExternalPool` around one; or
+                ``"processes"``, the executor's own, as `run_in_process`. A call that a pool has
+                begun cannot be stopped: cancelled, or out of time, it goes on without us.
+            chunksize: With a pool, how many calls are sent to it as one, for short ones. Each is
+                still an item of its own; so ``limit`` should be several times as many.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be, with the same note.
@@ -529,6 +508,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors=errors,
             on_progress=on_progress,
         )
@@ -565,6 +546,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Stop = "raise",
         on_progress: Progress | None = None,
     ) -> None:
@@ -587,6 +570,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors=errors,
             on_progress=on_progress,
         )
@@ -595,7 +580,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -606,7 +591,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -618,30 +603,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[False] = False,
-        errors: Stop = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[False] = False,
-        errors: Stop = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -652,7 +614,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -664,30 +626,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[False] = False,
-        errors: Return,
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T | Exception]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[False] = False,
-        errors: Return,
-        **options: Unpack[StreamOptions],
-    ) -> Stream[T | Exception]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], Awaitable[T]],
+        fn: Callable[[A], Returned[T]],
         source: Source[A],
         /,
         *,
@@ -698,30 +637,7 @@ class TaskExecutor:
     @overload
     def stream(
         self,
-        fn: Callable[..., Awaitable[T]],
-        source: AnySource,
-        another: AnySource,
-        /,
-        *others: AnySource,
-        outcomes: Literal[True],
-        errors: Literal["raise"] = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[Outcome[T]]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[[A], T],
-        source: Source[A],
-        /,
-        *,
-        outcomes: Literal[True],
-        errors: Literal["raise"] = "raise",
-        **options: Unpack[StreamOptions],
-    ) -> Stream[Outcome[T]]: ...
-    @overload
-    def stream(
-        self,
-        fn: Callable[..., T],
+        fn: Callable[..., Returned[T]],
         source: AnySource,
         another: AnySource,
         /,
@@ -742,6 +658,8 @@ class TaskExecutor:
         timeout: float | Unset | None = UNSET,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> Stream[Any]:
@@ -768,6 +686,8 @@ class TaskExecutor:
             timeout: As for `map`.
             rate: As for `map`.
             retry: As for `map`.
+            via: As for `map`.
+            chunksize: As for `map`.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
                 results.
@@ -809,6 +729,8 @@ class TaskExecutor:
             timeout=timeout,
             rate=rate,
             retry=retry,
+            via=via,
+            chunksize=chunksize,
             errors="return" if outcomes else errors,
             on_progress=on_progress,
         )
@@ -821,58 +743,80 @@ class TaskExecutor:
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
+        a: Call[T1],
+        b: Call[T2],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2]: ...
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
-        c: Job[T3],
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3]: ...
     @overload
     async def gather(
         self,
-        a: Job[T1],
-        b: Job[T2],
-        c: Job[T3],
-        d: Job[T4],
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
         /,
         *,
-        limit: int | None = None,
         return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
     async def gather(
-        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[False] = False
+        self,
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
+        e: Call[T5],
+        /,
+        *,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1, T2, T3, T4, T5]: ...
+    @overload
+    async def gather(
+        self,
+        a: Call[T1],
+        b: Call[T2],
+        c: Call[T3],
+        d: Call[T4],
+        e: Call[T5],
+        f: Call[T6],
+        /,
+        *,
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
+    ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
+    @overload
+    async def gather(
+        self,
+        *calls: Call[T],
+        return_exceptions: Literal[False] = False,
+        **options: Unpack[CallOptions],
     ) -> tuple[T, ...]: ...
     @overload
     async def gather(
-        self, *calls: Call[T], limit: int | None = None, return_exceptions: Literal[False] = False
-    ) -> tuple[T, ...]: ...
-    @overload
-    async def gather(
-        self, *calls: Job[T], limit: int | None = None, return_exceptions: Literal[True]
+        self, *calls: Call[T], return_exceptions: bool, **options: Unpack[CallOptions]
     ) -> tuple[T | Exception, ...]: ...
-    @overload
     async def gather(
-        self, *calls: Call[T], limit: int | None = None, return_exceptions: bool
-    ) -> tuple[T | Exception, ...]: ...
-    @overload
-    async def gather(
-        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
-    ) -> tuple[Any, ...]: ...
-    async def gather(
-        self, *calls: Call[Any], limit: int | None = None, return_exceptions: bool = False
+        self,
+        *calls: Call[Any],
+        return_exceptions: bool = False,
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
     ) -> tuple[Any, ...]:
         """
         Await everything, at most ``limit`` at once, and return the results in the order given.
@@ -882,8 +826,9 @@ class TaskExecutor:
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
-            limit: How many may run at once, within ``max_workers``.
             return_exceptions: Put errors among the results; cancellation is never one of them.
+            limit: How many may run at once, within ``max_workers``.
+            rate: How many may start per second, evenly spaced; or a `RateLimiter`.
 
         Returns:
             The results.
@@ -895,6 +840,7 @@ class TaskExecutor:
                 put=results.__setitem__,
                 results=results,
                 limit=limit,
+                rate=rate,
                 errors="return" if return_exceptions else "raise",
             )
             await pool.run()
@@ -902,22 +848,24 @@ class TaskExecutor:
             _close(calls)
         return tuple(results)
 
-    @overload
-    async def race(self, *calls: Job[T]) -> T: ...
-    @overload
-    async def race(self, *calls: Call[T]) -> T: ...
-    @overload
-    async def race(self, *calls: Call[Any]) -> Any: ...
-    async def race(self, *calls: Call[Any]) -> Any:
+    async def race(
+        self,
+        *calls: Call[T],
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
+    ) -> T:
         """
         Return the first result; cancel the other calls and wait until they are gone.
 
-        A checkpoint. Calls start in the order given, as many at once as ``max_workers`` allows. A
-        call that fails is out of the race. What losers raise while they are cancelled is counted
-        in the statistics, and otherwise ignored.
+        A checkpoint. Calls start in the order given, as many at once as the limits allow, and none
+        once there is a result. A call that fails is out of the race. What losers raise while they
+        are cancelled is counted in the statistics, and otherwise ignored.
 
         Args:
             *calls: Awaitables, or functions without arguments; at least one.
+            limit: As for `gather`.
+            rate: As for `gather`. With ``rate=2`` each call has half a second to win before the
+                next one starts.
 
         Returns:
             The result of the call that was first to succeed.
@@ -929,7 +877,7 @@ class TaskExecutor:
         """
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
-        winners: list[Any] = []
+        winners: list[T] = []
         failures: list[Failure] = []
 
         def finish(_index: int, value: Any) -> None:
@@ -941,7 +889,9 @@ class TaskExecutor:
             failures.append((index, error))
 
         try:
-            pool = self._pool_of_calls(calls, put=finish, put_error=drop_out)
+            pool = self._pool_of_calls(
+                calls, put=finish, put_error=drop_out, limit=limit, rate=rate
+            )
             await pool.run()
         finally:
             _close(calls)
@@ -949,13 +899,12 @@ class TaskExecutor:
             conclude(failures)
         return winners[0]
 
-    @overload
-    def as_completed(self, *calls: Job[T]) -> Stream[Outcome[T]]: ...
-    @overload
-    def as_completed(self, *calls: Call[T]) -> Stream[Outcome[T]]: ...
-    @overload
-    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]: ...
-    def as_completed(self, *calls: Call[Any]) -> Stream[Outcome[Any]]:
+    def as_completed(
+        self,
+        *calls: Call[T],
+        limit: int | None = None,
+        rate: float | RateLimiter | None = None,
+    ) -> Stream[Outcome[T]]:
         """
         Return an async context manager that iterates over outcomes as they come.
 
@@ -966,6 +915,8 @@ class TaskExecutor:
 
         Args:
             *calls: Awaitables, or functions without arguments.
+            limit: As for `gather`.
+            rate: As for `gather`.
         """
         buffer = Buffer(len(calls), ordered=False)
 
@@ -977,7 +928,9 @@ class TaskExecutor:
 
         close_all = partial(_close, calls)
         try:
-            pool = self._pool_of_calls(calls, put=put_value, put_error=put_error)
+            pool = self._pool_of_calls(
+                calls, put=put_value, put_error=put_error, limit=limit, rate=rate
+            )
         except BaseException:
             close_all()
             raise
@@ -1234,7 +1187,12 @@ class TaskExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timing: Timing,
+        via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
+        if via is not None:
+            return partial(
+                self._via(cast("Callable[..., Any]", fn), via, timing, 1), *args, **kwargs
+            )
         if not inspect.isawaitable(fn):
             check_fn(fn)
             return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
@@ -1245,6 +1203,14 @@ class TaskExecutor:
             )
             raise TypeError(msg)
         return partial(one_attempt(settle, timing, self._threads), fn)
+
+    def _via(
+        self, fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int
+    ) -> Callable[..., Awaitable[Any]]:
+        """Return what calls ``fn`` where ``via`` says, within its timeout."""
+        if via == "processes":
+            return in_processes(fn, self._processes, timing, chunksize)
+        return in_pool(fn, via, timing, chunksize)
 
     def _narrowed(self, limit: int | None) -> int | None:
         if limit is None:
@@ -1268,6 +1234,8 @@ class TaskExecutor:
         timeout: float | Unset | None = None,
         rate: float | RateLimiter | None = None,
         retry: int | Retry | None = None,
+        via: Via | None = None,
+        chunksize: int = 1,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> Pool:
@@ -1283,9 +1251,19 @@ class TaskExecutor:
         if on_progress is not None:
             check_progress(on_progress)
             total = total_of(iterables)  # which may be slow: asked for only if it is used
+        timing = self._timing(timeout)
+        work = fn
+        if via is not None:
+            work, timing = self._via(fn, via, timing, chunksize), self._unlimited
+        elif chunksize != 1:
+            msg = (
+                f"chunksize={chunksize!r} is for calls that are sent to a pool, and there is no "
+                f"via=. Pass via=pool, or leave it out."
+            )
+            raise ValueError(msg)
         call, timeout = compose(
-            fn,
-            timing=self._timing(timeout),
+            work,
+            timing=timing,
             rate=as_limiter(rate),
             retry=None if retry is None else as_policy(retry),
             threads=self._threads,
@@ -1318,6 +1296,7 @@ class TaskExecutor:
         put_error: Callable[[int, Any, Exception], object] | None = None,
         results: list[Any] | None = None,
         limit: int | None = None,
+        rate: float | RateLimiter | None = None,
         errors: Policy = "return",
     ) -> Pool:
         for number, call in enumerate(calls):
@@ -1338,6 +1317,7 @@ class TaskExecutor:
             results=results,
             subject=None,
             limit=limit,
+            rate=rate,
             errors=errors,
         )
 

@@ -1,19 +1,20 @@
 """
 How the executor's calls look to a type checker.
 
-Promise: an overload for async functions comes first, one for plain ones second, since mypy cannot
-tell the two apart in one signature. The argument of a function with one source is checked; with
-several sources, only its result is.
+Promise: in `map` and its relatives async functions and plain ones share a signature. The argument
+of a function with one source is checked; with several sources, only its result is.
+Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, final
 
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
     from mtaio.core._retry import Retry
+    from mtaio.core._via import Via
     from mtaio.resources import RateLimiter
 
 A = TypeVar("A")
@@ -22,17 +23,32 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+T6 = TypeVar("T6")
 
 Source = Iterable[A] | AsyncIterable[A]
 """What items come from: any iterable, sync or async."""
 
 AnySource = Iterable[Any] | AsyncIterable[Any]
 
-Job = Awaitable[T] | Callable[[], Awaitable[T]]
-"""An awaitable, or an async function without arguments, called when its turn comes."""
 
-Call = Job[T] | Callable[[], T]
-"""The same, or a plain function, which a worker thread calls."""
+@final
+class _Nothing(Generic[T]):
+    """Is returned by no function."""
+
+
+_Knot: TypeAlias = "_Nothing[_Knot]"
+
+Returned: TypeAlias = "T | Awaitable[T] | _Knot"
+"""
+What a function that gives ``T`` returns: the value itself, or what can be awaited for it.
+
+Without the last part mypy gives up on an async function, since a coroutine fits both others. In a
+union with a recursive type it tries those first that are more than a bare ``T``.
+"""
+
+Call = Awaitable[T] | Callable[[], "Returned[T]"]
+"""An awaitable, or a function without arguments, called when its turn comes."""
 
 Stop = Literal["raise", "collect"]
 Return = Literal["return"]
@@ -41,13 +57,20 @@ Policy = Literal["raise", "collect", "return"]
 Progress = Callable[[int, "int | None"], object]
 
 
-class EachOptions(TypedDict, total=False):
-    """The options of `map`, `for_each` and `stream`."""
+class CallOptions(TypedDict, total=False):
+    """The options of `gather`, `race` and `as_completed`, and of all below."""
 
     limit: int | None
-    timeout: float | Unset | None
     rate: float | RateLimiter | None
+
+
+class EachOptions(CallOptions, total=False):
+    """The options of `map`, `for_each` and `stream`."""
+
+    timeout: float | Unset | None
     retry: int | Retry | None
+    via: Via | None
+    chunksize: int
     on_progress: Progress | None
 
 

@@ -569,7 +569,7 @@ class RedisRateLimiter:
         lacking = next(iter(self._queue)).tokens - held
         if lacking > 0:
             return lacking
-        return int(4 * held <= 3 * min(self._share, self._wanted - 1))
+        return int(2 * held <= min(self._share, self._wanted - 1))
 
     def _poke(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""

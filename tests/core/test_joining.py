@@ -15,6 +15,7 @@ import pytest
 from mtaio.core import Outcome, TaskExecutor
 from mtaio.exceptions import StrayCancellationError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources import RateLimiter
 from mtaio.testing import run
 
 if TYPE_CHECKING:
@@ -85,6 +86,21 @@ async def test_gather_obeys_its_limit() -> None:
     await executor.gather(*(after(1) for _ in range(6)), limit=2)
     assert anyio.current_time() == 3
     assert executor.statistics().peak == 2
+
+
+async def test_gather_obeys_its_rate() -> None:
+    """Calls of every kind start at the rate, and waiting for it is no part of the timeout."""
+    starts: list[float] = []
+
+    async def work() -> None:
+        starts.append(anyio.current_time())
+        await anyio.sleep(0.75)
+
+    executor = TaskExecutor(3, timeout=1)
+    await executor.gather(work(), work, partial(work), work(), rate=2)
+    assert starts == [0, 0.5, 1, 1.5]
+    assert await executor.gather(in_thread, in_thread, rate=2) == (True, True)
+    assert anyio.current_time() == 2.25 + 0.5
 
 
 async def test_gather_cancels_the_others_at_the_first_error() -> None:
@@ -177,7 +193,53 @@ async def test_race_ignores_what_losers_raise() -> None:
     assert executor.statistics().failed == 1
 
 
+async def test_race_obeys_its_limit_and_its_rate() -> None:
+    """Calls start later than the limit alone, or the rate alone, would have them."""
+    starts: list[float] = []
+
+    async def lose(seconds: float) -> str:
+        starts.append(anyio.current_time())
+        return await fail(seconds)
+
+    executor = TaskExecutor(5)
+    with pytest.raises(ExceptionGroup):
+        await executor.race(*(partial(lose, 2) for _ in range(4)), limit=2, rate=1)
+    assert starts == [0, 1, 2, 3]
+    starts.clear()
+    with pytest.raises(ExceptionGroup):
+        await executor.race(*(partial(lose, 2) for _ in range(3)), limit=1, rate=1)
+    assert starts == [5, 7, 9]
+    assert executor.statistics().peak == 2
+
+
+async def test_race_that_is_won_while_others_wait_for_a_token() -> None:
+    """They never start, are closed, count as cancelled, and leave the limiter its tokens."""
+    limiter = RateLimiter.smooth(1)
+    calls = [after(5), after(0.5, "winner"), after(1), after(1)]
+    executor = TaskExecutor(3)
+    assert await executor.race(*calls, rate=limiter) == "winner"
+    assert anyio.current_time() == 1.5
+    assert [getcoroutinestate(call) for call in calls] == [CORO_CLOSED] * 4
+    statistics = executor.statistics()
+    assert (statistics.started, statistics.succeeded, statistics.cancelled) == (3, 1, 2)
+    assert is_quiet(executor)
+    await limiter.acquire()
+    assert anyio.current_time() == 2  # as if nobody had waited
+
+
 # ---- as_completed ------------------------------------------------------------------------------
+
+
+async def test_as_completed_obeys_its_limit_and_its_rate() -> None:
+    """Outcomes come as if the calls had been made one by one, a second apart."""
+    ends: list[float] = []
+    executor = TaskExecutor()
+    calls = after(0.5), after(1.5), after(0.5)
+    async with executor.as_completed(*calls, limit=1, rate=1) as outcomes:
+        async for outcome in outcomes:
+            assert outcome.result() == "done"
+            ends.append(anyio.current_time())
+    assert ends == [0.5, 2.5, 3]
 
 
 async def test_outcomes_come_as_calls_are_completed() -> None:

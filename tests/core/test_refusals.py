@@ -185,7 +185,17 @@ CLOSED: list[tuple[Callable[[Any, Any], Any], str]] = [
     ),
     (lambda ex, call: ex.run(call, timeout=-1), r"ValueError: timeout="),
     (lambda ex, call: ex.run(call, timeout="1"), r"TypeError: timeout="),
-    (lambda ex, call: ex.gather(call, limit=0), r"ValueError: limit=0 is less than 1\. "),
+    *[
+        (
+            lambda ex, call, method=method, option=option: getattr(ex, method)(call, **option),
+            message,
+        )
+        for method in ("gather", "race", "as_completed")
+        for option, message in (
+            ({"limit": 0}, r"ValueError: limit=0 is less than 1\. "),
+            ({"rate": 0}, r"ValueError: rate=0 would never start an item\. "),
+        )
+    ],
     *[
         (
             lambda ex, call, method=method, odd=odd: getattr(ex, method)(call, odd),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_overloads
 import pytest
 
 from mtaio.core import TaskExecutor
-from mtaio.core._types import EachOptions, MapOptions, StreamOptions
+from mtaio.core._types import CallOptions, EachOptions, MapOptions, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +26,9 @@ def options(method: Callable[..., object]) -> set[str]:
         (TaskExecutor.map, MapOptions),
         (TaskExecutor.for_each, EachOptions),
         (TaskExecutor.stream, StreamOptions),
+        (TaskExecutor.gather, CallOptions),
     ],
-    ids=["map", "for_each", "stream"],
+    ids=["map", "for_each", "stream", "gather"],
 )
 def test_options_are_those_of_the_method(method: Callable[..., object], typed: Any) -> None:
     """Each overload offers every option that the method has, and no other."""
@@ -37,12 +38,17 @@ def test_options_are_those_of_the_method(method: Callable[..., object], typed: A
         assert options(overload) | typed.__optional_keys__ == options(method)
 
 
-def test_gather_s_overloads_take_its_options() -> None:
-    """So does each overload of gather."""
-    overloads = get_overloads(TaskExecutor.gather)
-    assert overloads
-    for overload in overloads:
-        assert options(overload) == options(TaskExecutor.gather)
+def test_overloads_are_few() -> None:
+    """As few as there can be: an error names them all, and so does an editor."""
+    few = {"map": 4, "for_each": 2, "stream": 6, "gather": 7}
+    for method, number in few.items():
+        assert len(get_overloads(getattr(TaskExecutor, method))) == number
+
+
+def test_race_and_as_completed_take_the_options_of_gather() -> None:
+    """Several calls at once are limited in one way."""
+    for method in (TaskExecutor.race, TaskExecutor.as_completed):
+        assert options(method) == CallOptions.__optional_keys__
 
 
 PUBLIC = [

@@ -19,10 +19,12 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
 from mtaio.testing import current_simulation, run, settle
 from tests.backends import BACKENDS
+from tests.core.processes import program
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
+    from pathlib import Path
 
 PATIENCE = 5
 """Real seconds for which a thread waits for another part of the test, lest a failure hang."""
@@ -306,6 +308,23 @@ async def test_timeout_leaves_the_thread_behind() -> None:
     assert meeting.running == 0
 
 
+async def test_thread_left_behind_can_ask_whether_it_is_still_wanted() -> None:
+    """check_cancelled() raises in it, so it can end and give its slot back."""
+    executor, asked = TaskExecutor(thread_limiter=1), []
+
+    def work() -> None:
+        with suppress(BaseException):  # asyncio cancels it when the caller is gone
+            from_thread.run(anyio.sleep, 2)
+        asked.append(True)
+        from_thread.check_cancelled()
+        asked.append(False)
+
+    with pytest.raises(MTAIOTimeoutError):
+        await executor.run_in_thread(work, timeout=1)
+    assert await executor.run_in_thread(divmod, 7, 2) == (3, 1)
+    assert asked == [True]
+
+
 async def test_20_timed_out_calls_through_a_limit_of_2_leave_2_threads() -> None:
     """Abandoned threads keep their slots, so threads never pile up."""
     executor, meeting = TaskExecutor(thread_limiter=2), Rendezvous()
@@ -577,3 +596,44 @@ def test_slot_of_a_thread_that_ends_between_two_loops_comes_back(backend: str) -
         assert not deadline.wait(0.001)
     run(call_again, backend=backend)
     assert executor.statistics().threads == 0
+
+
+# ---- the end of the program ----------------------------------------------------------------------
+
+LEFT = """
+import atexit, sys, threading, time
+import anyio
+from mtaio.core import TaskExecutor
+
+over = threading.Event()
+
+def hang():
+    over.wait()
+    time.sleep(0.2)
+    print("the thread is over", flush=True)
+
+async def main():
+    try:
+        await TaskExecutor().run_in_thread(hang, timeout=0.01)
+    except TimeoutError:
+        print("timed out")
+
+anyio.run(main, backend="{backend}")
+print("the run is over", flush=True)
+atexit.register(print, "the program is over")
+if "{backend}" == "asyncio":
+    over.set()
+"""
+
+
+def test_program_with_a_thread_left_behind(backend: str, tmp_path: Path) -> None:
+    """On asyncio its end waits for the thread, on trio it does not, as the guide says."""
+    done = program(tmp_path, LEFT.format(backend=backend))
+    waited = ["the thread is over"] if backend == "asyncio" else []
+    assert done.stdout.splitlines() == [
+        "timed out",
+        "the run is over",
+        *waited,
+        "the program is over",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")

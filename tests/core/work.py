@@ -31,6 +31,11 @@ def end(number: int) -> None:
     time.sleep(60)
 
 
+def end_process(_: object) -> None:
+    """End the process one is in, at once."""
+    os._exit(3)
+
+
 def close_everything() -> None:
     """Close all descriptors, as what wants to be a daemon does, and stay."""
     os.closerange(3, 100)

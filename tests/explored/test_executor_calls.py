@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.resources import RateLimiter
 from tests.explored.executor_stage import Stage, caught, explored, reasons
 
 if TYPE_CHECKING:
@@ -141,6 +143,32 @@ async def test_race_beyond_the_limit(sim: Simulation, victim: Victim) -> None:
     assert winner == (None if victim.cancelled else 1)
     assert set(stage.started) <= {1}
     assert {inspect.getcoroutinestate(call) for call in calls} == {inspect.CORO_CLOSED}
+    stage.clear()
+
+
+@explored
+async def test_race_at_a_rate(sim: Simulation, victim: Victim) -> None:
+    """Beside another call that draws on the same limiter; what never started is closed."""
+    stage = Stage(sim, 3)
+    limiter = RateLimiter.smooth(1)
+    starts: list[float] = []
+
+    async def sleep(seconds: float) -> float:
+        starts.append(anyio.current_time())
+        return await stage.sleep(seconds)
+
+    async def other() -> None:
+        results = await stage.executor.gather(sleep(1), rate=limiter)
+        assert results == (1,)
+
+    calls = [sleep(1.25) for _ in range(2)]
+    async with anyio.create_task_group() as group:
+        group.start_soon(other)
+        winner = await victim(partial(stage.executor.race, *calls, rate=limiter))
+    assert winner == (None if victim.cancelled else 1.25)
+    assert all(later - earlier >= 1 for earlier, later in pairwise(starts))
+    assert {inspect.getcoroutinestate(call) for call in calls} == {inspect.CORO_CLOSED}
+    assert limiter.statistics().waiting == 0
     stage.clear()
 
 

@@ -19,7 +19,7 @@ import psutil
 from tests.service.client import get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from tests.service.client import Answer
@@ -100,17 +100,23 @@ class Output:
 
 class Service:
     """
-    A program of `scenarios`, run on an event loop.
+    A program of `scenarios`, run on an event loop, or any other.
 
     Args:
         scenario: Its name.
         loop: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
         folder: Where its log goes.
         options: Variables of the environment, beside those that every service here gets.
+        command: What Python is to run instead: a file and its arguments.
     """
 
     def __init__(
-        self, scenario: str, loop: str, folder: Path, options: dict[str, str] | None = None
+        self,
+        scenario: str,
+        loop: str,
+        folder: Path,
+        options: dict[str, str] | None = None,
+        command: Sequence[str | Path] = (),
     ) -> None:
         self.address, self.probes = free_address(), free_address()
         self.log_file = folder / "service.log"
@@ -125,7 +131,7 @@ class Service:
             **(options or {}),
         }
         self._process = subprocess.Popen(  # noqa: S603 - this very Python, with a program of ours
-            [sys.executable, PROGRAM, scenario, loop],
+            [sys.executable, *(command or (PROGRAM, scenario, loop))],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
-from mtaio.core import Outcome, Stream, TaskHandle
+from mtaio.core import ExternalPool, Outcome, Stream, TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from concurrent.futures import Executor
 
     from mtaio.core import TaskExecutor
+
+T = TypeVar("T")
 
 
 async def of_int(x: int) -> str:
@@ -53,6 +57,26 @@ def plain_thunk() -> bytes:
     return b""
 
 
+async def of_any(x: T) -> T:
+    """Be generic."""
+    return x
+
+
+async def perhaps(x: int) -> str | None:
+    """Return one of two types."""
+    return str(x) if x else None
+
+
+def either(x: int) -> str | Awaitable[str]:
+    """Be async or plain, as the argument decides."""
+    return of_int(x) if x else plain(x)
+
+
+def untyped(x: int) -> Any:
+    """Return what nobody knows."""
+    return x
+
+
 class Call:
     """Is async to call."""
 
@@ -63,6 +87,14 @@ class Call:
     async def method(self, x: int) -> list[int]:
         """Be a method."""
         return [x]
+
+
+async def in_pools(executor: TaskExecutor, pool: Executor, numbers: list[int]) -> None:
+    """A pool changes nothing about the results."""
+    assert_type(await executor.map(plain, numbers, via=pool, chunksize=8), list[str])
+    assert_type(await executor.map(plain, numbers, via=ExternalPool(pool, limit=4)), list[str])
+    assert_type(await executor.run(plain, 1, via="processes"), str)
+    assert_type(executor.stream(plain, numbers, via=pool), Stream[str])
 
 
 async def mapping(
@@ -84,6 +116,16 @@ async def mapping(
     assert_type(await executor.map(of_three, numbers, texts, [b""]), list[bytes])
     assert_type(await executor.map(partial(of_two, y="y"), numbers), list[float])
     assert_type(await executor.map(lambda x: x + 1, numbers), list[int])
+    assert_type(await executor.map(lambda x: of_two(x, "y"), numbers), list[float])
+    assert_type(
+        await executor.map(lambda x: x.upper(), texts, errors="return", retry=2),
+        list[str | Exception],
+    )
+    assert_type(await executor.map(of_any, numbers), list[int])
+    assert_type(await executor.map(perhaps, numbers), list[str | None])
+    assert_type(await executor.map(either, numbers), list[str])
+    assert_type(await executor.map(untyped, numbers), list[Any])
+    assert_type(await executor.map(Path, texts), list[Path])
     assert_type(await executor.map(of_int, numbers, errors="raise"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="collect"), list[str])
     assert_type(await executor.map(of_int, numbers, errors="return"), list[str | Exception])
@@ -97,13 +139,31 @@ async def mapping(
     await executor.for_each(of_two, numbers, texts, errors="collect")
 
 
+async def wrapping(
+    executor: TaskExecutor, one: Callable[[int], Awaitable[T]], other: Callable[[int], T], x: T
+) -> list[T]:
+    """A generic function of the user's keeps its own types."""
+    assert_type(await executor.map(one, [1]), list[T])
+    assert_type(await executor.map(other, [1], errors="return"), list[T | Exception])
+    assert_type(await executor.map(of_any, [x]), list[T])
+    return await executor.map(one, [1])
+
+
 async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str]) -> None:
     """What checkers must refuse: the comments are checked, an idle one is an error."""
     await executor.map(of_int, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.map(of_two, numbers)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
+    await executor.map(lambda x: x.upper(), numbers)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # int is no str
     await executor.map(of_int, texts, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     await executor.map(of_int, numbers, errors="ignore")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no such policy
     await executor.map(of_int, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no iterable
     await executor.for_each(of_int, numbers, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # nowhere to return to
+    executor.stream(of_int, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    executor.stream(of_int, numbers, outcomes=True, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # one of them
+    await executor.gather(of_int, thunk)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # it takes an argument
+    await executor.race(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # no call
+    await executor.submit(of_int, "1")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # str is no int
+    await executor.run(of_int(1), 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # arguments of an awaitable
 
 
 async def streaming(
@@ -130,10 +190,15 @@ async def joining(
     assert_type(await executor.gather(one, two), tuple[str, float])
     assert_type(await executor.gather(one, two, three, limit=2), tuple[str, float, int])
     assert_type(await executor.gather(one, two, three, one), tuple[str, float, int, str])
+    assert_type(
+        await executor.gather(one, two, thunk, plain_thunk, partial(of_int, 1), lambda: three),
+        tuple[str, float, int, bytes, str, int],
+    )
     assert_type(await executor.gather(*many), tuple[int, ...])
     assert_type(await executor.gather(*many, limit=3), tuple[int, ...])
     assert_type(await executor.gather(*thunks), tuple[int, ...])
-    assert_type(await executor.gather(plain_thunk, plain_thunk), tuple[bytes, ...])
+    assert_type(await executor.gather(plain_thunk, plain_thunk), tuple[bytes, bytes])
+    assert_type(await executor.gather(thunk, plain_thunk, rate=1, limit=1), tuple[int, bytes])
     assert_type(await executor.gather(thunk, two), tuple[int, float])
     assert_type(
         await executor.gather(one, one, return_exceptions=True), tuple[str | Exception, ...]
@@ -141,11 +206,11 @@ async def joining(
     assert_type(await executor.gather(*many, return_exceptions=True), tuple[int | Exception, ...])
     assert_type(await executor.race(one, one), str)
     assert_type(await executor.race(thunk, thunk), int)
-    assert_type(await executor.race(plain_thunk), bytes)
-    await executor.gather(thunk, plain_thunk, limit=1)  # a mixture is accepted, if not inferred
-    await executor.gather(thunk, plain_thunk, return_exceptions=True)
+    assert_type(await executor.race(plain_thunk, rate=2, limit=1), bytes)
+    assert_type(await executor.race(one, partial(plain, 1), lambda: of_int(1)), str)
+    await executor.gather(thunk, plain_thunk, return_exceptions=True)  # accepted, if not inferred
     await executor.race(one, plain_thunk)
-    executor.as_completed(one, thunk, plain_thunk)
+    executor.as_completed(one, thunk, plain_thunk, rate=1)
     async with executor.stream(of_int, [1], outcomes=True, ordered=True) as each:
         async for ended in each:
             assert_type(ended, Outcome[str])
@@ -170,4 +235,6 @@ async def single(executor: TaskExecutor, options: dict[str, Any]) -> None:
     assert_type(await executor.run_in_process(plain, 1, timeout=5), str)
     assert_type(await executor.submit(of_int, 1), TaskHandle[str])
     assert_type(executor.submit_nowait(plain, 1), TaskHandle[str])
+    assert_type(await executor.submit(partial(of_two, 1), "y"), TaskHandle[float])
+    assert_type(await executor.map(executor.submit_nowait, [plain_thunk]), list[bytes])
     assert_type(await (await executor.submit(of_int, 1)), str)

@@ -1,0 +1,203 @@
+"""
+A polite crawler: follows links, asks no host more often than it likes, writes a line for each page.
+
+    pip install 'mtaio[cli]' httpx
+    python crawler.py https://example.org/ --output pages.jsonl --contact you@example.org
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.robotparser import RobotFileParser
+
+import anyio
+import httpx
+
+from mtaio.cache import TTLCache
+from mtaio.core import Retry, TaskExecutor, progress
+from mtaio.resources import KeyedRateLimiter, TimeoutManager
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+AGENT: Final = "mtaio-crawler"
+MOST_TEXT: Final = 2_000_000  # characters read of a page
+MOST_PATIENCE: Final = 300.0  # seconds; a host that wants more is not asked again
+LOOPS: Final[dict[str, dict[str, Any]]] = {
+    "asyncio": {"backend": "asyncio"},
+    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
+    "trio": {
+        "backend": "trio",
+        "backend_options": {"restrict_keyboard_interrupt_to_checkpoints": True},
+    },
+}
+
+
+class BusyError(Exception):
+    """The host wants to be left alone for a while; `Retry` waits for ``retry_after`` seconds."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        wish = response.headers.get("Retry-After", "0")
+        super().__init__(f"status {response.status_code}, Retry-After: {wish}")
+        self.retry_after = (
+            float(wish)
+            if wish.isdecimal()
+            else parsedate_to_datetime(wish).timestamp() - time.time()
+        )
+
+
+def is_worth_a_retry(error: Exception) -> bool:
+    passing = isinstance(error, BusyError | httpx.TransportError | TimeoutError)
+    return passing and getattr(error, "retry_after", 0.0) <= MOST_PATIENCE
+
+
+class Links(HTMLParser):
+    """The title of a page, and what it links to."""
+
+    def __init__(self, url: str, html: str) -> None:
+        super().__init__()
+        self.title, self.urls, self._url, self._in_title = "", list[str](), url, False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note where it leads, and whether what follows is the title."""
+        self._in_title = tag == "title"
+        for name, value in attrs:
+            with suppress(ValueError):  # it makes no sense
+                if (tag, name) == ("a", "href") and value:
+                    self.urls.append(urldefrag(urljoin(self._url, value)).url)
+
+    def handle_data(self, data: str) -> None:
+        """Add to the title."""
+        self.title += data if self._in_title else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note the end of the title."""
+        self._in_title &= tag != "title"
+
+
+class Crawler:
+    """Visits each host in a task of its own, page by page, and 20 hosts at once."""
+
+    def __init__(self, client: httpx.AsyncClient, output: TextIO, pages: int, delay: float) -> None:
+        self._client, self._output, self._pages = client, output, pages
+        self._executor = TaskExecutor(20, max_pending=pages)  # a task for each host with work
+        self._pace = KeyedRateLimiter(1, per=delay, burst=1, max_keys=pages)
+        self._timeouts = TimeoutManager(30.0)
+        self._retry = Retry(attempts=4, on=is_worth_a_retry, wait_initial=1.0, wait_max=60.0)
+        self._rules: TTLCache[RobotFileParser] = TTLCache(86400, max_size=pages, error_ttl=600)
+        self._seen, self._queues = set[str](), dict[str, deque[str]]()
+        self.visited = 0
+
+    async def crawl(self, seeds: Collection[str]) -> None:
+        """Visit the seeds, and what they lead to on their hosts; may be cancelled at any time."""
+        self._hosts = {urlsplit(url).netloc for url in seeds}
+        with progress.bar("crawling") as self._on_progress:
+            async with self._executor:  # which is left when no host has anything to visit
+                self._add(seeds)
+
+    def _add(self, urls: Collection[str]) -> None:
+        for url in urls:
+            scheme, host = urlsplit(url)[:2]
+            if scheme not in {"http", "https"} or host not in self._hosts:
+                continue
+            if url in self._seen or len(self._seen) == self._pages:
+                continue
+            self._seen.add(url)
+            if host in self._queues:
+                self._queues[host].append(url)
+            else:
+                self._queues[host] = deque([url])
+                self._executor.submit_nowait(self._visit_all, host)
+
+    async def _visit_all(self, host: str) -> None:
+        queue = self._queues[host]
+        while queue:
+            url = queue.popleft()
+            try:
+                page = await self._visit(url)
+            except Exception as error:  # noqa: BLE001 - what comes from outside may be anything
+                page = {"error": f"{type(error).__name__}: {error}"}
+            self._output.write(json.dumps({"url": url, **page}) + "\n")
+            self.visited += 1
+            self._on_progress(self.visited, len(self._seen), host)
+        del self._queues[host]  # with the next link to it, it starts again
+
+    async def _visit(self, url: str) -> dict[str, Any]:
+        site = urljoin(url, "/robots.txt")
+        rules = await self._rules.get_or_set(site, partial(self._load_rules, site))
+        if not rules.can_fetch(AGENT, url):
+            return {"error": "robots.txt forbids it"}
+        await anyio.sleep(float(rules.crawl_delay(AGENT) or 0))
+        status, text, target = await self._fetch(url)
+        found = await self._executor.run_in_thread(Links, url, text)
+        self._add([urljoin(url, target), *found.urls])  # a redirect is a link like any other
+        return {"status": status, "title": found.title.strip(), "links": len(found.urls)}
+
+    async def _load_rules(self, site: str) -> RobotFileParser:
+        status, text, _ = await self._fetch(site)
+        rules = RobotFileParser(site)
+        rules.parse(text.splitlines() if status == 200 else ())
+        return rules
+
+    async def _fetch(self, url: str) -> tuple[int, str, str]:
+        [answer] = await self._executor.map(self._ask, [url], retry=self._retry)
+        return answer
+
+    async def _ask(self, url: str) -> tuple[int, str, str]:
+        await self._pace.acquire(urlsplit(url).netloc)  # before each attempt, robots.txt included
+        async with self._timeouts(), self._client.stream("GET", url) as response:
+            if response.status_code == 429 or response.is_server_error:
+                raise BusyError(response)
+            text = ""
+            if response.headers.get("Content-Type", "").startswith("text/"):
+                with anyio.CancelScope() as reading:
+                    async for part in response.aiter_text():
+                        text += part
+                        if len(text) > MOST_TEXT:
+                            reading.cancel()  # break would leave httpx's own generators open
+            return response.status_code, text, response.headers.get("Location", "")
+
+
+async def crawl(options: argparse.Namespace, output: TextIO) -> None:
+    limits = httpx.Limits(max_connections=None)  # it is the crawler that limits
+    headers = {"User-Agent": f"{AGENT} ({options.contact})"}
+    async with httpx.AsyncClient(limits=limits, timeout=None, headers=headers) as client:  # noqa: S113 - as above
+        crawler = Crawler(client, output, options.pages, options.delay)
+        try:
+            await crawler.crawl(options.url)
+        finally:
+            print(f"{crawler.visited} pages visited", file=sys.stderr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Follow links politely.")
+    parser.add_argument("url", nargs="+", help="where to begin; stays on these hosts")
+    parser.add_argument("--output", type=Path, default=Path("pages.jsonl"), help="appended to")
+    parser.add_argument("--contact", required=True, help="whom a host may complain to")
+    parser.add_argument("--pages", type=int, default=1000, help="how many to visit in all")
+    parser.add_argument("--delay", type=float, default=1.0, help="seconds from request to request")
+    parser.add_argument("--backend", choices=LOOPS, default="asyncio")
+    options = parser.parse_args()
+    code = 0
+    with options.output.open("a", buffering=1, encoding="utf-8") as output:  # line by line
+        try:
+            anyio.run(crawl, options, output, **LOOPS[options.backend])
+        except* KeyboardInterrupt:  # a group may be around it
+            code = 130  # as shells say it
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""Each async test runs on asyncio and on trio, on a clock that stands at 0."""
+
+import pytest
+
+from mtaio.testing import virtual_backend
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Return a backend for AnyIO's pytest plugin."""
+    return virtual_backend(request.param)

@@ -1,0 +1,111 @@
+"""
+A relay for log lines, in plain trio: takes lines over TCP, and sends them on in batches by HTTP.
+
+    pip install 'mtaio[trio]' httpx
+    python relay.py --listen 127.0.0.1:5140 https://logs.example.org/lines
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+import httpx
+import trio
+
+from mtaio.core import Retry, TaskExecutor
+from mtaio.exceptions import RateLimitError
+from mtaio.resources import KeyedRateLimiter, TimeoutManager
+
+Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
+
+MOST_LINE: Final = 16_384  # bytes; a longer line is cut
+BATCH: Final = 100  # lines
+LATEST: Final = 1.0  # seconds that a line waits for a batch to be full
+
+log = logging.getLogger("relay")
+pace = KeyedRateLimiter(200, burst=1000, name="lines of a client")
+timeouts = TimeoutManager(10.0, name="sending")
+executor = TaskExecutor(name="sending")
+retry = Retry(attempts=5, on=(httpx.HTTPError, OSError), wait_initial=0.5, wait_max=10.0)
+
+
+async def take(
+    peer: str, stream: trio.abc.ReceiveStream, lines: trio.MemorySendChannel[str]
+) -> None:
+    """Read what a client sends; one that sends too much is read more slowly, and no other is."""
+    rest = b""
+    async for chunk in stream:
+        *whole, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MOST_LINE:
+            whole, rest = [*whole, rest], b""
+        for line in whole:
+            await pace.acquire(peer)
+            await lines.send(line.decode("utf-8", "replace"))
+    if rest:
+        await lines.send(rest.decode("utf-8", "replace"))
+
+
+async def ship(lines: trio.MemoryReceiveChannel[str], sink: Sink) -> None:
+    """Send batches until the channel is closed and empty."""
+
+    async def send(batch: list[str]) -> None:
+        async with timeouts():
+            await sink(batch)
+
+    async for first in lines:
+        batch = [first]
+        with trio.move_on_after(LATEST):
+            async for line in lines:
+                batch.append(line)
+                if len(batch) == BATCH:
+                    break
+        try:
+            await executor.for_each(send, [batch], retry=retry)
+        except Exception:
+            log.exception("lines lost: %d", len(batch))
+
+
+async def relay(listeners: list[trio.SocketListener], sink: Sink) -> None:
+    """Take lines until a signal comes, then send what was taken."""
+    send_channel, receive_channel = trio.open_memory_channel[str](BATCH)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        try:
+            await take(stream.socket.getpeername()[0], stream, send_channel)
+        except (OSError, trio.BrokenResourceError, RateLimitError) as error:
+            log.warning("a connection has ended: %s", error)
+
+    async with trio.open_nursery() as shipping:
+        shipping.start_soon(ship, receive_channel, sink)
+        async with send_channel, trio.open_nursery() as taking:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                taking.start_soon(partial(trio.serve_listeners, serve, listeners))
+                async for _ in signals:
+                    break  # a second one will not be received, and ends the process
+            taking.cancel_scope.cancel()
+        # The channel is closed now, so ship() ends when it has sent the rest.
+
+
+async def main(host: str, port: int, url: str) -> None:
+    async with httpx.AsyncClient(timeout=None) as client:  # noqa: S113 - timeouts() limits
+
+        async def sink(batch: list[str]) -> None:
+            (await client.post(url, content="\n".join(batch))).raise_for_status()
+
+        await relay(await trio.open_tcp_listeners(port, host=host), sink)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Relay log lines in batches.")
+    parser.add_argument("url", help="where to post batches")
+    parser.add_argument("--listen", default="127.0.0.1:5140", metavar="HOST:PORT")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    host, _, port = options.listen.rpartition(":")
+    trio.run(main, host, int(port), options.url)

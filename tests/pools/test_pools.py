@@ -1,0 +1,200 @@
+"""TaskExecutor with ``via=``: real pools of real processes, in real time."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import dask.config
+import distributed
+import loky
+import pytest
+
+from mtaio.core import ExternalPool, TaskExecutor
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from tests.backends import BACKENDS
+from tests.pools.work import die_at_three, note, refuse_three, span, square
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+WORKERS = 3
+
+
+@contextmanager
+def process_pool() -> Iterator[Executor]:
+    """The standard library's."""
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("forkserver")) as pool:
+        yield pool
+
+
+@contextmanager
+def loky_pool() -> Iterator[Executor]:
+    """Loky's, which is joblib's."""
+    pool = loky.get_reusable_executor(WORKERS, timeout=60, reuse=False)
+    yield pool
+    pool.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def dask_client() -> Iterator[Any]:
+    """A cluster of processes on this machine; of theirs, a dead one fails what it had."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def dask_pool() -> Iterator[Executor]:
+    """Its pool, which would make equal calls once if they were pure."""
+    with dask_client() as client:
+        yield client.get_executor(pure=False)
+
+
+POOLS = [process_pool, loky_pool, dask_pool]
+
+
+@pytest.fixture(scope="module", params=POOLS, ids=["processes", "loky", "dask"])
+def pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Return one pool after another."""
+    with request.param() as pool:
+        list(pool.map(square, range(WORKERS)))  # its workers are there
+        yield pool
+
+
+@pytest.fixture(params=POOLS, ids=["processes", "loky", "dask"])
+def pool_maker(request: pytest.FixtureRequest) -> Any:
+    """Return what makes one pool after another."""
+    return request.param
+
+
+@pytest.fixture(params=BACKENDS)
+def finish(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
+    """Return what runs an async function in real time, on one backend after another."""
+    return partial(anyio.run, backend=request.param)
+
+
+Finish = Any
+
+
+def most_at_once(spans: list[tuple[float, float]]) -> int:
+    """Return how many of some stretches of time there were at the same moment."""
+    edges = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
+    now = most = 0
+    for _, change in edges:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def test_results_errors_and_progress(pool: Executor, finish: Finish) -> None:
+    """They stand in the order of the items, one by one and in chunks."""
+    executor = TaskExecutor(64)
+
+    async def main() -> None:
+        done: list[int] = []
+        for chunksize in (1, 7):
+            assert await executor.map(
+                square,
+                range(50),
+                via=pool,
+                chunksize=chunksize,
+                on_progress=lambda so_far, _: done.append(so_far),
+            ) == [x * x for x in range(50)]
+            results = await executor.map(
+                refuse_three, range(5), via=pool, chunksize=chunksize, errors="return"
+            )
+            assert [repr(result) for result in results] == ["0", "1", "2", "LookupError(3)", "4"]
+        assert done == [*range(1, 51)] * 2
+        async with executor.stream(square, range(5), via=pool, ordered=True) as stream:
+            assert [result async for result in stream] == [0, 1, 4, 9, 16]
+        assert await executor.run(square, 5, via=pool) == 25
+
+    finish(main)
+
+
+def test_no_more_at_once_than_the_limit(pool: Executor, finish: Finish) -> None:
+    """Counted by the workers: of three workers, two are busy."""
+
+    async def main() -> None:
+        executor = TaskExecutor()
+        spans = await executor.map(span, [0.02] * 10, via=pool, limit=2)
+        assert most_at_once(spans) == 2
+        spans = await executor.map(span, [0.02] * 10, via=ExternalPool(pool, limit=2))
+        assert most_at_once(spans) == 2
+
+    finish(main)
+
+
+def test_no_more_starts_than_the_rate(pool: Executor, finish: Finish) -> None:
+    """Calls are handed over as the rate allows."""
+
+    async def main() -> None:
+        begin = time.monotonic()
+        spans = await TaskExecutor().map(span, [0] * 5, via=pool, rate=20)
+        begins = sorted(start for start, _ in spans)
+        assert all(start - begin >= number / 20 - 0.01 for number, start in enumerate(begins))
+
+    finish(main)
+
+
+def test_what_is_out_of_time_or_cancelled(pool: Executor, finish: Finish, tmp_path: Path) -> None:
+    """Calls that wait in the pool are never made; those that run end by themselves."""
+
+    async def main() -> None:
+        executor = TaskExecutor()
+        # More than the pools take ahead of time: a ProcessPoolExecutor begins one more than it can.
+        names = [f"{number}" for number in range(4 * WORKERS)]
+        fn = partial(note, str(tmp_path), seconds=0.4)
+        results = await executor.map(fn, names, via=pool, timeout=0.2, errors="return")
+        assert {type(result) for result in results} == {MTAIOTimeoutError}
+        with anyio.move_on_after(0.2):
+            await executor.map(fn, [f"again {name}" for name in names], via=pool)
+        await anyio.sleep(0.8)
+
+    finish(main)
+    assert len(list(tmp_path.iterdir())) <= 4 * WORKERS
+
+
+def test_dead_worker_fails_what_it_had(finish: Finish, pool_maker: Any) -> None:
+    """The call goes on to its end; what comes later too, where the pool mends itself."""
+
+    async def main() -> None:
+        executor = TaskExecutor()
+        with pool_maker() as pool:
+            results = await executor.map(die_at_three, range(6), via=pool, limit=1, errors="return")
+        assert results[:3] == [0, 1, 2]
+        assert isinstance(results[3], Exception)
+        if pool_maker is dask_pool:
+            assert results[4:] == [4, 5]
+        else:
+            assert all(isinstance(result, Exception) for result in results[4:])
+
+    finish(main)
+
+
+def test_chunks_cost_no_more_than_dasks_own_map() -> None:
+    """Calls that do nothing, in one run with those of its client."""
+    count = 1000
+    with dask_client() as client:
+
+        async def main() -> float:
+            executor = TaskExecutor(256)
+            begin = time.perf_counter()
+            client.gather(client.map(square, range(count)))
+            middle = time.perf_counter()
+            await executor.map(square, range(count), via=client.get_executor(), chunksize=32)
+            return (time.perf_counter() - middle) / (middle - begin)
+
+        assert anyio.run(main) <= 1.5
