@@ -426,7 +426,7 @@ class Whole:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.cache.__aexit__(*exc)  # type: ignore[arg-type]
-        await self.store.__aexit__(*exc)
+        await self.store.__aexit__(*exc)  # type: ignore[arg-type]
 
 
 def test_contract() -> None:
