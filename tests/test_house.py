@@ -34,6 +34,10 @@ ROOMS = (
     *("app", "cache", "config", "core", "events", "logging", "monitoring", "resources"),
     "testing",
 )
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md"))
+)
 
 
 def read(name: str) -> str:
@@ -84,6 +88,43 @@ def test_changelog_has_this_version() -> None:
     headings = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(mtaio.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
+
+
+def test_wheel_in_the_docs_is_of_this_version() -> None:
+    """Where a page names the wheel, it is the one that this tree builds."""
+    named = {found for page in PAGES for found in re.findall(r"mtaio-(\d[\d.]*)-py3", read(page))}
+    assert named == {mtaio.__version__}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("README.md", "This is version"), ("README.ja.md", "これはバージョン")]
+)
+def test_readme_names_this_version(name: str, words: str) -> None:
+    """A README says which version it describes."""
+    assert re.findall(rf"{words} ?(\d+\.\d+\.\d+)", read(name)) == [mtaio.__version__]
+
+
+def test_addresses_agree() -> None:
+    """The site links to the source that the package names, and both have one address."""
+    urls = PROJECT["project"]["urls"]
+    site = dict(re.findall(r"^(\w+_ur[il]): (.*)$", read("mkdocs.yml"), re.MULTILINE))
+    source = urls["Source"]
+    assert site == {
+        "site_url": urls["Documentation"],
+        "repo_url": source,
+        "edit_uri": "edit/main/docs/",
+    }
+    assert urls["Issues"] == f"{source}/issues"
+    assert urls["Changelog"] == f"{source}/blob/main/CHANGELOG.md"
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_install_lines_are_true(path: str) -> None:
+    """No block of commands installs mtaio by its name, which on PyPI is another library's."""
+    blocks = re.findall(
+        r"^```(?:sh|bat|text|console)\n(.*?)^```$", read(path), re.MULTILINE | re.DOTALL
+    )
+    assert [block for block in blocks if re.search(r"install\b[^#\n]*[ '\"]mtaio\b", block)] == []
 
 
 def test_pythons_agree() -> None:

@@ -126,3 +126,11 @@ def test_generated_pages_say_so(page: Path) -> None:
     """A page whose names are put in when the site is built says where they come from."""
     text = page.read_text(encoding="utf-8")
     assert ("\n::: " in text) == ("](index.md#generated)" in text)
+
+
+def test_search_finds_japanese_words() -> None:
+    """The site's search takes Japanese apart where the script changes, and leaves names whole."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    (separator,) = re.findall(r"^ +separator: '(.*)'$", text, re.MULTILINE)
+    words = [word for word in re.split(separator, "RateLimiterのレート制限、max_workers") if word]
+    assert words == ["RateLimiter", "の", "レート", "制限", "max_workers"]

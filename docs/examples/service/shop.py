@@ -1,7 +1,7 @@
 """
 A whole service: prices over HTTP, from an upstream that is slow and fails now and then.
 
-    pip install 'mtaio[app]' httpx starlette
+    pip install httpx starlette    # beside mtaio with its extra "app"
     SHOP_UPSTREAM=http://prices.internal mtaio run shop:app
 """
 
