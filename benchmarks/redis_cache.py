@@ -1,13 +1,13 @@
 """
 What `TieredCache` promises, with a real server, and what it costs.
 
-    python -m benchmarks.redis_cache race|cost|killed asyncio|trio redis-server|valkey-server
+    python -m benchmarks.redis_cache race|strict|cost|killed asyncio|trio redis-server|valkey-server
 
 race: readers in four processes of eight tasks each read some keys while a writer changes their
 source and deletes them from the cache. Stale is a value older than the source was when the
 ``delete`` had returned, read by a call that began more than a grace later; ``late`` is how long
 after that the last call began that still got an older one. At the end every process is asked once
-more for each key: ``kept`` are those that have an older value then.
+more for each key: ``kept`` are those that have an older value then. strict: the same, with ``delete(confirm=5)``: then no grace is needed.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ async def read(url: str, source: Source, reads: int, number: int) -> dict[str, f
             "near_hits": seen.near_hits, "heard": seen.changes_heard, "cleared": seen.near_cleared, "listening": seen.listening, "far_hits": seen.far_hits}  # fmt: skip
 
 
-def race(backend: str, kind: str) -> None:
+def race(part: str, backend: str, kind: str) -> None:
     """Run the race."""
     with serving(kind) as server, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source"
@@ -136,7 +136,8 @@ def race(backend: str, kind: str) -> None:
                 )
             )
         source = Source(str(path))
-        changes = anyio.run(write, server.url, source, backend=backend)
+        confirm = 5.0 if part == "strict" else None
+        changes = anyio.run(write, server.url, source, confirm, backend=backend)
         seen = [json.loads(each.communicate(timeout=60)[0]) for each in readers]
     print(
         [
@@ -152,17 +153,17 @@ def race(backend: str, kind: str) -> None:
     )
     total = {name: sum(each[name] for each in seen) for name in seen[0]}
     total["late_ms"] = round(max(each["late_ms"] for each in seen), 1)
-    print(f"race {backend} {kind}: {changes} changes, {total}")
+    print(f"{part} {backend} {kind}: {changes} changes, {total}")
 
 
-async def write(url: str, source: Source) -> int:
+async def write(url: str, source: Source, confirm: float | None) -> int:
     """Change things until the readers have read."""
     changes = 0
     async with RedisStore(url) as store, TieredCache[int](store, "race") as cache:
         while source.ended() < PROCESSES:
             key = random.randrange(KEYS)
             version = source.change(key)
-            await cache.delete(str(key))
+            await cache.delete(str(key), confirm=confirm)
             source.tell(key, version)
             changes += 1
             await anyio.sleep(random.uniform(0, 0.004))
@@ -277,8 +278,8 @@ def main(argv: list[str]) -> None:
         print(json.dumps(anyio.run(read, where, source, reads, int(argv[4]), backend=backend)))
     elif part == "holder":
         anyio.run(hold, where, backend=backend)
-    elif part == "race":
-        race(backend, where)
+    elif part in {"race", "strict"}:
+        race(part, backend, where)
     elif part == "killed":
         killed(backend, where)
     else:

@@ -17,10 +17,31 @@ from mtaio.redis._store import Script
 if TYPE_CHECKING:
     from mtaio.redis._store import Store
 
-__all__ = ["ACQUIRE", "CHANGED", "KEEP", "READ", "RENEW", "SETTLED", "WRITE", "FarTier", "Found"]
+__all__ = [
+    "ACQUIRE",
+    "CHANGED",
+    "CONFIRM",
+    "KEEP",
+    "READ",
+    "RENEW",
+    "SETTLED",
+    "TOKEN",
+    "WRITE",
+    "FarTier",
+    "Found",
+]
 
 CHANGED: Final = b"-"
 """Begins the message that a key was set or deleted; the key follows."""
+
+CONFIRM: Final = b"?"
+"""
+Begins the same message when everybody is to confirm that they have heard it. Before the key come
+the token of the writer, to whose channel the answers go, and a token that is the answer.
+"""
+
+TOKEN: Final = 32
+"""How many letters a token has."""
 
 SETTLED: Final = b"+"
 """Begins the message that a load for which others wait is over; the key follows."""
@@ -70,15 +91,15 @@ if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then return 0 end
 return redis.call('PEXPIRE', KEYS[2], ARGV[2])
 """)
 
-# ARGV: value, milliseconds to live, channel, message. Returns: whether there was a value.
+# ARGV: value, milliseconds to live, channel, message.
+# Returns: whether there was a value, and how many hear the message.
 WRITE: Final = Script("""
 local there = redis.call('EXISTS', KEYS[1])
 if ARGV[2] == '-1' then redis.call('SET', KEYS[1], ARGV[1])
 elseif ARGV[2] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 else redis.call('DEL', KEYS[1]) end
 redis.call('DEL', KEYS[2])
-redis.call('PUBLISH', ARGV[3], ARGV[4])
-return there
+return {there, redis.call('PUBLISH', ARGV[3], ARGV[4])}
 """)
 
 
@@ -142,15 +163,33 @@ class FarTier:
         """Have the lease last for its whole time again, if it is still there."""
         await self._store.script(RENEW, self._keys(key), (token, self._lease))
 
-    async def write(self, key: str, value: bytes | str, ttl: float) -> bool:
+    async def write(
+        self, key: str, value: bytes | str, ttl: float, confirm: str | None = None
+    ) -> tuple[bool, int]:
         """
         Set the value, or delete it with a ``ttl`` of 0, and tell everybody.
 
+        Args:
+            key: Which key.
+            value: What to set.
+            ttl: Seconds until it expires.
+            confirm: The tokens that begin the message when it is to be confirmed.
+
         Returns:
-            Whether there was a value.
+            Whether there was a value, and how many processes hear of the change.
         """
-        args = (value, _milliseconds(ttl), self.channel, CHANGED + key.encode())
-        return bool(await self._store.script(WRITE, self._keys(key), args))
+        kind = CHANGED if confirm is None else CONFIRM + confirm.encode()
+        args = (value, _milliseconds(ttl), self.channel, kind + key.encode())
+        there, heard_by = await self._store.script(WRITE, self._keys(key), args)
+        return bool(there), heard_by
+
+    async def confirm(self, writer: str, token: str) -> None:
+        """Tell a writer that its change has been heard of."""
+        await self._store.publish(self.reply_channel(writer), token)
+
+    def reply_channel(self, writer: str) -> str:
+        """Return where a writer hears answers."""
+        return f"{self.channel}:{writer}"
 
     def _keys(self, key: str) -> tuple[str, str]:
         # The braces hold both in one slot of a cluster; the colon, because {} alone holds nothing.

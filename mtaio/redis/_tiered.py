@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import anyio
 
+from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -26,7 +27,7 @@ from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
 from mtaio.redis._asking import Asker, Asking
 from mtaio.redis._codec import JSON, Codec
-from mtaio.redis._far import CHANGED, FarTier, Found
+from mtaio.redis._far import CHANGED, CONFIRM, TOKEN, FarTier, Found
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -111,6 +112,27 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
+class _Answers:
+    """Those who have confirmed a change."""
+
+    __slots__ = ("_more", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._more = anyio.Event()
+
+    def hear(self) -> None:
+        """Count one."""
+        self.count += 1
+        self._more.set()
+        self._more = anyio.Event()
+
+    async def wait(self, count: int) -> None:
+        """Wait for so many."""
+        while self.count < count:
+            await self._more.wait()
+
+
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in this one's memory.
@@ -121,9 +143,10 @@ class TieredCache(Generic[T]):
     process is killed, after ``lease``.
 
     `set` and `delete` are told to all processes by a message, which takes about a millisecond;
-    until it has come they may still return what they have in memory. Where messages may have been
-    missed, all of the memory is cleared. A process that hears nothing notices that within ``watch``
-    and the store's timeout, and from then on keeps nothing for longer than ``deaf_ttl``.
+    until it has come they may still return what they have in memory; ``confirm`` waits until it
+    has. Where messages may have been missed, all of the memory is cleared. A process that hears
+    nothing notices that within ``watch`` and the store's timeout, and from then on keeps nothing
+    for longer than ``deaf_ttl``.
 
     Args:
         store: The server.
@@ -186,11 +209,13 @@ class TieredCache(Generic[T]):
         "_block",
         "_changes_heard",
         "_codec",
+        "_confirming",
         "_deaf_ttl",
         "_failed_calls",
         "_far",
         "_far_hits",
         "_heard",
+        "_identity",
         "_lease",
         "_leases",
         "_loads",
@@ -250,6 +275,8 @@ class TieredCache(Generic[T]):
         self._codec = codec
         self._name = name
         self._asking = Asking()
+        self._identity = uuid4().hex
+        self._confirming: dict[str, _Answers] = {}
         self._leases: dict[str, str] = {}
         self._renewing = False
         self._block: AsyncExitStack | None = None
@@ -295,7 +322,9 @@ class TieredCache(Generic[T]):
         self._forget()
         block = AsyncExitStack()
         listening = self._store.subscribe(
-            [self._far.channel], self._hear, self._begin, self._lose, watch=self._watch
+            [self._far.channel, self._far.reply_channel(self._identity)],
+            *(self._hear, self._begin, self._lose),
+            watch=self._watch,
         )
         await block.enter_async_context(listening)
         await block.enter_async_context(self._near)
@@ -446,7 +475,9 @@ class TieredCache(Generic[T]):
 
     # Changing.
 
-    async def set(self, key: str, value: T, ttl: float | Unset = UNSET) -> None:
+    async def set(
+        self, key: str, value: T, ttl: float | Unset = UNSET, *, confirm: float | None = None
+    ) -> None:
         """
         Store ``value`` under ``key``, in place of what is there, and tell all processes.
 
@@ -458,20 +489,28 @@ class TieredCache(Generic[T]):
             value: What the codec can encode.
             ttl: Seconds until it expires; 0 is "has expired", ``math.inf`` never. Omitted: the
                 cache's.
+            confirm: As for `delete`.
 
         Raises:
             StoreError: The server is down.
+            TimeoutError: As for `delete`.
             TypeError, ValueError, RuntimeError: As for `get_or_set`.
             Exception: What the codec raises; nothing has changed then.
         """
         self._check(key)
-        await self._write(key, self._codec.encode(value), self._seconds(ttl))
+        await self._write(key, self._codec.encode(value), self._seconds(ttl), confirm)
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, confirm: float | None = None) -> bool:
         """
         Remove ``key``, and tell all processes: what to do when the source has changed.
 
         A checkpoint; as `set`.
+
+        Args:
+            key: Which key.
+            confirm: The most seconds to wait until every process that listens has confirmed that
+                it has the old value no longer; None not to wait for that. Not for clusters, which
+                do not say how many listen.
 
         Returns:
             Whether the server had a value.
@@ -479,16 +518,40 @@ class TieredCache(Generic[T]):
         Raises:
             StoreError: The server is down: other processes may keep what they have until it
                 expires. Try again.
-            TypeError: ``key`` is not a str.
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) Not all have confirmed in time. The
+                change has been made.
+            TypeError: ``key`` is not a str, or ``confirm`` not a number.
+            ValueError: ``confirm`` is negative or NaN.
             RuntimeError: The cache is not entered.
         """
         self._check(key)
-        return await self._write(key, b"", 0)
+        return await self._write(key, b"", 0, confirm)
 
-    async def _write(self, key: str, value: bytes | str, ttl: float) -> bool:
+    async def _write(self, key: str, value: bytes | str, ttl: float, confirm: float | None) -> bool:
+        checks.timeout("confirm", confirm)
         self._drop(key)
+        if confirm is None:
+            return (await self._write_far(key, value, ttl, None))[0]
+        token = uuid4().hex
+        self._confirming[token] = answers = _Answers()
         try:
-            return await self._far.write(key, value, ttl)
+            there, wanted = await self._write_far(key, value, ttl, self._identity + token)
+            with anyio.move_on_after(confirm):
+                await answers.wait(wanted)
+                return there
+        finally:
+            del self._confirming[token]
+        msg = (
+            f"{self!r}: {answers.count} of {wanted} that listen have confirmed within "
+            f"{confirm:g} s that {key!r} was changed. The others may have its old value for some time."
+        )
+        raise exceptions.TimeoutError(msg, timeout=confirm, name=self.name)
+
+    async def _write_far(
+        self, key: str, value: bytes | str, ttl: float, confirm: str | None
+    ) -> tuple[bool, int]:
+        try:
+            return await self._far.write(key, value, ttl, confirm)
         except StoreError:
             self._failed_calls += 1
             raise
@@ -517,13 +580,28 @@ class TieredCache(Generic[T]):
 
     # Messages.
 
-    def _hear(self, _: str, message: bytes) -> None:
+    def _hear(self, channel: str, message: bytes) -> None:
+        if channel != self._far.channel:
+            answers = self._confirming.get(message.decode())
+            if answers is not None:
+                answers.hear()
+            return
         kind, key = message[:1], message[1:].decode()
         if kind == CHANGED:
             self._changes_heard += 1
             self._drop(key)
+        elif kind == CONFIRM:
+            self._changes_heard += 1
+            self._drop(key[2 * TOKEN :])
+            self._store.start(self._confirm, key[:TOKEN], key[TOKEN : 2 * TOKEN])
         else:
             self._asking.settled(key)
+
+    async def _confirm(self, writer: str, token: str) -> None:
+        try:
+            await self._far.confirm(writer, token)
+        except StoreError:
+            self._failed_calls += 1
 
     def _begin(self) -> None:
         """Messages are heard from now on, and some may have been missed."""

@@ -38,14 +38,14 @@ def caching_store(**options: Any) -> MemoryStore:
             publish(channel, message)
         return 1
 
-    def write(data: Data, now: float, keys: list[str], args: list[Argument]) -> int:
+    def write(data: Data, now: float, keys: list[str], args: list[Argument]) -> list[int]:
         value, milliseconds, channel, message = args
         there = _get(data, keys[0], now) is not None
         data.pop(keys[0], None)
         data.pop(keys[1], None)
         _set(data, keys[0], _bytes(value), milliseconds, now)
         publish(channel, message)
-        return int(there)
+        return [int(there), store.listeners()]
 
     scripts: dict[Script, Handler] = {
         ACQUIRE: acquire,

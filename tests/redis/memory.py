@@ -138,6 +138,15 @@ class MemoryStore:
         for subscriber in self._subscribers:
             subscriber.lose()
 
+    def deafen(self) -> None:
+        """Deliver no more messages, and let those who listen know."""
+        for subscriber in self._subscribers:
+            subscriber.lose()
+
+    def listeners(self) -> int:
+        """Return how many hear messages."""
+        return sum(subscriber.heard for subscriber in self._subscribers)
+
     def recover(self) -> None:
         """Answer again, with what was stored."""
         self.down = False

@@ -13,6 +13,7 @@ import pytest
 
 from mtaio.exceptions import StoreError
 from mtaio.redis import JSON, Codec, TieredCache
+from mtaio.redis._far import RENEW
 from mtaio.testing import Victim, check_cache, explore, run
 from tests.redis.caching import caching_store
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tests.redis.memory import MemoryStore
+
+
+def nothing(*_: Any) -> int:
+    """Be a script that does nothing."""
+    return 0
 
 
 class Source:
@@ -167,7 +173,6 @@ async def test_a_load_that_fails_is_made_by_another() -> None:
             assert await two.get_or_set("key", source.load) == 0
         assert anyio.current_time() < 2.01
         assert len(errors) == 2
-        assert one._leases == {}
 
 
 async def test_a_value_that_cannot_be_encoded() -> None:
@@ -187,15 +192,49 @@ async def test_a_value_that_cannot_be_encoded() -> None:
 
 async def test_a_process_that_dies_costs_a_lease() -> None:
     """The lease of a load that is not heard of any more goes to another when it is over."""
-    async with processes(lease=3) as (_, (one, two)):
+    async with processes(lease=3) as (store, (one, two)):
         source = Source()
         async with anyio.create_task_group() as group:
             group.start_soon(one.get_or_set, "key", anyio.sleep_forever)
             await anyio.sleep(0.5)
-            one._leases.clear()  # no longer renewed, as if the process had been killed
+            store.scripts[RENEW] = nothing  # as if the process had been killed
             assert await two.get_or_set("key", source.load) == 0
             assert 3 < anyio.current_time() < 4.01 + 0.01
             group.cancel_scope.cancel()
+
+
+async def test_a_change_that_is_confirmed() -> None:
+    """It returns when no process has the old value, or says how many may have it."""
+    async with processes(3) as (store, caches):
+        for number in range(10):
+            for cache in caches:
+                assert await cache.get("key", 0) == number
+            await caches[number % 3].set("key", number + 1, confirm=1)
+        assert await caches[0].delete("key", confirm=1)
+        assert not await caches[0].delete("key", confirm=1)
+        for cache in caches:
+            assert await cache.get("key", "none") == "none"
+        store.down = True
+        with pytest.raises(StoreError):
+            await caches[0].delete("key", confirm=1)
+        store.down = False
+        publish, store.publish = store.publish, fail  # type: ignore[method-assign, assignment]
+        with pytest.raises(
+            TimeoutError,
+            match=r"^<TieredCache 'test' .*>: 0 of 3 that listen have confirmed within 0\.5 s that "
+            r"'key' was changed",
+        ):
+            await caches[0].set("key", 1, confirm=0.5)
+        assert await caches[1].get("key") == 1
+        store.publish = publish  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError, match="0 of 3"):
+            await caches[0].set("key", 1, confirm=0)
+        await anyio.sleep(0.01)  # the answers come when nobody waits
+
+
+async def fail(*_: object) -> None:
+    """Fail, as a server does."""
+    raise StoreError
 
 
 async def test_the_memory_is_cleared_when_messages_may_be_missing() -> None:
@@ -206,8 +245,7 @@ async def test_the_memory_is_cleared_when_messages_may_be_missing() -> None:
         store.reconnect()
         assert two.statistics().near_size == 0
         assert await two.get("key") == 1
-        for subscriber in store._subscribers:
-            subscriber.lose()
+        store.deafen()
         assert two.statistics().listening == two.statistics().near_size == 0
         calls = store.calls
         assert await two.get("key") == await two.get("key") == 1
@@ -224,8 +262,7 @@ async def test_waiting_without_messages() -> None:
     """Who waits for another's load and hears nothing looks every 0.1 s."""
     async with processes() as (store, (one, two)):
         source = Source()
-        for subscriber in store._subscribers:
-            subscriber.lose()
+        store.deafen()
         async with anyio.create_task_group() as group:
             group.start_soon(one.get_or_set, "key", source.load)
             await anyio.sleep(0.01)
@@ -377,7 +414,6 @@ async def test_a_caller_that_is_cancelled(victim: Victim) -> None:
         await anyio.sleep(0.01)
         assert [key for key in store.data if key.endswith(":load")] == []
         assert await one.get("key") == 0
-    assert one._near.statistics().in_flight == 0
 
 
 @explore(seeds=40, exhaustive=1)
