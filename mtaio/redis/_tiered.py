@@ -543,7 +543,7 @@ class TieredCache(Generic[T]):
             del self._confirming[token]
         msg = (
             f"{self!r}: {answers.count} of {wanted} that listen have confirmed within "
-            f"{confirm:g} s that {key!r} was changed. The others may have its old value for some time."
+            f"{confirm:g} s that {key!r} was changed. The others may have its old value for a time."
         )
         raise exceptions.TimeoutError(msg, timeout=confirm, name=self.name)
 
