@@ -103,7 +103,8 @@ async def bridge(
     errors, and its events count as handled.
 
     Cancelled or left, the block cancels the handlers and lets other consumers have their events at
-    once. While the server is down it goes on trying.
+    once; what is handled by then is acknowledged, which takes the store's timeout at most. While
+    the server is down it goes on trying.
 
     Args:
         emitter: Whose handlers are to be called.
@@ -370,7 +371,8 @@ class Bridge:
             return
         self._handled += 1
         try:
-            await self._entries.acknowledge(entry)
+            with anyio.CancelScope(shield=True):  # it is handled: let nobody handle it again
+                await self._entries.acknowledge(entry)
         except StoreError as error:
             self._failed_calls += 1
             getLogger("mtaio.redis").warning(
@@ -395,6 +397,6 @@ async def _tasks() -> AsyncGenerator[TaskGroup]:
         async with anyio.create_task_group() as tasks:
             yield tasks
     except BaseExceptionGroup as errors:
-        if len(errors.exceptions) > 1:
-            raise
-        raise errors.exceptions[0] from None
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from None
+        raise

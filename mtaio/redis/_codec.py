@@ -1,7 +1,7 @@
 """
 How values become bytes that other processes read.
 
-Promise: nothing is unpickled unless the program asks for it: whoever can write to the server could
+Promise: nothing is unpickled unless the program asks for it: what can write to the server could
 otherwise run code in every process that reads.
 """
 

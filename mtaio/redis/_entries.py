@@ -171,7 +171,7 @@ class GroupStream:
             *("BLOCK", max(1, round(wait * 1000)), "STREAMS", self._stream, ">"),
             timeout=wait + self._store.timeout,
         )
-        entries = next(iter(answer.values())) if answer else {}
+        entries: dict[bytes, Any] = next(iter(answer.values())) if answer else {}
         return [Entry(_text(each), 1, dict(pairs)) for each, pairs in entries.items()]
 
     async def claim(self, count: int) -> Claimed:

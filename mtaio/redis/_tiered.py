@@ -2,8 +2,8 @@
 A cache in two tiers: values in this process's memory, before those that all processes share.
 
 Promise: a key is loaded once for all processes; a value that was set or deleted anywhere leaves the
-memory of every process that hears of it, and one that may not have heard keeps nothing for longer
-than ``deaf_ttl``; a load that began before a change is not stored after it.
+memory of every process that hears of it, and one that cannot hear keeps nothing but what it loads
+without the server, for ``deaf_ttl``; a load that began before a change is not stored after it.
 Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script.
 Why there are leases and no generations: docs/en/design/redis.md.
 """
@@ -145,8 +145,8 @@ class TieredCache(Generic[T]):
     `set` and `delete` are told to all processes by a message, which takes about a millisecond;
     until it has come they may still return what they have in memory; ``confirm`` waits until it
     has. Where messages may have been missed, all of the memory is cleared. A process that hears
-    nothing notices that within ``watch`` and the store's timeout, and from then on keeps nothing
-    for longer than ``deaf_ttl``.
+    nothing notices that within ``watch`` and the store's timeout, and from then on asks the server
+    each time; what it has to load without the server it keeps for ``deaf_ttl``.
 
     Args:
         store: The server.
@@ -157,8 +157,8 @@ class TieredCache(Generic[T]):
         codec: How values become bytes. Default: `JSON`.
         near_ttl: The most seconds for which a value is kept in memory; 0 for not at all.
         near_size: The most values in memory; None for no limit.
-        deaf_ttl: The most seconds for which a value is kept in memory while changes made by others
-            cannot be heard; 0 for not at all.
+        deaf_ttl: The most seconds for which a value is kept in memory that was loaded without the
+            server, because it is down; 0 for not at all.
         lease: Seconds after which a load is taken for dead that is not heard of any more. One in
             progress renews its lease, so this may be less than a load takes.
         on_failure: What reads do when the server is down. ``"local"``: `get` finds nothing more
@@ -776,8 +776,7 @@ class TieredCache(Generic[T]):
 
     def _near_seconds(self, left: float, start: float) -> float:
         """Return for how long to keep in memory what had so long to live at the server."""
-        left = max(0.0, left - (clock.now() - start))
-        return min(left, self._near_ttl, math.inf if self._heard else self._deaf_ttl)
+        return max(0.0, min(left - (clock.now() - start), self._near_ttl)) if self._heard else 0.0
 
     def _seconds(self, ttl: float | Unset) -> float:
         return self._ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
