@@ -14,7 +14,17 @@ import math
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 from uuid import uuid4
 
 import anyio
@@ -86,6 +96,16 @@ class TieredCacheStatistics:
     """Calls to the server that failed."""
     listening: int = field(metadata=GAUGE)
     """1 while the messages of other processes are heard."""
+
+
+class _Decorator(Protocol[T]):
+    """What `TieredCache.cached` returns."""
+
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate ``fn``."""
+        ...
 
 
 class _Fetch(Generic[T]):
@@ -442,9 +462,7 @@ class TieredCache(Generic[T]):
         fetch = _Fetch(self, key, loader, self._seconds(ttl))
         return await self._near.get_or_set(key, fetch.run, ttl=fetch.lasts)
 
-    def cached(
-        self, key: Callable[P, str], *, ttl: float | Unset = UNSET
-    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+    def cached(self, key: Callable[..., str], *, ttl: float | Unset = UNSET) -> _Decorator[T]:
         """
         Return a decorator for an async function or method, whose results are kept.
 
@@ -462,7 +480,7 @@ class TieredCache(Generic[T]):
         seconds = self._seconds(ttl)
 
         def decorate(
-            fn: Callable[P, Coroutine[Any, Any, T]],
+            fn: Callable[P, Coroutine[Any, Any, T]], /
         ) -> Callable[P, Coroutine[Any, Any, T]]:
             @wraps(fn)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -10,7 +10,11 @@ store = RedisStore(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
 weather = TieredCache[str](store, "weather", ttl=600, near_ttl=30)
 
 
-@weather.cached(key=lambda city: f"city:{city}")
+def key_of(city: str) -> str:
+    return f"city:{city}"
+
+
+@weather.cached(key_of)
 async def forecast(city: str) -> str:
     print(f"asking for {city}")
     await anyio.sleep(0.1)
@@ -23,9 +27,9 @@ async def main() -> None:
             for _ in range(3):
                 group.start_soon(forecast, "naha")
         print(await forecast("naha"))
-        await weather.delete("city:naha")  # the source has changed: all processes forget
+        await weather.delete(key_of("naha"))  # the source has changed: all processes forget
         print(await forecast("naha"))
-        await weather.delete("city:naha")
+        await weather.delete(key_of("naha"))
 
 
 if __name__ == "__main__":
