@@ -600,11 +600,11 @@ class TieredCache(Generic[T]):
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel != self._far.channel:
-            answers = self._confirming.get(message.decode())
+            answers = self._confirming.get(message.decode(errors="replace"))
             if answers is not None:
                 answers.hear()
             return
-        kind, key = message[:1], message[1:].decode()
+        kind, key = message[:1], message[1:].decode(errors="replace")
         if kind == CHANGED:
             self._changes_heard += 1
             self._drop(key)
@@ -647,22 +647,25 @@ class TieredCache(Generic[T]):
         """Return the value from the server, or load it."""
         token = uuid4().hex
         with Asker(self._asking, fetch.key) as asker:
+            leased = True
             try:
                 found = await self._find(fetch, token, asker)
             except StoreError:
-                self._misses += 1
                 if self._on_failure == "closed":
+                    self._misses += 1
                     raise
-                self._loads_without_server += 1
-                value, _ = await self._load(fetch)
-                fetch.seconds = min(fetch.ttl, self._near_ttl, self._deaf_ttl)
-                return value
+                found, leased = UNSET, False
             if found is not UNSET:
                 self._far_hits += 1
                 there: T = found
                 return there
             self._misses += 1
-            return await self._load_for_all(fetch, token)
+            if leased:
+                return await self._load_for_all(fetch, token)
+            self._loads_without_server += 1
+            value, _ = await self._load(fetch)
+            fetch.seconds = min(fetch.ttl, self._near_ttl, self._deaf_ttl)
+            return value
 
     async def _find(self, fetch: _Fetch[T], token: str, asker: Asker) -> Any:
         """Return the value, once there is one, or UNSET when this process has the lease."""
