@@ -672,10 +672,15 @@ class TieredCache(Generic[T]):
         discard = False
         while True:
             woken, start = asker.rest(), clock.now()
+            asked = start >= self._retry_at
             try:
                 answer = await self._ask(self._far.acquire(fetch.key, token, discard=discard))
             except anyio.get_cancelled_exc_class():
                 await self._release(fetch.key, token)
+                raise
+            except StoreError:
+                if asked:  # it may be done yet, in the order of the calls
+                    self._store.start(self._release, fetch.key, token)
                 raise
             if isinstance(answer, Found):
                 value = self._decode(fetch.key, answer)
