@@ -174,9 +174,8 @@ class RedisStore:
         seen = None if isinstance(exc_value, Exception) else exc_value
         left = await group.leave(seen)
         await link.close()
-        for error in left.errors:  # of a task of the package's own: a bug, and one is enough
-            if error is not seen:
-                raise error
+        if seen is None and left.errors:
+            raise left.errors[0]  # of a task of the package's own
 
     async def ping(self) -> float:
         """

@@ -33,6 +33,7 @@ class Links:
         assert attempt == self.opened
         assert "news" in channels
         self.opened += 1
+        self.publish((channels - {"news"}).pop(), b"a message of before")
         await anyio.sleep(0.001)
         if self.refuses:
             self.refuses -= 1

@@ -67,7 +67,7 @@ async def test_two_loops_at_once(backend: str, redis_server: Server) -> None:
     """A second running loop is refused while tasks of the first wait."""
     async with RedisStore(redis_server.url) as store:
         limiter = RedisRateLimiter(store, "two loops", 0.001, burst=1)
-        await limiter.acquire()
+        await limiter.try_acquire()
 
         async def other() -> None:
             with pytest.raises(RuntimeError, match=r"has tasks of another running event loop"):

@@ -59,11 +59,13 @@ async def test_no_call_waits_longer_than_its_timeout() -> None:
 
 async def test_connection_of_its_own(shared_server: Server) -> None:
     """A command that waits at the server holds up nothing but its own connection."""
-    async with RedisStore(shared_server.url, timeout=10) as store, store.dedicated() as connection:
-        async with anyio.create_task_group() as group:
-            group.start_soon(waits, connection)
-            while not await store.command("RPUSH", "list", "a"):
-                pass
+    async with (
+        RedisStore(shared_server.url, timeout=10) as store,
+        store.dedicated() as connection,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(waits, connection)
+        await store.command("RPUSH", "list", "a")
 
 
 async def waits(connection: Connection) -> None:
