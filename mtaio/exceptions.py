@@ -22,6 +22,7 @@ __all__ = [
     "MTAIOError",
     "RateLimitError",
     "RateLimitTimeoutError",
+    "StoreError",
     "StrayCancellationError",
     "TaskCancelledError",
     "TimeoutError",
@@ -157,6 +158,24 @@ class CacheClosedError(MTAIOError):
     def __init__(self, message: str = "cache closed", *, name: str | None = None) -> None:
         super().__init__(message)
         self.name = name
+
+
+class StoreError(MTAIOError, builtins.ConnectionError):
+    """
+    A server that processes share cannot be reached, did not answer in time, or refused a command.
+
+    Whether it has done what it was asked for is not known then. A builtin ``ConnectionError`` too.
+
+    Args:
+        message: Which server, and what happened.
+        server: The server's URL, without a password.
+    """
+
+    server: str | None
+
+    def __init__(self, message: str = "no answer", *, server: str | None = None) -> None:
+        super().__init__(message)
+        self.server = server
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):
