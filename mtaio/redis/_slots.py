@@ -101,14 +101,18 @@ if silent then free = 0 end
 if free > 0 then
   taken = math.min(mine, want, free)
   free = free - taken
-  score = score + taken * BASE
+  if taken > 0 then
+    turn = (turn + 1) % BASE
+    score = (held + taken) * BASE + turn
+  end
 end
 while free > 0 do
   local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
   if taken < want and (not first[1] or score <= tonumber(first[2])) then
     local part = 1
     if not first[1] then part = math.min(want - taken, free) end
-    taken, free, score = taken + part, free - part, score + part * BASE
+    taken, free, turn = taken + part, free - part, (turn + 1) % BASE
+    score = (held + taken) * BASE + turn
   elseif first[1] then
     local other = first[1]
     local count = (calls[other] or 0) + 1
@@ -144,7 +148,6 @@ else
   if mine > 0 then redis.call('HDEL', state, 'p:' .. me) end
 end
 if want > taken then
-  if taken > 0 then turn = (turn + 1) % BASE score = turn end
   redis.call('ZADD', waiting, held * BASE + score % BASE, me)
   local earliest = redis.call('ZRANGE', members, 0, 0, 'WITHSCORES')
   local wait = tonumber(earliest[2]) - now
