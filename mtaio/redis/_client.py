@@ -11,11 +11,11 @@ Why valkey-glide: docs/en/design/redis.md.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._link import Endpoint, load_glide
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mtaio.redis._store import Argument, Connection, Script
 
 __all__ = ["RedisStore"]
+
+_HOPE: Final = 2.0
+"""Seconds of nothing but failures after which a new connection is opened."""
 
 
 class RedisStore:
@@ -198,7 +201,7 @@ class RedisStore:
         self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
     ) -> Any:
         """Run a script on the server; for the package's own use."""
-        return await self._entered().script(script, keys, args)
+        return await (await self._current()).script(script, keys, args)
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
         """
@@ -217,11 +220,11 @@ class RedisStore:
             StoreError: The server cannot be reached, did not answer in time, or refused.
             RuntimeError: The store is not entered.
         """
-        return await self._entered().command(*args, timeout=timeout)
+        return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
         """Send a message to all that are subscribed to a channel now; as `command`."""
-        await self._entered().command("PUBLISH", channel, message)
+        await (await self._current()).command("PUBLISH", channel, message)
 
     @asynccontextmanager
     async def subscribe(
@@ -234,7 +237,7 @@ class RedisStore:
         watch: float = 0.5,
     ) -> AsyncGenerator[None]:
         """Deliver the messages of some channels in a block; for the package's own use."""
-        self._entered()
+        self._owned()
         subscription = Subscription(
             self, self._endpoint, on_message, on_subscribed, on_lost, watch=watch
         )
@@ -253,7 +256,7 @@ class RedisStore:
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
         """Open a connection of its own, for commands that wait at the server, in a block."""
-        self._entered()
+        self._owned()
         link = await self._endpoint.open()
         try:
             yield link
@@ -264,9 +267,19 @@ class RedisStore:
         """Start a task that belongs to the block; for the package's own use."""
         return self._owned().start(fn, *args)
 
-    def _entered(self) -> Link:
+    async def _current(self) -> Link:
+        """Return the connection, after a new one was opened if there is no hope for it."""
         self._owned()
-        return cast("Link", self._link)
+        link = cast("Link", self._link)
+        # glide goes on trying to reach the primary that it found first, also when another node has
+        # taken its place.
+        if clock.now() - link.failing_since > max(_HOPE, 2 * self.timeout):
+            new = await self._endpoint.open()
+            old, self._link = self._link, new
+            if old is not None:
+                await old.close()
+            return new
+        return link
 
     def _owned(self) -> OwnedGroup:
         group = self._group

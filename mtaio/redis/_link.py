@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import anyio
 
+from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 
 if TYPE_CHECKING:
@@ -121,9 +123,12 @@ class Link:
         glide: The module.
         name: What messages call the server.
         timeout: The most seconds that a call waits.
+
+    Attributes:
+        failing_since: When calls began to fail, of which none has succeeded since.
     """
 
-    __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout")
+    __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")
 
     def __init__(self, client: Any, glide: Any, name: str, timeout: float) -> None:
         self._client = client
@@ -131,6 +136,7 @@ class Link:
         self._errors: type[Exception] = glide.GlideError
         self._name = name
         self._timeout = timeout
+        self.failing_since: float = math.inf
 
     async def script(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
@@ -162,11 +168,18 @@ class Link:
     async def _answer(self, call: Any, timeout: float) -> Any:
         with anyio.move_on_after(timeout):
             try:
-                return await call
+                answer = await call
             except self._errors as error:
+                self._failed()
                 raise _failure(self._name, error) from error
+            self.failing_since = math.inf
+            return answer
+        self._failed()
         msg = f"{self._name} did not answer within {timeout:g} s."
         raise StoreError(msg, server=self._name)
+
+    def _failed(self) -> None:
+        self.failing_since = min(self.failing_since, clock.now())
 
 
 _scripts: WeakKeyDictionary[Script, Any] = WeakKeyDictionary()

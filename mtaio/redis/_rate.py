@@ -63,9 +63,12 @@ local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5
 local ahead = tonumber(ARGV[6])
 local full = tonumber(redis.call('GET', KEYS[1]) or '0')
 if full < now then full = now end
--- Nothing is reserved further ahead than that: the server's clock has been set back.
-local limit = now + (2 * burst + 2) * interval + 2 * ahead
-if full > limit then full = limit end
+-- Nothing is reserved so far ahead: the server's clock has been set back, or the rate was lower
+-- before. The bucket is as good as empty.
+if full > now + (2 * burst + 2) * interval + 2 * ahead then
+  full = now + burst * interval
+  redis.call('SET', KEYS[1], string.format('%.3f', full))
+end
 local first = full + (1 - burst) * interval - now
 if needed == 0 then return {0, string.format('%.3f', first), 1, 0} end
 redis.call('ZADD', KEYS[2], now, ARGV[7])
@@ -192,6 +195,7 @@ class RedisRateLimiter:
     #   tokens;
     # - _stock holds the tokens reserved and not used, each with the time from which it may be
     #   granted and the time from which it is lost, both in order;
+    # - _ready counts the tasks, the first in the queue, that were woken to take what is there;
     # - only the first in the queue sleeps until a time; only the task _supply asks the server, and
     #   it is there while tasks wait;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
@@ -218,6 +222,7 @@ class RedisRateLimiter:
         "_processes",
         "_queue",
         "_rate",
+        "_ready",
         "_refused",
         "_rejected",
         "_share",
@@ -263,7 +268,7 @@ class RedisRateLimiter:
         self._identity = uuid4().hex
         self._loop: object = None
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
-        self._wanted = 0
+        self._wanted = self._ready = 0
         self._stock: deque[tuple[float, float]] = deque()
         self._needed: anyio.Event | None = None
         self._refused: float = math.inf
@@ -448,7 +453,7 @@ class RedisRateLimiter:
             raise loops.two_loops_error(self)
         self._loop = loop
         self._queue.clear()
-        self._wanted = 0
+        self._wanted = self._ready = 0
         self._stock.clear()
         self._supplying = self._down = False
 
@@ -476,7 +481,7 @@ class RedisRateLimiter:
                     for _ in range(waiter.tokens):
                         self._stock.popleft()
                     return
-            waiter.may_take = False
+            self._unready(waiter)
             if timeout is not None:
                 if deadline < due < math.inf:
                     waiter.late = due - now
@@ -496,11 +501,14 @@ class RedisRateLimiter:
         if self._queue.pop(waiter, waiter) is waiter:  # the server is down, or its loop is over
             return
         self._wanted -= waiter.tokens
+        self._unready(waiter)
         self._wake(clock.now())
         self._poke()
 
     def _wake(self, now: float) -> None:
         """Wake the first in the queue, and all behind it whose tokens may be granted now."""
+        if self._ready:
+            return  # the last of them does it
         stock = iter(self._stock)
         for waiter in self._queue:
             last = 0.0
@@ -509,9 +517,16 @@ class RedisRateLimiter:
             if last > now:
                 break
             waiter.may_take = True
+            self._ready += 1
             waiter.wake()
         if self._queue:
             next(iter(self._queue)).wake()
+
+    def _unready(self, waiter: _Waiter) -> None:
+        """Count a task no longer as one that is about to take its tokens."""
+        if waiter.may_take:
+            waiter.may_take = False
+            self._ready -= 1
 
     def _drop(self, now: float) -> None:
         """Give up the tokens that can no longer be granted in time."""
@@ -554,7 +569,7 @@ class RedisRateLimiter:
         lacking = next(iter(self._queue)).tokens - held
         if lacking > 0:
             return lacking
-        return int(held < self._wanted and 2 * held <= self._share)
+        return int(4 * held <= 3 * min(self._share, self._wanted - 1))
 
     def _poke(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""
@@ -659,6 +674,7 @@ class RedisRateLimiter:
     def _give_up(self, error: Exception) -> None:
         """End the wait of every task."""
         for waiter in self._queue:
+            self._unready(waiter)
             waiter.error = error
             waiter.wake()
         self._queue.clear()

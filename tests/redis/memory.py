@@ -13,7 +13,10 @@ from mtaio.exceptions import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+    from types import TracebackType
     from typing import Self
+
+    from anyio.abc import TaskGroup
 
     from mtaio.redis._store import Argument, Connection, Script
 
@@ -54,19 +57,29 @@ class MemoryStore:
         self.down = False
         self.skew = 1e6  # its clock is not ours
         self._subscribers: list[_Subscriber] = []
-        self._group = anyio.create_task_group()
+        self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(*exc)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        group, self._group = self._group, None
+        assert group is not None
+        group.cancel_scope.cancel()
+        await group.__aexit__(kind, error, trace)
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """Start a task in the block."""
+        if self._group is None:
+            msg = "the store in memory is not entered"
+            raise RuntimeError(msg)
         return self._group.start_soon(fn, *args)
 
     async def script(

@@ -75,6 +75,22 @@ class Server:
             else:
                 return
 
+    def ask(self, *words: str) -> str:
+        """Return what the server's own client answers."""
+        program = shutil.which(self.kind.replace("-server", "-cli"))
+        assert program is not None
+        done = subprocess.run(  # noqa: S603 - a server of ours
+            [program, "-p", str(self.port), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    def wait_for(self, answer: str, *words: str) -> None:
+        """Wait until the server's own client answers something with ``answer`` in it."""
+        until = time.monotonic() + 30
+        while answer not in self.ask(*words):
+            assert time.monotonic() < until, f"{self.kind} does not answer {answer!r} to {words}"
+            time.sleep(0.02)
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process is not None:
