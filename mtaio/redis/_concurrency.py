@@ -273,11 +273,11 @@ class RedisConcurrencyLimiter:
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._tries: list[_Waiter] = []
         self._leases: dict[Lease, None] = {}
-        self._until = math.inf
+        self._until: float = math.inf
         self._changed = False
         self._wanted = 0
-        self._again = 0.0
-        self._due = math.inf
+        self._again: float = 0.0
+        self._due: float = math.inf
         self._retry = _RETRY[0]
         self._down = False
         self._known = False
@@ -565,21 +565,22 @@ class RedisConcurrencyLimiter:
     def _lend(self, token: int) -> None:
         """Give a slot to the first in the queue."""
         waiter, _ = self._queue.popitem(last=False)
-        lease = Lease(token, self._text(), lambda: self._until, self._give_back)
+        lease = self._new_lease(token)
         self._leases[lease] = None
         self._peak = max(self._peak, len(self._leases))
         waiter.lease = lease
         waiter.answered.set()
 
     def _lend_without_server(self) -> Lease:
-        lease = Lease(0, self._text(), lambda: self._until, self._give_back)
+        lease = self._new_lease(0)
         lease.stand_alone()
         self._acquired += 1
         self._free += 1
         return lease
 
-    def _text(self) -> str:
-        return f"<{type(self).__name__} {self.name!r} at {self._store.name}>"
+    def _new_lease(self, token: int) -> Lease:
+        text = f"<{type(self).__name__} {self.name!r} at {self._store.name}>"
+        return Lease(token, text, self.name, lambda: self._until, self._give_back)
 
     def _give_back(self, lease: Lease) -> None:
         self._lost += lease.lost

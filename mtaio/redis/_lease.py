@@ -34,7 +34,7 @@ class Lease:
                 )
     """
 
-    __slots__ = ("_give_back", "_reason", "_scope", "_state", "_text", "_until", "token")
+    __slots__ = ("_give_back", "_name", "_reason", "_scope", "_state", "_text", "_until", "token")
 
     token: int
     """
@@ -44,10 +44,16 @@ class Lease:
     """
 
     def __init__(
-        self, token: int, text: str, until: Callable[[], float], give_back: Callable[[Lease], None]
+        self,
+        token: int,
+        text: str,
+        name: str,
+        until: Callable[[], float],
+        give_back: Callable[[Lease], None],
     ) -> None:
         self.token = token
         self._text = text
+        self._name = name
         self._until = until
         self._give_back = give_back
         self._state: Literal["held", "alone", "released", "lost"] = "held"
@@ -105,4 +111,4 @@ class Lease:
             f"{self._text} lost the lease with the token {self.token}: {self._reason}. Another "
             f"process may have the slot. Repeat the work, or pass a longer lease=."
         )
-        return LeaseLostError(msg, token=self.token, name=None)
+        return LeaseLostError(msg, token=self.token, name=self._name)

@@ -39,7 +39,7 @@ class Slots(MemoryStore):
         """Lose what was stored."""
         self.members.clear()
 
-    def _exchange(
+    def _exchange(  # noqa: C901, PLR0912, PLR0915 - line for line as the script
         self, data: dict[str, Any], now: float, keys: list[str], args: list[Argument]
     ) -> list[int]:
         del data

@@ -17,10 +17,9 @@ from mtaio.exceptions import LeaseLostError
 from mtaio.redis import RedisConcurrencyLimiter, RedisStore
 
 
-async def main(
-    url: str, key: str, limit: str, lease: str, tasks: str, seconds: str, path: str
-) -> None:
+async def main(*args: str) -> None:
     """Work until killed, or until standard input ends."""
+    url, key, limit, lease, tasks, seconds, path = args
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def note(kind: str, token: int) -> None:
