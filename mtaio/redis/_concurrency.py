@@ -70,7 +70,7 @@ class RedisConcurrencyStatistics:
     """Slots that this process holds."""
     total_in_use: int = field(metadata=GAUGE)
     """Slots that all processes held when the server was last heard."""
-    processes: int = field(metadata=GAUGE)
+    members: int = field(metadata=GAUGE)
     """Processes that held slots or waited for some when the server was last heard."""
     waiting: int = field(metadata=GAUGE)
     """Tasks of this process that wait."""
@@ -175,6 +175,8 @@ class RedisConcurrencyLimiter:
     # - _leases are the slots that this process uses, those given to a task that has not resumed
     #   included; the server is told their number, so what it granted beyond them goes back;
     # - _changed says that the server does not know how things stand;
+    # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0 or
+    #   _changed is true;
     # - _until is when the leases are lost, by the time at which the last successful call was sent.
     __slots__ = (
         "__weakref__",
@@ -203,11 +205,11 @@ class RedisConcurrencyLimiter:
         "_lost",
         "_max_wait_seconds",
         "_max_waiters",
+        "_members",
         "_name",
         "_number",
         "_on_failure",
         "_peak",
-        "_processes",
         "_queue",
         "_rejected",
         "_retry",
@@ -261,7 +263,7 @@ class RedisConcurrencyLimiter:
         self._epoch = 0
         self._number = 0
         self._loop: object = None
-        self._total = self._processes = 0
+        self._total = self._members = 0
         self._peak = self._acquired = self._free = self._rejected = self._timed_out = 0
         self._cancelled = self._lost = self._calls = self._failed_calls = 0
         self._wait_seconds = self._max_wait_seconds = 0.0
@@ -473,7 +475,7 @@ class RedisConcurrencyLimiter:
             limit=self._capacity,
             in_use=len(self._leases),
             total_in_use=self._total,
-            processes=self._processes,
+            members=self._members,
             waiting=len(self._queue),
             peak=self._peak,
             acquired=self._acquired,
@@ -660,6 +662,7 @@ class RedisConcurrencyLimiter:
         self._number += 1
         self._calls += 1
         told, self._known = self._told(), True
+        self._wanted = wanted = len(self._queue)
         answer: Answer | None = None
         error = StoreError(
             f"{self._store.name} did not answer before the lease of {self!r} ran out.",
@@ -677,7 +680,7 @@ class RedisConcurrencyLimiter:
         self._down = False
         self._retry = _RETRY[0]
         self._again = 0.0
-        self._total, self._processes = answer.total, answer.processes
+        self._total, self._members = answer.total, answer.members
         received = clock.now()
         until = sent + _SAFE * self._lease
         if not answer.in_force:
@@ -696,7 +699,9 @@ class RedisConcurrencyLimiter:
             if self._queue.pop(waiter, waiter) is None:
                 waiter.answered.set()
                 self._changed = True
-        self._wanted = len(self._queue)
+        if answer.in_force and received < until:
+            self._wanted = wanted - answer.granted
+            self._changed |= bool(self._queue) and not self._wanted  # they came during the call
         self._plan(sent, answer)
 
     def _told(self) -> list[str | int | float]:

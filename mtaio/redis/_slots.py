@@ -173,7 +173,7 @@ class Answer(NamedTuple):
     """The token of the first slot granted; those of the others follow."""
     total: int
     """Slots held by all processes."""
-    processes: int
+    members: int
     """Processes that hold slots or wait for some."""
     ask_again: int
     """Microseconds after which to ask again although nothing was heard; 0 for no need."""

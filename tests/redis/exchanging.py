@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtaio._internal import loops
 from mtaio.redis._slots import EXCHANGE
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from mtaio.redis._store import Argument
 
 
@@ -33,7 +37,13 @@ class Slots(MemoryStore):
         self.members: dict[str, Member] = {}
         self.token = self.turn = self.most = 0
         self.grants: list[tuple[str, int]] = []
-        self.answers = True
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """Start a task, in the block if it is entered, else in the event loop."""
+        if self._group is not None:
+            return super().start(fn, *args)
+        loops.start_task(loops.current_loop(), lambda: fn(*args), copy_context())
+        return None
 
     def forget(self) -> None:
         """Lose what was stored."""

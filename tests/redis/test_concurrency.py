@@ -11,7 +11,7 @@ import pytest
 
 from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
 from mtaio.redis import Lease, RedisConcurrencyLimiter
-from mtaio.testing import Victim, explore, run, settle
+from mtaio.testing import Victim, check_limiter, explore, run, settle
 from tests.redis.exchanging import Slots
 
 
@@ -463,6 +463,15 @@ def test_attributes() -> None:
         "<RedisConcurrencyLimiter 'key': 0 of 2 slots in use here, 0 waiting, at memory://>"
     )
     assert issubclass(LeaseLostError, MTAIOError)
+
+
+def test_contract() -> None:
+    """It is as good a limiter as one within a process, however its tasks take turns."""
+    check_limiter(
+        lambda slots: RedisConcurrencyLimiter(Slots(latency=0), "key", slots),
+        seeds=20,
+        exhaustive=1,
+    )
 
 
 @explore(seeds=40, exhaustive=1)
