@@ -175,8 +175,8 @@ class RedisConcurrencyLimiter:
     # - _leases are the slots that this process uses, those given to a task that has not resumed
     #   included; the server is told their number, so what it granted beyond them goes back;
     # - _changed says that the server does not know how things stand;
-    # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0 or
-    #   _changed is true;
+    # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0,
+    #   or _changed is true;
     # - _until is when the leases are lost, by the time at which the last successful call was sent.
     __slots__ = (
         "__weakref__",
@@ -660,20 +660,11 @@ class RedisConcurrencyLimiter:
         tries, self._tries = self._tries, []
         self._changed = False
         self._number += 1
-        self._calls += 1
-        told, self._known = self._told(), True
+        told = self._told()
         self._wanted = wanted = len(self._queue)
-        answer: Answer | None = None
-        error = StoreError(
-            f"{self._store.name} did not answer before the lease of {self!r} ran out.",
-            server=self._store.name,
-        )
         try:
-            with anyio.move_on_after(self._until - sent if self._leases else None):
-                answer = Answer(*await self._store.script(EXCHANGE, self._keys, told))
-        except StoreError as failure:
-            error = failure
-        if answer is None:
+            answer = await self._call(told)
+        except StoreError as error:
             self._fail(error, tries)
             return
         self._known = told[2:4] != [0, 0]
@@ -703,6 +694,15 @@ class RedisConcurrencyLimiter:
             self._wanted = wanted - answer.granted
             self._changed |= bool(self._queue) and not self._wanted  # they came during the call
         self._plan(sent, answer)
+
+    async def _call(self, told: list[str | int | float]) -> Answer:
+        """Run the script, for no longer than the leases last."""
+        self._calls += 1
+        self._known = True
+        with anyio.move_on_after(self._until - clock.now() if self._leases else None):
+            return Answer(*await self._store.script(EXCHANGE, self._keys, told))
+        msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
+        raise StoreError(msg, server=self._store.name)
 
     def _told(self) -> list[str | int | float]:
         """Return what the script is called with."""

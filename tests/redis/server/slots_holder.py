@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mtaio.exceptions import LeaseLostError
 from mtaio.redis import RedisConcurrencyLimiter, RedisStore
@@ -32,21 +33,28 @@ async def write(store: RedisStore, key: str, lease: Lease) -> str:
     return "accepted" if accepted else "refused"
 
 
-async def main(url: str, key: str, count: str, limit: str, lease: str) -> None:
+def say(*words: object) -> None:
+    """Print a line."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+async def main(*args: str) -> None:
     """Hold slots."""
+    url, key, count, limit, lease = args
 
     async def hold() -> None:
         try:
             async with limiter as held:
-                print("held", held.token, flush=True)
+                say("held", held.token)
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(sys.stdin.readline)
-                    print(await write(store, key, held), flush=True)
-                await anyio.sleep(0)
+                    say(await write(store, key, held))
+                await checkpoint()
         except LeaseLostError as error:
-            print("lost", error.token, flush=True)
+            say("lost", error.token)
         else:
-            print("given back", flush=True)
+            say("given back")
 
     async with RedisStore(url) as store, anyio.create_task_group() as group:
         limiter = RedisConcurrencyLimiter(store, key, int(limit), lease=float(lease))

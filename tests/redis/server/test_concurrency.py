@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.redis.servers import Server
 
-LEASE = 1.5
+LEASE = 1.0
 
 
 @contextmanager
@@ -73,18 +73,18 @@ async def settled(server: Server, lease: float) -> None:
 
 async def test_stand_in_does_what_the_script_does(shared_server: Server) -> None:
     """What the tests on the virtual clock rely on: both answer the same to the same calls."""
-    await settled(shared_server, 2)
-    chance = random.Random(5)
+    await settled(shared_server, 3)
+    chance = random.Random(5)  # noqa: S311 - for a test
     keys = keys_of(uuid4().hex)
     numbers = dict.fromkeys("abcd", 0)
     slots = dict.fromkeys("abcd", 0)
     async with RedisStore(shared_server.url) as store, Slots(latency=0) as double:
-        for _ in range(400):
+        for _ in range(300):
             name = chance.choice("abcd")
             numbers[name] += 1
             held = chance.randint(0, slots[name])
             told: list[Any] = [f"{name}/0", numbers[name], held, chance.choice((0, 1, 2, 5))]
-            told += [chance.choice((3, 4, 8)), 60e6, 60e6]
+            told += [chance.choice((3, 4, 8)), 3e6, 3e6]
             real = Answer(*await store.script(EXCHANGE, keys, told))
             twin = Answer(*await double.script(EXCHANGE, keys, told))
             assert real[:2] == twin[:2], told
@@ -92,9 +92,9 @@ async def test_stand_in_does_what_the_script_does(shared_server: Server) -> None
             assert bool(real.ask_again) == bool(twin.ask_again), told
             if real.in_force:
                 slots[name] = held + real.granted
-        late = Answer(*await store.script(EXCHANGE, keys, ["a/0", 1, 0, 5, 99, 6e7, 6e7]))
+        late = Answer(*await store.script(EXCHANGE, keys, ["a/0", 1, 0, 5, 99, 3e6, 3e6]))
         assert late.granted == 0
-        lost = Answer(*await store.script(EXCHANGE, keys, ["e/0", 1, 1, 0, 99, 6e7, 6e7]))
+        lost = Answer(*await store.script(EXCHANGE, keys, ["e/0", 1, 1, 0, 99, 3e6, 3e6]))
         assert not lost.in_force
 
 
@@ -141,7 +141,7 @@ async def test_slots_and_tokens(shared_server: Server) -> None:
 async def test_cancelled_at_random(redis_server: Server) -> None:
     """Cancelled at any moment, a task leaves no slot behind."""
     await settled(redis_server, LEASE)
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - for a test
     async with RedisStore(redis_server.url) as store:
         limiter = RedisConcurrencyLimiter(store, uuid4().hex, 3, lease=LEASE)
 
@@ -205,19 +205,19 @@ async def test_process_that_stood_still(shared_server: Server, anyio_backend: st
 async def test_restart_of_the_server() -> None:
     """Holders go on if the server is back in time, and nothing is lent until they had the time."""
     with serving() as server:
-        await settled(server, 4)
+        await settled(server, 2)
         async with RedisStore(server.url) as store, RedisStore(server.url) as another:
-            limiter = RedisConcurrencyLimiter(store, "key", 1, lease=4)
-            other = RedisConcurrencyLimiter(another, "key", 1, lease=4, on_failure="wait")
+            limiter = RedisConcurrencyLimiter(store, "key", 1, lease=2)
+            other = RedisConcurrencyLimiter(another, "key", 1, lease=2, on_failure="wait")
             async with limiter as lease:
                 server.kill()
                 server.start()
                 start = anyio.current_time()
                 with pytest.raises(TimeoutError):
-                    await other.acquire(timeout=6)
+                    await other.acquire(timeout=4)
                 assert not lease.lost
             async with other as later:
-                assert anyio.current_time() - start < 12
+                assert anyio.current_time() - start < 10
                 assert later.token > lease.token
             with pytest.raises(LeaseLostError, match="the server no longer knows of it"):
                 await forgotten(limiter, store)
@@ -228,6 +228,11 @@ async def forgotten(limiter: RedisConcurrencyLimiter, store: RedisStore) -> None
     async with limiter:
         await store.command("FLUSHALL")
         await anyio.sleep(30)
+
+
+def is_written(file: Path) -> bool:
+    """Return whether there are some lines."""
+    return file.exists() and file.stat().st_size > 500
 
 
 async def test_processes_are_killed_and_stopped(
@@ -245,7 +250,7 @@ async def test_processes_are_killed_and_stopped(
         program("slots_worker", *args, files[3]) as two,
     ):
         with anyio.fail_after(60):
-            while not all(file.exists() and file.stat().st_size > 500 for file in files):
+            while not all(map(is_written, files)):  # noqa: ASYNC110 - another process does it
                 await anyio.sleep(0.05)
         killed.kill()
         stopped.send_signal(signal.SIGSTOP)
