@@ -2,6 +2,7 @@
 Run the contests: ``python -m benchmarks [names] [--rounds N] [--loops a,b] [--check]``.
 
 With ``--check`` a missed target makes the exit code 1. Without it the table alone speaks.
+``python -m benchmarks docs`` measures what the docs show, and rewrites their tables and plots.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 import benchmarks
+from benchmarks import _docs
 from benchmarks._harness import LOOPS, Contest, Row, hold, take
 
 MARKS = {True: "ok", False: "MISSED", None: ""}
 
 
+DOCS = "docs"
+
+
 def main() -> int:
+    if sys.argv[1:2] == [DOCS]:
+        return _docs.main(sys.argv[2:])
     names = sorted(
         module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name[0] != "_"
     )
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(names)}; or all")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(names)}; or all; or {DOCS}"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns each contender takes")
     parser.add_argument("--loops", default=",".join(LOOPS), help="event loops, with commas")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target is missed")

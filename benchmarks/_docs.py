@@ -1,17 +1,22 @@
 """
-What the docs show of the hit ratios of caches: tables, and a plot.
+What the docs show of measurements: ``python -m benchmarks docs`` makes it again, in six minutes.
 
-``python -m benchmarks._docs`` rewrites it: in each page named below, the rows of the tables that
-begin with a column of traces or of capacities, as their other columns ask for, and beside the guide
-its plot. It takes two or three minutes.
+Of the hit ratios of caches: in each page named below, the rows of the tables that begin with a
+column of traces or of capacities, as their other columns ask for, and beside the guide its plot.
+They are the same on each machine. Of the times of other libraries: `_compare` measures them, and
+`_figures` shows them. ``--only`` takes one of the two; ``--only words`` measures nothing, and shows
+the times that are there.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
+from benchmarks import _figures
 from benchmarks._plot import Words, draw
 from benchmarks._ratios import CACHES, ratio
 from benchmarks._traces import CAPACITY, TRACES, Trace
@@ -109,7 +114,7 @@ def plot(language: str) -> str:
 
 
 def rewrite() -> None:
-    """Rewrite what the docs show; the pages are read when everything is computed."""
+    """Rewrite what the docs show of hit ratios; the pages are read when everything is computed."""
     for trace in TRACES:
         for name in COLUMNS.values():
             ratio(name, trace.name)
@@ -122,5 +127,21 @@ def rewrite() -> None:
             path.write_text(with_ratios(language, path.read_text("utf-8")), encoding="utf-8")
 
 
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks docs", description=__doc__)
+    parser.add_argument("--only", choices=["ratios", "times", "words"], help="one part of it")
+    parser.add_argument("--rounds", type=int, default=7, help="turns each library takes")
+    options = parser.parse_args(arguments)
+    if options.only in {None, "times"}:
+        from benchmarks import _compare  # noqa: PLC0415 - it needs every rival to be there
+
+        _compare.measure(options.rounds)
+    if options.only != "ratios":
+        _figures.rewrite()
+    if options.only in {None, "ratios"}:
+        rewrite()
+    return 0
+
+
 if __name__ == "__main__":
-    rewrite()
+    sys.exit(main(sys.argv[1:]))

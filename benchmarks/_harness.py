@@ -84,8 +84,8 @@ def run_on(loop: str, measure: Callable[[], Awaitable[float] | float]) -> float:
     return anyio.run(main, **LOOPS[loop])
 
 
-def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
-    """Let the contenders take turns; return a row with times and one for each rival."""
+def turns(contest: Contest, loop: str, rounds: int) -> dict[str, list[float]]:
+    """Let the contenders take turns; return the times of each, round by round."""
     taking_part = {
         name: measure
         for name, measure in contest.contenders.items()
@@ -97,6 +97,12 @@ def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
         shift = number % len(order)
         for name in order[shift:] + order[:shift]:
             times[name].append(run_on(loop, taking_part[name]))
+    return times
+
+
+def hold(contest: Contest, loop: str, rounds: int) -> list[Row]:
+    """Let the contenders take turns; return a row with times and one for each rival."""
+    times = turns(contest, loop, rounds)
     rows = []
     ours = times[OURS]
     rows.append(

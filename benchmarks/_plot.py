@@ -1,12 +1,13 @@
 """
-A plot of hit ratios as an SVG: a line for each trace, a mark for each policy.
+Plots as SVG: of hit ratios, a line for each trace and a mark for each policy; of times, as ratios.
 
-It is read on white paper and on black, and without colours too: each policy has a shape of its own.
+They are read on white paper and on black, and without colours too: each mark has its own shape.
 Where marks lie on each other, the one that was named first is on top.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Words", "draw"]
+__all__ = ["Beside", "Words", "draw", "draw_ratios"]
 
 WIDTH: Final = 760
 LEFT: Final = 286
@@ -110,3 +111,86 @@ def mark(number: int, x: float, y: float) -> str:
 
 def text(x: float, y: float, said: str, kind: str) -> str:
     return f'  <text class="{kind}" x="{x:g}" y="{y:g}">{escape(said)}</text>'
+
+
+# ---- ratios --------------------------------------------------------------------------------------
+
+NAMES: Final = 20
+RIVALS: Final = 484
+"""Where the second column of names ends."""
+SCALE: Final = (500, 800)
+"""Where the scale begins and ends."""
+LINE: Final = 21
+RATIO_TOP: Final = 74
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the plot of ratios says, in one language."""
+
+    title: str
+    """For those who cannot see it."""
+    head: str
+    """What the numbers are."""
+    quicker: str
+    slower: str
+
+
+def draw_ratios(words: Beside, rows: Sequence[tuple[str, str, float, float, float]]) -> str:
+    """
+    Return a plot of ratios, on a scale on which twice is as far as half.
+
+    A ratio below 1 is a round mark, one above it a square.
+
+    Args:
+        words: What it says.
+        rows: What was done, beside whom, the ratio, and between which two most rounds lie. A line
+            with the same first word as the one before it belongs to it.
+    """
+    lowest = math.floor(math.log2(min(row[3] for row in rows)))
+    highest = math.ceil(math.log2(max(row[4] for row in rows)))
+
+    def across(ratio: float) -> float:
+        left, right = SCALE
+        part = (math.log2(ratio) - lowest) / (highest - lowest)
+        return round(left + (right - left) * part, 1)
+
+    width = SCALE[1] + 60
+    groups = len({row[0] for row in rows})
+    height = RATIO_TOP + LINE * len(rows) + 8 * (groups - 1) + 6
+    foot = height - 14
+    one = across(1)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-size="13"',
+        '  role="img" aria-labelledby="title">',
+        f'  <title id="title">{escape(words.title)}</title>',
+        f"  <style>\n{STYLE}  </style>",
+        f'  <rect class="paper" width="{width}" height="{height}" rx="8"/>',
+        text(NAMES, 28, words.head, "ink bold"),
+        mark(0, one - 12 - 7, 23),
+        text(one - 12 - 18, 28, words.quicker, "ink end"),
+        mark(1, one + 12 + 7, 23),
+        text(one + 12 + 18, 28, words.slower, "ink"),
+    ]
+    for power in range(lowest, highest + 1):
+        label = f"{2**power}" if power >= 0 else f"1/{2**-power}"
+        kind = "line" if power == 0 else "grid"
+        lines += [
+            text(across(2.0**power), 50, label, "soft small mid"),
+            f'  <path class="{kind}" d="M{across(2.0**power):g} 56V{foot}"/>',
+        ]
+    y = RATIO_TOP - LINE
+    last = ""
+    for name, rival, ratio, low, high in rows:
+        y += LINE if name == last or not last else LINE + 8
+        if name != last:
+            lines.append(text(NAMES, y + 4, name, "ink"))
+        last = name
+        number = 0 if ratio <= 1 else 1
+        lines += [
+            text(RIVALS, y + 4, rival, "soft end"),
+            f'  <path class="line" stroke-width="2" d="M{across(low):g} {y}H{across(high):g}"/>',
+            mark(number, across(ratio), y),
+            text(width - 12, y + 4, f"{ratio:.2f}", "ink end small"),
+        ]
+    return "\n".join([*lines, "</svg>", ""])

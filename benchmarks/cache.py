@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import math
 import time
+from datetime import timedelta
 from functools import partial
 from itertools import cycle, islice
 from threading import Lock
@@ -52,6 +53,8 @@ THEINE = "theine"
 DICT = "dict, which knows no time"
 ASYNC_LRU = "async_lru"
 ASYNC_LRU_TTL = "async_lru, ttl"
+ANYIO_LRU = "anyio.functools.lru_cache"
+MEMOIZE = "theine.Memoize"
 
 
 def per_call(started: float, calls: int = CALLS) -> float:
@@ -190,6 +193,19 @@ async def cached_async_lru_ttl() -> float:
         await call.cache_close()
 
 
+async def cached_anyio() -> float:
+    return await await_calls(anyio.functools.lru_cache(maxsize=SIZE, ttl=TTL)(load))
+
+
+def memoized() -> Any:
+    decorator: Any = theine.Memoize(SIZE, timedelta(seconds=TTL))  # its types know no names
+    return decorator(load)
+
+
+async def cached_theine() -> float:
+    return await await_calls(memoized())
+
+
 async def method_ours() -> float:
     class Service:
         @cached(ttl=TTL, max_size=SIZE)
@@ -310,6 +326,14 @@ async def load_entered() -> float:
 
 async def load_async_lru() -> float:
     return await load_each(async_lru.alru_cache(maxsize=SIZE)(load))
+
+
+async def load_anyio() -> float:
+    return await load_each(anyio.functools.lru_cache(maxsize=SIZE, ttl=TTL)(load))
+
+
+async def load_theine() -> float:
+    return await load_each(memoized())
 
 
 async def load_async_lru_ttl() -> float:
@@ -612,9 +636,11 @@ EVENTS = [
             OURS: cached_ours,
             ASYNC_LRU: cached_async_lru,
             ASYNC_LRU_TTL: cached_async_lru_ttl,
+            ANYIO_LRU: cached_anyio,
+            MEMOIZE: cached_theine,
         },
         targets={ASYNC_LRU: 0.6},
-        asyncio_only=frozenset({ASYNC_LRU, ASYNC_LRU_TTL}),
+        asyncio_only=frozenset({ASYNC_LRU, ASYNC_LRU_TTL, MEMOIZE}),
     ),
     Contest(
         title="hit, @cached method",
@@ -648,9 +674,11 @@ EVENTS = [
             OURS: load_ours,
             ASYNC_LRU: load_async_lru,
             ASYNC_LRU_TTL: load_async_lru_ttl,
+            ANYIO_LRU: load_anyio,
+            MEMOIZE: load_theine,
         },
         targets={ASYNC_LRU: 0.3},
-        asyncio_only=frozenset({ASYNC_LRU, ASYNC_LRU_TTL}),
+        asyncio_only=frozenset({ASYNC_LRU, ASYNC_LRU_TTL, MEMOIZE}),
     ),
     Contest(
         title="miss with load, entered: a task for each",

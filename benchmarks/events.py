@@ -10,6 +10,7 @@ import anyio
 import psutil
 from anyio.lowlevel import checkpoint
 from blinker import Signal
+from pyee import EventEmitter as PlainEmitter
 from pyee.asyncio import AsyncIOEventEmitter
 
 from benchmarks._harness import OURS, Contest, Figure
@@ -33,6 +34,8 @@ MIB = 1024 * 1024
 
 BARE = "await handler(event)"
 PYEE = "pyee + wait_for_complete"
+PYEE_SYNC = "pyee's emit"
+BLINKER_SYNC = "blinker's send"
 BLINKER = "blinker's send_async"
 TASK_GROUP = "anyio task group per emit"
 MEMORY_STREAM = "anyio memory object stream"
@@ -47,9 +50,7 @@ class Handled:
 
     def expect(self, total: int) -> None:
         """Raise if it got anything else."""
-        if self.total != total:
-            msg = f"the handlers should have got {total} in all, not {self.total}"
-            raise RuntimeError(msg)
+        expect_total(self.total, total)
 
     def _quick(self) -> Handler:
         async def handle(event: Any) -> None:
@@ -63,6 +64,12 @@ class Handled:
             self.total += event.data
 
         return handle
+
+
+def expect_total(total: int, expected: int) -> None:
+    if total != expected:
+        msg = f"the handlers should have got {expected} in all, not {total}"
+        raise RuntimeError(msg)
 
 
 async def ours(
@@ -114,6 +121,51 @@ async def pyee(handlers: int, calls: int) -> float:
         await emitter.wait_for_complete()
     taken = (time.thread_time() - started) / calls * 1e6
     handled.expect(handlers * calls)
+    return taken
+
+
+class Counted:
+    """A plain handler that adds up what it gets."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def handle(self, event: Any) -> None:
+        self.total += event.data
+
+
+async def sync_ours() -> float:
+    counted = Counted()
+    emitter = EventEmitter()
+    emitter.on("event", counted.handle)
+    taken = await emit_each(emitter, CALLS)
+    expect_total(counted.total, CALLS)
+    return taken
+
+
+async def sync_pyee() -> float:
+    counted = Counted()
+    emitter = PlainEmitter()
+    event = Event("event", 1)
+    emitter.on("event", counted.handle)
+    started = time.thread_time()
+    for _ in range(CALLS):
+        emitter.emit("event", event)
+    taken = (time.thread_time() - started) / CALLS * 1e6
+    expect_total(counted.total, CALLS)
+    return taken
+
+
+async def sync_blinker() -> float:
+    counted = Counted()
+    signal = Signal()
+    event = Event("event", 1)
+    signal.connect(counted.handle)
+    started = time.thread_time()
+    for _ in range(CALLS):
+        signal.send(event)
+    taken = (time.thread_time() - started) / CALLS * 1e6
+    expect_total(counted.total, CALLS)
     return taken
 
 
@@ -250,6 +302,11 @@ EVENTS = [
         },
         targets={BARE: 6, PYEE: 0.1},
         asyncio_only=frozenset({PYEE}),
+    ),
+    Contest(
+        title="emit, one plain handler",
+        contenders={OURS: sync_ours, PYEE_SYNC: sync_pyee, BLINKER_SYNC: sync_blinker},
+        loops=("asyncio", "trio"),
     ),
     Contest(
         title="emit, ten async handlers, none suspends, entered",

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 ITEMS = 100_000
 LIMIT = 100
 MANY = 1_000_000
+THREAD_CALLS = 2_000
 MIB = 1024 * 1024
+
+AMAP = "anyio.amap, no limit"
+AIOMISC = "aiomisc.threaded"
 
 Body = Callable[[int], Awaitable[int]]
 
@@ -93,14 +97,55 @@ async def aiometer_each(body: Body, items: Iterable[int]) -> Any:
     await aiometer.run_on_each(body, list(items), max_at_once=LIMIT)
 
 
-def per_item(way: Callable[[Body, Iterable[int]], Awaitable[Any]], body: Body) -> Any:
+async def anyio_amap(body: Body, items: Iterable[int]) -> Any:
+    call: Any = body  # which is typed as any function whose result can be awaited
+    return await anyio.amap(call, items)
+
+
+def per_item(
+    way: Callable[[Body, Iterable[int]], Awaitable[Any]], body: Body, items: int = ITEMS
+) -> Any:
     async def measure() -> float:
         cheap = cheapest(body)
         began = time.perf_counter()
-        await way(cheap, range(ITEMS))
-        return (time.perf_counter() - began) / ITEMS * 1e6
+        await way(cheap, range(items))
+        return (time.perf_counter() - began) / items * 1e6
 
     return measure
+
+
+def nothing() -> None:
+    """Stand for blocking work: what is left is the way to a thread and back."""
+
+
+async def await_threads(call: Callable[[], Awaitable[object]]) -> float:
+    for _ in range(10):
+        await call()  # the threads are there
+    began = time.perf_counter()
+    for _ in range(THREAD_CALLS):
+        await call()
+    return (time.perf_counter() - began) / THREAD_CALLS * 1e6
+
+
+async def thread_ours() -> float:
+    executor = TaskExecutor()
+    return await await_threads(lambda: executor.run_in_thread(nothing))
+
+
+async def thread_anyio() -> float:
+    return await await_threads(lambda: anyio.to_thread.run_sync(nothing))
+
+
+async def thread_asyncio() -> float:
+    return await await_threads(lambda: asyncio.to_thread(nothing))
+
+
+async def thread_aiomisc() -> float:
+    import aiomisc  # noqa: PLC0415 - it takes longer to import than all others
+
+    # As its entrypoint does.
+    asyncio.get_running_loop().set_default_executor(aiomisc.ThreadPoolExecutor())
+    return await await_threads(aiomisc.threaded(nothing))
 
 
 async def starvation() -> float:
@@ -202,6 +247,7 @@ RIVALS = {
     "gather + Semaphore": gather_semaphore,
     "raw asyncio pool": raw_pool,
     "aiometer.run_on_each": aiometer_each,
+    AMAP: anyio_amap,
 }
 ASYNCIO_ONLY = frozenset({"gather + Semaphore", "raw asyncio pool"})
 
@@ -227,6 +273,16 @@ EVENTS = [
         title="map(timeout=): added per item",
         contenders={OURS: timeout_ours, "fail_after around each": timeout_theirs},
         targets={"fail_after around each": 0.25},
+    ),
+    Contest(
+        title="a call in a worker thread",
+        contenders={
+            OURS: thread_ours,
+            "anyio.to_thread": thread_anyio,
+            "asyncio.to_thread": thread_asyncio,
+            AIOMISC: thread_aiomisc,
+        },
+        asyncio_only=frozenset({"asyncio.to_thread", AIOMISC}),
     ),
     Figure(
         title="for_each of 1M items: growth",

@@ -21,6 +21,7 @@ from mtaio.exceptions import (
     MTAIOError,
     RateLimitError,
     RateLimitTimeoutError,
+    StoreError,
     StrayCancellationError,
     TaskCancelledError,
     TimeoutError,  # noqa: A004 - the subject
@@ -36,6 +37,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     EventOverflowError: (LimitError, WouldBlock),
     CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
+    StoreError: (MTAIOError, builtins.ConnectionError),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
 
@@ -49,6 +51,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     EventOverflowError: {"name": "bus"},
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
+    StoreError: {"server": "redis://127.0.0.1:6379/0"},
     StrayCancellationError: {},
 }
 
@@ -65,6 +68,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     ConcurrencyLimitError: {"name": None},
     EventOverflowError: {"name": None},
     CacheClosedError: {"name": None},
+    StoreError: {"server": None},
 }
 
 every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__name__)

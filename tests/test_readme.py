@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
+import xml.etree.ElementTree as ET
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,57 @@ def test_links_lead_somewhere(name: str) -> None:
     missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
     assert links
     assert missing == []
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_picture_is_of_a_real_run(name: str) -> None:
+    """Each README shows the picture of the demo, which is small, of its own, and names no place."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+\.svg)\)", text)
+    source = (ROOT / picture).read_text(encoding="utf-8")
+    assert len(source) < 60_000
+    shown = [element.text or "" for element in ET.fromstring(source).iter() if element.text]  # noqa: S314 - ours
+    for said in ("mtaio demo", "hashing", "files", "throughput", "0"):
+        assert said in shown
+    assert re.findall(r"[\"'(](?:https?:|//|data:)[^\"')]*", source) == [
+        '"http://www.w3.org/2000/svg'
+    ]
+    assert not any("/" in line for line in shown if not line.endswith("/s"))
+
+
+def first_table(path: Path) -> list[str]:
+    """Return the lines of a page's first table."""
+    lines = iter(path.read_text(encoding="utf-8").splitlines())
+    head = next(line for line in lines if line.startswith("|"))
+    return [head, *takewhile(lambda line: line.startswith("|"), lines)]
+
+
+@pytest.mark.parametrize(("name", "language"), [("README.md", "en"), ("README.ja.md", "ja")])
+def test_comparison_is_the_pages(name: str, language: str) -> None:
+    """The README's one table is the one at the head of the whole comparison."""
+    table = first_table(ROOT / name)
+    assert len(table) > 8
+    assert table == first_table(ROOT / "docs" / language / "comparison.md")
+
+
+def test_version_is_this_one_or_the_next() -> None:
+    """Both READMEs and the comparison say which version they describe, and say the same."""
+    pages = [ROOT / name for name in READMES]
+    pages += [ROOT / "docs" / language / "comparison.md" for language in ("en", "ja")]
+    said = {
+        found[1]
+        for page in pages
+        for found in re.finditer(
+            r"(?:version |バージョン|^\| mtaio )(\d+\.\d+\.\d+)",
+            page.read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+    assert len(said) == 1
+    described, here = (
+        [int(part) for part in version.split(".")] for version in (said.pop(), mtaio.__version__)
+    )
+    assert described >= here
 
 
 def test_messages_name_extras_that_exist() -> None:

@@ -18,7 +18,7 @@ from mtaio.exceptions import StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Failure", "annotate", "conclude", "note", "silent_end"]
+__all__ = ["Failure", "annotate", "conclude", "note", "shorten", "silent_end"]
 
 Failure = tuple[int, BaseException]
 """The number of an item, and what it raised."""
@@ -42,11 +42,12 @@ def annotate(error: BaseException, subject: object, index: int, item: Any, *, ma
     if subject is None:
         note(error, f"in call {index}: {name_of(item)}")
         return
-    args = ", ".join(map(_shorten, item)) if many else _shorten(item)
+    args = ", ".join(map(shorten, item)) if many else shorten(item)
     note(error, f"in item {index}: {name_of(subject)}({args})")
 
 
-def _shorten(value: object) -> str:
+def shorten(value: object) -> str:
+    """Return a short ``repr`` of ``value``, whatever that does."""
     try:
         return _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described

@@ -1189,8 +1189,10 @@ class TaskExecutor:
         timing: Timing,
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
-        if via is not None and callable(fn):
-            return partial(self._via(fn, via, timing, 1), *args, **kwargs)
+        if via is not None:
+            return partial(
+                self._via(cast("Callable[..., Any]", fn), via, timing, 1), *args, **kwargs
+            )
         if not inspect.isawaitable(fn):
             check_fn(fn)
             return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import copy
 import sys
-from concurrent.futures import CancelledError, Future
+import traceback
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
@@ -25,7 +27,7 @@ import anyio
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.callables import is_async
 from mtaio._internal.statistics import GAUGE, LIMIT
-from mtaio.core._errors import note
+from mtaio.core._errors import note, shorten
 from mtaio.core._threads import WorkerLimiter
 
 if TYPE_CHECKING:
@@ -41,9 +43,8 @@ __all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "in_pool", "in_proce
 _LINGER_SECONDS: Final = 0.002
 """How long the first call of a chunk waits for others: little beside a pool's own cost."""
 
-_WAY_OUT: Final = (
-    'Pass a concurrent.futures.Executor, a mtaio.core.ExternalPool around one, or "processes".'
-)
+_A_POOL: Final = "Pass a concurrent.futures.Executor"
+_WAY_OUT: Final = f'{_A_POOL}, a mtaio.core.ExternalPool around one, or "processes".'
 
 _PICKLE: Final = (
     "A pool gets functions, arguments and results pickled: pass a function from the top level of a "
@@ -86,7 +87,7 @@ class ExternalPool:
     """
 
     def __init__(self, pool: concurrent.futures.Executor, *, limit: int | None = None) -> None:
-        _check_pool("pool", pool)
+        _check_pool("pool", pool, f"{_A_POOL}.")
         if limit is not None:
             way_out = "Pass how many calls the pool may have at once, or None for no limit."
             checks.count("limit", limit, way_out=way_out)
@@ -116,7 +117,7 @@ def in_pool(fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int) ->
         msg = f"via={via!r} is unknown. {_WAY_OUT}"
         raise ValueError(msg)  # noqa: TRY004 - one string is allowed
     if not isinstance(via, ExternalPool):
-        _check_pool("via", via)
+        _check_pool("via", via, _WAY_OUT)
         via = ExternalPool(via)
     return _PoolCalls(via, fn, timing, chunksize).call
 
@@ -141,6 +142,7 @@ def in_processes(
 
 
 def _check_fn(fn: Callable[..., Any]) -> None:
+    checks.callable_("fn", fn, way_out="Pass a plain function; what is awaited needs no via=.")
     if is_async(fn):
         msg = (
             f"fn={fn!r} is an async function: a worker elsewhere has no event loop to run it in. "
@@ -149,12 +151,14 @@ def _check_fn(fn: Callable[..., Any]) -> None:
         raise TypeError(msg)
 
 
-def _check_pool(name: str, pool: object) -> None:
+def _check_pool(name: str, pool: object, way_out: str) -> None:
     if callable(getattr(pool, "get_executor", None)):
         msg = f"{name}={pool!r} is a dask client. Pass its client.get_executor()."
         raise TypeError(msg)
-    if isinstance(pool, type) or not callable(getattr(pool, "submit", None)):
-        msg = f"{name}={pool!r} is {checks.type_of(pool)} and has no submit(). {_WAY_OUT}"
+    submit = getattr(pool, "submit", None)
+    if isinstance(pool, type) or not callable(submit) or is_async(submit):
+        kind = checks.type_of(pool)
+        msg = f"{name}={pool!r} is {kind} and has no submit() that returns a Future. {way_out}"
         raise TypeError(msg)
 
 
@@ -219,7 +223,6 @@ class _PoolCalls:
 
 
 _Call: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
-_Outcome: TypeAlias = "tuple[Any, Exception | None]"
 
 
 class _Chunk:
@@ -230,6 +233,7 @@ class _Chunk:
     - until it is sent, ``_calls`` has them by their places, without those that have left;
     - as long as one of ``_present`` is there it is waited for; without any, nothing is sent, and
       what was sent is cancelled, if the pool has not begun it;
+    - ``future`` is there while the pool has it: the future holds this object, and its result;
     - while the pool has it and it is waited for, a virtual clock is held.
     """
 
@@ -242,8 +246,7 @@ class _Chunk:
         self._added = 0
         self._present: set[int] = set()
         self._calls: dict[int, _Call] = {}
-        self._outcomes: dict[int, _Outcome] = {}
-        self._error: BaseException | None = None
+        self._outcomes: dict[int, Any] = {}
         self._holding: AbstractContextManager[object] | None = None
 
     def add(self, call: _Call) -> int:
@@ -266,19 +269,19 @@ class _Chunk:
         calls, self._calls = self._calls, {}
         if not calls:
             return
-        self._holding = clock.held()
-        self._holding.__enter__()
         try:
             if self._size == 1:
                 ((args, kwargs),) = calls.values()
-                self.future = pool.submit(fn, *args, **kwargs)
+                future = pool.submit(fn, *args, **kwargs)
             else:
-                self.future = pool.submit(call_all, fn, calls)
+                future = pool.submit(call_all, fn, calls)
+            future.add_done_callback(lambda _: loops.call_in(self.loop, self._finish))
         except Exception as error:  # noqa: BLE001 - each call raises it: the pool is shut down, or broken
-            self._error = error
-            self._end()
+            self._end(self._failed(error))
         else:
-            self.future.add_done_callback(lambda _: loops.call_in(self.loop, self._finish))
+            self.future = future
+            self._holding = clock.held()
+            self._holding.__enter__()
 
     def leave(self, place: int) -> None:
         """Note that a call is not waited for any more."""
@@ -290,34 +293,39 @@ class _Chunk:
 
     def result(self, place: int) -> Any:
         """Return what a call returned, or raise what it raised, once; the chunk has ended."""
-        if self._error is not None:
-            raise self._error if self._size == 1 else _copy_of(self._error)
-        value, error = self._outcomes.pop(place)
-        if error is not None:
-            raise error
-        return value
+        outcome = self._outcomes.pop(place)
+        if not isinstance(outcome, _Raised):
+            return outcome
+        try:
+            raise outcome.error
+        finally:
+            del outcome  # the error holds this frame: else they keep each other alive
 
     def _finish(self) -> None:
         """Take what the pool has made of it (in the event loop)."""
-        future = cast("Future[Any]", self.future)
+        future, self.future = cast("Future[Any]", self.future), None
         try:
-            result = future.result()
+            error = future.exception()
         except CancelledError:
             msg = "the pool dropped the call: it was cancelled by others, or the pool was shut down"
-            self._error = RuntimeError(msg)
-        except Exception as error:  # noqa: BLE001 - those who wait for it raise it
+            error = RuntimeError(msg)
+        if error is not None:
+            self._end(self._failed(error))
+        else:
+            self._end({0: future.result()} if self._size == 1 else future.result())
+
+    def _failed(self, error: BaseException) -> dict[int, Any]:
+        """Return the outcomes if all calls failed with one error."""
+        with suppress(Exception):  # what the user's errors do if asked for their text
             if "pickle" in str(error) or "local object" in str(error):
                 note(error, _PICKLE)
-            self._error = error
-        except BaseException as error:  # noqa: BLE001 - as above
-            # Of a worker: here it would end the program.
-            self._error = RuntimeError(f"the call raised {error!r} in its worker")
-            self._error.__cause__ = error
-        else:
-            self._outcomes = {0: (result, None)} if self._size == 1 else result
-        self._end()
+        if len(self._present) > 1 or isinstance(error, BrokenExecutor):
+            # Pools give one error to all that they had when they broke.
+            return {place: _Raised(_copy_of(error)) for place in self._present}
+        return {place: _Raised(error) for place in self._present}
 
-    def _end(self) -> None:
+    def _end(self, outcomes: dict[int, Any]) -> None:
+        self._outcomes = outcomes
         self._release_clock()
         self.ended.set()
 
@@ -327,22 +335,53 @@ class _Chunk:
             holding.__exit__(None, None, None)
 
 
-def call_all(fn: Callable[..., Any], calls: dict[int, _Call]) -> dict[int, _Outcome]:
+class RemoteTraceback(Exception):  # noqa: N818 - no error, but where one arose
+    """The cause of an error that came from another process: its traceback there."""
+
+
+class _Raised:
+    """The outcome of a call that failed: an error that may be raised here."""
+
+    def __init__(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):  # of a worker: here it would end the program
+            cause, error = error, RuntimeError(f"the call raised {shorten(error)} in its worker")
+            error.__cause__ = cause
+        self.error: BaseException = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled, an error has no traceback.
+        text = "".join(traceback.format_exception(self.error))
+        return _raised_elsewhere, (self.error, f'\n"""\n{text}"""')
+
+
+def _raised_elsewhere(error: BaseException, text: str) -> _Raised:
+    error.__cause__ = RemoteTraceback(text)
+    return _Raised(error)
+
+
+def call_all(fn: Callable[..., Any], calls: dict[int, _Call]) -> dict[int, Any]:
     """Make calls one after another (in the worker); return what each returned or raised."""
-    outcomes: dict[int, _Outcome] = {}
-    for place, (args, kwargs) in calls.items():
-        try:
-            outcomes[place] = fn(*args, **kwargs), None
-        except Exception as error:  # noqa: BLE001 - its caller raises it
-            outcomes[place] = None, error
-    return outcomes
+    outcomes: dict[int, Any] = {}
+    try:
+        for place, (args, kwargs) in calls.items():
+            try:
+                outcomes[place] = fn(*args, **kwargs)
+            except KeyboardInterrupt:
+                raise  # the user wants an end of them all
+            except BaseException as error:  # noqa: BLE001 - its caller raises it
+                outcomes[place] = _Raised(error)
+        return outcomes
+    finally:
+        del outcomes  # errors hold this frame: else they keep each other alive
 
 
 def _copy_of(error: BaseException) -> BaseException:
     """Return another like ``error``: several callers raise it, each with notes of its own."""
     try:
         another = copy.copy(error)
+        # A copy may share them: dask changes how errors are pickled.
+        another.__dict__ = vars(error) | {"__notes__": [*getattr(error, "__notes__", ())]}
     except Exception:  # noqa: BLE001 - some cannot be made of their arguments
-        another = RuntimeError(f"the chunk of this call failed: {error!r}")
+        another = RuntimeError(f"the chunk of this call failed: {shorten(error)}")
     another.__cause__ = error
     return another

@@ -24,13 +24,12 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.redis._lease import Lease
 from mtaio.redis._slots import EXCHANGE, PROMISE, Answer, channel_of, keys_of
-from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio.resources._misuse import async_only
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -110,7 +109,6 @@ class _Waiter:
         self.error: Exception | None = None
 
 
-@async_only
 class RedisConcurrencyLimiter:
     """
     Limits how much runs at once in all processes together, by slots that a server lends.

@@ -193,5 +193,4 @@ def _encoded(arg: Argument) -> str | bytes:
 
 
 def _failure(name: str, error: Exception) -> StoreError:
-    reason = " ".join(str(error).split())
-    return StoreError(f"{name}: {reason}", server=name)
+    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name)

@@ -21,11 +21,11 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
 from mtaio.redis._store import Script
 from mtaio.resources import RateLimiter
-from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -569,7 +569,7 @@ class RedisRateLimiter:
         lacking = next(iter(self._queue)).tokens - held
         if lacking > 0:
             return lacking
-        return int(4 * held <= 3 * min(self._share, self._wanted - 1))
+        return int(2 * held <= min(self._share, self._wanted - 1))
 
     def _poke(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""
@@ -771,7 +771,7 @@ class RedisRateLimiter:
 def _positive(name: str, value: object, way_out: str) -> float:
     accepted = checks.number(name, value, way_out=way_out)
     if not 0 < accepted < math.inf:
-        msg = f"{name}={value!r} is not a finite number greater than 0. {way_out}"
+        msg = f"{name}={value!r} is not a number that a shared limit can have. {way_out}"
         raise ValueError(msg)
     return accepted
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
-from mtaio.resources._decorators import call, check_call, decorate
 from mtaio.resources._misuse import async_only
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
 from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["ResourceLimiter", "ResourceStatistics"]
 

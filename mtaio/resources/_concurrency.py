@@ -19,17 +19,17 @@ import anyio
 from mtaio._internal import checks
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
+from mtaio._internal.decorators import decorate
 from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._decorators import decorate
 from mtaio.resources._misuse import NO_SLOT, async_only
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["ConcurrencyLimiter", "ConcurrencyStatistics"]
 

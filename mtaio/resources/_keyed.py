@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
-from mtaio.resources._decorators import AsyncFunction, Decorator, decorate
 from mtaio.resources._misuse import NO_TOKENS, keys_only, refuse_positional
 from mtaio.resources._rate import RateLimiter, Tally
 

@@ -20,10 +20,10 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
-from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio.resources._misuse import NO_TOKENS, async_only, refuse_positional
 from mtaio.resources._window import Window
 

@@ -22,17 +22,17 @@ from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.clock import now
 from mtaio._internal.deadlines import Deadline, current, remaining
+from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, LIMIT
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._decorators import call, check_call, decorate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
-    from mtaio.resources._decorators import AsyncFunction, Decorator, Descriptor
+    from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
 __all__ = ["TimeoutManager", "TimeoutScope", "TimeoutStatistics"]
 

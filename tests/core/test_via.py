@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
+import pickle
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import weakref
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,6 +19,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mtaio.core import ExternalPool, Retry, TaskExecutor
+from mtaio.core._errors import shorten
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -40,6 +44,13 @@ def odd_only(x: int) -> int:
     """Refuse even numbers."""
     if x % 2 == 0:
         raise LookupError(x)
+    return x
+
+
+def settled(x: object) -> object:
+    """Raise an error, and return anything else."""
+    if isinstance(x, BaseException):
+        raise x
     return x
 
 
@@ -240,6 +251,89 @@ async def test_what_would_end_the_program_is_an_error_of_the_call() -> None:
     assert isinstance(caught.value.__cause__, SystemExit)
 
 
+async def test_error_that_cannot_be_printed_is_raised_like_any_other() -> None:
+    """As errors that lost an attribute when they were pickled."""
+
+    class UnprintableError(Exception):
+        def __str__(self) -> str:
+            raise AttributeError
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UnprintableError) as caught:
+        await TaskExecutor().map(leave, [UnprintableError()], via=pool)
+    assert len(caught.value.__notes__) == 1
+
+
+async def test_broken_pool_gives_each_call_an_error_of_its_own() -> None:
+    """Pools that break set one and the same error on all that they had."""
+    pool = ManualPool()
+    broken = BrokenProcessPool("a process ended")
+    results: list[Any] = []
+
+    async def call() -> None:
+        results.extend(await TaskExecutor().map(double, [1, 2], via=pool, errors="return"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await settle()
+        for sent in pool.sent:
+            sent.future.set_exception(broken)
+    assert [type(result) for result in results] == [BrokenProcessPool] * 2
+    assert [result.__notes__ for result in results] == [
+        ["in item 0: double(1)"],
+        ["in item 1: double(2)"],
+    ]
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+async def test_results_and_errors_are_let_go_without_the_garbage_collector(chunksize: int) -> None:
+    """Neither the pool's future nor an error's traceback holds them."""
+    made: list[weakref.ref[Any]] = []
+
+    class Thing(Exception):  # noqa: N818 - a result as well
+        pass
+
+    def make(_: object) -> Thing:
+        made.append(weakref.ref(thing := Thing()))
+        return thing
+
+    class Pool(ManualPool):
+        """Its futures are done when it returns them."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            future: Future[Any] = Future()
+            if made:
+                future.set_exception(make(0))
+            else:
+                future.set_result(fn(*args, **kwargs))
+            return future
+
+    async def call() -> None:
+        executor = TaskExecutor()
+        await executor.for_each(make, [1], via=Pool(), chunksize=chunksize)
+        with pytest.raises(Thing):
+            await executor.for_each(make, [2], via=Pool(), chunksize=chunksize)
+
+    gc.disable()
+    try:
+        await call()
+        assert [thing() for thing in made] == [None] * 2
+    finally:
+        gc.enable()
+
+
+async def test_pool_whose_submit_returns_no_future_fails_its_calls() -> None:
+    """It is not one of concurrent.futures."""
+
+    class Pool(ManualPool):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            super().submit(fn, *args, **kwargs)
+
+    limited = ExternalPool(Pool(), limit=1)
+    with pytest.raises(AttributeError, match=r"'NoneType' object has no attribute 'add_done"):
+        await TaskExecutor().run(double, 1, via=limited)
+    assert limited.statistics().in_use == 0
+
+
 def test_one_pool_serves_one_loop_after_another() -> None:
     """Made at module level, on either backend."""
     with ThreadPoolExecutor(1) as threads:
@@ -343,38 +437,97 @@ async def test_chunk_that_nobody_waits_for_is_cancelled() -> None:
     assert pool.sent[0].future.cancelled()
 
 
-@pytest.mark.parametrize("error", [ConnectionError("gone"), cast("Any", None)])
-async def test_chunk_that_fails_as_a_whole_fails_each_of_its_items(error: Exception | None) -> None:
+def _with(state: dict[str, Any]) -> Exception:
+    error = ConnectionError("gone")
+    error.__dict__ = state
+    return error
+
+
+class SharingError(Exception):
+    """Its copies share its attributes, as those of all errors once dask is imported."""
+
+    def __reduce__(self) -> Any:
+        """Return how a copy is made."""
+        return _with, (vars(self),)
+
+
+class UncopiableError(Exception):
+    """Cannot be copied, nor shown."""
+
+    def __repr__(self) -> str:
+        """Refuse it."""
+        raise AttributeError
+
+    def __reduce__(self) -> Any:
+        """Refuse it."""
+        raise TypeError
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "text"),
+    [
+        (ConnectionError, "gone", "ConnectionError('gone')"),
+        (SharingError, "gone", "ConnectionError('gone')"),
+        (TypeError, "cannot pickle it", "TypeError('cannot pickle it')"),
+        (
+            UncopiableError,
+            "gone",
+            "RuntimeError('the chunk of this call failed: <UncopiableError ",
+        ),
+        (
+            KeyboardInterrupt,
+            "now",
+            """RuntimeError("the call raised KeyboardInterrupt('now') in its worker")""",
+        ),
+    ],
+)
+async def test_chunk_that_fails_as_a_whole_fails_each_of_its_items(
+    kind: type[BaseException], what: str, text: str
+) -> None:
     """Each raises an error of its own, with its own note; of the same class if that can be."""
     pool = ManualPool()
     results: list[Any] = []
-
-    class UncopiableError(Exception):
-        def __reduce__(self) -> Any:
-            raise TypeError
-
-    refused = UncopiableError("gone") if error is None else error
+    error = kind(what)
 
     async def call() -> None:
         results.extend(
-            await TaskExecutor().map(double, [1, 2], via=pool, chunksize=2, errors="return")
+            await TaskExecutor().map(settled, [error, 2], via=pool, chunksize=2, errors="return")
         )
 
     async with anyio.create_task_group() as group:
         group.start_soon(call)
         await settle()
-        pool.sent[0].future.set_exception(refused)
-    assert [result.__notes__ for result in results] == [
-        ["in item 0: double(1)"],
-        ["in item 1: double(2)"],
+        if isinstance(error, Exception):
+            pool.sent[0].future.set_exception(error)
+        else:
+            pool.end_all()
+    assert [repr(result)[: len(text)] for result in results] == [text] * 2
+    notes = [[note for note in each.__notes__ if "from the top" not in note] for each in results]
+    assert notes == [[f"in item 0: settled({shorten(error)})"], ["in item 1: settled(2)"]]
+
+
+async def test_call_of_a_chunk_that_fails_in_whatever_way_fails_alone() -> None:
+    """SystemExit too; and an error that was pickled says where in the worker it arose."""
+    pool = ManualPool()
+    results: list[Any] = []
+
+    async def call() -> None:
+        items = [SystemExit(3), LookupError("no"), None]
+        results.extend(
+            await TaskExecutor().map(settled, items, via=pool, chunksize=3, errors="return")
+        )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await settle()
+        sent = pool.sent[0]
+        sent.future.set_result(pickle.loads(pickle.dumps(sent.fn(*sent.args))))  # noqa: S301 - ours
+    assert [repr(result) for result in results] == [
+        "RuntimeError('the call raised SystemExit(3) in its worker')",
+        "LookupError('no')",
+        "None",
     ]
-    if error is None:
-        assert [str(result) for result in results] == [
-            "the chunk of this call failed: UncopiableError('gone')"
-        ] * 2
-    else:
-        assert [type(result) for result in results] == [ConnectionError] * 2
-    assert [result.__cause__ for result in results] == [refused] * 2
+    assert all("in settled" in str(result.__cause__) for result in results[:2])
 
 
 async def test_retry_sends_what_failed_again() -> None:
@@ -459,8 +612,9 @@ class Client:
     ("options", "kind", "message"),
     [
         ({"via": "threads"}, ValueError, r"^via='threads' is unknown\. Pass a concurrent\.futures"),
-        ({"via": 3}, TypeError, r"^via=3 is an int and has no submit\(\)\. Pass a concurrent"),
+        ({"via": 3}, TypeError, r"^via=3 is an int and has no submit\(\) that ret"),
         ({"via": ThreadPoolExecutor}, TypeError, r"^via=<class .*> is a type and has no sub"),
+        ({"via": TaskExecutor()}, TypeError, r"^via=<TaskEx.* has no submit\(\) that returns a F"),
         (
             {"via": Client()},
             TypeError,
@@ -492,15 +646,19 @@ async def test_refusals(options: Any, kind: type[Exception], message: str) -> No
 
 
 @pytest.mark.parametrize("via", ["processes", ManualPool()])
-async def test_async_function_is_refused(via: Any) -> None:
+async def test_async_function_and_awaitable_are_refused(via: Any) -> None:
     """There is no event loop in a worker."""
+    awaitable = nothing()
+    with pytest.raises(TypeError, match=r"^fn=<coroutine .* Pass a plain function; what is aw"):
+        await TaskExecutor().run(cast("Any", awaitable), via=via)
+    awaitable.close()
     with pytest.raises(TypeError, match=r"^fn=<function nothing .* is an async function: a w"):
         await TaskExecutor().run(nothing, via=via)
 
 
 def test_pool_and_its_limit_are_checked() -> None:
     """ExternalPool refuses what is none, and a limit that lets nothing in."""
-    with pytest.raises(TypeError, match=r"^pool=3 is an int and has no submit"):
+    with pytest.raises(TypeError, match=r"^pool=3 is .* Pass a concurrent.futures.Executor\.$"):
         ExternalPool(cast("Executor", 3))
     with pytest.raises(ValueError, match=r"^limit=0 is less than 1\. Pass how many calls the pool"):
         ExternalPool(ManualPool(), limit=0)

@@ -388,10 +388,10 @@ def test_attributes() -> None:
     ("options", "message"),
     [
         ({"key": ""}, "^key='' names no limit"),
-        ({"rate": 0}, "^rate=0 is not a finite number greater than 0"),
-        ({"rate": math.inf}, "^rate=inf is not a finite"),
-        ({"per": -1}, "^per=-1 is not a finite"),
-        ({"slack": 0}, "^slack=0 is not a finite"),
+        ({"rate": 0}, "^rate=0 is not a number that"),
+        ({"rate": math.inf}, "^rate=inf is not a number"),
+        ({"per": -1}, "^per=-1 is not a number"),
+        ({"slack": 0}, "^slack=0 is not a number"),
         ({"burst": 0}, "^burst=0 is less than 1"),
         ({"on_failure": "never"}, "^on_failure='never' is unknown"),
     ],
@@ -408,6 +408,6 @@ async def test_refused_calls() -> None:
     with pytest.raises(ValueError, match=r"^tokens=0 is less than 1"):
         await limiter.acquire(0)
     with pytest.raises(TypeError, match=r"^tokens=0.5 is a float, not an int"):
-        await limiter.try_acquire(0.5)  # type: ignore[arg-type]
+        await limiter.try_acquire(0.5)  # type: ignore[arg-type]  # refused
     with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
         await limiter.acquire(timeout=-1)

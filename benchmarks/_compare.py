@@ -1,0 +1,246 @@
+"""
+What the page "Beside other libraries" measures: ours beside those that it names, in one run.
+
+It is a selection from the contests of the rooms, with as few items as the ratios need to be steady.
+Each line is measured in so many rounds; what is kept of a rival is the median of the ratios, and
+between which two ratios the middle half of them lies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import cache, concurrency_limiter, events, executor, logging, rate_limiter, timeouts
+from benchmarks._figures import FIGURES, LIBRARIES
+from benchmarks._harness import OURS, Contest, turns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+__all__ = ["measure"]
+
+ITEMS: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing to measure: its name in `_figures.WHATS`, the event loop, who takes part."""
+
+    what: str
+    contest: Contest
+    loop: str = "asyncio"
+
+
+def of(room: ModuleType, title: str, *rivals: str) -> Contest:
+    """Return a contest of a room, with ours and these rivals alone."""
+    contest: Contest = next(each for each in room.EVENTS if each.title == title)
+    contenders = {name: contest.contenders[name] for name in (OURS, *rivals)}
+    return replace(contest, contenders=contenders)
+
+
+def mapping(*rivals: str) -> Contest:
+    """Return the executor's first contest with fewer items."""
+    ways: dict[str, Any] = {OURS: executor.ours, **executor.RIVALS}
+    return Contest(
+        title="map",
+        contenders={
+            name: executor.per_item(ways[name], executor.suspends, ITEMS)
+            for name in (OURS, *rivals)
+        },
+    )
+
+
+def lines() -> list[Line]:
+    pool, gather = "raw asyncio pool", "gather + Semaphore"
+    aiometer = "aiometer.run_on_each"
+    return [
+        Line("map", mapping(aiometer, executor.AMAP, gather, pool)),
+        Line("map-trio", mapping(aiometer, executor.AMAP), "trio"),
+        Line(
+            "thread",
+            of(
+                executor,
+                "a call in a worker thread",
+                "anyio.to_thread",
+                "asyncio.to_thread",
+                executor.AIOMISC,
+            ),
+        ),
+        Line(
+            "rate",
+            of(rate_limiter, "RateLimiter.acquire without a wait", rate_limiter.AIOLIMITER),
+        ),
+        Line(
+            "slot",
+            of(
+                concurrency_limiter,
+                "async with ConcurrencyLimiter without a wait",
+                concurrency_limiter.SEMAPHORE,
+                concurrency_limiter.CAPACITY,
+            ),
+        ),
+        Line(
+            "queue",
+            of(
+                concurrency_limiter,
+                "10,000 tasks, each through a queue for 10 slots",
+                concurrency_limiter.SEMAPHORE,
+                concurrency_limiter.CAPACITY,
+            ),
+        ),
+        Line(
+            "block",
+            of(
+                timeouts,
+                "async with timeouts.timeout(5.0)",
+                timeouts.FAIL_AFTER,
+                timeouts.ASYNCIO_TIMEOUT,
+            ),
+        ),
+        Line(
+            "hit",
+            of(
+                cache,
+                "hit, get_nowait",
+                cache.CACHETOOLS,
+                cache.BARE,
+                cache.THEINE,
+                cache.CACHEBOX,
+                cache.DICT,
+            ),
+        ),
+        Line(
+            "decorated",
+            of(cache, "hit, @cached function", cache.ASYNC_LRU, cache.ANYIO_LRU, cache.MEMOIZE),
+        ),
+        Line(
+            "store",
+            of(
+                cache,
+                "a new key in the place of another",
+                cache.CACHETOOLS,
+                cache.THEINE,
+                cache.CACHEBOX,
+            ),
+        ),
+        Line(
+            "load",
+            of(
+                cache,
+                "miss with load, not entered",
+                cache.ASYNC_LRU,
+                cache.ANYIO_LRU,
+                cache.MEMOIZE,
+            ),
+        ),
+        Line(
+            "plain",
+            of(events, "emit, one plain handler", events.PYEE_SYNC, events.BLINKER_SYNC),
+        ),
+        Line(
+            "async",
+            of(events, "emit, one async handler", events.PYEE, events.BLINKER, events.BARE),
+        ),
+        Line(
+            "tasks",
+            of(
+                events,
+                "emit, ten async handlers that all suspend, not entered",
+                events.TASK_GROUP,
+            ),
+        ),
+        Line(
+            "stream",
+            of(events, "stream, each event from emit to consumer", events.MEMORY_STREAM),
+        ),
+        Line(
+            "record",
+            of(logging, "a record, to its caller", logging.QUEUED, logging.ROTATING),
+        ),
+        Line(
+            "written",
+            of(logging, "a record, until it is written", logging.QUEUED, logging.ROTATING),
+        ),
+    ]
+
+
+def measured(line: Line, rounds: int) -> Iterable[dict[str, Any]]:
+    """Return a row for each rival of a line."""
+    times = turns(line.contest, line.loop, rounds)
+    ours = times.pop(OURS)
+    for name, theirs in times.items():
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        yield {
+            "what": line.what,
+            "rival": name,
+            "ours": rounded(statistics.median(ours)),
+            "theirs": rounded(statistics.median(theirs)),
+            "unit": line.contest.unit,
+            "ratio": rounded(middle),
+            "low": rounded(low),
+            "high": rounded(high),
+        }
+
+
+def rounded(figure: float) -> float:
+    return float(f"{figure:.3g}")
+
+
+def machine() -> dict[str, str]:
+    """Return what the figures depend on."""
+    return {
+        "cores": str(os.cpu_count()),
+        "processor": processor(),
+        "system": system(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def processor() -> str:
+    """Return the processor's name, as far as the system tells."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        described = ""
+    names = [
+        line.partition(":")[2].strip()
+        for line in described.splitlines()
+        if line.startswith("model name")
+    ]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.release()}"
+
+
+def measure(rounds: int) -> None:
+    """Measure everything, and write it to `FIGURES`."""
+    rows = []
+    for line in lines():
+        for row in measured(line, rounds):
+            rows.append(row)
+            print(
+                f"  {row['what']:10} {row['rival']:34} {row['ratio']:8.3g} x"
+                f"   {row['low']:.3g} to {row['high']:.3g}",
+                flush=True,
+            )
+    written = {
+        "rounds": rounds,
+        "machine": machine(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "rows": rows,
+    }
+    FIGURES.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

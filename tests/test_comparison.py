@@ -1,0 +1,51 @@
+"""The page that compares mtaio with other libraries says what was measured, in both languages."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import _figures
+from tests.pages import DOCS
+
+FIGURES = _figures.read()
+
+
+def ratio(what: str, rival: str) -> float:
+    """Return how long mtaio takes beside a rival, as the page shows it."""
+    (row,) = (row for row in FIGURES["rows"] if (row["what"], row["rival"]) == (what, rival))
+    return float(row["ratio"])
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_page_shows_the_figures(language: str) -> None:
+    """Tables and plot are made of the figures: ``python -m benchmarks docs --only words``."""
+    page = (DOCS / language / _figures.PAGE).read_text(encoding="utf-8")
+    assert _figures.page_with(language, page, FIGURES) == page
+    shown = (DOCS / language / _figures.PLOT).read_text(encoding="utf-8")
+    assert shown == _figures.plot(language, FIGURES)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_every_figure_is_shown(language: str) -> None:
+    """Everything that is measured is named, and stands in one of the page's tables."""
+    page = (DOCS / language / _figures.PAGE).read_text(encoding="utf-8")
+    assert {row["what"] for row in FIGURES["rows"]} == set(_figures.WHATS)
+    for row in FIGURES["rows"]:
+        assert f"| {_figures.rival(language, row['rival'])} |" in page
+    for version in FIGURES["versions"].values():
+        assert version in page
+
+
+def test_what_is_said_of_speed_was_measured() -> None:
+    """The fractions in the READMEs and in the text of the page are those of the figures."""
+    assert 1 / 16 < ratio("map", "aiometer.run_on_each") < 1 / 7  # a tenth
+    assert 1 / 8 < ratio("hit", "cachetools.TTLCache, with a lock") < 1 / 4  # a fifth
+    for what, quicker in [
+        ("map", "raw asyncio pool"),
+        ("block", "asyncio.timeout"),
+        ("async", "await handler(event)"),
+        ("hit", "dict, which knows no time"),
+    ]:
+        assert ratio(what, quicker) > 1
+    for what in ("hit", "store"):
+        assert 1.8 < ratio(what, "cachebox.TTLCache (Rust)") < 7  # two to six times
