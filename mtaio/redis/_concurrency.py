@@ -502,10 +502,6 @@ class RedisConcurrencyLimiter:
         waiter = self._join(once=once)
         try:
             await waiter.answered.wait()
-            while waiter.lease is not None and waiter.lease.lost:  # before the task could resume
-                waiter = self._join(once=once)
-                self._queue.move_to_end(waiter, last=False)
-                await waiter.answered.wait()
         except BaseException:
             self._cancelled += 1
             self._leave(waiter)
@@ -627,14 +623,12 @@ class RedisConcurrencyLimiter:
 
     async def _serve(self) -> None:
         """Tell the server how things stand whenever that has changed, and in each lease."""
-        loop = self._loop
         try:
             while True:
                 await self._until_due()
                 await self._exchange()
         finally:
-            if loop is self._loop:
-                await self._say_goodbye()
+            await self._say_goodbye()
 
     async def _until_due(self) -> None:
         """Wait until the server has to be called."""
@@ -759,7 +753,6 @@ class RedisConcurrencyLimiter:
 
     async def _listen(self) -> None:
         """Hear when slots are kept for this process."""
-        loop = self._loop
 
         def on_message(channel: str, message: bytes) -> None:
             del channel, message
@@ -779,8 +772,7 @@ class RedisConcurrencyLimiter:
             async with self._store.subscribe([channel], on_message, on_subscribed, on_lost):
                 await anyio.sleep_forever()
         finally:
-            if loop is self._loop:
-                self._listening = self._hears = False
+            self._listening = self._hears = False
 
     async def _say_goodbye(self) -> None:
         """Give back everything, because the store's block ends."""

@@ -91,8 +91,10 @@ class Lease:
 
     def enter(self) -> anyio.CancelScope:
         """Return a scope that is cancelled when the lease is lost; entered by the caller."""
-        self._scope = anyio.CancelScope()
-        return self._scope
+        self._scope = scope = anyio.CancelScope()
+        if self.lost:  # the process stood still before the task could go on
+            scope.cancel()
+        return scope
 
     def lose(self, reason: str) -> None:
         """Cancel what it was held for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -402,6 +403,38 @@ def test_one_loop_after_another(backend: str) -> None:
     assert limiter.statistics().acquired == 2
 
 
+async def test_two_loops_at_once(backend: str) -> None:
+    """While one event loop uses it, another is told that it cannot."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+
+        async def other() -> None:
+            with pytest.raises(RuntimeError, match="has tasks of another running event loop"):
+                await limiter.acquire()
+
+        async with limiter:
+            await anyio.to_thread.run_sync(lambda: anyio.run(other, backend=backend))
+
+
+async def test_process_stood_still_as_it_was_served() -> None:
+    """A slot that is lost before its task goes on cancels the block where it first waits."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+        with pytest.raises(LeaseLostError):
+            await late(limiter, store)
+
+
+async def late(limiter: RedisConcurrencyLimiter, store: Slots) -> None:
+    """Enter the block of a lease that has run out."""
+    lease = await limiter.acquire()
+    store.down = True
+    await anyio.sleep(4)
+    with lease.enter():
+        await anyio.sleep(4)
+        raise AssertionError
+    lease.check()
+
+
 async def test_decorator() -> None:
     """A decorated function holds a slot, within a timeout."""
     async with Slots() as store:
@@ -501,6 +534,24 @@ async def test_cancelled_anywhere(victim: Victim) -> None:
         assert store.members == {}
         assert anyio.current_time() < 2
         assert limiter.statistics().in_use == limiter.statistics().waiting == 0
+
+
+@explore(seeds=20, exhaustive=1)
+async def test_cancelled_alone(victim: Victim) -> None:
+    """What a task is given that is gone goes back, whether it would have waited or not."""
+    async with Slots(timeout=0.1) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=60, on_failure="wait")
+        await victim(hold, limiter, 0.01)
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        async with limiter:
+            assert await victim(limiter.try_acquire) is None
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        store.fail()
+        with suppress(StoreError):
+            await victim(limiter.try_acquire)
+        assert limiter.statistics().waiting == 0
 
 
 @explore(seeds=40, exhaustive=1)
