@@ -199,6 +199,7 @@ class RedisConcurrencyLimiter:
         "_lease",
         "_leases",
         "_listening",
+        "_look_after",
         "_loop",
         "_lost",
         "_max_wait_seconds",
@@ -278,6 +279,7 @@ class RedisConcurrencyLimiter:
         self._wanted = 0
         self._again: float = 0.0
         self._due: float = math.inf
+        self._look_after: float = 0.0
         self._retry = _RETRY[0]
         self._down = False
         self._known = False
@@ -710,6 +712,10 @@ class RedisConcurrencyLimiter:
             due = sent + self._lease * _BEAT
         if answer.ask_again:
             due = min(due, clock.now() + answer.ask_again / 1e6 + 0.001)
+        if answer.kept:
+            self._look_after = clock.now() + PROMISE + 0.001
+        if self._look_after > clock.now():
+            due = min(due, self._look_after)
         if self._queue:
             due = min(due, sent + min(self._lease * _BEAT, _LOOK))
             if not self._listening:
@@ -735,9 +741,8 @@ class RedisConcurrencyLimiter:
                 self._acquired -= 1  # counted by the task
                 waiter.answered.set()
         else:
-            for waiter in tries:
-                if waiter in self._queue:
-                    self._refuse(waiter, error)
+            for waiter in [waiter for waiter in tries if waiter in self._queue]:
+                self._refuse(waiter, error)
         self._again = clock.now() + min(self._retry, self._lease / 20)
         self._retry = min(2 * self._retry, _RETRY[1])
 

@@ -17,7 +17,7 @@ from mtaio.redis._store import Script
 
 __all__ = ["EXCHANGE", "PROMISE", "Answer", "channel_of", "keys_of"]
 
-PROMISE: Final = 0.1
+PROMISE: Final = 0.05
 """Seconds for which a slot is kept for a process that was told to come for it."""
 
 # KEYS: a hash with the state; the processes by the end of their lease; those that wait, by their
@@ -25,7 +25,8 @@ PROMISE: Final = 0.1
 # ARGV: who tells, in the form "process/epoch"; the number of the call, which grows; the slots that
 # are held; the tasks that wait; the limit; the lease; how long a promise lasts.
 # Returns: 1, or 0 if the lease is lost; how many slots are granted; the first of their tokens; the
-# slots held by all; the processes; the microseconds after which to ask again, or 0.
+# slots held by all; the processes; the microseconds after which to ask again, or 0; how many slots
+# are kept for others that were told so.
 #
 # Fields of the state: "total" held by all, "promised" to all, "turn" and "token" given last, "seen"
 # when the script ran last, "quiet" until when nothing is granted; and for a process "h:" held,
@@ -75,10 +76,10 @@ end
 
 local known = redis.call('ZSCORE', members, me)
 -- A call that came late: nobody waits for its answer.
-if known and number <= last then return {1, 0, 0, total, 0, 0} end
+if known and number <= last then return {1, 0, 0, total, 0, 0, 0} end
 if held > before and (not (known or silent) or total + held - before > limit) then
   redis.call('HSET', state, 'total', total, 'promised', promised, 'seen', now, 'quiet', quiet)
-  return {0, 0, 0, total, redis.call('ZCARD', members), 0}
+  return {0, 0, 0, total, redis.call('ZCARD', members), 0, 0}
 end
 total = total + held - before
 
@@ -126,13 +127,13 @@ while free > 0 do
     break
   end
 end
-local ask = 0
+local ask, kept = 0, 0
 for other, count in pairs(calls) do
   redis.call('ZREM', waiting, other)
   redis.call('ZADD', promises, now + promise, other)
   redis.call('HINCRBY', state, 'p:' .. other, count)
   redis.call('PUBLISH', state .. ':' .. string.match(other, '^[^/]*'), count)
-  ask = promise
+  kept = kept + count
 end
 
 local first = math.max(token + 1, now)
@@ -150,16 +151,15 @@ end
 if want > taken then
   redis.call('ZADD', waiting, held * BASE + score % BASE, me)
   local earliest = redis.call('ZRANGE', members, 0, 0, 'WITHSCORES')
-  local wait = tonumber(earliest[2]) - now
-  if silent then wait = math.min(wait, quiet - now) end
-  if ask == 0 or wait < ask then ask = wait end
+  ask = tonumber(earliest[2]) - now
+  if silent then ask = math.min(ask, quiet - now) end
 end
 redis.call('HSET', state, 'total', total, 'promised', promised, 'turn', turn,
     'token', string.format('%.0f', token), 'seen', string.format('%.0f', now),
     'quiet', string.format('%.0f', quiet))
 redis.call('PEXPIRE', state, math.max(86400000, math.ceil(lease / 500)))
 for index = 2, 4 do redis.call('PEXPIRE', KEYS[index], math.ceil(lease / 1000) + 60000) end
-return {1, taken, first, total, redis.call('ZCARD', members), math.ceil(ask)}
+return {1, taken, first, total, redis.call('ZCARD', members), math.ceil(ask), kept}
 """)
 
 
@@ -177,6 +177,8 @@ class Answer(NamedTuple):
     """Processes that hold slots or wait for some."""
     ask_again: int
     """Microseconds after which to ask again although nothing was heard; 0 for no need."""
+    kept: int
+    """Slots kept for others, that may be gone: look after them when that has lapsed."""
 
 
 def keys_of(key: str) -> list[str]:

@@ -49,7 +49,7 @@ class Slots(MemoryStore):
         """Lose what was stored."""
         self.members.clear()
 
-    def _exchange(  # noqa: C901, PLR0912, PLR0915 - line for line as the script
+    def _exchange(  # noqa: C901, PLR0912 - line for line as the script
         self, data: dict[str, Any], now: float, keys: list[str], args: list[Argument]
     ) -> list[int]:
         del data
@@ -64,10 +64,10 @@ class Slots(MemoryStore):
         total = sum(member.held for member in self.members.values())
         mine = self.members.get(me)
         if mine is not None and number <= mine.number:
-            return [1, 0, 0, total, 0, 0]
+            return [1, 0, 0, total, 0, 0, 0]
         before = 0 if mine is None else mine.held
         if held > before and (mine is None or total + held - before > limit):
-            return [0, 0, 0, total, len(self.members), 0]
+            return [0, 0, 0, total, len(self.members), 0, 0]
         if mine is None:
             mine = self.members[me] = Member()
         if mine.turn is None:
@@ -109,11 +109,11 @@ class Slots(MemoryStore):
             del self.members[me]
         total = sum(member.held for member in self.members.values())
         self.most = max(self.most, total)
-        ask = promise if calls else 0.0
-        if mine.want:
-            wait = min(member.until for member in self.members.values()) - now
-            ask = min(ask, wait) if ask else wait
-        return [1, taken, first, total, len(self.members), int(ask) + 1 if ask else 0]
+        ask = min(member.until for member in self.members.values()) - now if mine.want else 0
+        return [
+            *(1, taken, first, total, len(self.members), int(ask) + 1 if ask else 0),
+            sum(calls.values()),
+        ]
 
     def _next(self) -> int:
         self.turn += 1

@@ -89,6 +89,7 @@ async def test_stand_in_does_what_the_script_does(shared_server: Server) -> None
             twin = Answer(*await double.script(EXCHANGE, keys, told))
             assert real[:2] == twin[:2], told
             assert real[3:5] == twin[3:5], told
+            assert real.kept == twin.kept, told
             assert bool(real.ask_again) == bool(twin.ask_again), told
             if real.in_force:
                 slots[name] = held + real.granted
