@@ -18,6 +18,7 @@ __all__ = [
     "CacheClosedError",
     "ConcurrencyLimitError",
     "EventOverflowError",
+    "LeaseLostError",
     "LimitError",
     "MTAIOError",
     "RateLimitError",
@@ -134,6 +135,30 @@ class RateLimitTimeoutError(RateLimitError, TimeoutError):
 
 class ConcurrencyLimitError(LimitError):
     """Every slot is taken, and the caller did not want to wait or the queue of waiters is full."""
+
+
+class LeaseLostError(MTAIOError):
+    """
+    A slot shared by processes was no longer this process's before its holder had given it back.
+
+    Another process may have it meanwhile. Raised where the holder's block ends, whose work was
+    cancelled.
+
+    Args:
+        message: Which limiter, and why the lease is lost.
+        token: The fencing token of the slot.
+        name: The limiter's name.
+    """
+
+    token: int
+    name: str | None
+
+    def __init__(
+        self, message: str = "lease lost", *, token: int = 0, name: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.token = token
+        self.name = name
 
 
 class EventOverflowError(LimitError, WouldBlock):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from mtaio.redis._bridge import Bridge, BridgeStatistics, bridge
 from mtaio.redis._client import RedisStore
 from mtaio.redis._codec import JSON, Codec
+from mtaio.redis._concurrency import RedisConcurrencyLimiter, RedisConcurrencyStatistics
+from mtaio.redis._lease import Lease
 from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
 from mtaio.redis._tiered import TieredCache, TieredCacheStatistics
 
@@ -17,6 +19,9 @@ __all__ = [
     "Bridge",
     "BridgeStatistics",
     "Codec",
+    "Lease",
+    "RedisConcurrencyLimiter",
+    "RedisConcurrencyStatistics",
     "RedisRateLimiter",
     "RedisRateLimiterStatistics",
     "RedisStore",

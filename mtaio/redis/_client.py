@@ -168,11 +168,11 @@ class RedisStore:
             self._group = self._link = None
             return
         group.check_task()
-        self._group = self._link = None
         group.cancel()
         # An Exception does not concern the group, and would come back in a group of its own.
         seen = None if isinstance(exc_value, Exception) else exc_value
-        left = await group.leave(seen)
+        left = await group.leave(seen)  # its tasks may still say goodbye to the server
+        self._group = self._link = None
         await link.close()
         if seen is None and left.errors:
             raise left.errors[0]  # of a task of the package's own
