@@ -1,37 +1,27 @@
-"""What type checkers make of limits that processes share: checked by mypy and pyright, not run."""
+"""What type checkers make of mtaio.redis."""
 
 from __future__ import annotations
 
 from typing import assert_type
 
-from mtaio.redis import Lease, RedisConcurrencyLimiter, RedisStore
-
-store = RedisStore("redis://127.0.0.1")
-limiter = RedisConcurrencyLimiter(store, "reports", 2)
-RedisConcurrencyLimiter(store, "reports", 2, on_failure="local")  # type: ignore[arg-type] # unknown
+from mtaio.redis import RedisRateLimiter, RedisRateLimiterStatistics, RedisStore
 
 
-@limiter.limit
-async def twice(number: int) -> int:
-    """The signature stays."""
-    return 2 * number
+async def limited(store: RedisStore) -> None:
+    limiter = RedisRateLimiter(store, "key", 50, burst=10, on_failure="local")
 
+    @limiter.limit
+    async def plain(number: int) -> str:
+        return str(number)
 
-@limiter.limit(timeout=2)
-async def shout(word: str) -> str:
-    """As above."""
-    return word.upper()
+    @limiter.limit(tokens=2, timeout=1.0)
+    async def options(number: int) -> str:
+        return str(number)
 
-
-async def use() -> int:
-    """What it returns is known, and the code behind a block is reached."""
-    async with limiter as lease:
-        assert_type(lease, Lease)
-        assert_type(lease.token, int)
-    assert_type(await limiter.try_acquire(), Lease | None)
-    assert_type(await limiter.acquire(timeout=1), Lease)
-    assert_type(await shout("a"), str)
-    with limiter:  # type: ignore[attr-defined] # cannot wait
-        pass
-    async with limiter.hold(timeout=1):
-        return await twice(1)
+    async with store as entered:
+        assert_type(entered, RedisStore)
+        assert_type(await store.ping(), float)
+        assert_type(await limiter.try_acquire(), bool)
+        assert_type(await plain(1), str)
+        assert_type(await options(1), str)
+        assert_type(limiter.statistics(), RedisRateLimiterStatistics)
