@@ -174,11 +174,8 @@ class RedisStore:
         left = await group.leave(seen)  # its tasks may still say goodbye to the server
         self._group = self._link = None
         await link.close()
-        escaped = [error for error in left.errors if error is not seen]
-        if escaped:
-            raise escaped[0] if len(escaped) == 1 else BaseExceptionGroup("tasks failed", escaped)
-        if left.raised is not None and left.raised is not seen and not left.errors:
-            raise left.raised
+        if seen is None and left.errors:
+            raise left.errors[0]  # of a task of the package's own
 
     async def ping(self) -> float:
         """
@@ -249,9 +246,8 @@ class RedisStore:
                 finally:
                     group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            if len(errors.exceptions) > 1:
-                raise
-            raise errors.exceptions[0] from None  # what the block raised, as it was
+            inside: BaseException = next(iter(errors.exceptions))
+            raise inside from None  # what the block raised, as it was
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
@@ -276,8 +272,7 @@ class RedisStore:
         if clock.now() - link.failing_since > max(_HOPE, 2 * self.timeout):
             new = await self._endpoint.open()
             old, self._link = self._link, new
-            if old is not None:
-                await old.close()
+            await cast("Link", old).close()
             return new
         return link
 

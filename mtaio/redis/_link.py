@@ -155,10 +155,7 @@ class Link:
 
     async def message(self) -> tuple[str, bytes]:
         """Wait for the next message of the channels subscribed to."""
-        try:
-            got = await self._client.get_pubsub_message()
-        except self._errors as error:
-            raise _failure(self._name, error) from error
+        got = await self._client.get_pubsub_message()
         return got.channel.decode(), got.message
 
     async def close(self) -> None:

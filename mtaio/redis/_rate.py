@@ -563,8 +563,6 @@ class RedisRateLimiter:
 
     def _lacking(self) -> int:
         """Return how many tokens have to be reserved now; 0 if there is time."""
-        if not self._queue:
-            return 0
         held = len(self._stock)
         lacking = next(iter(self._queue)).tokens - held
         if lacking > 0:
@@ -578,7 +576,6 @@ class RedisRateLimiter:
 
     async def _supply(self) -> None:
         """Reserve tokens for the tasks that wait, while there are any."""
-        loop = self._loop
         try:
             while self._queue:
                 self._drop(clock.now())
@@ -603,11 +600,10 @@ class RedisRateLimiter:
                 await self._until_needed(wait - self._slack * _AHEAD)
                 self._refused = math.inf
         finally:
-            if loop is self._loop:
-                self._supplying = False
-                self._refused = math.inf
-                self._needed = None
-                self._give_up(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
+            self._supplying = False
+            self._refused = math.inf
+            self._needed = None
+            self._give_up(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
 
     async def _until_needed(self, seconds: float) -> None:
         """Wait until something has changed, or until as many seconds have passed."""
@@ -682,7 +678,6 @@ class RedisRateLimiter:
 
     async def _probe(self) -> None:
         """Wait until the server answers again."""
-        loop = self._loop
         pause, most = _PROBE
         try:
             while True:
@@ -696,9 +691,8 @@ class RedisRateLimiter:
                 else:
                     break
         finally:
-            if loop is self._loop:
-                self._down = False
-                self._slow = 0
+            self._down = False
+            self._slow = 0
 
     async def _grant_without_server(self, tokens: int, deadline: float) -> None:
         """Grant what is granted while the server is down."""

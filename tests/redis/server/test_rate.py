@@ -63,6 +63,23 @@ async def test_server_that_goes_and_comes_back() -> None:
             await until_granted(limiter)
 
 
+async def test_two_loops_at_once(backend: str, redis_server: Server) -> None:
+    """A second running loop is refused while tasks of the first wait."""
+    async with RedisStore(redis_server.url) as store:
+        limiter = RedisRateLimiter(store, "two loops", 0.001, burst=1)
+        await limiter.try_acquire()
+
+        async def other() -> None:
+            with pytest.raises(RuntimeError, match=r"has tasks of another running event loop"):
+                await limiter.acquire()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            await anyio.wait_all_tasks_blocked()
+            await anyio.to_thread.run_sync(lambda: anyio.run(other, backend=backend))
+            group.cancel_scope.cancel()
+
+
 async def until_granted(limiter: RedisRateLimiter) -> None:
     """Acquire until it succeeds."""
     while True:

@@ -13,6 +13,7 @@ from mtaio.redis._store import Script
 from tests.redis.servers import free_port, serving
 
 if TYPE_CHECKING:
+    from mtaio.redis._store import Connection
     from tests.redis.servers import Server
 
 ECHO = Script("return {KEYS[1], ARGV[1], 5, redis.call('GET', KEYS[1])}")
@@ -54,6 +55,22 @@ async def test_no_call_waits_longer_than_its_timeout() -> None:
             assert anyio.current_time() - start < 3
             server.thaw()
             await until_up(store)
+
+
+async def test_connection_of_its_own(shared_server: Server) -> None:
+    """A command that waits at the server holds up nothing but its own connection."""
+    async with (
+        RedisStore(shared_server.url, timeout=10) as store,
+        store.dedicated() as connection,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(waits, connection)
+        await store.command("RPUSH", "list", "a")
+
+
+async def waits(connection: Connection) -> None:
+    """Wait at the server for an item."""
+    assert await connection.command("BLPOP", "list", 0, timeout=20) == [b"list", b"a"]
 
 
 async def test_subscriptions_come_back(shared_server: Server) -> None:
