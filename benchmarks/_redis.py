@@ -170,7 +170,11 @@ def _measure(name: str, options: argparse.Namespace, url: str, folder: Path) -> 
         if process.stdout is None or process.stdout.readline() != "ready\n":
             return f"{name}: does not start"
     start = time.monotonic() + 0.5
-    told = [json.loads(each.communicate(f"{start}\n")[0] or "{}") for each in processes]
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.write(f"{start}\n")
+            process.stdin.flush()
+    told = [json.loads(process.communicate()[0] or "{}") for process in processes]
     if not all(out.exists() for out in outs):
         return f"{name}: fails"
     each = [array.array("d", out.read_bytes()) for out in outs]
