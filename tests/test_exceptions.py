@@ -17,6 +17,7 @@ from mtaio.exceptions import (
     CacheClosedError,
     ConcurrencyLimitError,
     EventOverflowError,
+    LeaseLostError,
     LimitError,
     MTAIOError,
     RateLimitError,
@@ -38,6 +39,7 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
     StoreError: (MTAIOError, builtins.ConnectionError),
+    LeaseLostError: (MTAIOError,),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
 
@@ -52,6 +54,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
     StoreError: {"server": "redis://127.0.0.1:6379/0"},
+    LeaseLostError: {"token": 7, "name": "reports"},
     StrayCancellationError: {},
 }
 
@@ -69,6 +72,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     EventOverflowError: {"name": None},
     CacheClosedError: {"name": None},
     StoreError: {"server": None},
+    LeaseLostError: {"token": 0, "name": None},
 }
 
 every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__name__)
