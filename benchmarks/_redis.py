@@ -43,9 +43,9 @@ async def mtaio(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
 
 
 async def limits(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
-    from limits import RateLimitItemPerSecond  # noqa: PLC0415
-    from limits.aio.storage import RedisStorage  # noqa: PLC0415
-    from limits.aio.strategies import SlidingWindowCounterRateLimiter  # noqa: PLC0415
+    from limits import RateLimitItemPerSecond  # noqa: PLC0415 - as above
+    from limits.aio.storage import RedisStorage  # noqa: PLC0415 - as above
+    from limits.aio.strategies import SlidingWindowCounterRateLimiter  # noqa: PLC0415 - as above
 
     del burst  # it has none
     limiter = SlidingWindowCounterRateLimiter(
@@ -69,7 +69,7 @@ async def limits(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
 
 
 async def throttled(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
-    from throttled.asyncio import (  # noqa: PLC0415
+    from throttled.asyncio import (  # noqa: PLC0415 - as above
         RateLimiterType,
         Throttled,
         rate_limiter,
@@ -88,8 +88,8 @@ async def throttled(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
 
 
 async def pyrate(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
-    from pyrate_limiter import Duration, Limiter, Rate, RedisBucket  # noqa: PLC0415
-    from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415
+    from pyrate_limiter import Duration, Limiter, Rate, RedisBucket  # noqa: PLC0415 - as above
+    from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - as above
 
     del burst  # it has none
     pool = ConnectionPool.from_url(url)

@@ -8,6 +8,7 @@ from mtaio.redis import RedisRateLimiter, RedisRateLimiterStatistics, RedisStore
 
 
 async def limited(store: RedisStore) -> None:
+    """Never run."""
     limiter = RedisRateLimiter(store, "key", 50, burst=10, on_failure="local")
 
     @limiter.limit
