@@ -19,10 +19,12 @@ __all__ = [
     "CacheClosedError",
     "ConcurrencyLimitError",
     "EventOverflowError",
+    "LeaseLostError",
     "LimitError",
     "MTAIOError",
     "RateLimitError",
     "RateLimitTimeoutError",
+    "StoreError",
     "StrayCancellationError",
     "TaskCancelledError",
     "TimeoutError",
@@ -165,6 +167,30 @@ class BreakerOpenError(MTAIOError):
         self.name = name
 
 
+class LeaseLostError(MTAIOError):
+    """
+    A slot shared by processes was no longer this process's before its holder had given it back.
+
+    Another process may have it meanwhile. Raised where the holder's block ends, whose work was
+    cancelled.
+
+    Args:
+        message: Which limiter, and why the lease is lost.
+        token: The fencing token of the slot.
+        name: The limiter's name.
+    """
+
+    token: int
+    name: str | None
+
+    def __init__(
+        self, message: str = "lease lost", *, token: int = 0, name: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.token = token
+        self.name = name
+
+
 class EventOverflowError(LimitError, WouldBlock):
     """A buffer of events is full: a stream's that is to raise then, or the one of `emit_soon`."""
 
@@ -187,6 +213,24 @@ class CacheClosedError(MTAIOError):
     def __init__(self, message: str = "cache closed", *, name: str | None = None) -> None:
         super().__init__(message)
         self.name = name
+
+
+class StoreError(MTAIOError, builtins.ConnectionError):
+    """
+    A server that processes share cannot be reached, did not answer in time, or refused a command.
+
+    Whether it has done what it was asked for is not known then. A builtin ``ConnectionError`` too.
+
+    Args:
+        message: Which server, and what happened.
+        server: The server's URL, without a password.
+    """
+
+    server: str | None
+
+    def __init__(self, message: str = "no answer", *, server: str | None = None) -> None:
+        super().__init__(message)
+        self.server = server
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):

@@ -18,10 +18,12 @@ from mtaio.exceptions import (
     CacheClosedError,
     ConcurrencyLimitError,
     EventOverflowError,
+    LeaseLostError,
     LimitError,
     MTAIOError,
     RateLimitError,
     RateLimitTimeoutError,
+    StoreError,
     StrayCancellationError,
     TaskCancelledError,
     TimeoutError,  # noqa: A004 - the subject
@@ -38,6 +40,8 @@ PARENTS: dict[type[Exception], tuple[type[Exception], ...]] = {
     BreakerOpenError: (MTAIOError,),
     CacheClosedError: (MTAIOError,),
     TaskCancelledError: (MTAIOError,),
+    StoreError: (MTAIOError, builtins.ConnectionError),
+    LeaseLostError: (MTAIOError,),
     StrayCancellationError: (MTAIOError, RuntimeError),
 }
 
@@ -52,6 +56,8 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     BreakerOpenError: {"retry_after": 12.5, "name": "api"},
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
+    StoreError: {"server": "redis://127.0.0.1:6379/0"},
+    LeaseLostError: {"token": 7, "name": "reports"},
     StrayCancellationError: {},
 }
 
@@ -69,6 +75,8 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     EventOverflowError: {"name": None},
     BreakerOpenError: {"retry_after": 0.0, "name": None},
     CacheClosedError: {"name": None},
+    StoreError: {"server": None},
+    LeaseLostError: {"token": 0, "name": None},
 }
 
 every = pytest.mark.parametrize("kind", list(PARENTS), ids=lambda kind: kind.__name__)

@@ -1,0 +1,31 @@
+"""
+Limits, a cache and events that processes share, through a Redis or Valkey server.
+
+Needs the extra ``redis``. Guide: docs/en/guides/redis.md.
+"""
+
+from __future__ import annotations
+
+from mtaio.redis._bridge import Bridge, BridgeStatistics, bridge
+from mtaio.redis._client import RedisStore
+from mtaio.redis._codec import JSON, Codec
+from mtaio.redis._concurrency import RedisConcurrencyLimiter, RedisConcurrencyStatistics
+from mtaio.redis._lease import Lease
+from mtaio.redis._rate import RedisRateLimiter, RedisRateLimiterStatistics
+from mtaio.redis._tiered import TieredCache, TieredCacheStatistics
+
+__all__ = [
+    "JSON",
+    "Bridge",
+    "BridgeStatistics",
+    "Codec",
+    "Lease",
+    "RedisConcurrencyLimiter",
+    "RedisConcurrencyStatistics",
+    "RedisRateLimiter",
+    "RedisRateLimiterStatistics",
+    "RedisStore",
+    "TieredCache",
+    "TieredCacheStatistics",
+    "bridge",
+]

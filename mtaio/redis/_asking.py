@@ -1,0 +1,76 @@
+"""
+Who is asking the server about a key, so that a message about that key reaches them.
+
+Promise: a task that asks from before the message was sent learns that what it gets may be old, and
+one that waits for another process is woken. Nothing is kept for keys that nobody asks about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Asker", "Asking"]
+
+
+class Asker:
+    """One task that asks about a key, in a ``with`` block."""
+
+    __slots__ = ("_asking", "_key", "_woken", "stale")
+
+    def __init__(self, asking: Asking, key: str) -> None:
+        self._asking = asking
+        self._key = key
+        self._woken: anyio.Event | None = None
+        self.stale = False
+        """Whether the key was changed since the block began."""
+
+    def __enter__(self) -> Self:
+        self._asking.by_key.setdefault(self._key, set()).add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        by_key = self._asking.by_key
+        askers = by_key[self._key]
+        askers.discard(self)
+        if not askers:
+            del by_key[self._key]
+
+    def rest(self) -> anyio.Event:
+        """Return what the next message about the key sets."""
+        self._woken = woken = anyio.Event()
+        return woken
+
+    def wake(self) -> None:
+        """Set it."""
+        if self._woken is not None:
+            self._woken.set()
+
+
+class Asking:
+    """All of them."""
+
+    __slots__ = ("by_key",)
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, set[Asker]] = {}
+
+    def settled(self, key: str) -> None:
+        """Have those who ask about a key look again."""
+        for asker in self.by_key.get(key, ()):
+            asker.wake()
+
+    def changed(self, key: str) -> None:
+        """Have them know that it was changed, and look again."""
+        for asker in self.by_key.get(key, ()):
+            asker.stale = True
+            asker.wake()
+
+    def all_changed(self) -> None:
+        """Have all who ask think that their keys were changed."""
+        for key in self.by_key:
+            self.changed(key)

@@ -1,0 +1,402 @@
+"""
+The events of an emitter, sent to other processes and received from them, over a stream.
+
+Promise: an event is delivered to each group at least once: it is acknowledged when its handlers
+have ended, and until then it outlives the processes that hold it. One that fails again and again is
+set aside. Nothing outlives the block, and what a cancelled block had not finished goes to others.
+Cost: one command to send; to receive, one read for up to 64 events, and one acknowledgment each.
+Why a stream and not pub/sub: docs/en/design/redis.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from logging import getLogger
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import anyio
+
+from mtaio._internal import checks, clock
+from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.events import EventKey
+from mtaio.exceptions import StoreError
+from mtaio.redis._codec import JSON, Codec
+from mtaio.redis._entries import GroupStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Mapping
+
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from mtaio.events import Event, EventEmitter
+    from mtaio.redis._entries import Entry
+    from mtaio.redis._store import Connection, Store
+
+__all__ = ["Bridge", "BridgeStatistics", "bridge"]
+
+_BATCH: Final = 64
+"""The most entries that are read or claimed at once."""
+
+_WAIT: Final = 1.0
+"""The most seconds that a read waits at the server."""
+
+_PAUSES: Final = (0.1, 2.0)
+"""Seconds between two attempts when the server is down: at first, and at most."""
+
+_STREAM_ID: Final = "stream_id"
+_DELIVERIES: Final = "deliveries"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeStatistics:
+    """What a `Bridge` has done."""
+
+    sent: int = field(metadata=COUNTER)
+    """Events added to the stream."""
+    received: int = field(metadata=COUNTER)
+    """Events read from it or claimed, each time counted."""
+    claimed: int = field(metadata=COUNTER)
+    """Those among them that another consumer, or this one before, had not acknowledged."""
+    handled: int = field(metadata=COUNTER)
+    """Events whose handlers have ended without an error."""
+    failed: int = field(metadata=COUNTER)
+    """Events whose handlers have failed, or that could not be decoded, each time counted."""
+    set_aside: int = field(metadata=COUNTER)
+    """Events that this consumer has set aside, because they had been delivered too often."""
+    lost: int = field(metadata=COUNTER)
+    """Events found missing: the stream had grown too long before they were acknowledged."""
+    failed_calls: int = field(metadata=COUNTER)
+    """Calls to the server that failed."""
+    in_hand: int = field(metadata=GAUGE)
+    """Events read and not finished."""
+
+
+@asynccontextmanager
+async def bridge(
+    emitter: EventEmitter,
+    store: Store,
+    *,
+    stream: str,
+    group: str | None = None,
+    consumer: str | None = None,
+    forward: Collection[str | EventKey[Any]] = (),
+    codec: Codec[Any] = JSON,
+    limit: int = 1,
+    max_length: int = 100_000,
+    claim_after: float = 30.0,
+    max_deliveries: int = 5,
+    from_start: bool = True,
+) -> AsyncGenerator[Bridge]:
+    """
+    Connect an emitter to a stream on the server, inside an ``async with`` block.
+
+    With a ``group`` the block receives: each event of the stream goes to one consumer of the group,
+    which emits it on ``emitter``, with ``stream_id`` and ``deliveries`` in its metadata. When the
+    handlers have ended, it is acknowledged. If one fails, it stays with the group, and is delivered
+    again after ``claim_after``; so is what a process held that was killed. A handler may see an
+    event twice: ``stream_id`` tells that it is the same. An emitter with ``errors="log"`` hides its
+    errors, and its events count as handled.
+
+    Cancelled or left, the block cancels the handlers and lets other consumers have their events at
+    once; what is handled by then is acknowledged, which takes the store's timeout at most. While
+    the server is down it goes on trying.
+
+    Args:
+        emitter: Whose handlers are to be called.
+        store: The server; entered.
+        stream: The name of the stream.
+        group: The group whose consumers share the events; None only to send.
+        consumer: Who this one is in the group, different from all others at any time. Default: a
+            new name.
+        forward: Names and patterns, as for `EventEmitter.on`: what is emitted here under them is
+            sent to the stream too, and `EventEmitter.emit` returns, or fails, when that is done.
+            What came from a stream is not.
+        codec: How the data of events become bytes.
+        limit: How many events this consumer handles at once; with 1, in the order of the stream.
+        max_length: About how many events the stream keeps; the oldest go, also from a group that
+            has not read them yet.
+        claim_after: Seconds for which a process is not heard of until its events go to others, and
+            after which one that has failed is tried again. It may be less than a handler takes.
+        max_deliveries: How often an event is delivered before it is set aside, in the stream of
+            the same name that ends in ``:aside``.
+        from_start: Whether a group that is new begins with what the stream has already.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: A name is empty, or a number is out of range.
+        RuntimeError: The store is not entered.
+        BaseException: What handlers raise that is not an ``Exception``; their events stay with the
+            group.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.events import Event, EventEmitter
+        from mtaio.redis import RedisStore, bridge
+
+        emitter = EventEmitter()
+        paid = anyio.Event()
+
+
+        @emitter.on("order.paid")
+        def ship(event: Event[dict[str, int]]) -> None:
+            print("shipping order", event.data["id"])
+            paid.set()
+
+
+        async def main() -> None:
+            async with RedisStore("redis://127.0.0.1:6379/0") as store:
+                async with bridge(emitter, store, stream="orders", group="shipping") as remote:
+                    await remote.send("order.paid", {"id": 7})
+                    await paid.wait()
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+    for name, value in (("stream", stream), ("group", group), ("consumer", consumer)):
+        if value == "":
+            msg = f"{name}={value!r} names nothing. Pass a name that the processes know."
+            raise ValueError(msg)
+    checks.count("limit", limit, way_out="Pass how many events to handle at once.")
+    checks.count("max_length", max_length, way_out="Pass how many events to keep.")
+    checks.count("max_deliveries", max_deliveries, way_out="Pass how often to deliver an event.")
+    way_out = "Pass seconds > 0."
+    if not 0 < checks.number("claim_after", claim_after, way_out=way_out) < math.inf:
+        msg = f"claim_after={claim_after!r} is not a time. {way_out}"
+        raise ValueError(msg)
+    entries = GroupStream(
+        store,
+        stream,
+        group or "",
+        consumer or uuid4().hex,
+        max_length=max_length,
+        claim_after=claim_after,
+        max_deliveries=max_deliveries,
+        start="0" if from_start else "$",
+    )
+    made = Bridge(emitter, store, entries, codec, name=f"{stream}/{group}" if group else stream)
+    for each in forward:
+        emitter.on(each, made._forward)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+    try:
+        async with _tasks() as tasks:
+            if group is not None:
+                tasks.start_soon(made._receive, limit, claim_after)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+            try:
+                yield made
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        for each in forward:
+            emitter.off(each, made._forward)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+
+
+class Bridge:
+    """What `bridge` yields: made by it alone."""
+
+    # Invariant: _in_hand has the entries that were read and are neither acknowledged nor given up.
+    __slots__ = (
+        "_claimed",
+        "_codec",
+        "_emitter",
+        "_entries",
+        "_failed",
+        "_failed_calls",
+        "_handled",
+        "_in_hand",
+        "_lost",
+        "_name",
+        "_received",
+        "_sent",
+        "_set_aside",
+        "_store",
+    )
+
+    def __init__(
+        self,
+        emitter: EventEmitter,
+        store: Store,
+        entries: GroupStream,
+        codec: Codec[Any],
+        *,
+        name: str,
+    ) -> None:
+        self._emitter = emitter
+        self._store = store
+        self._entries = entries
+        self._codec = codec
+        self._name = name
+        self._in_hand: dict[str, Entry] = {}
+        self._sent = self._received = self._claimed = self._handled = self._failed = 0
+        self._set_aside = self._lost = self._failed_calls = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} at {self._store.name}>"
+
+    @property
+    def name(self) -> str:
+        """The stream and the group."""
+        return self._name
+
+    async def send(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> str:
+        """
+        Add an event to the stream; it is not emitted here.
+
+        A checkpoint. Cancelled, or ended by a `StoreError`, it may have been added or not.
+
+        Args:
+            name: The full name, or an `EventKey`.
+            data: What the codec can encode.
+            metadata: What JSON can say.
+
+        Returns:
+            Its id in the stream.
+
+        Raises:
+            StoreError: The server is down.
+            Exception: What the codec raises.
+        """
+        fields: dict[str, bytes | str] = {
+            "name": name.name if isinstance(name, EventKey) else name,
+            "data": self._codec.encode(data),
+        }
+        if metadata:
+            fields["metadata"] = json.dumps(metadata)
+        added = await self._entries.add(fields)
+        self._sent += 1
+        return added
+
+    def statistics(self) -> BridgeStatistics:
+        """Return what the bridge has done. Not a checkpoint; any thread may ask."""
+        return BridgeStatistics(
+            sent=self._sent,
+            received=self._received,
+            claimed=self._claimed,
+            handled=self._handled,
+            failed=self._failed,
+            set_aside=self._set_aside,
+            lost=self._lost,
+            failed_calls=self._failed_calls,
+            in_hand=len(self._in_hand),
+        )
+
+    async def _forward(self, event: Event[Any]) -> None:
+        if _STREAM_ID not in event.metadata:
+            await self.send(event.name, event.data, **event.metadata)
+
+    async def _receive(self, limit: int, claim_after: float) -> None:
+        """Receive events until cancelled."""
+        sender, receiver = anyio.create_memory_object_stream[Any](0)
+        try:
+            async with _tasks() as tasks, sender, receiver:
+                for _ in range(limit):
+                    tasks.start_soon(self._handle_all, receiver)
+                tasks.start_soon(self._hold, claim_after / 3)
+                await self._read_always(sender, claim_after / 2)
+        finally:
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                await self._entries.leave()
+
+    async def _read_always(self, sender: MemoryObjectSendStream[Any], look: float) -> None:
+        pause = _PAUSES[0]
+        while True:
+            try:
+                await self._entries.join()
+                async with self._store.dedicated() as connection:
+                    pause = _PAUSES[0]
+                    await self._read(connection, sender, look)
+            except StoreError as error:
+                self._failed_calls += 1
+                getLogger("mtaio.redis").warning(
+                    "%r cannot receive, and tries again in %g s: %s", self, pause, error
+                )
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _PAUSES[1])
+
+    async def _read(
+        self, connection: Connection, sender: MemoryObjectSendStream[Any], look: float
+    ) -> None:
+        """Hand entries to those who handle them, as long as the server answers."""
+        next_look = -math.inf
+        while True:
+            if clock.now() >= next_look:
+                claimed = await self._entries.claim(_BATCH)
+                self._set_aside += claimed.aside
+                self._lost += claimed.gone
+                if claimed.aside:
+                    getLogger("mtaio.redis").error(
+                        "%r has set %d events aside, which were delivered too often.",
+                        self,
+                        claimed.aside,
+                    )
+                entries = [entry for entry in claimed.entries if entry.id not in self._in_hand]
+                self._claimed += len(entries)
+                if len(claimed.entries) + claimed.aside + claimed.gone < _BATCH:
+                    next_look = clock.now() + look
+            else:
+                wait = min(_WAIT, max(0.001, next_look - clock.now()))
+                entries = await self._entries.read(connection, _BATCH, wait)
+            self._received += len(entries)
+            self._in_hand |= {entry.id: entry for entry in entries}
+            for entry in entries:
+                await sender.send(entry)
+
+    async def _handle_all(self, receiver: MemoryObjectReceiveStream[Any]) -> None:
+        while True:
+            entry = await receiver.receive()
+            try:
+                await self._handle(entry)
+            finally:
+                self._in_hand.pop(entry.id, None)
+
+    async def _handle(self, entry: Entry) -> None:
+        try:
+            name = entry.fields[b"name"].decode()
+            data = self._codec.decode(entry.fields[b"data"])
+            metadata: Mapping[str, Any] = json.loads(entry.fields.get(b"metadata", b"{}"))
+            told = {**metadata, _STREAM_ID: entry.id, _DELIVERIES: entry.deliveries}
+            await self._emitter.emit(name, data, **told)
+        except Exception:
+            self._failed += 1
+            getLogger("mtaio.redis").exception(
+                "%r: event %s failed on delivery %d", self, entry.id, entry.deliveries
+            )
+            return
+        self._handled += 1
+        try:
+            with anyio.CancelScope(shield=True):  # it is handled: let nobody handle it again
+                await self._entries.acknowledge(entry)
+        except StoreError as error:
+            self._failed_calls += 1
+            getLogger("mtaio.redis").warning(
+                "%r: event %s was handled and will be delivered again: %s", self, entry.id, error
+            )
+
+    async def _hold(self, period: float) -> None:
+        """Keep what is in hand from being claimed by others."""
+        while True:
+            await anyio.sleep(period)
+            if self._in_hand:
+                try:
+                    await self._entries.hold([*self._in_hand])
+                except StoreError:
+                    self._failed_calls += 1
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncGenerator[TaskGroup]:
+    """Have a task group in the block, out of which an error comes as it is."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            yield tasks
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) == 1:
+            raise errors.exceptions[0] from None
+        raise

@@ -1,0 +1,287 @@
+"""
+A server that processes share, reached by valkey-glide.
+
+Promise: no call waits longer than its timeout, and an error names the server. A server that is down
+when the block is entered, or goes down in it, is connected to again with growing pauses; the calls
+meanwhile fail with `StoreError`. Nothing stays connected when the block has ended.
+Cost: a call is a task switch and a message to a thread of glide's, about 0.1 ms.
+Why valkey-glide: docs/en/design/redis.md.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+
+from mtaio._internal import checks, clock
+from mtaio._internal.scope import OwnedGroup
+from mtaio.redis._address import ServerAddress
+from mtaio.redis._link import Endpoint, load_glide
+from mtaio.redis._subscription import Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+    from os import PathLike
+    from types import TracebackType
+    from typing import Self
+
+    from mtaio.redis._link import Link
+    from mtaio.redis._store import Argument, Connection, Script
+
+__all__ = ["RedisStore"]
+
+_HOPE: Final = 2.0
+"""Seconds of nothing but failures after which a new connection is opened."""
+
+
+class RedisStore:
+    """
+    A Redis or Valkey server, shared by the processes that use it.
+
+    Made anywhere; used inside ``async with store:``, by one event loop at a time and by one after
+    another. Entering does not connect: the first call does, so that a program can start before its
+    server. A connection that is lost is made again, with pauses that grow to about a second.
+
+    Args:
+        url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a
+            socket in the file system. With a user and a password as ``redis://user:password@host``,
+            both percent-encoded. Several nodes of one server, ``redis://one:6379,two:6379``: the
+            primary among them is used. Sentinels are not asked.
+        timeout: The most seconds that a call waits for an answer, connecting included.
+        cluster: Whether the nodes are those of a cluster, of which one or more are named.
+        ca_file: The certificates by which TLS trusts the server, as PEM. Default: the system's.
+        cert_file: The certificate that TLS shows to the server, as PEM.
+        key_file: The key of that certificate.
+        name: For messages and the monitor. Default: the URL without the password.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: ``url`` is no URL of a server, or ``timeout`` is not more than 0, or the files
+            are given for a URL without TLS, or one of a pair alone.
+        ImportError: valkey-glide is not installed.
+
+    Example:
+        ```python
+        import anyio
+
+        from mtaio.redis import RedisStore
+
+        store = RedisStore("redis://127.0.0.1:6379/0", timeout=0.5)
+
+
+        async def main() -> None:
+            async with store:
+                print(await store.ping())
+
+
+        if __name__ == "__main__":
+            anyio.run(main)
+        ```
+    """
+
+    # Invariant: _link and _group are there between entering and leaving the block.
+    __slots__ = ("__weakref__", "_endpoint", "_group", "_link")
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 1.0,
+        cluster: bool = False,
+        ca_file: str | PathLike[str] | None = None,
+        cert_file: str | PathLike[str] | None = None,
+        key_file: str | PathLike[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        address = ServerAddress.parse(url)
+        way_out = "Pass seconds > 0 for one answer of the server, such as 1.0."
+        if not 0 < checks.number("timeout", timeout, way_out=way_out) < float("inf"):
+            msg = f"timeout={timeout!r} is not a time that a call can wait. {way_out}"
+            raise ValueError(msg)
+        files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
+        given = {key: checks.path(key, value) for key, value in files.items() if value is not None}
+        if given and not address.tls:
+            msg = f"{' and '.join(given)} is for TLS, which {address.name} does not use. Pass rediss://."
+            raise ValueError(msg)
+        if ("cert_file" in given) != ("key_file" in given):
+            msg = "cert_file and key_file belong together. Pass both or neither."
+            raise ValueError(msg)
+        if checks.flag("cluster", cluster) and address.path is not None:
+            msg = f"cluster=True with {address.name}: a cluster has ports. Pass redis://host:port."
+            raise ValueError(msg)
+        load_glide()
+        self._endpoint = Endpoint(
+            address=address,
+            name=address.name if name is None else name,
+            timeout=timeout,
+            cluster=cluster,
+            pem=given,
+        )
+        self._link: Link | None = None
+        self._group: OwnedGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name given to the store, or the URL without the password."""
+        return self._endpoint.name
+
+    @property
+    def timeout(self) -> float:
+        """The most seconds that a call waits for an answer."""
+        return self._endpoint.timeout
+
+    async def __aenter__(self) -> Self:
+        """
+        Make ready to connect; a checkpoint only on some loops.
+
+        Raises:
+            RuntimeError: The store is entered already.
+        """
+        if self._group is not None and not self._group.is_over():
+            msg = f"{self!r} is entered already. Enter it once, around all that uses it."
+            raise RuntimeError(msg)
+        link = await self._endpoint.open()
+        self._group = OwnedGroup(self)
+        await self._group.enter()
+        self._link = link
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Close the connection; a checkpoint. Calls that still wait fail.
+
+        Raises:
+            RuntimeError: Another task entered the store.
+        """
+        group, link = self._group, self._link
+        if group is None or link is None or group.is_over():
+            self._group = self._link = None
+            return
+        group.check_task()
+        group.cancel()
+        # An Exception does not concern the group, and would come back in a group of its own.
+        seen = None if isinstance(exc_value, Exception) else exc_value
+        left = await group.leave(seen)  # its tasks may still say goodbye to the server
+        self._group = self._link = None
+        await link.close()
+        if seen is None and left.errors:
+            raise left.errors[0]  # of a task of the package's own
+
+    async def ping(self) -> float:
+        """
+        Ask the server for a sign of life.
+
+        A checkpoint.
+
+        Returns:
+            The seconds that it took.
+
+        Raises:
+            StoreError: It cannot be reached, did not answer in time, or refused.
+            RuntimeError: The store is not entered.
+        """
+        start = anyio.current_time()
+        await self.command("PING")
+        return anyio.current_time() - start
+
+    async def script(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> Any:
+        """Run a script on the server; for the package's own use."""
+        return await (await self._current()).script(script, keys, args)
+
+    async def command(self, *args: Argument, timeout: float | None = None) -> Any:
+        """
+        Run a command on the server.
+
+        A checkpoint. Cancelled, or ended by a `StoreError`, it may have been run or not.
+
+        Args:
+            *args: The command's name, and what it takes.
+            timeout: Seconds to wait for the answer in place of the store's own.
+
+        Returns:
+            The answer as glide gives it: ints, floats, bytes, None, lists and dicts.
+
+        Raises:
+            StoreError: The server cannot be reached, did not answer in time, or refused.
+            RuntimeError: The store is not entered.
+        """
+        return await (await self._current()).command(*args, timeout=timeout)
+
+    async def publish(self, channel: str, message: str | bytes) -> None:
+        """Send a message to all that are subscribed to a channel now; as `command`."""
+        await (await self._current()).command("PUBLISH", channel, message)
+
+    @asynccontextmanager
+    async def subscribe(
+        self,
+        channels: Collection[str],
+        on_message: Callable[[str, bytes], object],
+        on_subscribed: Callable[[], object],
+        on_lost: Callable[[], object] | None = None,
+        *,
+        watch: float = 0.5,
+    ) -> AsyncGenerator[None]:
+        """Deliver the messages of some channels in a block; for the package's own use."""
+        self._owned()
+        subscription = Subscription(
+            self, self._endpoint, on_message, on_subscribed, on_lost, watch=watch
+        )
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(subscription.run, frozenset(channels))
+                try:
+                    yield
+                finally:
+                    group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            inside: BaseException = next(iter(errors.exceptions))
+            raise inside from None  # what the block raised, as it was
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncGenerator[Connection]:
+        """Open a connection of its own, for commands that wait at the server, in a block."""
+        self._owned()
+        link = await self._endpoint.open()
+        try:
+            yield link
+        finally:
+            await link.close()
+
+    def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
+        """Start a task that belongs to the block; for the package's own use."""
+        return self._owned().start(fn, *args)
+
+    async def _current(self) -> Link:
+        """Return the connection, after a new one was opened if there is no hope for it."""
+        self._owned()
+        link = cast("Link", self._link)
+        # glide goes on trying to reach the primary that it found first, also when another node has
+        # taken its place.
+        if clock.now() - link.failing_since > max(_HOPE, 2 * self.timeout):
+            new = await self._endpoint.open()
+            old, self._link = self._link, new
+            await cast("Link", old).close()
+            return new
+        return link
+
+    def _owned(self) -> OwnedGroup:
+        group = self._group
+        if group is None or not group.is_current():
+            msg = (
+                f"{self!r} is not entered in this event loop. Use it inside 'async with store:', "
+                f"in the event loop that entered it."
+            )
+            raise RuntimeError(msg)
+        return group

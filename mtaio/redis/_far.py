@@ -1,0 +1,207 @@
+"""
+What a `TieredCache` keeps on the server: a value and a lease for each key.
+
+Promise: one process at a time has the lease of a key, and what it loads is stored only while it
+still has it. A change of the value takes the lease away, so that a load which began before the
+change can never be stored after it: no generations have to be kept for keys without values.
+Cost: every operation is one script.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mtaio.redis._store import Script
+
+if TYPE_CHECKING:
+    from mtaio.redis._store import Store
+
+__all__ = [
+    "ACQUIRE",
+    "CHANGED",
+    "CONFIRM",
+    "KEEP",
+    "READ",
+    "RENEW",
+    "SETTLED",
+    "TOKEN",
+    "WRITE",
+    "FarTier",
+    "Found",
+]
+
+CHANGED: Final = b"-"
+"""Begins the message that a key was set or deleted; the key follows."""
+
+CONFIRM: Final = b"?"
+"""
+Begins the same message when everybody is to confirm that they have heard it. Before the key come
+the token of the writer, to whose channel the answers go, and a token that is the answer.
+"""
+
+TOKEN: Final = 32
+"""How many letters a token has."""
+
+SETTLED: Final = b"+"
+"""Begins the message that a load for which others wait is over; the key follows."""
+
+# In all of them, KEYS are the value and the lease. A lease is the token of its holder, followed by
+# a "+" when others wait for it. Milliseconds to live: -1 for ever, 0 not at all.
+
+# ARGV: token, milliseconds of the lease, "1" if the value there is of no use.
+# Returns: {value, milliseconds left}, or {nil, milliseconds that another has the lease}, or
+# {nil, 0} to the new holder of the lease.
+ACQUIRE: Final = Script("""
+if ARGV[3] == '1' then redis.call('DEL', KEYS[1]) end
+local value = redis.call('GET', KEYS[1])
+if value then return {value, redis.call('PTTL', KEYS[1])} end
+local held = redis.call('GET', KEYS[2])
+if not held then
+    redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+    return {false, 0}
+end
+if string.sub(held, -1) ~= '+' then redis.call('SET', KEYS[2], held .. '+', 'KEEPTTL') end
+return {false, math.max(1, redis.call('PTTL', KEYS[2]))}
+""")
+
+# Returns: {value, milliseconds left}, or nil.
+READ: Final = Script("""
+local value = redis.call('GET', KEYS[1])
+if value then return {value, redis.call('PTTL', KEYS[1])} end
+return false
+""")
+
+# ARGV: token, value, milliseconds to live, channel, message. Gives the lease back.
+# Returns: whether the lease was still there, and the value is stored.
+KEEP: Final = Script("""
+local held = redis.call('GET', KEYS[2])
+if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then return 0 end
+redis.call('DEL', KEYS[2])
+if ARGV[3] == '-1' then redis.call('SET', KEYS[1], ARGV[2])
+elseif ARGV[3] ~= '0' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if held ~= ARGV[1] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
+return 1
+""")
+
+# ARGV: token, milliseconds. Returns: whether the lease was still there.
+RENEW: Final = Script("""
+local held = redis.call('GET', KEYS[2])
+if held ~= ARGV[1] and held ~= ARGV[1] .. '+' then return 0 end
+return redis.call('PEXPIRE', KEYS[2], ARGV[2])
+""")
+
+# ARGV: value, milliseconds to live, channel, message.
+# Returns: whether there was a value, and how many hear the message.
+WRITE: Final = Script("""
+local there = redis.call('EXISTS', KEYS[1])
+if ARGV[2] == '-1' then redis.call('SET', KEYS[1], ARGV[1])
+elseif ARGV[2] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+else redis.call('DEL', KEYS[1]) end
+redis.call('DEL', KEYS[2])
+return {there, redis.call('PUBLISH', ARGV[3], ARGV[4])}
+""")
+
+
+class Found(NamedTuple):
+    """A value on the server."""
+
+    value: bytes
+    seconds: float
+    """Until it expires."""
+
+
+class FarTier:
+    """
+    The keys of one namespace.
+
+    Args:
+        store: The server.
+        namespace: What they have in common.
+        lease: Seconds for which a lease lasts if it is not renewed.
+    """
+
+    __slots__ = ("_lease", "_prefix", "_store", "channel")
+
+    def __init__(self, store: Store, namespace: str, lease: float) -> None:
+        self._store = store
+        self._lease = _milliseconds(lease)
+        self._prefix = f"mtaio:cache:{namespace}:{{:"
+        self.channel: str = f"mtaio:cache:{namespace}"
+
+    async def acquire(self, key: str, token: str, *, discard: bool = False) -> Found | float:
+        """
+        Return the value, or take the lease of the key: whichever there is.
+
+        Args:
+            key: Which key.
+            token: Whose the lease will be.
+            discard: Whether to take what is stored for no value, and remove it.
+
+        Returns:
+            The value; or for how many seconds another still has the lease; 0 if it is taken now.
+        """
+        args = (token, self._lease, int(discard))
+        value, left = await self._store.script(ACQUIRE, self._keys(key), args)
+        return left / 1000 if value is None else _found(value, left)
+
+    async def read(self, key: str) -> Found | None:
+        """Return the value."""
+        answer = await self._store.script(READ, self._keys(key))
+        return None if answer is None else _found(*answer)
+
+    async def keep(self, key: str, token: str, value: bytes | str, ttl: float) -> bool:
+        """Store what was loaded and give the lease back; return whether it was still there."""
+        args = (token, value, _milliseconds(ttl), self.channel, SETTLED + key.encode())
+        return bool(await self._store.script(KEEP, self._keys(key), args))
+
+    async def release(self, key: str, token: str) -> None:
+        """Give the lease back, if it is still there."""
+        await self.keep(key, token, b"", 0)
+
+    async def renew(self, key: str, token: str) -> None:
+        """Have the lease last for its whole time again, if it is still there."""
+        await self._store.script(RENEW, self._keys(key), (token, self._lease))
+
+    async def write(
+        self, key: str, value: bytes | str, ttl: float, confirm: str | None = None
+    ) -> tuple[bool, int]:
+        """
+        Set the value, or delete it with a ``ttl`` of 0, and tell everybody.
+
+        Args:
+            key: Which key.
+            value: What to set.
+            ttl: Seconds until it expires.
+            confirm: The tokens that begin the message when it is to be confirmed.
+
+        Returns:
+            Whether there was a value, and how many processes hear of the change.
+        """
+        kind = CHANGED if confirm is None else CONFIRM + confirm.encode()
+        args = (value, _milliseconds(ttl), self.channel, kind + key.encode())
+        there, heard_by = await self._store.script(WRITE, self._keys(key), args)
+        return bool(there), heard_by
+
+    async def confirm(self, writer: str, token: str) -> None:
+        """Tell a writer that its change has been heard of."""
+        await self._store.publish(self.reply_channel(writer), token)
+
+    def reply_channel(self, writer: str) -> str:
+        """Return where a writer hears answers."""
+        return f"{self.channel}:{writer}"
+
+    def _keys(self, key: str) -> tuple[str, str]:
+        # The braces hold both in one slot of a cluster; the colon, because {} alone holds nothing.
+        value = f"{self._prefix}{key}}}"
+        return value, f"{value}:load"
+
+
+def _found(value: Any, left: int) -> Found:
+    return Found(value, math.inf if left < 0 else left / 1000)
+
+
+def _milliseconds(seconds: float) -> int:
+    if seconds == math.inf:
+        return -1
+    return math.ceil(min(seconds, 1e12) * 1000)

@@ -1,0 +1,193 @@
+"""
+One connection to a server: all that the package has to do with valkey-glide.
+
+Promise: `Link` turns glide's errors and its silence into `StoreError`, which names the server.
+glide itself is loaded when the first link is opened, and writes no logs unless the program has set
+up its logger.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import anyio
+
+from mtaio._internal import clock
+from mtaio.exceptions import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from mtaio.redis._address import ServerAddress
+    from mtaio.redis._store import Argument, Script
+
+__all__ = ["Endpoint", "Link", "load_glide"]
+
+_RECONCILE: Final = 200
+"""Milliseconds after which glide looks whether its subscriptions are in force."""
+
+
+def load_glide() -> Any:
+    """
+    Return the module.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        return importlib.import_module("glide")
+    except ImportError as error:
+        msg = "mtaio.redis needs valkey-glide. Install it with: pip install 'mtaio[redis]'"
+        raise ImportError(msg, name=error.name) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What is needed to connect."""
+
+    address: ServerAddress
+    name: str
+    timeout: float
+    cluster: bool
+    pem: dict[str, Path]
+
+    async def open(self, channels: Iterable[str] | None = None, *, attempt: int = 0) -> Link:
+        """
+        Return a new connection, which is made by the first command.
+
+        Args:
+            channels: What to subscribe to.
+            attempt: Which node of a cluster to subscribe at: each has all messages.
+        """
+        glide = load_glide()
+        glide.Logger.init(glide.LogLevel.OFF)
+        try:
+            config = self._config(glide, channels, attempt)
+            alone = channels is not None or not self.cluster
+            client = await (glide.GlideClient if alone else glide.GlideClusterClient).create(config)
+        except (glide.GlideError, OSError) as error:
+            raise _failure(self.name, error) from error
+        return Link(client, glide, self.name, self.timeout)
+
+    def _config(self, glide: Any, channels: Iterable[str] | None, attempt: int) -> Any:
+        address = self.address
+        milliseconds = max(1, round(self.timeout * 1000))
+        nodes = [glide.NodeAddress(host, port) for host, port in address.hosts] or [
+            glide.NodeAddress(unix_socket_path=address.path)
+        ]
+        pem = {key: path.read_bytes() for key, path in self.pem.items()}
+        tls = glide.TlsAdvancedConfiguration(
+            root_pem_cacerts=pem.get("ca_file"),
+            client_cert_pem=pem.get("cert_file"),
+            client_key_pem=pem.get("key_file"),
+        )
+        advanced = {"connection_timeout": milliseconds, "tls_config": tls if pem else None}
+        options: dict[str, Any] = {
+            "use_tls": address.tls,
+            "request_timeout": milliseconds,
+            "reconnect_strategy": glide.BackoffStrategy(6, 20, 2, 20),
+            "lazy_connect": True,
+            "database_id": address.database or None,
+            "client_info_tag": "mtaio",
+        }
+        if address.password is not None:
+            options["credentials"] = glide.ServerCredentials(address.password, address.username)
+        if self.cluster and channels is None:
+            extra = glide.AdvancedGlideClusterClientConfiguration(**advanced)
+            return glide.GlideClusterClientConfiguration(nodes, advanced_config=extra, **options)
+        kind = glide.GlideClientConfiguration
+        if channels is not None:
+            advanced["pubsub_reconciliation_interval"] = _RECONCILE
+            options["pubsub_subscriptions"] = kind.PubSubSubscriptions(
+                {kind.PubSubChannelModes.Exact: set(channels)}, callback=None, context=None
+            )
+            if self.cluster:
+                nodes = [nodes[attempt % len(nodes)]]
+                options["node_discovery_mode"] = glide.NodeDiscoveryMode.STATIC
+        extra = glide.AdvancedGlideClientConfiguration(**advanced)
+        return kind(nodes, advanced_config=extra, **options)
+
+
+class Link:
+    """
+    A connection, with the methods of `Connection`.
+
+    Args:
+        client: glide's.
+        glide: The module.
+        name: What messages call the server.
+        timeout: The most seconds that a call waits.
+
+    Attributes:
+        failing_since: When calls began to fail, of which none has succeeded since.
+    """
+
+    __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")
+
+    def __init__(self, client: Any, glide: Any, name: str, timeout: float) -> None:
+        self._client = client
+        self._glide = glide
+        self._errors: type[Exception] = glide.GlideError
+        self._name = name
+        self._timeout = timeout
+        self.failing_since: float = math.inf
+
+    async def script(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> Any:
+        """Run a script on the server."""
+        known = _scripts.get(script)
+        if known is None:
+            known = _scripts[script] = self._glide.Script(script.source)
+        call = self._client.invoke_script(known, keys=list(keys), args=[*map(_encoded, args)])
+        return await self._answer(call, self._timeout)
+
+    async def command(self, *args: Argument, timeout: float | None = None) -> Any:
+        """Run a command on the server."""
+        call = self._client.custom_command([*map(_encoded, args)])
+        return await self._answer(call, self._timeout if timeout is None else timeout)
+
+    async def message(self) -> tuple[str, bytes]:
+        """Wait for the next message of the channels subscribed to."""
+        got = await self._client.get_pubsub_message()
+        return got.channel.decode(), got.message
+
+    async def close(self) -> None:
+        """Close the connection. Not a checkpoint."""
+        await self._client.close()
+
+    async def _answer(self, call: Any, timeout: float) -> Any:
+        with anyio.move_on_after(timeout):
+            try:
+                answer = await call
+            except self._errors as error:
+                self._failed()
+                raise _failure(self._name, error) from error
+            self.failing_since = math.inf
+            return answer
+        self._failed()
+        msg = f"{self._name} did not answer within {timeout:g} s."
+        raise StoreError(msg, server=self._name)
+
+    def _failed(self) -> None:
+        self.failing_since = min(self.failing_since, clock.now())
+
+
+_scripts: WeakKeyDictionary[Script, Any] = WeakKeyDictionary()
+"""glide's own objects: it keeps a script as long as its object is there."""
+
+atexit.register(_scripts.clear)  # when the modules are gone, an object that ends prints a traceback
+
+
+def _encoded(arg: Argument) -> str | bytes:
+    return arg if isinstance(arg, str | bytes) else repr(arg)
+
+
+def _failure(name: str, error: Exception) -> StoreError:
+    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name)

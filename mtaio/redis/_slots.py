@@ -1,0 +1,192 @@
+"""
+The slots that processes share, as the server keeps them: one script, and what is told and answered.
+
+Promise: no more than ``limit`` slots are granted; a process that is not heard of for its lease has
+given back all it held. A process tells what it holds in absolute numbers, so a call that was lost,
+or whose answer was, does no harm: the next one puts it right. Tokens only grow.
+Cost: some ten commands within the script; what is kept grows with the processes, not with the
+slots.
+Why no queue of all waiting tasks: docs/en/design/redis.md.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from mtaio.redis._store import Script
+
+__all__ = ["EXCHANGE", "PROMISE", "Answer", "channel_of", "keys_of"]
+
+PROMISE: Final = 0.05
+"""Seconds for which a slot is kept for a process that was told to come for it."""
+
+# KEYS: a hash with the state; the processes by the end of their lease; those that wait, by their
+# turn; those that were promised slots, by when that ends. All times are in microseconds.
+# ARGV: who tells, in the form "process/epoch"; the number of the call, which grows; the slots that
+# are held; the tasks that wait; the limit; the lease; how long a promise lasts.
+# Returns: 1, or 0 if the lease is lost; how many slots are granted; the first of their tokens; the
+# slots held by all; the processes; the microseconds after which to ask again, or 0; how many slots
+# are kept for others that were told so.
+#
+# Fields of the state: "total" held by all, "promised" to all, "turn" and "token" given last, "seen"
+# when the script ran last, "quiet" until when nothing is granted; and for a process "h:" held,
+# "n:" number of the last call, "w:" tasks that wait, "p:" slots promised.
+#
+# A waiting process is served by the slots it has, then by its turn: score = slots * 1e10 + turn.
+EXCHANGE: Final = Script("""
+local state, members, waiting, promises = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local me, number = ARGV[1], tonumber(ARGV[2])
+local held, want = tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, lease, promise = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local BASE = 1e10
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local got = redis.call('HMGET', state, 'total', 'promised', 'turn', 'token', 'seen', 'quiet',
+    'h:' .. me, 'n:' .. me, 'p:' .. me)
+local total, promised = tonumber(got[1] or '0'), tonumber(got[2] or '0')
+local turn, token = tonumber(got[3] or '0'), tonumber(got[4] or '0')
+local seen, quiet = tonumber(got[5] or '0'), tonumber(got[6] or '0')
+local before, last, mine = tonumber(got[7] or '0'), tonumber(got[8] or '0'), tonumber(got[9] or '0')
+
+-- After a restart the server may have forgotten slots that are in use still: a lease's time long
+-- those that hold some may say so, and none is granted.
+if now - seen > 100000 or now < seen then
+  local found = redis.pcall('INFO', 'server')
+  local up = type(found) == 'string' and tonumber(string.match(found, 'uptime_in_seconds:(%d+)'))
+  if up and up * 1000000 < lease and quiet < now then quiet = now + lease - up * 1000000 end
+end
+local silent = quiet > now
+
+-- What those that are gone held, and what was not fetched in time, is free again.
+for _, gone in ipairs(redis.call('ZRANGEBYSCORE', members, '-inf', now)) do
+  total = total - tonumber(redis.call('HGET', state, 'h:' .. gone) or '0')
+  promised = promised - tonumber(redis.call('HGET', state, 'p:' .. gone) or '0')
+  redis.call('HDEL', state, 'h:' .. gone, 'n:' .. gone, 'w:' .. gone, 'p:' .. gone)
+  redis.call('ZREM', members, gone)
+  redis.call('ZREM', waiting, gone)
+  redis.call('ZREM', promises, gone)
+  if gone == me then before, last, mine = 0, 0, 0 end
+end
+for _, late in ipairs(redis.call('ZRANGEBYSCORE', promises, '-inf', now)) do
+  promised = promised - tonumber(redis.call('HGET', state, 'p:' .. late) or '0')
+  redis.call('HDEL', state, 'p:' .. late)
+  redis.call('ZREM', promises, late)
+  if late == me then mine = 0 end
+end
+
+local known = redis.call('ZSCORE', members, me)
+-- A call that came late: nobody waits for its answer.
+if known and number <= last then return {1, 0, 0, total, 0, 0, 0} end
+if held > before and (not (known or silent) or total + held - before > limit) then
+  redis.call('HSET', state, 'total', total, 'promised', promised, 'seen', now, 'quiet', quiet)
+  return {0, 0, 0, total, redis.call('ZCARD', members), 0, 0}
+end
+total = total + held - before
+
+local score = redis.call('ZSCORE', waiting, me)
+if score then
+  redis.call('ZREM', waiting, me)
+  score = held * BASE + tonumber(score) % BASE
+else
+  turn = (turn + 1) % BASE
+  score = held * BASE + turn
+end
+if mine > 0 then
+  promised = promised - mine
+  redis.call('ZREM', promises, me)
+end
+
+local free = limit - total - promised
+local taken, calls = 0, {}
+if silent then free = 0 end
+if free > 0 then
+  taken = math.min(mine, want, free)
+  free = free - taken
+  if taken > 0 then
+    turn = (turn + 1) % BASE
+    score = (held + taken) * BASE + turn
+  end
+end
+while free > 0 do
+  local first = redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+  if taken < want and (not first[1] or score <= tonumber(first[2])) then
+    local part = 1
+    if not first[1] then part = math.min(want - taken, free) end
+    taken, free, turn = taken + part, free - part, (turn + 1) % BASE
+    score = (held + taken) * BASE + turn
+  elseif first[1] then
+    local other = first[1]
+    local count = (calls[other] or 0) + 1
+    calls[other], promised, free = count, promised + 1, free - 1
+    if count >= tonumber(redis.call('HGET', state, 'w:' .. other) or '1') then
+      redis.call('ZREM', waiting, other)
+    else
+      redis.call('ZADD', waiting, tonumber(first[2]) + BASE, other)
+    end
+  else
+    break
+  end
+end
+local ask, kept = 0, 0
+for other, count in pairs(calls) do
+  redis.call('ZREM', waiting, other)
+  redis.call('ZADD', promises, now + promise, other)
+  redis.call('HINCRBY', state, 'p:' .. other, count)
+  redis.call('PUBLISH', state .. ':' .. string.match(other, '^[^/]*'), count)
+  kept = kept + count
+end
+
+local first = math.max(token + 1, now)
+if taken > 0 then token = first + taken - 1 end
+held = held + taken
+total = total + taken
+if held + want == 0 then
+  redis.call('ZREM', members, me)
+  redis.call('HDEL', state, 'h:' .. me, 'n:' .. me, 'w:' .. me, 'p:' .. me)
+else
+  redis.call('ZADD', members, now + lease, me)
+  redis.call('HSET', state, 'h:' .. me, held, 'n:' .. me, number, 'w:' .. me, want - taken)
+  if mine > 0 then redis.call('HDEL', state, 'p:' .. me) end
+end
+if want > taken then
+  redis.call('ZADD', waiting, held * BASE + score % BASE, me)
+  local earliest = redis.call('ZRANGE', members, 0, 0, 'WITHSCORES')
+  ask = tonumber(earliest[2]) - now
+  if silent then ask = math.min(ask, quiet - now) end
+end
+redis.call('HSET', state, 'total', total, 'promised', promised, 'turn', turn,
+    'token', string.format('%.0f', token), 'seen', string.format('%.0f', now),
+    'quiet', string.format('%.0f', quiet))
+redis.call('PEXPIRE', state, math.max(86400000, math.ceil(lease / 500)))
+for index = 2, 4 do redis.call('PEXPIRE', KEYS[index], math.ceil(lease / 1000) + 60000) end
+return {1, taken, first, total, redis.call('ZCARD', members), math.ceil(ask), kept}
+""")
+
+
+class Answer(NamedTuple):
+    """What the script answers."""
+
+    in_force: int
+    """0 if the lease is lost, and with it the slots that were told to be held."""
+    granted: int
+    first_token: int
+    """The token of the first slot granted; those of the others follow."""
+    total: int
+    """Slots held by all processes."""
+    members: int
+    """Processes that hold slots or wait for some."""
+    ask_again: int
+    """Microseconds after which to ask again although nothing was heard; 0 for no need."""
+    kept: int
+    """Slots kept for others, that may be gone: look after them when that has lapsed."""
+
+
+def keys_of(key: str) -> list[str]:
+    """Return the names of the keys, all in one slot of a cluster."""
+    base = f"mtaio:slots:{{{key}}}"
+    return [base, f"{base}:members", f"{base}:waiting", f"{base}:promises"]
+
+
+def channel_of(key: str, process: str) -> str:
+    """Return the channel on which a process is told that slots are kept for it."""
+    return f"{keys_of(key)[0]}:{process}"

@@ -1,0 +1,160 @@
+"""
+A subscription that is looked after.
+
+Promise: `on_subscribed` is called each time the subscription has come into force, and `on_lost`
+when it no longer delivers even what it sends to itself. What glide restores in silence, and what
+only seems to be connected, is found within `watch` seconds and the store's timeout.
+
+glide restores the subscriptions of a connection that it has lost, and tells nobody. So each look
+asks the server which connection this is, and sends a message through a channel that is the
+subscription's own. Nothing else is asked through that connection: glide 2.6 takes, just after it
+has connected again, a confirmation of a subscription for the answer to a command.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
+
+import anyio
+
+from mtaio._internal import clock
+from mtaio.exceptions import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from mtaio.redis._link import Endpoint, Link
+    from mtaio.redis._store import Store
+
+__all__ = ["Subscription"]
+
+_PATIENCE: Final = 4.0
+"""Seconds that glide is given to restore a subscription, before it is opened again."""
+
+_CLIENT: Final = re.compile(rb"id=(\d+) addr=(\S+) .*\bage=(\d+) ")
+
+
+class _OddAnswerError(Exception):
+    """glide took another message of the server for the answer."""
+
+
+class _Seen(NamedTuple):
+    """What the server says of a connection."""
+
+    number: bytes
+    address: bytes
+    age: int
+
+    @classmethod
+    def parse(cls, answer: object) -> Self:
+        """Return what CLIENT INFO answered."""
+        found = _CLIENT.match(answer) if isinstance(answer, bytes) else None
+        if found is None:
+            raise _OddAnswerError
+        return cls(found[1], found[2], int(found[3]))
+
+    def follows(self, before: _Seen) -> bool:
+        """Return whether this is the connection that was seen before."""
+        # Numbers begin again when the server does, and sockets in the file system have no ports.
+        return self[:2] == before[:2] and self.age >= before.age
+
+
+class Subscription:
+    """
+    The subscription of one block.
+
+    Args:
+        store: Through which it sends itself messages.
+        endpoint: Where to connect.
+        on_message: As for `Store.subscribe`, and so the others.
+        on_subscribed: See there.
+        on_lost: See there.
+        watch: See there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        endpoint: Endpoint,
+        on_message: Callable[[str, bytes], object],
+        on_subscribed: Callable[[], object],
+        on_lost: Callable[[], object] | None,
+        *,
+        watch: float,
+    ) -> None:
+        self._store = store
+        self._endpoint = endpoint
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
+        self._watch = watch
+        self._own = f"mtaio:watch:{uuid4().hex}"
+        self._heard = anyio.Event()
+        self._sent = b""
+        self._connection: _Seen | None = None
+        self._in_force = False
+
+    async def run(self, channels: frozenset[str]) -> None:
+        """Deliver messages until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                link = await self._endpoint.open({*channels, self._own}, attempt=attempt)
+            except StoreError:
+                self._lose()
+                await anyio.sleep(self._watch)
+            else:
+                try:
+                    await self._serve(link)
+                finally:
+                    await link.close()
+            attempt += 1
+
+    async def _serve(self, link: Link) -> None:
+        """Deliver messages until the subscription has been silent for too long."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._receive, link)
+            silent_since = clock.now()
+            while clock.now() - silent_since < max(_PATIENCE, 2 * self._store.timeout):
+                if await self._look(link):
+                    silent_since = math.inf
+                elif silent_since == math.inf:
+                    silent_since = clock.now()
+                await anyio.sleep(self._watch if self._in_force else self._watch / 10)
+            group.cancel_scope.cancel()
+
+    async def _receive(self, link: Link) -> None:
+        while True:
+            channel, message = await link.message()
+            if channel != self._own:
+                self._on_message(channel, message)
+            elif message == self._sent:
+                self._heard.set()
+
+    async def _look(self, link: Link) -> bool:
+        """Return whether the subscription delivers; call what is to be called."""
+        token = uuid4().hex
+        try:
+            known = self._connection
+            self._connection = seen = _Seen.parse(await link.command("CLIENT", "INFO"))
+            self._sent, self._heard = token.encode(), anyio.Event()
+            await self._store.publish(self._own, token)
+            with anyio.fail_after(self._store.timeout):
+                await self._heard.wait()
+        except (StoreError, TimeoutError, _OddAnswerError):
+            self._lose()
+            return False
+        if not self._in_force or known is None or not seen.follows(known):
+            self._in_force = True
+            self._on_subscribed()
+        return True
+
+    def _lose(self) -> None:
+        if self._in_force:
+            self._in_force = False
+            if self._on_lost is not None:
+                self._on_lost()

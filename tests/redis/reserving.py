@@ -1,0 +1,40 @@
+"""What the script of `RedisRateLimiter` does, in Python, for the server in memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mtaio.redis._rate import RESERVE
+from tests.redis.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from mtaio.redis._store import Argument
+
+
+def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argument]) -> list[Any]:
+    """Do what the script says, line for line."""
+    now *= 1e6
+    interval, burst, needed, most, held, ahead = map(float, args[:6])
+    full = max(data.get(keys[0], 0.0), now)
+    if full > now + (2 * burst + 2) * interval + 2 * ahead:
+        data[keys[0]] = full = now + burst * interval
+    first = full + (1 - burst) * interval - now
+    if not needed:
+        return [0, str(first).encode(), 1, 0]
+    busy = data.setdefault(keys[1], {})
+    busy[args[6]] = now
+    for asker in [asker for asker, asked in busy.items() if asked <= now - 1e6]:
+        del busy[asker]
+    share = math.floor((ahead + max(0.0, -first)) / interval / len(busy))
+    due = first + (needed - 1) * interval
+    if due > ahead:
+        return [0, str(due).encode(), len(busy), share]
+    taken = int(max(needed, min(most, share - held)))
+    data[keys[0]] = full + taken * interval
+    return [taken, str(first).encode(), len(busy), share]
+
+
+def reserving_store(**options: Any) -> MemoryStore:
+    """Return a server in memory that knows the script."""
+    return MemoryStore({RESERVE: reserve}, **options)

@@ -1,0 +1,144 @@
+"""The ways to a server: TLS, sockets in the file system, passwords, clusters, replicas."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from mtaio.exceptions import StoreError
+from mtaio.redis import RedisRateLimiter, RedisStore
+from tests.redis.server.test_store import Signals, until_up
+from tests.redis.servers import free_port, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from tests.redis.servers import Server
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an authority and a certificate that it has signed for 127.0.0.1."""
+    folder = tmp_path_factory.mktemp("tls")
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+
+    def openssl(*args: str) -> None:
+        subprocess.run([str(program), *args], cwd=folder, check=True, capture_output=True)  # noqa: S603 - ours
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca")
+    openssl(*new, "-keyout", "key.pem", "-out", "request", "-subj", "/CN=mtaio")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
+    openssl("x509", "-req", "-in", "request", "-out", "cert.pem", "-days", "2", *signed)
+    return folder
+
+
+async def test_tls(certificates: Path) -> None:
+    """The server is trusted by the given authority, and knows the client by its certificate."""
+    port = free_port()
+    ca, cert, key = (certificates / f"{name}.pem" for name in ("ca", "cert", "key"))
+    options = (
+        *("--tls-port", str(port), "--tls-cert-file", str(cert)),
+        *("--tls-key-file", str(key), "--tls-ca-cert-file", str(ca)),
+    )
+    with serving("redis-server", *options):
+        trusted = RedisStore(
+            f"rediss://127.0.0.1:{port}", timeout=5, ca_file=ca, cert_file=cert, key_file=key
+        )
+        async with trusted as store:
+            await store.ping()
+            subscribed = Signals()
+            async with store.subscribe(["a"], lambda *_: None, subscribed.count):
+                await subscribed.wait(1)
+        async with RedisStore(f"rediss://127.0.0.1:{port}") as store:
+            with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1"):
+                await store.ping()
+
+
+async def test_socket_in_the_file_system() -> None:
+    """A server is reached by its socket, in the database that the URL names."""
+    with serving("valkey-server", "--unixsocket", "socket") as server:
+        async with RedisStore(f"unix://{server.folder}/socket?db=3") as store:
+            await store.command("SET", "here", "3")
+        async with RedisStore(f"redis://127.0.0.1:{server.port}/3") as store:
+            assert await store.command("GET", "here") == b"3"
+
+
+async def test_password() -> None:
+    """The password of the URL is used, and shown by nothing."""
+    with serving("redis-server", "--requirepass", "se/cret") as server:
+        url = f"redis://:se%2Fcret@127.0.0.1:{server.port}"
+        async with RedisStore(url) as store:
+            await store.ping()
+            assert "cret" not in repr(store)
+        async with RedisStore(url.replace("se", "no")) as store:
+            with pytest.raises(StoreError, match=r"^redis://127\.0\.0\.1") as caught:
+                await store.ping()
+            assert "cret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def cluster(request: pytest.FixtureRequest) -> Generator[list[Server]]:
+    """Return the three nodes of a cluster."""
+    kind = request.param
+    with ExitStack() as stack:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
+        nodes = [
+            stack.enter_context(serving(f"{kind}-server", *options, str(free_port())))
+            for _ in range(3)
+        ]
+        addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+        nodes[0].ask("--cluster", "create", *addresses, "--cluster-yes")
+        for node in nodes:
+            node.wait_for("cluster_state:ok", "cluster", "info")
+        yield nodes
+
+
+async def test_cluster(cluster: list[Server]) -> None:
+    """Scripts find their node, and each node has the messages."""
+    url = "redis://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster[:2])
+    async with RedisStore(url, cluster=True) as store:
+        await until_up(store)
+        limiters = [RedisRateLimiter(store, f"key {number}", 100) for number in range(8)]
+        for limiter in limiters:
+            await limiter.acquire(100)
+        assert not await limiters[0].try_acquire(50)
+        got: list[bytes] = []
+        subscribed, heard = Signals(), anyio.Event()
+
+        def receive(_channel: str, message: bytes) -> None:
+            got.append(message)
+            heard.set()
+
+        async with store.subscribe(["a"], receive, subscribed.count):
+            await subscribed.wait(1)
+            await store.publish("a", "hello")
+            await heard.wait()
+        assert got == [b"hello"]
+
+
+async def test_primary_among_several() -> None:
+    """Of several nodes the primary is used, also after another has taken its place."""
+    with (
+        serving("redis-server", "--repl-diskless-sync-delay", "0") as one,
+        serving("redis-server", "--replicaof", f"127.0.0.1 {one.port}") as two,
+    ):
+        url = f"redis://127.0.0.1:{two.port},127.0.0.1:{one.port}"
+        async with RedisStore(url) as store:
+            await until_up(store)
+            await store.command("SET", "a", "1")
+            two.wait_for("1", "get", "a")
+            one.kill()
+            two.ask("replicaof", "no", "one")
+            await until_up(store)
+            assert await store.command("GET", "a") == b"1"
+            await store.command("SET", "a", "2")

@@ -1,0 +1,115 @@
+"""URLs of servers, and stores that are refused before they are used."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from mtaio.exceptions import StoreError
+from mtaio.redis import RedisStore
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://host", "redis://host:6379/0"),
+        ("valkey://user:pass@host:1/2", "valkey://host:1/2"),
+        ("rediss://:p%40ss@[::1]:1", "rediss://[::1]:1/0"),
+        ("redis://one:1,two:2/0", "redis://one:1,two:2/0"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("unix://:pass@/run/redis.sock?db=3", "unix:///run/redis.sock?db=3"),
+    ],
+)
+def test_names(url: str, name: str) -> None:
+    """A store is called by its URL, without the password, unless it has a name."""
+    store = RedisStore(url)
+    assert store.name == name
+    assert repr(store) == f"<RedisStore {name}>"
+    assert RedisStore(url, name="limits", timeout=2).name == "limits"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("host:6379", r"^url has no scheme that a server is reached by"),
+        ("http://host", r"^url has no scheme"),
+        ("redis://host/x", r"^url names the database 'x', which is no number"),
+        ("redis://", r"^url names the host '', which is none"),
+        ("redis://host:port", r"^url names the host 'host:port'"),
+        ("redis://host?db=1", r"^url names the host 'host\?db=1'"),
+        ("unix://run/redis.sock", r"^url names no absolute path of a socket"),
+    ],
+)
+def test_refused_urls(url: str, message: str) -> None:
+    """What is no URL of a server is refused, with an example of one."""
+    with pytest.raises(ValueError, match=message + r".* Pass a URL such as"):
+        RedisStore(url)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": 0}, r"^timeout=0 is not a time that a call can wait"),
+        ({"ca_file": "ca.pem"}, r"^ca_file is for TLS, which redis://host:6379/0 does not use"),
+        ({"url": "rediss://host", "cert_file": "c"}, r"^cert_file and key_file belong together"),
+        ({"url": "unix:///s", "cluster": True}, r"^cluster=True with unix:///s: a cluster has"),
+    ],
+)
+def test_refused_options(options: dict[str, Any], message: str) -> None:
+    """What cannot be meant is refused when the store is made."""
+    with pytest.raises(ValueError, match=message):
+        RedisStore(**{"url": "redis://host", **options})
+
+
+def test_url_that_is_no_text() -> None:
+    """Bytes are not taken for a URL, and are not shown."""
+    with pytest.raises(TypeError, match=r"^url is a bytes, not a str"):
+        RedisStore(b"redis://:pass@host")  # type: ignore[arg-type]  # refused
+
+
+def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without valkey-glide a store says what to install."""
+    monkeypatch.setitem(sys.modules, "glide", None)
+    with pytest.raises(ImportError, match=r"^mtaio\.redis needs valkey-glide\. Install it with"):
+        RedisStore("redis://host")
+
+
+async def test_store_outside_of_its_block() -> None:
+    """It is used inside its block, which is entered once at a time."""
+    store = RedisStore("redis://127.0.0.1:1", timeout=0.1)
+    with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is not entered in this event loop"):
+        await store.ping()
+    async with store:
+        with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is entered already"):
+            await store.__aenter__()
+    async with store:
+        pass
+    await store.__aexit__(None, None, None)
+
+
+async def test_errors_in_the_block() -> None:
+    """What the block raises goes out as it is, and so does what a task in it raises."""
+    store = RedisStore("redis://127.0.0.1:1", timeout=0.1)
+    with pytest.raises(KeyError):
+        async with store:
+            raise KeyError
+
+    async def fail() -> None:
+        msg = "failed"
+        raise LookupError(msg)
+
+    with pytest.raises(LookupError, match=r"^failed"):
+        async with store:
+            store.start(fail)
+    with pytest.raises(ZeroDivisionError):
+        async with store, store.subscribe(["a"], print, print):
+            _ = 1 / 0
+
+
+async def test_certificate_that_is_missing() -> None:
+    """A file that cannot be read is told when the store is entered."""
+    store = RedisStore("rediss://127.0.0.1:1", ca_file="/nowhere/ca.pem")
+    with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1:1/0: .*No such file"):
+        await store.__aenter__()

@@ -1,0 +1,582 @@
+"""`RedisConcurrencyLimiter` on the virtual clock, with a server in memory."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import pytest
+
+from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
+from mtaio.redis import Lease, RedisConcurrencyLimiter
+from mtaio.testing import Victim, check_limiter, explore, run, settle
+from tests.redis.exchanging import Slots
+
+
+async def test_slots_are_shared() -> None:
+    """Two processes together never have more than the limit; both get about the same."""
+    async with Slots() as store:
+        limiters = [RedisConcurrencyLimiter(store, "key", 3) for _ in range(2)]
+        counts, inside, peak = [0, 0], 0, 0
+
+        async def work(number: int) -> None:
+            nonlocal inside, peak
+            while True:
+                async with limiters[number]:
+                    inside += 1
+                    peak = max(peak, inside)
+                    await anyio.sleep(0.05)
+                    inside -= 1
+                    counts[number] += 1
+
+        async with anyio.create_task_group() as group:
+            for number in (0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1):
+                group.start_soon(work, number)
+            await anyio.sleep(10)
+            group.cancel_scope.cancel()
+        assert peak == store.most == 3
+        assert sum(counts) > 0.9 * 3 * 10 / 0.05
+        assert 0.9 < counts[0] / counts[1] < 1.1
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        statistics = limiters[0].statistics()
+        assert statistics.in_use == statistics.waiting == 0
+        assert statistics.calls < 3 * counts[0]
+
+
+async def test_order_and_tokens() -> None:
+    """Tasks of a process are served in the order of asking, with growing tokens."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 2)
+        served: list[tuple[int, int]] = []
+
+        async def work(number: int) -> None:
+            async with limiter as lease:
+                served.append((lease.token, number))
+                await anyio.sleep(0.01)
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(work, number)
+                await settle()
+        assert [number for _, number in sorted(served)] == list(range(20))
+        assert len({token for token, _ in served}) == 20
+
+
+async def test_one_heartbeat_for_all_slots() -> None:
+    """While nothing changes, a process calls three times in a lease, however much it holds."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 50, lease=3)
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(hold, limiter, 300)
+            await anyio.sleep(1)
+            before = store.calls
+            await anyio.sleep(270)
+            assert limiter.statistics().in_use == 50
+            assert 265 <= store.calls - before <= 275
+            group.cancel_scope.cancel()
+        assert limiter.statistics().lost == 0
+
+
+async def hold(limiter: RedisConcurrencyLimiter, seconds: float) -> None:
+    """Hold a slot."""
+    async with limiter:
+        await anyio.sleep(seconds)
+
+
+async def test_waiting_costs_few_calls() -> None:
+    """A process whose tasks wait does not ask all the time; it is called when a slot is free."""
+    async with Slots() as store:
+        one, two = (RedisConcurrencyLimiter(store, "key", 1) for _ in range(2))
+        lease = await one.acquire()
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(hold, two, 0)
+            await anyio.sleep(60)
+            assert store.calls <= 90
+            lease.release()
+            await anyio.sleep(0.01)
+            assert two.statistics().acquired >= 1
+
+
+async def test_lost_call_is_made_up_for() -> None:
+    """A process that does not hear that a slot is kept for it loses it to the next in time."""
+    async with Slots() as store:
+        holder, deaf, other = (RedisConcurrencyLimiter(store, "key", 1) for _ in range(3))
+        lease = await holder.acquire()
+        async with anyio.create_task_group() as group:
+            for limiter in (deaf, other):
+                group.start_soon(hold, limiter, 1)
+                await anyio.sleep(0.1)
+            store.reconnect()
+            await anyio.sleep(0.1)
+            first = min(store.members.values(), key=lambda member: member.turn or 1000)
+            first.turn = None  # as if it had been called, and had not heard
+            lease.release()
+            await anyio.sleep(0.5)
+            assert other.statistics().acquired == 1
+        assert deaf.statistics().acquired == 1
+
+
+async def test_unreachable_server_and_lease() -> None:
+    """A holder goes on without the server until nine tenths of the lease, and is cancelled then."""
+    async with Slots(timeout=0.5) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=10, name="reports")
+        start = anyio.current_time()
+        leases: list[Lease] = []
+
+        async def work() -> None:
+            async with limiter as lease:
+                leases.append(lease)
+                store.fail()
+                await anyio.sleep(100)
+
+        with pytest.raises(
+            LeaseLostError,
+            match=r"^<RedisConcurrencyLimiter 'reports' at memory://> lost the lease with the "
+            r"token \d+: it was not renewed in time\. ",
+        ) as caught:
+            await work()
+        lease = leases[0]
+        assert anyio.current_time() - start == pytest.approx(9, abs=0.01)
+        assert caught.value.token == lease.token
+        assert caught.value.name == "reports"
+        assert lease.lost
+        again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+        assert (str(again), again.token) == (str(caught.value), lease.token)
+        assert limiter.statistics().lost == 1
+        assert limiter.statistics().failed_calls >= 5
+        store.recover()
+        async with limiter as later:
+            assert later.token > lease.token
+
+
+async def test_server_that_forgets() -> None:
+    """A holder that the server no longer knows of is cancelled at the next sign of life."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+        async with limiter:
+            store.forget()
+        await anyio.sleep(0.1)
+
+        async def work() -> None:
+            async with limiter:
+                store.forget()
+                await anyio.sleep(1000)
+
+        with pytest.raises(LeaseLostError, match=r"the server no longer knows of it\. Another"):
+            await work()
+        assert anyio.current_time() < 2
+
+
+async def test_holder_that_comes_late() -> None:
+    """A process that stood still finds its lease lost, whatever its tasks do first."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+        lease = await limiter.acquire()
+        assert not lease.lost
+        assert re.match(r"^<Lease \d+ of <.*>: held>$", repr(lease))
+        lease.check()
+        store.down = True
+        await anyio.sleep(2.8)
+        assert lease.lost
+        assert repr(lease).endswith(": lost>")
+        with pytest.raises(LeaseLostError):
+            lease.check()
+        lease.release()
+        assert lease.lost
+        store.down = False
+        await anyio.sleep(1)
+        async with limiter as later:
+            pass
+        assert repr(later).endswith(": released>")
+        assert not later.lost
+        later.release()
+
+
+async def test_errors_of_the_block_go_out() -> None:
+    """An error of the block is raised as it is, also when the lease is lost."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+        with pytest.raises(KeyError, match="'one'"):
+            async with limiter:
+                raise KeyError("one")
+
+        async def fail() -> None:
+            async with limiter:
+                store.down = True
+                try:
+                    await anyio.sleep(100)
+                finally:
+                    raise KeyError("two")
+
+        with pytest.raises(KeyError, match="'two'"):
+            await fail()
+        store.down = False
+        await anyio.sleep(1)
+        async with limiter, anyio.create_task_group():
+            pass
+
+
+async def test_try_acquire() -> None:
+    """It asks once, and leaves nothing behind at the server."""
+    async with Slots() as store:
+        one, two = (RedisConcurrencyLimiter(store, "key", 1) for _ in range(2))
+        lease = await one.try_acquire()
+        assert isinstance(lease, Lease)
+        assert await one.try_acquire() is None
+        assert await two.try_acquire() is None
+        with pytest.raises(TimeoutError, match=r"had no free slot within 0 s$"):
+            await two.acquire(timeout=0)
+        lease.release()
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        async with two:
+            pass
+        assert one.statistics().rejected == 1
+        assert two.statistics().rejected == 1
+        assert two.statistics().timed_out == 1
+
+
+async def test_timeouts_and_full_queues() -> None:
+    """A wait ends in time; tasks beyond those that may wait are refused unless a slot is free."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        async with limiter:
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait_in_vain, limiter)
+                await anyio.sleep(0.1)
+                with pytest.raises(
+                    ConcurrencyLimitError, match=r"lets at most max_waiters=1 wait\. Try again"
+                ):
+                    await limiter.acquire()
+            statistics = limiter.statistics()
+            assert (statistics.timed_out, statistics.rejected, statistics.cancelled) == (1, 1, 1)
+        none = RedisConcurrencyLimiter(store, "key", 1, max_waiters=0)
+        await anyio.sleep(0.1)
+        async with none:
+            with pytest.raises(ConcurrencyLimitError):
+                await none.acquire()
+            assert await none.try_acquire() is None
+
+
+async def wait_in_vain(limiter: RedisConcurrencyLimiter) -> None:
+    """Wait for a slot that does not come."""
+    start = anyio.current_time()
+    with pytest.raises(TimeoutError, match=r"had no free slot within 2 s$"):
+        await limiter.acquire(timeout=2)
+    assert anyio.current_time() - start == pytest.approx(2)
+
+
+async def test_server_is_down_closed() -> None:
+    """Tasks that wait fail, and those that ask then; each with an error of its own."""
+    async with Slots(timeout=0.5) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        store.fail()
+        errors: list[StoreError] = []
+
+        async def work() -> None:
+            with pytest.raises(StoreError, match=r"^memory:// did not answer") as caught:
+                await limiter.acquire()
+            errors.append(caught.value)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            group.start_soon(work)
+        assert errors[0] is not errors[1]
+        assert anyio.current_time() <= 1.1
+        await work()
+        with pytest.raises(StoreError):
+            await limiter.try_acquire()
+        store.recover()
+        async with limiter:
+            pass
+        assert limiter.statistics().rejected == 4
+
+
+async def test_server_is_down_wait() -> None:
+    """Tasks wait until the server is back, but not those that ask once."""
+    async with Slots(timeout=0.5) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="wait")
+        store.fail()
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, limiter, 1)
+            with pytest.raises(StoreError):
+                await limiter.try_acquire()
+            await anyio.sleep(20)
+            store.recover()
+            await anyio.sleep(1.1)
+            assert limiter.statistics().in_use == 1
+
+
+async def test_server_is_down_open() -> None:
+    """Everything runs, also what held a slot; when the server is back it is limited again."""
+    async with Slots(timeout=0.5) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3, on_failure="open")
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, limiter, 20)
+            await anyio.sleep(0.1)
+            store.fail()
+            leases = [await limiter.acquire() for _ in range(3)]
+            assert [lease.token for lease in leases] == [0, 0, 0]
+            await anyio.sleep(15)
+            assert limiter.statistics().in_use == 0
+            store.recover()
+            await anyio.sleep(1.1)
+            lease = await limiter.acquire()
+            assert lease.token
+            assert await limiter.try_acquire() is None
+            lease.release()
+            for each in leases:
+                assert not each.lost
+                each.release()
+        assert limiter.statistics().lost == 0
+        assert limiter.statistics().granted_without_server == 3
+        assert limiter.statistics().acquired == 5
+
+
+async def test_capacity() -> None:
+    """It may be changed; what waits is let in, and nothing is interrupted."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        limiter.capacity = 1
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(hold, limiter, 10)
+            await anyio.sleep(1)
+            assert limiter.statistics().in_use == 1
+            limiter.capacity = 3
+            await anyio.sleep(0.1)
+            assert limiter.statistics().in_use == 3
+            limiter.capacity = 0
+            assert limiter.statistics().limit == limiter.capacity == 0
+            await anyio.sleep(1)
+            assert limiter.statistics().in_use == 3
+            assert await limiter.try_acquire() is None
+
+
+async def test_end_of_the_store() -> None:
+    """When the store's block ends, all is given back, holders are cancelled and waiters fail."""
+    store = Slots()
+    limiter = RedisConcurrencyLimiter(store, "key", 1)
+    seen: list[str] = []
+
+    async def holder() -> None:
+        with pytest.raises(LeaseLostError, match="the block of its store was left"):
+            await hold(limiter, 100)
+        seen.append("holder")
+
+    async def waiter() -> None:
+        with pytest.raises(RuntimeError, match=r"was left while .* was in use\.$"):
+            await limiter.acquire()
+        seen.append("waiter")
+
+    async with anyio.create_task_group() as group, store:
+        group.start_soon(holder)
+        await anyio.sleep(0.1)
+        group.start_soon(waiter)
+        await anyio.sleep(0.1)
+    assert sorted(seen) == ["holder", "waiter"]
+    assert store.members == {}
+    async with store, limiter:
+        pass
+    assert store.members == {}
+    async with store, limiter:
+        store.down = True  # the last words are not heard, and no error
+
+
+def test_one_loop_after_another(backend: str) -> None:
+    """A limiter serves one event loop after another, and a slot left in one is lost in it."""
+    store = Slots()
+    limiter = RedisConcurrencyLimiter(store, "key", 1)
+
+    async def main() -> None:
+        async with store, limiter:
+            pass
+
+    run(main, backend=backend)
+    run(main, backend=backend)
+    assert limiter.statistics().acquired == 2
+
+
+async def test_two_loops_at_once(backend: str) -> None:
+    """While one event loop uses it, another is told that it cannot."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+
+        async def other() -> None:
+            with pytest.raises(RuntimeError, match="has tasks of another running event loop"):
+                await limiter.acquire()
+
+        async with limiter:
+            await anyio.to_thread.run_sync(lambda: anyio.run(other, backend=backend))
+
+
+async def test_process_stood_still_as_it_was_served() -> None:
+    """A slot that is lost before its task goes on cancels the block where it first waits."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=3)
+        with pytest.raises(LeaseLostError):
+            await late(limiter, store)
+
+
+async def late(limiter: RedisConcurrencyLimiter, store: Slots) -> None:
+    """Enter the block of a lease that has run out."""
+    lease = await limiter.acquire()
+    store.down = True
+    await anyio.sleep(4)
+    with lease.enter():
+        await anyio.sleep(4)
+        raise AssertionError
+    lease.check()
+
+
+async def test_decorator() -> None:
+    """A decorated function holds a slot, within a timeout."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+
+        @limiter.limit
+        async def twice(number: int) -> int:
+            assert limiter.statistics().in_use == 1
+            await anyio.sleep(1)
+            return 2 * number
+
+        @limiter.limit(timeout=0.5)
+        async def soon() -> None:
+            raise AssertionError
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(twice, 1)
+            await anyio.sleep(0.1)
+            with pytest.raises(TimeoutError):
+                await soon()
+        assert await twice(2) == 4
+
+
+async def test_left_in_another_task() -> None:
+    """A block that is left where it was not entered is refused."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        with pytest.raises(RuntimeError, match=r"was entered in another task\. Enter and leave"):
+            await limiter.__aexit__(None, None, None)
+        async with limiter as outer:
+            limiter.capacity = 2
+            async with limiter as inner:
+                assert inner.token > outer.token
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": ""}, r"^key='' names no limit\. "),
+        ({"limit": 0}, r"^limit=0 is less than 1\. "),
+        ({"lease": 0}, r"^lease=0 is not a finite number greater than 0\. "),
+        ({"lease": float("inf")}, r"^lease=inf is not a finite number greater than 0\. "),
+        ({"max_waiters": -1}, r"^max_waiters=-1 is less than 0\. "),
+        ({"on_failure": "local"}, r"^on_failure='local' is unknown\. "),
+    ],
+)
+def test_refused_arguments(options: dict[str, Any], message: str) -> None:
+    """What cannot be meant is refused when the limiter is made."""
+    given = {"key": "key", "limit": 1, **options}
+    with pytest.raises(ValueError, match=message):
+        RedisConcurrencyLimiter(Slots(), **given)
+
+
+def test_attributes() -> None:
+    """What was given can be read."""
+    limiter = RedisConcurrencyLimiter(Slots(), "key", 2, lease=5, max_waiters=7)
+    assert (limiter.name, limiter.key, limiter.lease, limiter.max_waiters) == ("key", "key", 5, 7)
+    assert repr(limiter) == (
+        "<RedisConcurrencyLimiter 'key': 0 of 2 slots in use here, 0 waiting, at memory://>"
+    )
+    assert issubclass(LeaseLostError, MTAIOError)
+
+
+def test_contract() -> None:
+    """It is as good a limiter as one within a process, however its tasks take turns."""
+    check_limiter(
+        lambda slots: RedisConcurrencyLimiter(Slots(latency=0), "key", slots),
+        seeds=20,
+        exhaustive=1,
+    )
+
+
+@explore(seeds=40, exhaustive=1)
+async def test_cancelled_anywhere(victim: Victim) -> None:
+    """Wherever a task is cancelled, its slot comes back, and the others get theirs."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=60)
+        other = RedisConcurrencyLimiter(store, "key", 1, lease=60)
+        inside = 0
+
+        async def work(which: RedisConcurrencyLimiter) -> None:
+            nonlocal inside
+            async with which:
+                inside += 1
+                assert inside == 1
+                try:
+                    await anyio.sleep(0.01)
+                finally:
+                    inside -= 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work, limiter)
+            group.start_soon(victim, work, limiter)
+            group.start_soon(work, limiter)
+            group.start_soon(work, other)
+        await anyio.sleep(0.2)
+        assert store.members == {}
+        assert anyio.current_time() < 2
+        assert limiter.statistics().in_use == limiter.statistics().waiting == 0
+
+
+@explore(seeds=20, exhaustive=1)
+async def test_cancelled_alone(victim: Victim) -> None:
+    """What a task is given that is gone goes back, whether it would have waited or not."""
+    async with Slots(timeout=0.1) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=60, on_failure="wait")
+        await victim(hold, limiter, 0.01)
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        async with limiter:
+            assert await victim(limiter.try_acquire) is None
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        store.fail()
+        with suppress(StoreError):
+            await victim(limiter.try_acquire)
+        assert limiter.statistics().waiting == 0
+
+
+@explore(seeds=40, exhaustive=1)
+async def test_lost_anywhere() -> None:
+    """When leases are lost as tasks wait, hold and come, all of them get a slot in the end."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 2, lease=3)
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await hold(limiter, 1)
+            except LeaseLostError:
+                ended.append("lost")
+            else:
+                ended.append("done")
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(work)
+            await anyio.sleep(0.0005)
+            store.forget()
+            await anyio.sleep(0.999)
+            store.forget()
+        assert len(ended) == 4
+        await anyio.sleep(0.1)
+        assert store.members == {}
+        assert limiter.statistics().lost == ended.count("lost")

@@ -1,0 +1,413 @@
+"""`RedisRateLimiter` on the virtual clock, with a server in memory."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+
+from mtaio.exceptions import RateLimitTimeoutError, StoreError
+from mtaio.redis import RedisRateLimiter
+from mtaio.testing import run, settle
+from tests.redis.memory import MemoryStore
+from tests.redis.reserving import reserving_store
+
+
+async def test_tokens_are_granted_when_they_are_due() -> None:
+    """The burst at once, and then in even steps; late by the way of one answer at most."""
+    async with reserving_store(latency=0.002) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=2)
+        moments: list[float] = []
+
+        async def work() -> None:
+            async with limiter:
+                moments.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(work)
+        late = [
+            moment - due for moment, due in zip(moments, (0, 0, 0.1, 0.2, 0.3, 0.4), strict=True)
+        ]
+        assert all(0 < each < 0.005 for each in late), late
+
+
+async def test_order_and_calls() -> None:
+    """Tasks are served in the order of asking, by few calls."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 2000, burst=1)
+        served: list[int] = []
+
+        async def work(number: int) -> None:
+            await limiter.acquire()
+            served.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(1000):
+                group.start_soon(work, number)
+                await settle()
+        assert anyio.current_time() == pytest.approx(0.5, abs=0.01)
+        in_order = sum(one < two for one, two in pairwise(served))
+        assert in_order >= 900  # trio runs what is ready at one moment in random order
+        statistics = limiter.statistics()
+        assert statistics.calls <= 40
+        assert statistics.granted == 1000
+        assert statistics.lost == statistics.reserved == statistics.waiting == 0
+
+
+async def test_processes_share_a_bucket() -> None:
+    """Limiters of one key together keep to the rate, and each gets about the same."""
+    async with reserving_store() as store:
+        limiters = [RedisRateLimiter(store, "key", 1000, burst=10) for _ in range(4)]
+        counts = [0] * 4
+
+        async def work(number: int) -> None:
+            while True:
+                await limiters[number].acquire()
+                counts[number] += 1
+
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                for _ in range(50 * (number + 1)):
+                    group.start_soon(work, number)
+            await anyio.sleep(2)
+            group.cancel_scope.cancel()
+        assert 0.98 * 2010 <= sum(counts) <= 2010 + 1000 * 0.1
+        assert max(counts) <= 2 * min(counts)
+        assert limiters[0].statistics().processes == 4
+
+
+async def test_cancelled_waiters_token_goes_to_the_next() -> None:
+    """What was reserved for a task that gives up is granted to the next at the same time."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 20, burst=1)
+        await limiter.acquire()
+        moments: list[float] = []
+
+        async def work() -> None:
+            await limiter.acquire()
+            moments.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            with anyio.move_on_after(0.04) as scope:
+                group.start_soon(late_start, work)
+                await limiter.acquire()
+            assert scope.cancelled_caught
+        assert moments == [pytest.approx(0.05)]
+        statistics = limiter.statistics()
+        assert (statistics.granted, statistics.cancelled) == (2, 1)
+
+
+async def late_start(fn: Any) -> None:
+    """Call ``fn`` a little later."""
+    await anyio.sleep(0.01)
+    await fn()
+
+
+async def test_several_tokens() -> None:
+    """A request for several waits for the last of them; what is left of others is not touched."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=4)
+        await limiter.acquire(4)
+        assert anyio.current_time() == pytest.approx(0)
+        await limiter.acquire(3)
+        assert anyio.current_time() == pytest.approx(0.3)
+        with pytest.raises(ValueError, match=r"^cannot acquire 5 tokens of <.*>: the bucket never"):
+            await limiter.acquire(5)
+
+
+async def test_smaller_request_does_not_wait_for_a_larger_that_gave_up() -> None:
+    """When the first gives up, the server is asked for what the next needs."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=10)
+        await limiter.acquire(9)
+
+        async def large() -> None:
+            with anyio.move_on_after(0.5):
+                await limiter.acquire(10)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(large)
+            await settle()
+            await limiter.acquire(1)
+            assert anyio.current_time() == 0.5
+
+
+async def test_timeouts() -> None:
+    """A wait that cannot fit is refused at once if that is known, else when the time is over."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=1, name="api")
+        await limiter.acquire(timeout=1)
+        with pytest.raises(
+            RateLimitTimeoutError, match=r"^<.*'api'.*within 0.5 s, only in"
+        ) as caught:
+            await limiter.acquire(timeout=0.5)
+        assert anyio.current_time() == 0
+        assert caught.value.retry_after == pytest.approx(1)
+
+        async def first() -> None:
+            await limiter.acquire()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(first)
+            await settle()
+            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2 s"):
+                await limiter.acquire(timeout=0.5)
+            assert anyio.current_time() == 0.5
+        assert anyio.current_time() == pytest.approx(1)
+        assert limiter.statistics().rejected == 2
+
+
+async def test_reserved_token_that_comes_too_late() -> None:
+    """A task whose token is reserved, but due after its deadline, is refused at once."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 25, burst=1)
+        await limiter.acquire()
+        with pytest.raises(RateLimitTimeoutError):
+            await limiter.acquire(timeout=0.03)
+        assert anyio.current_time() == 0
+        await limiter.acquire(timeout=0.05)
+        assert anyio.current_time() == pytest.approx(0.04)
+
+
+async def test_try_acquire() -> None:
+    """It takes what is there, also what was reserved and not used, and does not wait for more."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 25, burst=2)
+        assert await limiter.try_acquire(2)
+        assert not await limiter.try_acquire()
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            await settle()
+            assert not await limiter.try_acquire()  # a task waits
+            group.cancel_scope.cancel()
+        await anyio.sleep(0.04)
+        calls = limiter.statistics().calls
+        assert await limiter.try_acquire()
+        assert limiter.statistics().calls == calls
+        assert anyio.current_time() == 0.04
+
+
+async def test_tokens_not_used_in_time_are_lost() -> None:
+    """A token that was reserved for a task that gave up is granted for ``slack`` seconds more."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 25, burst=1)
+        await limiter.acquire()
+        with anyio.move_on_after(0.01):
+            await limiter.acquire()
+        assert limiter.statistics().reserved == 1
+        await anyio.sleep(0.2)
+        await limiter.acquire()
+        statistics = limiter.statistics()
+        assert (statistics.reserved, statistics.lost) == (0, 1)
+
+
+async def test_server_that_fails_closed() -> None:
+    """By default all that wait get an error that names the server, after its timeout at most."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1)
+        store.fail()
+        errors: list[StoreError] = []
+
+        async def work() -> None:
+            with pytest.raises(StoreError, match=r"^memory:// did not answer") as caught:
+                await limiter.acquire()
+            errors.append(caught.value)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(work)
+        assert anyio.current_time() == 0.5
+        with pytest.raises(StoreError, match=r"^memory:// did not answer"):
+            await limiter.try_acquire()
+        store.recover()
+        await limiter.acquire()
+        statistics = limiter.statistics()
+        assert (statistics.rejected, statistics.failed_calls, statistics.down) == (4, 2, 0)
+
+
+async def test_server_that_fails_open() -> None:
+    """With "open" all is granted while the server is down, which is noticed when it is not."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="open")
+        store.fail()
+        for _ in range(20):
+            await limiter.acquire()
+            assert await limiter.try_acquire()
+        assert anyio.current_time() == 0.5
+        assert limiter.statistics().down == 1
+        await anyio.sleep(5)
+        store.recover()
+        await anyio.sleep(2.6)
+        assert limiter.statistics().down == 0
+        start = anyio.current_time()
+        for _ in range(3):
+            await limiter.acquire()
+        assert anyio.current_time() - start >= 0.2
+        assert limiter.statistics().granted_without_server == 40
+        assert limiter.statistics().granted == 43
+
+
+async def test_failure_seen_by_try_acquire() -> None:
+    """It is answered in the way that was chosen, at once after the first time."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1, on_failure="open")
+        store.fail()
+        assert await limiter.try_acquire()
+        assert await limiter.try_acquire()
+        assert anyio.current_time() == 0.5
+
+
+async def test_server_that_fails_to_a_local_limit() -> None:
+    """With "local" each process grants its part of the rate."""
+    async with reserving_store(timeout=0.5) as store:
+        limiters = [
+            RedisRateLimiter(store, "key", 20, burst=4, on_failure="local") for _ in range(2)
+        ]
+        for limiter in limiters:
+            await limiter.acquire()
+        first = limiters[1]
+        assert first.statistics().processes == 2
+        store.fail()
+        with pytest.raises(AssertionError):
+            await fails_at_once(first)
+        start = anyio.current_time()
+        moments: list[float] = []
+        for _ in range(6):
+            await first.acquire()
+            moments.append(anyio.current_time() - start)
+        assert moments == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5], abs=1e-6)
+        assert not await first.try_acquire()
+        await anyio.sleep(0.1)
+        assert await first.try_acquire()
+        with pytest.raises(RateLimitTimeoutError):
+            await first.acquire(timeout=0.05)
+        with anyio.move_on_after(0.05):
+            await first.acquire()
+        await first.acquire(4)  # more than its part of the burst: in parts
+        statistics = first.statistics()
+        assert (statistics.cancelled, statistics.rejected) == (1, 2)
+
+
+async def fails_at_once(limiter: RedisRateLimiter) -> None:
+    """Learn that the server is down, which takes its timeout."""
+    await limiter.acquire()
+    msg = "granted"
+    raise AssertionError(msg)
+
+
+async def test_answers_that_come_too_late() -> None:
+    """A server that answers later than ``slack`` allows is down, as far as the limiter goes."""
+    async with reserving_store(latency=0.3) as store:
+        limiter = RedisRateLimiter(store, "key", 10)
+        assert not await limiter.try_acquire()
+        with pytest.raises(
+            StoreError, match=r"^memory:// took 0.3 s to answer, more than slack=0.1"
+        ):
+            await limiter.acquire()
+        store.latency = 0.001
+        await limiter.acquire()
+        assert limiter.statistics().failed_calls == 1
+
+
+async def test_store_that_is_left() -> None:
+    """Tasks that still wait when the store's block ends are told so."""
+    store = reserving_store()
+    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="open")
+    async with anyio.create_task_group() as group, store:
+        await limiter.acquire()
+
+        async def work() -> None:
+            with pytest.raises(RuntimeError, match=r"^<.*> was left while <RedisRateLimiter"):
+                await limiter.acquire()
+
+        group.start_soon(work)
+        await anyio.sleep(0.2)
+    async with store:
+        await limiter.acquire()
+
+
+async def test_probe_ends_with_the_store() -> None:
+    """A limiter that found its server down asks again after the store is entered again."""
+    store = reserving_store(timeout=0.5)
+    limiter = RedisRateLimiter(store, "key", 1, burst=1, on_failure="open")
+    store.fail()
+    async with store:
+        await limiter.acquire()
+        assert limiter.statistics().down == 1
+    assert limiter.statistics().down == 0
+
+
+async def test_decorator() -> None:
+    """Each call of a decorated function acquires first."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=2)
+
+        @limiter.limit
+        async def one() -> float:
+            return anyio.current_time()
+
+        @limiter.limit(tokens=2, timeout=5)
+        async def two() -> float:
+            return anyio.current_time()
+
+        assert await one() == 0
+        assert await two() == pytest.approx(0.1)
+
+
+def test_one_loop_after_another(backend: str) -> None:
+    """What one loop reserved is not given to the next, nor do its tasks stay in the queue."""
+    store = reserving_store(latency=0)
+    limiter = RedisRateLimiter(store, "key", 25, burst=1)
+
+    async def main() -> None:
+        async with store:
+            await limiter.acquire()
+            with anyio.move_on_after(0.01):
+                await limiter.acquire()
+            assert limiter.statistics().reserved == 1
+
+    for _ in range(2):
+        run(main, backend=backend)
+
+
+def test_attributes() -> None:
+    """It shows what it was made with."""
+    store = MemoryStore()
+    limiter = RedisRateLimiter(store, "geo", 2.5, per=2, slack=0.2)
+    shown = (limiter.name, limiter.key, limiter.rate, limiter.per, limiter.burst, limiter.slack)
+    assert shown == ("geo", "geo", 2.5, 2, 2, 0.2)
+    assert repr(limiter) == "<RedisRateLimiter 'geo' 2.5 per 2 s, burst=2 at memory://>"
+    assert RedisRateLimiter(store, "geo", 0.5, name="other").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": ""}, "^key='' names no limit"),
+        ({"rate": 0}, "^rate=0 is not a number that"),
+        ({"rate": math.inf}, "^rate=inf is not a number"),
+        ({"per": -1}, "^per=-1 is not a number"),
+        ({"slack": 0}, "^slack=0 is not a number"),
+        ({"burst": 0}, "^burst=0 is less than 1"),
+        ({"on_failure": "never"}, "^on_failure='never' is unknown"),
+    ],
+)
+def test_refused_arguments(options: dict[str, Any], message: str) -> None:
+    """What cannot be meant is refused when the limiter is made."""
+    with pytest.raises(ValueError, match=message):
+        RedisRateLimiter(MemoryStore(), **{"key": "key", "rate": 1, **options})
+
+
+async def test_refused_calls() -> None:
+    """What can never be granted is refused at once."""
+    limiter = RedisRateLimiter(MemoryStore(), "key", 1)
+    with pytest.raises(ValueError, match=r"^tokens=0 is less than 1"):
+        await limiter.acquire(0)
+    with pytest.raises(TypeError, match=r"^tokens=0.5 is a float, not an int"):
+        await limiter.try_acquire(0.5)  # type: ignore[arg-type]  # refused
+    with pytest.raises(ValueError, match=r"^timeout=-1 is less than 0"):
+        await limiter.acquire(timeout=-1)

@@ -1,0 +1,483 @@
+"""`TieredCache` on the virtual clock, with a server in memory: each cache stands for a process."""
+
+from __future__ import annotations
+
+import logging
+import math
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from mtaio.exceptions import StoreError
+from mtaio.redis import JSON, Codec, TieredCache
+from mtaio.redis._far import RENEW
+from mtaio.testing import Victim, check_cache, explore, run
+from tests.redis.caching import caching_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from typing import Self
+
+    from tests.redis.memory import MemoryStore
+
+
+def nothing(*_: Any) -> int:
+    """Be a script that does nothing."""
+    return 0
+
+
+class Source:
+    """Where the values come from: a version, which takes its time to be read."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.version = 0
+        self.reads = 0
+        self.seconds = seconds
+
+    async def load(self) -> int:
+        """Return what was the version at the beginning."""
+        self.reads += 1
+        version = self.version
+        await anyio.sleep(self.seconds)
+        return version
+
+
+@asynccontextmanager
+async def processes(
+    count: int = 2, **options: Any
+) -> AsyncGenerator[tuple[MemoryStore, list[TieredCache[Any]]]]:
+    """Enter a store and some caches of it."""
+    async with caching_store() as store, AsyncExitStack() as stack:
+        caches = [TieredCache[Any](store, "test", **options) for _ in range(count)]
+        for cache in caches:
+            await stack.enter_async_context(cache)
+        yield store, caches
+
+
+async def test_a_value_is_found_near_and_far() -> None:
+    """What one process has loaded another finds by one call, and then without any."""
+    async with processes() as (store, (one, two)):
+        source = Source()
+        assert await one.get_or_set("key", source.load) == 0
+        assert store.calls == 2  # the lease, and the value
+        assert await one.get("key") == 0
+        assert store.calls == 2
+        assert await two.get("key") == 0
+        assert await two.get_or_set("key", source.load) == 0
+        assert store.calls == 3
+        await one.delete("key")
+        await anyio.sleep(0.1)
+        await one.set("key", "set")
+        await anyio.sleep(0.1)
+        assert await two.get_or_set("key", source.load) == "set"
+        assert await two.get_or_set("key", source.load) == "set"
+        assert source.reads == 1
+        statistics = two.statistics()
+        assert (statistics.near_hits, statistics.far_hits, statistics.loads) == (2, 2, 0)
+        assert statistics.listening == statistics.near_size == 1
+        assert one.statistics().loads == one.statistics().misses == 1
+
+
+async def test_one_load_for_all() -> None:
+    """Those who ask in several processes get the value of one load, a way after it has ended."""
+    async with processes(3) as (_, caches):
+        source = Source(20)  # longer than a lease lasts
+        ended: list[float] = []
+
+        async def ask(cache: TieredCache[Any]) -> None:
+            assert await cache.get_or_set("key", source.load) == 0
+            ended.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for cache in caches * 3:
+                group.start_soon(ask, cache)
+            await anyio.sleep(1)
+            assert sum(cache.statistics().waiting for cache in caches) == 2
+        assert source.reads == 1
+        assert max(ended) < 20.01
+
+
+async def test_values_expire_everywhere_at_once() -> None:
+    """What is left of a value's time at the server is what it has in memory."""
+    async with processes(near_ttl=100, ttl=10) as (_, (one, two)):
+        await one.set("key", 1)
+        await one.set("ever", 1, math.inf)
+        await anyio.sleep(6)
+        assert await two.get("key") == await two.get("ever") == 1
+        await anyio.sleep(3.9)
+        assert await two.get("key") == 1
+        await anyio.sleep(0.1)
+        assert await two.get("key", "none") == await one.get("key", "none") == "none"
+        await anyio.sleep(1e6)  # noqa: ASYNC116 - of virtual time
+        assert await two.get("ever") == 1
+        await one.set("ever", 1, 0)
+        assert await one.get("ever") is None
+
+
+async def test_nothing_is_kept_in_memory_if_not_wanted() -> None:
+    """With ``near_ttl=0`` each read asks the server."""
+    async with processes(near_ttl=0) as (store, (one, two)):
+        source = Source()
+        assert await one.get_or_set("key", source.load) == 0
+        assert await two.get("key") == await one.get("key") == 0
+        assert await one.get_or_set("key", source.load) == 0
+        assert store.calls == 5
+        assert one.statistics().near_size == 0
+
+
+async def test_a_change_during_a_load() -> None:
+    """The load answers those who asked before, and is stored nowhere; who asks later loads."""
+    async with processes(3) as (_, (one, two, three)):
+        source = Source()
+        got: list[Any] = []
+
+        async def ask(cache: TieredCache[Any]) -> None:
+            got.append(await cache.get_or_set("key", source.load))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, one)
+            await anyio.sleep(0.5)
+            source.version = 1
+            await two.delete("key")
+            await anyio.sleep(0.1)
+            group.start_soon(ask, one)
+            group.start_soon(ask, three)
+        assert got == [0, 1, 1]
+        assert await one.get("key") == await two.get("key") == 1
+        assert one.statistics().outdated == 1
+        assert source.reads == 2
+
+
+async def test_a_load_that_fails_is_made_by_another() -> None:
+    """The error goes to the callers of its process, and another process loads at once."""
+    async with processes() as (_, (one, two)):
+        source = Source()
+        errors: list[str] = []
+
+        async def fail() -> int:
+            await anyio.sleep(1)
+            raise OSError("no source")
+
+        async def ask() -> None:
+            with pytest.raises(OSError, match=r"^no source$"):
+                await one.get_or_set("key", fail)
+            errors.append("one")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(ask)
+            await anyio.sleep(0.1)
+            assert await two.get_or_set("key", source.load) == 0
+        assert anyio.current_time() < 2.01
+        assert len(errors) == 2
+
+
+async def test_a_value_that_cannot_be_encoded() -> None:
+    """It is an error of the load, and the lease is given back; `set` changes nothing."""
+    async with processes(1) as (_, (one,)):
+
+        async def load() -> object:
+            return object()
+
+        for _ in range(2):
+            with pytest.raises(TypeError, match=r"not JSON serializable"):
+                await one.get_or_set("key", load)
+        with pytest.raises(TypeError, match=r"not JSON serializable"):
+            await one.set("key", object())
+        assert anyio.current_time() < 0.1
+
+
+async def test_a_process_that_dies_costs_a_lease() -> None:
+    """The lease of a load that is not heard of any more goes to another when it is over."""
+    async with processes(lease=3) as (store, (one, two)):
+        source = Source()
+        async with anyio.create_task_group() as group:
+            group.start_soon(one.get_or_set, "key", anyio.sleep_forever)
+            await anyio.sleep(0.5)
+            store.scripts[RENEW] = nothing  # as if the process had been killed
+            assert await two.get_or_set("key", source.load) == 0
+            assert 3 < anyio.current_time() < 4.01 + 0.01
+            group.cancel_scope.cancel()
+
+
+async def test_a_change_that_is_confirmed() -> None:
+    """It returns when no process has the old value, or says how many may have it."""
+    async with processes(3) as (store, caches):
+        for number in range(10):
+            for cache in caches:
+                assert await cache.get("key", 0) == number
+            await caches[number % 3].set("key", number + 1, confirm=1)
+        assert await caches[0].delete("key", confirm=1)
+        assert not await caches[0].delete("key", confirm=1)
+        for cache in caches:
+            assert await cache.get("key", "none") == "none"
+        store.down = True
+        with pytest.raises(StoreError):
+            await caches[0].delete("key", confirm=1)
+        store.down = False
+        publish, store.publish = store.publish, fail  # type: ignore[method-assign, assignment] # the server refuses
+        with pytest.raises(
+            TimeoutError,
+            match=r"^<TieredCache 'test' .*>: 0 of 3 that listen have confirmed within 0\.5 s that "
+            r"'key' was changed",
+        ):
+            await caches[0].set("key", 1, confirm=0.5)
+        assert await caches[1].get("key") == 1
+        store.publish = publish  # type: ignore[method-assign] # no more
+        with pytest.raises(TimeoutError, match="0 of 3"):
+            await caches[0].set("key", 1, confirm=0)
+        await anyio.sleep(0.01)  # the answers come when nobody waits
+
+
+async def fail(*_: object) -> None:
+    """Fail, as a server does."""
+    raise StoreError
+
+
+async def test_the_memory_is_cleared_when_messages_may_be_missing() -> None:
+    """At every subscription, and when nothing is heard; then each read asks the server."""
+    async with processes() as (store, (one, two)):
+        await one.set("key", 1)
+        await anyio.sleep(0.01)
+        assert await two.get("key") == 1
+        store.reconnect()
+        assert two.statistics().near_size == 0
+        assert await two.get("key") == 1
+        store.deafen()
+        assert two.statistics().listening == two.statistics().near_size == 0
+        calls = store.calls
+        assert await two.get("key") == await two.get_or_set("key", Source().load) == 1
+        assert store.calls == calls + 2
+        await one.set("key", 2)  # of which two hears nothing
+        assert await two.get("key") == 2
+        assert await two.get_or_set("other", Source().load) == 0
+        assert two.statistics().near_size == 0
+        assert two.statistics().near_cleared == 4
+
+
+async def test_waiting_without_messages() -> None:
+    """Who waits for another's load and hears nothing looks every 0.1 s."""
+    async with processes() as (store, (one, two)):
+        source = Source()
+        store.deafen()
+        async with anyio.create_task_group() as group:
+            group.start_soon(one.get_or_set, "key", source.load)
+            await anyio.sleep(0.01)
+            assert await two.get_or_set("key", source.load) == 0
+        assert anyio.current_time() < 1.12
+        assert source.reads == 1
+
+
+async def test_server_down() -> None:
+    """Reads load by themselves, without waiting for the server each time, and keep it shortly."""
+    async with processes(1, deaf_ttl=5) as (store, (cache,)):
+        source = Source(0)
+        await cache.set("key", "before")
+        store.fail()
+        assert await cache.get("key", "none") == "none"
+        assert anyio.current_time() < 1.01
+        for number in range(100):
+            assert await cache.get_or_set(str(number), source.load) == 0
+        assert anyio.current_time() < 1.01
+        assert await cache.get_or_set("0", source.load) == 0
+        assert source.reads == cache.statistics().loads_without_server == 100
+        await anyio.sleep(5)
+        assert await cache.get_or_set("0", source.load) == 0
+        assert source.reads == 101
+        with pytest.raises(StoreError, match=r"^memory://"):
+            await cache.set("key", "no")
+        with pytest.raises(StoreError, match=r"^memory://"):
+            await cache.delete("key")
+        store.recover()
+        assert await cache.get("key") == "before"
+        assert await cache.get_or_set("0", source.load) == 0
+        assert source.reads == 102
+        assert cache.statistics().failed_calls == 4
+
+
+async def test_server_that_goes_down_during_a_load() -> None:
+    """The value is returned, and not kept."""
+    async with processes(1) as (store, (cache,)):
+        source = Source()
+        async with anyio.create_task_group() as group:
+            group.start_soon(cache.get_or_set, "key", source.load)
+            await anyio.sleep(0.5)
+            store.fail()
+        assert cache.statistics().near_size == 0
+        assert cache.statistics().outdated == 1
+
+
+async def test_server_down_and_closed() -> None:
+    """Reads raise the error, if that is wanted, and it names the server."""
+    async with processes(1, on_failure="closed") as (store, (cache,)):
+        source = Source()
+        store.fail()
+        with pytest.raises(StoreError, match=r"^memory:// did not answer within 1 s"):
+            await cache.get("key")
+        with pytest.raises(StoreError, match=r"^memory:// failed, and is asked again in 0\.1 s"):
+            await cache.get_or_set("key", source.load)
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
+            await anyio.sleep(pause)
+            with pytest.raises(StoreError, match=r"did not answer"):
+                await cache.get("key")
+        store.recover()
+        assert await cache.get("key", "none") == "none"
+
+
+async def test_what_cannot_be_decoded_is_no_value(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told of in the log, and loaded again."""
+    strict = Codec[int](encode=lambda value: f"v2:{value}", decode=lambda raw: int(raw[3:]))
+    async with caching_store() as store:
+        old = TieredCache[Any](store, "test")
+        new = TieredCache[int](store, "test", codec=strict)
+        async with old, new:
+            await old.set("key", {"old": 1})
+            with caplog.at_level(logging.WARNING, "mtaio.redis"):
+                assert await new.get("key") is None
+                assert await new.get_or_set("key", Source().load) == 0
+            assert new.statistics().undecodable == 2
+            assert "cannot decode the value of 'key', and loads it again" in caplog.text
+            assert await new.get("key") == 0
+
+
+async def test_cached_functions_and_methods() -> None:
+    """The decorator keeps results under the keys that it is told to make."""
+    async with processes() as (_, (one, two)):
+        calls: list[int] = []
+
+        class Users:
+            @one.cached(lambda self, user: f"user:{user}", ttl=60)  # noqa: ARG005 - a method's
+            async def load(self, user: int) -> Any:
+                """Load a user."""
+                calls.append(user)
+                return {"id": user}
+
+        assert await Users().load(7) == await Users().load(user=7) == {"id": 7}
+        assert await two.get("user:7") == {"id": 7}
+        assert calls == [7]
+        assert Users.load.__doc__ == "Load a user."
+        with pytest.raises(TypeError, match=r"^key='user' is a str, which is not callable"):
+            one.cached("user")  # type: ignore[arg-type] # what is tested
+
+
+async def test_refusals() -> None:
+    """What cannot be a key, a number or a namespace, and use outside of the block."""
+    async with caching_store() as store:
+        cache = TieredCache[Any](store, "users", name="them")
+        assert repr(cache) == "<TieredCache 'them' 300 s at memory://>"
+        assert (cache.name, cache.namespace, cache.default_ttl) == ("them", "users", 300)
+        with pytest.raises(RuntimeError, match=r"is not entered in this event loop"):
+            await cache.get("key")
+        async with cache:
+            with pytest.raises(TypeError, match=r"^key=7 is an int, not a str"):
+                await cache.set(7, "value")  # type: ignore[arg-type] # what is tested
+            with pytest.raises(RuntimeError, match=r"is entered already"):
+                await cache.__aenter__()
+        await cache.__aexit__(None, None, None)
+        for namespace in ("", "a{b"):
+            with pytest.raises(ValueError, match=r"^namespace=.* cannot begin a key"):
+                TieredCache[Any](store, namespace)
+        for lease in (0, math.inf):
+            with pytest.raises(ValueError, match=r"^lease=.* is not a time"):
+                TieredCache[Any](store, "users", lease=lease)
+        with pytest.raises(ValueError, match=r"^near_ttl=-1 is less than 0"):
+            TieredCache[Any](store, "users", near_ttl=-1)
+        with pytest.raises(ValueError, match=r"^on_failure='open' is unknown"):
+            TieredCache[Any](store, "users", on_failure="open")  # type: ignore[arg-type] # what is tested
+
+
+def test_json_keeps_what_json_can_say() -> None:
+    """Letters stay as they are."""
+    assert JSON.encode({"name": "Ada \u2603", "none": None}) == '{"name":"Ada \u2603","none":null}'
+    assert JSON.decode(b"[1,2]") == [1, 2]
+
+
+@explore(seeds=30, exhaustive=1)
+async def test_a_caller_that_is_cancelled(victim: Victim) -> None:
+    """Whenever it is, another process loads at once, nothing is leased, and the value is right."""
+    async with processes() as (store, (one, two)):
+        source = Source()
+        got: list[int] = []
+
+        async def ask() -> None:
+            got.append(await two.get_or_set("key", source.load))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(victim, partial(one.get_or_set, "key", source.load))
+            group.start_soon(ask)
+        assert got == [0]
+        assert source.reads <= 2
+        assert anyio.current_time() < 2.1
+        await anyio.sleep(0.01)
+        assert [key for key in store.data if key.endswith(":load")] == []
+        assert await one.get("key") == 0
+
+
+@explore(seeds=40, exhaustive=1)
+async def test_no_old_value_stays(sim: Any) -> None:
+    """Whatever comes between, what is read after a change has been heard is not older than it."""
+    del sim
+    async with processes(3) as (_, caches):
+        source = Source(0.001)
+
+        async def use(cache: TieredCache[Any], pause: float) -> None:
+            for _ in range(4):
+                await anyio.sleep(pause)
+                before = source.version
+                assert await cache.get_or_set("key", source.load) >= before - 1
+                assert await cache.get("key", before) >= before - 1
+
+        async def change(cache: TieredCache[Any]) -> None:
+            for _ in range(4):
+                source.version += 1
+                await cache.delete("key")
+                await anyio.sleep(0.001)
+
+        async with anyio.create_task_group() as group:
+            for number, cache in enumerate(caches):
+                group.start_soon(use, cache, number / 2000)
+            group.start_soon(change, caches[0])
+        await anyio.sleep(0.01)
+        for cache in caches:
+            assert await cache.get_or_set("key", source.load) == source.version
+        assert not any(cache._asking.by_key for cache in caches)
+
+
+class Whole:
+    """A cache together with its server, as the contract wants it."""
+
+    def __init__(self, _: int) -> None:
+        self.store = caching_store()
+        self.cache = TieredCache[Any](self.store, "test", ttl=60)
+        self.get, self.set = self.cache.get, self.cache.set
+        self.delete, self.get_or_set = self.cache.delete, self.cache.get_or_set
+
+    async def __aenter__(self) -> Self:
+        await self.store.__aenter__()
+        await self.cache.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.cache.__aexit__(*exc)  # type: ignore[arg-type] # as it comes
+        await self.store.__aexit__(*exc)  # type: ignore[arg-type] # as it comes
+
+
+def test_contract() -> None:
+    """It keeps what caches promise, but for the bound: the server has no end of its own."""
+    check_cache(Whole, seeds=3, exhaustive=0, without=["bound"])
+
+
+def test_one_loop_after_another(backend: str) -> None:
+    """Made outside of event loops, also where one ended without leaving it."""
+    whole = Whole(0)
+
+    async def use() -> None:
+        async with whole:
+            await whole.set("key", 1)
+            assert await whole.get("key") == 1
+
+    run(use, backend=backend)
+    run(use, backend=backend)
