@@ -1,5 +1,5 @@
 """
-What the page "Compared with other libraries" shows of its figures: tables, a plot, where they are from.
+What the page "Compared with other libraries" shows of its figures: tables, a plot, the machine.
 
 It is made from `FIGURES` alone, which `_compare` writes: the words can change without measuring
 again, and a test holds the pages to the figures.

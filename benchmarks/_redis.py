@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Acquire = Callable[[], Awaitable[object]]
 
+assert sys.platform != "win32", "the servers are for POSIX"  # noqa: S101 - told to type checkers
+
 
 async def mtaio(url: str, rate: int, burst: int) -> AsyncGenerator[Acquire]:
     from mtaio.redis import RedisRateLimiter, RedisStore  # noqa: PLC0415 - one contender a process

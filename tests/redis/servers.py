@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -100,11 +101,13 @@ class Server:
 
     def freeze(self) -> None:
         """Let it stand still: connections stay, and nothing is answered."""
+        assert sys.platform != "win32"
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
+        assert sys.platform != "win32"
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.redis.servers import Server
 
+assert sys.platform != "win32", "the servers are for POSIX"
+
 LEASE = 1.0
 
 
