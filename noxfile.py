@@ -182,6 +182,11 @@ PACKAGED: Final = (
 SERVICE: Final = "tests/service"
 """Tests of a whole service in a process of its own, which the session `service` runs."""
 
+REDIS: Final = "tests/redis"
+"""Tests of what processes share through a server; each starts its own servers."""
+
+SERVERS: Final = ("redis-server", "valkey-server", "openssl")
+
 POOLS: Final = "tests/pools"
 """Tests with process pools and clusters of others, which the session `pools` installs."""
 
@@ -296,10 +301,26 @@ def pools(session: nox.Session) -> None:
     pytest(session, POOLS, workers=False)
 
 
+def needs_servers(session: nox.Session) -> None:
+    """Give the session up where the servers that processes share are not installed."""
+    for name in SERVERS:
+        if not shutil.which(name, path=USERS_PATH):
+            lacking(session, f"{name} (on Debian: apt-get install redis-server valkey openssl)")
+
+
+@nox.session(python=[OLDEST, NEWEST])
+def redis(session: nox.Session) -> None:
+    """Share limits, a cache and events through Redis and Valkey; `coverage` does so as well."""
+    needs_servers(session)
+    session.install("-e", ".[app,test,trio,uvloop]", *group("redis"))
+    pytest(session, REDIS)
+
+
 @nox.session(tags=["matrix"], python=NEWEST)
 def coverage(session: nox.Session) -> None:
-    """Every line and every branch of mtaio/ is run by a test."""
-    session.install("-e", ".[app,test,trio,uvloop]", *group("coverage"))
+    """Every line and every branch of mtaio/ is run by a test, those with servers included."""
+    needs_servers(session)
+    session.install("-e", ".[app,test,trio,uvloop]", *group("coverage"), *group("redis"))
     data = Path(session.create_tmp()).resolve()
     environment = {"COVERAGE_FILE": str(data / "coverage")}
     session.run("coverage", "erase", env=environment)
@@ -308,7 +329,8 @@ def coverage(session: nox.Session) -> None:
     # What needs real time: a thread that is too slow, and the thread that answers probes.
     demo = (f"{REAL_TIME}/test_demo.py",)
     probes = [f"{REAL_TIME}/test_{name}.py" for name in ("health", "listener", "probes", "server")]
-    for alone in (demo, (*probes, "-k", "not eager and not uvloop and not trio")):
+    shared = (REDIS, "-n", "4")  # most of it waits for a lease to end
+    for alone in (demo, (*probes, "-k", "not eager and not uvloop and not trio"), shared):
         session.run("coverage", "run", "-m", "pytest", *alone, env=environment)
     session.run("coverage", "combine", "--quiet", env=environment)
     session.run("coverage", "report", env=environment)
