@@ -308,7 +308,7 @@ def needs_servers(session: nox.Session) -> None:
             lacking(session, f"{name} (on Debian: apt-get install redis-server valkey openssl)")
 
 
-@nox.session(python=[OLDEST, NEWEST])
+@nox.session(default=False, python=[OLDEST, NEWEST])
 def redis(session: nox.Session) -> None:
     """Share limits, a cache and events through Redis and Valkey; `coverage` does so as well."""
     needs_servers(session)
