@@ -66,6 +66,25 @@ async def test_order_and_tokens() -> None:
         assert len({token for token, _ in served}) == 20
 
 
+async def test_answer_that_comes_too_late_lends_nothing() -> None:
+    """A slot whose lease may be over is not lent; the next answer lends one."""
+    async with Slots() as store:
+        store.latency = 2
+        limiter = RedisConcurrencyLimiter(store, "key", 1, lease=1)
+
+        async def get_well() -> None:
+            await anyio.sleep(1.5)
+            store.latency = 0.001
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(get_well)
+            async with limiter as lease:
+                assert anyio.current_time() > 2
+                lease.check()
+        assert store.most == 1
+        assert limiter.statistics().calls >= 2
+
+
 async def test_one_heartbeat_for_all_slots() -> None:
     """While nothing changes, a process calls three times in a lease, however much it holds."""
     async with Slots() as store:
