@@ -171,9 +171,9 @@ class RedisStore:
         group.cancel()
         # An Exception does not concern the group, and would come back in a group of its own.
         seen = None if isinstance(exc_value, Exception) else exc_value
-        left = await group.leave(seen)  # its tasks may still say goodbye to the server
-        self._group = self._link = None
-        await link.close()
+        left = await group.leave(seen)  # its tasks may still say goodbye, also by a new connection
+        link, self._group, self._link = self._link, None, None
+        await cast("Link", link).close()
         if seen is None and left.errors:
             raise left.errors[0]  # of a task of the package's own
 

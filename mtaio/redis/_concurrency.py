@@ -30,6 +30,7 @@ from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.redis._lease import Lease
 from mtaio.redis._slots import EXCHANGE, PROMISE, Answer, channel_of, keys_of
+from mtaio.redis._store import check_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -234,9 +235,7 @@ class RedisConcurrencyLimiter:
         on_failure: Literal["closed", "wait", "open"] = "closed",
         name: str | None = None,
     ) -> None:
-        if not key:
-            msg = f"key={key!r} names no limit. Pass a str that all processes share."
-            raise ValueError(msg)
+        check_key(key)
         self._capacity = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
@@ -258,7 +257,7 @@ class RedisConcurrencyLimiter:
         self._lease = lease
         self._max_waiters = max_waiters
         self._name = name
-        self._identity = uuid4().hex
+        self._identity = ""
         self._epoch = 0
         self._number = 0
         self._loop: object = None
@@ -529,7 +528,7 @@ class RedisConcurrencyLimiter:
             if self._serving and not loops.is_over(self._loop):
                 raise loops.two_loops_error(self)
             self._begin()
-            self._epoch += 1
+            self._identity = uuid4().hex  # not before: a fork would have it too
             self._loop = loop
 
     def _join(self, *, once: bool) -> _Waiter:
@@ -781,7 +780,7 @@ class RedisConcurrencyLimiter:
 
     async def _say_goodbye(self) -> None:
         """Give back everything, because the store's block ends."""
-        self._serving = False
+        self._serving = self._down = False
         msg = f"{self._store!r} was left while {self!r} was in use."
         self._refuse_all(RuntimeError(msg))
         told = self._told()

@@ -24,7 +24,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
-from mtaio.redis._store import Script
+from mtaio.redis._store import Script, check_key
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
@@ -246,9 +246,7 @@ class RedisRateLimiter:
         on_failure: Literal["closed", "open", "local"] = "closed",
         name: str | None = None,
     ) -> None:
-        if not key:
-            msg = f"key={key!r} names no limit. Pass a str that all processes share."
-            raise ValueError(msg)
+        check_key(key)
         self._rate = _positive("rate", rate, "Pass the tokens that come back every per seconds.")
         self._per = _positive("per", per, "Pass the seconds that rate is meant for.")
         self._slack = _positive(
@@ -265,7 +263,7 @@ class RedisRateLimiter:
         self._keys = [f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy"]
         self._name = name
         self._interval = per / rate
-        self._identity = uuid4().hex
+        self._identity = ""
         self._loop: object = None
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._wanted = self._ready = 0
@@ -452,6 +450,7 @@ class RedisRateLimiter:
         if self._queue and not loops.is_over(self._loop):
             raise loops.two_loops_error(self)
         self._loop = loop
+        self._identity = uuid4().hex  # not before: a fork would have it too
         self._queue.clear()
         self._wanted = self._ready = 0
         self._stock.clear()

@@ -76,7 +76,10 @@ end
 
 local known = redis.call('ZSCORE', members, me)
 -- A call that came late: nobody waits for its answer.
-if known and number <= last then return {1, 0, 0, total, 0, 0, 0} end
+if known and number <= last then
+  redis.call('HSET', state, 'total', total, 'promised', promised)
+  return {1, 0, 0, total, 0, 0, 0}
+end
 if held > before and (not (known or silent) or total + held - before > limit) then
   redis.call('HSET', state, 'total', total, 'promised', promised, 'seen', now, 'quiet', quiet)
   return {0, 0, 0, total, redis.call('ZCARD', members), 0, 0}

@@ -9,14 +9,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from mtaio._internal import checks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Argument", "Connection", "Script", "Store"]
+__all__ = ["Argument", "Connection", "Script", "Store", "check_key"]
 
 Argument: TypeAlias = str | bytes | int | float
 """What a command or a script can be given. Numbers are sent as ``repr`` writes them."""
+
+
+def check_key(key: object) -> None:
+    """
+    Refuse what cannot be the key of a limit: later it would end the store's block.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, or is not text that can be sent.
+    """
+    way_out = "Pass a str that all processes share."
+    if not isinstance(key, str):
+        msg = f"key={key!r} is {checks.type_of(key)}, not a str. {way_out}"
+        raise TypeError(msg)
+    if not key or any("\ud800" <= letter <= "\udfff" for letter in key):
+        msg = f"key={key!r} names no limit: it is empty, or has half a character. {way_out}"
+        raise ValueError(msg)
 
 
 class Script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from contextlib import suppress
@@ -408,6 +409,28 @@ async def test_end_of_the_store() -> None:
         store.down = True  # the last words are not heard, and no error
 
 
+async def test_end_of_the_store_while_the_server_is_down() -> None:
+    """What it let through without the server is over with the block; the next asks the server."""
+    store = Slots(timeout=0.5)
+    limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="open")
+    async with store:
+        store.down = True
+        assert (await limiter.acquire()).token == 0
+        store.down = False
+    async with store:
+        assert (await limiter.acquire()).token
+        assert await limiter.try_acquire() is None
+
+
+async def test_forked_processes_are_two() -> None:
+    """A limiter made before a fork is another one in each process."""
+    async with Slots() as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1)
+        forked = copy.copy(limiter)
+        async with limiter:
+            assert [await forked.try_acquire() for _ in range(3)] == [None] * 3
+
+
 def test_one_loop_after_another(backend: str) -> None:
     """A limiter serves one event loop after another, and a slot left in one is lost in it."""
     store = Slots()
@@ -492,7 +515,8 @@ async def test_left_in_another_task() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": ""}, r"^key='' names no limit\. "),
+        ({"key": ""}, r"^key='' names no limit: "),
+        ({"key": "\ud800"}, r"^key='\\ud800' names no limit: it is empty, or has half a character"),
         ({"limit": 0}, r"^limit=0 is less than 1\. "),
         ({"lease": 0}, r"^lease=0 is not a finite number greater than 0\. "),
         ({"lease": float("inf")}, r"^lease=inf is not a finite number greater than 0\. "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 from typing import Any
@@ -33,6 +34,16 @@ async def test_tokens_are_granted_when_they_are_due() -> None:
             moment - due for moment, due in zip(moments, (0, 0, 0.1, 0.2, 0.3, 0.4), strict=True)
         ]
         assert all(0 < each < 0.005 for each in late), late
+
+
+async def test_forked_processes_are_two() -> None:
+    """A limiter made before a fork is another one in each process, and so they share evenly."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 10)
+        forked = copy.copy(limiter)
+        await limiter.acquire()
+        await forked.acquire()
+        assert forked.statistics().processes == 2
 
 
 async def test_order_and_calls() -> None:

@@ -101,6 +101,23 @@ async def test_stand_in_does_what_the_script_does(shared_server: Server) -> None
         assert not lost.in_force
 
 
+async def test_late_call_keeps_no_slot_of_the_dead(shared_server: Server) -> None:
+    """A call that comes after a later one, as a process dies, leaves that one's slot free."""
+    await settled(shared_server, LEASE)
+    keys = keys_of(uuid4().hex)
+    async with RedisStore(shared_server.url) as store:
+
+        async def tell(name: str, number: int, lease: float) -> Answer:
+            told = (f"{name}/0", number, 0, 1, 1, lease * 1e6, 5e4)
+            return Answer(*await store.script(EXCHANGE, keys, told))
+
+        assert (await tell("dead", 1, 0.2)).granted == 1
+        assert (await tell("late", 2, LEASE)).granted == 0
+        await anyio.sleep(0.25)
+        assert (await tell("late", 1, LEASE)).granted == 0
+        assert (await tell("late", 3, LEASE)).granted == 1
+
+
 async def test_slots_and_tokens(shared_server: Server) -> None:
     """Two stores share the slots of a key; tokens grow in the order in which they are granted."""
     await settled(shared_server, LEASE)
