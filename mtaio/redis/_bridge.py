@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -172,6 +173,9 @@ async def bridge(
     if not 0 < checks.number("claim_after", claim_after, way_out=way_out) < math.inf:
         msg = f"claim_after={claim_after!r} is not a time. {way_out}"
         raise ValueError(msg)
+    if isinstance(forward, str | EventKey):
+        msg = f"forward={forward!r} is one name, not several. Pass [{forward!r}]."
+        raise TypeError(msg)
     entries = GroupStream(
         store,
         stream,
@@ -183,9 +187,12 @@ async def bridge(
         start="0" if from_start else "$",
     )
     made = Bridge(emitter, store, entries, codec, name=f"{stream}/{group}" if group else stream)
-    for each in forward:
-        emitter.on(each, made._forward)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-    try:
+    patterns = [*dict.fromkeys(_name_of(each) for each in forward)]
+    with ExitStack() as listening:
+        for number, pattern in enumerate(patterns):
+            handler = partial(made._forward, patterns[:number])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+            emitter.on(pattern, handler)
+            listening.callback(emitter.off, pattern, handler)
         async with _tasks() as tasks:
             if group is not None:
                 tasks.start_soon(made._receive, limit, claim_after)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
@@ -193,9 +200,6 @@ async def bridge(
                 yield made
             finally:
                 tasks.cancel_scope.cancel()
-    finally:
-        for each in forward:
-            emitter.off(each, made._forward)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
 
 class Bridge:
@@ -261,10 +265,18 @@ class Bridge:
 
         Raises:
             StoreError: The server is down.
+            TypeError, ValueError: ``name`` is not the full name of an event.
             Exception: What the codec raises.
         """
+        full = _name_of(name)
+        if "*" in full:
+            msg = (
+                f"name={full!r} is a pattern: it can be listened to, not emitted. Pass the full "
+                f"name of one event."
+            )
+            raise ValueError(msg)
         fields: dict[str, bytes | str] = {
-            "name": name.name if isinstance(name, EventKey) else name,
+            "name": full,
             "data": self._codec.encode(data),
         }
         if metadata:
@@ -287,8 +299,11 @@ class Bridge:
             in_hand=len(self._in_hand),
         )
 
-    async def _forward(self, event: Event[Any]) -> None:
-        if _STREAM_ID not in event.metadata:
+    async def _forward(self, others: list[str], event: Event[Any]) -> None:
+        """Send an event, unless it came from a stream, or is sent for another pattern already."""
+        if _STREAM_ID not in event.metadata and not any(
+            _matches(other, event.name) for other in others
+        ):
             await self.send(event.name, event.data, **event.metadata)
 
     async def _receive(self, limit: int, claim_after: float) -> None:
@@ -388,6 +403,16 @@ class Bridge:
                     await self._entries.hold([*self._in_hand])
                 except StoreError:
                     self._failed_calls += 1
+
+
+def _name_of(name: str | EventKey[Any]) -> str:
+    """Return the name of a key, or a name that a key can have."""
+    return (name if isinstance(name, EventKey) else EventKey[Any](name)).name
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Return whether an event of that name is one that the pattern means."""
+    return pattern in {"*", name} or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
 
 
 @asynccontextmanager

@@ -105,6 +105,31 @@ async def test_forwarding() -> None:
         assert here.emitter.listener_count("order.paid") == 1
 
 
+async def test_forwarding_by_patterns_that_overlap() -> None:
+    """An event is sent once, and nothing is left behind by a pattern that is none."""
+    async with StreamStore() as store:
+        shop = Shop()
+        key = EventKey[int]("order.paid")
+        forward: list[str | EventKey[Any]] = ["order.paid", "order.*", "*", key]
+        async with bridge(shop.emitter, store, stream="orders", forward=forward) as remote:
+            for name in ("order.paid", "order.made", "orders"):
+                await shop.emitter.emit(name, 1)
+            assert remote.statistics().sent == 3
+        with pytest.raises(ValueError, match="has a '\\*' where none matches"):
+            async with bridge(shop.emitter, store, stream="orders", forward=["order.*", "*.made"]):
+                pass
+        assert shop.emitter.listener_count() == 1
+
+
+async def test_names_that_no_event_has() -> None:
+    """They are refused where they are sent, and not where they would come."""
+    async with StreamStore() as store, bridge(EventEmitter(), store, stream="orders") as remote:
+        with pytest.raises(ValueError, match=r"^name='order\.\*' is a pattern"):
+            await remote.send("order.*")
+        with pytest.raises(ValueError, match=r"^name='' is empty"):
+            await remote.send("")
+
+
 async def test_events_that_fail(caplog: pytest.LogCaptureFixture) -> None:
     """They are delivered again after a while, others meanwhile, and are set aside at last."""
 
@@ -292,6 +317,8 @@ async def test_refusals() -> None:
         for options, message in refused:
             with pytest.raises(ValueError, match=message):
                 await bridge(emitter, store, **{"stream": "orders", **options}).__aenter__()
+        with pytest.raises(TypeError, match=r"^forward='order\.\*' is one name, not several"):
+            await bridge(emitter, store, stream="orders", forward="order.*").__aenter__()
 
 
 @explore(seeds=30, exhaustive=0)

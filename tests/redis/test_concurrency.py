@@ -529,6 +529,9 @@ def test_refused_arguments(options: dict[str, Any], message: str) -> None:
     given = {"key": "key", "limit": 1, **options}
     with pytest.raises(ValueError, match=message):
         RedisConcurrencyLimiter(Slots(), **given)
+    key: Any = 5
+    with pytest.raises(TypeError, match=r"^key=5 is an int, not a str\. "):
+        RedisConcurrencyLimiter(Slots(), key, 1)
 
 
 def test_attributes() -> None:

@@ -36,7 +36,9 @@ class FailingLink:
 
     async def command(self, *_: object, timeout: float | None = None) -> None:
         """Fail."""
-        raise StoreError(timeout)
+        del timeout
+        msg = "nowhere"
+        raise StoreError(msg)
 
     async def close(self) -> None:
         """Be closed."""
