@@ -85,6 +85,25 @@ async def test_a_group_resumes_where_it_was() -> None:
             assert late.got == [5]
 
 
+async def test_slow_consumers_share_what_waits() -> None:
+    """One that is busy leaves to the others what it has no time for."""
+
+    async def slowly(_: Event[Any]) -> None:
+        await anyio.sleep(1)
+
+    async with StreamStore() as store:
+        one, two = Shop(slowly), Shop(slowly)
+        async with (
+            bridge(one.emitter, store, stream="orders", group="ship") as sender,
+            bridge(two.emitter, store, stream="orders", group="ship"),
+        ):
+            await anyio.sleep(10)
+            for number in range(20):
+                await sender.send("order.paid", number)
+            await anyio.sleep(13)
+        assert sorted(one.got + two.got) == [*range(20)]
+
+
 async def test_forwarding() -> None:
     """What is emitted is sent, and what came from the stream is not sent again."""
     async with StreamStore() as store:
