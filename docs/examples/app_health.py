@@ -9,7 +9,8 @@ from mtaio.config import Settings
 from mtaio.events import Event
 
 logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # it would say the same
-app = Application(Settings(health_bind="127.0.0.1:0"), logging=False, signals=False)
+settings = Settings(health_bind="127.0.0.1:0", cpu_threshold=100, memory_threshold=100)  # no alert
+app = Application(settings, logging=False, signals=False)
 orders: list[str] = []
 app.monitor.gauge("orders_waiting", lambda: len(orders))
 app.monitor.set_threshold("orders_waiting", 2)
