@@ -107,7 +107,7 @@ class RedisRateLimiterStatistics:
     """Calls to the server."""
     failed_calls: int = field(metadata=COUNTER)
     """Those among them that failed."""
-    processes: int = field(metadata=GAUGE)
+    members: int = field(metadata=GAUGE)
     """Processes that asked within a second, when last heard."""
     down: int = field(metadata=GAUGE)
     """1 while tokens are granted without the server, because it is down."""
@@ -427,7 +427,7 @@ class RedisRateLimiter:
             lost=self._lost,
             calls=self._calls,
             failed_calls=self._failed_calls,
-            processes=self._processes,
+            members=self._processes,
             down=int(self._down),
         )
 

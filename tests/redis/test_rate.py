@@ -43,7 +43,7 @@ async def test_forked_processes_are_two() -> None:
         forked = copy.copy(limiter)
         await limiter.acquire()
         await forked.acquire()
-        assert forked.statistics().processes == 2
+        assert forked.statistics().members == 2
 
 
 async def test_order_and_calls() -> None:
@@ -88,7 +88,7 @@ async def test_processes_share_a_bucket() -> None:
             group.cancel_scope.cancel()
         assert 0.98 * 2010 <= sum(counts) <= 2010 + 1000 * 0.1
         assert max(counts) <= 2 * min(counts)
-        assert limiters[0].statistics().processes == 4
+        assert limiters[0].statistics().members == 4
 
 
 async def test_cancelled_waiters_token_goes_to_the_next() -> None:
@@ -281,7 +281,7 @@ async def test_server_that_fails_to_a_local_limit() -> None:
         for limiter in limiters:
             await limiter.acquire()
         first = limiters[1]
-        assert first.statistics().processes == 2
+        assert first.statistics().members == 2
         store.fail()
         with pytest.raises(AssertionError):
             await fails_at_once(first)
