@@ -211,7 +211,6 @@ class TaskExecutor:
         self._threads = WorkerLimiter.of_threads(thread_limiter, self)
         self._processes = WorkerLimiter.of_processes(process_limiter, self)
         self._counters = Counters()
-        self._unlimited = Timing(None, self._counters, name)
         self._default_timing = Timing(checks.timeout("timeout", timeout), self._counters, name)
         self._max_pending = checks.count(
             "max_pending",
@@ -1256,7 +1255,7 @@ class TaskExecutor:
         timing = self._timing(timeout)
         work = fn
         if via is not None:
-            work, timing = self._via(fn, via, timing, chunksize), self._unlimited
+            work, timing = self._via(fn, via, timing, chunksize), self._timing(None)
         elif chunksize != 1:
             msg = (
                 f"chunksize={chunksize!r} is for calls that are sent to a pool, and there is no "

@@ -17,11 +17,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
-from mtaio.resources._misuse import async_only
 from mtaio.resources._rate import RateLimiter, RateLimiterStatistics
 from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.decorators import decorate
@@ -24,7 +25,7 @@ from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._misuse import NO_SLOT, async_only
+from mtaio.resources._misuse import NO_SLOT
 
 if TYPE_CHECKING:
     from types import TracebackType

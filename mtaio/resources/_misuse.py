@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from mtaio._internal.blocks import async_only, defining
+from mtaio._internal.blocks import defining
 
-__all__ = ["NO_SLOT", "NO_TOKENS", "async_only", "called_only", "keys_only", "refuse_positional"]
+__all__ = ["NO_SLOT", "NO_TOKENS", "called_only", "keys_only", "refuse_positional"]
 
 C = TypeVar("C", bound="type[Any]")
 

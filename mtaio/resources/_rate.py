@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
-from mtaio.resources._misuse import NO_TOKENS, async_only, refuse_positional
+from mtaio.resources._misuse import NO_TOKENS, refuse_positional
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
