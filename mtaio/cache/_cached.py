@@ -582,9 +582,9 @@ class _Owners:
         notifier, lock = cache._notifier, cache._lock  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         if lock.changing or (notifier is not None and notifier.mute):
             return
-        while self.late:
+        while True:
             try:
                 token = self.late.popleft()
-            except IndexError:  # pragma: no cover - another thread was faster
+            except IndexError:  # none is left; another thread may do the same
                 return
             cache.invalidate_tag_nowait(token)

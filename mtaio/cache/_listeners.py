@@ -78,10 +78,10 @@ class Notifier:
             return  # the loop below, further out in this thread, tells it
         self._telling.add(thread)
         try:
-            while self.pending:
+            while True:
                 try:
                     removal = self.pending.popleft()
-                except IndexError:  # another thread was faster
+                except IndexError:  # all told, maybe by another thread
                     return
                 try:
                     refuse_awaitable(self._listener, self._listener(*removal))
