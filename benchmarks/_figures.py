@@ -90,7 +90,7 @@ RIVALS: Final = {
     "pyee + wait_for_complete": ("pyee, waiting for its handlers", "pyee、ハンドラーを待つ"),
     "await handler(event)": ("await handler(event)", "await handler(event)"),
     "anyio task group per emit": ("an AnyIO task group", "AnyIOのタスクグループ"),
-    "anyio memory object stream": ("AnyIO's memory stream", "AnyIOのメモリーストリーム"),
+    "anyio memory object stream": ("AnyIO's memory stream", "AnyIOのメモリストリーム"),
     "QueueHandler+QueueListener": ("QueueHandler, QueueListener", "QueueHandler、QueueListener"),
 }
 """What a rival is called where the name in the benchmarks does not do, in English and Japanese."""
