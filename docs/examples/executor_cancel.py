@@ -1,4 +1,4 @@
-"""Cancel a call: the items that run clean up before the call returns."""
+"""Cancel a call: the running items clean up before it returns."""
 
 import anyio
 

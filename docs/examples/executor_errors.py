@@ -1,4 +1,4 @@
-"""Four items, of which two fail, under each of the three policies."""
+"""Four items, two of which fail, under each of the three policies."""
 
 import anyio
 

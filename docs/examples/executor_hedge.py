@@ -14,7 +14,7 @@ async def ask(mirror: str, seconds: float) -> str:
 
 
 async def main() -> None:
-    # Every half second one more, until the first answer comes.
+    # One more every half second, until the first answer comes.
     print(await executor.race(ask("south", 2.0), ask("north", 0.2), ask("west", 0.1), rate=2))
 
 

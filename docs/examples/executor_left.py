@@ -1,4 +1,4 @@
-"""A thread that asks now and then whether it is still wanted, and so can be cancelled."""
+"""A thread that checks for cancellation now and then, and so can be cancelled."""
 
 import itertools
 from collections.abc import Iterable

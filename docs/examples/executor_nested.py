@@ -1,4 +1,4 @@
-"""Count a tree of folders, each in a call inside its parent's."""
+"""Count a tree of folders, each in a call nested in its parent's."""
 
 import anyio
 

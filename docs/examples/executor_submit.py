@@ -1,4 +1,4 @@
-"""A service, submitted work, and a period of grace."""
+"""A service, submitted work, and a grace period."""
 
 import anyio
 from anyio.abc import TaskStatus

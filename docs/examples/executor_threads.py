@@ -1,4 +1,4 @@
-"""Plain functions in worker threads, one of which is left behind."""
+"""Sync functions in worker threads, one of them left behind."""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""Ask a service for six pages: four requests at once, ten a second, half a second each."""
+"""Fetch six pages: four requests at once, ten per second, half a second for each."""
 
 import anyio
 
@@ -10,7 +10,7 @@ ten_a_second = RateLimiter(rate=10, burst=2)
 
 
 async def fetch(page: int) -> str:
-    """Stand for a request; the fourth page is one that never answers."""
+    """Stand in for a request; page 4 never answers."""
     await anyio.sleep(60 if page == 4 else 0.05)
     return f"page {page}"
 

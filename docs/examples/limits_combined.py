@@ -1,4 +1,4 @@
-"""All that a service asks of its clients, in one object."""
+"""All the limits that a service sets its clients, in one object."""
 
 import anyio
 

@@ -18,7 +18,7 @@ async def main() -> None:
     async with anyio.create_task_group() as group:
         for user in ["ann", "ann", "ann", "bob"]:
             group.start_soon(serve, user, start)
-            await checkpoint()  # let it ask, so that they ask in this order
+            await checkpoint()  # let it queue, so that they queue in this order
 
 
 if __name__ == "__main__":

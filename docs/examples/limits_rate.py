@@ -1,4 +1,4 @@
-"""Seven requests through a limiter of ten a second, two at once after a rest."""
+"""Seven requests through a limiter of ten per second, two at once after a pause."""
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -19,13 +19,13 @@ async def main() -> None:
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(request, number, start)
-            await checkpoint()  # let it ask, so that they ask in this order
+            await checkpoint()  # let it queue, so that they queue in this order
     try:
         limiter.acquire_nowait()
     except RateLimitError as error:
         print(f"not now, but in {error.retry_after:.1f} s")
     try:
-        await limiter.acquire(2, timeout=0.1)  # known at once to be in vain
+        await limiter.acquire(2, timeout=0.1)  # refused at once: it cannot come in time
     except TimeoutError:
         print(f"{anyio.current_time() - start:.1f} s: two tokens will not be there in time")
 

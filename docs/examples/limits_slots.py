@@ -1,4 +1,4 @@
-"""Two at once, one more may wait, the rest is turned away at once."""
+"""Two at once, one more may wait, and the rest are refused at once."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Clean-up gets its own, bounded time, although everything around it is cancelled."""
+"""Clean-up gets its own, bounded time, even when everything around it is cancelled."""
 
 import anyio
 

@@ -4,7 +4,7 @@ import re
 
 import anyio
 
-# The site: the seconds that each page takes, and what it says.
+# The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
@@ -17,7 +17,7 @@ LINK = re.compile('href="([^"]+)"')
 
 
 async def get(url: str) -> str:
-    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE[url]
     await anyio.sleep(seconds)
     return html

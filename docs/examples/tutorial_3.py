@@ -7,7 +7,7 @@ import anyio
 from mtaio.core import TaskExecutor
 
 # --8<-- [start:get]
-# The site: the seconds that each page takes, and what it says.
+# The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
@@ -24,7 +24,7 @@ class NotFoundError(Exception):
 
 
 async def get(url: str) -> str:
-    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))
     await anyio.sleep(seconds)
     if not html:

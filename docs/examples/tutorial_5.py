@@ -6,7 +6,7 @@ import anyio
 
 from mtaio.core import Retry, TaskExecutor
 
-# The site: the seconds that each page takes, and what it says.
+# The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
@@ -26,7 +26,7 @@ class NotFoundError(Exception):
 
 # --8<-- [start:get]
 class BusyError(Exception):
-    """The site asks to come back later."""
+    """The site asks us to come back later."""
 
     retry_after = 0.4
 
@@ -35,7 +35,7 @@ refusals = {"/news": 2}  # how often the page is still too busy to answer
 
 
 async def get(url: str) -> str:
-    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))
     if refusals.get(url, 0) > 0:
         refusals[url] -= 1

@@ -7,7 +7,7 @@ import anyio
 from mtaio.core import TaskExecutor
 from mtaio.resources import ResourceLimiter
 
-# The site: the seconds that each page takes, and what it says.
+# The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
@@ -31,7 +31,7 @@ site = ResourceLimiter(rate=10, burst=1, timeout=1.0, name="site")
 
 @site.limit
 async def get(url: str) -> str:
-    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))
     await anyio.sleep(seconds)
     if not html:

@@ -1,4 +1,4 @@
-"""Crawl a site from its first page on, for no longer than it is worth."""
+"""Crawl a site from its first page, for a limited time."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from anyio.abc import TaskStatus
 from mtaio.core import TaskExecutor
 from mtaio.resources import ResourceLimiter
 
-# The site: the seconds that each page takes, and what it says.
+# The site: how many seconds each page takes, and its text.
 SITE = {
     "/": (0.25, '<a href="/guide"> <a href="/news"> <a href="/shop">'),
     "/guide": (0.40, '<a href="/guide/install"> <a href="/guide/faq">'),
@@ -28,7 +28,7 @@ class NotFoundError(Exception):
 
 
 async def get(url: str) -> str:
-    """Fetch a page. For a real site this would be a call of an HTTP client."""
+    """Fetch a page. For a real site, call an HTTP client here."""
     seconds, html = SITE.get(url, (0.05, ""))
     if url.startswith("/calendar"):  # each day has a link to the next one
         seconds, html = 0.3, f'<a href="{url}+">'

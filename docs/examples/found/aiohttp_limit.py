@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: a connection that is kept alive is used whatever else is in use."""
+"""aiohttp 3.14.5: a kept-alive connection is used, however many others are in use."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from mtaio.testing import explore
 
 
 class Wire:
-    """Stands for a connection that is open."""
+    """Stands in for an open connection."""
 
     closed = None
     should_close = False
@@ -27,7 +27,7 @@ class Wire:
 
 
 class Connector(aiohttp.BaseConnector):
-    """Connects to nothing, and takes one step for it."""
+    """Connects to nothing, in one step."""
 
     async def _create_connection(self, *_: Any) -> ResponseHandler:
         await checkpoint()
@@ -35,7 +35,7 @@ class Connector(aiohttp.BaseConnector):
 
 
 class Request:
-    """What a connector wants to know of a request."""
+    """What a connector needs to know about a request."""
 
     proxy = None
 

@@ -9,7 +9,7 @@ both = asyncio.Event()
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer requests to /quick at once, and each of the others when there are two of them."""
+    """Answer requests to /quick at once, and the others as soon as there are two of them."""
     while head := await reader.readline():
         await reader.readuntil(b"\r\n\r\n")
         path = head.decode().split()[1]
@@ -32,7 +32,7 @@ async def main() -> None:
             async with session.get(f"http://{host}:{port}{path}") as answer:
                 await answer.read()
 
-        await get("127.0.0.1", "/quick")  # leaves a connection that is kept alive
+        await get("127.0.0.1", "/quick")  # leaves a kept-alive connection
         async with asyncio.timeout(5):
             await asyncio.gather(get("localhost", "/slow"), get("127.0.0.1", "/too"))
     print("under way at once:", sorted(now))

@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: a request that is cancelled just after its turn has come lets nobody else in."""
+"""aiohttp 3.14.5: a request cancelled just after being woken lets no other in."""
 
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from mtaio.testing import Victim, explore
 
 
 class Wire:
-    """Stands for a connection that is open."""
+    """Stands in for an open connection."""
 
     closed = None
     should_close = False
@@ -27,7 +27,7 @@ class Wire:
 
 
 class Connector(aiohttp.BaseConnector):
-    """Connects to nothing, and takes one step for it."""
+    """Connects to nothing, in one step."""
 
     async def _create_connection(self, *_: Any) -> ResponseHandler:
         await checkpoint()
@@ -35,7 +35,7 @@ class Connector(aiohttp.BaseConnector):
 
 
 class Request:
-    """What a connector wants to know of a request."""
+    """What a connector needs to know about a request."""
 
     connection_key = ConnectionKey("example.com", 80, False, True, None, None, None)  # noqa: FBT003 - in their order
     proxy = None
@@ -44,7 +44,7 @@ class Request:
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_connection_goes_to_who_waits(victim: Victim) -> None:
-    """Of two that wait for the only connection the first is cancelled: the second gets it."""
+    """If the first of two that wait for the only connection is cancelled, the second gets it."""
     connector = Connector(limit=1, force_close=True)
 
     async def request() -> None:

@@ -1,4 +1,4 @@
-"""aiohttp 3.14.5: the connection is free, and the request that waits for it goes on waiting."""
+"""aiohttp 3.14.5: the connection is free, but the request that waits for it keeps waiting."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import aiohttp
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer a request; of the answer to /slow the last byte is still to come."""
+    """Answer a request, but hold back the last byte of the answer to /slow."""
     head = await reader.readuntil(b"\r\n\r\n")
     rest = b"" if b"/slow" in head else b"k"
     writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no" + rest)
@@ -30,7 +30,7 @@ async def main() -> None:
         third = asyncio.create_task(get())
         for _ in range(5):
             await asyncio.sleep(0)  # both wait for the first now
-        first.close()  # the turn of the second has come,
+        first.close()  # wakes the second,
         second.cancel()  # which is cancelled before it can run
         await asyncio.wait([third], timeout=0.5)
         print("the second is cancelled:", second.cancelled())

@@ -1,4 +1,4 @@
-"""aiojobs 1.4.0: a job waits in the queue though there is a free slot."""
+"""aiojobs 1.4.0: a job waits in the queue although a slot is free."""
 
 import aiojobs
 import anyio
@@ -10,7 +10,7 @@ from mtaio.testing import explore, settle
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_free_slot_is_used() -> None:
-    """Two jobs of four have ended, and with ``limit=2`` both of the others run."""
+    """When two of four jobs have ended, the other two run, with ``limit=2``."""
     scheduler = aiojobs.Scheduler(limit=2, pending_limit=1)
     started: list[str] = []
     end = anyio.Event()

@@ -9,7 +9,7 @@ from mtaio.testing import Victim, explore, settle
 # --8<-- [start:test]
 @explore()
 async def test_waiter_can_be_cancelled(victim: Victim) -> None:
-    """A waiter that is cancelled ends with that, and with nothing else."""
+    """A cancelled waiter ends with the cancellation, and nothing else."""
     condition = anyio.Condition()
     errors: list[Exception] = []
 

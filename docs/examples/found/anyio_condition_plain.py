@@ -1,4 +1,4 @@
-"""AnyIO 4.16.0 and asyncio: a waiter that is cancelled while it takes the lock back."""
+"""AnyIO 4.16.0 and asyncio: a waiter is cancelled while it reacquires the lock."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""async-lru 2.4.0: a load that was cancelled takes the next one out of the cache."""
+"""async-lru 2.4.0: a cancelled load removes the next one from the cache."""
 
 from anyio.lowlevel import checkpoint
 from async_lru import alru_cache
@@ -9,7 +9,7 @@ from mtaio.testing import Victim, explore
 # --8<-- [start:test]
 @explore(backends=("asyncio",))
 async def test_loaded_value_is_kept(victim: Victim) -> None:
-    """A call is cancelled, and made again: its value is in the cache then."""
+    """When a call is cancelled and made again, its value is in the cache."""
 
     @alru_cache
     async def load(key: str) -> str:

@@ -1,4 +1,4 @@
-"""asyncio alone: one notification, two waiters, of whom the first is cancelled."""
+"""asyncio alone: one notification and two waiters, the first of which is cancelled."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""cashews 7.6.0: one call has a timeout, another has none, and both are cancelled by it."""
+"""cashews 7.6.0: one call has a timeout, another has none, and the timeout cancels both."""
 
 import asyncio
 

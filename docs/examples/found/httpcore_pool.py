@@ -1,4 +1,4 @@
-"""httpcore 1.0.9: a connection that belongs to a cancelled request keeps its place in the pool."""
+"""httpcore 1.0.9: the connection of a cancelled request keeps its place in the pool."""
 
 import anyio
 import httpcore

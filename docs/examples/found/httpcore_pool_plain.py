@@ -1,4 +1,4 @@
-"""httpcore 1.0.9 and asyncio: the second request waits for a connection that is nobody's."""
+"""httpcore 1.0.9 and asyncio: the second request waits for a connection that no request owns."""
 
 import asyncio
 

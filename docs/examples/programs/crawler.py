@@ -1,5 +1,5 @@
 """
-A polite crawler: follows links, asks no host more often than it likes, writes a line for each page.
+A polite crawler: follows links, limits the requests to each host, writes a line for each page.
 
     pip install 'mtaio[cli]' httpx
     python crawler.py https://example.org/ --output pages.jsonl --contact you@example.org
@@ -71,10 +71,10 @@ class Links(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note where it leads, and whether what follows is the title."""
+        """Note a link, and whether the title begins."""
         self._in_title = tag == "title"
         for name, value in attrs:
-            with suppress(ValueError):  # it makes no sense
+            with suppress(ValueError):  # a malformed URL
                 if (tag, name) == ("a", "href") and value:
                     self.urls.append(urldefrag(urljoin(self._url, value)).url)
 
@@ -104,7 +104,7 @@ class Crawler:
         """Visit the seeds, and what they lead to on their hosts; may be cancelled at any time."""
         self._hosts = {urlsplit(url).netloc for url in seeds}
         with progress.bar("crawling") as self._on_progress:
-            async with self._executor:  # which is left when no host has anything to visit
+            async with self._executor:  # left when no host has anything to visit
                 self._add(seeds)
 
     def _add(self, urls: Collection[str]) -> None:
@@ -132,7 +132,7 @@ class Crawler:
             self._output.write(json.dumps({"url": url, **page}) + "\n")
             self.visited += 1
             self._on_progress(self.visited, len(self._seen), host)
-        del self._queues[host]  # with the next link to it, it starts again
+        del self._queues[host]  # the next link to this host starts a new task
 
     async def _visit(self, url: str) -> dict[str, Any]:
         site = urljoin(url, "/robots.txt")
@@ -171,7 +171,7 @@ class Crawler:
 
 
 async def crawl(options: argparse.Namespace, output: TextIO) -> None:
-    limits = httpx.Limits(max_connections=None)  # it is the crawler that limits
+    limits = httpx.Limits(max_connections=None)  # the crawler sets the limits
     headers = {"User-Agent": f"{AGENT} ({options.contact})"}
     async with httpx.AsyncClient(limits=limits, timeout=None, headers=headers) as client:  # noqa: S113 - as above
         crawler = Crawler(client, output, options.pages, options.delay)
@@ -194,8 +194,8 @@ def main() -> int:
     with options.output.open("a", buffering=1, encoding="utf-8") as output:  # line by line
         try:
             anyio.run(crawl, options, output, **LOOPS[options.backend])
-        except* KeyboardInterrupt:  # a group may be around it
-            code = 130  # as shells say it
+        except* KeyboardInterrupt:  # it may be in a group
+            code = 130  # as shells report it
     return code
 
 

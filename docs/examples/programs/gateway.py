@@ -57,7 +57,7 @@ class UpstreamError(Exception):
 
 
 async def fetch(path: str) -> tuple[int, bytes, str]:
-    """Ask the upstream: when there is room, and for as long as there is time."""
+    """Ask the upstream when there is room, for as long as there is time."""
     async with app.timeout_manager(), app.concurrency_limiter:
         answer = await upstream.get().get(path)
     if answer.is_server_error or answer.status_code == 429:
@@ -66,14 +66,14 @@ async def fetch(path: str) -> tuple[int, bytes, str]:
 
 
 def lasts(answer: tuple[int, bytes, str]) -> float:
-    """Return for how many seconds an answer is kept: what is not there may come soon."""
+    """Return how many seconds to keep an answer: what is missing now may appear soon."""
     return 5.0 if answer[0] == 200 else 1.0
 
 
 async def get_quote(request: Request) -> Response:
     """``GET /quotes/{symbol}``."""
     key = request.headers.get("X-API-Key")
-    if key not in keys:  # else a new key would be a way around the limit
+    if key not in keys:  # otherwise a new key would evade the limit
         return JSONResponse({"error": "unknown key"}, 401)
     clients.acquire_nowait(key)
     path = f"/quotes/{quote(request.path_params['symbol'])}"

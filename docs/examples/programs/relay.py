@@ -37,7 +37,7 @@ retry = Retry(attempts=5, on=(httpx.HTTPError, OSError), wait_initial=0.5, wait_
 async def take(
     peer: str, stream: trio.abc.ReceiveStream, lines: trio.MemorySendChannel[str]
 ) -> None:
-    """Read what a client sends; one that sends too much is read more slowly, and no other is."""
+    """Read what a client sends; only a client that sends too much is read more slowly."""
     rest = b""
     async for chunk in stream:
         *whole, rest = (rest + chunk).split(b"\n")

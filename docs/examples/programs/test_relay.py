@@ -8,7 +8,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 
 def test_batches_are_sent_when_they_are_full_or_old() -> None:
-    """A hundred lines go at once, fewer after a second, and the rest when there will be no more."""
+    """A hundred lines go at once, fewer after a second, and the rest at the end."""
     batches: list[tuple[float, int]] = []
 
     async def sink(batch: list[str]) -> None:
@@ -28,7 +28,7 @@ def test_batches_are_sent_when_they_are_full_or_old() -> None:
 
 
 def test_noisy_client_waits_alone() -> None:
-    """A client that sends 400 lines more than it may at once waits two seconds, another not."""
+    """A client that sends 400 lines more than its burst waits two seconds; another does not."""
     ended: dict[str, float] = {}
 
     async def client(lines: trio.MemorySendChannel[str], peer: str, number: int) -> None:

@@ -56,8 +56,8 @@ class Queue:
     """
     Jobs in a table that any number of processes may share; each statement is a transaction.
 
-    A job can be taken from ``due`` on, and taking it moves that moment on: if the worker dies, the
-    job comes back by itself. One that was taken too often stays where it is, to be looked at.
+    A job can be taken once it is ``due``, and taking it moves that moment on: if the worker dies,
+    the job comes back by itself. One that was taken too often stays in the table, for inspection.
     """
 
     def __init__(self, path: str) -> None:
@@ -73,11 +73,11 @@ class Queue:
         return self._db.execute(sql, values).fetchall()
 
     def put(self, url: str, body: str) -> None:
-        """Add a job, which is on the disk when this returns."""
+        """Add a job; it is on disk when this returns."""
         self._execute("INSERT INTO jobs (url, body) VALUES (:url, :body)", url=url, body=body)
 
     def take(self) -> Job | None:
-        """Lease the job that has been due for longest."""
+        """Lease the job that has been due the longest."""
         rows = self._execute(
             "UPDATE jobs SET due = :now + :lease, attempts = attempts + 1 WHERE id = (SELECT id"
             " FROM jobs WHERE due <= :now AND attempts < :most ORDER BY due LIMIT 1)"
@@ -93,7 +93,7 @@ class Queue:
         self._execute("DELETE FROM jobs WHERE id = :id", id=job.id)
 
     def put_off(self, job: Job, error: Exception) -> None:
-        """Have a job that failed wait, or leave it as it is after the last attempt."""
+        """Make a failed job wait, or leave it as it is after the last attempt."""
         last = job.attempts == RETRY.attempts
         due = time.time() + (0 if last else RETRY.wait_before(job.attempts + 1, error))
         sql = "UPDATE jobs SET due = :due, error = :error WHERE id = :id"
@@ -127,7 +127,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def deliver(job: Job) -> None:
-    """Do the job; it may come twice, which the receiver can tell by the key."""
+    """Do the job; if it comes twice, the receiver can tell by the key."""
     headers = {"Idempotency-Key": str(job.id), "Content-Type": "application/json"}
     answer = await client.get().post(job.url, content=job.body, headers=headers)
     answer.raise_for_status()
@@ -163,7 +163,7 @@ async def consume() -> None:
             await app.draining.wait()
 
 
-@app.service(drain=True)  # when the application stops, what was begun is finished
+@app.service(drain=True)  # at shutdown, what was begun is finished
 async def consumers() -> None:
     async with anyio.create_task_group() as group:
         for _ in range(app.settings.max_workers):

@@ -1,4 +1,4 @@
-"""A rate that all processes keep to together: start it several times at once."""
+"""A rate limit for all processes together: start it several times at once."""
 
 import os
 

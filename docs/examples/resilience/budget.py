@@ -1,4 +1,4 @@
-"""What a service that is down gets, without and with a budget."""
+"""The load on a service that is down, without and with a retry budget."""
 
 from contextlib import suppress
 from functools import partial

@@ -10,7 +10,7 @@ from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, 
 
 
 def is_failure(error: Exception) -> bool:
-    """Return whether the service has failed, and not the request."""
+    """Return whether the service is at fault, not the request."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in {429, 500, 502, 503, 504}
     return isinstance(error, httpx.TransportError | TimeoutError)

@@ -1,4 +1,4 @@
-"""A service of which one answer in twenty is slow."""
+"""A service that is slow for one answer in twenty."""
 
 import anyio
 import httpx

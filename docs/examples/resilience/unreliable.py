@@ -1,4 +1,4 @@
-"""A server that fails as it is told to, and counts what it is asked."""
+"""A server that fails as it is told to, and counts its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOWN = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0
 
 class Server:
     """
-    What happens to the requests for a path, one after another, is what the path says.
+    The path says what happens to the requests for it, one after another.
 
     ``/down,ok/7`` is a 503 and then an answer, ``/reset`` a connection that breaks off, ``/hang``
     no answer at all, ``/0.5,ok`` one that takes half a second and then one at once. What follows

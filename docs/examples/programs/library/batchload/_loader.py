@@ -33,17 +33,17 @@ class Loader(Generic[K, V]):
     """
     Collects keys for a moment, and looks them up together.
 
-    The look-ups run in tasks of the loader, so it is entered, and nothing outlives its block.
-    While ``max_calls`` calls are in progress the next batch goes on growing: the slower the other
+    The look-ups run in tasks of the loader, so use it as ``async with``: none outlives the block.
+    While ``max_calls`` calls are in progress the next batch keeps growing: the slower the other
     side is, the fewer and the larger the calls.
 
     Args:
-        load_many: Called with a list of keys; returns those that there are, with their values.
-        window: Seconds for which the first key of a batch waits for others.
-        max_batch: Keys in a batch.
-        max_calls: Calls of ``load_many`` at once.
-        ttl: Seconds for which a value is kept.
-        max_size: Values that are kept.
+        load_many: Called with a list of keys; returns those that exist, with their values.
+        window: Seconds that the first key of a batch waits for others.
+        max_batch: The most keys in a batch.
+        max_calls: The most calls of ``load_many`` at once.
+        ttl: Seconds to keep a value.
+        max_size: How many values to keep.
 
     Example:
         ```python
@@ -86,11 +86,11 @@ class Loader(Generic[K, V]):
         """
         Return the value of ``key``, which is looked up together with others.
 
-        A checkpoint, unless there is a value. May be cancelled without harm to others.
+        A checkpoint, unless the value is kept already. Cancelling it does no harm to others.
 
         Raises:
             KeyError: There is no such key.
-            Exception: What ``load_many`` raised, to each who waited for that call.
+            Exception: What ``load_many`` raised, for every caller that waited for that call.
         """
         kept = self._values.get_many_nowait([key])
         if key in kept:
@@ -107,7 +107,7 @@ class Loader(Generic[K, V]):
             return (await found)[key]
         finally:
             batch.waiting -= 1
-            if not batch.waiting:  # and if it has not ended, all who waited were cancelled
+            if not batch.waiting:  # if it has not ended, all callers were cancelled
                 self._close(batch)
                 found.cancel()
 

@@ -22,7 +22,7 @@ class Table:
         self.at_work = 0
 
     async def load_many(self, keys: list[str]) -> dict[str, int]:
-        """Return the length of each key; there are none that begin with "no"."""
+        """Return the length of each key; those that begin with "no" do not exist."""
         self.calls.append((anyio.current_time(), sorted(keys)))
         self.at_work += 1
         try:
@@ -70,7 +70,7 @@ async def test_full_batch_waits_for_nothing() -> None:
 
 
 async def test_batch_grows_while_calls_are_in_progress() -> None:
-    """When no further call may begin, what is asked for meanwhile goes with the next."""
+    """While no further call may begin, new keys go into the next batch."""
     table = Table()
     loader = Loader(table.load_many, window=0.1, max_calls=1)
     async with loader, anyio.create_task_group() as group:
@@ -81,7 +81,7 @@ async def test_batch_grows_while_calls_are_in_progress() -> None:
 
 
 async def test_missing_keys_and_failures() -> None:
-    """A key that is not there is a KeyError; a call that fails, fails for those who wait for it."""
+    """A missing key is a KeyError; a call that fails, fails for all who wait for it."""
     table = Table()
     async with Loader(table.load_many) as loader:
         found = await load(loader, "a", "none")
@@ -93,7 +93,7 @@ async def test_missing_keys_and_failures() -> None:
 
 
 async def test_look_up_nobody_waits_for_is_cancelled(sim: Simulation) -> None:
-    """One of two who wait may give up; when both have, the call is cancelled."""
+    """One of two waiters may give up; when both have, the call is cancelled."""
     table = Table()
     loader = Loader(table.load_many, window=0.0)
 
@@ -111,7 +111,7 @@ async def test_look_up_nobody_waits_for_is_cancelled(sim: Simulation) -> None:
 
 @explore()
 async def test_every_schedule(sim: Simulation, victim: Victim) -> None:
-    """In whatever order tasks run, and wherever one is cancelled, the others have their values."""
+    """In whatever order tasks run, and wherever one is cancelled, the others get their values."""
     table = Table()
     sim.always(lambda: table.at_work <= 2)
     async with Loader(table.load_many, max_batch=2, max_calls=2) as loader:
@@ -126,7 +126,7 @@ async def test_every_schedule(sim: Simulation, victim: Victim) -> None:
 
 
 def test_no_backend_is_imported() -> None:
-    """Who imports the library imports neither asyncio nor trio."""
+    """Importing the library imports neither asyncio nor trio."""
     program = "import sys, batchload; print({'asyncio', 'trio'} & set(sys.modules))"
     done = subprocess.run(  # noqa: S603 - this very Python, with a program written here
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
