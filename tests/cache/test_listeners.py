@@ -411,10 +411,12 @@ def test_what_is_left_of_a_killed_loop_leaves_the_next_block_alone() -> None:
 
     async def enter() -> None:
         await cache.__aenter__()
+        for _ in range(10):  # its tasks are at their waits
+            await asyncio.sleep(0)
+        loop.stop()
         await anyio.sleep(60)
 
     held = loop.create_task(enter(), context=context)
-    loop.call_later(0.01, loop.stop)
     loop.run_forever()
     tasks: list[Any] = [*asyncio.all_tasks(loop)]
     loop.close()

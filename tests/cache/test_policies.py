@@ -159,6 +159,22 @@ def test_s3fifo_evicts_in_bounded_time_when_all_is_hot() -> None:
     assert policy._in_main == 16
 
 
+def test_s3fifo_gives_up_the_head_of_small_when_all_of_main_is_hot() -> None:
+    """With little in small, sixteen of main are passed over, then the oldest newcomer goes."""
+    policy = S3FIFO()
+    entries = filled(policy, range(40))
+    for each in entries.values():
+        each.score = HOT
+    assert emptied(policy, 2) == [16, 33]
+    for key in (34, 35, 36):
+        policy.remove(entries[key])
+    assert (policy._in_small, policy._in_main) == (3, 32)
+    for each in entries.values():
+        each.score = HOT
+    assert policy.evict() is entries[37]
+    assert (policy._in_small, policy._in_main) == (2, 32)
+
+
 def test_s3fifo_gives_up_the_head_of_main_only_when_small_is_empty() -> None:
     """With nothing in small, an eviction out of chances takes the oldest of main."""
     policy = S3FIFO()

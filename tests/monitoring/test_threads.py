@@ -223,6 +223,37 @@ def test_two_loops_at_one_moment(loop: str) -> None:
     assert threads() == []
 
 
+def test_another_loop_starts_it_in_the_middle_of_a_start(loop: str) -> None:
+    """A start that finds another loop's monitor at its end is refused, and changes nothing."""
+    monitor = quick()
+    others: list[threading.Thread] = []
+    started, finish = threading.Event(), threading.Event()
+
+    async def other() -> None:
+        async with monitor:
+            started.set()
+            await anyio.to_thread.run_sync(finish.wait, 20)
+
+    def gauge() -> int:  # is read once in a start
+        if not others:
+            others.append(threading.Thread(target=run, args=[loop, other]))
+            others[0].start()
+            assert started.wait(20)
+        return 1
+
+    async def main() -> None:
+        monitor.gauge("first", gauge)
+        with pytest.raises(RuntimeError, match=r"^cannot start .*: it runs in another event loop"):
+            await monitor.start()
+        assert monitor.running
+        finish.set()
+        others[0].join(20)
+        assert not monitor.running
+
+    run(loop, main)
+    assert threads() == []
+
+
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_task_factory_that_takes_no_context() -> None:
     """Handlers run in a loop whose task factory knows nothing but a loop and a coroutine."""
