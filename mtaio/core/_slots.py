@@ -1,7 +1,7 @@
 """
 The slots in which items run: counted across all calls of an executor, and lent to nested calls.
 
-Promise: never more than ``limit`` items run at once; slots are handed over in the order of asking;
+Promise: never more than ``limit`` items run at once; slots are given first come, first served;
 and a call made inside an item always makes progress, because the item, which waits for it, lends
 it its own slot.
 
@@ -108,7 +108,7 @@ def parents_of(link: Link | None) -> list[Parent]:
     if link is None:
         return []
     found, seen = [link], {link}
-    for parent, _ in found:  # it grows meanwhile; tasks that wait for each other form a cycle
+    for parent, _ in found:  # it grows on the way; tasks that wait for each other form a cycle
         for each in parent.parents():
             if each not in seen:
                 seen.add(each)
@@ -230,7 +230,7 @@ class Slots:
 
     async def acquire(self, around: Link | None) -> Slot:
         """
-        Wait for a slot in the order of asking.
+        Wait in the queue for a slot.
 
         Cancelled, it leaves nothing behind: a slot already granted goes to the next in the queue.
 

@@ -1,9 +1,9 @@
 """
 Plain functions in worker threads, and the limit on workers.
 
-Promise: never more threads than the limit says, those included whose caller has given up on them.
-Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even when its
-event loop ends before.
+Promise: never more threads than the limit, including those whose caller has given up on them.
+Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even if its
+event loop ends first.
 
 Why AnyIO's capacity limiter does not count them: docs/en/design/executor.md.
 """

@@ -1,5 +1,5 @@
 """
-How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, stand in a pipeline.
+How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, become parts of a pipeline.
 
 Promise: each does around the rest of the pipeline what it does around a block of its own, and its
 statistics are its own: it may be used elsewhere too.
@@ -40,7 +40,7 @@ class _Adapter:
         self.inner = inner
 
     def statistics(self) -> object:
-        """Return those of what it stands for."""
+        """Return the statistics of what it stands for."""
         return self.inner.statistics()
 
 
@@ -199,7 +199,7 @@ class _RetryPart(_Adapter):
 
 
 def _shown(value: object) -> str:
-    """Return a setting as one would write it."""
+    """Return a setting as it is written in code."""
     if isinstance(value, tuple):
         each = cast("tuple[object, ...]", value)
         return f"({', '.join(map(_shown, each))})"

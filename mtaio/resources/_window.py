@@ -166,6 +166,6 @@ class Window:
         if tokens % 1:
             msg = (
                 f"cannot acquire {tokens!r} tokens: a window counts whole ones. Pass a whole "
-                f"number, or take a RateLimiter with a burst, whose tokens can be divided."
+                f"number, or use a RateLimiter with a burst, whose tokens can be divided."
             )
             raise ValueError(msg)
