@@ -42,7 +42,7 @@ class Background:
         store: What it holds.
         loads: Its loads.
         lock: What is held to change either.
-        notifier: What is told of removals; None without a listener.
+        notifier: Reports removals to the listener; None without one.
     """
 
     # Invariants:

@@ -93,7 +93,7 @@ class Notifier:
             self._telling.discard(thread)
 
     def check(self) -> None:
-        """Raise ``RuntimeError`` if the listener cannot be told."""
+        """Raise ``RuntimeError`` if the listener cannot be called."""
         if self.mute:
             msg = (
                 f"{self._owner!r} has an async on_removed, but is not entered: it could not be "
@@ -114,7 +114,7 @@ class Notifier:
 
 class AsyncNotifier(Notifier):
     """
-    The same for a listener that has to be awaited, by a task of the entered cache.
+    The same for an async listener, which a task of the entered cache awaits.
 
     Args:
         listener: The user's function, an async one.
@@ -136,14 +136,14 @@ class AsyncNotifier(Notifier):
         self._idle: anyio.Event
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
-        """Note that a value left, unless it is too late, or too many wait to be told."""
+        """Note that a value left, unless it is too late, or too many removals are waiting."""
         if not self._leaving and len(self.pending) < BACKLOG:
             super().add(key, value, cause)
         else:
             self.dropped += 1
 
     def deliver(self) -> None:
-        """Have the listener told, from any thread."""
+        """Have the listener called, from any thread."""
         loop = self._loop
         if not self.pending or loop is None:
             return
@@ -153,7 +153,7 @@ class AsyncNotifier(Notifier):
             loops.call_in(loop, self._look_again)
 
     async def tell(self) -> None:
-        """Tell the listener of each removal, one after another, until cancelled."""
+        """Call the listener for each removal, one after another, until cancelled."""
         mine = self._loop = loops.current_loop()
         try:
             while True:
@@ -183,7 +183,7 @@ class AsyncNotifier(Notifier):
         self._leaving = False
 
     async def wait_told(self) -> None:
-        """Wait until the listener has been told of everything that has left up to now."""
+        """Wait until the listener has been called for everything that has left so far."""
         self._leaving = True
         while self.pending or not self._idle.is_set():
             if self.pending:

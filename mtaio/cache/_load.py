@@ -92,11 +92,11 @@ class Load:
     call: Awaitable[Any] | None
     """What the factory returned, while the load is in progress."""
     event: anyio.Event | None
-    """What is set at its end, as soon as somebody waits for that."""
+    """Set at its end; there as soon as a caller waits for that."""
     other: Load | None
     """The next load of the same key, of another event loop."""
     waiters: int
-    """How many tasks need it, the caller that runs it included."""
+    """How many tasks need it, including the caller that runs it."""
     askers: dict[Asker, None] | None
     """Those of them that may be part of another load."""
     in_block: bool
@@ -138,5 +138,5 @@ class JointLoad(Load):
 
 
 def together(load: Load) -> tuple[Load, ...]:
-    """Return the loads that end with ``load``, that one included."""
+    """Return the loads that end with ``load``, including itself."""
     return load.siblings or (load,)

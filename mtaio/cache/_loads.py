@@ -219,7 +219,7 @@ class Loads:
             if found is UNSET and other is not None:
                 await self._wait(other, asker)
                 if other.state is ABORTED or other.state is ABSENT:
-                    # Who ran it was cancelled, or loads other keys alone: another has to.
+                    # Its caller was cancelled, or now loads only other keys: another has to load.
                     refresh, again = False, True
                     continue
                 closed = other.state is CLOSED
@@ -843,7 +843,7 @@ class Loads:
         return load
 
     def _add(self, load: Load) -> list[Load]:
-        """Add a load that starts beside others, and return those that were given up for good."""
+        """Add a load to those that run, and return those that were given up for good."""
         table, key = self.table, load.key
         lost: list[Load] = []
         self.count_abandoned()
@@ -875,7 +875,7 @@ class Loads:
             first = first.other
 
     def close(self, load: Load) -> None:
-        """End a load whose block is left, for those who wait; it may still have to clean up."""
+        """End a load for its callers, as its block is being left; it may still clean up."""
         if load.state is RUNNING:
             load.state = CLOSED
             self._detach(load)

@@ -1,7 +1,7 @@
 """
 One change of a cache at a time.
 
-Promise: while one thread changes a cache no other does, and code of the user's that runs in the
+Promise: while one thread changes a cache no other does, and user code that runs in the
 middle of a change, in the same thread, cannot change it either: it gets a ``RuntimeError`` that
 says so. Such code is a finaliser, a signal handler, or the ``__eq__`` or ``__hash__`` of a key. A
 fork never copies a half-finished change.

@@ -53,7 +53,7 @@ class Store:
     # - fresh <= expires for each entry, and fresh is -inf for a Failure and where a read has to
     #   change more than the score;
     # - a Failure is never put into an entry that had a value: a reader may be looking at it.
-    # The __eq__ and __hash__ of a key may raise where the table is asked: hence that comes first.
+    # The __eq__ and __hash__ of a key may raise where the table is asked, so that comes first.
     # What is removed is returned to the caller, so that its __del__ runs outside the lock.
     __slots__ = (
         "_ahead",
@@ -101,7 +101,7 @@ class Store:
         self.lock_free: bool = self._policy.lock_free and self._idle == math.inf
         """Whether a hit changes nothing but the score."""
         self.plain: bool = self._weigher is None and not self._jitter and notifier is None
-        """Whether storing a value asks no weigher and no chance, and tells no listener."""
+        """Whether there is no weigher, no jitter and no listener to use when storing a value."""
         self.hits: float = 0.0
         """A float, because adding to it takes less time than to an int."""
         self.misses: int = 0
@@ -486,7 +486,7 @@ class Store:
         if entry.after is not None:
             self.expiry.remove(entry)
         if type(entry) is DetailedEntry:
-            # Floats add up to what is not quite 0 again.
+            # A sum of floats need not come back to exactly 0.
             self._weight = self._weight - entry.weight if self.entries else 0
         if self._tags.of_entries:
             self._tags.forget(entry)

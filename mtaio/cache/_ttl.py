@@ -4,7 +4,7 @@ The cache: values by key, each kept for some time, as many as there is room for.
 Promise: an expired value is never returned, one load serves all callers that ask for its key, and
 never more than ``max_size`` is held.
 Cost: a hit takes about as long as a dict look-up and reading a clock; see benchmarks/cache.py.
-Why the policies, the expiry and the loads are as they are: docs/en/design/caching.md.
+The reasons for the policies, the expiry and the loads: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ class TTLCache(Generic[T]):
         Leave the cache; values stay.
 
         A checkpoint. Loads in progress are cancelled, and callers that wait for them get a
-        `CacheClosedError`. An async ``on_removed`` is first told of everything that has left so
+        `CacheClosedError`. An async ``on_removed`` is first called for everything that has left so
         far, unless the block ended with an error; later removals are counted as ``dropped``.
 
         Raises:

@@ -2,7 +2,7 @@
 How many retries all calls together may make: a share of the calls.
 
 Promise: in the long run there are at most ``ratio`` retries for each call, however many callers
-there are and however long the failure lasts; with few calls, ``min_per_second`` all the same.
+there are and however long the failure lasts; with few calls, up to ``min_per_second``.
 Cost: reading the clock and one addition for each call; ten pairs of numbers.
 
 A limit on the attempts of each call does not bound their sum: when everything fails, three attempts

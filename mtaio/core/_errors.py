@@ -64,7 +64,7 @@ def silent_end() -> StrayCancellationError:
 
 def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:
     """
-    Raise what has to be raised at the end of a call, if anything; ``failures`` is emptied.
+    Raise the errors of a call at its end, if there are any; ``failures`` is emptied.
 
     Args:
         failures: Numbered errors of items, in any order.

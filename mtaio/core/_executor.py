@@ -107,7 +107,7 @@ class Outcome(Generic[T]):
     """
     How one call of `TaskExecutor.as_completed`, or one item of a `TaskExecutor.stream`, ended.
 
-    After a failure ``value`` is None. ``item`` is there in a stream only.
+    After a failure ``value`` is None. ``item`` is set in a stream only.
     """
 
     index: int
@@ -1179,7 +1179,7 @@ class TaskExecutor:
     def _bind(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Awaitable[Any]]:
-        """Return one call of ``fn``, with the executor's timeout, as it is made in a slot."""
+        """Return one call of ``fn`` with the executor's timeout, to be made in a slot."""
         return partial(one_attempt(fn, self._default_timing, self._threads), *args, **kwargs)
 
     def _bind_awaitable(
@@ -1349,7 +1349,7 @@ class TaskExecutor:
 def _beside(
     fn: Callable[..., Coroutine[Any, Any, Any]],
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments beside the result."""
+    """Return ``fn`` with the arguments added to the result."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
         return args, await fn(*args)

@@ -195,7 +195,7 @@ class Retry:
     def _wait(self, attempt: int, error: Exception) -> float | None:
         """Return the seconds to sleep before ``attempt``; None, with a note, if there is none."""
         if attempt > self.attempts or not self.accepts(error):
-            if attempt > 2:  # noqa: PLR2004 - one attempt is no news
+            if attempt > 2:  # noqa: PLR2004 - one attempt is not news
                 note(error, f"gave up after {attempt - 1} attempts")
             return None
         wait = self.wait_before(attempt, error)
@@ -227,7 +227,7 @@ def _seconds_in(text: str) -> float | None:
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
-    """Return what the argument ``name`` means: None for a single attempt, else a policy."""
+    """Return the policy that the argument ``name`` means; None for a single attempt."""
     if retry is None:
         return None
     if not isinstance(retry, Retry):

@@ -293,7 +293,7 @@ class Slots:
     # ---- giving back ----
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back to its lender, and to who waits inside that, or to the queue."""
+        """Give a slot back to its lender, and to a waiter inside that, or to the queue."""
         if slot.generation != self.generation or self.end_item(slot) is None:
             return
         lender = slot.lender
@@ -398,7 +398,7 @@ class Slots:
 
 class Awaited(Parent):
     """
-    A task apart from what started it: its parents are the items that wait for it, meanwhile.
+    A task apart from what started it: its parents are the items that wait for it, while they do.
 
     Invariant: ``_waits`` links to the items that wait for it now, once for each wait.
     """
@@ -442,7 +442,7 @@ class Awaited(Parent):
                 parent.slots.reclaim(parent)
 
     def end_waits(self) -> None:
-        """Note that all those who wait go on."""
+        """Note that all waiters go on."""
         for link in [*self._waits]:
             self.end_wait(link)
 
@@ -455,7 +455,7 @@ class Awaited(Parent):
         return False
 
     def end(self) -> None:
-        """Note that the task ended: what outlives it is not inside those who waited for it."""
+        """Note that the task ended: what outlives it is not inside the items that waited for it."""
         self.item: int = NO_ITEM
         self._waits.clear()
 

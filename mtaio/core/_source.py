@@ -209,7 +209,7 @@ class Feed:
         self._closed = True
         self._arrivals.unpark_all()
         self.end()
-        # Only what cannot be read on elsewhere: other sources are their owner's to close.
+        # Only sources that nobody can read further: others are for their owner to close.
         if _is_generator(self._source):
             try:
                 await self._source.aclose()

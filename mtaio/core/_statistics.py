@@ -37,7 +37,7 @@ class ExecutorStatistics:
     succeeded: int = field(metadata=COUNTER)
     """Items that returned a result."""
     failed: int = field(metadata=COUNTER)
-    """Items that raised an error, timeouts included, however it was reported."""
+    """Items that raised an error, including timeouts, however it was reported."""
     cancelled: int = field(metadata=COUNTER)
     """Items that were cancelled while they ran."""
     timed_out: int = field(metadata=COUNTER)
@@ -53,7 +53,7 @@ class ExecutorStatistics:
     services: int = field(metadata=GAUGE)
     """Services started with `TaskExecutor.start` that run."""
     threads: int = field(metadata=GAUGE)
-    """Worker threads busy for this executor, abandoned ones included."""
+    """Worker threads busy for this executor, including abandoned ones."""
     threads_waiting: int = field(metadata=GAUGE)
     """Calls that wait for a worker thread."""
     processes: int = field(metadata=GAUGE)

@@ -179,7 +179,7 @@ class Task(Awaited):
             on_seen(self)
 
     async def wait(self) -> None:
-        """Wait until it has ended; meanwhile it runs inside the item that waits."""
+        """Wait until it has ended; until then it runs inside the item that waits."""
         if self.ended.is_set():
             return
         self._check_loop("wait for")
@@ -190,12 +190,12 @@ class Task(Awaited):
             await self.ended.wait()
 
     def succeed(self, result: Any) -> None:
-        """Note what it returned, and wake those who wait for it."""
+        """Note what it returned, and wake its waiters."""
         self.result = result
         self._end(TaskStatus.SUCCEEDED)
 
     def fail(self, error: BaseException) -> None:
-        """Note what it raised, and wake those who wait for it."""
+        """Note what it raised, and wake its waiters."""
         if without_cancellation(error) is None:
             self.abandon()
             return
@@ -205,7 +205,7 @@ class Task(Awaited):
         self._end(TaskStatus.FAILED)
 
     def abandon(self) -> None:
-        """Note that it was cancelled, and wake those who wait for it."""
+        """Note that it was cancelled, and wake its waiters."""
         self._end(TaskStatus.CANCELLED)
 
     def _check_loop(self, verb: str) -> None:
@@ -335,7 +335,7 @@ class Service(Task):
     def started(self, value: Any = None) -> None:
         """Note that the service is ready (this object is the ``task_status`` it gets)."""
         if self._ready:
-            return  # it was restarted: what started it was told long ago
+            return  # it was restarted: its starter has been told already
         self._ready = True
         self.start_value = value
         self.end_waits()  # the item that started it goes on

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "in_pool", "in_processes"]
 
 _LINGER_SECONDS: Final = 0.002
-"""How long the first call of a chunk waits for others: little beside a pool's own cost."""
+"""How long the first call of a chunk waits for others: little compared with a pool's own cost."""
 
 _A_POOL: Final = "Pass a concurrent.futures.Executor"
 _WAY_OUT: Final = f'{_A_POOL}, a mtaio.core.ExternalPool around one, or "processes".'

@@ -78,7 +78,7 @@ class Background:
         self._delivering = False
         self._leaving = False
         self._failure: BaseException | None = None
-        # Not that of the first caller of emit_soon: what it has set is nothing to later events.
+        # Not that of the first caller of emit_soon, which must not affect later events.
         self._context = copy_context()
 
     @property
@@ -171,7 +171,7 @@ class Background:
                 delivered += 1
                 self._delivering = True
                 event = self._queue.popleft()
-                # What the handlers of one event set is nothing to the next.
+                # What the handlers of one event set must not affect the next.
                 await _run_in(self._context.copy(), self._deliver(event))
                 self._delivering = False
         except BaseException as error:

@@ -211,7 +211,7 @@ class Topic:
         self.only_plain: Callable[[Any], Any] | None = None
 
     def update(self, listeners: list[Listener], *, concurrent: bool) -> None:
-        """Note who listens."""
+        """Note the listeners."""
         self.outdate()
         tiers = [tuple(group) for _, group in groupby(listeners, key=_BY_PRIORITY)]
         self.tiers = tuple(

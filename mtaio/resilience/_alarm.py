@@ -1,7 +1,7 @@
 """
 One timer for all deadlines of one event loop, few of which are ever reached.
 
-Promise: each entry is told when its moment has come, unless it was discarded before.
+Promise: each entry is called when its moment has come, unless it was discarded before.
 Cost: an entry in an ordered dict. A timer is set for the first of them only, and stays when that
 one is discarded; when it fires, it is set for the next that is left. So there are as many timers as
 fit into the waits one after another, not one for each call.
@@ -57,7 +57,7 @@ class Alarm:
             return False
 
     def add(self, entry: Overdue, moment: float) -> None:
-        """Tell ``entry`` at ``moment``, by `clock.now`, or later, when those before were told."""
+        """Call ``entry`` at ``moment``, by `clock.now`, or later, after those before it."""
         if self.waiting:
             moment = max(moment, self._latest)
         self._latest = self.waiting[entry] = moment
@@ -65,7 +65,7 @@ class Alarm:
             self._set(moment)
 
     def discard(self, entry: Overdue) -> None:
-        """Do not tell ``entry``, if it waits."""
+        """Do not call ``entry``, if it waits."""
         self.waiting.pop(entry, None)
 
     def _set(self, moment: float) -> None:

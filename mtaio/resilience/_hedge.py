@@ -1,5 +1,5 @@
 """
-A second attempt beside one that is slow: the first answer counts, and the other is cancelled.
+A second attempt alongside a slow one: the first answer counts, and the other is cancelled.
 
 Promise: every attempt is a task of the call and has ended when the call returns; a cancellation
 from outside cancels all of them, starts none and is not an outcome; a hedge that is refused does

@@ -97,7 +97,7 @@ class _KeyLimiter(RateLimiter):
         return f"<KeyedRateLimiter{self._limits()} key={reprlib.repr(self.key)}>"
 
     def yield_next(self) -> None:
-        """Let the next call of `acquire` yield, whatever becomes of it."""
+        """Let the next call of `acquire` yield, however it ends."""
         self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
 
     def check_loop(self) -> None:

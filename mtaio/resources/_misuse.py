@@ -73,7 +73,7 @@ def keys_only(cls: C) -> C:
 
 def refuse_positional(cls: str, rate: object, extra: tuple[object, ...]) -> NoReturn:
     """
-    Raise because a second number has no name.
+    Raise because a second number was passed without a name.
 
     Args:
         cls: The class that was called.

@@ -63,7 +63,7 @@ class RateLimiterStatistics:
 
 
 class Tally:
-    """What became of the requests that were not granted at once, of one limiter or of many."""
+    """The counts of requests that were not granted at once, of one limiter or of many."""
 
     __slots__ = ("cancelled", "rejected", "waiting")
 
@@ -373,7 +373,7 @@ class RateLimiter:
                 span *= tokens
             moment = clock.reader()()
             full_at = bucket.full_at
-            if full_at <= moment:  # so it is full, whatever clock told `last`
+            if full_at <= moment:  # so it is full, whichever clock `last` is from
                 bucket.full_at = moment + span
                 bucket.last = moment
                 self._left = left - 1
@@ -561,7 +561,7 @@ class RateLimiter:
                     if scope.cancelled_caught:
                         # The timer is right even where the clock, by rounding, is not there yet.
                         moment = max(moment, until)
-            # Late, as all are that slept, it counts as served when it could have been.
+            # A waiter that slept is late: it counts as served when it could have been.
             if not asked <= moment <= asked + self._slack:
                 asked = min(moment, max(asked, moment - self._slack))
             self._bucket.take(tokens, asked)

@@ -50,7 +50,7 @@ class TimeoutStatistics:
     default_timeout_seconds: float | None = field(metadata=LIMIT)
     """Seconds allowed where none are given; None for no limit."""
     entered: int = field(metadata=COUNTER)
-    """Blocks entered, calls run and bounded clean-ups included."""
+    """Blocks entered, including calls run and shielded clean-ups."""
     timed_out: int = field(metadata=COUNTER)
     """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
@@ -344,7 +344,7 @@ class TimeoutScope:
             return self._expired
         if self._scope is None or self._cancelled:
             return False
-        # Two clocks need not agree to the last tick: what the event loop's has fired has expired.
+        # Clocks may differ by a tick: a deadline that the event loop has fired has expired.
         return now() >= self._limit.moment or self._scope.cancel_called
 
     @property
