@@ -1,8 +1,8 @@
 """
 Structured concurrency for real work, under limits, in production, on asyncio or trio.
 
-The names one reaches for first are here; each is imported when it is first used, so that
-``import mtaio`` costs no more than ``import anyio``. The rest is in the packages: `mtaio.core`,
+The names used most are here. Each is imported on first use, so that ``import mtaio`` costs no more
+than ``import anyio``. Everything else is in the packages: `mtaio.core`,
 `mtaio.resources`, `mtaio.resilience`, `mtaio.cache`, `mtaio.events`, `mtaio.logging`,
 `mtaio.monitoring`, `mtaio.config`, `mtaio.app`, `mtaio.exceptions`, `mtaio.testing`.
 """

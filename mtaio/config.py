@@ -2,9 +2,9 @@
 Settings: what an operator decides, read from the environment in one place.
 
 Promise: `Settings` is a plain immutable value, made from arguments or from variables; the
-environment is read when `Settings.from_env` is called, never at import. Whatever is wrong is said
-at once, one line for each setting, and no secret is in an error, a ``repr`` or a description.
-Cost: no dependency, neither anyio nor a file, unless a secret is kept in one.
+environment is read when `Settings.from_env` is called, never at import. All mistakes are reported
+together, one line for each, and no secret appears in an error, a ``repr`` or a description.
+Cost: no dependency, not even anyio; no file is read, unless it holds a secret.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 SettingSource: TypeAlias = Literal["default", "environment", "file", "override"]
-"""Where a value came from: nowhere, a variable, the file that a variable names, an argument."""
+"""Where a value came from: a default, a variable, the file that one names, or an argument."""
 
 _PREFIX: Final = "MTAIO_"
 _MASK: Final = "***"
@@ -80,17 +80,17 @@ class Setting:
     name: str
     """The attribute of `Settings`, and its argument."""
     variable: str
-    """The environment variable; for a secret there is one that ends in ``_FILE`` too."""
+    """The environment variable; a secret also has one that ends in ``_FILE``."""
     value: object
-    """The value; of a secret ``"***"``, or None if there is none."""
+    """The value; for a secret, ``"***"`` if it is set and None if it is not."""
     default: object
-    """The value if nobody says otherwise."""
+    """The value if it is not set."""
     source: SettingSource
     """Where the value came from."""
     accepts: str
-    """What it may be."""
+    """The values it accepts, in words."""
     meaning: str
-    """What it decides."""
+    """What it controls."""
     secret: bool
     """Whether the value is hidden."""
 
@@ -100,12 +100,12 @@ class ShutdownBudget:
     """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
 
     drain_delay: float
-    """Seconds for load balancers to notice that the service is not ready any more; it still
+    """Seconds for load balancers to notice that the service is no longer ready; it still
     answers."""
     drain: float
-    """Seconds for what is in flight to end by itself; nothing new is accepted."""
+    """Seconds for work in flight to finish; nothing new is accepted."""
     cancel: float
-    """Seconds for what was cancelled after that to clean up."""
+    """Seconds for the work that is then cancelled to clean up."""
     teardown: float
     """Seconds to close resources and write the logs."""
 
@@ -121,22 +121,22 @@ class Settings:
     The settings of a service: immutable, checked, and comparable.
 
     `from_env` reads the environment variables: ``MTAIO_`` and the name of the argument in upper
-    case. Made directly, it reads nothing, and what is not given has its default. Durations are
-    seconds. ``mtaio.logging.configure(settings)`` takes it as it is.
+    case. Made directly, it reads nothing, and settings that are not given have their defaults.
+    Durations are seconds. ``mtaio.logging.configure(settings)`` takes it as it is.
 
-    The token is not in the ``repr``. It is in ``dataclasses.asdict`` and in a pickle; to show
-    settings take `describe`.
+    The token is not in the ``repr``, but it is in ``dataclasses.asdict`` and in a pickle; to show
+    settings, use `describe`.
 
     Args:
         max_workers: How many items an executor works on at once.
         cache_ttl: Seconds for which a cache keeps a value; 0 for not at all, ``inf`` for ever.
         cache_size: How many entries a cache holds.
-        log_level: The least level that is logged, by name or number.
+        log_level: The lowest level that is logged, by name or number.
         log_file: The file that the log is written to; None or ``""`` for none.
         log_max_bytes: The size at which a new log file is started; 0 for never.
         log_backup_count: How many older log files are kept.
         log_format: How a line of the log is written: ``"text"`` or ``"json"``.
-        log_console: Whether the log is written to the standard error too.
+        log_console: Whether the log is also written to standard error.
         rate_limit: How many requests a second may start; 0 pauses, ``inf`` for no limit.
         burst_limit: How many requests may start at once after a quiet time.
         concurrency_limit: How many requests may run at once.
@@ -153,9 +153,9 @@ class Settings:
             after 30 by default, Docker after 10.
 
     Raises:
-        ValueError: Values make no sense, by themselves or together; the message has a line for
-            each.
-        TypeError: All that is wrong is of a wrong type.
+        ValueError: A value is out of range, or values contradict each other; the message has a
+            line for each mistake.
+        TypeError: Every mistake is a value of the wrong type.
 
     Example:
         ```python
@@ -205,23 +205,23 @@ class Settings:
         cls, environ: Mapping[str, str] | None = None, **overrides: Unpack[SettingValues]
     ) -> Self:
         """
-        Return the settings that the environment asks for.
+        Return the settings that the environment variables give.
 
         Names of variables are exact, in upper case. A variable that is empty or blank counts as not
-        set, and the setting has its default. ``MTAIO_HEALTH_TOKEN_FILE`` names a file that has the
-        token in it. Variables that begin with ``MTAIO_`` and are no settings cause a
+        set, and the setting has its default. ``MTAIO_HEALTH_TOKEN_FILE`` names a file that holds
+        the token. Variables that begin with ``MTAIO_`` but are not settings cause a
         ``UserWarning``, with the names that were probably meant.
 
         Not a checkpoint; reads a file only for a secret.
 
         Args:
             environ: The variables; None for those of the process.
-            **overrides: Settings decided by the program: their variables are not read.
+            **overrides: Settings that the program decides; their variables are not read.
 
         Raises:
-            ValueError: Variables, or values together, make no sense; the message has a line for
-                each, with what to do.
-            TypeError: An override is no setting, or all that is wrong is of a wrong type.
+            ValueError: A value is out of range, or values contradict each other; the message has a
+                line for each mistake, with the way out.
+            TypeError: An override is not a setting, or every mistake is a value of the wrong type.
 
         Example:
             ```python
@@ -255,14 +255,14 @@ class Settings:
 
     def with_(self, **changes: Unpack[SettingValues]) -> Self:
         """
-        Return settings like these, but for the changes.
+        Return a copy of these settings with some of them changed.
 
         Args:
-            **changes: The settings that differ.
+            **changes: The new values.
 
         Raises:
             ValueError: As for the constructor.
-            TypeError: As for the constructor, or a change is no setting.
+            TypeError: As for the constructor, or a name is not a setting.
         """
         _refuse_unknown_names(changes)
         settings = replace(self, **changes)
@@ -274,8 +274,8 @@ class Settings:
         """
         Return every setting, with its variable, value, default, source and meaning.
 
-        Secrets are masked. Of settings that were not made by `from_env` the source is
-        ``"override"`` if the value is not the default.
+        Secrets are masked. For settings not made by `from_env`, the source is ``"override"`` where
+        the value is not the default.
         """
         return tuple(
             Setting(
@@ -296,8 +296,8 @@ class Settings:
         """
         How ``shutdown_timeout`` is split.
 
-        ``drain_delay`` comes first; of what it leaves, 72 % is for what is in flight, 8 % for what
-        is then cancelled, and 20 % for resources and logs.
+        ``drain_delay`` comes first. Of the rest, 72 % is for work in flight, 8 % for what is then
+        cancelled, and 20 % for resources and logs.
         """
         rest = self.shutdown_timeout - self.drain_delay
         cancel = rest * _CANCEL
@@ -312,16 +312,16 @@ class Settings:
 
 def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """
-    Return the variables that look like settings and are none, with what was probably meant.
+    Return the variables that look like settings but are not, with the names probably meant.
 
-    These are the names that begin with ``MTAIO_``, in whatever case, are not empty, and are not
+    These are the variables that begin with ``MTAIO_``, in any case, are not empty, and are not
     read by `Settings.from_env`. Not a checkpoint.
 
     Args:
         environ: The variables; None for those of the process.
 
     Returns:
-        For each such variable the name of one that is read and is much like it, or None.
+        For each of them, the most similar name that is read, or None.
     """
     if environ is None:
         environ = os.environ
@@ -339,7 +339,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> dict[str, str
 
 
 class _Given(NamedTuple):
-    """A value, and what it is called where it came from."""
+    """A value, with the name of the argument or the variable that it came from."""
 
     label: str
     value: object
@@ -353,7 +353,7 @@ class _Given(NamedTuple):
 
 
 class _Spec(NamedTuple):
-    """How a setting is read and checked, and what is said of it."""
+    """How a setting is read, checked and described."""
 
     parse: Callable[..., object]
     """Makes a value of (variable, text, way_out=)."""
@@ -465,7 +465,7 @@ _SPECS: Final[dict[str, _Spec]] = {
         _text,
         _level,
         "the name of a level, or its number",
-        "The least level that is logged.",
+        "The lowest level that is logged.",
     ),
     "log_file": _Spec(_text, _file, "a path", "The file that the log is written to."),
     "log_max_bytes": _Spec(
@@ -479,7 +479,7 @@ _SPECS: Final[dict[str, _Spec]] = {
     ),
     "log_format": _Spec(_text, _format, "text or json", "How a line of the log is written."),
     "log_console": _Spec(
-        environment.flag, _flag, _FLAG, "Whether the log is written to the standard error too."
+        environment.flag, _flag, _FLAG, "Whether the log is also written to standard error."
     ),
     "rate_limit": _Spec(
         _NUMBER,
@@ -561,7 +561,7 @@ def _known_variables() -> Iterator[str]:
 
 
 def _checked(given: Mapping[str, _Given], problems: list[Exception]) -> dict[str, Any]:
-    """Return the values in their one form, or raise what is wrong with them, all of it."""
+    """Return the values in their standard form, or raise one error for all mistakes."""
     values: dict[str, Any] = {}
     for name, each in given.items():
         spec = _SPECS[name]
@@ -576,27 +576,28 @@ def _checked(given: Mapping[str, _Given], problems: list[Exception]) -> dict[str
 
 
 def _contradictions(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Iterator[ValueError]:
-    """Yield what is wrong with values that are right by themselves."""
+    """Yield an error for each pair of values that contradict each other."""
     if {"health_bind", "health_token"} <= values.keys():
         bind = values["health_bind"]
         if values["health_token"] is None and not Address.parse("health_bind", bind).is_local:
             yield ValueError(
                 f"{given['health_bind'].label}={bind!r} can be reached from other machines, and "
-                f"there is no token. Set {_variable('health_token')}_FILE, or pass health_token=, "
-                f"which clients then have to send for figures and the page, or bind to 127.0.0.1."
+                f"there is no token. Set {_variable('health_token')}_FILE or pass health_token=: "
+                f"clients then have to send it for metrics and the status page. Or bind to "
+                f"127.0.0.1."
             )
     if {"drain_delay", "shutdown_timeout"} <= values.keys():
         delay, total = values["drain_delay"], values["shutdown_timeout"]
         if delay > total * _LATEST_DRAIN:
             yield ValueError(
                 f"{given['drain_delay'].label}={delay!r} is more than half of "
-                f"{given['shutdown_timeout'].label}={total!r}, of which it is part: too little is "
-                f"left for what is in flight. Wait for less, or allow more in all."
+                f"{given['shutdown_timeout'].label}={total!r}, which includes it: too little "
+                f"is left for work in flight. Lower the delay, or raise the timeout."
             )
 
 
 def _refusal(problems: list[Exception]) -> Exception:
-    """Return one error for all that is wrong."""
+    """Return one error for all mistakes."""
     kind = TypeError if all(isinstance(each, TypeError) for each in problems) else ValueError
     if len(problems) == 1:
         return kind(str(problems[0]))
@@ -605,8 +606,8 @@ def _refusal(problems: list[Exception]) -> Exception:
 
 
 def _secret_in(variable: str, path: str) -> str:
-    """Return what is in a file, without blanks around it."""
-    way_out = "Name a text file that has the secret in it and nothing else."
+    """Return the content of a file, without whitespace around it."""
+    way_out = "Name a text file that holds the secret and nothing else."
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
@@ -629,7 +630,7 @@ def _secret_in(variable: str, path: str) -> str:
 
 
 def _refuse_unknown_names(names: Iterable[str]) -> None:
-    """Raise ``TypeError`` if something is no setting."""
+    """Raise ``TypeError`` if a name is not a setting."""
     for name in names:
         if name not in _SPECS:
             meant = _closest(name, list(_SPECS))
@@ -647,7 +648,7 @@ def _closest(name: str, known: list[str]) -> str | None:
 
 
 def _notice(unknown: Mapping[str, str | None]) -> str:
-    """Return what is said of variables that mean nothing."""
+    """Return the warning about variables that are not settings."""
     parts = [
         name if meant is None else f"{name} (did you mean {meant}?)"
         for name, meant in unknown.items()

@@ -1,5 +1,5 @@
 """
-Every error that mtaio raises for a condition met at run time.
+The errors that mtaio raises for conditions met at run time.
 
 Promise: each derives from `MTAIOError`, from the builtin it refines where there is one, and
 survives pickling with its attributes and notes, so that it can cross a process boundary.
@@ -33,9 +33,9 @@ __all__ = [
 
 class MTAIOError(Exception):
     """
-    The root of the tree: ``except MTAIOError`` catches every error that mtaio itself raises.
+    The base class: ``except MTAIOError`` catches every error that mtaio itself raises.
 
-    An error raised by your own functions is never wrapped in it.
+    Errors that your own functions raise are never wrapped in it.
     """
 
 
@@ -46,7 +46,7 @@ class TimeoutError(MTAIOError, builtins.TimeoutError):  # noqa: A001 - it refine
     Args:
         message: What timed out, after how long.
         timeout: The seconds that were allowed.
-        deadline: The moment it fell due, in the event loop's clock (``anyio.current_time()``).
+        deadline: When the time was up, in the event loop's clock (``anyio.current_time()``).
         name: The name of the `TimeoutManager`, limiter or executor that set the limit.
     """
 
@@ -86,7 +86,7 @@ class LimitError(MTAIOError):
 
 class RateLimitError(LimitError):
     """
-    A rate limiter does not have the tokens now.
+    A rate limiter does not have enough tokens now.
 
     Args:
         message: Which limiter refused how many tokens.
@@ -110,13 +110,13 @@ class RateLimitError(LimitError):
 
 class RateLimitTimeoutError(RateLimitError, TimeoutError):
     """
-    The wait for tokens cannot fit into the timeout that was given; raised at once, not at its end.
+    The wait for tokens would exceed the timeout; raised at once, not when the time is up.
 
     Args:
         message: Which limiter refused how many tokens.
         retry_after: The seconds the wait would have taken.
         timeout: The seconds that were allowed.
-        deadline: When the allowance would have ended, in the event loop's clock.
+        deadline: When the timeout would have ended, in the event loop's clock.
         name: The limiter's name.
     """
 
@@ -140,15 +140,15 @@ class ConcurrencyLimitError(LimitError):
 
 class BreakerOpenError(MTAIOError):
     """
-    A breaker lets no call through now, because too many have failed.
+    A breaker refused the call, because too many calls have failed.
 
-    It derives from no builtin: nobody should retry it for having asked to retry a
-    ``ConnectionError``.
+    It derives from no builtin error, so that a policy that retries ``ConnectionError`` does not
+    retry this.
 
     Args:
         message: Which breaker, and why.
-        retry_after: The seconds after which it lets a call through again; 0 while the calls that
-            are to decide are under way, ``inf`` if it was opened by hand.
+        retry_after: The seconds until it lets a call through again; 0 while its probe calls are
+            running, ``inf`` if it was opened by hand.
         name: The breaker's name.
     """
 
@@ -169,10 +169,10 @@ class BreakerOpenError(MTAIOError):
 
 class LeaseLostError(MTAIOError):
     """
-    A slot shared by processes was no longer this process's before its holder had given it back.
+    A process lost a shared slot before its holder had given it back.
 
-    Another process may have it meanwhile. Raised where the holder's block ends, whose work was
-    cancelled.
+    Another process may hold the slot by now. The holder's block was cancelled, and raises this
+    where it ends.
 
     Args:
         message: Which limiter, and why the lease is lost.
@@ -192,7 +192,7 @@ class LeaseLostError(MTAIOError):
 
 
 class EventOverflowError(LimitError, WouldBlock):
-    """A buffer of events is full: a stream's that is to raise then, or the one of `emit_soon`."""
+    """A buffer of events is full: that of `emit_soon`, or of a stream with ``overflow="raise"``."""
 
 
 class TaskCancelledError(MTAIOError):
@@ -201,7 +201,7 @@ class TaskCancelledError(MTAIOError):
 
 class CacheClosedError(MTAIOError):
     """
-    The block of an entered cache ended while a load was in progress, so there is no value.
+    The ``async with`` block of a cache ended while a load was in progress, so there is no value.
 
     Args:
         message: Which cache, and which key.
@@ -217,9 +217,9 @@ class CacheClosedError(MTAIOError):
 
 class StoreError(MTAIOError, builtins.ConnectionError):
     """
-    A server that processes share cannot be reached, did not answer in time, or refused a command.
+    The shared server cannot be reached, did not answer in time, or refused a command.
 
-    Whether it has done what it was asked for is not known then. A builtin ``ConnectionError`` too.
+    Whether the command took effect is not known. Also a builtin ``ConnectionError``.
 
     Args:
         message: Which server, and what happened.
@@ -237,7 +237,7 @@ class StrayCancellationError(MTAIOError, RuntimeError):
     """
     A function raised the backend's cancellation although it was not cancelled.
 
-    Seen when a library calls ``Task.cancel()`` on itself, or awaits something that another task
-    cancelled. Counted as a failure of that one call; taken for a real cancellation, it would end
-    the whole group in silence.
+    This happens when a library calls ``Task.cancel()`` on its own task, or awaits something that
+    another task cancelled. It counts as a failure of that one call: taken for a real cancellation,
+    it would silently end the whole group.
     """

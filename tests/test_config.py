@@ -326,8 +326,8 @@ REFUSED: Final = [
     ("HEALTH_TOKEN_FILE", "/nowhere/token", "='/nowhere/token' cannot be read: No such file or"),
     ("HEALTH_TOKEN_FILE", "a\0b", r"='a\x00b' cannot be read: embedded null"),
     ("DRAIN_DELAY", "-1", "=-1.0 is less than 0."),
-    ("DRAIN_DELAY", "12.6", "=12.6 is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, of which it"),
-    ("DRAIN_DELAY", "inf", "=inf is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, of which it is"),
+    ("DRAIN_DELAY", "12.6", "=12.6 is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, which inclu"),
+    ("DRAIN_DELAY", "inf", "=inf is more than half of MTAIO_SHUTDOWN_TIMEOUT=25.0, which includes"),
     ("SHUTDOWN_TIMEOUT", "0", "=0.0 is not more than 0. Set it to a number of seconds, more"),
     ("SHUTDOWN_TIMEOUT", "inf", "=inf is more than 86400. Set it to a number of seconds, more"),
 ]  # fmt: skip

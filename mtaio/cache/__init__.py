@@ -1,11 +1,11 @@
 """
-Caches: values kept for some time, loaded once however many ask, evicted when there is no room.
+Caches: values kept for some time, loaded once for all callers, evicted when there is no room.
 
-Promise: a value whose time is over is never returned; no caller's cancellation takes another's
-value away; every cache can be made at module level, used by one event loop after another, on
+Promise: an expired value is never returned; a caller that is cancelled does not take the value away
+from others; every cache can be made at module level, used by one event loop after another, on
 either backend, and by any thread.
 
-Everything that works on memory alone has a plain twin: ``await cache.get(key)`` is
+Everything that works on memory alone has a sync twin: ``await cache.get(key)`` is
 ``cache.get_nowait(key)``. Loads are ``await cache.get_or_set(key, factory)`` and
 ``await cache.refresh(key, factory)``, or ``await cache.get_or_set_many(keys, loader)`` for several
 keys at once; `cached` puts a cache around an async function.

@@ -1,8 +1,8 @@
 """
-The block of an entered cache: where its loads run, and what expires is removed.
+The block of an entered cache, in which its loads run and expired entries are removed.
 
-Promise: nothing that was started in it outlives it; leaving it wakes those who wait, and an error
-of its body passes as it is.
+Promise: nothing that was started in it outlives it; leaving it wakes all waiting callers, and an
+error of its body passes through unchanged.
 Cost: one task, which sleeps until something expires; one more for an async listener.
 """
 
@@ -42,7 +42,7 @@ class Background:
         store: What it holds.
         loads: Its loads.
         lock: What is held to change either.
-        notifier: What is told of removals; None without a listener.
+        notifier: Reports removals to the listener; None without one.
     """
 
     # Invariants:
@@ -88,7 +88,7 @@ class Background:
         self.group.start(self._sweep, name="mtaio.cache sweep")
 
     async def leave(self, exc: BaseException | None) -> None:
-        """Leave the block, which ended with ``exc``; raise what its end has to raise."""
+        """Leave the block, which ended with ``exc``; raise the error that it ends with, if any."""
         reason = exc
         if exc is None and self._notifier is not None:
             try:
@@ -119,14 +119,14 @@ class Background:
             del end, escaped, exc, reason, seen  # they hold this frame
 
     def _stray_error(self) -> StrayCancellationError:
-        """Return what stands for a cancellation of the group that no scope asked for."""
+        """Return the error for a cancellation of the group that no scope asked for."""
         return StrayCancellationError(
             f"a task of {self._owner!r} was cancelled, but not through a cancel scope, and the "
-            f"rest of its block with it. Look for code that cancels tasks that are not its own."
+            f"rest of its block with it. Look for code that cancels tasks it does not own."
         )
 
     def _close_loads(self) -> None:
-        """Tell those who wait that there will be no value, before the loads have cleaned up."""
+        """Tell waiting callers that there will be no value, before the loads have cleaned up."""
         self.leaving = True
         for load in self.loads:
             self._all_loads.close(load)

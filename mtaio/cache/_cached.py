@@ -1,7 +1,7 @@
 """
 Put a cache around an async function or method.
 
-Promise: what is decorated keeps its name, documentation and signature, and remains a coroutine
+Promise: a decorated function keeps its name, docstring and signature, and remains a coroutine
 function; calls with equal arguments share one value and one load, whatever the order of keywords;
 methods keep the values of each object apart, by identity, and keep no object alive.
 Cost: a hit takes a coroutine, the look-up of a tuple, and the time of day.
@@ -89,30 +89,30 @@ def cached(
     """
     Decorate an async function or method so that its results are cached, each made once.
 
-    Used as ``@cached`` or ``@cached(ttl=60)``. The result is called as before, and has ``cache``,
-    ``contains(*args)``, ``invalidate(*args)`` and ``await refresh(*args)``. The arguments are the
-    key, by position and by name as they were given (see ``bind``), and have to be hashable; 1, 1.0
-    and True are one key. The key of a
-    method is its object's identity and the other arguments; the object is not kept alive, and what
-    was cached for one that died is forgotten when the method is next called. Above ``@classmethod``
-    the class is that object; below it, ``invalidate`` and ``refresh`` have to be given the class
-    from Python 3.13 on, and must not be before.
+    Used as ``@cached`` or ``@cached(ttl=60)``. The decorated function is called as before, and has
+    ``cache``, ``contains(*args)``, ``invalidate(*args)`` and ``await refresh(*args)``. The key is
+    the arguments, by position and by name as they were given (see ``bind``); they have to be
+    hashable, and 1, 1.0 and True are one key. The key of a method is the identity of its object and
+    the other arguments. The object is not kept alive, and the results of one that died are
+    forgotten when the method is next called. Above ``@classmethod`` the class is that object; below
+    it, ``invalidate`` and ``refresh`` have to be given the class from Python 3.13 on, and must not
+    be before.
 
     Args:
         fn: The function, when used without parentheses.
         ttl: Seconds for which a result is kept, or a plain function of the result that returns
             them. Default: the cache's, 300 if it is made here.
-        keep: Called with each result; returns whether to keep it. One that is not kept answers
-            those who wait for it, and what was there goes, as with a ``ttl`` of 0.
+        keep: Called with each result; returns whether to keep it. One that is not kept still
+            goes to its callers, and an old result is removed, as with a ``ttl`` of 0.
         max_size: How many results to keep in the cache that is made here; None for no limit.
         key: Called with the arguments of each call, ``self`` included; returns the key. What it
-            leaves out of it does not count: a result then belongs to no object, and may outlive it.
-        bind: Whether calls that mean the same are one key: arguments given by position or by
-            name, and defaults given or left out. It costs each call some microseconds.
+            leaves out does not count: without ``self``, a result may outlive its object.
+        bind: Whether equivalent calls have one key: arguments given by position or by name, and
+            defaults given or left out. It costs each call some microseconds.
         tags: Names under which `TTLCache.invalidate_tag` finds the results, or a function of the
             call's arguments that returns them.
-        cache: The cache to use, which others may share; without ``key``, the function itself is
-            then part of its keys. Default: one for this function.
+        cache: The cache to use, which may be shared; without ``key``, the function itself is
+            then part of its keys. Default: a new one for this function.
 
     Raises:
         TypeError: What is decorated is not an async function, or an argument has the wrong type.
@@ -149,10 +149,10 @@ def cached(
         msg = f"cache={cache!r} is {checks.type_of(cache)}, not a TTLCache. Pass one, or None."
         raise TypeError(msg)
     if cache is not None and max_size != 1024:  # noqa: PLR2004 - the default
-        msg = f"max_size={max_size!r} is for a cache made here. Give it to the TTLCache instead."
+        msg = f"max_size={max_size!r} is for a cache made here. Pass it to the TTLCache instead."
         raise ValueError(msg)
     if checks.flag("bind", bind) and key is not None:
-        msg = f"bind=True is for keys made here, and key={key!r} makes them. Leave out one of them."
+        msg = f"bind=True is for the default keys, and key={key!r} replaces them. Leave one out."
         raise ValueError(msg)
     lifetime(ttl, keep, 0)  # to refuse them here and now
     tags_of = _tags_of(tags)
@@ -180,7 +180,7 @@ def cached(
 
 
 def _tags_of(tags: Any) -> Callable[..., Iterable[Hashable]] | None:
-    """Return a function of a call's arguments that returns its tags; None for no tags."""
+    """Return a function from a call's arguments to its tags; None for no tags."""
     if callable(tags):
         return cast("Callable[..., Iterable[Hashable]]", tags)
     if isinstance(tags, str | bytes) or not isinstance(tags, Iterable):
@@ -253,7 +253,7 @@ class _Call(Generic[R]):
         return of_object | check_tags(self.tags(*args, **kwargs))
 
     def key_to_find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Return the key of a call; refuse one that cannot be made, instead of finding nothing."""
+        """Return the key of a call; raise for one that cannot be made, instead of finding none."""
         if self.key is None:
             inspect.signature(self.fn).bind(*args, **kwargs)
         return self.key_of(args, kwargs)
@@ -270,7 +270,7 @@ class _Call(Generic[R]):
 def _refuse_in(function: object) -> NoReturn:
     """Refuse ``in``: one key may be one argument or several."""
     msg = (
-        f"'in' cannot ask {function!r} for a call: it takes one object, not arguments. Use "
+        f"'in' cannot look up a call of {function!r}: it takes one object, not arguments. Use "
         f"fn.contains(...) with the arguments of the call."
     )
     raise TypeError(msg)
@@ -278,7 +278,7 @@ def _refuse_in(function: object) -> NoReturn:
 
 def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
     """
-    Return what answers the calls of a function.
+    Return the coroutine function that answers the calls of a function.
 
     Args:
         call: How they are cached.
@@ -307,7 +307,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
 
 
 def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
-    """Return what answers the calls of a method, given its object and what is that in keys."""
+    """Return the same for a method, called with its object and the object's token in keys."""
     store = call.store
     lookup = store.lookup
 
@@ -333,13 +333,14 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
     """
     An async function whose results are cached; what `cached` returns.
 
-    Called as the function is. As a method it is bound to its object, whose values are its own. Call
-    it on the object: on the class it is the function, and the object an argument like any other.
+    Called like the function. As a method it is bound to its object, and each object has values of
+    its own. Call it on the object: on the class it is the function, and the object an argument like
+    any other.
 
     Args:
         call: How its calls are cached.
-        shared: Whether the cache may have values of other functions, too.
-        bind: To what it is bound as a method: the "object", its "class", or "nothing".
+        shared: Whether the cache may also hold values of other functions.
+        bind: What it is bound to as a method: the "object", its "class", or "nothing".
     """
 
     __slots__ = ("_bind", "_call", "_method", "_owners")
@@ -361,12 +362,12 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         return f"<cached {self._call.fn!r}>"
 
     def __reduce__(self) -> str:
-        """Have copies be the function itself, and pickles its name, as those of functions are."""
+        """Make copies the function itself, and pickles its name, as for functions."""
         return str(getattr(self, "__qualname__", repr(self)))
 
     @property
     def cache(self) -> TTLCache[R]:
-        """The cache in which the results are."""
+        """The cache that holds the results."""
         return self._call.cache
 
     if TYPE_CHECKING:  # else it is the partial's
@@ -389,7 +390,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         function. Not a checkpoint.
 
         Raises:
-            TypeError: The function cannot be called so.
+            TypeError: The function cannot be called with them.
         """
         return self._call.holds(args, kwargs)
 
@@ -397,10 +398,10 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         """
         Forget the result of a call with these arguments, and return whether there was one.
 
-        A call in progress answers those who wait for it, and is not kept. Not a checkpoint.
+        A call in progress still answers its callers, but its result is not kept. Not a checkpoint.
 
         Raises:
-            TypeError: The function cannot be called so.
+            TypeError: The function cannot be called with them.
         """
         return self._call.forget(args, kwargs)
 
@@ -431,7 +432,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         return self._method, instance, self._token_of(instance)
 
     def _token_of(self, instance: object) -> object:
-        """Return what stands for ``instance`` in keys."""
+        """Return the token of ``instance`` in keys."""
         if self._call.key is not None:
             return instance
         owners = self._owners
@@ -455,8 +456,8 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
     """
     A cached method of one object.
 
-    It has the name, the documentation and the signature of the method, and is equal to what the
-    same method of the same object is another time. It is made of the function and the object.
+    It has the name, docstring and signature of the method, and equals any other bound method made
+    from the same function and object.
     """
 
     __slots__ = ("__func__", "__self__")
@@ -476,7 +477,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         return f"<cached {self._call.fn!r} of {self.__self__!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Have it pickled as methods are: by its object and its name."""
+        """Pickle it as methods are: by its object and its name."""
         return getattr, (self.__self__, self._call.fn.__name__)
 
     def __eq__(self, other: object) -> bool:
@@ -489,12 +490,12 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
 
     @property
     def __wrapped__(self) -> Callable[..., Coroutine[Any, Any, R]]:
-        """The method that is not cached, from which `inspect.signature` takes the signature."""
+        """The uncached method, from which `inspect.signature` takes the signature."""
         return MethodType(self._call.fn, self.__self__)
 
     @property
     def cache(self) -> TTLCache[R]:
-        """The cache in which the results are, of all objects."""
+        """The cache that holds the results, those of all objects."""
         return self._call.cache
 
     if TYPE_CHECKING:  # else it is the partial's
@@ -510,7 +511,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
             _refuse_in(self)
 
     def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether the result of such a call is in the cache, as `Cached.contains` does."""
+        """Return whether the result of a call is in the cache, as `Cached.contains` does."""
         return self._call.holds((self.args[1], *args), kwargs)
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:

@@ -2,7 +2,7 @@
 The arguments of a cache, checked before there is a cache, and those of its operations.
 
 Promise: each error names the argument, the value, the reason and the way out; what a key's own code
-raises passes as it is.
+raises passes through unchanged.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _POLICIES: Final[dict[EvictionPolicy, type[Policy]]] = {
 
 
 class Config:
-    """The arguments of `TTLCache`, where None has become the number that means the same."""
+    """The arguments of `TTLCache`, with each None replaced by the number that means the same."""
 
     __slots__ = (
         "default_ttl",
@@ -94,7 +94,7 @@ class Config:
         self.idle_ttl: float = math.inf if idle_ttl is None else _positive("idle_ttl", idle_ttl)
         self.jitter: float = checks.at_least("jitter", jitter, 0, way_out=_FRACTION)
         if jitter >= 1:
-            msg = f"jitter={jitter!r} leaves nothing of a time to live. {_FRACTION}"
+            msg = f"jitter={jitter!r} would leave nothing of a time to live. {_FRACTION}"
             raise ValueError(msg)
         self.stale_while_revalidate: float = _seconds(
             "stale_while_revalidate", stale_while_revalidate
@@ -223,11 +223,11 @@ def _check_plain(name: str, fn: Any, way_out: str) -> None:
 
 
 def check_many(keys: object) -> None:
-    """Raise ``TypeError`` unless ``keys`` are many; a text would be taken apart, silently."""
+    """Raise ``TypeError`` unless ``keys`` is a collection; a str would silently be split up."""
     if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
         msg = (
             f"keys={reprlib.repr(keys)} is {checks.type_of(keys)}, not a collection of keys. Pass "
-            f"a list of keys, also for one."
+            f"a list of keys, even for one."
         )
         raise TypeError(msg)
 
@@ -241,14 +241,14 @@ def check_hashable(key: Hashable) -> None:
 
 
 def unhashable(key: object, error: TypeError) -> TypeError:
-    """Return what to raise for a key that a dict refused; its own error, if it was not the hash."""
+    """Return the error for a key that a dict refused; its own, if the hash was not the reason."""
     try:
         hash(key)
     except TypeError:
         return TypeError(
             f"key={reprlib.repr(key)} cannot be hashed: {error}. Pass a key that can, such as a "
-            f"str, an int, or a tuple of those; of the arguments of a cached function, key= of "
-            f"cached() makes one."
+            f"str, an int, or a tuple of those; for a cached function, make one from its "
+            f"arguments with key= of cached()."
         )
     return error
 
@@ -296,8 +296,8 @@ def check_loaded(values: object) -> Mapping[Hashable, Any]:
     if not isinstance(values, Mapping):
         msg = (
             f"the loader returned {reprlib.repr(values)}, which is {checks.type_of(values)}, not a "
-            f"mapping of keys to values. From a list in the order of the keys, "
-            f"dict(zip(keys, values, strict=True)) makes one."
+            f"mapping of keys to values. To make one of a list in the order of the keys, "
+            f"return dict(zip(keys, values, strict=True))."
         )
         raise TypeError(msg)
     return cast("Mapping[Hashable, Any]", values)

@@ -1,15 +1,15 @@
 """
-Loads that wait for other loads: which would wait for themselves, and which only wait in a circle.
+Loads that wait for other loads, and those that would end up waiting for themselves.
 
 Promise: a load that asks, itself or through other loads, for a key whose load waits for it gets an
-error instead of waiting without end. A task that a load only started is not that load.
+error instead of waiting for ever. A task that a load only started is not that load.
 Cost: nothing for a load that asks for no other.
 
-The context says in whose course code runs, but tasks copy it, those included for which the load
-does not wait. So it only gives the candidates; an error takes a proof for each: the coroutine of
-the load is running, hence what asks is part of it, or, for a load that has a task of its own, what
-asks is a child of that task. Where the proof fails, what asks waits as any other caller. Should the
-load wait for it all the same, it ends when its other callers have left: see `is_awaited`.
+The context names the load during which code runs, but tasks copy it, also those that the load does
+not wait for. So it only gives candidates, and an error takes proof for each: either the coroutine
+of the load is running, so the code that asks is part of it; or the load has a task of its own, and
+the code runs in a child of that task. Without proof, the code waits like any other caller. If the
+load does wait for it, the load ends when its other callers have left: see `is_awaited`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["LOADING", "Asker", "asker_of", "is_awaited"]
 _AWAITS: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 
 LOADING: Final[ContextVar[Load | None]] = ContextVar("mtaio.cache.loading", default=None)
-"""The innermost load in whose course the running code may be."""
+"""The innermost load that the running code may be part of."""
 
 
 class Asker:
     """
-    A task that waits for a load, maybe in the course of another one.
+    A task that waits for a load, perhaps as part of another one.
 
     Args:
         load: The load in whose context it runs.
@@ -53,12 +53,12 @@ class Asker:
 
 def asker_of(loop: object, owner: object, key: Hashable) -> Asker | None:
     """
-    Return what asks for ``key`` in the context of a load; None without one that is in progress.
+    Return the task that asks for ``key`` inside a load; None if no load around it is in progress.
 
     Args:
         loop: The running event loop.
         owner: The cache that is asked.
-        key: What for.
+        key: The key that is asked for.
 
     Raises:
         RuntimeError: A load of ``key`` waits for that load.
@@ -71,9 +71,9 @@ def asker_of(loop: object, owner: object, key: Hashable) -> Asker | None:
     if same and _waits(asker, same):
         del load, asker, same  # the error's traceback has this frame
         msg = (
-            f"the load of key={reprlib.repr(key)} in {owner!r} asked for that very key, itself or "
-            f"through the loads of other keys, and would wait for itself. Have it compute the "
-            f"value by other means."
+            f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself or "
+            f"through the loads of other keys, and would wait for itself. Compute the value "
+            f"without asking for that key."
         )
         raise RuntimeError(msg)
     return asker
@@ -147,7 +147,7 @@ def _waits(asker: Asker, targets: set[Load]) -> bool:
 
 
 def _askers(load: Load) -> list[Asker]:
-    """Return what may wait, in the course of other loads, for one or for those it ends with."""
+    """Return the tasks in other loads that may wait for a load, or for those it ends with."""
     return [asker for each in together(load) for asker in each.askers or ()]
 
 

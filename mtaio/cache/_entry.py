@@ -2,8 +2,8 @@
 What a cache holds for one key.
 
 Promise: an entry belongs to one key for good, so a reader that took it from the table holds that
-key's value, whatever other threads do meanwhile.
-Cost: 112 bytes, beside key, value, and the float of its expiry.
+key's value, whatever other threads do.
+Cost: 112 bytes, besides key, value, and the float of its expiry.
 Why entries are not recycled: docs/en/design/caching.md.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["DetailedEntry", "Entry", "Failure", "entry_of", "ring"]
 
 
 class Hit:
-    """What a hit looks at: by itself, for slots lie in the order of classes, then of names."""
+    """What a hit reads: a class of its own, since slots are in the order of classes, then names."""
 
     __slots__ = ("fresh", "score", "value")
 
@@ -69,7 +69,7 @@ class DetailedEntry(Entry):
         soft: float
         """When its time to live is over; it may be kept longer, to be served stale."""
         renew: float
-        """From when on a read starts a load although there is a value."""
+        """From when on a read starts a load even though there is a value."""
         weight: float
 
 
@@ -89,7 +89,7 @@ def entry_of(made: E, key: Hashable, value: Any, expires: float, score: int) -> 
 
 class Failure:
     """
-    An exception in the place of a value: what a load ended with.
+    An exception in place of a value: what a load ended with.
 
     Args:
         error: The exception.

@@ -1,5 +1,5 @@
 """
-Telling ``on_removed`` what left a cache, and why.
+Calls of ``on_removed``, for each value that leaves a cache.
 
 Promise: the listener is called once for each value that leaves, after the operation that removed it
 and outside the lock; what it raises is logged, and changes nothing in the cache.
@@ -24,14 +24,14 @@ from mtaio._internal.cancellation import Stray, classify, is_cancellation
 __all__ = ["AsyncNotifier", "Listener", "Notifier", "RemovalCause", "notifier_of"]
 
 BACKLOG: Final = 10_000
-"""How many removals may wait for an async listener; further ones are dropped, and counted."""
+"""How many removals may wait for an async listener; any more are dropped, and counted."""
 
 
 class RemovalCause(StrEnum):
     """Why a value left a cache."""
 
     EXPIRED = "expired"
-    """Its time was over."""
+    """It expired."""
     EVICTED = "evicted"
     """There was no room for it."""
     REPLACED = "replaced"
@@ -63,7 +63,7 @@ class Notifier:
         self._owner = owner
         self._telling: set[int] = set()
         self.mute: bool = False
-        """Whether the listener cannot be told, so that nothing may be removed."""
+        """Whether the listener cannot be called, so that nothing may be removed."""
         self.pending: deque[_Removal] = deque()
         self.dropped: int = 0
 
@@ -93,12 +93,12 @@ class Notifier:
             self._telling.discard(thread)
 
     def check(self) -> None:
-        """Raise ``RuntimeError`` if the listener cannot be told."""
+        """Raise ``RuntimeError`` if the listener cannot be called."""
         if self.mute:
             msg = (
-                f"{self._owner!r} has an async on_removed, and is not entered: it could not be "
-                f"awaited. Use 'async with cache:' around what changes the cache, or pass a plain "
-                f"function."
+                f"{self._owner!r} has an async on_removed, but is not entered: it could not be "
+                f"awaited. Use 'async with cache:' around code that changes the cache, or pass a "
+                f"plain function."
             )
             raise RuntimeError(msg)
 
@@ -114,7 +114,7 @@ class Notifier:
 
 class AsyncNotifier(Notifier):
     """
-    The same for a listener that has to be awaited, by a task of the entered cache.
+    The same for an async listener, which a task of the entered cache awaits.
 
     Args:
         listener: The user's function, an async one.
@@ -136,14 +136,14 @@ class AsyncNotifier(Notifier):
         self._idle: anyio.Event
 
     def add(self, key: Hashable, value: object, cause: RemovalCause) -> None:
-        """Note that a value left, unless it is too late, or too many wait to be told."""
+        """Note that a value left, unless it is too late, or too many removals are waiting."""
         if not self._leaving and len(self.pending) < BACKLOG:
             super().add(key, value, cause)
         else:
             self.dropped += 1
 
     def deliver(self) -> None:
-        """Have the listener told, from any thread."""
+        """Have the listener called, from any thread."""
         loop = self._loop
         if not self.pending or loop is None:
             return
@@ -153,7 +153,7 @@ class AsyncNotifier(Notifier):
             loops.call_in(loop, self._look_again)
 
     async def tell(self) -> None:
-        """Tell the listener of each removal, one after another, until cancelled."""
+        """Call the listener for each removal, one after another, until cancelled."""
         mine = self._loop = loops.current_loop()
         try:
             while True:
@@ -183,7 +183,7 @@ class AsyncNotifier(Notifier):
         self._leaving = False
 
     async def wait_told(self) -> None:
-        """Wait until the listener has been told of everything that has left up to now."""
+        """Wait until the listener has been called for everything that has left so far."""
         self._leaving = True
         while self.pending or not self._idle.is_set():
             if self.pending:
@@ -209,7 +209,7 @@ def refuse_awaitable(listener: Listener, answer: object) -> None:
 
 
 def notifier_of(on_removed: Listener | None, owner: object) -> Notifier | None:
-    """Return what tells a listener; None without one."""
+    """Return a notifier for a listener; None without one."""
     if on_removed is None:
         return None
     way_out = "Pass a function of (key, value, cause), plain or async."

@@ -1,5 +1,5 @@
 """
-One load: what was asked for, who waits for it, and where it stands.
+One load: what was asked for, who waits for it, and its state.
 
 Cost: nineteen slots, and one more where several load together, which `mtaio.cache._loads` sets by
 hand and looks after.
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class State(Enum):
-    """Where a load stands."""
+    """The state of a load."""
 
     RUNNING = "running"
     LOADED = "loaded"
@@ -56,7 +56,7 @@ ABSENT: Final = State.ABSENT
 
 
 class Load:
-    """One load; at first only what a caller asks for, who may join another that is in flight."""
+    """One load; at first only a request, whose caller may join another load in flight."""
 
     __slots__ = (
         "askers",
@@ -92,27 +92,27 @@ class Load:
     call: Awaitable[Any] | None
     """What the factory returned, while the load is in progress."""
     event: anyio.Event | None
-    """What is set at its end, as soon as somebody waits for that."""
+    """Set at its end; there as soon as a caller waits for that."""
     other: Load | None
     """The next load of the same key, of another event loop."""
     waiters: int
-    """How many tasks need it, the caller that runs it included."""
+    """How many tasks need it, including the caller that runs it."""
     askers: dict[Asker, None] | None
-    """Those of them that may do so in the course of another load."""
+    """Those of them that may be part of another load."""
     in_block: bool
     """Whether it has a task of its own, in the cache's block."""
     kept: bool
-    """Whether nobody waited when it started, and nobody has since: it goes on by itself."""
+    """Whether nobody has waited for it so far: it then goes on by itself."""
     wanted: bool
-    """Whether what it loads is to be stored."""
+    """Whether the value it loads is to be stored."""
 
     started: float
-    """When it did."""
+    """When it started."""
     result: Any
-    """What it loaded, or a `Failure`: once it is over, if somebody waits."""
+    """The value it loaded, or a `Failure`: once it is over, if somebody waits."""
 
     siblings: tuple[Load, ...] = ()
-    """The loads that one loader brings together, this one among them; none if it is by itself."""
+    """The loads of one call of a loader, including this one; none if it loads alone."""
 
     # In a block alone.
     factory: Callable[..., Awaitable[Any]]
@@ -128,7 +128,7 @@ class Load:
 
 class JointLoad(Load):
     """
-    The load of one of several keys, which one loader brings.
+    The load of one of several keys that one call of a loader brings.
 
     They share event, scope, call and coroutine, and end in the same step; each has a result and
     callers of its own, and can be joined by itself.
@@ -138,5 +138,5 @@ class JointLoad(Load):
 
 
 def together(load: Load) -> tuple[Load, ...]:
-    """Return the loads that end with ``load``, that one included."""
+    """Return the loads that end with ``load``, including itself."""
     return load.siblings or (load,)

@@ -1,10 +1,10 @@
 """
 Loads in progress: one for each key and event loop, however many callers ask.
 
-Promise: what a load brings is stored before anybody is told, unless the key was changed meanwhile;
-an error goes to those who waited for that load, once; a cancellation is never shared. A load is
-taken from the table only if it is the one in it; one that was disowned answers those who wait for
-it, is joined by no other caller, and stores nothing.
+Promise: the value of a load is stored before any caller gets it, unless the key has changed since;
+an error goes once to the callers that waited for that load; a cancellation is never shared. A load
+is removed from the table only if it is the one there; one that was disowned answers its callers,
+is joined by no others, and stores nothing.
 Cost: a load that only one caller asks for takes the lock twice.
 Why there are two ways to run a load, and what each costs: docs/en/design/caching.md.
 """
@@ -65,7 +65,7 @@ _leave_load: Final = LOADING.reset
 
 _COROUTINE: type = CoroutineType
 _NO_DEADLINE: Final = deadlines.Deadline(math.inf, None, alone=True)
-"""In place of the first caller's, which is no limit for the others who wait."""
+"""In place of the first caller's, which does not limit the other callers."""
 
 
 class Loads:
@@ -77,7 +77,7 @@ class Loads:
         config: Its arguments.
         store: What it holds.
         lock: What is held to change that.
-        notifier: What is told of removals; None without a listener.
+        notifier: Reports removals to the listener; None without one.
     """
 
     # Invariants:
@@ -133,7 +133,7 @@ class Loads:
         self._left: int = FAST_CALLS - 1
         """How many loads may start in their callers' tasks before one yields."""
         self._look_again: int = 0
-        """How many loads there have to be before it is looked again for loops that are over."""
+        """How many loads there have to be before loops that are over are looked for again."""
         self.block: Background | None
         """Where loads run while the cache is entered."""
         self.run_in(None)
@@ -169,7 +169,7 @@ class Loads:
         tags: frozenset[Hashable],
         refresh: bool = False,  # noqa: FBT001, FBT002 - keyword-only, it would slow down each call
     ) -> Any:
-        """Answer a call for which there is no fresh value, or that wants a new one."""
+        """Answer a call that finds no fresh value, or that wants a new one."""
         loop = running_loop()
         store, lock = self._store, self._lock
         acquire, release = lock.acquire, lock.release
@@ -219,7 +219,7 @@ class Loads:
             if found is UNSET and other is not None:
                 await self._wait(other, asker)
                 if other.state is ABORTED or other.state is ABSENT:
-                    # Who ran it was cancelled, or loads other keys alone: another has to.
+                    # Its caller was cancelled, or now loads only other keys: another has to load.
                     refresh, again = False, True
                     continue
                 closed = other.state is CLOSED
@@ -277,7 +277,7 @@ class Loads:
         ttl: Lifetime,
         tags: frozenset[Hashable],
     ) -> dict[Any, Any]:
-        """Return the values of ``keys``; those load together that nobody has or loads."""
+        """Return the values of ``keys``; load together those that nobody has loaded or loads."""
         loop = running_loop()
         asker: Asker | None = None
         if _current_load() is not None:
@@ -345,7 +345,7 @@ class Loads:
         factory: Callable[[list[Any]], Awaitable[Any]],
         asker: Asker | None,
     ) -> None:
-        """Load several keys in the task of their caller, who finds errors in the loads."""
+        """Load several keys in the task of their caller, which finds errors in the loads."""
         first = started[0]
         if asker is not None:
             for load in started:
@@ -385,11 +385,11 @@ class Loads:
         again: bool,
     ) -> tuple[list[JointLoad], dict[Any, Load]]:
         """
-        Decide what comes of a call for several keys, in one step.
+        Decide how to answer a call for several keys, in one step.
 
         Returns:
-            The loads that start now, and by its key each load to wait for. The values and the kept
-            errors that are there are put into ``found``.
+            The loads that start now, and each load to wait for, by its key. Values and kept errors
+            that are there are put into ``found``.
         """
         started: list[JointLoad] = []
         awaited: dict[Any, Load] = {}
@@ -435,7 +435,7 @@ class Loads:
         self, load: Load, *, refresh: bool, again: bool
     ) -> tuple[Load | None, Any, list[Load] | None]:
         """
-        Decide what comes of a call, under the lock.
+        Decide how to answer a call, under the lock.
 
         Args:
             load: What is asked for.
@@ -491,8 +491,8 @@ class Loads:
             return block
         if self._refreshing:
             msg = (
-                f"{self._owner!r} refreshes in the background, and is not entered in this event "
-                f"loop. Use 'async with cache:' around what uses it, or leave out "
+                f"{self._owner!r} refreshes in the background, but is not entered in this event "
+                f"loop. Use 'async with cache:' around code that uses it, or leave out "
                 f"stale_while_revalidate and refresh_ahead."
             )
             raise RuntimeError(msg)
@@ -511,8 +511,9 @@ class Loads:
         """
         Wait for the end of a load; the last to leave early cancels it, if it runs in a block.
 
-        Also one that is kept: there was a value when it started, but none for who waits now, so
-        from now on it is a load like any other. Else one that hangs would block its key for good.
+        A kept load is waited for as well: there was a value when it started, but there is none for
+        this caller, so it is now a load like any other. Otherwise one that hangs would block its
+        key for good.
         """
         if load.state is not RUNNING:  # its task ran at once: asyncio can be told to
             await checkpoint()
@@ -529,7 +530,7 @@ class Loads:
             self._resign(load, asker, left=left)
 
     def _enlist(self, load: Load, asker: Asker | None) -> anyio.Event:
-        """Count one more who waits for a load, and return what is set at its end."""
+        """Count one more caller of a load, and return the event that is set at its end."""
         event = load.event
         if event is None:
             event = load.event = anyio.Event()
@@ -543,7 +544,7 @@ class Loads:
         return event
 
     def _resign(self, load: Load, asker: Asker | None, *, left: bool) -> None:
-        """Count one less, who was told of the end of the load or ``left`` early."""
+        """Count one caller less, which was told of the end of the load or ``left`` early."""
         with self._lock.held:
             self.waiting -= load.waiters > 0  # else its loop was given up, and with it this
         load.waiters -= 1
@@ -555,7 +556,7 @@ class Loads:
             load.scope.cancel()
 
     def _closed_error(self, key: Hashable) -> CacheClosedError:
-        msg = f"{self._owner!r} was left while key={reprlib.repr(key)} was loaded"
+        msg = f"{self._owner!r} was closed while loading key={reprlib.repr(key)}"
         return CacheClosedError(msg, name=self._name)
 
     # Loading in a task of the block.
@@ -633,7 +634,7 @@ class Loads:
     # The end of a load.
 
     def _succeed(self, load: Load, value: Any) -> None:
-        """Store what was loaded, then tell those who wait."""
+        """Store the loaded value, then wake the callers."""
         store = self._store
         given = load.ttl
         ttl = given if isinstance(given, float) else seconds_for(given, value)
@@ -673,7 +674,7 @@ class Loads:
             self.deliver(gone)
 
     def _succeed_many(self, load: Load, values: object) -> None:
-        """Store what was loaded for several keys, each by itself, then tell those who wait."""
+        """Store the values loaded for several keys, each by itself, then wake the callers."""
         brought = check_loaded(values)
         for each in load.siblings:
             try:
@@ -700,7 +701,7 @@ class Loads:
 
     def _fail(self, load: Load, error: Exception, *, alone: bool = False) -> bool:
         """
-        Note that a load failed, and those it ends with unless it is ``alone`` in this.
+        Note that a load failed, and, unless it did so ``alone``, those it ends with.
 
         Returns:
             Whether one of them was not over.
@@ -720,7 +721,7 @@ class Loads:
         return any(noted)
 
     def _fail_one(self, load: Load, error: Exception) -> bool:
-        """Note it for those who wait and those who come; return whether the load was not over."""
+        """Note it for present and later callers; return whether the load was not over."""
         if self._has_ended(load):
             return False
         gone = None
@@ -820,7 +821,7 @@ class Loads:
         self._close(load)
 
     def _close(self, load: Load) -> None:
-        """Wake those who wait for a load that is over, and let go of what it no longer needs."""
+        """Wake the callers of a load that is over, and let go of what it no longer needs."""
         load.loop = load.call = load.askers = None
         if load.in_block and self.block is not None:
             self.block.loads.discard(load)
@@ -842,7 +843,7 @@ class Loads:
         return load
 
     def _add(self, load: Load) -> list[Load]:
-        """Add a load that starts beside others, and return those that were given up for good."""
+        """Add a load to those that run, and return those that were given up for good."""
         table, key = self.table, load.key
         lost: list[Load] = []
         self.count_abandoned()
@@ -874,7 +875,7 @@ class Loads:
             first = first.other
 
     def close(self, load: Load) -> None:
-        """End a load whose block is left, for those who wait; it may still have to clean up."""
+        """End a load for its callers, as its block is being left; it may still clean up."""
         if load.state is RUNNING:
             load.state = CLOSED
             self._detach(load)
@@ -882,22 +883,22 @@ class Loads:
                 load.event.set()
 
     def _detach(self, load: Load) -> None:
-        """Let no caller join a load, nor what it may still bring be stored; takes the lock."""
+        """Let no caller join a load, and do not store its value; takes the lock."""
         load.wanted = False
         with self._lock:
             self._discard(load)
 
     def disown(self, key: Hashable) -> None:
-        """Let no caller join the loads of ``key``, nor what they bring be stored."""
+        """Let no caller join the loads of ``key``, and do not store their values."""
         _disown(self.table.pop(key, None))
 
     def disown_all(self) -> None:
-        """Do so with every load."""
+        """Disown every load."""
         while self.table:
             _disown(self.table.popitem()[1])
 
     def disown_tagged(self, tag: Hashable) -> None:
-        """Do so with those whose value would carry ``tag``."""
+        """Disown the loads with values that would carry ``tag``."""
         for load in self._all():
             if tag in load.tags:
                 self.disown(load.key)
@@ -912,12 +913,12 @@ class Loads:
         return found
 
     def count_abandoned(self) -> None:
-        """Count the loads as ended that were noted as abandoned."""
+        """Count as ended the loads that were noted as abandoned."""
         while self.abandoned:
             self._give_up(*self.abandoned.popleft())
 
     def give_up(self, lost: Iterable[Load]) -> None:
-        """Count loads as ended that never will, because their loop is over."""
+        """Count as ended those loads that never will, because their loop is over."""
         for load in lost:
             if load.loop is not None:
                 self._give_up(load, load.loop)

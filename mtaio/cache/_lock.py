@@ -1,11 +1,11 @@
 """
 One change of a cache at a time.
 
-Promise: while one thread changes a cache no other does, and code of the user's that runs in the
+Promise: while one thread changes a cache no other does, and user code that runs in the
 middle of a change, in the same thread, cannot change it either: it gets a ``RuntimeError`` that
 says so. Such code is a finaliser, a signal handler, or the ``__eq__`` or ``__hash__`` of a key. A
-fork never copies a change that is half done.
-Cost: a lock that its thread may take again, and a flag.
+fork never copies a half-finished change.
+Cost: a reentrant lock, and a flag.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ChangeLock"]
 
 class ChangeLock:
     """
-    What is held during a change, as ``with lock:``.
+    The lock held during a change, as ``with lock:``.
 
     Where each call counts, the same is written out: ``acquire()``, `refuse` if ``changing``,
     ``changing = True``, and finally ``changing = False`` and ``release()``.
@@ -57,9 +57,9 @@ class ChangeLock:
         """Release the lock, which was acquired in the middle of a change, and raise."""
         self.release()
         msg = (
-            "a finaliser, a signal handler or the __eq__ of a key wants to change or load "
-            "something in the middle of another change of the same cache. Have it note what is to "
-            "be done, and do that later, as loop.call_soon_threadsafe does."
+            "a finaliser, a signal handler or the __eq__ of a key tried to change or load "
+            "something in the middle of another change of the same cache. Have it schedule that "
+            "for later, for example with loop.call_soon_threadsafe."
         )
         raise RuntimeError(msg)
 

@@ -1,5 +1,5 @@
 """
-Which entry a full cache gives up: the policies by name, and the three that are one idea each.
+Which entry a full cache gives up: the policies by name, and the three simple ones.
 
 Promise: each operation takes constant time, evicting included; one that raises, because a key
 cannot be hashed, has changed nothing. A policy knows nothing of time, threads or event loops.
@@ -21,29 +21,29 @@ class EvictionPolicy(StrEnum):
     """Which entry a full cache gives up."""
 
     S3FIFO = "s3fifo"
-    """Three queues, first in first out: what is never used again leaves early, what is used stays.
-    Near the best on most traces, resists scans, and reads without a lock."""
+    """Three queues, first in first out: entries that are never used again leave early, used ones
+    stay. Near the best on most traces, resists scans, and reads without a lock."""
     LRU = "lru"
-    """What has not been used for longest. Good where the recent past is what comes again."""
+    """The least recently used entry. Good where recent keys are asked for again."""
     LFU = "lfu"
-    """What was used least often. Good where some keys are always popular; it forgets nothing."""
+    """The least often used entry. Good where some keys are always popular; it forgets nothing."""
     FIFO = "fifo"
-    """What came first. The cheapest, and reads without a lock."""
+    """The oldest entry. The cheapest, and reads without a lock."""
 
 
 HOT: Final = 3
-"""The score from which a hit no longer raises it."""
+"""The highest score: a hit does not raise it any more."""
 
 
 class Policy(Protocol):
     """
-    What all policies have in common.
+    The interface of all policies.
 
     Invariant: ``evict`` is called only while there is an entry.
     """
 
     lock_free: ClassVar[bool]
-    """Whether all that a hit does is to raise the entry's score, up to `HOT`."""
+    """Whether a hit only raises the entry's score, up to `HOT`."""
     score: ClassVar[int]
     """The score of a new entry."""
 

@@ -1,5 +1,5 @@
 """
-S3-FIFO: what is never used again leaves early, what is used stays.
+S3-FIFO: entries that are never used again leave early, used ones stay.
 
 Promise: as `Policy` says; an eviction passes over a bounded number of entries.
 Cost: links within the entries; the hash of what it evicted, in eight bytes more an entry.
@@ -20,15 +20,15 @@ _CHANCES: Final = 16
 """How many entries an eviction passes over at most, because they were hit."""
 
 _VACANT: Final = -1
-"""What is the hash of nothing in CPython, 0 included; so it marks an empty slot of the ghost."""
+"""In CPython nothing has this hash, so it marks an empty slot of the ghost."""
 
 
 class S3FIFO:
     """
     S3-FIFO (Yang et al., SOSP 2023): a small queue for newcomers, a main one, and a ghost.
 
-    A newcomer waits in *small*, a tenth of the cache. If it is used there it goes on to *main*;
-    else it leaves, and the ghost remembers the hash of its key: should it come back soon, it goes
+    A newcomer waits in *small*, a tenth of the cache. If it is used there it moves on to *main*;
+    otherwise it leaves, and the ghost remembers the hash of its key: if it soon comes back, it goes
     to main at once. In main, an entry that was used gets another turn.
     """
 

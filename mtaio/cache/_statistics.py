@@ -18,40 +18,40 @@ class CacheStatistics:
     """A snapshot of a `TTLCache`."""
 
     size: int = field(metadata=GAUGE)
-    """Entries held now, those included that expired and have not been looked at since."""
+    """Entries held now, including expired ones that have not been removed yet."""
     weight: float = field(metadata=GAUGE)
-    """What the entries weigh now; without a weigher, each weighs 1."""
+    """Total weight of the entries now; without a weigher, each weighs 1."""
     max_size: float | None = field(metadata=LIMIT)
-    """The most that they may weigh; None for no limit."""
+    """The most they may weigh; None for no limit."""
     hits: int = field(metadata=COUNTER)
     """
-    Reads that found a value; stale ones that ``get_or_set`` served and kept errors that it raised
-    included.
+    Reads that found a value, including the stale values that ``get_or_set`` served and the kept
+    errors that it raised.
     """
     misses: int = field(metadata=COUNTER)
     """Reads that found none."""
     hit_rate: float = field(metadata=GAUGE)
     """Hits among all reads, from 0 to 1; 0 before the first."""
     loads: int = field(metadata=COUNTER)
-    """Loads started, refreshes included; one for each key of several that load together."""
+    """Loads started, including refreshes; one for each key of several loaded together."""
     failed: int = field(metadata=COUNTER)
     """Loads that raised an error."""
     cancelled: int = field(metadata=COUNTER)
     """Loads that were cancelled, or never finished because their event loop had."""
     served_stale: int = field(metadata=COUNTER)
-    """Calls that got a value after its time because a load had failed, for ``stale_if_error``."""
+    """Calls that got an expired value because a load had failed, with ``stale_if_error``."""
     load_seconds: float = field(metadata=COUNTER)
-    """Seconds that the loads took which brought a value or an error, added up."""
+    """Total seconds of the loads that ended with a value or an error."""
     in_flight: int = field(metadata=GAUGE)
     """Loads in progress now."""
     waiting: int = field(metadata=GAUGE)
-    """Callers that wait now for a load in another task; once for each key they wait for."""
+    """Callers waiting now for a load in another task, once for each key they wait for."""
     evictions: int = field(metadata=COUNTER)
     """Entries removed to make room."""
     expirations: int = field(metadata=COUNTER)
     """Entries removed because they had expired."""
     dropped: int = field(metadata=COUNTER)
     """
-    Removals that an async ``on_removed`` was not told of: too many waited to be told, or the cache
-    was being left.
+    Removals that an async ``on_removed`` was not called for, because too many were waiting or the
+    cache was being left.
     """

@@ -1,7 +1,7 @@
 """
-What a cache holds: entries with their time, weight and tags, and what goes for want of room.
+What a cache holds: entries with their time, weight and tags, and which of them are evicted.
 
-Promise: what is refused has changed nothing; an entry enters and leaves the table, its queue, the
+Promise: a refused change has changed nothing; an entry enters and leaves the table, its queue, the
 buckets of what expires, the tags and the weight together; expired entries make room before others
 are evicted, and never more than ``max_size`` is held.
 Cost: storing a value that evicts another is some sixty bytecodes around a dict's.
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Store", "unlink"]
 
 FEW: Final = 4
-"""How many entries that may have expired a change looks at."""
+"""How many entries that may have expired one change looks at."""
 
 NEVER: Final = -math.inf
-"""Until when a value may be read without the lock that must not be."""
+"""The ``fresh`` of a value that must not be read without the lock."""
 
 
 class Store:
@@ -43,7 +43,7 @@ class Store:
 
     Args:
         config: The arguments of `TTLCache`, checked.
-        notifier: What is told of removals; None without a listener.
+        notifier: Reports removals to the listener; None without one.
     """
 
     # Invariants between changes:
@@ -53,7 +53,7 @@ class Store:
     # - fresh <= expires for each entry, and fresh is -inf for a Failure and where a read has to
     #   change more than the score;
     # - a Failure is never put into an entry that had a value: a reader may be looking at it.
-    # The __eq__ and __hash__ of a key may raise where the table is asked: hence that comes first.
+    # The __eq__ and __hash__ of a key may raise where the table is asked, so that comes first.
     # What is removed is returned to the caller, so that its __del__ runs outside the lock.
     __slots__ = (
         "_ahead",
@@ -101,9 +101,9 @@ class Store:
         self.lock_free: bool = self._policy.lock_free and self._idle == math.inf
         """Whether a hit changes nothing but the score."""
         self.plain: bool = self._weigher is None and not self._jitter and notifier is None
-        """Whether storing a value asks no weigher and no chance, and tells no listener."""
+        """Whether there is no weigher, no jitter and no listener to use when storing a value."""
         self.hits: float = 0.0
-        """A float: it is added to in less time than an int."""
+        """A float, because adding to it takes less time than to an int."""
         self.misses: int = 0
         self.evictions: int = 0
         self.expirations: int = 0
@@ -116,7 +116,7 @@ class Store:
     # Before a change, outside the lock.
 
     def spread(self, ttl: float) -> float:
-        """Return ``ttl`` less a random part, so that what was stored together expires apart."""
+        """Return ``ttl`` less a random part, so that values stored together expire apart."""
         if not self._jitter:
             return ttl
         return ttl * (1 - self._jitter * random())  # noqa: S311 - not a secret
@@ -153,13 +153,13 @@ class Store:
         return moment >= entry.renew
 
     def is_spare(self, entry: Entry, moment: float) -> bool:
-        """Return whether a value that is still held is there only in case that a load fails."""
+        """Return whether a value that is still held is only kept in case a load fails."""
         if type(entry) is not DetailedEntry or type(entry.value) is Failure:
             return False
         return moment >= entry.soft + self._served
 
     def live_items(self) -> list[tuple[Any, Any]]:
-        """Return the keys that have a value, each with it."""
+        """Return the keys that have a value, with their values."""
         moment = clock.now()
         return [
             (key, entry.value) for key, entry in self.entries.items() if self.is_live(entry, moment)
@@ -277,7 +277,7 @@ class Store:
         return None
 
     def postpone_renewal(self, entry: Entry, seconds: float, moment: float) -> None:
-        """Note that a value could not be renewed, and is not to be for some seconds."""
+        """Note that a value could not be renewed, and is not to be retried for some seconds."""
         if type(entry) is DetailedEntry:  # pragma: no branch - for the type checkers: it is one
             entry.renew = max(entry.renew, moment + seconds)
 
@@ -417,7 +417,7 @@ class Store:
         tags: frozenset[Hashable],
         moment: float,
     ) -> object:
-        """Put a value into an entry that has one, and return that one."""
+        """Put a value into an entry that has one, and return the old one."""
         if tags or self._tags.of_entries:
             self._tags.put(entry, self._tags.membership(tags))
         old = entry.value
@@ -486,7 +486,7 @@ class Store:
         if entry.after is not None:
             self.expiry.remove(entry)
         if type(entry) is DetailedEntry:
-            # Floats add up to what is not quite 0 again.
+            # A sum of floats need not come back to exactly 0.
             self._weight = self._weight - entry.weight if self.entries else 0
         if self._tags.of_entries:
             self._tags.forget(entry)

@@ -1,10 +1,10 @@
 """
-The cache: values by key, each for some time, as many as there is room for.
+The cache: values by key, each kept for some time, as many as there is room for.
 
-Promise: a value whose time is over is never returned, one load is made for a key however many ask,
-and never more than ``max_size`` is held.
-Cost: a hit takes about what a look-up in a dict and the time of day take; see benchmarks/cache.py.
-Why the policies, the expiry and the loads are as they are: docs/en/design/caching.md.
+Promise: an expired value is never returned, one load serves all callers that ask for its key, and
+never more than ``max_size`` is held.
+Cost: a hit takes about as long as a dict look-up and reading a clock; see benchmarks/cache.py.
+The reasons for the policies, the expiry and the loads: docs/en/design/caching.md.
 """
 
 from __future__ import annotations
@@ -53,49 +53,49 @@ K = TypeVar("K", bound="Hashable")
 
 class TTLCache(Generic[T]):
     """
-    Keeps values for some time, and loads each once, however many ask for it.
+    Keeps values for some time, and loads each once for all callers that ask for it.
 
-    Works as it is. Entered with ``async with``, it also removes what expires at once, in the
-    background, and runs loads in a task group of its own, so that no caller's cancellation touches
-    another's value. Only an entered cache can refresh values that it still serves
-    (``stale_while_revalidate``, ``refresh_ahead``) and await an async ``on_removed``.
+    Can be used without entering it. Entered with ``async with``, it also removes expired entries at
+    once, in the background, and runs loads in a task group of its own, so that a caller that is
+    cancelled does not take the value away from others. Only an entered cache can refresh values
+    that it still serves (``stale_while_revalidate``, ``refresh_ahead``) and await an async
+    ``on_removed``.
 
-    May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend; values stay, loads end with their loop. Any thread may use it at any time, also with no
-    event loop and with several: each operation is atomic, and what is returned for a key was that
-    key's value at a moment during the call. Only loads are not shared between event loops, and
-    ``async with`` belongs to one. The counts of hits and misses may fall short where threads run in
-    parallel, on free-threaded builds. A finaliser, a signal handler or the ``__eq__`` of a key may
-    run in the middle of a change: it can read then, and a change that it asks for is a
-    ``RuntimeError``. A fork waits for the change under way, and its process has the values, but
-    neither block nor loads.
+    May be made at module level, and used by one event loop after another, on either backend; values
+    stay, loads end with their loop. Any thread may use it at any time, with or without an event
+    loop: each operation is atomic, and the value returned for a key was its value at some moment
+    during the call. Only loads are not shared between event loops, and ``async with`` belongs to
+    one. On free-threaded builds, where threads run in parallel, the counts of hits and misses may
+    fall short. A finaliser, a signal handler or the ``__eq__`` of a key may run in the middle of a
+    change: it can read then, but a change that it asks for is a ``RuntimeError``. A fork waits for
+    the change under way; the child process has the values, but neither the block nor the loads.
 
     Args:
-        default_ttl: Seconds for which a value is kept if none are given with it; ``math.inf`` for
-            values that never expire, 0 for not at all.
+        default_ttl: Seconds for which a value is kept unless it comes with its own; ``math.inf``
+            for values that never expire, 0 to keep none.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
         policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.
         weigher: Called with key and value before a value is stored; returns its weight, 0 or more.
-        idle_ttl: Seconds after which a value that is not read goes, before its time; None for no
-            such limit.
-        jitter: By up to what fraction a time to live is shortened at random, so that what was
-            stored together does not expire together; 0 to less than 1.
-        stale_while_revalidate: Seconds for which ``get_or_set`` still serves a value after its time
-            while it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
+        idle_ttl: Seconds after which a value that is not read expires early; None for no such
+            limit.
+        jitter: The fraction by which a time to live is shortened at random, at most, so that
+            values stored together do not expire together; 0 to less than 1.
+        stale_while_revalidate: Seconds for which ``get_or_set`` still serves an expired value while
+            it loads a new one in the background, as RFC 5861 has it for HTTP. If that load
             fails the old value stays, and the next call tries again, after ``error_ttl``.
-        stale_if_error: Seconds after its time, during which a value is served if the load of a new
-            one fails: to all who wait for that load, instead of its error, and to those who ask
+        stale_if_error: Seconds for which an expired value is served if the load of a new one fails:
+            to all callers that wait for that load, instead of its error, and to those that ask
             within ``error_ttl`` after it. A `refresh` gets the error.
         refresh_ahead: After what fraction of its time, above 0 and below 1, ``get_or_set`` loads a
             new value in the background; None for never.
-        error_ttl: Seconds for which an exception of a load is kept and raised to each caller; 0 for
-            not at all. It takes the place of a value, with weight 1.
+        error_ttl: Seconds for which the exception of a load is kept and raised to each caller; 0 to
+            keep none. It takes the place of a value, with weight 1.
         on_removed: Called with key, value and `RemovalCause` for each value that leaves, after the
             operation and outside the lock; plain, or async in an entered cache. What it raises is
-            logged to ``mtaio.cache``. An async one is told in order, by one task; beyond 10,000
-            that wait, removals are counted as ``dropped`` instead.
-        name: For messages and the monitor.
+            logged to ``mtaio.cache``. An async one is called in order, by one task; when 10,000
+            are waiting, further removals are counted as ``dropped`` instead.
+        name: For error messages and the monitor.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -205,7 +205,7 @@ class TTLCache(Generic[T]):
 
     @property
     def default_ttl(self) -> float:
-        """Seconds for which a value is kept if none are given with it."""
+        """Seconds for which a value is kept unless it comes with its own."""
         return self._config.default_ttl
 
     @property
@@ -252,14 +252,14 @@ class TTLCache(Generic[T]):
         Leave the cache; values stay.
 
         A checkpoint. Loads in progress are cancelled, and callers that wait for them get a
-        `CacheClosedError`. An async ``on_removed`` is first told of everything that has left so
-        far, unless the block ended with an error; what leaves meanwhile is counted as ``dropped``.
+        `CacheClosedError`. An async ``on_removed`` is first called for everything that has left so
+        far, unless the block ended with an error; later removals are counted as ``dropped``.
 
         Raises:
             RuntimeError: Another task entered it.
-            StrayCancellationError: Somebody cancelled a task of the cache natively, and the block
-                was cancelled for it. Else, nothing but what the body raised, and what loads raised
-                that is not an ``Exception``.
+            StrayCancellationError: Other code cancelled a task of the cache natively, and with it
+                the block. Apart from that, only what the body raised, and what loads raised that
+                is not an ``Exception``.
         """
         block = self._loads.block
         if block is None or block.group.is_over():
@@ -272,7 +272,7 @@ class TTLCache(Generic[T]):
             self._forget_block()
 
     def _forget_block(self) -> None:
-        """Forget the block, and the loads in it, which will not end if its loop is over."""
+        """Forget the block, and its loads, which will not end if its loop is over."""
         block = self._loads.block
         self._loads.run_in(None)
         if isinstance(self._notifier, AsyncNotifier):
@@ -421,7 +421,7 @@ class TTLCache(Generic[T]):
         return key in self
 
     def __len__(self) -> int:
-        """Return how many entries are held, those included that expired and are still there."""
+        """Return how many entries are held, including expired ones that are still there."""
         return len(self._store.entries)
 
     def __iter__(self) -> Iterator[Any]:
@@ -430,7 +430,7 @@ class TTLCache(Generic[T]):
 
     def items(self) -> list[tuple[Any, T]]:
         """
-        Return the keys that have a value now, each with it, in the order they came in.
+        Return the keys that have a value now, with their values, in the order they came in.
 
         A copy, made under the lock: it takes time for each entry. Does not count as a
         read of the keys. Not a checkpoint.
@@ -441,7 +441,7 @@ class TTLCache(Generic[T]):
             return self._store.live_items()
 
     def _read(self, key: Hashable, default: Any) -> Any:
-        """Do what a read does that cannot do without the lock."""
+        """Read a value where that takes the lock."""
         store, lock = self._store, self._lock
         moment = clock.now()
         if lock.inside():
@@ -476,25 +476,25 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in place of what is there.
+        Store ``value`` under ``key``, in place of the present value.
 
-        A load of that key which is in progress answers those who wait for it, and stores nothing.
-        If there is no room, others are given up. A value that weighs more than ``max_size`` and one
-        whose ``ttl`` is 0 are not kept; what was there goes all the same.
+        A load of that key in progress still answers its callers, but stores nothing. If there is no
+        room, other entries are evicted. A value that weighs more than ``max_size``, or has a
+        ``ttl`` of 0, is not kept; the present value is removed all the same.
 
         Args:
             key: Any object that can be hashed.
             value: Any object, None included.
-            ttl: Seconds until it expires; 0 is "has expired", ``math.inf`` never. Omitted: the
+            ttl: Seconds until it expires; 0 for at once, ``math.inf`` for never. Omitted: the
                 cache's ``default_ttl``.
-            tags: Names under which `invalidate_tag` finds it. They replace those it had.
+            tags: Names under which `invalidate_tag` finds it. They replace those of the old value.
 
         Raises:
             TypeError: ``key`` or a tag cannot be hashed, or ``ttl`` or the weight is not a number.
             ValueError: ``ttl`` or the weight is negative or NaN.
             RuntimeError: ``on_removed`` is async, and the cache is not entered; or a finaliser asks
                 for this in the middle of another change.
-            BaseException: What the weigher raises. Then, and with all of these, nothing has
+            BaseException: What the weigher raises. After this, as after all of these, nothing has
                 changed.
         """
         store, lock = self._store, self._lock
@@ -533,7 +533,7 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> None:
         """
-        Store ``value`` under ``key``, in place of what is there.
+        Store ``value`` under ``key``, in place of the present value.
 
         Not a checkpoint. It is `set_nowait`.
         """
@@ -633,7 +633,7 @@ class TTLCache(Generic[T]):
         """
         Remove ``key``.
 
-        A load of that key which is in progress answers those who wait for it, and stores nothing.
+        A load of that key in progress still answers its callers, but stores nothing.
 
         Returns:
             Whether it had a live value.
@@ -700,7 +700,8 @@ class TTLCache(Generic[T]):
         """
         Remove everything that carries ``tag``.
 
-        Loads in progress whose value would carry it answer those who wait, and store nothing.
+        Loads in progress with values that would carry it still answer their callers, but store
+        nothing.
 
         Args:
             tag: One that was given to `set`, `get_or_set` or `cached`.
@@ -735,8 +736,8 @@ class TTLCache(Generic[T]):
         """
         Remove everything.
 
-        Loads in progress answer those who wait for them, and store nothing. Takes time for each
-        entry, most of it without the lock.
+        Loads in progress still answer their callers, but store nothing. Takes time for each entry,
+        most of it without the lock.
 
         Raises:
             RuntimeError: As `set_nowait`.
@@ -775,13 +776,13 @@ class TTLCache(Generic[T]):
         tags: Iterable[Hashable] = (),
     ) -> T:
         """
-        Return the value of ``key``; if there is none, load it, once for all who ask meanwhile.
+        Return the value of ``key``; if there is none, load it, once for all callers.
 
         Not a checkpoint if there is a value. A load suspends as its factory does, and one in 64 is
         a checkpoint in any case. While a load of the key is in progress in this event loop, other
-        callers wait for it. In an entered cache the load runs in the cache's task group: each
-        caller may be cancelled, and the load is when the last caller has left. Else the first
-        caller runs it: if that one is cancelled, another that waits runs it again.
+        callers wait for it. In an entered cache the load runs in the cache's task group: any caller
+        may be cancelled, and the load is cancelled when the last of them has left. Otherwise the
+        first caller runs it; if that one is cancelled, another that waits runs it again.
 
         Args:
             key: Any object that can be hashed.
@@ -789,7 +790,8 @@ class TTLCache(Generic[T]):
             ttl: Seconds for which the value is kept, as for `set_nowait`; or a plain function that
                 is called with the value that was loaded, and returns them.
             keep: Called with the value that was loaded; returns whether to keep it. One that is
-                not kept answers those who wait, and what was there goes, as with a ``ttl`` of 0.
+                not kept still goes to the callers, and an old value is removed, as with a ``ttl``
+                of 0.
             tags: Names under which `invalidate_tag` finds the value.
 
         Raises:
@@ -797,8 +799,8 @@ class TTLCache(Generic[T]):
                 there is an old value and the cache has ``stale_if_error``. It is not kept, unless
                 the cache has an ``error_ttl``.
             CacheClosedError: The cache was entered, and was left during the load.
-            RuntimeError: The load was asked for by its own factory, directly or through other
-                loads; or the cache has to be entered, for its options or its async listener.
+            RuntimeError: The factory asked for its own load, directly or through other loads; or
+                the cache has to be entered, for its options or its async listener.
             TypeError, ValueError: As `set_nowait`; or ``factory`` is not an async function.
         """
         try:
@@ -832,33 +834,33 @@ class TTLCache(Generic[T]):
         """
         Return the values of ``keys``; those that are missing are loaded together, each once.
 
-        One call of ``loader`` brings all keys that have no value and are not being loaded; for
-        those that another caller loads, here or with `get_or_set`, this one waits. Others wait for
-        what is loaded here in the same way, each for its keys alone. Suspends, runs and is
-        cancelled as `get_or_set`: in an entered cache a load goes on as long as any caller waits
-        for any of its keys; else, if the caller that runs it is cancelled, each that waits loads
+        One call of ``loader`` brings all keys that have no value and are not being loaded; keys
+        that another caller loads, here or with `get_or_set`, are waited for. Others wait for the
+        keys loaded here in the same way, each for its own alone. Suspends, runs and is cancelled
+        like `get_or_set`: in an entered cache a load goes on as long as any caller waits for any of
+        its keys; otherwise, if the caller that runs it is cancelled, each caller that waits loads
         its own keys again.
 
         Args:
             keys: Which keys.
             loader: Called with the list of keys to load; what it returns is awaited, and is a
-                mapping of keys to values. A key that it leaves out has no value here: it is not in
-                the result, nothing is kept for it, and what was there goes. A `get_or_set` that
-                waited for that key calls its own factory. Keys that it was not asked for are
+                mapping of keys to values. A key that it leaves out has no value: it is not in the
+                result, nothing is kept for it, and an old value is removed. A `get_or_set` that
+                waited for that key calls its own factory. Keys that were not asked for are
                 ignored.
             ttl: As for `get_or_set`, for each value.
             keep: As for `get_or_set`, for each value.
             tags: As for `get_or_set`, for each value.
 
         Returns:
-            The keys that have a value, with it, in the order in which they were given.
+            The keys that have a value, with their values, in the order they were given.
 
         Raises:
             Exception: As `get_or_set`, if the load of any of the keys fails. Values of other keys
                 are kept.
             CacheClosedError, RuntimeError: As `get_or_set`.
-            TypeError, ValueError: As `get_or_set`; or ``keys`` is one key, or what ``loader``
-                brings is not a mapping.
+            TypeError, ValueError: As `get_or_set`; or ``keys`` is one key, or ``loader`` does not
+                return a mapping.
         """
         check_many(keys)
         check_loader(loader)
@@ -895,9 +897,8 @@ class TTLCache(Generic[T]):
         Load a new value of ``key``, and return it.
 
         Until it is there, all other callers are served the old value, and if the load fails it
-        stays. A load of that key which started earlier answers those who wait for it, and stores
-        nothing; those who ask from now on share this one. Suspends, runs and is cancelled as the
-        load of `get_or_set` is.
+        stays. An earlier load of that key still answers its callers, but stores nothing; later
+        callers share this one. Suspends, runs and is cancelled like the load of `get_or_set`.
 
         Args:
             key: As for `get_or_set`.
@@ -917,7 +918,7 @@ class TTLCache(Generic[T]):
         return loaded
 
     def statistics(self) -> CacheStatistics:
-        """Return what the cache holds and has done. Not a checkpoint; any thread may ask."""
+        """Return the state and the counts so far. Not a checkpoint; from any thread."""
         loads, store, lock = self._loads, self._store, self._lock
         if loads.abandoned and not lock.inside():
             with lock:

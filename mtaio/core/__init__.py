@@ -1,4 +1,4 @@
-"""Run functions, async and plain, many at once: the executor and what belongs to it."""
+"""Run functions, async and plain, many at once: the executor, retries and external pools."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 def make_bar(
     description: str, *, console: Console | None, transient: bool
 ) -> AbstractContextManager[OnProgress]:
-    """Return the bar, or on what is no terminal something that shows nothing."""
+    """Return the bar; without a terminal, a callback that shows nothing."""
     if console is None:
         console = Console(stderr=True)
-    # Colours can be forced upon what is no terminal; a bar has no business there.
+    # Colours can be forced without a terminal; a bar makes no sense there.
     if console.is_interactive and console.file.isatty():
         return Bar(description, console=console, transient=transient)
     return nullcontext(_show_nothing)
@@ -50,7 +50,7 @@ def _show_nothing(done: int, total: int | None, detail: str = "") -> None:
 
 class Bar(Progress):
     """
-    A progress bar that is called to say how far the work is.
+    A progress bar that is called with the progress so far.
 
     Args:
         description: What is being done.
@@ -70,18 +70,18 @@ class Bar(Progress):
             _TimeLeft(),
             console=console,
             transient=transient,
-            # What is printed meanwhile appears above the bar, unless it is on its way to a file.
+            # What the program prints appears above the bar, unless it goes to a file.
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
         )
         self.add_task(description, total=None, count="", detail="")
 
     def __call__(self, done: int, total: int | None, detail: str = "") -> None:
-        """Say how far the work is."""
+        """Report the progress."""
         self._latest = (done, total, detail)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Look how far the work is, and draw it (rich calls this, a few times a second)."""
+        """Read the progress and draw it (rich calls this, a few times a second)."""
         done, total, detail = self._latest
         count = f"{done:,}" if total is None else f"{done:,}/{total:,}"
         if total is None and self._over:
@@ -96,13 +96,13 @@ class Bar(Progress):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        """Draw the bar for the last time; a block that ended without an error has done it all."""
+        """Draw the bar for the last time: as full, if the block ended without an error."""
         self._over = exc_type is None
         super().__exit__(exc_type, exc_val, exc_tb)
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """The time that the rest will take, as long as there is a rest."""
+    """The time left, as long as there is work left."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.finished else super().render(task)

@@ -3,7 +3,7 @@ What happens between entering and leaving ``async with executor:``.
 
 Promise: submitted tasks and services live inside the block and nowhere else. Leaving it drains
 the work, then ends the services; an error leaves no survivors; a failure that was never
-looked at is raised by the block. Submitting more than there are places for waits, in order.
+looked at is raised by the block. Where no place is free, submitting waits, in order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_KEPT", "Block"]
 
 MOST_KEPT: Final = 1000
-"""So many errors are kept for the end of the block; those that come later are counted."""
+"""How many errors are kept for the end of the block; later ones are only counted."""
 
 
 class Block:
@@ -51,8 +51,8 @@ class Block:
     # - tasks are the submitted tasks that have not ended, in the order of submission;
     # - services are those that have not ended;
     # - _joining counts the calls of submit that were let in and have not started their task yet;
-    # - _places are for unfinished submitted tasks; an item that waits for what waits for a place
-    #   would wait for ever, so that one is let in beyond the limit;
+    # - _places are for unfinished submitted tasks; an item that waits for a task that waits for a
+    #   place would wait for ever, so that task is let in beyond the limit;
     # - a task that failed is in _failed or counted in _failed_beyond until its end is looked at;
     # - no task is started once _leaving: the task group is being left.
 
@@ -83,7 +83,7 @@ class Block:
         return self._group.loop
 
     def is_over(self) -> bool:
-        """Return whether it cannot be left any more: its loop has finished, or this is a fork."""
+        """Return whether it can no longer be left: its loop has finished, or this is a fork."""
         return self._group.is_over()
 
     def is_current(self) -> bool:
@@ -97,7 +97,7 @@ class Block:
         await self._group.enter()
 
     def check_task(self) -> None:
-        """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
+        """Raise ``RuntimeError`` if the running task is not the one that entered."""
         self._group.check_task()
 
     async def leave(self, exc: BaseException | None) -> bool:
@@ -189,14 +189,14 @@ class Block:
     def refusal(self, method: str, *, joined: bool = False) -> RuntimeError | None:
         """Return the error to raise if the block takes no new work; see `check_open`."""
         if self._leaving:
-            state = "being left"
+            state = "closing"
         elif self._cancelling or (self._draining and not joined and not self.contains_caller()):
             state = "draining"
         else:
             return None
         return RuntimeError(
             f"{self._owner!r} is {state} and takes no new work. Call {method}() before that, or in "
-            f"a submitted task, which is waited for."
+            f"a submitted task, which it still waits for."
         )
 
     def contains_caller(self) -> bool:
@@ -299,8 +299,8 @@ class Block:
             note(errors[-1], f"{more} more submitted tasks failed after this one")
         elif more:
             msg = (
-                f"{more} submitted tasks failed and were not awaited. Their errors are gone: of "
-                f"those not awaited only {MOST_KEPT} are kept. Await handles as you go."
+                f"{more} submitted tasks failed and were not awaited, and their errors are "
+                f"lost: at most {MOST_KEPT} are kept. Await handles as you go."
             )
             errors.append(MTAIOError(msg))
         return errors

@@ -2,7 +2,7 @@
 How many retries all calls together may make: a share of the calls.
 
 Promise: in the long run there are at most ``ratio`` retries for each call, however many callers
-there are and however long the failure lasts; of few calls, at least ``min_per_second``.
+there are and however long the failure lasts; with few calls, up to ``min_per_second``.
 Cost: reading the clock and one addition for each call; ten pairs of numbers.
 
 A limit on the attempts of each call does not bound their sum: when everything fails, three attempts
@@ -27,7 +27,7 @@ _SLICES = 10
 """Parts of the window; the oldest is forgotten as a whole."""
 
 _ALMOST = 1e-9
-"""That ten calls at a tenth are one retry must not depend on how floats are rounded."""
+"""Ten calls at a tenth have to make one retry, however floats are rounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class BudgetStatistics:
     calls: int = field(metadata=COUNTER)
     """Calls, retries not counted."""
     retried: int = field(metadata=COUNTER)
-    """Retries that were allowed, also those that were cancelled before they were made."""
+    """Retries that were allowed, including those cancelled before they were made."""
     rejected: int = field(metadata=COUNTER)
     """Retries that were refused."""
     available: int = field(metadata=GAUGE)
@@ -61,11 +61,11 @@ class Budget:
     A limit on the retries of all calls together, for `Retry`.
 
     Within ``window`` seconds it allows ``ratio`` retries for each call made in that time, or
-    ``min_per_second * window`` retries if that is more. What is beyond fails with the error of its
-    last attempt, at once. Share one budget among all that calls the same service.
+    ``min_per_second * window`` retries if that is more. Beyond that, a call fails at once, with the
+    error of its last attempt. Share one budget among all callers of the same service.
 
-    Made anywhere, used by one event loop after another, on either backend. No method is a
-    checkpoint.
+    May be made at module level, and used by one event loop after another, on either backend. No
+    method is a checkpoint.
 
     Args:
         ratio: Retries for each call, such as 0.1; from 0 to 1.
@@ -76,7 +76,7 @@ class Budget:
 
     Raises:
         ValueError: A number is negative or NaN, ``ratio`` is more than 1, or ``window`` is 0 or
-            without end.
+            infinite.
         TypeError: An argument is not a number.
 
     Example:
@@ -113,16 +113,16 @@ class Budget:
         window: float = 10.0,
         name: str | None = None,
     ) -> None:
-        way_out = "Pass the retries for each call, such as 0.1."
+        way_out = "Pass the retries per call, such as 0.1."
         self._ratio = checks.at_least("ratio", ratio, 0, way_out=way_out)
         if ratio > 1:
-            msg = f"ratio={ratio!r} is more than a retry for each call. {way_out}"
+            msg = f"ratio={ratio!r} is more than one retry per call. {way_out}"
             raise ValueError(msg)
         way_out = "Pass retries each second, 0 for none beyond the ratio."
         least = checks.at_least("min_per_second", min_per_second, 0, way_out=way_out)
         checks.at_least("window", window, 0, way_out="Pass seconds > 0.")
         if not 0 < window < math.inf:
-            msg = f"window={window!r} is no time to count in. Pass finite seconds > 0."
+            msg = f"window={window!r} is not a span of time to count in. Pass finite seconds > 0."
             raise ValueError(msg)
         self._least = least * window
         self._width = window / _SLICES
@@ -166,7 +166,7 @@ class Budget:
         self._all_calls += 1
 
     def take(self) -> bool:
-        """Take one retry, and return whether it was there to be taken."""
+        """Take one retry, and return whether there was one."""
         moment = now()
         last = self._last
         if not last.begin <= moment < last.end:
@@ -186,7 +186,7 @@ class Budget:
             self._retries -= 1
 
     def statistics(self) -> BudgetStatistics:
-        """Return what was allowed so far. Not a checkpoint; from any thread."""
+        """Return the counts so far. Not a checkpoint; from any thread."""
         return BudgetStatistics(
             ratio=self._ratio,
             calls=self._all_calls,

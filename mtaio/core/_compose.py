@@ -48,11 +48,11 @@ CoroutineFunction = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def check_fn(fn: object) -> None:
-    """Refuse what cannot be called, and generator functions, which have no one result."""
+    """Refuse what cannot be called, and generator functions, which have no single result."""
     if is_async_generator(fn) or is_generator(fn):
         a = "an async" if is_async_generator(fn) else "a"
         msg = (
-            f"fn={fn!r} is {a} generator function: it has no one result to wait for. "
+            f"fn={fn!r} is {a} generator function: it has no single result to wait for. "
             f"Call it and pass what it yields as the source."
         )
         raise TypeError(msg)
@@ -104,7 +104,7 @@ async def settle(result: Awaitable[Any]) -> Any:
 
 
 def in_loop(fn: Callable[..., Any]) -> CoroutineFunction:
-    """Return a function that surely returns a coroutine, for an ``fn`` that `is_async`."""
+    """Return a function that always returns a coroutine, for an ``fn`` that `is_async`."""
     inner = unwrap(fn)
     code = getattr(inner, "__code__", None) or getattr(call_method(inner), "__code__", None)
     if code is not None and code.co_flags & inspect.CO_COROUTINE:

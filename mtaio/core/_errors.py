@@ -1,8 +1,8 @@
 """
-What becomes of errors: one is raised bare, several as a flat group, each saying where it arose.
+How errors are raised: one by itself, several as a flat group, each with a note of its origin.
 
 Promise: no error that an item raised is lost, none is wrapped unless there are two, and each stays
-the object it is, but for a note.
+the same object, with a note added.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def silent_end() -> StrayCancellationError:
 
 def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:
     """
-    Raise what has to be raised at the end of a call, if anything; ``failures`` is emptied.
+    Raise the errors of a call at its end, if there are any; ``failures`` is emptied.
 
     Args:
         failures: Numbered errors of items, in any order.

@@ -99,21 +99,21 @@ _POLICIES: Final = frozenset(get_args(Policy))
 _READ_AHEAD: Final = 16
 _UNLIMITED_WINDOW: Final = 100
 _READINGS: Final = 100
-"""How often another thread tries to read figures that fit together."""
+"""How often another thread tries to read consistent figures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[T]):
     """
-    How a call ended: one of those of `TaskExecutor.as_completed`, or for one item of a `stream`.
+    How one call of `TaskExecutor.as_completed`, or one item of a `TaskExecutor.stream`, ended.
 
-    Those that fail have no value, and those of a stream have their item.
+    After a failure ``value`` is None. ``item`` is set in a stream only.
     """
 
     index: int
     """Its place among the arguments, or the number of the item, from 0."""
     item: Any = None
-    """In a stream, what the function was called with; of several sources a tuple."""
+    """In a stream, what the function was called with; with several sources, a tuple."""
     value: T | None = None
     """What it returned, if it did not fail."""
     error: Exception | None = None
@@ -159,7 +159,7 @@ class TaskExecutor:
         name: A name for messages and metrics.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
 
     Example:
         ```python
@@ -338,7 +338,7 @@ class TaskExecutor:
         A checkpoint. It takes no slot of ``max_workers``. A thread cannot be stopped: when the
         timeout fires, or on cancellation with ``abandon_on_cancel``, it is left to itself and
         keeps its place under the limit until it ends, and on asyncio the program does not end
-        before it; else cancellation waits for it. A thread may call back with
+        before it; otherwise cancellation waits for it. A thread may call back with
         ``anyio.from_thread.run()``; on asyncio, what it calls after its own call was cancelled is
         not cancelled and may never return: see the guide.
 
@@ -351,7 +351,7 @@ class TaskExecutor:
                 always does.
 
         Returns:
-            What the function returned; if that can be awaited, what came of it.
+            What the function returned; if that is awaitable, its result.
 
         Raises:
             TimeoutError: It took longer than ``timeout``.
@@ -367,7 +367,7 @@ class TaskExecutor:
         """
         Call a plain function in a worker process, under the executor's limit on processes.
 
-        A checkpoint. It takes no slot of ``max_workers``. Cancelled in whatever way, or when the
+        A checkpoint. It takes no slot of ``max_workers``. However it is cancelled, and when the
         timeout fires, it kills the process.
 
         Args:
@@ -463,12 +463,12 @@ class TaskExecutor:
 
         Args:
             fn: An async function, or a plain one, which then runs in worker threads.
-            *iterables: Sync or async iterables, but no text or mapping; with several, ``fn`` gets
+            *iterables: Sync or async iterables, not text or mappings; with several, ``fn`` gets
                 one argument from each, until the shortest ends. An async generator is closed at the
-                end of the call; any other iterator may be read on afterwards, though a few items
-                further.
+                end of the call; any other iterator may be used afterwards, perhaps a few items
+                further on.
             limit: How many items of this call may run at once, within ``max_workers``.
-            ordered: Whether results stand in the order of the items, or in that of completion.
+            ordered: Whether results are in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
                 for a slot, a token or a thread; None for no limit; omitted: the executor's.
             rate: How many items may start per second, evenly spaced; or a `RateLimiter`.
@@ -477,9 +477,9 @@ class TaskExecutor:
                 ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
                 dask's ``client.get_executor()``; an `ExternalPool` around one; or
                 ``"processes"``, the executor's own, as `run_in_process`. A call that a pool has
-                begun cannot be stopped: cancelled, or out of time, it goes on without us.
-            chunksize: With a pool, how many calls are sent to it as one, for short ones. Each is
-                still an item of its own; so ``limit`` should be several times as many.
+                begun cannot be stopped: cancelled, or out of time, it runs on by itself.
+            chunksize: With a pool, how many calls are sent to it as one, if they are short. Each is
+                still an item of its own, so ``limit`` should be several times as large.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be, with the same note.
@@ -556,7 +556,7 @@ class TaskExecutor:
         Call ``fn`` with every item for its effect: `map` without the list of results.
 
         Memory stays constant however long the source is. Arguments, errors and cancellation are
-        those of `map`; with no results to stand among, ``errors="return"`` is refused.
+        those of `map`; as there are no results, ``errors="return"`` is refused.
         """
         if cast("Policy", errors) == "return":  # callers may be untyped
             raise ValueError(
@@ -703,7 +703,7 @@ class TaskExecutor:
             )
         if outcomes and errors != "raise":
             msg = (
-                f"outcomes=True gives every error with its item, and leaves none to "
+                f"outcomes=True gives every error with its item, which leaves none for "
                 f"errors={errors!r}. Leave out one of them."
             )
             raise ValueError(msg)
@@ -983,12 +983,12 @@ class TaskExecutor:
         """
         Start ``fn(*args, **kwargs)`` as a task of its own; wait while too many are unfinished.
 
-        A checkpoint when ``max_workers + max_pending`` submitted tasks are unfinished, and for one
-        call in 64; so it is when the executor takes no new work any more, for a task that is being
-        cancelled. Cancelled while it waits, it has started nothing. The task waits for a slot
-        like any item, in the order of submission, and has the executor's timeout. Its failure
-        cancels no other task: it is raised by ``await handle``, or by leaving the block if its
-        end was never looked at.
+        A checkpoint when ``max_workers + max_pending`` submitted tasks are unfinished, for one call
+        in 64, and, in a task that is being cancelled, when the executor no longer takes new work.
+        Cancelled while it waits, it has started nothing. The task waits for a slot like any
+        item, in the order of submission, and has the executor's timeout. Its failure cancels no
+        other task: it is raised by ``await handle``, or by leaving the block if nobody has looked
+        at how the task ended.
 
         An item that submits to its own executor at that limit may have one unfinished task beyond
         it; to submit another it waits for that one, lending it its slot.
@@ -1009,7 +1009,7 @@ class TaskExecutor:
         self._calls += 1
         place = await block.join(yields=self._calls % FAST_CALLS == 0)
         try:
-            await block.check_open("submit", joined=True)  # things may have changed meanwhile
+            await block.check_open("submit", joined=True)  # things may have changed during the wait
         except BaseException:
             place.slots.release(place)
             raise
@@ -1029,7 +1029,7 @@ class TaskExecutor:
         """
         Start a task as `submit` does, or fail at once. Not a checkpoint.
 
-        In a task that is being cancelled, when the executor takes no new work any more, nothing is
+        In a task that is being cancelled, when the executor no longer takes new work, nothing is
         started and the handle is that of a cancelled task.
 
         Raises:
@@ -1060,12 +1060,12 @@ class TaskExecutor:
         Start a service and wait until it is ready.
 
         ``fn(*args, task_status=…)`` calls ``task_status.started(value)`` when it is ready, then
-        goes on until it is cancelled, which leaving the block does after the submitted work is
+        runs until it is cancelled, which leaving the block does after the submitted work is
         drained. It takes no slot and has no timeout.
 
         A checkpoint. Cancelled, or if ``fn`` fails before it is ready, nothing is left running and
-        the error is raised here. If it fails later it is started again as ``restart`` allows; when
-        that is used up its error ends the block: everything is cancelled, and the block raises it.
+        the error is raised here. If it fails later it is restarted as ``restart`` allows; after the
+        last attempt its error ends the block: everything is cancelled, and the block raises it.
 
         Args:
             fn: An async function that takes ``task_status``.
@@ -1096,12 +1096,12 @@ class TaskExecutor:
         """
         Wait until all submitted tasks have ended; after ``timeout`` seconds cancel those left.
 
-        A checkpoint. Calls of `submit` that wait for a place are drained too. Meanwhile only tasks
-        that are part of what is drained may submit more, and none once the time is up. Services
-        go on. Cancelled, it leaves the tasks as they are.
+        A checkpoint. Calls of `submit` that wait for a place are drained too. During the drain only
+        the tasks that it waits for may submit more, and none once the time is up. Services keep
+        running. Cancelled, it leaves the tasks as they are.
 
         Args:
-            timeout: The period of grace in seconds; None to wait as long as it takes.
+            timeout: The grace period in seconds; None to wait as long as it takes.
 
         Returns:
             Whether all of them ended without being cancelled here.
@@ -1119,7 +1119,7 @@ class TaskExecutor:
         return await block.drain(timeout)
 
     def cancel(self) -> None:
-        """Cancel all submitted tasks and services. No checkpoint; the block itself goes on."""
+        """Cancel all submitted tasks and services. Not a checkpoint; the block itself goes on."""
         if self._block is not None:
             self._block.cancel()
 
@@ -1129,14 +1129,14 @@ class TaskExecutor:
         """
         Return a snapshot of the executor. Not a checkpoint.
 
-        It may be called from any thread. While another thread cannot get figures that fit together,
-        because they change all the time, it gets those of the last call.
+        It may be called from any thread. A thread that cannot get consistent figures, because they
+        keep changing, gets those of the last call.
         """
         counters = self._counters
         for _ in range(_READINGS):
             version = counters.version
             snapshot = self._read()
-            # Twice the same, and most of them only grow: so they were these at one moment.
+            # Twice the same, and most of them only grow: so they all held at one moment.
             if version % 2 == 0 and version == counters.version and snapshot == self._read():
                 self._snapshot = snapshot
                 return snapshot
@@ -1179,7 +1179,7 @@ class TaskExecutor:
     def _bind(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Awaitable[Any]]:
-        """Return one call of ``fn``, with the executor's timeout, as it is made in a slot."""
+        """Return one call of ``fn`` with the executor's timeout, to be made in a slot."""
         return partial(one_attempt(fn, self._default_timing, self._threads), *args, **kwargs)
 
     def _bind_awaitable(
@@ -1258,8 +1258,8 @@ class TaskExecutor:
             work, timing = self._via(fn, via, timing, chunksize), self._timing(None)
         elif chunksize != 1:
             msg = (
-                f"chunksize={chunksize!r} is for calls that are sent to a pool, and there is no "
-                f"via=. Pass via=pool, or leave it out."
+                f"chunksize={chunksize!r} is for calls that are sent to a pool, and via= is not "
+                f"given. Pass via=pool, or leave it out."
             )
             raise ValueError(msg)
         call, timeout = compose(
@@ -1349,7 +1349,7 @@ class TaskExecutor:
 def _beside(
     fn: Callable[..., Coroutine[Any, Any, Any]],
 ) -> Callable[..., Coroutine[Any, Any, tuple[tuple[Any, ...], Any]]]:
-    """Return ``fn`` with the arguments beside the result."""
+    """Return ``fn`` with the arguments added to the result."""
 
     async def call(*args: Any) -> tuple[tuple[Any, ...], Any]:
         return args, await fn(*args)

@@ -245,7 +245,7 @@ class Pool:
         """
         Wait until an async source has an item; return False if it has no more.
 
-        No slot is held meanwhile: the source may itself depend on this executor.
+        No slot is held during the wait: the source may itself depend on this executor.
         """
         if isinstance(self.source, Feed):
             self._give_slot_back(worker)
@@ -362,7 +362,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     """
     Take items from the pool's source until it has none, for now or for good.
 
-    A worker that meets no suspension yields after 32 items all the same.
+    A worker whose items never suspend yields after 32 of them.
     """
     fn, many, source, put, results = pool.fn, pool.many, pool.source, pool.put, pool.results
     buffer, progress = pool.buffer, pool.progress

@@ -1,10 +1,10 @@
 """
 Plain functions in worker processes.
 
-Promise: never more processes than calls at once, hence than the limit; a call that is
+Promise: never more processes than calls in progress, so never more than the limit; a call that is
 cancelled, in whatever way, kills its process, and the slot comes back when the process has gone;
 no process outlives its event loop.
-Cost: a socket and a process for each call at once; the first call of each waits for the process
+Cost: a socket and a process for each call in progress; the first call of each waits for the process
 to start.
 
 Why not ``anyio.to_process``: docs/en/design/executor.md.
@@ -344,7 +344,7 @@ def _main_module() -> tuple[list[str], list[str], str | None, str | None]:
 
 
 def _check_main() -> None:
-    """Refuse to start processes from a main module that a worker process just loads."""
+    """Refuse to start processes from a main module that a worker process is loading."""
     if getattr(sys.modules["__main__"], "__file__", None) == _worker.__file__:
         raise RuntimeError("run_in_process() was called while the main module was being loaded")
 

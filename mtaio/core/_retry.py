@@ -38,15 +38,15 @@ class Retry:
 
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
-    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long; where
-    else to look for it, ``retry_after`` says.
+    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long; with the
+    argument ``retry_after`` it is looked up elsewhere.
 
     Args:
         attempts: Calls in all, the first included; at least 1.
         on: Which exceptions to retry: a class, a tuple of classes, or a function from the
             exception to bool. Only ``Exception`` is ever considered: cancellation,
             ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
-            breaker (`mtaio.exceptions.BreakerOpenError`) unless it is named itself.
+            breaker (`mtaio.exceptions.BreakerOpenError`) unless that very class is named.
         wait_initial: Seconds before the second attempt.
         wait_max: The longest wait in seconds, whatever the number of attempts.
         wait_exp_base: The factor from one wait to the next.
@@ -58,7 +58,7 @@ class Retry:
             ``retry_after``.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
 
     Example:
         ```python
@@ -101,10 +101,10 @@ class Retry:
 
     def accepts(self, error: Exception) -> bool:
         """
-        Return whether ``error`` is one to try again after.
+        Return whether to try again after ``error``.
 
-        A `mtaio.exceptions.BreakerOpenError` is so only if ``on`` names that very class or a
-        function accepts it.
+        After a `mtaio.exceptions.BreakerOpenError` only if ``on`` names that very class, or is a
+        function that accepts it.
         """
         on: Any = self.on
         if isinstance(error, BreakerOpenError) and isinstance(on, type | tuple):
@@ -153,7 +153,7 @@ class Retry:
         on_retry: Callable[[], object] | None = None,
     ) -> T:
         """
-        Await ``fn(*args)`` until it succeeds or there is to be no further attempt.
+        Await ``fn(*args)`` until it succeeds or no further attempt may be made.
 
         A checkpoint if the function is, and before each retry. Cancelled, it leaves what the
         function leaves; a retry that has not been made returns to the budget. A wait that would
@@ -169,7 +169,7 @@ class Retry:
             The result of the attempt that succeeded.
 
         Raises:
-            Exception: That of the last attempt, with a note on why there is no other.
+            Exception: That of the last attempt, with a note on why it was the last.
         """
         budget = self.budget
         if budget is not None:
@@ -193,9 +193,9 @@ class Retry:
                 on_retry()
 
     def _wait(self, attempt: int, error: Exception) -> float | None:
-        """Return the seconds to sleep before ``attempt``; None, with a note, if it is not to be."""
+        """Return the seconds to sleep before ``attempt``; None, with a note, if there is none."""
         if attempt > self.attempts or not self.accepts(error):
-            if attempt > 2:  # noqa: PLR2004 - one attempt is no news
+            if attempt > 2:  # noqa: PLR2004 - one attempt is not news
                 note(error, f"gave up after {attempt - 1} attempts")
             return None
         wait = self.wait_before(attempt, error)
@@ -227,7 +227,7 @@ def _seconds_in(text: str) -> float | None:
 
 
 def as_policy(retry: int | Retry | None, *, name: str = "retry") -> Retry | None:
-    """Return what the argument ``name`` means: None for a single attempt, else a policy."""
+    """Return the policy that the argument ``name`` means; None for a single attempt."""
     if retry is None:
         return None
     if not isinstance(retry, Retry):

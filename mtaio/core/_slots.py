@@ -1,7 +1,7 @@
 """
 The slots in which items run: counted across all calls of an executor, and lent to nested calls.
 
-Promise: never more than ``limit`` items run at once; slots are handed over in the order of asking;
+Promise: never more than ``limit`` items run at once; slots are given first come, first served;
 and a call made inside an item always makes progress, because the item, which waits for it, lends
 it its own slot.
 
@@ -108,7 +108,7 @@ def parents_of(link: Link | None) -> list[Parent]:
     if link is None:
         return []
     found, seen = [link], {link}
-    for parent, _ in found:  # it grows meanwhile; tasks that wait for each other form a cycle
+    for parent, _ in found:  # it grows on the way; tasks that wait for each other form a cycle
         for each in parent.parents():
             if each not in seen:
                 seen.add(each)
@@ -230,7 +230,7 @@ class Slots:
 
     async def acquire(self, around: Link | None) -> Slot:
         """
-        Wait for a slot in the order of asking.
+        Wait in the queue for a slot.
 
         Cancelled, it leaves nothing behind: a slot already granted goes to the next in the queue.
 
@@ -293,7 +293,7 @@ class Slots:
     # ---- giving back ----
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back to its lender, and to who waits inside that, or to the queue."""
+        """Give a slot back to its lender, and to a waiter inside that, or to the queue."""
         if slot.generation != self.generation or self.end_item(slot) is None:
             return
         lender = slot.lender
@@ -398,7 +398,7 @@ class Slots:
 
 class Awaited(Parent):
     """
-    A task apart from what started it: its parents are the items that wait for it, meanwhile.
+    A task apart from what started it: its parents are the items that wait for it, while they do.
 
     Invariant: ``_waits`` links to the items that wait for it now, once for each wait.
     """
@@ -442,7 +442,7 @@ class Awaited(Parent):
                 parent.slots.reclaim(parent)
 
     def end_waits(self) -> None:
-        """Note that all those who wait go on."""
+        """Note that all waiters go on."""
         for link in [*self._waits]:
             self.end_wait(link)
 
@@ -455,7 +455,7 @@ class Awaited(Parent):
         return False
 
     def end(self) -> None:
-        """Note that the task ended: what outlives it is not inside those who waited for it."""
+        """Note that the task ended: what outlives it is not inside the items that waited for it."""
         self.item: int = NO_ITEM
         self._waits.clear()
 

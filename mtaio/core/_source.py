@@ -47,7 +47,7 @@ def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] |
 
     Raises:
         ValueError: No iterable at all.
-        TypeError: Something that cannot be iterated, or is one thing: a text, a mapping.
+        TypeError: A source cannot be iterated, or is a single thing: text, a mapping.
     """
     if not iterables:
         raise ValueError(
@@ -70,7 +70,7 @@ def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
     except TypeError:
         if inspect.isroutine(source):
             msg = (
-                f"{source!r} is a function, and not what it makes. Call it: pass "
+                f"{source!r} is a function, not an iterable. Call it: pass "
                 f"{name_of(source)}(...) instead."
             )
             raise TypeError(msg) from None
@@ -82,17 +82,17 @@ def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
 
 
 def _not_many(source: object) -> TypeError:
-    """Return what to raise for what can be iterated, but hardly ever is meant to be."""
+    """Return the error for a source that can be iterated, but is hardly ever meant to be."""
     shown = reprlib.repr(source)
     if isinstance(source, Mapping):
         msg = (
-            f"{shown} is a mapping, of which only the keys would be items. Pass its keys() or "
+            f"{shown} is a mapping, and only its keys would be items. Pass its keys() or "
             f"values(), or both of them to a function of two arguments."
         )
         return TypeError(msg)
     msg = (
         f"{shown} is {checks.type_of(source)}, and each character or byte would be an item. Pass "
-        f"it in a list for one item, or list(...) of it if that is meant."
+        f"it in a list for one item, or list(...) of it if that is intended."
     )
     return TypeError(msg)
 
@@ -209,7 +209,7 @@ class Feed:
         self._closed = True
         self._arrivals.unpark_all()
         self.end()
-        # Only what cannot be read on elsewhere: other sources are their owner's to close.
+        # Only sources that nobody can read further: others are for their owner to close.
         if _is_generator(self._source):
             try:
                 await self._source.aclose()

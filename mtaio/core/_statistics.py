@@ -1,8 +1,8 @@
 """
 What an executor has done and is doing.
 
-Promise: reading it changes nothing, is no checkpoint, and works from any thread. Calls in progress
-count for themselves; they are added up when asked for, so that an item pays for two counters.
+Promise: reading it changes nothing, is not a checkpoint, and works from any thread. Calls in
+progress keep their own counts, which are added up on request, so an item pays for two counters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ExecutorStatistics:
     max_workers: int | None = field(metadata=LIMIT)
     """The limit on items that run at once; None if there is none."""
     running: int = field(metadata=GAUGE)
-    """Items in progress, submitted tasks and items that wait for a nested call included."""
+    """Items in progress, including submitted tasks and items that wait for a nested call."""
     in_use: int = field(metadata=GAUGE)
     """Slots of ``max_workers`` that are taken; 0 without a limit."""
     waiting: int = field(metadata=GAUGE)
@@ -37,7 +37,7 @@ class ExecutorStatistics:
     succeeded: int = field(metadata=COUNTER)
     """Items that returned a result."""
     failed: int = field(metadata=COUNTER)
-    """Items that raised an error, timeouts included, however it was reported."""
+    """Items that raised an error, including timeouts, however it was reported."""
     cancelled: int = field(metadata=COUNTER)
     """Items that were cancelled while they ran."""
     timed_out: int = field(metadata=COUNTER)
@@ -47,13 +47,13 @@ class ExecutorStatistics:
     waits: int = field(metadata=COUNTER)
     """How often a task had to wait for a slot."""
     wait_seconds: float = field(metadata=COUNTER)
-    """Seconds spent on those waits, added up."""
+    """Total seconds of those waits."""
     submitted: int = field(metadata=GAUGE)
     """Submitted tasks that have not ended."""
     services: int = field(metadata=GAUGE)
     """Services started with `TaskExecutor.start` that run."""
     threads: int = field(metadata=GAUGE)
-    """Worker threads busy for this executor, abandoned ones included."""
+    """Worker threads busy for this executor, including abandoned ones."""
     threads_waiting: int = field(metadata=GAUGE)
     """Calls that wait for a worker thread."""
     processes: int = field(metadata=GAUGE)
@@ -63,7 +63,7 @@ class ExecutorStatistics:
 
 
 class Totals(NamedTuple):
-    """Items by what became of them."""
+    """Items by how they ended."""
 
     started: int
     succeeded: int
@@ -124,7 +124,7 @@ class Counters:
         )
 
     def note_peak(self) -> None:
-        """Look whether more run now than ever before."""
+        """Note how many run now, if that is more than ever before."""
         running = self.alone
         for pool in self.pools:
             running += pool.started - pool.ended

@@ -2,10 +2,10 @@
 Results while the work goes on.
 
 Promise: leaving the block, however it happens, cancels what runs and waits for it; an error that
-the consumer has not seen is raised there. At most ``window`` items are between taken from the
-source and handed over, so a consumer that falls behind holds the work back.
+the consumer has not seen is raised there. At most ``window`` items have been taken from the source
+and not yet handed over, so a consumer that falls behind holds the work back.
 
-Why a context manager over a class, and no async generator: a generator that holds a task group
+Why a context manager over a class, not an async generator: a generator that holds a task group
 across ``yield`` breaks when its consumer stops early (PEP 789).
 """
 

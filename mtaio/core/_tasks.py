@@ -4,8 +4,8 @@ Tasks that go on after the call: submitted work, supervised services, and their 
 Promise: a task ends once, with a result, an error or a cancellation; a stray cancellation is an
 error. Awaiting a handle gives the result or the very error that the task raised, and can be
 cancelled without cancelling the task. An item that waits for a task lends it its slot. A failure
-of a service before it is ready goes to what starts it; a later one is answered by a restart, which
-is logged to ``mtaio.core``, or ends the block.
+of a service before it is ready goes to the code that starts it; a later one leads to a restart,
+which is logged to ``mtaio.core``, or ends the block.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class TaskStatus(StrEnum):
-    """Where a submitted task stands."""
+    """The state of a submitted task."""
 
     PENDING = "pending"
     """It waits for a slot."""
@@ -179,7 +179,7 @@ class Task(Awaited):
             on_seen(self)
 
     async def wait(self) -> None:
-        """Wait until it has ended; meanwhile it runs inside the item that waits."""
+        """Wait until it has ended; until then it runs inside the item that waits."""
         if self.ended.is_set():
             return
         self._check_loop("wait for")
@@ -190,12 +190,12 @@ class Task(Awaited):
             await self.ended.wait()
 
     def succeed(self, result: Any) -> None:
-        """Note what it returned, and wake those who wait for it."""
+        """Note what it returned, and wake its waiters."""
         self.result = result
         self._end(TaskStatus.SUCCEEDED)
 
     def fail(self, error: BaseException) -> None:
-        """Note what it raised, and wake those who wait for it."""
+        """Note what it raised, and wake its waiters."""
         if without_cancellation(error) is None:
             self.abandon()
             return
@@ -205,7 +205,7 @@ class Task(Awaited):
         self._end(TaskStatus.FAILED)
 
     def abandon(self) -> None:
-        """Note that it was cancelled, and wake those who wait for it."""
+        """Note that it was cancelled, and wake its waiters."""
         self._end(TaskStatus.CANCELLED)
 
     def _check_loop(self, verb: str) -> None:
@@ -335,7 +335,7 @@ class Service(Task):
     def started(self, value: Any = None) -> None:
         """Note that the service is ready (this object is the ``task_status`` it gets)."""
         if self._ready:
-            return  # it was restarted: what started it was told long ago
+            return  # it was restarted: its starter has been told already
         self._ready = True
         self.start_value = value
         self.end_waits()  # the item that started it goes on
@@ -455,12 +455,12 @@ class TaskHandle(Generic[T]):
 
     @property
     def status(self) -> TaskStatus:
-        """Where the task stands now."""
+        """The state of the task now."""
         return self._task.status
 
     @property
     def done(self) -> bool:
-        """Whether the task has ended, in whichever way."""
+        """Whether the task has ended, no matter how."""
         return self._task.ended.is_set()
 
     @property
@@ -470,7 +470,7 @@ class TaskHandle(Generic[T]):
 
     def cancel(self) -> None:
         """
-        Cancel the task; no checkpoint. Await `wait` to see it gone.
+        Cancel the task; not a checkpoint. Await `wait` to be sure that it has ended.
 
         Nothing happens if it has ended. A task that has not started leaves the queue, and its
         function is never called.
@@ -496,7 +496,7 @@ class TaskHandle(Generic[T]):
 
     async def wait(self) -> None:
         """
-        Wait until the task has ended, in whichever way. A checkpoint unless it has.
+        Wait until the task has ended, no matter how. A checkpoint unless it already has.
 
         Waiting for it inside an item lends that item's slot to the task, so an item may wait for
         a task of its own executor, whatever the limit. If the wait is cancelled while the task
@@ -520,6 +520,6 @@ class TaskHandle(Generic[T]):
         if self._task.status is TaskStatus.CANCELLED:
             msg = (
                 f"{self.name} was cancelled, so it has no result. Look at handle.status first if "
-                f"that is to be expected."
+                f"that can happen."
             )
             raise TaskCancelledError(msg)

@@ -1,9 +1,9 @@
 """
 Plain functions in worker threads, and the limit on workers.
 
-Promise: never more threads than the limit says, those included whose caller has given up on them.
-Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even when its
-event loop ends before.
+Promise: never more threads than the limit, including those whose caller has given up on them.
+Python cannot stop a thread, so it goes on alone and keeps its slot until it ends, even if its
+event loop ends first.
 
 Why AnyIO's capacity limiter does not count them: docs/en/design/executor.md.
 """
@@ -38,7 +38,7 @@ _DEFAULT_THREADS: Final = 40
 
 class WorkerLimiter:
     """
-    A limit on worker threads or processes: a number, or a capacity limiter of the user's.
+    A limit on worker threads or processes: a number, or the user's capacity limiter.
 
     Args:
         name: The argument's name, for messages.
@@ -126,7 +126,7 @@ class _Admitted:
     Stands in for AnyIO's limiter, since ours has let the call in.
 
     A capacity limiter without a limit would do, but on asyncio it never returns to a thread that
-    calls back into a scope which was cancelled meanwhile, and burns the processor all that time.
+    calls back into a scope that has been cancelled, and keeps the processor busy all that time.
     """
 
     async def __aenter__(self) -> None:
@@ -214,8 +214,8 @@ async def run_in_thread(
     Make a call in a worker thread; await what it returns if that is awaitable.
 
     The timeout begins when there is a slot. With a timeout, or with ``abandon_on_cancel``,
-    cancellation leaves the thread behind, which goes on alone and keeps its slot; else it waits
-    for the thread.
+    cancellation leaves the thread behind, which goes on alone and keeps its slot; otherwise it
+    waits for the thread.
     """
     slot = await limiter.enter()
     thread = ThreadCall(limiter, slot, call)

@@ -8,9 +8,9 @@ would cost ten times as much, since entering one registers a timer with the even
 
 Each worker holds one cancel scope without a deadline and publishes when its item is due; the task
 that makes the call sleeps until the earliest of them. All items of a call have the same timeout,
-so whatever starts meanwhile is due later, and the sleeper need not be woken for it. Only when it
-found no item running, it has no moment to sleep until, and asks to be woken by the next that
-suspends.
+so whatever starts in the meantime is due later, and the sleeper need not be woken for it. Only when
+it found no item running, so that it has no moment to sleep until, does it ask to be woken by the
+next that suspends.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Watch:
 
     # Invariants:
     # - while run() sleeps without a moment to wake at, _idle is true;
-    # - _queue holds items in the order in which they are due, those that ended meanwhile included;
+    # - _queue holds items in the order in which they are due, including those that have ended;
     #   what runs and is not in it is due later. So each item is looked at twice, however many
     #   there are.
     __slots__ = ("_changed", "_ended", "_idle", "_on_idle", "_queue", "timeout", "workers")

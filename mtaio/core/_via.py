@@ -1,5 +1,5 @@
 """
-Calls in a pool of somebody else's: any ``concurrent.futures.Executor``.
+Calls in somebody else's pool: any ``concurrent.futures.Executor``.
 
 Promise: a call that is cancelled, or out of time, before its pool has begun it, is never made; one
 that has begun cannot be stopped, goes on by itself, and keeps its place under the pool's ``limit``
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "in_pool", "in_processes"]
 
 _LINGER_SECONDS: Final = 0.002
-"""How long the first call of a chunk waits for others: little beside a pool's own cost."""
+"""How long the first call of a chunk waits for others: little compared with a pool's own cost."""
 
 _A_POOL: Final = "Pass a concurrent.futures.Executor"
 _WAY_OUT: Final = f'{_A_POOL}, a mtaio.core.ExternalPool around one, or "processes".'
@@ -62,28 +62,28 @@ class ExternalPoolStatistics:
     limit: int | None = field(metadata=LIMIT)
     """The limit on calls at once; None if there is none."""
     in_use: int = field(metadata=GAUGE)
-    """Calls that the pool has and that have not ended, those included that nobody waits for."""
+    """Calls in the pool that have not ended, including those that nobody waits for."""
     waiting: int = field(metadata=GAUGE)
     """Calls that wait for a place under the limit."""
 
 
 class ExternalPool:
     """
-    A pool of workers made elsewhere, and a limit on the calls that it has from us at once.
+    A pool of workers made elsewhere, with a limit on the calls that are in it at once.
 
-    For ``via=`` of an executor's calls. A pool passed as it is has no such limit: a call whose
-    timeout has fired, or that was cancelled, counts no more, though its worker may still be busy
-    with it. Here it keeps its place until the worker has ended it. May be made anywhere, shared by
-    executors, and used by one event loop after another. It does not own the pool, which is not shut
-    down.
+    For the option ``via=`` of an executor's calls. A pool passed directly has no such limit: a call
+    that has timed out, or was cancelled, no longer counts, though its worker may still be busy
+    with it. Here it keeps its place until the worker has finished. May be made anywhere, shared by
+    executors, and used by one event loop after another. It does not own the pool, and never shuts
+    it down.
 
     Args:
-        pool: A ``concurrent.futures.Executor``, or what has its ``submit``: a
+        pool: A ``concurrent.futures.Executor``, or an object with its ``submit``: a
             ``ProcessPoolExecutor``, loky, mpi4py, dask's ``client.get_executor()``.
         limit: How many calls the pool may have at once; None for no limit.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
     """
 
     def __init__(self, pool: concurrent.futures.Executor, *, limit: int | None = None) -> None:
@@ -99,7 +99,7 @@ class ExternalPool:
         return f"<ExternalPool {type(self._pool).__name__} limit={self._limit}>"
 
     def statistics(self) -> ExternalPoolStatistics:
-        """Return a snapshot. Not a checkpoint; any thread."""
+        """Return a snapshot. Not a checkpoint; from any thread."""
         return ExternalPoolStatistics(
             limit=self._limit, in_use=self._limiter.busy, waiting=self._limiter.waiting
         )

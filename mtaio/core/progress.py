@@ -2,7 +2,7 @@
 A progress bar for every call that takes ``on_progress=``.
 
 Promise: a bar on a terminal, and nothing elsewhere.
-Cost: one store for each item, since the display looks for itself a few times a second. It needs
+Cost: one store for each item, since the display reads it a few times a second. It needs
 rich, which is imported when a bar is made.
 """
 
@@ -19,11 +19,11 @@ __all__ = ["OnProgress", "bar"]
 
 
 class OnProgress(Protocol):
-    """What a `bar` is fed with."""
+    """The callback that `bar` gives."""
 
     def __call__(self, done: int, total: int | None, detail: str = "") -> object:
         """
-        Say how far the work is. Not a checkpoint.
+        Report the progress. Not a checkpoint.
 
         Args:
             done: Items that have ended.
@@ -37,10 +37,10 @@ def bar(
     description: str = "", *, console: Console | None = None, transient: bool = False
 ) -> AbstractContextManager[OnProgress]:
     """
-    Return a context manager that shows a progress bar and gives what to pass as ``on_progress=``.
+    Return a context manager that shows a progress bar and gives the ``on_progress=`` callback.
 
     The bar is drawn on stderr, so that what the program prints can go elsewhere. While the total is
-    not known it moves without filling. On what is no terminal nothing is shown. Not a checkpoint.
+    not known it moves without filling. Without a terminal nothing is shown. Not a checkpoint.
 
     Example:
         ```python

@@ -1,8 +1,8 @@
 """
-Events: who emits need not know who listens, and still learns how it went.
+Events: an emitter does not know its listeners, and still gets their errors.
 
-Promise: an emit returns when all its handlers have ended; their errors and its cancellation are
-seen; streams and queues have a bound, and count what did not fit.
+Promise: an emit returns when all its handlers have ended; neither their errors nor its cancellation
+is lost; streams and queues are bounded, and count what did not fit.
 """
 
 from mtaio.events._dispatch import ErrorPolicy

@@ -1,5 +1,5 @@
 """
-What `emit_soon` has taken, and the ``async with`` block in which it is delivered.
+The events that `emit_soon` has taken, and the ``async with`` block that delivers them.
 
 Promise: events are delivered in the order in which they were taken, one after another, inside the
 block; leaving it waits for the rest, or drops the rest when the block is left by an error. The
@@ -38,7 +38,7 @@ class Background:
     Args:
         owner: The emitter, for messages.
         name: Its name, for errors.
-        deliver: What emits an event and waits for its handlers.
+        deliver: Emits an event and waits for its handlers.
         max_pending: How many events may wait to be delivered.
 
     Invariant: ``_working`` says that a task delivers what is in ``_queue``; without it the queue is
@@ -78,7 +78,7 @@ class Background:
         self._delivering = False
         self._leaving = False
         self._failure: BaseException | None = None
-        # Not that of the first caller of emit_soon: what it has set is nothing to later events.
+        # Not that of the first caller of emit_soon, which must not affect later events.
         self._context = copy_context()
 
     @property
@@ -91,7 +91,7 @@ class Background:
         return self._group.is_over()
 
     def is_closed(self) -> bool:
-        """Return whether no event is taken any more, because the block failed or is left."""
+        """Return whether no more events are taken, because the block failed or is being left."""
         return self._failure is not None or (self._leaving and not self._working)
 
     async def enter(self) -> None:
@@ -108,7 +108,7 @@ class Background:
             raise RuntimeError(msg)
         if self.is_closed():
             msg = (
-                f"{self._owner!r} is being left, and takes no event to deliver. Call emit_soon() "
+                f"{self._owner!r} is closing and takes no more events. Call emit_soon() "
                 f"inside the block, or await emit()."
             )
             raise RuntimeError(msg)
@@ -124,7 +124,7 @@ class Background:
             self._worker = self._group.start(self._work, name="EventEmitter.emit_soon")
 
     def check_task(self) -> None:
-        """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
+        """Raise ``RuntimeError`` if the running task is not the one that entered."""
         self._group.check_task()
 
     async def leave(self, exc: BaseException | None) -> None:
@@ -139,7 +139,7 @@ class Background:
         try:
             if failure is not None:
                 if own is not None and without_cancellation(own) is own:
-                    msg = "errors of the block, and of an event that it was to deliver"
+                    msg = "errors of the block, and of an event that it delivered"
                     raise BaseExceptionGroup(msg, [own, failure]) from None
                 raise failure
             if exc is not None and not cancelled:
@@ -149,7 +149,7 @@ class Background:
             if cancelled or self._queue:
                 msg = (
                     f"tasks of {self._owner!r} were cancelled although its block was not. Look for "
-                    f"what cancels tasks that are not its own, such as all of asyncio.all_tasks()."
+                    f"code that cancels tasks it does not own, such as all of asyncio.all_tasks()."
                 )
                 raise StrayCancellationError(msg)
         finally:
@@ -171,7 +171,7 @@ class Background:
                 delivered += 1
                 self._delivering = True
                 event = self._queue.popleft()
-                # What the handlers of one event set is nothing to the next.
+                # What the handlers of one event set must not affect the next.
                 await _run_in(self._context.copy(), self._deliver(event))
                 self._delivering = False
         except BaseException as error:

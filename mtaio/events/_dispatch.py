@@ -1,10 +1,11 @@
 """
 One event on its way through its listeners, tier by tier, and the errors that they raise.
 
-Promise: every listener of a tier has ended before the next tier starts; one that fails stops none
-of its tier. An emit that is cancelled, or hit by a ``BaseException``, cancels its handlers, waits
-for them, and logs the errors that its caller does not get. Each error is reported once: to
-``on_error``, or by the policy, or to the log; none is emitted, and none goes to ``on_error`` twice.
+Promise: every listener of a tier has ended before the next tier starts; one that fails does not
+stop the others of its tier. An emit that is cancelled, or hit by a ``BaseException``, cancels its
+handlers, waits for them, and logs the errors that its caller does not get. Each error is reported
+once: to ``on_error``, or by the policy, or to the log; none is emitted, and none goes to
+``on_error`` twice.
 
 A tier runs in the caller's task. When several of its handlers are async, the first that really
 suspends makes the rest start, each in a task of its own. The task group for them is opened before
@@ -104,7 +105,7 @@ class Dispatch:
         self._unfinished = 0
 
     async def run(self, tiers: tuple[Tier, ...]) -> None:
-        """Take the event through ``tiers``, and raise what the error policy wants raised."""
+        """Take the event through ``tiers``, and raise what the error policy says."""
         try:
             for concurrent, tier in tiers:
                 if concurrent:
@@ -218,8 +219,8 @@ class Dispatch:
             await checkpoint_if_cancelled()
             name = self._event.name
             msg = (
-                f"handlers of {name!r} were cancelled although the emit was not. Look for what "
-                f"cancels tasks that are not its own, such as all of asyncio.all_tasks()."
+                f"handlers of {name!r} were cancelled although the emit was not. Look for code "
+                f"that cancels tasks it does not own, such as all of asyncio.all_tasks()."
             )
             self._keep(_LAST, name, StrayCancellationError(msg))
 
@@ -237,7 +238,7 @@ class Dispatch:
         return BaseExceptionGroup(f"handlers of {self._event.name!r} failed", rest.exceptions)
 
     async def _settle(self, result: Any) -> bool:
-        """Do what the result of a plain call asks for; return whether the event was handled."""
+        """Act on the result of a plain call; return whether the event was handled."""
         if isinstance(result, Blocked):
             self._blocked.append(result)
             return False
@@ -269,7 +270,7 @@ class Dispatch:
     # ---- errors ----------------------------------------------------------------------------------
 
     async def _fail(self, listener: Listener, error: Exception, *, own_task: bool = False) -> None:
-        """Hand the error of a listener to ``on_error``, or else to the policy."""
+        """Hand the error of a listener to ``on_error``, or without one to the policy."""
         self._topic.tally.failed += 1
         subject = listener.subject
         on_error = self._policy.on_error
@@ -302,7 +303,7 @@ class Dispatch:
         raise ExceptionGroup(msg, errors) from None  # it holds what would be its context
 
     def _abandon(self) -> None:
-        """Leave nothing behind, because the emit is cancelled or ends with a BaseException."""
+        """Leave nothing behind: the emit is cancelled, or ends with a BaseException."""
         self._leave_streams()
         for _, subject, error in sorted(self._errors, key=_BY_RANK):
             self._log(subject, error)

@@ -1,5 +1,5 @@
 """
-Events, from those who emit them to those who listen.
+Events, from the code that emits them to the code that listens.
 
 Promise: `EventEmitter.emit` returns when every handler has ended, and not before; errors and
 cancellation reach the caller; nothing outlives the call, or the block of an entered emitter.
@@ -61,8 +61,8 @@ class EventEmitter:
     """
     Hands events to handlers, sync and async, and to streams.
 
-    May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend; by one at a time, and not from other threads.
+    May be made at module level, and used by one event loop after another, on either backend; by one
+    at a time, and not from other threads.
 
     Handlers run in tiers, by priority. A tier ends before the next starts; within it handlers start
     in the order of registration. Plain functions and the first async ones run in the caller's task;
@@ -70,23 +70,23 @@ class EventEmitter:
     in a task of its own, started in any order. `emit` waits for all of them.
 
     Entering the emitter (``async with emitter:``) is needed for `emit_soon` only. Leaving it
-    delivers what `emit_soon` has taken; left by an error or a cancellation, it drops and counts
-    that. Enter and leave it in one task.
+    delivers the events that `emit_soon` has taken; after an error or a cancellation, it drops and
+    counts them. Enter and leave it in one task.
 
     Args:
-        errors: What becomes of errors that handlers raise: ``"raise"`` ends the tier, skips those
+        errors: What happens to errors that handlers raise: ``"raise"`` ends the tier, skips those
             below and raises an ``ExceptionGroup``, also of a single error; ``"continue"`` runs
             every tier first; ``"log"`` logs them to ``mtaio.events``.
-        on_error: Called with the error, the event and the handler, instead; async or not. If it
-            fails, both errors are treated as ``errors`` says; they are never handed to it again.
+        on_error: Called instead, with the error, the event and the handler; async or not. If it
+            fails, both errors are treated as ``errors`` says, and never handed to it again.
         concurrent: Whether several async handlers of a tier run concurrently; if not, one after
             another.
         max_listeners: Warn when one name or pattern gets more handlers than that, because
             something may be registering without end; None for never.
         max_pending: How many events of `emit_soon` may wait to be delivered.
-        max_names: For how many names matches and statistics are kept; beyond it those emitted
+        max_names: For how many names matches and statistics are kept; beyond that, those emitted
             longest ago are forgotten, and counted together.
-        name: For messages and the monitor.
+        name: For error messages and the monitor.
 
     Raises:
         TypeError: ``on_error`` cannot be called or is a generator function, or a limit is not an
@@ -119,7 +119,7 @@ class EventEmitter:
     # Invariants:
     # - _ready is the registry's own dict: names whose listeners are up to date;
     # - _background is the block that was entered and not left;
-    # - after so many more emits as _unyielding says, one is a checkpoint before anything happens.
+    # - after _unyielding more emits, one is a checkpoint before anything happens.
     __slots__ = (
         "__weakref__",
         "_background",
@@ -206,8 +206,8 @@ class EventEmitter:
         Args:
             name: A name; ``"ns.*"`` for every name below ``ns``; ``"*"`` for every name; or an
                 `EventKey`.
-            handler: Called with the `Event`. An async function, or a plain one; what a plain one
-                returns is awaited if it can be, and handlers after it may have to wait for that.
+            handler: Called with the `Event`. An async function, or a plain one; an awaitable that
+                a plain one returns is awaited, and handlers after it may have to wait for that.
             priority: Higher ones run first: an `EventPriority`, or any int.
             weak: Whether to refer to the handler, or to the object whose method it is, weakly, so
                 that it is removed when nothing else refers to it. Nothing else refers to a lambda.
@@ -218,7 +218,7 @@ class EventEmitter:
         Raises:
             TypeError: ``name`` is not a name, ``handler`` cannot be called, is a generator
                 function, or cannot be referred to weakly, or ``priority`` is not an int.
-            ValueError: ``name`` is empty, or has a ``*`` where none matches.
+            ValueError: ``name`` is empty, or has a ``*`` where it matches nothing.
         """
         return self._on(name, handler, priority=priority, weak=weak, once=False)
 
@@ -252,8 +252,8 @@ class EventEmitter:
         """
         Register a handler for one event. The arguments are those of `on`.
 
-        It is removed before it is called, so it is called once however many tasks emit, also if it
-        emits the same event itself. Until then `off` removes it.
+        It is removed before it is called, so it is called once however many tasks emit, even if it
+        emits the same event itself. Until then, `off` removes it.
         """
         return self._on(name, handler, priority=priority, weak=weak, once=True)
 
@@ -261,11 +261,11 @@ class EventEmitter:
         """
         Remove a handler; of several registrations the latest. Not a checkpoint.
 
-        An emit in progress that has not called it yet does not call it any more.
+        An emit in progress that has not called it yet will not call it.
 
         Args:
             name: The name, pattern or key under which it was registered.
-            handler: What was registered, or what is equal to it, as a bound method is.
+            handler: The registered handler, or an equal one, as a bound method is.
 
         Returns:
             False if it is not registered there.
@@ -285,8 +285,8 @@ class EventEmitter:
         """
         Remove the handlers of a name, or of all. Not a checkpoint.
 
-        An emit in progress does not call them any more. Streams and waits are left to the tasks
-        that listen with them.
+        An emit in progress no longer calls them. Streams and calls of `wait_for` stay, as they
+        belong to the tasks that listen with them.
 
         Args:
             name: The name, pattern or key under which they were registered: ``"*"`` removes those
@@ -309,8 +309,8 @@ class EventEmitter:
         """
         Return the names and patterns that have handlers. Not a checkpoint.
 
-        Each stands there once, whatever its handlers, and those that got their first handler
-        earlier come first. A key is its name.
+        Each is there once, however many handlers it has, in the order in which they got their
+        first. A key is listed by its name.
         """
         return tuple(self._registry.patterns())
 
@@ -355,8 +355,8 @@ class EventEmitter:
         if most is not None and len(registry.under(pattern)) == most:
             msg = (
                 f"{most + 1} handlers of {pattern!r} are registered, more than "
-                f"max_listeners={most}. If that is meant, raise it; else look for an on() without "
-                f"its off()."
+                f"max_listeners={most}. If that is intended, raise it; otherwise look for an on() "
+                f"without its off()."
             )
             warnings.warn(msg, RuntimeWarning, stacklevel=level)
         registry.add(listener)
@@ -390,7 +390,7 @@ class EventEmitter:
 
         Returns at once if no handler suspends, but one call in 64 on an emitter is a checkpoint,
         before anything has happened, and so is the end of a tier of several async handlers. It
-        calls those that are registered when it starts; those removed meanwhile are skipped.
+        calls the handlers registered when it starts; those removed since are skipped.
         Cancelled, it cancels the handlers that run, waits for them, and calls no others; errors
         that handlers had raised by then are logged to ``mtaio.events``.
 
@@ -458,12 +458,12 @@ class EventEmitter:
     def emit_soon(self, name: str, /, data: object = ..., **metadata: object) -> None: ...
     def emit_soon(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> None:
         """
-        Have an event emitted inside the emitter's block, without waiting. Not a checkpoint.
+        Emit an event later, inside the emitter's block, without waiting. Not a checkpoint.
 
         Events are delivered one after another, in the order of these calls. With ``errors="raise"``
         or ``"continue"`` an error has no caller to go to: it ends the block, and is raised by it.
 
-        In a task that is being cancelled, when the emitter delivers nothing more, the event is
+        In a task that is being cancelled, when the emitter no longer delivers, the event is
         dropped, and counted as such.
 
         Args:
@@ -472,9 +472,9 @@ class EventEmitter:
             metadata: As for `emit`.
 
         Raises:
-            EventOverflowError: ``max_pending`` events are waiting. An ``anyio.WouldBlock`` too.
-            RuntimeError: The emitter was not entered, or is being left and delivers nothing more,
-                or was entered in another event loop.
+            EventOverflowError: ``max_pending`` events are waiting. Also an ``anyio.WouldBlock``.
+            RuntimeError: The emitter was not entered, or is closing and delivers nothing more, or
+                was entered in another event loop.
             TypeError, ValueError: As for `emit`.
         """
         checked = name_of(name)
@@ -485,8 +485,8 @@ class EventEmitter:
             return
         if background is None:
             msg = (
-                f"emit_soon({checked!r}) needs an emitter that was entered, in which to deliver it."
-                f" Write: async with emitter: ... or await emitter.emit()."
+                f"emit_soon({checked!r}) needs an entered emitter to deliver it. Write: async "
+                f"with emitter: ... or await emitter.emit()."
             )
             raise RuntimeError(msg)
         try:
@@ -541,7 +541,7 @@ class EventEmitter:
         Wait for one event. A checkpoint.
 
         It listens from its first step, before anything else can run, until it returns or is
-        cancelled. Events between two calls are missed: to miss none use `stream`.
+        cancelled. Events between two calls are missed: to miss none, use `stream`.
 
         Args:
             name: A name, pattern or key, as for `on`.
@@ -611,7 +611,7 @@ class EventEmitter:
         Args:
             names: Names, patterns and keys, as for `on`.
             max_buffer: How many events to keep for the consumer.
-            overflow: What to do with an event when so many are kept: ``"block"`` makes its emit
+            overflow: What to do with an event when the buffer is full: ``"block"`` makes its emit
                 wait for space; ``"drop_oldest"`` drops the oldest; ``"drop_newest"`` drops it;
                 ``"raise"`` drops it and fails as a handler does, with
                 `mtaio.exceptions.EventOverflowError`.
@@ -639,8 +639,8 @@ class EventEmitter:
         if background is not None:
             if not background.is_over():
                 msg = (
-                    f"{self!r} was entered before and not left. Enter it once, around everything "
-                    f"that calls emit_soon()."
+                    f"{self!r} is entered already. Enter it once, around everything that calls "
+                    f"emit_soon()."
                 )
                 raise RuntimeError(msg)
             self._drop_undelivered(background)
@@ -656,7 +656,7 @@ class EventEmitter:
         tb: TracebackType | None,
     ) -> None:
         """
-        Leave the emitter: deliver what `emit_soon` has taken, or drop it. A checkpoint.
+        Leave the emitter: deliver the events of `emit_soon`, or drop them. A checkpoint.
 
         Raises:
             RuntimeError: It was not entered, or was entered in another task.
@@ -678,7 +678,7 @@ class EventEmitter:
 
     def statistics(self) -> EmitterStatistics:
         """
-        Return the state and what was done so far. Not a checkpoint.
+        Return the state and the counts so far. Not a checkpoint.
 
         May be called from any thread at any time.
         """

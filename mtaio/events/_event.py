@@ -35,7 +35,7 @@ class EventKey(Generic[T]):
     """
     The name of an event together with the type of its data.
 
-    The type checker checks who emits it and who handles it: with
+    The type checker checks emits and handlers against it: with
     ``LOGIN = EventKey[User]("user.login")``, ``emitter.emit(LOGIN, 5)`` is an error there. At run
     time it stands for its name: handlers of ``"user.login"`` and of ``LOGIN`` are the same.
 
@@ -44,7 +44,7 @@ class EventKey(Generic[T]):
 
     Raises:
         TypeError: ``name`` is not a string.
-        ValueError: ``name`` is empty, or has a ``*`` where none matches.
+        ValueError: ``name`` is empty, or has a ``*`` where it matches nothing.
 
     Example:
         ```python
@@ -140,18 +140,18 @@ class Event(Generic[T_co]):
 
     def stop(self) -> None:
         """
-        Keep the event from the tiers below the one that is running. Not a checkpoint.
+        Stop the event after the tier that is running. Not a checkpoint.
 
-        The other handlers of the same tier run all the same.
+        The other handlers of that tier still run.
         """
         self.stopped = True
 
 
 def pattern_of(name: object) -> str:
-    """Return ``name``, or what an `EventKey` stands for, if it can be listened to."""
+    """Return ``name``, or the name of an `EventKey`, if it can be listened to."""
     return name.name if isinstance(name, EventKey) else check_pattern(name)
 
 
 def name_of(name: object) -> str:
-    """Return ``name``, or what an `EventKey` stands for, if it can be emitted."""
+    """Return ``name``, or the name of an `EventKey`, if it can be emitted."""
     return check_name(name.name if isinstance(name, EventKey) else name)

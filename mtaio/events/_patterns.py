@@ -33,8 +33,8 @@ def check_pattern(pattern: object) -> str:
         raise ValueError("name='' is empty. Pass the name of an event, such as 'user.login'.")
     if is_pattern(pattern) and "*" in pattern.removesuffix("*").removesuffix("."):
         msg = (
-            f"name={pattern!r} has a '*' where none matches. Pass '*' for every event, 'ns.*' for "
-            f"all below ns, or a name without '*'."
+            f"name={pattern!r} has a '*' where it matches nothing. Pass '*' for every event, "
+            f"'ns.*' for all below ns, or a name without '*'."
         )
         raise ValueError(msg)
     if is_pattern(pattern) and pattern != EVERYTHING and not pattern.endswith(_BELOW):

@@ -2,9 +2,9 @@
 Who listens to what, and the counters of each name.
 
 Promise: a name that was emitted before finds its listeners with one look into a dict; registering
-under an exact name outdates that name alone. A listener that was removed is not called any more,
-also not by an emit in progress. Names are bounded: those emitted longest ago are forgotten, and
-their counters added up in one place. `Registry.snapshot` may be called from any thread.
+under an exact name outdates that name alone. A removed listener is no longer called, not even by an
+emit in progress. The number of names is bounded: those emitted longest ago are forgotten, and their
+counters added up in one place. `Registry.snapshot` may be called from any thread.
 Cost: registering copies the tuple of its pattern; an emit in progress keeps its own.
 """
 
@@ -41,10 +41,10 @@ __all__ = [
 Kind: TypeAlias = Literal["handler", "stream", "waiter"]
 
 IGNORED: Final = object()
-"""What a stream or waiter returns for an event that it did not take."""
+"""Returned by a stream or waiter for an event that it did not take."""
 
 _FORGOTTEN_AT_ONCE: Final = 8
-"""One in so many names is forgotten when there are too many: finding the oldest reads them all."""
+"""One name in eight is forgotten when there are too many, since finding the oldest reads all."""
 
 _SNAPSHOT_TRIES: Final = 3
 
@@ -116,7 +116,7 @@ class Listener:
         return self._subject() if self._weak else self._subject
 
     def claim(self) -> Callable[[Any], Any] | None:
-        """Return what is to be called now, None for nothing."""
+        """Return the function to call now; None for none."""
         if not self.active:
             return None
         subject: Callable[[Any], Any] | None = self.subject
@@ -167,7 +167,7 @@ class Tally:
         self.dropped: int = 0
 
     def add(self, other: Tally) -> None:
-        """Count what ``other`` has counted too."""
+        """Add the counts of ``other``."""
         self.emitted += other.emitted
         self.handled += other.handled
         self.failed += other.failed
@@ -186,7 +186,7 @@ Tier: TypeAlias = tuple[bool, tuple[Listener, ...]]
 
 class Topic:
     """
-    What an emit needs to know of one name.
+    What an emit needs to know about one name.
 
     Invariants:
     - ``only_async`` or ``only_plain`` is what to call when there is just one listener, which can
@@ -211,7 +211,7 @@ class Topic:
         self.only_plain: Callable[[Any], Any] | None = None
 
     def update(self, listeners: list[Listener], *, concurrent: bool) -> None:
-        """Note who listens."""
+        """Note the listeners."""
         self.outdate()
         tiers = [tuple(group) for _, group in groupby(listeners, key=_BY_PRIORITY)]
         self.tiers = tuple(
@@ -403,7 +403,7 @@ class Registry:
 
 
 def check_handler(name: str, value: object, *, way_out: str) -> None:
-    """Refuse what cannot be called, and what would do nothing when it is called."""
+    """Refuse a handler that cannot be called, or that would do nothing when called."""
     checks.callable_(name, value, way_out=way_out)
     if is_async_generator(value) or is_generator(value):
         msg = (
@@ -413,7 +413,7 @@ def check_handler(name: str, value: object, *, way_out: str) -> None:
 
 
 def check_priority(priority: object) -> None:
-    """Refuse what cannot be compared with an `EventPriority`."""
+    """Refuse a priority that cannot be compared with an `EventPriority`."""
     if isinstance(priority, bool) or not isinstance(priority, int):
         msg = (
             f"priority={priority!r} is {checks.type_of(priority)}, not an int. Pass an "

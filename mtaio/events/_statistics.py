@@ -1,4 +1,4 @@
-"""What an emitter has done so far, and how it stands now: for the monitor."""
+"""The state of an emitter and its counts so far, for the monitor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["EmitterStatistics", "EventStatistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStatistics:
-    """What became of the events of one name."""
+    """The counts of the events of one name."""
 
     emitted: int = field(metadata=COUNTER)
     """Events emitted."""

@@ -148,8 +148,8 @@ class EventStream(Generic[T_co]):
         self._patterns = tuple(dict.fromkeys(map(pattern_of, names)))
         if not self._patterns:
             raise ValueError(
-                "stream() was given no name, so nothing would come. Pass the names of events, or "
-                "'*' for all."
+                "stream() was given no name, so it would yield nothing. Pass the names of events, "
+                "or '*' for all."
             )
         if overflow not in _POLICIES:
             msg = (
@@ -184,7 +184,7 @@ class EventStream(Generic[T_co]):
 
     @property
     def buffered(self) -> int:
-        """Events that are kept now, ready to be taken."""
+        """Events that are in the buffer now, ready to be taken."""
         return len(self._buffer)
 
     async def __aenter__(self) -> Self:
@@ -219,7 +219,7 @@ class EventStream(Generic[T_co]):
         """
         Stop listening; the iteration ends after the events that are kept. Not a checkpoint.
 
-        Emits that wait for space go on, as if the stream had not been there.
+        Emits that wait for space go on, as if there were no stream.
         """
         listener, self._listener = self._listener, None  # which refers to this stream
         if listener is None:
@@ -273,7 +273,7 @@ class EventStream(Generic[T_co]):
             raise StopAsyncIteration
 
     def _take(self, event: Event[Any]) -> object:
-        """Take an event (the emitter calls this); return what the emit is to do about it."""
+        """Take an event (the emitter calls this); return what the emit has to do next."""
         buffer = self._buffer
         if len(buffer) >= self._max_buffer:
             return self._overflowing(event)

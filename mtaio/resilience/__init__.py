@@ -1,7 +1,7 @@
 """
-Calling what fails, is slow or is overloaded: a pipeline of retry, timeout, breaker and more.
+Calling services that fail, are slow or overloaded: a pipeline of retry, timeout, breaker and more.
 
-Promise: a cancellation is no outcome. No part counts, retries or hedges it.
+Promise: a cancellation is not an outcome. No part counts, retries or hedges it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, stand in a pipeline.
+How the limiters of `mtaio.resources`, and `mtaio.core.Retry`, become parts of a pipeline.
 
-Promise: each does around the rest of the pipeline what it does around a block of its own, and its
-statistics are its own: it may be used elsewhere too.
+Promise: each does around the rest of the pipeline what it does around a block, and keeps its own
+statistics: it may be used elsewhere too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["as_part"]
 
 
 class _Adapter:
-    """A part that stands for ``inner``."""
+    """A part that wraps ``inner``."""
 
     __slots__ = ("inner",)
 
@@ -40,7 +40,7 @@ class _Adapter:
         self.inner = inner
 
     def statistics(self) -> object:
-        """Return those of what it stands for."""
+        """Return the statistics of what it wraps."""
         return self.inner.statistics()
 
 
@@ -199,7 +199,7 @@ class _RetryPart(_Adapter):
 
 
 def _shown(value: object) -> str:
-    """Return a setting as one would write it."""
+    """Return a setting as it is written in code."""
     if isinstance(value, tuple):
         each = cast("tuple[object, ...]", value)
         return f"({', '.join(map(_shown, each))})"
@@ -217,7 +217,7 @@ _ADAPTERS: tuple[tuple[type, type[Any]], ...] = (
 
 
 def as_part(given: object) -> Part:
-    """Return ``given`` if it is a part, or a part that stands for it."""
+    """Return ``given`` if it is a part, or else a part that wraps it."""
     for cls, adapter in _ADAPTERS:
         if isinstance(given, cls):
             part: Part = adapter(given)

@@ -1,11 +1,11 @@
 """
-How much may run at once against a service that cannot say what it can take.
+How much may run at once against a service that cannot say how much it can take.
 
-Promise: never more calls at once than the limit of the moment; a call that is cancelled, that this
-limiter refuses, or that something inside refuses, is no sample; a queue of at most ``max_waiting``.
-Cost: a slot, two looks at the clock and a few additions for a call; no task and no timer.
+Promise: never more calls at once than the limit of the moment; a call that is cancelled, or that
+this limiter or something inside refuses, is not a sample; a queue of at most ``max_waiting``.
+Cost: a slot, two readings of the clock and a few additions for a call; no task and no timer.
 
-How the limit is found: _estimate.py. Why so, with simulations: docs/en/design/adaptive-limit.md.
+How the limit is found: _estimate.py. Reasons and simulations: docs/en/design/adaptive-limit.md.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class AdaptiveStatistics:
     """The state of an `AdaptiveLimiter`, and what it has done so far."""
 
     limit: int = field(metadata=LIMIT)
-    """Slots there are now."""
+    """The number of slots now."""
     max_limit: int = field(metadata=LIMIT)
-    """The most there may be."""
+    """The most slots there may be."""
     in_use: int = field(metadata=GAUGE)
     """Slots taken; for a while more than `limit` after it has fallen."""
     waiting: int = field(metadata=GAUGE)
@@ -49,51 +49,51 @@ class AdaptiveStatistics:
     peak: int = field(metadata=GAUGE)
     """The most slots that were taken at once."""
     latency_seconds: float = field(metadata=GAUGE)
-    """How long a call took lately, in the mean; 0 until known."""
+    """How long recent calls took on average; 0 until known."""
     baseline_seconds: float = field(metadata=GAUGE)
-    """How long it takes when it waits for nothing inside the service; 0 until known."""
+    """How long a call takes without a queue in the service; 0 until known."""
     acquired: int = field(metadata=COUNTER)
     """Slots given out."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
     dropped: int = field(metadata=COUNTER)
-    """Calls that ended in what ``on`` accepts."""
+    """Calls that failed with what ``on`` accepts."""
     cancelled: int = field(metadata=COUNTER)
     """Waits for a slot that were cancelled."""
     wait_seconds: float = field(metadata=COUNTER)
-    """Seconds that calls waited for the slots they got, all together."""
+    """Total seconds that calls waited for the slots they got."""
     look_downs: int = field(metadata=COUNTER)
     """How often the limit was lowered for a moment to measure the baseline."""
 
 
 class AdaptiveLimiter:
     """
-    Limits how much runs at once to what a service can take, which it finds out by itself.
+    Limits how much runs at once to what a service can take, which it measures itself.
 
-    The limit is where more calls at once no longer mean more answers, only longer ones. It is
-    estimated from how long calls take, follows a service that becomes slower or faster, and stands
-    still while less than half of it is used. Calls beyond it are refused at once with
+    The limit is the point where more calls at once no longer bring more answers, only slower ones.
+    It is estimated from how long calls take, follows a service that becomes slower or faster, and
+    does not move while less than half of it is used. Calls beyond it are refused at once with
     `mtaio.exceptions.ConcurrencyLimitError`, or wait in a queue of ``max_waiting``.
 
     Samples are calls that succeed, and those that fail with what ``on`` accepts, such as timeouts:
-    these lower the limit. Any other failure is no sample, for it may take no time at all; nor is a
-    cancellation, or the refusal of something inside. Only a call that ends tells anything: put a
+    these lower the limit. Any other failure is not a sample, since it may take no time at all; nor
+    is a cancellation, or a refusal by something inside. Only a call that ends is a sample, so put a
     timeout inside.
 
-    A part of a `Pipeline`; or by itself, with `slot`. Made anywhere, used by one event loop after
-    another. A refused call is a checkpoint once in 64.
+    A part of a `Pipeline`; or by itself, with `slot`. May be made at module level, and used by one
+    event loop after another. One refused call in 64 is a checkpoint.
 
     Args:
-        initial: The limit to begin with; None for 10, or the bound next to it.
+        initial: The limit to begin with; None for 10, or for the nearest bound.
         min_limit: What it never falls below, at least 1.
         max_limit: What it never exceeds.
-        max_waiting: How many calls may wait for a slot; those beyond are refused.
+        max_waiting: How many calls may wait for a slot; any more are refused.
         on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
             function from the exception to bool.
-        name: Named in errors.
+        name: For error messages.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
 
     Example:
         ```python
@@ -128,7 +128,7 @@ class AdaptiveLimiter:
     # Invariants:
     # - _in_use counts the calls that hold a slot of _slots and have resumed with it, _waiting those
     #   that have asked _slots for one, and wait or have not resumed;
-    # - hence, while _waiting is 0, as many slots are in use as _in_use says.
+    # - so, while _waiting is 0, as many slots are in use as _in_use says.
     __slots__ = (
         "__weakref__",
         "_dropped",
@@ -163,7 +163,7 @@ class AdaptiveLimiter:
         if max_limit < min_limit:
             msg = (
                 f"max_limit={max_limit!r} is less than min_limit={min_limit!r}, so that no limit "
-                f"fits. Raise the one, or lower the other."
+                f"fits. Raise max_limit, or lower min_limit."
             )
             raise ValueError(msg)
         if initial is None:
@@ -171,7 +171,7 @@ class AdaptiveLimiter:
         elif not min_limit <= checks.count("initial", initial, way_out=way_out) <= max_limit:
             msg = (
                 f"initial={initial!r} is not between min_limit={min_limit!r} and "
-                f"max_limit={max_limit!r}. Pass a limit that is, or None."
+                f"max_limit={max_limit!r}. Pass one between them, or None."
             )
             raise ValueError(msg)
         way_out = "Pass how many calls may wait, or 0 for none."
@@ -203,7 +203,7 @@ class AdaptiveLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._name
 
     @property
@@ -215,12 +215,12 @@ class AdaptiveLimiter:
         """
         Return a block that holds a slot: ``async with limiter.slot():``.
 
-        How the block ends is its outcome, as for a call in a pipeline.
+        The way the block ends is its outcome, as for a call in a pipeline.
         """
         return AdaptiveSlot(self, self._enter, self._leave)
 
     def statistics(self) -> AdaptiveStatistics:
-        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        """Return the state and the counts so far. Not a checkpoint; from any thread."""
         estimator = self._estimator
         slots = self._slots.statistics()
         return AdaptiveStatistics(
@@ -281,7 +281,7 @@ class AdaptiveLimiter:
         in_use: int,
         dropped: bool = False,  # noqa: FBT001, FBT002 - passed on by one slot
     ) -> None:
-        """Give a slot back, and take into account what has become of the call, if that tells."""
+        """Give a slot back, and use the outcome of the call, if it is a sample."""
         self._in_use -= 1
         self._slots.release()
         if error is not None:
@@ -316,7 +316,7 @@ class AdaptiveLimiter:
         self._rejected += 1
         msg = (
             f"{self!r} lets at most max_waiting={self._max_waiting} wait. More at once would not "
-            f"be answered sooner. Try again later."
+            f"be answered any sooner. Try again later."
         )
         return ConcurrencyLimitError(msg, name=self._name)
 
@@ -341,15 +341,15 @@ class AdaptiveSlot:
 
     def drop(self) -> None:
         """
-        Say that the service was overloaded, although nothing is raised. Not a checkpoint.
+        Report that the service was overloaded, although nothing was raised. Not a checkpoint.
 
-        For an answer such as HTTP's 503, where it is not an exception.
+        For an answer such as HTTP 503 that does not arrive as an exception.
         """
         self._dropped = True
 
     async def __aenter__(self) -> Self:
         """
-        Take a slot, or wait for one if the limiter lets it.
+        Take a slot, or wait for one if the limiter allows that.
 
         Raises:
             ConcurrencyLimitError: There is no free slot, and no more calls may wait.
@@ -371,5 +371,5 @@ class AdaptiveSlot:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the slot back, and take its outcome into account. Not a checkpoint."""
+        """Give the slot back, and use the outcome of the block. Not a checkpoint."""
         self._leave(exc, now() - self._began, self._in_use, self._dropped)

@@ -1,9 +1,9 @@
 """
-One timer for all that wait on one event loop, each for its moment, which seldom comes.
+One timer for all deadlines of one event loop, few of which are ever reached.
 
-Promise: each is told when its moment has come, unless it was discarded before.
+Promise: each entry is called when its moment has come, unless it was discarded before.
 Cost: an entry in an ordered dict. A timer is set for the first of them only, and stays when that
-one is discarded; it then finds out for whom to be set next. So there are as many timers as
+one is discarded; when it fires, it is set for the next that is left. So there are as many timers as
 fit into the waits one after another, not one for each call.
 """
 
@@ -21,10 +21,10 @@ _TICK: Final = 1e-6
 
 
 class Overdue(Protocol):
-    """What can wait for its moment."""
+    """An entry that can wait for its moment."""
 
     def overdue(self) -> None:
-        """Do what is to be done at that moment; called in a callback of the event loop."""
+        """Act on the moment; called in a callback of the event loop."""
         ...
 
 
@@ -57,7 +57,7 @@ class Alarm:
             return False
 
     def add(self, entry: Overdue, moment: float) -> None:
-        """Tell ``entry`` at ``moment``, by `clock.now`, or later, when those before were told."""
+        """Call ``entry`` at ``moment``, by `clock.now`, or later, after those before it."""
         if self.waiting:
             moment = max(moment, self._latest)
         self._latest = self.waiting[entry] = moment
@@ -65,7 +65,7 @@ class Alarm:
             self._set(moment)
 
     def discard(self, entry: Overdue) -> None:
-        """Do not tell ``entry``, if it waits."""
+        """Do not call ``entry``, if it waits."""
         self.waiting.pop(entry, None)
 
     def _set(self, moment: float) -> None:

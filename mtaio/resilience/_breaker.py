@@ -1,11 +1,11 @@
 """
-No more calls to what fails, until a few that are let through have shown that it works again.
+No more calls to a service that fails, until a few probe calls have shown that it works again.
 
 Promise: half-open, exactly ``half_open`` calls get through, however many come; a cancelled call is
-no outcome, and gives its place to another; an open breaker refuses at once.
+not an outcome, and gives its place to another; an open breaker refuses at once.
 Cost: two comparisons and a coroutine for a call that succeeds; no task and no timer.
 
-What counts as an outcome, and why by calls and not by seconds: docs/en/design/resilience.md.
+What counts as an outcome, and why it counts calls, not seconds: docs/en/design/resilience.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Breaker", "BreakerChange", "BreakerStatistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerStatistics:
-    """The state of a `Breaker`, and what it has done so far, all keys together."""
+    """The state and counts of a `Breaker`, all keys together."""
 
     open: int = field(metadata=GAUGE)
     """Keys that are open now; without ``max_keys``, 1 or 0."""
@@ -44,69 +44,69 @@ class BreakerStatistics:
     keys: int = field(metadata=GAUGE)
     """Keys with a state of their own; 1 without ``max_keys``."""
     max_keys: int | None = field(metadata=LIMIT)
-    """Keys that may have one; None for one state for all calls."""
+    """The most keys that may have one; None if all calls share one state."""
     calls: int = field(metadata=COUNTER)
     """Calls let through."""
     failed: int = field(metadata=COUNTER)
     """Calls that were failures."""
     undecided: int = field(metadata=COUNTER)
-    """Calls without an outcome: cancelled, refused inside the breaker, or failed ``on`` itself."""
+    """Calls without an outcome: cancelled, refused inside the breaker, or ``on`` raised."""
     rejected: int = field(metadata=COUNTER)
     """Calls refused."""
     opened: int = field(metadata=COUNTER)
-    """How often a state has become open, also from half-open."""
+    """How often a state became open, also from half-open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChange:
-    """What ``on_change`` is told: the state of a `Breaker` is another."""
+    """A change of the state of a `Breaker`, which ``on_change`` is called with."""
 
     name: str | None
     """The breaker's name."""
     key: Hashable
     """The key whose state it is; None for all calls."""
     before: BreakerState
-    """The state until now."""
+    """The state before the change."""
     state: BreakerState
-    """The state from now on."""
+    """The state after it."""
     error: Exception | None
     """The failure that opened it; None for any other change."""
 
 
 class Breaker:
     """
-    Refuses calls to a service that fails, and lets a few through now and then to see if it works.
+    Refuses calls to a service that fails, and lets a few through at times to see if it works.
 
     Closed, it lets every call through and remembers the outcomes of the last ``window``. When
     ``failure_ratio`` of them are failures it opens: calls are refused with
     `mtaio.exceptions.BreakerOpenError`. After ``open_for`` seconds it is half-open: the next
     ``half_open`` calls get through, and the others are refused until these have ended. If as large
-    a ratio of them fails, it opens again, else it closes with nothing remembered.
+    a ratio of them fails, it opens again; otherwise it closes, with nothing remembered.
 
     An error that ``on`` does not accept is a success: the service has answered. A cancellation is
-    no outcome, nor is the refusal of something inside, a `mtaio.exceptions.LimitError` or another
-    ``BreakerOpenError``. Only a call that ends can tell anything: put a timeout inside.
+    not an outcome, nor is a refusal by something inside, a `mtaio.exceptions.LimitError` or another
+    ``BreakerOpenError``. Only a call that ends has an outcome, so put a timeout inside.
 
-    A part of a `Pipeline`. Made anywhere, used by one event loop after another. A refused call is
-    a checkpoint once in 64.
+    A part of a `Pipeline`. May be made at module level, and used by one event loop after another.
+    One refused call in 64 is a checkpoint.
 
     Args:
-        failure_ratio: The part of the calls that must fail, more than 0 and at most 1.
+        failure_ratio: The share of the calls that must fail, more than 0 and at most 1.
         window: How many calls are remembered, at least 1.
         min_calls: How many must have ended before it may open; None for half the window.
         open_for: Seconds for which it stays open.
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
             exception to bool.
-        max_keys: None for one state for all calls; else each ``key`` of `Pipeline.call`, which is
-            then needed, has a state of its own, and of more keys than this the one that was used
-            longest ago is forgotten.
+        max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.call`,
+            which is then required, has a state of its own; of more keys than that, the least
+            recently used is forgotten.
         on_change: A plain function, called with a `BreakerChange` at each change, in the task that
             caused it. What it raises is logged.
-        name: Named in errors.
+        name: For error messages.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
 
     Example:
         ```python
@@ -173,7 +173,7 @@ class Breaker:
         on_change: Callable[[BreakerChange], object] | None = None,
         name: str | None = None,
     ) -> None:
-        way_out = "Pass the part of the calls that must fail, more than 0 and at most 1."
+        way_out = "Pass the share of the calls that must fail, more than 0 and at most 1."
         checks.number("failure_ratio", failure_ratio, way_out=way_out)
         if not 0 < failure_ratio <= 1:
             msg = f"failure_ratio={failure_ratio!r} is not a ratio. {way_out}"
@@ -233,18 +233,18 @@ class Breaker:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._name
 
     @property
     def needs_key(self) -> bool:
-        """Whether each key has a state, so that a call has to have one."""
+        """Whether each key has its own state, so that every call needs a key."""
         return self._max_keys is not None
 
     @property
     def state(self) -> BreakerState:
         """
-        The state now; that of ``key=None`` if each key has one.
+        The state now; if each key has its own, that of ``key=None``.
 
         An open breaker becomes half-open with the first call after its time, not before.
         """
@@ -259,7 +259,7 @@ class Breaker:
         """
         Let no call through until `reset` is called. Not a checkpoint.
 
-        Calls under way go on; what becomes of them no longer counts.
+        Calls under way go on, but their outcomes no longer count.
 
         Args:
             key: For which key, if each has a state.
@@ -282,7 +282,7 @@ class Breaker:
         self._meant(key).close()
 
     def statistics(self) -> BreakerStatistics:
-        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return BreakerStatistics(
             open=self._open,
             half_open=self._half_open,
@@ -318,7 +318,7 @@ class Breaker:
         return run
 
     def _failed_with(self, error: BaseException, circuit: Circuit, period: int) -> None:
-        """Count how a call that raised has ended."""
+        """Count the outcome of a call that raised."""
         # What a cancelled call raises may be what its function made of the cancellation.
         if (
             not isinstance(error, Exception)
@@ -341,10 +341,10 @@ class Breaker:
             circuit.succeed(period)
 
     async def _refuse(self, circuit: Circuit) -> None:
-        """Raise what a call gets that is not let through."""
+        """Raise the error for a call that is not let through."""
         left = 0.0
         if circuit.state is BreakerState.HALF_OPEN:
-            way_out = f"It waits until the {self._rules.half_open} calls that probe have ended."
+            way_out = f"It waits for its probe calls ({self._rules.half_open}) to end."
         elif circuit.until == math.inf:
             left, way_out = math.inf, "reset() closes it."
         else:
@@ -361,9 +361,9 @@ class Breaker:
         return Circuit(self._rules, key, self._changed)
 
     def _meant(self, key: Hashable) -> Circuit:
-        """Return the state that is to be changed by hand."""
+        """Return the state to change by hand."""
         if key is None and self._only is None:
-            msg = f"{self!r} has a state for each key. Say which one is meant: key=..."
+            msg = f"{self!r} has a state for each key. Say which one to change: key=..."
             raise ValueError(msg)
         return self._only or self._circuit_of(key)
 
@@ -388,7 +388,7 @@ class Breaker:
             self._half_open += by
 
     def _changed(self, circuit: Circuit, before: BreakerState, error: Exception | None) -> None:
-        """Count a change of the state, and tell of it."""
+        """Count a change of the state, and report it."""
         if circuit.state is before:
             return  # it was set by hand to what it was
         self._count(before, -1)

@@ -1,5 +1,5 @@
 """
-The state of a circuit breaker: closed, open or half-open, and what made it so.
+The state of a circuit breaker: closed, open or half-open, and the reason.
 
 Promise: an outcome counts only in the state in which its call was let through, so that an answer
 from before says nothing about the service now; half-open, exactly as many calls get through as the
@@ -96,7 +96,7 @@ class Circuit:
         """Why it is open, for messages."""
 
     def admit(self) -> bool:
-        """Return whether a call may go through, which has its place then; asked unless closed."""
+        """Return whether a call may go through, and give it a place; not called while closed."""
         if self.state is BreakerState.OPEN:
             if clock.now() < self.until:
                 return False

@@ -16,8 +16,8 @@ right, and everything else here is about keeping it right:
   answered in time;
 - if the service itself becomes slower, latency rises though no more calls are in flight. That is
   confirmed in a second window, at the same limit; then the limit is lowered in steps until latency
-  no longer falls with it, which is the new baseline, and goes back up. So it is if the service
-  becomes faster.
+  no longer falls with it, which is the new baseline, and goes back up. The same is done if the
+  service becomes faster.
 
 The simulations behind the constants, and what other algorithms do there:
 docs/en/design/adaptive-limit.md.
@@ -57,7 +57,7 @@ SLACK: Final = 0.4
 BORNE: Final = 0.05
 """If more than this part of the calls is dropped, the limit does not grow for its latency."""
 MOSTLY: Final = 0.5
-"""If more than this part is, then latency is that of the caller's timeout, and no baseline."""
+"""If more than this part is, latency is that of the caller's timeout, not a baseline."""
 
 IN_USE: Final = 0.5
 """The limit is in use if this part of it was in flight at once; else it does not change."""
@@ -178,7 +178,7 @@ class LimitEstimator:
         self, moment: float, latency: float, in_flight: int, *, dropped: bool = False
     ) -> bool:
         """
-        Take what became of a call into account.
+        Take the outcome of a call into account.
 
         Args:
             moment: When it ended.
@@ -188,7 +188,7 @@ class LimitEstimator:
                 then less than an answer would have taken, and says nothing if it is small.
 
         Returns:
-            Whether a window has ended, and the limit may be another.
+            Whether a window has ended, so that the limit may have changed.
         """
         if in_flight > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_flight
@@ -323,8 +323,8 @@ class LimitEstimator:
         Raise the baseline if the limit has fallen far, and latency has not fallen with it.
 
         Then it is not the queue that makes it high: the service has become slower so gradually
-        that no window showed it. Other clients whose limits are too high look the same from here.
-        Therefore the baseline rises just so far that the limit falls no more.
+        that no window showed it. Other clients with too high limits look the same from here.
+        So the baseline rises just far enough for the limit not to fall any more.
         """
         limit = self.estimate
         if not self._start:

@@ -1,7 +1,7 @@
 """
 An answer for a call that has failed.
 
-Promise: it is asked once, for an ``Exception`` that it is meant for, never for a cancellation.
+Promise: it is called once, for an ``Exception`` that ``on`` accepts, never for a cancellation.
 Cost: one coroutine; nothing is kept.
 """
 
@@ -26,18 +26,18 @@ __all__ = ["Fallback"]
 
 class Fallback:
     """
-    A part of a pipeline that answers for a failed call: from a cache, with a default, in short.
+    A part of a pipeline that answers for a failed call, from a cache or with a default, say.
 
-    Nothing outside of it sees the failure, so that it usually stands outermost.
+    Nothing outside of it sees the failure, so it is usually the outermost part.
 
     Args:
         fn: Called with the error and then the arguments of the call, ``self`` of a decorated method
-            included, by position; those that can only be given by name are left out. What it
-            returns is the result; an async function is awaited. It may raise.
+            included, by position; keyword-only arguments are left out. What it returns is the
+            result; an async function is awaited. It may raise.
         on: Which exceptions it answers: a class, a tuple of classes, or a function from the
-            exception to bool. Others pass, and so does all that comes out of a call that is being
-            cancelled.
-        name: For the reader of a printed pipeline.
+            exception to bool. Others pass, and so does whatever a call that is being cancelled
+            raises.
+        name: Shown when the pipeline is printed.
 
     Raises:
         TypeError: ``fn`` cannot be called, or ``on`` names no exceptions.
@@ -99,7 +99,7 @@ class Fallback:
         return self._on
 
     def wrap(self, then: Next) -> Next:
-        """Return what calls ``then`` and answers for it if that fails."""
+        """Return an async function that calls ``then`` and answers for it if it fails."""
         fn, on = self._fn, self._on
 
         async def run(call: Call) -> Any:

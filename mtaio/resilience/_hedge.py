@@ -1,12 +1,12 @@
 """
-A second attempt beside one that is slow: the first answer counts, and the other is cancelled.
+A second attempt alongside a slow one: the first answer counts, and the other is cancelled.
 
 Promise: every attempt is a task of the call and has ended when the call returns; a cancellation
-from outside cancels all of them, starts none and is no outcome; what refuses a hedge does not fail
-the call.
+from outside cancels all of them, starts none and is not an outcome; a hedge that is refused does
+not fail the call.
 Cost: a task group for each call and an entry with one shared timer; a task only for a hedge.
 
-Why the first attempt runs in the task of the caller, and which durations "p95" is measured of:
+Why the first attempt runs in the task of the caller, and which durations "p95" is taken from:
 docs/en/design/resilience.md.
 """
 
@@ -33,11 +33,11 @@ class HedgeStatistics:
     """What a `Hedge` has done so far."""
 
     calls: int = field(metadata=COUNTER)
-    """Calls."""
+    """Calls made."""
     hedges: int = field(metadata=COUNTER)
-    """Further attempts that were started, those included that were refused inside."""
+    """Further attempts that were started, including those refused inside."""
     wins: int = field(metadata=COUNTER)
-    """Calls answered by one of these."""
+    """Calls answered by a further attempt."""
     rejected: int = field(metadata=COUNTER)
     """Further attempts refused, by the budget or by something inside the hedge."""
     after_seconds: float | None = field(metadata=GAUGE)
@@ -48,34 +48,34 @@ class Hedge:
     """
     Makes another attempt if the first has not answered in time; the first answer counts.
 
-    For calls that can be made twice without harm, to a service of which a few answers are slow for
-    no reason of the call's own. All attempts go through what is inside the hedge, so each takes a
-    slot there. As soon as one has succeeded the others are cancelled, and the call returns when
-    they have ended. What an attempt returns that comes too late is thrown away: let the function
-    return data, and not something that has to be closed.
+    For calls that can be made twice without harm, to a service that is sometimes slow for reasons
+    that have nothing to do with the call. All attempts go through what is inside the hedge, so each
+    takes a slot there. As soon as one has succeeded the others are cancelled, and the call returns
+    when they have ended. The result of an attempt that comes too late is thrown away: let the
+    function return data, not something that has to be closed.
 
     A failure is not hedged: with no other attempt under way it is raised at once, for a retry
     outside to decide. With another under way, the call waits for that one; if all fail, the last
-    error is raised, with a note that names the others. Nor is anything hedged that is refused
-    inside: a `mtaio.exceptions.LimitError` or `mtaio.exceptions.BreakerOpenError` of a further
-    attempt leaves the call to those under way.
+    error is raised, with a note that names the others. Nor is a refusal inside: after a
+    `mtaio.exceptions.LimitError` or `mtaio.exceptions.BreakerOpenError` of a further attempt the
+    call relies on those under way.
 
-    A part of a `Pipeline`. Made anywhere, used by one event loop after another. A call is a
-    checkpoint. Cancelled, it cancels all attempts and returns when they have ended.
+    A part of a `Pipeline`. May be made at module level, and used by one event loop after another. A
+    call is a checkpoint. Cancelled, it cancels all attempts and returns when they have ended.
 
     Args:
         after: Seconds until the next attempt, more than 0; or a quantile such as ``"p95"``, so that
-            one call in twenty is hedged: measured over the first attempts of the latest calls, and
-            before some forty have succeeded nothing is hedged.
+            one call in twenty is hedged. It is measured over the first attempts of the latest
+            calls; until about forty have succeeded, nothing is hedged.
         most: How many further attempts a call may make, at least 1; each ``after`` the one before.
         on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
             a function from the exception to bool. Any other is the answer, as a result is.
-        budget: How many further attempts all calls together may make; None for no limit. A service
-            that has become slow as a whole would get twice the load. Not the one of a retry.
+        budget: How many further attempts all calls together may make; None for no limit. Without
+            one, a service that is slow as a whole gets twice the load. Do not share a retry's.
         name: For the monitor.
 
     Raises:
-        ValueError, TypeError: A value that makes no sense, named with the way out.
+        ValueError, TypeError: An argument is refused; the message names it and the way out.
 
     Example:
         ```python
@@ -161,7 +161,7 @@ class Hedge:
         return self._given
 
     def statistics(self) -> HedgeStatistics:
-        """Return what was done so far. Not a checkpoint; from any thread."""
+        """Return the counts so far. Not a checkpoint; from any thread."""
         hedging = self._hedging
         return HedgeStatistics(
             calls=hedging.calls,

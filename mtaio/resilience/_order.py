@@ -1,8 +1,8 @@
 """
-Which orders of parts are refused, and which are warned of.
+Which orders of parts are refused, and which cause a warning.
 
-Promise: what cannot be meant is refused when the pipeline is made; what is seldom meant is warned
-of. Both say why, and how to do it. Parts that say nothing of their ``kind`` may stand anywhere.
+Promise: an order that cannot work is refused when the pipeline is made; one that is seldom intended
+causes a warning. Both say why, and what to do. Parts without a ``kind`` may stand anywhere.
 
 The rules and their reasons, with what other libraries do: docs/en/design/resilience.md.
 """
@@ -26,26 +26,26 @@ USUAL: Final = (
 )
 
 _REPEATS: Final = ("retry", "hedge")
-"""What runs that which is inside several times."""
+"""Parts that may run what is inside them several times."""
 
 _LOOKS_AT_FAILURES: Final = ("retry", "breaker", "hedge")
 
 
 class OrderWarning(UserWarning):
     """
-    The parts of a pipeline stand in an order that is seldom meant.
+    The parts of a pipeline are in an order that is seldom intended.
 
-    Where it is meant, silence it with `warnings.filterwarnings` around the making of the pipeline.
+    Where it is intended, silence it with `warnings.filterwarnings` before making the pipeline.
     """
 
 
 def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
-    """Refuse or warn of an order; ``originals`` are the objects that the user passed."""
+    """Refuse an order, or warn about it; ``originals`` are the objects that the user passed."""
     for number, each in enumerate(originals):
         if any(each is other for other in originals[:number]):
             msg = (
-                f"{each!r} is in the pipeline twice, and would take from each call twice what "
-                f"it takes. Make two, or leave one out. {USUAL}"
+                f"{each!r} is in the pipeline twice, and every call would go through it "
+                f"twice. Make two, or leave one out. {USUAL}"
             )
             raise ValueError(msg)
     for pair in _pairs(parts):
@@ -59,9 +59,9 @@ def check_order(parts: Sequence[Part], originals: Sequence[object]) -> None:
             warnings.warn(f"{doubt} {USUAL}", OrderWarning, stacklevel=3)
     for blind in _without_timeout_inside(parts):
         warnings.warn(
-            f"{blind} has a timeout outside and none inside: to it, a call that hangs ends in a "
-            f"cancellation, which is no failure, so that it takes no notice of a service that "
-            f"hangs. Put a Timeout inside of {blind}. {USUAL}",
+            f"{blind} has a timeout outside and none inside: it sees a call that times out as "
+            f"cancelled, which is not a failure, so it never notices a service that hangs. Put a "
+            f"Timeout inside of {blind}. {USUAL}",
             OrderWarning,
             stacklevel=3,
         )
@@ -113,13 +113,13 @@ def _refusal(outer: Part, around: str, inner: Part, within: str, *, repeated: bo
         reason = (
             f"{outer} stands outside of {inner}, so that it limits all attempts together, and a "
             f"first attempt that hangs leaves no time for another. Write total=True if that is "
-            f"meant; to limit each attempt, put it inside of {inner}."
+            f"intended; to limit each attempt, put it inside of {inner}."
         )
     elif around == within == "breaker":
         reason = (
             f"{inner} stands inside {outer}, and two breakers in one pipeline count the same "
-            f"calls, so that the one opens because of the other. Keep one, which may have a state "
-            f"for each key of its calls."
+            f"calls, so that one opens because of the other. Keep one, which with max_keys=... has "
+            f"a state for each key."
         )
     elif around == within == "hedge":
         reason = (
@@ -134,13 +134,13 @@ def _refusal(outer: Part, around: str, inner: Part, within: str, *, repeated: bo
         reason = (
             f"{inner} stands inside {outer}, which never sees a failure there, because the "
             f"fallback has answered it. Put the fallback outside of {outer}, or let it answer "
-            f"certain exceptions alone: on=..."
+            f"only certain exceptions: on=..."
         )
     return reason
 
 
 def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
-    """Return why one part is seldom meant to stand inside another; None if it may well be."""
+    """Return why one part seldom belongs inside another; None if it may."""
     doubt: str | None = None
     if around == within == "retry":
         doubt = (
@@ -186,7 +186,7 @@ def _doubt(outer: Part, around: str, inner: Part, within: str) -> str | None:
 
 
 def _without_timeout_inside(parts: Sequence[Part]) -> Iterator[Part]:
-    """Yield what judges a service by how calls end, and sees timeouts as cancellations only."""
+    """Yield parts that judge a service by how calls end, but see timeouts only as cancellations."""
     timed = [_kind(part) == "timeout" or getattr(part, "is_timed", False) for part in parts]
     for number, part in enumerate(parts):
         needs = getattr(part, "needs_timeout", False)

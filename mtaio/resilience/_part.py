@@ -1,7 +1,7 @@
 """
-What a pipeline is made of: parts, each of which wraps what is inside it.
+What a pipeline is made of: parts, each of which wraps the parts inside it.
 
-Promise: a part is an object with ``wrap``, and nothing else is asked of it. It is wrapped once, as
+Promise: a part is an object with ``wrap``, and nothing else is required. It is wrapped once, when
 the pipeline is made; a call then runs through plain coroutines, one for each part.
 """
 
@@ -46,21 +46,21 @@ Next: TypeAlias = Callable[[Call], Awaitable[Any]]
 @runtime_checkable
 class Part(Protocol):
     """
-    What `Pipeline` takes, besides the limiters of `mtaio.resources` and `mtaio.core.Retry`.
+    A part of a `Pipeline`, which also takes `mtaio.resources` limiters and `mtaio.core.Retry`.
 
     A class of your own is a part if it has `wrap`. It may also have
 
     - ``kind``, one of ``"fallback"``, ``"timeout"``, ``"retry"``, ``"breaker"``, ``"hedge"`` and
       ``"limiter"``: the rules for the order of parts then apply to it;
-    - ``needs_timeout``, True if it judges a service by how calls end, and so has to see timeouts as
-      the errors that they are inside of it;
+    - ``needs_timeout``, True if it judges a service by how calls end, and so needs a timeout inside
+      it, which it sees as an error and not as a cancellation;
     - ``needs_key``, True if calls without a ``key`` are to be refused;
     - ``statistics()``, which returns a dataclass with numbers, and ``name``: they become part of
       the pipeline's statistics;
     - ``__str__``, which is shown when the pipeline is printed.
 
-    The law for each part: a cancellation is no outcome. It is neither counted as a failure nor
-    retried, and whatever was taken for the call is given back.
+    One law holds for every part: a cancellation is not an outcome. It is neither counted as a
+    failure nor retried, and whatever was taken for the call is given back.
 
     Example:
         ```python

@@ -2,7 +2,7 @@
 One call through several parts: fallback, timeouts, retry, breaker, hedge, limits.
 
 Promise: the parts act in the order in which they are given, outermost first, and orders that cannot
-be meant are refused when the pipeline is made. A cancellation is no outcome: no part counts,
+work are refused when the pipeline is made. A cancellation is not an outcome: no part counts,
 retries or hedges it, and whatever was taken for the call is given back.
 Cost: one coroutine for each part, made of closures when the pipeline is made; no tasks (a hedge
 starts some), nothing to close.
@@ -49,25 +49,25 @@ _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 class Pipeline:
     """
-    Calls functions through parts that make a failing, slow or overloaded service bearable.
+    Calls functions through parts that deal with a failing, slow or overloaded service.
 
-    The parts stand in their order, outermost first: each wraps those after it, and the last wraps
-    the function. The usual order is `Fallback`, `Timeout` with ``total=True``, `Retry`, `Breaker`,
-    `Hedge`, limiters, `Timeout`. One that cannot be meant is refused, and one that is seldom meant
-    gives an `OrderWarning`; each says why. State belongs to the parts: a part that stands in two
-    pipelines is shared by them.
+    The parts are given outermost first: each wraps those after it, and the last wraps the function.
+    The usual order is `Fallback`, `Timeout` with ``total=True``, `Retry`, `Breaker`, `Hedge`,
+    limiters, `Timeout`. An order that cannot work is refused, and one that is seldom intended gives
+    an `OrderWarning`; each says why. State belongs to the parts: a part that is in two pipelines is
+    shared by them.
 
-    Made anywhere, used by one event loop after another, on either backend.
+    May be made at module level, and used by one event loop after another, on either backend.
 
     Args:
         *parts: What the calls go through, outermost first: parts of this package, limiters and
-            timeouts of `mtaio.resources`, `mtaio.core.Retry`, or objects of your own, as `Part`
-            says.
+            timeouts of `mtaio.resources`, `mtaio.core.Retry`, or objects of your own: see
+            `Part`.
         name: For the monitor and for printing.
 
     Raises:
-        ValueError: There is no part, or their order makes no sense.
-        TypeError: One cannot be a part.
+        ValueError: There are no parts, or their order cannot work.
+        TypeError: One of them is not a part.
 
     Example:
         ```python
@@ -176,8 +176,8 @@ class Pipeline:
         function leaves, and no part counts it.
 
         Args:
-            fn: The function. It may be called several times, for which a coroutine would not do.
-            *args: Its arguments. For those by name use `functools.partial`.
+            fn: The function, not a coroutine: it may have to be called several times.
+            *args: Its arguments. For keyword arguments use `functools.partial`.
             key: What the call is for, such as a host, for parts that keep a state for each key.
 
         Returns:
@@ -185,8 +185,8 @@ class Pipeline:
 
         Raises:
             TypeError: ``fn`` is not a function, or does not return an awaitable.
-            ValueError: There is no ``key``, and a part that goes by keys.
-            Exception: What the function raised at its last attempt, or a part.
+            ValueError: There is no ``key``, and a part needs one.
+            Exception: The error of the last attempt, or of a part.
         """
         if not callable(fn):
             close_unstarted(fn)
@@ -197,7 +197,7 @@ class Pipeline:
             raise TypeError(msg)
         if key is None and self._keyed is not None:
             msg = (
-                f"the call of {name_of(fn)} has no key, and {self._keyed!r} goes by keys. Pass "
+                f"the call of {name_of(fn)} has no key, and {self._keyed!r} needs one. Pass "
                 f"key=... to call(), or decorate with @pipeline(key=...)."
             )
             raise ValueError(msg)
@@ -229,7 +229,7 @@ class Pipeline:
         """
         Decorate an async function or method so that each call goes through the parts.
 
-        Used as ``@api`` or ``@api(key=lambda user, *_: user.id)``; name, signature and types stay.
+        ``@api`` or ``@api(key=lambda user, *_: user.id)`` keep the name, signature and types.
 
         Args:
             fn: The function.
@@ -269,7 +269,7 @@ class Pipeline:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> PipelineStatistics:
-        """Return what was done so far, by each part too. Not a checkpoint; from any thread."""
+        """Return the counts so far, with those of each part. Not a checkpoint; from any thread."""
         parts: dict[str, Any] = {}
         for given, part in zip(self._given, self._parts, strict=True):
             read = getattr(part, "statistics", None)

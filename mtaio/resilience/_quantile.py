@@ -1,5 +1,5 @@
 """
-Below which duration a given part of the latest calls was.
+The duration that a given part of the latest calls stayed below.
 
 Promise: it follows a change within a few dozen calls, and says nothing before it has seen enough.
 Cost: one write for each call, and a sort of the window for each eighth of it: half a microsecond a
@@ -24,7 +24,7 @@ def parse_quantile(text: str) -> float:
     """Return the part that ``text``, such as "p95", stands for."""
     found = _FORM.fullmatch(text)
     if found is None:
-        msg = f"after={text!r} is no quantile. Pass one from 'p10' to 'p99', or seconds."
+        msg = f"after={text!r} is not a quantile. Pass one from 'p10' to 'p99', or seconds."
         raise ValueError(msg)
     return int(found[1]) / 100
 

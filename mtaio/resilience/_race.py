@@ -37,10 +37,10 @@ class Hedging:
 
     Args:
         owner: The hedge, for messages.
-        seconds: After how many seconds; None if ``quantile`` tells.
+        seconds: After how many seconds; None if ``quantile`` decides.
         quantile: Of the durations of first attempts.
         most: Further attempts of a call.
-        on: Which exceptions are failures, and no answer.
+        on: Which exceptions are failures, not answers.
         budget: Further attempts of all calls.
     """
 
@@ -233,7 +233,7 @@ class Race:
             self._end()
 
     def _takes(self, error: BaseException) -> bool:
-        """Note what a further attempt raised; return False if that is no failure of a call."""
+        """Note what a further attempt raised; return False if that is not a failure of a call."""
         # Not in _hedge, whose frame is in the traceback of the failure and would keep it alive.
         failure = failure_in(error, name_of(self._call.fn))
         if not isinstance(failure, Exception):
@@ -268,6 +268,6 @@ class Race:
 
 
 def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what is in a task group's error, alone if it is one."""
+    """Return the error in a task group's error if it is the only one, else the group."""
     errors = cast("BaseExceptionGroup[BaseException]", without_cancellation(group)).exceptions
     return errors[0] if len(errors) == 1 else group

@@ -17,7 +17,7 @@ class FallbackStatistics:
     """What a `Fallback` has done so far."""
 
     used: int = field(metadata=COUNTER)
-    """Failed calls that it has answered."""
+    """Failed calls that it answered."""
     failed: int = field(metadata=COUNTER)
     """Failed calls that it could not answer, because its own function failed."""
 
@@ -31,19 +31,19 @@ class RetryStatistics:
     retried: int = field(metadata=COUNTER)
     """Attempts beyond the first."""
     failed: int = field(metadata=COUNTER)
-    """Calls that failed in spite of them."""
+    """Calls that failed all the same."""
     budget: BudgetStatistics | None
-    """The budget's, which may be shared; None if there is none."""
+    """Those of the budget, which may be shared; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineStatistics:
-    """What a `Pipeline` has done so far, and its parts."""
+    """What a `Pipeline` and its parts have done so far."""
 
     calls: int = field(metadata=COUNTER)
     """Calls that were started."""
     succeeded: int = field(metadata=COUNTER)
-    """Calls that returned, those answered by a `Fallback` included."""
+    """Calls that returned, including those answered by a `Fallback`."""
     failed: int = field(metadata=COUNTER)
     """Calls that raised an error."""
     cancelled: int = field(metadata=COUNTER)
@@ -52,7 +52,7 @@ class PipelineStatistics:
     """Calls that have not ended."""
     parts: Mapping[str, Any] = field(metadata=PARTS)
     """
-    The statistics of each part that has some, outermost first, by what it is: ``"retry"``,
-    ``"timeout"``; a second of its kind is ``"timeout_2"``, and a timeout of all attempts
+    The statistics of each part that has some, outermost first, under its kind: ``"retry"``,
+    ``"timeout"``. A second of a kind is ``"timeout_2"``, and a timeout of all attempts is
     ``"total_timeout"``.
     """

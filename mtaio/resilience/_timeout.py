@@ -1,5 +1,5 @@
 """
-How long what is inside may take.
+How long the parts inside may take.
 
 Promise: an error leaves it only if its own deadline interrupted what is inside; a result already
 obtained is kept; a cancellation from outside passes as it is.
@@ -59,14 +59,14 @@ class Timeout:
     A part of a pipeline that limits the time of what is inside it.
 
     Inside a `Retry` or `Hedge` it limits each attempt. Outside of them it limits all attempts
-    together, the waits between them included, and has to say so with ``total=True``: a pipeline
-    refuses the one where the other is meant. `mtaio.resources.TimeoutManager.remaining` counts it
-    in; ``anyio.current_effective_deadline`` does not know it.
+    together, including the waits between them, and has to say so with ``total=True``: a pipeline
+    refuses one in the place of the other. `mtaio.resources.TimeoutManager.remaining` takes it into
+    account; ``anyio.current_effective_deadline`` does not know of it.
 
     Args:
-        seconds: From the moment the call reaches it; finite and more than 0.
-        total: Whether it stands outside of a retry or hedge.
-        name: Named in errors.
+        seconds: Seconds from the moment the call reaches it; finite and more than 0.
+        total: Whether it is outside of a retry or hedge.
+        name: For error messages.
 
     Raises:
         ValueError: ``seconds`` is not finite or not more than 0.
@@ -115,12 +115,12 @@ class Timeout:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._name
 
     @property
     def seconds(self) -> float:
-        """How long what is inside may take."""
+        """The seconds that what is inside may take."""
         return self._seconds
 
     @property
@@ -129,7 +129,7 @@ class Timeout:
         return self._total
 
     def wrap(self, then: Next) -> Next:
-        """Return what calls ``then`` and interrupts it after the time."""
+        """Return an async function that calls ``then`` and interrupts it when the time is up."""
         seconds = self._seconds
         get, put = current.get, current.set
 
@@ -173,7 +173,7 @@ class Timeout:
         return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
 
     def statistics(self) -> TimeoutStatistics:
-        """Return what was limited so far. Not a checkpoint; from any thread."""
+        """Return the counts so far. Not a checkpoint; from any thread."""
         return TimeoutStatistics(
             default_timeout_seconds=self._seconds,
             entered=self._entered,

@@ -2,7 +2,7 @@
 Limits: how often work starts, how much runs at once, how long it may take.
 
 Promise: every object can be made at module level and used by one event loop after another, on
-either backend; tasks are served in the order of asking; a cancelled waiter leaves no trace.
+either backend; tasks are served in the order they asked; a cancelled waiter leaves no trace.
 """
 
 from mtaio.resources._combined import ResourceLimiter, ResourceStatistics

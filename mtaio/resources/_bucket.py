@@ -1,5 +1,5 @@
 """
-The arithmetic of a token bucket. It knows neither waiters nor clocks: each call is told the moment.
+The arithmetic of a token bucket. It knows neither waiters nor clocks: each call is given the time.
 
 Promise: the state is one moment, when the bucket would be full again if nothing more was taken;
 what it holds follows from the current moment, so no refill is ever computed, late or twice.
@@ -37,14 +37,14 @@ class Bucket:
         per: Seconds, more than 0.
 
     Attributes:
-        burst: As given; None as long as no finite rate tells.
+        burst: As given; None until there is a finite rate.
         interval: The seconds for one token, 0 while the rate is infinite or 0.
         most: The most tokens that can ever be taken at once.
         size: What to call ``burst`` in messages.
         reach: Seconds by which ``full_at`` may lie in the future: ``most * interval`` and a tick.
         full_at: When the bucket, left alone, is full: in the past once it is full, ``inf`` while
             the rate is 0, meaningless while it is infinite.
-        last: The latest moment that `look` was told.
+        last: The latest moment that `look` was given.
     """
 
     # Invariants:

@@ -6,8 +6,8 @@ waits for a slot, and the timeout covers the work alone; left in the opposite or
 happens on the way in or inside, with everything given back exactly once.
 Cost: that of its parts, and one exit stack for each entry.
 
-What an entry must undo is not kept on the object, which many tasks share and one may enter several
-times, but in the context of the task, as a stack.
+What an entry must undo is kept as a stack in the context of the task: the object is shared by many
+tasks, and one task may enter it several times.
 """
 
 from __future__ import annotations
@@ -76,21 +76,21 @@ class ResourceLimiter:
     """
     Limits the use of a resource: how much at once, how often, for how long.
 
-    Made anywhere, used by one event loop after another, on either backend. A task may enter it
-    again while it is inside; each entry takes a slot and a token of its own.
+    May be made at module level, and used by one event loop after another, on either backend. A task
+    inside it may enter it again; each entry takes a slot and a token of its own.
 
     Args:
         rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
         burst: Tokens that may be taken at once; only with ``rate`` as a number.
         concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
-        timeout: Seconds for the work alone, from having slot and token; or a `TimeoutManager`,
-            whose default counts; None for no limit.
+        timeout: Seconds for the work alone, once it has its slot and token; or a
+            `TimeoutManager`, whose default applies; None for no limit.
         timeout_total: Seconds for waiting and work together; otherwise as ``timeout``.
-        name: Named in errors, also by the parts that are made here.
+        name: For error messages, also those of the parts that are made here.
 
     Raises:
         ValueError: Nothing is limited, a number is out of range, or ``burst`` is given without a
-            rate that it could belong to.
+            ``rate`` that is a number.
         TypeError: An argument is neither a number nor a limiter of its kind.
 
     Example:
@@ -176,7 +176,7 @@ class ResourceLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._name
 
     @property
@@ -193,7 +193,7 @@ class ResourceLimiter:
         """
         Wait for a slot, then for a token, then start the timeout.
 
-        Yields to others as its parts do: without a wait, one entry in 64. Cancelled, it holds
+        A checkpoint when it waits, and for one entry in 64 that does not. Cancelled, it holds
         nothing.
 
         Raises:
@@ -226,7 +226,7 @@ class ResourceLimiter:
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The work took too long.
-            RuntimeError: Another block was entered later and not left yet, or the block was
+            RuntimeError: A block that was entered later has not been left yet, or the block was
                 entered in another context.
         """
         entry = _entries.get()
@@ -247,13 +247,13 @@ class ResourceLimiter:
         Cancelled while it waits, it holds nothing and the call has not started.
 
         Args:
-            func: What to call and await; or, with no arguments, an awaitable.
+            func: An async function; or, with no arguments, an awaitable.
             *args: Its arguments.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) The call, or the wait for it, took too
                 long.
-            TypeError: There is nothing to await; a sync function is found out only by calling it.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
         """
         try:
             check_call(func, args)
@@ -273,7 +273,7 @@ class ResourceLimiter:
 
     def limit(self, fn: Any = None, /) -> Any:
         """
-        Put every call of an async function under the limits: ``@limiter.limit``.
+        Decorate an async function so that every call is under the limits: ``@limiter.limit``.
 
         The function keeps its signature; methods may be decorated too.
 
@@ -298,7 +298,7 @@ class ResourceLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> ResourceStatistics:
-        """Return the state of the parts, and what was done so far. Not a checkpoint; any thread."""
+        """Return the state and counts of the parts. Not a checkpoint; from any thread."""
         rate, concurrency = self._rate, self._concurrency
         timeout, total = self._timeout, self._timeout_total
         return ResourceStatistics(

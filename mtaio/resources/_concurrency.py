@@ -1,9 +1,9 @@
 """
-How much may run at once: slots that are handed over in the order of asking.
+How much may run at once: slots that are handed over first come, first served.
 
 Promise: never more than ``limit`` slots are in use (after the capacity was lowered: no new ones
-until enough have come back), tasks get them in the order of asking, and a slot given to a task that
-is cancelled before it can use it goes to the next.
+until enough have come back), tasks get them in the order they asked, and a slot given to a task
+that is cancelled before it can use it goes to the next.
 Cost: one counter while slots are free; one event for each task that waits.
 
 Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
@@ -43,7 +43,7 @@ class ConcurrencyStatistics:
     """The state of a `ConcurrencyLimiter`, and what it has done so far."""
 
     limit: int = field(metadata=LIMIT)
-    """Slots there are now."""
+    """The number of slots."""
     in_use: int = field(metadata=GAUGE)
     """Slots taken; for a while more than `limit` after the capacity was lowered."""
     waiting: int = field(metadata=GAUGE)
@@ -55,13 +55,13 @@ class ConcurrencyStatistics:
     rejected: int = field(metadata=COUNTER)
     """Calls refused at once: by ``acquire_nowait``, or because the queue was full."""
     timed_out: int = field(metadata=COUNTER)
-    """Calls that ended in a timeout of their own."""
+    """Calls whose own timeout ran out."""
     cancelled: int = field(metadata=COUNTER)
     """Waits that were cancelled."""
     wait_seconds: float = field(metadata=COUNTER)
-    """Seconds that tasks waited for the slots they got, all together."""
+    """Total seconds that tasks waited for the slots they got."""
     max_wait_seconds: float = field(metadata=GAUGE)
-    """Seconds that the longest of those waits took."""
+    """The longest of those waits, in seconds."""
 
 
 @async_only
@@ -69,15 +69,15 @@ class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
 
-    Made anywhere, used by one event loop after another, on either backend. Slots do
-    not belong to tasks: one task may hold several, and another may give them back.
+    May be made at module level, and used by one event loop after another, on either backend. Slots
+    do not belong to tasks: one task may hold several, and another may give them back.
 
     Args:
         limit: Slots, at least 1.
-        max_waiters: How many tasks may wait; those beyond are refused at once with
+        max_waiters: How many tasks may wait; any more are refused at once with
             `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
             no limit.
-        name: Named in errors.
+        name: For error messages.
 
     Raises:
         ValueError: ``limit`` is less than 1, or ``max_waiters`` is negative.
@@ -110,11 +110,11 @@ class ConcurrencyLimiter:
     """
 
     # Invariants:
-    # - _in_use counts the slots held, those included that were handed to a parked task which has
-    #   not resumed yet;
+    # - _in_use counts the slots held, including those handed to parked tasks that have not resumed
+    #   yet;
     # - while a task is parked, _in_use >= _capacity: hence a free slot means an empty queue, and no
     #   task can overtake another;
-    # - _parked is the dict of tasks in _lot: only to look at, for which it costs no call;
+    # - _parked is the dict of tasks in _lot, which is only read here, to save a call;
     # - a call of acquire() that finds _acquired at _yield_at or beyond yields.
     __slots__ = (
         "__weakref__",
@@ -170,7 +170,7 @@ class ConcurrencyLimiter:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._name
 
     @property
@@ -183,8 +183,8 @@ class ConcurrencyLimiter:
         """
         How many slots there are; may be changed at any time.
 
-        Raised, it lets waiters in, in their order. Lowered, it takes effect as slots come back;
-        no task is interrupted. 0 lets no task in until it is raised.
+        Raising it lets waiters in, in their order. Lowering it takes effect as slots come back: no
+        task is interrupted. At 0 no task gets in until it is raised.
         """
         return self._capacity
 
@@ -199,11 +199,11 @@ class ConcurrencyLimiter:
         """
         Take a slot; wait for one in the queue if all are taken.
 
-        Returns at once while slots are free, but one call in 64 is a checkpoint all the same.
-        Cancelled, it holds nothing, and what it had been given goes to the next.
+        Returns at once while slots are free, though one call in 64 is a checkpoint even then.
+        Cancelled, it holds nothing, and a slot it had just been given goes to the next task.
 
         Args:
-            timeout: Seconds to wait at most; 0 for not at all; None for no limit.
+            timeout: The most seconds to wait; 0 for not at all; None for no limit.
 
         Raises:
             TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot came free in time.
@@ -246,7 +246,7 @@ class ConcurrencyLimiter:
         Give a slot back, to the first in the queue if there is one. Not a checkpoint.
 
         Raises:
-            RuntimeError: No slot is in use, or the tasks that wait belong to another event loop.
+            RuntimeError: No slot is in use, or the waiting tasks belong to another event loop.
         """
         if not self._in_use:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
@@ -295,13 +295,13 @@ class ConcurrencyLimiter:
 
     def limit(self, fn: Any = None, /, *, timeout: float | None = None) -> Any:
         """
-        Let every call of an async function hold a slot: ``@limiter.limit``.
+        Decorate an async function so that every call holds a slot: ``@limiter.limit``.
 
         The function keeps its signature; methods may be decorated too.
 
         Args:
             fn: The function.
-            timeout: Seconds that a call waits for its slot, as for `acquire`.
+            timeout: The most seconds that a call waits for its slot, as for `acquire`.
 
         Returns:
             The limited function, or a decorator that makes it.
@@ -326,7 +326,7 @@ class ConcurrencyLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> ConcurrencyStatistics:
-        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return ConcurrencyStatistics(
             limit=self._capacity,
             in_use=self._in_use,

@@ -1,15 +1,14 @@
 """
 How often work may start for each of many keys: users, hosts, API tokens.
 
-Promise: every key has a limiter of its own, so that no task waits on account of another key; never
-more than ``max_keys`` are held, and forgetting a key lets no work start more often.
-Cost: a look-up beside the limiter's own; half a kilobyte for each key held; no background task.
+Promise: every key has a limiter of its own, so that no task waits because of another key; never
+more than ``max_keys`` are held, and forgetting a key never lets work start more often.
+Cost: one look-up on top of the limiter's; half a kilobyte for each key held; no background task.
 
 Each limiter has an entry in a heap with the moment from which it is idle: full, with no task
-waiting. Grants only move that moment on, so an entry is put right when it comes to the top, and
-until then it stands too early, which does no harm. The order of use, a list as in a cache, would
-not show which keys are idle: one used last with one token is full again before one used first with
-ten.
+waiting. Grants only move that moment on, so an entry is corrected when it comes to the top; until
+then it is too early, which does no harm. A list in the order of use, as in a cache, would not show
+which keys are idle: a key used last for one token is full again before a key used first for ten.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ _SWEEP: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyedRateLimiterStatistics:
-    """What a `KeyedRateLimiter` holds and has done, all keys together."""
+    """The state and counts of a `KeyedRateLimiter`, all keys together."""
 
     keys: int = field(metadata=GAUGE)
     """Keys held now."""
     max_keys: int = field(metadata=LIMIT)
-    """Keys that may be held."""
+    """The most keys that may be held."""
     forgotten: int = field(metadata=COUNTER)
     """Keys forgotten so far, because they were idle."""
     rejected_keys: int = field(metadata=COUNTER)
@@ -67,7 +66,7 @@ class KeyedRateLimiterStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatistics:
-    """What a `KeyedRateLimiter` holds for one key."""
+    """The state of one key of a `KeyedRateLimiter`."""
 
     tokens: float = field(metadata=GAUGE)
     """Tokens in the bucket now; ``inf`` without a limit. Tasks that wait come first."""
@@ -98,7 +97,7 @@ class _KeyLimiter(RateLimiter):
         return f"<KeyedRateLimiter{self._limits()} key={reprlib.repr(self.key)}>"
 
     def yield_next(self) -> None:
-        """Let the next call of `acquire` yield, whatever becomes of it."""
+        """Let the next call of `acquire` yield, however it ends."""
         self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
 
     def check_loop(self) -> None:
@@ -124,9 +123,9 @@ class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
 
-    Keys are independent: a task that waits for one delays no other key. A key that has been idle,
-    with a full bucket and no task waiting, for ``idle_ttl`` seconds is forgotten, as a new one is
-    just like it; a key that is limited at the moment never is, so forgetting grants nothing.
+    Keys are independent: a task that waits for one delays no other key. A key that has been idle
+    (a full bucket, no task waiting) for ``idle_ttl`` seconds is forgotten, since a new one would be
+    just like it. A key that is being limited never is, so forgetting grants nothing.
     When ``max_keys`` are held, the one that has been idle longest makes room for a new key at once;
     if none is idle, the new key is refused.
 
@@ -135,18 +134,18 @@ class KeyedRateLimiter:
     Args:
         rate: Tokens that become available to each key every ``per`` seconds; 0 pauses all,
             ``math.inf`` never waits.
-        *extra: Nothing; a second number needs its name.
+        *extra: Nothing: a second number has to be passed by name.
         burst: Tokens that a full bucket holds, 1 or more. Default: ``rate`` rounded down, or 1 if
             that is more.
         per: The seconds that ``rate`` is meant for.
         max_keys: The most keys to hold, 1 or more.
-        idle_ttl: Seconds for which an idle key is kept all the same; ``inf`` until it must make
+        idle_ttl: Seconds for which an idle key is kept; ``inf`` to keep it until it has to make
             room.
         slack: As for `RateLimiter`.
-        name: For messages and the monitor.
+        name: For error messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number, or has no name, or ``max_keys`` is not an int.
+        TypeError: An argument is not a number or needs its name, or ``max_keys`` is not an int.
         ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
             refuses them.
 
@@ -294,11 +293,12 @@ class KeyedRateLimiter:
         """
         Fill the bucket of one key, or of all, as `RateLimiter.reset` does.
 
-        As for a user who has proved who they are. A key that is not held is as good as reset. Takes
-        some 0.1 microseconds for each key held, for all keys five times that. Not a checkpoint.
+        For a user who has just authenticated, say. A key that is not held is as good as reset.
+        Takes about 0.1 microseconds for each key held; for all keys, five times that. Not a
+        checkpoint.
 
         Args:
-            key: Which key; without one, all of them.
+            key: The key to reset; omitted for all of them.
 
         Raises:
             TypeError: ``key`` cannot be hashed.
@@ -333,9 +333,9 @@ class KeyedRateLimiter:
 
         Raises:
             RateLimitTimeoutError: The wait cannot fit into ``timeout``.
-            RateLimitError: The key is new, ``max_keys`` are held and none is idle; at once, with
-                the seconds until one may be in ``retry_after``. Or ``burst`` was lowered below
-                ``tokens`` meanwhile.
+            RateLimitError: The key is new, ``max_keys`` are held and none is idle; raised at once,
+                and ``retry_after`` has the seconds until one may be. Or ``burst`` was lowered below
+                ``tokens`` during the wait.
             TypeError: ``key`` cannot be hashed; ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
@@ -363,8 +363,8 @@ class KeyedRateLimiter:
             tokens: How many, not necessarily whole; at most ``burst``.
 
         Raises:
-            RateLimitError: They are not there, with the seconds until they are in
-                ``retry_after``; or the key is new and refused, as by `acquire`.
+            RateLimitError: They are not there; ``retry_after`` has the seconds until they are. Or
+                the key is new and refused, as by `acquire`.
             TypeError: ``key`` cannot be hashed; ``tokens`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
@@ -390,10 +390,10 @@ class KeyedRateLimiter:
         """
         Decorate an async function or method so that each call acquires first.
 
-        Used as ``@limiter.limit(key=lambda user: user.id)``; name, signature and types stay.
+        ``@limiter.limit(key=lambda user: user.id)`` keeps the name, signature and types.
 
         Args:
-            fn: Nothing: without a key there is no limit.
+            fn: Nothing: there is no limit without a key.
             key: Called with the arguments of each call, ``self`` included; returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
@@ -423,7 +423,7 @@ class KeyedRateLimiter:
         return decorate(around, name=f"{type(self).__name__}.limit")
 
     def statistics(self) -> KeyedRateLimiterStatistics:
-        """Return what is held and was done, all keys together. Not a checkpoint; any thread."""
+        """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
         return KeyedRateLimiterStatistics(
             keys=len(self._limiters),
             max_keys=self._max_keys,
@@ -437,12 +437,12 @@ class KeyedRateLimiter:
 
     def statistics_for(self, key: Hashable) -> KeyStatistics:
         """
-        Return what is held for one key; for one that is not held, what a new one would have.
+        Return the state of one key; for a key that is not held, that of a new one.
 
-        Not a checkpoint, and not a use: the key is neither taken in nor kept. From any thread.
+        Not a checkpoint, and not a use: the key is neither added nor kept longer. From any thread.
 
         Args:
-            key: Which key.
+            key: The key.
         """
         there = self._limiters.get(key, self._model).statistics()
         return KeyStatistics(
@@ -453,9 +453,9 @@ class KeyedRateLimiter:
 
     def _limiter(self, key: Hashable) -> _KeyLimiter:
         """
-        Return the limiter of ``key``, taken in if it is not held.
+        Return the limiter of ``key``, which is added if it is not held.
 
-        To be used before anything else is done here, or it might be forgotten meanwhile.
+        Use it before doing anything else here, or it might be forgotten in between.
 
         Raises:
             RateLimitError: The key is new, and there is no room for it.
@@ -496,8 +496,8 @@ class KeyedRateLimiter:
             return
         self._rejected_keys += 1
         msg = (
-            f"{self!r} has no room for key={reprlib.repr(key)}: max_keys={self._max_keys!r} and "
-            f"none is idle, the first may be in {wait:.6g} s. Raise max_keys, or try again then."
+            f"{self!r} has no room for key={reprlib.repr(key)}: max_keys={self._max_keys!r} are "
+            f"held and none is idle; one may be in {wait:.6g} s. Raise max_keys, or try again then."
         )
         raise RateLimitError(msg, retry_after=wait, name=self.name)
 
@@ -516,7 +516,7 @@ class KeyedRateLimiter:
         self._forgotten += 1
 
     def _look(self) -> float:
-        """Return the current moment, also if another clock than before tells it."""
+        """Return the current moment, even if the clock is another than before."""
         moment = clock.now()
         if moment < self._last:
             self._reorder(moment)
@@ -524,6 +524,6 @@ class KeyedRateLimiter:
         return moment
 
     def _reorder(self, moment: float) -> None:
-        """Put every entry right, since limiters may be idle earlier than they were to be."""
+        """Correct every entry, since limiters may become idle earlier than expected."""
         self._idle = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self._idle]
         heapq.heapify(self._idle)

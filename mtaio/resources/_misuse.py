@@ -1,5 +1,5 @@
 """
-What is said to those who use a limiter, or a timeout, in a form that cannot work.
+Errors for using a limiter, or a timeout, in a form that cannot work.
 
 Promise: what Python would refuse with no hint, or let pass in silence, is a ``TypeError`` that
 shows the right form. Type checkers see none of this, and go on refusing the wrong forms themselves.
@@ -18,7 +18,7 @@ C = TypeVar("C", bound="type[Any]")
 
 class _Acquired:
     """
-    What ``acquire_nowait`` returns in place of None, which would make ``if`` see a refusal.
+    What ``acquire_nowait`` returns instead of None, which an ``if`` would take for a refusal.
 
     Args:
         otherwise: What it raises when it does not acquire.
@@ -34,7 +34,7 @@ class _Acquired:
 
     def __bool__(self) -> NoReturn:
         msg = (
-            f"acquire_nowait() returns nothing to be tested: it has acquired, or it raises "
+            f"acquire_nowait() returns nothing to test: it acquires, or it raises "
             f"{self._otherwise}. Write 'try: limiter.acquire_nowait()' and 'except "
             f"{self._otherwise}:' in place of the 'if'."
         )
@@ -47,8 +47,8 @@ NO_SLOT: Final = cast("None", _Acquired("ConcurrencyLimitError"))
 
 def _uncalled_block(self: object, *_: object) -> NoReturn:
     msg = (
-        f"{self!r} makes blocks, and is none itself. Call it: 'with timeouts():', or 'with "
-        f"timeouts(5):' for 5 seconds."
+        f"{self!r} is not a context manager, but makes one. Call it: 'with timeouts():', or "
+        f"'with timeouts(5):' for 5 seconds."
     )
     raise TypeError(msg)
 
@@ -62,18 +62,18 @@ def _keyless_block(self: object, *_: object) -> NoReturn:
 
 
 def called_only(cls: C) -> C:
-    """Decorate a class whose objects make blocks, and let those say so that are taken for one."""
+    """Decorate a class whose objects have to be called: ``with`` on one of them says so."""
     return defining(cls, _uncalled_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def keys_only(cls: C) -> C:
-    """Decorate a class whose objects serve keys, and let blocks of both kinds say so."""
+    """Decorate a class whose objects need a key: ``with`` on one of them says so."""
     return defining(cls, _keyless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def refuse_positional(cls: str, rate: object, extra: tuple[object, ...]) -> NoReturn:
     """
-    Raise because a second number has no name.
+    Raise because a second number was passed without a name.
 
     Args:
         cls: The class that was called.

@@ -2,8 +2,8 @@
 How often work may start: a token bucket, or a window, whose waiters are served in order.
 
 Promise: in any span of ``t`` seconds at most ``burst + rate * (t + slack) / per`` tokens are
-granted, or, by a window, at most its limit in any ``per`` seconds; in the order of asking. A task
-that gives up has taken nothing, and those behind move up.
+granted, or, by a window, at most its limit in any ``per`` seconds; in the order of the requests.
+A task that gives up has taken nothing, and those behind move up.
 Cost: a few floats of state, no background task, nothing to close; one timer while tasks wait, and
 one for each that has a timeout.
 Why tokens are never handed to a sleeping task: docs/en/design/rate-limiting.md.
@@ -38,14 +38,14 @@ __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The fast paths look no further than this; other numbers, and mistakes, take the slow one.
+# The fast paths handle only these; other numbers, and mistakes, take the slow one.
 _ONE: Final = 1
 _PLAIN: Final = frozenset({int, float})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimiterStatistics:
-    """What a `RateLimiter` holds and has done."""
+    """The state and counts of a `RateLimiter`."""
 
     tokens: float = field(metadata=GAUGE)
     """Tokens in the bucket now; ``inf`` without a limit. Tasks that wait come first."""
@@ -63,7 +63,7 @@ class RateLimiterStatistics:
 
 
 class Tally:
-    """What became of the requests that were not granted at once, of one limiter or of many."""
+    """The counts of requests that were not granted at once, of one limiter or of many."""
 
     __slots__ = ("cancelled", "rejected", "waiting")
 
@@ -106,9 +106,9 @@ class RateLimiter:
 
     The bucket starts full. In any span of ``t`` seconds at most
     ``burst + rate * (t + slack) / per`` tokens are granted: after a rest ``burst`` at once, and in
-    the long run ``rate`` every ``per`` seconds. With ``burst=1`` (`smooth`) work starts in even
-    steps. With a sliding window in place of the bucket (`window`) never more than a limit is
-    granted in any span.
+    the long run ``rate`` every ``per`` seconds. With ``burst=1`` (`smooth`) work starts at even
+    intervals. With a sliding window instead of the bucket (`window`) no span of ``per`` seconds
+    sees more than the limit.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
     backend; by one at a time, and not from other threads. A task that is cancelled while it waits
@@ -117,7 +117,7 @@ class RateLimiter:
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
             still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
-        *extra: Nothing; a second number needs its name.
+        *extra: Nothing: a second number has to be passed by name.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -128,7 +128,7 @@ class RateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number, or has no name.
+        TypeError: An argument is not a number, or needs its name.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -195,7 +195,7 @@ class RateLimiter:
         if extra:
             refuse_positional("RateLimiter", rate, extra)
         bucket = Bucket(rate, burst, per=per)
-        way_out = "Pass seconds >= 0, a few times what the event loop may be late."
+        way_out = "Pass seconds >= 0, a few times the lateness of the event loop."
         if checks.at_least("slack", slack, 0, way_out=way_out) == math.inf:
             msg = f"slack={slack!r} would lift the limit for every task that waits. {way_out}"
             raise ValueError(msg)
@@ -228,7 +228,7 @@ class RateLimiter:
         """
         Make a limiter without bursts: one token at a time, ``per / rate`` seconds apart.
 
-        The first ``per`` seconds see no more than ``rate`` and the one that starts them. The
+        The first token comes at once, so the first ``per`` seconds see at most ``rate + 1``. The
         arguments are those of the class.
         """
         return cls(rate, burst=1, per=per, slack=slack, name=name)
@@ -238,12 +238,12 @@ class RateLimiter:
         """
         Make a limiter with a sliding window: never more than ``limit`` tokens in any ``per`` s.
 
-        For a service that counts so, as most that say "100 requests a minute" do: a bucket of that
-        rate could let through twice as many in the minute after a rest. A token comes back ``per``
-        seconds after it was granted, to the nanosecond to which event loops keep time; there is no
-        ``slack``, so a late waiter counts from when it was served. All else is as for the class,
-        except that tokens are whole, and that the time until several requests are served is the
-        least if some ask for more than one. It remembers ``limit`` moments.
+        For a service that counts this way, as most that say "100 requests a minute" do: a bucket of
+        that rate could let through twice as many in the minute after a rest. A token comes back
+        ``per`` seconds after it was granted, to the nanosecond to which event loops keep time;
+        there is no ``slack``, so a late waiter counts from when it was served. Everything else is
+        as for the class, except that tokens are whole, and that estimated waits are lower bounds
+        where queued requests ask for more than one token. It stores ``limit`` moments.
 
         Assigning `rate` changes the limit; 0 pauses at once. `burst` is the limit, and cannot be
         assigned.
@@ -298,7 +298,7 @@ class RateLimiter:
 
     def reconfigure(self, *, rate: float | None = None, burst: float | None = None) -> None:
         """
-        Change the limits at run time, for the tasks that wait too.
+        Change the limits at run time, also for the tasks that are waiting.
 
         The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
         the new rate. Not a checkpoint. A task that waits for more tokens than the new burst gets a
@@ -323,10 +323,10 @@ class RateLimiter:
 
     def reset(self) -> None:
         """
-        Fill the bucket, as if nothing had been granted yet: for a service that has started over.
+        Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
-        Tasks that wait are served accordingly, in their order. The limits stay, also a pause; so do
-        the counters. Not a checkpoint.
+        Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
+        stay as they are. Not a checkpoint.
 
         Raises:
             RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
@@ -348,14 +348,15 @@ class RateLimiter:
 
         Args:
             tokens: How many, not necessarily whole; at most ``burst``. 0 returns at once.
-            timeout: The most seconds to wait; None for no limit. Whether they suffice is judged
-                when asking, by the tokens asked for ahead, as if no task there gave up. Should the
-                rate drop after that, the wait ends when the time is over.
+            timeout: The most seconds to wait; None for no limit. Whether they suffice is decided
+                by the call, from the tokens asked for ahead, as if no task there gave up. If the
+                rate drops after that, the wait ends when the time is up.
 
         Raises:
-            RateLimitTimeoutError: The wait cannot fit into ``timeout``; at once if it can be known
-                at once. A builtin ``TimeoutError`` too; ``retry_after`` has the seconds needed.
-            RateLimitError: ``burst`` was lowered below ``tokens`` meanwhile.
+            RateLimitTimeoutError: The wait would exceed ``timeout``; raised at once if that is
+                known at once. Also a builtin ``TimeoutError``; ``retry_after`` has the seconds
+                needed.
+            RateLimitError: ``burst`` was lowered below ``tokens`` during the wait.
             TypeError: ``tokens`` or ``timeout`` is not a number.
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``; ``timeout`` is negative
                 or NaN.
@@ -372,7 +373,7 @@ class RateLimiter:
                 span *= tokens
             moment = clock.reader()()
             full_at = bucket.full_at
-            if full_at <= moment:  # so it is full, whatever clock told `last`
+            if full_at <= moment:  # so it is full, whichever clock `last` is from
                 bucket.full_at = moment + span
                 bucket.last = moment
                 self._left = left - 1
@@ -449,7 +450,7 @@ class RateLimiter:
         """
         Decorate an async function or method so that each call acquires first.
 
-        Used as ``@limiter.limit`` or ``@limiter.limit(tokens=3)``; name, signature and types stay.
+        ``@limiter.limit`` or ``@limiter.limit(tokens=3)`` keep the name, signature and types.
 
         Args:
             fn: The function, when used without parentheses.
@@ -474,7 +475,7 @@ class RateLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> RateLimiterStatistics:
-        """Return what the limiter holds and has done. Not a checkpoint; from any thread."""
+        """Return the state and the counts so far. Not a checkpoint; from any thread."""
         # It changes nothing, since another thread may have another clock.
         bucket = self._bucket
         moment = max(clock.now(), bucket.last)
@@ -560,7 +561,7 @@ class RateLimiter:
                     if scope.cancelled_caught:
                         # The timer is right even where the clock, by rounding, is not there yet.
                         moment = max(moment, until)
-            # Late, as all are that slept, it counts as served when it could have been.
+            # A waiter that slept is late: it counts as served when it could have been.
             if not asked <= moment <= asked + self._slack:
                 asked = min(moment, max(asked, moment - self._slack))
             self._bucket.take(tokens, asked)
@@ -585,7 +586,7 @@ class RateLimiter:
         if tokens > most:
             msg = (
                 f"{self!r} can no longer grant {_amount(tokens)}: {self._bucket.size} was lowered "
-                f"to {most!r} meanwhile. Acquire in smaller parts."
+                f"to {most!r} during the wait. Acquire in smaller parts."
             )
             raise RateLimitError(msg, retry_after=math.inf, name=self._name)
         due = self._bucket.due(tokens, moment) if waiter is self._first else math.inf

@@ -50,9 +50,9 @@ class TimeoutStatistics:
     default_timeout_seconds: float | None = field(metadata=LIMIT)
     """Seconds allowed where none are given; None for no limit."""
     entered: int = field(metadata=COUNTER)
-    """Blocks entered, calls run and bounded clean-ups included."""
+    """Blocks entered, including calls run and shielded clean-ups."""
     timed_out: int = field(metadata=COUNTER)
-    """Those of them that ended in `mtaio.exceptions.TimeoutError`."""
+    """How many of them ended in `mtaio.exceptions.TimeoutError`."""
 
 
 class _Policy:
@@ -80,15 +80,15 @@ class TimeoutManager:
     """
     A policy that limits how long work may take; reusable, by any number of tasks at once.
 
-    Made anywhere, used in any event loop. A limit applies to the block, call or function it
-    stands around, and starts when that is entered. Nested limits: the nearest deadline counts,
-    and of equal ones the outermost. What raises `mtaio.exceptions.TimeoutError` is the deadline
-    of this very limit and nothing else: a ``TimeoutError`` of the body, an error in its clean-up
-    and a cancellation from outside pass as they are.
+    May be made at module level, and used in any event loop. A limit applies to the block, call or
+    function it surrounds, and starts when that is entered. Of nested limits the earliest deadline
+    counts, and of equal ones the outermost. Only the limit's own deadline raises its
+    `mtaio.exceptions.TimeoutError`: a ``TimeoutError`` of the body, an error in its clean-up and a
+    cancellation from outside pass through unchanged.
 
     Args:
         default_timeout: Seconds allowed where none are given; None for no limit.
-        name: Named in errors.
+        name: For error messages.
 
     Raises:
         ValueError: ``default_timeout`` is negative or NaN.
@@ -134,7 +134,7 @@ class TimeoutManager:
 
     @property
     def name(self) -> str | None:
-        """The name given in errors."""
+        """The name used in error messages."""
         return self._policy.name
 
     @property
@@ -164,7 +164,7 @@ class TimeoutManager:
         return TimeoutScope(self._policy, self._policy.seconds(timeout))
 
     def timeout(self, timeout: float | Unset | None = UNSET) -> TimeoutScope:
-        """Limit a block, as calling the manager does, for those who expect ``async with``."""
+        """Limit a block, as calling the manager does: ``async with timeouts.timeout(5.0):``."""
         return TimeoutScope(self._policy, self._policy.seconds(timeout))
 
     def shielded(self, *, grace: float = 5.0) -> TimeoutScope:
@@ -173,9 +173,9 @@ class TimeoutManager:
 
         For ``grace`` seconds cancellation from outside does not reach the block, and `remaining`
         counts those seconds alone. When they are up the block is interrupted: by the cancellation
-        from outside if there is one, which goes on outwards, else by
+        from outside if there is one, which then propagates, otherwise by
         `mtaio.exceptions.TimeoutError`. asyncio's own ``Task.cancel()`` goes through every shield;
-        one that came before the block, and for which it cleans up, goes on when the time is up.
+        one that came before the block, and caused the clean-up, propagates when the time is up.
 
         Args:
             grace: Seconds, finite.
@@ -185,7 +185,7 @@ class TimeoutManager:
 
         Raises:
             TimeoutError: (on leaving) The time was up, and nothing outside was cancelled.
-            ValueError: ``grace`` is negative, NaN or without end.
+            ValueError: ``grace`` is negative, NaN or infinite.
             TypeError: ``grace`` is not a number.
         """
         return _ShieldedScope(self._policy, _finite("grace", grace))
@@ -195,8 +195,8 @@ class TimeoutManager:
         Return the seconds left to the running code; ``inf`` if nothing limits it.
 
         Counts every limit around it, of any manager or executor and of anyio's cancel scopes; 0
-        when one has passed or was cancelled. The limits of mtaio are seen through shields and in
-        worker threads too, those of anyio's scopes, by their nature, are not. Not a checkpoint.
+        once one has expired or was cancelled. mtaio's limits are seen through shields and in worker
+        threads too; those of anyio's scopes cannot be. Not a checkpoint.
         """
         return remaining()
 
@@ -213,17 +213,17 @@ class TimeoutManager:
         A checkpoint if the call is one. Cancelled, it leaves what the call leaves.
 
         Args:
-            func: What to call and await; or, with no arguments, an awaitable.
+            func: An async function; or, with no arguments, an awaitable.
             *args: Its arguments.
             timeout: Seconds; None for no limit; omitted for the default.
 
         Returns:
-            The result, also when it came after the deadline because no checkpoint came before.
+            The result, even if it came after the deadline because there was no checkpoint before.
 
         Raises:
             TimeoutError: The deadline interrupted the call.
             ValueError: ``timeout`` is negative or NaN. A coroutine is closed, not started.
-            TypeError: There is nothing to await; a sync function is found out only by calling it.
+            TypeError: There is nothing to await; a sync function is noticed only when it is called.
         """
         try:
             seconds = self._policy.seconds(timeout)
@@ -277,7 +277,7 @@ class TimeoutManager:
 
     def statistics(self) -> TimeoutStatistics:
         """
-        Return what was limited so far. Not a checkpoint; from any thread.
+        Return the counts so far. Not a checkpoint; from any thread.
 
         Event loops of several threads may share a manager; its counts may then be a little low.
         """
@@ -326,7 +326,7 @@ class TimeoutScope:
     @property
     def deadline(self) -> float:
         """
-        When the block falls due, in the event loop's clock (``anyio.current_time()``).
+        When the time is up, in the event loop's clock (``anyio.current_time()``).
 
         ``inf`` for no limit, and before the block is entered: the timer starts on entering.
         """
@@ -344,7 +344,7 @@ class TimeoutScope:
             return self._expired
         if self._scope is None or self._cancelled:
             return False
-        # Two clocks need not agree to the last tick: what the event loop's has fired has expired.
+        # Clocks may differ by a tick: a deadline that the event loop has fired has expired.
         return now() >= self._limit.moment or self._scope.cancel_called
 
     @property
@@ -371,7 +371,7 @@ class TimeoutScope:
 
     def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
         """
-        Start the timer again from this moment. Any task of the same event loop may do it.
+        Restart the timer from now. Any task of the same event loop may do it.
 
         Args:
             timeout: Seconds from now; None for no limit; omitted for as many as before.
@@ -499,7 +499,7 @@ class _ShieldedScope(TimeoutScope):
         return self
 
     def reschedule(self, timeout: float | Unset | None = UNSET) -> None:
-        """Start the timer again, as `TimeoutScope.reschedule` does, but never without end."""
+        """Restart the timer, as `TimeoutScope.reschedule` does, but never without a limit."""
         super().reschedule(timeout if timeout is UNSET else _finite("timeout", timeout))
 
     def __exit__(
@@ -526,6 +526,6 @@ def _finite(name: str, value: float | None) -> float:
     way_out = "Clean-up must end: pass finite seconds >= 0."
     seconds = checks.at_least(name, value, 0, way_out=way_out)
     if seconds == math.inf:
-        msg = f"{name}={value!r} has no end. {way_out}"
+        msg = f"{name}={value!r} is not finite. {way_out}"
         raise ValueError(msg)
     return seconds

@@ -1,13 +1,13 @@
 """
-The arithmetic of a sliding window. It knows neither waiters nor clocks: each call is told the time.
+The arithmetic of a sliding window. It knows neither waiters nor clocks: calls are given the time.
 
 Promise: never more than ``limit`` tokens are granted in any ``per`` seconds: when the next one may
 follow is when the one ``limit`` places before it is ``per`` seconds old.
 Cost: a float for each token granted, ``limit`` of them at most.
 Why there are two kinds of limits: docs/en/design/rate-limiting.md.
 
-It has the shape of a `Bucket`, and takes its place in a limiter. What a bucket tells the fast paths
-of the limiter says here that no token is there, so that each call comes to `due` and `take`.
+It has the interface of a `Bucket`, and takes its place in a limiter. To the fast paths of the
+limiter it always looks empty, so that each call comes to `due` and `take`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Window:
         most: The limit, for a request cannot be larger.
         per: As given.
         size: What to call the limit in messages.
-        interval, full_at, reach: As a bucket has them that never holds a token.
-        last: The latest moment that `look` was told.
+        interval, full_at, reach: Those of a bucket that never holds a token.
+        last: The latest moment that `look` was given.
     """
 
     # Invariants:
@@ -96,7 +96,7 @@ class Window:
         """
         Return a window with another limit in which the same was granted.
 
-        None leaves the limit as it is; 0 pauses, also if tokens would be there.
+        None leaves the limit as it is; 0 pauses, even if tokens are left.
         """
         if burst is not None:
             msg = f"burst={burst!r} means nothing to {self}, whose limit is its rate. Set the rate."
@@ -166,6 +166,6 @@ class Window:
         if tokens % 1:
             msg = (
                 f"cannot acquire {tokens!r} tokens: a window counts whole ones. Pass a whole "
-                f"number, or take a RateLimiter with a burst, whose tokens can be divided."
+                f"number, or use a RateLimiter with a burst, whose tokens can be divided."
             )
             raise ValueError(msg)

@@ -241,7 +241,7 @@ async def test_methods_of_a_cache_that_may_not_change() -> None:
     for _ in range(3):
         lonely = Lonely()
         assert lonely.ask.cache.statistics().size == 0
-    with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is not"):
+    with pytest.raises(RuntimeError, match=r"^<TTLCache .*> has an async on_removed, but is not"):
         await lonely.ask()
     async with lonely.ask.cache:
         assert await lonely.ask() == 1

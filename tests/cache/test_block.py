@@ -121,7 +121,7 @@ def test_a_load_cancelled_natively_before_its_first_step(*, shielded: bool) -> N
 
         async def ask() -> None:
             with pytest.raises(
-                CacheClosedError, match=r"^<TTLCache 'users' .*> was left while key="
+                CacheClosedError, match=r"^<TTLCache 'users' .*> was closed while loading key="
             ):
                 await cache.get_or_set("key", slow)
             told.append(anyio.current_time())

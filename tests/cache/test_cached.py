@@ -227,7 +227,7 @@ async def test_key_makes_unhashable_arguments_fit(asked: Asked) -> None:
     for call in (fetch, fetch.refresh):
         with pytest.raises(TypeError, match=r"^key=\(\[1\],\) cannot be hashed: .*\. Pass a key"):
             await call([1])
-        with pytest.raises(TypeError, match=r"^key=\(\('numbers', \[1\]\),\) .*; of the arg"):
+        with pytest.raises(TypeError, match=r"^key=\(\('numbers', \[1\]\),\) .*; for a cac"):
             await call(numbers=[1])
     with pytest.raises(TypeError, match=r"^key=\(\('numbers', \[1\]\),\) cannot be hashed: "):
         fetch.invalidate(numbers=[1])
@@ -1021,7 +1021,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (
         lambda: anything(cache=TTLCache(), max_size=3),
         ValueError,
-        r"^max_size=3 is for a cache made here\. Give it to the TTLCache instead\.$",
+        r"^max_size=3 is for a cache made here\. Pass it to the TTLCache instead\.$",
     ),
 ]
 

@@ -207,7 +207,7 @@ async def test_async_listener_needs_an_entered_cache(
     async with cache:
         cache.set_nowait("key", 1, 0.5)
     message = (
-        r"^<TTLCache .*> has an async on_removed, and is not entered: it could not be awaited\."
+        r"^<TTLCache .*> has an async on_removed, but is not entered: it could not be awaited\."
     )
     with pytest.raises(RuntimeError, match=message):
         change(cache)
@@ -393,7 +393,7 @@ def test_async_callables_are_known() -> None:
     for each in (listener, listener.__call__, partial(listener.__call__)):
         cache: TTLCache[int] = TTLCache(10, on_removed=each)
         with pytest.raises(
-            RuntimeError, match=r"^<TTLCache .*> has an async on_removed, and is no"
+            RuntimeError, match=r"^<TTLCache .*> has an async on_removed, but is no"
         ):
             cache.set_nowait("key", 1)
 

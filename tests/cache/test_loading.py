@@ -345,7 +345,9 @@ async def test_closed_during_a_load() -> None:
         for answer in callers.answers.values():
             assert isinstance(answer, CacheClosedError)
             assert answer.name == "users"
-            assert str(answer).startswith("<TTLCache 'users' s3fifo 0 of inf, 10 s> was left while")
+            assert str(answer).startswith(
+                "<TTLCache 'users' s3fifo 0 of inf, 10 s> was closed while"
+            )
         assert len(callers.answers) == 2
         assert_quiescent(cache)
         await callers.ask(loader)
@@ -538,7 +540,7 @@ async def test_recursive_load_is_refused(cache: TTLCache[str]) -> None:
         return await cache.get_or_set("key", Loader())
 
     with pytest.raises(
-        RuntimeError, match=r"^the load of key='key' in <TTLCache .* asked for that"
+        RuntimeError, match=r"^the load of key='key' in <TTLCache .* asked for its "
     ):
         await cache.get_or_set("key", recursive)
     assert cache.statistics().loads == 1
@@ -566,7 +568,7 @@ async def test_keys_that_cannot_be_compared_are_not(cache: TTLCache[str]) -> Non
     lonely = Lonely()
     assert await cache.get_or_set(lonely, outer) == "value 1"
     assert await cache.delete(lonely)
-    with pytest.raises(RuntimeError, match=r"^the load of key=<tests.* asked for that very key"):
+    with pytest.raises(RuntimeError, match=r"^the load of key=<tests.* asked for its own key"):
         await cache.get_or_set(lonely, recursive)
 
 
@@ -649,7 +651,7 @@ async def test_loads_that_wait_for_each_other(cache: TTLCache[str], length: int)
 
     async def ask(number: int) -> None:
         with pytest.raises(
-            RuntimeError, match=r"^the load of key=\d in <TTLCache .* asked for tha"
+            RuntimeError, match=r"^the load of key=\d in <TTLCache .* asked for its"
         ):
             await cache.get_or_set(number, partial(load, number))
         errors.append((number, anyio.current_time()))

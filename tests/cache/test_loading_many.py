@@ -249,7 +249,7 @@ async def test_loader_that_asks_for_what_it_loads(cache: TTLCache[str]) -> None:
         await cache.get_or_set(keys[-1], Loader())
         raise AssertionError
 
-    with pytest.raises(RuntimeError, match=r"^the load of key='b' in .* asked for that very key"):
+    with pytest.raises(RuntimeError, match=r"^the load of key='b' in .* asked for its own key"):
         await cache.get_or_set_many(["a", "b"], itself)
     if cache._loads.block is not None:  # else nothing proves that the child is part of it
         with pytest.raises(ExceptionGroup) as caught:
@@ -340,7 +340,7 @@ async def test_leaving_the_block() -> None:
         await askers.ask("ab", Source())
         await askers.ask("bc", Source())
     assert [str(each) for each in askers.answers.values()] == [
-        f"{cache!r} was left while key='{key}' was loaded" for key in "ab"
+        f"{cache!r} was closed while loading key='{key}'" for key in "ab"
     ]
     assert_quiescent(cache)
 
@@ -349,7 +349,7 @@ async def test_values_that_are_renewed_in_the_background(caplog: pytest.LogCaptu
     """Old values are served at once, and one load renews them; its failure is logged once."""
     cache: TTLCache[str] = TTLCache(1, stale_while_revalidate=9)
     source = Source(fail=True)
-    with pytest.raises(RuntimeError, match=r"refreshes in the background, and is not entered"):
+    with pytest.raises(RuntimeError, match=r"refreshes in the background, but is not entered"):
         await cache.get_or_set_many(["a"], source)
     async with cache:
         cache.set_many_nowait({"a": "old", "b": "old"})

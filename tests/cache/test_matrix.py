@@ -155,12 +155,12 @@ def told(callers: Callers, number: int) -> str:
     answer = str(callers.answers[number])
     for long, short in {
         "cancelled": "out",
-        "<TTLCache s3fifo 0 of 100, 10 s> was left while key='key' was loaded": "closed",
-        "<TTLCache lru 0 of 100, 10 s> was left while key='key' was loaded": "closed",
+        "<TTLCache s3fifo 0 of 100, 10 s> was closed while loading key='key'": "closed",
+        "<TTLCache lru 0 of 100, 10 s> was closed while loading key='key'": "closed",
     }.items():
         answer = short if answer == long else answer
     if answer.startswith("the load of key='key' in <TTLCache"):
-        assert "asked for that very key" in answer
+        assert "asked for its own key" in answer
         answer = "itself"
     return f"{answer} @{callers.moments[number]:g}"
 

@@ -150,7 +150,7 @@ def test_keys_that_raise(policy: EvictionPolicy, name: str, *, weighed: bool) ->
     assert number > 1 or name in {"clear", "items"}
 
 
-REFUSED = r"^a finaliser, a signal handler or the __eq__ of a key wants to change or load"
+REFUSED = r"^a finaliser, a signal handler or the __eq__ of a key tried to change or load"
 READS = {"get", "get many", "contains", "items"}
 
 

@@ -272,8 +272,8 @@ async def test_refreshing_needs_an_entered_cache(options: dict[str, Any]) -> Non
     loader = Loader()
     cache: TTLCache[str] = TTLCache(10, name="users", **options)
     message = (
-        r"^<TTLCache 'users' .*> refreshes in the background, and is not entered in this event "
-        r"loop\. Use 'async with cache:' around what uses it, or leave out "
+        r"^<TTLCache 'users' .*> refreshes in the background, but is not entered in this event "
+        r"loop\. Use 'async with cache:' around code that uses it, or leave out "
     )
     for call in (cache.get_or_set, cache.refresh):
         with pytest.raises(RuntimeError, match=message):

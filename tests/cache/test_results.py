@@ -200,11 +200,11 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (enter, r".* cannot be entered with 'with': .* Use 'async with cache:', or"),
     (
         lambda: "a" in anything_cached(answer),
-        r"'in' cannot ask <cached .*> for a call: .* Use fn\.contains\(\.\.\.\)",
+        r"'in' cannot look up a call of <cached .*>: .* Use fn\.contains\(\.\.\.\)",
     ),
     (
         lambda: "a" in cast("Any", Shop().price),
-        r"'in' cannot ask <cached .* of .*> for a call: .* Use fn\.contains",
+        r"'in' cannot look up a call of <cached .* of .*>: .* Use fn\.contains",
     ),
     (
         lambda: anything_cached(ttl=answer),
@@ -228,5 +228,5 @@ def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: s
 
 def test_bind_and_key() -> None:
     """Two ways to make a key are one too many."""
-    with pytest.raises(ValueError, match=r"^bind=True is for keys made here, and key=<function "):
+    with pytest.raises(ValueError, match=r"^bind=True is for the default keys, and key=<function "):
         cached(bind=True, key=lambda item: item)

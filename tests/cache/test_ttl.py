@@ -517,7 +517,11 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"idle_ttl": -1}, ValueError, r"^idle_ttl=-1 is less than 0\. "),
     ({"idle_ttl": math.nan}, ValueError, r"^idle_ttl=nan is not a number\. "),
     ({"jitter": -0.1}, ValueError, r"^jitter=-0\.1 is less than 0\. Pass a fraction of the time"),
-    ({"jitter": 1}, ValueError, r"^jitter=1 leaves nothing of a time to live\. Pass a fraction"),
+    (
+        {"jitter": 1},
+        ValueError,
+        r"^jitter=1 would leave nothing of a time to live\. Pass a",
+    ),
     ({"stale_while_revalidate": -1}, ValueError, r"^stale_while_revalidate=-1 is less than 0\. "),
     ({"refresh_ahead": 0}, ValueError, r"^refresh_ahead=0 is not between 0 and 1\. Pass a fract"),
     ({"refresh_ahead": 1}, ValueError, r"^refresh_ahead=1 is not between 0 and 1\. "),
@@ -624,7 +628,7 @@ OPERATIONS: list[tuple[Callable[[TTLCache[int]], object], type[Exception], str]]
     (
         lambda c: c.get_many_nowait("ac"),
         TypeError,
-        r"^keys='ac' is a str, not a collection of keys\. Pass a list of keys, also for one\.$",
+        r"^keys='ac' is a str, not a collection of keys\. Pass a list of keys, even for one\.$",
     ),
     (lambda c: c.get_many_nowait(7), TypeError, r"^keys=7 is an int, not a collection of keys\. "),  # type: ignore[arg-type] # the point
     (lambda c: c.delete_many_nowait("ac"), TypeError, r"^keys='ac' is a str, not a collection "),

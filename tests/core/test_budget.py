@@ -193,11 +193,15 @@ async def test_monitor_reads_it() -> None:
     ("arguments", "error", "message"),
     [
         ({"ratio": -1}, ValueError, "^ratio=-1 is less than 0"),
-        ({"ratio": 10}, ValueError, "^ratio=10 is more than a retry for each call. Pass the"),
+        ({"ratio": 10}, ValueError, "^ratio=10 is more than one retry per call. Pass the"),
         ({"ratio": True}, TypeError, "^ratio=True is a bool"),
         ({"ratio": 1, "min_per_second": -1}, ValueError, "^min_per_second=-1 is less than 0"),
-        ({"ratio": 1, "window": 0}, ValueError, "^window=0 is no time to count in"),
-        ({"ratio": 1, "window": math.inf}, ValueError, "^window=inf is no time to count in"),
+        ({"ratio": 1, "window": 0}, ValueError, "^window=0 is not a span of time to count in"),
+        (
+            {"ratio": 1, "window": math.inf},
+            ValueError,
+            "^window=inf is not a span of time to c",
+        ),
     ],
 )
 def test_senseless_numbers_are_refused(

@@ -45,8 +45,8 @@ async def async_progress(done: int, total: int | None) -> None:
 
 
 NOT_CALLABLE = r"TypeError: fn=5 is an int, which is not callable\. Pass an async function, or a p"
-GENERATOR = r" is an async generator function: it has no one result to wait f"
-PLAIN_GENERATOR = r" is a generator function: it has no one result to wait f"
+GENERATOR = r" is an async generator function: it has no single result to wait f"
+PLAIN_GENERATOR = r" is a generator function: it has no single result to wait f"
 TIMEOUT = r"ValueError: timeout=-1 is less than 0\. Pass seconds >= 0, or None for no limit\.$"
 
 CALLS: list[tuple[Callable[[Any], Any], str]] = [
@@ -87,11 +87,11 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda ex: ex.for_each(same, {"a": 1}),
-        r"TypeError: \{'a': 1\} is a mapping, of which only the keys would be items\. Pass its ke",
+        r"TypeError: \{'a': 1\} is a mapping, and only its keys would be items\. Pass its ke",
     ),
     (
         lambda ex: ex.map(same, agen),
-        r"TypeError: <function agen .*> is a function, and not what it makes\. Call it: pass a",
+        r"TypeError: <function agen .*> is a function, not an iterable\. Call it: pass a",
     ),
     (
         lambda ex: ex.map(same, [1], limit=0),
@@ -144,7 +144,7 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda ex: ex.stream(same, [1], outcomes=True, errors="collect"),
-        r"ValueError: outcomes=True gives every error with its item, and leaves none to errors='co",
+        r"ValueError: outcomes=True gives every error with its item, which leaves none for erro",
     ),
     (lambda ex: ex.stream(same, [1], errors="no"), r"ValueError: errors='no' is unknown\. "),
     (

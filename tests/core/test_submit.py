@@ -612,7 +612,7 @@ async def test_submit_that_waited_too_long_is_refused() -> None:
     refusals: list[str] = []
 
     async def late() -> None:
-        with pytest.raises(RuntimeError, match=r"is being left and takes no new work") as caught:
+        with pytest.raises(RuntimeError, match=r"is closing and takes no new work") as caught:
             await executor.submit(after, 1)
         refusals.append(str(caught.value))
 
@@ -701,7 +701,7 @@ async def test_submit_from_clean_up_starts_nothing_while_the_block_is_left() -> 
             statuses.append(executor.submit_nowait(after, 9).status)
             with (
                 anyio.CancelScope(shield=True),
-                pytest.raises(RuntimeError, match=r"is being left and takes no new work"),
+                pytest.raises(RuntimeError, match=r"is closing and takes no new work"),
             ):
                 await executor.submit(after, 9)
 

@@ -121,7 +121,7 @@ async def test_emit_soon_lets_others_run() -> None:
 async def test_emit_soon_needs_the_block() -> None:
     """Before and after it, the error says what to do."""
     emitter = EventEmitter()
-    message = r"^emit_soon\('a'\) needs an emitter that was entered, in which to deliver it\. Write"
+    message = r"^emit_soon\('a'\) needs an entered emitter to deliver it\. Write"
     with pytest.raises(RuntimeError, match=message):
         emitter.emit_soon("a")
     async with emitter:
@@ -390,7 +390,7 @@ async def test_entered_twice_is_refused() -> None:
     async with emitter as same:
         assert same is emitter
         with pytest.raises(
-            RuntimeError, match=r"^<EventEmitter: 0 handlers> was entered before and"
+            RuntimeError, match=r"^<EventEmitter: 0 handlers> is entered already\. "
         ):
             await emitter.__aenter__()
     async with emitter:
@@ -557,7 +557,7 @@ async def test_emit_soon_while_the_block_is_left() -> None:
 
     async def too_late() -> None:
         with pytest.raises(
-            RuntimeError, match=r"is being left, and takes no event|that was entere"
+            RuntimeError, match=r"is closing and takes no more|needs an entered emit"
         ):
             emitter.emit_soon("a")
 

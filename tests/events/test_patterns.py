@@ -9,7 +9,7 @@ import pytest
 from mtaio.events import EventEmitter, EventKey
 
 BAD = [
-    *[(star, ValueError, r"has a '\*' where none matches\. Pass '\*' ")
+    *[(star, ValueError, r"has a '\*' where it matches nothing\. Pass '\*' ")
       for star in ("*.a", "a.*.b", "**", "a.**", "*a*", "*.*")],
     ("user*", ValueError, r"has a '\*' that is not a segment of its own\. Pass 'user\.\*' for all"),
     (".*", ValueError, r"has nothing before its dot"),

@@ -134,7 +134,7 @@ async def test_forwarding_by_patterns_that_overlap() -> None:
             for name in ("order.paid", "order.made", "orders"):
                 await shop.emitter.emit(name, 1)
             assert remote.statistics().sent == 3
-        with pytest.raises(ValueError, match="has a '\\*' where none matches"):
+        with pytest.raises(ValueError, match="has a '\\*' where it matches nothing"):
             async with bridge(shop.emitter, store, stream="orders", forward=["order.*", "*.made"]):
                 pass
         assert shop.emitter.listener_count() == 1

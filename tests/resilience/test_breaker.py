@@ -142,7 +142,7 @@ async def test_half_open_among_a_thousand(half_open: int) -> None:
         assert breaker.statistics().half_open == 1
     assert breaker.state is CLOSED
     assert all(error.retry_after == 0 for error in refused)
-    assert str(refused[0]).endswith(f"It waits until the {half_open} calls that probe have ended.")
+    assert str(refused[0]).endswith(f"It waits for its probe calls ({half_open}) to end.")
 
 
 async def test_cancelled_probe_returns_its_place() -> None:

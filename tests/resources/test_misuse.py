@@ -58,7 +58,7 @@ def test_plain_with(limiter: Any) -> None:
 async def test_timeouts_that_are_not_called() -> None:
     """A manager makes a block for each use, and is not one."""
     timeouts: Any = TimeoutManager(2)
-    message = r"^<TimeoutManager of 2 s> makes blocks, and is none itself\. Call it: 'with timeouts"
+    message = r"^<TimeoutManager of 2 s> is not a context manager, but makes one\. Call it: '"
     with pytest.raises(TypeError, match=message), timeouts:
         pass  # pragma: no cover - not reached
     with pytest.raises(TypeError, match=message):
@@ -88,7 +88,7 @@ def test_acquire_nowait_is_not_a_question() -> None:
         ("RateLimitError", keyed.acquire_nowait("key")),
         ("ConcurrencyLimitError", slots.acquire_nowait()),
     ):
-        message = rf"^acquire_nowait\(\) returns nothing to be tested: .* raises {error}\. Write"
+        message = rf"^acquire_nowait\(\) returns nothing to test: .* raises {error}\. Write"
         with pytest.raises(TypeError, match=message):
             bool(result)
         assert repr(result) == "<acquired>"

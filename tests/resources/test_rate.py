@@ -825,8 +825,8 @@ async def test_burst_below_what_is_waited_for() -> None:
         "d": ("granted", 3),
     }
     assert str(crowd.errors["a"]) == (
-        "<RateLimiter 1/s burst=2> can no longer grant 3 tokens: burst was lowered to 2 meanwhile. "
-        "Acquire in smaller parts."
+        "<RateLimiter 1/s burst=2> can no longer grant 3 tokens: burst was lowered to 2 during the "
+        "wait. Acquire in smaller parts."
     )
     assert crowd.errors["a"].retry_after == math.inf
     assert limiter.statistics().rejected == 2

@@ -194,7 +194,7 @@ async def test_lowered_limit_turns_large_requests_away() -> None:
     """A task that waits for more than the window can ever hold is told so."""
     limiter = RateLimiter.window(3, 1)
     limiter.acquire_nowait(3)
-    message = r"^<.*> can no longer grant 3 tokens: limit was lowered to 2 meanwhile\."
+    message = r"^<.*> can no longer grant 3 tokens: limit was lowered to 2 during the wait\."
 
     async def ask() -> None:
         with pytest.raises(RateLimitError, match=message):
