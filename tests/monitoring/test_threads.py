@@ -223,6 +223,39 @@ def test_two_loops_at_one_moment(loop: str) -> None:
     assert threads() == []
 
 
+def test_another_loop_is_faster(loop: str) -> None:
+    """A start finds the monitor running if another loop started it meanwhile."""
+    monitor = quick()
+    running, stop = threading.Event(), threading.Event()
+
+    async def elsewhere() -> None:
+        async with monitor:
+            running.set()
+            await happens(stop.is_set)
+
+    faster = threading.Thread(target=run, args=[loop, elsewhere])
+
+    def let_it_start() -> float:
+        if faster.ident is None:
+            faster.start()
+            assert running.wait(20)
+        return 1
+
+    monitor.gauge("other", let_it_start)  # read in the midst of a start
+
+    async def main() -> None:
+        with pytest.raises(
+            RuntimeError, match=r"^cannot start <.*>: it runs in another event loop"
+        ):
+            await monitor.start()
+        assert monitor.running
+
+    run(loop, main)
+    stop.set()
+    faster.join()
+    assert threads() == []
+
+
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_task_factory_that_takes_no_context() -> None:
     """Handlers run in a loop whose task factory knows nothing but a loop and a coroutine."""
