@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify
 from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
 from mtaio._internal.scope import OwnedGroup
@@ -237,11 +238,9 @@ class Block:
             raise anyio.WouldBlock(msg)
         return place
 
-    def submit(
-        self, name: str, call: Callable[[], Awaitable[Any]], subject: object, place: Slot
-    ) -> Submitted:
+    def submit(self, call: Callable[[], Awaitable[Any]], subject: object, place: Slot) -> Submitted:
         """Start ``call`` as a task, in a place that was joined."""
-        task = Submitted(name, self, self._slots, place)
+        task = Submitted(name_of(subject), self, self._slots, place)
         self.tasks[task] = None
         try:
             task.queue_up()

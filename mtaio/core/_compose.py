@@ -151,20 +151,16 @@ def one_attempt(
     fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None = None
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
-    if is_async(fn):
-        if rate is None and timing.timeout is None:
-            return fn
+    plain = not is_async(fn)
+    if not plain and rate is None and timing.timeout is None:
+        return fn
 
-        async def attempt(*args: Any, **kwargs: Any) -> Any:
-            if rate is not None:
-                await rate.acquire()
-            with timing.limit():
-                return await fn(*args, **kwargs)
-    else:
-
-        async def attempt(*args: Any, **kwargs: Any) -> Any:
-            if rate is not None:
-                await rate.acquire()
+    async def attempt(*args: Any, **kwargs: Any) -> Any:
+        if rate is not None:
+            await rate.acquire()
+        if plain:
             return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
+        with timing.limit():
+            return await fn(*args, **kwargs)
 
     return attempt

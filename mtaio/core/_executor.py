@@ -47,7 +47,7 @@ from mtaio.core._compose import (
     settle,
 )
 from mtaio.core._errors import Failure, annotate, conclude
-from mtaio.core._pool import Pool
+from mtaio.core._pool import Pool, Sink
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
@@ -56,8 +56,8 @@ from mtaio.core._stream import Buffer, Stream
 from mtaio.core._tasks import Task, TaskHandle, run_item
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._timeouts import Timing
-from mtaio.core._types import Policy
-from mtaio.core._via import in_pool, in_processes
+from mtaio.core._types import Options, Policy
+from mtaio.core._via import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     import anyio
 
     from mtaio.core._retry import Retry
+    from mtaio.core._slots import Slot
     from mtaio.core._types import (
         T1,
         T2,
@@ -500,21 +501,9 @@ class TaskExecutor:
         def append(_: int, value: Any) -> None:
             results.append(value)
 
-        pool = self._pool(
-            fn,
-            iterables,
-            put=results.__setitem__ if ordered else append,
-            results=results if ordered else None,
-            limit=limit,
-            timeout=timeout,
-            rate=rate,
-            retry=retry,
-            via=via,
-            chunksize=chunksize,
-            errors=errors,
-            on_progress=on_progress,
-        )
-        await pool.run()
+        sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
+        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        await self._pool(fn, iterables, sink, options).run()
         return results
 
     @overload
@@ -563,20 +552,8 @@ class TaskExecutor:
                 'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
                 "to run all items and raise the errors together."
             )
-        pool = self._pool(
-            fn,
-            iterables,
-            put=_forget,
-            limit=limit,
-            timeout=timeout,
-            rate=rate,
-            retry=retry,
-            via=via,
-            chunksize=chunksize,
-            errors=errors,
-            on_progress=on_progress,
-        )
-        await pool.run()
+        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        await self._pool(fn, iterables, Sink(_forget), options).run()
 
     @overload
     def stream(
@@ -720,21 +697,12 @@ class TaskExecutor:
         def put_error(index: int, item: Any, error: Exception) -> None:
             between.put(index, Outcome(index=index, item=item, error=error))
 
-        pool = self._pool(
-            fn,
-            iterables,
-            put=put_value if outcomes else between.put,
-            put_error=put_error if outcomes else None,
-            buffer=between,
-            limit=limit,
-            timeout=timeout,
-            rate=rate,
-            retry=retry,
-            via=via,
-            chunksize=chunksize,
-            errors="return" if outcomes else errors,
-            on_progress=on_progress,
-        )
+        if outcomes:
+            sink, errors = Sink(put_value, put_error, buffer=between), "return"
+        else:
+            sink = Sink(between.put, buffer=between)
+        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        pool = self._pool(fn, iterables, sink, options)
         if outcomes:
             pool.fn = _beside(pool.fn)
         return Stream(pool, between)
@@ -836,15 +804,9 @@ class TaskExecutor:
         """
         results: list[Any] = []
         try:
-            pool = self._pool_of_calls(
-                calls,
-                put=results.__setitem__,
-                results=results,
-                limit=limit,
-                rate=rate,
-                errors="return" if return_exceptions else "raise",
-            )
-            await pool.run()
+            sink = Sink(results.__setitem__, results=results)
+            errors: Policy = "return" if return_exceptions else "raise"
+            await self._pool_of_calls(calls, sink, Options(limit, rate=rate, errors=errors)).run()
         finally:
             _close(calls)
         return tuple(results)
@@ -890,9 +852,8 @@ class TaskExecutor:
             failures.append((index, error))
 
         try:
-            pool = self._pool_of_calls(
-                calls, put=finish, put_error=drop_out, limit=limit, rate=rate
-            )
+            options = Options(limit, rate=rate, errors="return")
+            pool = self._pool_of_calls(calls, Sink(finish, drop_out), options)
             await pool.run()
         finally:
             _close(calls)
@@ -929,9 +890,8 @@ class TaskExecutor:
 
         close_all = partial(_close, calls)
         try:
-            pool = self._pool_of_calls(
-                calls, put=put_value, put_error=put_error, limit=limit, rate=rate
-            )
+            options = Options(limit, rate=rate, errors="return")
+            pool = self._pool_of_calls(calls, Sink(put_value, put_error), options)
         except BaseException:
             close_all()
             raise
@@ -1013,7 +973,7 @@ class TaskExecutor:
         except BaseException:
             place.slots.release(place)
             raise
-        return TaskHandle(block.submit(name_of(fn), self._bind(fn, args, kwargs), fn, place))
+        return self._submitted(block, fn, args, kwargs, place)
 
     @overload
     def submit_nowait(
@@ -1047,7 +1007,7 @@ class TaskExecutor:
             raise refusal
         check_fn(fn)
         place = block.join_nowait()
-        return TaskHandle(block.submit(name_of(fn), self._bind(fn, args, kwargs), fn, place))
+        return self._submitted(block, fn, args, kwargs, place)
 
     async def start(
         self,
@@ -1176,11 +1136,17 @@ class TaskExecutor:
             return self._default_timing
         return Timing(checks.timeout("timeout", timeout), self._counters, self._name)
 
-    def _bind(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[[], Awaitable[Any]]:
-        """Return one call of ``fn`` with the executor's timeout, to be made in a slot."""
-        return partial(one_attempt(fn, self._default_timing, self._threads), *args, **kwargs)
+    def _submitted(
+        self,
+        block: Block,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Slot,
+    ) -> TaskHandle[Any]:
+        """Start one call of ``fn``, with the executor's timeout, as a task in a place it joined."""
+        attempt = one_attempt(fn, self._default_timing, self._threads)
+        return TaskHandle(block.submit(partial(attempt, *args, **kwargs), fn, place))
 
     def _bind_awaitable(
         self,
@@ -1191,9 +1157,8 @@ class TaskExecutor:
         via: Via | None,
     ) -> Callable[[], Awaitable[Any]]:
         if via is not None:
-            return partial(
-                self._via(cast("Callable[..., Any]", fn), via, timing, 1), *args, **kwargs
-            )
+            plain = cast("Callable[..., Any]", fn)
+            return partial(elsewhere(plain, via, self._processes, timing), *args, **kwargs)
         if not inspect.isawaitable(fn):
             check_fn(fn)
             return partial(one_attempt(fn, timing, self._threads), *args, **kwargs)
@@ -1204,14 +1169,6 @@ class TaskExecutor:
             )
             raise TypeError(msg)
         return partial(one_attempt(settle, timing, self._threads), fn)
-
-    def _via(
-        self, fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int
-    ) -> Callable[..., Awaitable[Any]]:
-        """Return what calls ``fn`` where ``via`` says, within its timeout."""
-        if via == "processes":
-            return in_processes(fn, self._processes, timing, chunksize)
-        return in_pool(fn, via, timing, chunksize)
 
     def _narrowed(self, limit: int | None) -> int | None:
         if limit is None:
@@ -1225,29 +1182,20 @@ class TaskExecutor:
         self,
         fn: Callable[..., Any],
         iterables: tuple[AnySource, ...],
+        sink: Sink,
+        options: Options,
         *,
-        put: Callable[[int, Any], object],
-        put_error: Callable[[int, Any, Exception], object] | None = None,
-        results: list[Any] | None = None,
-        buffer: Buffer | None = None,
         subject: object = UNSET,
-        limit: int | None = None,
-        timeout: float | Unset | None = None,
-        rate: float | RateLimiter | None = None,
-        retry: int | Retry | None = None,
-        via: Via | None = None,
-        chunksize: int = 1,
-        errors: Policy = "raise",
-        on_progress: Progress | None = None,
     ) -> Pool:
         check_fn(fn)
+        limit, timeout, rate, retry, via, chunksize, errors, on_progress = options
         if errors not in _POLICIES:
             msg = (
                 f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run '
                 f'all, then raise them together) or "return" (put them among the results).'
             )
             raise ValueError(msg)
-        limit = self._narrowed(limit)
+        at_once = self._narrowed(limit)
         total = None
         if on_progress is not None:
             check_progress(on_progress)
@@ -1255,14 +1203,15 @@ class TaskExecutor:
         timing = self._timing(timeout)
         work = fn
         if via is not None:
-            work, timing = self._via(fn, via, timing, chunksize), self._timing(None)
+            work = elsewhere(fn, via, self._processes, timing, chunksize)
+            timing = self._timing(None)
         elif chunksize != 1:
             msg = (
                 f"chunksize={chunksize!r} is for calls that are sent to a pool, and via= is not "
                 f"given. Pass via=pool, or leave it out."
             )
             raise ValueError(msg)
-        call, timeout = compose(
+        call, watched = compose(
             work,
             timing=timing,
             rate=as_limiter(rate),
@@ -1272,34 +1221,21 @@ class TaskExecutor:
         )
         return Pool(
             call,
-            open_source(iterables, min(limit or _READ_AHEAD, _READ_AHEAD)),
+            open_source(iterables, min(at_once or _READ_AHEAD, _READ_AHEAD)),
+            sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,
-            limit=limit,
+            limit=at_once,
             slots=self._slots,
             counters=self._counters,
-            put=put,
-            put_error=put_error,
-            results=results,
-            buffer=buffer,
             errors=errors,
-            timeout=timeout,
+            timeout=watched,
             name=self._name,
             progress=on_progress,
             total=total,
         )
 
-    def _pool_of_calls(
-        self,
-        calls: tuple[Call[Any], ...],
-        *,
-        put: Callable[[int, Any], object],
-        put_error: Callable[[int, Any, Exception], object] | None = None,
-        results: list[Any] | None = None,
-        limit: int | None = None,
-        rate: float | RateLimiter | None = None,
-        errors: Policy = "return",
-    ) -> Pool:
+    def _pool_of_calls(self, calls: tuple[Call[Any], ...], sink: Sink, options: Options) -> Pool:
         for number, call in enumerate(calls):
             check_call(number, call)
         # With its own limit, not the pool's watch: that counts the wait for a thread as well.
@@ -1310,17 +1246,7 @@ class TaskExecutor:
                 return await settled(call)
             return await one_attempt(call, self._default_timing, self._threads)()
 
-        return self._pool(
-            make,
-            (calls,),
-            put=put,
-            put_error=put_error,
-            results=results,
-            subject=None,
-            limit=limit,
-            rate=rate,
-            errors=errors,
-        )
+        return self._pool(make, (calls,), sink, options, subject=None)
 
     def _entered_block(self, method: str) -> Block:
         block = self._block

@@ -14,7 +14,7 @@ import types
 from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import anyio
 
@@ -38,7 +38,26 @@ if TYPE_CHECKING:
     from mtaio.core._stream import Buffer
     from mtaio.core._types import Policy, Progress
 
-__all__ = ["Pool", "Worker", "take_items"]
+__all__ = ["Pool", "Sink", "Worker", "take_items"]
+
+
+class Sink(NamedTuple):
+    """
+    Where the results of one call go.
+
+    Attributes:
+        put: Called with the number of each item and its result; with ``errors="return"`` with its
+            error too, unless there is ``put_error``.
+        put_error: Called with the number of an item, the item and its error.
+        results: If given, a list that gets a place for each item that was started; results are
+            written there, and ``put`` is for errors alone.
+        buffer: If given, it holds workers back while it has no space.
+    """
+
+    put: Callable[[int, Any], object]
+    put_error: Callable[[int, Any, Exception], object] | None = None
+    results: list[Any] | None = None
+    buffer: Buffer | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +84,6 @@ class Pool:
     - at most one worker at a time is being started: when an item suspends and no worker is idle,
       so items that never suspend need only one, and a slow source no more than it keeps busy;
     - workers that wait for the source or the buffer are counted in ``_idle``;
-    - ``results``, if given, has a place for each item that was started, and ``put`` fills it;
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
     - after `stop` no item is taken.
@@ -74,15 +92,12 @@ class Pool:
     fn: Callable[..., Coroutine[Any, Any, Any]]
     source: Iterator[Any] | Feed
     _: KW_ONLY
+    sink: Sink
     subject: object
     many: bool
     limit: int | None
     slots: Slots | None
     counters: Counters
-    put: Callable[[int, Any], object]
-    put_error: Callable[[int, Any, Exception], object] | None = None
-    results: list[Any] | None = None
-    buffer: Buffer | None = None
     errors: Policy = "raise"
     timeout: float | None = None
     name: str | None = None
@@ -228,7 +243,7 @@ class Pool:
 
         At the source's end the buffer no longer matters.
         """
-        buffer = self.buffer
+        buffer = self.sink.buffer
         while True:
             self._give_slot_back(worker)
             while buffer is not None and self.started >= buffer.until and not self._all_taken:
@@ -256,8 +271,8 @@ class Pool:
                 await self.admit(worker)
                 return True
         self._all_taken = True
-        if self.buffer is not None:
-            self.buffer.wake_workers()
+        if self.sink.buffer is not None:
+            self.sink.buffer.wake_workers()
         return False
 
     def must_queue(self, worker: Worker, slot: Slot) -> bool:
@@ -302,17 +317,17 @@ class Pool:
         if self.errors == "return":
             if self.subject is not None:
                 annotate(rest, self.subject, index, item, many=self.many)
-            if self.put_error is None:
-                self.put(index, rest)
+            if self.sink.put_error is None:
+                self.sink.put(index, rest)
             else:
-                self.put_error(index, item, rest)
+                self.sink.put_error(index, item, rest)
             return False
         annotate(rest, self.subject, index, item, many=self.many)
         self.failures.append((index, rest))
         if self.errors == "raise":
             self.stop()
-        elif self.buffer is not None:
-            self.buffer.skip(index)
+        elif self.sink.buffer is not None:
+            self.sink.buffer.skip(index)
         return False
 
     def _timeout_error(self, subject: object, watched: Watched) -> MTAIOTimeoutError:
@@ -364,8 +379,8 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
 
     A worker whose items never suspend yields after 32 of them.
     """
-    fn, many, source, put, results = pool.fn, pool.many, pool.source, pool.put, pool.results
-    buffer, progress = pool.buffer, pool.progress
+    fn, many, source, progress = pool.fn, pool.many, pool.source, pool.progress
+    put, _, results, buffer = pool.sink
     queue = None if pool.slots is None else pool.slots.queue
     link, new_context = CURRENT.set, copy_context
     watched = worker.watched

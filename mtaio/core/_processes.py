@@ -234,9 +234,7 @@ class _Pool:
             if worker.is_alive():
                 return worker
             worker.end(kill=False)
-        for worker in [*self._workers]:
-            if not worker.is_alive():
-                self._workers.discard(worker)
+        self._workers -= {each for each in self._workers if not each.is_alive()}
         worker = _Worker()
         self._workers.add(worker)
         return worker

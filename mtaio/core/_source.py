@@ -182,19 +182,21 @@ class Feed:
     @property
     def cut_short(self) -> bool:
         """Whether reading ended by a cancellation, or worse."""
-        return any(feed._cut_short for feed in (self, *self._parts))  # noqa: SLF001 - one of us
+        return self._cut_short or any(part.cut_short for part in self._parts)
 
     def start(self, group: TaskGroup) -> None:
         """Start reading."""
-        for feed in (self, *self._parts):
-            group.start_soon(feed.run)
+        group.start_soon(self.run)
+        for part in self._parts:
+            part.start(group)
 
     def end(self) -> None:
         """Read no more. A source that waits for its next item is not disturbed."""
-        for feed in (self, *self._parts):
-            feed._ended = True  # noqa: SLF001 - one of us
-            if feed._space is not None:  # noqa: SLF001 - one of us
-                feed._space.set()  # noqa: SLF001 - one of us
+        self._ended = True
+        if self._space is not None:
+            self._space.set()
+        for part in self._parts:
+            part.end()
 
     async def run(self) -> None:
         """Read the whole source, or until `end` or cancellation, and close it."""

@@ -9,7 +9,17 @@ Why `Returned` holds a type that nothing has: docs/en/design/executor.md.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, final
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    final,
+)
 
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
@@ -84,3 +94,16 @@ class StreamOptions(MapOptions, total=False):
     """The options of `stream`."""
 
     buffer: int | None
+
+
+class Options(NamedTuple):
+    """The options that `map`, `for_each` and `stream` share, as they were passed."""
+
+    limit: int | None = None
+    timeout: float | Unset | None = None
+    rate: float | RateLimiter | None = None
+    retry: int | Retry | None = None
+    via: Via | None = None
+    chunksize: int = 1
+    errors: Policy = "raise"
+    on_progress: Progress | None = None

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mtaio.core._slots import Slot
     from mtaio.core._timeouts import Timing
 
-__all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "in_pool", "in_processes"]
+__all__ = ["ExternalPool", "ExternalPoolStatistics", "Via", "elsewhere"]
 
 _LINGER_SECONDS: Final = 0.002
 """How long the first call of a chunk waits for others: little compared with a pool's own cost."""
@@ -109,9 +109,22 @@ Via: TypeAlias = "concurrent.futures.Executor | ExternalPool | Literal['processe
 """Where plain functions are called, instead of worker threads."""
 
 
-def in_pool(fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int) -> AsyncCall:
-    """Return what calls ``fn`` in a pool, within its timeout."""
+def elsewhere(
+    fn: Callable[..., Any],
+    via: Via,
+    processes: WorkerLimiter,
+    timing: Timing,
+    chunksize: int = 1,
+) -> AsyncCall:
+    """Return what calls ``fn`` where ``via`` says, within its timeout."""
     _check_fn(fn)
+    if via == "processes":
+        return _in_processes(fn, processes, timing, chunksize)
+    return _in_pool(fn, via, timing, chunksize)
+
+
+def _in_pool(fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int) -> AsyncCall:
+    """Return what calls ``fn`` in a pool, within its timeout."""
     checks.count("chunksize", chunksize, way_out="Pass how many calls are sent to the pool as one.")
     if isinstance(via, str):
         msg = f"via={via!r} is unknown. {_WAY_OUT}"
@@ -122,11 +135,10 @@ def in_pool(fn: Callable[..., Any], via: Via, timing: Timing, chunksize: int) ->
     return _PoolCalls(via, fn, timing, chunksize).call
 
 
-def in_processes(
+def _in_processes(
     fn: Callable[..., Any], limiter: WorkerLimiter, timing: Timing, chunksize: int
 ) -> AsyncCall:
     """Return what calls ``fn`` in a worker process of the executor, within its timeout."""
-    _check_fn(fn)
     if chunksize != 1:
         msg = (
             f'chunksize={chunksize!r} is for pools: via="processes" makes each call by itself, and '

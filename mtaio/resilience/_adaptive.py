@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from mtaio._internal import checks
-from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
-from mtaio.exceptions import BreakerOpenError, ConcurrencyLimitError, LimitError
+from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.resilience._estimate import LimitEstimator
+from mtaio.resilience._part import is_outcome
 from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
@@ -285,13 +285,7 @@ class AdaptiveLimiter:
         self._in_use -= 1
         self._slots.release()
         if error is not None:
-            # What a cancelled call raises may be what its function made of the cancellation.
-            if (
-                not isinstance(error, Exception)
-                or isinstance(error, LimitError | BreakerOpenError)
-                or is_cancelled()
-                or not (dropped or accepts(self._on, error))
-            ):
+            if not is_outcome(error) or not (dropped or accepts(self._on, error)):
                 return
             dropped = True
         self._dropped += dropped

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
-from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
-from mtaio.exceptions import BreakerOpenError, LimitError
+from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience._circuit import BreakerState, Circuit, Rules
+from mtaio.resilience._part import is_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -319,12 +319,7 @@ class Breaker:
 
     def _failed_with(self, error: BaseException, circuit: Circuit, period: int) -> None:
         """Count the outcome of a call that raised."""
-        # What a cancelled call raises may be what its function made of the cancellation.
-        if (
-            not isinstance(error, Exception)
-            or isinstance(error, LimitError | BreakerOpenError)
-            or is_cancelled()
-        ):
+        if not is_outcome(error):
             self._undecided += 1
             circuit.give_back(period)
             return

@@ -8,12 +8,24 @@ the pipeline is made; a call then runs through plain coroutines, one for each pa
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
+
+from mtaio._internal.cancellation import is_cancelled
+from mtaio.exceptions import BreakerOpenError, LimitError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-__all__ = ["Call", "Next", "Part"]
+__all__ = ["REFUSALS", "Call", "Next", "Part", "is_outcome"]
+
+REFUSALS: Final = (LimitError, BreakerOpenError)
+"""What a call raises that a part refuses: it says nothing about what is called."""
+
+
+def is_outcome(error: BaseException) -> TypeGuard[Exception]:
+    """Return whether a call has ended with ``error``, and was not cancelled or refused."""
+    # What a cancelled call raises may be what its function made of the cancellation.
+    return isinstance(error, Exception) and not isinstance(error, REFUSALS) and not is_cancelled()
 
 
 class Call:

@@ -20,8 +20,8 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.filters import Filter, accepts
-from mtaio.exceptions import BreakerOpenError, LimitError
 from mtaio.resilience._alarm import Alarm
+from mtaio.resilience._part import REFUSALS
 
 if TYPE_CHECKING:
     from mtaio.core import Budget
@@ -215,7 +215,7 @@ class Race:
         self._hedging.hedges += 1
         try:
             result = await self._then(self._call)
-        except (LimitError, BreakerOpenError):
+        except REFUSALS:
             self._alarm.discard(self)
             self._hedging.refused()
         except BaseException as error:
@@ -245,7 +245,7 @@ class Race:
         self._alarm.discard(self)
         if self._is_over:
             return
-        if isinstance(error, LimitError | BreakerOpenError) or accepts(self._hedging.on, error):
+        if isinstance(error, REFUSALS) or accepts(self._hedging.on, error):
             self._failures.append(error)
         else:
             self._answer = error

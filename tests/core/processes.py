@@ -32,7 +32,9 @@ def program(folder: Path, text: str, *command: str) -> subprocess.CompletedProce
 
 CLASSES = """
 import anyio
-from mtaio.core import TaskExecutor
+from mtaio.core import TaskExecutor, _processes
+
+_processes._END_SECONDS = 60  # as the process ends, however slowly, it writes its coverage
 
 class Result:
     pass

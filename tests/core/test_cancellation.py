@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mtaio.core import TaskExecutor
-from mtaio.core._pool import Pool, Worker, take_items
+from mtaio.core._pool import Pool, Sink, Worker, take_items
 from mtaio.core._statistics import Counters
 from mtaio.testing import run, settle
 from tests.injection import at_every_checkpoint, cancelled_at
@@ -241,12 +241,12 @@ def test_worker_whose_event_loop_is_gone() -> None:
     pool = Pool(
         work,
         iter(range(9)),
+        sink=Sink(print),
         subject=work,
         many=False,
         limit=1,
         slots=None,
         counters=Counters(),
-        put=print,
     )
     pool.attentive = False  # there is no task group to start workers in
     worker = take_items(pool, Worker())

@@ -53,6 +53,12 @@ class Phone:
 
 
 @pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill no process that ends by itself, however slowly: as it does, it writes its coverage."""
+    monkeypatch.setattr(_processes, "_END_SECONDS", 60)
+
+
+@pytest.fixture(autouse=True)
 def no_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the processes the import of pytest, whose main module is that of this program."""
     monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)

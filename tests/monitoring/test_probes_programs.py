@@ -235,13 +235,27 @@ def test_no_file_left_to_accept(tmp_path: Path) -> None:
     """While there are too many open files probes wait, and then they are answered."""
     program = """
         import resource
+        import threading
 
         logging.disable()  # the monitor can read no figures meanwhile, and says so
+        accept, refused = socket.socket.accept, threading.Event()
+
+        def seen(self):
+            try:
+                return accept(self)
+            except OSError as error:
+                if not isinstance(error, BlockingIOError):
+                    refused.set()
+                raise
+
+        socket.socket.accept = seen
 
         async def main():
             async with monitor, probes:
                 host, _, port = probes.address.rpartition(":")
                 get("/livez")
+                while probes.statistics().connections:
+                    time.sleep(0.001)
                 client = socket.socket()
                 resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
                 taken = []
@@ -252,7 +266,7 @@ def test_no_file_left_to_accept(tmp_path: Path) -> None:
                     pass
                 client.connect((host, int(port)))
                 client.sendall(b"GET /livez HTTP/1.0\\r\\n\\r\\n")
-                time.sleep(0.3)
+                assert refused.wait(20)
                 print(probes.statistics().connections)
                 for each in taken:
                     os.close(each)

@@ -209,6 +209,25 @@ async def test_stopped_at_once() -> None:
     assert threading.active_count() <= before + 1  # anyio keeps a thread that it may use again
 
 
+async def test_stopped_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is told to end before it has a scope to be cancelled by ends all the same."""
+    begin, anyio_run = threading.Event(), anyio.run
+
+    def run_late(*args: Any, **options: Any) -> object:
+        assert begin.wait(20)
+        return anyio_run(*args, **options)
+
+    monkeypatch.setattr(anyio, "run", run_late)
+    async with ResourceMonitor() as monitor:
+        probes = Probes(monitor, bind=HERE)
+        await probes.start()
+        async with anyio.create_task_group() as group:
+            group.start_soon(probes.stop)
+            await checkpoint()
+            begin.set()
+        assert not probes.running
+
+
 async def test_stop_closes_connections() -> None:
     """A client that is connected, or waits, is not waited for."""
     async with ResourceMonitor() as monitor, anyio.create_task_group() as group:
