@@ -1,4 +1,4 @@
-"""Errors that belong to operation, and errors that nobody expected."""
+"""Errors expected in operation, and unexpected ones."""
 
 import logging
 import sys

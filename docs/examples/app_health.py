@@ -1,4 +1,4 @@
-"""What a service depends on, what it may use, and who is told."""
+"""A service with a health check and an alert."""
 
 import logging
 
