@@ -1,4 +1,4 @@
-"""Health checks: of three kinds, critical or not, and a service that is to be stopped."""
+"""Health checks of three kinds, critical or not, and a service about to stop."""
 
 import logging
 
