@@ -38,7 +38,7 @@ retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05,
 @app.resource  # opened before anything is served, closed when nothing is
 async def upstream() -> AsyncIterator[httpx.AsyncClient]:
     url = os.environ["SHOP_UPSTREAM"]
-    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours hold
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours apply
         yield client
 
 
