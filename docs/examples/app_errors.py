@@ -1,4 +1,4 @@
-"""Errors that belong to operation, and errors that nobody expected."""
+"""Errors expected in operation, and unexpected ones."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ tills = ConcurrencyLimiter(limit=1, name="tills")
 
 
 class Short(logging.Formatter):
-    """For this page: no lines of a traceback."""
+    """A formatter that leaves out tracebacks, for this page."""
 
     def formatException(self, ei: object) -> str:  # noqa: ARG002, D102, N802 - logging's own
         return "  (the traceback)"

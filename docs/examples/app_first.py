@@ -1,4 +1,4 @@
-"""A service: what it opens, what it does, and the order in which it ends."""
+"""A service: its resources, its work, and the order in which it shuts down."""
 
 from collections.abc import AsyncIterator
 

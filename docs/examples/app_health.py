@@ -1,4 +1,4 @@
-"""What a service depends on, what it may use, and who is told."""
+"""A service with a health check and an alert."""
 
 import logging
 
@@ -8,7 +8,7 @@ from mtaio.app import Application
 from mtaio.config import Settings
 from mtaio.events import Event
 
-logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # it would say the same
+logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # the log would repeat it
 settings = Settings(health_bind="127.0.0.1:0", cpu_threshold=100, memory_threshold=100)  # no alert
 app = Application(settings, logging=False, signals=False)
 orders: list[str] = []

@@ -1,4 +1,4 @@
-"""What the probes say while a service serves, and while it stops."""
+"""The probes' answers while a service runs and while it stops."""
 
 import anyio
 

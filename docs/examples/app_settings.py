@@ -1,4 +1,4 @@
-"""The parts of a service, made from what the operator has set."""
+"""The parts of a service, created from the operator's settings."""
 
 import anyio
 

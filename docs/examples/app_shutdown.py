@@ -1,4 +1,4 @@
-"""One shutdown: the delay, what ends by itself, and what is cancelled in the end."""
+"""One shutdown: the delay, a service that ends by itself, and those cancelled."""
 
 import logging
 import sys

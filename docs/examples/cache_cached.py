@@ -13,7 +13,7 @@ async def rate(base: str, to: str = "EUR") -> float:
 
 
 class Shop:
-    """One of several, with prices of its own."""
+    """One of several shops, each with its own prices."""
 
     def __init__(self, name: str) -> None:
         self.name = name

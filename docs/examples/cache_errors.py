@@ -1,4 +1,4 @@
-"""Who gets a failure: those who waited, those who come soon; nobody, if there is an old value."""
+"""Who gets a failure: waiting callers, and those soon after; nobody, if there is an old value."""
 
 import logging
 
@@ -6,7 +6,7 @@ import anyio
 
 from mtaio.cache import TTLCache
 
-logging.getLogger("mtaio.cache").setLevel("ERROR")  # an old value that is served is a warning
+logging.getLogger("mtaio.cache").setLevel("ERROR")  # serving an old value logs a warning
 
 plain: TTLCache[str] = TTLCache(60, max_size=1000)
 sparing: TTLCache[str] = TTLCache(60, max_size=1000, error_ttl=0.3)

@@ -1,4 +1,4 @@
-"""A cache of what a slow service answers: ten callers, one request."""
+"""A cache in front of a slow service: ten callers, one request."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Values that are renewed while they are served: only the first reader ever waits."""
+"""Values renewed in the background: only the first reader ever waits."""
 
 import anyio
 
@@ -8,7 +8,7 @@ cache: TTLCache[int] = TTLCache(2, max_size=1000, refresh_ahead=0.8, stale_while
 
 
 class Service:
-    """One whose answer changes each time."""
+    """A source that returns a new version each time."""
 
     version = 0
 
@@ -31,9 +31,9 @@ async def main() -> None:
 
     async with cache:
         await read_at(0)
-        await read_at(1.9)  # more than 0.8 of its time is over: renewed in the background
+        await read_at(1.9)  # past 0.8 of its time: renewed in the background
         await read_at(2.2)
-        await read_at(4.5)  # all of its time is over: served all the same, and renewed
+        await read_at(4.5)  # expired: still served, and renewed
         await read_at(4.8)
 
 

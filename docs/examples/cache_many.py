@@ -1,4 +1,4 @@
-"""What is missing of many keys is loaded at once, and by nobody twice."""
+"""The missing ones of many keys are loaded together, and each only once."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""How long a result is kept, and whether, may depend on the result; so may a key on its meaning."""
+"""Whether and how long to keep a result may depend on the result; equivalent calls share a key."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from mtaio.cache import cached
 
 @dataclass(frozen=True)
 class Token:
-    """Lets somebody in, for some time."""
+    """Grants access for a limited time."""
 
     name: str
     seconds: float

@@ -1,4 +1,4 @@
-"""Three callers, one load: one that gives up does not take the others' value away."""
+"""Three callers, one load: if one gives up, the others still get the value."""
 
 import anyio
 from anyio.lowlevel import checkpoint

@@ -1,4 +1,4 @@
-"""What changed must not be served: by key, by tag; and a listener that hears what leaves."""
+"""Invalidation by key and by tag, and a listener that is told of each removal."""
 
 import anyio
 

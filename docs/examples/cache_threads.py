@@ -1,4 +1,4 @@
-"""One cache for the event loop, for worker threads, and for code that knows no event loop."""
+"""One cache for the event loop, for worker threads, and for code without an event loop."""
 
 import anyio
 from anyio import to_thread

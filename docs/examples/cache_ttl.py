@@ -1,4 +1,4 @@
-"""How long: a time of its own, without end, while it is used, and restarted."""
+"""Times to live: per value, unlimited, restarted, and as long as a value is read."""
 
 import math
 

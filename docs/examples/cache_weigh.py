@@ -1,4 +1,4 @@
-"""A limit in bytes, and what the cache says of itself."""
+"""A limit in bytes, and the cache's statistics."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""Going through the checklist in a program, as a service's own test does."""
+"""Run the checklist in a program, as a service's own test would."""
 
 import math
 

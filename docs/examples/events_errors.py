@@ -1,4 +1,4 @@
-"""A handler that fails: its error is raised by emit, or handed to on_error."""
+"""A failing handler: emit raises its error, or on_error gets it."""
 
 import anyio
 

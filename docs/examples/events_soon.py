@@ -1,4 +1,4 @@
-"""Events from code that cannot wait, delivered in the emitter's block."""
+"""Events from code that cannot await, delivered in the emitter's block."""
 
 import anyio
 

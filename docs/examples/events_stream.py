@@ -1,4 +1,4 @@
-"""A display that shows what it can, and a thermometer that does not wait for it."""
+"""A slow display that shows what it can, and a thermometer that does not wait for it."""
 
 import anyio
 

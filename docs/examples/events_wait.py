@@ -1,4 +1,4 @@
-"""Questions and answers as events: a stream misses none, wait_for waits for one."""
+"""Questions and answers as events: a stream misses none, and wait_for waits for one."""
 
 import anyio
 from anyio.abc import TaskStatus

@@ -24,7 +24,7 @@ async def main() -> None:
             log.info("open")
             log.debug("nobody asked for this")
             log.warning("login failed: user=bob password=hunter2")
-        # The block is left: everything is written, and the handlers are taken away.
+        # The block has ended: everything is written, and the handlers are removed.
         show(path)
 
 

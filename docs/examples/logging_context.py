@@ -1,4 +1,4 @@
-"""Which request a record belongs to: a filter that adds what is in a context variable."""
+"""The request a record belongs to: a filter adds the value of a context variable."""
 
 import logging
 import tempfile

@@ -1,4 +1,4 @@
-"""The same from a dictionary, as it may stand in a file of settings."""
+"""The same from a dictionary, as it might be in a settings file."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""One JSON object a line: what was given with ``extra``, the task, the traceback."""
+"""One JSON object per line, with the values of ``extra``, the task and the traceback."""
 
 import json
 import logging

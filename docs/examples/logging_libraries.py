@@ -1,4 +1,4 @@
-"""Records of libraries: one quieter, one in a file of its own."""
+"""Records of libraries: one made quieter, one written to its own file."""
 
 import logging
 import tempfile
@@ -24,7 +24,7 @@ async def main() -> None:
 
             access = logging.getLogger("hypercorn.access")
             access.addHandler(AsyncFileHandler(folder / "access.log"))
-            access.propagate = False  # or shop.log would have it too
+            access.propagate = False  # or shop.log would get it too
 
             logging.getLogger("hypercorn.error").info("Running on http://127.0.0.1:8000")
             logging.getLogger("httpx").info("HTTP Request: GET https://example.org/ 200 OK")

@@ -1,4 +1,4 @@
-"""What the filter masks, and what it cannot know."""
+"""What the filter masks, and what it cannot detect."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ plain = logging.Formatter("%(message)s")
 
 @dataclass
 class Account:
-    """Prints all that it holds."""
+    """An account, whose repr shows the password."""
 
     name: str
     password: str

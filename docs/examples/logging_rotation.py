@@ -30,7 +30,7 @@ async def main() -> None:
         show(folder)
 
         if os.name == "nt":
-            handler.close()  # Windows does not move a file that is open
+            handler.close()  # Windows cannot move an open file
         (folder / "shop.log").rename(folder / "shop.log.old")  # as logrotate does
         log.warning("sale-9")
         await handler.aflush()

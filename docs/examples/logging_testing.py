@@ -29,7 +29,7 @@ class Kept(logging.Handler):
 
 
 async def test_the_program_says_so() -> None:
-    """What was logged, wherever it is written."""
+    """Check what was logged, wherever it is written."""
     kept = Kept()
     log.addHandler(kept)
     await sell("tea")
@@ -46,7 +46,7 @@ def test_the_line_is_right() -> None:
 
 
 async def test_the_file_is_right(folder: Path) -> None:
-    """What was flushed is in the file; nothing of it is a matter of waiting long enough."""
+    """After a flush the records are in the file: no test has to wait and hope."""
     handler = AsyncFileHandler(folder / "shop.log")
     log.addHandler(handler)
     await sell("tea")

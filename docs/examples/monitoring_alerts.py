@@ -1,4 +1,4 @@
-"""One queue, one hour, and how often each of four thresholds would call somebody."""
+"""One queue, one hour, and how often each of four thresholds would call someone."""
 
 import random
 from collections import Counter
@@ -18,12 +18,12 @@ PLANS: dict[str, dict[str, Any]] = {
 
 
 def depth_at(second: int, noise: random.Random) -> float:
-    """Return some 50; every five minutes 85 for a while; and in one spell of trouble 110."""
+    """Return about 50; every five minutes 85 for a while; during the incident 110."""
     depth = 50 + noise.uniform(-15, 15)
     if second % 300 < 15:
-        depth += 35  # a burst of orders, which is none of our business
+        depth += 35  # a burst of orders, which needs no action
     if 2400 <= second < 3000 and second % 200 < 150:
-        depth += 60  # the database comes and goes
+        depth += 60  # the database fails on and off
     return depth
 
 

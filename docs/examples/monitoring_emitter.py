@@ -1,4 +1,4 @@
-"""Alerts as events, for whichever part of the program wants to act on them."""
+"""Alerts as events, for any part of the program that acts on them."""
 
 import anyio
 

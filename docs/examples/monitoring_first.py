@@ -1,4 +1,4 @@
-"""A monitor with a gauge of your own, thresholds, and handlers that tell somebody."""
+"""A monitor with a gauge, thresholds and handlers."""
 
 import anyio
 
@@ -30,7 +30,7 @@ async def main() -> None:
 
         orders.extend(range(120))  # too many at once
         await anyio.sleep(0.35)
-        del orders[:60]  # still above clear: nothing is said
+        del orders[:60]  # still above clear: no handler is called
         await anyio.sleep(0.3)
         print("firing:", [alert.metric for alert in monitor.firing])
         orders.clear()

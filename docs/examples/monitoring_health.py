@@ -1,4 +1,4 @@
-"""Health checks: of three kinds, critical or not, and a service that is to be stopped."""
+"""Health checks of three kinds, critical or not, and a service about to stop."""
 
 import logging
 
@@ -6,7 +6,7 @@ import anyio
 
 from mtaio.monitoring import HealthRegistry, HealthReport
 
-logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # it would say the same
+logging.getLogger("mtaio.monitoring").addHandler(logging.NullHandler())  # the log would repeat it
 
 health = HealthRegistry()
 down: set[str] = set()

@@ -1,4 +1,4 @@
-"""The same figures through OpenTelemetry, here to a reader that keeps them in memory."""
+"""The same figures through OpenTelemetry, here with an in-memory reader."""
 
 import anyio
 from opentelemetry.sdk.metrics import MeterProvider

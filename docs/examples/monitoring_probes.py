@@ -1,4 +1,4 @@
-"""Probes and figures over HTTP, asked as Kubernetes and Prometheus ask."""
+"""Probes and metrics over HTTP, requested as Kubernetes and Prometheus do."""
 
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen

@@ -1,4 +1,4 @@
-"""A counter only grows: what a threshold can judge is by how much it grew in the last minute."""
+"""A counter only grows, so the threshold is on its growth in the last minute."""
 
 import anyio
 

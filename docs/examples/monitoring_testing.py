@@ -1,4 +1,4 @@
-"""Last week's incident, played to this week's alerts in virtual time."""
+"""Last week's incident, replayed against this week's alerts in virtual time."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ import anyio
 import mtaio.testing
 from mtaio.monitoring import ResourceMonitor
 
-INCIDENT = [(40, 602), (95, 20), (50, 281), (120, 900), (30, 600)]  # the depth, for so many seconds
+INCIDENT = [(40, 602), (95, 20), (50, 281), (120, 900), (30, 600)]  # depth and seconds
 
 
 def set_alerts(monitor: ResourceMonitor, depth: Callable[[], float]) -> None:
-    """What the service calls as well."""
+    """Set the alerts; the service calls this, too."""
     monitor.gauge("queue_depth", depth)
     monitor.set_threshold("queue_depth", 80, clear=60, for_seconds=60, cooldown=600)
 
@@ -30,7 +30,7 @@ async def main() -> None:
         for depth, seconds in INCIDENT:  # noqa: B007 - the gauge reads it
             await anyio.sleep(seconds)
 
-    assert told == [965]  # the peak of 20 s is no matter; that of 15 minutes is known in one
+    assert told == [965]  # not for the 20 s peak; a minute into the 15-minute one
     for alert in monitor.alerts:
         print(f"{alert.metric} {alert.state} at {alert.value:g} after {alert.seconds:g} s")
 

@@ -9,7 +9,7 @@ from mtaio.monitoring import Source, metrics, to_prometheus
 
 @dataclass(frozen=True)
 class TillStatistics:
-    """What a till has taken."""
+    """The takings of a till."""
 
     paid: int = field(default=0, metadata={"kind": "counter"})
     open_orders: int = 0

@@ -1,4 +1,4 @@
-"""Objects that a monitor watches: their statistics are metrics, with thresholds and a history."""
+"""Watched objects: their statistics become metrics, with thresholds and a history."""
 
 import anyio
 

@@ -1,4 +1,4 @@
-"""What is decided where: the settings of a service, with their sources, and no secret in them."""
+"""The settings of a service with their sources, and without secrets."""
 
 import tempfile
 from pathlib import Path

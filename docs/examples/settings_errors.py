@@ -1,4 +1,4 @@
-"""A deployment with five mistakes, all of which are said at once."""
+"""A deployment with five mistakes, all reported at once."""
 
 import warnings
 

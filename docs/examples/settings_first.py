@@ -1,4 +1,4 @@
-"""A program whose limits, timeouts, cache and log are decided where it runs."""
+"""A program with limits, timeouts, cache and log set by its environment."""
 
 import logging
 
@@ -10,7 +10,7 @@ from mtaio.core import TaskExecutor
 from mtaio.logging import configure
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
 
-# What Settings.from_env() finds in the environment of the process.
+# What Settings.from_env() would find in the environment.
 ENVIRONMENT = {"MTAIO_MAX_WORKERS": "8", "MTAIO_CACHE_TTL": "60", "MTAIO_LOG_CONSOLE": "no"}
 
 

@@ -1,4 +1,4 @@
-"""One total for the whole of a shutdown, and how it is split."""
+"""The total time for a shutdown, and how it is split."""
 
 import anyio
 

@@ -11,14 +11,14 @@ from mtaio.testing import explore
 
 # --8<-- [start:wrong]
 class WrongQueue:
-    """One at a time, in the order of asking."""
+    """A lock that serves tasks in the order of asking."""
 
     def __init__(self) -> None:
         self._free = True
         self._queue: deque[anyio.Event] = deque()
 
     async def acquire(self) -> None:
-        """Wait for the place."""
+        """Wait for the lock."""
         while not self._free:
             woken = anyio.Event()
             self._queue.append(woken)
@@ -35,10 +35,10 @@ class WrongQueue:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightQueue(WrongQueue):
-    """Hands the place over: it is never free while a task waits."""
+    """Hands the lock over: it is never free while a task waits."""
 
     async def acquire(self) -> None:
-        """Wait for the place."""
+        """Wait for the lock."""
         if self._free:
             self._free = False
             return

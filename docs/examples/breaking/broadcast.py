@@ -11,13 +11,13 @@ from mtaio.testing import explore
 
 # --8<-- [start:wrong]
 class WrongRoom:
-    """Sends everybody what somebody says."""
+    """Sends what one member says to all."""
 
     def __init__(self) -> None:
         self._members: dict[str, Callable[[str], Awaitable[None]]] = {}
 
     def join(self, name: str, send: Callable[[str], Awaitable[None]]) -> None:
-        """Let somebody in."""
+        """Add a member."""
         self._members[name] = send
 
     async def say(self, text: str) -> None:
@@ -29,7 +29,7 @@ class WrongRoom:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightRoom(WrongRoom):
-    """Goes through a copy, which stays as it is."""
+    """Iterates over a copy, which does not change."""
 
     async def say(self, text: str) -> None:
         """Send a text to each member."""
@@ -42,7 +42,7 @@ class RightRoom(WrongRoom):
 @pytest.mark.parametrize("kind", [WrongRoom, RightRoom])
 @explore()
 async def test_members_hear_it(kind: type[WrongRoom]) -> None:
-    """Those who were there have heard it, even if others join meanwhile."""
+    """Members hear a text even if others join while it is sent."""
     heard: list[str] = []
 
     async def send(text: str) -> None:

@@ -11,7 +11,7 @@ from mtaio.testing import explore
 
 # --8<-- [start:wrong]
 class WrongCache:
-    """Loads what it has not got."""
+    """Loads missing values."""
 
     def __init__(self, load: Callable[[str], Awaitable[int]]) -> None:
         self._load = load
@@ -22,7 +22,7 @@ class WrongCache:
         if key in self._values:
             return self._values[key]
         value = await self._load(key)
-        if key not in self._values:  # what was set meanwhile is newer
+        if key not in self._values:  # a value set during the load is newer
             self._values[key] = value
         return self._values[key]
 
@@ -38,7 +38,7 @@ class WrongCache:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightCache(WrongCache):
-    """Counts the changes, so that it can tell "again" from "still"."""
+    """Counts changes, to tell "absent again" from "still absent"."""
 
     def __init__(self, load: Callable[[str], Awaitable[int]]) -> None:
         super().__init__(load)
@@ -70,7 +70,7 @@ class RightCache(WrongCache):
 @pytest.mark.parametrize("kind", [WrongCache, RightCache])
 @explore()
 async def test_cache_is_up_to_date(kind: type[WrongCache]) -> None:
-    """When all is written, the cache says what the database says."""
+    """After all writes, the cache agrees with the database."""
     database = {"price": 1}
 
     async def load(key: str) -> int:

@@ -12,7 +12,7 @@ from mtaio.testing import Victim, explore
 
 # --8<-- [start:wrong]
 class WrongLimiter:
-    """Lets so many in at once."""
+    """Limits how many are inside at once."""
 
     def __init__(self, slots: int) -> None:
         self._slots = anyio.Semaphore(slots)
@@ -47,7 +47,7 @@ class RightLimiter(WrongLimiter):
 @pytest.mark.parametrize("kind", [WrongLimiter, RightLimiter])
 @explore()
 async def test_one_at_a_time(kind: type[WrongLimiter], victim: Victim) -> None:
-    """Three want the only slot, and no two of them have it at once."""
+    """Three tasks want the only slot, and no two have it at once."""
     limiter = kind(1)
     inside = most = 0
 

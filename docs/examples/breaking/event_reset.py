@@ -41,7 +41,7 @@ class WrongJobs:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightJobs(WrongJobs):
-    """Resets the event in the same breath in which it looks at the count."""
+    """Resets the event in the same step in which it checks the count."""
 
     async def drain(self, report: Callable[[int], Awaitable[None]]) -> None:
         """Wait until no job is left; ``report`` how many there still are."""

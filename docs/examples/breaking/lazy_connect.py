@@ -27,7 +27,7 @@ class WrongClient:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightClient(WrongClient):
-    """Looks and connects behind one lock."""
+    """Checks and connects under one lock."""
 
     def __init__(self, connect: Callable[[], Awaitable[int]]) -> None:
         super().__init__(connect)

@@ -20,7 +20,7 @@ class Connection:
 
 # --8<-- [start:wrong]
 class WrongPool:
-    """Lends so many connections."""
+    """Lends out a fixed number of connections."""
 
     def __init__(self, size: int) -> None:
         self.idle = [Connection() for _ in range(size)]
@@ -42,7 +42,7 @@ class WrongPool:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightPool(WrongPool):
-    """Begins the ``try`` with the first line that has something to give back."""
+    """Begins the ``try`` as soon as there is something to give back."""
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
@@ -62,7 +62,7 @@ class RightPool(WrongPool):
 @pytest.mark.parametrize("kind", [WrongPool, RightPool])
 @explore()
 async def test_connections_come_back(kind: type[WrongPool], victim: Victim) -> None:
-    """When all is over, the pool is as full as it was."""
+    """Afterwards, the pool is as full as before."""
     pool = kind(1)
 
     async def query() -> None:

@@ -11,7 +11,7 @@ from mtaio.testing import Victim, explore
 
 # --8<-- [start:wrong]
 class WrongSemaphore:
-    """So many at once, in the order of asking."""
+    """Limits how many run at once, in the order of asking."""
 
     def __init__(self, slots: int) -> None:
         self._free = slots
@@ -66,7 +66,7 @@ class RightSemaphore(WrongSemaphore):
 @pytest.mark.parametrize("kind", [WrongSemaphore, RightSemaphore])
 @explore()
 async def test_slot_comes_back(kind: type[WrongSemaphore], victim: Victim) -> None:
-    """Whichever task gave up, the next one gets the slot."""
+    """Whenever a task gives up, the next one still gets the slot."""
     semaphore = kind(1)
 
     async def work() -> None:

@@ -18,7 +18,7 @@ class WrongSetting:
         self._changed = anyio.Event()
 
     def change(self, value: int) -> None:
-        """Set the value, and tell those who wait."""
+        """Set the value, and wake the waiters."""
         self.value = value
         self._changed.set()
         self._changed = anyio.Event()
@@ -33,7 +33,7 @@ class WrongSetting:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightSetting(WrongSetting):
-    """Holds on to the event of the next change before it looks at the value."""
+    """Gets the event of the next change before it reads the value."""
 
     async def follow(self, apply: Callable[[int], Awaitable[None]]) -> None:
         """Call ``apply`` with the value, and again whenever it has changed."""
@@ -48,7 +48,7 @@ class RightSetting(WrongSetting):
 @pytest.mark.parametrize("kind", [WrongSetting, RightSetting])
 @explore()
 async def test_change_arrives(kind: type[WrongSetting]) -> None:
-    """A follower has applied the last value in the end."""
+    """In the end a follower has applied the last value."""
     setting = kind(1)
     arrived = anyio.Event()
 

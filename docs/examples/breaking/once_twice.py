@@ -13,13 +13,13 @@ Handler = Callable[[str], Awaitable[None]]
 
 # --8<-- [start:wrong]
 class WrongEmitter:
-    """Calls the handlers of an event, those for one time only once."""
+    """Calls the handlers of an event, and those registered for once only once."""
 
     def __init__(self) -> None:
         self._once: list[Handler] = []
 
     def once(self, handler: Handler) -> None:
-        """Have a handler called with the next event."""
+        """Call a handler with the next event only."""
         self._once.append(handler)
 
     async def emit(self, event: str) -> None:
@@ -33,7 +33,7 @@ class WrongEmitter:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightEmitter(WrongEmitter):
-    """Takes the handlers off the list before it calls the first."""
+    """Clears the list before it calls the first handler."""
 
     async def emit(self, event: str) -> None:
         """Call the handlers, one after the other."""

@@ -63,7 +63,7 @@ class RightLoader(WrongLoader):
 @pytest.mark.parametrize("kind", [WrongLoader, RightLoader])
 @explore()
 async def test_followers_get_the_value(kind: type[WrongLoader], victim: Victim) -> None:
-    """Two ask at once, one of them may give up, and the other has its answer."""
+    """Two ask at once; if one gives up, the other still gets its answer."""
 
     async def load(key: str) -> str:
         await checkpoint()

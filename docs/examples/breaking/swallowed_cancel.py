@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 # --8<-- [start:wrong]
 class WrongQuotes:
-    """Asks for a price; when that fails, the last one will do."""
+    """Asks for a price, and falls back to the last one."""
 
     def __init__(self, ask: Callable[[], Awaitable[int]], last: int) -> None:
         self._ask = ask
@@ -31,7 +31,7 @@ class WrongQuotes:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightQuotes(WrongQuotes):
-    """Names what it can deal with."""
+    """Catches only what it can handle."""
 
     async def price(self) -> int:
         """Return the price."""
@@ -47,7 +47,7 @@ class RightQuotes(WrongQuotes):
 @pytest.mark.parametrize("kind", [WrongQuotes, RightQuotes])
 @explore()
 async def test_price_is_todays(kind: type[WrongQuotes], victim: Victim) -> None:
-    """The quotes are up: a task that gets a price gets today's."""
+    """While the quotes are up, a task that gets a price gets today's."""
 
     async def ask() -> int:
         await checkpoint()

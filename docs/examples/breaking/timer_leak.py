@@ -19,7 +19,7 @@ class Statistics:
 
 # --8<-- [start:wrong]
 class WrongLimiter:
-    """Lets one task start every so many seconds."""
+    """Lets one task start per interval."""
 
     def __init__(self, group: TaskGroup, every: float) -> None:
         self._group = group
@@ -53,7 +53,7 @@ class WrongLimiter:
 # --8<-- [end:wrong]
 # --8<-- [start:right]
 class RightLimiter(WrongLimiter):
-    """Lets each waiter sleep by itself: a cancelled one takes its timer along."""
+    """Lets each waiter sleep itself, so that its timer ends with it."""
 
     async def acquire(self) -> None:
         """Wait until this task may start."""

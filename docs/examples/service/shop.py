@@ -38,7 +38,7 @@ retry = Retry(attempts=3, on=(httpx.HTTPError, TimeoutError), wait_initial=0.05,
 @app.resource  # opened before anything is served, closed when nothing is
 async def upstream() -> AsyncIterator[httpx.AsyncClient]:
     url = os.environ["SHOP_UPSTREAM"]
-    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours hold
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:  # noqa: S113 - ours apply
         yield client
 
 
@@ -83,7 +83,7 @@ async def feed(_: Request) -> Response:
 
 @app.service(restart=Retry(attempts=5, wait_initial=1.0))
 async def keep_fresh() -> None:
-    """Ask for known prices again before their time is over, and say which have changed."""
+    """Renew known prices before they expire, and announce the changed ones."""
     while True:
         await anyio.sleep(app.settings.cache_ttl / 2)
         for sku, before in app.cache.items():
@@ -101,7 +101,7 @@ async def announce(event: Event[dict[str, object]]) -> None:
     log.info("%s costs %s now", event.data["sku"], event.data["price"])
 
 
-@app.health_check("upstream", critical=False, timeout=1.0)  # without it, old prices still serve
+@app.health_check("upstream", critical=False, timeout=1.0)  # if down, old prices are served
 async def ask_upstream() -> None:
     (await upstream.get().get("/health")).raise_for_status()
 

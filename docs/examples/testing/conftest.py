@@ -1,4 +1,4 @@
-"""Each async test below this file runs on both backends, on a clock that stands at 0."""
+"""Async tests in this folder run on both backends, on a virtual clock that begins at 0."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Hypothesis draws what is done, and in which order the tasks take their steps."""
+"""Hypothesis draws the input, and the order in which tasks take their steps."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +12,7 @@ from mtaio.testing import Schedule, run, schedules
 
 
 async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> list[int]:
-    """Call ``fn`` with all items at once, and return the results in the order of the items."""
+    """Call ``fn`` with all items concurrently, and return the results in their order."""
     found: dict[int, int] = {}
 
     async def call(position: int, item: int) -> None:
@@ -27,7 +27,7 @@ async def in_order(fn: Callable[[int], Awaitable[int]], items: list[int]) -> lis
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(items=st.lists(st.integers(0, 3), max_size=4), schedule=schedules())
 def test_results_are_in_order(backend: str, items: list[int], schedule: Schedule) -> None:
-    """However long the calls take, and in any order, the results are in that of the items."""
+    """However long each call takes, the results are in the order of the items."""
 
     async def double(item: int) -> int:
         for _ in range(item):

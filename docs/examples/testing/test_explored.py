@@ -10,7 +10,7 @@ from mtaio.testing import Simulation, Victim, assert_quiescent, explore
 # --8<-- [start:always]
 @explore()
 async def test_never_more_than_two(sim: Simulation) -> None:
-    """After no step of any task are there more than two at work."""
+    """After every step, at most two tasks are at work."""
     limiter = ConcurrencyLimiter(2)
     at_work: set[str] = set()
     sim.always(lambda: len(at_work) <= 2)
@@ -30,7 +30,7 @@ async def test_never_more_than_two(sim: Simulation) -> None:
 # --8<-- [start:victim]
 @explore()
 async def test_nothing_is_left_behind(victim: Victim) -> None:
-    """Whenever a task that waits or works is cancelled, its slot comes back."""
+    """Wherever a waiting or working task is cancelled, its slot comes back."""
     limiter = ConcurrencyLimiter(1)
 
     async def work() -> None:

@@ -21,7 +21,7 @@ async def test_worker_thread_takes_no_time(sim: Simulation) -> None:
 
 
 async def test_own_thread_needs_a_hold(sim: Simulation) -> None:
-    """A thread that AnyIO did not start is waited for if the clock is told so."""
+    """A thread that AnyIO did not start is waited for while the clock is held."""
     token = current_token()
     called = anyio.Event()
 

@@ -49,7 +49,7 @@ async def test_an_hour(app: Application) -> None:
 
 
 async def test_end(app: Application) -> None:
-    """What may finish its work does so when the service is told to stop, and nothing is cut off."""
+    """On shutdown, a draining service finishes its work, and nothing is cancelled."""
     app.request_stop("the test is over")  # as SIGTERM does
     await app.wait_closed()
     assert anyio.current_time() == 2

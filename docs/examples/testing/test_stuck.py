@@ -1,4 +1,4 @@
-"""Code that is stuck fails at once, and says where."""
+"""Stuck code fails at once, and shows where."""
 
 import anyio
 import pytest
@@ -10,7 +10,7 @@ BACKENDS = ["asyncio", "trio"]
 
 
 async def transfer(take: anyio.Semaphore, give: anyio.Semaphore) -> None:
-    """Move something from one account to another, with both of them locked."""
+    """Move money from one account to another, with both locked."""
     async with take:
         await anyio.sleep(1)
         async with give:
@@ -34,7 +34,7 @@ def test_each_has_what_the_other_wants(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_busy_and_getting_nowhere(backend: str) -> None:
-    """A loop that looks again and again, and waits for nothing, is found out as well."""
+    """A loop that polls without waiting is found as well."""
 
     async def main() -> None:
         tasks: list[str] = []

@@ -1,4 +1,4 @@
-"""A client that waits longer after each failure, and tests of it that wait for nothing."""
+"""A client that waits longer after each failure, and tests that take no time."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ from mtaio.testing import Simulation, settle
 
 
 async def patiently(ask: Callable[[], Awaitable[str]]) -> str:
-    """Ask until there is an answer, after pauses of 1, 2, 4 … and at most 60 seconds."""
+    """Ask until there is an answer, with pauses of 1, 2, 4 … and at most 60 seconds."""
     pause = 1.0
     while True:
         try:
@@ -48,7 +48,7 @@ async def test_nothing_happens_in_a_pause(sim: Simulation) -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(patiently, ask)
-        await settle()  # it has done what it can do now
+        await settle()  # it has run as far as it can now
         assert attempts == 1
         await sim.advance(2.999)
         assert attempts == 2
