@@ -51,7 +51,7 @@ _PROBE: Final = (0.1, 2.0)
 
 # KEYS: when the bucket is full again, in microseconds; the processes that asked lately.
 # ARGV: microseconds per token, burst, tokens needed (0: none, only look), tokens of use, tokens
-# held, how far ahead in microseconds, who asks.
+# held, how far ahead in microseconds any process reserves, how far ahead this call may, who asks.
 # Returns: how many are granted; microseconds until the first of them is due (or, if none, the
 # tokens needed), which is negative where it has been; the busy processes; how many tokens a process
 # may hold.
@@ -60,7 +60,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local ahead = tonumber(ARGV[6])
+local ahead, within = tonumber(ARGV[6]), tonumber(ARGV[7])
 local full = tonumber(redis.call('GET', KEYS[1]) or '0')
 if full < now then full = now end
 -- Nothing is reserved so far ahead: the server's clock has been set back, or the rate was lower
@@ -71,13 +71,13 @@ if full > now + (2 * burst + 2) * interval + 2 * ahead then
 end
 local first = full + (1 - burst) * interval - now
 if needed == 0 then return {0, string.format('%.3f', first), 1, 0} end
-redis.call('ZADD', KEYS[2], now, ARGV[7])
+redis.call('ZADD', KEYS[2], now, ARGV[8])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 1000000)
 redis.call('PEXPIRE', KEYS[2], 2000)
 local busy = redis.call('ZCARD', KEYS[2])
 local share = math.floor((ahead + math.max(0, -first)) / interval / busy)
 local due = first + (needed - 1) * interval
-if due > ahead then return {0, string.format('%.3f', due), busy, share} end
+if due > within then return {0, string.format('%.3f', due), busy, share} end
 local taken = math.max(needed, math.min(most, share - held))
 full = full + taken * interval
 redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
@@ -201,6 +201,7 @@ class RedisRateLimiter:
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
+        "_ahead",
         "_burst",
         "_calls",
         "_cancelled",
@@ -263,6 +264,7 @@ class RedisRateLimiter:
         self._keys = [f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy"]
         self._name = name
         self._interval = per / rate
+        self._ahead = self._slack * _AHEAD
         self._identity = ""
         self._loop: object = None
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
@@ -585,7 +587,7 @@ class RedisRateLimiter:
                 first = next(iter(self._queue))
                 of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
                 try:
-                    taken, wait = await self._ask(lacking, of_use, self._slack * _AHEAD)
+                    taken, wait = await self._ask(lacking, of_use, self._ahead)
                 except StoreError as error:
                     self._fail(error)
                     continue
@@ -596,7 +598,7 @@ class RedisRateLimiter:
                     first.late = wait
                     first.wake()
                 self._refused = lacking
-                await self._until_needed(wait - self._slack * _AHEAD)
+                await self._until_needed(wait - self._ahead)
                 self._refused = math.inf
         finally:
             self._supplying = False
@@ -611,7 +613,7 @@ class RedisRateLimiter:
             await needed.wait()
         self._needed = None
 
-    async def _ask(self, needed: int, of_use: int, ahead: float) -> tuple[int, float]:
+    async def _ask(self, needed: int, of_use: int, within: float) -> tuple[int, float]:
         """Reserve tokens; return how many, and else the seconds until they are due."""
         self._calls += 1
         sent = clock.now()
@@ -621,7 +623,7 @@ class RedisRateLimiter:
                 self._keys,
                 [
                     *(self._interval * 1e6, self._burst, needed, of_use, len(self._stock)),
-                    *(ahead * 1e6, self._identity),
+                    *(self._ahead * 1e6, within * 1e6, self._identity),
                 ],
             )
         except StoreError:
@@ -643,7 +645,7 @@ class RedisRateLimiter:
         if received - sent >= self._slack:
             self._lost += taken
             return 0, due
-        if ahead == 0:
+        if within == 0:
             return taken, due
         for number in range(taken):
             after = max(0.0, due + number * self._interval)
@@ -684,7 +686,11 @@ class RedisRateLimiter:
                 pause = min(2 * pause, most)
                 try:
                     self._calls += 1
-                    await self._store.script(RESERVE, self._keys, [1.0, 1, 0, 0, 0, 0.0, ""])
+                    await self._store.script(
+                        RESERVE,
+                        self._keys,
+                        [self._interval * 1e6, self._burst, 0, 0, 0, self._ahead * 1e6, 0.0, ""],
+                    )
                 except StoreError:
                     self._failed_calls += 1
                 else:

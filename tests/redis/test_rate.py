@@ -91,6 +91,25 @@ async def test_processes_share_a_bucket() -> None:
         assert limiters[0].statistics().members == 4
 
 
+async def test_try_acquire_keeps_to_what_others_have_reserved() -> None:
+    """Tokens that are reserved ahead are not granted again to a process that does not wait."""
+    async with reserving_store() as store:
+        waits, tries = (RedisRateLimiter(store, "key", 2000, burst=1) for _ in range(2))
+
+        async def wait() -> None:
+            while True:
+                await waits.acquire()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(wait)
+            while anyio.current_time() < 1:
+                await tries.try_acquire()
+            group.cancel_scope.cancel()
+        granted = waits.statistics().granted + tries.statistics().granted
+        assert granted <= 1 + 2000 * (1 + waits.slack)
+
+
 async def test_cancelled_waiters_token_goes_to_the_next() -> None:
     """What was reserved for a task that gives up is granted to the next at the same time."""
     async with reserving_store(latency=0) as store:
@@ -260,6 +279,20 @@ async def test_server_that_fails_open() -> None:
         assert anyio.current_time() - start >= 0.2
         assert limiter.statistics().granted_without_server == 40
         assert limiter.statistics().granted == 43
+
+
+async def test_looking_for_the_server_takes_and_adds_no_tokens() -> None:
+    """The bucket holds after a failure what it held before it."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=5, on_failure="open")
+        await limiter.acquire(5)
+        store.fail()
+        await limiter.acquire()
+        store.recover()
+        await anyio.sleep(1)
+        assert limiter.statistics().down == 0
+        assert not await limiter.try_acquire(2)
+        assert await limiter.try_acquire()
 
 
 async def test_failure_seen_by_try_acquire() -> None:
