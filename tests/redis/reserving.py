@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from mtaio.redis._rate import RESERVE
+from mtaio.redis._bucket import RESERVE
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ async def test_forked_processes_are_two() -> None:
     """A limiter made before a fork is another one in each process, and so they share evenly."""
     async with reserving_store() as store:
         limiter = RedisRateLimiter(store, "key", 10)
-        forked = copy.copy(limiter)
+        forked = copy.deepcopy(limiter, {id(store): store})
         await limiter.acquire()
         await forked.acquire()
         assert forked.statistics().members == 2
@@ -431,11 +431,11 @@ def test_attributes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": ""}, "^key='' names no limit"),
-        ({"rate": 0}, "^rate=0 is not a number that"),
-        ({"rate": math.inf}, "^rate=inf is not a number"),
-        ({"per": -1}, "^per=-1 is not a number"),
-        ({"slack": 0}, "^slack=0 is not a number"),
+        ({"key": ""}, r"^key='' is empty\. Pass a str"),
+        ({"rate": 0}, "^rate=0 is not a finite number greater than 0"),
+        ({"rate": math.inf}, "^rate=inf is not a finite number"),
+        ({"per": -1}, "^per=-1 is not a finite number"),
+        ({"slack": 0}, "^slack=0 is not a finite number"),
         ({"burst": 0}, "^burst=0 is less than 1"),
         ({"on_failure": "never"}, "^on_failure='never' is unknown"),
     ],
