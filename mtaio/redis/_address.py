@@ -1,7 +1,8 @@
 """
-Where a server is, as a URL says it.
+The address of a server, read from a URL.
 
-Promise: what is no such URL is refused, and no message and no ``repr`` shows a password.
+Promise: anything but the URL of a server is refused, and no message and no ``repr`` shows a
+password.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _TLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server is, and how to log in."""
+    """Where a server is, and how to authenticate."""
 
     name: str
     """The URL without the password, for messages."""
     hosts: tuple[tuple[str, int], ...] = ()
-    """Host and port of each node; none with a socket in the file system."""
+    """Host and port of each node; empty with a Unix socket."""
     path: str | None = None
-    """The socket in the file system."""
+    """The path of the Unix socket."""
     tls: bool = False
     database: int = 0
     username: str | None = field(default=None, repr=False)
@@ -49,10 +50,10 @@ class ServerAddress:
     @classmethod
     def parse(cls, url: object) -> Self:
         """
-        Return what ``url`` says.
+        Return the address in ``url``.
 
         Raises:
-            TypeError: It is not a str.
+            TypeError: ``url`` is not a str.
             ValueError: It is not the URL of a server.
         """
         if not isinstance(url, str):
@@ -61,14 +62,14 @@ class ServerAddress:
         scheme, colon, rest = url.partition("://")
         tls = _TLS.get(scheme)
         if not colon or tls is None:
-            msg = f"url has no scheme that a server is reached by. {_WAY_OUT}"
+            msg = f"url does not begin with a known scheme. {_WAY_OUT}"
             raise ValueError(msg)
         login, at, place = rest.rpartition("@")
         username, password = _login(login) if at else (None, None)
         if scheme == "unix":
             parts = urlsplit(f"unix://{place}")
             if parts.netloc or not parts.path:
-                msg = f"url names no absolute path of a socket. {_WAY_OUT}"
+                msg = f"url does not contain the absolute path of a socket. {_WAY_OUT}"
                 raise ValueError(msg)
             database = _database(parse_qs(parts.query).get("db", ["0"])[-1])
             path = unquote(parts.path)
@@ -90,7 +91,7 @@ def _login(login: str) -> tuple[str | None, str | None]:
 
 def _database(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        msg = f"url names the database {text!r}, which is no number. {_WAY_OUT}"
+        msg = f"url has the database {text!r}, which is not a number. {_WAY_OUT}"
         raise ValueError(msg)
     return int(text)
 
@@ -102,6 +103,6 @@ def _host(text: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, None
     if not host or any(mark in text for mark in "?#"):
-        msg = f"url names the host {text!r}, which is none. {_WAY_OUT}"
+        msg = f"url has the host {text!r}, which is not valid. {_WAY_OUT}"
         raise ValueError(msg)
     return host, _PORT if port is None else port

@@ -1,8 +1,8 @@
 """
-Who is asking the server about a key, so that a message about that key reaches them.
+The tasks that are asking the server about a key, so that a message about that key reaches them.
 
-Promise: a task that asks from before the message was sent learns that what it gets may be old, and
-one that waits for another process is woken. Nothing is kept for keys that nobody asks about.
+Promise: a task that began to ask before the message came learns that its answer may be outdated,
+and one that waits for another process is woken. Nothing is kept for keys that nobody asks about.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Asker", "Asking"]
 
 
 class Asker:
-    """One task that asks about a key, in a ``with`` block."""
+    """A task that asks about a key, in a ``with`` block."""
 
     __slots__ = ("_asking", "_key", "_woken", "stale")
 
@@ -41,18 +41,18 @@ class Asker:
             del by_key[self._key]
 
     def rest(self) -> anyio.Event:
-        """Return what the next message about the key sets."""
+        """Return an event that the next message about the key sets."""
         self._woken = woken = anyio.Event()
         return woken
 
     def wake(self) -> None:
-        """Set it."""
+        """Set the event."""
         if self._woken is not None:
             self._woken.set()
 
 
 class Asking:
-    """All of them."""
+    """All tasks that ask, by their keys."""
 
     __slots__ = ("by_key",)
 
@@ -60,17 +60,17 @@ class Asking:
         self.by_key: dict[str, set[Asker]] = {}
 
     def settled(self, key: str) -> None:
-        """Have those who ask about a key look again."""
+        """Wake the tasks that ask about a key."""
         for asker in self.by_key.get(key, ()):
             asker.wake()
 
     def changed(self, key: str) -> None:
-        """Have them know that it was changed, and look again."""
+        """Let the tasks that ask about a key know that it was changed, and wake them."""
         for asker in self.by_key.get(key, ()):
             asker.stale = True
             asker.wake()
 
     def all_changed(self) -> None:
-        """Have all who ask think that their keys were changed."""
+        """Treat every key that is asked about as changed."""
         for key in self.by_key:
             self.changed(key)

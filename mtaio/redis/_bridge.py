@@ -1,8 +1,8 @@
 """
 The events of an emitter, sent to other processes and received from them, over a stream.
 
-Promise: an event is delivered to each group at least once: it is acknowledged when its handlers
-have ended, and until then it outlives the processes that hold it. One that fails again and again is
+Promise: an event is delivered to each group at least once. It is acknowledged when its handlers
+have finished, and until then it survives the processes that hold it. One that fails repeatedly is
 set aside. Nothing outlives the block, and what a cancelled block had not finished goes to others.
 Cost: one command to send; to receive, one read for as many events as are handled in about 50 ms, up
 to 64, and one acknowledgment each.
@@ -26,13 +26,15 @@ from mtaio._internal import checks, clock
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.events import EventKey
 from mtaio.exceptions import StoreError
+from mtaio.redis._arguments import positive
+from mtaio.redis._backoff import Backoff
 from mtaio.redis._codec import JSON, Codec
 from mtaio.redis._entries import GroupStream
+from mtaio.redis._tasks import tasks_of_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Mapping
 
-    from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from mtaio.events import Event, EventEmitter
@@ -45,13 +47,13 @@ _BATCH: Final = 64
 """The most entries that are read or claimed at once."""
 
 _AHEAD: Final = 0.05
-"""Seconds of work for which entries are read ahead: while one consumer has them, no other can."""
+"""Seconds of work for which entries are read ahead: no other consumer can have them then."""
 
 _WAIT: Final = 1.0
 """The most seconds that a read waits at the server."""
 
 _PAUSES: Final = (0.1, 2.0)
-"""Seconds between two attempts when the server is down: at first, and at most."""
+"""Seconds between two attempts while the server is down: at first, and at most."""
 
 _STREAM_ID: Final = "stream_id"
 _DELIVERIES: Final = "deliveries"
@@ -64,21 +66,22 @@ class BridgeStatistics:
     sent: int = field(metadata=COUNTER)
     """Events added to the stream."""
     received: int = field(metadata=COUNTER)
-    """Events read from it or claimed, each time counted."""
+    """Deliveries: events read from the stream or claimed, counted each time."""
     claimed: int = field(metadata=COUNTER)
-    """Those among them that another consumer, or this one before, had not acknowledged."""
+    """Those of `received` that another consumer, or this one before, had not acknowledged."""
     handled: int = field(metadata=COUNTER)
-    """Events whose handlers have ended without an error."""
+    """Events whose handlers finished without an error."""
     failed: int = field(metadata=COUNTER)
-    """Events whose handlers have failed, or that could not be decoded, each time counted."""
+    """Deliveries whose handlers failed, or that could not be decoded."""
     set_aside: int = field(metadata=COUNTER)
-    """Events that this consumer has set aside, because they had been delivered too often."""
+    """Events that this consumer set aside, because they had been delivered too often."""
     lost: int = field(metadata=COUNTER)
-    """Events found missing: the stream had grown too long before they were acknowledged."""
+    """Events that were dropped from the stream before they were acknowledged, because it had grown
+    too long."""
     failed_calls: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     in_hand: int = field(metadata=GAUGE)
-    """Events read and not finished."""
+    """Events received and not finished."""
 
 
 @asynccontextmanager
@@ -102,40 +105,40 @@ async def bridge(
 
     With a ``group`` the block receives: each event of the stream goes to one consumer of the group,
     which emits it on ``emitter``, with ``stream_id`` and ``deliveries`` in its metadata. When the
-    handlers have ended, it is acknowledged. If one fails, it stays with the group, and is delivered
-    again after ``claim_after``; so is what a process held that was killed. A handler may see an
-    event twice: ``stream_id`` tells that it is the same. An emitter with ``errors="log"`` hides its
-    errors, and its events count as handled.
+    handlers have finished, it is acknowledged. If one fails, the event stays with the group and is
+    delivered again after ``claim_after``; so are the events of a process that was killed. A handler
+    may see an event twice; ``stream_id`` is the same both times. An emitter with ``errors="log"``
+    hides its errors, and its events count as handled.
 
-    Cancelled or left, the block cancels the handlers and lets other consumers have their events at
-    once; what is handled by then is acknowledged, which takes the store's timeout at most. While
-    the server is down it goes on trying.
+    When the block is left or cancelled, its handlers are cancelled, and other consumers get their
+    events at once. An event that is handled by then is still acknowledged, which takes no longer
+    than the store's timeout. While the server is down, the block keeps trying.
 
     Args:
-        emitter: Whose handlers are to be called.
+        emitter: The emitter whose handlers are called.
         store: The server; entered.
         stream: The name of the stream.
         group: The group whose consumers share the events; None only to send.
-        consumer: Who this one is in the group, different from all others at any time. Default: a
-            new name.
-        forward: Names and patterns, as for `EventEmitter.on`: what is emitted here under them is
-            sent to the stream too, and `EventEmitter.emit` returns, or fails, when that is done.
-            What came from a stream is not.
+        consumer: The name of this consumer, unique in the group at any time. Default: a new name.
+        forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
+            also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
+            Events that came from a stream are not sent.
         codec: How the data of events become bytes.
         limit: How many events this consumer handles at once; with 1, in the order of the stream.
-        max_length: About how many events the stream keeps; the oldest go, also from a group that
+        max_length: About how many events the stream keeps. The oldest are dropped, even if a group
             has not read them yet.
-        claim_after: Seconds for which a process is not heard of until its events go to others, and
-            after which one that has failed is tried again. It may be less than a handler takes.
+        claim_after: Seconds of silence after which the events of a process go to others, and
+            seconds after which an event that failed is tried again. May be shorter than a handler
+            takes.
         max_deliveries: How often an event is delivered before it is set aside, in the stream of
             the same name that ends in ``:aside``.
-        from_start: Whether a group that is new begins with what the stream has already.
+        from_start: Whether a new group begins with the events that the stream has already.
 
     Raises:
-        TypeError: An argument is of the wrong type.
+        TypeError: An argument has the wrong type.
         ValueError: A name is empty, or a number is out of range.
         RuntimeError: The store is not entered.
-        BaseException: What handlers raise that is not an ``Exception``; their events stay with the
+        BaseException: What handlers raised that is not an ``Exception``; their events stay with the
             group.
 
     Example:
@@ -168,15 +171,12 @@ async def bridge(
     """
     for name, value in (("stream", stream), ("group", group), ("consumer", consumer)):
         if value == "":
-            msg = f"{name}={value!r} names nothing. Pass a name that the processes know."
+            msg = f"{name}={value!r} is empty. Pass a name that the processes share."
             raise ValueError(msg)
     checks.count("limit", limit, way_out="Pass how many events to handle at once.")
     checks.count("max_length", max_length, way_out="Pass how many events to keep.")
     checks.count("max_deliveries", max_deliveries, way_out="Pass how often to deliver an event.")
-    way_out = "Pass seconds > 0."
-    if not 0 < checks.number("claim_after", claim_after, way_out=way_out) < math.inf:
-        msg = f"claim_after={claim_after!r} is not a time. {way_out}"
-        raise ValueError(msg)
+    positive("claim_after", claim_after, way_out="Pass the seconds after which others take over.")
     if isinstance(forward, str | EventKey):
         msg = f"forward={forward!r} is one name, not several. Pass [{forward!r}]."
         raise TypeError(msg)
@@ -197,19 +197,16 @@ async def bridge(
             handler = partial(made._forward, patterns[:number])  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
             emitter.on(pattern, handler)
             listening.callback(emitter.off, pattern, handler)
-        async with _tasks() as tasks:
+        async with tasks_of_block() as tasks:
             if group is not None:
                 tasks.start_soon(made._receive, limit, claim_after)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
-            try:
-                yield made
-            finally:
-                tasks.cancel_scope.cancel()
+            yield made
 
 
 class Bridge:
-    """What `bridge` yields: made by it alone."""
+    """What `bridge` yields; only `bridge` creates it."""
 
-    # Invariant: _in_hand has the entries that were read and are neither acknowledged nor given up.
+    # Invariant: _in_hand has the entries that were received and are neither handled nor failed.
     __slots__ = (
         "_claimed",
         "_codec",
@@ -255,22 +252,23 @@ class Bridge:
 
     async def send(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> str:
         """
-        Add an event to the stream; it is not emitted here.
+        Add an event to the stream. It is not emitted here.
 
-        A checkpoint. Cancelled, or ended by a `StoreError`, it may have been added or not.
+        A checkpoint. If it is cancelled, or raises `StoreError`, the event may have been added or
+        not.
 
         Args:
-            name: The full name, or an `EventKey`.
+            name: The full name of the event, or an `EventKey`.
             data: What the codec can encode.
-            metadata: What JSON can say.
+            metadata: Values that JSON can express.
 
         Returns:
-            Its id in the stream.
+            The id of the event in the stream.
 
         Raises:
             StoreError: The server is down.
             TypeError, ValueError: ``name`` is not the full name of an event.
-            Exception: What the codec raises.
+            Exception: What the codec raised.
         """
         full = _name_of(name)
         if "*" in full:
@@ -290,7 +288,7 @@ class Bridge:
         return added
 
     def statistics(self) -> BridgeStatistics:
-        """Return what the bridge has done. Not a checkpoint; any thread may ask."""
+        """Return what the bridge has done. Not a checkpoint; any thread may call it."""
         return BridgeStatistics(
             sent=self._sent,
             received=self._received,
@@ -304,7 +302,7 @@ class Bridge:
         )
 
     async def _forward(self, others: list[str], event: Event[Any]) -> None:
-        """Send an event, unless it came from a stream, or is sent for another pattern already."""
+        """Send an event, unless it came from a stream, or an earlier pattern has sent it."""
         if _STREAM_ID not in event.metadata and not any(
             _matches(other, event.name) for other in others
         ):
@@ -314,7 +312,7 @@ class Bridge:
         """Receive events until cancelled."""
         sender, receiver = anyio.create_memory_object_stream[Any](0)
         try:
-            async with _tasks() as tasks, sender, receiver:
+            async with tasks_of_block() as tasks, sender, receiver:
                 for _ in range(limit):
                     tasks.start_soon(self._handle_all, receiver)
                 tasks.start_soon(self._hold, claim_after / 3)
@@ -324,25 +322,25 @@ class Bridge:
                 await self._entries.leave()
 
     async def _read_always(self, sender: MemoryObjectSendStream[Any], look: float) -> None:
-        pause = _PAUSES[0]
+        pauses = Backoff(*_PAUSES)
         while True:
             try:
                 await self._entries.join()
                 async with self._store.dedicated() as connection:
-                    pause = _PAUSES[0]
+                    pauses.reset()
                     await self._read(connection, sender, look)
             except StoreError as error:
                 self._failed_calls += 1
+                pause = pauses.next()
                 getLogger("mtaio.redis").warning(
                     "%r cannot receive, and tries again in %g s: %s", self, pause, error
                 )
-            await anyio.sleep(pause)
-            pause = min(2 * pause, _PAUSES[1])
+                await anyio.sleep(pause)
 
     async def _read(
         self, connection: Connection, sender: MemoryObjectSendStream[Any], look: float
     ) -> None:
-        """Hand entries to those who handle them, as long as the server answers."""
+        """Hand entries to the tasks that handle them, as long as the server answers."""
         next_look = -math.inf
         count = 1
         while True:
@@ -352,7 +350,7 @@ class Bridge:
                 self._lost += claimed.gone
                 if claimed.aside:
                     getLogger("mtaio.redis").error(
-                        "%r has set %d events aside, which were delivered too often.",
+                        "%r has set %d events aside: they had been delivered too often.",
                         self,
                         claimed.aside,
                     )
@@ -396,7 +394,7 @@ class Bridge:
             return
         self._handled += 1
         try:
-            with anyio.CancelScope(shield=True):  # it is handled: let nobody handle it again
+            with anyio.CancelScope(shield=True):  # it is handled, and must not be again
                 await self._entries.acknowledge(entry)
         except StoreError as error:
             self._failed_calls += 1
@@ -405,7 +403,7 @@ class Bridge:
             )
 
     async def _hold(self, period: float) -> None:
-        """Keep what is in hand from being claimed by others."""
+        """Keep others from claiming what is in hand."""
         while True:
             await anyio.sleep(period)
             if self._in_hand:
@@ -421,17 +419,5 @@ def _name_of(name: str | EventKey[Any]) -> str:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Return whether an event of that name is one that the pattern means."""
+    """Return whether a pattern matches the name of an event."""
     return pattern in {"*", name} or (pattern.endswith(".*") and name.startswith(pattern[:-1]))
-
-
-@asynccontextmanager
-async def _tasks() -> AsyncGenerator[TaskGroup]:
-    """Have a task group in the block, out of which an error comes as it is."""
-    try:
-        async with anyio.create_task_group() as tasks:
-            yield tasks
-    except BaseExceptionGroup as errors:
-        if len(errors.exceptions) == 1:
-            raise errors.exceptions[0] from None
-        raise

@@ -1,9 +1,9 @@
 """
-A server that processes share, reached by valkey-glide.
+A server that processes share, reached through valkey-glide.
 
-Promise: no call waits longer than its timeout, and an error names the server. A server that is down
-when the block is entered, or goes down in it, is connected to again with growing pauses; the calls
-meanwhile fail with `StoreError`. Nothing stays connected when the block has ended.
+Promise: no call waits longer than its timeout, and every error names the server. If the server is
+down when the block is entered, or goes down later, it is reconnected with growing pauses; until
+then calls fail with `StoreError`. Nothing stays connected after the block.
 Cost: a call is a task switch and a message to a thread of glide's, about 0.1 ms.
 Why valkey-glide: docs/en/design/redis.md.
 """
@@ -18,8 +18,10 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
+from mtaio.redis._arguments import positive
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._subscription import Subscription
+from mtaio.redis._tasks import tasks_of_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisStore"]
 
-_HOPE: Final = 2.0
+_REOPEN: Final = 2.0
 """Seconds of nothing but failures after which a new connection is opened."""
 
 
@@ -40,26 +42,27 @@ class RedisStore:
     """
     A Redis or Valkey server, shared by the processes that use it.
 
-    Made anywhere; used inside ``async with store:``, by one event loop at a time and by one after
-    another. Entering does not connect: the first call does, so that a program can start before its
-    server. A connection that is lost is made again, with pauses that grow to about a second.
+    May be created anywhere; used inside ``async with store:``, by one event loop at a time, also by
+    one after another. Entering does not connect, so a program can start before its server: the
+    first call connects. A lost connection is restored, with pauses that grow to about a second.
 
     Args:
-        url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a
-            socket in the file system. With a user and a password as ``redis://user:password@host``,
-            both percent-encoded. Several nodes of one server, ``redis://one:6379,two:6379``: the
-            primary among them is used. Sentinels are not asked.
-        timeout: The most seconds that a call waits for an answer, connecting included.
-        cluster: Whether the nodes are those of a cluster, of which one or more are named.
-        ca_file: The certificates by which TLS trusts the server, as PEM. Default: the system's.
-        cert_file: The certificate that TLS shows to the server, as PEM.
-        key_file: The key of that certificate.
-        name: For messages and the monitor. Default: the URL without the password.
+        url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a Unix
+            socket. A user and password go before the host, percent-encoded:
+            ``redis://user:password@host``. Of several nodes, ``redis://one:6379,two:6379``, the
+            primary is used. Sentinels are not supported.
+        timeout: The most seconds that a call waits for its answer, connecting included.
+        cluster: Whether the nodes belong to a cluster; one or more of them have to be in the URL.
+        ca_file: The CA certificates that TLS trusts, as PEM. Default: the system's.
+        cert_file: The client certificate for TLS, as PEM.
+        key_file: The private key of the client certificate, as PEM.
+        name: The name in messages and in the monitor. Default: the URL without the password.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: ``url`` is no URL of a server, or ``timeout`` is not more than 0, or the files
-            are given for a URL without TLS, or one of a pair alone.
+        TypeError: An argument has the wrong type.
+        ValueError: ``url`` is not the URL of a server; ``timeout`` is not greater than 0 or is
+            infinite; a file is given for a URL without TLS, or ``cert_file`` without ``key_file``;
+            or ``cluster`` is given for a Unix socket.
         ImportError: valkey-glide is not installed.
 
     Example:
@@ -81,7 +84,7 @@ class RedisStore:
         ```
     """
 
-    # Invariant: _link and _group are there between entering and leaving the block.
+    # Invariant: _link and _group are set between entering and leaving the block.
     __slots__ = ("__weakref__", "_endpoint", "_group", "_link")
 
     def __init__(
@@ -96,20 +99,24 @@ class RedisStore:
         name: str | None = None,
     ) -> None:
         address = ServerAddress.parse(url)
-        way_out = "Pass seconds > 0 for one answer of the server, such as 1.0."
-        if not 0 < checks.number("timeout", timeout, way_out=way_out) < float("inf"):
-            msg = f"timeout={timeout!r} is not a time that a call can wait. {way_out}"
-            raise ValueError(msg)
+        way_out = "Pass the most seconds that a call may wait, such as 1.0."
+        positive("timeout", timeout, way_out=way_out)
         files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
         given = {key: checks.path(key, value) for key, value in files.items() if value is not None}
         if given and not address.tls:
-            msg = f"{' and '.join(given)} is for TLS, which {address.name} does not use. Pass rediss://."
+            msg = (
+                f"{' and '.join(given)} given for {address.name}, which does not use TLS. Begin "
+                f"the URL with rediss://."
+            )
             raise ValueError(msg)
         if ("cert_file" in given) != ("key_file" in given):
-            msg = "cert_file and key_file belong together. Pass both or neither."
+            msg = "cert_file and key_file need each other. Pass both or neither."
             raise ValueError(msg)
         if checks.flag("cluster", cluster) and address.path is not None:
-            msg = f"cluster=True with {address.name}: a cluster has ports. Pass redis://host:port."
+            msg = (
+                f"cluster=True with {address.name}: the nodes of a cluster have ports. Pass "
+                f"redis://host:port."
+            )
             raise ValueError(msg)
         load_glide()
         self._endpoint = Endpoint(
@@ -137,7 +144,7 @@ class RedisStore:
 
     async def __aenter__(self) -> Self:
         """
-        Make ready to connect; a checkpoint only on some loops.
+        Enter the block, without connecting. A checkpoint only on some event loops.
 
         Raises:
             RuntimeError: The store is entered already.
@@ -158,7 +165,7 @@ class RedisStore:
         traceback: TracebackType | None,
     ) -> None:
         """
-        Close the connection; a checkpoint. Calls that still wait fail.
+        Close the connection. A checkpoint. Calls in progress fail.
 
         Raises:
             RuntimeError: Another task entered the store.
@@ -171,23 +178,23 @@ class RedisStore:
         group.cancel()
         # An Exception does not concern the group, and would come back in a group of its own.
         seen = None if isinstance(exc_value, Exception) else exc_value
-        left = await group.leave(seen)  # its tasks may still say goodbye, also by a new connection
+        left = await group.leave(seen)  # its tasks may still make calls, even open a new connection
         link, self._group, self._link = self._link, None, None
         await cast("Link", link).close()
         if seen is None and left.errors:
-            raise left.errors[0]  # of a task of the package's own
+            raise left.errors[0]  # from a task of this package
 
     async def ping(self) -> float:
         """
-        Ask the server for a sign of life.
+        Check that the server answers.
 
         A checkpoint.
 
         Returns:
-            The seconds that it took.
+            The seconds that the answer took.
 
         Raises:
-            StoreError: It cannot be reached, did not answer in time, or refused.
+            StoreError: The server cannot be reached, did not answer in time, or refused.
             RuntimeError: The store is not entered.
         """
         start = anyio.current_time()
@@ -197,21 +204,22 @@ class RedisStore:
     async def script(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument] = ()
     ) -> Any:
-        """Run a script on the server; for the package's own use."""
+        """Run a script on the server. For use by this package."""
         return await (await self._current()).script(script, keys, args)
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
         """
         Run a command on the server.
 
-        A checkpoint. Cancelled, or ended by a `StoreError`, it may have been run or not.
+        A checkpoint. If it is cancelled, or raises `StoreError`, the command may have been run or
+        not.
 
         Args:
-            *args: The command's name, and what it takes.
-            timeout: Seconds to wait for the answer in place of the store's own.
+            *args: The name of the command, and its arguments.
+            timeout: The most seconds to wait for the answer. Default: the store's timeout.
 
         Returns:
-            The answer as glide gives it: ints, floats, bytes, None, lists and dicts.
+            The answer as valkey-glide gives it: ints, floats, bytes, None, lists and dicts.
 
         Raises:
             StoreError: The server cannot be reached, did not answer in time, or refused.
@@ -220,7 +228,7 @@ class RedisStore:
         return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
-        """Send a message to all that are subscribed to a channel now; as `command`."""
+        """Send a message to the subscribers of a channel. A checkpoint, like `command`."""
         await (await self._current()).command("PUBLISH", channel, message)
 
     @asynccontextmanager
@@ -233,25 +241,18 @@ class RedisStore:
         *,
         watch: float = 0.5,
     ) -> AsyncGenerator[None]:
-        """Deliver the messages of some channels in a block; for the package's own use."""
+        """Deliver the messages of some channels in a block. For use by this package."""
         self._owned()
         subscription = Subscription(
             self, self._endpoint, on_message, on_subscribed, on_lost, watch=watch
         )
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(subscription.run, frozenset(channels))
-                try:
-                    yield
-                finally:
-                    group.cancel_scope.cancel()
-        except BaseExceptionGroup as errors:
-            inside: BaseException = next(iter(errors.exceptions))
-            raise inside from None  # what the block raised, as it was
+        async with tasks_of_block() as tasks:
+            tasks.start_soon(subscription.run, frozenset(channels))
+            yield
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
-        """Open a connection of its own, for commands that wait at the server, in a block."""
+        """Open another connection for a block, for commands that wait at the server."""
         self._owned()
         link = await self._endpoint.open()
         try:
@@ -260,16 +261,16 @@ class RedisStore:
             await link.close()
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
-        """Start a task that belongs to the block; for the package's own use."""
+        """Start a task that belongs to the block. For use by this package."""
         return self._owned().start(fn, *args)
 
     async def _current(self) -> Link:
-        """Return the connection, after a new one was opened if there is no hope for it."""
+        """Return the connection, or a new one if this one has failed for too long."""
         self._owned()
         link = cast("Link", self._link)
-        # glide goes on trying to reach the primary that it found first, also when another node has
-        # taken its place.
-        if clock.now() - link.failing_since > max(_HOPE, 2 * self.timeout):
+        # glide keeps trying to reach the primary that it found first, even when another node has
+        # become primary.
+        if clock.now() - link.failing_since > max(_REOPEN, 2 * self.timeout):
             new = await self._endpoint.open()
             old, self._link = self._link, new
             await cast("Link", old).close()

@@ -1,8 +1,8 @@
 """
 How values become bytes that other processes read.
 
-Promise: nothing is unpickled unless the program asks for it: what can write to the server could
-otherwise run code in every process that reads.
+Promise: nothing is unpickled unless the program asks for it, because whatever can write to the
+server could then run code in every process that reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)  # with slots, Codec[int](...) fails before Python 3.12
 class Codec(Generic[T]):
     """
-    A pair of functions, one of which undoes the other.
+    A pair of functions that are inverses of each other.
 
     Example:
         ```python
@@ -36,9 +36,9 @@ class Codec(Generic[T]):
     """
 
     encode: Callable[[T], bytes | str]
-    """Called with a value, returns what is stored; a str is stored as UTF-8."""
+    """Takes a value, and returns what is stored; a str is stored as UTF-8."""
     decode: Callable[[bytes], T]
-    """Called with what is stored, returns the value."""
+    """Takes the stored bytes, and returns the value."""
 
 
 def _dumps(value: object) -> str:
@@ -46,4 +46,4 @@ def _dumps(value: object) -> str:
 
 
 JSON: Final[Codec[Any]] = Codec(encode=_dumps, decode=json.loads)
-"""What JSON can say, as it comes back from it: a tuple as a list, every key of a dict as a str."""
+"""Any value that JSON can express. A tuple comes back as a list, and every dict key as a str."""

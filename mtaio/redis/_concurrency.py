@@ -1,14 +1,13 @@
 """
-How much may run at once, in all processes together: slots that a server lends.
+How much may run at once across all processes: slots lent by a server.
 
-Promise: never more than ``limit`` slots are lent, and those of a process that is not heard of for
-its lease are free again; within a process tasks get them in the order of asking, and processes that
-wait are served in turn. The work of a holder whose lease is lost is cancelled before the server
-lends the slot to another.
-Cost: one call to the server at a time for each process, which tells of all slots that were given
-back and asks for all that are wanted; one task in the store's block, and a connection that listens
-once a task had to wait. While nothing changes, three calls in each lease.
-Why no queue at the server: docs/en/design/redis.md.
+Promise: never more than ``limit`` slots are lent, and the slots of a process that is silent for its
+lease become free. Within a process tasks get slots in the order of asking; processes that wait take
+turns. A holder whose lease is lost is cancelled before the server lends the slot to another.
+Cost: one task in the store's block, which makes one call at a time for all slots that the process
+gives back or asks for, and three calls in each lease while nothing changes; a connection for
+messages once a task had to wait.
+Why the server keeps no queue of tasks: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
@@ -18,19 +17,20 @@ from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
-from uuid import uuid4
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.redis._arguments import check_key, positive
 from mtaio.redis._lease import Lease
-from mtaio.redis._slots import EXCHANGE, PROMISE, Answer, channel_of, keys_of
-from mtaio.redis._store import check_key
+from mtaio.redis._member import Member
+from mtaio.redis._pace import Pace
+from mtaio.redis._slots import Answer, Report, channel_of, exchange, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -47,59 +47,48 @@ R = TypeVar("R")
 _SAFE: Final = 0.9
 """The part of the lease after which a holder that could not renew it stops."""
 
-_BEAT: Final = 1 / 3
-"""The part of the lease after which it is renewed."""
-
-_LOOK: Final = 1.0
-"""Seconds after which a process that waits asks again, although it was not called."""
-
-_DEAF: Final = (0.02, 0.32)
-"""The same while it cannot be called: the first, and the most."""
-
-_RETRY: Final = (0.05, 1.0)
-"""Seconds after a call that failed: the first, and the most."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisConcurrencyStatistics:
     """The state of a `RedisConcurrencyLimiter`, and what it has done in this process."""
 
     limit: int = field(metadata=LIMIT)
-    """Slots there are now, for all processes."""
+    """The current number of slots, for all processes together."""
     in_use: int = field(metadata=GAUGE)
     """Slots that this process holds."""
     total_in_use: int = field(metadata=GAUGE)
-    """Slots that all processes held when the server was last heard."""
+    """Slots that all processes held at the server's last answer."""
     members: int = field(metadata=GAUGE)
-    """Processes that held slots or waited for some when the server was last heard."""
+    """Processes that held slots or waited for some at the server's last answer."""
     waiting: int = field(metadata=GAUGE)
-    """Tasks of this process that wait."""
+    """Tasks of this process in the queue."""
     peak: int = field(metadata=GAUGE)
     """The most slots that this process held at once."""
     acquired: int = field(metadata=COUNTER)
     """Slots given to tasks."""
     granted_without_server: int = field(metadata=COUNTER)
-    """Those among them that were given without the server, because it was down."""
+    """Those of `acquired` that were given without the server, because it was down."""
     rejected: int = field(metadata=COUNTER)
-    """Requests refused: by ``try_acquire``, because the queue was full, or for want of a server."""
+    """Requests refused: by ``try_acquire``, because the queue was full, or because the server was
+    down."""
     timed_out: int = field(metadata=COUNTER)
-    """Requests that ended in a timeout of their own."""
+    """Requests that ended in their own timeout."""
     cancelled: int = field(metadata=COUNTER)
     """Waits that were cancelled."""
     lost: int = field(metadata=COUNTER)
-    """Leases that were lost before they were given back."""
+    """Leases lost before they were given back."""
     wait_seconds: float = field(metadata=COUNTER)
-    """Seconds that tasks waited for the slots they got, all together."""
+    """Seconds that tasks waited for the slots they got, in total."""
     max_wait_seconds: float = field(metadata=GAUGE)
-    """Seconds that the longest of those waits took."""
+    """Seconds of the longest of those waits."""
     calls: int = field(metadata=COUNTER)
     """Calls to the server."""
     failed_calls: int = field(metadata=COUNTER)
-    """Those among them that failed."""
+    """Calls to the server that failed."""
 
 
 class _Waiter:
-    """A task in the queue; with ``once``, until the server has been asked."""
+    """A task in the queue; one with ``once`` waits for no more than one answer of the server."""
 
     __slots__ = ("answered", "error", "lease", "once")
 
@@ -112,35 +101,35 @@ class _Waiter:
 
 class RedisConcurrencyLimiter:
     """
-    Limits how much runs at once in all processes together, by slots that a server lends.
+    Limits how much runs at once across all processes, by slots that a server lends.
 
-    A process holds its slots for ``lease`` seconds and says three times in each lease that it still
-    does, for all of them at once. One that dies has given them back when its lease has run out. A
-    holder that could not renew its lease is cancelled, at nine tenths of the lease, and
+    A process holds each slot on a lease of ``lease`` seconds, and renews all its leases by one
+    call, three times in that period. If it dies, its slots become free when the lease has run out.
+    A holder whose lease cannot be renewed is cancelled after nine tenths of it, and
     `mtaio.exceptions.LeaseLostError` is raised where its block ends.
 
-    Made anywhere, and used inside the block of its store. Every process passes the same key and
-    lease.
+    May be created anywhere; used inside the block of its store. Every process has to pass the same
+    key and lease.
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited. Limiters of one key on one server share their slots.
+        key: What is limited. Limiters with the same key on the same server share their slots.
         limit: Slots for all processes together, at least 1.
-        lease: Seconds after which the slots of a process that is not heard of are free. More than
-            the event loop, the process and the way to the server may ever stand still.
-        max_waiters: How many tasks of this process may wait; those beyond ask the server once, and
-            are refused with `mtaio.exceptions.ConcurrencyLimitError` if no slot is free. 0 for none
-            at all, None (the default) for no limit.
+        lease: Seconds of silence after which the slots of a process become free. Longer than any
+            pause of the event loop, the process or the connection that holders have to survive.
+        max_waiters: How many tasks of this process may wait. Those beyond ask the server once, and
+            are refused with `mtaio.exceptions.ConcurrencyLimitError` if no slot is free. 0 lets no
+            task wait; None (the default) sets no limit.
         on_failure: What to do while the server is down. ``"closed"`` raises `StoreError` in the
-            tasks that wait; ``"wait"`` has them wait until it is back; ``"open"`` lets everything
-            run at once, and what runs go on. With the first two, those that hold a slot go on until
+            tasks that wait. ``"wait"`` lets them wait until it is back. ``"open"`` lets everything
+            run at once, and holders go on without a lease. With the other two, holders go on until
             their lease runs out.
-        name: For messages and the monitor. Default: ``key``.
+        name: The name in messages and in the monitor. Default: ``key``.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: ``limit`` is less than 1, ``lease`` not more than 0 or infinite, ``max_waiters``
-            negative, ``key`` empty, or ``on_failure`` unknown.
+        TypeError: An argument has the wrong type.
+        ValueError: ``limit`` is less than 1, ``lease`` is not greater than 0 or is infinite,
+            ``max_waiters`` is negative, ``key`` is empty, or ``on_failure`` is unknown.
 
     Example:
         ```python
@@ -169,50 +158,42 @@ class RedisConcurrencyLimiter:
     """
 
     # Invariants:
-    # - only the task _serve calls the server, one call at a time, and it is there while there is
+    # - only the task _serve calls the server, one call at a time, and it runs while there is
     #   anything to tell;
     # - _leases are the slots that this process uses, those given to a task that has not resumed
-    #   included; the server is told their number, so what it granted beyond them goes back;
-    # - _changed says that the server does not know how things stand;
+    #   included; the server is told their number, so it takes back what it granted beyond them;
     # - _wanted is how many tasks wait as far as the server knows; while tasks wait, it is above 0,
-    #   or _changed is true;
-    # - _until is when the leases are lost, by the time at which the last successful call was sent.
+    #   or _pace.changed is true;
+    # - _until is when the leases are lost, counted from the start of the last successful call.
     __slots__ = (
         "__weakref__",
         "_acquired",
-        "_again",
         "_calls",
         "_cancelled",
         "_capacity",
-        "_changed",
-        "_deaf",
         "_down",
-        "_due",
         "_entered",
         "_epoch",
         "_failed_calls",
         "_free",
-        "_hears",
-        "_identity",
         "_key",
         "_keys",
         "_known",
         "_lease",
         "_leases",
         "_listening",
-        "_look_after",
-        "_loop",
         "_lost",
         "_max_wait_seconds",
         "_max_waiters",
+        "_member",
         "_members",
         "_name",
         "_number",
         "_on_failure",
+        "_pace",
         "_peak",
         "_queue",
         "_rejected",
-        "_retry",
         "_serving",
         "_store",
         "_timed_out",
@@ -221,7 +202,6 @@ class RedisConcurrencyLimiter:
         "_until",
         "_wait_seconds",
         "_wanted",
-        "_woken",
     )
 
     def __init__(
@@ -239,10 +219,8 @@ class RedisConcurrencyLimiter:
         self._capacity = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
-        way_out = "Pass the seconds after which a process that is silent has lost its slots."
-        if not 0 < checks.number("lease", lease, way_out=way_out) < math.inf:
-            msg = f"lease={lease!r} is not a finite number greater than 0. {way_out}"
-            raise ValueError(msg)
+        way_out = "Pass the seconds of silence after which a process loses its slots."
+        self._lease = positive("lease", lease, way_out=way_out)
         if max_waiters is not None:
             checks.count(
                 "max_waiters",
@@ -254,13 +232,11 @@ class RedisConcurrencyLimiter:
         self._store = store
         self._key = key
         self._keys = keys_of(key)
-        self._lease = lease
         self._max_waiters = max_waiters
-        self._name = name
-        self._identity = ""
+        self._name = key if name is None else name
+        self._member = Member()
         self._epoch = 0
         self._number = 0
-        self._loop: object = None
         self._total = self._members = 0
         self._peak = self._acquired = self._free = self._rejected = self._timed_out = 0
         self._cancelled = self._lost = self._calls = self._failed_calls = 0
@@ -274,17 +250,11 @@ class RedisConcurrencyLimiter:
         self._tries: list[_Waiter] = []
         self._leases: dict[Lease, None] = {}
         self._until: float = math.inf
-        self._changed = False
         self._wanted = 0
-        self._again: float = 0.0
-        self._due: float = math.inf
-        self._look_after: float = 0.0
-        self._retry = _RETRY[0]
+        self._pace = Pace(self._lease)
         self._down = False
         self._known = False
-        self._woken: anyio.Event | None = None
-        self._serving = self._listening = self._hears = False
-        self._deaf = _DEAF[0]
+        self._serving = self._listening = False
 
     def __repr__(self) -> str:
         return (
@@ -295,7 +265,7 @@ class RedisConcurrencyLimiter:
     @property
     def name(self) -> str:
         """The name given to the limiter, or its key."""
-        return self._key if self._name is None else self._name
+        return self._name
 
     @property
     def key(self) -> str:
@@ -304,7 +274,7 @@ class RedisConcurrencyLimiter:
 
     @property
     def lease(self) -> float:
-        """Seconds after which the slots of a process that is not heard of are free."""
+        """Seconds of silence after which the slots of a process become free."""
         return self._lease
 
     @property
@@ -315,11 +285,11 @@ class RedisConcurrencyLimiter:
     @property
     def capacity(self) -> int:
         """
-        How many slots there are; may be changed at any time, in each process for itself.
+        The number of slots; may be changed at any time, in each process separately.
 
-        A process takes no slot while as many are in use as it knows of; so a limit is lowered once
-        all processes know it, and raised by those that do. No task is interrupted. 0 lets no task
-        of this process in.
+        A process takes no slot while at least as many as its own limit are in use by all. So a
+        lower limit is kept once every process has it; a higher one is used by those that have it.
+        No task is interrupted. With 0, no task of this process gets a slot.
         """
         return self._capacity
 
@@ -328,25 +298,25 @@ class RedisConcurrencyLimiter:
         self._capacity = checks.count(
             "capacity", slots, least=0, way_out="Pass how much may run at once, or 0."
         )
-        if self._queue:
-            self._tell()
+        self._look_again()
 
     async def acquire(self, *, timeout: float | None = None) -> Lease:
         """
-        Take a slot; wait for one behind all tasks of this process that asked before.
+        Take a slot; wait for one behind every task of this process that asked earlier.
 
-        A checkpoint. Cancelled, it leaves what it had been given to the next task; if none waits,
-        the slot goes back to the server at once, or with the lease if that cannot be reached. What
-        it returns is given back by its ``release()``; ``async with`` does that, and cancels the
+        A checkpoint. If it is cancelled, a slot that it was given goes to the next task; if none
+        waits, back to the server: at once, or with the lease if the server cannot be reached. The
+        lease that is returned has to be released; ``async with limiter`` does that, and cancels the
         block when the lease is lost.
 
         Args:
-            timeout: Seconds to wait at most; 0 to ask the server once; None for no limit.
+            timeout: The most seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot came free in time.
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time.
             ConcurrencyLimitError: The queue is full.
-            StoreError: The server is down, with ``on_failure="closed"``; after its timeout at most.
+            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+                timeout.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
         """
@@ -365,9 +335,9 @@ class RedisConcurrencyLimiter:
 
     async def try_acquire(self) -> Lease | None:
         """
-        Take a slot if one is free: one call to the server.
+        Take a slot if one is free, by one call to the server.
 
-        A checkpoint. Cancelled, it holds nothing, as `acquire`.
+        A checkpoint. If it is cancelled, it holds nothing, as with `acquire`.
 
         Returns:
             The slot, or None.
@@ -382,16 +352,16 @@ class RedisConcurrencyLimiter:
     @asynccontextmanager
     async def hold(self, *, timeout: float | None = None) -> AsyncGenerator[Lease]:
         """
-        Hold a slot in a block, as ``async with limiter`` does; for a timeout.
+        Hold a slot in a block, as ``async with limiter`` does, but with a timeout.
 
-        Its end is no checkpoint, and gives the slot back.
+        Leaving the block is not a checkpoint.
 
         Args:
             timeout: As for `acquire`.
 
         Raises:
-            LeaseLostError: The lease was lost: the block was cancelled, or ended too late. Another
-                error of the block goes out in its place.
+            LeaseLostError: The lease was lost: the block was cancelled, or ended too late. If the
+                block itself fails, its error is raised instead.
             TimeoutError, ConcurrencyLimitError, StoreError, ValueError, RuntimeError: As for
                 `acquire`.
         """
@@ -420,7 +390,7 @@ class RedisConcurrencyLimiter:
         Give the slot back. Not a checkpoint.
 
         Raises:
-            LeaseLostError: The lease was lost, and the block did not fail otherwise.
+            LeaseLostError: The lease was lost, and the block itself did not fail.
             RuntimeError: Another task entered the block.
         """
         task = anyio.get_current_task().id
@@ -447,7 +417,7 @@ class RedisConcurrencyLimiter:
 
         Args:
             fn: The function.
-            timeout: Seconds that a call waits for its slot, as for `acquire`.
+            timeout: The most seconds that a call waits for its slot, as for `acquire`.
 
         Returns:
             The limited function, or a decorator that makes it.
@@ -469,7 +439,7 @@ class RedisConcurrencyLimiter:
         return decorator if fn is None else decorator(fn)
 
     def statistics(self) -> RedisConcurrencyStatistics:
-        """Return the state and what was done so far. Not a checkpoint; from any thread."""
+        """Return the state and the counters. Not a checkpoint; any thread may call it."""
         return RedisConcurrencyStatistics(
             limit=self._capacity,
             in_use=len(self._leases),
@@ -499,8 +469,7 @@ class RedisConcurrencyLimiter:
             return self._lend_without_server()
         asked = clock.now()
         full = self._max_waiters is not None and len(self._queue) >= self._max_waiters
-        patient, once = not once, once or full
-        waiter = self._join(once=once)
+        waiter = self._join(once=once or full)
         try:
             await waiter.answered.wait()
         except BaseException:
@@ -510,28 +479,24 @@ class RedisConcurrencyLimiter:
         if waiter.error is not None:
             self._rejected += 1
             raise waiter.error
-        if waiter.lease is None and full and patient:
-            self._rejected += 1
-            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
-            raise ConcurrencyLimitError(msg, name=self.name)
         if waiter.lease is not None:
             waited = clock.now() - asked
             self._acquired += 1
             self._wait_seconds += waited
             self._max_wait_seconds = max(self._max_wait_seconds, waited)
+        elif full and not once:
+            self._rejected += 1
+            msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
+            raise ConcurrencyLimitError(msg, name=self.name)
         return waiter.lease
 
     def _attach(self) -> None:
-        """Make sure that what is held belongs to the running loop."""
-        loop = loops.current_loop()
-        if loop is not self._loop:
-            if self._serving and not loops.is_over(self._loop):
-                raise loops.two_loops_error(self)
+        """Forget what was held in another event loop."""
+        if self._member.attach(self, busy=self._serving):
             self._begin()
-            self._identity = uuid4().hex  # not before: a fork would have it too
-            self._loop = loop
 
     def _join(self, *, once: bool) -> _Waiter:
+        """Put the running task at the end of the queue, and have the server told if need be."""
         if not self._serving:
             self._store.start(self._serve)
             self._serving = True
@@ -541,8 +506,8 @@ class RedisConcurrencyLimiter:
             self._tries.append(waiter)
         if once or not self._wanted:
             if self._on_failure == "closed":
-                self._again = 0.0  # to be told at once that the server is down
-            self._tell()
+                self._pace.hurry()  # to be told at once that the server is down
+            self._pace.change()
         return waiter
 
     def _leave(self, waiter: _Waiter) -> None:
@@ -552,7 +517,7 @@ class RedisConcurrencyLimiter:
             if waiter in self._queue:
                 del self._queue[waiter]
                 if not self._queue:
-                    self._tell()
+                    self._pace.change()
         elif lease in self._leases and self._queue:
             del self._leases[lease]
             self._lend(lease.token)
@@ -582,15 +547,15 @@ class RedisConcurrencyLimiter:
     def _give_back(self, lease: Lease) -> None:
         self._lost += lease.lost
         if self._leases.pop(lease, lease) is None:
-            self._tell()
+            self._pace.change()
 
     def _lose(self, reason: str) -> None:
-        """Take it that the server lends the slots to others."""
+        """Give up every lease: the server may lend the slots to others."""
         leases, self._leases = self._leases, {}
         self._lost += len(leases)
         self._epoch += 1  # what was told under the old name can do no harm
         self._wanted = 0
-        self._changed = bool(self._queue)
+        self._pace.changed = bool(self._queue)
         self._until = math.inf
         for lease in leases:
             lease.lose(reason)
@@ -612,124 +577,92 @@ class RedisConcurrencyLimiter:
 
     # The server
 
-    def _tell(self) -> None:
-        """Have the server told how things stand."""
-        self._changed = True
-        if self._woken is not None:
-            self._woken.set()
-
     def _look_again(self) -> None:
+        """Have the server asked whether it has slots for the tasks that wait."""
         if self._queue:
-            self._tell()
+            self._pace.change()
+
+    @property
+    def _held_until(self) -> float:
+        """When the leases that are held are lost; ``inf`` without any."""
+        return self._until if self._leases else math.inf
 
     async def _serve(self) -> None:
-        """Tell the server how things stand whenever that has changed, and in each lease."""
+        """Call the server whenever a call is due."""
         try:
             while True:
-                await self._until_due()
+                while (due := min(self._pace.due(), self._held_until)) > clock.now():
+                    await self._pace.sleep(due)
                 await self._exchange()
         finally:
             await self._say_goodbye()
 
-    async def _until_due(self) -> None:
-        """Wait until the server has to be called."""
-        while True:
-            due = self._again if self._changed else self._due
-            if self._leases:
-                due = min(due, self._until)
-            left = due - clock.now()
-            if left <= 0:
-                return
-            self._woken = woken = anyio.Event()
-            with anyio.move_on_after(None if left == math.inf else left):
-                await woken.wait()
-            self._woken = None
-
     async def _exchange(self) -> None:
-        """Call the server once, and do what follows from its answer."""
+        """Call the server once, and act on its answer."""
         sent = clock.now()
-        if self._leases and sent >= self._until:
+        if sent >= self._held_until:
             self._run_out()
         tries, self._tries = self._tries, []
-        self._changed = False
-        self._number += 1
-        told = self._told()
-        self._wanted = wanted = len(self._queue)
+        self._pace.changed = False
+        report = self._report(len(self._leases))
+        self._wanted = report.waiting
         try:
-            answer = await self._call(told)
+            answer = await self._call(report)
         except StoreError as error:
             self._fail(error, tries)
             return
-        self._known = told[2:4] != [0, 0]
+        self._known = bool(report.held or report.waiting)
         self._down = False
-        self._retry = _RETRY[0]
-        self._again = 0.0
         self._total, self._members = answer.total, answer.members
-        received = clock.now()
         until = sent + _SAFE * self._lease
         if not answer.in_force:
             self._lose("the server no longer knows of it")
-        elif received >= until:  # this process stood still
+        elif clock.now() >= until:  # this process stood still
             self._lose("it was not renewed in time")
-            self._tell()
+            self._pace.changed = True
         else:
             self._until = until
-            for number in range(answer.granted):
-                if self._queue:
-                    self._lend(answer.first_token + number)
-                else:
-                    self._changed = True  # its task is gone
+            self._wanted = report.waiting - answer.granted
+            self._hand_out(answer)
         for waiter in tries:
             if self._queue.pop(waiter, waiter) is None:
                 waiter.answered.set()
-                self._changed = True
-        if answer.in_force and received < until:
-            self._wanted = wanted - answer.granted
-            self._changed |= bool(self._queue) and not self._wanted  # they came during the call
-        self._plan(sent, answer)
+                self._pace.changed = True
+        if self._queue and not self._listening:
+            self._listening = True
+            self._store.start(self._listen)
+        self._pace.answered(sent, answer, holds=bool(self._leases), waits=bool(self._queue))
 
-    async def _call(self, told: list[str | int | float]) -> Answer:
-        """Run the script, for no longer than the leases last."""
+    def _hand_out(self, answer: Answer) -> None:
+        """Give the slots that the server granted to the tasks that wait."""
+        for number in range(answer.granted):
+            if self._queue:
+                self._lend(answer.first_token + number)
+            else:
+                self._pace.changed = True  # its task is gone
+        if self._queue and not self._wanted:
+            self._pace.changed = True  # these tasks came during the call
+
+    def _report(self, held: int) -> Report:
+        """Return what the server is told next."""
+        self._number += 1
+        process = f"{self._member.name}/{self._epoch}"
+        waiting = len(self._queue)
+        return Report(process, self._number, held, waiting, self._capacity, self._lease * 1e6)
+
+    async def _call(self, report: Report) -> Answer:
+        """Tell the server, and wait for its answer no longer than the leases last."""
         self._calls += 1
         self._known = True
-        with anyio.move_on_after(self._until - clock.now() if self._leases else None):
-            return Answer(*await self._store.script(EXCHANGE, self._keys, told))
+        with anyio.CancelScope(deadline=clock.loop_deadline(self._held_until)):
+            return await exchange(self._store, self._keys, report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
 
-    def _told(self) -> list[str | int | float]:
-        """Return what the script is called with."""
-        return [
-            *(f"{self._identity}/{self._epoch}", self._number, len(self._leases)),
-            *(len(self._queue), self._capacity, self._lease * 1e6, PROMISE * 1e6),
-        ]
-
-    def _plan(self, sent: float, answer: Answer) -> None:
-        """Decide when to call again if nothing changes."""
-        due = math.inf
-        if self._leases:
-            due = sent + self._lease * _BEAT
-        if answer.ask_again:
-            due = min(due, clock.now() + answer.ask_again / 1e6 + 0.001)
-        if answer.kept:
-            self._look_after = clock.now() + PROMISE + 0.001
-        if self._look_after > clock.now():
-            due = min(due, self._look_after)
-        if self._queue:
-            due = min(due, sent + min(self._lease * _BEAT, _LOOK))
-            if not self._listening:
-                self._listening = True
-                self._store.start(self._listen)
-            if not self._hears:
-                due = min(due, sent + self._deaf)
-                self._deaf = min(2 * self._deaf, _DEAF[1])
-        self._due = due
-
     def _fail(self, error: StoreError, tries: list[_Waiter]) -> None:
-        """Do what is to be done while the server is down."""
+        """Deal with a call that failed: the server is down."""
         self._failed_calls += 1
         self._down = True
-        self._changed = True
         self._wanted = 0
         if self._on_failure == "closed":
             self._refuse_all(error)
@@ -742,11 +675,10 @@ class RedisConcurrencyLimiter:
         else:
             for waiter in [waiter for waiter in tries if waiter in self._queue]:
                 self._refuse(waiter, error)
-        self._again = clock.now() + min(self._retry, self._lease / 20)
-        self._retry = min(2 * self._retry, _RETRY[1])
+        self._pace.failed()
 
     def _run_out(self) -> None:
-        """Do what is to be done when the leases could not be renewed in time."""
+        """Deal with leases that could not be renewed in time."""
         if not (self._down and self._on_failure == "open"):
             self._lose("it was not renewed in time")
             return
@@ -756,42 +688,38 @@ class RedisConcurrencyLimiter:
         self._lose("")
 
     async def _listen(self) -> None:
-        """Hear when slots are kept for this process."""
+        """Ask again whenever the server keeps slots for this process, or messages were missed."""
 
         def on_message(channel: str, message: bytes) -> None:
             del channel, message
             self._look_again()
 
         def on_subscribed() -> None:
-            self._hears = True
+            self._pace.hear(hears=True)
             self._look_again()
 
         def on_lost() -> None:
-            self._hears = False
-            self._deaf = _DEAF[0]
+            self._pace.hear(hears=False)
             self._look_again()
 
-        channel = channel_of(self._key, self._identity)
+        channel = channel_of(self._key, self._member.name)
         try:
             async with self._store.subscribe([channel], on_message, on_subscribed, on_lost):
                 await anyio.sleep_forever()
         finally:
-            self._listening = self._hears = False
+            self._listening = False
+            self._pace.hear(hears=False)
 
     async def _say_goodbye(self) -> None:
-        """Give back everything, because the store's block ends."""
+        """Give everything back, because the store's block ends."""
         self._serving = self._down = False
-        msg = f"{self._store!r} was left while {self!r} was in use."
-        self._refuse_all(RuntimeError(msg))
-        told = self._told()
-        told[1:4] = [self._number + 1, 0, 0]
-        self._number += 1
+        self._refuse_all(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
+        report = self._report(0)
         self._lose("the block of its store was left")
-        self._changed = False
         if not self._known:
             return
         with (
             anyio.move_on_after(min(1.0, self._store.timeout), shield=True),
             suppress(StoreError),
         ):
-            await self._store.script(EXCHANGE, self._keys, told)
+            await exchange(self._store, self._keys, report)

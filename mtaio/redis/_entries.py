@@ -1,9 +1,9 @@
 """
-What a bridge does with its stream on the server: each operation is one step there.
+The operations of a bridge on its stream; each is one step at the server.
 
-Promise: an entry that was added is in the group's hands until it is acknowledged or set aside;
-setting it aside and acknowledging it are one step. What is no longer in the stream, because that is
-bounded, is acknowledged and counted.
+Promise: an entry that was added stays with the group until it is acknowledged or set aside, and
+setting it aside acknowledges it in the same step. An entry that is no longer in the stream, because
+the stream is bounded, is acknowledged and counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CLAIM", "HOLD", "JOIN", "LEAVE", "Claimed", "Entry", "GroupStream"]
 
 _IDLE_CONSUMER: Final = 3_600_000
-"""Milliseconds after which a consumer that holds nothing and is not heard of is forgotten."""
+"""Milliseconds of silence after which a consumer that holds nothing is deleted."""
 
 # KEYS: the stream. ARGV: group, where it begins ("0" or "$"), milliseconds.
 JOIN: Final = Script("""
@@ -63,8 +63,8 @@ end
 return {claimed, aside, gone}
 """)
 
-# KEYS: the stream. ARGV: group, consumer, ids. Has entries that are still the consumer's count as
-# delivered just now.
+# KEYS: the stream. ARGV: group, consumer, ids. Resets the idle time of those entries that the
+# consumer still has.
 HOLD: Final = Script("""
 for i = 3, #ARGV do
     local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
@@ -75,8 +75,8 @@ end
 return 1
 """)
 
-# KEYS: the stream. ARGV: group, consumer, milliseconds. Has what the consumer holds be claimed by
-# the next that looks, and forgets the consumer if it holds nothing.
+# KEYS: the stream. ARGV: group, consumer, milliseconds. Lets the next consumer that looks claim
+# what this one holds, and deletes this one if it holds nothing.
 LEAVE: Final = Script("""
 local held = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1000, ARGV[2])
 for _, pending in ipairs(held) do
@@ -97,7 +97,7 @@ class Entry(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What was done with entries that others have not acknowledged."""
+    """What became of entries that nobody has acknowledged in time."""
 
     entries: list[Entry]
     aside: int
@@ -110,12 +110,12 @@ class GroupStream:
 
     Args:
         store: The server.
-        name: Of the stream.
-        group: Of those who share its entries.
-        consumer: Who this one is.
-        max_length: About how many entries are kept, and kept aside.
-        claim_after: Seconds after which what is not acknowledged goes to another.
-        max_deliveries: After how many deliveries it is set aside.
+        name: The name of the stream.
+        group: The group whose consumers share the entries.
+        consumer: The name of this one.
+        max_length: About how many entries are kept, and as many of those set aside.
+        claim_after: Seconds after which an entry that is not acknowledged goes to another consumer.
+        max_deliveries: After how many deliveries an entry is set aside.
         start: Where a new group begins: ``"0"`` or ``"$"``.
     """
 
@@ -161,7 +161,7 @@ class GroupStream:
         return _text(added)
 
     async def join(self) -> None:
-        """Make the stream and the group, if they are not there."""
+        """Create the stream and the group if they do not exist."""
         await self._store.script(JOIN, [self._stream], (self._group, self._start, _IDLE_CONSUMER))
 
     async def read(self, connection: Connection, count: int, wait: float) -> list[Entry]:
@@ -185,15 +185,15 @@ class GroupStream:
         )
 
     async def acknowledge(self, entry: Entry) -> None:
-        """Have done with an entry."""
+        """Acknowledge an entry: it is handled."""
         await self._store.command("XACK", self._stream, self._group, entry.id)
 
     async def hold(self, ids: Iterable[str]) -> None:
-        """Let nobody claim what is being handled."""
+        """Keep the entries that are being handled from being claimed by others."""
         await self._store.script(HOLD, [self._stream], (self._group, self._consumer, *ids))
 
     async def leave(self) -> None:
-        """Let others claim at once what is held."""
+        """Let others claim at once what this consumer holds."""
         args = (self._group, self._consumer, self._claim_after)
         await self._store.script(LEAVE, [self._stream], args)
 

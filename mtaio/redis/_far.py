@@ -2,8 +2,8 @@
 What a `TieredCache` keeps on the server: a value and a lease for each key.
 
 Promise: one process at a time has the lease of a key, and what it loads is stored only while it
-still has it. A change of the value takes the lease away, so that a load which began before the
-change can never be stored after it: no generations have to be kept for keys without values.
+still has the lease. A change of the value takes the lease away, so a load that began before the
+change is never stored after it, and no generations have to be kept for keys without values.
 Cost: every operation is one script.
 """
 
@@ -15,36 +15,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from mtaio.redis._store import Store
 
-__all__ = [
-    "ACQUIRE",
-    "CHANGED",
-    "CONFIRM",
-    "KEEP",
-    "READ",
-    "RENEW",
-    "SETTLED",
-    "TOKEN",
-    "WRITE",
-    "FarTier",
-    "Found",
-]
+__all__ = ["ACQUIRE", "KEEP", "READ", "RENEW", "WRITE", "FarTier", "Found", "Notice"]
 
-CHANGED: Final = b"-"
+_CHANGED: Final = b"-"
 """Begins the message that a key was set or deleted; the key follows."""
 
-CONFIRM: Final = b"?"
-"""
-Begins the same message when everybody is to confirm that they have heard it. Before the key come
-the token of the writer, to whose channel the answers go, and a token that is the answer.
-"""
+_CONFIRM: Final = b"?"
+"""Begins the same message if it is to be confirmed; two tokens and the key follow."""
 
-TOKEN: Final = 32
-"""How many letters a token has."""
-
-SETTLED: Final = b"+"
+_SETTLED: Final = b"+"
 """Begins the message that a load for which others wait is over; the key follows."""
+
+_TOKEN: Final = 32
+"""How many letters a token has."""
 
 # In all of them, KEYS are the value and the lease. A lease is the token of its holder, followed by
 # a "+" when others wait for it. Milliseconds to live: -1 for ever, 0 not at all.
@@ -111,14 +98,33 @@ class Found(NamedTuple):
     """Until it expires."""
 
 
+class Notice(NamedTuple):
+    """A message to all processes about a key."""
+
+    key: str
+    changed: bool
+    """Whether the key was set or deleted; else a load for which others wait is over."""
+    confirm: tuple[str, str] | None = None
+    """The writer that waits for a confirmation, and the token that is the confirmation."""
+
+    @classmethod
+    def parse(cls, message: bytes) -> Self:
+        """Return what a message says."""
+        kind, text = message[:1], message[1:].decode(errors="replace")
+        if kind == _CONFIRM:
+            confirm = (text[:_TOKEN], text[_TOKEN : 2 * _TOKEN])
+            return cls(text[2 * _TOKEN :], changed=True, confirm=confirm)
+        return cls(text, changed=kind == _CHANGED)
+
+
 class FarTier:
     """
     The keys of one namespace.
 
     Args:
         store: The server.
-        namespace: What they have in common.
-        lease: Seconds for which a lease lasts if it is not renewed.
+        namespace: The prefix of the keys.
+        lease: Seconds for which a lease lasts unless it is renewed.
     """
 
     __slots__ = ("_lease", "_prefix", "_store", "channel")
@@ -131,15 +137,16 @@ class FarTier:
 
     async def acquire(self, key: str, token: str, *, discard: bool = False) -> Found | float:
         """
-        Return the value, or take the lease of the key: whichever there is.
+        Return the value, or else take the lease of the key.
 
         Args:
-            key: Which key.
-            token: Whose the lease will be.
-            discard: Whether to take what is stored for no value, and remove it.
+            key: The key.
+            token: Who takes the lease.
+            discard: Whether to remove what is stored, because it cannot be decoded.
 
         Returns:
-            The value; or for how many seconds another still has the lease; 0 if it is taken now.
+            The value; or the seconds for which another process still has the lease; or 0 if the
+            lease is taken.
         """
         args = (token, self._lease, int(discard))
         value, left = await self._store.script(ACQUIRE, self._keys(key), args)
@@ -152,7 +159,7 @@ class FarTier:
 
     async def keep(self, key: str, token: str, value: bytes | str, ttl: float) -> bool:
         """Store what was loaded and give the lease back; return whether it was still there."""
-        args = (token, value, _milliseconds(ttl), self.channel, SETTLED + key.encode())
+        args = (token, value, _milliseconds(ttl), self.channel, _SETTLED + key.encode())
         return bool(await self._store.script(KEEP, self._keys(key), args))
 
     async def release(self, key: str, token: str) -> None:
@@ -160,39 +167,43 @@ class FarTier:
         await self.keep(key, token, b"", 0)
 
     async def renew(self, key: str, token: str) -> None:
-        """Have the lease last for its whole time again, if it is still there."""
+        """Extend the lease to its full time again, if it is still there."""
         await self._store.script(RENEW, self._keys(key), (token, self._lease))
 
     async def write(
-        self, key: str, value: bytes | str, ttl: float, confirm: str | None = None
+        self,
+        key: str,
+        value: bytes | str,
+        ttl: float,
+        confirm: tuple[str, str] | None = None,
     ) -> tuple[bool, int]:
         """
-        Set the value, or delete it with a ``ttl`` of 0, and tell everybody.
+        Set the value, or delete it with a ``ttl`` of 0, and tell all processes.
 
         Args:
-            key: Which key.
+            key: The key.
             value: What to set.
             ttl: Seconds until it expires.
-            confirm: The tokens that begin the message when it is to be confirmed.
+            confirm: Who waits for confirmations, and the token that is one; see `Notice`.
 
         Returns:
             Whether there was a value, and how many processes hear of the change.
         """
-        kind = CHANGED if confirm is None else CONFIRM + confirm.encode()
+        kind = _CHANGED if confirm is None else _CONFIRM + "".join(confirm).encode()
         args = (value, _milliseconds(ttl), self.channel, kind + key.encode())
         there, heard_by = await self._store.script(WRITE, self._keys(key), args)
         return bool(there), heard_by
 
     async def confirm(self, writer: str, token: str) -> None:
-        """Tell a writer that its change has been heard of."""
+        """Tell a writer that its change has been received."""
         await self._store.publish(self.reply_channel(writer), token)
 
     def reply_channel(self, writer: str) -> str:
-        """Return where a writer hears answers."""
+        """Return the channel on which a writer receives confirmations."""
         return f"{self.channel}:{writer}"
 
     def _keys(self, key: str) -> tuple[str, str]:
-        # The braces hold both in one slot of a cluster; the colon, because {} alone holds nothing.
+        # The braces keep both in one slot of a cluster; the colon is there because {} would not.
         value = f"{self._prefix}{key}}}"
         return value, f"{value}:load"
 

@@ -1,7 +1,7 @@
 """
-One slot that a process holds for a time, and holds on to by telling the server again.
+A slot that a process holds for a limited time, and keeps by renewing it.
 
-Promise: a lease that is lost says so, by this process's clock before the server gives the slot to
+Promise: a lease that is lost says so, by this process's clock, before the server lends the slot to
 another process.
 """
 
@@ -25,7 +25,7 @@ class Lease:
     A slot of a `RedisConcurrencyLimiter`; what ``async with limiter`` and ``acquire()`` return.
 
     Example:
-        Let the database refuse what comes late, from a process that stood still while its lease ran
+        Let the database refuse late writes, from a process that was suspended while its lease ran
         out::
 
             async with limiter as lease:
@@ -38,7 +38,7 @@ class Lease:
 
     token: int
     """
-    A number that grows with each slot granted, in the order in which the server grants them.
+    A number that grows with every slot that the server grants for the key.
 
     0 for a slot granted without the server, with ``on_failure="open"``.
     """
@@ -66,23 +66,23 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether it was lost before it was given back. Not a checkpoint; asks the clock alone."""
+        """Whether the lease was lost before it was released. Not a checkpoint; no call is made."""
         return self._state == "lost" or (self._state == "held" and clock.now() >= self._until())
 
     def check(self) -> None:
         """
-        Make sure that the slot is held still; for a holder that does not use ``async with``.
+        Raise if the slot is no longer held. For holders that do not use ``async with``.
 
         Not a checkpoint.
 
         Raises:
-            LeaseLostError: It is lost.
+            LeaseLostError: The lease is lost.
         """
         if self.lost:
             raise self.error()
 
     def release(self) -> None:
-        """Give the slot back; nothing if that was done, or it is lost. Not a checkpoint."""
+        """Give the slot back, unless it was already, or the lease is lost. Not a checkpoint."""
         if self._state in ("held", "alone"):
             self._state = "lost" if self.lost else "released"
             self._give_back(self)
@@ -90,25 +90,25 @@ class Lease:
     # For the limiter
 
     def enter(self) -> anyio.CancelScope:
-        """Return a scope that is cancelled when the lease is lost; entered by the caller."""
+        """Return a scope that is cancelled when the lease is lost; the caller enters it."""
         self._scope = scope = anyio.CancelScope()
-        if self.lost:  # the process stood still before the task could go on
+        if self.lost:  # the process was suspended before the task could go on
             scope.cancel()
         return scope
 
     def lose(self, reason: str) -> None:
-        """Cancel what it was held for."""
+        """Mark the lease as lost, and cancel its block."""
         self._reason = reason
         self._state = "lost"
         if self._scope is not None:
             self._scope.cancel()
 
     def stand_alone(self) -> None:
-        """Hold it from here on without the server, until it is given back."""
+        """Hold the slot without the server from here on, until it is released."""
         self._state = "alone"
 
     def error(self) -> LeaseLostError:
-        """Return what is raised when it is lost."""
+        """Return the error for a lease that is lost."""
         msg = (
             f"{self._text} lost the lease with the token {self.token}: {self._reason}. Another "
             f"process may have the slot. Repeat the work, or pass a longer lease=."

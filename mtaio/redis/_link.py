@@ -1,9 +1,9 @@
 """
-One connection to a server: all that the package has to do with valkey-glide.
+One connection to a server: everything in this package that knows valkey-glide.
 
-Promise: `Link` turns glide's errors and its silence into `StoreError`, which names the server.
-glide itself is loaded when the first link is opened, and writes no logs unless the program has set
-up its logger.
+Promise: `Link` turns glide's errors, and answers that do not come, into `StoreError`, which names
+the server. glide is imported when the first store is made, and logs nothing unless the program has
+set up its logger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "Link", "load_glide"]
 
 _RECONCILE: Final = 200
-"""Milliseconds after which glide looks whether its subscriptions are in force."""
+"""Milliseconds between two checks by which glide makes sure of its subscriptions."""
 
 
 def load_glide() -> Any:
@@ -59,11 +59,11 @@ class Endpoint:
 
     async def open(self, channels: Iterable[str] | None = None, *, attempt: int = 0) -> Link:
         """
-        Return a new connection, which is made by the first command.
+        Return a new link; its first command connects.
 
         Args:
             channels: What to subscribe to.
-            attempt: Which node of a cluster to subscribe at: each has all messages.
+            attempt: Selects the node of a cluster to subscribe at: every node has all messages.
         """
         glide = load_glide()
         glide.Logger.init(glide.LogLevel.OFF)
@@ -119,13 +119,14 @@ class Link:
     A connection, with the methods of `Connection`.
 
     Args:
-        client: glide's.
+        client: glide's client.
         glide: The module.
-        name: What messages call the server.
+        name: The server's name in messages.
         timeout: The most seconds that a call waits.
 
     Attributes:
-        failing_since: When calls began to fail, of which none has succeeded since.
+        failing_since: When the first of the latest calls failed, all of which have; ``inf`` if the
+            last one succeeded.
     """
 
     __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")
@@ -180,9 +181,9 @@ class Link:
 
 
 _scripts: WeakKeyDictionary[Script, Any] = WeakKeyDictionary()
-"""glide's own objects: it keeps a script as long as its object is there."""
+"""glide's own objects; it keeps a script for as long as its object lives."""
 
-atexit.register(_scripts.clear)  # when the modules are gone, an object that ends prints a traceback
+atexit.register(_scripts.clear)  # an object that outlives the modules prints a traceback
 
 
 def _encoded(arg: Argument) -> str | bytes:

@@ -1,30 +1,34 @@
 """
-How often work may start, in all processes together: a token bucket that a server keeps.
+How often work may start across all processes: a token bucket kept by a server.
 
 Promise: in any span of ``t`` seconds all processes together grant at most
 ``burst + rate * (t + slack) / per`` tokens, by the server's clock; within a process in the order of
-asking. What one process reserves is bounded, so that those that are busy have about the same.
-Cost: a call to the server for each `_AHEAD` of what a busy process is granted, so the fewer for
-each token the higher the rate; one task in the store's block while tasks wait.
+asking. What one process reserves is bounded, so busy processes get about the same.
+Cost: while tasks wait, one task in the store's block and one call to the server for all tokens that
+fall due within half of ``slack``: the higher the rate, the fewer calls for each token.
 Why tokens are reserved by their times: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
-from uuid import uuid4
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
-from mtaio.redis._store import Script, check_key
+from mtaio.redis._arguments import check_key, positive
+from mtaio.redis._backoff import Backoff
+from mtaio.redis._bucket import SharedBucket
+from mtaio.redis._member import Member
+from mtaio.redis._stock import Stock
+from mtaio.redis._wakeup import Wakeup
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
@@ -32,57 +36,22 @@ if TYPE_CHECKING:
 
     from mtaio.redis._store import Store
 
-__all__ = ["RESERVE", "RedisRateLimiter", "RedisRateLimiterStatistics"]
+__all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _AHEAD: Final = 0.5
-"""How far ahead tokens are reserved, as a part of ``slack``."""
+"""The part of ``slack`` by which tokens are reserved before they are due."""
 
 _LOT: Final = 1000
-"""The most tokens that are reserved by one call: more could not be handed out in time."""
+"""The most tokens that one call reserves: more could not be granted in time."""
 
 _SLOW: Final = 3
-"""After how many answers in a row that came too late to be of use the server counts as down."""
+"""The server counts as down after so many answers in a row that came too late to be of use."""
 
 _PROBE: Final = (0.1, 2.0)
-"""Seconds between two looks at a server that is down: the first, and the most."""
-
-# KEYS: when the bucket is full again, in microseconds; the processes that asked lately.
-# ARGV: microseconds per token, burst, tokens needed (0: none, only look), tokens of use, tokens
-# held, how far ahead in microseconds, who asks.
-# Returns: how many are granted; microseconds until the first of them is due (or, if none, the
-# tokens needed), which is negative where it has been; the busy processes; how many tokens a process
-# may hold.
-RESERVE: Final = Script("""
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local ahead = tonumber(ARGV[6])
-local full = tonumber(redis.call('GET', KEYS[1]) or '0')
-if full < now then full = now end
--- Nothing is reserved so far ahead: the server's clock has been set back, or the rate was lower
--- before. The bucket is as good as empty.
-if full > now + (2 * burst + 2) * interval + 2 * ahead then
-  full = now + burst * interval
-  redis.call('SET', KEYS[1], string.format('%.3f', full))
-end
-local first = full + (1 - burst) * interval - now
-if needed == 0 then return {0, string.format('%.3f', first), 1, 0} end
-redis.call('ZADD', KEYS[2], now, ARGV[7])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 1000000)
-redis.call('PEXPIRE', KEYS[2], 2000)
-local busy = redis.call('ZCARD', KEYS[2])
-local share = math.floor((ahead + math.max(0, -first)) / interval / busy)
-local due = first + (needed - 1) * interval
-if due > ahead then return {0, string.format('%.3f', due), busy, share} end
-local taken = math.max(needed, math.min(most, share - held))
-full = full + taken * interval
-redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
-return {taken, string.format('%.3f', first), busy, share}
-""")
+"""Seconds between two calls to a server that is down: at first, and at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,81 +61,84 @@ class RedisRateLimiterStatistics:
     waiting: int = field(metadata=GAUGE)
     """Tasks waiting."""
     granted: int = field(metadata=COUNTER)
-    """Requests granted so far, whatever their tokens."""
+    """Requests granted so far, however many tokens they asked for."""
     granted_without_server: int = field(metadata=COUNTER)
-    """Those among them that were granted while the server was down."""
+    """Those of `granted` that were granted while the server was down."""
     cancelled: int = field(metadata=COUNTER)
     """Requests cancelled while they waited."""
     rejected: int = field(metadata=COUNTER)
-    """Requests refused so far: not at once, not within their timeout, or for want of a server."""
+    """Requests refused so far: no token at once, none within the timeout, or a server that is
+    down."""
     reserved: int = field(metadata=GAUGE)
-    """Tokens reserved by this process and not used yet."""
+    """Tokens that this process has reserved and not granted yet."""
     lost: int = field(metadata=COUNTER)
-    """Tokens reserved and not used in time."""
+    """Tokens reserved but not granted in time."""
     calls: int = field(metadata=COUNTER)
     """Calls to the server."""
     failed_calls: int = field(metadata=COUNTER)
-    """Those among them that failed."""
+    """Calls to the server that failed."""
     members: int = field(metadata=GAUGE)
-    """Processes that asked within a second, when last heard."""
+    """Processes that asked for tokens within one second, by the server's last answer."""
     down: int = field(metadata=GAUGE)
     """1 while tokens are granted without the server, because it is down."""
 
 
 class _Waiter:
-    """A task in the queue, and the tokens it asks for."""
+    """
+    A task in the queue.
+
+    Attributes:
+        tokens: How many it asks for.
+        deadline: When it gives up.
+        may_take: Whether it was woken to take tokens that are due.
+        late: Seconds until its tokens are due, once that is known to be after its deadline.
+        error: What ends its wait.
+        wakeup: Where it sleeps.
+    """
 
     # Invariant: as in RateLimiter, the task acts on what it finds when it looks.
-    __slots__ = ("_woken", "error", "late", "may_take", "moment", "tokens")
+    __slots__ = ("deadline", "error", "late", "may_take", "tokens", "wakeup")
 
-    def __init__(self, tokens: int, moment: float) -> None:
+    def __init__(self, tokens: int, deadline: float) -> None:
         self.tokens = tokens
-        self.moment = moment
+        self.deadline = deadline
         self.may_take = False
-        self.error: Exception | None = None
         self.late: float | None = None
-        self._woken = anyio.Event()
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    def rest(self) -> anyio.Event:
-        if self._woken.is_set():
-            self._woken = anyio.Event()
-        return self._woken
+        self.error: Exception | None = None
+        self.wakeup = Wakeup()
 
 
 class RedisRateLimiter:
     """
-    Limits how often work may start in all processes together: a token bucket kept by a server.
+    Limits how often work may start across all processes: a token bucket kept by a server.
 
-    The bucket starts full. In any span of ``t`` seconds all processes together grant at most
-    ``burst + rate * (t + slack) / per`` tokens. Time is the server's, so the processes' clocks need
-    not agree. Tokens are reserved in lots for the tasks that wait, each with the time at which it
-    is due; a task that is cancelled while it waits leaves the token to the next.
+    The bucket starts full. In any span of ``t`` seconds all processes together are granted at most
+    ``burst + rate * (t + slack) / per`` tokens, by the server's clock; the processes' clocks need
+    not agree. A process reserves tokens in batches for the tasks that wait, each token for the time
+    at which it is due. A task that is cancelled while it waits leaves its tokens to the next.
 
-    Made anywhere, and used inside the block of its store. Every process passes the same key, rate
-    and burst.
+    May be created anywhere; used inside the block of its store. Every process has to pass the same
+    key, rate, burst and slack.
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited. Limiters of one key on one server share one bucket.
+        key: What is limited. Limiters with the same key on the same server share one bucket.
         rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
-        per: The seconds that ``rate`` is meant for.
-        burst: Tokens that the full bucket holds, the most that can be acquired in one call, a whole
-            number of 1 or more. Default: ``rate`` rounded down, or 1 if that is more.
-        slack: Seconds by which a token may be granted later than it is due, before it is lost. It
-            has to cover the way to the server and back, and by how much the event loop is late.
-        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`;
-            ``"open"`` grants everything at once; ``"local"`` grants by a bucket of this process,
-            whose rate and burst are divided by the number of processes that were busy when the
-            server was last heard.
-        name: For messages and the monitor. Default: ``key``.
+        per: The seconds to which ``rate`` refers.
+        burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
+            number, at least 1. Default: ``rate`` rounded down, but at least 1.
+        slack: How many seconds after it is due a token may still be granted; then it is lost. Has
+            to cover the round trip to the server and the delays of the event loop.
+        on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`.
+            ``"open"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
+            with the rate and burst divided by the number of processes that were busy when the
+            server last answered.
+        name: The name in messages and in the monitor. Default: ``key``.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: ``rate``, ``per`` or ``slack`` is not more than 0 or infinite, ``burst`` < 1,
-            ``key`` is empty, or ``on_failure`` is unknown.
+        TypeError: An argument has the wrong type.
+        ValueError: ``rate``, ``per`` or ``slack`` is not greater than 0 or is infinite, ``burst``
+            is less than 1, ``key`` is empty, or ``on_failure`` is unknown.
 
     Example:
         ```python
@@ -191,16 +163,15 @@ class RedisRateLimiter:
     """
 
     # Invariants:
-    # - _queue holds the tasks that wait, of the loop _loop alone; _wanted is the sum of their
-    #   tokens;
-    # - _stock holds the tokens reserved and not used, each with the time from which it may be
-    #   granted and the time from which it is lost, both in order;
-    # - _ready counts the tasks, the first in the queue, that were woken to take what is there;
-    # - only the first in the queue sleeps until a time; only the task _supply asks the server, and
-    #   it is there while tasks wait;
+    # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of their tokens;
+    # - _ready counts the tasks at the head of the queue that were woken to take tokens;
+    # - only the first in the queue sleeps until a token is due; only the task _supply asks the
+    #   server for those that wait, and it runs while there are any;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
+        "_ahead",
+        "_bucket",
         "_burst",
         "_calls",
         "_cancelled",
@@ -208,15 +179,11 @@ class RedisRateLimiter:
         "_failed_calls",
         "_granted",
         "_granted_without_server",
-        "_identity",
         "_interval",
         "_key",
-        "_keys",
         "_local",
-        "_loop",
-        "_lost",
+        "_member",
         "_name",
-        "_needed",
         "_on_failure",
         "_per",
         "_processes",
@@ -231,6 +198,7 @@ class RedisRateLimiter:
         "_stock",
         "_store",
         "_supplying",
+        "_wakeup",
         "_wanted",
     )
 
@@ -247,11 +215,10 @@ class RedisRateLimiter:
         name: str | None = None,
     ) -> None:
         check_key(key)
-        self._rate = _positive("rate", rate, "Pass the tokens that come back every per seconds.")
-        self._per = _positive("per", per, "Pass the seconds that rate is meant for.")
-        self._slack = _positive(
-            "slack", slack, "Pass a few times what the server and the event loop take, such as 0.1."
-        )
+        self._rate = positive("rate", rate, way_out="Pass the tokens that come back every per s.")
+        self._per = positive("per", per, way_out="Pass the seconds to which rate refers.")
+        way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
+        self._slack = positive("slack", slack, way_out=way_out)
         self._burst = (
             max(1, math.floor(rate))
             if burst is None
@@ -260,17 +227,19 @@ class RedisRateLimiter:
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "open", "local"))
         self._store = store
         self._key = key
-        self._keys = [f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy"]
-        self._name = name
+        self._name = key if name is None else name
         self._interval = per / rate
-        self._identity = ""
-        self._loop: object = None
+        self._ahead = slack * _AHEAD
+        self._bucket = SharedBucket(
+            store, key, interval=self._interval, burst=self._burst, ahead=self._ahead
+        )
+        self._member = Member()
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._wanted = self._ready = 0
-        self._stock: deque[tuple[float, float]] = deque()
-        self._needed: anyio.Event | None = None
-        self._refused: float = math.inf
+        self._stock = Stock()
         self._supplying = False
+        self._wakeup = Wakeup()
+        self._refused: float = math.inf
         self._share = 1
         self._processes = 1
         self._slow = 0
@@ -278,7 +247,7 @@ class RedisRateLimiter:
         self._local: RateLimiter | None = None
         self._calls = self._failed_calls = 0
         self._granted = self._granted_without_server = 0
-        self._cancelled = self._rejected = self._lost = 0
+        self._cancelled = self._rejected = 0
 
     def __repr__(self) -> str:
         return (
@@ -289,7 +258,7 @@ class RedisRateLimiter:
     @property
     def name(self) -> str:
         """The name given to the limiter, or its key."""
-        return self._key if self._name is None else self._name
+        return self._name
 
     @property
     def key(self) -> str:
@@ -298,41 +267,42 @@ class RedisRateLimiter:
 
     @property
     def rate(self) -> float:
-        """Tokens every `per` seconds, of all processes together."""
+        """Tokens every `per` seconds, for all processes together."""
         return self._rate
 
     @property
     def per(self) -> float:
-        """The seconds that `rate` is meant for."""
+        """The seconds to which `rate` refers."""
         return self._per
 
     @property
     def burst(self) -> int:
-        """Tokens the full bucket holds."""
+        """The tokens in the full bucket."""
         return self._burst
 
     @property
     def slack(self) -> float:
-        """Seconds by which a token may be granted later than it is due."""
+        """How many seconds after it is due a token may still be granted."""
         return self._slack
 
     async def acquire(self, tokens: int = 1, *, timeout: float | None = None) -> None:
         """
-        Wait for ``tokens``, behind all tasks of this process that asked before, and take them.
+        Wait for ``tokens``, behind every task of this process that asked earlier, and take them.
 
-        A checkpoint. Cancelled, it leaves what was reserved for it to the next; if no task waits,
-        it is lost.
+        A checkpoint. If it is cancelled, the tokens reserved for it go to the next task; if no task
+        waits, they are lost.
 
         Args:
-            tokens: How many, a whole number from 1 to ``burst``.
-            timeout: The most seconds to wait; None for no limit. Whether they suffice is known when
-                the server has been asked and no task is ahead.
+            tokens: How many: a whole number from 1 to ``burst``.
+            timeout: The most seconds to wait; None for no limit. A task that is first in the queue
+                is refused as soon as the server has said that the wait would be longer.
 
         Raises:
-            RateLimitTimeoutError: The wait does not fit into ``timeout``. A builtin
-                ``TimeoutError`` too; ``retry_after`` has the seconds needed, as far as is known.
-            StoreError: The server is down, with ``on_failure="closed"``; after its timeout at most.
-            TypeError: ``tokens`` is not an int, or ``timeout`` not a number.
+            RateLimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
+                ``TimeoutError`` too; ``retry_after`` estimates the seconds needed.
+            StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
+                timeout.
+            TypeError: ``tokens`` is not an int, or ``timeout`` is not a number.
             ValueError: ``tokens`` is less than 1 or more than ``burst``; ``timeout`` is negative or
                 NaN.
             RuntimeError: The store is not entered, or tasks of another running event loop wait.
@@ -345,7 +315,7 @@ class RedisRateLimiter:
             return
         waiter = self._join(tokens, deadline)
         try:
-            await self._wait(waiter, timeout, deadline)
+            await self._wait(waiter, timeout)
         except StoreError:
             if self._on_failure == "closed":
                 self._rejected += 1
@@ -367,10 +337,10 @@ class RedisRateLimiter:
         """
         Take ``tokens`` if they are there and no task of this process waits.
 
-        A checkpoint; it asks the server. Cancelled, it may have taken them.
+        A checkpoint: it asks the server. If it is cancelled, the tokens may be taken all the same.
 
         Args:
-            tokens: How many, a whole number from 1 to ``burst``.
+            tokens: How many: a whole number from 1 to ``burst``.
 
         Returns:
             Whether they were taken.
@@ -387,12 +357,15 @@ class RedisRateLimiter:
             await checkpoint()
             self._rejected += 1
             return False
-        if self._take(tokens):
+        now = clock.now()
+        self._drop(now)
+        if self._stock.due(tokens) <= now:
+            self._stock.take(tokens)
             await checkpoint()
             self._granted += 1
             return True
         try:
-            taken, _ = await self._ask(tokens, tokens, 0)
+            taken, _ = await self._reserve(tokens, tokens, within=0.0)
         except StoreError as error:
             self._fail(error)
             if self._on_failure == "closed":
@@ -413,10 +386,10 @@ class RedisRateLimiter:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Do nothing: tokens come back by themselves. Not a checkpoint."""
+        """Do nothing: tokens are not given back. Not a checkpoint."""
 
     def statistics(self) -> RedisRateLimiterStatistics:
-        """Return what the limiter has done in this process. Not a checkpoint; from any thread."""
+        """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
         return RedisRateLimiterStatistics(
             waiting=len(self._queue),
             granted=self._granted,
@@ -424,7 +397,7 @@ class RedisRateLimiter:
             cancelled=self._cancelled,
             rejected=self._rejected,
             reserved=len(self._stock),
-            lost=self._lost,
+            lost=self._stock.lost,
             calls=self._calls,
             failed_calls=self._failed_calls,
             members=self._processes,
@@ -443,20 +416,15 @@ class RedisRateLimiter:
             raise ValueError(msg)
 
     def _attach(self) -> None:
-        """Make sure that what is held belongs to the running loop."""
-        loop = loops.current_loop()
-        if loop is self._loop:
-            return
-        if self._queue and not loops.is_over(self._loop):
-            raise loops.two_loops_error(self)
-        self._loop = loop
-        self._identity = uuid4().hex  # not before: a fork would have it too
-        self._queue.clear()
-        self._wanted = self._ready = 0
-        self._stock.clear()
-        self._supplying = self._down = False
+        """Forget what was held in another event loop."""
+        if self._member.attach(self, busy=bool(self._queue)):
+            self._queue.clear()
+            self._wanted = self._ready = 0
+            self._stock.clear()
+            self._supplying = self._down = False
 
     def _join(self, tokens: int, deadline: float) -> _Waiter:
+        """Put the running task at the end of the queue, and have it supplied with tokens."""
         self._attach()
         waiter = _Waiter(tokens, deadline)
         if not self._supplying:
@@ -467,32 +435,24 @@ class RedisRateLimiter:
         self._poke()
         return waiter
 
-    async def _wait(self, waiter: _Waiter, timeout: float | None, deadline: float) -> None:
-        """Take the tokens when they are there."""
+    async def _wait(self, waiter: _Waiter, timeout: float | None) -> None:
+        """Take the tokens when they are due."""
         while waiter.error is None:
             now = clock.now()
             self._drop(now)
-            first = next(iter(self._queue)) is waiter
             due = math.inf
-            if (first or waiter.may_take) and len(self._stock) >= waiter.tokens:
-                due = self._stock[waiter.tokens - 1][0]
-                if due <= now:
-                    for _ in range(waiter.tokens):
-                        self._stock.popleft()
-                    return
+            if waiter.may_take or next(iter(self._queue)) is waiter:
+                due = self._stock.due(waiter.tokens)
+            if due <= now:
+                self._stock.take(waiter.tokens)
+                return
             self._unready(waiter)
             if timeout is not None:
-                if deadline < due < math.inf:
+                if waiter.deadline < due < math.inf:
                     waiter.late = due - now
-                if waiter.late is not None or now >= deadline:
-                    raise self._late(waiter, timeout, deadline)
-            woken = waiter.rest()
-            until = min(due, deadline)
-            if until == math.inf:
-                await woken.wait()
-            else:
-                with anyio.CancelScope(deadline=clock.loop_deadline(until)):
-                    await woken.wait()
+                if waiter.late is not None or now >= waiter.deadline:
+                    raise self._late(waiter, timeout)
+            await waiter.wakeup.sleep(min(due, waiter.deadline))
         raise waiter.error
 
     def _leave(self, waiter: _Waiter) -> None:
@@ -505,21 +465,19 @@ class RedisRateLimiter:
         self._poke()
 
     def _wake(self, now: float) -> None:
-        """Wake the first in the queue, and all behind it whose tokens may be granted now."""
+        """Wake the first in the queue, and those behind it whose tokens may be granted now too."""
         if self._ready:
-            return  # the last of them does it
-        stock = iter(self._stock)
+            return  # the last of these will do it
+        tokens = 0
         for waiter in self._queue:
-            last = 0.0
-            for _ in range(waiter.tokens):
-                last = next(stock, (math.inf, math.inf))[0]
-            if last > now:
+            tokens += waiter.tokens
+            if self._stock.due(tokens) > now:
                 break
             waiter.may_take = True
             self._ready += 1
-            waiter.wake()
+            waiter.wakeup.wake()
         if self._queue:
-            next(iter(self._queue)).wake()
+            next(iter(self._queue)).wakeup.wake()
 
     def _unready(self, waiter: _Waiter) -> None:
         """Count a task no longer as one that is about to take its tokens."""
@@ -529,32 +487,17 @@ class RedisRateLimiter:
 
     def _drop(self, now: float) -> None:
         """Give up the tokens that can no longer be granted in time."""
-        stock = self._stock
-        if not stock or stock[0][1] >= now:
-            return
-        while stock and stock[0][1] < now:
-            stock.popleft()
-            self._lost += 1
-        self._poke()
+        if self._stock.drop(now):
+            self._poke()
 
-    def _take(self, tokens: int) -> bool:
-        """Take tokens that are there, when no task waits."""
-        now = clock.now()
-        self._drop(now)
-        if len(self._stock) < tokens or self._stock[tokens - 1][0] > now:
-            return False
-        for _ in range(tokens):
-            self._stock.popleft()
-        return True
-
-    def _late(self, waiter: _Waiter, timeout: float, deadline: float) -> RateLimitTimeoutError:
+    def _late(self, waiter: _Waiter, timeout: float) -> RateLimitTimeoutError:
         wait = self._wanted * self._interval if waiter.late is None else waiter.late
         return RateLimitTimeoutError(
             f"{self!r} cannot grant {_amount(waiter.tokens)} within {timeout!r} s, only in about "
             f"{wait:.6g} s.",
             retry_after=wait,
             timeout=timeout,
-            deadline=clock.loop_deadline(deadline),
+            deadline=clock.loop_deadline(waiter.deadline),
             name=self.name,
         )
 
@@ -570,8 +513,8 @@ class RedisRateLimiter:
 
     def _poke(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""
-        if self._needed is not None and (not self._queue or 0 < self._lacking() < self._refused):
-            self._needed.set()
+        if not self._queue or 0 < self._lacking() < self._refused:
+            self._wakeup.wake()
 
     async def _supply(self) -> None:
         """Reserve tokens for the tasks that wait, while there are any."""
@@ -580,75 +523,69 @@ class RedisRateLimiter:
                 self._drop(clock.now())
                 lacking = self._lacking()
                 if not lacking:
-                    await self._until_needed(math.inf)
+                    await self._wakeup.sleep(math.inf)
                     continue
                 first = next(iter(self._queue))
                 of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
                 try:
-                    taken, wait = await self._ask(lacking, of_use, self._slack * _AHEAD)
+                    taken, wait = await self._reserve(lacking, of_use, within=self._ahead)
                 except StoreError as error:
                     self._fail(error)
                     continue
+                now = clock.now()
                 if taken:
-                    self._wake(clock.now())
+                    self._wake(now)
                     continue
-                if wait > first.moment - clock.now() and first.tokens > len(self._stock):
+                if wait > first.deadline - now and first.tokens > len(self._stock):
                     first.late = wait
-                    first.wake()
+                    first.wakeup.wake()
                 self._refused = lacking
-                await self._until_needed(wait - self._slack * _AHEAD)
+                await self._wakeup.sleep(now + wait - self._ahead)
                 self._refused = math.inf
         finally:
             self._supplying = False
             self._refused = math.inf
-            self._needed = None
             self._give_up(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
 
-    async def _until_needed(self, seconds: float) -> None:
-        """Wait until something has changed, or until as many seconds have passed."""
-        self._needed = needed = anyio.Event()
-        with anyio.move_on_after(None if seconds == math.inf else seconds):
-            await needed.wait()
-        self._needed = None
+    async def _reserve(self, needed: int, of_use: int, *, within: float) -> tuple[int, float]:
+        """
+        Ask the server for tokens; those that are due later than now go to the stock.
 
-    async def _ask(self, needed: int, of_use: int, ahead: float) -> tuple[int, float]:
-        """Reserve tokens; return how many, and else the seconds until they are due."""
+        Returns:
+            How many were reserved, and the seconds until the first, or all needed, are due.
+        """
         self._calls += 1
         sent = clock.now()
         try:
-            taken, first, self._processes, self._share = await self._store.script(
-                RESERVE,
-                self._keys,
-                [
-                    *(self._interval * 1e6, self._burst, needed, of_use, len(self._stock)),
-                    *(ahead * 1e6, self._identity),
-                ],
+            answer = await self._bucket.reserve(
+                self._member.name, needed, of_use=of_use, held=len(self._stock), within=within
             )
         except StoreError:
             self._failed_calls += 1
             raise
+        self._processes, self._share = answer.processes, answer.share
         received = clock.now()
-        if received - sent < self._slack:
-            self._slow = 0
-        else:
-            self._slow += 1
-            if self._slow >= _SLOW:
-                self._failed_calls += 1
-                msg = (
-                    f"{self._store.name} took {received - sent:.3g} s to answer, more than "
-                    f"slack={self._slack!r} of {self!r}, {self._slow} times in a row."
-                )
-                raise StoreError(msg, server=self._store.name)
-        due = float(first) / 1e6
         if received - sent >= self._slack:
-            self._lost += taken
-            return 0, due
-        if ahead == 0:
-            return taken, due
-        for number in range(taken):
-            after = max(0.0, due + number * self._interval)
-            self._stock.append((received + after, sent + after + self._slack))
-        return taken, due
+            self._stock.lost += answer.tokens
+            self._answered_late(received - sent)
+            return 0, answer.due
+        self._slow = 0
+        if within:
+            for number in range(answer.tokens):
+                after = max(0.0, answer.due + number * self._interval)
+                self._stock.add(received + after, sent + after + self._slack)
+        return answer.tokens, answer.due
+
+    def _answered_late(self, seconds: float) -> None:
+        """Count an answer whose tokens came too late; raise an error if that is the rule."""
+        self._slow += 1
+        if self._slow >= _SLOW:
+            self._failed_calls += 1
+            msg = (
+                f"{self._store.name} took {seconds:.3g} s to answer, more than "
+                f"slack={self._slack!r} of {self!r}, {self._slow} times in a row."
+            )
+            raise StoreError(msg, server=self._store.name)
 
     # Without the server
 
@@ -671,20 +608,19 @@ class RedisRateLimiter:
         for waiter in self._queue:
             self._unready(waiter)
             waiter.error = error
-            waiter.wake()
+            waiter.wakeup.wake()
         self._queue.clear()
         self._wanted = 0
 
     async def _probe(self) -> None:
         """Wait until the server answers again."""
-        pause, most = _PROBE
+        pauses = Backoff(*_PROBE)
         try:
             while True:
-                await anyio.sleep(pause)
-                pause = min(2 * pause, most)
+                await anyio.sleep(pauses.next())
                 try:
                     self._calls += 1
-                    await self._store.script(RESERVE, self._keys, [1.0, 1, 0, 0, 0, 0.0, ""])
+                    await self._bucket.ping()
                 except StoreError:
                     self._failed_calls += 1
                 else:
@@ -759,14 +695,6 @@ class RedisRateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
-
-
-def _positive(name: str, value: object, way_out: str) -> float:
-    accepted = checks.number(name, value, way_out=way_out)
-    if not 0 < accepted < math.inf:
-        msg = f"{name}={value!r} is not a number that a shared limit can have. {way_out}"
-        raise ValueError(msg)
-    return accepted
 
 
 def _amount(tokens: int) -> str:

@@ -1,24 +1,28 @@
 """
-The slots that processes share, as the server keeps them: one script, and what is told and answered.
+The slots that processes share, as the server keeps them: one script, its arguments and its answer.
 
-Promise: no more than ``limit`` slots are granted; a process that is not heard of for its lease has
-given back all it held. A process tells what it holds in absolute numbers, so a call that was lost,
-or whose answer was, does no harm: the next one puts it right. Tokens only grow.
-Cost: some ten commands within the script; what is kept grows with the processes, not with the
-slots.
-Why no queue of all waiting tasks: docs/en/design/redis.md.
+Promise: no more than ``limit`` slots are granted, and the slots of a process that is silent for its
+lease become free. A process reports what it holds in absolute numbers, so a call that is lost, or
+whose answer is lost, does no harm: the next one puts things right. Tokens only grow.
+Cost: some ten commands within the script; the state grows with the processes, not with the slots.
+Why the server keeps no queue of tasks: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtaio.redis._store import Script
 
-__all__ = ["EXCHANGE", "PROMISE", "Answer", "channel_of", "keys_of"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtaio.redis._store import Store
+
+__all__ = ["EXCHANGE", "PROMISE", "Answer", "Report", "channel_of", "exchange", "keys_of"]
 
 PROMISE: Final = 0.05
-"""Seconds for which a slot is kept for a process that was told to come for it."""
+"""Seconds for which a slot is kept for a process that has been told to fetch it."""
 
 # KEYS: a hash with the state; the processes by the end of their lease; those that wait, by their
 # turn; those that were promised slots, by when that ends. All times are in microseconds.
@@ -166,22 +170,46 @@ return {1, taken, first, total, redis.call('ZCARD', members), math.ceil(ask), ke
 """)
 
 
+class Report(NamedTuple):
+    """What the script is told."""
+
+    process: str
+    """Who tells it, in the form ``"process/epoch"``."""
+    number: int
+    """The number of the call: higher than that of the one before."""
+    held: int
+    """Slots that the process holds."""
+    waiting: int
+    """Tasks of it that wait."""
+    limit: int
+    """Slots for all processes."""
+    lease: float
+    """Microseconds."""
+    promise: float = PROMISE * 1e6
+    """Microseconds for which slots are kept for others."""
+
+
 class Answer(NamedTuple):
     """What the script answers."""
 
     in_force: int
-    """0 if the lease is lost, and with it the slots that were told to be held."""
+    """0 if the lease is lost, and with it the slots that the process reported."""
     granted: int
     first_token: int
-    """The token of the first slot granted; those of the others follow."""
+    """The token of the first slot granted; the others have the numbers after it."""
     total: int
     """Slots held by all processes."""
     members: int
     """Processes that hold slots or wait for some."""
     ask_again: int
-    """Microseconds after which to ask again although nothing was heard; 0 for no need."""
+    """Microseconds after which to call again even without a message; 0 if there is no need."""
     kept: int
-    """Slots kept for others, that may be gone: look after them when that has lapsed."""
+    """Slots kept for other processes, which may be dead: call again when that time is over."""
+
+
+async def exchange(store: Store, keys: Sequence[str], report: Report) -> Answer:
+    """Run the script."""
+    return Answer(*await store.script(EXCHANGE, keys, report))
 
 
 def keys_of(key: str) -> list[str]:

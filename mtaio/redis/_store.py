@@ -1,51 +1,31 @@
 """
-What the rest of the package needs of a server, and nothing of the client that provides it.
+What the rest of the package needs of a server, apart from the client that provides it.
 
-Promise: everything here goes through a `Store`; whatever has these methods can stand in for a
-server, as the one that the tests keep in memory does.
+Promise: everything here goes through a `Store`. Anything with these methods can stand in for a
+server, as the one in memory does that the tests use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from mtaio._internal import checks
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Argument", "Connection", "Script", "Store", "check_key"]
+__all__ = ["Argument", "Connection", "Script", "Store"]
 
 Argument: TypeAlias = str | bytes | int | float
-"""What a command or a script can be given. Numbers are sent as ``repr`` writes them."""
-
-
-def check_key(key: object) -> None:
-    """
-    Refuse what cannot be the key of a limit: later it would end the store's block.
-
-    Raises:
-        TypeError: It is not a str.
-        ValueError: It is empty, or is not text that can be sent.
-    """
-    way_out = "Pass a str that all processes share."
-    if not isinstance(key, str):
-        msg = f"key={key!r} is {checks.type_of(key)}, not a str. {way_out}"
-        raise TypeError(msg)
-    if not key or any("\ud800" <= letter <= "\udfff" for letter in key):
-        msg = f"key={key!r} names no limit: it is empty, or has half a character. {way_out}"
-        raise ValueError(msg)
+"""An argument of a command or a script. Numbers are sent as their ``repr``."""
 
 
 class Script:
     """
-    A Lua script, which the server runs as one step; made once, at module level.
+    A Lua script, which the server runs as one step; created once, at module level.
 
     Args:
-        source: The script. It names the keys that it touches by ``KEYS`` alone, so that it runs on
-            a cluster as well, where all of them must be in one slot: put the part that they share
-            in braces.
+        source: The script. All keys that it touches are in ``KEYS``, so that it runs on a cluster
+            too. There, they have to be in one slot: put the part that they share in braces.
     """
 
     __slots__ = ("__weakref__", "source")
@@ -63,7 +43,8 @@ class Connection(Protocol):
         """
         Run a script on the server.
 
-        A checkpoint. Cancelled, or ended by a `StoreError`, the script may have been run or not.
+        A checkpoint. If it is cancelled, or raises `StoreError`, the script may have been run or
+        not.
 
         Returns:
             What the script returned: ints, bytes, None, and lists of these. Lua's numbers lose
@@ -76,22 +57,22 @@ class Connection(Protocol):
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
         """
-        Run a command on the server; as `script`.
+        Run a command on the server. A checkpoint, like `script`.
 
         Args:
-            *args: The command's name, and what it takes.
-            timeout: Seconds to wait for the answer in place of the store's own, for a command that
-                itself waits at the server; such a one needs a connection of its own.
+            *args: The name of the command, and its arguments.
+            timeout: The most seconds to wait for the answer, for a command that waits at the
+                server; such a command needs a dedicated connection. Default: the store's timeout.
         """
         ...
 
 
 class Store(Connection, Protocol):
-    """A server, which several processes share."""
+    """A server that several processes share."""
 
     @property
     def name(self) -> str:
-        """What messages call the server."""
+        """The server's name in messages."""
         ...
 
     @property
@@ -100,7 +81,7 @@ class Store(Connection, Protocol):
         ...
 
     async def publish(self, channel: str, message: str | bytes) -> None:
-        """Send a message to all that are subscribed to a channel now; as `script`."""
+        """Send a message to the subscribers of a channel. A checkpoint, like `script`."""
         ...
 
     def subscribe(
@@ -121,13 +102,13 @@ class Store(Connection, Protocol):
         Args:
             channels: Their exact names.
             on_message: Called with the channel and the message, in the server's order.
-            on_subscribed: Called whenever the subscription has come into force, the first time and
-                again after each loss of the connection: what was published before may be missing.
-                A connection that was lost and came back between two looks is noticed at the second,
-                so the call may come up to ``watch`` seconds after messages do.
-            on_lost: Called when nothing can be heard any longer: the subscription does not even
-                deliver what it sends to itself. Called once, until `on_subscribed`.
-            watch: Seconds between two looks at the subscription.
+            on_subscribed: Called when the subscription comes into force: the first time, and after
+                each loss of the connection. Messages from before may be missing. A connection that
+                is lost and restored between two checks is noticed at the second, so the call may
+                come up to ``watch`` seconds after the first message.
+            on_lost: Called when the subscription no longer delivers even what it sends to itself;
+                once, until the next `on_subscribed`.
+            watch: Seconds between two checks of the subscription.
         """
         ...
 
@@ -141,5 +122,5 @@ class Store(Connection, Protocol):
         ...
 
     def dedicated(self) -> AbstractAsyncContextManager[Connection]:
-        """Return a block with a connection of its own, for commands that wait at the server."""
+        """Return a block with another connection, for commands that wait at the server."""
         ...

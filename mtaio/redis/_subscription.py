@@ -1,14 +1,14 @@
 """
-A subscription that is looked after.
+A subscription that is checked all the time.
 
-Promise: `on_subscribed` is called each time the subscription has come into force, and `on_lost`
-when it no longer delivers even what it sends to itself. What glide restores in silence, and what
-only seems to be connected, is found within `watch` seconds and the store's timeout.
+Promise: `on_subscribed` is called whenever the subscription comes into force, and `on_lost` when it
+no longer delivers even what it sends to itself. A connection that glide restored in silence, or
+that only seems to be alive, is found within `watch` seconds and the store's timeout.
 
-glide restores the subscriptions of a connection that it has lost, and tells nobody. So each look
-asks the server which connection this is, and sends a message through a channel that is the
-subscription's own. Nothing else is asked through that connection: glide 2.6 takes, just after it
-has connected again, a confirmation of a subscription for the answer to a command.
+glide restores the subscriptions of a lost connection without telling anyone. So each check asks the
+server which connection this is, and sends a message through a channel of the subscription's own.
+Nothing else is asked through that connection: just after it has reconnected, glide 2.6 takes the
+confirmation of a subscription for the answer to a command.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 __all__ = ["Subscription"]
 
 _PATIENCE: Final = 4.0
-"""Seconds that glide is given to restore a subscription, before it is opened again."""
+"""Seconds that glide is given to restore a subscription before a new one is opened."""
 
 _CLIENT: Final = re.compile(rb"id=(\d+) addr=(\S+) .*\bage=(\d+) ")
 
 
 class _OddAnswerError(Exception):
-    """glide took another message of the server for the answer."""
+    """glide took another message from the server for the answer."""
 
 
 class _Seen(NamedTuple):
-    """What the server says of a connection."""
+    """What the server says about a connection."""
 
     number: bytes
     address: bytes
@@ -51,15 +51,15 @@ class _Seen(NamedTuple):
 
     @classmethod
     def parse(cls, answer: object) -> Self:
-        """Return what CLIENT INFO answered."""
+        """Return what the answer to CLIENT INFO says."""
         found = _CLIENT.match(answer) if isinstance(answer, bytes) else None
         if found is None:
             raise _OddAnswerError
         return cls(found[1], found[2], int(found[3]))
 
     def follows(self, before: _Seen) -> bool:
-        """Return whether this is the connection that was seen before."""
-        # Numbers begin again when the server does, and sockets in the file system have no ports.
+        """Return whether this is still the connection that was seen before."""
+        # Numbers start again with the server, and Unix sockets have no ports.
         return self[:2] == before[:2] and self.age >= before.age
 
 
@@ -68,12 +68,12 @@ class Subscription:
     The subscription of one block.
 
     Args:
-        store: Through which it sends itself messages.
+        store: Through which it sends messages to itself.
         endpoint: Where to connect.
-        on_message: As for `Store.subscribe`, and so the others.
-        on_subscribed: See there.
-        on_lost: See there.
-        watch: See there.
+        on_message: As for `Store.subscribe`.
+        on_subscribed: As for `Store.subscribe`.
+        on_lost: As for `Store.subscribe`.
+        watch: As for `Store.subscribe`.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Subscription:
                 self._heard.set()
 
     async def _look(self, link: Link) -> bool:
-        """Return whether the subscription delivers; call what is to be called."""
+        """Return whether the subscription delivers; call the callbacks if that has changed."""
         token = uuid4().hex
         try:
             known = self._connection

@@ -1,16 +1,15 @@
 """
-A cache in two tiers: values in this process's memory, before those that all processes share.
+A cache in two tiers: this process's memory, and a server that all processes share.
 
-Promise: a key is loaded once for all processes; a value that was set or deleted anywhere leaves the
-memory of every process that hears of it, and one that cannot hear keeps nothing but what it loads
-without the server, for ``deaf_ttl``; a load that began before a change is not stored after it.
+Promise: a key is loaded once for all processes. A value that was set or deleted anywhere leaves the
+memory of every process that hears of it; a process that hears nothing keeps only what it loads
+without the server, for ``deaf_ttl``. A load that began before a change is not stored after it.
 Cost: a hit in memory is a hit of a `TTLCache`, one on the server is one script.
 Why there are leases and no generations: docs/en/design/redis.md.
 """
 
 from __future__ import annotations
 
-import math
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -35,9 +34,13 @@ from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
+from mtaio.redis._arguments import positive
 from mtaio.redis._asking import Asker, Asking
+from mtaio.redis._breaker import Breaker
 from mtaio.redis._codec import JSON, Codec
-from mtaio.redis._far import CHANGED, CONFIRM, TOKEN, FarTier, Found
+from mtaio.redis._confirmations import Confirmations
+from mtaio.redis._far import FarTier, Found, Notice
+from mtaio.redis._renewals import Renewals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -58,10 +61,7 @@ _LOOK: Final = 1.0
 _DEAF_LOOK: Final = 0.1
 """The same while no messages are heard."""
 
-_PAUSES: Final = (0.1, 2.0)
-"""Seconds for which a server that failed is left alone: the first time, and at most."""
-
-_TTL: Final = "Pass seconds >= 0: 0 for not at all, math.inf for no end."
+_TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,27 +71,27 @@ class TieredCacheStatistics:
     near_size: int = field(metadata=GAUGE)
     """Values in this process's memory."""
     near_max_size: float | None = field(metadata=LIMIT)
-    """The most of them; None for no limit."""
+    """The most values in memory; None for no limit."""
     near_hits: int = field(metadata=COUNTER)
-    """Reads that found a value in this process's memory."""
+    """Reads that found a value in memory."""
     far_hits: int = field(metadata=COUNTER)
-    """Reads that found one on the server, also after waiting for another process's load."""
+    """Reads that found a value on the server, also after waiting for another process's load."""
     misses: int = field(metadata=COUNTER)
-    """Reads that found none on the server, or could not ask it."""
+    """Reads that found no value on the server, or could not ask it."""
     loads: int = field(metadata=COUNTER)
     """Loads started in this process."""
     loads_without_server: int = field(metadata=COUNTER)
-    """Those among them that no other process knew of, because the server was down."""
+    """Those of `loads` that were made without a lease, because the server was down."""
     waiting: int = field(metadata=GAUGE)
-    """Keys for which this process waits until another one has loaded."""
+    """Keys for which this process waits until another one has loaded them."""
     outdated: int = field(metadata=COUNTER)
-    """Loads that were not stored: the key was changed meanwhile, or the server was not reached."""
+    """Loads that were not stored: the key was changed during the load, or the server was down."""
     changes_heard: int = field(metadata=COUNTER)
-    """Messages that a key was changed, this process's own included."""
+    """Messages about changed keys, this process's own changes included."""
     near_cleared: int = field(metadata=COUNTER)
     """How often the memory was cleared, because messages may have been missed."""
     undecodable: int = field(metadata=COUNTER)
-    """Values on the server that could not be decoded, and counted as none."""
+    """Values on the server that could not be decoded, and were loaded again."""
     failed_calls: int = field(metadata=COUNTER)
     """Calls to the server that failed."""
     listening: int = field(metadata=GAUGE)
@@ -109,87 +109,63 @@ class _Decorator(Protocol[T]):
 
 
 class _Fetch(Generic[T]):
-    """What one caller wants loaded; `TTLCache` runs it for all who ask meanwhile."""
+    """
+    What one caller wants loaded; `TTLCache` runs it for all who ask at the same time.
 
-    __slots__ = ("_cache", "key", "loader", "seconds", "ttl")
+    Attributes:
+        seconds: For how long the value may stay in memory.
+    """
 
-    def __init__(
-        self, cache: TieredCache[T], key: str, loader: Callable[[], Awaitable[T]], ttl: float
-    ) -> None:
-        self._cache = cache
+    __slots__ = ("key", "loader", "seconds", "ttl")
+
+    def __init__(self, key: str, loader: Callable[[], Awaitable[T]], ttl: float) -> None:
         self.key = key
         self.loader = loader
         self.ttl = ttl
         self.seconds = 0.0
-        """For how long the value may stay in memory."""
-
-    async def run(self) -> T:
-        """Find the value, or load it."""
-        return await self._cache._fetch(self)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
 
     def lasts(self, _: T) -> float:
-        """Return for how long it may stay in memory."""
+        """Return for how long the value may stay in memory."""
         return self.seconds
-
-
-class _Answers:
-    """Those who have confirmed a change."""
-
-    __slots__ = ("_more", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._more = anyio.Event()
-
-    def hear(self) -> None:
-        """Count one."""
-        self.count += 1
-        self._more.set()
-        self._more = anyio.Event()
-
-    async def wait(self, count: int) -> None:
-        """Wait for so many."""
-        while self.count < count:
-            await self._more.wait()
 
 
 class TieredCache(Generic[T]):
     """
-    Keeps values on a server for all processes, and for some time in this one's memory.
+    Keeps values on a server for all processes, and for some time in the memory of this one.
 
-    Used inside ``async with store, cache:``, by one event loop at a time. A key is loaded by one
-    task of one process, however many ask: it has a lease on the server, and the others wait for
-    its value. If it is cancelled, or its load fails, another that waits loads at once; if its
-    process is killed, after ``lease``.
+    Used inside ``async with store, cache:``, by one event loop at a time. However many tasks and
+    processes ask for a key, one task loads it; it has a lease on the server, and the others wait
+    for its value. If it is cancelled, or its load fails, another that waits starts to load at once;
+    if its process is killed, after ``lease``.
 
-    `set` and `delete` are told to all processes by a message, which takes about a millisecond;
-    until it has come they may still return what they have in memory; ``confirm`` waits until it
-    has. Where messages may have been missed, all of the memory is cleared. A process that hears
-    nothing notices that within ``watch`` and the store's timeout, and from then on asks the server
-    each time; what it has to load without the server it keeps for ``deaf_ttl``.
+    `set` and `delete` send a message to all processes, which takes about a millisecond. Until it
+    arrives, the others may still return what they have in memory; with ``confirm`` the call waits
+    until it has. When messages may have been missed, all of the memory is cleared. A process that
+    hears nothing notices that within ``watch`` plus the store's timeout, and then asks the server
+    at every read; what it has to load without the server it keeps for ``deaf_ttl``.
 
     Args:
         store: The server.
-        namespace: What the keys on the server begin with: caches of one namespace share values.
-            Use another when what the values mean has changed.
-        ttl: Seconds for which a value is kept on the server if none are given with it; ``math.inf``
-            for values that never expire, 0 for not at all.
+        namespace: The prefix of the keys on the server: caches with the same namespace share their
+            values. Use another when the meaning of the values changes.
+        ttl: Seconds for which the server keeps a value unless it is given its own; ``math.inf``
+            for no expiry, 0 to keep nothing.
         codec: How values become bytes. Default: `JSON`.
-        near_ttl: The most seconds for which a value is kept in memory; 0 for not at all.
+        near_ttl: The most seconds for which a value is kept in memory; 0 to keep nothing there.
         near_size: The most values in memory; None for no limit.
-        deaf_ttl: The most seconds for which a value is kept in memory that was loaded without the
-            server, because it is down; 0 for not at all.
-        lease: Seconds after which a load is taken for dead that is not heard of any more. One in
-            progress renews its lease, so this may be less than a load takes.
-        on_failure: What reads do when the server is down. ``"local"``: `get` finds nothing more
-            than is in memory, and `get_or_set` loads in this process. ``"closed"``: they raise the
-            error. `set` and `delete` always raise it.
-        watch: Seconds between two looks at the subscription.
-        name: For messages and the monitor. Default: the namespace.
+        deaf_ttl: The most seconds for which memory keeps a value that was loaded without the
+            server, because it is down; 0 to keep nothing.
+        lease: Seconds of silence after which another process may load a key. A load renews its
+            lease, so this may be shorter than a load takes.
+        on_failure: What reads do while the server is down. With ``"local"``, `get` finds only what
+            is in memory, and `get_or_set` loads in this process. With ``"closed"`` they raise
+            `StoreError`. `set` and `delete` always raise it.
+        watch: Seconds between two checks of the subscription.
+        name: The name in messages and in the monitor. Default: the namespace.
 
     Raises:
-        TypeError: An argument is of the wrong type.
-        ValueError: ``namespace`` is empty or has a ``{``, or a number is out of range.
+        TypeError: An argument has the wrong type.
+        ValueError: ``namespace`` is empty or contains ``{``, or a number is out of range.
 
     Example:
         ```python
@@ -219,25 +195,22 @@ class TieredCache(Generic[T]):
 
     # Invariants:
     # - the near tier is empty outside of the block, where nothing is heard;
-    # - what is put into it was asked for by an Asker, or by a load of its own, that has been there
-    #   since before the server was asked: a message that comes meanwhile reaches it;
-    # - _leases has the keys that this process loads, by their tokens, and _renewing says whether
-    #   the task that renews them has been started.
+    # - a value that is put into it was asked for by an Asker, or by a load of its own, that was
+    #   there before the server was asked: so a message that comes in between reaches it.
     __slots__ = (
         "__weakref__",
         "_asking",
         "_block",
+        "_breaker",
         "_changes_heard",
         "_codec",
-        "_confirming",
+        "_confirmations",
         "_deaf_ttl",
         "_failed_calls",
         "_far",
         "_far_hits",
         "_heard",
         "_identity",
-        "_lease",
-        "_leases",
         "_loads",
         "_loads_without_server",
         "_loop",
@@ -250,9 +223,7 @@ class TieredCache(Generic[T]):
         "_near_ttl",
         "_on_failure",
         "_outdated",
-        "_pause",
-        "_renewing",
-        "_retry_at",
+        "_renewals",
         "_store",
         "_ttl",
         "_undecodable",
@@ -277,32 +248,31 @@ class TieredCache(Generic[T]):
     ) -> None:
         if not namespace or "{" in namespace:
             msg = (
-                f"namespace={namespace!r} cannot begin a key: it is empty, or has a brace. Pass a "
-                f"name that the processes share, such as 'users'."
+                f"namespace={namespace!r} is empty or contains a brace. Pass a name that the "
+                f"processes share, such as 'users'."
             )
             raise ValueError(msg)
         self._ttl = checks.at_least("ttl", ttl, 0, way_out=_TTL)
         self._near_ttl = checks.at_least("near_ttl", near_ttl, 0, way_out=_TTL)
         self._deaf_ttl = checks.at_least("deaf_ttl", deaf_ttl, 0, way_out=_TTL)
-        self._lease = _positive("lease", lease)
-        self._watch = _positive("watch", watch)
+        positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
+        self._watch = positive("watch", watch, way_out="Pass the seconds between two checks.")
         self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
-        self._near: TTLCache[T] = TTLCache(near_ttl, near_size, name=name or namespace)
+        self._name = namespace if name is None else name
+        self._near: TTLCache[T] = TTLCache(near_ttl, near_size, name=self._name)
         self._near_get: Callable[[str, Any], Any] = self._near.get_nowait
         self._far = FarTier(store, namespace, lease)
+        self._breaker = Breaker(store)
+        self._renewals = Renewals(store, self._far, lease)
+        self._confirmations = Confirmations()
+        self._asking = Asking()
         self._store = store
         self._namespace = namespace
         self._codec = codec
-        self._name = name
-        self._asking = Asking()
         self._identity = uuid4().hex
-        self._confirming: dict[str, _Answers] = {}
-        self._leases: dict[str, str] = {}
-        self._renewing = False
         self._block: AsyncExitStack | None = None
         self._loop: object = None
         self._heard = False
-        self._pause, self._retry_at = _PAUSES[0], -math.inf
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
         self._undecodable = self._failed_calls = 0
@@ -313,28 +283,28 @@ class TieredCache(Generic[T]):
     @property
     def name(self) -> str:
         """The name given to the cache, or its namespace."""
-        return self._namespace if self._name is None else self._name
+        return self._name
 
     @property
     def namespace(self) -> str:
-        """What its keys begin with."""
+        """The prefix of its keys on the server."""
         return self._namespace
 
     @property
     def default_ttl(self) -> float:
-        """Seconds for which a value is kept on the server if none are given with it."""
+        """Seconds for which the server keeps a value unless it is given its own."""
         return self._ttl
 
     # The block.
 
     async def __aenter__(self) -> Self:
         """
-        Enter the cache, and begin to listen. A checkpoint only on some loops.
+        Enter the cache and begin to listen, without waiting for the server.
 
-        It does not wait for the server.
+        A checkpoint only on some event loops.
 
         Raises:
-            RuntimeError: It is entered already, or the store is not.
+            RuntimeError: The cache is entered already, or the store is not entered.
         """
         if self._block is not None and not loops.is_over(self._loop):
             msg = f"{self!r} is entered already. Enter it once, around all that uses it."
@@ -364,7 +334,7 @@ class TieredCache(Generic[T]):
         the memory is cleared.
 
         Raises:
-            RuntimeError: Another task entered it.
+            RuntimeError: Another task entered the cache.
         """
         block = self._block
         if block is None or loops.is_over(self._loop):
@@ -377,9 +347,9 @@ class TieredCache(Generic[T]):
 
     def _forget(self) -> None:
         self._block = None
-        self._heard = self._renewing = False
-        self._leases.clear()
-        self._pause, self._retry_at = _PAUSES[0], -math.inf
+        self._heard = False
+        self._renewals.clear()
+        self._breaker.reset()
         self._near.clear_nowait()
 
     # Reading.
@@ -392,11 +362,11 @@ class TieredCache(Generic[T]):
         """
         Return the value of ``key``, or ``default`` if there is none.
 
-        Not a checkpoint if it is in memory, else one. It does not wait for a load.
+        A checkpoint, unless the value is in memory. Does not wait for a load.
 
         Args:
-            key: Which key.
-            default: What to return instead; a value may be None itself.
+            key: The key.
+            default: What to return if there is no value; a value may be None too.
 
         Raises:
             StoreError: The server is down, with ``on_failure="closed"``.
@@ -410,7 +380,7 @@ class TieredCache(Generic[T]):
         with Asker(self._asking, key) as asker:
             start = clock.now()
             try:
-                found = await self._ask(self._far.read(key))
+                found = await self._breaker.call(self._far.read(key))
             except StoreError:
                 self._misses += 1
                 if self._on_failure == "closed":
@@ -433,42 +403,41 @@ class TieredCache(Generic[T]):
         """
         Return the value of ``key``; if there is none, load it, once for all processes.
 
-        Not a checkpoint if it is in memory, else one. Cancelled, a caller does not harm the others
-        of its process; the load is cancelled when the last of them has left, and another process
-        that waits loads at once.
+        A checkpoint, unless the value is in memory. A caller that is cancelled does not disturb the
+        others of its process. The load is cancelled when the last of them has left, and another
+        process that waits starts to load at once.
 
         Args:
-            key: Which key.
-            loader: Called without arguments; what it returns is awaited. The value comes back as
-                the codec decodes it, in this process as in the others.
-            ttl: Seconds for which the value is kept, from when it has been loaded. Default: the
-                cache's.
+            key: The key.
+            loader: Called without arguments; what it returns is awaited. The value passes through
+                the codec, so all processes get the same, this one included.
+            ttl: Seconds for which the value is kept once it has been loaded. Default: the cache's.
 
         Raises:
-            Exception: What ``loader`` or the codec raised, to each caller of this process that
-                waited for that load; other processes load themselves. It is not kept.
+            Exception: What ``loader`` or the codec raised, in each caller of this process that
+                waited for that load. Errors are not kept; other processes load for themselves.
             CacheClosedError: The cache was left during the load.
             StoreError: The server is down, with ``on_failure="closed"``.
-            TypeError: ``key`` is not a str, ``loader`` is not an async function, or ``ttl`` not a
-                number.
+            TypeError: ``key`` is not a str, ``loader`` is not an async function, or ``ttl`` is not
+                a number.
             ValueError: ``ttl`` is negative or NaN.
-            RuntimeError: The cache is not entered; or the load was asked for by its own loader.
+            RuntimeError: The cache is not entered, or a loader asks for the key that it loads.
         """
         value = self._near_get(key, UNSET)
         if value is not UNSET:
             found: T = value
             return found
         self._check(key)
-        fetch = _Fetch(self, key, loader, self._seconds(ttl))
-        return await self._near.get_or_set(key, fetch.run, ttl=fetch.lasts)
+        fetch = _Fetch(key, loader, self._seconds(ttl))
+        return await self._near.get_or_set(key, partial(self._fetch, fetch), ttl=fetch.lasts)
 
     def cached(self, key: Callable[..., str], *, ttl: float | Unset = UNSET) -> _Decorator[T]:
         """
-        Return a decorator for an async function or method, whose results are kept.
+        Decorate an async function or method so that its results are cached.
 
         Args:
             key: Called with the arguments of each call, ``self`` included; returns the key of its
-                result. To forget that: ``await cache.delete(key)``.
+                result. To forget a result: ``await cache.delete(key)``.
             ttl: As for `get_or_set`.
 
         Raises:
@@ -497,15 +466,15 @@ class TieredCache(Generic[T]):
         self, key: str, value: T, ttl: float | Unset = UNSET, *, confirm: float | None = None
     ) -> None:
         """
-        Store ``value`` under ``key``, in place of what is there, and tell all processes.
+        Store ``value`` under ``key``, replace what is there, and tell all processes.
 
-        A checkpoint. Cancelled, or ended by a `StoreError`, it may have been done or not. Loads of
-        that key which are in progress answer those who wait for them, and store nothing.
+        A checkpoint. If it is cancelled, or raises `StoreError`, the change may have been made or
+        not. Loads of the key in progress return their values to their callers, but store nothing.
 
         Args:
-            key: Which key.
+            key: The key.
             value: What the codec can encode.
-            ttl: Seconds until it expires; 0 is "has expired", ``math.inf`` never. Omitted: the
+            ttl: Seconds until it expires; 0 for at once, ``math.inf`` for never. Default: the
                 cache's.
             confirm: As for `delete`.
 
@@ -513,32 +482,32 @@ class TieredCache(Generic[T]):
             StoreError: The server is down.
             TimeoutError: As for `delete`.
             TypeError, ValueError, RuntimeError: As for `get_or_set`.
-            Exception: What the codec raises; nothing has changed then.
+            Exception: What the codec raised; nothing has changed.
         """
         self._check(key)
         await self._write(key, self._codec.encode(value), self._seconds(ttl), confirm)
 
     async def delete(self, key: str, *, confirm: float | None = None) -> bool:
         """
-        Remove ``key``, and tell all processes: what to do when the source has changed.
+        Remove ``key``, and tell all processes. Call it when the source has changed.
 
-        A checkpoint; as `set`.
+        A checkpoint, which may leave the key changed or not, as with `set`.
 
         Args:
-            key: Which key.
+            key: The key.
             confirm: The most seconds to wait until every process that listens has confirmed that
-                it has the old value no longer; None not to wait for that. Not for clusters, which
-                do not say how many listen.
+                it has dropped the old value; None not to wait. Not for clusters, which do not say
+                how many processes listen.
 
         Returns:
             Whether the server had a value.
 
         Raises:
-            StoreError: The server is down: other processes may keep what they have until it
-                expires. Try again.
+            StoreError: The server is down. Other processes may keep what they have until it
+                expires, so try again.
             TimeoutError: (`mtaio.exceptions.TimeoutError`) Not all have confirmed in time. The
                 change has been made.
-            TypeError: ``key`` is not a str, or ``confirm`` not a number.
+            TypeError: ``key`` is not a str, or ``confirm`` is not a number.
             ValueError: ``confirm`` is negative or NaN.
             RuntimeError: The cache is not entered.
         """
@@ -551,22 +520,19 @@ class TieredCache(Generic[T]):
         if confirm is None:
             return (await self._write_far(key, value, ttl, None))[0]
         token = uuid4().hex
-        self._confirming[token] = answers = _Answers()
-        try:
-            there, wanted = await self._write_far(key, value, ttl, self._identity + token)
+        with self._confirmations.expect(token) as answers:
+            there, wanted = await self._write_far(key, value, ttl, (self._identity, token))
             with anyio.move_on_after(confirm):
                 await answers.wait(wanted)
                 return there
-        finally:
-            del self._confirming[token]
         msg = (
-            f"{self!r}: {answers.count} of {wanted} that listen have confirmed within "
-            f"{confirm:g} s that {key!r} was changed. The others may have its old value for a time."
+            f"{self!r}: only {answers.count} of {wanted} processes confirmed within {confirm:g} s "
+            f"that {key!r} was changed. The others may still return its old value."
         )
         raise exceptions.TimeoutError(msg, timeout=confirm, name=self.name)
 
     async def _write_far(
-        self, key: str, value: bytes | str, ttl: float, confirm: str | None
+        self, key: str, value: bytes | str, ttl: float, confirm: tuple[str, str] | None
     ) -> tuple[bool, int]:
         try:
             return await self._far.write(key, value, ttl, confirm)
@@ -574,10 +540,10 @@ class TieredCache(Generic[T]):
             self._failed_calls += 1
             raise
         finally:
-            self._drop(key)  # what was read since, and may be older
+            self._drop(key)  # again: what was read since may be older
 
     def statistics(self) -> TieredCacheStatistics:
-        """Return what the cache has done in this process. Not a checkpoint; any thread may ask."""
+        """Return what the cache has done here. Not a checkpoint; any thread may call it."""
         near = self._near.statistics()
         return TieredCacheStatistics(
             near_size=near.size,
@@ -592,7 +558,7 @@ class TieredCache(Generic[T]):
             changes_heard=self._changes_heard,
             near_cleared=self._near_cleared,
             undecodable=self._undecodable,
-            failed_calls=self._failed_calls,
+            failed_calls=self._failed_calls + self._breaker.failed_calls,
             listening=int(self._heard),
         )
 
@@ -600,20 +566,16 @@ class TieredCache(Generic[T]):
 
     def _hear(self, channel: str, message: bytes) -> None:
         if channel != self._far.channel:
-            answers = self._confirming.get(message.decode(errors="replace"))
-            if answers is not None:
-                answers.hear()
+            self._confirmations.hear(message.decode(errors="replace"))
             return
-        kind, key = message[:1], message[1:].decode(errors="replace")
-        if kind == CHANGED:
-            self._changes_heard += 1
-            self._drop(key)
-        elif kind == CONFIRM:
-            self._changes_heard += 1
-            self._drop(key[2 * TOKEN :])
-            self._store.start(self._confirm, key[:TOKEN], key[TOKEN : 2 * TOKEN])
-        else:
-            self._asking.settled(key)
+        notice = Notice.parse(message)
+        if not notice.changed:
+            self._asking.settled(notice.key)
+            return
+        self._changes_heard += 1
+        self._drop(notice.key)
+        if notice.confirm is not None:
+            self._store.start(self._confirm, *notice.confirm)
 
     async def _confirm(self, writer: str, token: str) -> None:
         try:
@@ -622,18 +584,18 @@ class TieredCache(Generic[T]):
             self._failed_calls += 1
 
     def _begin(self) -> None:
-        """Messages are heard from now on, and some may have been missed."""
+        """Note that messages are heard from now on, and that some may have been missed."""
         self._heard = True
-        self._retry_at = -math.inf
+        self._breaker.retry()
         self._drop_all()
 
     def _lose(self) -> None:
-        """Nothing is heard any longer."""
+        """Note that messages are no longer heard."""
         self._heard = False
         self._drop_all()
 
     def _drop(self, key: str) -> None:
-        self._near.delete_nowait(key)  # and what is being loaded is not kept
+        self._near.delete_nowait(key)  # which also keeps a load in progress from being stored
         self._asking.changed(key)
 
     def _drop_all(self) -> None:
@@ -672,14 +634,16 @@ class TieredCache(Generic[T]):
         discard = False
         while True:
             woken, start = asker.rest(), clock.now()
-            asked = start >= self._retry_at
+            asked = not self._breaker.is_open()
             try:
-                answer = await self._ask(self._far.acquire(fetch.key, token, discard=discard))
+                answer = await self._breaker.call(
+                    self._far.acquire(fetch.key, token, discard=discard)
+                )
             except anyio.get_cancelled_exc_class():
                 await self._release(fetch.key, token)
                 raise
             except StoreError:
-                if asked:  # it may be done yet, in the order of the calls
+                if asked:  # the server may have the call, and run it before this one
                     self._store.start(self._release, fetch.key, token)
                 raise
             if isinstance(answer, Found):
@@ -700,27 +664,26 @@ class TieredCache(Generic[T]):
 
     async def _load_for_all(self, fetch: _Fetch[T], token: str) -> T:
         """Load a value whose lease this process has, and store it."""
-        key = fetch.key
-        self._leases[token] = key
         given_back = False
         try:
-            self._renew_leases()
-            value, encoded = await self._load(fetch)
-            start = clock.now()
-            try:
-                kept = await self._ask(self._far.keep(key, token, encoded, fetch.ttl))
-            except StoreError:
-                kept = False
-            given_back = True
+            with self._renewals.renewing(fetch.key, token):
+                value, encoded = await self._load(fetch)
+                start = clock.now()
+                try:
+                    kept = await self._breaker.call(
+                        self._far.keep(fetch.key, token, encoded, fetch.ttl)
+                    )
+                except StoreError:
+                    kept = False
+                given_back = True
             if kept:
                 fetch.seconds = self._near_seconds(fetch.ttl, start)
             else:
                 self._outdated += 1
             return value
         finally:
-            self._leases.pop(token, None)
             if not given_back:
-                await self._release(key, token)
+                await self._release(fetch.key, token)
 
     async def _load(self, fetch: _Fetch[T]) -> tuple[T, bytes | str]:
         self._loads += 1
@@ -729,25 +692,9 @@ class TieredCache(Generic[T]):
         return self._codec.decode(raw), raw
 
     async def _release(self, key: str, token: str) -> None:
-        """Give a lease back that may have been taken."""
+        """Give a lease back, if it was taken."""
         with anyio.CancelScope(shield=True), suppress(StoreError):
             await self._far.release(key, token)
-
-    def _renew_leases(self) -> None:
-        if not self._renewing:
-            self._renewing = True
-            self._store.start(self._renew)
-
-    async def _renew(self) -> None:
-        """Renew the leases while there are any."""
-        try:
-            while self._leases:
-                await anyio.sleep(self._lease / 3)
-                for token, key in [*self._leases.items()]:
-                    with suppress(StoreError):
-                        await self._far.renew(key, token)
-        finally:
-            self._renewing = False
 
     # What they have in common.
 
@@ -764,30 +711,11 @@ class TieredCache(Generic[T]):
             )
             raise RuntimeError(msg)
 
-    async def _ask(self, call: Coroutine[Any, Any, Any]) -> Any:
-        """Await a call to the server, unless it failed a moment ago."""
-        now = clock.now()
-        if now < self._retry_at:
-            call.close()
-            msg = f"{self._store.name} failed, and is asked again in {self._retry_at - now:.1f} s."
-            raise StoreError(msg, server=self._store.name)
-        if self._pause > _PAUSES[0]:  # it failed: one call finds out
-            self._retry_at = now + self._store.timeout
-        try:
-            answer = await call
-        except StoreError:
-            self._failed_calls += 1
-            self._retry_at = clock.now() + self._pause
-            self._pause = min(2 * self._pause, _PAUSES[1])
-            raise
-        self._pause, self._retry_at = _PAUSES[0], -math.inf
-        return answer
-
     def _decode(self, key: str, found: Found) -> Any:
-        """Return the value; UNSET if it is none."""
+        """Return the value, or UNSET if the codec cannot decode it."""
         try:
             return self._codec.decode(found.value)
-        except Exception:  # what another program wrote is no value here
+        except Exception:  # another program may write anything
             from logging import getLogger  # noqa: PLC0415 - most programs never come here
 
             self._undecodable += 1
@@ -801,16 +729,8 @@ class TieredCache(Generic[T]):
             return UNSET
 
     def _near_seconds(self, left: float, start: float) -> float:
-        """Return for how long to keep in memory what had so long to live at the server."""
+        """Return for how long to keep in memory what had ``left`` seconds to live at ``start``."""
         return max(0.0, min(left - (clock.now() - start), self._near_ttl)) if self._heard else 0.0
 
     def _seconds(self, ttl: float | Unset) -> float:
         return self._ttl if ttl is UNSET else checks.at_least("ttl", ttl, 0, way_out=_TTL)
-
-
-def _positive(name: str, value: float) -> float:
-    way_out = "Pass seconds > 0."
-    if not 0 < checks.number(name, value, way_out=way_out) < math.inf:
-        msg = f"{name}={value!r} is not a time. {way_out}"
-        raise ValueError(msg)
-    return value

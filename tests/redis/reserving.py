@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from mtaio.redis._rate import RESERVE
+from mtaio.redis._bucket import RESERVE
 from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argument]) -> list[Any]:
     """Do what the script says, line for line."""
     now *= 1e6
-    interval, burst, needed, most, held, ahead = map(float, args[:6])
+    interval, burst, needed, most, held, ahead, within = map(float, args[:7])
     full = max(data.get(keys[0], 0.0), now)
     if full > now + (2 * burst + 2) * interval + 2 * ahead:
         data[keys[0]] = full = now + burst * interval
@@ -23,12 +23,12 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
     if not needed:
         return [0, str(first).encode(), 1, 0]
     busy = data.setdefault(keys[1], {})
-    busy[args[6]] = now
+    busy[args[7]] = now
     for asker in [asker for asker, asked in busy.items() if asked <= now - 1e6]:
         del busy[asker]
     share = math.floor((ahead + max(0.0, -first)) / interval / len(busy))
     due = first + (needed - 1) * interval
-    if due > ahead:
+    if due > within:
         return [0, str(due).encode(), len(busy), share]
     taken = int(max(needed, min(most, share - held)))
     data[keys[0]] = full + taken * interval

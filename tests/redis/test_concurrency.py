@@ -426,7 +426,7 @@ async def test_forked_processes_are_two() -> None:
     """A limiter made before a fork is another one in each process."""
     async with Slots() as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1)
-        forked = copy.copy(limiter)
+        forked = copy.deepcopy(limiter, {id(store): store})
         async with limiter:
             assert [await forked.try_acquire() for _ in range(3)] == [None] * 3
 
@@ -515,8 +515,11 @@ async def test_left_in_another_task() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": ""}, r"^key='' names no limit: "),
-        ({"key": "\ud800"}, r"^key='\\ud800' names no limit: it is empty, or has half a character"),
+        ({"key": ""}, r"^key='' is empty\. Pass a str"),
+        (
+            {"key": "\ud800"},
+            r"^key='\\ud800' has half of a surrogate pair, which cannot be sent\. Pass",
+        ),
         ({"limit": 0}, r"^limit=0 is less than 1\. "),
         ({"lease": 0}, r"^lease=0 is not a finite number greater than 0\. "),
         ({"lease": float("inf")}, r"^lease=inf is not a finite number greater than 0\. "),

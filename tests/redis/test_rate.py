@@ -40,7 +40,7 @@ async def test_forked_processes_are_two() -> None:
     """A limiter made before a fork is another one in each process, and so they share evenly."""
     async with reserving_store() as store:
         limiter = RedisRateLimiter(store, "key", 10)
-        forked = copy.copy(limiter)
+        forked = copy.deepcopy(limiter, {id(store): store})
         await limiter.acquire()
         await forked.acquire()
         assert forked.statistics().members == 2
@@ -89,6 +89,25 @@ async def test_processes_share_a_bucket() -> None:
         assert 0.98 * 2010 <= sum(counts) <= 2010 + 1000 * 0.1
         assert max(counts) <= 2 * min(counts)
         assert limiters[0].statistics().members == 4
+
+
+async def test_try_acquire_keeps_to_what_others_have_reserved() -> None:
+    """Tokens that are reserved ahead are not granted again to a process that does not wait."""
+    async with reserving_store() as store:
+        waits, tries = (RedisRateLimiter(store, "key", 2000, burst=1) for _ in range(2))
+
+        async def wait() -> None:
+            while True:
+                await waits.acquire()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(wait)
+            while anyio.current_time() < 1:
+                await tries.try_acquire()
+            group.cancel_scope.cancel()
+        granted = waits.statistics().granted + tries.statistics().granted
+        assert granted <= 1 + 2000 * (1 + waits.slack)
 
 
 async def test_cancelled_waiters_token_goes_to_the_next() -> None:
@@ -262,6 +281,20 @@ async def test_server_that_fails_open() -> None:
         assert limiter.statistics().granted == 43
 
 
+async def test_looking_for_the_server_takes_and_adds_no_tokens() -> None:
+    """The bucket holds after a failure what it held before it."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=5, on_failure="open")
+        await limiter.acquire(5)
+        store.fail()
+        await limiter.acquire()
+        store.recover()
+        await anyio.sleep(1)
+        assert limiter.statistics().down == 0
+        assert not await limiter.try_acquire(2)
+        assert await limiter.try_acquire()
+
+
 async def test_failure_seen_by_try_acquire() -> None:
     """It is answered in the way that was chosen, at once after the first time."""
     async with reserving_store(timeout=0.5) as store:
@@ -398,11 +431,11 @@ def test_attributes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": ""}, "^key='' names no limit"),
-        ({"rate": 0}, "^rate=0 is not a number that"),
-        ({"rate": math.inf}, "^rate=inf is not a number"),
-        ({"per": -1}, "^per=-1 is not a number"),
-        ({"slack": 0}, "^slack=0 is not a number"),
+        ({"key": ""}, r"^key='' is empty\. Pass a str"),
+        ({"rate": 0}, "^rate=0 is not a finite number greater than 0"),
+        ({"rate": math.inf}, "^rate=inf is not a finite number"),
+        ({"per": -1}, "^per=-1 is not a finite number"),
+        ({"slack": 0}, "^slack=0 is not a finite number"),
         ({"burst": 0}, "^burst=0 is less than 1"),
         ({"on_failure": "never"}, "^on_failure='never' is unknown"),
     ],

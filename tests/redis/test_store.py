@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import anyio
@@ -10,21 +11,45 @@ import pytest
 from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisStore
+from mtaio.redis._store import Script
 
 
 class Links:
-    """Stands for the endpoint of a server that is down."""
+    """Stands for the endpoint of a server, which is down from the beginning or answers."""
 
     name = "nowhere"
     timeout = 0.5
 
-    def __init__(self) -> None:
-        self.opened: list[FailingLink] = []
+    def __init__(self, kind: type[AnsweringLink | FailingLink]) -> None:
+        self.kind = kind
+        self.opened: list[AnsweringLink | FailingLink] = []
 
-    async def open(self) -> FailingLink:
+    async def open(self) -> AnsweringLink | FailingLink:
         """Be opened."""
-        self.opened.append(FailingLink())
+        self.opened.append(self.kind())
         return self.opened[-1]
+
+
+class AnsweringLink:
+    """A connection over which each call is answered by what was asked."""
+
+    def __init__(self) -> None:
+        self.failing_since = math.inf
+        self.closed = 0
+
+    async def command(self, *args: object, timeout: float | None = None) -> object:
+        """Answer."""
+        await anyio.sleep(0.001)
+        return [*args, timeout]
+
+    async def script(self, script: Script, keys: list[str], args: list[str]) -> object:
+        """Answer."""
+        await anyio.sleep(0.001)
+        return [script.source, *keys, *args]
+
+    async def close(self) -> None:
+        """Be closed."""
+        self.closed += 1
 
 
 class FailingLink:
@@ -49,7 +74,7 @@ async def test_connection_made_at_the_end_is_closed() -> None:
     """A task that says goodbye to a server that is down for long leaves no connection behind."""
     pytest.importorskip("glide")
     store: Any = RedisStore("redis://127.0.0.1:1")
-    store._endpoint = links = Links()
+    store._endpoint = links = Links(FailingLink)
 
     async def say_goodbye() -> None:
         try:
@@ -61,4 +86,21 @@ async def test_connection_made_at_the_end_is_closed() -> None:
     async with store:
         store.start(say_goodbye)
         await anyio.sleep(10)
+    assert [link.closed for link in links.opened] == [1, 1]
+
+
+async def test_calls() -> None:
+    """Calls go over the connection of the block, or one of their own; both are closed."""
+    pytest.importorskip("glide")
+    store: Any = RedisStore("redis://127.0.0.1:1")
+    store._endpoint = links = Links(AnsweringLink)
+    async with store:
+        assert await store.command("GET", "a", timeout=2) == ["GET", "a", 2]
+        assert await store.script(Script("source"), ["a"], ["b"]) == ["source", "a", "b"]
+        assert await store.publish("news", "hello") is None
+        assert await store.ping() == pytest.approx(0.001)
+        async with store.dedicated() as connection:
+            assert await connection.command("BLPOP", "a", 0) == ["BLPOP", "a", 0, None]
+            assert [link.closed for link in links.opened] == [0, 0]
+        assert [link.closed for link in links.opened] == [0, 1]
     assert [link.closed for link in links.opened] == [1, 1]

@@ -1,0 +1,43 @@
+"""
+Checks of arguments that several classes of this package take.
+
+Promise: as in `mtaio._internal.checks`: the value is returned, or refused with the argument, the
+value, the reason and the way out.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mtaio._internal import checks
+
+__all__ = ["check_key", "positive"]
+
+
+def check_key(key: object) -> None:
+    """
+    Refuse what cannot be the key of a limit: later it would end the store's block.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, or cannot be encoded.
+    """
+    way_out = "Pass a str that all processes share."
+    if not isinstance(key, str):
+        msg = f"key={key!r} is {checks.type_of(key)}, not a str. {way_out}"
+        raise TypeError(msg)
+    if not key:
+        msg = f"key={key!r} is empty. {way_out}"
+        raise ValueError(msg)
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        msg = f"key={key!r} has half of a surrogate pair, which cannot be sent. {way_out}"
+        raise ValueError(msg)
+
+
+def positive(name: str, value: object, *, way_out: str) -> float:
+    """Return ``value`` if it is a number greater than 0 and less than infinity."""
+    accepted = checks.number(name, value, way_out=way_out)
+    if not 0 < accepted < math.inf:
+        msg = f"{name}={value!r} is not a finite number greater than 0. {way_out}"
+        raise ValueError(msg)
+    return accepted

@@ -1,0 +1,113 @@
+"""
+The token bucket that processes share, as the server keeps it: one script.
+
+Promise: tokens are reserved in the order of the calls, each for the time at which it is due, by the
+server's clock. A process that has its share of the tokens that are soon due gets no more.
+Cost: the server keeps one number, and the names of the processes that asked within a second.
+Why a moment and not a counter: docs/en/design/rate-limiting.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mtaio.redis._store import Script
+
+if TYPE_CHECKING:
+    from mtaio.redis._store import Store
+
+__all__ = ["RESERVE", "Reserved", "SharedBucket"]
+
+# KEYS: when the bucket is full again, in microseconds; the processes that asked lately.
+# ARGV: microseconds per token, burst, tokens needed (0: none, only look), tokens of use, tokens
+# held, how far ahead in microseconds any process reserves, how far ahead this call may, who asks.
+# Returns: how many are granted; microseconds until the first of them is due (or, if none, the
+# tokens needed), which is negative where it has been; the busy processes; how many tokens a process
+# may hold.
+RESERVE: Final = Script("""
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local ahead, within = tonumber(ARGV[6]), tonumber(ARGV[7])
+local full = tonumber(redis.call('GET', KEYS[1]) or '0')
+if full < now then full = now end
+-- Nothing is reserved so far ahead: the server's clock has been set back, or the rate was lower
+-- before. The bucket is as good as empty.
+if full > now + (2 * burst + 2) * interval + 2 * ahead then
+  full = now + burst * interval
+  redis.call('SET', KEYS[1], string.format('%.3f', full))
+end
+local first = full + (1 - burst) * interval - now
+if needed == 0 then return {0, string.format('%.3f', first), 1, 0} end
+redis.call('ZADD', KEYS[2], now, ARGV[8])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 1000000)
+redis.call('PEXPIRE', KEYS[2], 2000)
+local busy = redis.call('ZCARD', KEYS[2])
+local share = math.floor((ahead + math.max(0, -first)) / interval / busy)
+local due = first + (needed - 1) * interval
+if due > within then return {0, string.format('%.3f', due), busy, share} end
+local taken = math.max(needed, math.min(most, share - held))
+full = full + taken * interval
+redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
+return {taken, string.format('%.3f', first), busy, share}
+""")
+
+
+class Reserved(NamedTuple):
+    """What the server answers."""
+
+    tokens: int
+    """How many were reserved."""
+    due: float
+    """Seconds until the first of them may be granted, or, if none, all that were needed."""
+    processes: int
+    """How many processes asked within a second."""
+    share: int
+    """How many tokens a process may hold."""
+
+
+class SharedBucket:
+    """
+    The bucket of one key.
+
+    Args:
+        store: The server.
+        key: What is limited.
+        interval: Seconds for one token.
+        burst: The tokens that the full bucket holds.
+        ahead: How many seconds before a token is due a process may reserve it.
+    """
+
+    __slots__ = ("_ahead", "_burst", "_interval", "_keys", "_store")
+
+    def __init__(
+        self, store: Store, key: str, *, interval: float, burst: int, ahead: float
+    ) -> None:
+        self._store = store
+        self._keys = (f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy")
+        self._interval = interval * 1e6
+        self._burst = burst
+        self._ahead = ahead * 1e6
+
+    async def reserve(
+        self, process: str, needed: int, *, of_use: int, held: int, within: float
+    ) -> Reserved:
+        """
+        Reserve tokens: all that are needed, or none.
+
+        Args:
+            process: Who asks.
+            needed: How many tokens; 0 to look only.
+            of_use: How many could be used.
+            held: How many this process has reserved already.
+            within: Seconds within which the tokens that are needed have to be due.
+        """
+        limits = (self._interval, self._burst, needed, of_use, held, self._ahead, within * 1e6)
+        answer = await self._store.script(RESERVE, self._keys, (*limits, process))
+        tokens, due, processes, share = answer
+        return Reserved(tokens, float(due) / 1e6, processes, share)
+
+    async def ping(self) -> None:
+        """Find out whether the server answers. Reserves nothing."""
+        await self.reserve("", 0, of_use=0, held=0, within=0.0)

@@ -1,0 +1,112 @@
+"""A connection through valkey-glide, with a client that answers in each way."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from mtaio._internal import clock
+from mtaio.exceptions import StoreError
+from mtaio.redis._link import Link
+from mtaio.redis._store import Script
+
+
+class GlideError(Exception):
+    """The base of glide's errors."""
+
+
+class Client:
+    """
+    Stands for a client of glide's.
+
+    Args:
+        *answers: What its calls return or raise, one after another; None for no answer at all.
+    """
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = [*answers]
+        self.asked: list[object] = []
+        self.closed = False
+
+    async def custom_command(self, args: list[str | bytes]) -> Any:
+        """Run a command."""
+        return await self._answer(args)
+
+    async def invoke_script(self, script: object, *, keys: list[str], args: list[str]) -> Any:
+        """Run a script."""
+        return await self._answer([script, *keys, *args])
+
+    async def get_pubsub_message(self) -> Any:
+        """Return a message."""
+        return SimpleNamespace(channel=b"news", message=b"hello")
+
+    async def close(self) -> None:
+        """Be closed."""
+        self.closed = True
+
+    async def _answer(self, asked: list[Any]) -> Any:
+        self.asked.append(asked)
+        answer = self.answers.pop(0)
+        if answer is None:
+            await anyio.sleep_forever()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def linked(client: Client) -> Link:
+    """Return a connection through ``client``."""
+    glide: Any = SimpleNamespace(GlideError=GlideError, Script=lambda source: f"glide's {source}")
+    return Link(client, glide, "nowhere", 0.5)
+
+
+async def test_answers() -> None:
+    """Arguments are encoded, glide's object for a script is made once, and answers are returned."""
+    client = Client("OK", b"one", b"two")
+    link = linked(client)
+    script = Script("source")
+    assert await link.command("SET", "a", 1.5) == "OK"
+    assert await link.script(script, ("key",), (b"\xff", 7)) == b"one"
+    assert await link.script(script, ["key"]) == b"two"
+    assert await link.message() == ("news", b"hello")
+    await link.close()
+    assert client.asked == [
+        ["SET", "a", "1.5"],
+        ["glide's source", "key", b"\xff", "7"],
+        ["glide's source", "key"],
+    ]
+    assert client.closed
+
+
+async def test_errors() -> None:
+    """An error of glide's names the server, on one line; the first of a row of failures is kept."""
+    link = linked(Client(GlideError("no\n  connection"), GlideError("again"), "OK"))
+    assert link.failing_since == math.inf
+    start = clock.now()
+    with pytest.raises(StoreError, match=r"^nowhere: no connection$") as caught:
+        await link.command("PING")
+    assert caught.value.server == "nowhere"
+    await anyio.sleep(1)
+    with pytest.raises(StoreError, match=r"^nowhere: again$"):
+        await link.command("PING")
+    assert link.failing_since == start
+    await link.command("PING")
+    assert link.failing_since == math.inf
+
+
+async def test_no_answer() -> None:
+    """A call that glide itself does not end is ended after its timeout, and is a failure."""
+    link = linked(Client(None, None))
+    start = clock.now()
+    with pytest.raises(StoreError, match=r"^nowhere did not answer within 0\.5 s\.$") as caught:
+        await link.command("PING")
+    assert caught.value.server == "nowhere"
+    assert clock.now() - start == pytest.approx(0.5)
+    assert link.failing_since == pytest.approx(start + 0.5)
+    with pytest.raises(StoreError, match=r"^nowhere did not answer within 2 s\.$"):
+        await link.command("BLPOP", "list", 0, timeout=2)
+    assert clock.now() - start == pytest.approx(2.5)
