@@ -1,4 +1,4 @@
-"""Handlers under test: called by hand, watched through a stream, and left clean."""
+"""Handlers under test: called directly, watched through a stream, leaving nothing behind."""
 
 import anyio
 

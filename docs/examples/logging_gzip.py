@@ -1,4 +1,4 @@
-"""Older log files compressed, by the functions that a standard handler would take."""
+"""Older log files compressed, with the same functions as for a standard handler."""
 
 import gzip
 import logging

@@ -1,4 +1,4 @@
-"""The handler alone, put together by hand: a file with rotation, in a custom format."""
+"""The handler alone, set up by hand: a file with rotation, in a custom format."""
 
 import contextlib
 import logging

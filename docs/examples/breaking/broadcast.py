@@ -1,4 +1,4 @@
-"""A chat room that goes through its members while one of them comes in."""
+"""A chat room that iterates over its members while one of them joins."""
 
 from collections.abc import Awaitable, Callable
 

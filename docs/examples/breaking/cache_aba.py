@@ -1,4 +1,4 @@
-"""A cache that takes "absent again" for "untouched", and keeps a value that is out of date."""
+"""A cache that mistakes "absent again" for "untouched", and keeps a stale value."""
 
 from collections.abc import Awaitable, Callable
 

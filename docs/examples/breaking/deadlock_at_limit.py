@@ -15,7 +15,7 @@ class WrongService:
         self._connections = anyio.Semaphore(2)
 
     async def answer(self) -> None:
-        """Do what is asked, and write down that it was done."""
+        """Handle a request, and record that it was done."""
         async with self._connections:
             await checkpoint()
             await self._write_down()
@@ -31,7 +31,7 @@ class RightService(WrongService):
     """Holds one connection at a time."""
 
     async def answer(self) -> None:
-        """Do what is asked, and write down that it was done."""
+        """Handle a request, and record that it was done."""
         async with self._connections:
             await checkpoint()
         await self._write_down()

@@ -1,4 +1,4 @@
-"""A limiter that gives back a slot which it never had, and so lets in one too many."""
+"""A limiter that releases a slot it never acquired, and so lets in one too many."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""A client that connects when it is first used, and does so twice if it is used twice at first."""
+"""A client that connects on first use, and connects twice if two first uses overlap."""
 
 from collections.abc import Awaitable, Callable
 

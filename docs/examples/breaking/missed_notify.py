@@ -1,4 +1,4 @@
-"""A setting whose followers miss a change that comes while they apply the one before."""
+"""A setting whose followers miss a change that comes while they apply the previous one."""
 
 from collections.abc import Awaitable, Callable
 

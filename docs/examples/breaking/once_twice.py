@@ -1,4 +1,4 @@
-"""An emitter whose once-handler is called twice, when two events come close together."""
+"""An emitter that calls a once-handler twice when two events come close together."""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,4 @@
-"""A box office that looks, waits and then acts, and so sells a ticket that is gone."""
+"""A box office that checks, waits and then acts, and so sells a ticket that is gone."""
 
 import anyio
 import pytest

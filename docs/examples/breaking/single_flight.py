@@ -1,4 +1,4 @@
-"""A cache that loads each key once, until the caller who loads is cancelled."""
+"""A cache that loads each key once, until the caller running the load is cancelled."""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,4 @@
-"""A fallback that takes cancellation for a failure, and goes on as if nothing had happened."""
+"""A fallback that mistakes cancellation for a failure, and goes on regardless."""
 
 import logging
 from collections.abc import Awaitable, Callable
