@@ -289,6 +289,13 @@ async def test_a_load_that_fails_when_its_block_is_left() -> None:
     assert_quiescent(cache)
 
 
+def turn(loop: asyncio.AbstractEventLoop, met: Callable[[], bool]) -> None:
+    """Turn the loop until something is so, then leave it as it is."""
+    while not met():
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
 @pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
 @pytest.mark.parametrize("closed", ["before", "after", "after a load"])
 def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> None:
@@ -316,9 +323,7 @@ def test_callers_of_a_loop_that_was_killed(closed: str, *, entered: bool) -> Non
 
     loop.set_task_factory(make)
     held = loop.create_task(enter())
-    while cache.statistics().waiting < (3 if entered else 2):
-        loop.call_soon(loop.stop)
-        loop.run_forever()  # one turn
+    turn(loop, lambda: cache.statistics().waiting == (3 if entered else 2))
     tasks = [held, *asyncio.all_tasks(loop)]
     loop.close()
 
