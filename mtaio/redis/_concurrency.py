@@ -31,6 +31,7 @@ from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
 from mtaio.redis._pace import Pace
 from mtaio.redis._slots import Answer, Report, channel_of, exchange, keys_of
+from mtaio.redis._store import store_left_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -654,7 +655,7 @@ class RedisConcurrencyLimiter:
         """Tell the server, and wait for its answer no longer than the leases last."""
         self._calls += 1
         self._known = True
-        with anyio.CancelScope(deadline=clock.loop_deadline(self._held_until)):
+        with anyio.move_on_after(self._until - clock.now() if self._leases else None):
             return await exchange(self._store, self._keys, report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
@@ -713,7 +714,7 @@ class RedisConcurrencyLimiter:
     async def _say_goodbye(self) -> None:
         """Give everything back, because the store's block ends."""
         self._serving = self._down = False
-        self._refuse_all(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
+        self._refuse_all(store_left_error(self._store, self))
         report = self._report(0)
         self._lose("the block of its store was left")
         if not self._known:
