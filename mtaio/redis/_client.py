@@ -147,7 +147,8 @@ class RedisStore:
         Enter the block, without connecting. A checkpoint only on some event loops.
 
         Raises:
-            RuntimeError: The store is entered already.
+            RuntimeError: The store is entered already; or another event loop of this process has
+                connections, and one of the two is trio's.
         """
         if self._group is not None and not self._group.is_over():
             msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
@@ -269,8 +270,9 @@ class RedisStore:
         self._owned()
         link = cast("Link", self._link)
         # glide keeps trying to reach the primary that it found first, even when another node has
-        # become primary.
-        if clock.now() - link.failing_since > max(_REOPEN, 2 * self.timeout):
+        # become primary. And it reads no answers when the event loop that read them is over.
+        patience = max(_REOPEN, 2 * self.timeout)
+        if clock.now() - link.failing_since > patience or self._endpoint.is_unread():
             new = await self._endpoint.open()
             old, self._link = self._link, new
             await cast("Link", old).close()

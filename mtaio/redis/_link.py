@@ -19,6 +19,7 @@ import anyio
 
 from mtaio._internal import clock
 from mtaio.exceptions import StoreError
+from mtaio.redis._loops import CONNECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,9 +65,14 @@ class Endpoint:
         Args:
             channels: What to subscribe to.
             attempt: Selects the node of a cluster to subscribe at: every node has all messages.
+
+        Raises:
+            RuntimeError: As `ConnectedLoops.join`.
+            StoreError: glide refuses.
         """
         glide = load_glide()
         glide.Logger.init(glide.LogLevel.OFF)
+        CONNECTED.join(self.name)
         try:
             config = self._config(glide, channels, attempt)
             alone = channels is not None or not self.cluster
@@ -74,6 +80,10 @@ class Endpoint:
         except (glide.GlideError, OSError) as error:
             raise _failure(self.name, error) from error
         return Link(client, glide, self.name, self.timeout)
+
+    def is_unread(self) -> bool:
+        """Return whether no answer arrives before a new link is opened."""
+        return CONNECTED.is_unread()
 
     def _config(self, glide: Any, channels: Iterable[str] | None, attempt: int) -> Any:
         address = self.address

@@ -119,7 +119,8 @@ class Subscription:
         async with anyio.create_task_group() as group:
             group.start_soon(self._receive, link)
             silent_since = clock.now()
-            while clock.now() - silent_since < max(_PATIENCE, 2 * self._store.timeout):
+            patience = max(_PATIENCE, 2 * self._store.timeout)
+            while clock.now() - silent_since < patience and not self._endpoint.is_unread():
                 if await self._look(link):
                     silent_since = math.inf
                 elif silent_since == math.inf:

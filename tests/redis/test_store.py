@@ -29,6 +29,10 @@ class Links:
         self.opened.append(self.kind())
         return self.opened[-1]
 
+    def is_unread(self) -> bool:
+        """Say whether answers arrive."""
+        return False
+
 
 class AnsweringLink:
     """A connection over which each call is answered by what was asked."""

@@ -25,7 +25,7 @@ class Links:
         self.refuses = self.refused = 0
         self.answers: list[object] = []
         self.number = 1
-        self.deaf = False
+        self.deaf = self.unread = False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](100)
 
     async def open(self, channels: set[str], *, attempt: int) -> Any:
@@ -33,6 +33,7 @@ class Links:
         assert attempt == self.opened
         assert "news" in channels
         self.opened += 1
+        self.unread = False
         self.publish((channels - {"news"}).pop(), b"a message of before")
         await anyio.sleep(0.001)
         if self.refuses:
@@ -40,6 +41,10 @@ class Links:
             self.refused += 1
             raise StoreError
         return self
+
+    def is_unread(self) -> bool:
+        """Say whether answers arrive."""
+        return self.unread
 
     async def close(self) -> None:
         """Be closed."""
@@ -136,6 +141,19 @@ async def test_silence() -> None:
         links.deaf = False
         await anyio.sleep(3)
     assert told == ["subscribed", "lost", "subscribed"]
+
+
+async def test_unread_answers() -> None:
+    """When the event loop that read the answers is over, a new connection is opened at once."""
+    links, told = Links(), list[object]()
+    async with subscribed(links, told):
+        await anyio.sleep(2)
+        links.unread = True
+        await anyio.sleep(1)
+        assert links.opened == 2
+        links.publish("news", b"hello")
+        await anyio.sleep(1)
+    assert told == ["subscribed", ("news", b"hello")]
 
 
 async def test_refused_connections() -> None:
