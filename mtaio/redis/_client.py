@@ -18,7 +18,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
-from mtaio.redis._arguments import positive
+from mtaio.redis._arguments import positive, sendable
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._subscription import Subscription
 from mtaio.redis._tasks import tasks_of_block
@@ -118,6 +118,8 @@ class RedisStore:
                 f"redis://host:port."
             )
             raise ValueError(msg)
+        if name is not None:
+            sendable("name", name, way_out="Pass what messages are to call the server.")
         load_glide()
         self._endpoint = Endpoint(
             address=address,
@@ -181,7 +183,7 @@ class RedisStore:
         seen = None if isinstance(exc_value, Exception) else exc_value
         left = await group.leave(seen)  # its tasks may still make calls, even open a new connection
         link, self._group, self._link = self._link, None, None
-        await cast("Link", link).close()
+        await cast("Link", link).close("the store was left")
         if seen is None and left.errors:
             raise left.errors[0]  # from a task of this package
 
@@ -261,6 +263,10 @@ class RedisStore:
         finally:
             await link.close()
 
+    def check_entered(self) -> None:
+        """Refuse to be used outside of the block. For use by this package."""
+        self._owned()
+
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """Start a task that belongs to the block. For use by this package."""
         return self._owned().start(fn, *args)
@@ -275,7 +281,7 @@ class RedisStore:
         if clock.now() - link.failing_since > patience or self._endpoint.is_unread():
             new = await self._endpoint.open()
             old, self._link = self._link, new
-            await cast("Link", old).close()
+            await cast("Link", old).close("nothing else came over it either, and a new one is used")
             return new
         return link
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import atexit
 import importlib
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import anyio
 
-from mtaio._internal import clock
+from mtaio._internal import checks, clock
 from mtaio.exceptions import StoreError
+from mtaio.redis._arguments import sendable
 from mtaio.redis._loops import CONNECTED
 
 if TYPE_CHECKING:
@@ -128,6 +130,8 @@ class Link:
     """
     A connection, with the methods of `Connection`.
 
+    Once it is closed, calls fail.
+
     Args:
         client: glide's client.
         glide: The module.
@@ -139,7 +143,7 @@ class Link:
             last one succeeded.
     """
 
-    __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")
+    __slots__ = ("_client", "_closed", "_errors", "_glide", "_name", "_timeout", "failing_since")
 
     def __init__(self, client: Any, glide: Any, name: str, timeout: float) -> None:
         self._client = client
@@ -147,6 +151,7 @@ class Link:
         self._errors: type[Exception] = glide.GlideError
         self._name = name
         self._timeout = timeout
+        self._closed: str | None = None
         self.failing_since: float = math.inf
 
     async def script(
@@ -156,7 +161,9 @@ class Link:
         known = _scripts.get(script)
         if known is None:
             known = _scripts[script] = self._glide.Script(script.source)
-        call = self._client.invoke_script(known, keys=list(keys), args=[*map(_encoded, args)])
+        call = self._client.invoke_script(
+            known, keys=[*map(_encoded, keys)], args=[*map(_encoded, args)]
+        )
         return await self._answer(call, self._timeout)
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
@@ -169,8 +176,14 @@ class Link:
         got = await self._client.get_pubsub_message()
         return got.channel.decode(), got.message
 
-    async def close(self) -> None:
-        """Close the connection. Not a checkpoint."""
+    async def close(self, reason: str = "the block that used it has ended") -> None:
+        """
+        Close the connection. Not a checkpoint.
+
+        Args:
+            reason: What the errors of calls in progress say.
+        """
+        self._closed = reason
         await self._client.close()
 
     async def _answer(self, call: Any, timeout: float) -> Any:
@@ -179,6 +192,12 @@ class Link:
                 answer = await call
             except self._errors as error:
                 self._failed()
+                if self._closed is not None:  # glide does not say why
+                    msg = (
+                        f"{self._name} did not answer before the connection was closed: "
+                        f"{self._closed}."
+                    )
+                    raise StoreError(msg, server=self._name) from error
                 raise _failure(self._name, error) from error
             self.failing_since = math.inf
             return answer
@@ -196,9 +215,18 @@ _scripts: WeakKeyDictionary[Script, Any] = WeakKeyDictionary()
 atexit.register(_scripts.clear)  # an object that outlives the modules prints a traceback
 
 
+_REFUSED: Final = re.compile(r"[A-Z]+:|An error was signalled by the server")
+"""How glide begins what a server has answered; an attempt to connect begins otherwise."""
+
+
 def _encoded(arg: Argument) -> str | bytes:
-    return arg if isinstance(arg, str | bytes) else repr(arg)
+    if isinstance(arg, str):
+        return sendable("argument", arg, way_out="Pass what UTF-8 can express, or bytes.")
+    if isinstance(arg, bytes):
+        return arg
+    return repr(checks.number("argument", arg, way_out="Pass a str, bytes or a number."))
 
 
 def _failure(name: str, error: Exception) -> StoreError:
-    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name)
+    refused = _REFUSED.match(str(error)) is not None
+    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name, refused=refused)

@@ -51,8 +51,9 @@ class AnsweringLink:
         await anyio.sleep(0.001)
         return [script.source, *keys, *args]
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "") -> None:
         """Be closed."""
+        del reason
         self.closed += 1
 
 
@@ -69,8 +70,9 @@ class FailingLink:
         msg = "nowhere"
         raise StoreError(msg)
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "") -> None:
         """Be closed."""
+        del reason
         self.closed += 1
 
 
