@@ -49,7 +49,10 @@ def sendable(argument: str, value: object, *, way_out: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        msg = f"{argument}={value!r} has half of a surrogate pair, which cannot be sent. {way_out}"
+        msg = (
+            f"{argument}={value!r:.100} has half of a surrogate pair, which cannot be sent. "
+            f"{way_out}"
+        )
         raise ValueError(msg) from None
     return value
 

@@ -14,6 +14,8 @@ from tests.redis.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import pytest
+
 INFO = b"id=%d addr=127.0.0.1:%d laddr=127.0.0.1:6379 fd=12 name= age=%d idle=0 flags=P"
 
 
@@ -55,7 +57,10 @@ class Links:
         assert args == ("CLIENT", "INFO")
         await anyio.sleep(0.001)
         if self.answers:
-            return self.answers.pop()
+            answer = self.answers.pop()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         return INFO % (self.number, self.number, int(anyio.current_time()))
 
     async def message(self) -> tuple[str, bytes]:
@@ -130,17 +135,35 @@ async def test_odd_answers() -> None:
     assert told == ["subscribed", "lost", "subscribed"]
 
 
-async def test_silence() -> None:
+async def test_silence(caplog: pytest.LogCaptureFixture) -> None:
     """A subscription that hears nothing is told of, and opened again after some seconds."""
     links, told = Links(), list[object]()
     async with subscribed(links, told):
         await anyio.sleep(2)
         links.deaf = True
         await anyio.sleep(10)
-        assert links.opened > 1
+        assert links.opened > 2
+        assert caplog.messages == [
+            (
+                "memory://: a subscription has heard nothing for some seconds, and goes on trying: "
+                "it does not hear what it sends to itself"
+            )
+        ]
         links.deaf = False
         await anyio.sleep(3)
     assert told == ["subscribed", "lost", "subscribed"]
+
+
+async def test_refused_questions(caplog: pytest.LogCaptureFixture) -> None:
+    """A user without permission learns from the log why nothing is heard, once."""
+    links, told = Links(), list[object]()
+    links.answers = [StoreError("memory://: PermissionDenied")] * 1000
+    async with subscribed(links, told):
+        await anyio.sleep(20)
+    assert links.opened > 2
+    (message,) = caplog.messages
+    assert message.endswith("goes on trying: memory://: PermissionDenied")
+    assert told == []
 
 
 async def test_unread_answers() -> None:
