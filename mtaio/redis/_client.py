@@ -19,6 +19,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
+from mtaio.redis._blocking import refuse_blocking
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._subscription import Subscription
 from mtaio.redis._tasks import tasks_of_block
@@ -226,8 +227,11 @@ class RedisStore:
 
         Raises:
             StoreError: The server cannot be reached, did not answer in time, or refused.
+            ValueError: The command waits at the server, as ``BLPOP`` does, or cannot be sent.
+            TypeError: An argument has the wrong type.
             RuntimeError: The store is not entered.
         """
+        refuse_blocking(args)
         return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
@@ -255,7 +259,15 @@ class RedisStore:
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
-        """Open another connection for a block, for commands that wait at the server."""
+        """
+        Open another connection for a block, for commands that wait at the server.
+
+        What the block gets has a method `command`, like that of the store: pass it a ``timeout``
+        longer than the command waits.
+
+        Raises:
+            RuntimeError: The store is not entered.
+        """
         self._owned()
         link = await self._endpoint.open()
         try:

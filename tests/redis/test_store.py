@@ -95,6 +95,31 @@ async def test_connection_made_at_the_end_is_closed() -> None:
     assert [link.closed for link in links.opened] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("blpop", "a", 0),
+        (b"WAIT", 1, 0),
+        ("XREAD", "BLOCK", 5, "STREAMS", "a", 0),
+        ("XREAD", "block"),
+    ],
+    ids=str,
+)
+async def test_commands_that_wait(command: tuple[Any, ...]) -> None:
+    """They would hold up the connection of the block: they need one of their own."""
+    pytest.importorskip("glide")
+    store: Any = RedisStore("redis://127.0.0.1:1")
+    store._endpoint = Links(AnsweringLink)
+    async with store:
+        with pytest.raises(ValueError, match=r"would hold up everything else that uses"):
+            await store.command(*command)
+        async with store.dedicated() as connection:
+            assert await connection.command(*command) == [*command, None]
+        passed = ("XREAD", "STREAMS", "block", 0)
+        assert await store.command(*passed) == [*passed, None]
+        assert await store.command() == [None]
+
+
 async def test_calls() -> None:
     """Calls go over the connection of the block, or one of their own; both are closed."""
     pytest.importorskip("glide")
