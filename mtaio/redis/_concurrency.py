@@ -593,7 +593,7 @@ class RedisConcurrencyLimiter:
         try:
             while True:
                 while (due := min(self._pace.due(), self._held_until)) > clock.now():
-                    await self._pace.sleep(due)
+                    await self._pace.wakeup.sleep(due)
                 await self._exchange()
         finally:
             await self._say_goodbye()
