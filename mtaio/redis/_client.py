@@ -150,7 +150,7 @@ class RedisStore:
             RuntimeError: The store is entered already.
         """
         if self._group is not None and not self._group.is_over():
-            msg = f"{self!r} is entered already. Enter it once, around all that uses it."
+            msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
             raise RuntimeError(msg)
         link = await self._endpoint.open()
         self._group = OwnedGroup(self)

@@ -28,6 +28,7 @@ from mtaio.redis._backoff import Backoff
 from mtaio.redis._bucket import SharedBucket
 from mtaio.redis._member import Member
 from mtaio.redis._stock import Stock
+from mtaio.redis._store import store_left_error
 from mtaio.redis._wakeup import Wakeup
 from mtaio.resources import RateLimiter
 
@@ -443,9 +444,9 @@ class RedisRateLimiter:
             due = math.inf
             if waiter.may_take or next(iter(self._queue)) is waiter:
                 due = self._stock.due(waiter.tokens)
-            if due <= now:
-                self._stock.take(waiter.tokens)
-                return
+                if due <= now:
+                    self._stock.take(waiter.tokens)
+                    return
             self._unready(waiter)
             if timeout is not None:
                 if waiter.deadline < due < math.inf:
@@ -513,7 +514,7 @@ class RedisRateLimiter:
 
     def _poke(self) -> None:
         """Have the server asked again if that is of use: for fewer tokens than it refused."""
-        if not self._queue or 0 < self._lacking() < self._refused:
+        if self._wakeup.asleep and (not self._queue or 0 < self._lacking() < self._refused):
             self._wakeup.wake()
 
     async def _supply(self) -> None:
@@ -545,7 +546,7 @@ class RedisRateLimiter:
         finally:
             self._supplying = False
             self._refused = math.inf
-            self._give_up(RuntimeError(f"{self._store!r} was left while {self!r} was in use."))
+            self._give_up(store_left_error(self._store, self))
 
     async def _reserve(self, needed: int, of_use: int, *, within: float) -> tuple[int, float]:
         """
@@ -571,9 +572,8 @@ class RedisRateLimiter:
             return 0, answer.due
         self._slow = 0
         if within:
-            for number in range(answer.tokens):
-                after = max(0.0, answer.due + number * self._interval)
-                self._stock.add(received + after, sent + after + self._slack)
+            due = [max(0.0, answer.due + count * self._interval) for count in range(answer.tokens)]
+            self._stock.add(due, received, sent + self._slack)
         return answer.tokens, answer.due
 
     def _answered_late(self, seconds: float) -> None:
@@ -583,7 +583,7 @@ class RedisRateLimiter:
             self._failed_calls += 1
             msg = (
                 f"{self._store.name} took {seconds:.3g} s to answer, more than "
-                f"slack={self._slack!r} of {self!r}, {self._slow} times in a row."
+                f"slack={self._slack!r} of {self!r}, {self._slow} times in a row. Raise slack."
             )
             raise StoreError(msg, server=self._store.name)
 

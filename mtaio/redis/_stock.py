@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["Stock"]
 
@@ -30,9 +34,16 @@ class Stock:
     def __len__(self) -> int:
         return len(self._tokens)
 
-    def add(self, due: float, until: float) -> None:
-        """Add a token that may be granted from ``due`` to ``until``."""
-        self._tokens.append((due, until))
+    def add(self, seconds: Iterable[float], since: float, until: float) -> None:
+        """
+        Add tokens to the end.
+
+        Args:
+            seconds: For each token, how long after both moments it falls due.
+            since: From when the first of them could be granted.
+            until: When it would be lost.
+        """
+        self._tokens.extend([(since + after, until + after) for after in seconds])
 
     def due(self, count: int) -> float:
         """Return when the first ``count`` tokens may be granted; ``inf`` if there are fewer."""
@@ -45,11 +56,13 @@ class Stock:
 
     def drop(self, now: float) -> bool:
         """Remove the tokens whose time is over; return whether there were any."""
-        before = self.lost
-        while self._tokens and self._tokens[0][1] < now:
-            self._tokens.popleft()
+        tokens = self._tokens
+        if not tokens or tokens[0][1] >= now:
+            return False
+        while tokens and tokens[0][1] < now:
+            tokens.popleft()
             self.lost += 1
-        return self.lost > before
+        return True
 
     def clear(self) -> None:
         """Forget every token."""

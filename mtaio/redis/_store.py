@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Argument", "Connection", "Script", "Store"]
+__all__ = ["Argument", "Connection", "Script", "Store", "store_left_error"]
 
 Argument: TypeAlias = str | bytes | int | float
 """An argument of a command or a script. Numbers are sent as their ``repr``."""
@@ -124,3 +124,11 @@ class Store(Connection, Protocol):
     def dedicated(self) -> AbstractAsyncContextManager[Connection]:
         """Return a block with another connection, for commands that wait at the server."""
         ...
+
+
+def store_left_error(store: Store, limiter: object) -> RuntimeError:
+    """Return the error for tasks that still wait for a limiter when its store's block ends."""
+    return RuntimeError(
+        f"{store!r} was left while {limiter!r} was in use. Put 'async with store:' around the "
+        f"tasks that use it."
+    )

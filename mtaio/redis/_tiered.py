@@ -307,7 +307,7 @@ class TieredCache(Generic[T]):
             RuntimeError: The cache is entered already, or the store is not entered.
         """
         if self._block is not None and not loops.is_over(self._loop):
-            msg = f"{self!r} is entered already. Enter it once, around all that uses it."
+            msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
             raise RuntimeError(msg)
         self._forget()
         block = AsyncExitStack()

@@ -391,7 +391,7 @@ async def test_end_of_the_store() -> None:
         seen.append("holder")
 
     async def waiter() -> None:
-        with pytest.raises(RuntimeError, match=r"was left while .* was in use\.$"):
+        with pytest.raises(RuntimeError, match=r"was left while .* was in use\. Put"):
             await limiter.acquire()
         seen.append("waiter")
 
