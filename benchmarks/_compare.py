@@ -255,7 +255,7 @@ def measure(rounds: int, only: Sequence[str] = ()) -> None:
     if only and measured_with != {name: before[name] for name in measured_with}:
         msg = f"{FIGURES.name} is of {before['machine']}, {before['versions']}. Measure everything."
         raise SystemExit(msg)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for line in lines():
         if only and line.what not in only:
             rows += [row for row in before["rows"] if row["what"] == line.what]
