@@ -153,8 +153,8 @@ class TaskExecutor:
             `submit` waits.
         timeout: Seconds for each item unless a call says otherwise; None for no limit.
         thread_limiter: How many worker threads at once, 40 if omitted; or an
-            ``anyio.CapacityLimiter`` to share with others, which belongs to one event loop, and
-            from which nested calls take tokens of their own.
+            ``anyio.CapacityLimiter`` to share with others, which belongs to the backend it is first
+            used on, and from which nested calls take tokens of their own.
         process_limiter: How many worker processes at once, one for each CPU if omitted; or an
             ``anyio.CapacityLimiter``.
         name: A name for messages and metrics.
