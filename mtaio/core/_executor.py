@@ -46,7 +46,7 @@ from mtaio.core._compose import (
     one_attempt,
     settle,
 )
-from mtaio.core._errors import Failure, annotate, conclude
+from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
@@ -153,8 +153,8 @@ class TaskExecutor:
             `submit` waits.
         timeout: Seconds for each item unless a call says otherwise; None for no limit.
         thread_limiter: How many worker threads at once, 40 if omitted; or an
-            ``anyio.CapacityLimiter`` to share with others, which belongs to one event loop, and
-            from which nested calls take tokens of their own.
+            ``anyio.CapacityLimiter`` to share with others, which belongs to the backend it is first
+            used on, and from which nested calls take tokens of their own.
         process_limiter: How many worker processes at once, one for each CPU if omitted; or an
             ``anyio.CapacityLimiter``.
         name: A name for messages and metrics.
@@ -841,7 +841,7 @@ class TaskExecutor:
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
         winners: list[T] = []
-        failures: list[Failure] = []
+        failures: list[ItemError] = []
 
         def finish(_index: int, value: Any) -> None:
             winners.append(value)

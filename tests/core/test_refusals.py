@@ -86,6 +86,14 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
         r"TypeError: b'bytes' is a bytes, and each character or byte would be an item\. ",
     ),
     (
+        lambda ex: ex.map(same, bytearray(b"12")),
+        r"TypeError: bytearray\(b'12'\) is a bytearray, and each character or byte would be an it",
+    ),
+    (
+        lambda ex: ex.for_each(same, memoryview(b"12")),
+        r"TypeError: <memory at .*> is a memoryview, and each character or byte would be an item",
+    ),
+    (
         lambda ex: ex.for_each(same, {"a": 1}),
         r"TypeError: \{'a': 1\} is a mapping, and only its keys would be items\. Pass its ke",
     ),

@@ -280,8 +280,8 @@ def test_good_limiters_are_accepted(factory: Callable[[int], Any]) -> None:
 
 
 @pytest.mark.parametrize("factory", [anyio.Semaphore, anyio.CapacityLimiter])
-def test_anyios_own_belong_to_one_loop(factory: Callable[[int], Any]) -> None:
-    """Those of anyio are good in the first event loop that they are used in, and in no other."""
+def test_anyios_own_belong_to_one_backend(factory: Callable[[int], Any]) -> None:
+    """Those of anyio serve one event loop after another, on the backend they are first used on."""
     check_limiter(factory, seeds=5, exhaustive=1, without=["reuse"])
     if "trio" not in BACKENDS:
         check_limiter(factory, seeds=0, exhaustive=None)  # one loop of asyncio is like another
