@@ -21,6 +21,7 @@ from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
 from mtaio.redis._blocking import refuse_blocking
 from mtaio.redis._link import Endpoint, load_glide
+from mtaio.redis._pem import read_files
 from mtaio.redis._subscription import Subscription
 from mtaio.redis._tasks import tasks_of_block
 
@@ -56,14 +57,16 @@ class RedisStore:
         cluster: Whether the nodes belong to a cluster; one or more of them have to be in the URL.
         ca_file: The CA certificates that TLS trusts, as PEM. Default: the system's.
         cert_file: The client certificate for TLS, as PEM.
-        key_file: The private key of the client certificate, as PEM.
+        key_file: The private key of the client certificate, as PEM. All three are read when the
+            store is made.
         name: The name in messages and in the monitor. Default: the URL without the password.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``url`` is not the URL of a server; ``timeout`` is not greater than 0 or is
             infinite; a file is given for a URL without TLS, or ``cert_file`` without ``key_file``;
-            or ``cluster`` is given for a Unix socket.
+            a file cannot be read, or is no PEM of its kind; or ``cluster`` is given for a Unix
+            socket.
         ImportError: valkey-glide is not installed.
 
     Example:
@@ -127,7 +130,7 @@ class RedisStore:
             name=address.name if name is None else name,
             timeout=timeout,
             cluster=cluster,
-            pem=given,
+            pem=read_files(given),
         )
         self._link: Link | None = None
         self._group: OwnedGroup | None = None
@@ -152,6 +155,7 @@ class RedisStore:
         Raises:
             RuntimeError: The store is entered already; or another event loop of this process has
                 connections, and one of the two is trio's.
+            StoreError: The path of a Unix socket is too long for the system.
         """
         if self._group is not None and not self._group.is_over():
             msg = f"{self!r} is entered already. Enter it once, around everything that uses it."

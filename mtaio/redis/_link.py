@@ -12,7 +12,7 @@ import atexit
 import importlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -25,7 +25,6 @@ from mtaio.redis._loops import CONNECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from mtaio.redis._address import ServerAddress
     from mtaio.redis._store import Argument, Script
@@ -58,7 +57,7 @@ class Endpoint:
     name: str
     timeout: float
     cluster: bool
-    pem: dict[str, Path]
+    pem: dict[str, bytes] = field(repr=False)
 
     async def open(self, channels: Iterable[str] | None = None, *, attempt: int = 0) -> Link:
         """
@@ -79,7 +78,7 @@ class Endpoint:
             config = self._config(glide, channels, attempt)
             alone = channels is not None or not self.cluster
             client = await (glide.GlideClient if alone else glide.GlideClusterClient).create(config)
-        except (glide.GlideError, OSError) as error:
+        except glide.GlideError as error:
             raise _failure(self.name, error) from error
         return Link(client, glide, self.name, self.timeout)
 
@@ -93,7 +92,7 @@ class Endpoint:
         nodes = [glide.NodeAddress(host, port) for host, port in address.hosts] or [
             glide.NodeAddress(unix_socket_path=address.path)
         ]
-        pem = {key: path.read_bytes() for key, path in self.pem.items()}
+        pem = self.pem
         tls = glide.TlsAdvancedConfiguration(
             root_pem_cacerts=pem.get("ca_file"),
             client_cert_pem=pem.get("cert_file"),
