@@ -122,7 +122,8 @@ async def bridge(
         consumer: The name of this consumer, unique in the group at any time. Default: a new name.
         forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
             also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
-            Events that came from a stream are not sent.
+            Events that came from a stream are not sent. With a ``group`` too, handlers here run
+            twice for what is emitted here: at once, and when it comes back from the stream.
         codec: How the data of events become bytes.
         limit: How many events this consumer handles at once; with 1, in the order of the stream.
         max_length: About how many events the stream keeps. The oldest are dropped, even if a group

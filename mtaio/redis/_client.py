@@ -59,7 +59,7 @@ class RedisStore:
         cert_file: The client certificate for TLS, as PEM.
         key_file: The private key of the client certificate, as PEM. All three are read when the
             store is made.
-        name: The name in messages and in the monitor. Default: the URL without the password.
+        name: The name in messages. Default: the URL without the password.
 
     Raises:
         TypeError: An argument has the wrong type.

@@ -419,6 +419,7 @@ async def test_refusals() -> None:
         for name, value, message in options:
             with pytest.raises((TypeError, ValueError), match=f"^{message}"):
                 TieredCache[Any](**{"store": store, "namespace": "users", name: value})
+        assert TieredCache[Any](store, "users", near_size=None).statistics().near_max_size is None
         with pytest.raises(TypeError, match=r"^@TieredCache.cached cannot decorate <function"):
             cache.cached(str)(lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
         with pytest.raises(TypeError, match=r"^key=<.* is an async function, which returns no str"):
