@@ -44,6 +44,11 @@ async def test_refused_commands_name_the_server(shared_server: Server) -> None:
         ) as caught:
             await store.command("NONSENSE")
         assert caught.value.server == shared_server.url
+        assert caught.value.refused
+        await store.command("RPUSH", "other", "a")
+        with pytest.raises(StoreError, match=r"WRONGTYPE") as caught:
+            await store.script(ECHO, ["other"], [""])
+        assert caught.value.refused
 
 
 async def test_no_call_waits_longer_than_its_timeout() -> None:
@@ -51,8 +56,9 @@ async def test_no_call_waits_longer_than_its_timeout() -> None:
     port = free_port()
     async with RedisStore(f"redis://127.0.0.1:{port}", timeout=0.3, name="limits") as store:
         start = anyio.current_time()
-        with pytest.raises(StoreError, match=r"^limits"):
+        with pytest.raises(StoreError, match=r"^limits") as caught:
             await store.ping()
+        assert not caught.value.refused
         assert anyio.current_time() - start < 3
         with serving(port=port) as server:
             await until_up(store)
