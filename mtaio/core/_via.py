@@ -51,6 +51,13 @@ _PICKLE: Final = (
     "A pool gets functions, arguments and results pickled: pass a function from the top level of a "
     "module, and plain data."
 )
+_CANNOT_PICKLE: Final = (
+    "pickle",
+    "local object",
+    "Could not serialize object",  # dask
+    "failed to un-serialize",  # loky
+)
+"""What pools say of what cannot be pickled."""
 
 
 AsyncCall: TypeAlias = "Callable[..., Awaitable[Any]]"
@@ -375,7 +382,8 @@ class _Chunk:
     def _failed(self, error: BaseException) -> dict[int, Any]:
         """Return the outcomes if all calls failed with one error."""
         with suppress(Exception):  # what the user's errors do if asked for their text
-            if "pickle" in str(error) or "local object" in str(error):
+            text = str(error)
+            if any(words in text for words in _CANNOT_PICKLE):
                 note(error, _PICKLE)
         if len(self._present) > 1 or isinstance(error, BrokenExecutor):
             # Pools give one error to all that they had when they broke.

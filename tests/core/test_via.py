@@ -289,6 +289,20 @@ async def test_what_would_end_the_program_is_an_error_of_the_call() -> None:
     assert isinstance(caught.value.__cause__, SystemExit)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Could not serialize object of type lock",
+        "A result has failed to un-serialize. Please ensure that the objects are picklable.",
+    ],
+)
+async def test_error_about_what_cannot_be_pickled_says_what_a_pool_takes(text: str) -> None:
+    """Also as dask and loky put it."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError) as caught:
+        await TaskExecutor().run(leave, TypeError(text), via=pool)
+    assert caught.value.__notes__[0].startswith("A pool gets functions, arguments and results pick")
+
+
 async def test_error_that_cannot_be_printed_is_raised_like_any_other() -> None:
     """As errors that lost an attribute when they were pickled."""
 

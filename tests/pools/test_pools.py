@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -120,6 +121,20 @@ def test_results_errors_and_progress(pool: Executor, finish: Finish) -> None:
         async with executor.stream(square, range(5), via=pool, ordered=True) as stream:
             assert [result async for result in stream] == [0, 1, 4, 9, 16]
         assert await executor.run(square, 5, via=pool) == 25
+
+    finish(main)
+
+
+def test_argument_that_cannot_be_pickled(pool: Executor, finish: Finish) -> None:
+    """The error says what a pool takes, one by one and in chunks."""
+
+    async def main() -> None:
+        for chunksize in (1, 2):
+            (error,) = await TaskExecutor().map(
+                repr, [threading.Lock()], via=pool, chunksize=chunksize, errors="return"
+            )
+            assert isinstance(error, Exception)
+            assert any("from the top level of a module" in text for text in error.__notes__)
 
     finish(main)
 
