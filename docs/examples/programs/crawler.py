@@ -187,7 +187,7 @@ if __name__ == "__main__":
     parser.add_argument("--delay", type=float, default=1.0, help="seconds from request to request")
     parser.add_argument("--backend", choices=LOOPS, default="asyncio")
     options = parser.parse_args()
-    for url in options.url:
+    for url in map(str, options.url):
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
             parser.error(f"{url}: write https://example.org/")
     loop, code = options.backend, 0
