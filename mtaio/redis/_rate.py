@@ -699,7 +699,7 @@ class RedisRateLimiter:
         """Do what is to be done while the server is down."""
         if self._on_failure == "closed":
             self._failure = error
-        elif not self._down:
+        else:
             self._store.start(self._probe)
             self._down = True
             if self._on_failure == "local":
