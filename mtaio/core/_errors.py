@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal.callables import name_of
@@ -18,9 +19,9 @@ from mtaio.exceptions import StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Failure", "annotate", "conclude", "note", "shorten", "silent_end"]
+__all__ = ["ItemError", "annotate", "conclude", "note", "shorten", "silent_end"]
 
-Failure = tuple[int, BaseException]
+ItemError = tuple[int, BaseException]
 """The number of an item, and what it raised."""
 
 _SHORT = reprlib.Repr()
@@ -62,7 +63,7 @@ def silent_end() -> StrayCancellationError:
     )
 
 
-def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> None:
+def conclude(failures: list[ItemError], escaped: Sequence[BaseException] = ()) -> None:
     """
     Raise the errors of a call at its end, if there are any; ``failures`` is emptied.
 
@@ -71,7 +72,7 @@ def conclude(failures: list[Failure], escaped: Sequence[BaseException] = ()) -> 
         escaped: Errors that came otherwise: of the source, of a callback, of the body of a block.
             One that came several ways counts once.
     """
-    errors = [error for _, error in sorted(failures, key=_index)]
+    errors = [error for _, error in sorted(failures, key=itemgetter(0))]
     _add_others(errors, escaped)
     failures.clear()
     try:
@@ -91,7 +92,3 @@ def _add_others(errors: list[BaseException], others: Sequence[BaseException]) ->
         if rest is not None and id(rest) not in known:
             known.add(id(rest))
             errors.append(rest)
-
-
-def _index(failure: Failure) -> int:
-    return failure[0]

@@ -46,7 +46,7 @@ from mtaio.core._compose import (
     one_attempt,
     settle,
 )
-from mtaio.core._errors import Failure, annotate, conclude
+from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
 from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
@@ -841,7 +841,7 @@ class TaskExecutor:
         if not calls:
             raise ValueError("race() of no calls has no winner. Pass at least one.")
         winners: list[T] = []
-        failures: list[Failure] = []
+        failures: list[ItemError] = []
 
         def finish(_index: int, value: Any) -> None:
             winners.append(value)

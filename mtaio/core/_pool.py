@@ -22,7 +22,7 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.clock import now
-from mtaio.core._errors import Failure, annotate, conclude, silent_end
+from mtaio.core._errors import ItemError, annotate, conclude, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
 from mtaio.core._source import Feed
 from mtaio.core._timeouts import Watch, Watched
@@ -109,7 +109,7 @@ class Pool:
     failed: int = field(default=0, init=False)
     cancelled: int = field(default=0, init=False)
     peak: int = field(default=0, init=False)
-    failures: list[Failure] = field(default_factory=list[Failure], init=False)
+    failures: list[ItemError] = field(default_factory=list[ItemError], init=False)
     watch: Watch | None = field(default=None, init=False)
     stopping: bool = field(default=False, init=False)
     attentive: bool = field(default=True, init=False)

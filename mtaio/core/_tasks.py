@@ -18,13 +18,7 @@ import anyio
 
 from mtaio._internal import clock, loops
 from mtaio._internal.callables import close_unstarted, name_of
-from mtaio._internal.cancellation import (
-    Cancelled,
-    Failure,
-    classify,
-    stray_error,
-    without_cancellation,
-)
+from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio.core._errors import note
 from mtaio.core._slots import CURRENT, Awaited, here
@@ -99,16 +93,14 @@ async def _either(call: Callable[[], Awaitable[T]], subject: object) -> T:
         return await call()
     except Exception:
         raise
-    except BaseException as error:
-        match classify(error):
-            case Cancelled():
+    except BaseException as error:  # noqa: BLE001 - raised again
+        failure = failure_in(error, name_of(subject))
+        try:
+            if failure is None or failure is error:
                 raise
-            case Failure(error=rest):
-                if rest is error:
-                    raise
-                raise rest from None
-            case _:
-                raise stray_error(error, name_of(subject)) from error
+            raise failure from failure.__cause__
+        finally:
+            del failure  # it holds this frame: else they keep each other alive
 
 
 class Cancellable(Protocol):

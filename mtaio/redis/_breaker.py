@@ -82,5 +82,6 @@ class Breaker:
             self._failing = True
             self._retry_at = clock.now() + self._pauses.next()
             raise
-        self.reset()
+        if self._failing:
+            self.reset()
         return answer

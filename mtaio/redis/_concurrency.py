@@ -30,7 +30,7 @@ from mtaio.redis._arguments import between, check_key
 from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
 from mtaio.redis._pace import Pace
-from mtaio.redis._slots import Answer, Report, channel_of, exchange, keys_of
+from mtaio.redis._slots import Answer, Report, SharedSlots
 from mtaio.redis._store import own_error, store_left_error
 
 if TYPE_CHECKING:
@@ -182,7 +182,6 @@ class RedisConcurrencyLimiter:
         "_free",
         "_heard",
         "_key",
-        "_keys",
         "_known",
         "_lease",
         "_leases",
@@ -201,6 +200,7 @@ class RedisConcurrencyLimiter:
         "_queue",
         "_rejected",
         "_serving",
+        "_slots",
         "_store",
         "_timed_out",
         "_total",
@@ -237,7 +237,7 @@ class RedisConcurrencyLimiter:
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
         self._store = store
         self._key = key
-        self._keys = keys_of(key)
+        self._slots = SharedSlots(store, key)
         self._max_waiters = max_waiters
         self._name = key if name is None else name
         self._member = Member()
@@ -608,7 +608,7 @@ class RedisConcurrencyLimiter:
         try:
             while True:
                 while (due := min(self._pace.due(), self._held_until)) > clock.now():
-                    await self._pace.sleep(due)
+                    await self._pace.wakeup.sleep(due)
                 await self._exchange()
         finally:
             await self._say_goodbye()
@@ -675,7 +675,7 @@ class RedisConcurrencyLimiter:
         self._calls += 1
         self._known = True
         with anyio.move_on_after(self._until - clock.now() if self._leases else None):
-            return await exchange(self._store, self._keys, report)
+            return await self._slots.exchange(report)
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
 
@@ -722,7 +722,7 @@ class RedisConcurrencyLimiter:
             self._pace.hear(hears=False)
             self._look_again()
 
-        channel = channel_of(self._key, self._member.name)
+        channel = self._slots.channel(self._member.name)
         try:
             async with self._store.subscribe([channel], on_message, on_subscribed, on_lost):
                 await anyio.sleep_forever()
@@ -743,4 +743,4 @@ class RedisConcurrencyLimiter:
             anyio.move_on_after(min(1.0, self._store.timeout), shield=True),
             suppress(StoreError),
         ):
-            await exchange(self._store, self._keys, report)
+            await self._slots.exchange(report)

@@ -125,8 +125,7 @@ class Link:
         timeout: The most seconds that a call waits.
 
     Attributes:
-        failing_since: When the first of the latest calls failed, all of which have; ``inf`` if the
-            last one succeeded.
+        failing_since: Since when every call has failed; ``inf`` if the last one succeeded.
     """
 
     __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")

@@ -42,6 +42,7 @@ class Pace:
 
     Attributes:
         changed: Whether the server has to be told of a change.
+        wakeup: Where the task that makes the calls sleeps until one is due.
     """
 
     __slots__ = (
@@ -52,14 +53,14 @@ class Pace:
         "_lease",
         "_not_before",
         "_retry",
-        "_wakeup",
         "changed",
+        "wakeup",
     )
 
     def __init__(self, lease: float) -> None:
         self.changed = False
         self._lease = lease
-        self._wakeup = Wakeup()
+        self.wakeup = Wakeup()
         self._due: float = math.inf
         self._not_before: float = -math.inf
         self._kept_until: float = -math.inf
@@ -70,7 +71,7 @@ class Pace:
     def change(self) -> None:
         """Have the server told of a change."""
         self.changed = True
-        self._wakeup.wake()
+        self.wakeup.wake()
 
     def hurry(self) -> None:
         """Have it told at once, even if the last call failed just now."""
@@ -79,10 +80,6 @@ class Pace:
     def due(self) -> float:
         """Return when to call."""
         return self._not_before if self.changed else self._due
-
-    async def sleep(self, until: float) -> None:
-        """Sleep until a moment, or until something changes."""
-        await self._wakeup.sleep(until)
 
     def hear(self, *, hears: bool) -> None:
         """Note whether messages of the server are heard from here on."""

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mtaio.redis._store import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mtaio.redis._store import Store
 
-__all__ = ["EXCHANGE", "PROMISE", "Answer", "Report", "channel_of", "exchange", "keys_of"]
+__all__ = ["EXCHANGE", "PROMISE", "Answer", "Report", "SharedSlots", "keys_of"]
 
 PROMISE: Final = 0.05
 """Seconds for which a slot is kept for a process that has been told to fetch it."""
@@ -207,17 +205,31 @@ class Answer(NamedTuple):
     """Slots kept for other processes, which may be dead: call again when that time is over."""
 
 
-async def exchange(store: Store, keys: Sequence[str], report: Report) -> Answer:
-    """Run the script."""
-    return Answer(*await store.script(EXCHANGE, keys, report))
+class SharedSlots:
+    """
+    The slots of one key.
+
+    Args:
+        store: The server.
+        key: What is limited.
+    """
+
+    __slots__ = ("_keys", "_store")
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._keys = keys_of(key)
+
+    async def exchange(self, report: Report) -> Answer:
+        """Report what this process holds and wants; return what it gets."""
+        return Answer(*await self._store.script(EXCHANGE, self._keys, report))
+
+    def channel(self, process: str) -> str:
+        """Return the channel on which a process is told that slots are kept for it."""
+        return f"{self._keys[0]}:{process}"
 
 
 def keys_of(key: str) -> list[str]:
     """Return the names of the keys, all in one slot of a cluster."""
     base = f"mtaio:slots:{{{key}}}"
     return [base, f"{base}:members", f"{base}:waiting", f"{base}:promises"]
-
-
-def channel_of(key: str, process: str) -> str:
-    """Return the channel on which a process is told that slots are kept for it."""
-    return f"{keys_of(key)[0]}:{process}"

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import anyio
@@ -69,6 +69,24 @@ async def test_servers_clock_that_was_set_back(shared_server: Server) -> None:
         await store.command("SET", "mtaio:rate:{set back}", str((int(seconds) + 3600) * 10**6))
         with anyio.fail_after(20):
             await limiter.acquire()
+
+
+async def test_reserved_tokens_are_not_taken_for_a_clock_that_was_set_back(
+    shared_server: Server,
+) -> None:
+    """A call that asks for tokens at once leaves alone what others have reserved for later."""
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        options: dict[str, Any] = {"burst": 1, "slack": 100}
+        waits, tries = (RedisRateLimiter(store, "far ahead", 1, **options) for _ in range(2))
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(waits.acquire)
+            while not waits.statistics().reserved:  # noqa: ASYNC110 - nothing tells
+                await anyio.sleep(0.01)
+            full_at = await store.command("GET", "mtaio:rate:{far ahead}")
+            assert not await tries.try_acquire()
+            assert await store.command("GET", "mtaio:rate:{far ahead}") == full_at
+            group.cancel_scope.cancel()
 
 
 async def test_server_that_goes_and_comes_back() -> None:
