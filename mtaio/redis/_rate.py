@@ -809,11 +809,16 @@ class RedisRateLimiter:
 def _interval(rate: float, per: float, burst: int) -> float:
     """Return the seconds for one token, if the server can keep them."""
     interval = per / rate
-    if not _FASTEST <= interval <= _FULL / burst:
+    if interval < _FASTEST:
         msg = (
-            f"rate={rate!r} per {per!r} s with burst={burst!r} cannot be kept by a server: that "
-            f"would be {interval:.3g} s for each token. Pass a rate of at most 1,000,000 tokens a "
-            f"second, with which the bucket is full after {_FULL:.0f} s at most."
+            f"rate={rate!r} per {per!r} s is more than a server can count, which is 1,000,000 "
+            f"tokens a second. For no limit, do not acquire."
+        )
+        raise ValueError(msg)
+    if burst > _FULL / interval:
+        msg = (
+            f"rate={rate!r} per {per!r} s is too slow for burst={burst!r}: the bucket would take "
+            f"more than {_FULL:.0f} s to fill. Raise rate, or lower burst."
         )
         raise ValueError(msg)
     return interval
