@@ -54,7 +54,7 @@ async def test_cancelled_anywhere(victim: Victim) -> None:
             await limiter.acquire()
 
 
-@explore(seeds=100, exhaustive=1, inject=("checkpoint", "step", "native"))
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
 async def test_tries_and_waits(victim: Victim) -> None:
     """Those that try and those that wait share the tokens, whoever is cancelled and when."""
     async with reserving_store(latency=0.002) as store:
@@ -87,7 +87,7 @@ async def test_tries_and_waits(victim: Victim) -> None:
             assert await limiter.try_acquire() in {True, False}
 
 
-@explore(seeds=100, exhaustive=1, inject=("checkpoint", "step", "native"))
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
 async def test_tries_and_waits_without_the_server(victim: Victim) -> None:
     """When the server fails while they ask, the process's part of the limit holds for all."""
     async with reserving_store(latency=0.002, timeout=0.01) as store:
