@@ -13,16 +13,16 @@ import os
 import platform
 import statistics
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import files, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import cache, concurrency_limiter, events, executor, logging, rate_limiter, timeouts
-from benchmarks._figures import FIGURES, LIBRARIES
+from benchmarks._figures import FIGURES, LIBRARIES, code_here, count, read
 from benchmarks._harness import OURS, Contest, turns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from types import ModuleType
 
 __all__ = ["measure"]
@@ -142,6 +142,16 @@ def lines() -> list[Line]:
             ),
         ),
         Line(
+            "load-entered",
+            of(
+                cache,
+                "miss with load, entered: a task for each",
+                cache.ASYNC_LRU,
+                cache.ANYIO_LRU,
+                cache.MEMOIZE,
+            ),
+        ),
+        Line(
             "plain",
             of(events, "emit, one plain handler", events.PYEE_SYNC, events.BLINKER_SYNC),
         ),
@@ -226,21 +236,40 @@ def system() -> str:
         return f"{platform.system()} {platform.release()}"
 
 
-def measure(rounds: int) -> None:
-    """Measure everything, and write it to `FIGURES`."""
-    rows = []
+def code(library: str) -> int:
+    """Return how many lines of Python a library installs; of ours, how many there are here."""
+    if library == OURS:
+        return code_here()
+    installed = files(library) or []
+    return sum(count(Path(str(each.locate()))) for each in installed if each.suffix == ".py")
+
+
+def measure(rounds: int, only: Sequence[str] = ()) -> None:
+    """Measure everything, or these lines ``only`` beside what is there, and write `FIGURES`."""
+    measured_with = {
+        "rounds": rounds,
+        "machine": machine(),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+    before = read()
+    if only and measured_with != {name: before[name] for name in measured_with}:
+        msg = f"{FIGURES.name} is of {before['machine']}, {before['versions']}. Measure everything."
+        raise SystemExit(msg)
+    rows: list[dict[str, Any]] = []
     for line in lines():
+        if only and line.what not in only:
+            rows += [row for row in before["rows"] if row["what"] == line.what]
+            continue
         for row in measured(line, rounds):
             rows.append(row)
             print(
-                f"  {row['what']:10} {row['rival']:34} {row['ratio']:8.3g} x"
+                f"  {row['what']:12} {row['rival']:34} {row['ratio']:8.3g} x"
                 f"   {row['low']:.3g} to {row['high']:.3g}",
                 flush=True,
             )
     written = {
-        "rounds": rounds,
-        "machine": machine(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        **measured_with,
+        "code": {name: code(name) for name in LIBRARIES},
         "rows": rows,
     }
     FIGURES.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

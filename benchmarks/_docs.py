@@ -5,7 +5,8 @@ Of the hit ratios of caches: in each page named below, the rows of the tables th
 column of traces or of capacities, as their other columns ask for, and beside the guide its plot.
 They are the same on each machine. Of the times of other libraries: `_compare` measures them, and
 `_figures` shows them. ``--only`` takes one of the two; ``--only words`` measures nothing, and shows
-the times that are there.
+the times that are there. ``--only times --lines load map`` measures these lines again, with the
+same libraries on the same machine, and keeps the others.
 """
 
 from __future__ import annotations
@@ -131,11 +132,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks docs", description=__doc__)
     parser.add_argument("--only", choices=["ratios", "times", "words"], help="one part of it")
     parser.add_argument("--rounds", type=int, default=7, help="turns each library takes")
+    lines = "what to measure again, the other times being kept"
+    parser.add_argument("--lines", nargs="*", default=(), choices=_figures.WHATS, help=lines)
     options = parser.parse_args(arguments)
     if options.only in {None, "times"}:
         from benchmarks import _compare  # noqa: PLC0415 - it needs every rival to be there
 
-        _compare.measure(options.rounds)
+        _compare.measure(options.rounds, options.lines)
     if options.only != "ratios":
         _figures.rewrite()
     if options.only in {None, "ratios"}:

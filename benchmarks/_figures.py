@@ -15,7 +15,17 @@ from typing import Any, Final
 
 from benchmarks._plot import Beside, draw_ratios
 
-__all__ = ["FIGURES", "LIBRARIES", "PAGE", "PLOT", "page_with", "plot", "read"]
+__all__ = [
+    "FIGURES",
+    "LIBRARIES",
+    "PAGE",
+    "PLOT",
+    "code_here",
+    "count",
+    "page_with",
+    "plot",
+    "read",
+]
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 FIGURES: Final = Path(__file__).parent / "figures.json"
@@ -68,8 +78,17 @@ WHATS: Final = {
     "hit": What("cache", "a hit", "ヒット"),
     "decorated": What("cache", "a hit of an async function", "非同期関数のヒット"),
     "store": What("cache", "a new key, cache full", "満杯のとき新しいキー"),
-    "load": What("cache", "a miss, with its load", "ミスと読み込み"),
-    "plain": What("events", "`emit`, one plain handler", "`emit`、同期ハンドラー1個"),
+    "load": What(
+        "cache",
+        "a miss and its load, not entered",
+        "ミスと読み込み、`async with`なし",
+    ),
+    "load-entered": What(
+        "cache",
+        "a miss and its load, entered",
+        "ミスと読み込み、`async with`の中",
+    ),
+    "plain": What("events", "`emit`, one sync handler", "`emit`、同期ハンドラー1個"),
     "async": What("events", "`emit`, one async handler", "`emit`、非同期ハンドラー1個"),
     "tasks": What("events", "`emit`, ten that suspend", "`emit`、中断するハンドラー10個"),
     "stream": What("events", "an event through a stream", "ストリームを通るイベント"),
@@ -122,6 +141,16 @@ Figures = dict[str, Any]
 def read() -> Figures:
     figures: Figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     return figures
+
+
+def count(path: Path) -> int:
+    """Return how many lines a module has, comments and docstrings included."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def code_here() -> int:
+    """Return how many lines of Python the library has in this checkout."""
+    return sum(map(count, (DOCS.parent / "mtaio").rglob("*.py")))
 
 
 def rival(language: str, name: str) -> str:

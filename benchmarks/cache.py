@@ -682,8 +682,13 @@ EVENTS = [
     ),
     Contest(
         title="miss with load, entered: a task for each",
-        contenders={OURS: load_entered, ASYNC_LRU: load_async_lru},
-        asyncio_only=frozenset({ASYNC_LRU}),
+        contenders={
+            OURS: load_entered,
+            ASYNC_LRU: load_async_lru,
+            ANYIO_LRU: load_anyio,
+            MEMOIZE: load_theine,
+        },
+        asyncio_only=frozenset({ASYNC_LRU, MEMOIZE}),
     ),
     *(
         Figure(

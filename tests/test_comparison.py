@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks import _figures
@@ -36,10 +38,25 @@ def test_every_figure_is_shown(language: str) -> None:
         assert version in page
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_lines_of_code_are_those_counted(language: str) -> None:
+    """The page says how large each library is, mtaio in its present state, to within 5 %."""
+    page = (DOCS / language / _figures.PAGE).read_text(encoding="utf-8")
+    said = dict(
+        re.findall(r"^\| ([\w-]+) [\d.]+ \| \d{4} \| ([\d,]+)", page, re.MULTILINE),
+    )
+    counted = FIGURES["code"] | {"mtaio": _figures.code_here()}
+    assert said.keys() >= {"mtaio", "aiometer", "AnyIO", "async-lru"}
+    for name, lines in said.items():
+        assert int(lines.replace(",", "")) == pytest.approx(counted[name.lower()], rel=0.05)
+
+
 def test_what_is_said_of_speed_was_measured() -> None:
     """The fractions in the READMEs and in the text of the page are those of the figures."""
     assert 1 / 16 < ratio("map", "aiometer.run_on_each") < 1 / 7  # a tenth
+    assert 1 / 8 < ratio("map", "gather + Semaphore") < 1 / 4  # a fifth, in the executor's guide
     assert 1 / 8 < ratio("hit", "cachetools.TTLCache, with a lock") < 1 / 4  # a fifth
+    assert ratio("slot", "anyio.CapacityLimiter") < 1 / 10  # less than a tenth, in the design notes
     for what, quicker in [
         ("map", "raw asyncio pool"),
         ("block", "asyncio.timeout"),
@@ -47,5 +64,6 @@ def test_what_is_said_of_speed_was_measured() -> None:
         ("hit", "dict, which knows no time"),
     ]:
         assert ratio(what, quicker) > 1
+    assert 2.7 < ratio("load-entered", "async_lru") < 4.5  # three to four times
     for what in ("hit", "store"):
         assert 1.8 < ratio(what, "cachebox.TTLCache (Rust)") < 7  # two to six times

@@ -61,7 +61,7 @@ def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] |
 
 
 def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
-    if isinstance(source, str | bytes | Mapping):
+    if isinstance(source, str | bytes | bytearray | memoryview | Mapping):
         raise _not_many(cast("object", source))
     if isinstance(source, AsyncIterable):
         return Feed(aiter(source), ahead)

@@ -16,7 +16,7 @@ import math
 from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
 
@@ -34,7 +34,7 @@ from mtaio.redis._slots import Answer, Report, SharedSlots
 from mtaio.redis._store import own_error, store_left_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -44,6 +44,7 @@ __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 _LEASE: Final = (0.01, 31_536_000.0)
 """Seconds of a lease, least and most: in less no server can be called three times."""
@@ -160,6 +161,8 @@ class RedisConcurrencyLimiter:
             anyio.run(main)
         ```
     """
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
 
     # Invariants:
     # - only the task _serve calls the server, one call at a time, and it runs while there is
@@ -457,6 +460,20 @@ class RedisConcurrencyLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
+        """
+        Return an async function that calls ``then`` while it holds a slot, as `hold` does.
+
+        With it the limiter is a part of a `mtaio.resilience.Pipeline`. A call whose lease is lost
+        is cancelled, and raises `mtaio.exceptions.LeaseLostError`.
+        """
+
+        async def run(call: C) -> Any:
+            async with self.hold():
+                return await then(call)
+
+        return run
 
     def statistics(self) -> RedisConcurrencyStatistics:
         """Return the state and the counters. Not a checkpoint; any thread may call it."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
 
@@ -34,6 +34,7 @@ from mtaio.redis._wakeup import Wakeup
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from mtaio.redis._store import Store
@@ -42,6 +43,7 @@ __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 _AHEAD: Final = 0.5
 """The part of ``slack`` by which tokens are reserved before they are due."""
@@ -176,6 +178,8 @@ class RedisRateLimiter:
             anyio.run(main)
         ```
     """
+
+    kind: ClassVar[Literal["limiter"]] = "limiter"
 
     # Invariants:
     # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of their tokens;
@@ -397,6 +401,19 @@ class RedisRateLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
+
+    def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
+        """
+        Return an async function that acquires a token, and then calls ``then``.
+
+        With it the limiter is a part of a `mtaio.resilience.Pipeline`.
+        """
+
+        async def run(call: C) -> Any:
+            await self.acquire()
+            return await then(call)
+
+        return run
 
     def statistics(self) -> RedisRateLimiterStatistics:
         """Return what the limiter has done here. Not a checkpoint; any thread may call it."""

@@ -13,6 +13,7 @@ import pytest
 
 from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
 from mtaio.redis import Lease, RedisConcurrencyLimiter
+from mtaio.resilience import Pipeline
 from mtaio.testing import Victim, check_limiter, explore, run, settle
 from tests.redis.exchanging import Slots
 
@@ -173,6 +174,26 @@ async def test_unreachable_server_and_lease() -> None:
         store.recover()
         async with limiter as later:
             assert later.token > lease.token
+
+
+async def test_part_of_a_pipeline() -> None:
+    """Each call holds a slot, and is cancelled when its lease is lost."""
+    async with Slots(timeout=0.5) as store:
+        pipelines = [Pipeline(RedisConcurrencyLimiter(store, "key", 1)) for _ in range(2)]
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(pipelines[number % 2].call, anyio.sleep, 1)
+        assert store.most == 1
+        assert 6 <= anyio.current_time() < 6.1
+
+        async def work() -> None:
+            store.fail()
+            await anyio.sleep(100)
+
+        with pytest.raises(LeaseLostError, match=r"it was not renewed in time"):
+            await pipelines[0].call(work)
+        assert anyio.current_time() < 6.1 + 10
+        assert pipelines[0].statistics().failed == 1
 
 
 async def test_server_that_forgets() -> None:

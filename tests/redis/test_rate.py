@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
 
+from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import RateLimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
+from mtaio.resilience import OrderWarning, Pipeline
 from mtaio.testing import run, settle
 from tests.redis.memory import MemoryStore
 from tests.redis.reserving import reserving_store
@@ -89,6 +92,35 @@ async def test_processes_share_a_bucket() -> None:
         assert 0.98 * 2010 <= sum(counts) <= 2010 + 1000 * 0.1
         assert max(counts) <= 2 * min(counts)
         assert limiters[0].statistics().members == 4
+
+
+async def test_maps_of_several_processes_keep_to_one_rate() -> None:
+    """The executor takes the limiter as a rate, in each of them."""
+    async with reserving_store() as store:
+        starts: list[float] = []
+
+        async def work(_: int) -> None:
+            starts.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                limiter = RedisRateLimiter(store, "key", 10, burst=1)
+                group.start_soon(partial(TaskExecutor().map, work, range(10), rate=limiter))
+        assert starts == pytest.approx([number / 10 for number in range(20)], abs=0.01)
+
+
+async def test_part_of_a_pipeline() -> None:
+    """Each call waits for a token."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1)
+        api = Pipeline(limiter, name="api")
+        for _ in range(3):
+            await api.call(anyio.sleep, 0)
+        assert anyio.current_time() == pytest.approx(0.2, abs=0.01)
+        assert str(api) == f"Pipeline 'api'\n  {limiter}"
+        assert api.statistics().parts["redis_rate_limiter"] == limiter.statistics()
+        with pytest.warns(OrderWarning, match="stands outside of Retry"):
+            Pipeline(limiter, Retry(2))
 
 
 async def test_try_acquire_keeps_to_what_others_have_reserved() -> None:

@@ -280,8 +280,8 @@ def test_good_limiters_are_accepted(factory: Callable[[int], Any]) -> None:
 
 
 @pytest.mark.parametrize("factory", [anyio.Semaphore, anyio.CapacityLimiter])
-def test_anyios_own_belong_to_one_loop(factory: Callable[[int], Any]) -> None:
-    """Those of anyio are good in the first event loop that they are used in, and in no other."""
+def test_anyios_own_belong_to_one_backend(factory: Callable[[int], Any]) -> None:
+    """Those of anyio serve one event loop after another, on the backend they are first used on."""
     check_limiter(factory, seeds=5, exhaustive=1, without=["reuse"])
     if "trio" not in BACKENDS:
         check_limiter(factory, seeds=0, exhaustive=None)  # one loop of asyncio is like another
@@ -361,6 +361,12 @@ def test_one_backend_alone() -> None:
         return Slots(slots)
 
     check_limiter(factory, seeds=0, exhaustive=None, backends=["asyncio"], without="reuse")  # type: ignore[arg-type] # made wrong to be right
+
+
+@pytest.mark.skipif("trio" not in BACKENDS, reason="trio is not installed")
+def test_on_trio_alone() -> None:
+    """Without asyncio there is no Task.cancel() to be cancelled by."""
+    check_limiter(ConcurrencyLimiter, seeds=0, exhaustive=None, backends=["trio"])
 
 
 def test_refusals() -> None:
