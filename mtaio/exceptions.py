@@ -224,13 +224,18 @@ class StoreError(MTAIOError, builtins.ConnectionError):
     Args:
         message: Which server, and what happened.
         server: The server's URL, without a password.
+        refused: Whether the server answered, with an error.
     """
 
     server: str | None
+    refused: bool
 
-    def __init__(self, message: str = "no answer", *, server: str | None = None) -> None:
+    def __init__(
+        self, message: str = "no answer", *, server: str | None = None, refused: bool = False
+    ) -> None:
         super().__init__(message)
         self.server = server
+        self.refused = refused
 
 
 class StrayCancellationError(MTAIOError, RuntimeError):

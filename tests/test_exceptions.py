@@ -56,7 +56,7 @@ ATTRIBUTES: dict[type[Exception], dict[str, Any]] = {
     BreakerOpenError: {"retry_after": 12.5, "name": "api"},
     CacheClosedError: {"name": "users"},
     TaskCancelledError: {},
-    StoreError: {"server": "redis://127.0.0.1:6379/0"},
+    StoreError: {"server": "redis://127.0.0.1:6379/0", "refused": True},
     LeaseLostError: {"token": 7, "name": "reports"},
     StrayCancellationError: {},
 }
@@ -75,7 +75,7 @@ DEFAULTS: dict[type[Exception], dict[str, Any]] = {
     EventOverflowError: {"name": None},
     BreakerOpenError: {"retry_after": 0.0, "name": None},
     CacheClosedError: {"name": None},
-    StoreError: {"server": None},
+    StoreError: {"server": None, "refused": False},
     LeaseLostError: {"token": 0, "name": None},
 }
 

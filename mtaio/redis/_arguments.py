@@ -11,7 +11,7 @@ import math
 
 from mtaio._internal import checks
 
-__all__ = ["between", "check_key", "positive"]
+__all__ = ["between", "check_key", "check_store", "name", "positive", "sendable"]
 
 
 def check_key(key: object) -> None:
@@ -22,16 +22,39 @@ def check_key(key: object) -> None:
         TypeError: It is not a str.
         ValueError: It is empty, or cannot be encoded.
     """
-    way_out = "Pass a str that all processes share."
-    if not isinstance(key, str):
-        msg = f"key={key!r} is {checks.type_of(key)}, not a str. {way_out}"
+    name("key", key, way_out="Pass a str that all processes share.")
+
+
+def check_store(store: object) -> None:
+    """Raise ``TypeError`` if it is no store."""
+    if not hasattr(store, "subscribe"):
+        msg = f"store={store!r} is {checks.type_of(store)}, not a store. Pass a RedisStore."
         raise TypeError(msg)
-    if not key:
-        msg = f"key={key!r} is empty. {way_out}"
+
+
+def name(argument: str, value: object, *, way_out: str) -> str:
+    """Return ``value`` if it is `sendable` and not empty."""
+    accepted = sendable(argument, value, way_out=way_out)
+    if not accepted:
+        msg = f"{argument}={value!r} is empty. {way_out}"
         raise ValueError(msg)
-    if any("\ud800" <= letter <= "\udfff" for letter in key):
-        msg = f"key={key!r} has half of a surrogate pair, which cannot be sent. {way_out}"
-        raise ValueError(msg)
+    return accepted
+
+
+def sendable(argument: str, value: object, *, way_out: str) -> str:
+    """Return ``value`` if it is a str that can be sent."""
+    if not isinstance(value, str):
+        msg = f"{argument}={value!r} is {checks.type_of(value)}, not a str. {way_out}"
+        raise TypeError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = (
+            f"{argument}={value!r:.100} has half of a surrogate pair, which cannot be sent. "
+            f"{way_out}"
+        )
+        raise ValueError(msg) from None
+    return value
 
 
 def positive(name: str, value: object, *, way_out: str) -> float:

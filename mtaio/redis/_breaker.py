@@ -1,8 +1,8 @@
 """
 A server that failed is left alone for some time, so that not every caller waits for its timeout.
 
-Promise: after a call that failed, those within the next pause fail at once; then a single call
-finds out whether the server answers again. The pauses grow until it does.
+Promise: after a call without an answer, those within the next pause fail at once; then a single
+call finds out whether the server answers again. The pauses grow until it does.
 """
 
 from __future__ import annotations
@@ -77,8 +77,11 @@ class Breaker:
             self._retry_at = now + self._store.timeout
         try:
             answer = await call
-        except StoreError:
+        except StoreError as error:
             self.failed_calls += 1
+            if error.refused:  # the server is there: a key of another type, no memory
+                self.reset()
+                raise
             self._failing = True
             self._retry_at = clock.now() + self._pauses.next()
             raise

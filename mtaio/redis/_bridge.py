@@ -26,9 +26,9 @@ from mtaio._internal import checks, clock
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.events import EventKey
 from mtaio.exceptions import StoreError
-from mtaio.redis._arguments import positive
+from mtaio.redis import _arguments as arguments
 from mtaio.redis._backoff import Backoff
-from mtaio.redis._codec import JSON, Codec
+from mtaio.redis._codec import JSON, Codec, check_codec
 from mtaio.redis._entries import GroupStream
 from mtaio.redis._tasks import tasks_of_block
 
@@ -122,7 +122,8 @@ async def bridge(
         consumer: The name of this consumer, unique in the group at any time. Default: a new name.
         forward: Names and patterns, as for `EventEmitter.on`. Events emitted here under them are
             also sent to the stream, and `EventEmitter.emit` returns, or fails, when that is done.
-            Events that came from a stream are not sent.
+            Events that came from a stream are not sent. With a ``group`` too, handlers here run
+            twice for what is emitted here: at once, and when it comes back from the stream.
         codec: How the data of events become bytes.
         limit: How many events this consumer handles at once; with 1, in the order of the stream.
         max_length: About how many events the stream keeps. The oldest are dropped, even if a group
@@ -132,7 +133,8 @@ async def bridge(
             takes.
         max_deliveries: How often an event is delivered before it is set aside, in the stream of
             the same name that ends in ``:aside``.
-        from_start: Whether a new group begins with the events that the stream has already.
+        from_start: Whether a new group begins with the events that the stream has already. A group
+            that is deleted while the block receives begins again with all of them.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -169,17 +171,24 @@ async def bridge(
             anyio.run(main)
         ```
     """
-    for name, value in (("stream", stream), ("group", group), ("consumer", consumer)):
-        if value == "":
-            msg = f"{name}={value!r} is empty. Pass a name that the processes share."
-            raise ValueError(msg)
+    arguments.check_store(store)
+    names = {"stream": stream}
+    names |= {"group": group} if group is not None else {}
+    names |= {"consumer": consumer} if consumer is not None else {}
+    for name, value in names.items():
+        arguments.name(name, value, way_out="Pass a name that the processes share.")
+    check_codec(codec)
+    checks.flag("from_start", from_start)
     checks.count("limit", limit, way_out="Pass how many events to handle at once.")
     checks.count("max_length", max_length, way_out="Pass how many events to keep.")
     checks.count("max_deliveries", max_deliveries, way_out="Pass how often to deliver an event.")
-    positive("claim_after", claim_after, way_out="Pass the seconds after which others take over.")
+    arguments.positive(
+        "claim_after", claim_after, way_out="Pass the seconds after which others take over."
+    )
     if isinstance(forward, str | EventKey):
         msg = f"forward={forward!r} is one name, not several. Pass [{forward!r}]."
         raise TypeError(msg)
+    store.check_entered()
     entries = GroupStream(
         store,
         stream,

@@ -18,8 +18,10 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
-from mtaio.redis._arguments import positive
+from mtaio.redis._arguments import positive, sendable
+from mtaio.redis._blocking import refuse_blocking
 from mtaio.redis._link import Endpoint, load_glide
+from mtaio.redis._pem import read_files
 from mtaio.redis._subscription import Subscription
 from mtaio.redis._tasks import tasks_of_block
 
@@ -55,14 +57,16 @@ class RedisStore:
         cluster: Whether the nodes belong to a cluster; one or more of them have to be in the URL.
         ca_file: The CA certificates that TLS trusts, as PEM. Default: the system's.
         cert_file: The client certificate for TLS, as PEM.
-        key_file: The private key of the client certificate, as PEM.
-        name: The name in messages and in the monitor. Default: the URL without the password.
+        key_file: The private key of the client certificate, as PEM. All three are read when the
+            store is made.
+        name: The name in messages. Default: the URL without the password.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: ``url`` is not the URL of a server; ``timeout`` is not greater than 0 or is
             infinite; a file is given for a URL without TLS, or ``cert_file`` without ``key_file``;
-            or ``cluster`` is given for a Unix socket.
+            a file cannot be read, or is no PEM of its kind; or ``cluster`` is given for a Unix
+            socket.
         ImportError: valkey-glide is not installed.
 
     Example:
@@ -118,13 +122,15 @@ class RedisStore:
                 f"redis://host:port."
             )
             raise ValueError(msg)
+        if name is not None:
+            sendable("name", name, way_out="Pass what messages are to call the server.")
         load_glide()
         self._endpoint = Endpoint(
             address=address,
             name=address.name if name is None else name,
             timeout=timeout,
             cluster=cluster,
-            pem=given,
+            pem=read_files(given),
         )
         self._link: Link | None = None
         self._group: OwnedGroup | None = None
@@ -147,7 +153,9 @@ class RedisStore:
         Enter the block, without connecting. A checkpoint only on some event loops.
 
         Raises:
-            RuntimeError: The store is entered already.
+            RuntimeError: The store is entered already; or another event loop of this process has
+                connections, and one of the two is trio's.
+            StoreError: The path of a Unix socket is too long for the system.
         """
         if self._group is not None and not self._group.is_over():
             msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
@@ -180,7 +188,7 @@ class RedisStore:
         seen = None if isinstance(exc_value, Exception) else exc_value
         left = await group.leave(seen)  # its tasks may still make calls, even open a new connection
         link, self._group, self._link = self._link, None, None
-        await cast("Link", link).close()
+        await cast("Link", link).close("the store was left")
         if seen is None and left.errors:
             raise left.errors[0]  # from a task of this package
 
@@ -223,8 +231,11 @@ class RedisStore:
 
         Raises:
             StoreError: The server cannot be reached, did not answer in time, or refused.
+            ValueError: The command waits at the server, as ``BLPOP`` does, or cannot be sent.
+            TypeError: An argument has the wrong type.
             RuntimeError: The store is not entered.
         """
+        refuse_blocking(args)
         return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:
@@ -252,13 +263,25 @@ class RedisStore:
 
     @asynccontextmanager
     async def dedicated(self) -> AsyncGenerator[Connection]:
-        """Open another connection for a block, for commands that wait at the server."""
+        """
+        Open another connection for a block, for commands that wait at the server.
+
+        What the block gets has a method `command`, like that of the store: pass it a ``timeout``
+        longer than the command waits.
+
+        Raises:
+            RuntimeError: The store is not entered.
+        """
         self._owned()
         link = await self._endpoint.open()
         try:
             yield link
         finally:
             await link.close()
+
+    def check_entered(self) -> None:
+        """Refuse to be used outside of the block. For use by this package."""
+        self._owned()
 
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """Start a task that belongs to the block. For use by this package."""
@@ -269,11 +292,12 @@ class RedisStore:
         self._owned()
         link = cast("Link", self._link)
         # glide keeps trying to reach the primary that it found first, even when another node has
-        # become primary.
-        if clock.now() - link.failing_since > max(_REOPEN, 2 * self.timeout):
+        # become primary. And it reads no answers when the event loop that read them is over.
+        patience = max(_REOPEN, 2 * self.timeout)
+        if clock.now() - link.failing_since > patience or self._endpoint.is_unread():
             new = await self._endpoint.open()
             old, self._link = self._link, new
-            await cast("Link", old).close()
+            await cast("Link", old).close("nothing else came over it either, and a new one is used")
             return new
         return link
 

@@ -11,10 +11,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from mtaio._internal import checks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JSON", "Codec"]
+__all__ = ["JSON", "Codec", "check_codec"]
 
 T = TypeVar("T")
 
@@ -41,8 +43,21 @@ class Codec(Generic[T]):
     """Takes the stored bytes, and returns the value."""
 
 
-def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def check_codec(codec: object) -> None:
+    """Raise ``TypeError`` if it is no codec."""
+    if not isinstance(codec, Codec):
+        msg = (
+            f"codec={codec!r} is {checks.type_of(codec)}, not a Codec. Pass Codec(encode, decode), "
+            f"or leave it out for JSON."
+        )
+        raise TypeError(msg)
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, for which JSON has escapes
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 JSON: Final[Codec[Any]] = Codec(encode=_dumps, decode=json.loads)

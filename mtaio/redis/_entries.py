@@ -163,6 +163,7 @@ class GroupStream:
     async def join(self) -> None:
         """Create the stream and the group if they do not exist."""
         await self._store.script(JOIN, [self._stream], (self._group, self._start, _IDLE_CONSUMER))
+        self._start = "0"  # if it has to be created again, what was sent since counts
 
     async def read(self, connection: Connection, count: int, wait: float) -> list[Entry]:
         """Return new entries, up to ``count``; wait for one at the server."""

@@ -11,18 +11,20 @@ from __future__ import annotations
 import atexit
 import importlib
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 import anyio
 
-from mtaio._internal import clock
+from mtaio._internal import checks, clock
 from mtaio.exceptions import StoreError
+from mtaio.redis._arguments import sendable
+from mtaio.redis._loops import CONNECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from mtaio.redis._address import ServerAddress
     from mtaio.redis._store import Argument, Script
@@ -55,7 +57,7 @@ class Endpoint:
     name: str
     timeout: float
     cluster: bool
-    pem: dict[str, Path]
+    pem: dict[str, bytes] = field(repr=False)
 
     async def open(self, channels: Iterable[str] | None = None, *, attempt: int = 0) -> Link:
         """
@@ -64,16 +66,25 @@ class Endpoint:
         Args:
             channels: What to subscribe to.
             attempt: Selects the node of a cluster to subscribe at: every node has all messages.
+
+        Raises:
+            RuntimeError: As `ConnectedLoops.join`.
+            StoreError: glide refuses.
         """
         glide = load_glide()
         glide.Logger.init(glide.LogLevel.OFF)
+        CONNECTED.join(self.name)
         try:
             config = self._config(glide, channels, attempt)
             alone = channels is not None or not self.cluster
             client = await (glide.GlideClient if alone else glide.GlideClusterClient).create(config)
-        except (glide.GlideError, OSError) as error:
+        except glide.GlideError as error:
             raise _failure(self.name, error) from error
         return Link(client, glide, self.name, self.timeout)
+
+    def is_unread(self) -> bool:
+        """Return whether no answer arrives before a new link is opened."""
+        return CONNECTED.is_unread()
 
     def _config(self, glide: Any, channels: Iterable[str] | None, attempt: int) -> Any:
         address = self.address
@@ -81,7 +92,7 @@ class Endpoint:
         nodes = [glide.NodeAddress(host, port) for host, port in address.hosts] or [
             glide.NodeAddress(unix_socket_path=address.path)
         ]
-        pem = {key: path.read_bytes() for key, path in self.pem.items()}
+        pem = self.pem
         tls = glide.TlsAdvancedConfiguration(
             root_pem_cacerts=pem.get("ca_file"),
             client_cert_pem=pem.get("cert_file"),
@@ -118,6 +129,8 @@ class Link:
     """
     A connection, with the methods of `Connection`.
 
+    Once it is closed, calls fail.
+
     Args:
         client: glide's client.
         glide: The module.
@@ -128,7 +141,7 @@ class Link:
         failing_since: Since when every call has failed; ``inf`` if the last one succeeded.
     """
 
-    __slots__ = ("_client", "_errors", "_glide", "_name", "_timeout", "failing_since")
+    __slots__ = ("_client", "_closed", "_errors", "_glide", "_name", "_timeout", "failing_since")
 
     def __init__(self, client: Any, glide: Any, name: str, timeout: float) -> None:
         self._client = client
@@ -136,6 +149,7 @@ class Link:
         self._errors: type[Exception] = glide.GlideError
         self._name = name
         self._timeout = timeout
+        self._closed: str | None = None
         self.failing_since: float = math.inf
 
     async def script(
@@ -145,7 +159,9 @@ class Link:
         known = _scripts.get(script)
         if known is None:
             known = _scripts[script] = self._glide.Script(script.source)
-        call = self._client.invoke_script(known, keys=list(keys), args=[*map(_encoded, args)])
+        call = self._client.invoke_script(
+            known, keys=[*map(_encoded, keys)], args=[*map(_encoded, args)]
+        )
         return await self._answer(call, self._timeout)
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
@@ -158,8 +174,14 @@ class Link:
         got = await self._client.get_pubsub_message()
         return got.channel.decode(), got.message
 
-    async def close(self) -> None:
-        """Close the connection. Not a checkpoint."""
+    async def close(self, reason: str = "the block that used it has ended") -> None:
+        """
+        Close the connection. Not a checkpoint.
+
+        Args:
+            reason: What the errors of calls in progress say.
+        """
+        self._closed = reason
         await self._client.close()
 
     async def _answer(self, call: Any, timeout: float) -> Any:
@@ -168,6 +190,12 @@ class Link:
                 answer = await call
             except self._errors as error:
                 self._failed()
+                if self._closed is not None:  # glide does not say why
+                    msg = (
+                        f"{self._name} did not answer before the connection was closed: "
+                        f"{self._closed}."
+                    )
+                    raise StoreError(msg, server=self._name) from error
                 raise _failure(self._name, error) from error
             self.failing_since = math.inf
             return answer
@@ -185,9 +213,18 @@ _scripts: WeakKeyDictionary[Script, Any] = WeakKeyDictionary()
 atexit.register(_scripts.clear)  # an object that outlives the modules prints a traceback
 
 
+_REFUSED: Final = re.compile(r"[A-Z]+:|An error was signalled by the server")
+"""How glide begins what a server has answered; an attempt to connect begins otherwise."""
+
+
 def _encoded(arg: Argument) -> str | bytes:
-    return arg if isinstance(arg, str | bytes) else repr(arg)
+    if isinstance(arg, str):
+        return sendable("argument", arg, way_out="Pass what UTF-8 can express, or bytes.")
+    if isinstance(arg, bytes):
+        return arg
+    return repr(checks.number("argument", arg, way_out="Pass a str, bytes or a number."))
 
 
 def _failure(name: str, error: Exception) -> StoreError:
-    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name)
+    refused = _REFUSED.match(str(error)) is not None
+    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name, refused=refused)

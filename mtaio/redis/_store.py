@@ -114,6 +114,15 @@ class Store(Connection, Protocol):
         """
         ...
 
+    def check_entered(self) -> None:
+        """
+        Refuse to be used outside of the block.
+
+        Raises:
+            RuntimeError: The store is not entered in the running event loop.
+        """
+        ...
+
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """
         Start a task that belongs to the store's block; cancelled when the block ends.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from logging import getLogger
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import uuid4
 
@@ -97,6 +98,8 @@ class Subscription:
         self._sent = b""
         self._connection: _Seen | None = None
         self._in_force = False
+        self._failure: object = None
+        self._logged = False
 
     async def run(self, channels: frozenset[str]) -> None:
         """Deliver messages until cancelled."""
@@ -112,6 +115,7 @@ class Subscription:
                     await self._serve(link)
                 finally:
                     await link.close()
+                self._log()
             attempt += 1
 
     async def _serve(self, link: Link) -> None:
@@ -119,7 +123,8 @@ class Subscription:
         async with anyio.create_task_group() as group:
             group.start_soon(self._receive, link)
             silent_since = clock.now()
-            while clock.now() - silent_since < max(_PATIENCE, 2 * self._store.timeout):
+            patience = max(_PATIENCE, 2 * self._store.timeout)
+            while clock.now() - silent_since < patience and not self._endpoint.is_unread():
                 if await self._look(link):
                     silent_since = math.inf
                 elif silent_since == math.inf:
@@ -145,13 +150,25 @@ class Subscription:
             await self._store.publish(self._own, token)
             with anyio.fail_after(self._store.timeout):
                 await self._heard.wait()
-        except (StoreError, TimeoutError, _OddAnswerError):
+        except (StoreError, TimeoutError, _OddAnswerError) as error:
+            self._failure = str(error) or "it does not hear what it sends to itself"
             self._lose()
             return False
+        self._logged = False
         if not self._in_force or known is None or not seen.follows(known):
             self._in_force = True
             self._on_subscribed()
         return True
+
+    def _log(self) -> None:
+        """Say once why the subscription is not in force: a user may lack a permission."""
+        if not (self._in_force or self._logged):
+            self._logged = True
+            getLogger("mtaio.redis").warning(
+                "%s: a subscription has heard nothing for some seconds, and goes on trying: %s",
+                self._store.name,
+                self._failure,
+            )
 
     def _lose(self) -> None:
         if self._in_force:

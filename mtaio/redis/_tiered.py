@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
+from inspect import isawaitable
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -22,6 +23,7 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
+    cast,
     overload,
 )
 from uuid import uuid4
@@ -30,14 +32,16 @@ import anyio
 
 from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.callables import close_unstarted, is_async
+from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.cache import TTLCache
 from mtaio.exceptions import StoreError
-from mtaio.redis._arguments import positive
+from mtaio.redis import _arguments as arguments
 from mtaio.redis._asking import Asker, Asking
 from mtaio.redis._breaker import Breaker
-from mtaio.redis._codec import JSON, Codec
+from mtaio.redis._codec import JSON, Codec, check_codec
 from mtaio.redis._confirmations import Confirmations
 from mtaio.redis._far import FarTier, Found, Notice
 from mtaio.redis._renewals import Renewals
@@ -61,6 +65,7 @@ _LOOK: Final = 1.0
 _DEAF_LOOK: Final = 0.1
 """The same while no messages are heard."""
 
+_LOADER: Final = "Pass an async function of no arguments, such as lambda: fetch(key)."
 _TTL: Final = "Pass seconds >= 0: 0 to keep nothing, math.inf for no expiry."
 
 
@@ -246,17 +251,20 @@ class TieredCache(Generic[T]):
         watch: float = 0.5,
         name: str | None = None,
     ) -> None:
-        if not namespace or "{" in namespace:
-            msg = (
-                f"namespace={namespace!r} is empty or contains a brace. Pass a name that the "
-                f"processes share, such as 'users'."
-            )
+        arguments.check_store(store)
+        way_out = "Pass a name that the processes share, such as 'users'."
+        if "{" in arguments.name("namespace", namespace, way_out=way_out):
+            msg = f"namespace={namespace!r} contains a brace. {way_out}"
             raise ValueError(msg)
+        check_codec(codec)
+        if near_size is not None:
+            checks.count("near_size", near_size, way_out="Pass how many values, or None.")
         self._ttl = checks.at_least("ttl", ttl, 0, way_out=_TTL)
         self._near_ttl = checks.at_least("near_ttl", near_ttl, 0, way_out=_TTL)
         self._deaf_ttl = checks.at_least("deaf_ttl", deaf_ttl, 0, way_out=_TTL)
-        positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
-        self._watch = positive("watch", watch, way_out="Pass the seconds between two checks.")
+        arguments.positive("lease", lease, way_out="Pass the seconds of silence that end a load.")
+        way_out = "Pass the seconds between two checks."
+        self._watch = arguments.positive("watch", watch, way_out=way_out)
         self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
         self._name = namespace if name is None else name
         self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_size, name=self._name)
@@ -428,6 +436,9 @@ class TieredCache(Generic[T]):
             found: T = value
             return found
         self._check(key)
+        if not callable(loader):
+            close_unstarted(loader)
+            checks.callable_("loader", loader, way_out=_LOADER)
         fetch = _Fetch(key, loader, self._seconds(ttl))
         return await self._near.get_or_set(key, partial(self._fetch, fetch), ttl=fetch.lasts)
 
@@ -441,24 +452,29 @@ class TieredCache(Generic[T]):
             ttl: As for `get_or_set`.
 
         Raises:
-            TypeError: ``key`` cannot be called, or ``ttl`` is not a number.
+            TypeError: ``key`` cannot be called, ``ttl`` is not a number, or what is decorated is
+                not an async function.
             ValueError: ``ttl`` is negative or NaN.
         """
         way_out = "Pass a function that takes what the decorated one takes and returns a str."
         checks.callable_("key", key, way_out=way_out)
+        if is_async(key):
+            msg = f"key={key!r} is an async function, which returns no str. {way_out}"
+            raise TypeError(msg)
         seconds = self._seconds(ttl)
 
-        def decorate(
+        def around(
             fn: Callable[P, Coroutine[Any, Any, T]], /
         ) -> Callable[P, Coroutine[Any, Any, T]]:
-            @wraps(fn)
             async def call(*args: P.args, **kwargs: P.kwargs) -> T:
                 load = partial(fn, *args, **kwargs)
                 return await self.get_or_set(key(*args, **kwargs), load, ttl=seconds)
 
             return call
 
-        return decorate
+        decorator: Any = decorate(cast("Any", around), name="TieredCache.cached")
+        found: _Decorator[T] = decorator
+        return found
 
     # Changing.
 
@@ -687,7 +703,13 @@ class TieredCache(Generic[T]):
 
     async def _load(self, fetch: _Fetch[T]) -> tuple[T, bytes | str]:
         self._loads += 1
-        encoded = self._codec.encode(await fetch.loader())
+        loading = fetch.loader()
+        if not isawaitable(loading):
+            msg = (
+                f"loader={fetch.loader!r} returned {loading!r}, which cannot be awaited. {_LOADER}"
+            )
+            raise TypeError(msg)
+        encoded = self._codec.encode(await loading)
         raw = encoded.encode() if isinstance(encoded, str) else encoded
         return self._codec.decode(raw), raw
 
@@ -699,11 +721,7 @@ class TieredCache(Generic[T]):
     # What they have in common.
 
     def _check(self, key: object) -> None:
-        if not isinstance(key, str):
-            msg = (
-                f"key={key!r} is {checks.type_of(key)}, not a str. Pass one, such as str(user_id)."
-            )
-            raise TypeError(msg)
+        arguments.sendable("key", key, way_out="Pass one, such as str(user_id).")
         if self._block is None or not loops.is_current(self._loop):
             msg = (
                 f"{self!r} is not entered in this event loop. Use it inside 'async with store, "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TWO_LOOPS = (
-    r"^'limiter' has tasks of another running event loop waiting on it\. One loop at a time may "
+    r"^'limiter' has tasks of another running event loop using it\. One loop at a time may "
     r"use it: give each loop an object of its own, or hand the work to one loop with "
     r"anyio\.from_thread\.run\(\)\.$"
 )

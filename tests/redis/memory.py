@@ -75,6 +75,9 @@ class MemoryStore:
         group.cancel_scope.cancel()
         await group.__aexit__(kind, error, trace)
 
+    def check_entered(self) -> None:
+        """Be usable anywhere."""
+
     def start(self, fn: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> object:
         """Start a task in the block."""
         if self._group is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtaio.exceptions import StoreError
 from mtaio.redis import RedisStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -111,8 +114,19 @@ async def test_errors_in_the_block() -> None:
             _ = 1 / 0
 
 
-async def test_certificate_that_is_missing() -> None:
-    """A file that cannot be read is told when the store is entered."""
-    store = RedisStore("rediss://127.0.0.1:1", ca_file="/nowhere/ca.pem")
-    with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1:1/0: .*No such file"):
+@pytest.mark.parametrize("names", [("ca_file",), ("cert_file", "key_file")], ids=" ".join)
+def test_files_that_are_of_no_use(names: tuple[str, ...], tmp_path: Path) -> None:
+    """A file that is missing, or is no certificate, is refused when the store is made."""
+    pytest.importorskip("glide")
+    there = tmp_path / "some.pem"
+    there.write_text("nothing")
+    for path in (there, tmp_path / "none.pem"):
+        with pytest.raises(ValueError, match=rf"^{names[0]}='.* cannot be used: "):
+            RedisStore("rediss://127.0.0.1:1", **dict.fromkeys(names, path))  # type: ignore[arg-type] # all are paths
+
+
+async def test_a_path_that_is_too_long() -> None:
+    """What valkey-glide does not even try is told when the store is entered."""
+    store = RedisStore("unix:///" + 200 * "a")
+    with pytest.raises(StoreError, match=r"^unix:///a.*: "):
         await store.__aenter__()

@@ -82,7 +82,10 @@ async def test_a_group_resumes_where_it_was() -> None:
                 await anyio.sleep(0.1)
                 await sender.send(key, 5)
                 await anyio.sleep(0.1)
-            assert late.got == [5]
+                del store.data[PENDING]  # the server has lost it
+                await sender.send("order.paid", 6)
+                await anyio.sleep(3)
+            assert late.got == [5, 6]
 
 
 async def test_slow_consumers_share_what_waits() -> None:
@@ -324,6 +327,19 @@ async def test_refusals() -> None:
     """Empty names, and numbers out of range."""
     emitter = EventEmitter()
     async with StreamStore() as store:
+        wrong: list[tuple[dict[str, Any], str]] = [
+            ({"stream": None}, "stream=None is a NoneType, not a str"),
+            ({"group": 5}, "group=5 is an int, not a str"),
+            ({"consumer": b"me"}, "consumer=b'me' is a bytes, not a str"),
+            ({"codec": None}, "codec=None is a NoneType, not a Codec"),
+            ({"from_start": 0}, "from_start=0 is an int, not a bool"),
+            ({"store": None}, "store=None is a NoneType, not a store"),
+        ]
+        for options, message in wrong:
+            with pytest.raises(TypeError, match=f"^{message}"):
+                await bridge(
+                    emitter, **{"store": store, "stream": "orders", **options}
+                ).__aenter__()
         refused: list[tuple[dict[str, Any], str]] = [
             *(({name: ""}, f"^{name}='' is empty") for name in ("stream", "group", "consumer")),
             *(({name: 0}, f"^{name}=0 is less than 1") for name in ("limit", "max_length")),

@@ -98,6 +98,43 @@ async def test_errors() -> None:
     assert link.failing_since == math.inf
 
 
+async def test_refused() -> None:
+    """An error that the server has answered says so; that it could not be reached does not."""
+    connect = "Standalone connect failed - IoError: NOAUTH: HELLO"
+    refused = ["WRONGTYPE: Operation", "An error was signalled by the server: - PermissionDenied"]
+    link = linked(Client(*map(GlideError, [connect, *refused])))
+    answers = []
+    for _ in range(3):
+        with pytest.raises(StoreError) as caught:
+            await link.command("PING")
+        answers.append(caught.value.refused)
+    assert answers == [False, True, True]
+
+
+async def test_closed_meanwhile() -> None:
+    """A call whose connection is closed fails with the reason, which glide does not know."""
+    link = linked(Client(GlideError("No error message provided")))
+    await link.close("the store was left")
+    with pytest.raises(
+        StoreError,
+        match=r"^nowhere did not answer before the connection was closed: the store was left\.$",
+    ):
+        await link.command("PING")
+
+
+async def test_what_cannot_be_sent() -> None:
+    """It is refused before glide is called, which would leave a future behind."""
+    client = Client()
+    link = linked(client)
+    with pytest.raises(ValueError, match=r"^argument='\\ud800' has half of a surrogate pair"):
+        await link.command("GET", "\ud800")
+    with pytest.raises(ValueError, match=r"^argument='\\ud800' has half of a surrogate pair"):
+        await link.script(Script("source"), ["\ud800"])
+    with pytest.raises(TypeError, match=r"^argument=None is a NoneType, not a number"):
+        await link.command("GET", None)  # type: ignore[arg-type] # what is tested
+    assert client.asked == []
+
+
 async def test_no_answer() -> None:
     """A call that glide itself does not end is ended after its timeout, and is a failure."""
     link = linked(Client(None, None))

@@ -29,6 +29,10 @@ class Links:
         self.opened.append(self.kind())
         return self.opened[-1]
 
+    def is_unread(self) -> bool:
+        """Say whether answers arrive."""
+        return False
+
 
 class AnsweringLink:
     """A connection over which each call is answered by what was asked."""
@@ -47,8 +51,9 @@ class AnsweringLink:
         await anyio.sleep(0.001)
         return [script.source, *keys, *args]
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "") -> None:
         """Be closed."""
+        del reason
         self.closed += 1
 
 
@@ -65,8 +70,9 @@ class FailingLink:
         msg = "nowhere"
         raise StoreError(msg)
 
-    async def close(self) -> None:
+    async def close(self, reason: str = "") -> None:
         """Be closed."""
+        del reason
         self.closed += 1
 
 
@@ -87,6 +93,31 @@ async def test_connection_made_at_the_end_is_closed() -> None:
         store.start(say_goodbye)
         await anyio.sleep(10)
     assert [link.closed for link in links.opened] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("blpop", "a", 0),
+        (b"WAIT", 1, 0),
+        ("XREAD", "BLOCK", 5, "STREAMS", "a", 0),
+        ("XREAD", "block"),
+    ],
+    ids=str,
+)
+async def test_commands_that_wait(command: tuple[Any, ...]) -> None:
+    """They would hold up the connection of the block: they need one of their own."""
+    pytest.importorskip("glide")
+    store: Any = RedisStore("redis://127.0.0.1:1")
+    store._endpoint = Links(AnsweringLink)
+    async with store:
+        with pytest.raises(ValueError, match=r"would hold up everything else that uses"):
+            await store.command(*command)
+        async with store.dedicated() as connection:
+            assert await connection.command(*command) == [*command, None]
+        passed = ("XREAD", "STREAMS", "block", 0)
+        assert await store.command(*passed) == [*passed, None]
+        assert await store.command() == [None]
 
 
 async def test_calls() -> None:

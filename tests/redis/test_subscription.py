@@ -14,6 +14,8 @@ from tests.redis.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    import pytest
+
 INFO = b"id=%d addr=127.0.0.1:%d laddr=127.0.0.1:6379 fd=12 name= age=%d idle=0 flags=P"
 
 
@@ -25,7 +27,7 @@ class Links:
         self.refuses = self.refused = 0
         self.answers: list[object] = []
         self.number = 1
-        self.deaf = False
+        self.deaf = self.unread = False
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](100)
 
     async def open(self, channels: set[str], *, attempt: int) -> Any:
@@ -33,6 +35,7 @@ class Links:
         assert attempt == self.opened
         assert "news" in channels
         self.opened += 1
+        self.unread = False
         self.publish((channels - {"news"}).pop(), b"a message of before")
         await anyio.sleep(0.001)
         if self.refuses:
@@ -40,6 +43,10 @@ class Links:
             self.refused += 1
             raise StoreError
         return self
+
+    def is_unread(self) -> bool:
+        """Say whether answers arrive."""
+        return self.unread
 
     async def close(self) -> None:
         """Be closed."""
@@ -50,7 +57,10 @@ class Links:
         assert args == ("CLIENT", "INFO")
         await anyio.sleep(0.001)
         if self.answers:
-            return self.answers.pop()
+            answer = self.answers.pop()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
         return INFO % (self.number, self.number, int(anyio.current_time()))
 
     async def message(self) -> tuple[str, bytes]:
@@ -125,17 +135,48 @@ async def test_odd_answers() -> None:
     assert told == ["subscribed", "lost", "subscribed"]
 
 
-async def test_silence() -> None:
+async def test_silence(caplog: pytest.LogCaptureFixture) -> None:
     """A subscription that hears nothing is told of, and opened again after some seconds."""
     links, told = Links(), list[object]()
     async with subscribed(links, told):
         await anyio.sleep(2)
         links.deaf = True
         await anyio.sleep(10)
-        assert links.opened > 1
+        assert links.opened > 2
+        assert caplog.messages == [
+            (
+                "memory://: a subscription has heard nothing for some seconds, and goes on trying: "
+                "it does not hear what it sends to itself"
+            )
+        ]
         links.deaf = False
         await anyio.sleep(3)
     assert told == ["subscribed", "lost", "subscribed"]
+
+
+async def test_refused_questions(caplog: pytest.LogCaptureFixture) -> None:
+    """A user without permission learns from the log why nothing is heard, once."""
+    links, told = Links(), list[object]()
+    links.answers = [StoreError("memory://: PermissionDenied")] * 1000
+    async with subscribed(links, told):
+        await anyio.sleep(20)
+    assert links.opened > 2
+    (message,) = caplog.messages
+    assert message.endswith("goes on trying: memory://: PermissionDenied")
+    assert told == []
+
+
+async def test_unread_answers() -> None:
+    """When the event loop that read the answers is over, a new connection is opened at once."""
+    links, told = Links(), list[object]()
+    async with subscribed(links, told):
+        await anyio.sleep(2)
+        links.unread = True
+        await anyio.sleep(1)
+        assert links.opened == 2
+        links.publish("news", b"hello")
+        await anyio.sleep(1)
+    assert told == ["subscribed", ("news", b"hello")]
 
 
 async def test_refused_connections() -> None:

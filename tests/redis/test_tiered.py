@@ -13,7 +13,7 @@ import pytest
 
 from mtaio.exceptions import StoreError
 from mtaio.redis import JSON, Codec, TieredCache
-from mtaio.redis._far import RENEW
+from mtaio.redis._far import READ, RENEW
 from mtaio.testing import Victim, check_cache, explore, run
 from tests.redis.caching import caching_store
 
@@ -363,6 +363,25 @@ async def test_cached_functions_and_methods() -> None:
             one.cached("user")  # type: ignore[arg-type] # what is tested
 
 
+async def test_refused_calls() -> None:
+    """A server that answers with an error is there: other keys are asked for as before."""
+    async with caching_store() as store:
+
+        def read(*_: object) -> None:
+            msg = "memory://: WRONGTYPE: Operation against a key of the wrong kind"
+            raise StoreError(msg, refused=True)
+
+        cache = TieredCache[str](store, "users", near_ttl=0, on_failure="closed")
+        async with cache:
+            await cache.set("one", "value")
+            reading, store.scripts[READ] = store.scripts[READ], read
+            with pytest.raises(StoreError, match="WRONGTYPE"):
+                await cache.get("other")
+            store.scripts[READ] = reading
+            assert await cache.get("one") == "value"
+            assert cache.statistics().failed_calls == 1
+
+
 async def test_refusals() -> None:
     """What cannot be a key, a number or a namespace, and use outside of the block."""
     async with caching_store() as store:
@@ -376,10 +395,35 @@ async def test_refusals() -> None:
                 await cache.set(7, "value")  # type: ignore[arg-type] # what is tested
             with pytest.raises(RuntimeError, match=r"is entered already"):
                 await cache.__aenter__()
+            with pytest.raises(ValueError, match=r"^key='\\ud800' has half of a surrogate pair"):
+                await cache.get("\ud800")
+            with pytest.raises(TypeError, match=r"^loader=7 is an int, which is not callable"):
+                await cache.get_or_set("key", 7)  # type: ignore[arg-type] # what is tested
+            with pytest.raises(TypeError, match=r"^loader=<.* returned 7, which cannot be awaited"):
+                await cache.get_or_set("key", lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
         await cache.__aexit__(None, None, None)
-        for namespace in ("", "a{b"):
-            with pytest.raises(ValueError, match=r"^namespace=.* is empty or contains a brace"):
-                TieredCache[Any](store, namespace)
+        namespaces: list[tuple[object, str]] = [
+            ("", "'' is empty"),
+            ("a{b", "'a{b' contains a brace"),
+            ("\ud800", ".* has half of a surrogate pair"),
+            (None, "None is a NoneType, not a str"),
+        ]
+        for namespace, message in namespaces:
+            with pytest.raises((TypeError, ValueError), match=f"^namespace={message}"):
+                TieredCache[Any](store, namespace)  # type: ignore[arg-type] # what is tested
+        options: list[tuple[str, Any, str]] = [
+            ("store", None, "store=None is a NoneType, not a store"),
+            ("codec", None, "codec=None is a NoneType, not a Codec"),
+            ("near_size", 0, "near_size=0 is less than 1"),
+        ]
+        for name, value, message in options:
+            with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+                TieredCache[Any](**{"store": store, "namespace": "users", name: value})
+        assert TieredCache[Any](store, "users", near_size=None).statistics().near_max_size is None
+        with pytest.raises(TypeError, match=r"^@TieredCache.cached cannot decorate <function"):
+            cache.cached(str)(lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
+        with pytest.raises(TypeError, match=r"^key=<.* is an async function, which returns no str"):
+            cache.cached(cache.get)  # type: ignore[arg-type] # what is tested
         for lease in (0, math.inf):
             with pytest.raises(ValueError, match=r"^lease=.* is not a finite number"):
                 TieredCache[Any](store, "users", lease=lease)
@@ -390,8 +434,13 @@ async def test_refusals() -> None:
 
 
 def test_json_keeps_what_json_can_say() -> None:
-    """Letters stay as they are."""
-    assert JSON.encode({"name": "Ada \u2603", "none": None}) == '{"name":"Ada \u2603","none":null}'
+    """Letters stay as they are, unless UTF-8 has nothing for them."""
+    for value in ("\ud800", {"\ud800": "\u2603"}):
+        assert JSON.decode(JSON.encode(value)) == value  # type: ignore[arg-type] # bytes
+    assert (
+        JSON.encode({"name": "Ada \u2603", "none": None})
+        == '{"name":"Ada \u2603","none":null}'.encode()
+    )
     assert JSON.decode(b"[1,2]") == [1, 2]
 
 

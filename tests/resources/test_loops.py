@@ -166,7 +166,7 @@ def test_day_one_3_two_loops_at_once(make: type[Rate], backend: str) -> None:
     """While tasks wait in one loop, a task of another that would wait or wake is told so."""
     subject = make()
     other = OtherLoop(subject)
-    message = f"^{subject.shown} has tasks of another running event loop waiting on it"
+    message = f"^{subject.shown} has tasks of another running event loop using it"
     before = repr(subject.limiter)
 
     async def scenario() -> None:

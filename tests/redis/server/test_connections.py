@@ -59,9 +59,11 @@ async def test_tls(certificates: Path) -> None:
             subscribed = Signals()
             async with store.subscribe(["a"], lambda *_: None, subscribed.count):
                 await subscribed.wait(1)
-        async with RedisStore(f"rediss://127.0.0.1:{port}") as store:
-            with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1"):
-                await store.ping()
+        for authority in (None, ca):  # not trusted; trusted, but not trusting
+            stranger = RedisStore(f"rediss://127.0.0.1:{port}", timeout=0.3, ca_file=authority)
+            async with stranger as store:
+                with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1"):
+                    await store.ping()
 
 
 async def test_socket_in_the_file_system() -> None:

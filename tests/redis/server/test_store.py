@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from mtaio.events import EventEmitter
 from mtaio.exceptions import StoreError
-from mtaio.redis import RedisStore
+from mtaio.redis import RedisStore, bridge
 from mtaio.redis._store import Script
 from tests.redis.servers import free_port, serving
 
@@ -26,6 +27,13 @@ async def test_scripts_and_commands(shared_server: Server) -> None:
         assert await store.command("SET", "some", b"\xff") == "OK"
         assert await store.command("GET", "some") == b"\xff"
         assert await store.ping() < store.timeout
+
+
+async def test_a_bridge_outside_of_the_store() -> None:
+    """It is refused at once, as everything is that needs the store."""
+    store = RedisStore("redis://127.0.0.1:1")
+    with pytest.raises(RuntimeError, match="is not entered in this event loop"):
+        await bridge(EventEmitter(), store, stream="orders", group="ship").__aenter__()
 
 
 async def test_refused_commands_name_the_server(shared_server: Server) -> None:
