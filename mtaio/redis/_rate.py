@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.acquired import TOKENS
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -346,10 +347,10 @@ class RedisRateLimiter:
             if late is not None:
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
                 raise self._timed_out(msg, timeout, deadline, late)
-            return
+            return TOKENS
         if self._down:
             await self._grant_without_server(tokens, deadline)
-            return
+            return TOKENS
         waiter = self._join(tokens, now, deadline)
         try:
             await self._wait(waiter, timeout)
@@ -365,10 +366,11 @@ class RedisRateLimiter:
             raise
         else:
             self._granted += 1
-            return
+            return TOKENS
         finally:
             self._leave(waiter)
         await self._grant_without_server(tokens, deadline)
+        return TOKENS
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
