@@ -23,7 +23,7 @@ __all__ = ["CACHES", "ratio"]
 
 def ours(policy: EvictionPolicy) -> Make:
     def make(capacity: int) -> Any:
-        made = TTLCache[int](3600, capacity, policy=policy)
+        made = TTLCache[int](3600, max_size=capacity, policy=policy)
         return made.get_nowait, made.set_nowait
 
     return make

@@ -89,7 +89,7 @@ def filled(made: Any, put: Callable[[str, str], object]) -> Any:
 
 
 def ours() -> TTLCache[str]:
-    made = TTLCache[str](TTL, SIZE)
+    made = TTLCache[str](TTL, max_size=SIZE)
     filled(made, made.set_nowait)
     return made
 
@@ -239,7 +239,7 @@ def insert(put: Callable[[str, str], object]) -> float:
 
 
 async def insert_ours() -> float:
-    made = TTLCache[str](TTL, SIZE)
+    made = TTLCache[str](TTL, max_size=SIZE)
     taken = insert(made.set_nowait)
     expect(len(made) == SIZE, "given up one entry for each new one")
     return taken
@@ -282,7 +282,7 @@ def overwrite(put: Callable[[str, str], object]) -> float:
 
 
 async def overwrite_ours() -> float:
-    return overwrite(TTLCache[str](TTL, SIZE).set_nowait)
+    return overwrite(TTLCache[str](TTL, max_size=SIZE).set_nowait)
 
 
 async def overwrite_cachetools() -> float:
@@ -369,7 +369,7 @@ def at(taken: list[float], part: float) -> float:
 
 def ripe() -> TTLCache[int]:
     """Return a cache of a million entries whose time was over at one moment."""
-    made = TTLCache[int](TTL, 2 * MANY)
+    made = TTLCache[int](TTL, max_size=2 * MANY)
     over = time.monotonic() + 4
     for number in range(MANY):
         made.set_nowait(number, number, max(0.001, over - time.monotonic()))
@@ -396,7 +396,7 @@ def mixed(
 
 def filling() -> list[float]:
     """Time the stores that fill an empty cache, while its dict grows."""
-    put, clock = TTLCache[int](TTL, MANY).set_nowait, time.perf_counter
+    put, clock = TTLCache[int](TTL, max_size=MANY).set_nowait, time.perf_counter
     taken = []
     for number in range(MANY):
         started = clock()
@@ -406,7 +406,7 @@ def filling() -> list[float]:
 
 
 def full() -> TTLCache[int]:
-    made = TTLCache[int](TTL, MANY)
+    made = TTLCache[int](TTL, max_size=MANY)
     for number in range(MANY):
         made.set_nowait(number, number)
     return made
@@ -441,7 +441,7 @@ def quantile(run: Callable[[], list[float]], part: float) -> float:
 
 async def entered_delays() -> list[float]:
     """Time how long another task waits for its turn while an entered cache drains a million."""
-    made = TTLCache[int](TTL, 2 * MANY)
+    made = TTLCache[int](TTL, max_size=2 * MANY)
     over = time.monotonic() + 4
     for number in range(MANY):
         made.set_nowait(number, number, max(0.001, over - time.monotonic()))
@@ -496,7 +496,7 @@ def weigh(make: Callable[[], Any], put: str) -> float:
 
 
 async def weight_ours() -> float:
-    return weigh(lambda: TTLCache[float](TTL, MANY), "set_nowait")
+    return weigh(lambda: TTLCache[float](TTL, max_size=MANY), "set_nowait")
 
 
 async def weight_unbounded() -> float:
@@ -513,7 +513,7 @@ async def weight_dict() -> float:
 
 def growth(churn: Callable[[TTLCache[float], int], None]) -> float:
     """Return by how many MiB a cache in use grows, from the first 200,000 changes to the last."""
-    made = TTLCache[float](TTL, 100_000)
+    made = TTLCache[float](TTL, max_size=100_000)
     for number in range(100_000):
         made.set_nowait(number, float(number))
     churn(made, 1)
@@ -559,7 +559,7 @@ async def growth_ttls() -> float:
 
 async def most_held() -> float:
     """Return the most entries seen while a thousand loads of distinct keys are in progress."""
-    made = TTLCache[int](TTL, 10)
+    made = TTLCache[int](TTL, max_size=10)
     most = 0
 
     async def one(number: int) -> None:

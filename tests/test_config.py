@@ -731,7 +731,7 @@ def test_primitives_take_every_setting() -> None:
     most = Settings(cache_ttl=math.inf, rate_limit=math.inf, default_timeout=math.inf)
     for settings in (Settings(), least, most):
         TaskExecutor(settings.max_workers)
-        TTLCache[str](settings.cache_ttl, settings.cache_size)
+        TTLCache[str](settings.cache_ttl, max_size=settings.cache_size)
         RateLimiter(settings.rate_limit, burst=settings.burst_limit)
         ConcurrencyLimiter(settings.concurrency_limit)
         TimeoutManager(settings.default_timeout)

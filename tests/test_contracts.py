@@ -107,7 +107,7 @@ def timeouts() -> tuple[object, Use]:
 
 def cache(policy: EvictionPolicy, *, entered: bool) -> tuple[object, Use]:
     """Return a use of a cache, by callers that wait for one load."""
-    made: TTLCache[int] = TTLCache(0.5, 4, policy=policy)
+    made: TTLCache[int] = TTLCache(0.5, max_size=4, policy=policy)
 
     async def use() -> None:
         loads: list[int] = []

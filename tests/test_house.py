@@ -34,6 +34,11 @@ ROOMS = (
     *("app", "cache", "config", "core", "events", "logging", "monitoring", "resilience"),
     *("resources", "testing"),
 )
+EXAMPLES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "docs" / "examples").rglob("*")
+    if path.suffix in {".py", ".toml", ".txt"} or path.name == "Dockerfile"
+)
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md"))
@@ -118,13 +123,18 @@ def test_addresses_agree() -> None:
     assert urls["Changelog"] == f"{source}/blob/main/CHANGELOG.md"
 
 
-@pytest.mark.parametrize("path", PAGES)
+ABOUT_THE_OTHER = ("start.md", "guides/troubleshooting/common.md")
+"""Pages whose text says what such a command does: where mtaio is installed, it keeps it."""
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXAMPLES])
 def test_install_lines_are_true(path: str) -> None:
-    """No block of commands installs mtaio by its name, which on PyPI is another library's."""
-    blocks = re.findall(
-        r"^```(?:sh|bat|text|console)\n(.*?)^```$", read(path), re.MULTILINE | re.DOTALL
-    )
-    assert [block for block in blocks if re.search(r"install\b[^#\n]*[ '\"]mtaio\b", block)] == []
+    """Nothing installs mtaio by its name alone, which on PyPI is another library's."""
+    text = read(path)
+    if path.endswith(ABOUT_THE_OTHER):
+        text = "".join(re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    by_name = r"(?:pip install|uv add)\b[^#\n]*[ '\"]mtaio\b.*|^dependencies = .*\"mtaio\".*"
+    assert re.findall(by_name, text, re.MULTILINE) == []
 
 
 def test_pythons_agree() -> None:

@@ -18,7 +18,7 @@ async def main() -> None:
     settings = Settings.from_env(ENVIRONMENT, log_level="DEBUG")
     async with configure(settings, logger="shop"):
         executor = TaskExecutor(settings.max_workers)
-        cache = TTLCache[str](settings.cache_ttl, settings.cache_size)
+        cache = TTLCache[str](settings.cache_ttl, max_size=settings.cache_size)
         rate = RateLimiter(settings.rate_limit, burst=settings.burst_limit)
         slots = ConcurrencyLimiter(settings.concurrency_limit)
         timeouts = TimeoutManager(settings.default_timeout)

@@ -113,6 +113,7 @@ class Run:
         self._servers: Final[dict[Server, anyio.Event]] = {}
         self._services: Final[list[Service]] = []
         self._executor: Held | None = None
+        self._overdue = False  # whether the time to drain was over before all had ended
         if guard is not None:
             guard.attach(self._signalled, self.announce_stop)
 
@@ -233,6 +234,9 @@ class Run:
         except Exception as error:  # noqa: BLE001 - told, and kept
             self._fail("start-up", error, of=self._starting)
             return
+        if self._stopped_at is not None:  # while its last part was opened: too late to cancel it
+            return
+        self._start_services()
         self.state, self.never_ran = "running", False
         self._app.notifier.ready()
         logger.info("started in %.3g s", clock.now() - self.started_at)
@@ -261,8 +265,10 @@ class Run:
             await self._group.start(self._serve, server, lifespan.state, ended)
             self._servers[server] = ended
             app.monitor.watch(server, name=self._label(spec.info, server))
-        for service in app.registered.services:
-            running = Service(service.info, service.bound(app), self._service_failed)
+
+    def _start_services(self) -> None:
+        for service in self._app.registered.services:
+            running = Service(service.info, service.bound(self._app), self._service_failed)
             self._services.append(running)
             self._group.start_soon(running.run, name=service.info.name)
 
@@ -320,9 +326,10 @@ class Run:
             if not service.info.drain:
                 service.cancel()
         end = clock.loop_deadline(self._until("drain_delay", "drain"))
-        with anyio.CancelScope(deadline=end):
+        with anyio.CancelScope(deadline=end) as time:
             await self._all_ended()
             logger.info("drained in %.3g s", clock.now() - self._until())
+        self._overdue = time.cancelled_caught
 
     async def _all_ended(self) -> None:
         """Wait until requests, services and the block have ended, and what they have submitted."""
@@ -366,8 +373,9 @@ class Run:
         if not self.never_ran and (requests or services or tasks):
             self.cancelled = requests + len(services) + tasks
             logger.warning(
-                "cancelled because the time for it was over: requests: %d, submitted tasks: %d, "
+                "cancelled %s the time for it was over: requests: %d, submitted tasks: %d, "
                 "services: %s",
+                "because" if self._overdue else "before",
                 requests,
                 tasks,
                 ", ".join(service.info.name for service in services) or "none",

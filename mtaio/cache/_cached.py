@@ -171,7 +171,7 @@ def cached(
             )
             raise TypeError(msg)
         own = 300.0 if ttl is UNSET or callable(ttl) else ttl
-        where = TTLCache[Any](own, max_size) if cache is None else cache
+        where = TTLCache[Any](own, max_size=max_size) if cache is None else cache
         lasts = lifetime(ttl, keep, where.default_ttl)
         call = _Call[Any](fn, where, ttl=lasts, key=key, bind=bind, tags=tags_of)
         return Cached[..., Any](call, shared=cache is not None, bind=to)

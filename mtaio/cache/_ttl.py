@@ -14,6 +14,7 @@ import reprlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._background import Background
 from mtaio.cache._config import (
@@ -38,7 +39,7 @@ from mtaio.cache._store import Store, unlink
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
     from types import TracebackType
-    from typing import NoReturn, Self
+    from typing import Never, NoReturn, Self
 
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
@@ -51,6 +52,15 @@ D = TypeVar("D")
 K = TypeVar("K", bound="Hashable")
 
 
+@known_elsewhere_as(
+    currsize="len(cache); with a weigher, cache.statistics().weight",
+    keys="list(cache); or cache.items(), with the values",
+    pop="cache.delete_nowait(key), which returns whether there was one",
+    setdefault="await cache.get_or_set(key, load), which calls load if there is none",
+    ttl="cache.default_ttl",
+    update="cache.set_many_nowait(mapping)",
+    values="cache.items(), with the keys",
+)
 class TTLCache(Generic[T]):
     """
     Keeps values for some time, and loads each once for all callers that ask for it.
@@ -73,6 +83,7 @@ class TTLCache(Generic[T]):
     Args:
         default_ttl: Seconds for which a value is kept unless it comes with its own; ``math.inf``
             for values that never expire, 0 to keep none.
+        *extra: Nothing: a second number has to be passed by name.
         max_size: The most entries to hold, 1 or more; with a ``weigher`` the most that they may
             weigh. None for no limit.
         policy: Which entry is evicted to make room, an `EvictionPolicy` or its name.
@@ -98,7 +109,7 @@ class TTLCache(Generic[T]):
         name: For error messages and the monitor.
 
     Raises:
-        TypeError: An argument has the wrong type.
+        TypeError: An argument has the wrong type, or needs its name.
         ValueError: A number is out of range or NaN, or there is no such policy.
 
     Example:
@@ -150,8 +161,8 @@ class TTLCache(Generic[T]):
     def __init__(
         self,
         default_ttl: float = 300.0,
+        *extra: Never,
         max_size: float | None = None,
-        *,
         policy: EvictionPolicy | str = EvictionPolicy.S3FIFO,
         weigher: Callable[[Any, T], float] | None = None,
         idle_ttl: float | None = None,
@@ -163,6 +174,8 @@ class TTLCache(Generic[T]):
         on_removed: Callable[[Any, T, RemovalCause], Any] | None = None,
         name: str | None = None,
     ) -> None:
+        if extra:
+            _refuse_unnamed(default_ttl, extra)
         self._config = Config(
             default_ttl=default_ttl,
             max_size=max_size,
@@ -943,3 +956,15 @@ class TTLCache(Generic[T]):
                 expirations=store.expirations,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )
+
+
+def _refuse_unnamed(default_ttl: object, extra: tuple[object, ...]) -> NoReturn:
+    """Raise because a second number may be meant as the size or, as in cachetools, as the time."""
+    second = extra[0]
+    way_out = (
+        f"Write TTLCache({default_ttl!r}, max_size={second!r}) for at most {second!r} entries, "
+        f"each for {default_ttl!r} s; or TTLCache({second!r}, max_size={default_ttl!r}) for what "
+        f"cachetools calls TTLCache({default_ttl!r}, {second!r})."
+    )
+    takes = "one number without a name, the seconds for which a value is kept"
+    checks.refuse_unnamed("TTLCache", (default_ttl, *extra), takes=takes, way_out=way_out)

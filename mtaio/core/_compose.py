@@ -23,7 +23,8 @@ from mtaio._internal.callables import (
     unwrap,
 )
 from mtaio.core._threads import WorkerLimiter, run_in_thread
-from mtaio.resources import RateLimiter
+from mtaio.core._types import Rate
+from mtaio.resources import KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from mtaio.core._retry import Retry
@@ -84,15 +85,15 @@ def check_progress(callback: object) -> None:
         raise TypeError(msg)
 
 
-def as_limiter(rate: float | RateLimiter | None) -> RateLimiter | None:
+def as_limiter(rate: float | Rate | None) -> Rate | None:
     """Return what ``rate=`` means: a number is items per second, evenly spaced."""
-    if rate is None or isinstance(rate, RateLimiter):
+    if rate is None or (isinstance(rate, Rate) and not isinstance(rate, (KeyedRateLimiter, type))):
         return rate
     way_out = "Pass items per second, or a mtaio.resources.RateLimiter to share or to allow bursts."
     if checks.number("rate", rate, way_out=way_out) <= 0:
         msg = f"rate={rate!r} would never start an item. {way_out}"
         raise ValueError(msg)
-    return RateLimiter.smooth(rate)
+    return RateLimiter.smooth(cast("float", rate))
 
 
 # ---- what is called ----
@@ -120,7 +121,7 @@ def compose(
     fn: Callable[..., Any],
     *,
     timing: Timing,
-    rate: RateLimiter | None,
+    rate: Rate | None,
     retry: Retry | None,
     threads: WorkerLimiter,
     counters: Counters,
@@ -148,7 +149,7 @@ def compose(
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: RateLimiter | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: Rate | None = None
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
     plain = not is_async(fn)

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         EachOptions,
         MapOptions,
         Progress,
+        Rate,
         Return,
         Returned,
         Source,
@@ -89,7 +90,6 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from mtaio.core._via import Via
-    from mtaio.resources import RateLimiter
 
 __all__ = ["Outcome", "TaskExecutor"]
 
@@ -449,7 +449,7 @@ class TaskExecutor:
         limit: int | None = None,
         ordered: bool = True,
         timeout: float | Unset | None = UNSET,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
@@ -472,7 +472,8 @@ class TaskExecutor:
             ordered: Whether results are in the order of the items, or in that of completion.
             timeout: Seconds for each item (each attempt, with ``retry``), not counting the wait
                 for a slot, a token or a thread; None for no limit; omitted: the executor's.
-            rate: How many items may start per second, evenly spaced; or a `RateLimiter`.
+            rate: How many items may start per second, evenly spaced; or a limiter, such as a
+                `mtaio.resources.RateLimiter` or a `mtaio.redis.RedisRateLimiter`.
             retry: Attempts per item in all; or a `Retry` policy.
             via: For a plain function: where it is called, instead of worker threads. Any
                 ``concurrent.futures.Executor``, such as a ``ProcessPoolExecutor``, loky's, or
@@ -534,7 +535,7 @@ class TaskExecutor:
         *iterables: AnySource,
         limit: int | None = None,
         timeout: float | Unset | None = UNSET,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
@@ -634,7 +635,7 @@ class TaskExecutor:
         buffer: int | None = None,
         limit: int | None = None,
         timeout: float | Unset | None = UNSET,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
@@ -785,7 +786,7 @@ class TaskExecutor:
         *calls: Call[Any],
         return_exceptions: bool = False,
         limit: int | None = None,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
     ) -> tuple[Any, ...]:
         """
         Await everything, at most ``limit`` at once, and return the results in the order given.
@@ -797,7 +798,7 @@ class TaskExecutor:
             *calls: Coroutines or other awaitables, or functions without arguments.
             return_exceptions: Put errors among the results; cancellation is never one of them.
             limit: How many may run at once, within ``max_workers``.
-            rate: How many may start per second, evenly spaced; or a `RateLimiter`.
+            rate: How many may start per second, evenly spaced; or a limiter, as for `map`.
 
         Returns:
             The results.
@@ -815,7 +816,7 @@ class TaskExecutor:
         self,
         *calls: Call[T],
         limit: int | None = None,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
     ) -> T:
         """
         Return the first result; cancel the other calls and wait until they are gone.
@@ -865,7 +866,7 @@ class TaskExecutor:
         self,
         *calls: Call[T],
         limit: int | None = None,
-        rate: float | RateLimiter | None = None,
+        rate: float | Rate | None = None,
     ) -> Stream[Outcome[T]]:
         """
         Return an async context manager that iterates over outcomes as they come.

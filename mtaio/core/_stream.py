@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import anyio
 
 from mtaio._internal.blocks import async_only
+from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.parking import ParkingLot
@@ -203,6 +204,12 @@ class Stream(Generic[T]):
         self._over = False
         self._left = False
         self._error: Exception | None = None
+
+    def __repr__(self) -> str:
+        subject = self._pool.subject
+        of = "calls" if subject is None else repr(name_of(subject))
+        state = "new" if self._group is None else "left" if self._left else "entered"
+        return f"<Stream of {of}, {state}>"
 
     async def __aenter__(self) -> Self:
         if self._group is not None:

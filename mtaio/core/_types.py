@@ -15,17 +15,18 @@ from typing import (
     Generic,
     Literal,
     NamedTuple,
+    Protocol,
     TypeAlias,
     TypedDict,
     TypeVar,
     final,
+    runtime_checkable,
 )
 
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
     from mtaio.core._retry import Retry
     from mtaio.core._via import Via
-    from mtaio.resources import RateLimiter
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -67,11 +68,28 @@ Policy = Literal["raise", "collect", "return"]
 Progress = Callable[[int, "int | None"], object]
 
 
+@runtime_checkable
+class Rate(Protocol):
+    """
+    What ``rate=`` takes beside a number: a limiter of this process, or one that several share.
+
+    Its ``rate`` tells it from a limiter whose ``acquire`` has to be followed by a release.
+    """
+
+    @property
+    def rate(self) -> float:
+        """Tokens that become available in some period."""
+        ...
+
+    async def acquire(self) -> None:
+        """Wait for a token, and take it."""
+
+
 class CallOptions(TypedDict, total=False):
     """The options of `gather`, `race` and `as_completed`, and of all below."""
 
     limit: int | None
-    rate: float | RateLimiter | None
+    rate: float | Rate | None
 
 
 class EachOptions(CallOptions, total=False):
@@ -101,7 +119,7 @@ class Options(NamedTuple):
 
     limit: int | None = None
     timeout: float | Unset | None = None
-    rate: float | RateLimiter | None = None
+    rate: float | Rate | None = None
     retry: int | Retry | None = None
     via: Via | None = None
     chunksize: int = 1

@@ -1,9 +1,10 @@
 """
 Calls in somebody else's pool: any ``concurrent.futures.Executor``.
 
-Promise: a call that is cancelled, or out of time, before its pool has begun it, is never made; one
-that has begun cannot be stopped, goes on by itself, and keeps its place under the pool's ``limit``
-until it ends. A worker that dies takes with it the calls that it had, and no others of ours.
+Promise: a call that has begun cannot be stopped, goes on by itself, and keeps its place under the
+pool's ``limit`` until it ends. One that is cancelled, or out of time, before that is never made,
+unless there is a limit and a pool that does not tell what it has begun. A worker that dies takes
+with it the calls that it had, and no others of ours.
 Cost: for each call what the pool asks; with ``chunksize``, that of one call for each chunk, and for
 each item the wait for it.
 
@@ -50,6 +51,13 @@ _PICKLE: Final = (
     "A pool gets functions, arguments and results pickled: pass a function from the top level of a "
     "module, and plain data."
 )
+_CANNOT_PICKLE: Final = (
+    "pickle",
+    "local object",
+    "Could not serialize object",  # dask
+    "failed to un-serialize",  # loky
+)
+"""What pools say of what cannot be pickled."""
 
 
 AsyncCall: TypeAlias = "Callable[..., Awaitable[Any]]"
@@ -62,7 +70,11 @@ class ExternalPoolStatistics:
     limit: int | None = field(metadata=LIMIT)
     """The limit on calls at once; None if there is none."""
     in_use: int = field(metadata=GAUGE)
-    """Calls in the pool that have not ended, including those that nobody waits for."""
+    """
+    Calls in the pool that have not ended, including those that nobody waits for.
+
+    Without a limit, those that dask runs and that were cancelled are missing: it says they ended.
+    """
     waiting: int = field(metadata=GAUGE)
     """Calls that wait for a place under the limit."""
 
@@ -73,9 +85,10 @@ class ExternalPool:
 
     For the option ``via=`` of an executor's calls. A pool passed directly has no such limit: a call
     that has timed out, or was cancelled, no longer counts, though its worker may still be busy
-    with it. Here it keeps its place until the worker has finished. May be made anywhere, shared by
-    executors, and used by one event loop after another. It does not own the pool, and never shuts
-    it down.
+    with it. Under ``limit`` it keeps its place until the worker has finished. dask does not tell
+    which calls run, so under a limit nothing is cancelled there: a call that waits in its queue
+    is made, and its result dropped. May be made anywhere, shared by executors, and used by one
+    event loop after another. It does not own the pool, and never shuts it down.
 
     Args:
         pool: A ``concurrent.futures.Executor``, or an object with its ``submit``: a
@@ -94,6 +107,7 @@ class ExternalPool:
         self._pool = pool
         self._limit = limit
         self._limiter = WorkerLimiter("limit", sys.maxsize if limit is None else limit, self)
+        self._backlog = _Backlog(marks=limit is None)
 
     def __repr__(self) -> str:
         return f"<ExternalPool {type(self._pool).__name__} limit={self._limit}>"
@@ -186,6 +200,7 @@ class _PoolCalls:
     ) -> None:
         self._pool = pool._pool  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         self._limiter = pool._limiter  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
+        self._backlog = pool._backlog  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
         self._fn = fn
         self._timing = timing
         self._size = chunksize
@@ -220,18 +235,56 @@ class _PoolCalls:
         return chunk.result(place)
 
     def _send(self, chunk: _Chunk) -> None:
-        """Send a chunk, if that has not been done."""
-        if self._open is chunk:
-            self._open = None
+        """Send a chunk, if that has not been done: till then it is the open one."""
+        if chunk.sent.is_set():
+            return
+        self._open = None
         chunk.send(self._pool, self._fn)
+        if chunk.future is not None:
+            self._backlog.add(chunk.future)
 
     def _release(self, slot: Slot, chunk: _Chunk) -> None:
-        """Give a slot back now, or when its call has ended."""
+        """Give a slot back now, or when its call has ended; cancel what nobody waits for."""
         limiter, future = self._limiter, chunk.future
+        if future is not None and not chunk.is_awaited() and self._backlog.may_cancel():
+            future.cancel()
         if future is None or future.done():
             limiter.leave(slot)
         else:
             future.add_done_callback(lambda _: limiter.leave_late(slot))
+
+
+class _Backlog:
+    """
+    The calls that a pool has, and whether it tells which of them run.
+
+    Most pools mark a call that runs, and then refuse to cancel it: what they cancel is never made.
+    dask marks none and cancels any, and from then on nobody learns when that call ends.
+
+    Args:
+        marks: Whether to take it for granted, since nobody counts its calls.
+    """
+
+    # Invariants:
+    # - _marks says whether a call was seen to run;
+    # - until then, _futures has the calls that have not ended, the oldest first, since pools begin
+    #   them in that order. The event loop adds them; the threads that end them take them out.
+
+    def __init__(self, *, marks: bool) -> None:
+        self._marks = marks
+        self._futures: dict[Future[Any], None] = {}
+
+    def add(self, future: Future[Any]) -> None:
+        """Add a call that was handed to the pool."""
+        if not self._marks:
+            self._futures[future] = None
+            future.add_done_callback(self._futures.pop)
+
+    def may_cancel(self) -> bool:
+        """Return whether a call that lets itself be cancelled has not begun."""
+        if not self._marks:
+            self._marks = any(oldest.running() for oldest in list(self._futures)[:1])
+        return self._marks
 
 
 _Call: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
@@ -243,8 +296,7 @@ class _Chunk:
 
     Invariants:
     - until it is sent, ``_calls`` has them by their places, without those that have left;
-    - as long as one of ``_present`` is there it is waited for; without any, nothing is sent, and
-      what was sent is cancelled, if the pool has not begun it;
+    - as long as one of ``_present`` is there it is waited for; without any, nothing is sent;
     - ``future`` is there while the pool has it: the future holds this object, and its result;
     - while the pool has it and it is waited for, a virtual clock is held.
     """
@@ -274,9 +326,7 @@ class _Chunk:
         return self._added >= self._size
 
     def send(self, pool: concurrent.futures.Executor, fn: Callable[..., Any]) -> None:
-        """Hand the calls to the pool, unless that has been done."""
-        if self.sent.is_set():
-            return
+        """Hand the calls to the pool, once."""
         self.sent.set()
         calls, self._calls = self._calls, {}
         if not calls:
@@ -299,9 +349,12 @@ class _Chunk:
         """Note that a call is not waited for any more."""
         self._calls.pop(place, None)
         self._present.discard(place)
-        if not self._present and self.future is not None:
-            self.future.cancel()
+        if not self._present:
             self._release_clock()
+
+    def is_awaited(self) -> bool:
+        """Return whether anybody waits for it."""
+        return bool(self._present)
 
     def result(self, place: int) -> Any:
         """Return what a call returned, or raise what it raised, once; the chunk has ended."""
@@ -329,7 +382,8 @@ class _Chunk:
     def _failed(self, error: BaseException) -> dict[int, Any]:
         """Return the outcomes if all calls failed with one error."""
         with suppress(Exception):  # what the user's errors do if asked for their text
-            if "pickle" in str(error) or "local object" in str(error):
+            text = str(error)
+            if any(words in text for words in _CANNOT_PICKLE):
                 note(error, _PICKLE)
         if len(self._present) > 1 or isinstance(error, BrokenExecutor):
             # Pools give one error to all that they had when they broke.

@@ -11,7 +11,7 @@ import math
 
 from mtaio._internal import checks
 
-__all__ = ["check_key", "check_store", "name", "positive", "sendable"]
+__all__ = ["between", "check_key", "check_store", "name", "positive", "sendable"]
 
 
 def check_key(key: object) -> None:
@@ -62,5 +62,14 @@ def positive(name: str, value: object, *, way_out: str) -> float:
     accepted = checks.number(name, value, way_out=way_out)
     if not 0 < accepted < math.inf:
         msg = f"{name}={value!r} is not a finite number greater than 0. {way_out}"
+        raise ValueError(msg)
+    return accepted
+
+
+def between(name: str, value: object, least: float, most: float, *, way_out: str) -> float:
+    """Return ``value`` if it is a number from ``least`` to ``most``."""
+    accepted = positive(name, value, way_out=way_out)
+    if not least <= accepted <= most:
+        msg = f"{name}={value!r} is not between {least!r} and {most!r}. {way_out}"
         raise ValueError(msg)
     return accepted

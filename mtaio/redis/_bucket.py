@@ -47,7 +47,10 @@ local busy = redis.call('ZCARD', KEYS[2])
 local share = math.floor((ahead + math.max(0, -first)) / interval / busy)
 local due = first + (needed - 1) * interval
 if due > within then return {0, string.format('%.3f', due), busy, share} end
-local taken = math.max(needed, math.min(most, share - held))
+local free = share - held
+if within == 0 then free = math.floor(-first / interval) + 1 end
+local taken = math.max(needed, math.min(most, free))
+if within == 0 then taken = taken - taken % needed end
 full = full + taken * interval
 redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
 return {taken, string.format('%.3f', first), busy, share}

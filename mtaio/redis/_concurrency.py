@@ -16,7 +16,7 @@ import math
 from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
 
@@ -26,15 +26,15 @@ from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, dec
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.redis._arguments import check_key, positive
+from mtaio.redis._arguments import between, check_key
 from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
 from mtaio.redis._pace import Pace
 from mtaio.redis._slots import Answer, Report, SharedSlots
-from mtaio.redis._store import store_left_error
+from mtaio.redis._store import own_error, store_left_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -44,6 +44,10 @@ __all__ = ["RedisConcurrencyLimiter", "RedisConcurrencyStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
+
+_LEASE: Final = (0.01, 31_536_000.0)
+"""Seconds of a lease, least and most: in less no server can be called three times."""
 
 _SAFE: Final = 0.9
 """The part of the lease after which a holder that could not renew it stops."""
@@ -129,7 +133,7 @@ class RedisConcurrencyLimiter:
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``limit`` is less than 1, ``lease`` is not greater than 0 or is infinite,
+        ValueError: ``limit`` is less than 1, ``lease`` is not between 0.01 and 31,536,000 (a year),
             ``max_waiters`` is negative, ``key`` is empty, or ``on_failure`` is unknown.
 
     Example:
@@ -158,6 +162,8 @@ class RedisConcurrencyLimiter:
         ```
     """
 
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+
     # Invariants:
     # - only the task _serve calls the server, one call at a time, and it runs while there is
     #   anything to tell;
@@ -172,11 +178,12 @@ class RedisConcurrencyLimiter:
         "_calls",
         "_cancelled",
         "_capacity",
-        "_down",
         "_entered",
         "_epoch",
         "_failed_calls",
+        "_failure",
         "_free",
+        "_heard",
         "_key",
         "_known",
         "_lease",
@@ -192,6 +199,7 @@ class RedisConcurrencyLimiter:
         "_on_failure",
         "_pace",
         "_peak",
+        "_pending",
         "_queue",
         "_rejected",
         "_serving",
@@ -221,7 +229,7 @@ class RedisConcurrencyLimiter:
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
         way_out = "Pass the seconds of silence after which a process loses its slots."
-        self._lease = positive("lease", lease, way_out=way_out)
+        self._lease = between("lease", lease, *_LEASE, way_out=way_out)
         if max_waiters is not None:
             checks.count(
                 "max_waiters",
@@ -253,7 +261,9 @@ class RedisConcurrencyLimiter:
         self._until: float = math.inf
         self._wanted = 0
         self._pace = Pace(self._lease)
-        self._down = False
+        self._failure: StoreError | None = None
+        self._pending = False
+        self._heard = -math.inf
         self._known = False
         self._serving = self._listening = False
 
@@ -314,14 +324,16 @@ class RedisConcurrencyLimiter:
             timeout: The most seconds to wait; 0 to ask the server once; None for no limit.
 
         Raises:
-            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time.
+            TimeoutError: (`mtaio.exceptions.TimeoutError`) No slot became free in time. Its message
+                says so if the server has not answered in that time, or is known to be down.
             ConcurrencyLimitError: The queue is full.
             StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
-                timeout.
+                timeout; within ``timeout`` if the call before failed too.
             ValueError: ``timeout`` is negative or NaN.
             RuntimeError: The store is not entered, or another running event loop uses the limiter.
         """
         checks.timeout("timeout", timeout)
+        asked = clock.now()
         lease = None
         if timeout != 0:
             with anyio.move_on_after(timeout):
@@ -330,9 +342,19 @@ class RedisConcurrencyLimiter:
             lease = await self._wait(once=True)
         if lease is not None:
             return lease
-        self._timed_out += 1
         msg = f"{self!r} had no free slot within {timeout} s"
-        raise MTAIOTimeoutError(msg, timeout=timeout, deadline=anyio.current_time(), name=self.name)
+        if self._failure is not None:
+            msg = f"{msg}: {self._failure}"
+            if self._on_failure == "closed":
+                self._rejected += 1
+                raise StoreError(msg, server=self._failure.server)
+        elif self._pending and self._heard <= asked:
+            msg = f"{msg}: {self._store.name} has not answered yet."
+        self._timed_out += 1
+        now = anyio.current_time()
+        raise MTAIOTimeoutError(
+            msg, timeout=timeout, deadline=now, name=self.name
+        ) from self._failure
 
     async def try_acquire(self) -> Lease | None:
         """
@@ -439,6 +461,20 @@ class RedisConcurrencyLimiter:
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
 
+    def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
+        """
+        Return an async function that calls ``then`` while it holds a slot, as `hold` does.
+
+        With it the limiter is a part of a `mtaio.resilience.Pipeline`. A call whose lease is lost
+        is cancelled, and raises `mtaio.exceptions.LeaseLostError`.
+        """
+
+        async def run(call: C) -> Any:
+            async with self.hold():
+                return await then(call)
+
+        return run
+
     def statistics(self) -> RedisConcurrencyStatistics:
         """Return the state and the counters. Not a checkpoint; any thread may call it."""
         return RedisConcurrencyStatistics(
@@ -465,7 +501,7 @@ class RedisConcurrencyLimiter:
     async def _wait(self, *, once: bool) -> Lease | None:
         """Wait in the queue; return None if ``once`` and no slot was free."""
         self._attach()
-        if self._down and self._on_failure == "open":
+        if self._failure is not None and self._on_failure == "open":
             await checkpoint()
             return self._lend_without_server()
         asked = clock.now()
@@ -564,11 +600,7 @@ class RedisConcurrencyLimiter:
     def _refuse(self, waiter: _Waiter, error: Exception) -> None:
         """Raise an error in a task that waits; one of its own, for its traceback."""
         del self._queue[waiter]
-        waiter.error = (
-            StoreError(str(error), server=error.server)
-            if isinstance(error, StoreError)
-            else RuntimeError(str(error))
-        )
+        waiter.error = own_error(error)
         waiter.answered.set()
 
     def _refuse_all(self, error: Exception) -> None:
@@ -607,13 +639,17 @@ class RedisConcurrencyLimiter:
         self._pace.changed = False
         report = self._report(len(self._leases))
         self._wanted = report.waiting
+        self._pending = True
         try:
             answer = await self._call(report)
         except StoreError as error:
             self._fail(error, tries)
             return
+        finally:
+            self._pending = False
         self._known = bool(report.held or report.waiting)
-        self._down = False
+        self._heard = clock.now()
+        self._failure = None
         self._total, self._members = answer.total, answer.members
         until = sent + _SAFE * self._lease
         if not answer.in_force:
@@ -663,7 +699,7 @@ class RedisConcurrencyLimiter:
     def _fail(self, error: StoreError, tries: list[_Waiter]) -> None:
         """Deal with a call that failed: the server is down."""
         self._failed_calls += 1
-        self._down = True
+        self._failure = error
         self._wanted = 0
         if self._on_failure == "closed":
             self._refuse_all(error)
@@ -680,7 +716,7 @@ class RedisConcurrencyLimiter:
 
     def _run_out(self) -> None:
         """Deal with leases that could not be renewed in time."""
-        if not (self._down and self._on_failure == "open"):
+        if self._failure is None or self._on_failure != "open":
             self._lose("it was not renewed in time")
             return
         leases, self._leases = self._leases, {}
@@ -713,7 +749,8 @@ class RedisConcurrencyLimiter:
 
     async def _say_goodbye(self) -> None:
         """Give everything back, because the store's block ends."""
-        self._serving = self._down = False
+        self._serving = False
+        self._failure = None
         self._refuse_all(store_left_error(self._store, self))
         report = self._report(0)
         self._lose("the block of its store was left")

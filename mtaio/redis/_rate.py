@@ -14,25 +14,28 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.acquired import TOKENS
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
-from mtaio.redis._arguments import check_key, positive
+from mtaio.redis._arguments import between, check_key, positive
 from mtaio.redis._backoff import Backoff
 from mtaio.redis._bucket import SharedBucket
 from mtaio.redis._member import Member
 from mtaio.redis._stock import Stock
-from mtaio.redis._store import store_left_error
+from mtaio.redis._store import own_error, store_left_error
+from mtaio.redis._tries import Tries
 from mtaio.redis._wakeup import Wakeup
 from mtaio.resources import RateLimiter
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from mtaio.redis._store import Store
@@ -41,6 +44,7 @@ __all__ = ["RedisRateLimiter", "RedisRateLimiterStatistics"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 _AHEAD: Final = 0.5
 """The part of ``slack`` by which tokens are reserved before they are due."""
@@ -50,6 +54,15 @@ _LOT: Final = 1000
 
 _SLOW: Final = 3
 """The server counts as down after so many answers in a row that came too late to be of use."""
+
+_SLACK: Final = (0.001, 3600.0)
+"""Seconds of ``slack``, least and most: no answer comes sooner, and none is of use later."""
+
+_FASTEST: Final = 1e-6
+"""The fewest seconds for one token: the server counts in microseconds."""
+
+_FULL: Final = 1e8
+"""The most seconds after which an empty bucket is full: the server keeps that as whole numbers."""
 
 _PROBE: Final = (0.1, 2.0)
 """Seconds between two calls to a server that is down: at first, and at most."""
@@ -90,6 +103,7 @@ class _Waiter:
 
     Attributes:
         tokens: How many it asks for.
+        asked: When.
         deadline: When it gives up.
         may_take: Whether it was woken to take tokens that are due.
         late: Seconds until its tokens are due, once that is known to be after its deadline.
@@ -98,10 +112,11 @@ class _Waiter:
     """
 
     # Invariant: as in RateLimiter, the task acts on what it finds when it looks.
-    __slots__ = ("deadline", "error", "late", "may_take", "tokens", "wakeup")
+    __slots__ = ("asked", "deadline", "error", "late", "may_take", "tokens", "wakeup")
 
-    def __init__(self, tokens: int, deadline: float) -> None:
+    def __init__(self, tokens: int, asked: float, deadline: float) -> None:
         self.tokens = tokens
+        self.asked = asked
         self.deadline = deadline
         self.may_take = False
         self.late: float | None = None
@@ -133,13 +148,15 @@ class RedisRateLimiter:
         on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`.
             ``"open"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
             with the rate and burst divided by the number of processes that were busy when the
-            server last answered.
+            server last answered; `try_acquire` of more than that burst is refused.
         name: The name in messages and in the monitor. Default: ``key``.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: ``rate``, ``per`` or ``slack`` is not greater than 0 or is infinite, ``burst``
-            is less than 1, ``key`` is empty, or ``on_failure`` is unknown.
+        ValueError: ``rate`` or ``per`` is not greater than 0 or is infinite, they are more than
+            1,000,000 tokens a second or so few that the bucket takes years to fill, ``slack`` is
+            not between 0.001 and 3600, ``burst`` is less than 1, ``key`` is empty, or
+            ``on_failure`` is unknown.
 
     Example:
         ```python
@@ -163,11 +180,14 @@ class RedisRateLimiter:
         ```
     """
 
+    kind: ClassVar[Literal["limiter"]] = "limiter"
+
     # Invariants:
     # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of their tokens;
     # - _ready counts the tasks at the head of the queue that were woken to take tokens;
+    # - _tries holds the tasks that ask once; they came before all that wait;
     # - only the first in the queue sleeps until a token is due; only the task _supply asks the
-    #   server for those that wait, and it runs while there are any;
+    #   server for tokens, one call at a time, and it runs while there are any tasks to ask for;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
@@ -178,14 +198,17 @@ class RedisRateLimiter:
         "_cancelled",
         "_down",
         "_failed_calls",
+        "_failure",
         "_granted",
         "_granted_without_server",
+        "_heard",
         "_interval",
         "_key",
         "_local",
         "_member",
         "_name",
         "_on_failure",
+        "_pending",
         "_per",
         "_processes",
         "_queue",
@@ -199,6 +222,7 @@ class RedisRateLimiter:
         "_stock",
         "_store",
         "_supplying",
+        "_tries",
         "_wakeup",
         "_wanted",
     )
@@ -219,7 +243,7 @@ class RedisRateLimiter:
         self._rate = positive("rate", rate, way_out="Pass the tokens that come back every per s.")
         self._per = positive("per", per, way_out="Pass the seconds to which rate refers.")
         way_out = "Pass several times what the server takes to answer, such as 0.1 seconds."
-        self._slack = positive("slack", slack, way_out=way_out)
+        self._slack = between("slack", slack, *_SLACK, way_out=way_out)
         self._burst = (
             max(1, math.floor(rate))
             if burst is None
@@ -229,7 +253,7 @@ class RedisRateLimiter:
         self._store = store
         self._key = key
         self._name = key if name is None else name
-        self._interval = per / rate
+        self._interval = _interval(rate, per, self._burst)
         self._ahead = slack * _AHEAD
         self._bucket = SharedBucket(
             store, key, interval=self._interval, burst=self._burst, ahead=self._ahead
@@ -237,6 +261,7 @@ class RedisRateLimiter:
         self._member = Member()
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._wanted = self._ready = 0
+        self._tries = Tries()
         self._stock = Stock()
         self._supplying = False
         self._wakeup = Wakeup()
@@ -244,6 +269,9 @@ class RedisRateLimiter:
         self._share = 1
         self._processes = 1
         self._slow = 0
+        self._pending = False
+        self._heard = -math.inf
+        self._failure: StoreError | None = None
         self._down = False
         self._local: RateLimiter | None = None
         self._calls = self._failed_calls = 0
@@ -295,14 +323,16 @@ class RedisRateLimiter:
 
         Args:
             tokens: How many: a whole number from 1 to ``burst``.
-            timeout: The most seconds to wait; None for no limit. A task that is first in the queue
-                is refused as soon as the server has said that the wait would be longer.
+            timeout: The most seconds to wait; 0 to ask the server once, as `try_acquire` does; None
+                for no limit. A task that is first in the queue is refused as soon as the server has
+                said that the wait would be longer.
 
         Raises:
             RateLimitTimeoutError: The wait does not fit into ``timeout``. It is a builtin
-                ``TimeoutError`` too; ``retry_after`` estimates the seconds needed.
+                ``TimeoutError`` too; ``retry_after`` estimates the seconds needed. Its message says
+                so if the server has not answered in that time.
             StoreError: The server is down, with ``on_failure="closed"``. Raised within the store's
-                timeout.
+                timeout; within ``timeout`` if the call before failed too.
             TypeError: ``tokens`` is not an int, or ``timeout`` is not a number.
             ValueError: ``tokens`` is less than 1 or more than ``burst``; ``timeout`` is negative or
                 NaN.
@@ -310,11 +340,18 @@ class RedisRateLimiter:
         """
         self._check(tokens)
         checks.timeout("timeout", timeout)
-        deadline = math.inf if timeout is None else clock.now() + timeout
+        now = clock.now()
+        deadline = math.inf if timeout is None else now + timeout
+        if timeout == 0:
+            late = await self._take_at_once(tokens)
+            if late is not None:
+                msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
+                raise self._timed_out(msg, timeout, deadline, late)
+            return TOKENS
         if self._down:
             await self._grant_without_server(tokens, deadline)
-            return
-        waiter = self._join(tokens, deadline)
+            return TOKENS
+        waiter = self._join(tokens, now, deadline)
         try:
             await self._wait(waiter, timeout)
         except StoreError:
@@ -329,16 +366,18 @@ class RedisRateLimiter:
             raise
         else:
             self._granted += 1
-            return
+            return TOKENS
         finally:
             self._leave(waiter)
         await self._grant_without_server(tokens, deadline)
+        return TOKENS
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
         Take ``tokens`` if they are there and no task of this process waits.
 
-        A checkpoint: it asks the server. If it is cancelled, the tokens may be taken all the same.
+        A checkpoint: it asks the server, by one call for all tasks that try at the same time. If it
+        is cancelled, the tokens may be taken all the same.
 
         Args:
             tokens: How many: a whole number from 1 to ``burst``.
@@ -351,31 +390,7 @@ class RedisRateLimiter:
             TypeError, ValueError, RuntimeError: As for `acquire`.
         """
         self._check(tokens)
-        self._attach()
-        if self._down:
-            return await self._try_without_server(tokens)
-        if self._queue:
-            await checkpoint()
-            self._rejected += 1
-            return False
-        now = clock.now()
-        self._drop(now)
-        if self._stock.due(tokens) <= now:
-            self._stock.take(tokens)
-            await checkpoint()
-            self._granted += 1
-            return True
-        try:
-            taken, _ = await self._reserve(tokens, tokens, within=0.0)
-        except StoreError as error:
-            self._fail(error)
-            if self._on_failure == "closed":
-                self._rejected += 1
-                raise
-            return await self._try_without_server(tokens)
-        self._granted += bool(taken)
-        self._rejected += not taken
-        return bool(taken)
+        return await self._take_at_once(tokens) is None
 
     async def __aenter__(self) -> None:
         """Acquire one token."""
@@ -388,6 +403,19 @@ class RedisRateLimiter:
         traceback: TracebackType | None,
     ) -> None:
         """Do nothing: tokens are not given back. Not a checkpoint."""
+
+    def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
+        """
+        Return an async function that acquires a token, and then calls ``then``.
+
+        With it the limiter is a part of a `mtaio.resilience.Pipeline`.
+        """
+
+        async def run(call: C) -> Any:
+            await self.acquire()
+            return await then(call)
+
+        return run
 
     def statistics(self) -> RedisRateLimiterStatistics:
         """Return what the limiter has done here. Not a checkpoint; any thread may call it."""
@@ -418,19 +446,20 @@ class RedisRateLimiter:
 
     def _attach(self) -> None:
         """Forget what was held in another event loop."""
-        if self._member.attach(self, busy=bool(self._queue)):
+        if self._member.attach(self, busy=bool(self._queue or self._tries)):
             self._queue.clear()
             self._wanted = self._ready = 0
+            self._tries = Tries()
             self._stock.clear()
-            self._supplying = self._down = False
+            self._supplying = self._pending = self._down = False
+            self._heard = -math.inf
+            self._failure = None
 
-    def _join(self, tokens: int, deadline: float) -> _Waiter:
+    def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
         """Put the running task at the end of the queue, and have it supplied with tokens."""
         self._attach()
-        waiter = _Waiter(tokens, deadline)
-        if not self._supplying:
-            self._store.start(self._supply)
-            self._supplying = True
+        waiter = _Waiter(tokens, asked, deadline)
+        self._start()
         self._queue[waiter] = None
         self._wanted += tokens
         self._poke()
@@ -491,16 +520,96 @@ class RedisRateLimiter:
         if self._stock.drop(now):
             self._poke()
 
-    def _late(self, waiter: _Waiter, timeout: float) -> RateLimitTimeoutError:
-        wait = self._wanted * self._interval if waiter.late is None else waiter.late
+    def _late(self, waiter: _Waiter, timeout: float) -> RateLimitTimeoutError | StoreError:
+        """Return the error for a task whose tokens come too late, if they come at all."""
+        what = self._refusal(waiter.tokens, timeout)
+        wait = waiter.late
+        if wait is None:
+            if self._failure is not None:
+                return StoreError(f"{what}: {self._failure}", server=self._failure.server)
+            if self._pending and self._heard <= waiter.asked:
+                msg = f"{what}: {self._store.name} has not answered yet."
+                return self._timed_out(msg, timeout, waiter.deadline, self._store.timeout)
+            wait = self._wanted * self._interval * self._processes
+        total = clock.now() - waiter.asked + wait
+        msg = f"{what}, only in about {total:.6g} s."
+        return self._timed_out(msg, timeout, waiter.deadline, wait)
+
+    def _refusal(self, tokens: int, timeout: float) -> str:
+        return f"{self!r} cannot grant {_amount(tokens)} within {timeout!r} s"
+
+    def _timed_out(
+        self, message: str, timeout: float, deadline: float, wait: float
+    ) -> RateLimitTimeoutError:
         return RateLimitTimeoutError(
-            f"{self!r} cannot grant {_amount(waiter.tokens)} within {timeout!r} s, only in about "
-            f"{wait:.6g} s.",
+            message,
             retry_after=wait,
             timeout=timeout,
-            deadline=clock.loop_deadline(waiter.deadline),
+            deadline=clock.loop_deadline(deadline),
             name=self.name,
         )
+
+    # Those that ask once
+
+    async def _take_at_once(self, tokens: int) -> float | None:
+        """
+        Take tokens if they are there.
+
+        Returns:
+            None if they were taken, else the seconds until they would be there.
+        """
+        self._attach()
+        try:
+            if not self._down:
+                return self._counted(await self._ask_once(tokens))
+        except StoreError:
+            if self._on_failure == "closed":
+                self._rejected += 1
+                raise
+        await checkpoint()
+        late = self._take_without_server(tokens)
+        self._granted_without_server += late is None
+        return self._counted(late)
+
+    def _counted(self, late: float | None) -> float | None:
+        self._granted += late is None
+        self._rejected += late is not None
+        return late
+
+    async def _ask_once(self, tokens: int) -> float | None:
+        """Take tokens that are left over, or those that the server has now."""
+        if self._queue:
+            await checkpoint()
+            return (self._wanted + tokens) * self._interval
+        now = clock.now()
+        self._drop(now)
+        if not self._tries and self._stock.due(tokens) <= now:
+            self._stock.take(tokens)
+            await checkpoint()
+            return None
+        self._start()
+        request = self._tries.add(tokens)
+        self._wakeup.wake()
+        try:
+            await request.answered.wait()
+        except BaseException:
+            self._cancelled += 1
+            self._tries.discard(request)
+            raise
+        if request.error is not None:
+            raise request.error
+        return request.wait
+
+    async def _supply_tries(self) -> None:
+        """Ask the server for those that ask once, and answer them."""
+        tries = self._tries.alike()
+        each = tries[0].tokens
+        taken, due = await self._reserve(each, each * len(tries), within=0.0)
+        if taken:
+            due += (taken + each - 1) * self._interval
+        elif due <= 0:  # they were there, and came too late
+            due = each * self._interval
+        self._stock.lost += each * self._tries.answer(tries, taken // each, due)
 
     # The server
 
@@ -517,36 +626,48 @@ class RedisRateLimiter:
         if self._wakeup.asleep and (not self._queue or 0 < self._lacking() < self._refused):
             self._wakeup.wake()
 
+    def _start(self) -> None:
+        """Have the server asked."""
+        if not self._supplying:
+            self._store.start(self._supply)
+            self._supplying = True
+
     async def _supply(self) -> None:
-        """Reserve tokens for the tasks that wait, while there are any."""
+        """Ask the server for the tasks that ask once or wait, while there are any."""
         try:
-            while self._queue:
-                self._drop(clock.now())
-                lacking = self._lacking()
-                if not lacking:
-                    await self._wakeup.sleep(math.inf)
-                    continue
-                first = next(iter(self._queue))
-                of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
+            while self._tries or self._queue:
                 try:
-                    taken, wait = await self._reserve(lacking, of_use, within=self._ahead)
+                    if self._tries:
+                        await self._supply_tries()
+                    else:
+                        await self._supply_queue()
                 except StoreError as error:
                     self._fail(error)
-                    continue
-                now = clock.now()
-                if taken:
-                    self._wake(now)
-                    continue
-                if wait > first.deadline - now and first.tokens > len(self._stock):
-                    first.late = wait
-                    first.wakeup.wake()
-                self._refused = lacking
-                await self._wakeup.sleep(now + wait - self._ahead)
-                self._refused = math.inf
         finally:
             self._supplying = False
             self._refused = math.inf
             self._give_up(store_left_error(self._store, self))
+
+    async def _supply_queue(self) -> None:
+        """Reserve tokens for the tasks that wait, or sleep until there are some to be had."""
+        self._drop(clock.now())
+        lacking = self._lacking()
+        if not lacking:
+            await self._wakeup.sleep(math.inf)
+            return
+        first = next(iter(self._queue))
+        of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
+        taken, wait = await self._reserve(lacking, of_use, within=self._ahead)
+        now = clock.now()
+        if taken:
+            self._wake(now)
+            return
+        if wait > first.deadline - now and first.tokens > len(self._stock):
+            first.late = wait
+            first.wakeup.wake()
+        self._refused = lacking
+        await self._wakeup.sleep(now + wait - self._ahead)
+        self._refused = math.inf
 
     async def _reserve(self, needed: int, of_use: int, *, within: float) -> tuple[int, float]:
         """
@@ -557,6 +678,7 @@ class RedisRateLimiter:
         """
         self._calls += 1
         sent = clock.now()
+        self._pending = True
         try:
             answer = await self._bucket.reserve(
                 self._member.name, needed, of_use=of_use, held=len(self._stock), within=within
@@ -564,13 +686,16 @@ class RedisRateLimiter:
         except StoreError:
             self._failed_calls += 1
             raise
+        finally:
+            self._pending = False
         self._processes, self._share = answer.processes, answer.share
-        received = clock.now()
+        self._heard = received = clock.now()
         if received - sent >= self._slack:
             self._stock.lost += answer.tokens
             self._answered_late(received - sent)
             return 0, answer.due
         self._slow = 0
+        self._failure = None
         if within:
             due = [max(0.0, answer.due + count * self._interval) for count in range(answer.tokens)]
             self._stock.add(due, received, sent + self._slack)
@@ -591,7 +716,9 @@ class RedisRateLimiter:
 
     def _fail(self, error: StoreError) -> None:
         """Do what is to be done while the server is down."""
-        if self._on_failure != "closed" and not self._down:
+        if self._on_failure == "closed":
+            self._failure = error
+        else:
             self._store.start(self._probe)
             self._down = True
             if self._on_failure == "local":
@@ -607,10 +734,13 @@ class RedisRateLimiter:
         """End the wait of every task."""
         for waiter in self._queue:
             self._unready(waiter)
-            waiter.error = error
+            waiter.error = own_error(error)
             waiter.wakeup.wake()
         self._queue.clear()
         self._wanted = 0
+        for request in self._tries.refuse():
+            request.error = own_error(error)
+            request.answered.set()
 
     async def _probe(self) -> None:
         """Wait until the server answers again."""
@@ -649,18 +779,16 @@ class RedisRateLimiter:
         self._granted += 1
         self._granted_without_server += 1
 
-    async def _try_without_server(self, tokens: int) -> bool:
-        """Take what can be taken at once while the server is down."""
-        await checkpoint()
+    def _take_without_server(self, tokens: int) -> float | None:
+        """Take what can be taken at once while the server is down; as `_take_at_once`."""
         if self._local is not None:
             try:
-                self._local.acquire_nowait(min(tokens, self._local.burst))
-            except RateLimitError:
-                self._rejected += 1
-                return False
-        self._granted += 1
-        self._granted_without_server += 1
-        return True
+                self._local.acquire_nowait(tokens)
+            except RateLimitError as error:
+                return error.retry_after
+            except ValueError:  # more than its burst: only acquire() waits for all parts
+                return tokens * self._local.per / self._local.rate
+        return None
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...
@@ -695,6 +823,24 @@ class RedisRateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+
+def _interval(rate: float, per: float, burst: int) -> float:
+    """Return the seconds for one token, if the server can keep them."""
+    interval = per / rate
+    if interval < _FASTEST:
+        msg = (
+            f"rate={rate!r} per {per!r} s is more than a server can count, which is 1,000,000 "
+            f"tokens a second. For no limit, do not acquire."
+        )
+        raise ValueError(msg)
+    if burst > _FULL / interval:
+        msg = (
+            f"rate={rate!r} per {per!r} s is too slow for burst={burst!r}: the bucket would take "
+            f"more than {_FULL:.0f} s to fill. Raise rate, or lower burst."
+        )
+        raise ValueError(msg)
+    return interval
 
 
 def _amount(tokens: int) -> str:

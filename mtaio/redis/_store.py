@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from mtaio.exceptions import StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
-__all__ = ["Argument", "Connection", "Script", "Store", "store_left_error"]
+__all__ = ["Argument", "Connection", "Script", "Store", "own_error", "store_left_error"]
 
 Argument: TypeAlias = str | bytes | int | float
 """An argument of a command or a script. Numbers are sent as their ``repr``."""
@@ -133,6 +135,13 @@ class Store(Connection, Protocol):
     def dedicated(self) -> AbstractAsyncContextManager[Connection]:
         """Return a block with another connection, for commands that wait at the server."""
         ...
+
+
+def own_error(error: Exception) -> Exception:
+    """Return an error that says the same, for one of several tasks: each raises one of its own."""
+    if isinstance(error, StoreError):
+        return StoreError(str(error), server=error.server)
+    return RuntimeError(str(error))
 
 
 def store_left_error(store: Store, limiter: object) -> RuntimeError:

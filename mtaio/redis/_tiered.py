@@ -267,7 +267,7 @@ class TieredCache(Generic[T]):
         self._watch = arguments.positive("watch", watch, way_out=way_out)
         self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
         self._name = namespace if name is None else name
-        self._near: TTLCache[T] = TTLCache(near_ttl, near_size, name=self._name)
+        self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_size, name=self._name)
         self._near_get: Callable[[str, Any], Any] = self._near.get_nowait
         self._far = FarTier(store, namespace, lease)
         self._breaker = Breaker(store)

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
+from mtaio._internal import checks
 from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.decorators import call, check_call, decorate
@@ -28,6 +29,7 @@ from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
+    from typing import Never
 
     from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
@@ -80,6 +82,7 @@ class ResourceLimiter:
     inside it may enter it again; each entry takes a slot and a token of its own.
 
     Args:
+        *extra: Nothing: every argument has to be passed by name.
         rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
         burst: Tokens that may be taken at once; only with ``rate`` as a number.
         concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
@@ -91,7 +94,7 @@ class ResourceLimiter:
     Raises:
         ValueError: Nothing is limited, a number is out of range, or ``burst`` is given without a
             ``rate`` that is a number.
-        TypeError: An argument is neither a number nor a limiter of its kind.
+        TypeError: An argument is neither a number nor a limiter of its kind, or needs its name.
 
     Example:
         ```python
@@ -134,7 +137,7 @@ class ResourceLimiter:
 
     def __init__(
         self,
-        *,
+        *extra: Never,
         rate: float | RateLimiter | None = None,
         burst: float | None = None,
         concurrency: int | ConcurrencyLimiter | None = None,
@@ -142,6 +145,13 @@ class ResourceLimiter:
         timeout_total: float | TimeoutManager | None = None,
         name: str | None = None,
     ) -> None:
+        if extra:
+            takes = "no number without a name"
+            way_out = (
+                f"Write ResourceLimiter(rate={extra[0]!r}) for {extra[0]!r} a second, or "
+                f"ResourceLimiter(concurrency={extra[0]!r}) for {extra[0]!r} at once."
+            )
+            checks.refuse_unnamed("ResourceLimiter", extra, takes=takes, way_out=way_out)
         if rate is None and concurrency is None and timeout is None and timeout_total is None:
             msg = (
                 "a ResourceLimiter without rate, concurrency, timeout and timeout_total limits "

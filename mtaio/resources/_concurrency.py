@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks
+from mtaio._internal.acquired import SLOT, SLOT_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.decorators import decorate
+from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._misuse import NO_SLOT
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Never
 
     from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
@@ -65,6 +67,12 @@ class ConcurrencyStatistics:
 
 
 @async_only
+@known_elsewhere_as(
+    acquire_on_behalf_of="limiter.acquire(): a slot belongs to no task",
+    available_tokens="limiter.statistics(), with limit and in_use",
+    borrowed_tokens="limiter.statistics().in_use",
+    locked="limiter.statistics(), with limit and in_use",
+)
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
@@ -74,6 +82,7 @@ class ConcurrencyLimiter:
 
     Args:
         limit: Slots, at least 1.
+        *extra: Nothing: a second number has to be passed by name.
         max_waiters: How many tasks may wait; any more are refused at once with
             `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
             no limit.
@@ -81,7 +90,7 @@ class ConcurrencyLimiter:
 
     Raises:
         ValueError: ``limit`` is less than 1, or ``max_waiters`` is negative.
-        TypeError: One of them is not an int.
+        TypeError: One of them is not an int, or needs its name.
 
     Example:
         ```python
@@ -135,8 +144,18 @@ class ConcurrencyLimiter:
     )
 
     def __init__(
-        self, limit: int, *, max_waiters: int | None = None, name: str | None = None
+        self,
+        limit: int,
+        *extra: Never,
+        max_waiters: int | None = None,
+        name: str | None = None,
     ) -> None:
+        if extra:
+            way_out = f"Write ConcurrencyLimiter({limit!r}, max_waiters={extra[0]!r})."
+            takes = "one number without a name, the limit"
+            checks.refuse_unnamed(
+                "ConcurrencyLimiter", (limit, *extra), takes=takes, way_out=way_out
+            )
         self._capacity = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )
@@ -217,11 +236,12 @@ class ConcurrencyLimiter:
         acquired = self._acquired
         if in_use > self._capacity or acquired >= self._yield_at:
             await self._acquire(timeout)
-            return
+            return SLOT
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired = acquired + 1
+        return SLOT
 
     def acquire_nowait(self) -> None:
         """
@@ -239,7 +259,7 @@ class ConcurrencyLimiter:
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired += 1
-        return NO_SLOT
+        return SLOT_NOWAIT
 
     def release(self) -> None:
         """

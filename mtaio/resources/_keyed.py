@@ -20,13 +20,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
+from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
-from mtaio.resources._misuse import NO_TOKENS, keys_only, refuse_positional
+from mtaio.resources._misuse import keys_only, refuse_positional
 from mtaio.resources._rate import RateLimiter, Tally
 
 if TYPE_CHECKING:
@@ -119,6 +121,9 @@ class _KeyLimiter(RateLimiter):
 
 
 @keys_only
+@known_elsewhere_as(
+    try_acquire="limiter.acquire_nowait(key), which takes a token or raises RateLimitError"
+)
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
@@ -353,6 +358,7 @@ class KeyedRateLimiter:
             limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
         self._granted += 1
+        return TOKENS
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
@@ -370,7 +376,7 @@ class KeyedRateLimiter:
         """
         self._limiter(key).acquire_nowait(tokens)
         self._granted += 1
-        return NO_TOKENS
+        return TOKENS_NOWAIT
 
     @overload
     def limit(

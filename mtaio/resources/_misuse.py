@@ -7,42 +7,14 @@ shows the right form. Type checkers see none of this, and go on refusing the wro
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 from mtaio._internal.blocks import defining
+from mtaio._internal.checks import refuse_unnamed
 
-__all__ = ["NO_SLOT", "NO_TOKENS", "called_only", "keys_only", "refuse_positional"]
+__all__ = ["called_only", "keys_only", "refuse_positional"]
 
 C = TypeVar("C", bound="type[Any]")
-
-
-class _Acquired:
-    """
-    What ``acquire_nowait`` returns instead of None, which an ``if`` would take for a refusal.
-
-    Args:
-        otherwise: What it raises when it does not acquire.
-    """
-
-    __slots__ = ("_otherwise",)
-
-    def __init__(self, otherwise: str) -> None:
-        self._otherwise = otherwise
-
-    def __repr__(self) -> str:
-        return "<acquired>"
-
-    def __bool__(self) -> NoReturn:
-        msg = (
-            f"acquire_nowait() returns nothing to test: it acquires, or it raises "
-            f"{self._otherwise}. Write 'try: limiter.acquire_nowait()' and 'except "
-            f"{self._otherwise}:' in place of the 'if'."
-        )
-        raise TypeError(msg)
-
-
-NO_TOKENS: Final = cast("None", _Acquired("RateLimitError"))
-NO_SLOT: Final = cast("None", _Acquired("ConcurrencyLimitError"))
 
 
 def _uncalled_block(self: object, *_: object) -> NoReturn:
@@ -61,13 +33,22 @@ def _keyless_block(self: object, *_: object) -> NoReturn:
     raise TypeError(msg)
 
 
+def _keyless_item(self: object, _: object) -> NoReturn:
+    msg = (
+        f"{self!r} cannot be indexed, because its keys have no limiters to hand out. Write 'await "
+        f"limiter.acquire(key)'."
+    )
+    raise TypeError(msg)
+
+
 def called_only(cls: C) -> C:
     """Decorate a class whose objects have to be called: ``with`` on one of them says so."""
     return defining(cls, _uncalled_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def keys_only(cls: C) -> C:
-    """Decorate a class whose objects need a key: ``with`` on one of them says so."""
+    """Decorate a class whose objects need a key: ``with`` on one of them says where to pass it."""
+    defining(cls, _keyless_item, "__getitem__")
     return defining(cls, _keyless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
@@ -80,13 +61,12 @@ def refuse_positional(cls: str, rate: object, extra: tuple[object, ...]) -> NoRe
         rate: The first number.
         extra: Those after it.
     """
-    call = ", ".join(map(repr, (rate, *extra)))
     second = extra[0]
-    msg = (
-        f"{cls}({call}) takes one number without a name, the rate. Write "
-        f"{cls}({rate!r}, burst={second!r}) for {rate!r} a second and {second!r} at once after a "
-        f"rest; or {cls}({rate!r}, per={second!r}), the same as "
+    way_out = (
+        f"Write {cls}({rate!r}, burst={second!r}) for {rate!r} a second and {second!r} at once "
+        f"after a rest; or {cls}({rate!r}, per={second!r}), the same as "
         f"{cls}({rate!r} / {second!r}, burst={rate!r}), for what aiolimiter calls "
         f"AsyncLimiter({rate!r}, {second!r})."
     )
-    raise TypeError(msg)
+    takes = "one number without a name, the rate"
+    refuse_unnamed(cls, (rate, *extra), takes=takes, way_out=way_out)

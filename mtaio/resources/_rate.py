@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
-from mtaio.resources._misuse import NO_TOKENS, refuse_positional
+from mtaio.resources._misuse import refuse_positional
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
@@ -100,6 +102,13 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 
 
 @async_only
+@known_elsewhere_as(
+    has_capacity=(
+        "limiter.acquire_nowait(), which takes a token or raises RateLimitError; or, to look only, "
+        "limiter.statistics().tokens >= 1"
+    ),
+    try_acquire="limiter.acquire_nowait(), which takes a token or raises RateLimitError",
+)
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
@@ -377,16 +386,17 @@ class RateLimiter:
                 bucket.full_at = moment + span
                 bucket.last = moment
                 self._left = left - 1
-                return
+                return TOKENS
             full_at += span
             if full_at <= moment + bucket.reach and bucket.last <= moment:
                 bucket.full_at = full_at
                 bucket.last = moment
                 self._left = left - 1
-                return
+                return TOKENS
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
+        return TOKENS
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
@@ -415,7 +425,7 @@ class RateLimiter:
                     bucket.full_at = full_at
                     bucket.last = moment
                     self._left -= 1
-                    return NO_TOKENS
+                    return TOKENS_NOWAIT
         bucket.check(tokens)
         self._forget_finished()
         moment = bucket.look(clock.now())
@@ -426,7 +436,7 @@ class RateLimiter:
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
-        return NO_TOKENS
+        return TOKENS_NOWAIT
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""

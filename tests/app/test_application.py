@@ -20,7 +20,7 @@ from mtaio.core import Retry, TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.resources import ConcurrencyLimiter, RateLimiter, TimeoutManager
-from mtaio.testing import Victim, injections, run
+from mtaio.testing import Schedule, Victim, injections, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -694,7 +694,7 @@ async def test_start_and_stop() -> None:
     await app.stop()
 
 
-async def test_block_that_fails() -> None:
+async def test_block_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     """Its error travels untouched; what is in flight is cancelled, and resources are closed."""
     diary = Diary()
     diary.resource("database", closing=1)
@@ -705,7 +705,7 @@ async def test_block_that_fails() -> None:
         finally:
             diary.note("cancelled")
 
-    @diary.app.service(drain=True)
+    @diary.app.service(drain=True, name="it")
     async def service() -> None:
         await work()
 
@@ -719,6 +719,10 @@ async def test_block_that_fails() -> None:
     with pytest.raises(KeyError, match=r"^'mine'$"):
         await block()
     assert diary.lines[1:] == [(0, "cancelled"), (0, "cancelled"), (1, "database closed")]
+    assert (
+        "cancelled before the time for it was over: requests: 0, submitted tasks: 1, services: it"
+        in caplog.messages
+    )
 
 
 async def test_block_that_is_cancelled_while_it_drains() -> None:
@@ -767,6 +771,41 @@ async def test_stopped_while_it_starts() -> None:
         diary.app.request_stop("it was a mistake")
     assert diary.lines == [(0, "database open"), (1, "database closed")]
     await diary.app.wait_closed()
+
+
+def test_stopped_as_its_last_part_opens(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No service begins then, and nothing is said to have taken too long."""
+    caplog.set_level(logging.INFO)
+
+    async def main() -> list[str]:
+        diary, is_open = Diary(Settings()), anyio.Event()
+
+        @diary.app.resource
+        async def database() -> AsyncIterator[None]:
+            is_open.set()
+            yield
+            diary.note("closed")
+
+        @diary.app.service
+        async def service() -> None:
+            diary.note("begun")
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(diary.app.start)
+            await is_open.wait()
+            await diary.app.stop("SIGINT")
+        return [line for _, line in diary.lines]
+
+    seen = set[tuple[str, ...]]()
+    for seed in range(8):
+        caplog.clear()
+        lines = run(main, backend=backend, schedule=Schedule(seed=seed))
+        seen.add((*lines, *(re.sub(r" in .*", "", each) for each in caplog.messages)))
+    assert seen == {
+        ("closed", "stopping: SIGINT", "stopped"),
+        ("begun", "closed", "started", "stopping: SIGINT", "drained", "stopped"),
+    }
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "step"])

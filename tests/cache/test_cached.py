@@ -431,7 +431,7 @@ async def test_ttl_of_the_decorator_rules_over_that_of_the_cache(asked: Asked) -
 async def test_every_policy(policy: EvictionPolicy, asked: Asked) -> None:
     """A hit is a hit and counts as a use, whichever way the policy has of reading."""
 
-    @cached(cache=TTLCache(10, 2, policy=policy))
+    @cached(cache=TTLCache(10, max_size=2, policy=policy))
     async def fetch(number: int) -> str:
         return await asked(number)
 

@@ -43,7 +43,7 @@ class AsyncListener(Listener):
 async def test_every_cause() -> None:
     """Each value is reported once when it leaves, with its cause."""
     listener = Listener()
-    cache: TTLCache[int] = TTLCache(10, 2, policy="fifo", on_removed=listener)
+    cache: TTLCache[int] = TTLCache(10, max_size=2, policy="fifo", on_removed=listener)
     cache.set_nowait("a", 1)
     cache.set_nowait("a", 2)
     cache.set_nowait("b", 3)
@@ -68,7 +68,7 @@ async def test_every_cause() -> None:
 async def test_loads_are_reported_too() -> None:
     """A value that a load replaces or evicts is reported like any other."""
     listener = Listener()
-    cache: TTLCache[int] = TTLCache(10, 1, on_removed=listener)
+    cache: TTLCache[int] = TTLCache(10, max_size=1, on_removed=listener)
 
     async def load() -> int:
         return 7

@@ -167,7 +167,7 @@ def test_loads_do_what_the_model_does(
     """Whatever is loaded, kept, refreshed and fails, and when, callers get what the model says."""
     cache: TTLCache[int] = TTLCache(
         2,
-        100,
+        max_size=100,
         policy=policy,
         stale_while_revalidate=times["stale"],
         refresh_ahead=None if times["ahead"] == math.inf else times["ahead"],

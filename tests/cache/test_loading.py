@@ -520,7 +520,7 @@ async def test_leader_of_an_invalidated_load_cancelled(cache: TTLCache[str]) -> 
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 async def test_each_call_is_one_read(policy: EvictionPolicy) -> None:
     """Who waited in vain and then finds a value that was set meanwhile has missed, and no more."""
-    cache: TTLCache[str] = TTLCache(10, 10, policy=policy)
+    cache: TTLCache[str] = TTLCache(10, max_size=10, policy=policy)
     async with anyio.create_task_group() as group:
         callers = Callers(cache, group)
         await callers.ask(Loader())
@@ -1002,7 +1002,7 @@ async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noq
             raise LookupError(msg)
         return -1
 
-    cache: TTLCache[str] = TTLCache(10, 10, weigher=weigh)
+    cache: TTLCache[str] = TTLCache(10, max_size=10, weigher=weigh)
     loader = Loader()
     async with AsyncExitStack() as stack:
         if entered:
@@ -1022,7 +1022,7 @@ async def test_weigher_that_raises_fails_the_load(entered: bool) -> None:  # noq
 @BOTH
 async def test_error_ttl_keeps_an_error(entered: bool) -> None:  # noqa: FBT001 - a parameter
     """With error_ttl an exception is raised to each caller, for that long; there is no value."""
-    cache: TTLCache[str] = TTLCache(10, 5, error_ttl=3)
+    cache: TTLCache[str] = TTLCache(10, max_size=5, error_ttl=3)
     loader = Loader(fail=True)
     async with AsyncExitStack() as stack:
         if entered:
@@ -1052,7 +1052,7 @@ async def test_errors_kept_count_towards_the_limit() -> None:
     """A thousand failing keys hold no more than max_size, and report no value when they go."""
     heard: list[object] = []
     cache: TTLCache[str] = TTLCache(
-        10, 5, error_ttl=30, on_removed=lambda *args: heard.append(args)
+        10, max_size=5, error_ttl=30, on_removed=lambda *args: heard.append(args)
     )
 
     async def fail() -> str:
@@ -1174,7 +1174,7 @@ async def test_listener_that_raises_what_is_no_exception_at_the_end_of_a_load(
             caught.append(raised)
 
     loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, 1, policy="lru", on_removed=listen)
+    cache: TTLCache[str] = TTLCache(10, max_size=1, policy="lru", on_removed=listen)
     cache.set_nowait("old", "value")
     async with anyio.create_task_group() as group:
         group.start_soon(lead, cache)
@@ -1319,7 +1319,7 @@ def test_an_eager_task_that_a_load_started_is_not_the_load(*, entered: bool) -> 
 @pytest.mark.parametrize("other", BACKENDS)
 def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
     """A context in which one loop has loaded, and in which another runs, does not mislead that."""
-    cache = TTLCache[str](60, 10)
+    cache = TTLCache[str](60, max_size=10)
 
     async def first() -> Any:
         await cache.get_or_set("a", Loader())
@@ -1345,7 +1345,7 @@ def test_context_that_outlives_its_loop(backend: str, other: str) -> None:
 @pytest.mark.parametrize("again", [True, False], ids=["refresh", "get_or_set"])
 async def test_loads_that_follow_each_other_form_no_chain(*, again: bool) -> None:
     """What begins in the course of a load that is over does not hold it."""
-    cache = TTLCache[int](60, 10)
+    cache = TTLCache[int](60, max_size=10)
     begin: anyio.Event
 
     async def load() -> int:
@@ -1373,7 +1373,7 @@ async def test_loads_that_follow_each_other_form_no_chain(*, again: bool) -> Non
 
 async def test_load_started_by_one_that_is_over_keeps_nothing_of_it() -> None:
     """Each load that begins in the course of the one before is as light as the first."""
-    cache = TTLCache[object](60, 10)
+    cache = TTLCache[object](60, max_size=10)
     values: list[weakref.ref[Loader]] = []
     begin = anyio.Event()
 

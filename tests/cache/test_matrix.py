@@ -174,7 +174,9 @@ async def test_matrix(
     entered: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     """As many loads as the table says, and to each caller what it says, at that moment."""
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy)  # without a limit, all policies are one
+    cache: TTLCache[str] = TTLCache(
+        10, max_size=100, policy=policy
+    )  # without a limit, all policies are one
     loader = Recursive(cache) if event is recursive else Loader()
     async with anyio.create_task_group() as group, AsyncExitStack() as block:
         if entered:

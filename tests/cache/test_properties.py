@@ -196,7 +196,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.listened = listened
         self.cache: TTLCache[int] = TTLCache(
             9.5,
-            None if max_size is None else limit,
+            max_size=None if max_size is None else limit,
             policy=self.policy,
             idle_ttl=None if idle == math.inf else idle,
             stale_while_revalidate=stale,

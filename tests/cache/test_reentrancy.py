@@ -86,7 +86,9 @@ class NthCall:
 def made(policy: EvictionPolicy, *, weighed: bool, error_ttl: float = 5) -> TTLCache[int]:
     """Return a full cache of keys that are compared."""
     weigher = (lambda _, value: value % 2 + 1) if weighed else None
-    cache: TTLCache[int] = TTLCache(10, 8, policy=policy, weigher=weigher, error_ttl=error_ttl)
+    cache: TTLCache[int] = TTLCache(
+        10, max_size=8, policy=policy, weigher=weigher, error_ttl=error_ttl
+    )
     for number in range(8):
         cache.set_nowait(Odd(number), number, tags={Odd(number % 2)} if number % 3 else ())
     for number in range(0, 8, 3):
@@ -201,7 +203,7 @@ def test_reads_in_the_middle_of_a_change() -> None:
 @POLICIES
 def test_a_key_that_was_changed(policy: EvictionPolicy) -> None:
     """Like a dict, a cache does not find it any more, which is an error where it is to go."""
-    cache: TTLCache[int] = TTLCache(5, 2, policy=policy)
+    cache: TTLCache[int] = TTLCache(5, max_size=2, policy=policy)
     key = Odd(0)
     cache.set_nowait(key, 1)
     cache.set_nowait("there", 1)
@@ -275,7 +277,7 @@ class Cyclic:
 def test_finalisers_that_change_the_cache(policy: EvictionPolicy) -> None:
     """With the collector running all the time, finalisers change the cache, or are refused."""
     chance = random.Random(5)  # noqa: S311 - reproducible
-    cache: TTLCache[object] = TTLCache(10, 20, policy=policy)
+    cache: TTLCache[object] = TTLCache(10, max_size=20, policy=policy)
     ends: list[Callable[[], object]] = [
         lambda: cache.set_nowait(chance.randrange(40), 1, tags={chance.randrange(3)}),
         lambda: cache.delete_nowait(chance.randrange(40)),
@@ -314,7 +316,7 @@ if sys.platform != "win32":  # where there are no timers, and no fork
 
     def test_signal_handlers_that_change_the_cache() -> None:
         """A handler that runs in the middle of a change is refused; else it changes the cache."""
-        cache: TTLCache[int] = TTLCache(10, 20)
+        cache: TTLCache[int] = TTLCache(10, max_size=20)
         handled = refused = 0
 
         def handle(*_: object) -> None:
@@ -419,7 +421,7 @@ class Shop:
 async def test_times_of_those_that_take_anothers_place() -> None:
     """Whether either expires some day or never, the new one has its own time."""
     for policy in EvictionPolicy:
-        cache: TTLCache[int] = TTLCache(math.inf, 1, policy=policy)
+        cache: TTLCache[int] = TTLCache(math.inf, max_size=1, policy=policy)
         for number, ttl in enumerate([math.inf, math.inf, 5, math.inf, 5, 50, 5]):
             cache.set_nowait(number, number, ttl)
             assert_whole(cache)

@@ -34,7 +34,7 @@ async def until(moment: float) -> None:
 async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionPolicy) -> None:
     """After its time a value is served at once, and one load in the background renews it."""
     loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5)
+    cache: TTLCache[str] = TTLCache(10, max_size=100, policy=policy, stale_while_revalidate=5)
     async with cache:
         assert await cache.get_or_set("key", loader) == "value 1"  # until 11, stale until 16
         await until(10.9375)
@@ -61,7 +61,7 @@ async def test_stale_value_is_served_while_a_new_one_is_loaded(policy: EvictionP
 @POLICIES
 async def test_stale_value_is_no_value_for_other_operations(policy: EvictionPolicy) -> None:
     """Only get_or_set serves what is stale: for everything else its time is over."""
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5)
+    cache: TTLCache[str] = TTLCache(10, max_size=100, policy=policy, stale_while_revalidate=5)
     cache.set_nowait("key", "old", tags=["tag"])
     await until(10)
     assert await cache.get("key", "none") == "none"
@@ -91,7 +91,7 @@ async def test_stale_value_is_not_served_beyond_its_limit(policy: EvictionPolicy
     loader = Loader()
     cache: TTLCache[str] = TTLCache(
         10,
-        100,
+        max_size=100,
         policy=policy,
         stale_while_revalidate=5,
         on_removed=lambda *removal: heard.append((*removal, anyio.current_time())),
@@ -114,7 +114,9 @@ async def test_failed_refresh_keeps_the_stale_value(
 ) -> None:
     """If the load fails the old value is served until its limit, and each call tries again."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=5, name="users")
+    cache: TTLCache[str] = TTLCache(
+        10, max_size=100, policy=policy, stale_while_revalidate=5, name="users"
+    )
     async with cache:
         cache.set_nowait("key", "old")
         for started, moment in enumerate((10, 11, 12, 13), 1):
@@ -142,7 +144,9 @@ async def test_failed_refresh_keeps_the_stale_value(
 async def test_error_ttl_spaces_the_refreshes_that_fail(policy: EvictionPolicy) -> None:
     """With an error_ttl the next attempt comes no sooner than that after the last failed."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, stale_while_revalidate=90, error_ttl=4)
+    cache: TTLCache[str] = TTLCache(
+        10, max_size=100, policy=policy, stale_while_revalidate=90, error_ttl=4
+    )
     async with cache:
         cache.set_nowait("key", "old")
         moments: list[float] = []
@@ -301,7 +305,7 @@ async def test_values_that_are_there_need_no_entered_cache(
 ) -> None:
     """What needs a block is a load, and a hit starts none, whatever the policy."""
     loader = Loader()
-    cache: TTLCache[str] = TTLCache(10, 10, policy=policy, **options)
+    cache: TTLCache[str] = TTLCache(10, max_size=10, policy=policy, **options)
     async with cache:
         cache.set_nowait("key", "value")
     assert await cache.get_or_set("key", loader) == "value"
@@ -325,7 +329,7 @@ async def test_values_that_are_there_need_no_entered_cache(
 async def test_refresh_ahead(policy: EvictionPolicy) -> None:
     """From its fraction on a read begins a load; the value is fresh when its time would end."""
     loader = Loader()
-    async with TTLCache[str](10, 100, policy=policy, refresh_ahead=0.75) as cache:
+    async with TTLCache[str](10, max_size=100, policy=policy, refresh_ahead=0.75) as cache:
         cache.set_nowait("key", "old")
         await until(7.4375)
         assert await cache.get_or_set("key", loader) == "old"
@@ -402,7 +406,7 @@ async def test_touch_defers_the_refresh(policy: EvictionPolicy) -> None:
     """Touching restarts the value's time, and that of its refresh."""
     loader = Loader()
     cache: TTLCache[str] = TTLCache(
-        10, 100, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2
+        10, max_size=100, policy=policy, refresh_ahead=0.5, stale_while_revalidate=2
     )
     async with cache:
         cache.set_nowait("key", "old")
@@ -508,7 +512,7 @@ async def test_refresh_loads_what_its_call_has_named(options: dict[str, Any]) ->
         loaded.append(user)
         return f"data of {user}"
 
-    cache: TTLCache[str] = TTLCache(10, 100, **options)
+    cache: TTLCache[str] = TTLCache(10, max_size=100, **options)
     users = ("ann", "ben", "cy")
     async with cache:
         for _ in range(2):
@@ -572,7 +576,7 @@ async def test_limits_hold_for_stale_values() -> None:
     heard: list[tuple[Any, str, RemovalCause]] = []
     cache: TTLCache[str] = TTLCache(
         10,
-        2,
+        max_size=2,
         policy="fifo",
         stale_while_revalidate=5,
         on_removed=lambda *removal: heard.append(removal),
@@ -594,7 +598,7 @@ async def test_limits_hold_for_stale_values() -> None:
 async def test_kept_error_is_raised_for_exactly_that_long(policy: EvictionPolicy) -> None:
     """From the moment of the failure, error_ttl seconds, to everybody who asks; then no more."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(10, 100, policy=policy, error_ttl=3)
+    cache: TTLCache[str] = TTLCache(10, max_size=100, policy=policy, error_ttl=3)
     with pytest.raises(LookupError, match=r"^load 1$"):
         await cache.get_or_set("key", loader)
     await until(3.9375)
@@ -695,7 +699,7 @@ async def test_kept_error_that_is_evicted_is_no_value(
     heard: list[object] = []
     cache: TTLCache[str] = TTLCache(
         math.inf,
-        1,
+        max_size=1,
         policy=policy,
         error_ttl=30,
         idle_ttl=100 if detailed else None,
@@ -716,7 +720,7 @@ async def test_kept_error_that_is_evicted_is_no_value(
 @POLICIES
 async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
     """In an entered cache, errors whose time is over are removed without being asked for."""
-    async with TTLCache[str](10, 100, policy=policy, error_ttl=3) as cache:
+    async with TTLCache[str](10, max_size=100, policy=policy, error_ttl=3) as cache:
         with pytest.raises(LookupError):
             await cache.get_or_set("key", Loader(fail=True))
         assert len(cache) == 1
@@ -729,7 +733,7 @@ async def test_kept_errors_go_in_the_background(policy: EvictionPolicy) -> None:
 async def test_kept_errors_that_are_over_go_when_others_come(policy: EvictionPolicy) -> None:
     """Without a block each load that fails removes a few of them, before a value has to go."""
     cache: TTLCache[str] = TTLCache(10, policy=policy, error_ttl=3)
-    full: TTLCache[str] = TTLCache(math.inf, 4, policy=policy, error_ttl=3)
+    full: TTLCache[str] = TTLCache(math.inf, max_size=4, policy=policy, error_ttl=3)
     full.set_nowait("value", "stays")
     loader = Loader(fail=True, seconds=0)
     for key in range(100):
@@ -785,7 +789,9 @@ async def test_error_of_a_load_that_a_change_overtook_is_not_kept(
 async def test_refresh_that_fails_early_brings_no_other_forward(policy: EvictionPolicy) -> None:
     """The next refresh is due when it was, or error_ttl after the failure if that is later."""
     loader = Loader(fail=True)
-    async with TTLCache[str](16, 100, policy=policy, refresh_ahead=0.5, error_ttl=2) as cache:
+    async with TTLCache[str](
+        16, max_size=100, policy=policy, refresh_ahead=0.5, error_ttl=2
+    ) as cache:
         cache.set_nowait("key", "old")
         with pytest.raises(LookupError):
             await cache.refresh("key", loader)
@@ -811,7 +817,7 @@ async def test_failed_refresh_leaves_a_value_that_nothing_renews(
 ) -> None:
     """Where nothing is renewed in the background, a value that a refresh left is not either."""
     loader = Loader(fail=True)
-    cache: TTLCache[str] = TTLCache(60, 100, policy=policy, **options)
+    cache: TTLCache[str] = TTLCache(60, max_size=100, policy=policy, **options)
     for entered in (False, True):
         async with AsyncExitStack() as stack:
             if entered:
@@ -881,7 +887,7 @@ async def test_kept_error_of_an_object_that_died_is_forgotten() -> None:
 @POLICIES
 async def test_jitter_of_loads_and_of_stale_values(policy: EvictionPolicy) -> None:
     """What is loaded is spread as what is set: within its fraction, never longer, never over."""
-    cache: TTLCache[int] = TTLCache(100, 100, policy=policy, jitter=0.5)
+    cache: TTLCache[int] = TTLCache(100, max_size=100, policy=policy, jitter=0.5)
 
     async def one() -> int:
         return 1

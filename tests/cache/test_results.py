@@ -197,6 +197,14 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
         lambda: anything.__class__.__delitem__(anything, "a"),
         r"'del cache\[key\]' .* Use cache\.delete_nowait\('a'\), which",
     ),
+    (
+        lambda: cast("Any", TTLCache)(1000, 60),
+        (
+            r"TTLCache\(1000, 60\) takes one number without a name, the seconds for which a value "
+            r"is kept\. Write TTLCache\(1000, max_size=60\) .*; or TTLCache\(60, max_size=1000\) "
+            r"for what cachetools calls TTLCache\(1000, 60\)\.$"
+        ),
+    ),
     (enter, r".* cannot be entered with 'with': .* Use 'async with cache:', or"),
     (
         lambda: "a" in anything_cached(answer),
@@ -224,6 +232,14 @@ def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: s
     """What other caches and functions can do, and these cannot, names what to write instead."""
     with pytest.raises(TypeError, match=f"^{message}"):
         mistake()
+
+
+@pytest.mark.parametrize("name", ["currsize", "keys", "pop", "setdefault", "update", "values"])
+def test_names_of_a_mapping(name: str) -> None:
+    """What cachetools has, and a cache that is no mapping has not, is named in its own words."""
+    message = rf"^'TTLCache' object has no attribute '{name}'\. Here it is .*cache[.)].*\.$"
+    with pytest.raises(AttributeError, match=message):
+        getattr(anything, name)
 
 
 def test_bind_and_key() -> None:

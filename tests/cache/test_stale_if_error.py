@@ -17,7 +17,7 @@ from tests.cache.loads import BOTH, GONE, Callers, Loader
 
 async def old(options: dict[str, float], stack: AsyncExitStack, *, entered: bool) -> TTLCache[str]:
     """Return a cache with a value whose time is just over."""
-    cache: TTLCache[str] = TTLCache(1, 100, stale_if_error=5, **options)  # type: ignore[arg-type] # all take floats
+    cache: TTLCache[str] = TTLCache(1, max_size=100, stale_if_error=5, **options)  # type: ignore[arg-type] # all take floats
     if entered:
         await stack.enter_async_context(cache)
     cache.set_nowait("key", "old")

@@ -259,7 +259,7 @@ def test_listener_that_changes_the_cache_in_a_storm() -> None:
         if isinstance(key, int) and key % 3 == 0:
             storm.cache.delete_nowait(key + 1)
 
-    storm.cache = TTLCache(0.01, 8, on_removed=hear)
+    storm.cache = TTLCache(0.01, max_size=8, on_removed=hear)
     storm.rage(*(partial(storm.blow, seed, 800) for seed in range(4)))
     storm.calm()
 
@@ -267,7 +267,7 @@ def test_listener_that_changes_the_cache_in_a_storm() -> None:
 @pytest.mark.usefixtures("eager_switches")
 def test_reads_never_return_another_key_s_value() -> None:
     """Readers that take no lock, beside writers that evict all the time."""
-    cache: TTLCache[int] = TTLCache(100, 4)
+    cache: TTLCache[int] = TTLCache(100, max_size=4)
     stop = threading.Event()
     wrong: list[tuple[int, int]] = []
 

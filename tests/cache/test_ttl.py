@@ -139,7 +139,7 @@ async def test_touch() -> None:
 
 async def test_tags() -> None:
     """A tag finds what carries it now, not what carried it once."""
-    cache: TTLCache[int] = TTLCache(10, 3, policy="fifo")
+    cache: TTLCache[int] = TTLCache(10, max_size=3, policy="fifo")
     cache.set_nowait("one", 1, tags=["a", "b"])
     cache.set_nowait("two", 2, tags=["a"])
     cache.set_nowait("three", 3)
@@ -198,7 +198,7 @@ async def test_overwriting_what_has_expired_reports_that() -> None:
 
 async def test_expired_values_go_before_others_are_evicted() -> None:
     """At the limit, what has expired makes room."""
-    cache: TTLCache[int] = TTLCache(10, 3)
+    cache: TTLCache[int] = TTLCache(10, max_size=3)
     cache.set_nowait("old", 0, 100)
     cache.set_nowait("a", 1, 0.5)
     cache.set_nowait("b", 2, 0.5)
@@ -216,7 +216,7 @@ async def test_expired_values_go_before_others_make_room_for_a_heavy_one(
 ) -> None:
     """As many as it takes, so that none goes whose time is not over."""
     cache: TTLCache[int] = TTLCache(
-        math.inf, 20, policy=policy, weigher=lambda _key, weight: weight
+        math.inf, max_size=20, policy=policy, weigher=lambda _key, weight: weight
     )
     cache.set_nowait("stays", 9)
     cache.set_many_nowait(dict.fromkeys(range(10), 1), 1)
@@ -234,7 +234,7 @@ async def test_expired_values_go_before_others_make_room_for_a_heavy_one(
 async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() -> None:
     """Values that live longer than they were filed for are passed over, but not all of them."""
     cache: TTLCache[int] = TTLCache(
-        math.inf, 20, policy="fifo", weigher=lambda _key, weight: weight
+        math.inf, max_size=20, policy="fifo", weigher=lambda _key, weight: weight
     )
     cache.set_many_nowait(dict.fromkeys(range(10), 1), 1)
     for number in range(10):
@@ -250,7 +250,7 @@ async def test_looking_for_expired_values_in_favour_of_a_heavy_one_is_bounded() 
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 async def test_never_more_than_max_size(policy: EvictionPolicy) -> None:
     """Whatever is set, no more is held than there is room for."""
-    cache: TTLCache[int] = TTLCache(10, 7, policy=policy)
+    cache: TTLCache[int] = TTLCache(10, max_size=7, policy=policy)
     for number in range(100):
         cache.set_nowait(number, number)
         assert len(cache) <= 7
@@ -264,7 +264,7 @@ async def test_weights() -> None:
     heard: list[tuple[object, ...]] = []
     cache: TTLCache[str] = TTLCache(
         10,
-        10,
+        max_size=10,
         policy="lru",
         weigher=lambda _, value: len(value),
         on_removed=lambda *removal: heard.append(removal),
@@ -297,7 +297,7 @@ async def test_a_value_that_grows_makes_others_go(policy: EvictionPolicy) -> Non
     gone: list[tuple[str, int, RemovalCause]] = []
     cache: TTLCache[int] = TTLCache(
         10,
-        10,
+        max_size=10,
         policy=policy,
         weigher=lambda _key, weight: weight,
         on_removed=lambda *removal: gone.append(removal),
@@ -432,7 +432,7 @@ async def test_removed_values_are_let_go() -> None:
     try:
         for policy in EvictionPolicy:
             for way in ways:
-                cache: TTLCache[Value] = TTLCache(10, 5, policy=policy)
+                cache: TTLCache[Value] = TTLCache(10, max_size=5, policy=policy)
                 cache.set_many_nowait({number: Value() for number in range(5)})
                 value = Value()
                 there = weakref.ref(value)
@@ -447,7 +447,7 @@ async def test_removed_values_are_let_go() -> None:
 
 async def test_churn_leaves_nothing_behind() -> None:
     """Setting and deleting with ever new times leaves no bucket, entry or tag behind."""
-    cache: TTLCache[int] = TTLCache(10, 100)
+    cache: TTLCache[int] = TTLCache(10, max_size=100)
     for number in range(5000):
         cache.set_nowait("key", number, 1 + number % 977, tags=[number])
         if number % 3 == 0:
@@ -481,7 +481,7 @@ async def test_a_longer_time_is_filed_when_the_shorter_would_be_over() -> None:
 async def test_the_place_of_an_evicted_entry_is_taken_over(*, short_first: bool) -> None:
     """An entry that takes another's place expires in its own time, whichever is longer."""
     first, second = (1.25, 50.25) if short_first else (50.25, 1.25)
-    cache: TTLCache[int] = TTLCache(10, 1)
+    cache: TTLCache[int] = TTLCache(10, max_size=1)
     async with cache:
         cache.set_nowait("one", 1, first)
         cache.set_nowait("two", 2, second)
@@ -652,7 +652,7 @@ def test_refused_operations_change_nothing(
     heard: list[object] = []
     cache: TTLCache[int] = TTLCache(
         math.inf,
-        5,
+        max_size=5,
         weigher=None if plain else exploding,
         on_removed=None if plain else lambda *removal: heard.append(removal),
     )
@@ -688,7 +688,7 @@ def test_errors_of_keys_pass() -> None:
 
 def test_properties_and_repr() -> None:
     """What a cache was made with can be read, and its repr says what it is."""
-    cache: TTLCache[int] = TTLCache(60, 100, policy="lfu", name="users")
+    cache: TTLCache[int] = TTLCache(60, max_size=100, policy="lfu", name="users")
     cache.set_nowait("key", 1)
     assert repr(cache) == "<TTLCache 'users' lfu 1 of 100, 60 s>"
     assert (cache.name, cache.default_ttl, cache.max_size) == ("users", 60, 100)
@@ -700,7 +700,7 @@ def test_properties_and_repr() -> None:
 
 def test_statistics() -> None:
     """Every figure of a fresh cache is 0, and the rate of hits is that of all reads."""
-    cache: TTLCache[int] = TTLCache(60, 100)
+    cache: TTLCache[int] = TTLCache(60, max_size=100)
     assert cache.statistics() == CacheStatistics(
         size=0,
         weight=0,
@@ -729,7 +729,7 @@ def test_statistics() -> None:
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) -> None:
     """Values stay from loop to loop, entered or not, and with loads in between."""
-    cache: TTLCache[int] = TTLCache(1000, 100, policy=policy)
+    cache: TTLCache[int] = TTLCache(1000, max_size=100, policy=policy)
 
     async def one() -> int:
         await anyio.sleep(0.5)
@@ -754,7 +754,7 @@ def test_used_by_one_loop_after_another(policy: EvictionPolicy, backend: str) ->
 
 def test_used_by_loops_of_both_backends_in_turn() -> None:
     """One cache, made where no loop runs, serves asyncio and trio in turn, entered and not."""
-    cache: TTLCache[int] = TTLCache(1000, 100, stale_while_revalidate=1)
+    cache: TTLCache[int] = TTLCache(1000, max_size=100, stale_while_revalidate=1)
     started = 0
 
     async def load() -> int:
@@ -790,7 +790,7 @@ def test_used_by_loops_of_both_backends_in_turn() -> None:
 
 def test_a_cache_keeps_no_loop_alive(backend: str) -> None:
     """Nothing of an event loop is left in a cache that was entered there, or has loaded there."""
-    cache: TTLCache[int] = TTLCache(1000, 100)
+    cache: TTLCache[int] = TTLCache(1000, max_size=100)
     loops_of: list[weakref.ref[object]] = []
 
     async def load() -> int:
@@ -814,7 +814,7 @@ def test_a_cache_keeps_no_loop_alive(backend: str) -> None:
 
 def test_a_clock_that_goes_back() -> None:
     """A cache that is used under another clock still holds what it has, and goes on."""
-    cache: TTLCache[int] = TTLCache(10, 3)
+    cache: TTLCache[int] = TTLCache(10, max_size=3)
     with clock.reading_from(lambda: 1000.0):
         cache.set_nowait("key", 1)
     with clock.reading_from(lambda: 5.0):

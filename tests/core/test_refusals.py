@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from mtaio.core import Retry, TaskExecutor
+from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -132,6 +133,18 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (
         lambda ex: ex.map(same, [1], rate="5"),
         r"TypeError: rate='5' is a str, not a number\. Pass items per second, or a ",
+    ),
+    (
+        lambda ex: ex.map(same, [1], rate=ConcurrencyLimiter(1)),
+        r"TypeError: rate=<ConcurrencyLimiter: .* is a ConcurrencyLimiter, not a number\. Pass ",
+    ),
+    (
+        lambda ex: ex.map(same, [1], rate=KeyedRateLimiter(1)),
+        r"TypeError: rate=<KeyedRateLimiter .* is a KeyedRateLimiter, not a number\. Pass items ",
+    ),
+    (
+        lambda ex: ex.map(same, [1], rate=RateLimiter),
+        r"TypeError: rate=<class .* is a type, not a number\. Pass items per second, or a ",
     ),
     *[
         (

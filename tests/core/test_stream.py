@@ -95,6 +95,17 @@ async def test_stream_is_made_anywhere() -> None:
         assert [result async for result in results] == [2]
 
 
+async def test_repr_says_what_it_is_of() -> None:
+    """A message that shows a stream shows its function and how far it has come."""
+    stream = TaskExecutor(3).stream(double, [1])
+    assert repr(stream) == "<Stream of 'double', new>"
+    async with stream:
+        assert repr(stream) == "<Stream of 'double', entered>"
+    assert repr(stream) == "<Stream of 'double', left>"
+    several = TaskExecutor(3).as_completed(lambda: double(1))
+    assert repr(several) == "<Stream of calls, new>"
+
+
 async def test_consumers_are_woken_for_each_result_of_a_burst() -> None:
     """When the head of the line comes, all waiting consumers get one of the results behind it."""
     got: list[tuple[float, float]] = []

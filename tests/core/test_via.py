@@ -135,16 +135,43 @@ async def test_rate_retry_and_progress_are_those_of_any_item() -> None:
     assert executor.statistics().retried == 2
 
 
-async def test_cancelled_call_that_has_not_begun_is_never_made() -> None:
+@pytest.mark.parametrize("limited", [False, True])
+async def test_cancelled_call_that_has_not_begun_is_never_made(*, limited: bool) -> None:
     """Its future is cancelled; one that has begun goes on by itself, and is not waited for."""
     pool = ManualPool()
+    via = ExternalPool(pool, limit=2) if limited else pool
     async with anyio.create_task_group() as group:
-        group.start_soon(partial(TaskExecutor().map, double, [1, 2], via=pool))
+        group.start_soon(partial(TaskExecutor().map, double, [1, 2], via=via))
         await settle()
         pool.sent[0].begin()
         group.cancel_scope.cancel()
     assert [sent.future.cancelled() for sent in pool.sent] == [False, True]
     pool.sent[0].end()
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+async def test_limit_holds_in_a_pool_that_does_not_tell_what_runs(chunksize: int) -> None:
+    """As dask: it would cancel a call that runs. So none is cancelled, and each keeps its place."""
+    pool = ManualPool()
+    limited = ExternalPool(pool, limit=2)
+    executor = TaskExecutor()
+    call = partial(executor.map, double, [1, 2], via=limited, chunksize=chunksize)
+    for _ in range(2):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await settle()
+            group.cancel_scope.cancel()
+        assert not any(sent.future.cancelled() for sent in pool.sent)
+        assert limited.statistics().in_use == 2
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        await settle()
+        assert len(pool.sent) == 2 // chunksize
+        for sent in pool.sent:
+            sent.future.set_result(sent.fn(*sent.args))
+        await settle()
+        pool.end_all()
+    assert limited.statistics().in_use == 0
 
 
 async def test_place_under_the_pools_limit_is_kept_until_the_call_has_ended() -> None:
@@ -180,13 +207,23 @@ async def test_place_under_the_pools_limit_is_kept_until_the_call_has_ended() ->
 @pytest.mark.parametrize("chunksize", [1, 2])
 async def test_cancellation_anywhere_leaves_nothing_behind(chunksize: int) -> None:
     """Whatever has not begun is cancelled, and every place comes back."""
+
+    class Pool(ManualPool):
+        """It begins the first call at once."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            if len(self.sent) == 1:
+                self.sent[0].begin()
+            return future
+
     pools: list[ManualPool] = []
 
     async def scenario(at: int) -> bool:
-        pool = ManualPool()
+        pool = Pool()
         pools.append(pool)
-        limited = ExternalPool(pool, limit=3)
-        executor = TaskExecutor(3)
+        limited = ExternalPool(pool, limit=4)
+        executor = TaskExecutor(4)
 
         async def call() -> None:
             async with anyio.create_task_group() as group:
@@ -202,7 +239,7 @@ async def test_cancellation_anywhere_leaves_nothing_behind(chunksize: int) -> No
                     pool.end_all()
 
         hit = await cancelled_at(call(), at)
-        assert all(sent.future.done() for sent in pool.sent)
+        pool.end_all()
         await settle()
         assert limited.statistics().in_use == 0
         assert executor.statistics().running == 0
@@ -250,6 +287,20 @@ async def test_what_would_end_the_program_is_an_error_of_the_call() -> None:
     ):
         await TaskExecutor().run(leave, SystemExit(3), via=pool)
     assert isinstance(caught.value.__cause__, SystemExit)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Could not serialize object of type lock",
+        "A result has failed to un-serialize. Please ensure that the objects are picklable.",
+    ],
+)
+async def test_error_about_what_cannot_be_pickled_says_what_a_pool_takes(text: str) -> None:
+    """Also as dask and loky put it."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError) as caught:
+        await TaskExecutor().run(leave, TypeError(text), via=pool)
+    assert caught.value.__notes__[0].startswith("A pool gets functions, arguments and results pick")
 
 
 async def test_error_that_cannot_be_printed_is_raised_like_any_other() -> None:

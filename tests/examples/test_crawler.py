@@ -141,9 +141,11 @@ async def test_retry_after_is_kept() -> None:
 
 
 async def test_retry_after_may_be_a_date() -> None:
-    """A date counts from now; one that has passed is no wait."""
-    response = httpx.Response(503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
-    assert crawler.BusyError(response).retry_after < 0
+    """A date counts from now; one that has passed is no wait, and one far away is too long."""
+    for year, is_tried_again in (2015, True), (9015, False):
+        date = f"Wed, 21 Oct {year} 07:28:00 GMT"
+        error = crawler.BusyError(httpx.Response(503, headers={"Retry-After": date}))
+        assert crawler.RETRY.accepts(error) is is_tried_again
 
 
 async def test_host_that_is_down_is_left_alone() -> None:

@@ -121,3 +121,18 @@ def test_line_without_end_is_cut() -> None:
         assert max(lengths) < relay.MOST_LINE + 10_001
 
     run(main)
+
+
+def test_long_line_that_comes_at_once_is_whole() -> None:
+    """A line is cut only while its end has not come."""
+
+    async def main() -> None:
+        lines, received = trio.open_memory_channel[str](100)
+        near, far = memory_stream_pair()
+        async with near:
+            await near.send_all(b"x" * 20_000 + b"\nend\n")
+        await relay.take("a", far, lines)
+        assert len(received.receive_nowait()) == 20_000
+        assert received.receive_nowait() == "end"
+
+    run(main)

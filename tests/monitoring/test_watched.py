@@ -66,7 +66,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "rate_limiter": lambda: RateLimiter(1),
     "keyed_rate_limiter": lambda: KeyedRateLimiter(1),
     "timeout_manager": TimeoutManager,
-    "ttl_cache": lambda: TTLCache[int](60, 4),
+    "ttl_cache": lambda: TTLCache[int](60, max_size=4),
     "event_emitter": EventEmitter,
     "task_executor": lambda: TaskExecutor(1),
     "http_pump": HTTPPump,
@@ -364,7 +364,7 @@ def test_reads_under_load(backend: str) -> None:
     """Whoever reads figures from another thread, while all is busy, gets no error."""
     monitor = ResourceMonitor(0.005, 50, loop_interval=0.002)
     executor, limiter = TaskExecutor(4), ConcurrencyLimiter(2)
-    cache, emitter = TTLCache[int](0.01, 50), EventEmitter()
+    cache, emitter = TTLCache[int](0.01, max_size=50), EventEmitter()
     for each in (executor, limiter, cache, emitter):
         monitor.watch(each)
     monitor.set_threshold("concurrency_limiter.in_use", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pytest
 from mtaio.core import ExternalPool, TaskExecutor
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from tests.backends import BACKENDS
-from tests.pools.work import die_at_three, note, refuse_three, span, square
+from tests.pools.work import die_at_three, note, note_span, refuse_three, span, square
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -124,6 +125,20 @@ def test_results_errors_and_progress(pool: Executor, finish: Finish) -> None:
     finish(main)
 
 
+def test_argument_that_cannot_be_pickled(pool: Executor, finish: Finish) -> None:
+    """The error says what a pool takes, one by one and in chunks."""
+
+    async def main() -> None:
+        for chunksize in (1, 2):
+            (error,) = await TaskExecutor().map(
+                repr, [threading.Lock()], via=pool, chunksize=chunksize, errors="return"
+            )
+            assert isinstance(error, Exception)
+            assert any("from the top level of a module" in text for text in error.__notes__)
+
+    finish(main)
+
+
 def test_no_more_at_once_than_the_limit(pool: Executor, finish: Finish) -> None:
     """Counted by the workers: of three workers, two are busy."""
 
@@ -165,6 +180,27 @@ def test_what_is_out_of_time_or_cancelled(pool: Executor, finish: Finish, tmp_pa
 
     finish(main)
     assert len(list(tmp_path.iterdir())) <= 4 * WORKERS
+
+
+def test_limit_holds_after_timeouts_and_cancellation(
+    pool: Executor, finish: Finish, tmp_path: Path
+) -> None:
+    """Counted by the workers: a call that nobody waits for any more still has its place."""
+
+    async def main() -> None:
+        limited = ExternalPool(pool, limit=2)
+        executor = TaskExecutor()
+        fn = partial(note_span, str(tmp_path), seconds=0.3)
+        names = [f"late {number}" for number in range(4)]
+        await executor.map(fn, names, via=limited, timeout=0.1, errors="return")
+        with anyio.move_on_after(0.35):
+            await executor.map(fn, [f"cancelled {number}" for number in range(9)], via=limited)
+        await executor.map(fn, ["last", "very last"], via=limited)
+        assert limited.statistics().in_use == 0
+
+    finish(main)
+    texts = [path.read_text(encoding="utf-8").split() for path in tmp_path.iterdir()]
+    assert most_at_once([(float(begin), float(end)) for begin, end in texts]) == 2
 
 
 def test_dead_worker_fails_what_it_had(finish: Finish, pool_maker: Any) -> None:

@@ -26,6 +26,12 @@ def span(seconds: float) -> tuple[float, float]:
     return begin, time.monotonic()
 
 
+def note_span(folder: str, name: str, seconds: float) -> None:
+    """Take some time, and leave a file that says when that was, for callers that have gone."""
+    begin, end = span(seconds)
+    (Path(folder) / name).write_text(f"{begin} {end}", encoding="utf-8")
+
+
 def note(folder: str, name: str, seconds: float) -> None:
     """Leave a file that says that the call was made, and take some time."""
     (Path(folder) / name).touch()

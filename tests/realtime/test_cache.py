@@ -17,7 +17,7 @@ from mtaio.testing import assert_quiescent
 @pytest.mark.parametrize("suspends", [True, False], ids=["suspends", "at once"])
 async def test_one_load_for_all(*, entered: bool, suspends: bool) -> None:
     """Twenty who ask at once share a load, also where tasks run at once and it never suspends."""
-    cache: TTLCache[int] = TTLCache(60, 10)
+    cache: TTLCache[int] = TTLCache(60, max_size=10)
     loads = 0
     answers: list[int] = []
 
@@ -44,7 +44,7 @@ async def test_one_load_for_all(*, entered: bool, suspends: bool) -> None:
 @pytest.mark.parametrize("entered", [True, False], ids=["entered", "not entered"])
 async def test_first_caller_cancelled(*, entered: bool) -> None:
     """The others get a value when the first who asked has run out of time."""
-    cache: TTLCache[str] = TTLCache(60, 10)
+    cache: TTLCache[str] = TTLCache(60, max_size=10)
     answers: list[str] = []
     go_on = anyio.Event()
     scope = anyio.CancelScope()

@@ -30,7 +30,10 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
     due = first + (needed - 1) * interval
     if due > within:
         return [0, str(due).encode(), len(busy), share]
-    taken = int(max(needed, min(most, share - held)))
+    free = share - held if within else math.floor(-first / interval) + 1
+    taken = int(max(needed, min(most, free)))
+    if not within:
+        taken -= int(taken % needed)
     data[keys[0]] = full + taken * interval
     return [taken, str(first).encode(), len(busy), share]
 

@@ -13,6 +13,7 @@ import pytest
 
 from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
 from mtaio.redis import Lease, RedisConcurrencyLimiter
+from mtaio.resilience import Pipeline
 from mtaio.testing import Victim, check_limiter, explore, run, settle
 from tests.redis.exchanging import Slots
 
@@ -173,6 +174,26 @@ async def test_unreachable_server_and_lease() -> None:
         store.recover()
         async with limiter as later:
             assert later.token > lease.token
+
+
+async def test_part_of_a_pipeline() -> None:
+    """Each call holds a slot, and is cancelled when its lease is lost."""
+    async with Slots(timeout=0.5) as store:
+        pipelines = [Pipeline(RedisConcurrencyLimiter(store, "key", 1)) for _ in range(2)]
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(pipelines[number % 2].call, anyio.sleep, 1)
+        assert store.most == 1
+        assert 6 <= anyio.current_time() < 6.1
+
+        async def work() -> None:
+            store.fail()
+            await anyio.sleep(100)
+
+        with pytest.raises(LeaseLostError, match=r"it was not renewed in time"):
+            await pipelines[0].call(work)
+        assert anyio.current_time() < 6.1 + 10
+        assert pipelines[0].statistics().failed == 1
 
 
 async def test_server_that_forgets() -> None:
@@ -359,6 +380,37 @@ async def test_server_is_down_open() -> None:
         assert limiter.statistics().acquired == 5
 
 
+@pytest.mark.parametrize(
+    ("on_failure", "kind"),
+    [("closed", StoreError), ("wait", TimeoutError)],
+)
+async def test_timeout_before_the_server_has_answered(
+    on_failure: Any, kind: type[Exception]
+) -> None:
+    """It says so; and that the server is down, once that is known."""
+    async with Slots(timeout=1) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure=on_failure)
+        store.fail()
+        with pytest.raises(
+            TimeoutError,
+            match=r"had no free slot within 0\.5 s: memory:// has not answered yet\.$",
+        ):
+            await limiter.acquire(timeout=0.5)
+        await anyio.sleep(1)
+        with pytest.raises(
+            kind, match=r"had no free slot within 0\.5 s: memory:// did not answer within 1 s\.$"
+        ):
+            await limiter.acquire(timeout=0.5)
+        store.recover()
+        await anyio.sleep(1.1)
+        async with limiter:
+            with pytest.raises(TimeoutError, match=r"had no free slot within 0\.5 s$"):
+                await limiter.acquire(timeout=0.5)
+        statistics = limiter.statistics()
+        closed = on_failure == "closed"
+        assert (statistics.rejected, statistics.timed_out) == ((1, 2) if closed else (0, 3))
+
+
 async def test_capacity() -> None:
     """It may be changed; what waits is let in, and nothing is interrupted."""
     async with Slots() as store:
@@ -523,6 +575,11 @@ async def test_left_in_another_task() -> None:
         ({"limit": 0}, r"^limit=0 is less than 1\. "),
         ({"lease": 0}, r"^lease=0 is not a finite number greater than 0\. "),
         ({"lease": float("inf")}, r"^lease=inf is not a finite number greater than 0\. "),
+        (
+            {"lease": 1e-9},
+            r"^lease=1e-09 is not between 0\.01 and 31536000\.0\. Pass the seconds of",
+        ),
+        ({"lease": 1e300}, r"^lease=1e\+300 is not between"),
         ({"max_waiters": -1}, r"^max_waiters=-1 is less than 0\. "),
         ({"on_failure": "local"}, r"^on_failure='local' is unknown\. "),
     ],

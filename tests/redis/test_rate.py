@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import anyio
 import pytest
 
+from mtaio.core import Retry, TaskExecutor
 from mtaio.exceptions import RateLimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
+from mtaio.resilience import OrderWarning, Pipeline
 from mtaio.testing import run, settle
 from tests.redis.memory import MemoryStore
 from tests.redis.reserving import reserving_store
@@ -69,6 +72,19 @@ async def test_order_and_calls() -> None:
         assert statistics.lost == statistics.reserved == statistics.waiting == 0
 
 
+async def test_what_acquire_returns_is_no_answer() -> None:
+    """``if await limiter.acquire():`` is refused however the tokens came, as by a local limiter."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 1000, on_failure="open")
+        for timeout in (None, 0):
+            with pytest.raises(TypeError, match=r"^acquire\(\) returns nothing to test: "):
+                bool(await limiter.acquire(timeout=timeout))  # type: ignore[func-returns-value] # is the point
+        store.fail()
+        for _ in range(2):  # the call that learns that the server is down, and one that knows
+            with pytest.raises(TypeError, match=r"^acquire\(\) returns nothing to test: "):
+                bool(await limiter.acquire())  # type: ignore[func-returns-value] # is the point
+
+
 async def test_processes_share_a_bucket() -> None:
     """Limiters of one key together keep to the rate, and each gets about the same."""
     async with reserving_store() as store:
@@ -89,6 +105,35 @@ async def test_processes_share_a_bucket() -> None:
         assert 0.98 * 2010 <= sum(counts) <= 2010 + 1000 * 0.1
         assert max(counts) <= 2 * min(counts)
         assert limiters[0].statistics().members == 4
+
+
+async def test_maps_of_several_processes_keep_to_one_rate() -> None:
+    """The executor takes the limiter as a rate, in each of them."""
+    async with reserving_store() as store:
+        starts: list[float] = []
+
+        async def work(_: int) -> None:
+            starts.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                limiter = RedisRateLimiter(store, "key", 10, burst=1)
+                group.start_soon(partial(TaskExecutor().map, work, range(10), rate=limiter))
+        assert starts == pytest.approx([number / 10 for number in range(20)], abs=0.01)
+
+
+async def test_part_of_a_pipeline() -> None:
+    """Each call waits for a token."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1)
+        api = Pipeline(limiter, name="api")
+        for _ in range(3):
+            await api.call(anyio.sleep, 0)
+        assert anyio.current_time() == pytest.approx(0.2, abs=0.01)
+        assert str(api) == f"Pipeline 'api'\n  {limiter}"
+        assert api.statistics().parts["redis_rate_limiter"] == limiter.statistics()
+        with pytest.warns(OrderWarning, match="stands outside of Retry"):
+            Pipeline(limiter, Retry(2))
 
 
 async def test_try_acquire_keeps_to_what_others_have_reserved() -> None:
@@ -184,9 +229,10 @@ async def test_timeouts() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(first)
             await settle()
-            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2 s"):
+            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2\.5 s\.$") as caught:
                 await limiter.acquire(timeout=0.5)
             assert anyio.current_time() == 0.5
+            assert caught.value.retry_after == 2
         assert anyio.current_time() == pytest.approx(1)
         assert limiter.statistics().rejected == 2
 
@@ -221,6 +267,165 @@ async def test_try_acquire() -> None:
         assert anyio.current_time() == 0.04
 
 
+async def try_together(limiter: RedisRateLimiter, tokens: list[int]) -> list[bool]:
+    """Return what `try_acquire` returned to each of several tasks."""
+    taken = [False] * len(tokens)
+
+    async def one(number: int) -> None:
+        taken[number] = await limiter.try_acquire(tokens[number])
+
+    async with anyio.create_task_group() as group:
+        for number in range(len(tokens)):
+            group.start_soon(one, number)
+    return taken
+
+
+async def test_many_tries_are_one_call() -> None:
+    """However many try at once, the server is asked once, and as many are granted as there are."""
+    async with reserving_store(latency=0.09) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=10, on_failure="open")
+        assert sum(await try_together(limiter, [1] * 1500)) == 10
+        statistics = limiter.statistics()
+        assert (statistics.calls, statistics.down, statistics.lost) == (1, 0, 0)
+        assert (statistics.granted, statistics.rejected) == (10, 1490)
+
+
+async def test_tries_that_share_a_call_with_a_slow_server() -> None:
+    """A late answer to many is one late answer; three in a row are a server that is down."""
+    async with reserving_store(latency=0.3) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=10, on_failure="open")
+        for _ in range(2):
+            assert not any(await try_together(limiter, [1] * 20))
+            assert limiter.statistics().down == 0
+        assert all(await try_together(limiter, [1] * 20))
+        assert limiter.statistics().down == 1
+
+
+async def test_tries_of_several_sizes() -> None:
+    """All that ask for as many share a call; no tokens are taken for half a request."""
+    async with reserving_store(latency=0) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=6)
+        await limiter.acquire()
+        await settle()
+        taken = await try_together(limiter, [2, 2, 2, 2])
+        assert sum(taken) == 2
+        assert sum(await try_together(limiter, [1, 1])) == 1
+        statistics = limiter.statistics()
+        assert (statistics.calls, statistics.reserved, statistics.lost) == (3, 0, 0)
+        await anyio.sleep(3)
+        taken = await try_together(limiter, [3, 1, 3, 1])
+        assert sum(taken) in {1, 2}  # one of three, or two of one: trio starts tasks in any order
+        assert limiter.statistics().calls == 5
+
+
+async def test_cancelled_try_leaves_its_tokens_to_the_next() -> None:
+    """Those behind it in the same call get them; if there are none, the tokens are lost."""
+    async with reserving_store(latency=0.01) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=2)
+        taken: list[bool] = []
+
+        async def work(patience: float) -> None:
+            with anyio.move_on_after(patience):
+                taken.append(await limiter.try_acquire())
+
+        async with anyio.create_task_group() as group:
+            for patience in (0.005, 1, 1):
+                group.start_soon(work, patience)
+        assert taken == [True, True]
+        assert limiter.statistics().cancelled == 1
+        await anyio.sleep(1)
+        await work(0.005)
+        await anyio.sleep(0.1)
+        assert limiter.statistics().lost == 1
+
+
+async def test_those_that_try_come_before_those_that_wait_later() -> None:
+    """A task that begins to wait during the call of others is supplied after them."""
+    async with reserving_store(latency=0.01) as store:
+        limiter = RedisRateLimiter(store, "key", 10, burst=1)
+
+        async def tries() -> None:
+            assert await limiter.try_acquire()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(tries)
+            await anyio.sleep(0.005)
+            await limiter.acquire()
+        assert anyio.current_time() == pytest.approx(0.11, abs=0.02)
+
+
+async def test_timeout_of_zero() -> None:
+    """It is one question: what is there is granted, what is not is refused at once."""
+    async with reserving_store(latency=0.01) as store:
+        limiter = RedisRateLimiter(store, "key", 1, burst=2)
+
+        @limiter.limit(timeout=0)
+        async def limited() -> bool:
+            return True
+
+        await limiter.acquire(timeout=0)
+        assert await limited()
+        with pytest.raises(
+            RateLimitTimeoutError, match=r"^<.*> cannot grant 1 token within 0 s, only in about 0.9"
+        ) as caught:
+            await limited()
+        assert 0.9 < caught.value.retry_after < 1
+        assert caught.value.deadline == pytest.approx(0.02)
+        assert anyio.current_time() == pytest.approx(0.03)
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            await settle()
+            with pytest.raises(RateLimitTimeoutError, match=r"only in about 2 s\.$"):
+                await limiter.acquire(timeout=0)  # a task waits
+            group.cancel_scope.cancel()
+        assert limiter.statistics().rejected == 2
+
+
+async def test_timeout_while_others_are_served() -> None:
+    """What is estimated is never less than the time that was waited in vain."""
+    async with reserving_store(latency=0.001) as store:
+        limiters = [RedisRateLimiter(store, "key", 10, burst=1) for _ in range(2)]
+        late: list[float] = []
+
+        async def work(limiter: RedisRateLimiter) -> None:
+            while True:
+                try:
+                    await limiter.acquire(timeout=0.13)
+                except RateLimitTimeoutError as error:
+                    late.append(float(str(error).rpartition(" only in about ")[2].split()[0]))
+
+        with anyio.move_on_after(3):
+            async with anyio.create_task_group() as group:
+                for limiter in limiters * 2:
+                    group.start_soon(work, limiter)
+        assert min(late) > 0.13
+
+
+async def test_timeout_before_the_server_has_answered() -> None:
+    """It says so; and that the server is down, once that is known."""
+    async with reserving_store(timeout=1) as store:
+        limiter = RedisRateLimiter(store, "key", 10)
+        await limiter.acquire(timeout=0.2)
+        store.fail()
+        with pytest.raises(
+            RateLimitTimeoutError,
+            match=r"^<.*> cannot grant 1 token within 0\.2 s: memory:// has not answered yet\.$",
+        ) as caught:
+            await limiter.acquire(timeout=0.2)
+        assert caught.value.retry_after == 1
+        await anyio.sleep(1)
+        with pytest.raises(
+            StoreError,
+            match=r"^<.*> cannot grant 1 token within 0\.2 s: memory:// did not answer within 1 s",
+        ) as known:
+            await limiter.acquire(timeout=0.2)
+        assert known.value.server == "memory://"
+        store.recover()
+        await anyio.sleep(1)
+        await limiter.acquire(timeout=0.2)
+        assert limiter.statistics().rejected == 2
+
+
 async def test_tokens_not_used_in_time_are_lost() -> None:
     """A token that was reserved for a task that gave up is granted for ``slack`` seconds more."""
     async with reserving_store(latency=0) as store:
@@ -251,6 +456,8 @@ async def test_server_that_fails_closed() -> None:
             for _ in range(3):
                 group.start_soon(work)
         assert anyio.current_time() == 0.5
+        assert len(set(map(id, errors))) == 3  # each has its own traceback and notes
+        assert {error.server for error in errors} == {"memory://"}
         with pytest.raises(StoreError, match=r"^memory:// did not answer"):
             await limiter.try_acquire()
         store.recover()
@@ -302,7 +509,9 @@ async def test_failure_seen_by_try_acquire() -> None:
         store.fail()
         assert await limiter.try_acquire()
         assert await limiter.try_acquire()
+        await limiter.acquire(timeout=0)
         assert anyio.current_time() == 0.5
+        assert limiter.statistics().granted_without_server == 3
 
 
 async def test_server_that_fails_to_a_local_limit() -> None:
@@ -332,8 +541,15 @@ async def test_server_that_fails_to_a_local_limit() -> None:
         with anyio.move_on_after(0.05):
             await first.acquire()
         await first.acquire(4)  # more than its part of the burst: in parts
+        await anyio.sleep(0.3)
+        assert not await first.try_acquire(4)  # what it could not pay for
+        with pytest.raises(
+            RateLimitTimeoutError, match=r"4 tokens within 0 s, only in about 0.4 s"
+        ):
+            await first.acquire(4, timeout=0)
+        await first.acquire(2, timeout=0)
         statistics = first.statistics()
-        assert (statistics.cancelled, statistics.rejected) == (1, 2)
+        assert (statistics.cancelled, statistics.rejected) == (1, 4)
 
 
 async def fails_at_once(limiter: RedisRateLimiter) -> None:
@@ -368,8 +584,16 @@ async def test_store_that_is_left() -> None:
             with pytest.raises(RuntimeError, match=r"^<.*> was left while <RedisRateLimiter"):
                 await limiter.acquire()
 
+        async def tries() -> None:
+            with pytest.raises(RuntimeError, match=r"^<.*> was left while <RedisRateLimiter"):
+                await limiter.try_acquire()
+
+        store.latency = 0.5
+        group.start_soon(tries)
+        await settle()
         group.start_soon(work)
         await anyio.sleep(0.2)
+    store.latency = 0
     async with store:
         await limiter.acquire()
 
@@ -435,7 +659,17 @@ def test_attributes() -> None:
         ({"rate": 0}, "^rate=0 is not a finite number greater than 0"),
         ({"rate": math.inf}, "^rate=inf is not a finite number"),
         ({"per": -1}, "^per=-1 is not a finite number"),
+        (
+            {"rate": 1e-300},
+            r"^rate=1e-300 per 1\.0 s is too slow for burst=1: the bucket",
+        ),
+        ({"per": 1e300}, r"^rate=1 per 1e\+300 s is too slow for burst=1: "),
+        ({"rate": 1e300}, r"^rate=1e\+300 per 1\.0 s is more than a server can count, which"),
+        ({"rate": 1e300, "per": 1e-300}, r"^rate=1e\+300 per 1e-300 s is more than a server"),
+        ({"burst": 10**9}, r"^rate=1 per 1\.0 s is too slow for burst=1000000000: "),
         ({"slack": 0}, "^slack=0 is not a finite number"),
+        ({"slack": 1e-9}, r"^slack=1e-09 is not between 0\.001 and 3600\.0\. Pass several times"),
+        ({"slack": 1e300}, r"^slack=1e\+300 is not between"),
         ({"burst": 0}, "^burst=0 is less than 1"),
         ({"on_failure": "never"}, "^on_failure='never' is unknown"),
     ],

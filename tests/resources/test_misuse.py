@@ -94,6 +94,84 @@ def test_acquire_nowait_is_not_a_question() -> None:
         assert repr(result) == "<acquired>"
 
 
+async def test_acquire_is_not_a_question() -> None:
+    """``if await limiter.acquire()``, right for asyncio's semaphore, would never run its body."""
+    rate: Any = RateLimiter(2, burst=1)
+    keyed: Any = KeyedRateLimiter(1)
+    slots: Any = ConcurrencyLimiter(2)
+    window: Any = RateLimiter.window(1, 1)
+    tokens, slot = "RateLimitError", "TimeoutError or ConcurrencyLimitError"
+    for errors, result in (
+        (tokens, await rate.acquire()),
+        (tokens, await rate.acquire()),  # which waits
+        (tokens, await rate.acquire(0)),
+        (tokens, await rate.acquire(timeout=1)),
+        (tokens, await window.acquire()),
+        (tokens, await keyed.acquire("key")),
+        (slot, await slots.acquire()),
+        (slot, await slots.acquire(timeout=1)),
+    ):
+        message = (
+            rf"^acquire\(\) returns nothing to test: it acquires, or it raises {errors}\. Leave "
+            r"out the 'if': what follows runs only once it has acquired\.$"
+        )
+        with pytest.raises(TypeError, match=message):
+            bool(result)
+    slots.release()
+    slots.release()
+    for _ in range(64):  # one of which yields
+        with pytest.raises(TypeError, match=r"^acquire\(\) returns nothing"):
+            bool(await slots.acquire())
+        slots.release()
+
+
+def test_number_that_needs_a_name() -> None:
+    """One number can be told without a name, or none."""
+    slots: Any = ConcurrencyLimiter
+    message = (
+        r"^ConcurrencyLimiter\(2, 5\) takes one number without a name, the limit\. Write "
+        r"ConcurrencyLimiter\(2, max_waiters=5\)\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        slots(2, 5)
+    every: Any = ResourceLimiter
+    message = (
+        r"^ResourceLimiter\(5, 10\) takes no number without a name\. Write "
+        r"ResourceLimiter\(rate=5\) for 5 a second, or ResourceLimiter\(concurrency=5\) for 5 at"
+    )
+    with pytest.raises(TypeError, match=message):
+        every(5, 10)
+
+
+def test_key_in_brackets() -> None:
+    """``limiter[key]`` is told where the key is to be passed."""
+    limiter: Any = KeyedRateLimiter(1)
+    message = (
+        r"^<KeyedRateLimiter .*> cannot be indexed, .* Write 'await limiter\.acquire\(key\)'\.$"
+    )
+    with pytest.raises(TypeError, match=message):
+        limiter["ada"]
+
+
+@pytest.mark.parametrize(
+    ("limiter", "name", "here"),
+    [
+        (RateLimiter(1), "has_capacity", r"limiter\.acquire_nowait\(\), which"),
+        (RateLimiter(1), "try_acquire", r"limiter\.acquire_nowait\(\), which"),
+        (KeyedRateLimiter(1), "try_acquire", r"limiter\.acquire_nowait\(key\), which"),
+        (ConcurrencyLimiter(1), "locked", r"limiter\.statistics\(\), with limit and in_use\.$"),
+        (ConcurrencyLimiter(1), "available_tokens", r"limiter\.statistics\(\), with limit"),
+        (ConcurrencyLimiter(1), "acquire_on_behalf_of", r"limiter\.acquire\(\): a slot belongs"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
+)
+def test_names_of_other_libraries(limiter: Any, name: str, here: str) -> None:
+    """A method that other libraries have is not here, and it is said what is."""
+    message = rf"^'{type(limiter).__name__}' object has no attribute '{name}'\. Here it is {here}"
+    with pytest.raises(AttributeError, match=message):
+        getattr(limiter, name)
+
+
 def test_decorator_without_a_key() -> None:
     """``KeyedRateLimiter.limit`` shows how to pass what it cannot do without."""
     limiter: Any = KeyedRateLimiter(1)

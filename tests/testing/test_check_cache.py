@@ -485,7 +485,7 @@ class NotEntered:
     """Ours, with its operations alone, so that callers load."""
 
     def __init__(self, capacity: int) -> None:
-        cache: TTLCache[Any] = TTLCache(60, capacity)
+        cache: TTLCache[Any] = TTLCache(60, max_size=capacity)
         self.get, self.set, self.delete = cache.get, cache.set, cache.delete
         self.get_or_set = cache.get_or_set
         self.statistics = cache.statistics
@@ -497,8 +497,10 @@ class NotEntered:
     [
         Shelf,
         NotEntered,
-        lambda capacity: TTLCache(60, capacity, stale_while_revalidate=5, idle_ttl=1e10),
-        lambda capacity: TTLCache(60, capacity, weigher=lambda *_: 1, on_removed=lambda *_: None),
+        lambda capacity: TTLCache(60, max_size=capacity, stale_while_revalidate=5, idle_ttl=1e10),
+        lambda capacity: TTLCache(
+            60, max_size=capacity, weigher=lambda *_: 1, on_removed=lambda *_: None
+        ),
     ],
     ids=["Shelf", "not entered", "stale", "weighed"],
 )
@@ -511,7 +513,9 @@ def test_good_caches_are_accepted(factory: Callable[[int], Any]) -> None:
 @pytest.mark.parametrize("policy", [*EvictionPolicy])
 def test_each_policy_is_accepted(policy: EvictionPolicy) -> None:
     """Whatever is evicted, the contract holds."""
-    check_cache(lambda capacity: TTLCache(60, capacity, policy=policy), seeds=5, exhaustive=None)
+    check_cache(
+        lambda capacity: TTLCache(60, max_size=capacity, policy=policy), seeds=5, exhaustive=None
+    )
 
 
 WRONG: list[tuple[Callable[[int], Any], str, str]] = [
@@ -600,14 +604,16 @@ def test_a_load_that_need_not_wait_may_ask_for_its_own_key() -> None:
 def test_errors_that_are_not_kept_are_right() -> None:
     """A cache of ours holds to the clause about errors."""
     others = ["load", "checkpoint", "step", "native"]
-    check_cache(lambda capacity: TTLCache(60, capacity), seeds=0, exhaustive=None, without=others)
+    check_cache(
+        lambda capacity: TTLCache(60, max_size=capacity), seeds=0, exhaustive=None, without=others
+    )
 
 
 def test_errors_that_are_kept_break_their_clause() -> None:
     """A cache of ours that is told to keep errors is held to all but that clause."""
 
     def make(capacity: int) -> TTLCache[Any]:
-        return TTLCache(60, capacity, error_ttl=5)
+        return TTLCache(60, max_size=capacity, error_ttl=5)
 
     with pytest.raises(ContractError, match=r"breaks the clause 'error' "):
         check_cache(make, seeds=0, exhaustive=None)

@@ -363,6 +363,12 @@ def test_one_backend_alone() -> None:
     check_limiter(factory, seeds=0, exhaustive=None, backends=["asyncio"], without="reuse")  # type: ignore[arg-type] # made wrong to be right
 
 
+@pytest.mark.skipif("trio" not in BACKENDS, reason="trio is not installed")
+def test_on_trio_alone() -> None:
+    """Without asyncio there is no Task.cancel() to be cancelled by."""
+    check_limiter(ConcurrencyLimiter, seeds=0, exhaustive=None, backends=["trio"])
+
+
 def test_refusals() -> None:
     """What cannot be checked is refused before anything is searched."""
     with pytest.raises(TypeError, match=r"^factory=3 is an int, which is not callable\. Pass what"):

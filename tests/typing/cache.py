@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from mtaio.cache import RemovalCause
 
-cache: TTLCache[int] = TTLCache(60, 1000)
+cache: TTLCache[int] = TTLCache(60, max_size=1000)
+TTLCache(60, 1000)  # type: ignore[arg-type] # the second number has no name
 
 
 async def of_nothing() -> int:
@@ -35,6 +36,7 @@ async def reading() -> None:
     assert_type(cache.statistics(), CacheStatistics)
     assert_type(cache.policy, EvictionPolicy)
     assert_type(cache.max_size, float | None)
+    cache.pop("key")  # type: ignore[attr-defined] # of another library
     cache.get_nowait([])  # type: ignore[call-overload] # a list cannot be hashed
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import assert_type
 
+from mtaio.core import TaskExecutor
 from mtaio.redis import RedisRateLimiter, RedisRateLimiterStatistics, RedisStore
+from mtaio.resilience import Pipeline
 
 
 async def limited(store: RedisStore) -> None:
@@ -26,3 +28,5 @@ async def limited(store: RedisStore) -> None:
         assert_type(await plain(1), str)
         assert_type(await options(1), str)
         assert_type(limiter.statistics(), RedisRateLimiterStatistics)
+        assert_type(await TaskExecutor().map(plain, [1], rate=limiter), list[str])
+        assert_type(await Pipeline(limiter).call(plain, 1), str)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import assert_type
 
+from mtaio.core import TaskExecutor
 from mtaio.redis import Lease, RedisConcurrencyLimiter, RedisStore
+from mtaio.resilience import Pipeline
 
 store = RedisStore("redis://127.0.0.1")
 limiter = RedisConcurrencyLimiter(store, "reports", 2)
@@ -31,6 +33,8 @@ async def use() -> int:
     assert_type(await limiter.try_acquire(), Lease | None)
     assert_type(await limiter.acquire(timeout=1), Lease)
     assert_type(await shout("a"), str)
+    assert_type(await Pipeline(limiter).call(twice, 1), int)
+    await TaskExecutor().race(shout("a"), rate=limiter)  # type: ignore[arg-type] # no rate
     with limiter:  # type: ignore[attr-defined] # cannot wait
         pass
     async with limiter.hold(timeout=1):

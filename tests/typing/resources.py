@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_type
 
-from mtaio.resources import KeyedRateLimiter, RateLimiter
+from mtaio.resources import ConcurrencyLimiter, KeyedRateLimiter, RateLimiter, ResourceLimiter
 
 assert_type(RateLimiter.window(100, per=60), RateLimiter)
 
@@ -12,6 +12,8 @@ limiter = RateLimiter(100, burst=60)
 keyed = KeyedRateLimiter(100, burst=60)
 RateLimiter(100, 60)  # type: ignore[arg-type] # the second number has no name
 KeyedRateLimiter(100, 60)  # type: ignore[arg-type] # as above
+ConcurrencyLimiter(2, 5)  # type: ignore[arg-type] # as above
+ResourceLimiter(5)  # type: ignore[arg-type] # nor has the first
 
 limiter.reset()
 keyed.reset()
@@ -26,6 +28,10 @@ async def greet(user: str) -> str:
 
 async def misuse() -> None:
     """What is refused when it runs is refused before."""
+    if await limiter.acquire():  # type: ignore[func-returns-value] # returns None
+        pass
+    limiter.has_capacity()  # type: ignore[attr-defined] # of another library
+    keyed["ada"]  # type: ignore[index] # hands out no limiters
     with limiter:  # type: ignore[attr-defined] # cannot wait
         pass
     async with keyed:  # type: ignore[attr-defined] # names no key

@@ -1,7 +1,7 @@
 """
 A polite crawler: follows links, limits the requests to each host, writes a line for each page.
 
-    pip install 'mtaio[cli]' httpx
+    pip install httpx    # beside mtaio with its extra "cli", and "uvloop" or "trio" to run on it
     python crawler.py https://example.org/ --output pages.jsonl --contact you@example.org
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections import deque
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import partial
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -34,32 +33,31 @@ if TYPE_CHECKING:
 AGENT: Final = "mtaio-crawler"
 MOST_TEXT: Final = 2_000_000  # characters read of a page
 MOST_PATIENCE: Final = 300.0  # seconds; a host that wants more is not asked again
-LOOPS: Final[dict[str, dict[str, Any]]] = {
-    "asyncio": {"backend": "asyncio"},
-    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
-    "trio": {
-        "backend": "trio",
-        "backend_options": {"restrict_keyboard_interrupt_to_checkpoints": True},
-    },
+LOOPS: Final = {
+    "asyncio": {},
+    "uvloop": {"use_uvloop": True},
+    "trio": {"restrict_keyboard_interrupt_to_checkpoints": True},
 }
 
 
 class BusyError(Exception):
-    """The host wants to be left alone for a while; `Retry` waits for ``retry_after`` seconds."""
+    """The host wants to be left alone for a while."""
 
     def __init__(self, response: httpx.Response) -> None:
-        wish = response.headers.get("Retry-After", "0")
-        super().__init__(f"status {response.status_code}, Retry-After: {wish}")
-        self.retry_after = (
-            float(wish)
-            if wish.isdecimal()
-            else parsedate_to_datetime(wish).timestamp() - time.time()
-        )
+        self.wish: str = response.headers.get("Retry-After", "0")  # seconds or a date
+        super().__init__(f"status {response.status_code}, Retry-After: {self.wish}")
 
 
 def is_worth_a_retry(error: Exception) -> bool:
     passing = isinstance(error, BusyError | httpx.TransportError | TimeoutError)
-    return passing and getattr(error, "retry_after", 0.0) <= MOST_PATIENCE
+    return passing and RETRY.wait_before(2, error) <= MOST_PATIENCE
+
+
+def wish(error: Exception) -> str | None:
+    return error.wish if isinstance(error, BusyError) else None
+
+
+RETRY: Final = Retry(4, on=is_worth_a_retry, wait_initial=1.0, retry_after=wish)
 
 
 class Links(HTMLParser):
@@ -95,7 +93,6 @@ class Crawler:
         self._executor = TaskExecutor(20, max_pending=pages)  # a task for each host with work
         self._pace = KeyedRateLimiter(1, per=delay, burst=1, max_keys=pages)
         self._timeouts = TimeoutManager(30.0)
-        self._retry = Retry(attempts=4, on=is_worth_a_retry, wait_initial=1.0, wait_max=60.0)
         self._rules: TTLCache[RobotFileParser] = TTLCache(86400, max_size=pages, error_ttl=600)
         self._seen, self._queues = set[str](), dict[str, deque[str]]()
         self.visited = 0
@@ -152,7 +149,7 @@ class Crawler:
         return rules
 
     async def _fetch(self, url: str) -> tuple[int, str, str]:
-        [answer] = await self._executor.map(self._ask, [url], retry=self._retry)
+        [answer] = await self._executor.map(self._ask, [url], retry=RETRY)
         return answer
 
     async def _ask(self, url: str) -> tuple[int, str, str]:
@@ -181,7 +178,7 @@ async def crawl(options: argparse.Namespace, output: TextIO) -> None:
             print(f"{crawler.visited} pages visited", file=sys.stderr)
 
 
-def main() -> int:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Follow links politely.")
     parser.add_argument("url", nargs="+", help="where to begin; stays on these hosts")
     parser.add_argument("--output", type=Path, default=Path("pages.jsonl"), help="appended to")
@@ -190,14 +187,16 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=1.0, help="seconds from request to request")
     parser.add_argument("--backend", choices=LOOPS, default="asyncio")
     options = parser.parse_args()
-    code = 0
+    for url in map(str, options.url):
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
+            parser.error(f"{url}: write https://example.org/")
+    loop, code = options.backend, 0
+    if find_spec(loop) is None:
+        parser.error(f"--backend {loop}: it is not installed; pip install {loop}")
     with options.output.open("a", buffering=1, encoding="utf-8") as output:  # line by line
         try:
-            anyio.run(crawl, options, output, **LOOPS[options.backend])
+            backend = "trio" if loop == "trio" else "asyncio"
+            anyio.run(crawl, options, output, backend=backend, backend_options=LOOPS[loop])
         except* KeyboardInterrupt:  # it may be in a group
             code = 130  # as shells report it
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(code)

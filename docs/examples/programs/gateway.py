@@ -1,7 +1,7 @@
 """
 A gateway: passes requests on to one upstream, and protects it, its clients and itself.
 
-    pip install 'mtaio[app]' httpx starlette
+    pip install httpx starlette    # beside mtaio with its extras "app" and "uvloop"
     export GATEWAY_UPSTREAM=http://quotes.internal GATEWAY_KEYS=ada,bob
     python gateway.py --backend uvloop
 """
@@ -115,4 +115,7 @@ app.serve(asgi, bind=os.environ.get("GATEWAY_BIND", "127.0.0.1:8000"))
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Pass requests on to an upstream.")
     parser.add_argument("--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio")
-    app.run(parser.parse_args().backend)
+    options = parser.parse_args()
+    if not os.environ.get("GATEWAY_UPSTREAM"):
+        parser.error("set GATEWAY_UPSTREAM to the URL of the upstream")
+    app.run(options.backend)

@@ -1,7 +1,7 @@
 """
 A relay for log lines, in plain trio: takes lines over TCP, and sends them on in batches by HTTP.
 
-    pip install 'mtaio[trio]' httpx
+    pip install httpx    # beside mtaio with its extra "trio"
     python relay.py --listen 127.0.0.1:5140 https://logs.example.org/lines
 """
 
@@ -23,7 +23,7 @@ from mtaio.resources import KeyedRateLimiter, TimeoutManager
 
 Sink: TypeAlias = Callable[[list[str]], Awaitable[None]]
 
-MOST_LINE: Final = 16_384  # bytes; a longer line is cut
+MOST_LINE: Final = 16_384  # bytes; a line whose end has not come by then is cut
 BATCH: Final = 100  # lines
 LATEST: Final = 1.0  # seconds that a line waits for a batch to be full
 
@@ -105,7 +105,9 @@ if __name__ == "__main__":
     parser.add_argument("url", help="where to post batches")
     parser.add_argument("--listen", default="127.0.0.1:5140", metavar="HOST:PORT")
     options = parser.parse_args()
+    host, _, port = options.listen.rpartition(":")
+    if not (host and port.isdecimal()):
+        parser.error(f"--listen {options.listen}: write HOST:PORT, such as 127.0.0.1:5140")
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    host, _, port = options.listen.rpartition(":")
     trio.run(main, host, int(port), options.url)

@@ -1,7 +1,7 @@
 """
 A worker that delivers webhooks from a queue in SQLite, each at least once.
 
-    pip install 'mtaio[app]' httpx
+    pip install httpx    # beside mtaio with its extra "app"
     export WORKER_QUEUE=/var/lib/hooks/queue.db
     python worker.py put https://example.org/hook '{"order": 7}'
     python worker.py run
@@ -170,7 +170,7 @@ async def consumers() -> None:
             group.start_soon(consume)
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Deliver webhooks, each at least once.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="deliver until told to stop")
@@ -180,16 +180,13 @@ def main() -> None:
     new.add_argument("body")
     commands.add_parser("dead", help="show the jobs that were set aside")
     options = parser.parse_args()
+    path = os.environ.get("WORKER_QUEUE") or parser.error("set WORKER_QUEUE to the queue's path")
     if options.command == "run":
         app.run(options.backend)
-        return
-    with closing(Queue(os.environ["WORKER_QUEUE"])) as jobs:
-        if options.command == "put":
-            jobs.put(options.url, options.body)
-        else:
-            for row in jobs.dead():
-                print(*row)
-
-
-if __name__ == "__main__":
-    main()
+    else:
+        with closing(Queue(path)) as jobs:
+            if options.command == "put":
+                jobs.put(options.url, options.body)
+            else:
+                for row in jobs.dead():
+                    print(*row)

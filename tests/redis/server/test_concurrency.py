@@ -18,6 +18,7 @@ import pytest
 from mtaio.exceptions import LeaseLostError
 from mtaio.redis import RedisConcurrencyLimiter, RedisStore
 from mtaio.redis._slots import EXCHANGE, Answer, keys_of
+from mtaio.testing._check_limiter import CLAUSES
 from tests.redis.exchanging import Slots
 from tests.redis.server.slots_holder import write
 from tests.redis.servers import serving
@@ -156,6 +157,20 @@ async def test_slots_and_tokens(shared_server: Server) -> None:
                     group.start_soon(alone, single)
                     group.start_soon(alone, other)
         assert tokens == sorted(tokens)
+
+
+async def test_clauses_of_the_contract(shared_server: Server) -> None:
+    """Those that need no virtual clock hold with a real server as well."""
+    await settled(shared_server, LEASE)
+    async with RedisStore(shared_server.url, timeout=10) as store:
+
+        def make(slots: int) -> RedisConcurrencyLimiter:
+            return RedisConcurrencyLimiter(store, uuid4().hex, slots, lease=LEASE)
+
+        for clause in CLAUSES:
+            if clause.name in {"bound", "order"}:
+                for scenario in clause.scenarios:
+                    await scenario(make)
 
 
 async def test_cancelled_at_random(redis_server: Server) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -36,6 +37,28 @@ async def test_grants_in_time(shared_server: Server) -> None:
         assert_bound(moments, rate=200, burst=3, slack=limiter.slack)
         assert time.monotonic() - start >= 57 / 200 - limiter.slack
         assert await limiter.try_acquire() in {True, False}
+
+
+async def test_many_tries_at_once(shared_server: Server) -> None:
+    """They take what the bucket holds, no more and no less, by a call or two."""
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        key = uuid4().hex
+        limiter = RedisRateLimiter(store, key, 0.01, burst=8, slack=5, on_failure="open")
+        taken: list[int] = []
+
+        async def work(tokens: int) -> None:
+            if await limiter.try_acquire(tokens):
+                taken.append(tokens)
+
+        for tokens in (3, 1):
+            async with anyio.create_task_group() as group:
+                for _ in range(300):
+                    group.start_soon(work, tokens)
+        assert taken == [3, 3, 1, 1]
+        statistics = limiter.statistics()
+        assert (statistics.granted, statistics.rejected) == (4, 596)
+        assert (statistics.lost, statistics.down) == (0, 0)
+        assert statistics.calls <= 20
 
 
 async def test_servers_clock_that_was_set_back(shared_server: Server) -> None:

@@ -66,7 +66,7 @@ class Loader(Generic[K, V]):
         self._window = window
         self._max_batch = max_batch
         self._calls = ConcurrencyLimiter(max_calls)
-        self._values: TTLCache[V] = TTLCache(ttl, max_size)
+        self._values: TTLCache[V] = TTLCache(ttl, max_size=max_size)
         self._tasks = TaskExecutor()
         self._open: tuple[_Batch[K], TaskHandle[dict[K, V]]] | None = None
 

@@ -1,0 +1,64 @@
+"""What the programs of the guide refuse: in one line that says what to write, with exit code 2."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+import sys
+
+import pytest
+
+from tests.programs import ROOT
+
+PROGRAMS = ROOT / "docs" / "examples" / "programs"
+
+CRAWL = ("crawler.py", "--contact", "me")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ((*CRAWL, "example.org"), "example.org: write https://example.org/"),
+        ((*CRAWL, "http://a/", "https:///b"), "https:///b: write https://example.org/"),
+        (("gateway.py",), "set GATEWAY_UPSTREAM to the URL of the upstream"),
+        (("worker.py", "run"), "set WORKER_QUEUE to the queue's path"),
+        (("worker.py", "dead"), "set WORKER_QUEUE to the queue's path"),
+        (("relay.py", "http://a/", "--listen", "foo"), "--listen foo: write HOST:PORT, such as "),
+        (("relay.py", "http://a/", "--listen", ":1"), "--listen :1: write HOST:PORT, such as "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_usage(
+    command: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is missing or makes no sense is named before anything is done."""
+    if command[0] == "relay.py":
+        pytest.importorskip("trio")
+    assert refused(command, monkeypatch, capsys).startswith(message)
+
+
+def test_crawler_on_a_loop_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An event loop that is missing is named, with what installs it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "uvloop" or None)
+    command = (*CRAWL, "http://a/", "--backend", "uvloop")
+    message = "--backend uvloop: it is not installed; pip install uvloop\n"
+    assert refused(command, monkeypatch, capsys) == message
+
+
+def refused(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Run a program that ends at once, and return the last line of what it says."""
+    for variable in ("GATEWAY_UPSTREAM", "WORKER_QUEUE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(sys, "argv", list(command))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(PROGRAMS / command[0]), run_name="__main__")
+    assert end.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines(keepends=True)
+    return line.removeprefix(f"{command[0]}: error: ")
