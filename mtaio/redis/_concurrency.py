@@ -26,7 +26,7 @@ from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, dec
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.redis._arguments import between, check_key
+from mtaio.redis._arguments import between, check_key, check_store
 from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
 from mtaio.redis._pace import Pace
@@ -224,6 +224,7 @@ class RedisConcurrencyLimiter:
         on_failure: Literal["closed", "wait", "open"] = "closed",
         name: str | None = None,
     ) -> None:
+        check_store(store)
         check_key(key)
         self._capacity = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."

@@ -24,7 +24,7 @@ from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
-from mtaio.redis._arguments import between, check_key, positive
+from mtaio.redis._arguments import between, check_key, check_store, positive
 from mtaio.redis._backoff import Backoff
 from mtaio.redis._bucket import SharedBucket
 from mtaio.redis._member import Member
@@ -239,6 +239,7 @@ class RedisRateLimiter:
         on_failure: Literal["closed", "open", "local"] = "closed",
         name: str | None = None,
     ) -> None:
+        check_store(store)
         check_key(key)
         self._rate = positive("rate", rate, way_out="Pass the tokens that come back every per s.")
         self._per = positive("per", per, way_out="Pass the seconds to which rate refers.")

@@ -592,6 +592,9 @@ def test_refused_arguments(options: dict[str, Any], message: str) -> None:
     key: Any = 5
     with pytest.raises(TypeError, match=r"^key=5 is an int, not a str\. "):
         RedisConcurrencyLimiter(Slots(), key, 1)
+    store: Any = "redis://127.0.0.1"
+    with pytest.raises(TypeError, match=r"^store='redis://127\.0\.0\.1' is a str, not a store\. "):
+        RedisConcurrencyLimiter(store, "key", 1)
 
 
 def test_attributes() -> None:

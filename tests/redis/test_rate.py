@@ -678,6 +678,9 @@ def test_refused_arguments(options: dict[str, Any], message: str) -> None:
     """What cannot be meant is refused when the limiter is made."""
     with pytest.raises(ValueError, match=message):
         RedisRateLimiter(MemoryStore(), **{"key": "key", "rate": 1, **options})
+    store: Any = None
+    with pytest.raises(TypeError, match=r"^store=None is a NoneType, not a store\. "):
+        RedisRateLimiter(store, "key", 1)
 
 
 async def test_refused_calls() -> None:
