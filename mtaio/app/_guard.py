@@ -1,9 +1,9 @@
 """
-Signals, and the end by force: what must work while the event loop does not.
+Signals and forced exit: what must work while the event loop does not.
 
 Promise: the first SIGTERM or SIGINT is known in the loop as soon as the loop runs, and to a thread
-at once. If the process is still there when the time to stop is over, that thread shows where every
-thread stands, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
+at once. If the process is still there when the time to stop is over, that thread dumps the stack of
+every thread, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
 signal's number.
 Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
 Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's

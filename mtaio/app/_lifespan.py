@@ -1,10 +1,9 @@
 """
-The ASGI lifespan protocol, run for an application by its owner and not by an HTTP server.
+The ASGI lifespan protocol, run by the application's owner instead of an HTTP server.
 
 Promise: the application has started up when the block begins, and has shut down when it has been
-left, in one task from its start to its end. One that does not know the protocol is served all the
-same.
-Cost: one task, which waits.
+left, all in one task. An application without support for the protocol is served all the same.
+Cost: one waiting task.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
-Where a server listens: ``host:port``, ``unix:/path``, or ``fd://n`` for a socket that is there.
+Where a server listens: ``host:port``, ``unix:/path``, or ``fd://n`` for an inherited socket.
 
 Promise: a socket that listens, or an error that names the address and the way out. A Unix socket
-that somebody still answers is not taken away from them, and its file goes with the socket.
+still in use by another server is left to it, and the file of ours is removed with the socket.
 
-`Listening.disconnect` ends the connections that were accepted from it, which neither the loops nor
-hypercorn give access to: what a client does not read would keep them open for ever.
+`Listening.disconnect` ends the connections accepted from it, to which neither the loops nor
+hypercorn give access: a client that does not read would keep its connection open for ever.
 """
 
 from __future__ import annotations

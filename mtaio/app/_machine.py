@@ -1,5 +1,5 @@
 """
-What the machine allows this process: processors, memory, open files, and who looks after it.
+What the machine allows this process: processors, memory, open files; and what supervises it.
 
 Promise: in a container these are the container's limits, where it has any; nothing raises.
 Cost: a few small files are read once.

@@ -1,9 +1,9 @@
 """
-HTTP by hypercorn, under the deadlines of its owner.
+Serves HTTP with hypercorn, under its owner's deadlines.
 
 Promise: after `Server.close` nothing more is accepted and what is in flight is answered in full;
-after `Server.cancel` `Server.serve` returns as soon as the handlers have ended, whatever their
-clients do. It waits for no client that is silent, does not read, or keeps its connection.
+after `Server.cancel`, `Server.serve` returns as soon as the handlers have ended, whatever their
+clients do. It never waits for a client that is silent, does not read, or keeps its connection.
 Cost: ten microseconds for each request on asyncio, twenty on trio.
 
 Why not hypercorn's own grace period: from Python 3.12 on asyncio waits for every connection before

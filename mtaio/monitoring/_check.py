@@ -1,14 +1,14 @@
 """
-One health check: its runs, one at a time, and what they have shown.
+One health check: its runs, one at a time, and their results.
 
-Promise: those who wait for a run wait no longer than the check's timeout and `GRACE` after it. A
-run that has not ended by then is given up: it counts as a failure, and as another one each ``ttl``
-for as long as it goes on; no other run starts beside it, and what it answers late is dropped.
+Promise: callers wait for a run no longer than the check's timeout plus `GRACE`. A run that has not
+ended by then is given up: it counts as a failure, and as another one every ``ttl`` for as long as
+it goes on; no other run starts meanwhile, and its late answer is dropped.
 
 A run is a task of the event loop and not of the caller's task group, because a group waits for all
-its tasks: a check that shields itself from cancellation would hang each report. Nothing outlives
-the report all the same, but for what cannot be ended: a check that does not end when cancelled, and
-a thread.
+its tasks: a check that shields itself from cancellation would hang each report. Even so, nothing
+outlives the report but what cannot be stopped: a check that does not end when cancelled, and a
+thread.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The thread that takes samples, so that they are fresh while the event loop stands still.
+The thread that takes samples, so that they are fresh even while the event loop is blocked.
 
 Promise: it calls the loop every ``loop_interval`` seconds and takes a sample every ``interval``.
 It ends when it is told to, or when its loop has ended; no error of a sample ends it.

@@ -1,5 +1,5 @@
 """
-Whether a user's function takes what it will be called with: found out when it is given.
+Checks, when a function is registered, that it takes the arguments of later calls.
 
 Promise: nothing is called. A function whose parameters cannot be known is accepted.
 """
