@@ -121,7 +121,7 @@ class ErrorHandler:
         logger: str | logging.Logger = "mtaio.errors",
         redact: RedactingFilter | None = None,
     ) -> None:
-        # Not later, in a report: what is reported may be that no more files can be opened.
+        # Not later, in a report: the error to report may be that no more files can be opened.
         from mtaio.logging import RedactingFilter  # noqa: PLC0415 - not before one is made
 
         if isinstance(logger, str):
@@ -311,7 +311,7 @@ class _Catch:
         swallow: Called with what is swallowed; None for what is to go on.
     """
 
-    # A class, and no generator, whose frame would be the first of every traceback.
+    # A class: the frame of a generator would come first in every traceback.
     __slots__ = ("_context", "_report", "_swallow")
 
     def __init__(

@@ -76,14 +76,14 @@ class Guard:
     Args:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
-        beat: What the thread does meanwhile.
+        beat: What the thread does between signals.
 
     Raises:
         OSError: There can be no more threads or file descriptors.
     """
 
     # Invariants:
-    # - _ends_at is when the process is ended by force, infinity until it is to stop;
+    # - _ends_at is when the process is ended by force, infinity until it is told to stop;
     # - only the thread reads from _reader; handlers and others write to _writer;
     # - a forked child has both sockets too, and leaves them alone;
     # - it may be released before one that was made later, which has its handlers to put back.
@@ -143,7 +143,7 @@ class Guard:
 
     def hand_on(self) -> None:
         """Have a server that handled signals before handle the first one; in the main thread."""
-        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        # A server that handles SIGTERM itself must be told to stop as well, when that is due.
         if self._handed_on or self._first is None or not callable(self._handler(signal.SIGTERM)):
             return
         self._handed_on = True

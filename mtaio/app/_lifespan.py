@@ -40,13 +40,13 @@ class Lifespan:
     It is entered and left in one task, as a task group is. The application's side of the protocol
     runs in another, in a copy of the context in which the block was entered.
 
-    - An application that ends or raises without having said ``lifespan.startup.complete`` does not
-      support the protocol, and is told nothing more. Where it raised although it had been told to
-      start up, that is a warning in the log.
-    - ``lifespan.startup.failed`` is a ``RuntimeError`` with the application's message, whose cause
-      is what the application raised next, if it did.
-    - What goes wrong later is logged and not raised: ``lifespan.shutdown.failed``, and an
-      application that raises while it is served or shuts down.
+    - An application that ends or raises without having sent ``lifespan.startup.complete`` does not
+      support the protocol, and is told nothing more. If it raised after it was told to start up,
+      that is a warning in the log.
+    - ``lifespan.startup.failed`` raises a ``RuntimeError`` with the application's message; its
+      cause is what the application raised next, if anything.
+    - Later errors are logged and not raised: ``lifespan.shutdown.failed``, and an application that
+      raises while it is served or shuts down.
 
     Args:
         asgi: The application.
@@ -72,7 +72,7 @@ class Lifespan:
         A checkpoint; cancelled, the application's task has been cancelled too.
 
         Raises:
-            RuntimeError: The application said that it failed to start up.
+            RuntimeError: The application reported that it failed to start up.
         """
         self.state = {}
         self._run = run = _Run(self._asgi, self.state)
@@ -82,7 +82,7 @@ class Lifespan:
             group.start_soon(run.main)
             await run.started.wait()
             if run.failed:
-                # It may raise what was wrong, or wait for what there will not be.
+                # It may raise the cause, or wait for messages that will not come.
                 await run.finished.wait()
         except BaseException:
             await self._end(group)

@@ -160,7 +160,7 @@ class Listening:
 def _opened(bind: Bind) -> socket.socket:
     """Return the socket, which is not bound yet unless it was there."""
     if bind.fd is not None:
-        # A duplicate: the number stays good for the next run, and for others that have it.
+        # A duplicate: the number stays valid for the next run, and for other users of it.
         return _stream(os.dup(bind.fd))
     if sys.platform != "win32" and bind.path:
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

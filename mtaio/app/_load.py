@@ -151,7 +151,7 @@ def _import(target: str, name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        # A module that the program misses is the program's error, and needs its traceback.
+        # A module missing in the program is the program's error, and needs its traceback.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         msg = f"there is no module {error.name!r}, neither in {here} nor installed. {_FORM}"

@@ -84,7 +84,7 @@ class Screen:
             self._on_progress(files, None, f"files, {decimal(size)}")
 
     def _say(self, line: str, style: str) -> None:
-        # A path is to be copied from the screen as it is: no wrapping, no markup.
+        # A path must be copyable from the screen: no wrapping, no markup.
         self._console.print(Text(line, style), soft_wrap=True)
 
 

@@ -64,7 +64,7 @@ class Notifier:
         return self._address is not None
 
     def ready(self) -> None:
-        """Say that the service has started: systemd starts what was to wait for it."""
+        """Say that the service has started: systemd then starts the units that wait for it."""
         self._send("READY=1")
 
     def stopping(self) -> None:

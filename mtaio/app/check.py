@@ -78,7 +78,7 @@ def check_command(target: str | None = None, *, json: bool = False, strict: bool
 
 def _loaded(target: str) -> Application:
     with warnings.catch_warnings():
-        # Modules read settings while they are imported; what this warns of is an item of the list.
+        # Modules read settings while they are imported; the list has an item for this warning.
         warnings.filterwarnings("ignore", "variables that mtaio does not read", UserWarning)
         return load_application(target)
 

@@ -115,7 +115,7 @@ class TreeHasher:
         follow_symlinks: bool = False,
         leave_out: Collection[Place] = (),
     ) -> None:
-        # A digest stays true as long as its file does, and a busy processor is no cause for alarm.
+        # A digest stays valid as long as its file does, and a busy processor needs no alert.
         settings = Settings(
             max_workers=limit,
             rate_limit=rate,

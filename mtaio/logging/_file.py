@@ -362,7 +362,7 @@ class RotatingFile:
         try:
             status = self._place.stat()
         except OSError as error:
-            # If nobody may look, what is open is written, unless no path leads to it any more.
+            # If it cannot be checked, the open file is written, unless no path leads to it.
             return error.errno in _NOT_THERE or not os.fstat(self._fd).st_nlink
         if (status.st_dev, status.st_ino) != self._identity:
             return True

@@ -84,7 +84,7 @@ def flush_all(timeout: float) -> bool:
     passed_on = [
         _run(memories, half),
         _run([partial(_emptied, queue, half) for queue in queues], half),
-        # Those that a listener has passed records to.
+        # The handlers that a listener has passed records to.
         not queues or _run(memories, half),
     ]
     requests = [(writer, writer.request_flush()) for writer in _shutdown.writers()]
@@ -112,7 +112,7 @@ def _handlers() -> tuple[list[Callable[[], bool]], list[Any], list[Callable[[], 
 
 
 def _all_handlers() -> Iterable[logging.Handler]:
-    """Return the handlers that are referred to; other threads may make some meanwhile."""
+    """Return the handlers still referenced; other threads may make more during the call."""
     found = {id(each): each for ref in _KNOWN[:] if (each := ref()) is not None}
     # dictConfig makes logging forget the handlers there are, even if a logger keeps one.
     for logger in (logging.root, *logging.root.manager.loggerDict.copy().values()):

@@ -189,7 +189,7 @@ class AsyncFileHandler(logging.Handler):
         )
         notice = DropNotice(weakref.ref(self), encoding)
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
-        # A handler without references is still to write what it was given.
+        # A handler without references must still write what it was given.
         weakref.finalize(self, self._writer.request_close).atexit = False
 
     @property

@@ -368,7 +368,7 @@ class _SharedThread:
     """
     The tasks of one event loop that wait for requests: one of them has a thread wait for all.
 
-    A worker thread, and no timer of the loop, because a virtual clock stands still meanwhile.
+    A worker thread, not a timer of the loop, because a virtual clock would stand still.
     """
 
     # Invariants, whenever no task of the loop is inside a method:

@@ -166,7 +166,7 @@ class Writer:
 
     def _nothing_left(self) -> bool:
         """Return whether all that was put before this call is written or given up."""
-        # In this order: what is no longer in the queue may be in the hands of the one that writes.
+        # In this order: a record that has left the queue may still be with the writer.
         return not self.queue.pending() and not self._claim and not self.queue.batch
 
     def _gives_up(self) -> bool:

@@ -33,7 +33,7 @@ MAX_PENDING: Final = 1000
 logger: Final = logging.getLogger("mtaio.monitoring")
 
 _current: Final[ContextVar[object]] = ContextVar("mtaio.monitoring.delivery", default=None)
-"""The delivery in whose handler this code runs."""
+"""The delivery that runs the handler this code is in."""
 
 
 class Handlers:

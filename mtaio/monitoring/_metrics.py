@@ -232,7 +232,7 @@ def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None
         if isinstance(item, _NUMBERS):
             found.append((row, f"{key}.{name}", labels, _number(item)))
         elif _has_fields(cls):
-            # A mapping within a mapping would want a label of its own, and is left out.
+            # A mapping within a mapping would need a label of its own, and is left out.
             inner = _Place(found, path, f"{key}.{name}.", labels, mappings=False)
             _walk_fields(item, cls, inner)
 

@@ -68,7 +68,7 @@ class Sampler:
         self._read = read
         self._sample = sample
         self._stalled = stalled
-        # Held while the thread is to run. To wait for an Event takes longer, and before it returns
+        # Held while the thread should run. Waiting for an Event takes longer, and before it returns
         # the loop's thread has left the place where it was stopped.
         self._running = threading.Lock()
         self._running.acquire()

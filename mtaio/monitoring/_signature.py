@@ -20,7 +20,7 @@ __all__ = ["check_takes"]
 def check_takes(name: str, fn: Callable[..., Any], *parameters: str, way_out: str) -> None:
     """Raise ``TypeError`` if ``fn`` cannot be called with so many positional arguments."""
     try:
-        # Not of what a decorator wraps: the wrapper is what is called.
+        # Not the function that a decorator wraps: the wrapper is called.
         signature = inspect.signature(fn, follow_wrapped=False)
     except Exception:  # noqa: BLE001 - some builtins have none, and on Python 3.14 annotations are run
         return

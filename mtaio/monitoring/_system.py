@@ -166,7 +166,7 @@ class SystemReader:
 
     def _read_slow(self) -> None:
         """Read what changes slowly or costs most."""
-        # First what fails where no more files can be opened, so that no limit is lost then.
+        # First what fails if no more files can be opened, so that no limit is lost then.
         self._threads = self._process.num_threads()
         self._open_files = self._files()
         cgroup = self._cgroup

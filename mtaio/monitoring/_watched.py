@@ -132,7 +132,7 @@ class Watched:
     def remove(self, obj: object) -> None:
         """Watch an object, or a gauge by its function or name, no longer; if it is watched."""
         for key, entry in self._entries.copy().items():
-            # Each look at a method makes another object; only gauges are functions.
+            # Each access to a method makes a new object; only gauges are functions.
             if entry.obj is obj or (entry.kind == "gauge" and obj in (entry.obj, key)):
                 self._entries.pop(key, None)
 

@@ -201,7 +201,7 @@ async def _order(make: Make) -> None:
     async with anyio.create_task_group() as group:
         for name in ("first", "second", "third"):
             group.start_soon(work, name)
-    # Those that never entered are the affair of another clause.
+    # Another clause checks for tasks that never enter.
     expected = [name for name in asked if name in served]
     require(served == expected, f"asked: {', '.join(expected)}; entered: {', '.join(served)}")
 
@@ -268,7 +268,7 @@ CLAUSES = [
     *(Clause(each) for each in (_entry, _error)),
     Clause(_bound, {"slots": 1}, {"slots": 2}),
     *(Clause(each) for each in (_progress, _order, _hand)),
-    # With hold=0 the slot comes back before the cancelled task has learnt of it.
+    # With hold=0 the slot comes back before the cancelled task knows.
     *struck("a task", _struck, {}, {"by_hand": True}, {"hold": 0}),
     Clause(_reuse),
 ]

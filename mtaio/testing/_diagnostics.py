@@ -175,7 +175,7 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
 
 
 def thread_stack(ident: int, name: str) -> Stack:
-    """Return the stack of a running thread; empty if the thread ended meanwhile."""
+    """Return the stack of a running thread; empty if the thread has ended."""
     frames_of = sys._current_frames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
     frame = frames_of().get(ident)
     frames: list[str] = []
@@ -369,7 +369,7 @@ class TaskRecord:
         self.age: int = age
         self.function: str | None = None
         if hasattr(task, "get_name"):
-            # One that is eager and over already has none; CPython 3.12.1 crashes at the question.
+            # An eager task that is already over has none; CPython 3.12.1 crashes on asking.
             coroutine = None if task.done() else task.get_coro()
             self.function = getattr(coroutine, "__qualname__", None)
             self.name: str = task.get_name()

@@ -109,7 +109,7 @@ class StepsHiddenError(RuntimeError):
 
 class World:
     """
-    The state of one simulation, through all the event loops that are made for it.
+    The state of one simulation, across all event loops made for it.
 
     Args:
         grace: The real seconds for which a frozen clock may see nothing happen.
