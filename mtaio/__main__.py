@@ -1,8 +1,8 @@
 """
 ``python -m mtaio``, which is the same as ``mtaio``.
 
-Promise: without the extra it needs, it says how to get that. ``mtaio check`` needs none. A reader
-that has read enough, as in ``mtaio check | head``, ends it without a word.
+Promise: if the extra it needs is missing, it says how to install it; ``mtaio check`` needs none. It
+ends silently when the reader of its output has gone, as in ``mtaio check | head``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from typing import Final
 
 BROKEN_PIPE: Final = 141
-"""What a shell says of a program that SIGPIPE has ended."""
+"""The exit code that a shell gives a program ended by SIGPIPE."""
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ def check_filter(on: object) -> None:
         return
     checks.callable_("on", on, way_out=_WAY_OUT)
     if is_async(cast("Callable[..., object]", on)):
-        msg = f"on={on!r} is an async function, whose every answer would count as true. {_WAY_OUT}"
+        msg = f"on={on!r} is an async function, and its coroutine always counts as true. {_WAY_OUT}"
         raise TypeError(msg)
 
 

@@ -1,9 +1,9 @@
 """
-A service as a whole: its parts, its life, and the ``mtaio`` command.
+Running a service: `Application`, `ErrorHandler` and the ``mtaio`` command.
 
-`Application` makes the parts from the settings, starts and stops them, and handles signals;
-`ErrorHandler` reports what fails. The names are loaded when they are first used, so that the
-command starts fast.
+`Application` makes the parts of a service from its settings, starts and stops them, and handles
+signals; `ErrorHandler` reports what fails. Names are loaded on first use, so that the command
+starts fast.
 """
 
 from __future__ import annotations

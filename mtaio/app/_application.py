@@ -1,10 +1,10 @@
 """
-The application: the parts of a service, made from its settings, and their life.
+The application: makes the parts of a service from its settings, runs them, and closes them.
 
 Promise: what it opens it closes, last in, first out, whatever happens; from the first signal to the
-exit it takes no longer than ``MTAIO_SHUTDOWN_TIMEOUT`` says. It is made anywhere, also at module
-level, reads the environment when a setting is first needed, and may be started again after it has
-stopped, in another event loop too.
+exit it takes no longer than ``MTAIO_SHUTDOWN_TIMEOUT`` says. It can be made anywhere, at module
+level too, reads the environment when a setting is first needed, and can be started again after it
+has stopped, even in another event loop.
 
 `Run` is one life, `Guard` handles signals, and `Held` keeps what is open.
 """
@@ -63,7 +63,7 @@ USAGE: Final = 2
 NOT_STARTED: Final = 3
 
 _WATCHDOG: Final = 0.5
-"""How much of systemd's watchdog time passes between two signs of life."""
+"""The share of systemd's watchdog interval after which it is notified again."""
 
 logger: Final = logging.getLogger("mtaio.app")
 
@@ -73,25 +73,25 @@ class ServerInfo:
     """A server of an application, as it was registered."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     bind: str
     """Where it listens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationStatistics:
-    """What an application is doing, and has done since it was last started."""
+    """The state of an application, and its counts since it was last started."""
 
     running: bool = field(metadata=GAUGE)
     """Whether it has started, and has not been told to stop."""
     draining: bool = field(metadata=GAUGE)
-    """Whether it only serves what is in flight."""
+    """Whether it accepts nothing new, and finishes what is in flight."""
     services: int = field(metadata=GAUGE)
     """Services that have not ended."""
     restarts: int = field(metadata=COUNTER)
-    """How often a service was started again after an error."""
+    """How often a service was restarted after an error."""
     cancelled: int = field(metadata=COUNTER)
-    """Requests, submitted tasks and services that were cancelled because their time was over."""
+    """Requests, submitted tasks and services that were cancelled because time ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,26 +139,27 @@ class Registered:
 @async_only
 class Application:
     """
-    A service as a whole: its parts, made from the settings, and its life from start to exit.
+    A service: makes its parts from the settings, starts them, and stops them in order.
 
     ``app.run()`` starts it, runs until a signal comes, and stops it in order; ``async with app:``
-    and ``await app.start()`` do so in an event loop that runs already. On SIGTERM or SIGINT it says
-    "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets end what is in flight,
-    cancels what takes too long, closes the resources, last in, first out, and writes the logs. All
-    of that takes ``shutdown_timeout`` seconds at most, after which the process ends itself.
+    and ``await app.start()`` do so in an event loop that is already running. On SIGTERM or SIGINT
+    it reports "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets what is in
+    flight finish, cancels what takes too long, closes the resources, last in, first out, and writes
+    the logs. All of that takes ``shutdown_timeout`` seconds at most; then the process is ended by
+    force.
 
-    Each part can be handed in instead of being made. It is entered and watched by the application
-    then, so do not enter it yourself.
+    You can pass any part instead of having it made. The application then enters and monitors it, so
+    do not enter it yourself.
 
     Args:
-        settings: What an operator decides; None reads the environment when it is first needed.
+        settings: The operator's settings; None reads the environment when they are first needed.
         name: For messages and metrics.
         executor: Runs work; by default with ``max_workers``.
-        cache: Keeps values; by default ``cache_size`` of them for ``cache_ttl`` seconds.
-        rate_limiter: How often work may start; by default ``rate_limit`` and ``burst_limit``.
-        concurrency_limiter: How much may run at once; by default ``concurrency_limit``.
-        timeout_manager: Limits on time; by default ``default_timeout``.
-        emitter: Tells of the monitor's alerts, and of whatever you emit.
+        cache: Keeps values; by default ``cache_size`` entries for ``cache_ttl`` seconds.
+        rate_limiter: Limits how often work starts; by default ``rate_limit`` and ``burst_limit``.
+        concurrency_limiter: Limits how much runs at once; by default ``concurrency_limit``.
+        timeout_manager: Limits how long work takes; by default ``default_timeout``.
+        emitter: Delivers the monitor's alerts, and the events you emit.
         monitor: Samples the process; by default with the thresholds of the settings.
         health: The health checks.
         error_handler: Reports what fails: an `ErrorHandler`, or an object with a method
@@ -256,7 +257,7 @@ class Application:
 
     @cached_property
     def settings(self) -> Settings:
-        """What an operator decides; read from the environment when first asked for."""
+        """The operator's settings; read from the environment when first asked for."""
         return Settings.from_env()
 
     @cached_property
@@ -287,7 +288,7 @@ class Application:
 
     @cached_property
     def emitter(self) -> EventEmitter:
-        """Tells of ``monitor.threshold_exceeded``, and of the monitor's other events."""
+        """Delivers ``monitor.threshold_exceeded``, and the monitor's other events."""
         return EventEmitter()
 
     @cached_property
@@ -325,7 +326,7 @@ class Application:
 
     @cached_property
     def notifier(self) -> Notifier:
-        """Tells systemd, where it has started the process."""
+        """Notifies systemd, where systemd has started the process."""
         return Notifier()
 
     # ---- what is registered ----------------------------------------------------------------------
@@ -390,20 +391,20 @@ class Application:
         drain: bool = False,
     ) -> Callable[..., Any]:
         """
-        Run an async function as long as the application is up.
+        Run an async function for as long as the application is up.
 
-        It may return when it is done. If it raises, it is started again as ``restart`` allows; when
-        that is used up, a critical service stops the application, whose exit code is 1.
+        It may return when it is done. If it raises, it is restarted as ``restart`` allows; when no
+        attempt is left, a critical service stops the application, with exit code 1.
 
         Args:
             fn: The function; it takes the application, or nothing.
             name: For messages; None for the function's.
-            restart: Attempts in all, or a `Retry`, whose count begins again after a run that was
-                longer than its ``wait_max``; None for no restart.
-            critical: Whether the application stops when the service has failed in the end.
-            drain: Whether it goes on when nothing new is accepted, to finish what it does: it has
-                to end by itself when ``app.draining`` is set, and is cancelled when the time is
-                over. Else it is cancelled as soon as nothing new is accepted.
+            restart: Attempts in all, or a `Retry`, whose count starts over after a run longer than
+                its ``wait_max``; None for no restart.
+            critical: Whether the application stops when the service has failed for good.
+            drain: Whether it keeps running once nothing new is accepted, to finish its work: it
+                must return when ``app.draining`` is set, and is cancelled when time runs out.
+                Otherwise it is cancelled as soon as nothing new is accepted.
 
         Returns:
             The function, or a decorator that returns it.
@@ -431,7 +432,7 @@ class Application:
         self._check_new("service")
         checks.callable_("fn", fn, way_out="Pass the function itself, without calling it.")
         if not is_async(fn):
-            msg = f"fn={fn!r} is not an async function: a service has to be one, to be cancelled."
+            msg = f"fn={fn!r} is not an async function: a service must be async to be cancellable."
             raise TypeError(msg)
         bind_app(fn, self)
         if restart is not None and not isinstance(restart, Retry):
@@ -466,12 +467,12 @@ class Application:
         Args:
             asgi: The ASGI application: Starlette, FastAPI, or a function.
             bind: Where to listen: ``host:port``, ``unix:/path`` or ``fd://number``.
-            config: A ``hypercorn.config.Config`` with what else is wanted, such as TLS.
+            config: A ``hypercorn.config.Config`` for everything else, such as TLS.
             name: For messages and metrics; None for ``bind``.
 
         Raises:
             TypeError: ``asgi`` cannot be called, or ``bind`` is not a str.
-            ValueError: ``bind`` is no place to listen at, or there is a server of that name.
+            ValueError: ``bind`` is not an address to listen at, or there is a server of that name.
             RuntimeError: The application has started.
         """
         self._check_new("serve")
@@ -500,9 +501,9 @@ class Application:
             name: The check's name; None for the function's.
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
             timeout: Seconds that a run may take.
-            ttl: Seconds for which an answer is good.
+            ttl: Seconds for which a result is reused.
             critical: Whether the service is not ready when the check fails, or only degraded.
-            failures: After how many failures in a row a check that has passed is failing.
+            failures: Failures in a row after which a check that has passed is failing.
 
         Returns:
             A decorator, which returns the function as it is.
@@ -546,17 +547,17 @@ class Application:
         Start, run until a signal comes or `request_stop` is called, and stop.
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
-        ``SystemExit`` with 1 after an error, 2 if the settings make no sense, 3 if it could not
-        start. The process ends itself with 70 if stopping takes longer than
+        ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
+        start. The process exits with 70 if stopping takes longer than
         ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
-            bind: Where the servers listen, in their order, instead of where they were to.
+            bind: Where the servers listen, in their order, in place of their own addresses.
 
         Raises:
             SystemExit: See above.
-            RuntimeError: It runs already, an event loop runs in this thread, or ``mtaio run`` or
+            RuntimeError: It is running, an event loop runs in this thread, or ``mtaio run`` or
                 ``mtaio check`` is importing the program.
         """
         self._check_not_running()
@@ -604,13 +605,13 @@ class Application:
         """
         Start in the running event loop, and return when the application is up.
 
-        For where `run` cannot be used: the loop belongs to somebody else. End it with `stop`, or
-        by a signal, after which `wait_closed` returns.
+        For where `run` cannot be used, because the loop is not the application's own. End it with
+        `stop` or a signal, after which `wait_closed` returns.
 
         A checkpoint; cancelled, it closes what it has opened.
 
         Raises:
-            RuntimeError: It runs already.
+            RuntimeError: It is running.
             BaseException: What failed while it was starting.
         """
         await self._start(in_block=False)
@@ -644,10 +645,10 @@ class Application:
 
     async def stop(self, reason: str = "stop() was called") -> None:
         """
-        Stop as a signal would, and wait until all is closed. Does nothing if it does not run.
+        Stop as a signal would, and wait until all is closed. Does nothing if it is not running.
 
-        To be called from outside: in a request or a service call `request_stop`, since what waits
-        for itself is cancelled when its time is over.
+        Call it from outside. In a request or a service use `request_stop`: a task that waits for
+        its own end is cancelled when time runs out.
 
         A checkpoint; cancelled, it goes on stopping.
 
@@ -662,7 +663,7 @@ class Application:
 
     def request_stop(self, reason: str = "request_stop() was called") -> None:
         """
-        Stop as a signal would, and do not wait. Does nothing if it does not run.
+        Stop as a signal would, without waiting. Does nothing if it is not running.
 
         From any thread; not a checkpoint.
 
@@ -730,13 +731,13 @@ class Application:
 
     @property
     def state(self) -> ApplicationState:
-        """Where it stands; from any thread."""
+        """Which phase it is in; from any thread."""
         return "new" if self._run is None else self._run.state
 
     @property
     def draining(self) -> anyio.Event:
         """
-        Set when nothing new is accepted any more: what streams is to end now.
+        Set once nothing new is accepted: streams should end now.
 
         Raises:
             RuntimeError: It was never started.
@@ -748,7 +749,7 @@ class Application:
         return run.draining
 
     def statistics(self) -> ApplicationStatistics:
-        """Return what it is doing. Not a checkpoint; from any thread."""
+        """Return the state and the counts. Not a checkpoint; from any thread."""
         run = self._run
         starts = [] if run is None else run.service_starts()
         return ApplicationStatistics(
@@ -764,14 +765,14 @@ class Application:
     def _check_new(self, method: str) -> None:
         if self.state not in ("new", "stopped"):
             msg = (
-                f"{self!r} has started: {method}() would come too late. Register everything before."
+                f"{self!r} has started: it is too late for {method}(). Register everything before."
             )
             raise RuntimeError(msg)
 
     def _check_not_running(self) -> None:
         run = self._run
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
-            msg = f"{self!r} runs already. Stop it first, or make another."
+            msg = f"{self!r} is already running. Stop it first, or make another."
             raise RuntimeError(msg)
 
     def _prepare(self) -> None:
@@ -819,7 +820,7 @@ class Application:
         except OSError as error:
             msg = (
                 f"cannot open the log file {str(self.settings.log_file)!r}: {error.strerror}. Set "
-                f"MTAIO_LOG_FILE to a file that can be written, in a folder that is there."
+                f"MTAIO_LOG_FILE to a writable file in an existing folder."
             )
             raise OSError(error.errno, msg) from None
 
@@ -868,7 +869,7 @@ class Application:
         return "before it could start" if self._run is None else self._run.describe()
 
     def _ended(self, run: Run) -> None:
-        """Take note that the task of `start` has ended, maybe with its event loop."""
+        """Note that the task of `start` has ended, perhaps with its event loop."""
         run.state = "stopped"
         run.settled.set()
         run.closed.set()
@@ -906,7 +907,7 @@ def _check_may_run() -> None:
         raise RuntimeError(msg)
     if loops.in_event_loop():
         msg = (
-            "app.run() starts an event loop, and one is running in this thread already. Use "
+            "app.run() starts an event loop, and one is already running in this thread. Use "
             "the application there: async with app, or await app.start()."
         )
         raise RuntimeError(msg)

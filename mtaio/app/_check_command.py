@@ -1,8 +1,8 @@
 """
-The command ``mtaio check`` as the parser of the command line sees it: for help and completion.
+``mtaio check`` as the command-line parser sees it: for help and completion.
 
-What it does is in `mtaio.app.check`, which ``python -m mtaio`` calls by itself where the arguments
-are plain, since the parser loads longer than the checks take.
+The work is done in `mtaio.app.check`, which ``python -m mtaio`` calls directly where the arguments
+are plain, because loading the parser takes longer than the checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check(target: str | None = None, /, *, json: _Flag = False, strict: _Flag = 
     Go through the checklist of the deployment guide: settings, machine, log, limits, secrets.
 
     TARGET is written MODULE:NAME, or MODULE:FUNCTION() for a function that returns it; without it
-    the settings and the machine are checked alone. The application is imported, and not started.
+    only the settings and the machine are checked. The application is imported, and not started.
     Run this where the service will run, as the user that it will run as.
 
     Exit status: 0 nothing fails, 1 something does, 2 usage.
@@ -31,6 +31,6 @@ def check(target: str | None = None, /, *, json: _Flag = False, strict: _Flag = 
     Args:
         target: The application, as in shop:app or shop:make_app().
         json: Print JSON instead of text.
-        strict: Fail if something warns, too.
+        strict: Fail on warnings too.
     """
     return check_command(target, json=json, strict=strict)

@@ -1,12 +1,12 @@
 """
-The checklist of the deployment guide, item by item, as far as a program can look.
+The checklist of the deployment guide, item by item, as far as a program can check it.
 
 Promise: nothing is started, entered or written; addresses are bound for a moment, to see whether
-they are free. Each item says what it saw, and, unless all is well, what to do. What no program can
-know is an item too, and asks the operator.
+they are free. Each item says what it found, and, unless all is well, what to do. What no program
+can know is an item too, put to the operator as a question.
 Cost: a few small files are read.
 
-The figures by which it judges are the constants below: docs/en/reference/command-line.md has them.
+The limits it applies are the constants below: docs/en/reference/command-line.md has them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["SECTIONS", "CheckItem", "Section", "Status", "run_checks"]
 
 Status: TypeAlias = Literal["ok", "warn", "fail", "ask"]
-"""All is well; may be meant; does not work or is unsafe; only a person can tell."""
+"""All is well; may be intended; does not work or is unsafe; only a person can tell."""
 
 Section: TypeAlias = Literal["configuration", "monitoring", "errors", "performance", "security"]
 
@@ -99,14 +99,14 @@ _PARTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckItem:
-    """One item of the checklist, and how it stands."""
+    """One item of the checklist, and its status."""
 
     name: str
-    """What is looked at; always the same for the same item."""
+    """What is checked; always the same for the same item."""
     section: Section
     """The section of the guide's checklist."""
     status: Status
-    """``"ok"``; ``"warn"``: look at it, it may be meant; ``"fail"``: it does not work, or is not
+    """``"ok"``; ``"warn"``: look at it, it may be intended; ``"fail"``: it does not work, or is not
     safe; ``"ask"``: only a person can tell."""
     message: str
     """What was seen."""
@@ -123,15 +123,15 @@ def run_checks(
     """
     Go through the checklist, and return its items in their order.
 
-    The application is looked at, and neither started nor entered: what it holds is made, as on
-    first use. Settings that are refused are items as well, one for each; what depends on settings
-    is then left out. Not a checkpoint.
+    The application is inspected, and neither started nor entered; its parts are created, as on
+    first use. Each setting that is refused is an item as well; checks that need the settings are
+    then left out. Not a checkpoint.
 
     Args:
-        app: The application; None to look at the settings and the machine alone.
+        app: The application; None to check the settings and the machine alone.
         environ: The environment variables; None for those of the process. The application reads
             its settings from those of the process.
-        machine: What it may use; None to look.
+        machine: What the service may use; None to find out.
 
     Example:
         ```python
@@ -319,8 +319,8 @@ def _unused_variables(look: _Look) -> _Finding | None:
     if not unused:
         return None
     return _warn(
-        f"the program decides by itself what {', '.join(unused)} should say",
-        "Unset what is not used, or have the program take Settings.from_env().",
+        f"no effect: {', '.join(unused)}, because the program sets the value itself",
+        "Unset it, or have the program use Settings.from_env().",
     )
 
 
@@ -329,7 +329,7 @@ def _application(look: _Look) -> _Finding:
     app = look.app
     if app is None:
         return _ask(
-            "which application is deployed? Its health checks, services and servers were not seen",
+            "which application is deployed? Its health checks, services and servers are unchecked",
             "Name it: mtaio check module:app",
         )
     resources, services, servers = len(app.resources), len(app.services), len(app.servers)
@@ -356,8 +356,8 @@ def _processors(look: _Look) -> _Finding:
     processors = look.machine.processors
     if processors < 1:
         return _warn(
-            f"{processors:.2g} of a processor: an event loop stands still when it is used up",
-            "Allow one processor at least, and two for threads beside the event loop.",
+            f"{processors:.2g} of a processor: the event loop stalls once that is used up",
+            "Allow at least one processor, or two if threads work beside the event loop.",
         )
     return _ok(f"{processors:g}")
 
@@ -367,8 +367,8 @@ def _memory(look: _Look) -> _Finding:
     memory = look.machine.memory
     if memory < _LEAST_MEMORY:
         return _warn(
-            f"{_bytes(memory)}, and {_bytes(_LEAST_MEMORY)} are recommended",
-            "Raise the memory limit of the container, or take a larger machine.",
+            f"{_bytes(memory)}, but {_bytes(_LEAST_MEMORY)} is recommended",
+            "Raise the memory limit of the container, or use a larger machine.",
         )
     return _ok(_bytes(memory))
 
@@ -395,7 +395,7 @@ def _workers(look: _Look) -> _Finding:
     most = max(1, math.floor(processors * _WORKERS_EACH))
     if workers.value > most:
         return _warn(
-            f"{workers} on {processors:g} processors: threads and memory for each, and no gain",
+            f"{workers} on {processors:g} processors: more threads and memory, no gain",
             f"Set {workers.label} to {most} or less, unless nearly all of them wait.",
         )
     return _ok(f"{workers} on {processors:g} processors")
@@ -426,10 +426,10 @@ def _drain_delay(look: _Look) -> _Finding:
     if not delay and look.machine.supervisor == "kubernetes":
         label = look.label("drain_delay")
         return _warn(
-            f"{label}=0: requests arrive for some seconds after Kubernetes has sent SIGTERM",
+            f"{label}=0: requests still arrive for seconds after Kubernetes has sent SIGTERM",
             f"Set {label}=5, unless a preStop hook waits.",
         )
-    return _ok(f"{_seconds(delay)} from not ready to accepting nothing more")
+    return _ok(f"{_seconds(delay)} between not ready and accepting nothing more")
 
 
 # ---- configuration: logging ----------------------------------------------------------------------
@@ -512,7 +512,7 @@ def _log_path(look: _Look) -> _Finding:
     path, label = _log_file(look), look.label("log_file")
     if path is None:
         if not _writes_log_file(look):
-            return _ok("the program has set logging up by itself")
+            return _ok("the program has set up logging itself")
         return _ok(str(look.settings.log_file or "none, the log is not written to a file"))
     trouble = _why_not_written(path, rotates=_rotates(look))
     if trouble is not None:
@@ -537,7 +537,7 @@ def _why_not_written(path: Path, *, rotates: bool) -> tuple[str, str] | None:
         )
     way_out = "Give it to the user that the service runs as, or run the check as that user."
     if not os.access(path if path.exists() else folder, os.W_OK):
-        return "this user may not write it", way_out
+        return "this user may not write to it", way_out
     if rotates and not os.access(folder, os.W_OK):
         return f"this user may not rename files in {folder}, as rotation does", way_out
     return None
@@ -558,7 +558,7 @@ def _log_space(look: _Look) -> _Finding | None:
     room = psutil.disk_usage(str(path.parent)).free + there
     if needed > room:
         return _fail(
-            f"the log may grow to {_bytes(needed)}, and there is room for {_bytes(room)}",
+            f"the log may grow to {_bytes(needed)}, but there is room for {_bytes(room)}",
             f"Lower {look.label('log_max_bytes')} or {look.label('log_backup_count')}, "
             f"or make room in {path.parent}.",
         )
@@ -574,7 +574,7 @@ def _log_handlers(look: _Look) -> _Finding:
     shared = sorted({each for each in writers if writers.count(each) > 1})
     if shared:
         return _fail(
-            f"{', '.join(shared)} is written by two handlers: they rotate it under each other",
+            f"{', '.join(shared)} has two handlers: each rotates it under the other",
             "Keep one handler, on the root logger.",
         )
     return _ok("each log file has one handler")
@@ -590,7 +590,7 @@ def _health_checks(look: _Look) -> _Finding | None:
     count = look.app.health.statistics().checks
     if not count:
         return _warn(
-            "none: ready means no more than that the event loop answers",
+            "none: ready only means that the event loop answers",
             'Add one for what a request needs: @app.health_check("database").',
         )
     return _ok(f"{count} registered")
@@ -602,7 +602,7 @@ def _probes(look: _Look) -> _Finding | None:
         return None
     if look.app.probes is None:
         return _warn(
-            "off: neither /livez and /readyz nor /metrics are answered",
+            "off: /livez, /readyz and /metrics are not served",
             "Leave out probes=False, or serve mtaio.monitoring.asgi.health_app yourself.",
         )
     return _ok(f"/livez, /readyz and /metrics at {look.settings.health_bind}")
@@ -615,11 +615,11 @@ def _probe_address(look: _Look) -> _Finding | None:
         return None
     label = look.label("health_bind")
     if not address.port:
-        return _warn(f"{label}={address} is another port each time", f"Set {label} to a port.")
+        return _warn(f"{label}={address} is another port each time", f"Give {label} a fixed port.")
     if look.machine.supervisor == "kubernetes" and address.is_local:
         return _warn(
-            f"{label}={address}: the kubelet asks from outside of the pod, and is not answered",
-            f"Set {label}=0.0.0.0:{address.port}, and a token by MTAIO_HEALTH_TOKEN_FILE.",
+            f"{label}={address}: the kubelet probes from outside the pod, and gets no answer",
+            f"Set {label}=0.0.0.0:{address.port}, and a token with MTAIO_HEALTH_TOKEN_FILE.",
         )
     return _ok(str(address))
 
@@ -636,7 +636,7 @@ def _thresholds(look: _Look) -> _Finding:
     effective = {k: v for k, v in limits.items() if k not in percents or v < _PERCENT}
     if not effective:
         return _warn(
-            "none: nothing gives an alarm",
+            "none: nothing raises an alert",
             "Set MTAIO_CPU_THRESHOLD=80 and MTAIO_MEMORY_THRESHOLD=90.",
         )
     return _ok(", ".join(f"{name} {value:g}" for name, value in effective.items()))
@@ -650,7 +650,7 @@ def _alerts(look: _Look) -> _Finding | None:
     count = app.emitter.listener_count("monitor.threshold_exceeded")
     if not count:
         return _ask(
-            "whom does an alert reach? The emitter has no listener for it",
+            "who receives alerts? The emitter has no listener for them",
             'Send it on in @app.emitter.on("monitor.threshold_exceeded"), or set alerts up in '
             "Prometheus.",
         )
@@ -684,15 +684,15 @@ def _services(look: _Look) -> _Finding | None:
     lost = [each.name for each in once if not each.critical]
     if lost:
         return _warn(
-            f"{', '.join(lost)}: after the first error it is gone, and the rest goes on without",
+            f"{', '.join(lost)}: it ends at the first error, and the rest carries on without it",
             "Give it restart=Retry(...), or leave out critical=False.",
         )
     if once:
         return _warn(
             f"{', '.join(each.name for each in once)}: the first error stops the application",
-            "Give it restart=Retry(...), or critical=False if the rest can do without.",
+            "Give it restart=Retry(...), or critical=False if the rest can do without it.",
         )
-    return _ok("each is started again after an error")
+    return _ok("each is restarted after an error")
 
 
 @_item("errors")
@@ -727,7 +727,7 @@ def _logs_errors(logger: logging.Logger) -> bool:
 @_item("errors", needs_settings=False)
 def _recovery(_: _Look) -> _Finding:
     return _ask(
-        "is it written down what to do when the service does not come back?",
+        "are there written instructions for when the service does not come back?",
         "Write a page for the person on call: how to restart, how to roll back, whom to ask.",
     )
 
@@ -739,10 +739,10 @@ def _recovery(_: _Look) -> _Finding:
 def _cache_ttl(look: _Look) -> _Finding:
     ttl = look.value("cache_ttl")
     if not ttl.value:
-        return _warn(f"{ttl}: the cache keeps nothing", f"Set {ttl.label} to seconds.")
+        return _warn(f"{ttl}: the cache keeps nothing", f"Set {ttl.label} to a number of seconds.")
     if ttl.value == math.inf:
         return _warn(
-            f"{ttl}: what has changed elsewhere is never seen",
+            f"{ttl}: changes made elsewhere are never seen",
             f"Set {ttl.label} to how old an answer may be.",
         )
     return _ok(f"{_seconds(ttl.value)}")
@@ -781,7 +781,7 @@ def _burst(look: _Look) -> _Finding:
             f"{burst} lets {burst.value / rate.value:.0f} seconds' worth of requests start at once",
             f"Set {burst.label} to {rate.value * _BURST_SECONDS:g} or less.",
         )
-    return _ok(f"{burst.value:g} at once after a quiet time")
+    return _ok(f"{burst.value:g} at once after a quiet period")
 
 
 @_item("performance")
@@ -789,7 +789,7 @@ def _concurrency(look: _Look) -> _Finding:
     limit, workers = look.value("concurrency_limit"), look.value("max_workers")
     if limit.value < workers.value:
         return _warn(
-            f"{limit} is less than {workers}: workers wait for one another",
+            f"{limit} is less than {workers}: workers wait for each other",
             f"Set {workers.label} to {limit.value:g}, or raise {limit.label}.",
         )
     return _ok(f"{limit.value:g} requests at once")
@@ -799,7 +799,7 @@ def _concurrency(look: _Look) -> _Finding:
 def _timeout(look: _Look) -> _Finding:
     timeout, drain = look.value("default_timeout"), look.settings.shutdown.drain
     if timeout.value == math.inf:
-        return _warn(f"{timeout}: a request may hang for ever", f"Set {timeout.label} to seconds.")
+        return _warn(f"{timeout}: a request may hang for ever", f"Set {timeout.label}, in seconds.")
     if timeout.value > drain:
         return _warn(
             f"{timeout} is longer than the {_seconds(drain)} that a shutdown waits for requests",
@@ -840,13 +840,13 @@ def _token(look: _Look) -> _Finding:
         return _ok(f"none, and only this machine reaches {address}")
     if len(token) < _SHORTEST_TOKEN:
         return _fail(
-            f"the token for {address} has {len(token)} characters and can be guessed",
+            f"the token for {address} has only {len(token)} characters and can be guessed",
             "Make one with: openssl rand -hex 32",
         )
     if _token_source(look) == "environment":
         return _warn(
-            "MTAIO_HEALTH_TOKEN is a plain variable: child processes and docker inspect have it",
-            "Put it into a file, and set MTAIO_HEALTH_TOKEN_FILE to that.",
+            "MTAIO_HEALTH_TOKEN is a plain variable: child processes and docker inspect see it",
+            "Put it in a file, and set MTAIO_HEALTH_TOKEN_FILE to its path.",
         )
     return _ok("from a file" if _token_source(look) == "file" else "from the program")
 
@@ -858,9 +858,9 @@ def _token_file(look: _Look) -> _Finding | None:
     path = Path(look.text("MTAIO_HEALTH_TOKEN_FILE") or "")
     mode = path.stat().st_mode
     if mode & stat.S_IWOTH:
-        return _fail(f"{path} can be written by every user", f"chmod 400 {path}")
+        return _fail(f"{path} can be written by any user", f"chmod 400 {path}")
     if mode & stat.S_IROTH and not look.machine.container:
-        return _warn(f"{path} can be read by every user", f"chmod 400 {path}")
+        return _warn(f"{path} can be read by any user", f"chmod 400 {path}")
     return _ok(f"{path} ({stat.filemode(mode)})")
 
 
@@ -874,10 +874,10 @@ def _log_privacy(look: _Look) -> _Finding | None:
     else:
         mode, tense = 0o666 & ~look.machine.umask, "will be"
     if mode & stat.S_IWOTH:
-        return _fail(f"{path} {tense} open to every user, for writing", _privately(path))
+        return _fail(f"{path} {tense} writable by any user", _privately(path))
     reachable = all(each.stat().st_mode & stat.S_IXOTH for each in path.parents)
     if mode & stat.S_IROTH and reachable and not look.machine.container:
-        return _warn(f"{path} {tense} open to every user, for reading", _privately(path))
+        return _warn(f"{path} {tense} readable by any user", _privately(path))
     return _ok("other users cannot read the log")
 
 
@@ -909,8 +909,8 @@ def _log_masking(look: _Look) -> _Finding:
 def _user(look: _Look) -> _Finding:
     if look.machine.root:
         return _warn(
-            "root: who takes over the service takes over the machine",
-            "Run it as a user of its own (User= in the unit, USER in the Dockerfile).",
+            "root: an attacker who takes over the service has the machine",
+            "Run it as its own user (User= in the unit, USER in the Dockerfile).",
         )
     return _ok("not root")
 
@@ -945,7 +945,7 @@ def _ports(look: _Look) -> _Finding:
         if refused is not None:
             return _fail(f"{each.name} cannot listen at {each.address}: {refused[0]}", refused[1])
     free = ", ".join(map(str, wanted))
-    return _ok(f"free: {free}" if free else "none is wanted")
+    return _ok(f"free: {free}" if free else "none is needed")
 
 
 class _Served(NamedTuple):
@@ -989,10 +989,10 @@ def _refused(address: Address) -> tuple[str, str] | None:
     except OSError as error:
         remedies = {
             errno.EADDRINUSE: "Stop what listens there: the service itself, or another program.",
-            errno.EACCES: "Take a port from 1024 on, or give the service CAP_NET_BIND_SERVICE.",
+            errno.EACCES: "Use a port from 1024 on, or give the service CAP_NET_BIND_SERVICE.",
         }
         reason = error.strerror or str(error)
-        return reason, remedies.get(error.errno or 0, "Take an address of this machine.")
+        return reason, remedies.get(error.errno or 0, "Use an address of this machine.")
     return None
 
 
@@ -1001,8 +1001,8 @@ def _access(look: _Look) -> _Finding | None:
     if look.app is None or not look.app.servers:
         return None
     return _ask(
-        "who may call the servers? mtaio asks callers for nothing",
-        "Have the application or a proxy before it ask who calls.",
+        "who may call the servers? mtaio does not authenticate callers",
+        "Authenticate callers in the application, or in a proxy in front of it.",
     )
 
 

@@ -1,9 +1,9 @@
 """
-What a record keeps of the context of an error.
+What a log record keeps of an error's context.
 
-Promise: plain values that any formatter takes, no more than a record should hold, whatever the
-context is: one that holds itself, that is huge, that cannot be printed. Nothing is raised, and the
-caller's objects are not changed.
+Promise: plain values that any formatter takes, no more than a record should hold, even of a context
+that contains itself, is huge, or cannot be printed. Nothing is raised, and the caller's objects are
+not changed.
 Cost: each value that is kept is visited once. What is neither a container nor a number is printed.
 """
 

@@ -70,7 +70,7 @@ class Options:
     timeout: Annotated[float, _Above0] = math.inf
     """Seconds for each file."""
     follow_symlinks: _Flag = False
-    """Follow symbolic links; a broken one is then a failure."""
+    """Follow symbolic links; a broken link then counts as a failure."""
     output: Path | None = None
     """Write the digests to this file, for "sha256sum --check". It appears when all is done, or not
     at all."""
@@ -94,7 +94,7 @@ def demo(
     Hash every file under PATH with SHA-256, many at once: a real job for mtaio.
 
     Regular files are hashed. Symbolic links are not followed; they, FIFOs, sockets and devices are
-    skipped and counted. What cannot be read (no permission, removed meanwhile, too slow) is
+    skipped and counted. What cannot be read (no permission, removed since, too slow) is
     reported and does not stop the rest.
 
     Exit status: 0 everything was read, 1 something could not be read, 2 usage, 130 interrupted.
@@ -197,6 +197,6 @@ def _open_output(stack: ExitStack, output: str, path: str) -> ChecksumFile:
     except OutputError as error:
         raise UsageError(str(error)) from error
     if place_of(path) in sums.places:
-        msg = f"cannot write {printable(output)}: it is what is to be hashed. Name another file."
+        msg = f"cannot write {printable(output)}: it is the file to be hashed. Name another file."
         raise UsageError(msg)
     return sums

@@ -1,5 +1,5 @@
 """
-Reports errors: what mtaio itself raises in a line, what nobody expected with its traceback.
+Reports errors: those of mtaio in one line, unexpected ones with a traceback.
 
 Promise: an error is one record, an exception group one for each error in it; secrets are masked;
 a report raises nothing, whatever the error and its context are. Cancellation is not an error: it is
@@ -53,31 +53,32 @@ class ErrorHandlerStatistics:
     reported: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Errors reported, by the name of the level; each error of a group counts."""
     swallowed: int = field(metadata=COUNTER)
-    """Those of them that went no further, because a `catch` was to swallow them."""
+    """Those of them that a `catch` swallowed."""
     failed: int = field(metadata=COUNTER)
-    """Those of them that could not be logged, because a handler or a filter raised an error."""
+    """Those of them that could not be logged, because a handler or a filter raised."""
 
 
 class ErrorHandler:
     """
     Reports errors to a logger.
 
-    A `MTAIOError` is a condition of operation, such as a limit that was reached, and is logged at
-    ``ERROR``: its type, its message with its notes, and the context. Any other error is one that
-    nobody expected, and is logged at ``CRITICAL`` with its traceback. Of an exception group each
-    error in it has a record that says where in the group it was; beyond 100, one record says how
-    many there were of each type.
+    A `MTAIOError` is an operational condition, such as a limit that was reached, and is logged at
+    ``ERROR``: its type, its message with its notes, and the context. Any other error is unexpected,
+    and is logged at ``CRITICAL`` with its traceback. In an exception group, each error has a record
+    of its own, which says where in the group it was; beyond 100, one record counts the rest by
+    type.
 
     Each record has the extra keys ``error_type``, ``error_message`` and ``context``, and
     ``error_group`` for an error of a group. Its file and line are those where the error was raised.
-    Secrets are masked in all of it, as far as `RedactingFilter` finds them. Of a context a record
-    keeps what is plain: numbers, texts up to 2,000 characters, 500 values, 8 levels; other objects
+    Secrets are masked in all of it, as far as `RedactingFilter` finds them. Of a context, a record
+    keeps plain values: numbers, texts up to 2,000 characters, 500 values, 8 levels; other objects
     as their text.
 
-    What is not an ``Exception`` is not reported: cancellation, ``KeyboardInterrupt``,
-    ``SystemExit``.
+    Cancellation, ``KeyboardInterrupt``, ``SystemExit`` and whatever else is not an ``Exception``
+    are not reported.
 
-    Made anywhere, used from any thread, in an event loop or not. A subclass may override `report`,
+    It can be made anywhere and used from any thread, in an event loop or not. A subclass may
+    override `report`,
     which the other methods call.
 
     Args:
@@ -120,7 +121,7 @@ class ErrorHandler:
         logger: str | logging.Logger = "mtaio.errors",
         redact: RedactingFilter | None = None,
     ) -> None:
-        # Not later, in a report: what is reported may be that no more files can be opened.
+        # Not later, in a report: the error to report may be that no more files can be opened.
         from mtaio.logging import RedactingFilter  # noqa: PLC0415 - not before one is made
 
         if isinstance(logger, str):
@@ -162,7 +163,7 @@ class ErrorHandler:
         """
         Report an error, in any thread. Not a checkpoint.
 
-        What goes wrong in logging it, in a handler or a filter, is counted as ``failed`` and, if
+        An error while logging it, in a handler or a filter, is counted as ``failed`` and, if
         ``logging.raiseExceptions`` is true, printed on ``sys.stderr``.
 
         Args:
@@ -204,13 +205,13 @@ class ErrorHandler:
         """
         Return a block that reports what is raised in it. Not a checkpoint.
 
-        A plain ``with``, also around ``await``. An error goes on after its report, as it is, unless
-        ``swallow`` is true. What is not an ``Exception`` always goes on: of a group in which
-        cancellation comes with errors, ``swallow`` leaves the cancellation.
+        Use a plain ``with``, around ``await`` too. After its report an error propagates unchanged,
+        unless ``swallow`` is true. What is not an ``Exception`` always propagates: of a group with
+        both cancellation and errors, ``swallow`` leaves the cancellation.
 
         Args:
-            context: What is being done, by names. It is looked at when an error is reported, and
-                may be filled until then.
+            context: What is being done, by names. It is read when an error is reported, and may
+                be filled until then.
             swallow: Whether the errors end here.
         """
         return _Catch(self.report, context, self._swallow if swallow else None)
@@ -310,7 +311,7 @@ class _Catch:
         swallow: Called with what is swallowed; None for what is to go on.
     """
 
-    # A class, and no generator, whose frame would be the first of every traceback.
+    # A class: the frame of a generator would come first in every traceback.
     __slots__ = ("_context", "_report", "_swallow")
 
     def __init__(

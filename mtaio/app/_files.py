@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 
-# Windows has only O_BINARY of these, the other systems have all but that one.
+# Of these, Windows has only O_BINARY; other systems have all the others.
 _FLAGS: Final = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)  # a FIFO without a writer would block in open()

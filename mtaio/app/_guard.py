@@ -1,9 +1,9 @@
 """
-Signals, and the end by force: what must work while the event loop does not.
+Signals and forced exit: what must work while the event loop does not.
 
 Promise: the first SIGTERM or SIGINT is known in the loop as soon as the loop runs, and to a thread
-at once. If the process is still there when the time to stop is over, that thread shows where every
-thread stands, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
+at once. If the process is still there when the time to stop is over, that thread dumps the stack of
+every thread, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
 signal's number.
 Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
 Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's
@@ -76,14 +76,14 @@ class Guard:
     Args:
         total: Seconds from the first signal to the end by force.
         describe: Says what the application still waits for; called from the thread.
-        beat: What the thread does meanwhile.
+        beat: What the thread does between signals.
 
     Raises:
         OSError: There can be no more threads or file descriptors.
     """
 
     # Invariants:
-    # - _ends_at is when the process is ended by force, infinity until it is to stop;
+    # - _ends_at is when the process is ended by force, infinity until it is told to stop;
     # - only the thread reads from _reader; handlers and others write to _writer;
     # - a forked child has both sockets too, and leaves them alone;
     # - it may be released before one that was made later, which has its handlers to put back.
@@ -143,7 +143,7 @@ class Guard:
 
     def hand_on(self) -> None:
         """Have a server that handled signals before handle the first one; in the main thread."""
-        # Where a server handles SIGTERM itself, it is to stop as well, when that is due.
+        # A server that handles SIGTERM itself must be told to stop as well, when that is due.
         if self._handed_on or self._first is None or not callable(self._handler(signal.SIGTERM)):
             return
         self._handed_on = True

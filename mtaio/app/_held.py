@@ -1,7 +1,7 @@
 """
 An async context manager that is entered and left in a task of its own.
 
-Promise: what it holds is there from `enter` to `release`, also while everything around is being
+Promise: it stays entered from `enter` to `release`, even while everything around it is being
 cancelled, and is closed in the task that opened it: it may hold a task group or a cancel scope. A
 release has a time limit, after which it is cancelled.
 """
@@ -114,5 +114,5 @@ class Held:
 def _closed_itself(what: str) -> RuntimeError:
     return RuntimeError(
         f"{what} has closed by itself, without an error. Look for a cancel scope or a timeout "
-        f"around what it yields: it is to stay open until it is closed."
+        f"around what it yields: it must stay open until it is closed."
     )

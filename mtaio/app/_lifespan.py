@@ -1,10 +1,9 @@
 """
-The ASGI lifespan protocol, run for an application by its owner and not by an HTTP server.
+The ASGI lifespan protocol, run by the application's owner instead of an HTTP server.
 
 Promise: the application has started up when the block begins, and has shut down when it has been
-left, in one task from its start to its end. One that does not know the protocol is served all the
-same.
-Cost: one task, which waits.
+left, all in one task. An application without support for the protocol is served all the same.
+Cost: one waiting task.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ class Lifespan:
     It is entered and left in one task, as a task group is. The application's side of the protocol
     runs in another, in a copy of the context in which the block was entered.
 
-    - An application that ends or raises without having said ``lifespan.startup.complete`` does not
-      support the protocol, and is told nothing more. Where it raised although it had been told to
-      start up, that is a warning in the log.
-    - ``lifespan.startup.failed`` is a ``RuntimeError`` with the application's message, whose cause
-      is what the application raised next, if it did.
-    - What goes wrong later is logged and not raised: ``lifespan.shutdown.failed``, and an
-      application that raises while it is served or shuts down.
+    - An application that ends or raises without having sent ``lifespan.startup.complete`` does not
+      support the protocol, and is told nothing more. If it raised after it was told to start up,
+      that is a warning in the log.
+    - ``lifespan.startup.failed`` raises a ``RuntimeError`` with the application's message; its
+      cause is what the application raised next, if anything.
+    - Later errors are logged and not raised: ``lifespan.shutdown.failed``, and an application that
+      raises while it is served or shuts down.
 
     Args:
         asgi: The application.
@@ -73,7 +72,7 @@ class Lifespan:
         A checkpoint; cancelled, the application's task has been cancelled too.
 
         Raises:
-            RuntimeError: The application said that it failed to start up.
+            RuntimeError: The application reported that it failed to start up.
         """
         self.state = {}
         self._run = run = _Run(self._asgi, self.state)
@@ -83,7 +82,7 @@ class Lifespan:
             group.start_soon(run.main)
             await run.started.wait()
             if run.failed:
-                # It may raise what was wrong, or wait for what there will not be.
+                # It may raise the cause, or wait for messages that will not come.
                 await run.finished.wait()
         except BaseException:
             await self._end(group)

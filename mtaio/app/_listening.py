@@ -1,11 +1,11 @@
 """
-Where a server listens: ``host:port``, ``unix:/path``, or ``fd://n`` for a socket that is there.
+Where a server listens: ``host:port``, ``unix:/path``, or ``fd://n`` for an inherited socket.
 
 Promise: a socket that listens, or an error that names the address and the way out. A Unix socket
-that somebody still answers is not taken away from them, and its file goes with the socket.
+still in use by another server is left to it, and the file of ours is removed with the socket.
 
-`Listening.disconnect` ends the connections that were accepted from it, which neither the loops nor
-hypercorn give access to: what a client does not read would keep them open for ever.
+`Listening.disconnect` ends the connections accepted from it, to which neither the loops nor
+hypercorn give access: a client that does not read would keep its connection open for ever.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Listening:
 def _opened(bind: Bind) -> socket.socket:
     """Return the socket, which is not bound yet unless it was there."""
     if bind.fd is not None:
-        # A duplicate: the number stays good for the next run, and for others that have it.
+        # A duplicate: the number stays valid for the next run, and for other users of it.
         return _stream(os.dup(bind.fd))
     if sys.platform != "win32" and bind.path:
         return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,9 +1,9 @@
 """
-Finding what a command line names: ``shop:app`` or ``shop:make_app()``.
+Loads what a command line names: ``shop:app`` or ``shop:make_app()``.
 
-Promise: a mistake in the name is one `UsageError`, which says what was asked for, why it is not
-there, and which applications are. What the program's own code raises travels untouched. Nothing is
-entered or started.
+Promise: a mistake in the name is one `UsageError`, which says what was asked for, why it was not
+found, and which applications there are. What the program's own code raises propagates unchanged.
+Nothing is entered or started.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _import(target: str, name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        # A module that the program misses is the program's error, and needs its traceback.
+        # A module missing in the program is the program's error, and needs its traceback.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
         msg = f"there is no module {error.name!r}, neither in {here} nor installed. {_FORM}"
@@ -162,8 +162,8 @@ def _call(target: str, function: object) -> object:
     """Return what a factory returns."""
     if not callable(function):
         msg = (
-            f"{target!r} calls what is no function, but of the type {type(function).__name__}. "
-            f"Leave out the parentheses."
+            f"{target!r} calls something that is not a function, but of the type "
+            f"{type(function).__name__}. Leave out the parentheses."
         )
         raise UsageError(msg)
     try:

@@ -1,5 +1,5 @@
 """
-What the machine allows this process: processors, memory, open files, and who looks after it.
+What the machine allows this process: processors, memory, open files; and what supervises it.
 
 Promise: in a container these are the container's limits, where it has any; nothing raises.
 Cost: a few small files are read once.
@@ -41,7 +41,7 @@ class Machine:
     open_files: int | None
     """How many files and connections may be open at once; None for no limit."""
     container: bool
-    """Whether it runs in a container, hence in a network of its own."""
+    """Whether it runs in a container, and so in a network of its own."""
     supervisor: Supervisor | None
     """Who stops the service; None if unknown."""
     root: bool

@@ -1,9 +1,9 @@
 """
 What the demo shows and writes: a progress bar, a closing table or JSON, and a file of digests.
 
-Promise: the bar and a line for each path that was not hashed go to stderr, one line a path,
-whatever its name contains. The file of digests, in the form that ``sha256sum --check`` reads, is
-complete or not there at all. Counting takes the same memory for a thousand files as for a million.
+Promise: the bar and one line for each path that was not hashed, whatever its name contains, go to
+stderr. The file of digests, in the format of ``sha256sum --check``, is complete or absent. Counting
+takes the same memory for a thousand files as for a million.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Screen:
             self._on_progress(files, None, f"files, {decimal(size)}")
 
     def _say(self, line: str, style: str) -> None:
-        # A path is to be copied from the screen as it is: no wrapping, no markup.
+        # A path must be copyable from the screen: no wrapping, no markup.
         self._console.print(Text(line, style), soft_wrap=True)
 
 

@@ -1,12 +1,12 @@
 """
 One request, or one websocket, on its way through an ASGI application.
 
-Promise: `Request.cancel` ends it however far it is. A client that has heard nothing gets a 503, a
+Promise: `Request.cancel` ends it at any stage. A client that has heard nothing gets a 503, a
 websocket a closing message, and a response that has begun breaks off, which HTTP shows the client.
 Every response that begins while the server closes says ``Connection: close``.
 
-Why the rest of a request's body is taken in: hypercorn keeps ten pieces of it for the application,
-and waits with everything else, the end of the response too, until there is room for one more.
+Why the rest of a request's body is read: hypercorn keeps ten pieces of it for the application, and
+holds up everything else, the end of the response included, until there is room for one more.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ class Request:
             await asgi(self.scope, self.receive, self.send)
         except SystemExit as error:  # asyncio would leave the loop with it, there and then
             msg = (
-                f"sys.exit({error.code!r}) was called in a request, which ends no service. Call "
-                f"app.request_stop() for that."
+                f"sys.exit({error.code!r}) was called in a request, which does not end the "
+                f"service. Call app.request_stop() for that."
             )
             raise RuntimeError(msg) from error
 

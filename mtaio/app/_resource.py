@@ -1,7 +1,7 @@
 """
-A resource: what is opened before an application serves, and closed after.
+A resource: opened before an application serves, and closed after.
 
-Promise: its value can be had while the application is up, and nowhere else.
+Promise: its value is available while the application is up, and at no other time.
 """
 
 from __future__ import annotations

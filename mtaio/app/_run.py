@@ -99,7 +99,7 @@ class Run:
         """Whether it ended before it ran."""
         self.started_at: Final = clock.now()
         self.cancelled = 0
-        """What was cancelled because the time for it was over."""
+        """What was cancelled because its time had run out."""
         self._app: Final = app
         self._budget: Final = budget
         self._guard = guard
@@ -354,7 +354,7 @@ class Run:
         )
         end -= self._budget.teardown * _FOR_LOGS
         for held in reversed(self._held):
-            # One that hangs has half of what is left, so that there is time for the others.
+            # One that hangs gets half of the time left, so that some remains for the others.
             now = clock.now()
             await held.release(now + max(0.0, end - now) / 2)
         for server in self._servers:

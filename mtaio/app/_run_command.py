@@ -1,8 +1,8 @@
 """
-The command ``mtaio run``: an application by its name, from its start to its exit code.
+The command ``mtaio run``: runs an application, given by name, and returns its exit code.
 
-Promise: whatever can be said about the command line is said before anything starts, with the exit
-code 2. The other codes are those of `mtaio.app.Application.run`.
+Promise: mistakes in the command line are reported before anything starts, with the exit code 2. The
+other codes are those of `mtaio.app.Application.run`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def run(
     Args:
         target: The application, as in shop:app or shop:make_app().
         backend: The event loop to run on.
-        bind: HOST:PORT to listen at, instead of where the application says; once for each server,
-            in their order.
+        bind: HOST:PORT to listen at, instead of the application's own addresses; once for each
+            server, in their order.
 
     Raises:
         SystemExit: With the exit code, unless that is 0.

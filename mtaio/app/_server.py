@@ -1,9 +1,9 @@
 """
-HTTP by hypercorn, under the deadlines of its owner.
+Serves HTTP with hypercorn, under its owner's deadlines.
 
 Promise: after `Server.close` nothing more is accepted and what is in flight is answered in full;
-after `Server.cancel` `Server.serve` returns as soon as the handlers have ended, whatever their
-clients do. It waits for no client that is silent, does not read, or keeps its connection.
+after `Server.cancel`, `Server.serve` returns as soon as the handlers have ended, whatever their
+clients do. It never waits for a client that is silent, does not read, or keeps its connection.
 Cost: ten microseconds for each request on asyncio, twenty on trio.
 
 Why not hypercorn's own grace period: from Python 3.12 on asyncio waits for every connection before
@@ -47,7 +47,7 @@ hears with the answer that it was the last; connections that are idle after that
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
-that was stopped meanwhile has lost one of them, and not all."""
+that was stopped in between loses one of them, not all."""
 
 _PATIENCE: Final = 5
 """Looks without a handler at work after which hypercorn is cancelled, and what it sends."""
@@ -58,28 +58,28 @@ _NEVER: Final = 1e8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatistics:
-    """The state of a `Server`, and what it has done so far. A websocket counts as a request."""
+    """The state and counts of a `Server`. A websocket counts as a request."""
 
     in_flight: int = field(metadata=GAUGE)
     """Requests that are being answered."""
     peak: int = field(metadata=GAUGE)
     """The most requests that were in flight at once."""
     requests: int = field(metadata=COUNTER)
-    """Requests that came, those in flight included."""
+    """Requests received, those in flight included."""
     failed: int = field(metadata=COUNTER)
     """Requests whose handler raised."""
     cancelled: int = field(metadata=COUNTER)
     """Requests that were cancelled with `Server.cancel`."""
     rejected: int = field(metadata=COUNTER)
-    """Requests that came after `Server.cancel`, and were answered with 503."""
+    """Requests received after `Server.cancel`, and answered with 503."""
 
 
 class Server:
     """
     Serves an ASGI application over HTTP, with hypercorn, on asyncio, uvloop or trio.
 
-    Made anywhere, used by one event loop after another. It leaves signals alone, and asks the
-    application nothing about its lifespan: that is `mtaio.app._lifespan.Lifespan`'s part.
+    It can be made anywhere, and used by one event loop after another. It leaves signals alone, and
+    does not run the application's lifespan: `mtaio.app._lifespan.Lifespan` does.
 
     Args:
         asgi: The application.
@@ -87,7 +87,7 @@ class Server:
             all addresses, ``"unix:/run/app.sock"``, or ``"fd://3"`` for a socket that the process
             has inherited.
         config: hypercorn's configuration, for TLS, HTTP/2, timeouts and limits. It is copied when
-            serving begins. What it says of ``bind`` and ``graceful_timeout`` does not count. Logs
+            serving begins. Its ``bind`` and ``graceful_timeout`` are ignored. Logs
             that it would write to the console go to the loggers ``hypercorn.error`` and
             ``hypercorn.access``, without handlers of their own.
         name: Named in messages and errors.
@@ -298,7 +298,7 @@ class _Run:
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
         self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
-        # Before it listens: to import takes a while, in which clients would connect and wait.
+        # Before it listens: importing takes a while, in which clients would connect and wait.
         self._library: Final = import_module(f"hypercorn.{self.backend}")
         _amend(import_module(f"hypercorn.{self.backend}.run"))
         owner = None
@@ -366,7 +366,7 @@ class _Run:
                     app, self._config, shutdown_trigger=self._accepting, mode="asgi"
                 )
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
-            # Cancelled, hypercorn raises what is of no use.
+            # Once cancelled, hypercorn raises nothing of use.
             self._error = None if self._scope.cancel_called else unwrapped(error)
         finally:
             self._lifespan.cancel()
@@ -399,7 +399,7 @@ class _Run:
         waited: set[Request] = set()
         looks = 0
         while not self._ended.is_set():
-            # A handler that happens to send right now is not one that waits for its client.
+            # A handler that happens to be sending right now is not waiting for its client.
             waiting = {each for each in self.in_flight if each.sending}
             working = {each.client for each in self.in_flight - (waiting & waited)}
             waited = waiting

@@ -1,8 +1,8 @@
 """
 A service: an async function that runs as long as the application does.
 
-Promise: it is started again as its policy allows; what it fails with in the end is told, once. It
-is never cancelled but by `cancel`, or with everything.
+Promise: it is restarted as its policy allows, and its final failure is reported once. It is only
+cancelled by `cancel`, or together with the application.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class ServiceInfo:
     """A service of an application, as it was registered."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     restart: int | Retry | None
-    """How often it is started again after an error; None for never."""
+    """How often it is restarted after an error; None for never."""
     critical: bool
-    """Whether the application stops when it has failed in the end."""
+    """Whether the application stops when it has failed for good."""
     drain: bool
     """Whether it may go on while requests in flight are answered, until the time is over."""
 

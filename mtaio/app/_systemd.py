@@ -1,11 +1,11 @@
 """
 What a service tells systemd: that it is ready, that it stops, and that it is alive.
 
-Promise: nothing here raises and nothing waits longer than a tenth of a second, whatever has become
-of the socket. Without ``NOTIFY_SOCKET``, which systemd sets for ``Type=notify``, and on Windows,
+Promise: nothing here raises or waits longer than a tenth of a second, whatever the state of the
+socket. Without ``NOTIFY_SOCKET``, which systemd sets for ``Type=notify``, and on Windows,
 nothing is sent.
-Cost: one datagram for each message, from a socket that is open no longer than that. So systemd may
-be restarted in between, a forked child shares nothing, and any thread may send.
+Cost: one datagram for each message, from a socket opened for it alone. So systemd may be restarted
+between messages, a forked child shares nothing, and any thread may send.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Notifier:
         return self._address is not None
 
     def ready(self) -> None:
-        """Say that the service has started: systemd starts what was to wait for it."""
+        """Say that the service has started: systemd then starts the units that wait for it."""
         self._send("READY=1")
 
     def stopping(self) -> None:
@@ -73,7 +73,7 @@ class Notifier:
 
     def extend(self, seconds: float) -> None:
         """
-        Ask for time: systemd waits ``seconds`` from now, or what its unit says if that is longer.
+        Ask for time: systemd waits ``seconds`` from now, or for the time in its unit if longer.
 
         Args:
             seconds: Until the service has started or stopped, or asks again.
@@ -85,7 +85,7 @@ class Notifier:
         Say in words how the service is, for ``systemctl status``.
 
         Args:
-            text: One line; of a longer text than 500 characters the beginning.
+            text: One line; cut after 500 characters.
         """
         self._send(f"STATUS={' '.join(text[:_LONGEST_STATUS].split())}")
 

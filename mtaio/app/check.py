@@ -2,8 +2,8 @@
 ``mtaio check``: the checklist of the deployment guide, executed, before a deployment.
 
 Promise: the application is imported, and never entered or started. The report goes to stdout, one
-line an item with the remedy below, or as JSON; whatever was raised while the application was
-imported goes to stderr.
+line for each item with its remedy below, or as JSON; the traceback of a failed import goes to
+stderr.
 Cost: what importing the application costs, and some 50 ms.
 """
 
@@ -49,10 +49,10 @@ def check_command(target: str | None = None, *, json: bool = False, strict: bool
     Go through the checklist, print it, and return the exit code.
 
     Args:
-        target: The application, as in ``"shop:app"``; None to look at the settings and the machine
+        target: The application, as in ``"shop:app"``; None to check the settings and the machine
             alone.
         json: Whether to print JSON.
-        strict: Whether what warns counts as failed.
+        strict: Whether a warning counts as a failure.
 
     Returns:
         0 if nothing failed, 1 if something did, 2 if there is no such application.
@@ -78,7 +78,7 @@ def check_command(target: str | None = None, *, json: bool = False, strict: bool
 
 def _loaded(target: str) -> Application:
     with warnings.catch_warnings():
-        # Modules read settings while they are imported; what this warns of is an item of the list.
+        # Modules read settings while they are imported; the list has an item for this warning.
         warnings.filterwarnings("ignore", "variables that mtaio does not read", UserWarning)
         return load_application(target)
 
@@ -89,8 +89,7 @@ def _broken(target: str, error: BaseException) -> CheckItem:
         remedy = 'Put app.run() under if __name__ == "__main__": a module must not run on import.'
     else:
         remedy = (
-            "Correct the program: its traceback is on the standard error. The rest was checked "
-            "without it."
+            "Fix the program: its traceback is on standard error. The rest was checked without it."
         )
     reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return CheckItem(

@@ -1,9 +1,9 @@
 """
-The command line of mtaio: which commands there are, and what ends with which exit code.
+The command line of mtaio: its commands, and their exit codes.
 
 Promise: `main` returns the exit code, or raises it in a `SystemExit`, as an application does. A
-mistake in the command is a message without a traceback, and the exit code 2.
-Cost: a command is imported when it is asked for.
+mistake in the command gives a message without a traceback, and the exit code 2.
+Cost: a command is imported only when it is called.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
     $fpath, for fish to ~/.config/fish/completions/mtaio.fish.
 
     Args:
-        shell: The shell that is to read it.
+        shell: The shell to write it for.
     """
     print(app.generate_completion(shell=shell))  # noqa: T201 - this is what the command is asked for
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
 
     Raises:
-        SystemExit: The application that was run ended with another code than 0.
+        SystemExit: The application that was run ended with a code other than 0.
     """
     code = INTERRUPTED
     try:

@@ -1,10 +1,10 @@
 """
 The main job of ``mtaio demo``, and an example to copy from: SHA-256 of every file under a path.
 
-Promise: outcomes come in the order of the paths, never more than ``limit`` threads are at work, and
-memory depends neither on how many files there are nor on how large they are.
+Promise: outcomes come in the order of the paths, at most ``limit`` threads are at work, and memory
+depends neither on the number of files nor on their size.
 Cost: small files share a call to a worker thread, which costs four times what hashing one of them
-does. With a rate or a timeout, which apply to each file, each file has a call of its own.
+does. A rate or a timeout applies to each file, so each file then has a call of its own.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ DONE: Final[EventKey[list[Outcome]]] = EventKey("demo.done")
 
 BATCH_FILES: Final = 64
 BATCH_BYTES: Final = 1 << 20
-"""A batch is full with so many files, or with so many bytes."""
+"""A batch is full with this many files, or this many bytes."""
 
 LOOK_AHEAD: Final = 256
-"""So many entries are listed in one call to a worker thread."""
+"""How many entries are listed in one call to a worker thread."""
 
 BUFFER: Final = 256
-"""So many batches may be finished while one before them is not."""
+"""How many batches may be finished while an earlier one is not."""
 
 HARD_LINKED: Final = 1 << 16
-"""So many digests of files with hard links are kept."""
+"""How many digests of files with hard links are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HasherStatistics:
-    """What a `TreeHasher` has done so far, beside what its outcomes say."""
+    """What a `TreeHasher` has done so far, besides what its outcomes say."""
 
     in_flight_peak: int
     """The most slots that were ever in use at once; a file that waits under ``rate`` has one."""
@@ -59,7 +59,7 @@ class HasherStatistics:
     timed_out: int
     """Files that took longer than ``timeout``."""
     cache_hits: int
-    """Files that were not read, because a hard link to them was before."""
+    """Files that were not read, because another hard link to them had been."""
     cache_misses: int
     """Files with hard links that were read."""
 
@@ -76,7 +76,7 @@ class TreeHasher:
         leave_out: Files to pass over, each as `mtaio.app._files.place_of` names it.
 
     Raises:
-        ValueError, TypeError: A limit makes no sense.
+        ValueError, TypeError: A limit is not valid.
 
     Example:
         ```python
@@ -115,7 +115,7 @@ class TreeHasher:
         follow_symlinks: bool = False,
         leave_out: Collection[Place] = (),
     ) -> None:
-        # A digest stays true as long as its file does, and a busy processor is no cause for alarm.
+        # A digest stays valid as long as its file does, and a busy processor needs no alert.
         settings = Settings(
             max_workers=limit,
             rate_limit=rate,

@@ -1,9 +1,9 @@
 """
-Logging for a whole program, from arguments, settings or the environment, in one call.
+Sets up a whole program's logging in one call, from arguments, settings or the environment.
 
-Promise: handlers are in place when `configure` returns, with no event loop needed. Leaving the
-block it may be used as writes and closes them, also when the block is cancelled, and restores what
-was there before. A value that is refused is named as it is called where it came from.
+Promise: handlers are in place when `configure` returns, with no event loop needed. Leaving its
+block, even by cancellation, writes what is queued, closes the handlers, and restores the previous
+state. An error names a value as its source does: the argument, the setting or the variable.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ are not UTF-8, is written, and the file stays UTF-8."""
 
 class LogSettings(Protocol):
     """
-    What `configure` wants to know; any object with these attributes will do.
+    The settings that `configure` reads; any object with these attributes will do.
 
-    It may have ``log_console`` too, a bool.
+    It may also have ``log_console``, a bool.
     """
 
     @property
@@ -85,12 +85,12 @@ class LogSettings(Protocol):
 
 class LoggingContext:
     """
-    The handlers that `configure` made; leaving it, either way, writes what is queued.
+    The handlers made by `configure`; leaving the block writes what is queued.
 
-    Both ways of leaving also take the handlers away and restore the logger's level. The async one
-    does so in a worker thread, shielded from cancellation; it takes 5 seconds at most, when the
-    file takes nothing. asyncio's own ``Task.cancel()`` goes through every shield, and ends the
-    wait; what is queued is written all the same.
+    Leaving also removes the handlers and restores the logger's level. ``async with`` does so in a
+    worker thread, shielded from cancellation; it takes 5 seconds at most, when the file takes
+    nothing. asyncio's own ``Task.cancel()`` goes through every shield, and ends the wait; what is
+    queued is written all the same.
     """
 
     def __init__(self, logger: logging.Logger, level: int, handlers: list[logging.Handler]) -> None:
@@ -111,12 +111,12 @@ class LoggingContext:
 
     @property
     def handlers(self) -> tuple[logging.Handler, ...]:
-        """The handlers; none any more after `close`."""
+        """The handlers; none after `close`."""
         return tuple(self._handlers)
 
     def close(self, timeout: float | None = None) -> None:
         """
-        Write what is queued, and take the handlers away. May be called again.
+        Write what is queued, and remove the handlers. May be called again.
 
         Args:
             timeout: The most seconds to wait for the file, as for `AsyncFileHandler.close`.
@@ -186,15 +186,14 @@ def configure(
     errors: str = _ERRORS,
 ) -> LoggingContext:
     """
-    Set logging up for a program: level, console, file, format, and masked secrets.
+    Set up a program's logging: level, console, file, format, and masked secrets.
 
-    Takes effect at once, inside or outside an event loop. A second call for the same logger takes
-    the place of the first, of which it closes the handlers afterwards; what is logged meanwhile
-    goes to one or the other, and none of it is lost, though in the same file lines may change
-    places. Not a checkpoint.
+    Takes effect at once, inside or outside an event loop. A second call for the same logger
+    replaces the first, and then closes its handlers; records logged during the change go to one or
+    the other, and none is lost, though lines in the same file may change places. Not a checkpoint.
 
-    Each value is the argument given here; failing that, what the settings say; without settings,
-    what the environment says, where a variable that is empty counts as not set.
+    Each value is the argument given here; failing that, the one in the settings; without settings,
+    the one in the environment, where an empty variable counts as not set.
 
     The console is a ``logging.StreamHandler``, which writes in the caller's thread: nothing is lost
     there when the process is killed, and the caller waits while the reader of a pipe takes nothing.
@@ -211,12 +210,12 @@ def configure(
         format: ``"text"`` or ``"json"``. ``log_format``, ``MTAIO_LOG_FORMAT``; ``text``.
         console: Whether to write to ``sys.stderr`` too. ``log_console``, if the settings have it,
             ``MTAIO_LOG_CONSOLE`` (``1`` or ``0``, ``yes`` or ``no``, …); yes.
-        logger: Which logger, itself or its name; None for the root, which sees the records of all.
+        logger: The logger or its name; None for the root, which sees all records.
         redact: What masks secrets; None for a `RedactingFilter` with its defaults.
         fields: As for `JsonFormatter`, with the JSON format.
         filters: More filters for the file and the console: objects with a ``filter`` method, or
             functions, of the record. They come before ``redact``, which masks what they add.
-        errors: What becomes in the file of text that UTF-8 cannot express, as for
+        errors: What to do in the file with text that UTF-8 cannot express, as for
             `AsyncFileHandler`; by default it is written with escapes.
 
     Returns:
@@ -225,7 +224,7 @@ def configure(
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: A value makes no sense; the message names it as it is called where it came from.
+        ValueError: A value is not valid; the message names it as its source does.
         OSError: The file cannot be opened. Whatever is raised, nothing has changed.
 
     Example:

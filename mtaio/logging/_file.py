@@ -1,10 +1,10 @@
 """
-The log file: written in batches, rotated by size, opened again when it was moved.
+The log file: written in batches, rotated by size, reopened after it was moved.
 
 Promise: while nothing fails, the files are byte for byte those of a ``RotatingFileHandler`` that
-counts bytes and never rotates an empty file. While something fails, no record is lost, doubled or
-torn, and none of the older files is touched.
-Cost: one ``stat`` and one ``write`` a batch.
+counts bytes and never rotates an empty file. While something fails, no record is lost, doubled
+or torn, and no older file is touched.
+Cost: one ``stat`` and one ``write`` for each batch.
 Why bytes, and why a lock on the file that is renamed: docs/en/design/logging.md.
 """
 
@@ -362,7 +362,7 @@ class RotatingFile:
         try:
             status = self._place.stat()
         except OSError as error:
-            # If nobody may look, what is open is written, unless no path leads to it any more.
+            # If it cannot be checked, the open file is written, unless no path leads to it.
             return error.errno in _NOT_THERE or not os.fstat(self._fd).st_nlink
         if (status.st_dev, status.st_ino) != self._identity:
             return True

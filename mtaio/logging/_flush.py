@@ -1,9 +1,8 @@
 """
-Flushes all that was logged, whatever the handlers, in a time that is given.
+Flushes everything logged, through every handler, within a given time.
 
-Promise: the call returns in time whatever a handler does, and raises nothing of a handler's. It
-takes no lock of a handler's, nor logging's own, so a thread may call it while the others stand
-still.
+Promise: the call returns in time whatever a handler does, and raises no error of a handler. It
+takes no handler's lock, nor logging's own, so a thread may call it while the others are blocked.
 Cost: nothing until it is called; then a thread for each handler that is not an `AsyncFileHandler`
 and has something to flush, at most 32.
 """
@@ -44,18 +43,18 @@ def flush_all(timeout: float) -> bool:
     """
     Wait until everything logged before is handed to the operating system.
 
-    By every handler of every logger, those that a ``MemoryHandler`` or a ``QueueListener`` passes
-    records to included. To be called before the process ends in a way that flushes nothing, such as
-    ``os._exit``; the interpreter's normal exit needs no call.
+    This covers every handler of every logger, and those that a ``MemoryHandler`` or a
+    ``QueueListener`` passes records to. Call it before the process ends in a way that flushes
+    nothing, such as ``os._exit``; the interpreter's normal exit needs no call.
 
     Blocks the thread, for no longer than ``timeout`` whatever a handler does: handlers are flushed
-    side by side, those of the standard library by their ``flush`` in daemon threads, so that a
+    concurrently, those of the standard library by their ``flush`` in daemon threads, so that a
     handler that is stuck, or whose lock another thread holds, costs the others nothing. In async
     code await it in a worker thread: ``anyio.to_thread.run_sync(flush_all, 2.0)``.
 
     What is waiting in a ``MemoryHandler``, or in the queue of a ``QueueHandler``, is passed on
-    first, which takes half of ``timeout`` at most. Whether a listener has dealt with what it took
-    is known of a ``queue.Queue``; of other queues, only whether they are empty.
+    first, which takes half of ``timeout`` at most. A ``queue.Queue`` shows whether a listener has
+    handled what it took; other queues only show whether they are empty.
 
     Args:
         timeout: The most seconds to wait, for all handlers together; 0 leaves them no time.
@@ -85,7 +84,7 @@ def flush_all(timeout: float) -> bool:
     passed_on = [
         _run(memories, half),
         _run([partial(_emptied, queue, half) for queue in queues], half),
-        # Those that a listener has passed records to.
+        # The handlers that a listener has passed records to.
         not queues or _run(memories, half),
     ]
     requests = [(writer, writer.request_flush()) for writer in _shutdown.writers()]
@@ -113,7 +112,7 @@ def _handlers() -> tuple[list[Callable[[], bool]], list[Any], list[Callable[[], 
 
 
 def _all_handlers() -> Iterable[logging.Handler]:
-    """Return the handlers that are referred to; other threads may make some meanwhile."""
+    """Return the handlers still referenced; other threads may make more during the call."""
     found = {id(each): each for ref in _KNOWN[:] if (each := ref()) is not None}
     # dictConfig makes logging forget the handlers there are, even if a logger keeps one.
     for logger in (logging.root, *logging.root.manager.loggerDict.copy().values()):

@@ -89,14 +89,13 @@ class AsyncFileHandler(logging.Handler):
             ``max_bytes`` it is ``"a"``. Later openings always append.
         encoding: How text becomes bytes.
         max_bytes: The size that a file never reaches, unless one record alone does. A record that
-            would bring it there starts a new file; the old one becomes ``filename.1``. 0 for no
-            limit.
+            would reach it starts a new file; the old one becomes ``filename.1``. 0 for no limit.
         backup_count: How many older files are kept, ``filename.1`` being the newest. 0 for none:
             then there is no rotation, and the file grows.
         queue_size: How many records may be queued or being written.
         when_full: What happens to a record that finds no room: with ``"drop"`` it is dropped and
             counted, and a line in the file says how many were. With ``"block"`` the caller waits
-            for room, except in an event loop's thread, where it is as with ``"drop"``.
+            for room, except in an event loop's thread, where it acts like ``"drop"``.
         keep_level: The level, as a number or a name, from which a record may use extra room.
         keep_room: How many such records fit beyond ``queue_size``.
         errors: What to do with text that ``encoding`` cannot express, as for ``open``. With
@@ -190,13 +189,13 @@ class AsyncFileHandler(logging.Handler):
         )
         notice = DropNotice(weakref.ref(self), encoding)
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
-        # A handler without references is still to write what it was given.
+        # A handler without references must still write what it was given.
         weakref.finalize(self, self._writer.request_close).atexit = False
 
     @property
     def namer(self) -> Callable[[str], str | os.PathLike[str]] | None:
         """
-        What names the older files, as that of the standard library's rotating handlers does.
+        Names the older files, like ``namer`` of the standard library's rotating handlers.
 
         Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
         the same each time. Its errors are those of a rotation: the records go on into the file as
@@ -213,12 +212,12 @@ class AsyncFileHandler(logging.Handler):
     @property
     def rotator(self) -> Callable[[str, str], object] | None:
         """
-        What makes the file an older one, as that of the standard library's rotating handlers does.
+        Rotates the file, like ``rotator`` of the standard library's rotating handlers.
 
         Called in the writing thread with the path of the file and with that of the older one,
-        which does not exist then. It has to rename, remove or empty the file; meanwhile records
-        are queued. Its errors are those of a rotation, as for `namer`, and it is called again after
-        a while. None, the default, renames.
+        which does not exist then. It must rename, remove or empty the file; records are queued
+        until it returns. Its errors are those of a rotation, as for `namer`, and it is called again
+        after a while. None, the default, renames.
         """
         return self._writer.file.rotator
 
@@ -299,8 +298,7 @@ class AsyncFileHandler(logging.Handler):
             timeout: The most seconds to wait; 0 leaves the writing thread no time to answer.
 
         Returns:
-            False if it is not written yet, or was given up meanwhile; always False in the writing
-            thread.
+            False if it is not written yet, or was given up; always False in the writing thread.
 
         Raises:
             TypeError: ``timeout`` is not a number.
@@ -361,7 +359,7 @@ class AsyncFileHandler(logging.Handler):
         super().close()
 
     def statistics(self) -> AsyncFileHandlerStatistics:
-        """Return what the handler holds and has done, in any thread. Not a checkpoint."""
+        """Return the handler's state and counts, in any thread. Not a checkpoint."""
         queue, writer = self._queue, self._writer
         file = writer.file
         return AsyncFileHandlerStatistics(

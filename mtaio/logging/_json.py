@@ -1,8 +1,8 @@
 """
-Records as JSON, one object a line.
+Records as JSON, one object per line.
 
-Promise: each line is one JSON object that any parser reads, whatever the record holds: values that
-JSON does not have become text, and nothing in a record makes a second line.
+Promise: each line is one JSON object that any parser reads, whatever the record holds: values
+unknown to JSON become text, and nothing in a record starts a second line.
 Cost: one pass of the standard library's encoder; a second one only for what it refuses.
 """
 
@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
     was given with ``extra``. A key of ``extra`` that is one of these gets ``extra_`` in front.
 
     Args:
-        fmt: None: there is no format string. It, ``datefmt`` and ``style`` are there because
+        fmt: None: there is no format string. This, ``datefmt`` and ``style`` exist because
             ``logging.config`` passes them.
         datefmt: None.
         style: Ignored.
@@ -46,7 +46,7 @@ class JsonFormatter(logging.Formatter):
 
     Raises:
         TypeError: ``fmt`` or ``datefmt`` is given, or ``fields`` is not a mapping.
-        ValueError: ``fields`` has a key that the record itself gives.
+        ValueError: ``fields`` has a key that the record itself sets.
 
     Example:
         ```python

@@ -1,8 +1,8 @@
 """
-What was logged and is not written yet: a bounded queue of records, and the flush requests in it.
+The queue between logging and writing: bounded, of records and flush requests.
 
-Promise: records come out as they went in, once, those of one thread in order. No more are kept than
-there is room for, but one for each thread that asks at the same moment. A caller waits for room
+Promise: records come out as they went in, once, and in order for each thread. The bound is only
+exceeded by one record for each thread that asks at the same moment. A caller waits for room
 only with ``when_full="block"``; what is dropped is counted. A flush ends when everything before it
 was written or given up, or when its time is over.
 Cost: asking the queue for its size, and a ``put``.
@@ -368,7 +368,7 @@ class _SharedThread:
     """
     The tasks of one event loop that wait for requests: one of them has a thread wait for all.
 
-    A worker thread, and no timer of the loop, because a virtual clock stands still meanwhile.
+    A worker thread, not a timer of the loop, because a virtual clock would stand still.
     """
 
     # Invariants, whenever no task of the loop is inside a method:

@@ -1,11 +1,11 @@
 """
 Masks secrets in log records.
 
-Promise: what stands under a secret's name, and what looks like a secret, is masked in the record
+Promise: a value under a secret's name, and whatever looks like a secret, is masked in the record
 itself, so that no later handler sees it. The caller's own objects are not changed. What cannot be
 searched is not shown, and nothing is raised.
-Cost: each value of a record is visited once, and each text is searched; an exception, and what is
-neither text, number nor container, is printed for it.
+Cost: each value of a record is visited once, and each text is searched; an exception, or an object
+that is not text, number or container, is printed first.
 """
 
 from __future__ import annotations
@@ -210,20 +210,20 @@ class RedactingFilter(logging.Filter):
     What is found: a value under a secret's name, in mappings, pairs, dataclasses, named tuples and
     text (``password=…``, ``"token": "…"``, ``--api-key …``, ``<secret>…</secret>``), headers and
     cookies to the end of their line, passwords in URLs, bearer and JSON web tokens, private keys,
-    and tokens that start as those of many services do. What cannot be found is a secret that
-    neither has such a name before it nor looks like one, and one that is encoded; the guide lists
-    both. Names of loggers, threads and tasks are not searched. What holds itself, and what is more
-    than 32 levels deep, becomes ``"..."``.
+    and tokens with the prefixes of many services. A secret is not found if it has no such
+    name before it and does not look like one, or if it is encoded; the guide lists both. Names of
+    loggers, threads and tasks are not searched. A value that contains itself, or is more than 32
+    levels deep, becomes ``"..."``.
 
     Args:
         keys: More names under which secrets stand; ``password``, ``token`` and the like are known.
             A name counts if it ends in one, however its words are joined, and whatever digits
             follow: ``"token"`` also means ``access_token``, ``Access-Token`` and ``csrftoken``. A
             key of up to four Latin letters must be a word by itself.
-        patterns: More regular expressions of secrets in text. What the group ``secret`` matched is
-            masked, everything if there is no such group.
+        patterns: More regular expressions of secrets in text. The group ``secret`` is masked, or
+            the whole match if there is no such group.
         mask: What takes the place of a secret.
-        defaults: Whether the known names and patterns are looked for.
+        defaults: Whether to look for the known names and patterns.
 
     Raises:
         TypeError: A key, a pattern or ``mask`` is not a text.

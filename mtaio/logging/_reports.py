@@ -1,8 +1,8 @@
 """
-What a log says about itself: to the one who makes it, to the operator, to its reader.
+What the log says about itself: to its author, to the operator, to its reader.
 
-Promise: an error says what to do about it; an error of one kind is reported once a minute at most;
-what was dropped is reported in the file, in the format of its lines.
+Promise: an error says what to do about it; each kind of error is reported at most once a minute;
+dropped records are reported in the file, in its own format.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
-Where a text shows secrets: behind their names, and by how they look.
+Finds secrets in text: by the names before them, and by their form.
 
-Promise: a text is searched in time that grows with its length, whatever is in it; in doubt too much
-is masked, not too little.
-Cost: a fixed number of regular expressions. Who changes one of them keeps to this:
+Promise: the time to search a text grows with its length, whatever it contains; in doubt too much is
+masked, not too little.
+Cost: a fixed number of regular expressions. Rules for changing them:
 
 - A repetition is possessive (``*+``) wherever what follows it may fail.
 - What was read is not read again for the next match. So a quote or a bracket that is never closed

@@ -1,5 +1,5 @@
 """
-How a process ends, or forks: the moments at which queued records would be lost.
+Exit and fork: the moments at which queued records would be lost.
 
 Promise: what was logged before the interpreter's normal exit is written, as long as the files can
 be within `PATIENCE` seconds for all handlers together. A forked child has nothing of its parent's

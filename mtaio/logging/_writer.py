@@ -1,9 +1,9 @@
 """
-What writes the queue to the file: one thread, or the caller where no thread can be started.
+Writes the queue to the file: in one thread, or in the caller's if none can be started.
 
 Promise: what is queued is written, once and in order. A file that refuses is tried again, with the
 records kept, until closing runs out of patience. Flushing and closing wait for a place in the
-queue, and not longer than they are told to.
+queue, and no longer than they are told to.
 Cost: a daemon thread from the first record on; a ``stat`` and a ``write`` for each batch.
 Why there is no lock: docs/en/design/logging.md.
 """
@@ -166,7 +166,7 @@ class Writer:
 
     def _nothing_left(self) -> bool:
         """Return whether all that was put before this call is written or given up."""
-        # In this order: what is no longer in the queue may be in the hands of the one that writes.
+        # In this order: a record that has left the queue may still be with the writer.
         return not self.queue.pending() and not self._claim and not self.queue.batch
 
     def _gives_up(self) -> bool:

@@ -1,4 +1,4 @@
-"""Is the service well: resources, the event loop, health checks, and metrics of everything."""
+"""Monitoring of a service: resources, the event loop, health checks, and metrics."""
 
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._health_monitor import HealthMonitor

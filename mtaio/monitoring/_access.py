@@ -1,10 +1,10 @@
 """
 Who may see the figures of a process.
 
-Promise: with a token, those who send it; without one, local clients that ask for a loopback address
-by its name, so that neither a web page (DNS rebinding) nor a proxy that says it is one opens the
-door to others. One that says nothing cannot be told from a local client, and wants a token. The
-token is in no message and no representation.
+Promise: with a token, clients that send it; without one, local clients that name a loopback
+address, so that neither a web page (DNS rebinding) nor a proxy that identifies itself opens the
+door to others. A proxy that does not cannot be told from a local client: set a token there. The
+token appears in no message and no representation.
 """
 
 from __future__ import annotations

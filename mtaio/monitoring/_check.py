@@ -1,14 +1,14 @@
 """
-One health check: its runs, one at a time, and what they have shown.
+One health check: its runs, one at a time, and their results.
 
-Promise: those who wait for a run wait no longer than the check's timeout and `GRACE` after it. A
-run that has not ended by then is given up: it counts as a failure, and as another one each ``ttl``
-for as long as it goes on; no other run starts beside it, and what it answers late is dropped.
+Promise: callers wait for a run no longer than the check's timeout plus `GRACE`. A run that has not
+ended by then is given up: it counts as a failure, and as another one every ``ttl`` for as long as
+it goes on; no other run starts meanwhile, and its late answer is dropped.
 
 A run is a task of the event loop and not of the caller's task group, because a group waits for all
-its tasks: a check that shields itself from cancellation would hang each report. Nothing outlives
-the report all the same, but for what cannot be ended: a check that does not end when cancelled, and
-a thread.
+its tasks: a check that shields itself from cancellation would hang each report. Even so, nothing
+outlives the report but what cannot be stopped: a check that does not end when cancelled, and a
+thread.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Check:
         self._tally.failed += 1
         self._tally.timed_out += timed_out
         failures = self._result.failures + 1
-        # As Kubernetes has it: what was never ready is not ready, but what has just started is
+        # As in Kubernetes: a container that was never ready is not ready, but one just started is
         # alive until it has failed often enough.
         is_failing = failures >= self._failures or not (self._passed or self.kind == "live")
         status: CheckStatus = "passing"
@@ -305,7 +305,7 @@ class Run:
     def still_running(self) -> Run | None:
         """Return the run that still runs: this one, or one before. From any thread."""
         coroutine, before = self._coroutine, self._before
-        # What counts is a closed coroutine, and not what is noted at its end: its task may be
+        # A closed coroutine is the proof, not a note made at its end: its task may be
         # cancelled natively before the first step.
         is_closed = coroutine is None or coroutine.cr_frame is None
         running = None if before is None else before.still_running()
@@ -371,7 +371,7 @@ class Run:
 
     async def _run(self) -> None:
         """Run the check: a task of the event loop, which raises nothing but its cancellation."""
-        # Not the limit of the first to wait: others wait as well.
+        # Without the first caller's limit: others wait as well.
         deadlines.enter(self._deadline, alone=True)
         try:
             with self._scope:

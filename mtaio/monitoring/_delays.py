@@ -1,5 +1,5 @@
 """
-How long the event loop took to answer: a histogram that forgets.
+Event loop delays: a histogram over a sliding window.
 
 Promise: `p50`, `p99` and the longest of the last half minute to minute, each at most a fifth above
 what was measured, from a fixed number of buckets however many delays are added.

@@ -1,9 +1,9 @@
 """
-Runs the handlers of a monitor in its event loop.
+Runs a monitor's handlers in its event loop.
 
 Promise: events are handled one after another, in order; the handlers of one event at once, each
 under a timeout. A handler that fails or is too slow is logged and counted, and stops nothing else.
-At most ``MAX_PENDING`` events wait, whatever comes; a further one is dropped and counted.
+At most ``MAX_PENDING`` events wait; any more are dropped and counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_PENDING: Final = 1000
 logger: Final = logging.getLogger("mtaio.monitoring")
 
 _current: Final[ContextVar[object]] = ContextVar("mtaio.monitoring.delivery", default=None)
-"""The delivery in whose handler this code runs."""
+"""The delivery that runs the handler this code is in."""
 
 
 class Handlers:

@@ -1,8 +1,8 @@
 """
-The answers to HTTP requests, whichever server they come through.
+The answers to HTTP requests, whichever server receives them.
 
-Promise: anyone gets the status and the one word of a probe. Figures and the page are for those whom
-`mtaio.monitoring._access` lets in. An error of ours is a 500 and a line in the log.
+Promise: anyone gets a probe's status and its one word. Figures and the page are for clients that
+`mtaio.monitoring._access` lets in. An internal error is a 500 and a line in the log.
 """
 
 from __future__ import annotations

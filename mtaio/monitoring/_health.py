@@ -1,11 +1,10 @@
 """
 Whether the service is alive, ready and started, as its checks show.
 
-Promise: a report returns in time whatever its checks do: those that are due run concurrently, each
-is given up at its timeout (and a tenth of a second in which to clean up), and one that hangs is not
-started again beside itself. Callers at the same time share one run of each check. Cancellation is
-never a failure.
-Cost: a task for each check that is due; none where all answers are fresh.
+Promise: a report returns in time whatever its checks do: checks that are due run concurrently, each
+is given up at its timeout (plus a tenth of a second to clean up), and one that hangs is not started
+a second time. Concurrent callers share one run of each check. Cancellation is never a failure.
+Cost: a task for each check that is due; nothing while all answers are fresh.
 
 Who owns the task of a check, and why it is not the caller: `mtaio.monitoring._check`.
 """
@@ -44,25 +43,24 @@ class HealthRegistry:
     """
     The health checks of a service.
 
-    A check is a function of no arguments, async or plain; a plain one runs in a worker thread, at
-    most one for each check, beside those of the application. It passes if it returns None or True.
-    It fails if it raises, is not done within its timeout, or returns anything else; a text that it
-    returns says why. A run that is cancelled because nobody waits for it any more counts neither as
-    passed nor as failed. When a check begins to fail, and when it passes again, that is logged to
-    ``mtaio.monitoring``.
+    A check is a function without arguments, async or plain; a plain one runs in a worker thread, at
+    most one for each check, apart from the application's threads. It passes if it returns None or
+    True. It fails if it raises, exceeds its timeout, or returns anything else, such as a text that
+    says why. A run cancelled because nobody waits for it any more counts neither as passed nor as
+    failed. Each change between passing and failing is logged to ``mtaio.monitoring``.
 
-    There are three kinds. ``"live"``: is this process of any use, or has it to be restarted; never
-    ask about another service here, which a restart does not mend. ``"ready"``: may requests come.
-    ``"startup"``: has it begun; once it has passed it is not run again, and until all critical ones
-    have, the service is not ready.
+    There are three kinds. ``"live"``: does this process still work, or must it be restarted; never
+    check another service here, which a restart does not fix. ``"ready"``: can it take requests.
+    ``"startup"``: has it started; once it has passed it is not run again, and until all critical
+    ones have, the service is not ready.
 
     One failure is not an outage: a check that has passed is failing after ``failures`` in a row. A
-    check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, as a
-    container is not ready in Kubernetes until a probe has said so; one of kind ``"live"`` is
-    passing until it has failed ``failures`` times.
+    check of kind ``"ready"`` or ``"startup"`` that has never passed is failing at once, just as in
+    Kubernetes a container is not ready until a probe says so; one of kind ``"live"`` is passing
+    until it has failed ``failures`` times.
 
-    Made anywhere, also at module level, and used by one event loop after another: another loop, or
-    one in a forked process, begins from the start, with nothing passed, failed or draining. Checks
+    It can be made anywhere, at module level too, and used by one event loop after another: a new
+    loop, or one in a forked process, starts afresh, with nothing passed, failed or draining. Checks
     may be added and removed at any time, from any thread; a report in progress does not see it.
 
     Args:
@@ -151,20 +149,20 @@ class HealthRegistry:
         Add a check. Not a checkpoint; from any thread.
 
         Args:
-            name: The check's name, of which there is one.
-            check: An async or a plain function of no arguments.
+            name: The check's name, which must be unique.
+            check: An async or a plain function without arguments.
             kind: ``"live"``, ``"ready"`` or ``"startup"``.
             timeout: Seconds that a run may take.
-            ttl: Seconds for which an answer is good; 0 to ask for each report.
+            ttl: Seconds for which a result is reused; 0 to run the check for each report.
             critical: Whether the service is not ready (or not live) when the check fails, or only
                 degraded.
-            failures: After how many failures in a row a check that has passed is failing.
+            failures: Failures in a row after which a check that has passed is failing.
 
         Raises:
             ValueError: There is a check of that name, no such kind, ``timeout`` is not above 0 or
                 is infinite, ``ttl`` is negative, or ``failures`` is less than 1.
             TypeError: ``name`` is not a str, ``check`` cannot be called without arguments, or
-                what has to be a number is not one.
+                a number has the wrong type.
         """
         if not isinstance(cast("object", name), str):
             msg = f"name={name!r} is not a str. Write @health.check() or give the check a name."
@@ -265,16 +263,16 @@ class HealthRegistry:
 
     def drain(self) -> None:
         """
-        Report not ready from now on, so that no new requests come. Not a checkpoint; any thread.
+        Report "not ready" from now on, so that no new requests come. Not a checkpoint; any thread.
 
-        For the time between being asked to stop and stopping. `resume` takes it back, and another
-        event loop begins ready again.
+        For the time between a request to stop and stopping. `resume` undoes it, and a new event
+        loop starts ready again.
         """
         self._forget_if_over()
         self._draining = True
 
     def resume(self) -> None:
-        """Report what the checks say again, after `drain`. Not a checkpoint; any thread."""
+        """Undo `drain`: report what the checks say. Not a checkpoint; any thread."""
         self._forget_if_over()
         self._draining = False
 
@@ -286,17 +284,17 @@ class HealthRegistry:
 
     async def report(self, kind: CheckKind | None = None) -> HealthReport:
         """
-        Run the checks that are due, and return how the service stands.
+        Run the checks that are due, and return the state of the service.
 
-        A checkpoint. To be called in the application's event loop; for other threads there is
-        `latest`. Returns within the longest timeout and 0.1 s. Cancelled, it cancels the runs for
+        A checkpoint. Call it in the application's event loop; in other threads use `latest`.
+        Returns within the longest timeout and 0.1 s. Cancelled, it cancels the runs for
         which no other caller waits, and waits for them, at most 0.1 s; a plain function goes on in
         its thread, and what it returns is kept for the next report.
 
-        What still runs when it returns is a check that has not ended within 0.1 s of being
-        cancelled, and a thread past its check's timeout: neither can be ended. ``hung_seconds``
-        tells, and `statistics`. Until it ends, the check is not run again, and fails. On trio the
-        event loop itself does not end before a check that shields itself from cancellation.
+        When it returns, only what cannot be stopped may still run: a check that has not ended
+        within 0.1 s of being cancelled, and a thread past its check's timeout. ``hung_seconds`` and
+        `statistics` show them. Until then the check is not run again, and fails. On trio the event
+        loop itself does not end before a check that shields itself from cancellation.
 
         Args:
             kind: Run only the checks of that kind; for ``"ready"`` also those of ``"startup"`` that
@@ -304,7 +302,7 @@ class HealthRegistry:
                 critical one of ``"startup"`` has passed: what they ask may not be there yet.
 
         Returns:
-            How all checks stand, those of other kinds as they were known before.
+            The state of all checks; for those of other kinds, as last known.
 
         Raises:
             ValueError: There is no such kind.
@@ -352,7 +350,7 @@ class HealthRegistry:
 
     def latest(self) -> HealthReport | None:
         """
-        Return how the service stands, as far as it is known. Not a checkpoint; from any thread.
+        Return the last known state of the service. Not a checkpoint; from any thread.
 
         Runs nothing: the answers are as old as each ``timestamp`` says. None before the first
         report in this event loop.
@@ -361,7 +359,7 @@ class HealthRegistry:
         return self._report() if self._reported else None
 
     def statistics(self) -> HealthStatistics:
-        """Return how many runs there were, and how checks stand. Not a checkpoint; any thread."""
+        """Return the counts of runs, and of checks by status. Not a checkpoint; any thread."""
         added = self._checks.values()
         states = [each.status for each in added]
         runs = [run for each in added if (run := each.run) is not None]

@@ -1,7 +1,7 @@
 """
-A monitor with the two thresholds that every service has, and an emitter for what exceeds them.
+A monitor with the two usual thresholds, and an emitter for their alerts.
 
-Promise: one event each time that a metric exceeds its threshold, and one when it has recovered.
+Promise: one event each time a metric exceeds its threshold, and one when it recovers.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class HealthMonitor:
 
     The data of the event is a dict with ``metric`` (``"cpu_usage"`` or ``"memory_usage"``),
     ``value`` and ``threshold``; so is that of ``"health_recovered"``, which follows when the metric
-    is no longer above it. Other thresholds that you set on ``monitor`` have the same events. What a
-    listener raises is logged and counted by the monitor.
+    is no longer above it. Other thresholds set on ``monitor`` cause the same events. The monitor
+    logs and counts what a listener raises.
 
-    Made anywhere, used by one event loop after another. For subclasses: every method uses
-    ``monitor`` and ``emitter``, and ``async with`` calls `start` and `stop`; a constructor of their
-    own need not call this one, if it sets those two.
+    It can be made anywhere, and used by one event loop after another. For subclasses: every method
+    uses ``monitor`` and ``emitter``, and ``async with`` calls `start` and `stop`; a constructor of
+    their own need not call this one if it sets those two.
 
     Args:
         monitor: The monitor to use; by default one of its own.
@@ -105,7 +105,7 @@ class HealthMonitor:
 
     async def start(self) -> None:
         """
-        Set the thresholds, and start the monitor unless it runs.
+        Set the thresholds, and start the monitor unless it is running.
 
         A checkpoint; cancelled, it has not started. See `ResourceMonitor.start`.
 
@@ -122,7 +122,7 @@ class HealthMonitor:
 
     async def stop(self) -> None:
         """
-        Stop the monitor, also one that was given, and wait for the events on their way.
+        Stop the monitor, even one that was passed in, and wait for pending events.
 
         A checkpoint; cancelled, it has stopped all the same. See `ResourceMonitor.stop`.
         """
@@ -144,12 +144,12 @@ class HealthMonitor:
 
     async def get_health_status(self) -> dict[str, Any]:
         """
-        Return how the process stands, by its latest sample.
+        Return the state of the process, from its latest sample.
 
         A checkpoint; takes a sample if there is none, as `ResourceMonitor.get_current_stats` does.
 
         Returns:
-            ``status``, which is ``"healthy"`` below both thresholds and else ``"degraded"``;
+            ``status``: ``"healthy"`` below both thresholds, otherwise ``"degraded"``;
             ``cpu_usage`` and ``memory_usage`` in percent; ``uptime`` of the process in seconds.
         """
         stats = await self.monitor.get_current_stats()

@@ -1,10 +1,9 @@
 """
 The last figures of every metric.
 
-Promise: at most ``size`` samples, eight bytes for each figure. A metric that comes later or goes
-has gaps where it was not there, and is forgotten once it has nothing but gaps. At most
-``MOST_ABSENT`` metrics that are not there any more are kept, those that went last, however many
-come and go.
+Promise: at most ``size`` samples, eight bytes for each figure. A metric that appears later or
+disappears has gaps, and is forgotten once it has nothing but gaps. Of metrics that have
+disappeared, at most the last ``MOST_ABSENT`` are kept.
 """
 
 from __future__ import annotations

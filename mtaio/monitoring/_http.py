@@ -1,7 +1,7 @@
 """
-As much HTTP/1.1 as probes need: a request without a body, and its answer.
+The part of HTTP/1.1 that probes need: a request without a body, and its answer.
 
-Promise: what is not a whole, correct head of a request is refused, so that no two readers of the
+Promise: anything but a complete, correct request head is refused, so that no two readers of the
 same bytes can disagree on where a request ends. Time and memory are linear in the head.
 Cost: about ten microseconds for each request.
 """
@@ -70,7 +70,7 @@ def parse(head: bytes) -> Head:
         raise RefusedError(400, "the request line is malformed")
     method, target, major, minor = request.groups()
     if major != b"1":
-        raise RefusedError(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise RefusedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     if not target.startswith(b"/"):
         raise RefusedError(400, "the request target is not a path")
     fields: list[tuple[bytes, bytes]] = []
@@ -84,7 +84,7 @@ def parse(head: bytes) -> Head:
         if sum(name == each for each, _ in fields) > 1:
             raise RefusedError(400, "a header field is repeated")
     if b"transfer-encoding" in named or named.get(b"content-length", b"0") != b"0":
-        raise RefusedError(413, "a request here has no body")
+        raise RefusedError(413, "a request with a body is not accepted")
     is_1_0 = minor == b"0"
     host = named.get(b"host")
     if not (is_1_0 if host is None else _HOST.fullmatch(host)):

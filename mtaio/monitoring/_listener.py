@@ -1,14 +1,14 @@
 """
 A small HTTP server for probes: whatever clients do, the next one is answered.
 
-Promise: at most 100 connections are held, and the one that has been quiet for the
-longest time makes room for a new one; a head has 8 KiB and 5 seconds, the first to the last byte;
-an answer that is not taken is given up. So neither many clients, nor slow ones, nor large requests
-keep out a probe.
-Cost: none while nobody asks; an eighth of a millisecond for each request.
+Promise: at most 100 connections are open, and the one that has been idle longest makes room for a
+new one; a head is limited to 8 KiB and 5 seconds, from the first byte to the last; an answer that
+is not taken is given up. So neither many clients, nor slow ones, nor large requests keep out a
+probe.
+Cost: none while idle; an eighth of a millisecond for each request.
 
-Why not ``http.server``: it has a thread for each connection, and no limit to their number, to the
-time for a head, nor to the size of one.
+Why not ``http.server``: it has a thread for each connection, and limits neither their number, nor
+the time for a head, nor its size.
 """
 
 from __future__ import annotations

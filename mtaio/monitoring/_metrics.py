@@ -1,9 +1,9 @@
 """
-Numbers with names, out of anything's statistics.
+Turns the statistics of any object into named numbers.
 
-Promise: `metrics` gives what Prometheus and OpenTelemetry show, `flat` what thresholds and the
-history name. Neither knows any class: the fields of a statistics class say themselves what they
-are, with ``field(metadata=...)``, and a field that says nothing is a gauge.
+Promise: `metrics` gives what Prometheus and OpenTelemetry show, `flat` the names for thresholds and
+the history. Neither knows any class: each field of a statistics class says what it is, with
+``field(metadata=...)``, and a field without metadata is a gauge.
 
 Cost: a class and its fields are looked at once; then it is one ``getattr`` for each number.
 """
@@ -232,7 +232,7 @@ def _walk_mapping(value: Mapping[Any, object], row: _Row, place: _Place) -> None
         if isinstance(item, _NUMBERS):
             found.append((row, f"{key}.{name}", labels, _number(item)))
         elif _has_fields(cls):
-            # A mapping within a mapping would want a label of its own, and is left out.
+            # A mapping within a mapping would need a label of its own, and is left out.
             inner = _Place(found, path, f"{key}.{name}.", labels, mappings=False)
             _walk_fields(item, cls, inner)
 

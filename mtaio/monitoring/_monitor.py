@@ -1,13 +1,13 @@
 """
-Is the process well: samples of its resources and of its event loop, thresholds, and alerts.
+Watches a process: samples of its resources and its event loop, thresholds, and alerts.
 
-Promise: while it runs there is a fresh sample, also while the event loop stands still; a threshold
-that is exceeded is one alert, and so is its recovery; a stall of the loop is one event, with its
-line and its cause. Handlers run in the event loop and never delay a sample.
+Promise: while it runs there is a fresh sample, even while the event loop is blocked; exceeding a
+threshold is one alert, and so is recovering; a stall of the loop is one event, with its line and
+its cause. Handlers run in the event loop and never delay a sample.
 Cost: one daemon thread; for each sample the price of reading the system, and ten short calls into
 the event loop a second.
 
-Why a thread, and how it tells what stands still: docs/en/design/monitoring.md.
+Why a thread, and how it finds what is blocked: docs/en/design/monitoring.md.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ G = TypeVar("G", bound="Callable[[], float]")
 
 
 class Emitter(Protocol):
-    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or what emits as it does."""
+    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or an object that emits alike."""
 
     def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
         """Emit an event."""
@@ -95,19 +95,20 @@ class Emitter(Protocol):
 @async_only
 class ResourceMonitor:
     """
-    Watches the processor, memory, this process, its event loop, and what you give it.
+    Watches the processor, memory, this process, its event loop, and the objects you add.
 
-    Made anywhere, used by one event loop after another. `start` and `stop` may be called in any
-    tasks, or ``async with`` does both. Under a virtual clock, as that of `mtaio.testing`, no thread
-    is started: a task samples in virtual time, and loop delays are not measured.
+    It can be made anywhere, and used by one event loop after another. `start` and `stop` may be
+    called in any task; ``async with`` does both. Under a virtual clock, such as that of
+    `mtaio.testing`, no thread is started: a task samples in virtual time, and loop delays are not
+    measured.
 
     Args:
         interval: Seconds from one sample to the next.
         history_size: How many samples `history` keeps.
-        loop_interval: Seconds from one call into the event loop to the next, by which its delay is
-            measured; at most ``interval``.
-        blocked_after: Seconds without an answer of the loop that are a stall.
-        handler_timeout: Seconds that a call of a handler may take; None for no limit.
+        loop_interval: Seconds between the calls into the event loop that measure its delay; at most
+            ``interval``.
+        blocked_after: Seconds without an answer from the loop that count as a stall.
+        handler_timeout: Seconds that a handler may take; None for no limit.
         name: A name for logs and metrics.
 
     Raises:
@@ -235,8 +236,8 @@ class ResourceMonitor:
         """
         Take samples from now on, until `stop` or the end of the event loop.
 
-        Handlers run in a copy of the context of this call. Does nothing if the monitor runs in this
-        event loop already.
+        Handlers run in a copy of the context of this call. Does nothing if the monitor is already
+        running in this event loop.
 
         A checkpoint; cancelled, it has not started.
 
@@ -271,8 +272,8 @@ class ResourceMonitor:
         """
         Take no more samples, and wait until the handlers of past events have ended.
 
-        May be called in any task, in a handler too, which does not wait then. Does nothing if the
-        monitor does not run.
+        May be called in any task; in a handler it does not wait. Does nothing if the monitor is not
+        running.
 
         A checkpoint; cancelled, it cancels those handlers and waits for them, and the monitor is
         stopped all the same.
@@ -307,7 +308,7 @@ class ResourceMonitor:
         """
         Take one sample now, and wait until the handlers of what it found have ended.
 
-        For tests, where time is virtual; may be called whether the monitor runs or not. In a
+        For tests in virtual time; may be called whether the monitor runs or not. In a
         handler it does not wait. A checkpoint; cancelled, it leaves the sample, and cancels
         handlers as `stop` does.
         """
@@ -322,10 +323,11 @@ class ResourceMonitor:
 
     async def get_current_stats(self) -> ResourceStats:
         """
-        Return the latest sample, or take one if there is none as young as the interval.
+        Return the latest sample, or take one if that is missing or older than the interval.
 
         A checkpoint. Waits for a tenth of a second where there is nothing to compare processor time
-        with: just after the start, or once if the monitor does not run. Not under a virtual clock.
+        with: just after the start, or once if the monitor is not running. Under a virtual clock it
+        does not wait.
         """
         latest = self._latest
         if latest is not None and not self._is_stale():
@@ -352,7 +354,7 @@ class ResourceMonitor:
 
     def values(self) -> dict[str, float]:
         """
-        Return the latest figure of every metric by its name, gauges and watched objects included.
+        Return the latest figure of every metric by name, gauges and watched objects included.
 
         Not a checkpoint; from any thread.
         """
@@ -377,7 +379,7 @@ class ResourceMonitor:
 
         Args:
             metric: The name of the metric.
-            seconds: How far back; None for all there are.
+            seconds: How far back; None for all of them.
 
         Returns:
             Pairs of a time in seconds since the epoch, and the figure.
@@ -416,7 +418,7 @@ class ResourceMonitor:
 
     def watch(self, obj: W, *, name: str | None = None, mappings: bool = False) -> W:
         """
-        Keep the figures of an object's ``statistics()``: metrics ``kind.name.field``.
+        Record the figures of an object's ``statistics()``, as metrics ``kind.name.field``.
 
         They are read in the event loop shortly before each sample. Not a checkpoint.
 
@@ -453,14 +455,14 @@ class ResourceMonitor:
 
     def gauge(self, name: str, fn: G | None = None) -> G | Callable[[G], G]:
         """
-        Keep a figure of your own: what ``fn`` returns, as the metric ``name``.
+        Record a figure of your own: what ``fn`` returns, as the metric ``name``.
 
         It is called in the event loop shortly before each sample, so it must not wait. Also a
         decorator: ``@monitor.gauge("queue_depth")``. Not a checkpoint.
 
         Args:
             name: The name of the metric.
-            fn: A function of no arguments that returns a number.
+            fn: A function without arguments that returns a number.
 
         Raises:
             ValueError: There is a metric of that name, or it is empty.
@@ -487,17 +489,18 @@ class ResourceMonitor:
         below: bool = False,
     ) -> None:
         """
-        Alert when a metric exceeds a value; replaces the threshold that it had.
+        Alert when a metric exceeds a value; replaces any threshold it had.
 
-        One alert when it is exceeded, one when it has recovered, however many samples lie between.
+        There is one alert when it is exceeded and one when it recovers, however many samples lie
+        between.
         Not a checkpoint.
 
         Args:
             metric: The name of the metric, such as ``"cpu_usage"``; see `metric_names`.
             value: What it must not exceed.
-            clear: At which figure it has recovered; by default at ``value``.
-            for_seconds: For how long it must be exceeded before there is an alert.
-            cooldown: For how long after a recovery there is no other alert.
+            clear: The figure at which it has recovered; by default ``value``.
+            for_seconds: How long it must be exceeded before there is an alert.
+            cooldown: How long after a recovery there is no other alert.
             below: Whether it must not fall below ``value`` instead.
 
         Raises:
@@ -516,7 +519,7 @@ class ResourceMonitor:
 
     def remove_threshold(self, metric: str) -> None:
         """
-        Let a metric have no threshold; an alert that is firing ends without a recovery.
+        Remove a metric's threshold; an alert that is firing ends without a recovery.
 
         Does nothing if it has none.
         """
@@ -524,7 +527,7 @@ class ResourceMonitor:
 
     @property
     def thresholds(self) -> list[Threshold]:
-        """The thresholds there are; from any thread."""
+        """The thresholds; from any thread."""
         return self._thresholds.configured()
 
     def on_threshold_exceeded(self, handler: H) -> H:
@@ -547,8 +550,8 @@ class ResourceMonitor:
         """
         Have ``handler(stall)`` called after a stall of the event loop; see `Stall`.
 
-        It can only run when the loop runs again. While it stands still, the stall is logged to
-        ``mtaio.monitoring`` from another thread, and `current_stall` tells of it.
+        It can only run once the loop runs again. During the stall, it is logged to
+        ``mtaio.monitoring`` from another thread, and `current_stall` returns it.
         """
         return self._on("blocked", handler)
 
@@ -603,7 +606,7 @@ class ResourceMonitor:
             return list(self._stalls)
 
     def current_stall(self) -> Stall | None:
-        """Return the stall in progress, if the event loop stands still; from any thread."""
+        """Return the stall in progress, if the event loop is blocked; from any thread."""
         run = self._run
         return None if run is None or run.watch is None else run.watch.current()
 
@@ -611,7 +614,7 @@ class ResourceMonitor:
         """
         Return whether the event loop has answered within the last ``within`` seconds.
 
-        From any thread. False if the monitor does not run; under a virtual clock True if it does.
+        From any thread. False if the monitor is not running; under a virtual clock True if it is.
         """
         run = self._run
         if run is None or not run.sampler.is_alive():
@@ -622,7 +625,7 @@ class ResourceMonitor:
 
     def sources(self) -> list[Source]:
         """
-        Return the latest statistics of all there is, for `metrics`; from any thread.
+        Return the latest statistics of all sources, for `metrics`; from any thread.
 
         The sample first, the monitor itself, then what it watches.
         """

@@ -1,5 +1,5 @@
 """
-The live status page: one file of HTML, CSS and JavaScript, which draws what ``stats`` tells.
+The live status page: one file of HTML, CSS and JavaScript, which shows what ``stats`` returns.
 
 Promise: the page reads ``stats`` beside its own address and asks no other host for anything; names
 and messages are shown as text, never as HTML. `content_security_policy` lets a browser hold it to

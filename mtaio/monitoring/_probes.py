@@ -1,9 +1,9 @@
 """
 Probes that are answered whatever the event loop is doing.
 
-Promise: `/livez` answers while the event loop stands still, and `/readyz` says 503 then. It needs
-no task group and no server of the application's, and ends with its event loop.
-Cost: one daemon thread, idle while nobody asks.
+Promise: while the event loop is blocked, `/livez` still answers, and `/readyz` says 503. No task
+group is needed, nor a server of the application's; it ends with its event loop.
+Cost: one daemon thread, idle between requests.
 
 Why a thread, and why an event loop in it: docs/en/design/monitoring.md.
 """
@@ -58,9 +58,9 @@ class ProbesStatistics:
     peak: int = field(metadata=GAUGE)
     """The most there were at once."""
     requests: int = field(metadata=COUNTER)
-    """Requests answered, whatever the answer."""
+    """Requests answered, with any status."""
     rejected: int = field(metadata=COUNTER)
-    """Connections closed because what came was no correct request, or came too slowly."""
+    """Connections closed because the request was incorrect, or came too slowly."""
     timed_out: int = field(metadata=COUNTER)
     """Heads that did not come in time, and answers that were not taken in time."""
     dropped: int = field(metadata=COUNTER)
@@ -78,15 +78,15 @@ class Probes:
     clients on this machine that name a loopback address. Behind a proxy on this machine set a
     token: unless it adds a field such as ``X-Forwarded-For``, it looks like such a client.
 
-    Made anywhere, used by one event loop after another; `start` and `stop` may be called in any
-    tasks, or ``async with`` does both. It ends by itself with the event loop in which it was
-    started.
+    It can be made anywhere, and used by one event loop after another; `start` and `stop` may be
+    called in any task, and ``async with`` does both. It ends together with the event loop in which
+    it was started.
 
     - ``/livez`` is 200 while the event loop has answered the monitor within the last 30 seconds and
       no check of kind ``"live"`` fails. It waits at most 25 ms for those checks; if they take
       longer, what they last showed counts.
-    - ``/readyz`` and ``/startupz`` are what a health report says, made in the event loop; 503 if it
-      does not come within 2 seconds.
+    - ``/readyz`` and ``/startupz`` show a health report made in the event loop; 503 if it does not
+      come within 2 seconds.
 
     Args:
         monitor: Whose figures are shown. Start it before the probes.
@@ -138,7 +138,7 @@ class Probes:
         if token is None and not self._address.is_local:
             msg = (
                 f"bind={bind!r} can be reached from other machines, and there is no token. Pass "
-                f"token=, which clients then have to send for figures and the page, or bind to "
+                f"token=, which clients must then send to see figures and the page, or bind to "
                 f"127.0.0.1."
             )
             raise ValueError(msg)
@@ -163,15 +163,15 @@ class Probes:
         """
         Answer probes from now on, until `stop` or the end of the event loop.
 
-        Health checks run in a copy of the context of this call. Does nothing if it runs in this
-        event loop already.
+        Health checks run in a copy of the context of this call. Does nothing if it is already
+        running in this event loop.
 
         A checkpoint; cancelled, it has not started.
 
         Raises:
             OSError: The address is taken, or not one of this machine.
-            RuntimeError: It runs in another event loop, the monitor does not run, or there can be
-                no more threads.
+            RuntimeError: It runs in another event loop, the monitor is not running, or no thread
+                can be started.
         """
         await checkpoint()
         while (run := self._run) is not None and run.is_alive():
@@ -182,8 +182,8 @@ class Probes:
             await self.stop()
         if not self._monitor.running:
             msg = (
-                f"cannot start {self!r}: {self._monitor!r} does not run, and without it nobody "
-                f"knows whether the event loop answers. Start it first."
+                f"cannot start {self!r}: {self._monitor!r} is not running, and nothing else "
+                f"shows whether the event loop answers. Start it first."
             )
             raise RuntimeError(msg)
         self._run = _Run(self._address, self._monitor, self._health, self._access)
@@ -192,7 +192,7 @@ class Probes:
         """
         Stop answering, and close all connections.
 
-        May be called in any task, and in another event loop. Does nothing if it does not run.
+        May be called in any task, and in another event loop. Does nothing if it is not running.
 
         A checkpoint; it goes on when cancelled, for a few milliseconds.
         """
@@ -220,7 +220,7 @@ class Probes:
         await self.stop()
 
     def statistics(self) -> ProbesStatistics:
-        """Return what was requested since the last start. Not a checkpoint; from any thread."""
+        """Return the counts since the last start. Not a checkpoint; from any thread."""
         listener = None if self._run is None else self._run.listener
         return ProbesStatistics(
             connections=0 if listener is None else len(listener),

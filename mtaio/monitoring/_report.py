@@ -1,8 +1,8 @@
 """
-What health checks have shown: each check's result, and what follows for the service.
+Health reports: each check's result, and the resulting state of the service.
 
-Promise: a report is plain values that do not change, so that any thread may read it, and
-``dataclasses.asdict`` makes of it what JSON can carry.
+Promise: a report consists of plain, immutable values, so that any thread may read it, and
+``dataclasses.asdict`` turns it into what JSON can hold.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """How one check stands."""
+    """The state of one check."""
 
     name: str
     """The name it was added under."""
@@ -44,16 +44,16 @@ class CheckResult:
     error: str | None
     """Why its last run failed, None if it passed: type and message, 200 characters at most."""
     timestamp: float | None
-    """When its last run ended or was given up, in seconds since the epoch; None for never."""
+    """When its last run ended or was given up, in seconds since the epoch; None if never."""
     failures: int
-    """How often it has failed in a row."""
+    """How many times in a row it has failed."""
     hung_seconds: float
-    """How long a run has lasted that was given up and still goes on; 0 if there is none."""
+    """How long a run that was given up has been going on; 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthReport:
-    """How the service stands, as its checks showed it last."""
+    """The state of the service, as its checks last showed it."""
 
     healthy: bool
     """Live and ready."""
@@ -94,7 +94,7 @@ class HealthStatistics:
     running: int = field(metadata=GAUGE)
     """Checks that are running, those that hang included."""
     hung: int = field(metadata=GAUGE)
-    """Checks whose run was given up and still goes on."""
+    """Checks with a run that was given up and still goes on."""
     runs: int = field(metadata=COUNTER)
     """Runs started, and those that could not start because the one before still goes on."""
     failed: int = field(metadata=COUNTER)

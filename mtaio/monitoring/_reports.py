@@ -1,9 +1,9 @@
 """
-Health reports that are made in one event loop and awaited in another.
+Health reports made in one event loop and awaited in another.
 
-Promise: waiting ends after the time that was given, also where the loop that makes the report is
-blocked or over. At most one request for each kind of report is on its way, however many wait.
-Why not ``anyio.from_thread.run``: it waits for ever when that loop ends meanwhile.
+Promise: waiting ends after the given time, even if the loop that makes the report is blocked or
+over. At most one request for each kind of report is pending, however many wait.
+Why not ``anyio.from_thread.run``: it waits for ever if that loop ends.
 """
 
 from __future__ import annotations

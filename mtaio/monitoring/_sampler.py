@@ -1,5 +1,5 @@
 """
-The thread that takes samples, so that they are fresh while the event loop stands still.
+The thread that takes samples, so that they are fresh even while the event loop is blocked.
 
 Promise: it calls the loop every ``loop_interval`` seconds and takes a sample every ``interval``.
 It ends when it is told to, or when its loop has ended; no error of a sample ends it.
@@ -68,7 +68,7 @@ class Sampler:
         self._read = read
         self._sample = sample
         self._stalled = stalled
-        # Held while the thread is to run. To wait for an Event takes longer, and before it returns
+        # Held while the thread should run. Waiting for an Event takes longer, and before it returns
         # the loop's thread has left the place where it was stopped.
         self._running = threading.Lock()
         self._running.acquire()

@@ -1,5 +1,5 @@
 """
-The task that takes samples where time is virtual, and a thread would not follow it.
+The task that takes samples in virtual time, which a thread would not follow.
 
 Promise: a sample every ``interval`` seconds of the event loop's clock, until it is stopped or the
 loop ends.

@@ -1,5 +1,5 @@
 """
-Whether a user's function takes what it will be called with: found out when it is given.
+Checks, when a function is registered, that it takes the arguments of later calls.
 
 Promise: nothing is called. A function whose parameters cannot be known is accepted.
 """
@@ -20,7 +20,7 @@ __all__ = ["check_takes"]
 def check_takes(name: str, fn: Callable[..., Any], *parameters: str, way_out: str) -> None:
     """Raise ``TypeError`` if ``fn`` cannot be called with so many positional arguments."""
     try:
-        # Not of what a decorator wraps: the wrapper is what is called.
+        # Not the function that a decorator wraps: the wrapper is called.
         signature = inspect.signature(fn, follow_wrapped=False)
     except Exception:  # noqa: BLE001 - some builtins have none, and on Python 3.14 annotations are run
         return

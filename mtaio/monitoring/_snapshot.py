@@ -1,7 +1,7 @@
 """
-All that a monitor knows, as the JSON document of ``/stats``.
+Everything a monitor knows, as the JSON document of ``/stats``.
 
-Promise: it has no NaN and no Infinity, which JSON does not know. It is made in pieces with a
+Promise: it contains no NaN or Infinity, which JSON does not have. It is made in pieces with a
 checkpoint after each, so that an hour of history does not hold up the event loop.
 """
 

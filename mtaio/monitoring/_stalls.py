@@ -1,14 +1,14 @@
 """
-Whether the event loop answers: it is called from the sampler's thread, and the answer is timed.
+Detects stalls: the sampler's thread calls the event loop, and times the answer.
 
-Promise: a time during which the loop answers nothing for longer than ``blocked_after`` is one
-`Stall`, with the line at which the loop's thread stood, however often it is looked at. It is
-noticed within ``blocked_after`` and one interval, while other threads can run.
+Promise: each time the loop does not answer for longer than ``blocked_after`` is one `Stall`, with
+the line at which the loop's thread stood, however often it is checked. It is noticed within
+``blocked_after`` and one interval, if other threads can run.
 
-A call that is not answered tells nothing when the sampler itself could not run: C code that holds
-the interpreter lock stops both, and so does a stopped or throttled process. So the sampler also
-looks at its own lateness, and the processor time used meanwhile tells the two apart.
-A loop that does not run, as between two calls of ``run_until_complete``, does not stand still.
+An unanswered call shows nothing if the sampler itself could not run: C code that holds the
+interpreter lock stops both, and so does a stopped or throttled process. So the sampler also
+measures its own lateness; the processor time used during it tells the two apart.
+A loop that is not running, as between two calls of ``run_until_complete``, is not blocked.
 Why not debug mode, a trace function or ``faulthandler``: docs/en/design/monitoring.md.
 """
 

@@ -1,8 +1,8 @@
 """
 What a `ResourceMonitor` measures: the processor, memory, this process and its event loop.
 
-Promise: sizes are in bytes, durations in seconds, shares in percent. None stands for what this
-system does not tell.
+Promise: sizes are in bytes, durations in seconds, shares in percent. None means that this system
+does not report the figure.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CPUStats:
-    """The processor, since the sample before."""
+    """The processor, since the previous sample."""
 
     usage_percent: float = field(metadata=GAUGE)
     """
-    How busy the processors are that may be used here, from 0 to 100: those of a container with a
-    quota, else all of the host.
+    How busy the available processors are, from 0 to 100: those of a container with a quota,
+    otherwise all of the host.
     """
     process_percent: float = field(metadata=GAUGE)
-    """The share of this process in percent of one processor, so that it may exceed 100."""
+    """The share of this process, in percent of one processor; it may exceed 100."""
     load_average: float | None = field(metadata=GAUGE)
     """The host's load average over one minute."""
     count: int = field(metadata=GAUGE | CORES)
@@ -48,12 +48,12 @@ class CPUStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryStats:
-    """The memory of the container that has a limit, else of the host."""
+    """The memory of the container if it has a limit, otherwise of the host."""
 
     total: int = field(metadata=LIMIT | BYTES)
-    """Bytes there are: the container's limit, or the memory of the host."""
+    """Bytes in all: the container's limit, or the memory of the host."""
     available: int = field(metadata=GAUGE | BYTES)
-    """Bytes that can be had without swapping."""
+    """Bytes available without swapping."""
     used: int = field(metadata=GAUGE | BYTES)
     """Bytes that cannot be reclaimed; in a container, its usage less inactive file pages."""
     percent: float = field(metadata=GAUGE)
@@ -83,15 +83,15 @@ class ProcessStats:
     open_files: int | None = field(metadata=GAUGE)
     """File descriptors, sockets included; handles on Windows."""
     max_open_files: int | None = field(metadata=LIMIT)
-    """How many of them the system allows; None for no limit."""
+    """How many open files the system allows; None for no limit."""
     voluntary_switches: int = field(metadata=COUNTER)
     """Context switches because the process waited for something."""
     involuntary_switches: int = field(metadata=COUNTER)
-    """Context switches because another process was to run."""
+    """Context switches because another process was due to run."""
     gc_collections: int = field(metadata=COUNTER)
     """Runs of Python's garbage collector, of all generations."""
     gc_collected: int = field(metadata=COUNTER)
-    """Objects that it has freed."""
+    """Objects that it has collected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class ResourceStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall:
-    """A time during which the event loop ran nothing else."""
+    """A period in which the event loop was blocked."""
 
     seconds: float
     """How long it lasted, exact to the ``loop_interval`` at which the loop is called."""
@@ -168,4 +168,4 @@ class MonitorStatistics:
     handlers_timed_out: int = field(metadata=COUNTER)
     """Calls of handlers that were cancelled after ``handler_timeout`` seconds."""
     dropped: int = field(metadata=COUNTER)
-    """Events of which no handler was told, because too many waited."""
+    """Events that were dropped, because too many were waiting."""

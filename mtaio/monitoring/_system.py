@@ -3,8 +3,8 @@ Reading the processor, memory and this process, from psutil and the container's 
 
 Promise: shares of processor time are of a span of at least 50 ms, because the kernel counts in
 ticks of 10 ms and a share of one tick is 0 or 100. They are deltas of our own: psutil's
-``cpu_percent`` shares its state among all who call it. What only the container can tell is asked of
-its control groups, and where those have no limit, the figures are the host's.
+``cpu_percent`` shares its state among all callers. The container's figures come from its control
+groups; where those have no limit, the figures are the host's.
 Cost: some 60 µs of processor time for a read on Linux. What changes slowly or costs most (threads,
 open files, limits) is read every fifth time.
 """
@@ -166,7 +166,7 @@ class SystemReader:
 
     def _read_slow(self) -> None:
         """Read what changes slowly or costs most."""
-        # First what fails where no more files can be opened, so that no limit is lost then.
+        # First what fails if no more files can be opened, so that no limit is lost then.
         self._threads = self._process.num_threads()
         self._open_files = self._files()
         cgroup = self._cgroup

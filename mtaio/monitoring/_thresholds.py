@@ -1,15 +1,15 @@
 """
-When a metric is to raise an alarm, and when the alarm is over.
+When a metric raises an alert, and when the alert is over.
 
 Promise: an alert is an edge. A metric that stays beyond its threshold for ``for_seconds`` fires
-once, and recovers once, when it reaches ``clear``; in between nothing is said. Everything follows
-from the moments and values that `Thresholds.evaluate` is given: no clock is read, nothing waits.
+once, and recovers once, when it reaches ``clear``; in between nothing is reported. Everything
+follows from the times and values passed to `Thresholds.evaluate`: no clock is read, nothing waits.
 Cost: a few tenths of a microsecond for each threshold and sample.
 
 Thresholds may be set in one thread while another evaluates: no lock is needed, because a threshold
-is replaced whole, and what became of its metric is kept beside it and changed by `evaluate` alone.
+is replaced whole, and the state of its metric is kept separately and changed only by `evaluate`.
 
-Why alerts are designed so: docs/en/guides/alerts.md.
+Why alerts work this way: docs/en/guides/alerts.md.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Threshold:
     metric: str
     """The name of the metric."""
     value: float
-    """The limit itself is still allowed."""
+    """The limit; the value itself is still allowed."""
     clear: float
     """The alert is over once the metric has come back to this value."""
     for_seconds: float
-    """How many seconds the metric must stay beyond the limit before the alert fires."""
+    """Seconds that the metric must stay beyond the limit before the alert fires."""
     cooldown: float
-    """For how many seconds after a recovery the alert does not fire."""
+    """Seconds after a recovery during which the alert does not fire."""
     below: bool
     """Whether the metric must not fall below the limit, instead of not exceeding it."""
 
@@ -64,7 +64,7 @@ class Alert:
     timestamp: float
     """When the sample was taken, in seconds since the epoch."""
     seconds: float
-    """For how many seconds the alert had been firing; 0.0 when it starts."""
+    """Seconds for which the alert had been firing; 0.0 when it starts."""
 
 
 class _Rule:

@@ -1,8 +1,8 @@
 """
-The objects and functions whose figures a monitor keeps, besides those of the process.
+The objects and functions that a monitor reads, besides the process.
 
-Promise: they are read in the event loop, so that none is seen in the middle of a change. One that
-raises is logged once, counted, and has no figures until it works again.
+Promise: they are read in the event loop, so that none is seen in the middle of a change. If reading
+one raises, that is logged once and counted, and it has no figures until it works again.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Watched:
     def remove(self, obj: object) -> None:
         """Watch an object, or a gauge by its function or name, no longer; if it is watched."""
         for key, entry in self._entries.copy().items():
-            # Each look at a method makes another object; only gauges are functions.
+            # Each access to a method makes a new object; only gauges are functions.
             if entry.obj is obj or (entry.kind == "gauge" and obj in (entry.obj, key)):
                 self._entries.pop(key, None)
 

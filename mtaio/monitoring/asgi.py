@@ -3,8 +3,8 @@ The answers of `mtaio.monitoring.Probes` as an ASGI application, for the server 
 
 Promise: a bare ASGI callable, mountable in any framework, with no dependency.
 
-It runs in the event loop that it is about: while that stands still, it does not answer at all. To
-have ``/livez`` answered all the same, use `mtaio.monitoring.Probes`.
+It runs in the event loop that it reports on: while that is blocked, it does not answer at all. For
+a ``/livez`` that still answers, use `mtaio.monitoring.Probes`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def health_app(
     """
     Return an ASGI application that answers probes.
 
-    The paths and who may ask for them are those of `Probes`, below the path at which it is mounted.
-    A client without an address, which is one of a Unix socket, counts as local: behind a proxy that
-    uses one, set a token.
+    The paths and the access rules are those of `Probes`, below the path at which it is mounted. A
+    client without an address, as on a Unix socket, counts as local: behind a proxy that uses one,
+    set a token.
 
     Args:
-        monitor: Whose figures are shown. While it does not run, ``/livez`` is 200: to have answered
-            proves that the event loop does.
+        monitor: Whose figures are shown. While it is not running, ``/livez`` is 200: an answer at
+            all proves that the event loop works.
         health: The checks; None for the event loop alone.
         token: What clients must send for figures and the page; None for local clients only.
 
@@ -91,7 +91,7 @@ def health_app(
             await receive()
             await send({"type": "websocket.close", "code": 1000})  # unaccepted, it is a 403
         else:
-            msg = f"the probes speak http, not {scope['type']!r}. Mount them where http comes in."
+            msg = f"the probes speak http, not {scope['type']!r}. Mount them where http arrives."
             raise ValueError(msg)
 
     return app

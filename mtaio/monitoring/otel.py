@@ -1,8 +1,8 @@
 """
 A monitor's metrics through OpenTelemetry.
 
-Promise: every number that Prometheus would be given is exported, those of objects that are watched
-later included.
+Promise: every number exported to Prometheus is exported here too, those of objects watched later
+included.
 
 Cost: a collection reads the monitor's sources once. Between collections nothing runs.
 """
@@ -57,17 +57,17 @@ def observe(meter: Meter, monitor: ResourceMonitor) -> None:
     OpenTelemetry does not take.
 
     The first collection exports what ``monitor`` shows at the time of this call: everything, if it
-    runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that a later
-    collection sees first, because its object is watched since, is exported from the next one on: no
-    instrument can be made while a collection is going on. Nor can OpenTelemetry take one back: the
-    meter keeps ``monitor``. An object that is no longer watched has no more values.
+    runs and has a sample, as after ``await monitor.get_current_stats()``. A metric that first
+    appears in a later collection, because its object was watched after this call, is exported from
+    the next one on: no instrument can be made during a collection. Nor can OpenTelemetry remove
+    one: the meter keeps ``monitor``. An object that is no longer watched has no more values.
 
     From any thread; not a checkpoint.
 
     Args:
-        meter: Where to, for instance ``opentelemetry.metrics.get_meter("my.service")``. A meter has
-            each name once, so each monitor needs a meter of its own.
-        monitor: Where from.
+        meter: Where to export, such as ``opentelemetry.metrics.get_meter("my.service")``. A meter
+            has each name once, so each monitor needs a meter of its own.
+        monitor: What to export.
     """
     _Bridge(meter, monitor)
 

@@ -1,12 +1,12 @@
 """
-Tests that wait for nothing: virtual time on asyncio and on trio, with deadlocks as failures.
+Tests in virtual time on asyncio and trio: no waiting, and deadlocks fail.
 
 Promise: a test under virtual time sleeps for a year in microseconds and wakes up at the exact
 moment; worker threads, sockets and subprocesses stay real; a test in which no task can ever wake
 up fails with the stacks of its tasks. Needs neither pytest nor, for asyncio, trio.
 
-Everything here is imported when it is first used, so that pytest, which loads the plugin before a
-coverage measurement begins, does not import the library under test for it.
+Everything here is imported on first use: pytest loads the plugin before coverage measurement
+begins, and must not import the library under test with it.
 """
 
 from __future__ import annotations

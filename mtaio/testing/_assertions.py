@@ -1,8 +1,8 @@
 """
-Assertions on what is left over, and on whether a block let others run.
+Assertions that nothing is left over, and on whether a block is a checkpoint.
 
-Promise: `assert_quiescent` looks at statistics alone, and refuses an object whose statistics say
-nothing of waiters or tokens, rather than passing it.
+Promise: `assert_quiescent` reads only statistics, and refuses an object whose statistics show
+neither waiters nor tokens, rather than passing it.
 """
 
 from __future__ import annotations
@@ -52,19 +52,18 @@ BUSY: Final = frozenset(
 
 def assert_quiescent(*objects: Any) -> None:
     """
-    Raise ``AssertionError`` if a task still waits at one of ``objects``, or holds a part of it.
+    Raise ``AssertionError`` if one of ``objects`` is still waited for or held.
 
-    Reads ``statistics()``, as every primitive of mtaio and of anyio has it, and looks at the fields
-    that count who waits, who runs and what is held, also in statistics within statistics. Of an
-    ``anyio.Semaphore`` it can tell what is held only if that was made with ``max_value``. Not a
-    checkpoint.
+    Reads ``statistics()``, which every primitive of mtaio and anyio has, and checks the fields that
+    count waiters, running tasks and what is held, nested statistics included. An
+    ``anyio.Semaphore`` shows what is held only if it was made with ``max_value``. Not a checkpoint.
 
     Args:
         objects: What should be left as if it had never been used.
 
     Raises:
-        AssertionError: One is not; the message says which, and which fields.
-        TypeError: There are none, or one has no statistics that tell.
+        AssertionError: One is in use; the message says which, and which fields show it.
+        TypeError: There are none, or one has no such statistics.
 
     Example:
         ```python
@@ -130,10 +129,10 @@ def _counts(statistics: object) -> Iterator[tuple[str, Any]]:
 @contextmanager
 def assert_checkpoints() -> Generator[None]:
     """
-    Raise ``AssertionError`` if this task passes the block without letting others run.
+    Raise ``AssertionError`` if the block does not let other tasks run.
 
     Counts the task's own steps, so that only a real turn of the event loop will do; an
-    ``anyio.lowlevel.checkpoint_if_cancelled`` is not enough. A block that raises is not judged.
+    ``anyio.lowlevel.checkpoint_if_cancelled`` is not enough. A block that raises is not checked.
 
     Raises:
         AssertionError: The block was not a checkpoint.
@@ -167,7 +166,7 @@ def assert_checkpoints() -> Generator[None]:
 @contextmanager
 def assert_no_checkpoints() -> Generator[None]:
     """
-    Raise ``AssertionError`` if this task lets others run in the block.
+    Raise ``AssertionError`` if the block lets other tasks run.
 
     The opposite of `assert_checkpoints`.
 

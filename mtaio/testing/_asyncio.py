@@ -581,5 +581,5 @@ def _probe() -> bool:
         task = loop.run_until_complete(steps(loop))
     finally:
         loop.close()
-    # Its start, its going on after a bare yield, a plain callback, its being woken.
+    # Starting, continuing after a bare yield, a plain callback, being woken.
     return seen[:4] == [task, task, None, task]

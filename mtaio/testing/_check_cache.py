@@ -1,8 +1,8 @@
 """
-The contract of what keeps values by key and loads those that are missing.
+The contract of a cache: it keeps values by key, and loads missing ones.
 
-Promise: `check_cache` knows a cache by ``get``, ``set``, ``delete`` and ``get_or_set``, by
-``async with`` where it has that, and by nothing else.
+Promise: `check_cache` uses only ``get``, ``set``, ``delete`` and ``get_or_set`` of a cache, and
+``async with`` if it has that.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def check_cache(
     backends: Sequence[str] | None = None,
 ) -> None:
     """
-    Raise `ContractError` unless what ``factory`` makes is a good cache of what is loaded.
+    Raise `ContractError` unless ``factory`` makes a correct loading cache.
 
-    For those who write one of their own, or put something around one: hold it to what
-    `mtaio.cache.TTLCache` is held to, on each backend, under every schedule with few delays, many
-    at random, and cancelled anywhere. It needs ``await get(key, default)``,
+    For authors of a cache, or of a wrapper around one: it is tested as `mtaio.cache.TTLCache` is,
+    on each backend, under every schedule with few delays and many at random, and cancelled at any
+    point. It needs ``await get(key, default)``,
     ``await set(key, value, ttl)``, ``await delete(key)``, which returns whether there was a value,
     and ``await get_or_set(key, load)``, which calls ``load()`` and awaits it if there is none. If
     it has ``async with`` too, it is entered. The clauses, in the order in which they are checked:
@@ -56,20 +56,20 @@ def check_cache(
     - ``"value"``: what was set is found, None included, until it is deleted or set again;
     - ``"time"``: an expired value is not found; a ttl of 0 expires at once, ``math.inf`` never;
     - ``"bound"``: never more values are found than the cache may keep, loads or no loads;
-    - ``"load"``: one load for all who ask, and its value is kept; keys do not wait for each other;
-    - ``"error"``: an error of a load goes to each who waited for it, as it is, and is not kept;
-    - ``"change"``: what was set or deleted during a load is not undone by it;
+    - ``"load"``: callers share one load, and its value is kept; keys do not wait for each other;
+    - ``"error"``: an error of a load reaches each caller that waited, unchanged, and is not kept;
+    - ``"change"``: a load does not undo what was set or deleted during it;
     - ``"deadline"``: a caller's deadline ends its waiting, whether it asked first or later;
-    - ``"recursion"``: a load that asks for its own key gets an error, instead of waiting for ever;
+    - ``"recursion"``: a load that asks for its own key gets an error, and does not wait for ever;
     - ``"checkpoint"``: a caller cancelled as it suspends does not harm the others, and leaves
       nothing behind;
-    - ``"step"``: nor does one cancelled between any two steps, as when the value was just there;
+    - ``"step"``: nor does one cancelled between any two steps, as when the value has just come;
     - ``"native"``: nor, on asyncio, one that is cancelled by ``Task.cancel()``;
     - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
 
     Args:
-        factory: Called with how many values it may keep, makes a cache.
-        seeds: How many schedules at random to try for a clause on each backend.
+        factory: Makes a cache; called with how many values it may keep.
+        seeds: How many random schedules to try for each clause on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as for `explore`.
         without: Clauses to leave out, which the cache does not promise.
         backends: Their names. Default: those that are installed of asyncio and trio.

@@ -1,8 +1,8 @@
 """
-The contract of what limits how much runs at once.
+The contract of a concurrency limiter.
 
-Promise: `check_limiter` knows a limiter by ``async with``, and by ``acquire`` and ``release`` where
-it has them, and by nothing else.
+Promise: `check_limiter` uses only ``async with`` of a limiter, and ``acquire`` and ``release`` if
+it has them.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def check_limiter(
     backends: Sequence[str] | None = None,
 ) -> None:
     """
-    Raise `ContractError` unless what ``factory`` makes is a good limiter of how much runs at once.
+    Raise `ContractError` unless ``factory`` makes a correct concurrency limiter.
 
-    For those who write one of their own: hold it to what `mtaio.resources.ConcurrencyLimiter` is
-    held to, on each backend, under every schedule with few delays, many at random, and cancelled
-    anywhere. What is waited for must come from tasks of the same event loop and from its timers.
+    For authors of a limiter: it is tested as `mtaio.resources.ConcurrencyLimiter` is, on each
+    backend, under every schedule with few delays and many at random, and cancelled at any point.
+    Everything it waits for must come from tasks of the same event loop and from its timers.
     The clauses, in the order in which they are checked:
 
     - ``"entry"``: as many as there are slots enter at once, one more enters when one leaves;
-    - ``"error"``: an error inside goes out as it is, and gives the slot back;
+    - ``"error"``: an error inside propagates unchanged, and gives the slot back;
     - ``"bound"``: never more are inside than there are slots;
     - ``"progress"``: no task waits while a slot is free;
     - ``"order"``: tasks enter in the order in which they asked, and none overtakes those who wait;
@@ -58,8 +58,8 @@ def check_limiter(
     - ``"reuse"``: made outside of event loops, it serves one after another, on every backend.
 
     Args:
-        factory: Called with a number of slots, makes a limiter; a class will do.
-        seeds: How many schedules at random to try for a clause on each backend.
+        factory: Makes a limiter; called with the number of slots. A class will do.
+        seeds: How many random schedules to try for each clause on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as for `explore`.
         without: Clauses to leave out, which the limiter does not promise.
         backends: Their names. Default: those that are installed of asyncio and trio.
@@ -201,7 +201,7 @@ async def _order(make: Make) -> None:
     async with anyio.create_task_group() as group:
         for name in ("first", "second", "third"):
             group.start_soon(work, name)
-    # Those that never entered are the affair of another clause.
+    # Another clause checks for tasks that never enter.
     expected = [name for name in asked if name in served]
     require(served == expected, f"asked: {', '.join(expected)}; entered: {', '.join(served)}")
 
@@ -268,7 +268,7 @@ CLAUSES = [
     *(Clause(each) for each in (_entry, _error)),
     Clause(_bound, {"slots": 1}, {"slots": 2}),
     *(Clause(each) for each in (_progress, _order, _hand)),
-    # With hold=0 the slot comes back before the cancelled task has learnt of it.
+    # With hold=0 the slot comes back before the cancelled task knows.
     *struck("a task", _struck, {}, {"by_hand": True}, {"hold": 0}),
     Clause(_reuse),
 ]

@@ -1,12 +1,12 @@
 """
-Contracts: what every object of a kind has to hold to, clause by clause, whatever its author.
+Contracts: what every object of a kind must do, clause by clause, regardless of its author.
 
 Promise: each clause is searched on every backend as `explore` searches; the first that is broken is
 named, with what happened. Needs no pytest.
 
-A contract is a list of `Clause`, in the order in which a failure tells most, and one public
-function, ``check_<kind>``, whose docstring lists them. Each clause looks at one thing, and lets
-everything else pass: a limiter that loses a wake-up has not broken its bound.
+A contract is a list of `Clause`, ordered so that the first failure says most, and one public
+function, ``check_<kind>``, whose docstring lists them. Each clause checks one thing and ignores all
+else: a limiter that loses a wake-up has not broken its bound.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ One way of looking at a clause: ``async def``, with a factory, and ``sim`` and `
 
 class ContractError(AssertionError):
     """
-    An object does not hold to a clause of the contract of its kind.
+    An object breaks a clause of the contract of its kind.
 
-    ``__cause__`` is what was seen, with a note that tells the schedule and who ran when.
+    ``__cause__`` is the failure seen, with a note of the schedule and of which task ran when.
 
     Args:
-        message: Whose object broke which clause, and how.
+        message: Which object broke which clause, and how.
         clause: The name of the clause, as it may be left out with ``without``.
     """
 

@@ -1,5 +1,5 @@
 """
-What a run tells of itself: where its tasks wait, which steps they took, and why it failed.
+What a run reports: where its tasks wait, which steps they took, and why it failed.
 
 Promise: the stacks of a `Deadlock` name every task of the run and every worker thread that holds
 the clock. What a `Step` says depends on the program alone, not on addresses, hashes or the Python
@@ -88,10 +88,10 @@ class _Stuck(AssertionError):  # noqa: N818 - the failure of a test, like Assert
 
 class Deadlock(_Stuck):
     """
-    No task of the simulated run can ever wake up, so the test has failed instead of hanging.
+    No task of the simulated run can ever wake up: the test fails instead of hanging.
 
-    Raised by `run`, and in tests that run on a `virtual_backend`, after the run was cancelled and
-    its cleanup is over. If the cleanup blocks as well, ``__cause__`` is the first failure.
+    Raised by `run`, and in tests that run on a `virtual_backend`, once the run has been cancelled
+    and its cleanup is over. If the cleanup blocks as well, ``__cause__`` is the first failure.
 
     Args:
         reason: What is stuck, since when, and the way out.
@@ -122,10 +122,10 @@ class Deadlock(_Stuck):
 
 class Livelock(_Stuck):
     """
-    The tasks of the simulated run are busy and get nowhere, so the test has failed.
+    The tasks of the simulated run are busy without progress: the test fails.
 
-    Raised when the event loop has turned ``max_turns`` times without a task waiting for something
-    that was to come: tasks that spin on ``sleep(0)``, or that wake each other up for ever. Raised
+    Raised when the event loop has turned ``max_turns`` times without virtual time moving: tasks
+    spin on ``sleep(0)``, or wake each other up for ever. Raised
     as `Deadlock` is, after the run was cancelled.
 
     Args:
@@ -175,7 +175,7 @@ def task_stacks(tasks: Iterable[tuple[str, Any]]) -> tuple[Stack, ...]:
 
 
 def thread_stack(ident: int, name: str) -> Stack:
-    """Return the stack of a running thread; empty if the thread ended meanwhile."""
+    """Return the stack of a running thread; empty if the thread has ended."""
     frames_of = sys._current_frames  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - documented
     frame = frames_of().get(ident)
     frames: list[str] = []
@@ -292,7 +292,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a task: from where it was woken to where it waits again."""
+    """One step of a task, from being woken to waiting again."""
 
     time: float
     """The virtual time in seconds."""
@@ -369,7 +369,7 @@ class TaskRecord:
         self.age: int = age
         self.function: str | None = None
         if hasattr(task, "get_name"):
-            # One that is eager and over already has none; CPython 3.12.1 crashes at the question.
+            # An eager task that is already over has none; CPython 3.12.1 crashes on asking.
             coroutine = None if task.done() else task.get_coro()
             self.function = getattr(coroutine, "__qualname__", None)
             self.name: str = task.get_name()

@@ -29,33 +29,33 @@ def explore(
     max_turns: int = 10_000,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, object]]], Callable[..., None]]:
     """
-    Turn an async test into one that is run again and again, each time in another way.
+    Turn an async test into one that runs many times, each time in a different way.
 
-    On every backend it is run with every schedule of few delays, then with schedules at random, and
+    On every backend it runs under every schedule with few delays, then under random schedules, and
     then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments, in
-    the plain order and in one at random for every 200 seeds, at least one. The first failure is
-    shrunk and raised, with a note that says how to see it again. The result is a plain function;
-    pytest finds it as one test, and it needs no pytest.
+    the plain order and in one random order for every 200 seeds, at least one. The first failure is
+    shrunk and raised, with a note that says how to reproduce it. The result is a plain function;
+    pytest collects it as one test, and it does not need pytest.
 
-    The test makes its objects itself, afresh in each run, and leaves real time, threads and random
-    numbers alone. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others
-    are the fixtures of pytest, which all its runs share. Async ones cannot be among them, because
-    each run has an event loop of its own.
+    The test must create its objects itself in each run, and use no real time, threads or random
+    numbers. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others are
+    pytest fixtures, which all its runs share. Async fixtures cannot be used, because each run has
+    its own event loop.
 
     Args:
-        seeds: How many schedules at random to try on each backend.
+        seeds: How many random schedules to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
             `mtaio.testing.exhaustive` says; None for none of them.
         inject: The modes in which to cancel the victim. Default: all that the backend has, if the
             test has a victim.
         backends: Their names. Default: those that are installed of asyncio and trio.
-        max_runs: After how many of the exhaustive schedules on a backend to break off, with an
+        max_runs: How many of the exhaustive schedules to try on a backend before stopping with an
             `ExplorationWarning`.
         max_turns: As for `run`; runs are short here.
 
     pytest's options ``--mtaio-seeds``, ``--mtaio-delays`` and ``--mtaio-max-runs`` override
     ``seeds``, ``exhaustive`` and ``max_runs``; ``--mtaio-replay`` runs the one plan that a failure
-    has printed.
+    printed.
 
     Raises:
         TypeError: The test is not async, has no ``victim`` for ``inject``, or an argument has the

@@ -1,8 +1,8 @@
 """
-Cancellation where it hurts: a victim, cancelled at each of its moments, one run after another.
+Cancels a victim at each moment where cancellation can strike, one moment per run.
 
-Promise: `injections` leaves no moment out and no moment happens twice; what a victim does with its
-cancellation is its own affair, and no other task of the run is cancelled.
+Promise: `injections` tries every moment exactly once; a victim may handle its cancellation as it
+likes, and no other task of the run is cancelled.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MODES: Final[tuple[Mode, ...]] = ("checkpoint", "step", "native")
 
 class Victim:
     """
-    The part of a scenario that is to be cancelled: ``await victim(afn, *args)``.
+    The part of a scenario to cancel: ``await victim(afn, *args)``.
 
     Which moment is meant depends on ``mode``:
 
-    - ``"checkpoint"``: the ``at``-th time that the victim suspends, its scope is cancelled. Uses
+    - ``"checkpoint"``: its scope is cancelled the ``at``-th time that the victim suspends. Uses
       public API alone.
-    - ``"step"``: just before the ``at``-th step that any task of the run takes while the victim is
-      there, its scope is cancelled. That finds what is lost between being woken and running.
+    - ``"step"``: its scope is cancelled just before the ``at``-th step that any task of the run
+      takes while the victim runs. This finds what is lost between being woken and running.
     - ``"native"``: as ``"step"``, but with ``asyncio.Task.cancel()``, which ignores shields.
 
     Args:
@@ -91,7 +91,7 @@ class Victim:
         self.fired: bool = False
         """Whether the moment came."""
         self.cancelled: bool = False
-        """Whether the cancellation came through to the end, in the latest call."""
+        """Whether the latest call ended by the cancellation."""
         self._strike: Callable[[], object] | None = None
         self._task: object = None
 
@@ -107,8 +107,8 @@ class Victim:
 
         Raises:
             TypeError: ``afn`` is not callable.
-            RuntimeError: The victim is there already; or its mode needs a simulation, and none is
-                running, or the backend's version does not show its steps.
+            RuntimeError: The victim is already in a call; or its mode needs a simulation, and none
+                is running, or the backend's version does not show its steps.
             ValueError: The mode is ``"native"`` and the backend is not asyncio.
             BaseException: What ``afn`` raises.
         """
@@ -246,7 +246,7 @@ def injections(mode: Mode = "checkpoint") -> Iterator[Victim]:
 
     Raises:
         ValueError: There is no such mode.
-        RuntimeError: The victim before was not called, so that nothing has been tried.
+        RuntimeError: The previous victim was not called, so nothing was cancelled.
 
     Example:
         ```python

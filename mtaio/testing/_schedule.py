@@ -1,8 +1,8 @@
 """
-Who runs next: schedules, and which of them to try.
+Schedules: which task runs next, and which schedules to try.
 
 Promise: one schedule and one program give one run, on every Python version; the schedule that
-always takes the oldest task is the empty tape; a tape that does not fit the run is told.
+always takes the oldest task is the empty tape; a tape that does not fit the run is reported.
 `exhaustive` yields each schedule with at most so many departures from the oldest task exactly once:
 when it ends without a failure, there is none within the bound. What `shrink` returns fails, and
 leaving out any one of its choices, or making it an older candidate, does not; unless the budget of
@@ -35,19 +35,19 @@ class Schedule:
     """
     Decides which task takes the next step, wherever more than one could.
 
-    Such moments are numbered from 0, and the candidates at each from 0, the oldest (the one that
+    These choices are numbered from 0, and the candidates at each from 0, the oldest (the one that
     was woken first, and of those woken together the one made first). A *tape* gives the choices
     that differ from 0; a *seed* makes every choice at random. Pass it to `run`. It may be used for
     one run after another; ``repr`` is what to write down.
 
     Args:
         seed: The start of a sequence of random choices.
-        tape: For the number of a choice the number of the candidate.
+        tape: A mapping from the number of a choice to the number of the candidate.
         fair: Whether every task that could run does so once before any runs twice, as trio
             guarantees. Without, a task may be kept waiting for as long as the choices want it,
             as one that waits for a slow network is.
-        eager: Whether plain callbacks of asyncio run as soon as the step before is over, or at a
-            moment of the schedule's choice too. Default: eager on a tape, not with a seed.
+        eager: Whether plain callbacks of asyncio run as soon as the step before is over, or when
+            the schedule chooses. Default: eager on a tape, not with a seed.
         strict: Whether a tape that does not fit the run is an error when the run is over. If not,
             choices count modulo the candidates, and those of moments that never came are ignored.
 
@@ -97,7 +97,7 @@ class Schedule:
         self._misfit: str | None = None
         self._draw: Callable[[], float] | None = None
         self.runs: int = 0
-        """How many runs it has ruled so far."""
+        """How many runs it has scheduled so far."""
 
     def __repr__(self) -> str:
         parts = [f"tape={self._tape!r}" if self._seed is None else f"seed={self._seed!r}"]
@@ -222,9 +222,9 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
     """
     Yield every schedule of a program with at most ``max_delays`` choices other than the oldest.
 
-    Run the program with each before you take the next: the search follows what it did. When the
+    Run the program with each before you take the next: the search depends on what it did. When the
     iterator ends, every such schedule has been run once, which proves that none of them fails. Most
-    bugs need no more than two.
+    bugs need no more than two delays.
 
     Args:
         max_delays: How often a schedule may pass over the oldest candidate.
@@ -233,7 +233,7 @@ def exhaustive(max_delays: int = 2, *, fair: bool = False) -> Iterator[Schedule]
     Raises:
         TypeError: ``max_delays`` is not an int, or ``fair`` not a bool.
         ValueError: ``max_delays`` is negative.
-        RuntimeError: The program was not run, or did not do the same on the same choices.
+        RuntimeError: The program was not run, or behaved differently on the same choices.
 
     Example:
         ```python
@@ -346,13 +346,13 @@ def shrink(
     """
     Return a schedule that fails like ``schedule``, with as few choices other than 0 as it takes.
 
-    Takes halves away first, then ever smaller parts, then single choices (Zeller's ddmin), then
-    tries older candidates. What it returns is a tape that fits.
+    Removes halves first, then ever smaller parts, then single choices (Zeller's ddmin), then tries
+    older candidates. The result is a tape that fits.
 
     Args:
         fails: Runs the program with a schedule, and returns whether it failed in that way.
-        schedule: One with which it does.
-        max_runs: How often to call ``fails`` at most.
+        schedule: One with which it fails.
+        max_runs: The most calls of ``fails``.
 
     Raises:
         ValueError: The program does not fail with ``schedule``, or not with the same choices again;

@@ -1,8 +1,8 @@
 """
 A search for a failure of one test: run after run, until one fails or the plans are used up.
 
-Promise: a failure is made as small as it goes, raised as it is, and carries the line with which to
-see it again; none is lost, also if it does not come twice. The runs are the same each time, on
+Promise: a failure is shrunk as far as it goes, raised unchanged, and carries the command that
+reproduces it; none is lost, even if it does not come twice. The runs are the same each time, on
 every machine. `Plan` is one of these runs, as an object and as a word for a command line.
 """
 
@@ -42,7 +42,7 @@ SEEDS_A_STRIKE: Final = 200
 
 
 class ExplorationWarning(UserWarning):
-    """A search did less than it was asked to, and says why."""
+    """A search did less than it was asked to; the message says why."""
 
     __module__ = "mtaio.testing"  # as users import it
 

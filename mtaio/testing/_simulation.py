@@ -2,7 +2,7 @@
 How a test gets virtual time: `run`, `virtual_backend`, and the `Simulation` it then has.
 
 Promise: the function runs on the backend's real scheduler, with its own exceptions, results,
-cancellation and Ctrl-C; only time is virtual, and a deadlock is an error. Nothing stays behind.
+cancellation and Ctrl-C; only time is virtual, and a deadlock is an error. Nothing is left behind.
 `Simulation.advance` lets virtual time pass exactly, `Simulation.hold` stops it, and `settle` lets
 all other tasks do what can be done without time moving. The rules behind it: `_world`.
 
@@ -66,12 +66,12 @@ def run(
         afn: A coroutine function.
         args: Its positional arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        schedule: Who takes the next step wherever several tasks could. An error of ``afn`` then
-            carries a note with the schedule and with who ran when. Default: as the backend likes.
-        grace: The real seconds for which worker threads may keep the clock frozen while nothing
-            else happens, before that is a `Deadlock`; ``inf`` for no limit.
-        max_turns: How often the event loop may turn without virtual time moving, before that is a
-            `Livelock`.
+        schedule: Which task takes the next step wherever several could. An error of ``afn`` then
+            carries a note of the schedule and of which task ran when. Default: the backend's order.
+        grace: How many real seconds worker threads may keep the clock frozen while nothing else
+            happens, before it counts as a `Deadlock`; ``inf`` for no limit.
+        max_turns: How often the event loop may turn without virtual time moving, before it counts
+            as a `Livelock`.
 
     Returns:
         What ``afn`` returns.
@@ -251,10 +251,10 @@ def _refuse_running_loop() -> None:
 
 class Simulation:
     """
-    The virtual clock of one run; the fixture ``sim`` and `current_simulation` hand it out.
+    The virtual clock of one run; get it from the fixture ``sim`` or `current_simulation`.
 
-    Time starts at 0 with each event loop, and is what ``anyio.current_time()`` says there. You
-    construct none: `run` and `virtual_backend` do.
+    Time starts at 0 with each event loop, and is what ``anyio.current_time()`` returns there. It is
+    made by `run` and `virtual_backend`, not by you.
 
     Example:
         ```python
@@ -298,11 +298,11 @@ class Simulation:
 
     async def advance(self, seconds: float) -> None:
         """
-        Let exactly ``seconds`` of virtual time pass, and all that falls due meanwhile happen.
+        Let exactly ``seconds`` of virtual time pass, and everything due until then happen.
 
         Returns at ``time() + seconds``, when everything that is due by then has been done: every
         other task is blocked again, and no worker thread is at work. A checkpoint. Cancelled, it
-        leaves nothing behind, and time is where it had got to.
+        leaves nothing behind, and time stays where it had got to.
 
         Args:
             seconds: How long, a finite number >= 0; 0 finishes what can be done now.
@@ -334,7 +334,7 @@ class Simulation:
 
         anyio's worker threads and worker processes stop it by themselves. Use this for what the
         simulation cannot see: a subprocess, a foreign thread that will call back, a peer on the
-        network. No timer fires meanwhile. If no real input or output is awaited either, and
+        network. No timer fires in the block. If no real input or output is awaited either, and
         nothing happens for the ``grace`` of the run, that is a `Deadlock`.
 
         Not a checkpoint. Blocks may nest and overlap.
@@ -358,12 +358,12 @@ class Simulation:
         """
         End the run with `InvariantError` as soon as ``predicate()`` is not true after a step.
 
-        It is called at once, and from then on after every step of any task, until the function
-        given to `run`, or the test, is over or the run is broken off. What it raises ends the run
-        likewise. Not a checkpoint.
+        It is called at once, and then after every step of any task, until the function given to
+        `run`, or the test, has ended or the run is broken off. An exception from it ends the run
+        too. Not a checkpoint.
 
         Args:
-            predicate: Returns whether all is well, without waiting.
+            predicate: Returns whether the invariant holds, without waiting.
 
         Raises:
             TypeError: ``predicate`` is not callable, or a coroutine function.
@@ -392,7 +392,7 @@ class Simulation:
         """
         The steps that tasks have taken, the last 10,000 at most.
 
-        They are noted under a `Schedule`, and from the first `always` or ``"step"`` `Victim` on;
+        They are recorded under a `Schedule`, and from the first `always` or ``"step"`` `Victim` on;
         otherwise there are none. Not a checkpoint.
         """
         return () if self._world.steps is None else self._world.steps.trace()
@@ -400,9 +400,9 @@ class Simulation:
 
 class InvariantError(AssertionError):
     """
-    What `Simulation.always` was told to watch does not hold any more.
+    An invariant watched by `Simulation.always` no longer holds.
 
-    Its text says what was watched, and when it broke.
+    The message says which one, and when it broke.
     """
 
     __module__ = "mtaio.testing"  # as users import it

@@ -7,7 +7,7 @@ freezes the clock, even if its caller has given it up, except while it waits in
 does what mtaio marks with ``clock.held``.
 
 anyio offers no hook for this, so its entry points are replaced while a world runs. Calls from
-threads that are not of that world go through untouched.
+threads outside that world go through unchanged.
 """
 
 from __future__ import annotations

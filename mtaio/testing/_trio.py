@@ -284,7 +284,7 @@ def _throw(error: BaseException, task: Any) -> None:
     if task._abort_func is not None:  # noqa: SLF001 - trio has no public way through a shield
         task._attempt_abort(raise_error)  # noqa: SLF001 - ditto
     elif not any(nursery.child_tasks for nursery in task.child_nurseries):
-        # It refuses to be woken, as one that waits for a hung thread does. The thread must not wake
+        # It refuses to be woken, like a task that waits for a hung thread. The thread must not wake
         # it either, later and elsewhere. (A task that waits for its children ends with them.)
         for frame, _ in task.iter_await_frames():
             frame.f_locals.get(REGISTER, [None])[0] = None

@@ -1,10 +1,9 @@
 """
-The rules of virtual time: when it moves, what makes it stand still, when a run is stuck.
+The rules of virtual time: when it moves, what stops it, and when a run is stuck.
 
-Promise: time moves only when every task is blocked, straight to the next deadline and exactly
-there; it stands still while real work is in flight; if nothing can ever happen again, the run
-ends with `Deadlock` and never hangs; if tasks are busy for ever without time passing, with
-`Livelock`.
+Promise: time moves only when every task is blocked, and then exactly to the next deadline; it
+stands still while real work is in flight; if nothing can ever happen again, the run ends with
+`Deadlock` and never hangs; if tasks are busy for ever without time passing, with `Livelock`.
 
 One world runs in a process at a time, because `mtaio._internal.clock.now` follows it, from the
 moment its event loop runs until it stops; a second one is refused before it has started. How to
@@ -110,7 +109,7 @@ class StepsHiddenError(RuntimeError):
 
 class World:
     """
-    The state of one simulation, through all the event loops that are made for it.
+    The state of one simulation, across all event loops made for it.
 
     Args:
         grace: The real seconds for which a frozen clock may see nothing happen.

@@ -1,9 +1,9 @@
 """
-pytest's side of virtual time: the fixture ``sim``, and a failure for what is stuck.
+The pytest plugin for virtual time: the fixture ``sim``, and failures for tests that are stuck.
 
 Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
-fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports nothing
-but pytest: the library under test is first imported by a test.
+fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports only
+pytest: a test is the first to import the library under test.
 
 pytest finds it by the entry point ``mtaio``; ``-p no:mtaio`` turns it off.
 """
@@ -32,24 +32,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mtaio-seeds",
         type=int,
         metavar="N",
-        help="try N schedules at random on each backend, whatever the tests say",
+        help="try N random schedules on each backend, overriding the tests",
     )
     group.addoption(
         "--mtaio-delays",
         type=int,
         metavar="N",
-        help="try all schedules of up to N delays on each backend, whatever the tests say",
+        help="try all schedules of up to N delays on each backend, overriding the tests",
     )
     group.addoption(
         "--mtaio-max-runs",
         type=int,
         metavar="N",
-        help="break the schedules of few delays off after N runs, whatever the tests say; 0: never",
+        help="stop trying schedules of few delays after N runs, overriding the tests; 0: never",
     )
     group.addoption(
         "--mtaio-replay",
         metavar="PLAN",
-        help="run the selected explored tests once, as a failure has told: asyncio/tape=4:1/step@5",
+        help="run the selected explored tests once, as a failure says: asyncio/tape=4:1/step@5",
     )
 
 

@@ -398,7 +398,7 @@ async def test_run_in_an_event_loop() -> None:
     """Where a loop runs, the application is told how to be used in it."""
     app = make()
     with pytest.raises(
-        RuntimeError, match=r"^app\.run\(\) starts an event loop, and one is running"
+        RuntimeError, match=r"^app\.run\(\) starts an event loop, and one is already running"
     ):
         app.run()
     assert app.state == "new"
@@ -445,7 +445,7 @@ def test_services_are_listed() -> None:
     )
     with pytest.raises(ValueError, match=r"^there is a service named 'second'\. Give this one "):
         app.service(name="second")(first)
-    with pytest.raises(TypeError, match=r"^fn=.* is not an async function: a service has to be"):
+    with pytest.raises(TypeError, match=r"^fn=.* is not an async function: a service must be"):
         app.service(lambda: None)  # type: ignore[type-var]  # what is tested
     with pytest.raises(
         ValueError, match=r"^restart=0 is less than 1\. Pass the number of attempts, or a Retry\."
@@ -683,9 +683,11 @@ async def test_start_and_stop() -> None:
         _ = app.draining
     await app.start()
     assert str(app.state) == "running"
-    with pytest.raises(RuntimeError, match=r"^<Application running> runs already\. Stop it first"):
+    with pytest.raises(
+        RuntimeError, match=r"^<Application running> is already running\. Stop it first"
+    ):
         await app.start()
-    with pytest.raises(RuntimeError, match=r"^<Application running> has started: serve\(\) would"):
+    with pytest.raises(RuntimeError, match=r"^<Application running> has started: it is too late"):
         app.serve(lambda: None)
     async with anyio.create_task_group() as group:
         group.start_soon(app.stop, "enough")

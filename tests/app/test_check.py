@@ -152,7 +152,7 @@ def test_no_such_application(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "remedy"),
     [
-        ("1 / 0", "ZeroDivisionError: division by zero", "Correct the program: "),
+        ("1 / 0", "ZeroDivisionError: division by zero", "Fix the program: "),
         ("raise SystemExit", "SystemExit: ", "Put app.run() under "),
         (
             f"{SHOP}\napp.run()",
@@ -160,7 +160,7 @@ def test_no_such_application(capsys: pytest.CaptureFixture[str]) -> None:
                 "RuntimeError: app.run() was called while the program was being imported by the "
                 'mtaio command. Put it under if __name__ == "__main__".'
             ),
-            "Correct the program: ",
+            "Fix the program: ",
         ),
     ],
 )

@@ -302,7 +302,7 @@ def test_application_without_anything(environ: dict[str, str]) -> None:
     items = look(app, environ=environ)
     assert remarkable(items) == {"health_checks": "warn", "probes": "warn"}
     assert item(items, "alerts").status == "ask"
-    assert item(items, "ports").message == "none is wanted"
+    assert item(items, "ports").message == "none is needed"
     assert not {"services", "servers", "access", "extras", "probe_address"} & {
         each.name for each in items
     }
@@ -313,7 +313,7 @@ def test_application_without_anything(environ: dict[str, str]) -> None:
     [
         (None, True, "^fragile: the first error stops the application"),
         (1, True, "^fragile: the first error stops the application"),
-        (None, False, "^fragile: after the first error it is gone"),
+        (None, False, "^fragile: it ends at the first error"),
     ],
 )
 def test_service_without_a_restart_policy(
@@ -481,7 +481,7 @@ def test_log_at_a_relative_path(environ: dict[str, str], folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("locked", "reason"),
-    [("app.log", "this user may not write it"), (".", "this user may not rename files in ")],
+    [("app.log", "this user may not write to it"), (".", "this user may not rename files in ")],
 )
 def test_log_that_cannot_be_written(
     locked: str,
@@ -545,7 +545,7 @@ def test_logging_that_the_program_has_set_up(environ: dict[str, str]) -> None:
     items = look(environ=environ, handlers=(masking(logging.NullHandler()),))
     assert remarkable(items) == {"unused_variables": "warn"}
     assert "MTAIO_LOG_FILE" in item(items, "unused_variables").message
-    assert item(items, "log_path").message == "the program has set logging up by itself"
+    assert item(items, "log_path").message == "the program has set up logging itself"
     assert not {"log_rotation", "log_space", "log_privacy"} & {each.name for each in items}
 
 

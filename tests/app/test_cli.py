@@ -111,7 +111,7 @@ def test_single_file(folder: Path, demo: Demo) -> None:
         (["--colour"], r"^mtaio: .*--colour.*\n.*mtaio demo --help$"),
         (["--output", "none/sums"], r"^mtaio: cannot write .*sums: No such file or directory$"),
         (["--output", "."], r"^mtaio: cannot write .*: it is a folder\. Name a regular file\.$"),
-        (["a", "--output", "a"], r"^mtaio: cannot write a: it is what is to be hashed\. Name"),
+        (["a", "--output", "a"], r"^mtaio: cannot write a: it is the file to be hashed\. Name"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

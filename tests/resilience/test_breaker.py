@@ -453,7 +453,7 @@ def test_in_one_loop_after_another(backend: str) -> None:
         ({"min_calls": 0}, ValueError, "^min_calls=0 is less than 1"),
         ({"open_for": -1}, ValueError, "^open_for=-1 is less than 0"),
         ({"half_open": 0}, ValueError, "^half_open=0 is less than 1"),
-        ({"on": anyio.sleep}, TypeError, "^on=.* is an async function, whose every answer"),
+        ({"on": anyio.sleep}, TypeError, "^on=.* is an async function, and its coroutine"),
         ({"on": BaseException}, TypeError, "^on=.* which is not a subclass of Exception"),
         ({"max_keys": 0}, ValueError, "^max_keys=0 is less than 1"),
         ({"on_change": 1}, TypeError, "^on_change=1 is an int, which is not callable"),
