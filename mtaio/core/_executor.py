@@ -1046,7 +1046,7 @@ class TaskExecutor:
         check_fn(fn)
         if not is_async(fn):
             msg = (
-                f"fn={fn!r} is not an async function: a service has to be one, to be cancelled. "
+                f"fn={fn!r} is not an async function: a service must be async to be cancellable. "
                 f"Write it with 'async def', or pass a function that returns to submit()."
             )
             raise TypeError(msg)
