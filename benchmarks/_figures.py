@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import mtaio
 from benchmarks._plot import Beside, draw_ratios
 
 __all__ = [
@@ -149,8 +150,8 @@ def count(path: Path) -> int:
 
 
 def code_here() -> int:
-    """Return how many lines of Python the library has in this checkout."""
-    return sum(map(count, (DOCS.parent / "mtaio").rglob("*.py")))
+    """Return how many lines of Python the library has as it is installed."""
+    return sum(map(count, Path(mtaio.__file__).parent.rglob("*.py")))
 
 
 def rival(language: str, name: str) -> str:
