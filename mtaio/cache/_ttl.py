@@ -14,7 +14,6 @@ import reprlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
-from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._background import Background
 from mtaio.cache._config import (
@@ -52,15 +51,6 @@ D = TypeVar("D")
 K = TypeVar("K", bound="Hashable")
 
 
-@known_elsewhere_as(
-    currsize="len(cache); with a weigher, cache.statistics().weight",
-    keys="list(cache); or cache.items(), with the values",
-    pop="cache.delete_nowait(key), which returns whether there was one",
-    setdefault="await cache.get_or_set(key, load), which calls load if there is none",
-    ttl="cache.default_ttl",
-    update="cache.set_many_nowait(mapping)",
-    values="cache.items(), with the keys",
-)
 class TTLCache(Generic[T]):
     """
     Keeps values for some time, and loads each once for all callers that ask for it.

@@ -22,7 +22,6 @@ from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.decorators import decorate
-from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
@@ -67,12 +66,6 @@ class ConcurrencyStatistics:
 
 
 @async_only
-@known_elsewhere_as(
-    acquire_on_behalf_of="limiter.acquire(): a slot belongs to no task",
-    available_tokens="limiter.statistics(), with limit and in_use",
-    borrowed_tokens="limiter.statistics().in_use",
-    locked="limiter.statistics(), with limit and in_use",
-)
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.

@@ -23,7 +23,6 @@ from mtaio._internal import checks, clock
 from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
-from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
@@ -121,9 +120,6 @@ class _KeyLimiter(RateLimiter):
 
 
 @keys_only
-@known_elsewhere_as(
-    try_acquire="limiter.acquire_nowait(key), which takes a token or raises RateLimitError"
-)
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.

@@ -23,7 +23,6 @@ from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
-from mtaio._internal.elsewhere import known_elsewhere_as
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
@@ -102,13 +101,6 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 
 
 @async_only
-@known_elsewhere_as(
-    has_capacity=(
-        "limiter.acquire_nowait(), which takes a token or raises RateLimitError; or, to look only, "
-        "limiter.statistics().tokens >= 1"
-    ),
-    try_acquire="limiter.acquire_nowait(), which takes a token or raises RateLimitError",
-)
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.

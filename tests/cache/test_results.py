@@ -234,14 +234,6 @@ def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: s
         mistake()
 
 
-@pytest.mark.parametrize("name", ["currsize", "keys", "pop", "setdefault", "update", "values"])
-def test_names_of_a_mapping(name: str) -> None:
-    """What cachetools has, and a cache that is no mapping has not, is named in its own words."""
-    message = rf"^'TTLCache' object has no attribute '{name}'\. Here it is .*cache[.)].*\.$"
-    with pytest.raises(AttributeError, match=message):
-        getattr(anything, name)
-
-
 def test_bind_and_key() -> None:
     """Two ways to make a key are one too many."""
     with pytest.raises(ValueError, match=r"^bind=True is for the default keys, and key=<function "):

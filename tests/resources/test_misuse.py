@@ -153,25 +153,6 @@ def test_key_in_brackets() -> None:
         limiter["ada"]
 
 
-@pytest.mark.parametrize(
-    ("limiter", "name", "here"),
-    [
-        (RateLimiter(1), "has_capacity", r"limiter\.acquire_nowait\(\), which"),
-        (RateLimiter(1), "try_acquire", r"limiter\.acquire_nowait\(\), which"),
-        (KeyedRateLimiter(1), "try_acquire", r"limiter\.acquire_nowait\(key\), which"),
-        (ConcurrencyLimiter(1), "locked", r"limiter\.statistics\(\), with limit and in_use\.$"),
-        (ConcurrencyLimiter(1), "available_tokens", r"limiter\.statistics\(\), with limit"),
-        (ConcurrencyLimiter(1), "acquire_on_behalf_of", r"limiter\.acquire\(\): a slot belongs"),
-    ],
-    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
-)
-def test_names_of_other_libraries(limiter: Any, name: str, here: str) -> None:
-    """A method that other libraries have is not here, and it is said what is."""
-    message = rf"^'{type(limiter).__name__}' object has no attribute '{name}'\. Here it is {here}"
-    with pytest.raises(AttributeError, match=message):
-        getattr(limiter, name)
-
-
 def test_decorator_without_a_key() -> None:
     """``KeyedRateLimiter.limit`` shows how to pass what it cannot do without."""
     limiter: Any = KeyedRateLimiter(1)
