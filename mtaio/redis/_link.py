@@ -9,6 +9,7 @@ set up its logger.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import math
 import re
@@ -169,10 +170,14 @@ class Link:
         call = self._client.custom_command([*map(_encoded, args)])
         return await self._answer(call, self._timeout if timeout is None else timeout)
 
-    async def message(self) -> tuple[str, bytes]:
-        """Wait for the next message of the channels subscribed to."""
-        got = await self._client.get_pubsub_message()
-        return got.channel.decode(), got.message
+    async def message(self) -> tuple[str, bytes] | None:
+        """Wait for the next message of the channels subscribed to; None once this is closed."""
+        # Shielded: `close` ends the wait. To one that was cancelled glide may still give a message,
+        # which asyncio's loop reports as an InvalidStateError.
+        got: Any = None
+        with anyio.CancelScope(shield=True), contextlib.suppress(self._errors):
+            got = await self._client.get_pubsub_message()
+        return None if got is None else (got.channel.decode(), got.message)
 
     async def close(self, reason: str = "the block that used it has ended") -> None:
         """

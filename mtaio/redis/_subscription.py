@@ -111,30 +111,33 @@ class Subscription:
                 self._lose()
                 await anyio.sleep(self._watch)
             else:
-                try:
-                    await self._serve(link)
-                finally:
-                    await link.close()
+                await self._serve(link)
                 self._log()
             attempt += 1
 
     async def _serve(self, link: Link) -> None:
-        """Deliver messages until the subscription has been silent for too long."""
+        """Deliver messages until the subscription has been silent for too long; close the link."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._receive, link)
-            silent_since = clock.now()
-            patience = max(_PATIENCE, 2 * self._store.timeout)
-            while clock.now() - silent_since < patience and not self._endpoint.is_unread():
-                if await self._look(link):
-                    silent_since = math.inf
-                elif silent_since == math.inf:
-                    silent_since = clock.now()
-                await anyio.sleep(self._watch if self._in_force else self._watch / 10)
-            group.cancel_scope.cancel()
+            try:
+                await self._watch_over(link)
+            finally:
+                await link.close()  # which ends the task as well
+
+    async def _watch_over(self, link: Link) -> None:
+        """Look again and again, until the subscription has been silent for too long."""
+        silent_since = clock.now()
+        patience = max(_PATIENCE, 2 * self._store.timeout)
+        while clock.now() - silent_since < patience and not self._endpoint.is_unread():
+            if await self._look(link):
+                silent_since = math.inf
+            elif silent_since == math.inf:
+                silent_since = clock.now()
+            await anyio.sleep(self._watch if self._in_force else self._watch / 10)
 
     async def _receive(self, link: Link) -> None:
-        while True:
-            channel, message = await link.message()
+        while (got := await link.message()) is not None:
+            channel, message = got
             if channel != self._own:
                 self._on_message(channel, message)
             elif message == self._sent:

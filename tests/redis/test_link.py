@@ -13,6 +13,7 @@ from mtaio._internal import clock
 from mtaio.exceptions import StoreError
 from mtaio.redis._link import Link
 from mtaio.redis._store import Script
+from mtaio.testing import settle
 
 
 class GlideError(Exception):
@@ -30,7 +31,7 @@ class Client:
     def __init__(self, *answers: Any) -> None:
         self.answers = [*answers]
         self.asked: list[object] = []
-        self.closed = False
+        self.closed = anyio.Event()
 
     async def custom_command(self, args: list[str | bytes]) -> Any:
         """Run a command."""
@@ -41,12 +42,15 @@ class Client:
         return await self._answer([script, *keys, *args])
 
     async def get_pubsub_message(self) -> Any:
-        """Return a message."""
-        return SimpleNamespace(channel=b"news", message=b"hello")
+        """Return a message; without one, wait until this is closed."""
+        if self.answers:
+            return self.answers.pop(0)
+        await self.closed.wait()
+        raise GlideError
 
     async def close(self) -> None:
         """Be closed."""
-        self.closed = True
+        self.closed.set()
 
     async def _answer(self, asked: list[Any]) -> Any:
         self.asked.append(asked)
@@ -66,7 +70,8 @@ def linked(client: Client) -> Link:
 
 async def test_answers() -> None:
     """Arguments are encoded, glide's object for a script is made once, and answers are returned."""
-    client = Client("OK", b"one", b"two")
+    hello = SimpleNamespace(channel=b"news", message=b"hello")
+    client = Client("OK", b"one", b"two", hello)
     link = linked(client)
     script = Script("source")
     assert await link.command("SET", "a", 1.5) == "OK"
@@ -79,7 +84,7 @@ async def test_answers() -> None:
         ["glide's source", "key", b"\xff", "7"],
         ["glide's source", "key"],
     ]
-    assert client.closed
+    assert client.closed.is_set()
 
 
 async def test_errors() -> None:
@@ -120,6 +125,26 @@ async def test_closed_meanwhile() -> None:
         match=r"^nowhere did not answer before the connection was closed: the store was left\.$",
     ):
         await link.command("PING")
+
+
+async def test_wait_for_a_message_ends_by_closing() -> None:
+    """It is not cancelled: glide may still give a message to one that was."""
+    client = Client()
+    link = linked(client)
+    got: list[object] = []
+
+    async def receive() -> None:
+        got.append(await link.message())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive)
+        await settle()
+        group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(1)
+            assert got == []
+        await link.close()
+    assert got == [None]
 
 
 async def test_what_cannot_be_sent() -> None:

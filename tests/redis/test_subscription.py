@@ -28,7 +28,9 @@ class Links:
         self.answers: list[object] = []
         self.number = 1
         self.deaf = self.unread = False
-        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, bytes]](100)
+        self._send, self._receive = anyio.create_memory_object_stream["tuple[str, bytes] | None"](
+            100
+        )
 
     async def open(self, channels: set[str], *, attempt: int) -> Any:
         """Be opened."""
@@ -49,8 +51,9 @@ class Links:
         return self.unread
 
     async def close(self) -> None:
-        """Be closed."""
+        """Be closed, which ends the wait for a message."""
         self.closed += 1
+        self._send.send_nowait(None)
 
     async def command(self, *args: str) -> object:
         """Say which connection this is."""
@@ -63,9 +66,12 @@ class Links:
             return answer
         return INFO % (self.number, self.number, int(anyio.current_time()))
 
-    async def message(self) -> tuple[str, bytes]:
-        """Return the next message."""
-        return await self._receive.receive()
+    async def message(self) -> tuple[str, bytes] | None:
+        """Return the next message, or None once it is closed; not to be cancelled."""
+        got: list[tuple[str, bytes] | None] = []
+        with anyio.CancelScope(shield=True):
+            got.append(await self._receive.receive())
+        return got[0]
 
     def publish(self, channel: str, message: bytes) -> None:
         """Deliver a message."""

@@ -112,6 +112,23 @@ async def test_subscriptions_come_back(shared_server: Server) -> None:
             await subscribed.wait(2)
 
 
+async def test_subscriptions_end_among_messages(shared_server: Server) -> None:
+    """Leaving one while messages arrive leaves no error behind: on asyncio pytest would see it."""
+    async with RedisStore(shared_server.url) as store, anyio.create_task_group() as group:
+
+        async def send() -> None:
+            while True:
+                await store.publish("a", "message")
+
+        for _ in range(4):
+            group.start_soon(send)
+        for _ in range(10):
+            subscribed = Signals()
+            async with store.subscribe(["a"], lambda *_: None, subscribed.count, watch=0.05):
+                await subscribed.wait(1)
+        group.cancel_scope.cancel()
+
+
 class Signals:
     """Counts calls, and waits for them."""
 
