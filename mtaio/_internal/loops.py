@@ -25,6 +25,11 @@ def current_loop() -> object:
     return current_token().native_token
 
 
+def is_asyncio(loop: object) -> bool:
+    """Return whether a loop returned by `current_loop` is asyncio's, or uvloop's, not trio's."""
+    return hasattr(loop, "is_closed")
+
+
 def asker_of(loop: object) -> Callable[[], object]:
     """
     Return a function that tells fast whether ``loop``, returned by `current_loop`, runs here.
@@ -32,7 +37,7 @@ def asker_of(loop: object) -> Callable[[], object]:
     It returns ``loop`` if so. Else it returns another, None, or raises ``RuntimeError``.
     """
     asks: Callable[[], object]
-    if hasattr(loop, "is_closed"):
+    if is_asyncio(loop):
         asks = sys.modules["asyncio"]._get_running_loop  # noqa: SLF001 - public in all but its name
     else:
         asks = sys.modules["trio"].lowlevel.current_trio_token
@@ -102,7 +107,7 @@ def is_running(loop: Any) -> bool:
 
 def count_tasks(loop: Any) -> int:
     """Return how many tasks there are in ``loop``, which is running here. O(n) on asyncio."""
-    if hasattr(loop, "is_closed"):
+    if is_asyncio(loop):
         return len(sys.modules["asyncio"].all_tasks(loop))
     living: int = sys.modules["trio"].lowlevel.current_statistics().tasks_living
     return living

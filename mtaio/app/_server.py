@@ -297,7 +297,7 @@ class _Run:
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
-        self.backend: Final = "asyncio" if hasattr(loops.current_loop(), "is_closed") else "trio"
+        self.backend: Final = "asyncio" if loops.is_asyncio(loops.current_loop()) else "trio"
         # Before it listens: importing takes a while, in which clients would connect and wait.
         self._library: Final = import_module(f"hypercorn.{self.backend}")
         _amend(import_module(f"hypercorn.{self.backend}.run"))

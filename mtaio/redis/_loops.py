@@ -46,7 +46,7 @@ class ConnectedLoops:
         loop = loops.current_loop()
         with self._lock:
             others = [each for each in self._loops if each is not loop and not loops.is_over(each)]
-            if others and not all(map(_is_asyncio, (loop, *others))):
+            if others and not all(map(loops.is_asyncio, (loop, *others))):
                 msg = (
                     f"{name} cannot be reached from this event loop: another one of this process "
                     f"has connected to a server and still runs, and valkey-glide serves several "
@@ -61,10 +61,6 @@ class ConnectedLoops:
     def is_unread(self) -> bool:
         """Return whether the pipe is read by no loop, until one connects."""
         return self._reader is not None and loops.is_over(self._reader)
-
-
-def _is_asyncio(loop: object) -> bool:
-    return hasattr(loop, "is_closed")
 
 
 CONNECTED: Final = ConnectedLoops()
