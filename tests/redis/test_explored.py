@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 
 from mtaio.redis import RedisRateLimiter
@@ -54,20 +56,24 @@ async def test_cancelled_anywhere(victim: Victim) -> None:
             await limiter.acquire()
 
 
+async def _try(limiter: RedisRateLimiter, granted: list[int], tokens: int) -> None:
+    if await limiter.try_acquire(tokens):
+        granted.append(tokens)
+
+
+async def _wait(limiter: RedisRateLimiter, granted: list[int]) -> None:
+    await limiter.acquire()
+    granted.append(1)
+
+
 @explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
 async def test_tries_and_waits(victim: Victim) -> None:
     """Those that try and those that wait share the tokens, whoever is cancelled and when."""
     async with reserving_store(latency=0.002) as store:
         limiter = RedisRateLimiter(store, "key", 50, burst=3)
         granted: list[int] = []
-
-        async def tries(tokens: int) -> None:
-            if await limiter.try_acquire(tokens):
-                granted.append(tokens)
-
-        async def waits() -> None:
-            await limiter.acquire()
-            granted.append(1)
+        tries = partial(_try, limiter, granted)
+        waits = partial(_wait, limiter, granted)
 
         async with anyio.create_task_group() as group:
             for tokens in (1, 2, 1):
@@ -94,14 +100,8 @@ async def test_tries_and_waits_without_the_server(victim: Victim) -> None:
         limiter = RedisRateLimiter(store, "key", 50, burst=2, on_failure="local")
         store.fail()
         granted: list[int] = []
-
-        async def tries(tokens: int) -> None:
-            if await limiter.try_acquire(tokens):
-                granted.append(tokens)
-
-        async def waits() -> None:
-            await limiter.acquire()
-            granted.append(1)
+        tries = partial(_try, limiter, granted)
+        waits = partial(_wait, limiter, granted)
 
         async with anyio.create_task_group() as group:
             group.start_soon(tries, 1)
