@@ -258,29 +258,34 @@ def test_loads_neither_server_nor_backends(name: str | None, folder: Path) -> No
     assert done.stderr.strip() == ""
 
 
-def test_takes_less_than_a_third_of_a_second(folder: Path) -> None:
-    """A whole check takes 0.3 s of a processor at most, from the start of Python on."""
+def test_whole_check_costs_a_few_imports_of_anyio(folder: Path) -> None:
+    """From the start of Python on, it takes six times a program that imports anyio, at most."""
     program(folder, SHOP)
-    code = (
-        "import sys, time\n"
-        "from mtaio.app.check import check_command\n"
-        "check_command('shop_check:app')\n"
-        "print(time.process_time(), file=sys.stderr)\n"
-    )
-    # As installed: compiled. The first run does that. Noise only ever adds.
+    checks = "from mtaio.app.check import check_command; check_command('shop_check:app')"
+    # As installed: compiled. The first run of each does that. Noise only ever adds.
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
-    spent: list[float] = []
-    while len(spent) < 20 and min(spent, default=1.0) > 0.3:
+
+    def seconds(code: str) -> float:
         done = subprocess.run(  # noqa: S603 - this very Python, with words written here
-            [sys.executable, "-c", code],
+            [
+                *(sys.executable, "-c"),
+                f"import sys, time; {code}; print(time.process_time(), file=sys.stderr)",
+            ],
             capture_output=True,
             text=True,
             check=True,
             timeout=60,
             env=os.environ | bytecode,
         )
-        spent.append(float(done.stderr))
-    assert min(spent) <= 0.3
+        return float(done.stderr)
+
+    ours = theirs = float("inf")
+    for runs in range(1, 21):
+        ours = min(ours, seconds(checks))
+        theirs = min(theirs, seconds("import asyncio, anyio"))
+        if runs >= 3 and ours <= 6 * theirs:
+            break
+    assert ours <= 6 * theirs, f"{ours:.2f} s against {theirs:.2f} s"
 
 
 def test_items_are_for_programs_too() -> None:
