@@ -174,7 +174,8 @@ DEPLOYED: Final = "tests/deployed"
 """Tests with what a deployment has beside ours, which the session `deployed` finds installed."""
 
 PACKAGED: Final = (
-    *("tests/app", "tests/monitoring", "tests/testing", "tests/typing"),
+    *("tests/app", "tests/testing", "tests/typing"),
+    *(f"tests/monitoring/test_{name}.py" for name in ("names", "page", "programs")),
     *sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py")),
 )
 """Tests of what may differ in a wheel: the command, the plugin, the page, the names."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Item: TypeAlias = Callable[[int], Awaitable[int]]
 Way: TypeAlias = Callable[[Stage, Item], Awaitable[None]]
 
-natively = explore(seeds=600, exhaustive=2, max_runs=100_000, backends=["asyncio"])
+natively = explore(seeds=300, exhaustive=2, max_runs=100_000, backends=["asyncio"])
 
 
 class Target:
