@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 import os
 import socket
 import sys
@@ -115,8 +116,10 @@ async def test_error_of_hypercorn(tmp_path: Path) -> None:
         await Server(nothing, "127.0.0.1:0", config=config).serve()
 
 
-def test_configuration(tmp_path: Path) -> None:
+def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration is copied; what it would log to the console goes to loggers as they are."""
+    for name in ("error", "access"):  # which the whole process shares
+        monkeypatch.setattr(logging.getLogger(f"hypercorn.{name}"), "handlers", [])
     given = Config()
     given.accesslog = "-"
     given.keep_alive_timeout = 11
