@@ -7,7 +7,8 @@ every thread, writes the logs, and ends it with `OVERRUN`. A second signal ends 
 signal's number.
 Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
 Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's
-lock neither a handler nor a thread runs, and nothing here can help.
+lock neither a handler nor a thread runs, and while it waits in the main thread without looking at
+signals no handler does: nothing here can help.
 """
 
 from __future__ import annotations
