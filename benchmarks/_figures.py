@@ -117,7 +117,7 @@ RIVALS: Final = {
 
 HEADS: Final = {
     "en": ("", "mtaio", "compared with", "its time", "mtaio ÷ it", "middle half of the rounds"),
-    "ja": ("", "mtaio", "比べるもの", "その時間", "mtaio÷それ", "中央半分のラウンド"),
+    "ja": ("", "mtaio", "比較対象", "比較対象の時間", "mtaio÷比較対象", "中央半分のラウンド"),
 }
 
 PLOT_WORDS: Final = {
