@@ -62,13 +62,51 @@ async def test_many_tries_at_once(shared_server: Server) -> None:
 
 
 async def test_servers_clock_that_was_set_back(shared_server: Server) -> None:
-    """A bucket that says it is full in an hour is taken for an empty one."""
+    """The bucket holds what it held at that time, which it said would be in an hour."""
     async with RedisStore(shared_server.url, timeout=10) as store:
         limiter = RedisRateLimiter(store, "set back", 100, burst=5)
         seconds, _ = await store.command("TIME")
-        await store.command("SET", "mtaio:rate:{set back}", str((int(seconds) + 3600) * 10**6))
+        written = (int(seconds) + 3600) * 10**6
+        await store.command("SET", "mtaio:rate:{set back}", f"{written + 50_000} {written}")
+        assert not await limiter.try_acquire(4)
         with anyio.fail_after(20):
             await limiter.acquire()
+
+
+async def test_rate_that_was_lower(shared_server: Server) -> None:
+    """A bucket that will be full in an hour is an empty one, if nobody uses the lower rate."""
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        limiter = RedisRateLimiter(store, "lower", 100, burst=5)
+        seconds, _ = await store.command("TIME")
+        now = int(seconds) * 10**6
+        await store.command("SET", "mtaio:rate:{lower}", f"{now + 3600 * 10**6} {now - 2 * 10**6}")
+        with anyio.fail_after(20):
+            await limiter.acquire()
+
+
+async def test_processes_with_different_limits(shared_server: Server) -> None:
+    """One whose limit is another does not fill the bucket again for the others."""
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        key = uuid4().hex
+        slow = RedisRateLimiter(store, key, 0.1, burst=50, slack=5)
+        fast = RedisRateLimiter(store, key, 100, burst=1, slack=5)
+        assert await slow.try_acquire(50)
+        for limiter in (fast, slow) * 5:
+            assert not await limiter.try_acquire()
+
+
+async def test_server_that_takes_no_writes(redis_server: Server) -> None:
+    """While its memory is full it is down, though it still answers what changes nothing."""
+    async with RedisStore(redis_server.url, timeout=10) as store:
+        bucket = RedisRateLimiter(store, uuid4().hex, 1)._bucket
+        redis_server.ask("config", "set", "maxmemory", "1")
+        try:
+            with pytest.raises(StoreError, match="OOM") as caught:
+                await bucket.ping()
+        finally:
+            redis_server.ask("config", "set", "maxmemory", "0")
+        assert caught.value.refused
+        await bucket.ping()
 
 
 async def test_reserved_tokens_are_not_taken_for_a_clock_that_was_set_back(
