@@ -29,6 +29,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.redis._arguments import between, check_key, check_store
 from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
+from mtaio.redis._outage import Outage
 from mtaio.redis._pace import Pace
 from mtaio.redis._slots import Answer, Report, SharedSlots
 from mtaio.redis._store import own_error, store_left_error
@@ -197,6 +198,7 @@ class RedisConcurrencyLimiter:
         "_name",
         "_number",
         "_on_failure",
+        "_outage",
         "_pace",
         "_peak",
         "_pending",
@@ -239,6 +241,7 @@ class RedisConcurrencyLimiter:
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
+        self._outage = Outage(on_failure)
         self._store = store
         self._key = key
         self._slots = SharedSlots(store, key)
@@ -345,10 +348,10 @@ class RedisConcurrencyLimiter:
             return lease
         msg = f"{self!r} had no free slot within {timeout} s"
         if self._failure is not None:
-            msg = f"{msg}: {self._failure}"
             if self._on_failure == "closed":
                 self._rejected += 1
-                raise StoreError(msg, server=self._failure.server)
+                raise own_error(self._failure, msg)
+            msg = f"{msg}: {self._failure}"
         elif self._pending and self._heard <= asked:
             msg = f"{msg}: {self._store.name} has not answered yet."
         self._timed_out += 1
@@ -702,6 +705,8 @@ class RedisConcurrencyLimiter:
         self._failed_calls += 1
         self._failure = error
         self._wanted = 0
+        if self._on_failure != "closed":
+            self._outage.tell(self, error)
         if self._on_failure == "closed":
             self._refuse_all(error)
         elif self._on_failure == "open":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 import re
 from contextlib import suppress
@@ -339,8 +340,9 @@ async def test_server_is_down_closed() -> None:
         assert limiter.statistics().rejected == 4
 
 
-async def test_server_is_down_wait() -> None:
-    """Tasks wait until the server is back, but not those that ask once."""
+async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks wait until the server is back, but not those that ask once; the log says so once."""
+    caplog.set_level(logging.WARNING, "mtaio.redis")
     async with Slots(timeout=0.5) as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="wait")
         store.fail()
@@ -352,6 +354,8 @@ async def test_server_is_down_wait() -> None:
             store.recover()
             await anyio.sleep(1.1)
             assert limiter.statistics().in_use == 1
+    (line,) = caplog.messages
+    assert "waiting, at memory://>: the server failed, so on_failure='wait' applies: " in line
 
 
 async def test_server_is_down_open() -> None:
