@@ -3,7 +3,7 @@ The token bucket that processes share, as the server keeps it: one script.
 
 Promise: tokens are reserved in the order of the calls, each for the time at which it is due, by the
 server's clock. A process that has its share of the tokens that are soon due gets no more.
-Cost: the server keeps one number, and the names of the processes that asked within a second.
+Cost: the server keeps two numbers, and the names of the processes that asked within a second.
 Why a moment and not a counter: docs/en/design/rate-limiting.md.
 """
 
@@ -41,11 +41,6 @@ end
 if now < seen then -- the server's clock has been set back
   full = full - seen + now
   redis.call('DEL', KEYS[2])
-  keep()
-elseif full > now + (2 * burst + 2) * interval + 2 * ahead and now > seen + 1000000 then
-  -- Nothing is reserved so far ahead: the rate was lower before, and nobody uses that any more. The
-  -- bucket is as good as empty.
-  full = now + burst * interval
   keep()
 end
 if full < now then full = now end
@@ -86,7 +81,7 @@ class Reserved(NamedTuple):
 
 class SharedBucket:
     """
-    The bucket of one key.
+    The bucket of one key; with another rate or burst it is another bucket.
 
     Args:
         store: The server.
@@ -102,7 +97,8 @@ class SharedBucket:
         self, store: Store, key: str, *, interval: float, burst: int, ahead: float
     ) -> None:
         self._store = store
-        self._keys = (f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy")
+        base = f"mtaio:rate:{{{key}}}:{burst}:{interval!r}"
+        self._keys = (base, f"{base}:busy")
         self._interval = interval * 1e6
         self._burst = burst
         self._ahead = ahead * 1e6

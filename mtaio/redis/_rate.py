@@ -139,7 +139,8 @@ class RedisRateLimiter:
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited. Limiters with the same key on the same server share one bucket.
+        key: What is limited. Limiters with the same key, rate and burst on the same server share
+            one bucket.
         rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole

@@ -21,9 +21,6 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
         full += now - seen
         data.pop(keys[1], None)
         data[keys[0]] = full, now
-    elif full > now + (2 * burst + 2) * interval + 2 * ahead and now > seen + 1e6:
-        full = now + burst * interval
-        data[keys[0]] = full, now
     full = max(full, now)
     first = full + (1 - burst) * interval - now
     if not needed:
