@@ -43,5 +43,5 @@ class Outage:
             return
         self._quiet_until = now + _QUIET
         getLogger("mtaio.redis").warning(
-            "%r: the server failed, so on_failure=%r applies: %s", owner, self._on_failure, error
+            "%r: the server failed (on_failure=%r): %s", owner, self._on_failure, error
         )

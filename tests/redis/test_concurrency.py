@@ -355,7 +355,7 @@ async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
             await anyio.sleep(1.1)
             assert limiter.statistics().in_use == 1
     (line,) = caplog.messages
-    assert "waiting, at memory://>: the server failed, so on_failure='wait' applies: " in line
+    assert "waiting, at memory://>: the server failed (on_failure='wait'): " in line
 
 
 async def test_server_is_down_open() -> None:

@@ -596,7 +596,7 @@ async def test_failures_that_raise_nothing_are_logged(caplog: pytest.LogCaptureF
                 assert len(caplog.records) == lines
                 await anyio.sleep(30)
         assert caplog.messages[0] == (
-            f"{limiter!r}: the server failed, so on_failure='open' applies: memory:// did not "
+            f"{limiter!r}: the server failed (on_failure='open'): memory:// did not "
             f"answer within 0.5 s."
         )
 

@@ -310,7 +310,7 @@ async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
         assert source.reads == 102
         assert cache.statistics().failed_calls == 4
     (line,) = caplog.messages
-    assert "at memory://>: the server failed, so on_failure='local' applies: memory://" in line
+    assert "at memory://>: the server failed (on_failure='local'): memory://" in line
 
 
 async def test_server_that_goes_down_during_a_load() -> None:
