@@ -546,7 +546,7 @@ class RedisConcurrencyLimiter:
         if once:
             self._tries.append(waiter)
         if once or not self._wanted:
-            if self._on_failure == "closed":
+            if once or self._on_failure == "closed":
                 self._pace.hurry()  # to be told at once that the server is down
             self._pace.change()
         return waiter
@@ -647,7 +647,7 @@ class RedisConcurrencyLimiter:
         try:
             answer = await self._call(report)
         except StoreError as error:
-            self._fail(error, tries)
+            self._fail(error)
             return
         finally:
             self._pending = False
@@ -700,7 +700,7 @@ class RedisConcurrencyLimiter:
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
 
-    def _fail(self, error: StoreError, tries: list[_Waiter]) -> None:
+    def _fail(self, error: StoreError) -> None:
         """Deal with a call that failed: the server is down."""
         self._failed_calls += 1
         self._failure = error
@@ -716,7 +716,7 @@ class RedisConcurrencyLimiter:
                 self._acquired -= 1  # counted by the task
                 waiter.answered.set()
         else:
-            for waiter in [waiter for waiter in tries if waiter in self._queue]:
+            for waiter in [waiter for waiter in self._queue if waiter.once]:
                 self._refuse(waiter, error)
         self._pace.failed()
 

@@ -348,8 +348,12 @@ async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
         store.fail()
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 1)
-            with pytest.raises(StoreError):
-                await limiter.try_acquire()
+            await anyio.sleep(0.3)
+            for seconds in (0.2, 0.5, 0.5):  # the call that is under way, and two of its own
+                start = anyio.current_time()
+                with pytest.raises(StoreError):
+                    await limiter.try_acquire()
+                assert anyio.current_time() - start == pytest.approx(seconds)
             await anyio.sleep(20)
             store.recover()
             await anyio.sleep(1.1)
