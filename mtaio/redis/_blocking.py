@@ -1,8 +1,9 @@
 """
-Commands that wait at the server.
+Commands that need a connection of their own.
 
-Promise: one on a connection that others use is refused, because everything behind it waits as well:
-leases run out meanwhile.
+Promise: on one that others use, a command that waits at the server is refused, because everything
+behind it waits as well: leases run out meanwhile. So is one that changes what later commands do:
+after ``SELECT``, limits would be counted in another database.
 """
 
 from __future__ import annotations
@@ -12,19 +13,31 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mtaio.redis._store import Argument
 
-__all__ = ["refuse_blocking"]
+__all__ = ["refuse_unshared"]
 
 _LISTS: Final = ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH")
 _SETS: Final = ("BZMPOP", "BZPOPMAX", "BZPOPMIN")
 _BLOCKING: Final = frozenset((*_LISTS, *_SETS, "WAIT", "WAITAOF"))
 _READS: Final = frozenset(("XREAD", "XREADGROUP"))
+_LISTENS: Final = ("MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE")
+_CHANGING: Final = frozenset(("AUTH", "HELLO", "MULTI", "QUIT", "RESET", "SELECT", *_LISTENS))
 
 
-def refuse_blocking(args: tuple[Argument, ...]) -> None:
-    """Raise ``ValueError`` if a command waits at the server."""
+def refuse_unshared(args: tuple[Argument, ...]) -> None:
+    """Raise ``ValueError`` if a command needs a connection of its own."""
+    if not args:
+        msg = "command() was called without a command. Pass its name and its arguments."
+        raise TypeError(msg)
     words = [*map(_word, args)]
+    if words[0] in _CHANGING or words[:2] == ["CLIENT", "REPLY"]:
+        msg = (
+            f"{args[0]!r} would change the connection of everything else that uses the store. Run "
+            f"it over a connection of its own: 'async with store.dedicated() as connection:', then "
+            f"connection.command(...)."
+        )
+        raise ValueError(msg)
     options = words[: words.index("STREAMS")] if "STREAMS" in words else words
-    if _BLOCKING.intersection(words[:1]) or (_READS.intersection(words[:1]) and "BLOCK" in options):
+    if words[0] in _BLOCKING or (words[0] in _READS and "BLOCK" in options):
         msg = (
             f"{args[0]!r} would hold up everything else that uses the store. Run it over a "
             f"connection of its own: 'async with store.dedicated() as connection:', then "

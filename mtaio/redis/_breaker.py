@@ -38,12 +38,13 @@ class Breaker:
         failed_calls: How many calls have failed; not those that were not made.
     """
 
-    __slots__ = ("_failing", "_pauses", "_retry_at", "_store", "failed_calls")
+    __slots__ = ("_failing", "_failure", "_pauses", "_retry_at", "_store", "failed_calls")
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pauses = Backoff(*_PAUSES)
         self._failing = False
+        self._failure: StoreError | None = None
         self._retry_at = -math.inf
         self.failed_calls = 0
 
@@ -58,6 +59,7 @@ class Breaker:
     def reset(self) -> None:
         """Forget what failed."""
         self._failing = False
+        self._failure = None
         self._pauses.reset()
         self._retry_at = -math.inf
 
@@ -71,7 +73,8 @@ class Breaker:
         now = clock.now()
         if now < self._retry_at:
             call.close()
-            msg = f"{self._store.name} failed, and is asked again in {self._retry_at - now:.1f} s."
+            left = self._retry_at - now
+            msg = f"{self._store.name} failed, and is asked again in {left:.1f} s: {self._failure}"
             raise StoreError(msg, server=self._store.name)
         if self._failing:  # the others wait for the answer to this one
             self._retry_at = now + self._store.timeout
@@ -83,6 +86,7 @@ class Breaker:
                 self.reset()
                 raise
             self._failing = True
+            self._failure = error
             self._retry_at = clock.now() + self._pauses.next()
             raise
         if self._failing:

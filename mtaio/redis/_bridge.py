@@ -28,7 +28,7 @@ from mtaio.events import EventKey
 from mtaio.exceptions import StoreError
 from mtaio.redis import _arguments as arguments
 from mtaio.redis._backoff import Backoff
-from mtaio.redis._codec import JSON, Codec, check_codec
+from mtaio.redis._codec import JSON, Codec, check_codec, encoded
 from mtaio.redis._entries import GroupStream
 from mtaio.redis._tasks import tasks_of_block
 
@@ -111,8 +111,9 @@ async def bridge(
     hides its errors, and its events count as handled.
 
     When the block is left or cancelled, its handlers are cancelled, and other consumers get their
-    events at once. An event that is handled by then is still acknowledged, which takes no longer
-    than the store's timeout. While the server is down, the block keeps trying.
+    events at once. An event that is handled by then is still acknowledged, and the others are given
+    back, each of which takes no longer than the store's timeout. While the server is down, the
+    block keeps trying.
 
     Args:
         emitter: The emitter whose handlers are called.
@@ -288,7 +289,7 @@ class Bridge:
             raise ValueError(msg)
         fields: dict[str, bytes | str] = {
             "name": full,
-            "data": self._codec.encode(data),
+            "data": encoded(self._codec, data),
         }
         if metadata:
             fields["metadata"] = json.dumps(metadata)

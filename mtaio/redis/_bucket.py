@@ -3,7 +3,7 @@ The token bucket that processes share, as the server keeps it: one script.
 
 Promise: tokens are reserved in the order of the calls, each for the time at which it is due, by the
 server's clock. A process that has its share of the tokens that are soon due gets no more.
-Cost: the server keeps one number, and the names of the processes that asked within a second.
+Cost: the server keeps two numbers, and the names of the processes that asked within a second.
 Why a moment and not a counter: docs/en/design/rate-limiting.md.
 """
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RESERVE", "Reserved", "SharedBucket"]
 
-# KEYS: when the bucket is full again, in microseconds; the processes that asked lately.
-# ARGV: microseconds per token, burst, tokens needed (0: none, only look), tokens of use, tokens
-# held, how far ahead in microseconds any process reserves, how far ahead this call may, who asks.
+# KEYS: when the bucket is full again, and when that was written, in microseconds; the processes
+# that asked lately.
+# ARGV: microseconds per token, burst, tokens needed (0: none, only see whether the server lets us
+# write), tokens of use, tokens held, how far ahead in microseconds any process reserves, how far
+# ahead this call may, who asks.
 # Returns: how many are granted; microseconds until the first of them is due (or, if none, the
 # tokens needed), which is negative where it has been; the busy processes; how many tokens a process
 # may hold.
@@ -30,16 +32,23 @@ local now = time[1] * 1000000 + time[2]
 local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local ahead, within = tonumber(ARGV[6]), tonumber(ARGV[7])
-local full = tonumber(redis.call('GET', KEYS[1]) or '0')
-if full < now then full = now end
--- Nothing is reserved so far ahead: the server's clock has been set back, or the rate was lower
--- before. The bucket is as good as empty.
-if full > now + (2 * burst + 2) * interval + 2 * ahead then
-  full = now + burst * interval
-  redis.call('SET', KEYS[1], string.format('%.3f', full))
+local full, seen = string.match(redis.call('GET', KEYS[1]) or '0 0', '(%S+) (%S+)')
+full, seen = tonumber(full or '0'), tonumber(seen or '0')
+local function keep()
+  local left = math.max(0, math.ceil((full - now) / 1000))
+  redis.call('SET', KEYS[1], string.format('%.3f %.0f', full, now), 'PX', left + 1000)
 end
+if now < seen then -- the server's clock has been set back
+  full = full - seen + now
+  redis.call('DEL', KEYS[2])
+  keep()
+end
+if full < now then full = now end
 local first = full + (1 - burst) * interval - now
-if needed == 0 then return {0, string.format('%.3f', first), 1, 0} end
+if needed == 0 then
+  keep()
+  return {0, string.format('%.3f', first), 1, 0}
+end
 redis.call('ZADD', KEYS[2], now, ARGV[8])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 1000000)
 redis.call('PEXPIRE', KEYS[2], 2000)
@@ -52,7 +61,7 @@ if within == 0 then free = math.floor(-first / interval) + 1 end
 local taken = math.max(needed, math.min(most, free))
 if within == 0 then taken = taken - taken % needed end
 full = full + taken * interval
-redis.call('SET', KEYS[1], string.format('%.3f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
+keep()
 return {taken, string.format('%.3f', first), busy, share}
 """)
 
@@ -72,7 +81,7 @@ class Reserved(NamedTuple):
 
 class SharedBucket:
     """
-    The bucket of one key.
+    The bucket of one key; with another rate or burst it is another bucket.
 
     Args:
         store: The server.
@@ -88,7 +97,8 @@ class SharedBucket:
         self, store: Store, key: str, *, interval: float, burst: int, ahead: float
     ) -> None:
         self._store = store
-        self._keys = (f"mtaio:rate:{{{key}}}", f"mtaio:rate:{{{key}}}:busy")
+        base = f"mtaio:rate:{{{key}}}:{burst}:{interval!r}"
+        self._keys = (base, f"{base}:busy")
         self._interval = interval * 1e6
         self._burst = burst
         self._ahead = ahead * 1e6
@@ -101,7 +111,7 @@ class SharedBucket:
 
         Args:
             process: Who asks.
-            needed: How many tokens; 0 to look only.
+            needed: How many tokens; 0 to change nothing.
             of_use: How many could be used.
             held: How many this process has reserved already.
             within: Seconds within which the tokens that are needed have to be due.
@@ -112,5 +122,5 @@ class SharedBucket:
         return Reserved(tokens, float(due) / 1e6, processes, share)
 
     async def ping(self) -> None:
-        """Find out whether the server answers. Reserves nothing."""
+        """Find out whether the server answers, and takes what is written. Reserves nothing."""
         await self.reserve("", 0, of_use=0, held=0, within=0.0)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.blocks import async_only
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
-from mtaio.redis._blocking import refuse_blocking
+from mtaio.redis._blocking import refuse_unshared
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._pem import read_files
 from mtaio.redis._subscription import Subscription
@@ -40,6 +41,7 @@ _REOPEN: Final = 2.0
 """Seconds of nothing but failures after which a new connection is opened."""
 
 
+@async_only
 class RedisStore:
     """
     A Redis or Valkey server, shared by the processes that use it.
@@ -224,18 +226,21 @@ class RedisStore:
 
         Args:
             *args: The name of the command, and its arguments.
-            timeout: The most seconds to wait for the answer. Default: the store's timeout.
+            timeout: The most seconds to wait for the answer. Default: the store's timeout, which
+                none exceeds but that of a command that waits at the server.
 
         Returns:
             The answer as valkey-glide gives it: ints, floats, bytes, None, lists and dicts.
 
         Raises:
             StoreError: The server cannot be reached, did not answer in time, or refused.
-            ValueError: The command waits at the server, as ``BLPOP`` does, or cannot be sent.
-            TypeError: An argument has the wrong type.
+            ValueError: The command waits at the server, as ``BLPOP`` does, or changes the
+                connection, as ``SELECT`` does; it cannot be sent; or ``timeout`` is not greater
+                than 0, or infinite.
+            TypeError: An argument has the wrong type, or there is none.
             RuntimeError: The store is not entered.
         """
-        refuse_blocking(args)
+        refuse_unshared(args)
         return await (await self._current()).command(*args, timeout=timeout)
 
     async def publish(self, channel: str, message: str | bytes) -> None:

@@ -16,7 +16,7 @@ from mtaio._internal import checks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["JSON", "Codec", "check_codec"]
+__all__ = ["JSON", "Codec", "check_codec", "encoded"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,26 @@ def check_codec(codec: object) -> None:
             f"or leave it out for JSON."
         )
         raise TypeError(msg)
+
+
+def encoded(codec: Codec[T], value: T) -> bytes:
+    """
+    Return a value as bytes.
+
+    Raises:
+        TypeError: The codec returned neither bytes nor a str.
+        Exception: What the codec raised.
+    """
+    raw: Any = codec.encode(value)
+    if isinstance(raw, str):
+        return raw.encode()
+    if not isinstance(raw, bytes):
+        msg = (
+            f"codec={codec!r} encodes {value!r:.100} as {checks.type_of(raw)}. Pass a function "
+            f"that returns bytes or a str."
+        )
+        raise TypeError(msg)
+    return raw
 
 
 def _dumps(value: object) -> bytes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -29,6 +30,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.redis._arguments import between, check_key, check_store
 from mtaio.redis._lease import Lease
 from mtaio.redis._member import Member
+from mtaio.redis._outage import Outage
 from mtaio.redis._pace import Pace
 from mtaio.redis._slots import Answer, Report, SharedSlots
 from mtaio.redis._store import own_error, store_left_error
@@ -104,6 +106,7 @@ class _Waiter:
         self.error: Exception | None = None
 
 
+@async_only
 class RedisConcurrencyLimiter:
     """
     Limits how much runs at once across all processes, by slots that a server lends.
@@ -197,6 +200,7 @@ class RedisConcurrencyLimiter:
         "_name",
         "_number",
         "_on_failure",
+        "_outage",
         "_pace",
         "_peak",
         "_pending",
@@ -239,6 +243,7 @@ class RedisConcurrencyLimiter:
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
+        self._outage = Outage(on_failure)
         self._store = store
         self._key = key
         self._slots = SharedSlots(store, key)
@@ -345,10 +350,10 @@ class RedisConcurrencyLimiter:
             return lease
         msg = f"{self!r} had no free slot within {timeout} s"
         if self._failure is not None:
-            msg = f"{msg}: {self._failure}"
             if self._on_failure == "closed":
                 self._rejected += 1
-                raise StoreError(msg, server=self._failure.server)
+                raise own_error(self._failure, msg)
+            msg = f"{msg}: {self._failure}"
         elif self._pending and self._heard <= asked:
             msg = f"{msg}: {self._store.name} has not answered yet."
         self._timed_out += 1
@@ -543,7 +548,7 @@ class RedisConcurrencyLimiter:
         if once:
             self._tries.append(waiter)
         if once or not self._wanted:
-            if self._on_failure == "closed":
+            if once or self._on_failure == "closed":
                 self._pace.hurry()  # to be told at once that the server is down
             self._pace.change()
         return waiter
@@ -644,7 +649,7 @@ class RedisConcurrencyLimiter:
         try:
             answer = await self._call(report)
         except StoreError as error:
-            self._fail(error, tries)
+            self._fail(error)
             return
         finally:
             self._pending = False
@@ -697,11 +702,13 @@ class RedisConcurrencyLimiter:
         msg = f"{self._store.name} did not answer before the lease of {self!r} ran out."
         raise StoreError(msg, server=self._store.name)
 
-    def _fail(self, error: StoreError, tries: list[_Waiter]) -> None:
+    def _fail(self, error: StoreError) -> None:
         """Deal with a call that failed: the server is down."""
         self._failed_calls += 1
         self._failure = error
         self._wanted = 0
+        if self._on_failure != "closed":
+            self._outage.tell(self, error)
         if self._on_failure == "closed":
             self._refuse_all(error)
         elif self._on_failure == "open":
@@ -711,7 +718,7 @@ class RedisConcurrencyLimiter:
                 self._acquired -= 1  # counted by the task
                 waiter.answered.set()
         else:
-            for waiter in [waiter for waiter in tries if waiter in self._queue]:
+            for waiter in [waiter for waiter in self._queue if waiter.once]:
                 self._refuse(waiter, error)
         self._pace.failed()
 

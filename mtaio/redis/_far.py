@@ -157,7 +157,7 @@ class FarTier:
         answer = await self._store.script(READ, self._keys(key))
         return None if answer is None else _found(*answer)
 
-    async def keep(self, key: str, token: str, value: bytes | str, ttl: float) -> bool:
+    async def keep(self, key: str, token: str, value: bytes, ttl: float) -> bool:
         """Store what was loaded and give the lease back; return whether it was still there."""
         args = (token, value, _milliseconds(ttl), self.channel, _SETTLED + key.encode())
         return bool(await self._store.script(KEEP, self._keys(key), args))
@@ -173,7 +173,7 @@ class FarTier:
     async def write(
         self,
         key: str,
-        value: bytes | str,
+        value: bytes,
         ttl: float,
         confirm: tuple[str, str] | None = None,
     ) -> tuple[bool, int]:

@@ -21,7 +21,7 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio.exceptions import StoreError
-from mtaio.redis._arguments import sendable
+from mtaio.redis._arguments import positive, sendable
 from mtaio.redis._loops import CONNECTED
 
 if TYPE_CHECKING:
@@ -167,6 +167,9 @@ class Link:
 
     async def command(self, *args: Argument, timeout: float | None = None) -> Any:
         """Run a command on the server."""
+        if timeout is not None:
+            way_out = "Pass the most seconds to wait, or None for the store's timeout."
+            positive("timeout", timeout, way_out=way_out)
         call = self._client.custom_command([*map(_encoded, args)])
         return await self._answer(call, self._timeout if timeout is None else timeout)
 

@@ -20,6 +20,7 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.acquired import TOKENS
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -28,6 +29,7 @@ from mtaio.redis._arguments import between, check_key, check_store, positive
 from mtaio.redis._backoff import Backoff
 from mtaio.redis._bucket import SharedBucket
 from mtaio.redis._member import Member
+from mtaio.redis._outage import Outage
 from mtaio.redis._stock import Stock
 from mtaio.redis._store import own_error, store_left_error
 from mtaio.redis._tries import Tries
@@ -124,6 +126,7 @@ class _Waiter:
         self.wakeup = Wakeup()
 
 
+@async_only
 class RedisRateLimiter:
     """
     Limits how often work may start across all processes: a token bucket kept by a server.
@@ -138,7 +141,8 @@ class RedisRateLimiter:
 
     Args:
         store: The server, entered before the first call.
-        key: What is limited. Limiters with the same key on the same server share one bucket.
+        key: What is limited. Limiters with the same key, rate and burst on the same server share
+            one bucket.
         rate: Tokens that become available every ``per`` seconds, more than 0 and finite.
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
@@ -208,6 +212,7 @@ class RedisRateLimiter:
         "_member",
         "_name",
         "_on_failure",
+        "_outage",
         "_pending",
         "_per",
         "_processes",
@@ -251,6 +256,7 @@ class RedisRateLimiter:
             else checks.count("burst", burst, way_out="Pass the most tokens to grant at once.")
         )
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "open", "local"))
+        self._outage = Outage(on_failure)
         self._store = store
         self._key = key
         self._name = key if name is None else name
@@ -454,7 +460,7 @@ class RedisRateLimiter:
             self._stock.clear()
             self._supplying = self._pending = self._down = False
             self._heard = -math.inf
-            self._failure = None
+            self._failure = self._local = None
 
     def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
         """Put the running task at the end of the queue, and have it supplied with tokens."""
@@ -527,7 +533,7 @@ class RedisRateLimiter:
         wait = waiter.late
         if wait is None:
             if self._failure is not None:
-                return StoreError(f"{what}: {self._failure}", server=self._failure.server)
+                return own_error(self._failure, what)
             if self._pending and self._heard <= waiter.asked:
                 msg = f"{what}: {self._store.name} has not answered yet."
                 return self._timed_out(msg, timeout, waiter.deadline, self._store.timeout)
@@ -722,14 +728,17 @@ class RedisRateLimiter:
         else:
             self._store.start(self._probe)
             self._down = True
+            self._outage.tell(self, error)
             if self._on_failure == "local":
-                self._local = RateLimiter(
-                    self._rate / self._processes,
-                    per=self._per,
-                    burst=max(1, self._burst // self._processes),
-                    name=self.name,
-                )
+                self._share_without_server()
         self._give_up(error)
+
+    def _share_without_server(self) -> None:
+        """Have a bucket of this process's own; the one of the last outage if that will do."""
+        rate, burst = self._rate / self._processes, max(1, self._burst // self._processes)
+        local = self._local
+        if local is None or (local.rate, local.burst) != (rate, burst):
+            self._local = RateLimiter(rate, per=self._per, burst=burst, name=self.name)
 
     def _give_up(self, error: Exception) -> None:
         """End the wait of every task."""

@@ -57,6 +57,14 @@ if now - seen > 100000 or now < seen then
   local up = type(found) == 'string' and tonumber(string.match(found, 'uptime_in_seconds:(%d+)'))
   if up and up * 1000000 < lease and quiet < now then quiet = now + lease - up * 1000000 end
 end
+if now < seen then -- the server's clock has been set back: no time it gave lies further ahead
+  quiet = math.min(quiet, now + lease)
+  for key, longest in pairs({[members] = lease, [promises] = promise}) do
+    for _, each in ipairs(redis.call('ZRANGEBYSCORE', key, now + longest, '+inf')) do
+      redis.call('ZADD', key, now + longest, each)
+    end
+  end
+end
 local silent = quiet > now
 
 -- What those that are gone held, and what was not fetched in time, is free again.

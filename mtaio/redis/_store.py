@@ -7,7 +7,7 @@ server, as the one in memory does that the tests use.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from mtaio.exceptions import StoreError
 
@@ -137,11 +137,21 @@ class Store(Connection, Protocol):
         ...
 
 
-def own_error(error: Exception) -> Exception:
-    """Return an error that says the same, for one of several tasks: each raises one of its own."""
+E = TypeVar("E", bound=Exception)
+
+
+def own_error(error: E, what: str = "") -> E:
+    """
+    Return an error that says the same, for one of several tasks: each raises one of its own.
+
+    Args:
+        error: A `StoreError`, or one that is made of its message alone.
+        what: What it prevented.
+    """
+    text = f"{what}: {error}" if what else str(error)
     if isinstance(error, StoreError):
-        return StoreError(str(error), server=error.server)
-    return RuntimeError(str(error))
+        return type(error)(text, server=error.server, refused=error.refused)
+    return type(error)(text)
 
 
 def store_left_error(store: Store, limiter: object) -> RuntimeError:

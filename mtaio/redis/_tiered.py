@@ -32,6 +32,7 @@ import anyio
 
 from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
@@ -41,9 +42,10 @@ from mtaio.exceptions import StoreError
 from mtaio.redis import _arguments as arguments
 from mtaio.redis._asking import Asker, Asking
 from mtaio.redis._breaker import Breaker
-from mtaio.redis._codec import JSON, Codec, check_codec
+from mtaio.redis._codec import JSON, Codec, check_codec, encoded
 from mtaio.redis._confirmations import Confirmations
 from mtaio.redis._far import FarTier, Found, Notice
+from mtaio.redis._outage import Outage
 from mtaio.redis._renewals import Renewals
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
+@async_only
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in the memory of this one.
@@ -227,6 +230,7 @@ class TieredCache(Generic[T]):
         "_near_get",
         "_near_ttl",
         "_on_failure",
+        "_outage",
         "_outdated",
         "_renewals",
         "_store",
@@ -266,6 +270,7 @@ class TieredCache(Generic[T]):
         way_out = "Pass the seconds between two checks."
         self._watch = arguments.positive("watch", watch, way_out=way_out)
         self._on_failure = checks.one_of("on_failure", on_failure, ("local", "closed"))
+        self._outage = Outage(on_failure)
         self._name = namespace if name is None else name
         self._near: TTLCache[T] = TTLCache(near_ttl, max_size=near_size, name=self._name)
         self._near_get: Callable[[str, Any], Any] = self._near.get_nowait
@@ -389,10 +394,11 @@ class TieredCache(Generic[T]):
             start = clock.now()
             try:
                 found = await self._breaker.call(self._far.read(key))
-            except StoreError:
+            except StoreError as error:
                 self._misses += 1
                 if self._on_failure == "closed":
                     raise
+                self._outage.tell(self, error)
                 return default
             if found is not None:
                 value = self._decode(key, found)
@@ -501,7 +507,7 @@ class TieredCache(Generic[T]):
             Exception: What the codec raised; nothing has changed.
         """
         self._check(key)
-        await self._write(key, self._codec.encode(value), self._seconds(ttl), confirm)
+        await self._write(key, encoded(self._codec, value), self._seconds(ttl), confirm)
 
     async def delete(self, key: str, *, confirm: float | None = None) -> bool:
         """
@@ -530,7 +536,7 @@ class TieredCache(Generic[T]):
         self._check(key)
         return await self._write(key, b"", 0, confirm)
 
-    async def _write(self, key: str, value: bytes | str, ttl: float, confirm: float | None) -> bool:
+    async def _write(self, key: str, value: bytes, ttl: float, confirm: float | None) -> bool:
         checks.timeout("confirm", confirm)
         self._drop(key)
         if confirm is None:
@@ -548,7 +554,7 @@ class TieredCache(Generic[T]):
         raise exceptions.TimeoutError(msg, timeout=confirm, name=self.name)
 
     async def _write_far(
-        self, key: str, value: bytes | str, ttl: float, confirm: tuple[str, str] | None
+        self, key: str, value: bytes, ttl: float, confirm: tuple[str, str] | None
     ) -> tuple[bool, int]:
         try:
             return await self._far.write(key, value, ttl, confirm)
@@ -628,10 +634,11 @@ class TieredCache(Generic[T]):
             leased = True
             try:
                 found = await self._find(fetch, token, asker)
-            except StoreError:
+            except StoreError as error:
                 if self._on_failure == "closed":
                     self._misses += 1
                     raise
+                self._outage.tell(self, error)
                 found, leased = UNSET, False
             if found is not UNSET:
                 self._far_hits += 1
@@ -683,13 +690,14 @@ class TieredCache(Generic[T]):
         given_back = False
         try:
             with self._renewals.renewing(fetch.key, token):
-                value, encoded = await self._load(fetch)
+                value, raw = await self._load(fetch)
                 start = clock.now()
                 try:
                     kept = await self._breaker.call(
-                        self._far.keep(fetch.key, token, encoded, fetch.ttl)
+                        self._far.keep(fetch.key, token, raw, fetch.ttl)
                     )
-                except StoreError:
+                except StoreError as error:
+                    self._outage.tell(self, error)
                     kept = False
                 given_back = True
             if kept:
@@ -701,7 +709,7 @@ class TieredCache(Generic[T]):
             if not given_back:
                 await self._release(fetch.key, token)
 
-    async def _load(self, fetch: _Fetch[T]) -> tuple[T, bytes | str]:
+    async def _load(self, fetch: _Fetch[T]) -> tuple[T, bytes]:
         self._loads += 1
         loading = fetch.loader()
         if not isawaitable(loading):
@@ -709,8 +717,7 @@ class TieredCache(Generic[T]):
                 f"loader={fetch.loader!r} returned {loading!r}, which cannot be awaited. {_LOADER}"
             )
             raise TypeError(msg)
-        encoded = self._codec.encode(await loading)
-        raw = encoded.encode() if isinstance(encoded, str) else encoded
+        raw = encoded(self._codec, await loading)
         return self._codec.decode(raw), raw
 
     async def _release(self, key: str, token: str) -> None:

@@ -11,6 +11,8 @@ from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, Probes, ResourceMonitor
+from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter, TieredCache
+from tests.redis.memory import MemoryStore
 
 
 async def same(x: int) -> int:
@@ -19,8 +21,9 @@ async def same(x: int) -> int:
 
 
 def blocks() -> list[Any]:
-    """Return an object of each kind that is for ``async with`` alone; limiters have their test."""
+    """Return an object of each kind that is for ``async with`` alone; others have their tests."""
     monitor = ResourceMonitor()
+    store = MemoryStore()
     return [
         TaskExecutor(),
         TaskExecutor().stream(same, [1]),
@@ -30,6 +33,9 @@ def blocks() -> list[Any]:
         Probes(monitor=monitor),
         HealthMonitor(monitor=monitor),
         Application(settings=Settings()),
+        RedisRateLimiter(store, "a", 1),
+        RedisConcurrencyLimiter(store, "a", 1),
+        TieredCache[int](store, "a"),
     ]
 
 

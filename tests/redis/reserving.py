@@ -16,11 +16,15 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
     """Do what the script says, line for line."""
     now *= 1e6
     interval, burst, needed, most, held, ahead, within = map(float, args[:7])
-    full = max(data.get(keys[0], 0.0), now)
-    if full > now + (2 * burst + 2) * interval + 2 * ahead:
-        data[keys[0]] = full = now + burst * interval
+    full, seen = data.get(keys[0], (0.0, 0.0))
+    if now < seen:
+        full += now - seen
+        data.pop(keys[1], None)
+        data[keys[0]] = full, now
+    full = max(full, now)
     first = full + (1 - burst) * interval - now
     if not needed:
+        data[keys[0]] = full, now
         return [0, str(first).encode(), 1, 0]
     busy = data.setdefault(keys[1], {})
     busy[args[7]] = now
@@ -34,7 +38,7 @@ def reserve(data: dict[str, Any], now: float, keys: list[str], args: list[Argume
     taken = int(max(needed, min(most, free)))
     if not within:
         taken -= int(taken % needed)
-    data[keys[0]] = full + taken * interval
+    data[keys[0]] = full + taken * interval, now
     return [taken, str(first).encode(), len(busy), share]
 
 

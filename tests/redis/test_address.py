@@ -83,8 +83,10 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_store_outside_of_its_block() -> None:
-    """It is used inside its block, which is entered once at a time."""
-    store = RedisStore("redis://127.0.0.1:1", timeout=0.1)
+    """It is used inside its block, which is entered once at a time, by ``async with``."""
+    store: Any = RedisStore("redis://127.0.0.1:1", timeout=0.1)
+    with pytest.raises(TypeError, match=r"^<RedisStore .*> cannot wait in a 'with' block"), store:
+        pass  # pragma: no cover - not reached
     with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is not entered in this event loop"):
         await store.ping()
     async with store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 import re
 from contextlib import suppress
@@ -339,19 +340,26 @@ async def test_server_is_down_closed() -> None:
         assert limiter.statistics().rejected == 4
 
 
-async def test_server_is_down_wait() -> None:
-    """Tasks wait until the server is back, but not those that ask once."""
+async def test_server_is_down_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks wait until the server is back, but not those that ask once; the log says so once."""
+    caplog.set_level(logging.WARNING, "mtaio.redis")
     async with Slots(timeout=0.5) as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1, on_failure="wait")
         store.fail()
         async with anyio.create_task_group() as group:
             group.start_soon(hold, limiter, 1)
-            with pytest.raises(StoreError):
-                await limiter.try_acquire()
+            await anyio.sleep(0.3)
+            for seconds in (0.2, 0.5, 0.5):  # the call that is under way, and two of its own
+                start = anyio.current_time()
+                with pytest.raises(StoreError):
+                    await limiter.try_acquire()
+                assert anyio.current_time() - start == pytest.approx(seconds)
             await anyio.sleep(20)
             store.recover()
             await anyio.sleep(1.1)
             assert limiter.statistics().in_use == 1
+    (line,) = caplog.messages
+    assert "waiting, at memory://>: the server failed (on_failure='wait'): " in line
 
 
 async def test_server_is_down_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from functools import partial
 from itertools import pairwise
@@ -550,6 +551,54 @@ async def test_server_that_fails_to_a_local_limit() -> None:
         await first.acquire(2, timeout=0)
         statistics = first.statistics()
         assert (statistics.cancelled, statistics.rejected) == (1, 4)
+
+
+async def test_the_bucket_of_one_outage_serves_the_next() -> None:
+    """A server that fails again and again does not let a full burst through each time."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 0.1, burst=3, on_failure="local")
+        for granted in (3, 0):
+            store.fail()
+            assert [await limiter.try_acquire() for _ in range(4)].count(True) == granted
+            store.recover()
+            await anyio.sleep(1)
+            assert limiter.statistics().down == 0
+
+
+async def test_errors_say_whether_the_server_refused() -> None:
+    """The error of each task does, as the one of the store does."""
+    async with reserving_store() as store:
+        limiter = RedisRateLimiter(store, "key", 1)
+
+        def refuse(*_: object) -> None:
+            raise StoreError("memory:// is full", server="memory://", refused=True)
+
+        store.scripts = dict.fromkeys(store.scripts, refuse)
+        for call in (
+            limiter.acquire,
+            limiter.try_acquire,
+            partial(limiter.acquire, timeout=0.0005),
+        ):
+            with pytest.raises(StoreError, match="memory:// is full") as caught:
+                await call()
+            assert (caught.value.refused, caught.value.server) == (True, "memory://")
+
+
+async def test_failures_that_raise_nothing_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason, and at most once a minute."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter = RedisRateLimiter(store, "key", 1, on_failure="open")
+        with caplog.at_level(logging.WARNING, "mtaio.redis"):
+            for lines in (1, 1, 2):
+                store.fail()
+                await limiter.acquire()
+                store.recover()
+                assert len(caplog.records) == lines
+                await anyio.sleep(30)
+        assert caplog.messages[0] == (
+            f"{limiter!r}: the server failed (on_failure='open'): memory:// did not "
+            f"answer within 0.5 s."
+        )
 
 
 async def fails_at_once(limiter: RedisRateLimiter) -> None:

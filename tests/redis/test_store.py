@@ -117,7 +117,24 @@ async def test_commands_that_wait(command: tuple[Any, ...]) -> None:
             assert await connection.command(*command) == [*command, None]
         passed = ("XREAD", "STREAMS", "block", 0)
         assert await store.command(*passed) == [*passed, None]
-        assert await store.command() == [None]
+
+
+@pytest.mark.parametrize(
+    "command", [("select", 3), (b"MULTI",), ("SUBSCRIBE", "a"), ("CLIENT", "Reply", "OFF")], ids=str
+)
+async def test_commands_that_change_the_connection(command: tuple[Any, ...]) -> None:
+    """They would change that of the block, as those do that wait: they need one of their own."""
+    pytest.importorskip("glide")
+    store: Any = RedisStore("redis://127.0.0.1:1")
+    store._endpoint = Links(AnsweringLink)
+    async with store:
+        with pytest.raises(ValueError, match=r"would change the connection of everything else"):
+            await store.command(*command)
+        async with store.dedicated() as connection:
+            assert await connection.command(*command) == [*command, None]
+        assert await store.command("CLIENT", "INFO") == ["CLIENT", "INFO", None]
+        with pytest.raises(TypeError, match=r"^command\(\) was called without a command\."):
+            await store.command()
 
 
 async def test_calls() -> None:

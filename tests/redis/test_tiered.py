@@ -190,6 +190,18 @@ async def test_a_value_that_cannot_be_encoded() -> None:
         assert anyio.current_time() < 0.1
 
 
+@pytest.mark.parametrize("encode", [lambda value: value, bytearray, lambda _: None])
+async def test_a_codec_that_does_not_encode(encode: Any) -> None:
+    """What is neither bytes nor a str would be another value in another process: it is refused."""
+    async with processes(1, codec=Codec(encode, lambda raw: raw)) as (_, (cache,)):
+        source = Source()
+        with pytest.raises(TypeError, match=r"^codec=Codec\(.*\) encodes 0 as a"):
+            await cache.get_or_set("key", source.load)
+        with pytest.raises(TypeError, match=r"returns bytes or a str\.$"):
+            await cache.set("key", 0)
+        assert await cache.get("key", "none") == "none"
+
+
 async def test_a_process_that_dies_costs_a_lease() -> None:
     """The lease of a load that is not heard of any more goes to another when it is over."""
     async with processes(lease=3) as (store, (one, two)):
@@ -271,8 +283,9 @@ async def test_waiting_without_messages() -> None:
         assert source.reads == 1
 
 
-async def test_server_down() -> None:
+async def test_server_down(caplog: pytest.LogCaptureFixture) -> None:
     """Reads load by themselves, without waiting for the server each time, and keep it shortly."""
+    caplog.set_level(logging.WARNING, "mtaio.redis")
     async with processes(1, deaf_ttl=5) as (store, (cache,)):
         source = Source(0)
         await cache.set("key", "before")
@@ -296,6 +309,8 @@ async def test_server_down() -> None:
         assert await cache.get_or_set("0", source.load) == 0
         assert source.reads == 102
         assert cache.statistics().failed_calls == 4
+    (line,) = caplog.messages
+    assert "at memory://>: the server failed (on_failure='local'): memory://" in line
 
 
 async def test_server_that_goes_down_during_a_load() -> None:
@@ -317,7 +332,9 @@ async def test_server_down_and_closed() -> None:
         store.fail()
         with pytest.raises(StoreError, match=r"^memory:// did not answer within 1 s"):
             await cache.get("key")
-        with pytest.raises(StoreError, match=r"^memory:// failed, and is asked again in 0\.1 s"):
+        with pytest.raises(
+            StoreError, match=r"^memory:// failed, and is asked again in 0\.1 s: memory:// did not"
+        ):
             await cache.get_or_set("key", source.load)
         for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2, 2):
             await anyio.sleep(pause)
@@ -498,9 +515,9 @@ async def test_no_old_value_stays(sim: Any) -> None:
 class Whole:
     """A cache together with its server, as the contract wants it."""
 
-    def __init__(self, _: int) -> None:
-        self.store = caching_store()
-        self.cache = TieredCache[Any](self.store, "test", ttl=60)
+    def __init__(self, store: MemoryStore, namespace: str = "test") -> None:
+        self.store = store
+        self.cache = TieredCache[Any](self.store, namespace, ttl=60)
         self.get, self.set = self.cache.get, self.cache.set
         self.delete, self.get_or_set = self.cache.delete, self.cache.get_or_set
 
@@ -516,12 +533,12 @@ class Whole:
 
 def test_contract() -> None:
     """It keeps what caches promise, but for the bound: the server has no end of its own."""
-    check_cache(Whole, seeds=3, exhaustive=0, without=["bound"])
+    check_cache(lambda _: Whole(caching_store()), seeds=3, exhaustive=0, without=["bound"])
 
 
 def test_one_loop_after_another(backend: str) -> None:
     """Made outside of event loops, also where one ended without leaving it."""
-    whole = Whole(0)
+    whole = Whole(caching_store())
 
     async def use() -> None:
         async with whole:

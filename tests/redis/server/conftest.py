@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.redis.scripts import Connection
 from tests.redis.servers import KINDS, Server, serving
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ def redis_server() -> Generator[Server]:
     """Return one Redis for the whole run; do not stop it."""
     with serving() as server:
         yield server
+
+
+@pytest.fixture
+def connection(shared_server: Server) -> Generator[Connection]:
+    """Return a connection to the server."""
+    made = Connection(shared_server)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

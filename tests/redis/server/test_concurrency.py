@@ -18,8 +18,10 @@ import pytest
 from mtaio.exceptions import LeaseLostError
 from mtaio.redis import RedisConcurrencyLimiter, RedisStore
 from mtaio.redis._slots import EXCHANGE, Answer, keys_of
+from mtaio.testing import check_limiter
 from mtaio.testing._check_limiter import CLAUSES
 from tests.redis.exchanging import Slots
+from tests.redis.scripts import RealScripts
 from tests.redis.server.slots_holder import write
 from tests.redis.servers import serving
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from tests.redis.scripts import Connection
     from tests.redis.servers import Server
 
 assert sys.platform != "win32", "the servers are for POSIX"
@@ -119,6 +122,22 @@ async def test_late_call_keeps_no_slot_of_the_dead(shared_server: Server) -> Non
         assert (await tell("late", 3, LEASE)).granted == 1
 
 
+async def test_servers_clock_that_was_set_back(shared_server: Server) -> None:
+    """The lease of a dead process ends in its time, and so does the pause after a restart."""
+    await settled(shared_server, 0.3)
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        key = uuid4().hex
+        state, members, *_ = keys_of(key)
+        seconds, _ = await store.command("TIME")
+        later = (int(seconds) + 3600) * 10**6
+        fields = {"total": 1, "seen": later, "quiet": later, "token": later, "h:dead/0": 1}
+        await store.command("HSET", state, *(each for pair in fields.items() for each in pair))
+        await store.command("ZADD", members, later, "dead/0")
+        with anyio.fail_after(10):
+            async with RedisConcurrencyLimiter(store, key, 1, lease=0.3) as lease:
+                assert lease.token > later
+
+
 async def test_slots_and_tokens(shared_server: Server) -> None:
     """Two stores share the slots of a key; tokens grow in the order in which they are granted."""
     await settled(shared_server, LEASE)
@@ -171,6 +190,20 @@ async def test_clauses_of_the_contract(shared_server: Server) -> None:
             if clause.name in {"bound", "order"}:
                 for scenario in clause.scenarios:
                     await scenario(make)
+
+
+def test_contract(connection: Connection, backend: str) -> None:
+    """All of them hold when a real server runs the script."""
+    while int(connection.ask("INFO", "server").split(b"uptime_in_seconds:")[1].split()[0]) < LEASE:
+        time.sleep(0.1)
+    check_limiter(
+        lambda slots: RedisConcurrencyLimiter(
+            RealScripts(connection), uuid4().hex, slots, lease=LEASE
+        ),
+        seeds=0,
+        exhaustive=None,
+        backends=[backend],
+    )
 
 
 async def test_cancelled_at_random(redis_server: Server) -> None:

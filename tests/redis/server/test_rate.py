@@ -62,13 +62,42 @@ async def test_many_tries_at_once(shared_server: Server) -> None:
 
 
 async def test_servers_clock_that_was_set_back(shared_server: Server) -> None:
-    """A bucket that says it is full in an hour is taken for an empty one."""
+    """The bucket holds what it held at that time, which it said would be in an hour."""
     async with RedisStore(shared_server.url, timeout=10) as store:
         limiter = RedisRateLimiter(store, "set back", 100, burst=5)
         seconds, _ = await store.command("TIME")
-        await store.command("SET", "mtaio:rate:{set back}", str((int(seconds) + 3600) * 10**6))
+        written = (int(seconds) + 3600) * 10**6
+        key, _ = limiter._bucket._keys
+        await store.command("SET", key, f"{written + 50_000} {written}")
+        assert not await limiter.try_acquire(4)
         with anyio.fail_after(20):
             await limiter.acquire()
+
+
+async def test_processes_with_different_limits(shared_server: Server) -> None:
+    """Those with another limit neither fill the bucket again for the others nor hold them up."""
+    async with RedisStore(shared_server.url, timeout=10) as store:
+        key = uuid4().hex
+        slow = RedisRateLimiter(store, key, 0.1, burst=50, slack=5)
+        fast = RedisRateLimiter(store, key, 1000, burst=1, slack=5)
+        assert await slow.try_acquire(50)
+        for _ in range(5):
+            await fast.acquire()
+            assert not await slow.try_acquire()
+
+
+async def test_server_that_takes_no_writes(redis_server: Server) -> None:
+    """While its memory is full it is down, though it still answers what changes nothing."""
+    async with RedisStore(redis_server.url, timeout=10) as store:
+        bucket = RedisRateLimiter(store, uuid4().hex, 1)._bucket
+        redis_server.ask("config", "set", "maxmemory", "1")
+        try:
+            with pytest.raises(StoreError, match="OOM") as caught:
+                await bucket.ping()
+        finally:
+            redis_server.ask("config", "set", "maxmemory", "0")
+        assert caught.value.refused
+        await bucket.ping()
 
 
 async def test_reserved_tokens_are_not_taken_for_a_clock_that_was_set_back(
@@ -83,9 +112,10 @@ async def test_reserved_tokens_are_not_taken_for_a_clock_that_was_set_back(
                 group.start_soon(waits.acquire)
             while not waits.statistics().reserved:  # noqa: ASYNC110 - nothing tells
                 await anyio.sleep(0.01)
-            full_at = await store.command("GET", "mtaio:rate:{far ahead}")
+            key, _ = tries._bucket._keys
+            full_at = await store.command("GET", key)
             assert not await tries.try_acquire()
-            assert await store.command("GET", "mtaio:rate:{far ahead}") == full_at
+            assert await store.command("GET", key) == full_at
             group.cancel_scope.cancel()
 
 
@@ -159,7 +189,7 @@ print(json.dumps(moments))
 
 def test_processes_together_keep_to_the_rate(backend: str, redis_server: Server) -> None:
     """Three processes, one of which is killed: the bound holds, and each gets something."""
-    redis_server.ask("del", "mtaio:rate:{shared}")
+    redis_server.ask("flushall")
     programs = [
         subprocess.Popen(  # noqa: S603 - a program of ours
             [sys.executable, "-c", PROGRAM, redis_server.url, backend, kind],

@@ -11,10 +11,14 @@ import anyio
 import pytest
 
 from mtaio.redis import RedisStore, TieredCache
+from mtaio.testing import check_cache
+from tests.redis.scripts import RealScripts
+from tests.redis.test_tiered import Whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.redis.scripts import Connection
     from tests.redis.servers import Server
 
 
@@ -100,6 +104,17 @@ async def test_connections_that_break(shared_server: Server) -> None:
             await store.command("SET", f"mtaio:cache:{namespace}:{{:key}}", "2")
             await until(lambda: cache.statistics().near_cleared > cleared)
             assert await cache.get("key") == 2
+
+
+def test_contract(connection: Connection, backend: str) -> None:
+    """It is as good a cache as one within a process; a server's clock cannot be advanced."""
+    check_cache(
+        lambda _: Whole(RealScripts(connection), uuid4().hex),
+        seeds=0,
+        exhaustive=None,
+        without=["bound", "time"],
+        backends=[backend],
+    )
 
 
 async def test_a_cache_needs_its_store() -> None:
