@@ -34,11 +34,17 @@ def anyio_backend(backend: str) -> object:
     return virtual_backend(backend)
 
 
+def pytest_collection() -> None:
+    """Let no example be too slow for Hypothesis: a busy machine is no bug."""
+    from hypothesis import HealthCheck, settings  # noqa: PLC0415 - slow, and no need of --help
+
+    patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("patient", patient)
+    settings.load_profile("patient")
+
+
 def pytest_collection_finish() -> None:
     """Leave what the tests themselves consist of, a million objects, out of each ``gc.collect``."""
-    # Once it is loaded: it asks the collector who holds trio's random numbers.
-    import hypothesis  # noqa: F401, PLC0415 - slow, and no need of --help
-
     gc.collect()
     gc.freeze()
 

@@ -109,7 +109,7 @@ NAMES = st.text("ab.-0é", min_size=1, max_size=3).filter(lambda name: name.stri
 PATHS = st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(paths=PATHS)
 def test_order_is_that_of_bytes(backend: str, paths: list[str]) -> None:
     """Any names: the paths come as ``LC_ALL=C sort`` would put them."""

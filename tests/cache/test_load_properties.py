@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtaio.cache import EvictionPolicy, TTLCache
@@ -141,11 +141,7 @@ STEPS = st.lists(
 )
 
 
-@settings(
-    max_examples=100,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no bug
-)
+@settings(max_examples=100)
 @given(
     steps=STEPS,
     times=st.fixed_dictionaries(

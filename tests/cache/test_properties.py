@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -354,12 +354,7 @@ def hold(policy: EvictionPolicy, *, swept: bool) -> None:
     Machine.swept = swept
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no bug
-        ),
+        settings=settings(max_examples=40, stateful_step_count=50),
     )
 
 

@@ -185,7 +185,7 @@ def check_errors(error: BaseException | None, call: Call, expected: Run) -> None
         assert each.__notes__[0].startswith(f"in item {index}: work(")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(call=calls())
 def test_map(backend: str, call: Call) -> None:
     """A map starts, ends, times out, fails, is cancelled and counts as the model says."""
@@ -222,7 +222,7 @@ def test_map(backend: str, call: Call) -> None:
     run(main, backend=backend)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(call=calls())
 def test_stream(backend: str, call: Call) -> None:
     """A stream does so too, and hands results over at the moment they are due."""

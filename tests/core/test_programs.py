@@ -146,7 +146,7 @@ rough = st.tuples(
 ) | st.tuples(two, programs(*SIDE_BY_SIDE, "race", "fail", impatient=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(calm)
 def test_any_program_ends_and_keeps_the_limits(
     backend: str, drawn: tuple[tuple[list[int], int], list[Node]]
@@ -159,7 +159,7 @@ def test_any_program_ends_and_keeps_the_limits(
         assert gauge.peak <= limit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rough)
 def test_any_program_ends_though_parts_fail_or_are_given_up(
     backend: str, drawn: tuple[tuple[list[int], int], list[Node]]

@@ -289,7 +289,7 @@ class World:
             assert not pool.queue
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.tuples(st.integers(1, 3), st.integers(1, 2)), scripts)
 def test_slots_keep_their_promises_in_any_order_of_events(
     limits: tuple[int, int], script: list[Step]

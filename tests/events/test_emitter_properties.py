@@ -211,9 +211,7 @@ class EmitterMachine(RuleBasedStateMachine):
 def test_emitter_equals_a_plain_list(backend: str) -> None:
     """Who is called, in which tier, what is raised and what is counted."""
     machine = type("Machine", (EmitterMachine,), {"backend": backend})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=50, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=50, stateful_step_count=25))
 
 
 OVERFLOWS = ("block", "drop_oldest", "drop_newest", "raise")
@@ -224,7 +222,7 @@ OVERFLOWS = ("block", "drop_oldest", "drop_newest", "raise")
     size=st.integers(1, 4),
     steps=st.lists(st.sampled_from(["emit", "emit", "take", "cancel"]), max_size=40),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_stream_equals_a_plain_list(  # noqa: C901 - the steps of a machine at a glance
     backend: str, overflow: Any, size: int, steps: list[str]
 ) -> None:

@@ -479,7 +479,7 @@ FILES = [
 
 
 @given(texts=st.lists(LINES, min_size=len(FILES), max_size=len(FILES)))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_nothing_raises(tmp_path: Path, texts: list[bytes]) -> None:
     """Whatever the files say, what is found is a positive limit or none."""
     for name, text in zip(FILES, texts, strict=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtaio.logging import JsonFormatter, RedactingFilter
@@ -452,7 +452,6 @@ PLANTED = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(PLANTED)
 def test_planted_secret_is_never_written(planted: object) -> None:
     """Wherever a secret is put in a record, no formatter writes it."""
@@ -498,7 +497,6 @@ HARMLESS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(HARMLESS, HARMLESS)
 def test_what_is_not_secret_survives(left: object, right: object) -> None:
     """What stands next to a secret keeps its place, its type and its value."""
@@ -534,7 +532,6 @@ ODD = st.recursive(
 ATTRIBUTES = ("msg", "args", "exc_info", "exc_text", "stack_info", "message", "x", "token", "")
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(ATTRIBUTES), ODD))
 @example({"exc_info": (1, 2, 3)})
 @example({"args": 7})

@@ -60,7 +60,7 @@ def test_encodings_with_a_beginning(tmp_path: Path, encoding: str) -> None:
 
 
 @pytest.mark.heavy
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     messages=st.lists(TEXTS | st.none(), max_size=25),
     encoding=st.sampled_from(ENCODINGS),
@@ -120,7 +120,7 @@ def test_files_are_those_of_the_model(  # noqa: PLR0917 - what Hypothesis draws
 
 
 @pytest.mark.heavy
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     batches=st.lists(st.lists(st.binary(min_size=1, max_size=30), max_size=20), max_size=8),
     encoding=st.sampled_from(["utf-8", "utf-8-sig"]),
@@ -165,7 +165,7 @@ def unexpected(error: Exception) -> None:
     raise AssertionError from error
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     batches=st.lists(
         st.lists(st.text("abc", min_size=1, max_size=12), min_size=1, max_size=8), max_size=6

@@ -74,7 +74,7 @@ class Stage:
             assert took <= min(patience + GRACE, max(TIMEOUTS) + GRACE) + TICK
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_reports_in_time(backend: str, seed: int) -> None:
     """Each returns in time, no check runs beside itself, and in the end nothing is left."""

@@ -468,13 +468,11 @@ class ThresholdMachine(RuleBasedStateMachine):
 def test_rules_hold_in_any_history(*, below: bool) -> None:
     """Any changes, samples and gaps bring about what the written rules say."""
     machine = type("Machine", (ThresholdMachine,), {"below": below})
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=150, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=30))
 
 
 @given(values=st.lists(VALUES, max_size=40), limit=VALUES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_edges_are_those_of_the_plain_comparison(values: list[float], limit: float) -> None:
     """Without further terms, an alert fires or recovers just where the comparison turns."""
     beyond = [False, *(value > limit for value in values)]

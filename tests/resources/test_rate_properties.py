@@ -366,7 +366,7 @@ def compare(rate: float, burst: float, steps: Sequence[Step], trial: Trial, back
 
 
 @given(RATES, BURSTS, histories(OTHERS))
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 def test_answers_are_those_of_exact_arithmetic(
     backend: str, rate: float, burst: float, steps: list[Step]
 ) -> None:
@@ -376,7 +376,7 @@ def test_answers_are_those_of_exact_arithmetic(
 
 
 @given(RATES, BURSTS, histories(OTHERS))
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 def test_native_cancellation_changes_no_answer(
     rate: float, burst: float, steps: list[Step]
 ) -> None:
@@ -391,7 +391,7 @@ def test_native_cancellation_changes_no_answer(
     st.sampled_from([0, 0.125, 1.0]),
     histories(STALLS),
 )
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 def test_bound_holds_in_every_window(
     backend: str, rate: int, burst: int, slack: float, steps: list[Step]
 ) -> None:
@@ -427,7 +427,7 @@ WINDOW_STEPS = st.one_of(
 
 
 @given(st.integers(1, 5), st.sampled_from([0.3, 1, 2.5]), st.lists(WINDOW_STEPS, max_size=25))
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 def test_window_is_never_exceeded(backend: str, limit: int, per: float, steps: list[Step]) -> None:
     """Counted by hand, no span holds more than the limit; late, cancelled, changed; in order."""
     trial = Trial(RateLimiter.window(limit, per), steps)
@@ -446,7 +446,7 @@ def test_window_is_never_exceeded(backend: str, limit: int, per: float, steps: l
     st.sampled_from([0.5, 1, 2]),
     st.lists(st.builds(Ask, PAUSES, st.integers(1, 3), st.none()), max_size=20),
 )
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=EXAMPLES // 4)
 def test_window_grants_as_soon_as_there_is_room(
     backend: str, limit: int, per: float, steps: list[Step]
 ) -> None:
@@ -472,7 +472,7 @@ def test_window_grants_as_soon_as_there_is_room(
 
 
 @given(st.floats(0.01, 1000), st.floats(1, 50), st.lists(st.floats(0, 3), max_size=40))
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 def test_any_rate_is_reached_and_not_exceeded(
     backend: str, rate: float, burst: float, sizes: list[float]
 ) -> None:
@@ -498,7 +498,7 @@ def test_any_rate_is_reached_and_not_exceeded(
 @given(
     st.lists(st.tuples(st.sampled_from(["grant", "back", "on"]), st.integers(0, 40)), max_size=30)
 )
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 def test_clocks_that_jump_grant_no_more_than_time_went_by(steps: list[tuple[str, int]]) -> None:
     """However often one clock takes over from another, tokens flow only while a clock goes on."""
     moment = passed = Fraction(0)
