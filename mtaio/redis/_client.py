@@ -20,7 +20,7 @@ from mtaio._internal.blocks import async_only
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
-from mtaio.redis._blocking import refuse_unshared
+from mtaio.redis._commands import refuse_unshared
 from mtaio.redis._link import Endpoint, load_glide
 from mtaio.redis._pem import read_files
 from mtaio.redis._subscription import Subscription
