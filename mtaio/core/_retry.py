@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
+from mtaio._internal.blocks import part_only
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.core._budget import Budget
 from mtaio.core._errors import note
@@ -31,6 +32,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+@part_only
 @dataclass(frozen=True, slots=True)
 class Retry:
     """
