@@ -177,7 +177,6 @@ class Retry:
             Exception: That of the last attempt, with a note on why it was the last.
             TypeError: ``fn`` is not an async function.
         """
-        _check_callable(fn)
         budget = self.budget
         if budget is not None:
             budget.record_call()
@@ -188,6 +187,7 @@ class Retry:
                 if type(result) is CoroutineType or isawaitable(result):
                     return cast("T", await result)
             except Exception as error:
+                _check_callable(fn)  # only now, for it costs something
                 attempt += 1
                 wait = self._wait(attempt, error)
                 if wait is None:
