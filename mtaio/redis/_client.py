@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.blocks import async_only
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
@@ -40,6 +41,7 @@ _REOPEN: Final = 2.0
 """Seconds of nothing but failures after which a new connection is opened."""
 
 
+@async_only
 class RedisStore:
     """
     A Redis or Valkey server, shared by the processes that use it.

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -104,6 +105,7 @@ class _Waiter:
         self.error: Exception | None = None
 
 
+@async_only
 class RedisConcurrencyLimiter:
     """
     Limits how much runs at once across all processes, by slots that a server lends.

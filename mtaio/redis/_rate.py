@@ -20,6 +20,7 @@ import anyio
 
 from mtaio._internal import checks, clock
 from mtaio._internal.acquired import TOKENS
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -124,6 +125,7 @@ class _Waiter:
         self.wakeup = Wakeup()
 
 
+@async_only
 class RedisRateLimiter:
     """
     Limits how often work may start across all processes: a token bucket kept by a server.

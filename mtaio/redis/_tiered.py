@@ -32,6 +32,7 @@ import anyio
 
 from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
+from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
@@ -134,6 +135,7 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
+@async_only
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in the memory of this one.
