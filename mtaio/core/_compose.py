@@ -70,7 +70,8 @@ def check_call(number: int, call: object) -> None:
     if not callable(call):
         msg = (
             f"call {number} is {call!r}, {checks.type_of(call)}, which can be neither awaited nor "
-            f"called. Pass coroutines, other awaitables, or functions without arguments."
+            f"called. Pass coroutines, other awaitables, or functions without arguments; a list of "
+            f"them as *calls."
         )
         raise TypeError(msg)
     check_fn(call)

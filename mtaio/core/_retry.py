@@ -14,11 +14,15 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import KW_ONLY, dataclass
+from inspect import isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
+from mtaio._internal.blocks import part_only
+from mtaio._internal.callables import close_unstarted
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.core._budget import Budget
 from mtaio.core._errors import note
@@ -31,6 +35,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+@part_only
 @dataclass(frozen=True, slots=True)
 class Retry:
     """
@@ -170,6 +175,7 @@ class Retry:
 
         Raises:
             Exception: That of the last attempt, with a note on why it was the last.
+            TypeError: ``fn`` is not an async function.
         """
         budget = self.budget
         if budget is not None:
@@ -177,12 +183,21 @@ class Retry:
         attempt = 1
         while True:
             try:
-                return await fn(*args)
+                result: Any = fn(*args)
+                if type(result) is CoroutineType or isawaitable(result):
+                    return cast("T", await result)
             except Exception as error:
+                _check_callable(fn)  # only now, for it costs something
                 attempt += 1
                 wait = self._wait(attempt, error)
                 if wait is None:
                     raise
+            else:
+                msg = (
+                    f"{fn!r} returned {result!r}, which cannot be awaited. Pass an async function, "
+                    f"or hand the sync one to a thread: run(anyio.to_thread.run_sync, fn)."
+                )
+                raise TypeError(msg)
             try:
                 await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
             except BaseException:
@@ -208,6 +223,12 @@ class Retry:
             )
             return None
         return wait if self.affords(error) else None
+
+
+def _check_callable(fn: object) -> None:
+    if not callable(fn):
+        close_unstarted(fn)
+        checks.callable_("fn", fn, way_out="Pass an async function and, after it, its arguments.")
 
 
 def _seconds_in(text: str) -> float | None:

@@ -211,11 +211,16 @@ class Stream(Generic[T]):
         state = "new" if self._group is None else "left" if self._left else "entered"
         return f"<Stream of {of}, {state}>"
 
+    def _method(self) -> str:
+        return "as_completed" if self._pool.subject is None else "stream"
+
     async def __aenter__(self) -> Self:
         if self._group is not None:
-            raise RuntimeError(
-                "this stream was entered before: its source is used up. Call stream() again."
+            msg = (
+                f"this stream was entered before: its source is used up. "
+                f"Call {self._method()}() again."
             )
+            raise RuntimeError(msg)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._produce)
@@ -262,8 +267,8 @@ class Stream(Generic[T]):
         if self._group is None or self._left:
             state = "was not entered" if self._group is None else "was left, and its work stopped"
             msg = (
-                f"this stream {state}. Write: async with executor.stream(...) as results: "
-                f"async for result in results: ..."
+                f"this stream {state}. Write: async with executor.{self._method()}(...) "
+                f"as results: async for result in results: ..."
             )
             raise RuntimeError(msg)
         if await self._buffer.wait():

@@ -26,6 +26,7 @@ import anyio
 from mtaio._internal.callables import close_unstarted, name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio._internal.signature import check_takes
 from mtaio.events._registry import IGNORED, check_handler
 from mtaio.events._stream import Blocked
 from mtaio.exceptions import StrayCancellationError
@@ -77,6 +78,7 @@ class Policy:
         if on_error is not None:
             way_out = "Pass a function of three arguments: error, event, handler."
             check_handler("on_error", on_error, way_out=way_out)
+            check_takes("on_error", on_error, "error", "event", "handler", way_out=way_out)
         self.errors: ErrorPolicy = errors
         self.on_error: Callable[[Exception, Event[Any], Any], object] | None = on_error
         self.concurrent: bool = concurrent

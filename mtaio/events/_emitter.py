@@ -20,6 +20,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.blocks import async_only
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.signature import check_takes
 from mtaio.events._background import Background
 from mtaio.events._dispatch import Dispatch, ErrorPolicy, Policy
 from mtaio.events._event import Event, EventPriority, name_of, pattern_of
@@ -33,7 +34,7 @@ from mtaio.exceptions import EventOverflowError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Never, NoReturn, Self
 
     from mtaio.events._event import EventKey
     from mtaio.events._registry import Topic
@@ -89,8 +90,8 @@ class EventEmitter:
         name: For error messages and the monitor.
 
     Raises:
-        TypeError: ``on_error`` cannot be called or is a generator function, or a limit is not an
-            int.
+        TypeError: ``on_error`` cannot be called with its three arguments or is a generator
+            function, or a limit is not an int.
         ValueError: ``errors`` is unknown, or a limit is less than 1.
 
     Example:
@@ -216,8 +217,8 @@ class EventEmitter:
             The handler itself, or a decorator that does.
 
         Raises:
-            TypeError: ``name`` is not a name, ``handler`` cannot be called, is a generator
-                function, or cannot be referred to weakly, or ``priority`` is not an int.
+            TypeError: ``name`` is not a name, ``handler`` cannot be called with one argument, is a
+                generator function, or cannot be referred to weakly, or ``priority`` is not an int.
             ValueError: ``name`` is empty, or has a ``*`` where it matches nothing.
         """
         return self._on(name, handler, priority=priority, weak=weak, once=False)
@@ -349,6 +350,7 @@ class EventEmitter:
     ) -> H:
         way_out = "Pass a function of one argument, the event; async or not."
         check_handler("handler", handler, way_out=way_out)
+        check_takes("handler", handler, "event", way_out=way_out)
         registry = self._registry
         listener = Listener(registry, (pattern,), handler, priority=priority, weak=weak, once=once)
         most = self._max_listeners
@@ -384,7 +386,14 @@ class EventEmitter:
     async def emit(self, name: str, /, data: None = ..., **metadata: object) -> Event[None]: ...
     @overload
     async def emit(self, name: str, /, data: T, **metadata: object) -> Event[T]: ...
-    async def emit(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> Any:
+    async def emit(
+        self,
+        name: str | EventKey[Any],
+        /,
+        data: Any = None,
+        *extra: Never,
+        **metadata: object,
+    ) -> Any:
         """
         Hand an event to all that listen to ``name``, and wait until they have ended.
 
@@ -397,7 +406,8 @@ class EventEmitter:
         Args:
             name: The full name, or an `EventKey`, by which ``data`` is checked.
             data: What the handlers get as ``event.data``.
-            metadata: What they get as ``event.metadata``.
+            *extra: Nothing: several values are passed as one, or by name.
+            **metadata: What they get as ``event.metadata``.
 
         Returns:
             The event, as the handlers left it.
@@ -406,9 +416,11 @@ class EventEmitter:
             ExceptionGroup: Handlers failed, and ``errors`` is not ``"log"``.
             BaseException: What is not an ``Exception`` is raised as it is, after the other handlers
                 of its tier were cancelled and have ended.
-            TypeError: ``name`` is not a name.
+            TypeError: ``name`` is not a name, or several values have none.
             ValueError: ``name`` is empty, or a pattern.
         """
+        if extra:
+            _refuse_several("emit", name, (data, *extra))
         self._unyielding = unyielding = self._unyielding - 1
         if not unyielding:
             self._unyielding = FAST_CALLS
@@ -456,7 +468,14 @@ class EventEmitter:
     def emit_soon(self, name: EventKey[T], /, data: T, **metadata: object) -> None: ...
     @overload
     def emit_soon(self, name: str, /, data: object = ..., **metadata: object) -> None: ...
-    def emit_soon(self, name: str | EventKey[Any], /, data: Any = None, **metadata: object) -> None:
+    def emit_soon(
+        self,
+        name: str | EventKey[Any],
+        /,
+        data: Any = None,
+        *extra: Never,
+        **metadata: object,
+    ) -> None:
         """
         Emit an event later, inside the emitter's block, without waiting. Not a checkpoint.
 
@@ -469,7 +488,8 @@ class EventEmitter:
         Args:
             name: As for `emit`.
             data: As for `emit`.
-            metadata: As for `emit`.
+            *extra: Nothing.
+            **metadata: As for `emit`.
 
         Raises:
             EventOverflowError: ``max_pending`` events are waiting. Also an ``anyio.WouldBlock``.
@@ -477,6 +497,8 @@ class EventEmitter:
                 was entered in another event loop.
             TypeError, ValueError: As for `emit`.
         """
+        if extra:
+            _refuse_several("emit_soon", name, (data, *extra))
         checked = name_of(name)
         background = self._background
         if (background is None or background.is_closed()) and in_cancelled_task():
@@ -702,3 +724,10 @@ class EventEmitter:
             names=names,
             other=other,
         )
+
+
+def _refuse_several(method: str, name: object, values: tuple[object, ...]) -> NoReturn:
+    """Raise because an event was given several values, as pyee's and Node's have."""
+    way_out = f"Pass several as one, as in {method}({name!r}, {values!r}), or by name, as metadata."
+    takes = "one value without a name, which handlers get as event.data"
+    checks.refuse_unnamed(method, (name, *values), takes=takes, way_out=way_out)

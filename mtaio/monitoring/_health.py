@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.signature import check_takes
 from mtaio.monitoring._check import GRACE, Check, Tally
 from mtaio.monitoring._report import (
     CheckKind,
@@ -27,7 +28,6 @@ from mtaio.monitoring._report import (
     HealthStatistics,
     report_of,
 )
-from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

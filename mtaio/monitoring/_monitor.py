@@ -32,12 +32,12 @@ from mtaio._internal import checks, clock, loops
 from mtaio._internal.blocks import async_only
 from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.signature import check_takes
 from mtaio.monitoring._delivery import Delivery, Handlers, logger
 from mtaio.monitoring._history import History
 from mtaio.monitoring._metrics import Source, flat, kinds
 from mtaio.monitoring._sampler import Sampler
 from mtaio.monitoring._sampling_task import SamplingTask
-from mtaio.monitoring._signature import check_takes
 from mtaio.monitoring._stalls import LoopWatch
 from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
 from mtaio.monitoring._system import SystemReader

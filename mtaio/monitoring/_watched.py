@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, is_async
+from mtaio._internal.signature import check_takes
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._metrics import Source, flat, kind_of
-from mtaio.monitoring._signature import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

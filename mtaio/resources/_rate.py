@@ -224,7 +224,7 @@ class RateLimiter:
 
     @classmethod
     def smooth(
-        cls, rate: float, *, per: float = 1.0, slack: float = 0.02, name: str | None = None
+        cls, rate: float, per: float = 1.0, *, slack: float = 0.02, name: str | None = None
     ) -> Self:
         """
         Make a limiter without bursts: one token at a time, ``per / rate`` seconds apart.

@@ -237,6 +237,7 @@ CLOSED: list[tuple[Callable[[Any, Any], Any], str]] = [
                 5,
                 r"TypeError: call 1 is 5, an int, which can be neither awaited nor called\. Pas",
             ),
+            ([agen], r"TypeError: call 1 is \[.*\], a list, .* a list of them as \*calls"),
             (agen, r"TypeError: fn=<function agen at .*> is an async generator func"),
         )
     ],

@@ -322,6 +322,22 @@ async def test_run_makes_one_call_under_the_policy() -> None:
     assert await EXACT.run(Flaky(OSError())) == 2
 
 
+async def test_run_refuses_what_cannot_be_awaited() -> None:
+    """A sync function is called once, and a coroutine cannot be: each error says what to pass."""
+    calls: list[int] = []
+    run: Any = EXACT.run
+    with pytest.raises(
+        TypeError, match=r"^<.*> returned None, which cannot be awaited\. Pass an a"
+    ):
+        await run(calls.append, 1)
+    assert calls == [1]
+    message = (
+        r"^fn=<coroutine .*> is a coroutine, which is not callable\. Pass an async function an"
+    )
+    with pytest.raises(TypeError, match=message):
+        await run(anyio.sleep(1))
+
+
 async def test_run_can_be_cancelled_while_it_waits() -> None:
     """Then there is no further attempt."""
     flaky = Flaky(OSError())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -277,8 +278,14 @@ async def test_entered_twice() -> None:
 
 async def test_iterated_without_entering() -> None:
     """Forgetting ``async with`` is an error that says what to write."""
-    with pytest.raises(RuntimeError, match=r"^this stream was not entered\. Write: async with "):
-        await anext(TaskExecutor(3).stream(double, [1]))
+    executor = TaskExecutor(3)
+    for stream, method in (
+        (executor.stream(double, [1]), "stream"),
+        (executor.as_completed(partial(double, 1)), "as_completed"),
+    ):
+        message = rf"^this stream was not entered\. Write: async with executor\.{method}\("
+        with pytest.raises(RuntimeError, match=message):
+            await anext(stream)
 
 
 # ---- errors ------------------------------------------------------------------------------------

@@ -497,6 +497,16 @@ async def test_name_is_a_plain_string() -> None:
     assert list(emitter.statistics().names) == ["a"]
 
 
+async def test_emit_refuses_several_values(emitter: EventEmitter) -> None:
+    """An event has one value: those who pass several, as with pyee, are told how."""
+    untyped: Any = emitter
+    with pytest.raises(TypeError, match=r"^emit\('a', 1, 2\) takes one value without a name, "):
+        await untyped.emit("a", 1, 2)
+    with pytest.raises(TypeError, match=r".* as in emit_soon\('a', \(1, 2, 3\)\), or by name, as"):
+        untyped.emit_soon("a", 1, 2, 3)
+    assert emitter.statistics().emitted == 0
+
+
 async def test_refusal_is_shown_alone() -> None:
     """The dict that was looked into before is not mentioned."""
     with pytest.raises(TypeError) as caught:

@@ -604,7 +604,17 @@ async def test_bad_input() -> None:
     for priority in (1.5, "high", True, None):
         with pytest.raises(TypeError, match=r"^priority=.* not an int\. Pass an EventPriority"):
             emitter.on("a", nothing, priority=priority)
+    for handler in (lambda: None, lambda _a, _b: None, emitter.event_names):
+        with pytest.raises(
+            TypeError,
+            match=r"^handler=.* cannot be called as .*\(event\): .*\. Pass a function of one arg",
+        ):
+            emitter.on("a", handler)
     assert emitter.listener_count() == 0
+    emitter.on("a", lambda event, priority=1, *_, **__: (event, priority))
+    emitter.on("a", [].append)
+    emitter.on("a", int)  # has no signature
+    assert emitter.listener_count() == 3
 
 
 def test_bad_construction() -> None:
@@ -616,6 +626,8 @@ def test_bad_construction() -> None:
         TypeError, match=r"^on_error='log' is a str, which is not callable\. Pass a"
     ):
         make(on_error="log")
+    with pytest.raises(TypeError, match=r"^on_error=.* cannot be called as .*\(error, event"):
+        make(on_error=nothing)
     for generates in (agen, gen):
         with pytest.raises(TypeError, match=r"^on_error=.* is a generator function: calling it wo"):
             make(on_error=generates)  # errors would go to it and be lost

@@ -20,11 +20,17 @@ CRAWL = ("crawler.py", "--contact", "me")
     [
         ((*CRAWL, "example.org"), "example.org: write https://example.org/"),
         ((*CRAWL, "http://a/", "https:///b"), "https:///b: write https://example.org/"),
+        ((*CRAWL, "http://a/", "--pages", "0"), "--pages 0: write 1 or more"),
+        ((*CRAWL, "http://a/", "--delay", "0"), "--delay 0.0: write seconds, more than 0"),
+        ((*CRAWL, "http://a/", "--output", "/"), "--output /: "),
         (("gateway.py",), "set GATEWAY_UPSTREAM to the URL of the upstream"),
         (("worker.py", "run"), "set WORKER_QUEUE to the queue's path"),
         (("worker.py", "dead"), "set WORKER_QUEUE to the queue's path"),
+        (("worker.py", "put", "a/hook", "{}"), "a/hook: write https://example.org/hook"),
+        (("relay.py", "a/lines"), "a/lines: write https://logs.example.org/lines"),
         (("relay.py", "http://a/", "--listen", "foo"), "--listen foo: write HOST:PORT, such as "),
         (("relay.py", "http://a/", "--listen", ":1"), "--listen :1: write HOST:PORT, such as "),
+        (("relay.py", "http://a/", "--listen", "b:65536"), "--listen b:65536: write HOST:PORT"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import httpx
+
 from tests.programs import ROOT, load
 
 if TYPE_CHECKING:
@@ -61,3 +63,21 @@ def test_job_that_failed_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         queue.delete(again)
         queue.put("http://b/", "{}")
         assert queue.take().id == 2
+
+
+def test_receiver_says_how_long_a_job_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A job waits for as long as Retry-After asks, but no longer than an hour."""
+    clock = Clock()
+    monkeypatch.setattr(worker, "time", clock)
+    request = httpx.Request("POST", "http://a/")
+    with closing(worker.Queue(str(tmp_path / "queue.db"))) as queue:
+        queue.put("http://a/", "{}")
+        for asked, wait in (("60", 60), ("86400", 3600)):
+            answer = httpx.Response(429, headers={"Retry-After": asked}, request=request)
+            job = queue.take()
+            queue.put_off(job, httpx.HTTPStatusError("busy", request=request, response=answer))
+            clock.now += wait - 1
+            assert queue.take() is None
+            clock.now += 1

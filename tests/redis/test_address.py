@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio.exceptions import StoreError
-from mtaio.redis import RedisStore
+from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter, RedisStore, TieredCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,20 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "glide", None)
     with pytest.raises(ImportError, match=r"^mtaio\.redis needs valkey-glide\. Install it with"):
         RedisStore("redis://host")
+
+
+def test_plain_with() -> None:
+    """What is entered with ``async with`` says so."""
+    store = RedisStore("redis://host")
+    block: Any
+    for block in (
+        store,
+        RedisRateLimiter(store, "a", 1),
+        RedisConcurrencyLimiter(store, "b", 1),
+        TieredCache[int](store, "c"),
+    ):
+        with pytest.raises(TypeError, match=r"^<.* cannot wait in a 'with' block"), block:
+            pass  # pragma: no cover - not reached
 
 
 async def test_store_outside_of_its_block() -> None:

@@ -984,7 +984,7 @@ async def test_day_one_1_burst_is_explicit() -> None:
 
 async def test_day_one_1_smooth_has_no_burst() -> None:
     """aiolimiter#200, #90: ``smooth`` spaces work evenly, also after a rest."""
-    limiter = RateLimiter.smooth(2, per=10, slack=0.5, name="even")
+    limiter = RateLimiter.smooth(2, 10, slack=0.5, name="even")
     assert repr(limiter) == "<RateLimiter 'even' 2/10 s burst=1>"
     assert limiter.slack == 0.5
     await anyio.sleep(1000)

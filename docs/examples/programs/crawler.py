@@ -193,7 +193,15 @@ if __name__ == "__main__":
     loop, code = options.backend, 0
     if find_spec(loop) is None:
         parser.error(f"--backend {loop}: it is not installed; pip install {loop}")
-    with options.output.open("a", buffering=1, encoding="utf-8") as output:  # line by line
+    if options.pages < 1:
+        parser.error(f"--pages {options.pages}: write 1 or more")
+    if not 0 < options.delay < float("inf"):
+        parser.error(f"--delay {options.delay}: write seconds, more than 0")
+    try:
+        lines = options.output.open("a", buffering=1, encoding="utf-8")  # written line by line
+    except OSError as error:
+        parser.error(f"--output {options.output}: {error.strerror}")
+    with lines as output:
         try:
             backend = "trio" if loop == "trio" else "asyncio"
             anyio.run(crawl, options, output, backend=backend, backend_options=LOOPS[loop])

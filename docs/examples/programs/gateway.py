@@ -116,6 +116,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Pass requests on to an upstream.")
     parser.add_argument("--backend", choices=["asyncio", "uvloop", "trio"], default="asyncio")
     options = parser.parse_args()
-    if not os.environ.get("GATEWAY_UPSTREAM"):
+    if not os.environ.get("GATEWAY_UPSTREAM", "").startswith(("http://", "https://")):
         parser.error("set GATEWAY_UPSTREAM to the URL of the upstream")
     app.run(options.backend)

@@ -106,7 +106,9 @@ if __name__ == "__main__":
     parser.add_argument("--listen", default="127.0.0.1:5140", metavar="HOST:PORT")
     options = parser.parse_args()
     host, _, port = options.listen.rpartition(":")
-    if not (host and port.isdecimal()):
+    if not options.url.startswith(("http://", "https://")):
+        parser.error(f"{options.url}: write https://logs.example.org/lines")
+    if not (host and port.isdecimal() and int(port) < 65536):
         parser.error(f"--listen {options.listen}: write HOST:PORT, such as 127.0.0.1:5140")
     logging.basicConfig(level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -30,10 +30,21 @@ if TYPE_CHECKING:
 
 LEASE: Final = float(os.environ.get("WORKER_LEASE", "60"))  # seconds for which a job is ours
 POLL: Final = float(os.environ.get("WORKER_POLL", "1"))
+
+
+def wish(error: Exception) -> str | None:
+    """Return how long the receiver wants to be left alone, if it says so: seconds or a date."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return None
+    asked: str | None = error.response.headers.get("Retry-After")
+    return asked
+
+
 RETRY: Final = Retry(
     attempts=int(os.environ.get("WORKER_ATTEMPTS", "8")),
     wait_initial=float(os.environ.get("WORKER_WAIT", "5")),
     wait_max=3600.0,
+    retry_after=wish,
 )
 
 log = logging.getLogger("worker")
@@ -95,7 +106,8 @@ class Queue:
     def put_off(self, job: Job, error: Exception) -> None:
         """Make a failed job wait, or leave it as it is after the last attempt."""
         last = job.attempts == RETRY.attempts
-        due = time.time() + (0 if last else RETRY.wait_before(job.attempts + 1, error))
+        wait = 0 if last else RETRY.wait_before(job.attempts + 1, error)
+        due = time.time() + min(wait, RETRY.wait_max)  # whatever the receiver asks for
         sql = "UPDATE jobs SET due = :due, error = :error WHERE id = :id"
         self._execute(sql, due=due, error=f"{type(error).__name__}: {error}", id=job.id)
 
@@ -180,6 +192,8 @@ if __name__ == "__main__":
     new.add_argument("body")
     commands.add_parser("dead", help="show the jobs that were set aside")
     options = parser.parse_args()
+    if options.command == "put" and not options.url.startswith(("http://", "https://")):
+        parser.error(f"{options.url}: write https://example.org/hook")
     path = os.environ.get("WORKER_QUEUE") or parser.error("set WORKER_QUEUE to the queue's path")
     if options.command == "run":
         app.run(options.backend)

@@ -1,12 +1,11 @@
 """Calls that fail in four ways."""
 
+# --8<-- [start:pipeline]
 import anyio
 import httpx
 from unreliable import unreliable
 
 from mtaio.resilience import Breaker, Budget, Fallback, Hedge, Pipeline, Retry, Timeout
-
-# --8<-- [start:pipeline]
 
 
 def is_failure(error: Exception) -> bool:
@@ -53,6 +52,6 @@ async def main() -> None:
             print(f"{path:10} {text:15} {requests} requests, {seconds:.1f} s")
 
 
-# --8<-- [end:calls]
 if __name__ == "__main__":
     anyio.run(main)
+# --8<-- [end:calls]

@@ -1,5 +1,6 @@
 """What an explored test can look at: an invariant, a victim, and what is left over."""
 
+# --8<-- [start:always]
 import anyio
 from anyio.lowlevel import checkpoint
 
@@ -7,7 +8,6 @@ from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import Simulation, Victim, assert_quiescent, explore
 
 
-# --8<-- [start:always]
 @explore()
 async def test_never_more_than_two(sim: Simulation) -> None:
     """After every step, at most two tasks are at work."""
