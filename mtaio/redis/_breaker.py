@@ -44,7 +44,7 @@ class Breaker:
         self._store = store
         self._pauses = Backoff(*_PAUSES)
         self._failing = False
-        self._failure: StoreError | None = None
+        self._failure = ""
         self._retry_at = -math.inf
         self.failed_calls = 0
 
@@ -59,7 +59,7 @@ class Breaker:
     def reset(self) -> None:
         """Forget what failed."""
         self._failing = False
-        self._failure = None
+        self._failure = ""
         self._pauses.reset()
         self._retry_at = -math.inf
 
@@ -86,7 +86,7 @@ class Breaker:
                 self.reset()
                 raise
             self._failing = True
-            self._failure = error
+            self._failure = str(error)
             self._retry_at = clock.now() + self._pauses.next()
             raise
         if self._failing:

@@ -33,7 +33,7 @@ local interval, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local needed, most, held = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local ahead, within = tonumber(ARGV[6]), tonumber(ARGV[7])
 local full, seen = string.match(redis.call('GET', KEYS[1]) or '0 0', '(%S+) (%S+)')
-full, seen = tonumber(full or '0'), tonumber(seen or '0')
+full, seen = tonumber(full), tonumber(seen)
 local function keep()
   local left = math.max(0, math.ceil((full - now) / 1000))
   redis.call('SET', KEYS[1], string.format('%.3f %.0f', full, now), 'PX', left + 1000)
@@ -111,7 +111,7 @@ class SharedBucket:
 
         Args:
             process: Who asks.
-            needed: How many tokens; 0 to change nothing.
+            needed: How many tokens; 0 to reserve nothing.
             of_use: How many could be used.
             held: How many this process has reserved already.
             within: Seconds within which the tokens that are needed have to be due.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.blocks import async_only
 from mtaio._internal.scope import OwnedGroup
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
@@ -41,7 +40,6 @@ _REOPEN: Final = 2.0
 """Seconds of nothing but failures after which a new connection is opened."""
 
 
-@async_only
 class RedisStore:
     """
     A Redis or Valkey server, shared by the processes that use it.
@@ -226,8 +224,8 @@ class RedisStore:
 
         Args:
             *args: The name of the command, and its arguments.
-            timeout: The most seconds to wait for the answer. Default: the store's timeout, which
-                none exceeds but that of a command that waits at the server.
+            timeout: The most seconds to wait for the answer. Default: the store's timeout. For a
+                command that does not wait at the server, it can only be shorter.
 
         Returns:
             The answer as valkey-glide gives it: ints, floats, bytes, None, lists and dicts.

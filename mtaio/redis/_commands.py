@@ -19,8 +19,13 @@ _LISTS: Final = ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH")
 _SETS: Final = ("BZMPOP", "BZPOPMAX", "BZPOPMIN")
 _BLOCKING: Final = frozenset((*_LISTS, *_SETS, "WAIT", "WAITAOF"))
 _READS: Final = frozenset(("XREAD", "XREADGROUP"))
-_LISTENS: Final = ("MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE")
-_CHANGING: Final = frozenset(("AUTH", "HELLO", "MULTI", "QUIT", "RESET", "SELECT", *_LISTENS))
+_LISTENING: Final = frozenset(("MONITOR", "PSUBSCRIBE", "SSUBSCRIBE", "SUBSCRIBE"))
+_CHANGING: Final = frozenset(("AUTH", "HELLO", "MULTI", "QUIT", "RESET", "SELECT"))
+
+_WAY_OUT: Final = (
+    "Run it over a connection of its own: 'async with store.dedicated() as connection:', then "
+    "connection.command(..., timeout=...)."
+)
 
 
 def refuse_unshared(args: tuple[Argument, ...]) -> None:
@@ -28,22 +33,21 @@ def refuse_unshared(args: tuple[Argument, ...]) -> None:
     if not args:
         msg = "command() was called without a command. Pass its name and its arguments."
         raise TypeError(msg)
-    words = [*map(_word, args)]
-    if words[0] in _CHANGING or words[:2] == ["CLIENT", "REPLY"]:
+    name, *options = map(_word, args)
+    if "STREAMS" in options:
+        options = options[: options.index("STREAMS")]
+    if name in _LISTENING:
         msg = (
-            f"{args[0]!r} would change the connection of everything else that uses the store. Run "
-            f"it over a connection of its own: 'async with store.dedicated() as connection:', then "
-            f"connection.command(...)."
+            f"{args[0]!r} has messages follow, which command() cannot return. Use a client of "
+            f"Redis for it."
         )
-        raise ValueError(msg)
-    options = words[: words.index("STREAMS")] if "STREAMS" in words else words
-    if words[0] in _BLOCKING or (words[0] in _READS and "BLOCK" in options):
-        msg = (
-            f"{args[0]!r} would hold up everything else that uses the store. Run it over a "
-            f"connection of its own: 'async with store.dedicated() as connection:', then "
-            f"connection.command(..., timeout=...)."
-        )
-        raise ValueError(msg)
+    elif name in _BLOCKING or (name in _READS and "BLOCK" in options):
+        msg = f"{args[0]!r} would hold up everything else that uses the store. {_WAY_OUT}"
+    elif name in _CHANGING:
+        msg = f"{args[0]!r} would change the connection of everything else. {_WAY_OUT}"
+    else:
+        return
+    raise ValueError(msg)
 
 
 def _word(arg: Argument) -> str:

@@ -243,7 +243,6 @@ class RedisConcurrencyLimiter:
                 way_out="Pass how many tasks may wait, 0 for none, or None for no limit.",
             )
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "wait", "open"))
-        self._outage = Outage(on_failure)
         self._store = store
         self._key = key
         self._slots = SharedSlots(store, key)
@@ -268,6 +267,7 @@ class RedisConcurrencyLimiter:
         self._wanted = 0
         self._pace = Pace(self._lease)
         self._failure: StoreError | None = None
+        self._outage = Outage(self._on_failure)
         self._pending = False
         self._heard = -math.inf
         self._known = False

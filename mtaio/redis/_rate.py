@@ -461,6 +461,7 @@ class RedisRateLimiter:
             self._supplying = self._pending = self._down = False
             self._heard = -math.inf
             self._failure = self._local = None
+            self._outage = Outage(self._on_failure)
 
     def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
         """Put the running task at the end of the queue, and have it supplied with tokens."""
@@ -734,11 +735,16 @@ class RedisRateLimiter:
         self._give_up(error)
 
     def _share_without_server(self) -> None:
-        """Have a bucket of this process's own; the one of the last outage if that will do."""
+        """Have a bucket of this process's own, with no more in it than was left in the last."""
         rate, burst = self._rate / self._processes, max(1, self._burst // self._processes)
-        local = self._local
-        if local is None or (local.rate, local.burst) != (rate, burst):
-            self._local = RateLimiter(rate, per=self._per, burst=burst, name=self.name)
+        before = self._local
+        if before is not None and (before.rate, before.burst) == (rate, burst):
+            return
+        self._local = RateLimiter(rate, per=self._per, burst=burst, name=self.name)
+        if before is not None:  # what it had granted is not there again
+            gone = burst - max(0.0, before.statistics().tokens)
+            if gone > 0:
+                self._local.acquire_nowait(gone)
 
     def _give_up(self, error: Exception) -> None:
         """End the wait of every task."""

@@ -32,7 +32,6 @@ import anyio
 
 from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
 from mtaio._internal.sentinel import UNSET, Unset
@@ -136,7 +135,6 @@ class _Fetch(Generic[T]):
         return self.seconds
 
 
-@async_only
 class TieredCache(Generic[T]):
     """
     Keeps values on a server for all processes, and for some time in the memory of this one.
@@ -363,6 +361,7 @@ class TieredCache(Generic[T]):
         self._heard = False
         self._renewals.clear()
         self._breaker.reset()
+        self._outage = Outage(self._on_failure)
         self._near.clear_nowait()
 
     # Reading.

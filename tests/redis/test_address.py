@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtaio.exceptions import StoreError
-from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter, RedisStore, TieredCache
+from mtaio.redis import RedisStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,25 +82,9 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
         RedisStore("redis://host")
 
 
-def test_plain_with() -> None:
-    """What is entered with ``async with`` says so."""
-    store = RedisStore("redis://host")
-    block: Any
-    for block in (
-        store,
-        RedisRateLimiter(store, "a", 1),
-        RedisConcurrencyLimiter(store, "b", 1),
-        TieredCache[int](store, "c"),
-    ):
-        with pytest.raises(TypeError, match=r"^<.* cannot wait in a 'with' block"), block:
-            pass  # pragma: no cover - not reached
-
-
 async def test_store_outside_of_its_block() -> None:
     """It is used inside its block, which is entered once at a time, by ``async with``."""
     store: Any = RedisStore("redis://127.0.0.1:1", timeout=0.1)
-    with pytest.raises(TypeError, match=r"^<RedisStore .*> cannot wait in a 'with' block"), store:
-        pass  # pragma: no cover - not reached
     with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is not entered in this event loop"):
         await store.ping()
     async with store:

@@ -565,6 +565,26 @@ async def test_the_bucket_of_one_outage_serves_the_next() -> None:
             assert limiter.statistics().down == 0
 
 
+async def test_another_number_of_processes_fills_no_bucket() -> None:
+    """The share of an outage is another one then, but begins with what the last outage left."""
+    async with reserving_store(timeout=0.5) as store:
+        limiter, other = (
+            RedisRateLimiter(store, "key", 0.1, burst=6, on_failure="local") for _ in range(2)
+        )
+        granted = []
+        for processes, tries in ((1, 1), (2, 8), (1, 8), (2, 8)):
+            if processes > 1:
+                await other.try_acquire()
+            await limiter.try_acquire()
+            assert limiter.statistics().members == processes
+            store.fail()
+            granted.append([await limiter.try_acquire() for _ in range(tries)].count(True))
+            store.recover()
+            await anyio.sleep(3)
+            assert limiter.statistics().down == 0
+        assert granted == [1, 3, 0, 0]
+
+
 async def test_errors_say_whether_the_server_refused() -> None:
     """The error of each task does, as the one of the store does."""
     async with reserving_store() as store:

@@ -194,12 +194,11 @@ async def test_clauses_of_the_contract(shared_server: Server) -> None:
 
 def test_contract(connection: Connection, backend: str) -> None:
     """All of them hold when a real server runs the script."""
-    while int(connection.ask("INFO", "server").split(b"uptime_in_seconds:")[1].split()[0]) < LEASE:
+    # The server's clock runs while that of the test stands: longer than a machine stands still.
+    while int(connection.ask("INFO", "server").split(b"uptime_in_seconds:")[1].split()[0]) < 5:
         time.sleep(0.1)
     check_limiter(
-        lambda slots: RedisConcurrencyLimiter(
-            RealScripts(connection), uuid4().hex, slots, lease=LEASE
-        ),
+        lambda slots: RedisConcurrencyLimiter(RealScripts(connection), uuid4().hex, slots, lease=5),
         seeds=0,
         exhaustive=None,
         backends=[backend],
