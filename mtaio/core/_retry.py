@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
-from mtaio._internal.blocks import part_only
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.core._budget import Budget
@@ -35,7 +34,6 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-@part_only
 @dataclass(frozen=True, slots=True)
 class Retry:
     """
@@ -175,7 +173,7 @@ class Retry:
 
         Raises:
             Exception: That of the last attempt, with a note on why it was the last.
-            TypeError: ``fn`` is not an async function.
+            TypeError: ``fn`` is not a function, or returned what cannot be awaited.
         """
         budget = self.budget
         if budget is not None:
@@ -187,6 +185,7 @@ class Retry:
                 if type(result) is CoroutineType or isawaitable(result):
                     return cast("T", await result)
             except Exception as error:
+                result = None  # a future holds its error, and that this frame
                 _check_callable(fn)  # only now, for it costs something
                 attempt += 1
                 wait = self._wait(attempt, error)
@@ -240,7 +239,7 @@ def _seconds_in(text: str) -> float | None:
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:  # "-0000", which means UTC
         moment = moment.replace(tzinfo=UTC)

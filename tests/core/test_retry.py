@@ -286,6 +286,7 @@ def header(error: Exception) -> str | None:
         (None, 1),
         ("soon", 1),
         ("Sun, 06 Nov 1994 08:49:37 GMT", 1),
+        ("Sun, 06 Nov 1994 08:49:37 +99999999999999", 1),
         ("Sun, 06 Nov 1994 08:49:37 -0000", 1),
     ],
 )

@@ -81,3 +81,4 @@ def test_receiver_says_how_long_a_job_waits(
             clock.now += wait - 1
             assert queue.take() is None
             clock.now += 1
+        assert queue.take() is not None
