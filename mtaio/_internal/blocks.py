@@ -1,5 +1,5 @@
 """
-What is said to those who write ``with`` where only ``async with`` can work, or use a part alone.
+What is said to those who write ``with`` where only ``async with`` can work.
 
 Promise: the ``TypeError`` shows the right form, where Python's own has no hint. Type checkers see
 none of this, and go on refusing ``with`` themselves.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["async_only", "defining", "part_only"]
+__all__ = ["async_only", "defining"]
 
 C = TypeVar("C", bound="type[Any]")
 
@@ -20,12 +20,6 @@ C = TypeVar("C", bound="type[Any]")
 def async_only(cls: C) -> C:
     """Decorate a class whose objects are for ``async with``, and let ``with`` say so."""
     return defining(cls, _sync_block, "__enter__", "__exit__")
-
-
-def part_only(cls: C) -> C:
-    """Decorate a class of parts of a pipeline, which are neither decorators nor blocks."""
-    names = "__call__", "__enter__", "__exit__", "__aenter__", "__aexit__"
-    return defining(cls, _part_alone, *names)
 
 
 def defining(cls: C, method: Callable[..., NoReturn], *names: str) -> C:
@@ -37,12 +31,4 @@ def defining(cls: C, method: Callable[..., NoReturn], *names: str) -> C:
 
 def _sync_block(self: object, *_: object) -> NoReturn:
     msg = f"{self!r} cannot wait in a 'with' block. Write 'async with'."
-    raise TypeError(msg)
-
-
-def _part_alone(self: object, *_: object) -> NoReturn:
-    msg = (
-        f"{self!r} is a part of a pipeline, neither a decorator nor a block. Write "
-        f"@Pipeline(part) above an async function, or 'await Pipeline(part).call(fetch, url)'."
-    )
     raise TypeError(msg)

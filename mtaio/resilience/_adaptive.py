@@ -11,10 +11,10 @@ How the limit is found: _estimate.py. Reasons and simulations: docs/en/design/ad
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import async_only, defining
+from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.filters import Filter, accepts, check_filter
@@ -372,14 +372,3 @@ class AdaptiveSlot:
     ) -> None:
         """Give the slot back, and use the outcome of the block. Not a checkpoint."""
         self._leave(exc, now() - self._began, self._in_use, self._dropped)
-
-
-def _slotless_block(self: object, *_: object) -> NoReturn:
-    msg = (
-        f"{self!r} cannot be entered, because each block has a slot of its own. Write 'async with "
-        f"limiter.slot():'."
-    )
-    raise TypeError(msg)
-
-
-defining(AdaptiveLimiter, _slotless_block, "__enter__", "__exit__", "__aenter__", "__aexit__")

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from mtaio._internal import checks, clock
-from mtaio._internal.blocks import part_only
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.filters import Filter, accepts, check_filter
@@ -74,7 +73,6 @@ class BreakerChange:
     """The failure that opened it; None for any other change."""
 
 
-@part_only
 class Breaker:
     """
     Refuses calls to a service that fails, and lets a few through at times to see if it works.

@@ -11,7 +11,6 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import part_only
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled
 from mtaio._internal.filters import Filter, accepts, check_filter
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Fallback"]
 
 
-@part_only
 class Fallback:
     """
     A part of a pipeline that answers for a failed call, from a cache or with a default, say.

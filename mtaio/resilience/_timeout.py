@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import anyio
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import part_only
 from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Deadline, current
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -55,7 +54,6 @@ class _Loop:
         """The backend's own class: to have AnyIO find it each time costs a third of the whole."""
 
 
-@part_only
 class Timeout:
     """
     A part of a pipeline that limits the time of what is inside it.
