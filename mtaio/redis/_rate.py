@@ -256,7 +256,6 @@ class RedisRateLimiter:
             else checks.count("burst", burst, way_out="Pass the most tokens to grant at once.")
         )
         self._on_failure = checks.one_of("on_failure", on_failure, ("closed", "open", "local"))
-        self._outage = Outage(on_failure)
         self._store = store
         self._key = key
         self._name = key if name is None else name
@@ -266,24 +265,30 @@ class RedisRateLimiter:
             store, key, interval=self._interval, burst=self._burst, ahead=self._ahead
         )
         self._member = Member()
+        self._stock = Stock()
+        self._share = 1
+        self._processes = 1
+        self._calls = self._failed_calls = 0
+        self._granted = self._granted_without_server = 0
+        self._cancelled = self._rejected = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have no task, no token and no news of the server."""
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._wanted = self._ready = 0
         self._tries = Tries()
-        self._stock = Stock()
+        self._stock.clear()
         self._supplying = False
         self._wakeup = Wakeup()
         self._refused: float = math.inf
-        self._share = 1
-        self._processes = 1
         self._slow = 0
         self._pending = False
         self._heard = -math.inf
         self._failure: StoreError | None = None
+        self._outage = Outage(self._on_failure)
         self._down = False
         self._local: RateLimiter | None = None
-        self._calls = self._failed_calls = 0
-        self._granted = self._granted_without_server = 0
-        self._cancelled = self._rejected = 0
 
     def __repr__(self) -> str:
         return (
@@ -454,14 +459,7 @@ class RedisRateLimiter:
     def _attach(self) -> None:
         """Forget what was held in another event loop."""
         if self._member.attach(self, busy=bool(self._queue or self._tries)):
-            self._queue.clear()
-            self._wanted = self._ready = 0
-            self._tries = Tries()
-            self._stock.clear()
-            self._supplying = self._pending = self._down = False
-            self._heard = -math.inf
-            self._failure = self._local = None
-            self._outage = Outage(self._on_failure)
+            self._begin()
 
     def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
         """Put the running task at the end of the queue, and have it supplied with tokens."""

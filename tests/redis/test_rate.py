@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import subprocess
+import sys
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,6 +22,8 @@ from mtaio.resilience import OrderWarning, Pipeline
 from mtaio.testing import run, settle
 from tests.redis.memory import MemoryStore
 from tests.redis.reserving import reserving_store
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_tokens_are_granted_when_they_are_due() -> None:
@@ -48,6 +53,53 @@ async def test_forked_processes_are_two() -> None:
         await limiter.acquire()
         await forked.acquire()
         assert forked.statistics().members == 2
+
+
+KILLED = """
+import asyncio, os, sys
+import anyio
+from mtaio.redis import RedisRateLimiter
+from mtaio.testing import run
+from tests.redis.reserving import reserving_store
+
+store = reserving_store(latency=0)
+limiter, other = (RedisRateLimiter(store, "key", 0.1, burst=1, slack=10) for _ in range(2))
+
+async def first():
+    await store.__aenter__()
+    await limiter.acquire()
+    waits = asyncio.ensure_future(limiter.acquire())
+    while limiter.statistics().calls < 2:
+        await asyncio.sleep(0)
+    for _ in range(20):  # the answer is that the next token is too far ahead
+        await asyncio.sleep(0)
+    return waits
+
+async def second():
+    async with store:
+        assert not await other.try_acquire()  # the server learns of this loop's clock
+        await anyio.sleep(6)  # now the next token is near
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(limiter.acquire)
+                await anyio.sleep(1)
+    return limiter.statistics().granted
+
+loop = asyncio.new_event_loop()
+held = loop.run_until_complete(first()), asyncio.all_tasks(loop)
+loop.close()
+print(run(second, backend=sys.argv[1]), flush=True)
+os._exit(0)  # without the words of all that was left
+"""
+
+
+def test_loop_that_was_killed(backend: str) -> None:
+    """What its server had refused holds up nobody in the next loop."""
+    program = [sys.executable, "-c", KILLED, backend]
+    done = subprocess.run(  # noqa: S603 - a program of ours
+        program, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
 
 
 async def test_order_and_calls() -> None:
