@@ -21,6 +21,7 @@ __all__ = [
     "is_async_generator",
     "is_generator",
     "name_of",
+    "unawaitable_error",
     "unwrap",
 ]
 
@@ -51,6 +52,14 @@ def name_of(fn: object) -> str:
     """Return a name of ``fn`` for messages."""
     fn = unwrap(fn)
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
+    """Return the error for a sync function given to ``method``, which awaits what it returns."""
+    return TypeError(
+        f"{fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or hand the "
+        f"sync one to a thread: {method}(anyio.to_thread.run_sync, fn)."
+    )
 
 
 def unwrap(fn: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
-from mtaio._internal.callables import close_unstarted
+from mtaio._internal.callables import close_unstarted, unawaitable_error
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio.core._budget import Budget
 from mtaio.core._errors import note
@@ -192,11 +192,7 @@ class Retry:
                 if wait is None:
                     raise
             else:
-                msg = (
-                    f"{fn!r} returned {result!r}, which cannot be awaited. Pass an async function, "
-                    f"or hand the sync one to a thread: run(anyio.to_thread.run_sync, fn)."
-                )
-                raise TypeError(msg)
+                raise unawaitable_error(fn, result, "run")
             try:
                 await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
             except BaseException:

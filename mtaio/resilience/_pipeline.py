@@ -17,7 +17,7 @@ from types import CoroutineType, MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overload
 
 from mtaio._internal import checks
-from mtaio._internal.callables import close_unstarted, name_of
+from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
 from mtaio._internal.cancellation import without_cancellation
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio.resilience._adapters import as_part
@@ -298,9 +298,5 @@ async def _call_function(call: Call) -> Any:
     awaitable: Any = call.fn(*call.args)
     result: object = awaitable
     if type(result) is not CoroutineType and not inspect.isawaitable(result):
-        msg = (
-            f"{call.fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or "
-            f"hand the sync one to a thread: call(anyio.to_thread.run_sync, fn)."
-        )
-        raise TypeError(msg)
+        raise unawaitable_error(call.fn, result, "call")
     return await awaitable
