@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -220,7 +221,7 @@ async def in_a_call_of_gather(executor: TaskExecutor) -> str:
     """Make them in one of the calls that an item gathers."""
 
     async def item() -> str:
-        return (await executor.gather(lambda: wait_for_each_other(executor)))[0]
+        return (await executor.gather(partial(wait_for_each_other, executor)))[0]
 
     return await executor.run(item)
 
@@ -274,7 +275,7 @@ async def test_calls_outside_an_item_take_slots() -> None:
     work = Work(1)
     await work.executor.gather(work.leaf(1), work.leaf(1))
     assert anyio.current_time() == 2
-    assert await work.executor.race(lambda: work.leaf(1), lambda: work.leaf(0)) == 1
+    assert await work.executor.race(partial(work.leaf, 1), partial(work.leaf, 0)) == 1
     async with work.executor.as_completed(work.leaf(1), work.leaf(1)) as outcomes:
         assert [outcome.index async for outcome in outcomes] == [0, 1]
     assert anyio.current_time() == 5
