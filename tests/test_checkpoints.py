@@ -79,11 +79,11 @@ async def taken(limiter: Any, **options: Any) -> Callable[[], Awaitable[object]]
     return partial(limiter.acquire, **options)
 
 
-async def key_taken(*key: str) -> Callable[[], Awaitable[object]]:
+async def key_taken(key: str) -> Callable[[], Awaitable[object]]:
     """Return a refused call of a keyed limiter whose only place has the key "a"."""
     limiter = KeyedRateLimiter(0.001, burst=1, max_keys=1)
     await limiter.acquire("a")
-    return partial(limiter.acquire, *key, timeout=0)
+    return partial(limiter.acquire, key, timeout=0)
 
 
 async def adaptive_full() -> Callable[[], Awaitable[object]]:
@@ -96,7 +96,8 @@ async def adaptive_full() -> Callable[[], Awaitable[object]]:
 
 async def load_each_time() -> Callable[[], Awaitable[object]]:
     """Return a call that loads each time, and keeps nothing."""
-    return partial(TTLCache(0).get_or_set, "key", at_once)
+    cache: TTLCache[int] = TTLCache(0)
+    return partial(cache.get_or_set, "key", at_once)
 
 
 YIELDING: dict[str, Callable[[], Any]] = {
