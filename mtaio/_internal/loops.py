@@ -7,13 +7,12 @@ either backend; two loops at once are an error that says what to do.
 
 from __future__ import annotations
 
-import sys
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
+
+from mtaio._internal import backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -25,56 +24,13 @@ def current_loop() -> object:
     return current_token().native_token
 
 
-def is_asyncio(loop: object) -> bool:
-    """Return whether a loop returned by `current_loop` is asyncio's, or uvloop's, not trio's."""
-    return hasattr(loop, "is_closed")
-
-
 def asker_of(loop: object) -> Callable[[], object]:
     """
     Return a function that tells fast whether ``loop``, returned by `current_loop`, runs here.
 
     It returns ``loop`` if so. Else it returns another, None, or raises ``RuntimeError``.
     """
-    asks: Callable[[], object]
-    if is_asyncio(loop):
-        asks = sys.modules["asyncio"]._get_running_loop  # noqa: SLF001 - public in all but its name
-    else:
-        asks = sys.modules["trio"].lowlevel.current_trio_token
-    return asks
-
-
-def in_event_loop() -> bool:
-    """Return whether this thread is running an event loop, be it in a callback without a task."""
-    return _asyncio_runs() or _answer("in_trio_run")
-
-
-def task_name() -> str | None:
-    """Return the name of the running task, None outside of tasks."""
-    if _asyncio_runs():
-        task = sys.modules["asyncio"].current_task()
-        return None if task is None else str(task.get_name())
-    if _answer("in_trio_task"):
-        name: str = sys.modules["trio"].lowlevel.current_task().name
-        return name
-    return None
-
-
-# A module without the expected name is being imported by another thread, and no loop of that module
-# runs anywhere yet.
-
-
-def _asyncio_runs() -> bool:
-    running: Callable[[], object] | None = getattr(
-        sys.modules.get("asyncio"), "_get_running_loop", None
-    )
-    return running is not None and running() is not None
-
-
-def _answer(question: str) -> bool:
-    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
-    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
-    return ask is not None and ask()
+    return backend.of(loop).asker()
 
 
 def is_current(loop: object) -> bool:
@@ -85,68 +41,19 @@ def is_current(loop: object) -> bool:
         return False
 
 
-def is_over(loop: Any) -> bool:
+def is_over(loop: object) -> bool:
     """Return whether a loop returned by `current_loop` can never run again."""
-    closed: Callable[[], bool] | None = getattr(loop, "is_closed", None)
-    if closed is not None:
-        return closed()  # asyncio, uvloop
-    if is_current(loop):
-        return False
-    try:  # trio says so only to those who try
-        loop.run_sync_soon(_nothing, idempotent=True)
-    except RuntimeError:  # trio.RunFinishedError
-        return True
-    return False
+    return backend.of(loop).is_over(loop)
 
 
-def is_running(loop: Any) -> bool:
+def is_running(loop: object) -> bool:
     """Return whether a loop returned by `current_loop` runs, maybe in another thread."""
-    running: Callable[[], bool] | None = getattr(loop, "is_running", None)
-    return not is_over(loop) if running is None else running()
+    return backend.of(loop).is_running(loop)
 
 
-def count_tasks(loop: Any) -> int:
+def count_tasks(loop: object) -> int:
     """Return how many tasks there are in ``loop``, which is running here. O(n) on asyncio."""
-    if is_asyncio(loop):
-        return len(sys.modules["asyncio"].all_tasks(loop))
-    living: int = sys.modules["trio"].lowlevel.current_statistics().tasks_living
-    return living
-
-
-def call_in(loop: Any, fn: Callable[[], object]) -> bool:
-    """
-    Have ``fn`` called in the thread of ``loop``, from any thread, without waiting for it.
-
-    ``from_thread.run_sync`` would wait for an answer, and for ever when the loop ends meanwhile.
-
-    Returns:
-        False if that loop is over. Even if it is not, it may end before it calls ``fn``.
-    """
-    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-    try:
-        schedule(fn)
-    except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
-        return False
-    return True
-
-
-def call_at(loop: Any, moment: float, fn: Callable[[], object]) -> None:
-    """
-    Have ``fn`` called at ``moment``, on the clock of ``loop``, which is running here.
-
-    It cannot be taken back: ``fn`` has to look whether it is still wanted. It is not called if the
-    loop ends before. On trio, which has no timers but those of tasks, a task of the loop's waits.
-    """
-    schedule: Callable[..., object] | None = getattr(loop, "call_at", None)
-    if schedule is not None:
-        schedule(moment, fn)
-        return
-
-    async def wait() -> None:
-        await anyio.sleep_until(moment)
-        fn()
-
-    start_task(loop, wait, copy_context())
+    return backend.of(loop).count_tasks(loop)
 
 
 def _nothing() -> None:
@@ -163,7 +70,7 @@ def two_loops_error(owner: object) -> RuntimeError:
 
 
 def start_task(
-    loop: Any,
+    loop: object,
     fn: Callable[[], Coroutine[Any, Any, None]],
     context: Context,
     ended: Callable[[], object] = _nothing,
@@ -175,28 +82,30 @@ def start_task(
     raises nothing else. ``ended`` is called when it has ended, even if it was cancelled before it
     could begin.
     """
-    create = getattr(loop, "create_task", None)
-    if create is None:
-
-        async def run() -> None:
-            try:
-                await fn()
-            finally:
-                ended()
-
-        try:
-            sys.modules["trio"].lowlevel.spawn_system_task(run, context=context)
-        except RuntimeError:  # the loop is ending: it takes no new task
-            ended()
-        return
-
-    def done(task: object) -> None:
-        _tasks.discard(task)
-        ended()
-
-    task = context.run(create, fn())  # not every task factory takes a context
-    _tasks.add(task)  # asyncio itself holds its tasks weakly
-    task.add_done_callback(done)
+    backend.of(loop).start_task(loop, fn, context, ended)
 
 
-_tasks: set[object] = set()
+def call_in(loop: object, fn: Callable[[], object]) -> bool:
+    """
+    Have ``fn`` called in the thread of ``loop``, from any thread, without waiting for it.
+
+    ``from_thread.run_sync`` would wait for an answer, and for ever when the loop ends meanwhile.
+
+    Returns:
+        False if that loop is over. Even if it is not, it may end before it calls ``fn``.
+    """
+    try:
+        backend.of(loop).call_in(loop, fn)
+    except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
+        return False
+    return True
+
+
+def call_at(loop: object, moment: float, fn: Callable[[], object]) -> None:
+    """
+    Have ``fn`` called at ``moment``, on the clock of ``loop``, which is running here.
+
+    It cannot be taken back: ``fn`` has to look whether it is still wanted. It is not called if the
+    loop ends before.
+    """
+    backend.of(loop).call_at(loop, moment, fn)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
 import anyio
 
 from mtaio._internal import checks, loops
+from mtaio._internal.backend import in_event_loop
 from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
@@ -905,7 +906,7 @@ def _check_may_run() -> None:
             'Put it under if __name__ == "__main__".'
         )
         raise RuntimeError(msg)
-    if loops.in_event_loop():
+    if in_event_loop():
         msg = (
             "app.run() starts an event loop, and one is already running in this thread. Use "
             "the application there: async with app, or await app.start()."

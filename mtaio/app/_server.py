@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from mtaio._internal import checks, loops
+from mtaio._internal.backend import is_asyncio
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.app._listening import Bind, Listening
@@ -297,7 +298,7 @@ class _Run:
     )
 
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
-        self.backend: Final = "asyncio" if loops.is_asyncio(loops.current_loop()) else "trio"
+        self.backend: Final = "asyncio" if is_asyncio(loops.current_loop()) else "trio"
         # Before it listens: importing takes a while, in which clients would connect and wait.
         self._library: Final = import_module(f"hypercorn.{self.backend}")
         _amend(import_module(f"hypercorn.{self.backend}.run"))

@@ -14,7 +14,7 @@ import reprlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from mtaio._internal.loops import task_name
+from mtaio._internal.backend import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

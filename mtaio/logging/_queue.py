@@ -25,7 +25,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
-from mtaio._internal.loops import in_event_loop
+from mtaio._internal.backend import in_event_loop
 from mtaio.logging import _shutdown
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import Final
 
 from mtaio._internal import loops
+from mtaio._internal.backend import is_asyncio
 
 __all__ = ["CONNECTED", "ConnectedLoops"]
 
@@ -46,7 +47,7 @@ class ConnectedLoops:
         loop = loops.current_loop()
         with self._lock:
             others = [each for each in self._loops if each is not loop and not loops.is_over(each)]
-            if others and not all(map(loops.is_asyncio, (loop, *others))):
+            if others and not all(map(is_asyncio, (loop, *others))):
                 msg = (
                     f"{name} cannot be reached from this event loop: another one of this process "
                     f"has connected to a server and still runs, and valkey-glide serves several "

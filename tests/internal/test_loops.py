@@ -99,8 +99,8 @@ def test_is_over(backend: str) -> None:
 
 async def look_around() -> list[object]:
     """Return what `loops` says here, and what it says in a worker thread."""
-    here = [loops.in_event_loop(), loops.task_name()]
-    return [*here, *await to_thread.run_sync(lambda: [loops.in_event_loop(), loops.task_name()])]
+    here = [in_event_loop(), task_name()]
+    return [*here, *await to_thread.run_sync(lambda: [in_event_loop(), task_name()])]
 
 
 async def test_running_task_has_a_name() -> None:
@@ -118,8 +118,8 @@ async def test_running_task_has_a_name() -> None:
 def test_no_task_no_name() -> None:
     """Where no loop runs there is no task, and after a loop has ended there is none again."""
     for _ in range(2):
-        assert not loops.in_event_loop()
-        assert loops.task_name() is None
+        assert not in_event_loop()
+        assert task_name() is None
         assert run(look_around)[0] is True
 
 
@@ -129,7 +129,7 @@ def test_callback_is_in_the_loop_and_in_no_task() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: seen.extend([loops.in_event_loop(), loops.task_name()]))
+        loop.call_soon(lambda: seen.extend([in_event_loop(), task_name()]))
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -143,7 +143,7 @@ def test_between_the_tasks_of_trio() -> None:
 
     class Onlooker(trio.abc.Instrument):  # type: ignore[misc, name-defined]  # trio may be missing
         def before_io_wait(self, _: float) -> None:
-            seen.append((loops.in_event_loop(), loops.task_name()))
+            seen.append((in_event_loop(), task_name()))
 
     trio.run(trio.lowlevel.checkpoint, instruments=[Onlooker()])
     assert set(seen) == {(True, None)}
@@ -158,8 +158,8 @@ def test_backend_that_is_not_imported(
         monkeypatch.delitem(sys.modules, name, raising=False)
         if known is not None:
             monkeypatch.setitem(sys.modules, name, known)
-    assert not loops.in_event_loop()
-    assert loops.task_name() is None
+    assert not in_event_loop()
+    assert task_name() is None
 
 
 async def test_call_in_calls_in_the_thread_of_the_loop() -> None:

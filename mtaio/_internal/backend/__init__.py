@@ -1,0 +1,111 @@
+"""
+What AnyIO does not offer and the event loops do: once for asyncio, once for trio.
+
+Promise: this package and `mtaio.testing` are the only places that know asyncio and trio by name.
+A loop is known by its token, as AnyIO gives it: asyncio's loop itself, or trio's token.
+Cost: a backend's module is imported when a loop of it is first met, so a program that runs on one
+of them does not load the other.
+
+What both offer is the protocol `Backend`; ``_asyncio`` and ``_trio`` are its two halves.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+
+__all__ = ["Backend", "in_event_loop", "is_asyncio", "of", "task_name"]
+
+
+class Backend(Protocol):
+    """What each backend can do; ``loop`` is always one of its own."""
+
+    def asker(self) -> Callable[[], object]:
+        """Return a function that returns the loop that runs here, or fails, or returns None."""
+        ...
+
+    def is_over(self, loop: Any) -> bool:
+        """Return whether the loop can never run again. From any thread."""
+        ...
+
+    def is_running(self, loop: Any) -> bool:
+        """Return whether the loop runs, maybe in another thread."""
+        ...
+
+    def count_tasks(self, loop: Any) -> int:
+        """Return how many tasks there are in the loop, which is running here."""
+        ...
+
+    def call_in(self, loop: Any, fn: Callable[[], object]) -> None:
+        """Have ``fn`` called in the loop's thread; ``RuntimeError`` if the loop is over."""
+        ...
+
+    def call_at(self, loop: Any, moment: float, fn: Callable[[], object]) -> None:
+        """Have ``fn`` called at ``moment`` of the loop, which is running here."""
+        ...
+
+    def start_task(
+        self,
+        loop: Any,
+        fn: Callable[[], Coroutine[Any, Any, None]],
+        context: Context,
+        ended: Callable[[], object],
+    ) -> None:
+        """Start a task of the loop's; see `loops.start_task`."""
+        ...
+
+
+def of(loop: object) -> Backend:
+    """Return the backend of a loop."""
+    if is_asyncio(loop):
+        from mtaio._internal.backend import _asyncio  # noqa: PLC0415 - see the module's cost
+
+        return cast("Backend", _asyncio)
+    from mtaio._internal.backend import _trio  # noqa: PLC0415 - likewise
+
+    return cast("Backend", _trio)
+
+
+# ---- before a loop is known ----------------------------------------------------------------------
+
+
+def is_asyncio(loop: object) -> bool:
+    """Return whether a loop is asyncio's, or uvloop's, not trio's."""
+    return hasattr(loop, "is_closed")
+
+
+def in_event_loop() -> bool:
+    """Return whether this thread is running an event loop, be it in a callback without a task."""
+    return _asyncio_runs() or _trio_says("in_trio_run")
+
+
+def task_name() -> str | None:
+    """Return the name of the running task, None outside of tasks."""
+    if _asyncio_runs():
+        task = sys.modules["asyncio"].current_task()
+        return None if task is None else str(task.get_name())
+    if _trio_says("in_trio_task"):
+        name: str = sys.modules["trio"].lowlevel.current_task().name
+        return name
+    return None
+
+
+# A backend that nobody has imported runs nowhere, and is not imported to ask it. A module without
+# the expected name is being imported by another thread, and no loop of it runs anywhere yet.
+
+
+def _asyncio_runs() -> bool:
+    running: Callable[[], object] | None = getattr(
+        sys.modules.get("asyncio"), "_get_running_loop", None
+    )
+    return running is not None and running() is not None
+
+
+def _trio_says(question: str) -> bool:
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
+    return ask is not None and ask()

@@ -1,0 +1,64 @@
+"""
+asyncio's half of the backend layer, uvloop included: see `mtaio._internal.backend.Backend`.
+
+The token of a loop is the loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from contextvars import Context
+
+
+def asker() -> Callable[[], object]:
+    """Return what returns the running loop or None; public in all but its name."""
+    return asyncio._get_running_loop  # noqa: SLF001 - see above
+
+
+def is_over(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the loop was closed: one that merely stopped may be run again."""
+    return loop.is_closed()
+
+
+def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the loop runs."""
+    return loop.is_running()
+
+
+def count_tasks(loop: asyncio.AbstractEventLoop) -> int:
+    """Count the tasks, one by one."""
+    return len(asyncio.all_tasks(loop))
+
+
+def call_in(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
+    """Schedule ``fn`` from any thread."""
+    loop.call_soon_threadsafe(fn)
+
+
+def call_at(loop: asyncio.AbstractEventLoop, moment: float, fn: Callable[[], object]) -> None:
+    """Use a timer of the loop's."""
+    loop.call_at(moment, fn)
+
+
+def start_task(
+    loop: asyncio.AbstractEventLoop,
+    fn: Callable[[], Coroutine[Any, Any, None]],
+    context: Context,
+    ended: Callable[[], object],
+) -> None:
+    """Start a task, and keep it alive: asyncio itself holds its tasks weakly."""
+
+    def done(task: asyncio.Task[None]) -> None:
+        _tasks.discard(task)
+        ended()
+
+    task = context.run(loop.create_task, fn())  # not every task factory takes a context
+    _tasks.add(task)
+    task.add_done_callback(done)
+
+
+_tasks: Final[set[asyncio.Task[Any]]] = set()
