@@ -15,6 +15,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio._internal import clock, loops
+from mtaio._internal.backend import in_event_loop, task_name
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
