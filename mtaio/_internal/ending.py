@@ -1,8 +1,8 @@
 """
-How long the interpreter's exit may take, where somebody has decided that.
+How long the interpreter's exit may take, where an application's shutdown has decided that.
 
-Promise: what an application's shutdown leaves of its time is known to what else waits at the exit,
-so that several parts do not each take their own.
+Promise: what watches over the end of a process is one, it ends when the program goes on after all,
+and what else waits at the exit knows how long it may.
 Cost: nothing.
 """
 
@@ -10,27 +10,41 @@ from __future__ import annotations
 
 import math
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["allow", "patience"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["call_off", "expect", "patience"]
 
 
-class _Process:
-    """What this process knows of its end."""
+class _End:
+    """The end that this process is expected to come to."""
 
-    until = math.inf
+    moment = math.inf
     """When it will be ended by force, in `monotonic`'s seconds; in the past if it was not."""
+    dismiss: Callable[[], None] | None = None
+    """Ends what would do so."""
 
 
-_process: Final = _Process()
+_end: Final = _End()
 
 
-def allow(seconds: float) -> None:
-    """Note that the process will be ended by force in ``seconds``."""
-    _process.until = monotonic() + seconds
+def expect(seconds: float, dismiss: Callable[[], None]) -> None:
+    """Note that the process will be ended by force in ``seconds``, unless ``dismiss`` is called."""
+    call_off()
+    _end.moment, _end.dismiss = monotonic() + seconds, dismiss
+
+
+def call_off() -> None:
+    """Let the process go on: it starts something anew."""
+    dismiss = _end.dismiss
+    _end.moment, _end.dismiss = math.inf, None
+    if dismiss is not None:
+        dismiss()
 
 
 def patience(seconds: float) -> float:
     """Return how long to wait for something at the exit that may want ``seconds``."""
-    left = _process.until - monotonic()
+    left = _end.moment - monotonic()
     return min(seconds, left / 2) if left > 0 else seconds  # some remains for what comes after it

@@ -60,8 +60,8 @@ class AsyncFileHandlerStatistics:
     dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Records that found no room, by the name of their level."""
     lost: int = field(metadata=COUNTER)
-    """Records that a ``close`` gave up, because the file refused them or took nothing. Those behind a
-    write that has not returned count as well, until it does and they are written after all."""
+    """Records that a ``close`` gave up, because the file refused them or took nothing. Those behind
+    a write that has not returned count as well, until it does and they are written after all."""
     rotations: int = field(metadata=COUNTER)
     """How often the files were rotated."""
     write_errors: int = field(metadata=COUNTER)

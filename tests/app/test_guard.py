@@ -19,6 +19,7 @@ import pytest
 from anyio import to_thread
 from hypercorn.config import Config
 
+from mtaio._internal import ending
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
 from mtaio.config import Settings
@@ -62,6 +63,7 @@ def handlers() -> Any:
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
+    ending.call_off()  # or a guard whose application was signalled would end these tests
     assert [handler_of(number) for number in numbers] == before
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
