@@ -110,7 +110,7 @@ class Guard:
         self._loop: object = None
         self._first: tuple[int, float] | None = None
         self._ends_at = math.inf
-        self._stays = self._only_says = False
+        self._stays = self._only_says = self._flushes = False
         self._speaker: _Speaker | None = None
         self._dismissed: Final = threading.Event()
         self._reader, self._writer = socket.socketpair()
@@ -208,6 +208,16 @@ class Guard:
                 self._thread.join()
         self._writer.close()
         self._reader.close()
+        if lingers and self._stays:
+            self._flush_streams()
+
+    def _flush_streams(self) -> None:
+        """Write what was printed, while the thread is there: it may be a pipe that nobody reads."""
+        self._flushes = True
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # there is none, or the interpreter meets the same and tells
+                stream.flush()
+        self._flushes = False
 
     def _stay(self) -> None:
         """Have the thread stay, and another to speak for it: at the exit none can be started."""
@@ -306,17 +316,28 @@ class Guard:
 
     def _watch_exit(self) -> None:
         """Wait for the end of the process, which is the thread's; when its time is over, end it."""
-        left = min(max(0.0, self._ends_at - clock.now()), threading.TIMEOUT_MAX)
-        if not self._dismissed.wait(left):
+        seconds = min(max(0.0, self._ends_at - clock.now()), threading.TIMEOUT_MAX)
+        if not self._dismissed.wait(seconds):
             # After Ctrl-C a program may go on, as Python's prompt does; SIGTERM asks it to end.
-            goes_on = threading.main_thread().is_alive()
+            goes_on = threading.main_thread().is_alive() and not self._flushes
             if not goes_on or (self._first is not None and self._first[0] == signal.SIGTERM):
-                state = f"though the application has stopped: {_what_is_left(goes_on=goes_on)}"
+                state = f"though the application has stopped: {self._what_is_left()}"
                 if not self._only_says:
                     self._overrun(state)
                 _say(self._reason(state), stacks=True)
         if self._speaker is not None:
             self._speaker.dismiss()
+
+    def _what_is_left(self) -> str:
+        """Return what keeps the process, in words."""
+        if self._flushes:
+            return "nobody reads what was printed"
+        if threading.main_thread().is_alive():
+            return "the program goes on. End it when app.run() or app.wait_closed() returns"
+        # The main thread has ended, in name, and every other that is no daemon is waited for.
+        waited_for = [each for each in threading.enumerate() if each.is_alive() and not each.daemon]
+        names = ", ".join(each.name for each in waited_for)
+        return f"the exit waits for {f'threads: {names}' if names else 'what atexit calls'}"
 
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
@@ -366,16 +387,6 @@ class _Speaker:
         self.say(lambda: None)
 
 
-def _what_is_left(*, goes_on: bool) -> str:
-    """Return what keeps a process whose application has stopped, in words."""
-    if goes_on:
-        return "the program goes on. End it when app.run() or app.wait_closed() returns"
-    # The main thread has ended, in name, and every other that is no daemon is waited for.
-    waited_for = [each for each in threading.enumerate() if each.is_alive() and not each.daemon]
-    names = ", ".join(each.name for each in waited_for)
-    return f"the exit waits for {f'threads: {names}' if names else 'what atexit calls'}"
-
-
 def _end(
     code: int, reason: str, *, stacks: bool = False, speaker: _Speaker | None = None
 ) -> NoReturn:
@@ -383,16 +394,6 @@ def _end(
     with suppress(RuntimeError):  # there can be no more threads
         (speaker or _Speaker()).say(lambda: _say(f"{reason}; exit {code}", stacks=stacks))
     os._exit(code)
-
-
-def _flush_streams() -> None:
-    """Write what was printed, which may wait for ever; the interpreter does so unguarded."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # there is none, or the interpreter meets the same and reports it
-            stream.flush()
-
-
-atexit.register(_flush_streams)
 
 
 def _say(reason: str, *, stacks: bool) -> None:

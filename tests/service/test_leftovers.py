@@ -26,7 +26,7 @@ ENDS = {
     "at_exit": (70, "the exit waits for what atexit calls"),
     "process": (0, "stopped"),
     "log_pipe": (0, NO_LOG),
-    "printed": (70, "the exit waits for what atexit calls"),
+    "printed": (70, "nobody reads what was printed"),
     "resource": (70, "database' does not close, though it was cancelled: it is left open"),
     "generator": (70, "though the application has stopped: the event loop goes on"),
 }
