@@ -37,7 +37,7 @@ def expect(seconds: float, dismiss: Callable[[], None]) -> None:
 
 
 def call_off() -> None:
-    """Let the process go on: it starts something anew."""
+    """Let the process go on: it starts something again."""
     dismiss = _end.dismiss
     _end.moment, _end.dismiss = math.inf, None
     if dismiss is not None:

@@ -9,7 +9,6 @@ and its reasons: docs/en/design/application.md.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from contextlib import suppress
 from functools import partial
@@ -439,9 +438,9 @@ class Run:
 
 
 def _say_incomplete() -> None:
-    with suppress(OSError):  # nobody reads it, or it is closed
-        # Not through sys.stderr: the exit asks for its lock, which a thread that waits would hold.
-        os.write(_STDERR, b"mtaio: not all of the log could be written\n")
+    # Not through sys.stderr: the exit asks for its lock, which a thread that waits would hold.
+    with suppress(OSError), open(_STDERR, "w", encoding="utf-8", closefd=False) as stderr:
+        print("mtaio: not all of the log could be written", file=stderr)
 
 
 def _handler_failed(
