@@ -277,7 +277,7 @@ def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_thread_stays_until_the_program_starts_another(backend: Any) -> None:
-    """The thread of an application that has run stays to see the exit, unless the program goes on."""
+    """The thread of an application that has run waits for the exit, unless the program goes on."""
     run_on(backend)
     stayed = [each for each in threading.enumerate() if each.name == "mtaio.app guard"]
     run_on(backend)
