@@ -145,8 +145,8 @@ class Application:
     and ``await app.start()`` do so in an event loop that is already running. On SIGTERM or SIGINT
     it reports "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets what is in
     flight finish, cancels what takes too long, closes the resources, last in, first out, and writes
-    the logs. All of that takes ``shutdown_timeout`` seconds at most; then the process is ended by
-    force.
+    the logs. All of that, and the exit of the program that `run` runs, takes ``shutdown_timeout``
+    seconds at most; then the process is ended by force.
 
     You can pass any part instead of having it made. The application then enters and monitors it, so
     do not enter it yourself.
@@ -548,8 +548,9 @@ class Application:
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start. The process exits with 70 if stopping takes longer than
-        ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
+        start. The process exits with 70 if it is not gone after ``shutdown_timeout`` seconds, also
+        when this has returned: after SIGTERM whatever the program does then, otherwise if it exits.
+        It exits with 128 and the signal's number when a second signal comes while it stops.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from contextlib import suppress
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import anyio
@@ -52,6 +52,8 @@ _FOR_LOGS: Final = 0.2
 """The part of the time for teardown that is kept for the logs."""
 
 _LEAST_FOR_LOGS: Final = 0.05
+
+_STDERR: Final = 2
 
 _FOR_LAST_WORDS: Final = 5.0
 """Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
@@ -396,10 +398,14 @@ class Run:
         """Write and close the logs; in a thread."""
         rest = self._until("drain_delay", "drain", "cancel", "teardown") - clock.now()
         half = max(_LEAST_FOR_LOGS, min(rest, self._budget.teardown) / 2)
-        if not flush_all(half):
-            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-                print("mtaio: not all of the log could be written", file=sys.stderr)  # noqa: T201 - the log is what fails
+        complete = flush_all(half)
         logs.close(half)
+        if not complete:
+            with suppress(RuntimeError):  # there can be no more threads
+                # In a daemon thread: what nobody reads may be the standard error itself.
+                speaker = Thread(target=_say_incomplete, daemon=True)
+                speaker.start()
+                speaker.join(_LEAST_FOR_LOGS)
 
     def describe(self) -> str:
         """Return what it waits for, in words; from any thread."""
@@ -407,8 +413,8 @@ class Run:
         left = [service.info.name for service in self._unended()]
         if self.state == "stopped":
             return (
-                "though the application has stopped: the program goes on. End it when "
-                "app.wait_closed() returns"
+                "though the application has stopped: the event loop goes on. Leave it when "
+                "app.wait_closed() returns; a worker thread or an async generator may hold it up"
             )
         return (
             f"with the application {self.state}; requests in flight: {requests}, services: "
@@ -429,6 +435,12 @@ class Run:
 
     def _unended(self) -> list[Service]:
         return [service for service in [*self._services] if not service.ended.is_set()]
+
+
+def _say_incomplete() -> None:
+    # Not through sys.stderr: the exit asks for its lock, which a thread that waits would hold.
+    with suppress(OSError), open(_STDERR, "w", encoding="utf-8", closefd=False) as stderr:
+        print("mtaio: not all of the log could be written", file=stderr)
 
 
 def _handler_failed(

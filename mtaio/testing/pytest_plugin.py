@@ -2,8 +2,9 @@
 The pytest plugin for virtual time: the fixture ``sim``, and failures for tests that are stuck.
 
 Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
-fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports only
-pytest: a test is the first to import the library under test.
+fail with `Deadlock`; all others run as if this plugin were not there. An application that a test
+has stopped by a signal does not end the tests. Loading it imports only pytest: a test is the first
+to import the library under test.
 
 pytest finds it by the entry point ``mtaio``; ``-p no:mtaio`` turns it off.
 """
@@ -129,6 +130,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         return (yield)
     finally:
         pyfuncitem.obj = test
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let the tests go on where one has stopped an application by a signal."""
+    from mtaio._internal import ending  # noqa: PLC0415 - not before coverage runs
+
+    ending.call_off()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -19,6 +19,7 @@ import pytest
 from anyio import to_thread
 from hypercorn.config import Config
 
+from mtaio._internal import clock, ending
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
 from mtaio.config import Settings
@@ -62,6 +63,7 @@ def handlers() -> Any:
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
+    ending.call_off()  # or a guard whose application was signalled would end these tests
     assert [handler_of(number) for number in numbers] == before
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -272,6 +274,41 @@ def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
     assert got == [signal.SIGTERM]
+
+
+def test_thread_stays_until_the_program_starts_another(backend: Any) -> None:
+    """The thread of an application that has run waits for the exit, unless the program goes on."""
+    run_on(backend)
+    stayed = [each for each in threading.enumerate() if each.name == "mtaio.app guard"]
+    run_on(backend)
+    assert [each.is_alive() for each in stayed] == [False]
+
+
+def test_application_left_without_a_signal_leaves_nothing(backend: Any) -> None:
+    """Where a block was left, or the application stopped by itself, the program goes on."""
+
+    async def main() -> None:
+        async with make():
+            pass
+
+    anyio.run(main, backend=backend)
+    assert "mtaio.app guard" not in {each.name for each in threading.enumerate()}
+
+
+def test_thread_that_stays_where_there_can_be_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nobody to speak for it then, and stays all the same."""
+
+    def none(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard = Guard(60, describe=str)
+    guard.begin(clock.now())
+    with monkeypatch.context() as patch:
+        patch.setattr("mtaio.app._guard.threading.Thread.start", none)
+        guard.release(lingers=True)
+    assert guard._thread.is_alive()
+    ending.call_off()
+    assert not guard._thread.is_alive()
 
 
 @posix

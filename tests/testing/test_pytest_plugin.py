@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from importlib.util import find_spec
 
@@ -37,6 +38,35 @@ def check(session: pytest.Pytester, source: str, *args: str, **outcomes: int) ->
     result = session.runpytest_inprocess(*args)
     result.assert_outcomes(**{name: n * len(BACKENDS) for name, n in outcomes.items()})
     return result
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill() ends a process on Windows")
+def test_application_that_a_test_stops_by_a_signal(session: pytest.Pytester) -> None:
+    """It does not end the tests when its time is over: nothing of it is left after its test."""
+    session.makepyfile(
+        """
+        import os, signal, threading
+        from mtaio.app import Application
+        from mtaio.config import Settings
+
+        def guarded():
+            return "mtaio.app guard" in {thread.name for thread in threading.enumerate()}
+
+        def test_first():
+            app = Application(Settings(shutdown_timeout=1000), probes=False)
+
+            @app.service
+            async def service():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            app.run()
+            assert guarded()
+
+        def test_second():
+            assert not guarded()
+        """
+    )
+    session.runpytest_inprocess().assert_outcomes(passed=2)
 
 
 def test_tests_in_sequence(session: pytest.Pytester) -> None:
