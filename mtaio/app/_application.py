@@ -26,6 +26,7 @@ from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._body import Body
 from mtaio.app._error_handler import ErrorHandler
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
@@ -568,7 +569,7 @@ class Application:
             _ = self.settings
         except (UsageError, ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
-        before, guard, logs, failed = self._run, None, None, False
+        before, guard, logs = self._run, None, None
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
             logs = self._prepare_with_logs()
@@ -577,17 +578,15 @@ class Application:
             if self._run is not before:
                 raise
             _complain(error, NOT_STARTED)  # there are no more threads or descriptors
-        except SystemExit:  # of a task, with which asyncio ends when all is closed
-            if self._run is before:
-                raise
-            failed = True  # pragma: no cover - a test sees it, the tracer does not
         finally:
             if logs is not None:
                 logs.close()
             if guard is not None:
                 guard.release(lingers=True)
         life = cast("Run", self._run)
-        if failed or life.error is not None:
+        if isinstance(life.error, SystemExit | KeyboardInterrupt):
+            raise life.error
+        if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
 
     def _prepare_with_logs(self) -> LoggingContext | None:
@@ -614,9 +613,10 @@ class Application:
             RuntimeError: It is running.
             BaseException: What failed while it was starting.
         """
-        await self._start(in_block=False)
+        await self._start(None)
 
-    async def _start(self, *, in_block: bool) -> None:
+    async def _start(self, body: Body | None) -> None:
+        """Start, and return when the application is up, or raise."""
         await checkpoint()
         self._check_not_running()
         self._prepare()
@@ -628,9 +628,10 @@ class Application:
                 logs.close()
             raise
         run = self._run = self._new_run(guard, logs)
-        if in_block:
-            run.block = anyio.Event()
-        loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
+        run.body = body
+        loops.start_task(
+            run.loop, partial(self._live_in_loop, run), copy_context(), partial(self._ended, run)
+        )
         try:
             await run.settled.wait()
         except BaseException:
@@ -638,10 +639,19 @@ class Application:
             with anyio.CancelScope(shield=True):
                 await self._until_closed(run)
             raise
-        if run.never_ran:
+        # A server that handles SIGTERM too has been handed the signal, and leaves the block; every
+        # other program would go on in it with an application that is closed, and nothing but an
+        # exception keeps it out.
+        exits = run.is_told_to_stop and (body is not None or run.by_signal)
+        exits = exits and not (run.by_signal and run.is_hosted)
+        if run.never_ran or exits:
+            if body is not None:
+                body.ended.set()  # it does not begin
             await self._until_closed(run)
             if run.error is not None:
                 raise run.error
+            if exits:
+                raise SystemExit(0)
 
     async def stop(self, reason: str = "stop() was called") -> None:
         """
@@ -699,7 +709,9 @@ class Application:
         The block counts as in flight: after a signal, resources are open until it is left, or until
         it awaits `wait_closed`, or the time to drain is over.
         """
-        await self._start(in_block=True)
+        body = Body()
+        await self._start(body)
+        body.begin()
         return self
 
     async def __aexit__(
@@ -707,7 +719,7 @@ class Application:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         """
         Stop and wait until all is closed; after an error, without waiting for what is in flight.
 
@@ -715,7 +727,8 @@ class Application:
             BaseException: The error that stopped the application, if the block ended without one.
         """
         run = cast("Run", self._run)
-        if exc is None:
+        was_cancelled = cast("Body", run.body).leave(exc_type, exc, traceback)
+        if exc is None or was_cancelled:
             run.stop("its block was left")
         else:
             run.abort(f"its block ended with {exc_type.__name__ if exc_type else exc}")
@@ -726,8 +739,9 @@ class Application:
             with anyio.CancelScope(shield=True):
                 await self._until_closed(run)
             raise
-        if exc is None and run.error is not None:
+        if (exc is None or was_cancelled) and run.error is not None:
             raise run.error
+        return was_cancelled
 
     @property
     def state(self) -> ApplicationState:
@@ -746,6 +760,8 @@ class Application:
         if run is None:
             msg = f"{self!r} was never started. Ask for app.draining while it is up."
             raise RuntimeError(msg)
+        if run.body is not None and run.body.is_around():
+            run.body.drains = True
         return run.draining
 
     def statistics(self) -> ApplicationStatistics:
@@ -868,6 +884,11 @@ class Application:
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
 
+    async def _live_in_loop(self, run: Run) -> None:
+        await run.live()
+        if run.by_signal and not (run.body is not None or run.is_awaited or run.is_hosted):
+            loops.exit_from(run.loop, 0 if run.error is None else FAILED)
+
     def _ended(self, run: Run) -> None:
         """Note that the task of `start` has ended, perhaps with its event loop."""
         run.state = "stopped"
@@ -876,8 +897,9 @@ class Application:
         run.release_guard(unless_signalled=True)
 
     async def _until_closed(self, run: Run) -> None:
-        if run.block is not None:
-            run.block.set()
+        run.is_awaited = True
+        if run.body is not None and run.body.is_around():
+            run.body.ended.set()
         await run.closed.wait()
         run.release_guard()
 

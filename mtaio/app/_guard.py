@@ -128,6 +128,10 @@ class Guard:
         """Whether a signal has come; known at the latest when the thread has read it."""
         return self._first is not None
 
+    def shares_sigterm(self) -> bool:
+        """Return whether somebody else handles SIGTERM too, as a server around it does."""
+        return callable(self._handler(signal.SIGTERM))
+
     def attach(self, told: Callable[[int, float], None], noticed: Callable[[], None]) -> None:
         """
         Have the running event loop told of the first signal.
@@ -145,7 +149,7 @@ class Guard:
     def hand_on(self) -> None:
         """Have a server that handled signals before handle the first one; in the main thread."""
         # A server that handles SIGTERM itself must be told to stop as well, when that is due.
-        if self._handed_on or self._first is None or not callable(self._handler(signal.SIGTERM)):
+        if self._handed_on or self._first is None or not self.shares_sigterm():
             return
         self._handed_on = True
         number, _ = self._first

@@ -16,7 +16,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 
 from mtaio.app._listening import Bind, Listening
-from mtaio.app._server import Server, _amended, _copy_of
+from mtaio.app._server import Server, _connections, _copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,11 +287,11 @@ class Hypercorns:
 
 async def test_idle_or_at_work(caplog: pytest.LogCaptureFixture) -> None:
     """A connection is closed as idle, or a request on it is begun, but never both."""
-    connection = _amended(Hypercorns, Updated, Closed)()
+    connection = _connections(Hypercorns, Updated, Closed)()
     await connection.run()
     assert connection.done == ["closed as idle", "Updated(idle=False)"]
     assert caplog.messages == []
-    other = _amended(Hypercorns, Updated, Closed)()
+    other = _connections(Hypercorns, Updated, Closed)()
     await other.protocol_send(Updated(idle=False))
     await other._initiate_server_close()
     assert other.done == ["Updated(idle=False)"]
@@ -311,6 +311,6 @@ async def test_closed_is_not_read() -> None:
             await self.protocol_send(Closed())
             await anyio.sleep_forever()
 
-    connection = _amended(Reading, Updated, Closed)()
+    connection = _connections(Reading, Updated, Closed)()
     await connection.run()
     assert connection.done == ["Closed()", "handled Closed()", "stopped"]
