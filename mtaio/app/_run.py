@@ -361,7 +361,7 @@ class Run:
         """Wait until requests, services and the body have ended, and what they have submitted."""
         for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
             await ended.wait()
-        if self.body is not None:
+        if self.body is not None and not self.never_ran:
             if not self.body.drains:
                 self._cancel_body()
             await self.body.ended.wait()
@@ -402,16 +402,17 @@ class Run:
         for service in services:
             service.cancel()
         executor.cancel()
-        self._cancel_body()
-        if not self.never_ran and (requests or services or tasks):
+        body = self._cancel_body()
+        if not self.never_ran and (requests or services or tasks or body):
             self.cancelled = requests + len(services) + tasks
             logger.warning(
                 "cancelled %s the time for it was over: requests: %d, submitted tasks: %d, "
-                "services: %s",
+                "services: %s%s",
                 "because" if self._overdue else "before",
                 requests,
                 tasks,
                 ", ".join(service.info.name for service in services) or "none",
+                "; and the body of async with" if body else "",
             )
         end = min(self._until("drain_delay", "drain", "cancel"), clock.now() + self._budget.cancel)
         with anyio.CancelScope(deadline=clock.loop_deadline(end)):
