@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -38,6 +38,9 @@ _WAY_OUT: Final = (
     "'unix:/run/app.sock', or a socket that this process has inherited, such as 'fd://3'."
 )
 
+
+# It needs no descriptor of its own, of which there may be none left.
+_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 _SO_ATTACH_FILTER: Final = 26
 _NO_SYN: Final = (
@@ -135,6 +138,9 @@ class Listening:
     def close(self) -> None:
         """Close it, and remove the file of a Unix socket if it is this one's."""
         self.socket.close()
+        self._remove_file()
+
+    def _remove_file(self) -> None:
         if self._file is not None:
             with contextlib.suppress(FileNotFoundError):
                 if _identity(self._path) == self._file:
@@ -143,27 +149,25 @@ class Listening:
 
     def refuse(self) -> None:
         """
-        Let nobody join the queue of connections, whose others can still be accepted; on Linux.
+        Let nobody join the queue of connections, while those in it can still be accepted.
 
-        There a client that tries over TCP hears nothing, and tries again after a second, when the
-        socket is closed and it is refused. Elsewhere they go on joining. So they do where the
-        socket was inherited: it is not only ours, and those in its queue are not lost when we close
-        it.
+        Who tries at a Unix socket finds no file. On Linux, who tries over TCP hears nothing, and
+        tries again after a second, when the socket is closed and that is refused. On other systems
+        they go on joining. So they do where the socket was inherited: then others may have it too.
         """
-        if sys.platform != "linux" or self._inherited:
-            return
-        with contextlib.suppress(OSError):  # a sandbox that knows no filters
-            if self._path:
-                self.socket.shutdown(socket.SHUT_RD)
-            else:
-                code = b"".join(struct.pack("HBBI", *each) for each in _NO_SYN)
-                kept = ctypes.create_string_buffer(code)
-                program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept))
+        self._remove_file()
+        if sys.platform == "linux" and not (self._inherited or self._path):
+            code = b"".join(struct.pack("HBBI", *each) for each in _NO_SYN)
+            kept = ctypes.create_string_buffer(code)
+            program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept))
+            with contextlib.suppress(OSError):  # a sandbox that knows no filters
                 self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def has_queue(self) -> bool:
         """Return whether there are connections that were not accepted yet."""
-        return bool(select.select([self.socket], [], [], 0)[0])
+        with _Selector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def disconnect(self, keep: Container[object] = ()) -> int:
         """
