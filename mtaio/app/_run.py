@@ -369,7 +369,7 @@ class Run:
             await self._app.executor.drain()
 
     def _cancel_body(self) -> bool:
-        """Cancel the body, which is the program's: not that of a server, which ends it by itself."""
+        """Cancel the body, unless it is a server's, which leaves it when requests have ended."""
         return self.body is not None and not self.is_hosted and self.body.cancel()
 
     async def _close(self) -> None:

@@ -404,10 +404,10 @@ class _Run:
         self.listening.refuse()
         await anyio.sleep(_HANDSHAKE)
         with anyio.move_on_after(_TAKE):
-            while self.listening.has_queue():
+            while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
                 await anyio.sleep(_GLANCE)
         for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
-            await anyio.sleep(0)
+            await checkpoint()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""
@@ -533,7 +533,7 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
             with anyio.CancelScope(deadline=self.first_call):
                 await self.over.wait()
             for _ in range(_TURNS):
-                await anyio.sleep(0)
+                await checkpoint()
             if not self.at_work:
                 self.leaving = True
                 await tcp_server._initiate_server_close(self)  # noqa: SLF001 - its subclass

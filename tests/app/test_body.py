@@ -133,10 +133,11 @@ async def test_body_that_drains_for_ever(caplog: pytest.LogCaptureFixture) -> No
         await diary.wait()
     cancelled = round(DRAINED + 0.5, 6)
     assert diary.lines == [(cancelled, "body cleaned up"), (cancelled, "closed")]
-    assert caplog.messages == [
+    (message,) = caplog.messages
+    assert message == (
         "cancelled because the time for it was over: requests: 0, submitted tasks: 0, services: "
         "none; and the body of async with"
-    ]
+    )
 
 
 async def test_body_that_does_not_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -183,13 +184,17 @@ async def test_end_that_others_wait_for() -> None:
 async def test_body_that_fails_as_it_cleans_up() -> None:
     """Its error travels untouched."""
     diary = Diary()
-    with pytest.raises(KeyError, match=r"^'mine'$"):
+
+    async def block() -> None:
         async with diary.app:
             diary.stop()
             try:
                 await anyio.Event().wait()
             finally:
                 raise KeyError("mine")
+
+    with pytest.raises(KeyError, match=r"^'mine'$"):
+        await block()
     assert diary.lines == [(2, "closed")]
 
 
@@ -237,7 +242,7 @@ async def test_body_of_a_server() -> None:
 
 
 def test_block_left_in_another_task() -> None:
-    """asyncio's fixtures do that: the first task is over, and nobody tries to cancel it."""
+    """Fixtures of pytest-asyncio do that: the first task is over, and nobody tries to cancel it."""
 
     async def main() -> None:
         diary = Diary()

@@ -50,13 +50,14 @@ def expected(place: str, raised: str, way: str) -> int | str | None:
     return 3 if place == "open" and way in {"run", "command"} else 1
 
 
-def make(place: str, raised: str, trace: list[str]) -> Application:
+def make(place: str, raised: str, trace: list[str]) -> Application:  # noqa: C901 - a table of places
     """Make an application in which that is raised there."""
     app = Application(SETTINGS, probes=False, logging=False)
 
     def raise_in(where: str) -> None:
         if where == place:
-            raise RAISED[raised]()
+            error = RAISED[raised]()
+            raise error
 
     @app.resource
     async def first() -> AsyncIterator[None]:
@@ -107,7 +108,8 @@ async def live(app: Application, way: str, raised: str, place: str) -> None:
         return
     async with app:
         if place == "body":
-            raise RAISED[raised]()
+            error = RAISED[raised]()
+            raise error
         await app.wait_closed()
 
 

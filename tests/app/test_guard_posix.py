@@ -87,13 +87,16 @@ async def main():
 anyio.run(main, backend=sys.argv[1])
 """
 
-BROKEN_AT_THE_END = """
+BROKEN_AT_THE_END = (
+    """
 @app.resource
 async def broken():
     yield
     raise OSError
 
-""" + UNSEEN
+"""
+    + UNSEEN
+)
 
 NO_STDERR = """
 os.close(2)

@@ -258,7 +258,7 @@ def test_refuse(where: str, tmp_path: Path) -> None:
     with pytest.raises((TimeoutError, FileNotFoundError)):
         late.connect(name)
     with listening.socket.accept()[0] as accepted:
-        accepted.setblocking(True)
+        accepted.settimeout(20)
         assert accepted.recv(5) == b"hello"
     assert not listening.has_queue()
     listening.refuse()
