@@ -549,7 +549,7 @@ class Application:
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start. The process exits with 70 if stopping takes longer than
+        start, and with its own code if something in it called ``sys.exit``. The process exits with 70 if stopping takes longer than
         ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
 
         Args:
@@ -558,6 +558,7 @@ class Application:
 
         Raises:
             SystemExit: See above.
+            KeyboardInterrupt: Something in it raised that.
             RuntimeError: It is running, an event loop runs in this thread, or ``mtaio run`` or
                 ``mtaio check`` is importing the program.
         """
@@ -605,12 +606,14 @@ class Application:
         Start in the running event loop, and return when the application is up.
 
         For where `run` cannot be used, because the loop is not the application's own. End it with
-        `stop` or a signal, after which `wait_closed` returns.
+        `stop` or a signal, after which `wait_closed` returns. If nothing waits for the end that
+        a signal brings, the loop is ended like by ``sys.exit``; not on trio.
 
         A checkpoint; cancelled, it closes what it has opened.
 
         Raises:
             RuntimeError: It is running.
+            SystemExit: A signal stopped it as it started; with 0.
             BaseException: What failed while it was starting.
         """
         await self._start(None)
@@ -706,8 +709,15 @@ class Application:
         """
         Start, as `start` does.
 
-        The block counts as in flight: after a signal, resources are open until it is left, or until
-        it awaits `wait_closed`, or the time to drain is over.
+        The body counts as in flight: resources are open until it is left. When requests and
+        services have ended after a signal or `request_stop`, it is cancelled, and the program goes
+        on behind the block. One that has used `draining` is left the time to drain, and one that
+        awaits `wait_closed` goes on when all is closed. One that belongs to a server, which handles
+        SIGTERM too, is left to that.
+
+        Raises:
+            SystemExit: It was told to stop as it started; with 0.
+            BaseException: As for `start`.
         """
         body = Body()
         await self._start(body)
@@ -752,6 +762,8 @@ class Application:
     def draining(self) -> anyio.Event:
         """
         Set once nothing new is accepted: streams should end now.
+
+        The body of ``async with`` that asks for it ends by itself.
 
         Raises:
             RuntimeError: It was never started.

@@ -183,8 +183,9 @@ class Server:
         """
         Accept nothing more, and have `serve` return when everything in flight has ended.
 
-        Connections that wait for a request end at once, the others with their response. If requests
-        have just come in, that begins 0.1 seconds later. From the
+        Clients whom the system has let in already are served; one that has not asked yet has 0.1
+        seconds for that. Connections that wait for another request end at once, the others with
+        their response. If requests have just come in, that begins 0.1 seconds later. From the
         loop's thread. Not a checkpoint. Does nothing if it does not serve.
         """
         if self._run is not None:
