@@ -549,8 +549,9 @@ class Application:
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start, and with its own code if something in it called ``sys.exit``. The process exits with 70 if stopping takes longer than
-        ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
+        start, and with what something in it passed to ``sys.exit``. The process exits with 70 if
+        stopping takes longer than ``shutdown_timeout``, and with 128 and the signal's number when a
+        second signal comes.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
