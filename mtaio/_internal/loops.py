@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 from anyio import NoEventLoopError
@@ -128,6 +128,21 @@ def call_in(loop: Any, fn: Callable[[], object]) -> bool:
     except RuntimeError:  # asyncio: the loop is closed; trio: RunFinishedError
         return False
     return True
+
+
+def exit_from(loop: Any, code: int) -> None:
+    """
+    Have ``loop`` end, as `sys.exit` in one of its tasks does; called in its thread.
+
+    That is asyncio's: `asyncio.run` then cancels all tasks. On trio, where only a task can end its
+    own, this does nothing.
+    """
+
+    def leave() -> NoReturn:
+        raise SystemExit(code)
+
+    if is_asyncio(loop):
+        loop.call_soon(leave)
 
 
 def call_at(loop: Any, moment: float, fn: Callable[[], object]) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from mtaio.app._application import Application, ServerInfo
+    from mtaio.app._body import Body
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
     from mtaio.app._service import ServiceInfo
@@ -93,13 +94,17 @@ class Run:
         """Set when nothing new is accepted any more."""
         self.closed: Final = anyio.Event()
         """Set when all is over."""
-        self.block: anyio.Event | None = None
-        """Set when the ``async with`` block around it is left, or waits for its end."""
+        self.body: Body | None = None
+        """What runs in the ``async with`` block around it."""
         self.error: BaseException | None = None
         """What ended it, if that was an error."""
         self.never_ran = True
         """Whether it ended before it ran."""
         self.started_at: Final = clock.now()
+        self.by_signal = False
+        """Whether it was a signal that ended it."""
+        self.is_awaited = False
+        """Whether somebody waits, or has waited, for its end."""
         self.cancelled = 0
         """What was cancelled because its time had run out."""
         self._app: Final = app
@@ -134,6 +139,18 @@ class Run:
         if self.state == "starting":
             self._body.cancel()
 
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether it was told to stop, and has to end or has ended."""
+        return self._stopped_at is not None
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether somebody else handles SIGTERM too: a server around it, which ends the program."""
+        if self._guard is not None:
+            return self._guard.shares_sigterm()
+        return callable(signal.getsignal(signal.SIGTERM))
+
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
         self._app.notifier.stopping()
@@ -156,14 +173,20 @@ class Run:
             self._guard.hand_on()
 
     def _signalled(self, number: int, moment: float) -> None:
+        self.by_signal = not self.is_told_to_stop
         self.stop(signal.Signals(number).name, moment)
 
     def _fail(self, what: str, error: BaseException, **more: str) -> None:
-        """End it because of an error."""
-        self._report(what, error, **more)
+        """End it because of an error, or because the program is to exit."""
+        exits, rest = exit_in(error)
+        if rest is not None:
+            self._report(what, rest, **more)
         if self.error is None:
-            self.error = error
-        self.stop(f"{what} failed: {type(error).__name__}")
+            self.error = exits or error
+        if exits is None:
+            self.stop(f"{what} failed: {type(error).__name__}")
+        else:
+            self.stop(f"{more.get('of', what)} raised {exits!r}")
 
     def _report(self, what: str, error: BaseException, **more: str) -> None:
         if isinstance(error, Exception):
@@ -233,8 +256,11 @@ class Run:
     async def _up_and_down(self) -> None:
         try:
             await self._start()
-        except Exception as error:  # noqa: BLE001 - told, and kept
-            self._fail("start-up", error, of=self._starting)
+        except BaseException as error:
+            failure = failure_in(error, self._starting)
+            if failure is None:
+                raise
+            self._fail("start-up", failure, of=self._starting)
             return
         if self._stopped_at is not None:  # while its last part was opened: too late to cancel it
             return
@@ -334,13 +360,19 @@ class Run:
         self._overdue = time.cancelled_caught
 
     async def _all_ended(self) -> None:
-        """Wait until requests, services and the block have ended, and what they have submitted."""
+        """Wait until requests, services and the body have ended, and what they have submitted."""
         for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
             await ended.wait()
-        if self.block is not None:
-            await self.block.wait()
+        if self.body is not None and not self.never_ran:
+            if not self.body.drains:
+                self._cancel_body()
+            await self.body.ended.wait()
         if self._executor is not None and self._executor.is_open:
             await self._app.executor.drain()
+
+    def _cancel_body(self) -> bool:
+        """Cancel the body, unless it is a server's, which leaves it when requests have ended."""
+        return self.body is not None and not self.is_hosted and self.body.cancel()
 
     async def _close(self) -> None:
         """Cancel what is left, and close what is open."""
@@ -372,15 +404,17 @@ class Run:
         for service in services:
             service.cancel()
         executor.cancel()
-        if not self.never_ran and (requests or services or tasks):
+        body = self._cancel_body()
+        if not self.never_ran and (requests or services or tasks or body):
             self.cancelled = requests + len(services) + tasks
             logger.warning(
                 "cancelled %s the time for it was over: requests: %d, submitted tasks: %d, "
-                "services: %s",
+                "services: %s%s",
                 "because" if self._overdue else "before",
                 requests,
                 tasks,
                 ", ".join(service.info.name for service in services) or "none",
+                "; and the body of async with" if body else "",
             )
         end = min(self._until("drain_delay", "drain", "cancel"), clock.now() + self._budget.cancel)
         with anyio.CancelScope(deadline=clock.loop_deadline(end)):
@@ -435,6 +469,20 @@ class Run:
 
     def _unended(self) -> list[Service]:
         return [service for service in [*self._services] if not service.ended.is_set()]
+
+
+def exit_in(
+    error: BaseException,
+) -> tuple[SystemExit | KeyboardInterrupt | None, BaseException | None]:
+    """Return the wish to exit with which something ended, if there is one, and the other errors."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return error, None
+    if not isinstance(error, BaseExceptionGroup):
+        return None, error
+    exits, rest = error.split((SystemExit, KeyboardInterrupt))
+    while isinstance(exits, BaseExceptionGroup):
+        exits = exits.exceptions[0]
+    return exits, rest
 
 
 def _say_incomplete() -> None:

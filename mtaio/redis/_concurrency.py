@@ -24,6 +24,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.scope import another_task_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -425,8 +426,7 @@ class RedisConcurrencyLimiter:
         task = anyio.get_current_task().id
         blocks = self._entered.get(task)
         if blocks is None:
-            msg = f"{self!r} was entered in another task. Enter and leave the block in one task."
-            raise RuntimeError(msg)
+            raise another_task_error(self)
         block = blocks.pop()
         if not blocks:
             del self._entered[task]

@@ -167,6 +167,80 @@ def test_signal_to_an_application_in_a_block(backend: Any) -> None:
 
 
 @posix
+def test_signal_to_a_body_that_waits_for_nothing(backend: Any) -> None:
+    """A body that would wait for ever ends with the drain, and the program goes on behind it."""
+    app = make()
+    seen: list[str] = []
+
+    async def main() -> None:
+        async with app:
+            kill()
+            await anyio.Event().wait()
+        seen.append(app.state)
+
+    anyio.run(main, backend=backend)
+    assert seen == ["stopped"]
+
+
+@posix
+@pytest.mark.parametrize("wait", ["blocked", "shielded", "cancelled"])
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+def test_signal_while_a_block_starts(wait: str, backend: Any, *, last: bool) -> None:
+    """The body does not begin without what it needs: the program ends, with 0."""
+    app = make()
+    seen: list[str] = []
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        kill()
+        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type]
+        if wait == "cancelled":
+            await anyio.sleep_forever()
+        with anyio.CancelScope(shield=wait == "shielded"):
+            await anyio.lowlevel.checkpoint()
+        yield
+
+    if not last:
+
+        @app.resource
+        async def other() -> AsyncIterator[None]:
+            yield
+
+    async def main() -> None:
+        async with app:
+            seen.append("begun")
+            await app.wait_closed()
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main, backend=backend)
+    assert caught.value.code == 0
+    assert (seen, app.state) == ([], "stopped")
+
+
+@posix
+def test_signal_while_a_block_of_a_server_starts(backend: Any) -> None:
+    """A server that was handed the signal leaves the block, which has to begin for that."""
+    app = make()
+    handed_on: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: handed_on.append(number))
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        kill()
+        await anyio.sleep_forever()
+        yield
+
+    async def main() -> None:
+        async with app:
+            assert app.state == "stopped"
+            assert handed_on == [signal.SIGTERM]
+
+    anyio.run(main, backend=backend)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert handed_on == [signal.SIGTERM]
+
+
+@posix
 def test_signal_that_comes_twice_at_once(backend: Any) -> None:
     """A terminal and a wrapper both hand on Ctrl-C: that is one wish."""
     app = make()
@@ -489,7 +563,7 @@ def test_failing_service(backend: Any) -> None:
 
 
 def test_task_that_exits(backend: Any) -> None:
-    """What a task says to `sys.exit` is not the exit code: 2 and 3 have a meaning of their own."""
+    """What a task says to `sys.exit` is the exit code, also where tasks end in a group."""
     app = make()
 
     @app.service
@@ -502,7 +576,7 @@ def test_task_that_exits(backend: Any) -> None:
 
     with pytest.raises(SystemExit) as caught:
         app.run(backend)
-    assert caught.value.code == 1
+    assert caught.value.code == 2
 
 
 def test_failing_service_in_a_block(backend: Any) -> None:

@@ -65,10 +65,38 @@ UNSEEN = """
 async def main():
     await app.start()
     kill()
-    await anyio.sleep(1000)
+    try:
+        await anyio.Event().wait()
+    finally:
+        print("cleaned up", app.state, file=sys.stderr)
 
 anyio.run(main, backend=sys.argv[1])
 """
+
+UNSEEN_FROM_THE_START = """
+@app.resource
+async def slow():
+    kill()
+    await anyio.sleep(1000)
+    yield
+
+async def main():
+    await app.start()
+    print("started", file=sys.stderr)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+BROKEN_AT_THE_END = (
+    """
+@app.resource
+async def broken():
+    yield
+    raise OSError
+
+"""
+    + UNSEEN
+)
 
 NO_STDERR = """
 os.close(2)
@@ -204,15 +232,29 @@ def test_second_signal(backend: str, tmp_path: Path) -> None:
     )
 
 
-def test_end_that_nobody_waits_for(backend: str, tmp_path: Path) -> None:
+def test_end_that_nobody_waits_for(tmp_path: Path) -> None:
     """A program that goes on after its application has stopped is ended, and told what to do."""
-    code, printed, _ = run(UNSEEN, backend, tmp_path, within=0.5)
+    code, printed, _ = run(UNSEEN, "trio", tmp_path, within=0.5)
     assert code == 70
     assert (
         "though the application has stopped: the event loop goes on. Leave it when "
         "app.wait_closed() returns; a worker thread or an async generator may hold it up. "
         in printed  # where a log without handlers goes
     )
+
+
+@pytest.mark.parametrize(("program", "code"), [(UNSEEN, 0), (BROKEN_AT_THE_END, 1)], ids=["0", "1"])
+def test_end_that_nobody_waits_for_on_asyncio(program: str, code: int, tmp_path: Path) -> None:
+    """There its event loop ends when the application has, as `sys.exit` would end it."""
+    ended, printed, log = run(program, "asyncio", tmp_path, within=60)
+    assert (ended, printed) == (code, "cleaned up stopped\n")
+    assert log.endswith("INFO mtaio.app: stopped\n")
+
+
+def test_start_that_is_stopped_by_a_signal(backend: str, tmp_path: Path) -> None:
+    """What comes behind the start does not begin: the program ends, with 0."""
+    code, printed, _ = run(UNSEEN_FROM_THE_START, backend, tmp_path, within=60)
+    assert (code, printed) == (0, "")
 
 
 @pytest.mark.parametrize(
