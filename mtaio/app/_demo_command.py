@@ -41,9 +41,8 @@ def _above_0(kind: Callable[[str], float], tokens: Sequence[Token]) -> float:
     with suppress(ValueError):
         if text.isascii() and "_" not in text and (number := kind(text)) > 0:
             return number
-    msg = (
-        f"{text!r} is not {'a whole' if kind is int else 'a'} number above 0, in the digits 0 to 9."
-    )
+    wanted = "a whole number" if kind is int else "a number"
+    msg = f"{text!r} is not {wanted} above 0, in the digits 0 to 9."
     raise ValueError(msg)
 
 

@@ -98,7 +98,7 @@ def test_single_file(folder: Path, demo: Demo) -> None:
         (["--limit", "1_0"], r"^mtaio: .*--limit: '1_0' is not a whole number above 0, in the dig"),
         (
             ["--rate", "\uff15"],
-            r"^mtaio: .*--rate: '\uff15' is not a number above 0, in the digits",
+            r"^mtaio: .*--rate: '\uff15' is not a number above 0, in the dig",
         ),
         (["--rate", "0"], r"^mtaio: .*--rate: '0' is not a number above 0"),
         (["--timeout", "nan"], r"^mtaio: .*--timeout: 'nan' is not a number above 0"),
