@@ -246,7 +246,8 @@ def _is_for_the_program(error: BaseException) -> bool:
     ``sys.exit`` is: a library that gives up says so, and a probe is no reason to end the service.
     """
     if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_for_the_program, error.exceptions))
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return any(map(_is_for_the_program, group.exceptions))
     return not isinstance(error, Exception | SystemExit)
 
 

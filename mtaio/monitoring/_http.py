@@ -123,7 +123,6 @@ def encode(
         chunked: Whether a body with ``rest`` goes in chunks; if not, the connection's end is its
             end.
     """
-    framed = (lambda piece: b"%x\r\n%b\r\n" % (len(piece), piece)) if chunked else bytes
     if rest is None:
         length = [f"content-length: {len(body)}"]
     else:
@@ -141,8 +140,12 @@ def encode(
     elif rest is None:
         yield head + body
     else:
-        yield head + framed(body)
+        yield head + (_chunk(body) if chunked else body)
         for piece in rest:
-            yield framed(piece)
+            yield _chunk(piece) if chunked else piece
         if chunked:
-            yield b"0\r\n\r\n"
+            yield _chunk(b"")  # which says that this is all
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
