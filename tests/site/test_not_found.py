@@ -11,7 +11,7 @@ SITE = Path(os.environ["MTAIO_SITE"])
 
 
 def test_not_found() -> None:
-    """It is in both languages, at any depth: its links are absolute, and lead to the first pages."""
+    """It is in both languages, at any depth: its links are absolute, and lead somewhere."""
     text = (SITE / "404.html").read_text(encoding="utf-8")
     assert text.startswith('<!doctype html>\n<html lang="en">')
     assert '<p lang="ja">' in text
