@@ -322,7 +322,11 @@ class Application:
             return None
         settings = self.settings
         return Probes(
-            self.monitor, self.health, bind=settings.health_bind, token=settings.health_token
+            self.monitor,
+            self.health,
+            bind=settings.health_bind,
+            token=settings.health_token,
+            name=self._name,
         )
 
     @cached_property

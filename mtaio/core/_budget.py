@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from mtaio._internal import checks
 from mtaio._internal.clock import now
+from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 __all__ = ["Budget", "BudgetStatistics"]
@@ -56,6 +57,7 @@ class _Slice:
         self.retries = 0
 
 
+@uncopied
 class Budget:
     """
     A limit on the retries of all calls together, for `Retry`.

@@ -24,6 +24,7 @@ from typing import (
     ParamSpec,
     Self,
     TypeVar,
+    TypeVarTuple,
     cast,
     get_args,
     overload,
@@ -95,6 +96,7 @@ __all__ = ["Outcome", "TaskExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _POLICIES: Final = frozenset(get_args(Policy))
 _READ_AHEAD: Final = 16
@@ -312,26 +314,26 @@ class TaskExecutor:
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[[*Ts], Awaitable[T]],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> T: ...
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[..., T],
+        fn: Callable[[*Ts], T],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> T: ...
     async def run_in_thread(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> Any:
@@ -365,7 +367,7 @@ class TaskExecutor:
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
     async def run_in_process(
-        self, fn: Callable[..., T], /, *args: Any, timeout: float | Unset | None = UNSET
+        self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
     ) -> T:
         """
         Call a plain function in a worker process, under the executor's limit on processes.

@@ -190,6 +190,11 @@ class AsyncFileHandler(logging.Handler):
         )
         notice = DropNotice(weakref.ref(self), encoding)
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
+        kind = type(self)  # methods of a subclass hide the properties
+        if kind.namer is not AsyncFileHandler.namer:
+            file.namer = self.namer
+        if kind.rotator is not AsyncFileHandler.rotator:
+            file.rotator = self.rotator
         # A handler without references must still write what it was given.
         weakref.finalize(self, self._writer.request_close).atexit = False
 
@@ -200,7 +205,8 @@ class AsyncFileHandler(logging.Handler):
 
         Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
         the same each time. Its errors are those of a rotation: the records go on into the file as
-        it is, and ``on_error`` is told. None, the default, leaves names as they are.
+        it is, and ``on_error`` is told. None, the default, leaves names as they are. A subclass may
+        define it as a method; its handlers then live until they are closed.
         """
         return self._writer.file.namer
 

@@ -23,6 +23,7 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.scope import another_task_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -107,6 +108,7 @@ class _Waiter:
         self.error: Exception | None = None
 
 
+@uncopied
 @async_only
 class RedisConcurrencyLimiter:
     """

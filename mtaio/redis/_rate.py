@@ -22,6 +22,7 @@ from mtaio._internal import checks, clock
 from mtaio._internal.acquired import TOKENS
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
@@ -126,6 +127,7 @@ class _Waiter:
         self.wakeup = Wakeup()
 
 
+@uncopied
 @async_only
 class RedisRateLimiter:
     """

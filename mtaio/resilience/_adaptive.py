@@ -17,6 +17,7 @@ from mtaio._internal import checks
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
@@ -67,6 +68,7 @@ class AdaptiveStatistics:
     """How often the limit was lowered for a moment to measure the baseline."""
 
 
+@uncopied
 class AdaptiveLimiter:
     """
     Limits how much runs at once to what a service can take, which it measures itself.

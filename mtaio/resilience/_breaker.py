@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import BreakerOpenError
@@ -73,6 +74,7 @@ class BreakerChange:
     """The failure that opened it; None for any other change."""
 
 
+@uncopied
 class Breaker:
     """
     Refuses calls to a service that fails, and lets a few through at times to see if it works.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtaio._internal import checks, clock
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.core import Budget
@@ -44,6 +45,7 @@ class HedgeStatistics:
     """Seconds after which a call is hedged now; None while too few calls have been measured."""
 
 
+@uncopied
 class Hedge:
     """
     Makes another attempt if the first has not answered in time; the first answer counts.

@@ -21,6 +21,7 @@ from mtaio._internal.acquired import SLOT, SLOT_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import decorate
 from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -65,6 +66,7 @@ class ConcurrencyStatistics:
     """The longest of those waits, in seconds."""
 
 
+@uncopied
 @async_only
 class ConcurrencyLimiter:
     """

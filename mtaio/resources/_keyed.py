@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 from mtaio._internal import checks, clock
 from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -119,6 +120,7 @@ class _KeyLimiter(RateLimiter):
         return bucket.full_at
 
 
+@uncopied
 @keys_only
 class KeyedRateLimiter:
     """

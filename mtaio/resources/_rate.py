@@ -22,6 +22,7 @@ from mtaio._internal import checks, clock, loops
 from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
@@ -100,6 +101,7 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 """The queue of every limiter on which no task has waited yet, which may be one of very many."""
 
 
+@uncopied
 @async_only
 class RateLimiter:
     """
