@@ -239,18 +239,6 @@ def _shown(show: Callable[[object], str], value: object) -> str:
         return f"<{type(value).__name__} whose {show.__name__}() raises {type(error).__name__}>"
 
 
-def _is_for_the_program(error: BaseException) -> bool:
-    """
-    Return whether an error, or one of a group, is not about what raised it, as Ctrl-C is not.
-
-    ``sys.exit`` is: a library that gives up says so, and a probe is no reason to end the service.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return any(map(_is_for_the_program, group.exceptions))
-    return not isinstance(error, Exception | SystemExit)
-
-
 class Run:
     """
     One run of a check, for all who wait for it.
@@ -376,7 +364,7 @@ class Run:
         self._coroutine = self._before = None
 
     def raise_error(self) -> None:
-        """Raise what the check raised that is not about the check, as Ctrl-C is not."""
+        """Raise what the check raised that is not an Exception: it is meant to end the program."""
         error, self._raised = self._raised, None
         if error is not None:
             raise error
@@ -414,7 +402,7 @@ class Run:
             if self.waiters and not self._scope.cancel_called:
                 self._stray = stray_error(error, f"the check {self._check.fn!r}")
             return True
-        if _is_for_the_program(failure):
+        if not isinstance(failure, Exception):
             self._raised = failure
         if not self._scope.cancel_called:  # else that is the reason
             self._record(self._check.fail, failure)

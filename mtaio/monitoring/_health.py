@@ -45,10 +45,9 @@ class HealthRegistry:
 
     A check is a function without arguments, async or plain; a plain one runs in a worker thread, at
     most one for each check, apart from the application's threads. It passes if it returns None or
-    True. It fails if it raises, ``sys.exit`` included, exceeds its timeout, or returns anything
-    else, such as a text that says why. A run cancelled because nobody waits for it any more counts
-    neither as passed nor as failed. Each change between passing and failing is logged to
-    ``mtaio.monitoring``.
+    True. It fails if it raises, exceeds its timeout, or returns anything else, such as a text that
+    says why. A run cancelled because nobody waits for it any more counts neither as passed nor as
+    failed. Each change between passing and failing is logged to ``mtaio.monitoring``.
 
     There are three kinds. ``"live"``: does this process still work, or must it be restarted; never
     check another service here, which a restart does not fix. ``"ready"``: can it take requests.
@@ -308,8 +307,8 @@ class HealthRegistry:
         Raises:
             ValueError: There is no such kind.
             RuntimeError: Checks are running in another event loop, which has not finished.
-            BaseException: What a check raised that is neither an ``Exception`` nor ``SystemExit``,
-                such as ``KeyboardInterrupt``; the check has failed as well.
+            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does;
+                the check has failed as well.
         """
         if kind is not None:
             _check_kind(kind)

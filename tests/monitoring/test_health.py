@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from dataclasses import asdict, fields
 from json import dumps, loads
@@ -730,13 +729,13 @@ class Unusual(BaseException):
     """An error that is not meant to be caught."""
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, Unusual])
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, Unusual])
 @pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
-async def test_what_is_not_about_the_check(
+async def test_what_ends_the_program(
     kind: type[BaseException],
     grouped: bool,  # noqa: FBT001 - a parameter
 ) -> None:
-    """What is neither an Exception nor SystemExit is raised by the report, by one of them."""
+    """What is not an Exception is raised by the report, by one of them."""
     error = kind("now")
     if grouped:
         error = BaseExceptionGroup("two", [ValueError("other"), BaseExceptionGroup("one", [error])])
@@ -746,18 +745,6 @@ async def test_what_is_not_about_the_check(
     assert raised.value is error
     result = only(await health.report())
     assert (result.error or "").startswith(type(error).__name__)
-
-
-@pytest.mark.parametrize("threaded", [False, True], ids=["async", "in a thread"])
-async def test_check_that_exits(threaded: bool) -> None:  # noqa: FBT001 - a parameter
-    """A check that calls ``sys.exit`` has failed, and the service goes on."""
-    probe = Probe(SystemExit("no schema"))
-    health = registry(lambda: sys.exit("no schema")) if threaded else registry(probe)
-    for _ in range(2):
-        result = only(await health.report())
-        assert (result.status, result.error) == ("failing", "SystemExit: no schema")
-    health = registry(Probe(BaseExceptionGroup("checks", [SystemExit(3), ValueError("a")])))
-    assert only(await health.report()).status == "failing"
 
 
 def test_stray_cancellation(backend: str) -> None:
