@@ -518,7 +518,7 @@ class EventEmitter:
             raise
 
     def _look_up(self, name: object) -> Topic:
-        clock.now()  # finds out about the clock of the running loop, which emit only reads
+        clock.catch_up(self._registry)  # emit only reads the clock
         try:
             return self._registry.topic(name, concurrent=self._policy.concurrent)
         except (TypeError, ValueError) as error:

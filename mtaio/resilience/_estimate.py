@@ -27,7 +27,12 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from mtaio._internal.clock import REAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["LimitEstimator"]
 
@@ -112,12 +117,11 @@ class LimitEstimator:
     """
 
     # Invariants:
-    # - a window is of samples that came since _opens, which is at or after _changed, the moment
-    #   when the last window ended;
+    # - a window is of samples that came since _opens, which is at or after the moment when the last
+    #   window ended;
     # - baseline is 0 until it is known, and so is _usual while there is nothing to compare with;
     # - _top and _slower mean something only while the phase is LOOK_DOWN.
     __slots__ = (
-        "_changed",
         "_closes",
         "_collapsed",
         "_count",
@@ -147,6 +151,7 @@ class LimitEstimator:
         "latency",
         "limit",
         "look_downs",
+        "timed_by",
     )
 
     def __init__(self, initial: int, least: int, most: int) -> None:
@@ -162,13 +167,15 @@ class LimitEstimator:
         """Seconds that a call took in the last window; 0 before there was one."""
         self.look_downs = 0
         """How often the limit was lowered to find the baseline."""
+        self.timed_by: Callable[[], float] = REAL
+        """The clock of the moments."""
         self._phase = Phase.FOLLOW
         self._variance = 1.0
         self._usual = self._usual_in_flight = 0.0
         self._top = (0.0, 0.0)
         self._previous = self._slower = 0.0
         self._start = self._low = self._worst = self._smooth = 0.0
-        self._changed = self._opens = self._closes = -math.inf
+        self._opens = self._closes = -math.inf
         self._need = 0.0
         self._collapsed = 0
         self._peak = 0
@@ -193,8 +200,6 @@ class LimitEstimator:
         if in_flight > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_flight
         if moment < self._opens:
-            if moment < self._changed:  # another event loop, with a clock of its own
-                self._open(moment, 0.0)
             return False
         self._outcomes += 1
         if dropped:
@@ -211,9 +216,13 @@ class LimitEstimator:
         self._close(moment)
         return True
 
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self._opens += seconds
+        self._closes += seconds
+
     def _open(self, moment: float, settle: float) -> None:
         """Begin a window, when calls that began under another limit have had time to end."""
-        self._changed = moment
         self._opens = moment + settle
         self._closes = self._opens + WINDOW
         self._count = 0

@@ -110,13 +110,37 @@ class _KeyLimiter(RateLimiter):
     def idle_from(self, moment: float) -> float:
         """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
         bucket = self._bucket
-        bucket.look(moment)
+        clock.catch_up(bucket)
         self._forget_finished()
         if self._queue:
             return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
         if bucket.rate == 0:
             return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
         return bucket.full_at
+
+
+class _Idle:
+    """When each limiter will be idle, or earlier: a heap of such moments."""
+
+    __slots__ = ("heap", "timed_by")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, _KeyLimiter]] = []
+        self.timed_by: Callable[[], float] = clock.REAL
+
+    def move(self, seconds: float) -> None:  # noqa: ARG002 - the limiters know it more exactly
+        """Go over to another clock: see `clock.Timed`."""
+        self.reorder(clock.now())
+
+    def reorder(self, moment: float) -> None:
+        """Correct every entry, since limiters may become idle earlier than expected."""
+        self.heap = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self.heap]
+        heapq.heapify(self.heap)
+
+    def put_first(self, limiters: set[_KeyLimiter]) -> None:
+        """Enter limiters as idle already, which may be too early."""
+        self.heap = [(-math.inf if each in limiters else at, n, each) for at, n, each in self.heap]
+        heapq.heapify(self.heap)
 
 
 @keys_only
@@ -192,7 +216,6 @@ class KeyedRateLimiter:
         "_granted",
         "_idle",
         "_idle_ttl",
-        "_last",
         "_limiters",
         "_max_keys",
         "_model",
@@ -223,14 +246,13 @@ class KeyedRateLimiter:
         self._model = _KeyLimiter(None, like, Tally())
         self._tally = Tally()
         self._limiters: dict[Hashable, _KeyLimiter] = {}
-        self._idle: list[tuple[float, int, _KeyLimiter]] = []
+        self._idle = _Idle()
         self._admitted = 0
         self._calls = 0
         self._forgotten = 0
         self._granted = 0
         self._rejected_keys = 0
         self._yield_due = False
-        self._last = -math.inf
 
     def __repr__(self) -> str:
         model = repr(self._model).partition(" key=")[0]
@@ -288,7 +310,7 @@ class KeyedRateLimiter:
         self._model.reconfigure(rate=rate, burst=burst)
         for limiter in self._limiters.values():
             limiter.reconfigure(rate=rate, burst=burst)
-        self._reorder(self._look())
+        self._idle.reorder(clock.catch_up(self._idle))
 
     def reset(self, key: Hashable = UNSET) -> None:
         """
@@ -314,9 +336,7 @@ class KeyedRateLimiter:
             limiter.check_loop()
         for limiter in limiters:
             limiter.reset()
-        idle = set(limiters)  # or, if tasks wait, earlier than they will be
-        self._idle = [(-math.inf if each in idle else at, n, each) for at, n, each in self._idle]
-        heapq.heapify(self._idle)
+        self._idle.put_first(set(limiters))
 
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
@@ -466,24 +486,25 @@ class KeyedRateLimiter:
         if self._calls >= FAST_CALLS:
             self._calls = 0
             self._yield_due = True
-            self._sweep(self._look())
+            self._sweep(clock.catch_up(self._idle))
         return self._limiters.get(key) or self._admit(key)
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
-        moment = self._look()
+        moment = clock.catch_up(self._idle)
         self._sweep(moment)
         if len(self._limiters) >= self._max_keys:
             self._make_room(key, moment)
         limiter = _KeyLimiter(key, self._model, self._tally)
         self._limiters[key] = limiter
         self._admitted += 1
-        heapq.heappush(self._idle, (moment, self._admitted, limiter))
+        heapq.heappush(self._idle.heap, (moment, self._admitted, limiter))
         return limiter
 
     def _sweep(self, moment: float) -> None:
         """Forget some of the keys that have been idle for long enough."""
+        heap = self._idle.heap
         for _ in range(_SWEEP):
-            if not self._idle or self._idle[0][0] + self._idle_ttl > moment + TICK:
+            if not heap or heap[0][0] + self._idle_ttl > moment + TICK:
                 return
             if self._first_is_right(moment):
                 self._forget_first()
@@ -492,7 +513,7 @@ class KeyedRateLimiter:
         """Forget the key that has been idle longest, or raise if there is none."""
         while not self._first_is_right(moment):
             pass
-        wait = self._idle[0][0] - moment
+        wait = self._idle.heap[0][0] - moment
         if wait <= TICK:
             self._forget_first()
             return
@@ -505,27 +526,14 @@ class KeyedRateLimiter:
 
     def _first_is_right(self, moment: float) -> bool:
         """Return whether the first entry says when its limiter is idle; if not, put it right."""
-        entered, number, limiter = self._idle[0]
+        entered, number, limiter = self._idle.heap[0]
         idle_from = limiter.idle_from(moment)
         if idle_from <= entered:
             return True
-        heapq.heapreplace(self._idle, (idle_from, number, limiter))
+        heapq.heapreplace(self._idle.heap, (idle_from, number, limiter))
         return False
 
     def _forget_first(self) -> None:
-        _, _, limiter = heapq.heappop(self._idle)
+        _, _, limiter = heapq.heappop(self._idle.heap)
         del self._limiters[limiter.key]
         self._forgotten += 1
-
-    def _look(self) -> float:
-        """Return the current moment, even if the clock is another than before."""
-        moment = clock.now()
-        if moment < self._last:
-            self._reorder(moment)
-        self._last = moment
-        return moment
-
-    def _reorder(self, moment: float) -> None:
-        """Correct every entry, since limiters may become idle earlier than expected."""
-        self._idle = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self._idle]
-        heapq.heapify(self._idle)

@@ -316,7 +316,7 @@ class RateLimiter:
         self._forget_finished()
         if self._queue:
             self._attach()
-        moment = self._bucket.look(clock.now())
+        moment = clock.catch_up(self._bucket)
         self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
         for waiter in self._queue:
             if waiter is self._first or waiter.tokens > bucket.most:
@@ -365,26 +365,25 @@ class RateLimiter:
         """
         left = self._left
         if left > 0 and timeout is None:
-            # Bucket.look, due and take, without the calls: this is what most calls come to.
+            # Bucket.due and take, without the calls: this is what most calls come to.
             bucket = self._bucket
             span = bucket.interval
             if tokens is not _ONE:
                 if type(tokens) not in _PLAIN or not 0 < tokens <= bucket.most:
                     bucket.check(tokens)
                 span *= tokens
-            moment = clock.reader()()
-            full_at = bucket.full_at
-            if full_at <= moment:  # so it is full, whichever clock `last` is from
-                bucket.full_at = moment + span
-                bucket.last = moment
-                self._left = left - 1
-                return TOKENS
-            full_at += span
-            if full_at <= moment + bucket.reach and bucket.last <= moment:
-                bucket.full_at = full_at
-                bucket.last = moment
-                self._left = left - 1
-                return TOKENS
+            if (tells := clock.reader()) is bucket.timed_by:
+                moment = tells()
+                full_at = bucket.full_at
+                if full_at <= moment:
+                    bucket.full_at = moment + span
+                    self._left = left - 1
+                    return TOKENS
+                full_at += span
+                if full_at <= moment + bucket.reach:
+                    bucket.full_at = full_at
+                    self._left = left - 1
+                    return TOKENS
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
@@ -404,23 +403,22 @@ class RateLimiter:
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         bucket = self._bucket
-        if self._first is None and (
-            tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most)
+        if (
+            self._first is None
+            and (tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most))
+            and (tells := clock.reader()) is bucket.timed_by
         ):
-            moment = clock.reader()()
-            full_at = bucket.full_at
-            if full_at <= moment or bucket.last <= moment:
-                if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
-                    full_at = moment
-                full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
-                if full_at <= moment + bucket.reach:
-                    bucket.full_at = full_at
-                    bucket.last = moment
-                    self._left -= 1
-                    return TOKENS_NOWAIT
+            moment, full_at = tells(), bucket.full_at
+            if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
+                full_at = moment
+            full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
+            if full_at <= moment + bucket.reach:
+                bucket.full_at = full_at
+                self._left -= 1
+                return TOKENS_NOWAIT
         bucket.check(tokens)
         self._forget_finished()
-        moment = bucket.look(clock.now())
+        moment = clock.catch_up(bucket)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -478,9 +476,8 @@ class RateLimiter:
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
-        # It changes nothing, since another thread may have another clock.
         bucket = self._bucket
-        moment = max(clock.now(), bucket.last)
+        moment = clock.now_by(bucket.timed_by)  # it changes nothing: the limiter may be in use
         first = self._first
         if first is not None and loops.is_over(self._loop):
             first = None
@@ -502,7 +499,7 @@ class RateLimiter:
             checks.timeout("timeout", timeout)
         if self._queue:
             self._attach()
-        moment = bucket.look(clock.reader()())
+        moment = clock.catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
         if timeout is not None and wait > timeout + TICK:
             return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
@@ -549,17 +546,17 @@ class RateLimiter:
         try:
             if there:
                 await checkpoint()
-                moment = self._bucket.look(clock.reader()())
+                moment = clock.catch_up(self._bucket)
             while (due := self._due(waiter, moment, timeout, deadline)) != moment:
                 woken = waiter.rest()
                 until = min(due, deadline)
                 if until == math.inf:
                     await woken.wait()
-                    moment = self._bucket.look(clock.now())
+                    moment = clock.catch_up(self._bucket)
                 else:
                     with anyio.CancelScope(deadline=clock.loop_deadline(until)) as scope:
                         await woken.wait()
-                    moment = self._bucket.look(clock.now())
+                    moment = clock.catch_up(self._bucket)
                     if scope.cancelled_caught:
                         # The timer is right even where the clock, by rounding, is not there yet.
                         moment = max(moment, until)
