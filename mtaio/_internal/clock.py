@@ -71,32 +71,35 @@ class Clock:
         source: Returns what it says.
     """
 
-    # Invariant: when it said `own`, monotonic time was `real`. This was the last time that somebody
-    # began or ceased to follow the clock, which is where it meets another one: objects go over from
-    # clock to clock as if it had happened then.
-    __slots__ = ("__weakref__", "_source", "loop", "own", "real")
+    # Invariants:
+    # - when the clock said met[0], monotonic time was met[1]: then somebody began to follow it;
+    # - when it said seen[0], that was seen[1]: then somebody last began or ceased to follow it, or,
+    #   with a loop of which nobody says when it begins and ends, looked at it;
+    # - these are the moments in which objects go over from one clock to another, so to say, even if
+    #   they are used later.
+    __slots__ = ("__weakref__", "_source", "loop", "met", "seen")
 
     def __init__(self, source: Callable[[], float], loop: object = None) -> None:
         self._source = source
         self.loop: object = loop
         """The loop, or what stands for it, if nobody says when it begins and ends."""
-        self.note(source())
+        self.meet()
 
-    def note(self, moment: float) -> None:
-        """Note that the clock says ``moment`` now."""
-        self.own: float = moment
-        self.real: float = REAL()
+    def meet(self) -> None:
+        """Note that somebody begins, or ceases, to follow the clock."""
+        self.met: tuple[float, float] = self._source(), REAL()
+        self.seen: tuple[float, float] = self.met
 
     def stop(self) -> None:
         """Stand still: the loop is over, and what it has timed must not keep it alive."""
-        self.note(self())
-        self._source = partial(float, self.own)
+        self.meet()
+        self._source = partial(float, self.met[0])
 
     def __call__(self) -> float:
         """Return what it says."""
         moment = self._source()
         if self.loop is not None:  # this may have been the last time that anything looks at it
-            self.note(moment)
+            self.seen = moment, REAL()
         return moment
 
 
@@ -184,7 +187,7 @@ def catch_up(owner: Timed) -> float:
     if clock is not owner.timed_by:
         clock = here()
         if clock is not owner.timed_by:
-            owner.move(_between(owner.timed_by, clock))
+            owner.move(_between(owner.timed_by, clock, first=False))
             owner.timed_by = clock
     return clock()
 
@@ -197,7 +200,7 @@ def hasten(owner: Hasty) -> None:
 def now_by(known: Callable[[], float]) -> float:
     """Return the current time by a clock that is not that of this context, or not any more."""
     clock = here()
-    return clock() if clock is known else clock() - _between(known, clock)
+    return clock() if clock is known else clock() - _between(known, clock, first=True)
 
 
 def here() -> Callable[[], float]:
@@ -209,12 +212,20 @@ def here() -> Callable[[], float]:
     return REAL if clock is _look_and_read else clock  # no loop runs here
 
 
-def _between(before: Callable[[], float], after: Callable[[], float]) -> float:
-    """Return what to add to moments of the clock ``before`` for them to be of ``after``."""
+def _between(before: Callable[[], float], after: Callable[[], float], *, first: bool) -> float:
+    """
+    Return what to add to moments of one clock for them to be of another.
+
+    Args:
+        before: The one.
+        after: The other.
+        first: Whether they met when ``after`` was met first, not when it was last seen.
+    """
     if not isinstance(after, Clock):
         assert isinstance(before, Clock)  # noqa: S101 - else they would be the same
-        return before.real - before.own
-    return after.own - (before.own if isinstance(before, Clock) else after.real)
+        return before.seen[1] - before.seen[0]
+    own, real = after.met if first else after.seen
+    return own - (before.seen[0] if isinstance(before, Clock) else real)
 
 
 def is_real() -> bool:
@@ -240,7 +251,7 @@ def follow(clock: Callable[[], float]) -> Callable[[], float]:
     before = read
     for each in (before, clock):
         if isinstance(each, Clock):
-            each.note(each())
+            each.meet()
     read = clock
     known = {REAL: _reader.get, _read_of_loop: _of_loop}
     reader = known.get(clock) or (lambda: clock)

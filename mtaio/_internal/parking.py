@@ -12,6 +12,7 @@ Source: ``trio.lowlevel.ParkingLot``.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 
@@ -76,27 +77,25 @@ class ParkingLot:
         self._loop = loop
         return False
 
-    def reach(self, owner: object) -> None:
+    def call_there(self, fn: Callable[[], object]) -> None:
         """
-        Make sure that parked tasks can be woken from here, where no task may be running.
+        Call ``fn`` where parked tasks may be woken: here at once, or else soon, in their loop.
 
-        Args:
-            owner: The object that the lot belongs to, for the message.
-
-        Raises:
-            RuntimeError: They belong to another loop, which has not finished.
+        From any thread. If their loop has finished, they are forgotten, and ``fn`` is called here.
         """
-        if not self.tasks:
-            return
         try:
-            self.attach(owner)
+            if current_token().native_token is self._loop:
+                fn()
+                return
+            here = False
         except anyio.NoEventLoopError:
-            # Another thread, a callback of the loop itself (which may wake its tasks), or a
-            # coroutine that is thrown away after its loop.
-            if self.is_over():
-                self.tasks.clear()
-            elif get_ident() != self._thread:
-                raise
+            here = get_ident() == self._thread  # a callback of the loop, or a coroutine thrown away
+        # By the time that it is called there, tasks of another loop may be parked.
+        if self.is_over() or not (here or loops.call_in(self._loop, partial(self.call_there, fn))):
+            self.tasks.clear()
+            here = True
+        if here:
+            fn()
 
     def is_over(self) -> bool:
         """Return whether the loop that attached last has finished."""
@@ -106,17 +105,24 @@ class ParkingLot:
         """Forget every parked task: their loop has finished."""
         self.tasks.clear()
 
-    async def park(self, on_lost: Callable[[], object] | None = None) -> None:
+    async def park(
+        self,
+        on_lost: Callable[[], object] | None = None,
+        on_parked: Callable[[], object] | None = None,
+    ) -> None:
         """
         Wait to be woken.
 
         Args:
+            on_parked: Called when the task is in the queue, where other threads see it.
             on_lost: Called for a task that was woken and is cancelled before it resumes, to pass
                 on what it was woken for. By default the next task is woken.
         """
         self._thread = get_ident()
         event = anyio.Event()
         self.tasks[event] = None
+        if on_parked is not None:
+            on_parked()
         try:
             await event.wait()
         except BaseException:

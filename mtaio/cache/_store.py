@@ -108,7 +108,7 @@ class Store:
         """Whether there is no weigher, no jitter and no listener to use when storing a value."""
         self.timed_by: Callable[[], float] = clock.REAL
         """The clock of all moments in the entries."""
-        self.tells: Callable[[], float] = clock.REAL
+        self.tells: Callable[[], float] = _end_of_time
         """The time for a hit: `timed_by`, or the end of time if that may be the wrong clock."""
         self.hits: float = 0.0
         """A float, because adding to it takes less time than to an int."""
@@ -167,9 +167,8 @@ class Store:
             return False
         return moment >= entry.soft + self._served
 
-    def live_items(self) -> list[tuple[Any, Any]]:
+    def live_items(self, moment: float) -> list[tuple[Any, Any]]:
         """Return the keys that have a value, with their values."""
-        moment = clock.now_by(self.timed_by)
         return [
             (key, entry.value) for key, entry in self.entries.items() if self.is_live(entry, moment)
         ]

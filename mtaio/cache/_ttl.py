@@ -414,7 +414,7 @@ class TTLCache(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         """Return whether ``key`` has a live value; this does not count as a read."""
         check_hashable(key)
-        return self._store.find(key, clock.now_by(self._store.timed_by)) is not None
+        return self._store.find(key, self._look()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
@@ -440,16 +440,26 @@ class TTLCache(Generic[T]):
         read of the keys. Not a checkpoint.
         """
         if self._lock.inside():
-            return self._store.live_items()
+            return self._store.live_items(self._look())
         with self._lock:
-            return self._store.live_items()
+            return self._store.live_items(self._store.now())
+
+    def _look(self) -> float:
+        """Return the current time for what does not count as a read; without the lock if it can."""
+        store = self._store
+        moment = store.tells()
+        if moment < math.inf:
+            return moment
+        if self._lock.inside():
+            return clock.now_by(store.timed_by)
+        with self._lock:
+            return store.now()
 
     def _read(self, key: Hashable, default: Any) -> Any:
         """Read a value where that takes the lock."""
         store, lock = self._store, self._lock
         if lock.inside():
-            # Without noting its use, which would be a change.
-            entry = store.find(key, clock.now_by(store.timed_by))
+            entry = store.find(key, self._look())  # without noting its use, which would be a change
             return default if entry is None else entry.value
         gone: Entry | None = None
         lock.acquire()

@@ -17,6 +17,7 @@ import heapq
 import math
 import reprlib
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
@@ -100,12 +101,6 @@ class _KeyLimiter(RateLimiter):
     def yield_next(self) -> None:
         """Let the next call of `acquire` yield, however it ends."""
         self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
-
-    def check_loop(self) -> None:
-        """Raise unless the tasks that wait can be woken from here."""
-        self._forget_finished()
-        if self._queue:
-            self._attach()
 
     def idle_from(self, moment: float) -> float:
         """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
@@ -205,6 +200,7 @@ class KeyedRateLimiter:
     # - each limiter in _limiters has one entry in _idle, and no other limiter has;
     # - an entry says when its limiter will be idle, or an earlier moment, never a later one: so if
     #   the first entry is right and lies in the future, no limiter is idle;
+    # - who adds or removes a limiter, or changes _idle, holds _lock;
     # - _model has the limits of every key and is never used, hence as good as new;
     # - _granted and _tally count for all keys, also those that were forgotten;
     # - at least one call in FAST_CALLS sets _yield_due; the call that may yield takes it back.
@@ -217,6 +213,7 @@ class KeyedRateLimiter:
         "_idle",
         "_idle_ttl",
         "_limiters",
+        "_lock",
         "_max_keys",
         "_model",
         "_rejected_keys",
@@ -247,6 +244,7 @@ class KeyedRateLimiter:
         self._tally = Tally()
         self._limiters: dict[Hashable, _KeyLimiter] = {}
         self._idle = _Idle()
+        self._lock = RLock()  # a key's __eq__ may come back here
         self._admitted = 0
         self._calls = 0
         self._forgotten = 0
@@ -295,7 +293,7 @@ class KeyedRateLimiter:
         """
         Change the limits of every key at run time, as `RateLimiter.reconfigure` does for one.
 
-        Not a checkpoint. Takes about two microseconds for each key held.
+        Not a checkpoint; from any thread. Takes about two microseconds for each key held.
 
         Args:
             rate: Tokens for each key every `per` seconds; None leaves it.
@@ -303,14 +301,12 @@ class KeyedRateLimiter:
 
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        for limiter in self._limiters.values():
-            limiter.check_loop()
-        self._model.reconfigure(rate=rate, burst=burst)
-        for limiter in self._limiters.values():
-            limiter.reconfigure(rate=rate, burst=burst)
-        self._idle.reorder(clock.catch_up(self._idle))
+        with self._lock:
+            self._model.reconfigure(rate=rate, burst=burst)
+            for limiter in self._limiters.values():
+                limiter.reconfigure(rate=rate, burst=burst)
+            self._idle.reorder(clock.catch_up(self._idle))
 
     def reset(self, key: Hashable = UNSET) -> None:
         """
@@ -318,25 +314,23 @@ class KeyedRateLimiter:
 
         For a user who has just authenticated, say. A key that is not held is as good as reset.
         Takes about 0.1 microseconds for each key held; for all keys, five times that. Not a
-        checkpoint.
+        checkpoint; from any thread.
 
         Args:
             key: The key to reset; omitted for all of them.
 
         Raises:
             TypeError: ``key`` cannot be hashed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        if key is UNSET:
-            limiters = list(self._limiters.values())
-        else:
-            limiter = self._limiters.get(key)
-            limiters = [] if limiter is None else [limiter]
-        for limiter in limiters:
-            limiter.check_loop()
-        for limiter in limiters:
-            limiter.reset()
-        self._idle.put_first(set(limiters))
+        with self._lock:
+            if key is UNSET:
+                limiters = list(self._limiters.values())
+            else:
+                limiter = self._limiters.get(key)
+                limiters = [] if limiter is None else [limiter]
+            for limiter in limiters:
+                limiter.reset()
+            self._idle.put_first(set(limiters))
 
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
@@ -486,19 +480,21 @@ class KeyedRateLimiter:
         if self._calls >= FAST_CALLS:
             self._calls = 0
             self._yield_due = True
-            self._sweep(clock.catch_up(self._idle))
+            with self._lock:
+                self._sweep(clock.catch_up(self._idle))
         return self._limiters.get(key) or self._admit(key)
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
-        moment = clock.catch_up(self._idle)
-        self._sweep(moment)
-        if len(self._limiters) >= self._max_keys:
-            self._make_room(key, moment)
-        limiter = _KeyLimiter(key, self._model, self._tally)
-        self._limiters[key] = limiter
-        self._admitted += 1
-        heapq.heappush(self._idle.heap, (moment, self._admitted, limiter))
-        return limiter
+        with self._lock:
+            moment = clock.catch_up(self._idle)
+            self._sweep(moment)
+            if len(self._limiters) >= self._max_keys:
+                self._make_room(key, moment)
+            limiter = _KeyLimiter(key, self._model, self._tally)
+            self._limiters[key] = limiter
+            self._admitted += 1
+            heapq.heappush(self._idle.heap, (moment, self._admitted, limiter))
+            return limiter
 
     def _sweep(self, moment: float) -> None:
         """Forget some of the keys that have been idle for long enough."""

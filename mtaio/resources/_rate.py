@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
@@ -112,8 +113,8 @@ class RateLimiter:
     sees more than the limit.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend; by one at a time, and not from other threads. A task that is cancelled while it waits
-    leaves the bucket as if it had never asked.
+    backend, by one at a time. Other threads may change the limits and read the statistics. A task
+    that is cancelled while it waits leaves the bucket as if it had never asked.
 
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
@@ -302,8 +303,9 @@ class RateLimiter:
         Change the limits at run time, also for the tasks that are waiting.
 
         The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
-        the new rate. Not a checkpoint. A task that waits for more tokens than the new burst gets a
-        `RateLimitError`; one with a timeout waits until its deadline at most.
+        the new rate. A task that waits for more tokens than the new burst gets a `RateLimitError`;
+        one with a timeout waits until its deadline at most. Not a checkpoint. From any thread; if
+        another grants tokens at that very moment, they may not be counted.
 
         Args:
             rate: Tokens every `per` seconds, as for the class; None leaves it.
@@ -311,33 +313,25 @@ class RateLimiter:
 
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
         self._forget_finished()
-        if self._queue:
-            self._attach()
         moment = clock.catch_up(self._bucket)
         self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
-        for waiter in self._queue:
-            if waiter is self._first or waiter.tokens > bucket.most:
-                waiter.wake()
+        first = self._first
+        self._wake(
+            [each for each in tuple(self._queue) if each is first or each.tokens > bucket.most]
+        )
 
     def reset(self) -> None:
         """
         Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
         Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
-        stay as they are. Not a checkpoint.
-
-        Raises:
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
+        stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
-        if self._queue:
-            self._attach()
         self._bucket = self._bucket.copy()
-        if self._first is not None:
-            self._first.wake()
+        self._wake(list(self._queue)[:1])
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
@@ -635,6 +629,20 @@ class RateLimiter:
                 if self._first is not None:
                     self._first.wake()
 
+    def _wake(self, waiters: list[_Waiter]) -> None:
+        """Have tasks look again, in their event loop."""
+        if waiters and not self._is_here():
+            loops.call_in(self._loop, partial(_wake_all, waiters))
+        else:
+            _wake_all(waiters)
+
+    def _is_here(self) -> bool:
+        """Return whether the loop of the queue is the one that runs here."""
+        try:
+            return self._ask is not None and self._ask() is self._loop
+        except RuntimeError:  # trio's answer where it does not run
+            return False
+
     def _attach(self) -> None:
         """
         Make sure that the queue belongs to the running loop.
@@ -642,11 +650,8 @@ class RateLimiter:
         Raises:
             RuntimeError: Tasks of another loop, which has not finished, wait in it.
         """
-        try:
-            if self._ask is not None and self._ask() is self._loop:
-                return
-        except RuntimeError:  # trio's answer where it does not run
-            pass
+        if self._is_here():
+            return
         loop = loops.current_loop()
         self._forget_finished()
         if self._queue:
@@ -661,6 +666,11 @@ class RateLimiter:
             self._queue.clear()
             self._queued = 0
             self._first = None
+
+
+def _wake_all(waiters: list[_Waiter]) -> None:
+    for waiter in waiters:
+        waiter.wake()
 
 
 def _amount(tokens: float) -> str:
