@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import pytest
 
+from mtaio._internal import clock
 from mtaio.testing import run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     Runner = Callable[[Callable[[], Awaitable[Any]]], Any]
 
@@ -51,10 +53,10 @@ def leap(fn: Callable[[], Awaitable[Any]], start: float = 0.0) -> Any:
 def mock(fn: Callable[[], Awaitable[Any]], start: float = 0.0) -> Any:
     """Run ``fn`` under trio's MockClock."""
     trio = pytest.importorskip("trio")
-    clock = pytest.importorskip("trio.testing").MockClock(autojump_threshold=0)
+    mocked = pytest.importorskip("trio.testing").MockClock(autojump_threshold=0)
     if start:
-        clock.jump(start)
-    return trio.run(fn, clock=clock)
+        mocked.jump(start)
+    return trio.run(fn, clock=mocked)
 
 
 def simulate(fn: Callable[[], Awaitable[Any]], start: float = 0.0, backend: str = "asyncio") -> Any:
@@ -78,3 +80,34 @@ CLOCKS: Final[dict[str, Runner]] = {
     "mock": mock,
     "mock, late": partial(mock, start=500.0),
 }
+
+
+class Hands:
+    """A clock that is set by hand, and others that take over from it."""
+
+    def __init__(self, now: float) -> None:
+        self.take_over(now)
+
+    def take_over(self, now: float) -> None:
+        """Let another clock take over, which says ``now``."""
+        self._now = says = [now]
+        clock.follow(clock.Clock(lambda: says[0]))
+
+    @property
+    def now(self) -> float:
+        """What it says."""
+        return self._now[0]
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._now[0] = now
+
+
+@contextmanager
+def by_hand(now: float = 0.0) -> Iterator[Hands]:
+    """Let mtaio's time be that of a clock that is set by hand."""
+    before = clock.read
+    try:
+        yield Hands(now)
+    finally:
+        clock.follow(before)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
-from threading import get_ident
 from typing import TYPE_CHECKING
 
 import anyio
@@ -40,13 +39,12 @@ class ParkingLot:
 
     # Invariants:
     # - an event is in tasks, or set, or its task has given up: never two of these;
-    # - all in tasks belong to _loop, which runs in the thread _thread.
-    __slots__ = ("_loop", "_thread", "tasks")
+    # - all in tasks belong to _loop.
+    __slots__ = ("_loop", "tasks")
 
     def __init__(self) -> None:
         self.tasks: OrderedDict[anyio.Event, None] = OrderedDict()
         self._loop: object = None
-        self._thread = 0
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -83,19 +81,13 @@ class ParkingLot:
 
         From any thread. If their loop has finished, they are forgotten, and ``fn`` is called here.
         """
-        try:
-            if current_token().native_token is self._loop:
-                fn()
+        loop = self._loop
+        if loop is not None and not loops.runs_here(loop):
+            # By the time that it is called there, tasks of another loop may be parked.
+            if not loops.is_over(loop) and loops.call_in(loop, partial(self.call_there, fn)):
                 return
-            here = False
-        except anyio.NoEventLoopError:
-            here = get_ident() == self._thread  # a callback of the loop, or a coroutine thrown away
-        # By the time that it is called there, tasks of another loop may be parked.
-        if self.is_over() or not (here or loops.call_in(self._loop, partial(self.call_there, fn))):
             self.tasks.clear()
-            here = True
-        if here:
-            fn()
+        fn()
 
     def is_over(self) -> bool:
         """Return whether the loop that attached last has finished."""
@@ -118,7 +110,6 @@ class ParkingLot:
             on_lost: Called for a task that was woken and is cancelled before it resumes, to pass
                 on what it was woken for. By default the next task is woken.
         """
-        self._thread = get_ident()
         event = anyio.Event()
         self.tasks[event] = None
         if on_parked is not None:
