@@ -71,7 +71,8 @@ class ConcurrencyLimiter:
     Limits how much runs at once, across any number of tasks.
 
     May be made at module level, and used by one event loop after another, on either backend. Slots
-    do not belong to tasks: one task may hold several, and another may give them back.
+    do not belong to tasks: one task may hold several, and another may give them back. They may be
+    taken and given back in any thread, with `acquire_nowait` and `release`.
 
     Args:
         limit: Slots, at least 1.
