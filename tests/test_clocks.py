@@ -47,7 +47,7 @@ class Kept:
         held: Returns whether it is still kept.
     """
 
-    def __init__(self, begin: Callable[[], object], held: Callable[[], Any]) -> None:
+    def __init__(self, begin: Callable[[], Any], held: Callable[[], Any]) -> None:
         self.begin = begin
         self.held = held
 

@@ -6,6 +6,7 @@ import threading
 import time
 
 import anyio
+import anyio.lowlevel
 from anyio import to_thread
 
 from mtaio.exceptions import ConcurrencyLimitError
@@ -42,7 +43,7 @@ async def test_threads_and_tasks_share_slots() -> None:
         for _ in range(100):
             async with limiter:
                 note(1)
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 note(-1)
 
     async with anyio.create_task_group() as group:
@@ -62,7 +63,7 @@ async def test_only_threads_give_back() -> None:
         thread = threading.Thread(target=limiter.release)
         async with anyio.create_task_group() as group:
             group.start_soon(limiter.acquire)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             thread.start()
         thread.join()
     assert limiter.statistics().acquired == 51
