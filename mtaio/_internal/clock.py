@@ -69,12 +69,14 @@ class Clock:
 
     Args:
         source: Returns what it says.
+        loop: The loop that keeps it, or what stands for it, if nobody calls `follow` when that
+            begins and ends. It lives for as long as an object has moments of its clock.
     """
 
     # Invariants:
     # - when the clock said met[0], monotonic time was met[1]: then somebody began to follow it;
     # - when it said seen[0], that was seen[1]: then somebody last began or ceased to follow it, or,
-    #   with a loop of which nobody says when it begins and ends, looked at it;
+    #   with a loop, looked at it;
     # - these are the moments in which objects go over from one clock to another, so to say, even if
     #   they are used later.
     __slots__ = ("__weakref__", "_source", "loop", "met", "seen")
@@ -82,7 +84,6 @@ class Clock:
     def __init__(self, source: Callable[[], float], loop: object = None) -> None:
         self._source = source
         self.loop: object = loop
-        """The loop, or what stands for it, if nobody says when it begins and ends."""
         self.meet()
 
     def meet(self) -> None:
@@ -92,8 +93,7 @@ class Clock:
 
     def stop(self) -> None:
         """Stand still: the loop is over, and what it has timed must not keep it alive."""
-        self.meet()
-        self._source = partial(float, self.met[0])
+        self._source = partial(float, self.seen[0])
 
     def __call__(self) -> float:
         """Return what it says."""
