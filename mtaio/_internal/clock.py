@@ -282,10 +282,8 @@ def holding_by(source: Callable[[], AbstractContextManager[object]]) -> Generato
 
 
 def _unsettle() -> None:
-    for each in _hasty.valuerefs():
-        owner = each()
-        if owner is not None:
-            owner.unsettle()
+    for owner in [owner for each in _hasty.valuerefs() if (owner := each()) is not None]:
+        owner.unsettle()
 
 
 def _look() -> None:

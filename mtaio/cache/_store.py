@@ -345,10 +345,8 @@ class Store:
         """Return the current time, under the lock, and let hits read the same clock."""
         moment = clock.catch_up(self)
         tells = self.timed_by
-        if tells is clock.read:
-            self.tells = tells
-            if tells is not clock.read:  # another clock has taken over, seen by another thread
-                self.tells = _end_of_time
+        # Nothing is called between, so no other thread can begin another clock between.
+        self.tells = tells if tells is clock.read else _end_of_time
         return moment
 
     def unsettle(self) -> None:

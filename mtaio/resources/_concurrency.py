@@ -252,10 +252,10 @@ class ConcurrencyLimiter:
         """
         in_use = self._in_use + 1
         if in_use > self._capacity:
-            if self._returned and not self._parked:  # its loop has ended before it handed them on
-                self._in_use -= self._returned
-                self._returned = 0
-                return self.acquire_nowait()
+            if self._returned:
+                self._lot.call_there(self._take_back)
+                if self._in_use < self._capacity:  # the loop had ended before it handed them on
+                    return self.acquire_nowait()
             self._rejected += 1
             msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
