@@ -43,6 +43,7 @@ __all__ = [
     "REAL",
     "Clock",
     "Hasty",
+    "Tells",
     "Timed",
     "catch_up",
     "follow",
@@ -103,6 +104,14 @@ class Clock:
         return moment
 
 
+class Tells(Protocol):
+    """What tells the time. As an attribute a type checker would take a Callable for a method."""
+
+    def __call__(self) -> float:
+        """Return the current time."""
+        ...
+
+
 class Timed(Protocol):
     """
     An object that keeps moments.
@@ -111,7 +120,7 @@ class Timed(Protocol):
         timed_by: The clock that they are of, at first `REAL`; set by `catch_up` alone.
     """
 
-    timed_by: Callable[[], float]
+    timed_by: Tells
 
     def move(self, seconds: float, /) -> None:
         """Add ``seconds`` to each moment that is kept; infinite ones stay as they are."""

@@ -106,9 +106,9 @@ class Store:
         """Whether a hit changes nothing but the score."""
         self.plain: bool = self._weigher is None and not self._jitter and notifier is None
         """Whether there is no weigher, no jitter and no listener to use when storing a value."""
-        self.timed_by: Callable[[], float] = clock.REAL
+        self.timed_by: clock.Tells = clock.REAL
         """The clock of all moments in the entries."""
-        self.tells: Callable[[], float] = _end_of_time
+        self.tells: clock.Tells = _end_of_time
         """The time for a hit: `timed_by`, or the end of time if that may be the wrong clock."""
         self.hits: float = 0.0
         """A float, because adding to it takes less time than to an int."""

@@ -16,13 +16,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from mtaio._internal import checks, clock
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Budget", "BudgetStatistics"]
 
@@ -66,7 +62,7 @@ class _Window:
 
     def __init__(self) -> None:
         self.slices: deque[_Slice] = deque()
-        self.timed_by: Callable[[], float] = clock.REAL
+        self.timed_by: clock.Tells = clock.REAL
 
     def move(self, seconds: float) -> None:
         """Go over to another clock: see `clock.Timed`."""

@@ -254,7 +254,7 @@ class Registry:
     )
 
     def __init__(self, max_names: int) -> None:
-        self.timed_by: Callable[[], float] = clock.REAL
+        self.timed_by: clock.Tells = clock.REAL
         """The clock by which each topic was used."""
         self.max_names: int = max_names
         self.ready: dict[object, Topic] = {}

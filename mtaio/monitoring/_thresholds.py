@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from mtaio._internal import checks
-from mtaio._internal.clock import REAL
+from mtaio._internal.clock import REAL, Tells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Alert", "Threshold", "Thresholds", "unknown_metric"]
 
@@ -100,7 +100,7 @@ class Thresholds:
 
     def __init__(self) -> None:
         self._rules: dict[str, _Rule] = {}
-        self.timed_by: Callable[[], float] = REAL
+        self.timed_by: Tells = REAL
         """The clock of all moments here."""
 
     def set(

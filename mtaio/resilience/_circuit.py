@@ -93,7 +93,7 @@ class Circuit:
         self.clean: bool = False
         self.until: float = math.inf
         """When an open circuit lets a call through again."""
-        self.timed_by: Callable[[], float] = clock.REAL
+        self.timed_by: clock.Tells = clock.REAL
         """The clock of ``until``."""
         self.reason: str = ""
         """Why it is open, for messages."""

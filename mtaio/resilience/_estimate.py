@@ -27,12 +27,9 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from mtaio._internal.clock import REAL
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mtaio._internal.clock import REAL, Tells
 
 __all__ = ["LimitEstimator"]
 
@@ -167,7 +164,7 @@ class LimitEstimator:
         """Seconds that a call took in the last window; 0 before there was one."""
         self.look_downs = 0
         """How often the limit was lowered to find the baseline."""
-        self.timed_by: Callable[[], float] = REAL
+        self.timed_by: Tells = REAL
         """The clock of the moments."""
         self._phase = Phase.FOLLOW
         self._variance = 1.0

@@ -14,13 +14,10 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mtaio._internal import checks
-from mtaio._internal.clock import REAL
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mtaio._internal.clock import REAL, Tells
 
 __all__ = ["TICK", "Bucket"]
 
@@ -95,7 +92,7 @@ class Bucket:
         self.interval: float = interval
         self.most: float = _LARGEST if burst is None or rate > _LARGEST else burst
         self.reach: float = interval * self.most + TICK
-        self.timed_by: Callable[[], float] = REAL
+        self.timed_by: Tells = REAL
         self._fill(self.most, -math.inf)
 
     def __str__(self) -> str:

@@ -121,7 +121,7 @@ class _Idle:
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, _KeyLimiter]] = []
-        self.timed_by: Callable[[], float] = clock.REAL
+        self.timed_by: clock.Tells = clock.REAL
 
     def move(self, seconds: float) -> None:  # noqa: ARG002 - the limiters know it more exactly
         """Go over to another clock: see `clock.Timed`."""

@@ -16,14 +16,11 @@ import math
 from bisect import bisect_right
 from collections import deque
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mtaio._internal import checks
-from mtaio._internal.clock import REAL
+from mtaio._internal.clock import REAL, Tells
 from mtaio.resources._bucket import TICK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Window"]
 
@@ -83,7 +80,7 @@ class Window:
         self.interval: float = 0.0
         self.full_at: float = math.inf
         self.reach: float = 0.0
-        self.timed_by: Callable[[], float] = REAL
+        self.timed_by: Tells = REAL
         self._grants: deque[float] = deque(maxlen=limit)
 
     def __str__(self) -> str:
