@@ -44,6 +44,14 @@ def asker_of(loop: object) -> Callable[[], object]:
     return asks
 
 
+def runs_here(loop: object) -> bool:
+    """Return whether ``loop`` runs in this thread, also in a callback without any context."""
+    try:
+        return asker_of(loop)() is loop
+    except RuntimeError:  # trio's answer where it does not run
+        return False
+
+
 def in_event_loop() -> bool:
     """Return whether this thread is running an event loop, be it in a callback without a task."""
     return _asyncio_runs() or _answer("in_trio_run")

@@ -32,7 +32,7 @@ from typing import (
     overload,
 )
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
@@ -295,7 +295,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
             entry = lookup(key)
         except TypeError:
             entry = None  # the load says what is wrong
-        if entry is not None and entry.fresh > clock.read():
+        if entry is not None and store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
             store.hits += 1.0
@@ -317,7 +317,7 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
             entry = lookup(key)
         except TypeError:
             entry = None  # as above
-        if entry is not None and entry.fresh > clock.read():
+        if entry is not None and store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
             store.hits += 1.0

@@ -196,7 +196,9 @@ class Loads:
                 lock.refuse()
             lock.changing = True
             try:
-                load.started = clock.read()
+                load.started = store.tells()
+                if load.started == math.inf:
+                    load.started = store.now()
                 if not (self.table or guarded or refresh) and key not in store.entries:
                     # There is nothing to join, and no value.
                     self.table[key] = load
@@ -396,7 +398,7 @@ class Loads:
         lost: list[object] = []
         try:
             with self._lock:
-                moment = clock.read()
+                moment = self._store.now()
                 for key in keys:
                     load = JointLoad()
                     load.owner = self._owner
@@ -649,7 +651,9 @@ class Loads:
             lock.refuse()
         lock.changing = True
         try:
-            moment = clock.read()
+            moment = store.tells()
+            if moment == math.inf:
+                moment = store.now()
             if not load.wanted:
                 self._discard(load)
             else:
@@ -690,7 +694,7 @@ class Loads:
         """Note that there is no value for a load, and drop the one that was there."""
         with self._lock:
             self.loaded += 1
-            self.seconds += clock.now() - load.started
+            self.seconds += self._store.now() - load.started
             if load.state is RUNNING:  # as in _succeed
                 load.state = ABSENT
             self._discard(load)
@@ -727,7 +731,7 @@ class Loads:
         gone = None
         try:
             with self._lock:
-                moment = clock.now()
+                moment = self._store.now()
                 self.failed += 1
                 self.seconds += moment - load.started
                 if load.state is RUNNING:
@@ -758,8 +762,8 @@ class Loads:
         if type(failure) is not Failure:
             return failure
         with self._lock:
-            entry = self._store.lookup(load.key)
-            if entry is None or type(entry.value) is Failure or clock.now() >= entry.expires:
+            entry, moment = self._store.lookup(load.key), self._store.now()
+            if entry is None or type(entry.value) is Failure or moment >= entry.expires:
                 return failure
             self.served_stale += 1
             value = entry.value
@@ -969,7 +973,7 @@ def running_loop() -> object:
     """
     Return the running event loop, for a fifth of what `loops.current_loop` costs.
 
-    Its clock has then been looked at, so that ``clock.read()`` is right in this context.
+    Its clock has then been looked at, so that ``clock.read`` is right in this context.
     """
     known = _RUNNING_LOOP.get()
     if known is not None:

@@ -380,8 +380,7 @@ class HealthRegistry:
         )
 
     def _report(self) -> HealthReport:
-        moment = clock.now()
-        results = [each.result(moment) for each in self._checks.values()]
+        results = [each.result() for each in self._checks.values()]
         return report_of(results, draining=self._draining, timestamp=time.time())
 
     def _attach(self) -> object:

@@ -735,7 +735,7 @@ class ResourceMonitor:
         values = flat(Source("", None, sample)) | self._watched.last.values
         self._history.add(sample.timestamp, values)
         self._latest, self._values = sample, values
-        self._sampled_at = now = clock.read()
+        self._sampled_at = now = clock.catch_up(self._thresholds)
         self._samples += 1
         named = values | {alias: values[name] for alias, name in ALIASES.items() if name in values}
         alerts = self._thresholds.evaluate(now, sample.timestamp, named)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from mtaio._internal import checks
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.clock import now
+from mtaio._internal.clock import catch_up, now
 from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -259,7 +259,7 @@ class AdaptiveLimiter:
             except BaseException as error:
                 self._leave(error, now() - began, in_use)
                 raise
-            ended = now()
+            ended = catch_up(estimator)
             if estimator.sample(ended, ended - began, in_use):
                 slots.capacity = estimator.limit
             self._in_use -= 1
@@ -292,7 +292,7 @@ class AdaptiveLimiter:
                 return
             dropped = True
         self._dropped += dropped
-        if self._estimator.sample(now(), latency, in_use, dropped=dropped):
+        if self._estimator.sample(catch_up(self._estimator), latency, in_use, dropped=dropped):
             self._slots.capacity = self._estimator.limit
 
     async def _wait(self) -> None:

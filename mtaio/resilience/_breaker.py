@@ -16,7 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
@@ -345,7 +345,7 @@ class Breaker:
         elif circuit.until == math.inf:
             left, way_out = math.inf, "reset() closes it."
         else:
-            left = max(circuit.until - clock.now(), 0.0)
+            left = circuit.left()
             way_out = f"The next call is let through in {left:.3g} s."
         key = "" if self._only is not None else f" for key={reprlib.repr(circuit.key)}"
         msg = f"{self!r} refuses the call{key}: {circuit.reason}. {way_out}"

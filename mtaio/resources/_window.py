@@ -1,5 +1,5 @@
 """
-The arithmetic of a sliding window. It knows neither waiters nor clocks: calls are given the time.
+The arithmetic of a sliding window. It knows no waiters, and calls are given the time.
 
 Promise: never more than ``limit`` tokens are granted in any ``per`` seconds: when the next one may
 follow is when the one ``limit`` places before it is ``per`` seconds old.
@@ -19,6 +19,7 @@ from itertools import repeat
 from typing import Final
 
 from mtaio._internal import checks
+from mtaio._internal.clock import REAL, Tells
 from mtaio.resources._bucket import TICK
 
 __all__ = ["Window"]
@@ -44,7 +45,7 @@ class Window:
         per: As given.
         size: What to call the limit in messages.
         interval, full_at, reach: Those of a bucket that never holds a token.
-        last: The latest moment that `look` was given.
+        timed_by: The clock of the grants.
     """
 
     # Invariants:
@@ -57,11 +58,11 @@ class Window:
         "burst",
         "full_at",
         "interval",
-        "last",
         "most",
         "per",
         "rate",
         "reach",
+        "timed_by",
     )
 
     size: Final = "limit"
@@ -79,7 +80,7 @@ class Window:
         self.interval: float = 0.0
         self.full_at: float = math.inf
         self.reach: float = 0.0
-        self.last: float = -math.inf
+        self.timed_by: Tells = REAL
         self._grants: deque[float] = deque(maxlen=limit)
 
     def __str__(self) -> str:
@@ -90,6 +91,7 @@ class Window:
         """Return a window with the same limit in which nothing was granted."""
         copy = Window(self.most, self.per)
         copy.rate = self.rate
+        copy.timed_by = self.timed_by
         return copy
 
     def reshaped(self, rate: float | None, burst: float | None, moment: float) -> Window:
@@ -109,19 +111,15 @@ class Window:
             limit = int(rate) or limit
         new = Window(limit, self.per)
         new.rate = rate
-        new.last = self.last
+        new.timed_by = self.timed_by
         within = self._within(moment)
         recent = list(self._grants)[-within:] if within else []
         new._grants = deque(recent, maxlen=max(limit, within))
         return new
 
-    def look(self, moment: float) -> float:
-        """Note the current moment, and return it. Grants move along with a clock that goes back."""
-        if moment < self.last:
-            back = self.last - moment
-            self._grants = deque([at - back for at in self._grants], maxlen=self._grants.maxlen)
-        self.last = moment
-        return moment
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self._grants = deque([at + seconds for at in self._grants], maxlen=self._grants.maxlen)
 
     def _within(self, moment: float) -> int:
         """Return how many grants are younger than ``per``."""

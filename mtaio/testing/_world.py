@@ -383,13 +383,13 @@ def claimed(world: World, backend: str) -> Generator[None]:
 
 
 class Running:
-    """Let ``world`` run inside the block: mtaio's clock follows ``engine``."""
+    """Let ``world`` run inside the block: mtaio's time is that of ``virtual``, its loop's clock."""
 
-    __slots__ = ("_backend", "_before", "_claimed", "_engine", "_world")
+    __slots__ = ("_backend", "_before", "_claimed", "_virtual", "_world")
 
-    def __init__(self, world: World, engine: Engine, backend: str) -> None:
+    def __init__(self, world: World, virtual: clock.Clock, backend: str) -> None:
         self._world = world
-        self._engine = engine
+        self._virtual = virtual
         self._backend = backend
         self._claimed: AbstractContextManager[None] | None = None
 
@@ -400,7 +400,7 @@ class Running:
             self._claimed.__enter__()
         _running = self._world
         self._world.thread = threading.get_ident()
-        self._before = clock.follow(self._engine.time)
+        self._before = clock.follow(self._virtual)
 
     def __exit__(self, *exc_info: object) -> None:
         global _running  # noqa: PLW0603 - ditto

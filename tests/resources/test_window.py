@@ -16,6 +16,7 @@ from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter, ResourceLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
+from tests.clocks import by_hand
 from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
@@ -253,15 +254,14 @@ def test_changes_are_refused() -> None:
 
 
 async def test_other_clocks() -> None:
-    """When a clock takes over that is behind, what was granted is as old as it was."""
+    """When another clock takes over, what was granted is as old as it was."""
     limiter = RateLimiter.window(1, 4)
-    moment = 100.0
-    with clock.reading_from(lambda: moment):
+    with by_hand(100.0) as hands:
         limiter.acquire_nowait()
-        moment = 101
+        hands.now = 101
         with pytest.raises(RateLimitError):
             limiter.acquire_nowait()
-        moment = 0
+        hands.take_over(0)
         with pytest.raises(RateLimitError) as refused:
             limiter.acquire_nowait()
     assert refused.value.retry_after == 3
