@@ -262,7 +262,7 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session(tags=["matrix"], python=NEWEST)
 def explored(session: nox.Session) -> None:
-    """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
+    """Try schedules of at most two delays, random ones, and a cancellation at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
 
