@@ -364,7 +364,7 @@ def package(session: nox.Session) -> None:
     session.install(*group("package"))
     away = Path(session.create_tmp()).resolve()
     shutil.rmtree(away)
-    session.run("python", "-m", "build", "--outdir", str(away), ".")
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(away), ".")
     (wheel,) = away.glob("*.whl")
     (sdist,) = away.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
