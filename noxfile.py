@@ -114,7 +114,7 @@ NEWEST: Final = PYTHONS[-1]
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 SECOND: Final = PYTHONS[:2][-1]
-"""The oldest but one, if there are more: the oldest dependencies, tried on it, have wheels for it."""
+"""The oldest but one, if there are more: the oldest dependencies have wheels for it."""
 
 SHARED: Final = next((each for each in reversed(PYTHONS) if each != "3.15"), OLDEST)
 """The newest for which the client of Redis and Valkey has wheels; lines are counted there."""
