@@ -1,5 +1,5 @@
 """
-One test that is many runs: every schedule with few delays, many at random, and cancelled anywhere.
+One test that is many runs: all schedules with few delays, some at random, and cancelled anywhere.
 
 Promise: bad arguments are refused where the test is defined; what the runs are: `_search`.
 """
@@ -31,11 +31,11 @@ def explore(
     """
     Turn an async test into one that runs many times, each time in a different way.
 
-    On every backend it runs under every schedule with few delays, then under random schedules, and
-    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments, in
-    the plain order and in one random order for every 200 seeds, at least one. The first failure is
-    shrunk and raised, with a note that says how to reproduce it. The result is a plain function;
-    pytest collects it as one test, and it does not need pytest.
+    On every backend it runs under every schedule with at most ``exhaustive`` delays, then under
+    random schedules, and then, if it has a parameter ``victim``, with that `Victim` cancelled at
+    each of its moments, in the plain order and in one random order for every 200 seeds, at least
+    one. The first failure is shrunk and raised, with a note that says how to reproduce it. The
+    result is a plain function; pytest collects it as one test, and it does not need pytest.
 
     The test must create its objects itself in each run, and use no real time, threads or random
     numbers. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others are

@@ -665,6 +665,7 @@ def test_where_servers_listen() -> None:
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child() -> None:
     """A child that gets a signal does what it would have done without the guard."""
     if sys.platform == "win32":
@@ -685,6 +686,7 @@ def test_forked_child() -> None:
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_that_unwinds() -> None:
     """A child leaves the guard of its parent alone, whatever it does with its own copy."""
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""`map` and `for_each` under every schedule: each item once, in its place, and nothing is left."""
+"""`map` and `for_each` under many schedules: each item once, in its place, and nothing is left."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_spinning_behind_a_shield(backend: str, schedule: Schedule | None) -> No
 
 @pytest.mark.filterwarnings(
     # A coroutine that never lets go cannot be closed either, and Python says so.
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
 )
 def test_spinning_whatever_happens(backend: str) -> None:
     """Even a task that swallows whatever is thrown into it does not spin for ever."""
