@@ -480,9 +480,7 @@ def exit_in(
     if not isinstance(error, BaseExceptionGroup):
         return None, error
     exits, rest = error.split((SystemExit, KeyboardInterrupt))
-    while isinstance(exits, BaseExceptionGroup):
-        exits = exits.exceptions[0]
-    return exits, rest
+    return None if exits is None else exit_in(exits.exceptions[0])[0], rest
 
 
 def _say_incomplete() -> None:

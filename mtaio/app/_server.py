@@ -30,7 +30,7 @@ from mtaio.app._listening import Bind, Listening
 from mtaio.app._request import Request, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
 
     from anyio.abc import TaskStatus
     from hypercorn.config import Config
@@ -452,7 +452,7 @@ class _LeavingError(Exception):
 
 
 @cache
-def _serving(backend: str) -> Callable[..., Coroutine[Any, Any, None]]:
+def _serving(backend: str) -> Any:
     """
     Return hypercorn's function ``serve``, with `_connections` as its class of connections.
 

@@ -42,7 +42,12 @@ def expected(place: str, raised: str, way: str) -> int | str | None:
     """Return the exit code, or the text that is printed with the exit code 1."""
     if raised == "error" and place in {"check", "thread"}:
         return 0  # which fails the check, and nothing else
-    exits = {"code": 7, "text": "DATABASE_URL is not set", "nothing": None, "Ctrl-C": INTERRUPTED}
+    exits: dict[str, int | str | None] = {
+        "code": 7,
+        "text": "DATABASE_URL is not set",
+        "nothing": None,
+        "Ctrl-C": INTERRUPTED,
+    }
     if raised in exits:
         return exits[raised]
     if raised == "group" and place != "body":  # there it is the program's own, and left as it is
