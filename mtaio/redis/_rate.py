@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
@@ -359,10 +358,10 @@ class RedisRateLimiter:
             if late is not None:
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
                 raise self._timed_out(msg, timeout, deadline, late)
-            return TOKENS
+            return
         if self._down:
             await self._grant_without_server(tokens, deadline)
-            return TOKENS
+            return
         waiter = self._join(tokens, now, deadline)
         try:
             await self._wait(waiter, timeout)
@@ -378,11 +377,10 @@ class RedisRateLimiter:
             raise
         else:
             self._granted += 1
-            return TOKENS
+            return
         finally:
             self._leave(waiter)
         await self._grant_without_server(tokens, deadline)
-        return TOKENS
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -837,6 +835,9 @@ class RedisRateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
 
 def _interval(rate: float, per: float, burst: int) -> float:

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
 from mtaio._internal.sentinel import UNSET
@@ -354,7 +353,6 @@ class KeyedRateLimiter:
             limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
         self._granted += 1
-        return TOKENS
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
@@ -372,7 +370,19 @@ class KeyedRateLimiter:
         """
         self._limiter(key).acquire_nowait(tokens)
         self._granted += 1
-        return TOKENS_NOWAIT
+
+    def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
+        """
+        Take tokens of ``key`` if they are there, and return whether they were. Not a checkpoint.
+
+        Raises:
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(key, tokens)
+        except RateLimitError:
+            return False
+        return True
 
     @overload
     def limit(
@@ -423,6 +433,9 @@ class KeyedRateLimiter:
             return limited
 
         return decorate(around, name=f"{type(self).__name__}.limit")
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
