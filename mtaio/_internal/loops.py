@@ -60,12 +60,22 @@ def in_event_loop() -> bool:
 def task_name() -> str | None:
     """Return the name of the running task, None outside of tasks."""
     if _asyncio_runs():
-        task = sys.modules["asyncio"].current_task()
+        task = _asyncio_task()
         return None if task is None else str(task.get_name())
     if _answer("in_trio_task"):
         name: str = sys.modules["trio"].lowlevel.current_task().name
         return name
     return None
+
+
+def is_cancelled_natively() -> bool:
+    """Return whether ``Task.cancel()`` was called for the running task; False on trio."""
+    task = _asyncio_task() if _asyncio_runs() else None
+    return task is not None and task.cancelling() > 0
+
+
+def _asyncio_task() -> Any:
+    return sys.modules["asyncio"].current_task()
 
 
 # A module without the expected name is being imported by another thread, and no loop of that module

@@ -24,7 +24,7 @@ import anyio
 
 from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.cancellation import Stray, classify, stray_error
+from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_awaitable, check_loaded, seconds_for, unhashable
@@ -250,7 +250,11 @@ class Loads:
             if type(call) is not _COROUTINE:
                 check_awaitable(factory, call)
             load.call = call
-            value = await call
+            try:
+                value = await call
+            except BaseException as error:
+                raise_failure(error, factory)
+                raise
             self._succeed(load, value)
         except BaseException as error:
             with suppress(ValueError):  # the garbage collector closes it in any context
@@ -363,7 +367,12 @@ class Loads:
             if type(call) is not _COROUTINE:
                 check_awaitable(factory, call, several=True)
             first.call = call
-            self._succeed_many(first, await call)
+            try:
+                values = await call
+            except BaseException as error:
+                raise_failure(error, factory)
+                raise
+            self._succeed_many(first, values)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._fail(first, error)
         except GeneratorExit:
@@ -614,6 +623,9 @@ class Loads:
                     except GeneratorExit:  # here: the scope will raise something else for it
                         self._abandon(load)
                         raise
+                    except BaseException as error:
+                        raise_failure(error, load.factory, own_task=True)
+                        raise
                     if load.siblings:
                         self._succeed_many(load, value)
                     else:
@@ -624,11 +636,7 @@ class Loads:
             self._fail(load, error)
             del load, call  # as in fetch
             return
-        except BaseException as error:
-            if isinstance(classify(error), Stray):
-                self._fail(load, stray_error(error, f"the loader {load.factory!r}"))
-                del load, call
-                return
+        except BaseException:
             self._cancel(load, CLOSED)
             raise
         self._cancel(load, ABORTED)
@@ -820,8 +828,9 @@ class Loads:
         """Note the end of a load whose task was cancelled natively before its first step."""
         load.coroutine.close()
         close_unstarted(load.call)
-        with self._lock:
-            self.cancelled += 1
+        if load.loop is not None:  # else its loader raised GeneratorExit, and it is counted
+            with self._lock:
+                self.cancelled += 1
         self._close(load)
 
     def _close(self, load: Load) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
@@ -136,33 +137,54 @@ def compose(
     """
     if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
         return in_loop(fn), timing.timeout
-    attempt = one_attempt(fn, timing, threads, rate)
+    attempt = _attempt(fn, timing, threads, rate)
     if retry is None:
-        return in_loop(attempt), None
+        return in_loop(partial(attempt, _nothing)), None
+    at_once = one_attempt(fn, timing, threads) if rate is None and is_async(fn) else None
 
     def count_retry() -> None:
         counters.retried += 1
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return retry.run(partial(attempt, *args, **kwargs), on_retry=count_retry)
+        if at_once is not None:
+            return retry.run(partial(at_once, *args, **kwargs), on_retry=count_retry)
+        attempts = count()
+
+        def begins() -> None:  # an attempt that waits its turn may be cancelled before it is made
+            counters.retried += next(attempts) > 0
+
+        return retry.run(partial(attempt, begins, *args, **kwargs))
 
     return call, None
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: Rate | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
-    plain = not is_async(fn)
-    if not plain and rate is None and timing.timeout is None:
+    if is_async(fn) and timing.timeout is None:
         return fn
+    return partial(_attempt(fn, timing, threads), _nothing)
 
-    async def attempt(*args: Any, **kwargs: Any) -> Any:
+
+def _attempt(
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: Rate | None = None
+) -> Callable[..., Awaitable[Any]]:
+    """Return what calls ``fn`` once, and before that ``begins``, when it has waited its turn."""
+    plain = not is_async(fn)
+
+    async def attempt(begins: Callable[[], object], /, *args: Any, **kwargs: Any) -> Any:
         if rate is not None:
             await rate.acquire()
         if plain:
-            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing, asked=False)
+            call = partial(fn, *args, **kwargs)
+            return await run_in_thread(threads, call, timing, asked=False, begins=begins)
+        begins()
         with timing.limit():
             return await fn(*args, **kwargs)
 
     return attempt
+
+
+def _nothing() -> None:
+    pass

@@ -8,30 +8,32 @@ the same object, with a note added.
 from __future__ import annotations
 
 import reprlib
-from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import ADVICE, without_cancellation
+from mtaio._internal.notes import note
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ItemError", "annotate", "conclude", "note", "shorten", "silent_end"]
+__all__ = ["ItemError", "RemoteTraceback", "annotate", "conclude", "shorten", "silent_end"]
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - no error, but where one arose
+    """The cause of an error that came from another process: its traceback there."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
 
 ItemError = tuple[int, BaseException]
 """The number of an item, and what it raised."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 40
-
-
-def note(error: BaseException, text: str) -> None:
-    """Add a note to ``error``, if it can take one."""
-    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
-        error.add_note(text)
 
 
 def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:

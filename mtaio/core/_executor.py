@@ -305,7 +305,7 @@ class TaskExecutor:
                 await checkpoint()
             if slots is not None:
                 slot = await slots.acquire(here())
-            return await run_item(self._counters, slot, call)
+            return await run_item(self._counters, slot, call, fn, own_task=False)
         finally:
             if slots is not None and slot is not None:
                 slots.release(slot)

@@ -443,7 +443,7 @@ class EventEmitter:
         if handle is not None:
             try:
                 await handle(event)
-            except Exception as error:  # noqa: BLE001 - the policy decides
+            except BaseException as error:  # noqa: BLE001 - the policy decides, or raises it again
                 await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             topic.tally.handled += 1
@@ -452,7 +452,7 @@ class EventEmitter:
         if take is not None:
             try:
                 result = take(event)
-            except Exception as error:  # noqa: BLE001 - the policy decides
+            except BaseException as error:  # noqa: BLE001 - the policy decides, or raises it again
                 await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             if result is None:

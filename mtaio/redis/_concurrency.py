@@ -469,6 +469,9 @@ class RedisConcurrencyLimiter:
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
 
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
+
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
         Return an async function that calls ``then`` while it holds a slot, as `hold` does.

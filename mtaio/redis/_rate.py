@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
@@ -361,10 +360,10 @@ class RedisRateLimiter:
             if late is not None:
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
                 raise self._timed_out(msg, timeout, deadline, late)
-            return TOKENS
+            return
         if self._down:
             await self._grant_without_server(tokens, deadline)
-            return TOKENS
+            return
         waiter = self._join(tokens, now, deadline)
         try:
             await self._wait(waiter, timeout)
@@ -380,11 +379,10 @@ class RedisRateLimiter:
             raise
         else:
             self._granted += 1
-            return TOKENS
+            return
         finally:
             self._leave(waiter)
         await self._grant_without_server(tokens, deadline)
-        return TOKENS
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -839,6 +837,9 @@ class RedisRateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
 
 def _interval(rate: float, per: float, burst: int) -> float:

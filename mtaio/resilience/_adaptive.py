@@ -21,6 +21,7 @@ from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resilience._part import is_outcome
 from mtaio.resources import ConcurrencyLimiter
@@ -92,7 +93,8 @@ class AdaptiveLimiter:
         max_limit: What it never exceeds.
         max_waiting: How many calls may wait for a slot; any more are refused.
         on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
-            function from the exception to bool.
+            function from the exception to bool. A group counts if each exception in it does; a
+            function is called with each.
         name: For error messages.
 
     Raises:
@@ -221,6 +223,8 @@ class AdaptiveLimiter:
         The way the block ends is its outcome, as for a call in a pipeline.
         """
         return AdaptiveSlot(self, self._enter, self._leave)
+
+    __call__ = decorate_through
 
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

@@ -24,6 +24,7 @@ from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience._circuit import BreakerState, Circuit, Rules
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._part import is_outcome
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class Breaker:
         open_for: Seconds for which it stays open.
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
-            exception to bool.
+            exception to bool. A group of exceptions counts if each of them does, and a function is
+            called with each.
         max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.call`,
             which is then required, has a state of its own; of more keys than that, the least
             recently used is forgotten.
@@ -282,6 +284,8 @@ class Breaker:
             ValueError: Each key has a state, and there is no ``key``.
         """
         self._meant(key).close()
+
+    __call__ = decorate_through
 
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

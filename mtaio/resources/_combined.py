@@ -309,6 +309,9 @@ class ResourceLimiter:
         decorator = decorate(around, name="ResourceLimiter.limit")
         return decorator if fn is None else decorator(fn)
 
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
+
     def statistics(self) -> ResourceStatistics:
         """Return the state and counts of the parts. Not a checkpoint; from any thread."""
         rate, concurrency = self._rate, self._concurrency

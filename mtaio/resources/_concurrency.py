@@ -12,12 +12,11 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
 
 import anyio
 
 from mtaio._internal import checks
-from mtaio._internal.acquired import SLOT, SLOT_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
@@ -68,6 +67,7 @@ class ConcurrencyStatistics:
 
 @uncopied
 @async_only
+@final
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
@@ -75,6 +75,8 @@ class ConcurrencyLimiter:
     May be made at module level, and used by one event loop after another, on either backend. Slots
     do not belong to tasks: one task may hold several, and another may give them back. They may be
     taken and given back in any thread, with `acquire_nowait` and `release`.
+
+    It is not for subclassing: its methods do not call each other. Hold one in a class of your own.
 
     Args:
         limit: Slots, at least 1.
@@ -238,12 +240,11 @@ class ConcurrencyLimiter:
         acquired = self._acquired
         if in_use > self._capacity or acquired >= self._yield_at:
             await self._acquire(timeout)
-            return SLOT
+            return
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired = acquired + 1
-        return SLOT
 
     def acquire_nowait(self) -> None:
         """
@@ -257,7 +258,8 @@ class ConcurrencyLimiter:
             if self._returned:
                 self._lot.call_there(self._take_back)
                 if self._in_use < self._capacity:  # the loop had ended before it handed them on
-                    return self.acquire_nowait()
+                    self.acquire_nowait()
+                    return
             self._rejected += 1
             msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
@@ -265,7 +267,14 @@ class ConcurrencyLimiter:
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired += 1
-        return SLOT_NOWAIT
+
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free, and return whether it was. Not a checkpoint."""
+        try:
+            self.acquire_nowait()
+        except ConcurrencyLimitError:
+            return False
+        return True
 
     def release(self) -> None:
         """
@@ -352,6 +361,9 @@ class ConcurrencyLimiter:
 
         decorator = decorate(around, name="ConcurrencyLimiter.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> ConcurrencyStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

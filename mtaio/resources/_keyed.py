@@ -21,7 +21,6 @@ from threading import RLock
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
@@ -370,7 +369,6 @@ class KeyedRateLimiter:
             limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
         self._granted += 1
-        return TOKENS
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
@@ -388,7 +386,19 @@ class KeyedRateLimiter:
         """
         self._limiter(key).acquire_nowait(tokens)
         self._granted += 1
-        return TOKENS_NOWAIT
+
+    def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
+        """
+        Take tokens of ``key`` if they are there, and return whether they were. Not a checkpoint.
+
+        Raises:
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(key, tokens)
+        except RateLimitError:
+            return False
+        return True
 
     @overload
     def limit(
@@ -439,6 +449,9 @@ class KeyedRateLimiter:
             return limited
 
         return decorate(around, name=f"{type(self).__name__}.limit")
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""

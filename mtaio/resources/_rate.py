@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
@@ -374,16 +373,15 @@ class RateLimiter:
                 if full_at <= moment:
                     bucket.full_at = moment + span
                     self._left = left - 1
-                    return TOKENS
+                    return
                 full_at += span
                 if full_at <= moment + bucket.reach:
                     bucket.full_at = full_at
                     self._left = left - 1
-                    return TOKENS
+                    return
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
-        return TOKENS
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
@@ -411,7 +409,7 @@ class RateLimiter:
             if full_at <= moment + bucket.reach:
                 bucket.full_at = full_at
                 self._left -= 1
-                return TOKENS_NOWAIT
+                return
         bucket.check(tokens)
         self._forget_finished()
         moment = clock.catch_up(bucket)
@@ -422,7 +420,21 @@ class RateLimiter:
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
-        return TOKENS_NOWAIT
+
+    def try_acquire(self, tokens: float = 1) -> bool:
+        """
+        Take ``tokens`` if that delays no task that waits; return whether they were there.
+
+        Not a checkpoint.
+
+        Raises:
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(tokens)
+        except RateLimitError:
+            return False
+        return True
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""
@@ -469,6 +481,9 @@ class RateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> RateLimiterStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""

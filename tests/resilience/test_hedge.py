@@ -607,3 +607,20 @@ def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], mes
     """A value that makes no sense is named, with the way out."""
     with pytest.raises(kind, match=message):
         Hedge(**arguments)
+
+
+async def test_refusals_in_a_group_leave_the_call_to_the_others() -> None:
+    """As those that are raised by themselves."""
+    hedge = Hedge(1)
+    attempts = 0
+
+    async def ask() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 2:
+            raise ExceptionGroup("", [ConcurrencyLimitError("no slot")])
+        await anyio.sleep(3)
+        return "first"
+
+    assert await through(hedge)(ask) == "first"
+    assert hedge.statistics().rejected == 1
