@@ -161,7 +161,7 @@ def one_attempt(
         if rate is not None:
             await rate.acquire()
         if plain:
-            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
+            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing, asked=False)
         with timing.limit():
             return await fn(*args, **kwargs)
 
