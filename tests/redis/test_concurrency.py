@@ -441,6 +441,26 @@ async def test_room_in_the_queue_is_for_those_who_asked_first() -> None:
         assert limiter.statistics().in_use == 0
 
 
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
+async def test_full_queue_and_a_task_cancelled_anywhere(victim: Victim) -> None:
+    """Whoever is cancelled and when, as many are served as there is room for, and none hangs."""
+    async with Slots(latency=0.002) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        ends: list[str] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold_for_a_second, limiter, ends)
+            group.start_soon(victim, hold_for_a_second, limiter, ends)
+            group.start_soon(hold_for_a_second, limiter, ends)
+            await anyio.sleep(0.5)
+            group.start_soon(hold_for_a_second, limiter, ends)
+        assert ends.count("ran") in {1, 2, 3}
+        assert len(ends) in {3, 4}
+        assert limiter.statistics().waiting == limiter.statistics().in_use == 0
+        assert store.most == 1
+        async with limiter.hold(timeout=1):
+            pass
+
+
 async def test_full_queue_of_a_server_that_is_down() -> None:
     """With "wait", as many as may wait until it is back, and the others learn that it is down."""
     async with Slots(timeout=0.5) as store:
