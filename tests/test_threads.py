@@ -207,6 +207,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     ConcurrencyLimiter: {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
+        "try_acquire": lambda it: it.try_acquire(),
         "capacity": lambda it: setattr(it, "capacity", 2),
         "limit": lambda it: it.limit(second),
         "release": lambda it: it.release(),
@@ -215,6 +216,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     RateLimiter: {
         "acquire": lambda it: it.acquire(),
         "acquire_nowait": lambda it: it.acquire_nowait(),
+        "try_acquire": lambda it: it.try_acquire(),
         "burst": lambda it: setattr(it, "burst", 9),
         "limit": lambda it: it.limit(second),
         "rate": lambda it: setattr(it, "rate", 9),
@@ -227,6 +229,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     KeyedRateLimiter: {
         "acquire": lambda it: it.acquire("key"),
         "acquire_nowait": lambda it: it.acquire_nowait("key"),
+        "try_acquire": lambda it: it.try_acquire("key"),
         "burst": lambda it: setattr(it, "burst", 9),
         "limit": lambda it: it.limit(key=str)(second),
         "rate": lambda it: setattr(it, "rate", 9),
@@ -357,6 +360,7 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
     TaskHandle: {
         "cancel": lambda it: it.cancel(),
         "exception": lambda it: it.exception(),
+        "result": lambda it: it.result(),
         "wait": lambda it: it.wait(),
     },
     Budget: {
