@@ -19,7 +19,7 @@ from mtaio.exceptions import StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ItemError", "annotate", "conclude", "note", "shorten", "silent_end"]
+__all__ = ["ItemError", "annotate", "conclude", "loud", "note", "shorten", "silent_end"]
 
 ItemError = tuple[int, BaseException]
 """The number of an item, and what it raised."""
@@ -53,6 +53,26 @@ def shorten(value: object) -> str:
         return _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
         return f"<{type(value).__name__}>"
+
+
+def loud(error: BaseException, what: str) -> BaseException:
+    """
+    Return ``error``, or if it would end an iterator in silence another in its place (PEP 479).
+
+    Args:
+        error: What was raised.
+        what: What raised it.
+    """
+    if not isinstance(error, StopAsyncIteration | GeneratorExit):
+        return error
+    failure = RuntimeError(
+        f"{what} raised {type(error).__name__}, which would pass for the regular end of an "
+        f"iteration. Look for an anext() without a default, and catch it there."
+    )
+    for text in getattr(error, "__notes__", ()):
+        failure.add_note(text)
+    failure.__cause__ = error
+    return failure
 
 
 def silent_end() -> StrayCancellationError:
