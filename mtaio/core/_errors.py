@@ -55,23 +55,25 @@ def shorten(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def loud(error: BaseException, what: str) -> BaseException:
+def loud(error: BaseException, kind: type[BaseException], what: str) -> BaseException:
     """
-    Return ``error``, or if it would end an iterator in silence another in its place (PEP 479).
+    Return ``error``; or if it is of the ``kind`` that ends an iteration another instead (PEP 479).
 
     Args:
         error: What was raised.
+        kind: ``StopAsyncIteration`` where it would end a loop as if all results had come,
+            ``GeneratorExit`` where only the event loop raises it.
         what: What raised it.
     """
-    if not isinstance(error, StopAsyncIteration | GeneratorExit):
+    if not isinstance(error, kind):
         return error
     failure = RuntimeError(
-        f"{what} raised {type(error).__name__}, which would pass for the regular end of an "
-        f"iteration. Look for an anext() without a default, and catch it there."
+        f"{what} raised {kind.__name__}, which would pass for a regular end. Catch it where it "
+        f"arises, for example at an anext() without a default."
     )
+    failure.__cause__ = error
     for text in getattr(error, "__notes__", ()):
         failure.add_note(text)
-    failure.__cause__ = error
     return failure
 
 

@@ -160,10 +160,7 @@ class Pool:
                     # woken up for something else. It is due now: half the work is not done.
                     await checkpoint_if_cancelled()
         except BaseExceptionGroup as group:
-            escaped.extend(
-                loud(error, "the source") if isinstance(error, GeneratorExit) else error
-                for error in group.exceptions
-            )
+            escaped.extend(loud(each, GeneratorExit, "the source") for each in group.exceptions)
         except BaseException:
             # Cancelled; perhaps each task on its own, as asyncio.run does when its main task ends.
             if all(isinstance(error, StrayCancellationError) for _, error in self.failures):
@@ -200,18 +197,25 @@ class Pool:
         """
         if not isinstance(self.source, Feed) or not self.source.has_items():
             return
-        self.stopping = True
+        self._all_taken = True
         worker = Worker()
         if self.slots is not None:  # beyond the limit: what is cancelled does not queue
             worker.slot = self.slots.force()
             worker.slot.task, worker.slot.around = anyio.get_current_task(), self._around
-        try:
-            while self.source.has_items():
+        errors: list[BaseException] = []
+        while self.source.has_items():
+            try:
                 with anyio.CancelScope() as scope:
                     scope.cancel()
                     await take_items(self, worker)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+        self.give_slot_back(worker)
+        try:
+            if errors:
+                raise errors[0]
         finally:
-            self.give_slot_back(worker)
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     def stop(self) -> None:
         """Take no more items and cancel those that run. May be called at any time."""
@@ -375,8 +379,7 @@ class Pool:
             self.cancelled += 1
             return True
         self.failed += 1
-        if isinstance(rest, GeneratorExit):
-            rest = loud(rest, name_of(item if self.subject is None else self.subject))
+        rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
             return True
         if self.errors == "return":
@@ -488,12 +491,12 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                                 unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
                             waits_for = run(send, answer)
                             continue
-                        # It may be a cancellation that the item is about to swallow: see to it that a
-                        # checkpoint comes before the next item.
+                        # It may be a cancellation that the item is about to swallow: see to it
+                        # that a checkpoint comes before the next item.
                         unyielding = FAST_ITEMS
                         try:
-                            # Out of the handler, so that errors of the item's own do not get this one
-                            # as their context.
+                            # Out of the handler, so that errors of the item's own do not get
+                            # this one as their context.
                             waits_for = run(driver.throw, thrown)
                         finally:
                             del thrown  # its traceback holds this frame: a cycle

@@ -127,6 +127,13 @@ def _is_generator(source: AsyncIterator[Any]) -> TypeGuard[AsyncGenerator[Any, A
     return isinstance(source, AsyncGenerator)
 
 
+def _without_exit(error: BaseException) -> BaseException | None:
+    """Return what closing a generator raised, without the exit that a task group in it wrapped."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(GeneratorExit)[1]
+    return error
+
+
 @dataclass(slots=True, eq=False)
 class Reader:
     """
@@ -257,8 +264,8 @@ class Feed:
         return item
 
     def has_items(self) -> bool:
-        """Return whether there is something that was read and not begun."""
-        return bool(self._ready)
+        """Return whether there is something that was read to be begun, and is not."""
+        return bool(self._ready) and not self._ahead
 
     def wait(self, reader: Reader) -> Generator[Any, Any, bool]:
         """
@@ -333,7 +340,8 @@ class Feed:
             try:
                 await self._source.aclose()
             except BaseException as error:  # noqa: BLE001 - raised below
-                errors.append(error)
+                if (rest := _without_exit(error)) is not None:
+                    errors.append(rest)
         try:
             conclude([], errors)
             if errors:

@@ -286,7 +286,8 @@ class Stream(Generic[T]):
         try:
             await self._pool.run()
         except Exception as error:  # noqa: BLE001 - kept for the consumer, or for leaving the block
-            self._error = cast("Exception", loud(error, "an item, or the source, of this stream"))
+            what = "an item, or the source, of this stream"
+            self._error = cast("Exception", loud(error, StopAsyncIteration, what))
         except BaseException as error:
             if not isinstance(classify(error), Stray):
                 raise  # the consumer is cancelled: it must not take this for the end

@@ -23,7 +23,7 @@ class Waiter:
     def wait(self) -> Generator[Any, Any, None]:
         """Wait until `wake`."""
         self._task = current_task()
-        return wait_task_rescheduled(self._abort).__await__()
+        return wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105 - by the caller
 
     def wake(self) -> None:
         """Wake the task."""
