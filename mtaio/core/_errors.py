@@ -72,8 +72,7 @@ def loud(error: BaseException, kind: type[BaseException], what: str) -> BaseExce
         f"arises, for example at an anext() without a default."
     )
     failure.__cause__ = error
-    for text in getattr(error, "__notes__", ()):
-        failure.add_note(text)
+    failure.__notes__ = [*getattr(error, "__notes__", ())]
     return failure
 
 

@@ -191,7 +191,7 @@ class Pool:
 
     async def _begin_what_is_left(self) -> None:
         """
-        Call the function with what was read, and is not begun because the call has come to its end.
+        Call the function with what was read and is not begun, now that the call ends.
 
         Each is cancelled at its first checkpoint, so that it can give its item back.
         """

@@ -273,27 +273,29 @@ class Feed:
 
         A worker that has no slot after that has to ask for one before it takes an item.
         """
-        if self._ready:
-            return True
-        if self._closed:
-            return False
-        if self._pool is not None and (self._source_waits or self._ahead):
-            self._pool.give_slot_back(reader)
-        if reader.waiter is None:
-            reader.waiter = new_waiter()
-        self._parked.append(reader)
-        self.look()
-        try:
-            yield from reader.waiter.wait()
-        except BaseException:
-            if reader in self._parked:
-                self._parked.remove(reader)
-            raise
-        finally:
-            if reader.called:
-                reader.called = False
-                self._called -= 1
-        return True
+        while True:
+            if self._ready:
+                return True
+            if self._closed:
+                return False
+            if self._pool is not None and (self._source_waits or self._ahead):
+                self._pool.give_slot_back(reader)
+                self._take_slots_back()
+            if reader.waiter is None:
+                reader.waiter = new_waiter()
+            self._parked.append(reader)
+            self.look()
+            try:
+                yield from reader.waiter.wait()
+            except BaseException:
+                if reader in self._parked:
+                    self._parked.remove(reader)
+                raise
+            finally:
+                called, reader.called = reader.called, False
+                self._called -= called
+            if called or not self._source_waits:
+                return True
 
     def look(self) -> None:
         """Let the reading task look again at who waits."""
@@ -398,9 +400,15 @@ class Feed:
         cast("Waiter", self._parked.pop().waiter).wake()
 
     def _on_wait(self) -> None:
-        """Note that the source has to wait for its next item."""
+        """
+        Note that the source has to wait for its next item.
+
+        The slots are given back by the worker that this wakes, and not here: what the source waits
+        for may be such a slot, and trio does not let a task be woken before it has really stopped.
+        """
         self._source_waits = True
-        self._take_slots_back()
+        if self._parked and self._parked[-1].slot is not None:
+            self._send_off()
 
     def _take_slots_back(self) -> None:
         for reader in reversed(self._parked):

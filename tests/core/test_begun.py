@@ -186,7 +186,7 @@ class Play:
         finally:
             self.at_work -= 1
 
-    def report(self, done: int, total: int | None) -> None:
+    def report(self, done: int, _total: int | None) -> None:
         """Fail when so many are done."""
         if self.case.stop == "progress" and done > int(self.case.at):
             raise OSError(done)
