@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import anyio
+import anyio.lowlevel
 import pytest
 import sniffio
 from hypothesis import given, settings
@@ -266,3 +267,262 @@ class Play:
 def test_every_item_is_begun_once_or_still_in_its_source(backend: str, case: Case) -> None:
     """However a call ends, what was taken from its source has begun, and nothing begins twice."""
     run(Play(case), backend=backend)
+
+
+# ---- one by one ---------------------------------------------------------------------------------
+
+
+async def test_item_that_waits_for_a_token_is_begun() -> None:
+    """Cancelled as they wait for their tokens, items are called, once, retries or not."""
+    for retry in (None, 3):
+        called: list[int] = []
+
+        async def work(job: int, called: list[int] = called) -> None:
+            called.append(job)
+            await anyio.sleep(1)
+
+        source = iter(range(100))
+        with anyio.move_on_after(0.3):
+            await TaskExecutor(3).for_each(work, source, rate=4, retry=retry)
+        assert sorted(called) == list(range(next(source)))
+
+
+async def test_plain_function_that_waits_for_a_token_is_not_called() -> None:
+    """A plain function would do all its work."""
+    called: list[int] = []
+    with anyio.move_on_after(0.1):
+        await TaskExecutor(3).for_each(called.append, range(100), rate=4)
+    assert called == [0]
+
+
+async def test_call_of_a_race_that_waits_for_a_token_is_not_begun() -> None:
+    """What was passed in, and not taken from a source, is closed instead."""
+    called: list[int] = []
+
+    async def call(number: int) -> int:
+        called.append(number)
+        await anyio.sleep(0.1)
+        return number
+
+    assert await TaskExecutor().race(call(0), call(1), rate=1) == 0
+    assert called == [0]
+
+
+class Stubborn:
+    """A source that gives its next job even if it is cancelled as it waits for it."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def __aiter__(self) -> Stubborn:
+        return self
+
+    async def __anext__(self) -> int:
+        try:
+            await anyio.sleep(1)
+        except anyio.get_cancelled_exc_class():
+            pass
+        self.given += 1
+        return self.given - 1
+
+
+@pytest.mark.parametrize("max_workers", [None, 2])
+async def test_job_that_comes_in_spite_of_the_cancellation_is_begun(
+    max_workers: int | None,
+) -> None:
+    """An item that no worker is left for is begun all the same, and may clean up."""
+    begun, back = [], []
+
+    async def work(job: int) -> None:
+        begun.append(job)
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+            back.append(job)
+
+    source = Stubborn()
+    executor = TaskExecutor(max_workers)
+    with anyio.move_on_after(1.5):
+        await executor.for_each(work, source)
+    assert begun == back == list(range(source.given))
+    assert anyio.current_time() == 3.5
+    assert executor.statistics().cancelled == 2
+    assert executor.statistics().in_use == 0
+
+
+async def test_error_of_what_is_begun_late_comes_out() -> None:
+    """What such an item raises instead of its cancellation is raised."""
+
+    async def work(job: int) -> None:
+        try:
+            await anyio.sleep(10)
+        finally:
+            raise LookupError(job)
+
+    with anyio.move_on_after(0.5), pytest.raises(LookupError):
+        await TaskExecutor().for_each(work, Stubborn())
+
+    async def interrupted(_: int) -> None:
+        try:
+            await anyio.sleep(10)
+        finally:
+            raise KeyboardInterrupt
+
+    with anyio.move_on_after(0.5), pytest.raises(KeyboardInterrupt):
+        await TaskExecutor().for_each(interrupted, Stubborn())
+
+
+async def test_item_waits_while_the_slots_are_taken() -> None:
+    """Nothing is read while other calls have all slots."""
+    executor = TaskExecutor(2)
+    read: list[float] = []
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(2):
+            read.append(anyio.current_time())
+            yield number
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(executor.map, anyio.sleep, [3, 3])
+        await settle()
+        await executor.for_each(anyio.sleep, source())
+    assert read == [3, 3]
+
+
+async def test_no_slot_is_kept_while_the_source_waits() -> None:
+    """A call that waits for its source lets others use the slots, even those it had in hand."""
+    executor = TaskExecutor(1)
+    send, receive = anyio.create_memory_object_stream[float](9)
+    async with receive, anyio.create_task_group() as group:
+        group.start_soon(executor.for_each, anyio.sleep, receive)
+        await settle()
+        assert executor.statistics().in_use == 0
+        assert await executor.run(anyio.sleep, 1) is None
+        send.send_nowait(1)
+        await settle()
+        assert executor.statistics().in_use == 1
+        send.close()
+    assert anyio.current_time() == 2
+
+
+async def test_item_that_came_when_the_slots_were_taken() -> None:
+    """If other calls took the slots while the source waited, one item waits for one, and begins."""
+    executor = TaskExecutor(1)
+    begun: list[int] = []
+
+    async def work(job: int) -> None:
+        begun.append(job)
+        await anyio.sleep(1)
+
+    send, receive = anyio.create_memory_object_stream[int](9)
+    with receive, send, anyio.move_on_after(2):
+        async with anyio.create_task_group() as group:
+            group.start_soon(executor.for_each, work, receive)
+            await settle()
+            group.start_soon(executor.run, anyio.sleep, 5)
+            await settle()
+            for job in range(3):
+                send.send_nowait(job)
+            await anyio.sleep(1)
+            assert begun == []
+            assert receive.statistics().current_buffer_used == 2
+    assert begun == [0]
+    assert executor.statistics().in_use == 0
+
+
+async def test_nothing_is_taken_after_an_error() -> None:
+    """A source that goes on after its error is not asked again, and the error comes alone."""
+    jobs = Jobs("iterator", fails_at=3, every=0)
+    ran: list[int] = []
+
+    async def work(job: int) -> None:
+        await anyio.sleep(job / 4)
+        ran.append(job)
+
+    with pytest.raises(OSError, match=r"^the source broke$"):
+        await TaskExecutor(3).for_each(work, jobs, errors="collect")
+    assert (jobs.given, jobs.asked_after_error) == (3, 0)
+
+
+async def test_progress_that_fails_is_not_called_again() -> None:
+    """Items that end together with the one whose report failed report nothing."""
+    calls: list[int] = []
+
+    def report(done: int, _total: int | None) -> None:
+        calls.append(done)
+        raise LookupError
+
+    source = iter(range(20))
+    with pytest.raises(LookupError):
+        await TaskExecutor(3).for_each(anyio.sleep, source, on_progress=report)
+    assert calls == [1]
+
+
+async def test_silent_ends_are_errors() -> None:
+    """An item that raises what ends a loop does not end the stream as if it were complete."""
+
+    async def first(number: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        if number == 3:
+            raise StopAsyncIteration
+        return number
+
+    async def consume() -> None:
+        async with TaskExecutor(2).stream(first, range(100)) as stream:
+            results.extend([result async for result in stream])
+
+    results: list[int] = []
+    with pytest.raises(RuntimeError, match=r"^an item, or the source, of this stream rai") as info:
+        await consume()
+    assert isinstance(info.value.__cause__, StopAsyncIteration)
+    assert info.value.__notes__[0].startswith("in item 3: ")
+    assert results == []
+    with pytest.raises(StopAsyncIteration):
+        await TaskExecutor(2).map(first, range(100))
+
+
+async def test_generator_exit_of_an_item_is_an_error() -> None:
+    """Only the event loop raises it to throw a task away."""
+
+    async def leave(_: int) -> None:
+        raise GeneratorExit
+
+    def source() -> Iterator[int]:
+        yield from ()
+        raise GeneratorExit
+
+    with pytest.raises(RuntimeError, match=r"leave raised GeneratorExit, which would pass"):
+        await TaskExecutor(2).map(leave, [1])
+    with pytest.raises(RuntimeError, match=r"^the source raised GeneratorExit, which would pass"):
+        await TaskExecutor(2).map(leave, source())
+
+
+async def test_source_of_any_awaitable() -> None:
+    """``__anext__`` may return anything that can be awaited."""
+
+    class Waits:
+        def __init__(self, left: int) -> None:
+            self._left = left
+
+        def __await__(self) -> Iterator[Any]:
+            yield from anyio.sleep(1).__await__()
+            if not self._left:
+                raise StopAsyncIteration
+            return self._left
+
+    class Source:
+        left = 3
+
+        def __aiter__(self) -> Source:
+            return self
+
+        def __anext__(self) -> Waits:
+            self.left -= 1
+            return Waits(self.left)
+
+    async def same(x: int) -> int:
+        return x
+
+    assert await TaskExecutor().map(same, Source()) == [2, 1]  # type: ignore[call-overload] # typeshed wants a coroutine
