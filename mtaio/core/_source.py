@@ -353,24 +353,30 @@ class Feed:
 
     @types.coroutine
     def _read(self) -> Generator[Any, Any, None]:
-        ready, parked, ahead = self._ready, self._parked, self._ahead
+        ready, parked, ahead, pool = self._ready, self._parked, self._ahead, self._pool
+        slots = None if pool is None or ahead else pool.slots
+        free = ahead or pool is None or (slots is None and pool.sink.buffer is None)
         turn = _turn()
         unyielding = 0
         while not self._ended:
-            if len(ready) >= ahead and not (parked and self._lets_in()):
+            if len(ready) >= ahead and not (parked and (free or self._lets_in())):
                 self._paused = True
                 yield from self._reader.wait()
                 unyielding = 0
                 continue
             if ahead or len(ready) <= self._called:
                 try:
-                    item = yield from _watched(anext(self._source), turn, self._on_wait)
+                    read = anext(self._source)
+                    if slots is None:
+                        item = yield from read.__await__()
+                    else:
+                        item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:
                     return
                 self._source_waits = False
                 ready.append(item)
                 unyielding += 1
-            if parked and self._lets_in():
+            if parked and (free or self._lets_in()):
                 parked[-1].called = True
                 self._called += 1
                 self._send_off()
@@ -384,12 +390,8 @@ class Feed:
 
         If not, it is woken to ask for what it lacks.
         """
-        pool, reader = self._pool, self._parked[-1]
-        if (
-            self._ahead
-            or pool is None
-            or pool.lets_in(reader, len(self._ready), in_hand=len(self._ready) > self._called)
-        ):
+        pool, read = cast("Pool", self._pool), len(self._ready)
+        if pool.lets_in(self._parked[-1], read, in_hand=read > self._called):
             return True
         self._take_slots_back()
         self._send_off()
