@@ -147,9 +147,6 @@ class Pool:
             try:
                 async with anyio.create_task_group() as self._group:
                     await self._run(self._group)
-            except GeneratorExit:  # the event loop is gone: nothing drives us any more
-                self.source = iter(())
-                raise
             finally:
                 await self._begin_what_is_left()
             if not self.stopping:

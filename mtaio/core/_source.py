@@ -294,7 +294,7 @@ class Feed:
             finally:
                 called, reader.called = reader.called, False
                 self._called -= called
-            if called or not self._source_waits:
+            if called or not (self._source_waits or self._closed):
                 return True
 
     def look(self) -> None:
@@ -364,7 +364,8 @@ class Feed:
                 yield from self._reader.wait()
                 unyielding = 0
                 continue
-            if ahead or len(ready) <= self._called:
+            # The other way, a worker has ended just as it was granted a slot for what was read.
+            if ahead or len(ready) <= self._called:  # pragma: no branch - as said
                 try:
                     read = anext(self._source)
                     if slots is None:

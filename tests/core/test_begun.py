@@ -392,19 +392,43 @@ async def test_item_waits_while_the_slots_are_taken() -> None:
 
 
 async def test_no_slot_is_kept_while_the_source_waits() -> None:
-    """A call that waits for its source lets others use the slots, even those it had in hand."""
-    executor = TaskExecutor(1)
+    """A call that waits for its source lets others use the slots, also those it had in hand."""
+    executor = TaskExecutor(2)
     send, receive = anyio.create_memory_object_stream[float](9)
     async with receive, anyio.create_task_group() as group:
         group.start_soon(executor.for_each, anyio.sleep, receive)
         await settle()
         assert executor.statistics().in_use == 0
-        assert await executor.run(anyio.sleep, 1) is None
-        send.send_nowait(1)
+        await executor.map(anyio.sleep, [1, 1])
+        for _ in range(2):
+            send.send_nowait(1)
         await settle()
-        assert executor.statistics().in_use == 1
+        assert executor.statistics().in_use == 2
+        await anyio.sleep(1.5)
+        assert executor.statistics().in_use == 0
         send.close()
-    assert anyio.current_time() == 2
+    assert anyio.current_time() == 2.5
+
+
+async def test_nothing_is_read_while_results_have_no_space() -> None:
+    """Workers that wait for a source count the results that nobody has taken."""
+    send, receive = anyio.create_memory_object_stream[int](9)
+
+    async def work(job: int) -> int:
+        await anyio.sleep(1)
+        return job
+
+    stream = TaskExecutor(3).stream(work, receive, limit=3, buffer=0)
+    async with send, receive, stream as results:
+        for job in range(2):
+            send.send_nowait(job)
+        await anyio.sleep(2)  # both are done, and two workers wait for more
+        for job in range(2, 6):
+            send.send_nowait(job)
+        await anyio.sleep(2)
+        assert receive.statistics().current_buffer_used == 3
+        send.close()
+        assert sorted([result async for result in results]) == list(range(6))
 
 
 async def test_item_that_came_when_the_slots_were_taken() -> None:
@@ -454,9 +478,8 @@ async def test_progress_that_fails_is_not_called_again() -> None:
         calls.append(done)
         raise LookupError
 
-    source = iter(range(20))
     with pytest.raises(LookupError):
-        await TaskExecutor(3).for_each(anyio.sleep, source, on_progress=report)
+        await TaskExecutor(3).for_each(anyio.sleep, [1] * 9, on_progress=report)
     assert calls == [1]
 
 
@@ -499,7 +522,8 @@ async def test_generator_exit_of_an_item_is_an_error() -> None:
         await TaskExecutor(2).map(leave, source())
 
 
-async def test_source_of_any_awaitable() -> None:
+@pytest.mark.parametrize("max_workers", [None, 1])
+async def test_source_of_any_awaitable(max_workers: int | None) -> None:
     """``__anext__`` may return anything that can be awaited."""
 
     class Waits:
@@ -525,4 +549,4 @@ async def test_source_of_any_awaitable() -> None:
     async def same(x: int) -> int:
         return x
 
-    assert await TaskExecutor().map(same, Source()) == [2, 1]  # type: ignore[call-overload] # typeshed wants a coroutine
+    assert await TaskExecutor(max_workers).map(same, Source()) == [2, 1]  # type: ignore[call-overload] # typeshed wants a coroutine
