@@ -18,7 +18,7 @@ from mtaio.core import Retry, TaskExecutor
 from mtaio.testing import run, settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
 
     from anyio.streams.memory import MemoryObjectReceiveStream
 
@@ -530,7 +530,7 @@ async def test_source_of_any_awaitable(max_workers: int | None) -> None:
         def __init__(self, left: int) -> None:
             self._left = left
 
-        def __await__(self) -> Iterator[Any]:
+        def __await__(self) -> Generator[Any, Any, int]:
             yield from anyio.sleep(1).__await__()
             if not self._left:
                 raise StopAsyncIteration
