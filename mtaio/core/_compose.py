@@ -197,7 +197,7 @@ def one_attempt(
                     await _begin(fn(*args, **kwargs))
                 raise
         if plain:
-            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing)
+            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing, asked=False)
         with timing.limit():
             return await fn(*args, **kwargs)
 

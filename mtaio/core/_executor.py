@@ -136,15 +136,17 @@ class TaskExecutor:
     go on after the call (`submit`, `start`) live inside ``async with executor:``.
 
     Slots are handed over first come, first served, item by item, so a short call is not starved
-    by a long one. A call made inside an item of the same executor makes progress whatever the
-    limit: the item, which waits, lends its slot to one nested call after another; beyond that,
-    nested calls queue for free slots like any others. An item that awaits a submitted task lends
-    its slot as well.
+    by a long one. A `run`, `map`, `for_each` or `stream` inside an item of the same executor does
+    not wait for that item's slot: the item, which waits, lends it to one nested call after another;
+    beyond that, nested calls queue for free slots like any others. An item that awaits a submitted
+    task lends its slot as well. The calls of a `gather`, `race` or `as_completed` inside an item
+    are part of that item: they take no slots, and may wait for each other.
 
     An item that keeps working during such a call runs in addition to the limit. A task that an
-    item starts in a task group outside itself is not part of the item, and borrows nothing. Two
-    executors whose items call each other both ways can block each other: let only one of them call
-    the other.
+    item starts in a task group outside itself is not part of the item, and borrows nothing. Items,
+    `run` calls and submitted tasks that wait for each other by other means than such calls, say
+    through a queue, can wait for ever once the waiting ones hold all slots; so can two executors
+    whose items call each other both ways.
 
     Args:
         max_workers: How many items may run at once across all calls; None for no limit.
@@ -806,12 +808,13 @@ class TaskExecutor:
         Await everything, at most ``limit`` at once, and return the results in the order given.
 
         A checkpoint. At the first error the others are cancelled and awaited, those that never
-        started are closed, and the error is raised bare, or several in a group.
+        started are closed, and the error is raised bare, or several in a group. Inside an item of
+        the same executor the calls are part of that item, and only ``limit`` bounds them.
 
         Args:
             *calls: Coroutines or other awaitables, or functions without arguments.
             return_exceptions: Put errors among the results; cancellation is never one of them.
-            limit: How many may run at once, within ``max_workers``.
+            limit: How many may run at once, within ``max_workers`` unless inside an item.
             rate: How many may start per second, evenly spaced; or a limiter, as for `map`.
 
         Returns:
@@ -1268,7 +1271,9 @@ class TaskExecutor:
                 return await settled(call)
             return await one_attempt(call, self._default_timing, self._threads)()
 
-        return self._pool(make, (calls,), sink, options, subject=None)
+        pool = self._pool(make, (calls,), sink, options, subject=None)
+        pool.limit_inside = options.limit
+        return pool
 
     def _entered_block(self, method: str) -> Block:
         block = self._block

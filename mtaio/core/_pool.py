@@ -22,6 +22,7 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import is_cancelled, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.clock import now
+from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
 from mtaio.core._source import Feed, Reader
@@ -87,7 +88,11 @@ class Pool:
     - workers that wait for the source or the buffer are counted in ``_idle``;
     - ``attentive`` says that `item_suspended` wants to know;
     - ``_cut_short`` says that a worker was ended by a cancellation or worse;
-    - after `stop` no item is taken.
+    - after `stop` no item is taken;
+    - ``limit_inside`` is set for calls that belong together (`gather` and its relatives): made
+      inside an item of the same executor they are part of it, so they take no slots, and this
+      limit replaces the other. With slots, calls that wait for each other would hang as soon as
+      all slots hold such items.
     """
 
     fn: Callable[..., Coroutine[Any, Any, Any]]
@@ -104,6 +109,7 @@ class Pool:
     name: str | None = None
     progress: Progress | None = None
     total: int | None = None
+    limit_inside: int | Unset | None = UNSET
 
     started: int = field(default=0, init=False)
     succeeded: int = field(default=0, init=False)
@@ -141,6 +147,12 @@ class Pool:
             if several did; an error of the source or of the progress callback likewise.
         """
         self._around = here()
+        if (
+            self.limit_inside is not UNSET
+            and self.slots is not None
+            and self.slots.enclosing(self._around) is not None
+        ):
+            self.slots, self.limit = None, self.limit_inside
         escaped: list[BaseException] = []
         self.counters.call_starts(self)
         try:

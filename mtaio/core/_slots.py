@@ -2,8 +2,7 @@
 The slots in which items run: counted across all calls of an executor, and lent to nested calls.
 
 Promise: never more than ``limit`` items run at once; slots are given first come, first served;
-and a call made inside an item always makes progress, because the item, which waits for it, lends
-it its own slot.
+and a call made inside an item does not wait for that item, which lends it its own slot.
 
 Why lending and not releasing: an outer item that waits for an inner call is idle, but it will go
 on. Were its slot released, the next outer item would take it, and every outer item would be started

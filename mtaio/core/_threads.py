@@ -14,20 +14,23 @@ import inspect
 import os
 import sys
 import threading
+import warnings
 from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import anyio
-from anyio import to_thread
+from anyio import NoEventLoopError, to_thread
 
 from mtaio._internal import checks, loops
-from mtaio._internal.callables import close_unstarted
+from mtaio._internal.callables import close_unstarted, name_of, unwrap
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
+from mtaio.core._errors import note
 from mtaio.core._slots import CURRENT, Slots, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from functools import partial
 
     from mtaio.core._slots import Slot
     from mtaio.core._timeouts import Timing
@@ -203,12 +206,26 @@ class ThreadCall:
         return before
 
 
+_MAKE_IT_ASYNC: Final = (
+    "is a plain function, so it was called in a worker thread, where no event loop runs. If it "
+    "needs one, or returns something to await, make it 'async def', or pass functools.partial of "
+    "the async function."
+)
+
+_NO_LOOP: Final = (
+    "no running event loop",  # asyncio.get_running_loop
+    "There is no current event loop",  # asyncio.get_event_loop
+    "must be called from async context",  # trio
+)
+
+
 async def run_in_thread(
     limiter: WorkerLimiter,
-    call: Callable[[], Any],
+    call: partial[Any],
     timing: Timing,
     *,
     abandon_on_cancel: bool = False,
+    asked: bool = True,
 ) -> Any:
     """
     Make a call in a worker thread; await what it returns if that is awaitable.
@@ -216,6 +233,9 @@ async def run_in_thread(
     The timeout begins when there is a slot. With a timeout, or with ``abandon_on_cancel``,
     cancellation leaves the thread behind, which goes on alone and keeps its slot; otherwise it
     waits for the thread.
+
+    Unless a thread was ``asked`` for, an awaitable result means that the function should have been
+    called in the event loop, at a hundredth of the cost; a warning says so, once for each function.
     """
     slot = await limiter.enter()
     thread = ThreadCall(limiter, slot, call)
@@ -225,7 +245,28 @@ async def run_in_thread(
             result = await thread.make(
                 abandon_on_cancel=abandon_on_cancel or timing.timeout is not None
             )
-            return await result if inspect.isawaitable(result) else result
+            if not inspect.isawaitable(result):
+                return result
+            if not asked:
+                _warn_of_awaitable(call)
+            return await result
+    except RuntimeError as error:
+        if isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP):
+            note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
+        raise
     finally:
         thread.leave()
         CURRENT.reset(token)
+
+
+def _warn_of_awaitable(call: partial[Any]) -> None:
+    """Warn at the line where the function is defined: the stack here is the event loop's."""
+    code = getattr(unwrap(call), "__code__", None)
+    message = f"{name_of(call)} {_MAKE_IT_ASYNC}"
+    if code is None:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return
+    registry = unwrap(call).__globals__.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(
+        message, RuntimeWarning, code.co_filename, code.co_firstlineno, registry=registry
+    )

@@ -549,4 +549,4 @@ async def test_source_of_any_awaitable(max_workers: int | None) -> None:
     async def same(x: int) -> int:
         return x
 
-    assert await TaskExecutor(max_workers).map(same, Source()) == [2, 1]  # type: ignore[call-overload] # typeshed wants a coroutine
+    assert await TaskExecutor(max_workers).map(same, Source()) == [2, 1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -11,14 +12,16 @@ from anyio import from_thread
 
 from mtaio.core import TaskExecutor
 from mtaio.core._slots import CURRENT
-from mtaio.testing import run, settle
+from mtaio.testing import assert_quiescent, run, settle
 from tests.core.gauge import Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from mtaio.core import TaskHandle
     from mtaio.core._slots import Link
+
+    AsyncCall = Callable[[], Coroutine[Any, Any, int]]
 
 
 class Work:
@@ -86,7 +89,7 @@ async def test_nested_call_takes_free_slots_as_well() -> None:
 
 @pytest.mark.parametrize("max_workers", [1, 2, 3])
 async def test_every_kind_of_call_nests(max_workers: int) -> None:
-    """stream, gather, race, as_completed and run inside one item, one after the other."""
+    """stream, run, map and gather with a limit inside one item, one after the other."""
     work = Work(max_workers)
     executor = work.executor
 
@@ -98,15 +101,12 @@ async def test_every_kind_of_call_nests(max_workers: int) -> None:
         found: list[object] = []
         async with executor.stream(work.leaf, [1, 1], ordered=True) as results:
             found += [each async for each in results]
-        found.append(await executor.gather(work.leaf(1), work.leaf(2)))
-        found.append(await executor.race(lambda: work.leaf(1), lambda: work.leaf(5)))
-        async with executor.as_completed(work.leaf(1), work.leaf(1)) as outcomes:
-            found.append(sorted([outcome.index async for outcome in outcomes]))
+        found.append(await executor.gather(work.leaf(1), work.leaf(2), limit=1))
         found.append(await executor.run(work.leaf, 1))
         found.append(await executor.map(work.leaf, source()))
         return found
 
-    expected = [1, 1, (1, 2), 1, [0, 1], 1, [1, 1]]
+    expected = [1, 1, (1, 2), 1, [1, 1]]
     assert await executor.gather(outer(), outer()) == (expected, expected)
     work.check(peak=max_workers)
 
@@ -128,6 +128,176 @@ async def test_nested_call_goes_before_those_that_wait_outside() -> None:
         await settle()
         group.start_soon(work.executor.run, note, "outside")
     assert order == ["inside", "outside"]
+
+
+# ---- calls that belong together ------------------------------------------------------------------
+
+
+async def gather_two(executor: TaskExecutor, a: AsyncCall, b: AsyncCall) -> set[int]:
+    """Run both with `gather`."""
+    return set(await executor.gather(a, b))
+
+
+async def race_two(executor: TaskExecutor, a: AsyncCall, b: AsyncCall) -> set[int]:
+    """Race both; the second, which the first waits for, cannot be left out."""
+    both = set[int]()
+
+    async def first() -> None:
+        both.add(await a())
+
+    async def second() -> None:
+        both.add(await b())
+        await anyio.sleep_forever()
+
+    await executor.race(first, second)
+    return both
+
+
+async def complete_two(executor: TaskExecutor, a: AsyncCall, b: AsyncCall) -> set[int]:
+    """Run both with `as_completed`."""
+    async with executor.as_completed(a, b) as outcomes:
+        return {outcome.result() async for outcome in outcomes}
+
+
+@pytest.mark.parametrize("two", [gather_two, race_two, complete_two])
+@pytest.mark.parametrize(("max_workers", "jobs"), [(1, 1), (2, 2), (2, 5)])
+async def test_calls_of_an_item_may_wait_for_each_other(
+    max_workers: int,
+    jobs: int,
+    two: Callable[[TaskExecutor, AsyncCall, AsyncCall], Awaitable[set[int]]],
+) -> None:
+    """A reader and a writer in each item end, though items hold all the slots."""
+    executor = TaskExecutor(max_workers)
+
+    async def job(number: int) -> set[int]:
+        send, receive = anyio.create_memory_object_stream[int]()
+
+        async def read() -> int:
+            async with receive:
+                return sum([each async for each in receive])
+
+        async def write() -> int:
+            async with send:
+                for each in range(3):
+                    await send.send(each)
+            return number
+
+        return await two(executor, read, write)
+
+    assert await executor.map(job, range(10, 10 + jobs)) == [{3, 10 + each} for each in range(jobs)]
+    assert_quiescent(executor)
+
+
+async def wait_for_each_other(executor: TaskExecutor) -> str:
+    """Gather two calls, the first of which waits for the second."""
+    event = anyio.Event()
+
+    async def second() -> str:
+        event.set()
+        return "both ran"
+
+    _, text = await executor.gather(event.wait, second)
+    return text
+
+
+async def in_a_submitted_task(executor: TaskExecutor) -> str:
+    """Make the calls in a submitted task."""
+    async with executor:
+        return await (await executor.submit(wait_for_each_other, executor))
+
+
+async def in_a_worker_thread(executor: TaskExecutor) -> str:
+    """Make them from the thread of an item."""
+    return await executor.run(from_thread.run, wait_for_each_other, executor)
+
+
+async def in_an_item_of_another(executor: TaskExecutor) -> str:
+    """Make them in an item of another executor that an item of this one uses."""
+    another = TaskExecutor(1)
+    return await executor.run(another.run, wait_for_each_other, executor)
+
+
+async def in_a_call_of_gather(executor: TaskExecutor) -> str:
+    """Make them in one of the calls that an item gathers."""
+
+    async def item() -> str:
+        return (await executor.gather(partial(wait_for_each_other, executor)))[0]
+
+    return await executor.run(item)
+
+
+@pytest.mark.parametrize(
+    "way", [in_a_submitted_task, in_a_worker_thread, in_an_item_of_another, in_a_call_of_gather]
+)
+async def test_inside_an_item_is_wherever_its_slot_would_be_lent(
+    way: Callable[[TaskExecutor], Awaitable[str]],
+) -> None:
+    """Submitted tasks, threads, other executors' items and calls in calls: all are inside it."""
+    executor = TaskExecutor(1)
+    assert await way(executor) == "both ran"
+    assert_quiescent(executor)
+
+
+async def test_calls_of_an_item_take_no_slots_of_their_own() -> None:
+    """The item's own slot covers them all; the maps that they make get it one after another."""
+    work = Work(1)
+
+    async def outer() -> None:
+        await work.executor.gather(*(work.leaf(1) for _ in range(5)))
+        assert anyio.current_time() == 1
+        await work.executor.gather(*(work.executor.map(work.leaf, [1, 1]) for _ in range(2)))
+        assert anyio.current_time() == 5
+        assert work.executor.statistics().in_use == 1
+
+    await work.executor.run(outer)
+    assert work.executor.statistics().peak == 6
+    work.check(peak=5)
+
+
+async def test_limit_and_rate_hold_for_the_calls_of_an_item() -> None:
+    """``limit=`` is kept inside an item, also one above ``max_workers``, and so is ``rate=``."""
+    work = Work(2)
+
+    async def outer() -> list[float]:
+        times: list[float] = []
+        for limit in (1, 3):
+            await work.executor.gather(*(work.leaf(1) for _ in range(3)), limit=limit)
+            times.append(anyio.current_time())
+        await work.executor.gather(*(work.leaf(1) for _ in range(3)), rate=4)
+        return [*times, anyio.current_time()]
+
+    assert await work.executor.run(outer) == [3, 4, 5.5]
+    work.check(peak=3)
+
+
+async def test_calls_outside_an_item_take_slots() -> None:
+    """Where no item is around them, calls of gather, race and as_completed count as items."""
+    work = Work(1)
+    await work.executor.gather(work.leaf(1), work.leaf(1))
+    assert anyio.current_time() == 2
+    assert await work.executor.race(partial(work.leaf, 1), partial(work.leaf, 0)) == 1
+    async with work.executor.as_completed(work.leaf(1), work.leaf(1)) as outcomes:
+        assert [outcome.index async for outcome in outcomes] == [0, 1]
+    assert anyio.current_time() == 5
+    work.check(peak=1)
+
+
+async def test_calls_in_a_sibling_of_an_item_take_slots() -> None:
+    """A task in the group in which the item itself runs is not inside it, so neither its calls."""
+    work = Work(1)
+
+    async def gather() -> None:
+        await work.executor.gather(work.leaf(1), work.leaf(1))
+
+    async with anyio.create_task_group() as group:
+
+        async def item() -> None:
+            group.start_soon(gather)
+            await work.leaf(1)
+
+        group.start_soon(work.executor.run, item)
+    assert anyio.current_time() == 3
+    work.check(peak=1)
 
 
 # ---- submitted tasks -----------------------------------------------------------------------------

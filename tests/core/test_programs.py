@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -82,12 +82,13 @@ class Machine:
             assert statistics.started == ended
             assert statistics.in_use == 0
 
-    async def item(self, node: Node, depth: int) -> None:
+    async def item(self, node: Node, depth: int, *, counted: bool = True) -> None:
         """Work, then see to the pieces inside, in which time the item is idle."""
+        gauge = self.gauges[(depth - 1) % len(self.gauges)]
         with anyio.CancelScope() as scope:
             if node.patience is not None:
                 scope.deadline = anyio.current_time() + node.patience / 64
-            with self.gauges[(depth - 1) % len(self.gauges)]:
+            with gauge if counted else nullcontext():
                 await anyio.sleep(node.ticks / 64)
             await self.go_inside(node, depth)
 
@@ -99,6 +100,10 @@ class Machine:
         async def item(inside: Node) -> None:
             await self.item(inside, depth + 1)
 
+        async def part(inside: Node) -> None:
+            # Inside an item of this executor the calls of gather and race are part of that item.
+            await self.item(inside, depth + 1, counted=depth < len(self.executors))
+
         match node.kind:
             case "run":
                 for each in node.inside:
@@ -106,7 +111,7 @@ class Machine:
             case "map":
                 await executor.map(item, node.inside)
             case "gather":
-                await executor.gather(*[item(each) for each in node.inside])
+                await executor.gather(*[part(each) for each in node.inside])
             case "group":
                 async with anyio.create_task_group() as group:
                     for each in node.inside:
@@ -117,7 +122,7 @@ class Machine:
                         pass
             case "race":
                 if node.inside:
-                    await executor.race(*[item(each) for each in node.inside])
+                    await executor.race(*[part(each) for each in node.inside])
             case "submit":
                 for each in node.inside:
                     handles.insert(0, await executor.submit(item, each))

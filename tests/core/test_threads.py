@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import threading
+import warnings
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -17,13 +20,13 @@ from mtaio.core import TaskExecutor
 from mtaio.core._threads import ThreadCall, WorkerLimiter
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resources import TimeoutManager
-from mtaio.testing import current_simulation, run, settle
+from mtaio.testing import assert_quiescent, current_simulation, run, settle
 from tests.backends import BACKENDS
 from tests.core.processes import program
 from tests.injection import at_every_checkpoint, cancelled_at, natively_cancelled_at
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from pathlib import Path
 
 PATIENCE = 5
@@ -125,6 +128,101 @@ async def test_awaitable_result_is_awaited() -> None:
 
     assert await TaskExecutor().run_in_thread(lambda: inner()) == threading.get_ident()  # noqa: PLW0108 - a plain one
     assert anyio.current_time() == 1
+
+
+def double_of(x: int) -> Awaitable[int]:
+    """Return a coroutine; plain as a lambda is."""
+
+    async def double() -> int:
+        return 2 * x
+
+    return double()
+
+
+class Doubler:
+    """A callable without code to point at."""
+
+    def __call__(self, x: int) -> Awaitable[int]:
+        """Return a coroutine."""
+        return double_of(x)
+
+
+async def test_awaitable_result_where_no_thread_was_asked_for() -> None:
+    """The thread was in vain: the warning stands at the function, once, whatever called it."""
+    executor = TaskExecutor()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        assert await executor.map(double_of, [1, 2, 3]) == [2, 4, 6]
+        assert await executor.run(double_of, 4) == 8
+        assert await executor.gather(partial(double_of, 5)) == (10,)
+        assert await executor.map(Doubler(), [6]) == [12]
+    assert [warning.category for warning in caught] == [RuntimeWarning] * 2
+    assert str(caught[0].message).startswith("double_of is a plain function, so it was called in a")
+    assert (caught[0].filename, caught[0].lineno) == (
+        __file__,
+        double_of.__code__.co_firstlineno,
+    )
+    assert str(caught[1].message).startswith("Doubler is a plain function")
+
+
+async def test_a_warning_that_is_an_error_leaves_nothing_behind() -> None:
+    """Under ``-W error`` the item fails with it, and the coroutine is closed."""
+    executor = TaskExecutor()
+    with pytest.raises(RuntimeWarning, match=r"^double_of is a plain function"):
+        await executor.run(double_of, 1)
+    assert_quiescent(executor)
+
+
+def asks_asyncio() -> None:
+    """Ask as asyncio's clients do."""
+    asyncio.get_running_loop()
+
+
+def asks_asyncio_as_before() -> None:
+    """Ask as old clients do."""
+    asyncio.get_event_loop()
+
+
+def asks_trio() -> None:
+    """Ask as trio's libraries do."""
+    import trio  # noqa: PLC0415 - it is tried only where it is installed
+
+    trio.lowlevel.current_task()
+
+
+def asks_anyio() -> None:
+    """Ask as AnyIO's libraries do."""
+    anyio.get_current_task()
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        asks_asyncio,
+        asks_asyncio_as_before,
+        asks_anyio,
+        *([asks_trio] if "trio" in BACKENDS else []),
+    ],
+)
+async def test_function_that_needs_the_loop_is_told_where_it_ran(asks: Callable[[], None]) -> None:
+    """The library's error says that no loop runs; a note says why, and what to write."""
+    with pytest.raises(RuntimeError) as caught:
+        await TaskExecutor().run(asks)
+    assert any(
+        each.startswith(f"{asks.__name__} is a plain function, so it was called in a worker thread")
+        for each in caught.value.__notes__
+    )
+
+
+async def test_other_errors_of_a_thread_get_no_such_note() -> None:
+    """An error that has nothing to do with the event loop is left as it is."""
+
+    def fail() -> None:
+        raise RuntimeError("no coffee")
+
+    with pytest.raises(RuntimeError, match=r"^no coffee$") as caught:
+        await TaskExecutor().run(fail)
+    assert not hasattr(caught.value, "__notes__")
 
 
 async def test_it_takes_no_slot() -> None:

@@ -811,6 +811,26 @@ def test_shielded_clean_up_after_a_native_cancellation_has_an_end() -> None:
     run(main, backend="asyncio")
 
 
+def test_native_cancellation_during_shielded_clean_up_cuts_it_off() -> None:
+    """A native cancellation goes through every shield: the clean-up ends at its await."""
+
+    async def main() -> None:
+        cleaned = False
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                with timeouts(1.0):
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        with timeouts.shielded(grace=5.0):
+                            await anyio.sleep(4)
+                            cleaned = True
+        assert anyio.current_time() == 3
+        assert not cleaned
+
+    run(main, backend="asyncio")
+
+
 async def test_shielded_block_that_is_not_cancelled_times_out() -> None:
     """Without a cancellation outside, the end of the grace is an error of its own."""
     with (
