@@ -10,7 +10,7 @@ for a slot, and the timeout covers the work alone. Without options the function 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, cast
@@ -64,7 +64,7 @@ def check_fn(fn: object) -> None:
         raise TypeError(msg)
     if not callable(fn):
         way_out = "Pass an async function, or a plain one to run in a worker thread."
-        if inspect.iscoroutine(fn) or isinstance(fn, Iterable):
+        if inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
             way_out += " Coroutines go to gather(*coroutines)."
         checks.callable_("fn", fn, way_out=way_out)
 

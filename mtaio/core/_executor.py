@@ -1214,12 +1214,9 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         at_once = self._narrowed(limit)
-        checks.count(
-            "read_ahead",
-            read_ahead,
-            least=0,
-            way_out="Pass how many items to read before they are needed, or leave it out.",
-        )
+        if read_ahead != 0:
+            way_out = "Pass how many items to read before they can begin, or leave it out."
+            checks.count("read_ahead", read_ahead, least=0, way_out=way_out)
         total = None
         if on_progress is not None:
             check_progress(on_progress)

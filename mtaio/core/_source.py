@@ -368,8 +368,9 @@ class Feed:
             if ahead or len(ready) <= self._called:  # pragma: no branch - as said
                 try:
                     read = anext(self._source)
+                    item: Any
                     if slots is None:
-                        item = yield from read.__await__()
+                        item = yield from cast("Generator[Any, Any, Any]", read.__await__())
                     else:
                         item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from anyio.streams.memory import MemoryObjectReceiveStream
 
+    from mtaio.core import Stream
+
 Kind = Literal["iterator", "generator", "async generator", "class", "stream", "queue"]
 Method = Literal["map", "for_each", "stream", "ordered"]
 Stop = Literal[
@@ -147,7 +149,8 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     """Draw a call; moments are quarters, so that much happens at the same one."""
     method = draw(st.sampled_from(get_args(Method)))
-    stops = [s for s in get_args(Stop) if s != "break" or method in {"stream", "ordered"}]
+    every: tuple[Stop, ...] = get_args(Stop)
+    stops = [stop for stop in every if stop != "break" or method in {"stream", "ordered"}]
     return Case(
         kind=draw(st.sampled_from(get_args(Kind))),
         method=method,
@@ -207,7 +210,8 @@ class Play:
             await getattr(executor, case.method)(self.work, source, **options)
             return
         ordered = case.method == "ordered"
-        async with executor.stream(self.work, source, ordered=ordered, **options) as results:
+        stream: Stream[int] = executor.stream(self.work, source, ordered=ordered, **options)
+        async with stream as results:
             seen = 0
             async for _ in results:
                 seen += 1
@@ -331,7 +335,8 @@ async def test_job_that_comes_in_spite_of_the_cancellation_is_begun(
     max_workers: int | None,
 ) -> None:
     """An item that no worker is left for is begun all the same, and may clean up."""
-    begun, back = [], []
+    begun: list[int] = []
+    back: list[int] = []
 
     async def work(job: int) -> None:
         begun.append(job)

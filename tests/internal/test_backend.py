@@ -25,7 +25,7 @@ def wait(waiter: Waiter) -> Generator[Any, Any, None]:
 async def test_waiter_waits_again_and_again() -> None:
     """Each wake ends one wait."""
     waiter = new_waiter()
-    woken = []
+    woken: list[tuple[int, float]] = []
 
     async def wait_twice() -> None:
         for number in range(2):
