@@ -163,7 +163,6 @@ async def _settle(read: Awaitable[Any]) -> Any:
     return await read
 
 
-@types.coroutine
 def _watched(
     read: Awaitable[Any], turn: object, on_wait: Callable[[], object]
 ) -> Generator[Any, Any, Any]:
@@ -370,7 +369,7 @@ class Feed:
                     read = anext(self._source)
                     item: Any
                     if slots is None:
-                        item = yield from cast("Generator[Any, Any, Any]", read.__await__())
+                        item = yield from read.__await__()
                     else:
                         item = yield from _watched(read, turn, self._on_wait)
                 except StopAsyncIteration:

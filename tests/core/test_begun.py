@@ -150,7 +150,9 @@ def cases(draw: st.DrawFn) -> Case:
     """Draw a call; moments are quarters, so that much happens at the same one."""
     method = draw(st.sampled_from(get_args(Method)))
     every: tuple[Stop, ...] = get_args(Stop)
-    stops = [stop for stop in every if stop != "break" or method in {"stream", "ordered"}]
+    stops: list[Stop] = [
+        stop for stop in every if stop != "break" or method in {"stream", "ordered"}
+    ]
     return Case(
         kind=draw(st.sampled_from(get_args(Kind))),
         method=method,
@@ -210,7 +212,8 @@ class Play:
             await getattr(executor, case.method)(self.work, source, **options)
             return
         ordered = case.method == "ordered"
-        stream: Stream[int] = executor.stream(self.work, source, ordered=ordered, **options)
+        call: Any = executor.stream
+        stream: Stream[int] = call(self.work, source, ordered=ordered, **options)
         async with stream as results:
             seen = 0
             async for _ in results:
