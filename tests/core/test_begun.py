@@ -150,7 +150,8 @@ def cases(draw: st.DrawFn) -> Case:
     """Draw a call; moments are quarters, so that much happens at the same one."""
     method = draw(st.sampled_from(get_args(Method)))
     every: tuple[Stop, ...] = get_args(Stop)
-    stops: list[Stop] = [
+    streams = {"stream", "ordered"}
+    stops: list[Stop] = [stop for stop in every if stop != "break" or method in streams]
         stop for stop in every if stop != "break" or method in {"stream", "ordered"}
     ]
     return Case(
