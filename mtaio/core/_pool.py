@@ -488,12 +488,10 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
                         try:
                             answer = yield waits_for
                         except GeneratorExit:
-                            pool.stopping = (
-                                True  # the event loop is gone: nothing drives us any more
-                            )
+                            pool.stopping = True  # the event loop is gone: nothing drives us
                             run(driver.close)
                             raise
-                        except BaseException as error:  # noqa: BLE001 - the item decides what it means
+                        except BaseException as error:  # noqa: BLE001 - the item decides
                             thrown = error
                         else:
                             if answer is not None and hasattr(answer, "error"):

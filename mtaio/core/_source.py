@@ -213,8 +213,8 @@ class Feed:
     - ``_ready`` holds what was read and not begun: items for the ``_called`` workers that were
       woken for one and have not run yet, and beyond them at most ``_ahead``; without ``_ahead`` at
       most one, whose slot went to another call while it was being read;
-    - while the reader waits, for the source or because it is ``_paused``, no worker in ``_parked``
-      has a slot;
+    - while the reading task waits, for the source or because it is ``_paused``, no worker in
+      ``_parked`` has a slot; for the source, from the next turn of the event loop on;
     - only `run` touches the source, in one task from the first item to its closing.
     """
 

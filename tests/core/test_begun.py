@@ -152,8 +152,6 @@ def cases(draw: st.DrawFn) -> Case:
     every: tuple[Stop, ...] = get_args(Stop)
     streams = {"stream", "ordered"}
     stops: list[Stop] = [stop for stop in every if stop != "break" or method in streams]
-        stop for stop in every if stop != "break" or method in {"stream", "ordered"}
-    ]
     return Case(
         kind=draw(st.sampled_from(get_args(Kind))),
         method=method,
