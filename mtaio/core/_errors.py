@@ -19,7 +19,15 @@ from mtaio.exceptions import StrayCancellationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ItemError", "RemoteTraceback", "annotate", "conclude", "shorten", "silent_end"]
+__all__ = [
+    "ItemError",
+    "RemoteTraceback",
+    "annotate",
+    "conclude",
+    "loud",
+    "shorten",
+    "silent_end",
+]
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - no error, but where one arose
@@ -55,6 +63,27 @@ def shorten(value: object) -> str:
         return _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
         return f"<{type(value).__name__}>"
+
+
+def loud(error: BaseException, kind: type[BaseException], what: str) -> BaseException:
+    """
+    Return ``error``; or if it is of the ``kind`` that ends an iteration another instead (PEP 479).
+
+    Args:
+        error: What was raised.
+        kind: ``StopAsyncIteration`` where it would end a loop as if all results had come,
+            ``GeneratorExit`` where only the event loop raises it.
+        what: What raised it.
+    """
+    if not isinstance(error, kind):
+        return error
+    failure = RuntimeError(
+        f"{what} raised {kind.__name__}, which would pass for a regular end. Catch it where it "
+        f"arises, for example at an anext() without a default."
+    )
+    failure.__cause__ = error
+    failure.__notes__ = [*getattr(error, "__notes__", ())]
+    return failure
 
 
 def silent_end() -> StrayCancellationError:
