@@ -58,26 +58,28 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 
 warnings.simplefilter("ignore", DeprecationWarning)  # as above
 
 def configured():
-    from mtaio.logging import AsyncFileHandler
+    global _shutdown
+    from mtaio.logging import AsyncFileHandler, _shutdown
     logger = logging.getLogger("app")
     logger.setLevel(logging.INFO)
     logger.addHandler(AsyncFileHandler("app.log"))
     return logger
 
 def later():
-    main.join()
+    while _shutdown.process.ends_by is None:  # from Python 3.14 on nobody can join that thread
+        time.sleep(0.001)
     logger.info("later")
 
 def work():
-    global logger, main
+    global logger
     if os.fork():
         return os.wait()
-    main = threading.current_thread()
     logger = configured() if "import" in sys.argv else logging.getLogger("app")
     for number in range(1000):
         logger.info("%d", number)
