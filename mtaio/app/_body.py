@@ -39,7 +39,8 @@ class Body:
 
     def is_around(self) -> bool:
         """Return whether the running code is in it."""
-        return self in _inside.get()
+        # A fixture's body is the test, which has the fixture's task, but not always its context.
+        return self in _inside.get() or self._is_in_its_task()
 
     def begin(self) -> None:
         """Begin it."""
@@ -55,9 +56,12 @@ class Body:
         """Leave it, and return whether what it ended with was `cancel` and nothing else."""
         self.ended.set()
         _inside.set(tuple(each for each in _inside.get() if each is not self))
-        if anyio.get_current_task().id != self._task:  # a fixture's: the task that entered is over
+        if not self._is_in_its_task():  # a fixture's: the task that entered is over
             return False
         return bool(self._scope.__exit__(exc_type, exc, traceback))
+
+    def _is_in_its_task(self) -> bool:
+        return anyio.get_current_task().id == self._task
 
     def cancel(self) -> bool:
         """Cancel it, unless it has ended; return whether it was there to be cancelled."""

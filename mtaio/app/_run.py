@@ -13,7 +13,7 @@ import signal
 from contextlib import suppress
 from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import anyio
 from anyio import to_thread
@@ -479,7 +479,8 @@ def exit_in(
         return error, None
     if not isinstance(error, BaseExceptionGroup):
         return None, error
-    exits, rest = error.split((SystemExit, KeyboardInterrupt))
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    exits, rest = group.split((SystemExit, KeyboardInterrupt))
     return None if exits is None else exit_in(exits.exceptions[0])[0], rest
 
 

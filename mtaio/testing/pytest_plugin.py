@@ -23,6 +23,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
+    from anyio import CancelScope
+
     from mtaio.testing import Simulation
 
 
@@ -167,7 +169,9 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
     return wrap(function)
 
 
-def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _guarded(
+    function: Callable[..., Awaitable[Any]], scope: CancelScope | None = None
+) -> Callable[..., Awaitable[Any]]:
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -176,7 +180,7 @@ def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         world = world_here()
         if world is None:
             return await function(*args, **kwargs)
-        return await world.guard(function, *args, **kwargs)
+        return await world.guard(scope, function, *args, **kwargs)
 
     return guarded
 
@@ -186,13 +190,17 @@ def _guarded_generator(
 ) -> Callable[..., AsyncGenerator[Any]]:
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        from mtaio.testing._world import scope_here  # noqa: PLC0415 - as above
+
         async with aclosing(function(*args, **kwargs)) as generator:
-            advance = _guarded(generator.__anext__)
-            while True:
-                try:
-                    value = await advance()
-                except StopAsyncIteration:
-                    return
-                yield value
+            # One scope for both parts: what is open in between, such as task groups, is inside it.
+            try:
+                with scope_here() as scope:
+                    advance = _guarded(generator.__anext__, scope)
+                    yield await advance()
+                    too_many = await advance()
+            except StopAsyncIteration:
+                return
+            yield too_many  # which anyio's plugin refuses
 
     return guarded

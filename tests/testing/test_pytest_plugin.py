@@ -133,6 +133,47 @@ def test_tests_in_sequence(session: pytest.Pytester) -> None:
     )
 
 
+def test_fixtures_with_open_blocks(session: pytest.Pytester) -> None:
+    """Task groups and scopes of a fixture are open in the test, one inside the other."""
+    check(
+        session,
+        """
+        import anyio
+        import pytest
+        from mtaio.app import Application
+        from mtaio.config import Settings
+        from mtaio.core import TaskExecutor
+
+        @pytest.fixture
+        async def executor():
+            async with TaskExecutor() as executor:
+                yield executor
+
+        @pytest.fixture
+        async def app(executor):
+            async with Application(Settings(), probes=False, signals=False) as app:
+                yield app
+
+        async def test_both(app, executor):
+            assert await executor.gather(anyio.sleep(1)) == (None,)
+            assert app.state == "running"
+
+        async def test_end(app):
+            app.request_stop()
+            await app.wait_closed()
+            await anyio.sleep(1)
+            assert app.state == "stopped"
+
+        async def test_body_that_drains(app):
+            app.request_stop()
+            await app.draining.wait()
+            await anyio.sleep(1)
+            assert app.state == "draining"
+        """,
+        passed=3,
+    )
+
+
 def test_fixtures_of_all_kinds(session: pytest.Pytester) -> None:
     """Fixtures may be functions, generators or methods, get stuck, and share a lasting loop."""
     session.makeconftest(CONFTEST.replace("(params", "(scope='module', params"))
