@@ -89,10 +89,6 @@ class ParkingLot:
             self.tasks.clear()
         fn()
 
-    def is_over(self) -> bool:
-        """Return whether the loop that attached last has finished."""
-        return self._loop is not None and loops.is_over(self._loop)
-
     def forget(self) -> None:
         """Forget every parked task: their loop has finished."""
         self.tasks.clear()
