@@ -166,7 +166,7 @@ HEAVY: Final = ("-m", "heavy")
 """What is left of the suite on a Python on which the session `coverage` runs the rest."""
 
 QUICK: Final = tuple(f"tests/{room}" for room in ("cache", "core", "events", "resources"))
-"""For a Python between others on which the suite runs: what is likely to differ, in a minute."""
+"""For a Python between others on which most of the suite runs: what is likeliest to differ."""
 
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
