@@ -2,8 +2,9 @@
 Every check of the house; ``nox`` alone runs what CI runs.
 
 Promise: a session needs nothing but a Python and the package index, and leaves nothing outside
-``.nox``. No Python is ever downloaded: the ones that are here are used, and with ``CI=true`` fewer
-than two of them, or a tool that is missing, is a failure and not a skipped session.
+``.nox``. It downloads no Python: those that are on PATH are used, as ``.ci/pythons`` puts some
+there. With ``CI=true`` it is a failure, and not a skipped session, if the newest one or a tool is
+missing, or there is one Python alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parent
 PROJECT: Final = nox.project.load_toml(ROOT / "pyproject.toml")
-SUPPORTED: Final = ("3.11", "3.12", "3.13", "3.14")
+SUPPORTED: Final = ("3.11", "3.12", "3.13", "3.14", "3.15")
 IN_CI: Final = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 USERS_PATH: Final = os.environ.get("PATH", os.defpath)
 
@@ -112,13 +113,16 @@ OLDEST: Final = PYTHONS[0]
 NEWEST: Final = PYTHONS[-1]
 THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-MIDDLE: Final = PYTHONS[len(PYTHONS) // 2]
-"""Where the oldest dependencies are tried: neither the oldest nor the newest, if there are more."""
+SECOND: Final = PYTHONS[:2][-1]
+"""The oldest but one, if there are more: the oldest dependencies have wheels for it."""
 
-OTHERS: Final = [python for python in PYTHONS if python not in {THIS, MIDDLE} - {NEWEST}]
+SHARED: Final = next((each for each in reversed(PYTHONS) if each != "3.15"), OLDEST)
+"""The newest for which the client of Redis and Valkey has wheels; lines are counted there."""
+
+OTHERS: Final = [each for each in PYTHONS if each not in {THIS, SECOND, SHARED} - {NEWEST}]
 
 MATRIX: Final = [(THIS, ""), *((python, ",trio") for python in OTHERS if python != THIS)]
-"""What `suite` and `lowest` leave out: this Python with no trio installed, and the others."""
+"""What no other session runs on: this Python with no trio installed, and the others."""
 
 MATRIX_NAMES: Final = [
     f"{python}-asyncio+trio" if extras else f"{python}-asyncio" for python, extras in MATRIX
@@ -159,7 +163,10 @@ LIGHT: Final = ("-m", "not heavy")
 """For sessions that run the suite once more on a Python on which another runs it whole."""
 
 HEAVY: Final = ("-m", "heavy")
-"""What is left of the suite on the newest Python, where the session `coverage` runs the rest."""
+"""What is left of the suite on a Python on which the session `coverage` runs the rest."""
+
+QUICK: Final = tuple(f"tests/{room}" for room in ("cache", "core", "events", "resources"))
+"""For a Python between others on which most of the suite runs: what is likeliest to differ."""
 
 EXPLORED: Final = "tests/explored"
 """Tests of some thousand runs each; pytest finds them only where they are named, as here."""
@@ -237,17 +244,19 @@ def suite(session: nox.Session) -> None:
 @nox.parametrize(("python", "extras"), MATRIX, ids=MATRIX_NAMES)
 def tests(session: nox.Session, extras: str) -> None:
     """
-    Run the suite on the other Pythons here, and on this one with no trio installed.
+    Run the suite on the oldest and newest Python, a part on others, and most without trio.
 
-    The one in the middle has the session `lowest`, and of the newest the session `coverage` runs
-    all but what is marked heavy. That runs on the oldest and the newest, with trio.
+    The oldest but one has the session `lowest`, and the newest that has a client of Redis the
+    session `coverage`; both run all but what is marked heavy.
     """
-    if IN_CI and len(PYTHONS) < 2:  # noqa: PLR2004 - the least that compares anything
-        session.error(f"Only Python {', '.join(PYTHONS)} was found; CI needs two")
+    if IN_CI and (SUPPORTED[-1] != NEWEST or NEWEST == OLDEST):
+        needs = f"CI needs Python {SUPPORTED[-1]}, which .ci/pythons fetches, and another"
+        session.error(f"Only Python {', '.join(PYTHONS)} was found; {needs}")
     session.install("-e", f".[app,test,uvloop{extras}]", *group("test"))
     installed = "import importlib.util as u, sys; sys.exit((u.find_spec('trio') is None) == {})"
     session.run("python", "-c", installed.format(bool(extras)))
-    part = {OLDEST: (), NEWEST: HEAVY}.get(str(session.python), LIGHT) if extras else LIGHT
+    most = {OLDEST: (), NEWEST: HEAVY if NEWEST == SHARED else ()}
+    part = most.get(str(session.python), QUICK) if extras else LIGHT
     pytest(session, f"--ignore={REAL_TIME}", *part)
 
 
@@ -262,7 +271,7 @@ def smoke(session: nox.Session) -> None:
 
 @nox.session(tags=["matrix"], python=NEWEST)
 def explored(session: nox.Session) -> None:
-    """Try mtaio's primitives under every schedule that matters, cancelled at every moment."""
+    """Try schedules of at most two delays, random ones, and a cancellation at every moment."""
     session.install("-e", ".[app,test,trio]", *group("test"))
     pytest(session, EXPLORED)
 
@@ -309,7 +318,7 @@ def needs_servers(session: nox.Session) -> None:
             lacking(session, f"{name} (on Debian: apt-get install redis-server valkey openssl)")
 
 
-@nox.session(default=False, python=[OLDEST, NEWEST])
+@nox.session(default=False, python=list(dict.fromkeys([OLDEST, SHARED])))
 def redis(session: nox.Session) -> None:
     """Share limits, a cache and events through Redis and Valkey; `coverage` does so as well."""
     needs_servers(session)
@@ -317,7 +326,7 @@ def redis(session: nox.Session) -> None:
     pytest(session, REDIS)
 
 
-@nox.session(tags=["matrix"], python=NEWEST)
+@nox.session(tags=["matrix"], python=SHARED)
 def coverage(session: nox.Session) -> None:
     """Every line and every branch of mtaio/ is run by a test, those with servers included."""
     needs_servers(session)
@@ -337,7 +346,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report", env=environment)
 
 
-@nox.session(tags=["matrix"], python=MIDDLE)
+@nox.session(tags=["matrix"], python=SECOND)
 def lowest(session: nox.Session) -> None:
     """Run the suite against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")
@@ -355,7 +364,7 @@ def package(session: nox.Session) -> None:
     session.install(*group("package"))
     away = Path(session.create_tmp()).resolve()
     shutil.rmtree(away)
-    session.run("python", "-m", "build", "--outdir", str(away), ".")
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(away), ".")
     (wheel,) = away.glob("*.whl")
     (sdist,) = away.glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:

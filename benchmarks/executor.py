@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import aiometer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ITEMS = 100_000
+SOURCE_ITEMS = 10_000
 LIMIT = 100
 MANY = 1_000_000
 THREAD_CALLS = 2_000
@@ -243,6 +244,37 @@ async def map_memory() -> float:
     return await growth(lambda executor: executor.map(suspends, range(MANY)))
 
 
+async def numbers() -> AsyncIterator[int]:
+    for x in range(SOURCE_ITEMS):
+        yield x
+
+
+def buffered() -> AsyncIterator[int]:
+    send, receive = anyio.create_memory_object_stream[int](SOURCE_ITEMS)
+    with send:
+        for x in range(SOURCE_ITEMS):
+            send.send_nowait(x)
+    return receive
+
+
+def reading(source: Callable[[], AsyncIterator[int]], kind: str, limit: int) -> Contest:
+    """Compare an async source read when an item can begin with one read ahead."""
+
+    def per_item_ahead(read_ahead: int) -> Callable[[], Awaitable[float]]:
+        async def measure() -> float:
+            body = cheapest(suspends)
+            began = time.process_time()
+            await TaskExecutor().for_each(body, source(), limit=limit, read_ahead=read_ahead)
+            return (time.process_time() - began) / SOURCE_ITEMS * 1e6
+
+        return measure
+
+    return Contest(
+        title=f"for_each(limit={limit}) over {kind}, sleep(0)",
+        contenders={OURS: per_item_ahead(0), "read_ahead=16": per_item_ahead(16)},
+    )
+
+
 RIVALS = {
     "gather + Semaphore": gather_semaphore,
     "raw asyncio pool": raw_pool,
@@ -268,6 +300,8 @@ EVENTS = [
     mapping(suspends, "map(limit=100), sleep(0)", TARGETS),
     mapping(suspends, "map, max_workers=100, sleep(0)", TARGETS, ours_with_slots),
     mapping(returns, "map(limit=100), no-op", {"gather + Semaphore": 1 / 10}),
+    *[reading(numbers, "an async generator", limit) for limit in (1, 10, 100)],
+    *[reading(buffered, "a memory stream", limit) for limit in (1, 10, 100)],
     Figure(title="no-op map: worst wait of another task", measure=starvation, unit="ms", most=10),
     Contest(
         title="map(timeout=): added per item",

@@ -59,7 +59,6 @@ class Takes:
             moment = clock.reader()()
             if bucket.full_at <= moment:
                 bucket.full_at = moment + bucket.interval
-                bucket.last = moment
                 self._left = left - 1
                 return
         await checkpoint()

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Setting",
+    "SettingProblem",
     "SettingSource",
     "SettingValues",
     "Settings",
+    "SettingsError",
     "ShutdownBudget",
     "unknown_variables",
 ]
@@ -96,6 +98,34 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettingProblem:
+    """One mistake in the settings."""
+
+    setting: str
+    """The name of the setting."""
+    message: str
+    """What was refused, and why."""
+    remedy: str
+    """What to do."""
+
+
+class SettingsError(ValueError, TypeError):
+    """
+    Settings are refused; one error for all mistakes, which may be of both kinds.
+
+    Args:
+        message: All that is wrong, with what to do.
+        problems: Each mistake.
+    """
+
+    problems: tuple[SettingProblem, ...]
+
+    def __init__(self, message: str, *, problems: Iterable[SettingProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShutdownBudget:
     """How the seconds of ``shutdown_timeout`` are split, in the order in which they are spent."""
 
@@ -153,9 +183,9 @@ class Settings:
             after 30 by default, Docker after 10.
 
     Raises:
-        ValueError: A value is out of range, or values contradict each other; the message has a
-            line for each mistake.
-        TypeError: Every mistake is a value of the wrong type.
+        SettingsError: A value is out of range or of the wrong type, or values contradict each
+            other; the message has a line for each mistake, and ``problems`` has each as data. It is
+            a ``ValueError`` and a ``TypeError``.
 
     Example:
         ```python
@@ -219,9 +249,8 @@ class Settings:
             **overrides: Settings that the program decides; their variables are not read.
 
         Raises:
-            ValueError: A value is out of range, or values contradict each other; the message has a
-                line for each mistake, with the way out.
-            TypeError: An override is not a setting, or every mistake is a value of the wrong type.
+            SettingsError: As for the constructor, also for what a variable says.
+            TypeError: An override is not a setting.
 
         Example:
             ```python
@@ -237,7 +266,7 @@ class Settings:
         unknown = unknown_variables(environ)
         if unknown:
             warnings.warn(_notice(unknown), stacklevel=2)
-        problems: list[Exception] = []
+        problems: list[SettingProblem] = []
         given: dict[str, _Given] = {}
         decided: Mapping[str, object] = overrides
         for name, spec in _SPECS.items():
@@ -247,7 +276,9 @@ class Settings:
                 else:
                     given[name] = spec.read(name, environ)
             except (TypeError, ValueError) as error:
-                problems.append(error)
+                read = (_variable(name), f"{_variable(name)}_FILE")
+                shown = {variable: str(environ.get(variable, "")).strip() for variable in read}
+                problems.append(_problem(name, error, shown))
         settings = cls(**_checked(given, problems))
         sources = {name: each.source for name, each in given.items()}
         object.__setattr__(settings, "_sources", sources)
@@ -261,8 +292,8 @@ class Settings:
             **changes: The new values.
 
         Raises:
-            ValueError: As for the constructor.
-            TypeError: As for the constructor, or a name is not a setting.
+            SettingsError: As for the constructor.
+            TypeError: A name is not a setting.
         """
         _refuse_unknown_names(changes)
         settings = replace(self, **changes)
@@ -560,7 +591,7 @@ def _known_variables() -> Iterator[str]:
 # ---- checking ------------------------------------------------------------------------------------
 
 
-def _checked(given: Mapping[str, _Given], problems: list[Exception]) -> dict[str, Any]:
+def _checked(given: Mapping[str, _Given], problems: list[SettingProblem]) -> dict[str, Any]:
     """Return the values in their standard form, or raise one error for all mistakes."""
     values: dict[str, Any] = {}
     for name, each in given.items():
@@ -568,41 +599,67 @@ def _checked(given: Mapping[str, _Given], problems: list[Exception]) -> dict[str
         try:
             values[name] = spec.check(each.label, each.value, each.way_out(spec, _DEFAULTS[name]))
         except (TypeError, ValueError) as error:
-            problems.append(error)
-    problems.extend(_contradictions(values, given))
+            problems.append(_problem(name, error, {each.label: each.value}))
+    problems.extend(
+        _problem(name, contradiction, {}) for name, contradiction in _contradictions(values, given)
+    )
     if problems:
         raise _refusal(problems)
     return values
 
 
-def _contradictions(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Iterator[ValueError]:
-    """Yield an error for each pair of values that contradict each other."""
+def _contradictions(
+    values: Mapping[str, Any], given: Mapping[str, _Given]
+) -> Iterator[tuple[str, ValueError]]:
+    """Yield an error, and the setting to change, for values that contradict each other."""
     if {"health_bind", "health_token"} <= values.keys():
         bind = values["health_bind"]
         if values["health_token"] is None and not Address.parse("health_bind", bind).is_local:
-            yield ValueError(
+            msg = (
                 f"{given['health_bind'].label}={bind!r} can be reached from other machines, and "
                 f"there is no token. Set {_variable('health_token')}_FILE or pass health_token=: "
                 f"clients then have to send it for metrics and the status page. Or bind to "
                 f"127.0.0.1."
             )
+            yield "health_bind", ValueError(msg)
     if {"drain_delay", "shutdown_timeout"} <= values.keys():
         delay, total = values["drain_delay"], values["shutdown_timeout"]
         if delay > total * _LATEST_DRAIN:
-            yield ValueError(
+            msg = (
                 f"{given['drain_delay'].label}={delay!r} is more than half of "
                 f"{given['shutdown_timeout'].label}={total!r}, which includes it: too little "
                 f"is left for work in flight. Lower the delay, or raise the timeout."
             )
+            yield "drain_delay", ValueError(msg)
 
 
-def _refusal(problems: list[Exception]) -> Exception:
+def _problem(setting: str, error: Exception, shown: Mapping[str, object]) -> SettingProblem:
+    """
+    Return an error as data.
+
+    Every refusal is "what is wrong. What to do.", in words of ours. Only the value that was given,
+    which stands in front, may have anything in it.
+
+    Args:
+        setting: The setting.
+        error: Why it is refused.
+        shown: The values that the text may begin with, by what they are called.
+    """
+    text = str(error)
+    fronts = [f"{label}={value!r}" for label, value in shown.items()]
+    front = next((each for each in fronts if text.startswith(each)), "")
+    reason, _, remedy = text[len(front) :].partition(". ")
+    return SettingProblem(setting=setting, message=front + reason, remedy=remedy)
+
+
+def _refusal(problems: list[SettingProblem]) -> SettingsError:
     """Return one error for all mistakes."""
-    kind = TypeError if all(isinstance(each, TypeError) for each in problems) else ValueError
-    if len(problems) == 1:
-        return kind(str(problems[0]))
-    lines = "\n".join(f"- {each}" for each in problems)
-    return kind(f"{len(problems)} settings are refused:\n{lines}")
+    lines = [f"{each.message}. {each.remedy}" for each in problems]
+    if len(lines) == 1:
+        return SettingsError(lines[0], problems=problems)
+    listed = "\n".join(f"- {line}" for line in lines)
+    msg = f"{len(lines)} settings are refused:\n{listed}"
+    return SettingsError(msg, problems=problems)
 
 
 def _secret_in(variable: str, path: str) -> str:

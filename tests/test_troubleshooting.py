@@ -96,6 +96,7 @@ def test_every_message_has_an_entry() -> None:
 PASSED_ON: Final = {
     "RemoteTraceback(text)": "a traceback",
     "SystemExit(NOT_STARTED if life.never_ran else FAILED)": "a number",
+    "SystemExit(0)": "a number",
     "SystemExit(code)": "a number",
     "super().__init__(message)": "what the class was made with",
     "super().__init__(reason, stacks)": "what the class was made with",

@@ -15,7 +15,7 @@ log = logging.getLogger("shop")
 async def sell(article: str, number: int) -> None:
     log.info("sold %d of %s", number, article, extra={"article": article, "number": number})
     try:
-        print(10 // number)
+        print(10 / number)
     except ZeroDivisionError as error:
         log.exception("cannot share", extra={"error_message": str(error)})
 

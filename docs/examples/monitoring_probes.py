@@ -22,7 +22,8 @@ def ask(url: str, token: str = "") -> str:
         with urlopen(request) as answer:  # noqa: S310 - as above
             return str(answer.read().decode())
     except HTTPError as error:
-        return f"{error.code}: {error.read().decode()}"
+        with error:
+            return f"{error.code}: {error.read().decode()}"
 
 
 async def main() -> None:

@@ -56,10 +56,16 @@ def name_of(fn: object) -> str:
 
 def unawaitable_error(fn: object, result: object, method: str) -> TypeError:
     """Return the error for a sync function given to ``method``, which awaits what it returns."""
-    return TypeError(
-        f"{fn!r} returned {result!r}, which cannot be awaited. Pass an async function, or hand the "
-        f"sync one to a thread: {method}(anyio.to_thread.run_sync, fn)."
-    )
+    if inspect.isasyncgen(result):
+        way_out = (
+            "It runs in the loop that consumes it: pass an async function that has this loop in it."
+        )
+    else:
+        way_out = (
+            f"Pass an async function, or hand the sync one to a thread: "
+            f"{method}(anyio.to_thread.run_sync, fn)."
+        )
+    return TypeError(f"{fn!r} returned {result!r}, which cannot be awaited. {way_out}")
 
 
 def unwrap(fn: Any) -> Any:

@@ -4,7 +4,14 @@ How a task ended: cancelled, hit by a stray cancellation, or failed.
 Promise: the backend's cancellation in a task that was not cancelled is an error, and not a silent
 end: it would go unnoticed, and what it interrupted would look done.
 
-`classify` decides; `failure_in` does so where the answer is what to raise or to report.
+`classify` decides; `failure_in` does so where the answer is what to raise or to report, and
+`raise_failure` where a user's function is awaited. Who may cancel a task depends on whose it is:
+
+- a task that we start is cancelled through the scopes around it alone. ``Task.cancel()`` comes from
+  code that cancels what it does not own, and is stray there;
+- the task of a caller (``own_task=False``) may be cancelled by anybody, with ``Task.cancel()`` too,
+  as ``asyncio.timeout`` and ``asyncio.TaskGroup`` do. ``Task.cancelling`` tells that from an
+  ``await`` on something that was cancelled elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +22,8 @@ from typing import Final, cast
 
 import anyio
 
+from mtaio._internal.backend import is_cancelled_natively
+from mtaio._internal.callables import name_of
 from mtaio.exceptions import StrayCancellationError
 
 __all__ = [
@@ -27,6 +36,7 @@ __all__ = [
     "in_cancelled_task",
     "is_cancellation",
     "is_cancelled",
+    "raise_failure",
     "stray_error",
     "without_cancellation",
 ]
@@ -65,16 +75,43 @@ def classify(error: BaseException) -> Cancelled | Stray | Failure:
     return Cancelled() if is_cancelled() else Stray(error)
 
 
-def failure_in(error: BaseException, what: str) -> BaseException | None:
+def failure_in(error: BaseException, what: str, *, own_task: bool = True) -> BaseException | None:
     """
     Return the failure in ``error``, with which ``what`` ended in the running task.
 
     That is None for a cancellation, and a `StrayCancellationError` for a stray one.
+
+    Args:
+        error: What it raised.
+        what: For the message.
+        own_task: Whether the task is ours, or that of a caller, which gets what it was sent: a
+            cancellation that came in a group stays in there.
     """
+    if isinstance(error, Exception | GeneratorExit):
+        return error
+    if not own_task and (is_cancelled() or is_cancelled_natively()):
+        return error if without_cancellation(error) is error else None
     ended = classify(error)
     if isinstance(ended, Failure):
         return ended.error
     return stray_error(error, what) if isinstance(ended, Stray) else None
+
+
+def raise_failure(error: BaseException, fn: object, *, own_task: bool = False) -> None:
+    """
+    Raise the failure in ``error``, unless it is ``error`` itself or there is none.
+
+    Called where a function of the user's, ``fn``, is awaited, in an ``except BaseException`` whose
+    next line is ``raise``. The other arguments are those of `failure_in`.
+    """
+    if isinstance(error, Exception | GeneratorExit):
+        return  # at once: a coroutine may be closed where no event loop runs
+    failure = failure_in(error, name_of(fn), own_task=own_task)
+    try:
+        if failure is not None and failure is not error:
+            raise failure from failure.__cause__
+    finally:
+        del failure  # it holds this frame: else they keep each other alive
 
 
 def stray_error(error: BaseException, what: str) -> StrayCancellationError:

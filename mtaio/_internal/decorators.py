@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, TypeVarTuple, cast, overload
 
-from mtaio._internal.callables import is_async, is_async_generator
+from mtaio._internal.callables import is_async, is_async_generator, unawaitable_error
 
 __all__ = ["AsyncFunction", "Decorator", "Descriptor", "call", "check_call", "decorate"]
 
@@ -130,10 +130,5 @@ def call(func: Callable[[*Ts], Awaitable[T]] | Awaitable[T], args: tuple[*Ts]) -
     """Return what is to be awaited: what ``func`` returns, or ``func`` itself."""
     awaitable = func(*args) if callable(func) else func
     if not inspect.isawaitable(awaitable):
-        msg = (
-            f"{func!r} returned {awaitable!r}, which cannot be awaited: a sync function cannot be "
-            f"interrupted. Pass an async function, or hand the sync one to a thread: "
-            f"run(anyio.to_thread.run_sync, func)."
-        )
-        raise TypeError(msg)
+        raise unawaitable_error(func, awaitable, "run")
     return awaitable

@@ -31,21 +31,37 @@ def text(environ: Mapping[str, object], variable: str) -> str | None:
 
 
 def whole_number(variable: str, value: str, *, way_out: str = "Set it to one, or unset it.") -> int:
-    """Return the int that ``value`` writes, as Python does: ``10_000`` is one."""
+    """Return the int that ``value`` writes in the digits 0 to 9."""
     try:
-        return int(value)
+        whole = int(value)
     except ValueError:
         msg = f"{variable}={value!r} is not a whole number. {way_out}"
         raise ValueError(msg) from None
+    refuse_unusual_digits(variable, value, way_out=way_out)
+    return whole
 
 
 def number(variable: str, value: str, *, way_out: str = "Set it to one, or unset it.") -> float:
-    """Return the float that ``value`` writes, as Python does: ``0.5``, ``1e-3``, ``inf``."""
+    """Return the float that ``value`` writes in the digits 0 to 9: ``0.5``, ``1e-3``, ``inf``."""
     try:
-        return float(value)
+        accepted = float(value)
     except ValueError:
         msg = f"{variable}={value!r} is not a number. {way_out}"
         raise ValueError(msg) from None
+    refuse_unusual_digits(variable, value, way_out=way_out)
+    return accepted
+
+
+def refuse_unusual_digits(variable: str, value: str, *, way_out: str) -> None:
+    """
+    Raise ``ValueError`` if a number is written as only Python would read it.
+
+    With an underscore, or in the digits of another script, it is a slip of the keyboard, and the
+    next program that reads the same variable sees another number or none.
+    """
+    if "_" in value or not value.isascii():
+        msg = f"{variable}={value!r} has an underscore or a digit other than 0 to 9. {way_out}"
+        raise ValueError(msg)
 
 
 def flag(variable: str, value: str, *, way_out: str = "Set it to 1 or 0, or unset it.") -> bool:

@@ -2,18 +2,19 @@
 Which exceptions are meant by ``on=``: a class, a tuple of classes, or a function.
 
 Promise: only subclasses of ``Exception`` can be named, so that cancellation, ``KeyboardInterrupt``
-and the like are never meant.
+and the like are never meant. A group, which every task group raises, is meant if it is named, or if
+each error in it is meant: one that is not says that trying again would not help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, cast
 
 from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 
-__all__ = ["Filter", "accepts", "check_filter"]
+__all__ = ["Filter", "accepts", "check_filter", "errors_in"]
 
 Filter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -36,8 +37,21 @@ def check_filter(on: object) -> None:
 
 
 def accepts(on: Filter, error: Exception) -> bool:
-    """Return whether ``error`` is one of those that ``on`` means."""
+    """Return whether ``error`` is one of those that ``on`` means; a function sees no groups."""
     either: Any = on
-    if isinstance(either, type | tuple):
-        return isinstance(error, either)
-    return bool(either(error))
+    is_class = isinstance(either, type | tuple)
+    if is_class and isinstance(error, either):
+        return True
+    if isinstance(error, ExceptionGroup):
+        group = cast("ExceptionGroup[Exception]", error)
+        return all(accepts(on, each) for each in group.exceptions)
+    return not is_class and bool(either(error))
+
+
+def errors_in(error: Exception) -> Iterator[Exception]:
+    """Yield each error in a group, however deep, or ``error`` itself if it is none."""
+    if isinstance(error, ExceptionGroup):
+        for each in cast("ExceptionGroup[Exception]", error).exceptions:
+            yield from errors_in(each)
+    else:
+        yield error

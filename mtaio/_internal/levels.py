@@ -21,7 +21,7 @@ def level_number(name: str, value: object) -> int:
         for each, number in known.items():
             if each.upper() == text.upper():
                 return number
-        if not text.isdecimal() or len(text) > _DIGITS:
+        if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS:
             msg = f"{name}={value!r} is not a level. Pass one of {', '.join(known)}, or a number."
             raise ValueError(msg)
         return int(text)

@@ -33,6 +33,14 @@ def asker_of(loop: object) -> Callable[[], object]:
     return backend.of(loop).asker()
 
 
+def runs_here(loop: object) -> bool:
+    """Return whether ``loop`` runs in this thread, also in a callback without any context."""
+    try:
+        return asker_of(loop)() is loop
+    except RuntimeError:  # trio's answer where it does not run
+        return False
+
+
 def is_current(loop: object) -> bool:
     """Return whether ``loop``, returned by `current_loop`, is running here."""
     try:
@@ -109,3 +117,13 @@ def call_at(loop: object, moment: float, fn: Callable[[], object]) -> None:
     loop ends before.
     """
     backend.of(loop).call_at(loop, moment, fn)
+
+
+def exit_from(loop: object, code: int) -> None:
+    """
+    Have ``loop`` end, as `sys.exit` in one of its tasks does; called in its thread.
+
+    That is asyncio's: `asyncio.run` then cancels all tasks. On trio, where only a task can end its
+    own, this does nothing.
+    """
+    backend.of(loop).exit_from(loop, code)

@@ -12,7 +12,7 @@ Source: ``trio.lowlevel.ParkingLot``.
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import get_ident
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,13 +39,12 @@ class ParkingLot:
 
     # Invariants:
     # - an event is in tasks, or set, or its task has given up: never two of these;
-    # - all in tasks belong to _loop, which runs in the thread _thread.
-    __slots__ = ("_loop", "_thread", "tasks")
+    # - all in tasks belong to _loop.
+    __slots__ = ("_loop", "tasks")
 
     def __init__(self) -> None:
         self.tasks: OrderedDict[anyio.Event, None] = OrderedDict()
         self._loop: object = None
-        self._thread = 0
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -76,47 +75,41 @@ class ParkingLot:
         self._loop = loop
         return False
 
-    def reach(self, owner: object) -> None:
+    def call_there(self, fn: Callable[[], object]) -> None:
         """
-        Make sure that parked tasks can be woken from here, where no task may be running.
+        Call ``fn`` where parked tasks may be woken: here at once, or else soon, in their loop.
 
-        Args:
-            owner: The object that the lot belongs to, for the message.
-
-        Raises:
-            RuntimeError: They belong to another loop, which has not finished.
+        From any thread. If their loop has finished, they are forgotten, and ``fn`` is called here.
         """
-        if not self.tasks:
-            return
-        try:
-            self.attach(owner)
-        except anyio.NoEventLoopError:
-            # Another thread, a callback of the loop itself (which may wake its tasks), or a
-            # coroutine that is thrown away after its loop.
-            if self.is_over():
-                self.tasks.clear()
-            elif get_ident() != self._thread:
-                raise
-
-    def is_over(self) -> bool:
-        """Return whether the loop that attached last has finished."""
-        return self._loop is not None and loops.is_over(self._loop)
+        loop = self._loop
+        if loop is not None and not loops.runs_here(loop):
+            # By the time that it is called there, tasks of another loop may be parked.
+            if not loops.is_over(loop) and loops.call_in(loop, partial(self.call_there, fn)):
+                return
+            self.tasks.clear()
+        fn()
 
     def forget(self) -> None:
         """Forget every parked task: their loop has finished."""
         self.tasks.clear()
 
-    async def park(self, on_lost: Callable[[], object] | None = None) -> None:
+    async def park(
+        self,
+        on_lost: Callable[[], object] | None = None,
+        on_parked: Callable[[], object] | None = None,
+    ) -> None:
         """
         Wait to be woken.
 
         Args:
+            on_parked: Called when the task is in the queue, where other threads see it.
             on_lost: Called for a task that was woken and is cancelled before it resumes, to pass
                 on what it was woken for. By default the next task is woken.
         """
-        self._thread = get_ident()
         event = anyio.Event()
         self.tasks[event] = None
+        if on_parked is not None:
+            on_parked()
         try:
             await event.wait()
         except BaseException:

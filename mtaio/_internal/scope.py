@@ -17,7 +17,21 @@ from mtaio._internal import loops
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-__all__ = ["Left", "OwnedGroup"]
+__all__ = ["Left", "OwnedGroup", "another_task_error", "check_task"]
+
+
+def check_task(owner: object, task: int) -> None:
+    """Raise ``RuntimeError`` if the running task is not the one with the id ``task``."""
+    if anyio.get_current_task().id != task:
+        raise another_task_error(owner)
+
+
+def another_task_error(owner: object) -> RuntimeError:
+    """Return what is raised where another task than the one that entered a block leaves it."""
+    return RuntimeError(
+        f"{owner!r} was entered in another task. Enter and leave it in one, with async with: what "
+        f"is cancelled, and whose errors are seen, depends on the task."
+    )
 
 
 class Left(NamedTuple):
@@ -80,12 +94,7 @@ class OwnedGroup:
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if another task than the one that entered wants to leave."""
-        if anyio.get_current_task().id != self._task:
-            msg = (
-                f"{self._owner!r} was entered in another task. Enter and leave it in one, with "
-                f"async with: what is cancelled, and whose errors are seen, depends on the task."
-            )
-            raise RuntimeError(msg)
+        check_task(self._owner, self._task)
 
     async def leave(self, reason: BaseException | None) -> Left:
         """Leave the group, whose body ended with ``reason``."""

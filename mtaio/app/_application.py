@@ -27,6 +27,7 @@ from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio.app._body import Body
 from mtaio.app._error_handler import ErrorHandler
 from mtaio.app._load import is_loading
 from mtaio.app._resource import Resource, ResourceInfo, bind_app
@@ -146,8 +147,8 @@ class Application:
     and ``await app.start()`` do so in an event loop that is already running. On SIGTERM or SIGINT
     it reports "not ready", waits ``drain_delay`` seconds, accepts nothing new, lets what is in
     flight finish, cancels what takes too long, closes the resources, last in, first out, and writes
-    the logs. All of that takes ``shutdown_timeout`` seconds at most; then the process is ended by
-    force.
+    the logs. All of that, and the exit of the program that `run` runs, takes ``shutdown_timeout``
+    seconds at most; then the process is ended by force.
 
     You can pass any part instead of having it made. The application then enters and monitors it, so
     do not enter it yourself.
@@ -322,7 +323,11 @@ class Application:
             return None
         settings = self.settings
         return Probes(
-            self.monitor, self.health, bind=settings.health_bind, token=settings.health_token
+            self.monitor,
+            self.health,
+            bind=settings.health_bind,
+            token=settings.health_token,
+            name=self._name,
         )
 
     @cached_property
@@ -549,8 +554,10 @@ class Application:
 
         Returns when the application has stopped as it was asked to. Otherwise it raises
         ``SystemExit`` with 1 after an error, 2 if the settings are invalid, 3 if it could not
-        start. The process exits with 70 if stopping takes longer than
-        ``shutdown_timeout``, and with 128 and the signal's number when a second signal comes.
+        start, and with what something in it passed to ``sys.exit``. The process exits with 70 if it
+        is not gone after ``shutdown_timeout`` seconds, also when this has returned: after SIGTERM
+        whatever the program does then, otherwise if it exits. It exits with 128 and the signal's
+        number when a second signal comes while it stops.
 
         Args:
             backend: ``"asyncio"``, ``"uvloop"`` or ``"trio"``.
@@ -558,6 +565,7 @@ class Application:
 
         Raises:
             SystemExit: See above.
+            KeyboardInterrupt: Something in it raised that.
             RuntimeError: It is running, an event loop runs in this thread, or ``mtaio run`` or
                 ``mtaio check`` is importing the program.
         """
@@ -569,7 +577,7 @@ class Application:
             _ = self.settings
         except (UsageError, ValueError, TypeError, OSError) as error:
             _complain(error, USAGE)
-        before, guard, logs, failed = self._run, None, None, False
+        before, guard, logs = self._run, None, None
         try:
             guard = self._new_guard()  # before what takes a while: no signal is lost
             logs = self._prepare_with_logs()
@@ -578,17 +586,15 @@ class Application:
             if self._run is not before:
                 raise
             _complain(error, NOT_STARTED)  # there are no more threads or descriptors
-        except SystemExit:  # of a task, with which asyncio ends when all is closed
-            if self._run is before:
-                raise
-            failed = True  # pragma: no cover - a test sees it, the tracer does not
         finally:
             if logs is not None:
                 logs.close()
             if guard is not None:
                 guard.release(lingers=True)
         life = cast("Run", self._run)
-        if failed or life.error is not None:
+        if isinstance(life.error, SystemExit | KeyboardInterrupt):
+            raise life.error
+        if life.error is not None:
             raise SystemExit(NOT_STARTED if life.never_ran else FAILED)
 
     def _prepare_with_logs(self) -> LoggingContext | None:
@@ -607,17 +613,20 @@ class Application:
         Start in the running event loop, and return when the application is up.
 
         For where `run` cannot be used, because the loop is not the application's own. End it with
-        `stop` or a signal, after which `wait_closed` returns.
+        `stop` or a signal, after which `wait_closed` returns. If nothing waits for the end that
+        a signal brings, the loop is ended like by ``sys.exit``; not on trio.
 
         A checkpoint; cancelled, it closes what it has opened.
 
         Raises:
             RuntimeError: It is running.
+            SystemExit: A signal stopped it as it started; with 0.
             BaseException: What failed while it was starting.
         """
-        await self._start(in_block=False)
+        await self._start(None)
 
-    async def _start(self, *, in_block: bool) -> None:
+    async def _start(self, body: Body | None) -> None:
+        """Start, and return when the application is up, or raise."""
         await checkpoint()
         self._check_not_running()
         self._prepare()
@@ -629,9 +638,10 @@ class Application:
                 logs.close()
             raise
         run = self._run = self._new_run(guard, logs)
-        if in_block:
-            run.block = anyio.Event()
-        loops.start_task(run.loop, run.live, copy_context(), partial(self._ended, run))
+        run.body = body
+        loops.start_task(
+            run.loop, partial(self._live_in_loop, run), copy_context(), partial(self._ended, run)
+        )
         try:
             await run.settled.wait()
         except BaseException:
@@ -639,10 +649,19 @@ class Application:
             with anyio.CancelScope(shield=True):
                 await self._until_closed(run)
             raise
-        if run.never_ran:
+        # A server that handles SIGTERM too has been handed the signal, and leaves the block; every
+        # other program would go on in it with an application that is closed, and nothing but an
+        # exception keeps it out.
+        exits = run.is_told_to_stop and (body is not None or run.by_signal)
+        exits = exits and not (run.by_signal and run.is_hosted)
+        if run.never_ran or exits:
+            if body is not None:
+                body.ended.set()  # it does not begin
             await self._until_closed(run)
             if run.error is not None:
                 raise run.error
+            if exits:
+                raise SystemExit(0)
 
     async def stop(self, reason: str = "stop() was called") -> None:
         """
@@ -697,10 +716,19 @@ class Application:
         """
         Start, as `start` does.
 
-        The block counts as in flight: after a signal, resources are open until it is left, or until
-        it awaits `wait_closed`, or the time to drain is over.
+        The body counts as in flight: resources are open until it is left. When requests and
+        services have ended after a signal or `request_stop`, it is cancelled, and the program goes
+        on behind the block. One that has used `draining` is left the time to drain, and one that
+        awaits `wait_closed` goes on when all is closed. One that belongs to a server, which handles
+        SIGTERM too, is left to that.
+
+        Raises:
+            SystemExit: It was told to stop as it started; with 0.
+            BaseException: As for `start`.
         """
-        await self._start(in_block=True)
+        body = Body()
+        await self._start(body)
+        body.begin()
         return self
 
     async def __aexit__(
@@ -708,7 +736,7 @@ class Application:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool | None:
         """
         Stop and wait until all is closed; after an error, without waiting for what is in flight.
 
@@ -716,7 +744,8 @@ class Application:
             BaseException: The error that stopped the application, if the block ended without one.
         """
         run = cast("Run", self._run)
-        if exc is None:
+        was_cancelled = cast("Body", run.body).leave(exc_type, exc, traceback)
+        if exc is None or was_cancelled:
             run.stop("its block was left")
         else:
             run.abort(f"its block ended with {exc_type.__name__ if exc_type else exc}")
@@ -727,8 +756,9 @@ class Application:
             with anyio.CancelScope(shield=True):
                 await self._until_closed(run)
             raise
-        if exc is None and run.error is not None:
+        if (exc is None or was_cancelled) and run.error is not None:
             raise run.error
+        return was_cancelled
 
     @property
     def state(self) -> ApplicationState:
@@ -740,6 +770,8 @@ class Application:
         """
         Set once nothing new is accepted: streams should end now.
 
+        The body of ``async with`` that asks for it ends by itself.
+
         Raises:
             RuntimeError: It was never started.
         """
@@ -747,6 +779,8 @@ class Application:
         if run is None:
             msg = f"{self!r} was never started. Ask for app.draining while it is up."
             raise RuntimeError(msg)
+        if run.body is not None and run.body.is_around():
+            run.body.drains = True
         return run.draining
 
     def statistics(self) -> ApplicationStatistics:
@@ -869,6 +903,11 @@ class Application:
     def _describe(self) -> str:
         return "before it could start" if self._run is None else self._run.describe()
 
+    async def _live_in_loop(self, run: Run) -> None:
+        await run.live()
+        if run.by_signal and not (run.body is not None or run.is_awaited or run.is_hosted):
+            loops.exit_from(run.loop, 0 if run.error is None else FAILED)
+
     def _ended(self, run: Run) -> None:
         """Note that the task of `start` has ended, perhaps with its event loop."""
         run.state = "stopped"
@@ -877,8 +916,9 @@ class Application:
         run.release_guard(unless_signalled=True)
 
     async def _until_closed(self, run: Run) -> None:
-        if run.block is not None:
-            run.block.set()
+        run.is_awaited = True
+        if run.body is not None and run.body.is_around():
+            run.body.ended.set()
         await run.closed.wait()
         run.release_guard()
 

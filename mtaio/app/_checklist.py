@@ -31,13 +31,14 @@ from mtaio._internal import environment
 from mtaio._internal.addresses import Address
 from mtaio._internal.levels import level_number
 from mtaio.app._machine import Machine
-from mtaio.config import Settings, unknown_variables
+from mtaio.config import Settings, SettingsError, unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from mtaio.app import Application
     from mtaio.app._machine import Supervisor
+    from mtaio.config import Setting
 
 __all__ = ["SECTIONS", "CheckItem", "Section", "Status", "run_checks"]
 
@@ -152,9 +153,9 @@ def run_checks(
             # The same is an item here, with what to do.
             warnings.filterwarnings("ignore", "variables that mtaio does not read", UserWarning)
             settings = Settings.from_env(environ) if app is None else app.settings
-    except (TypeError, ValueError) as error:
+    except SettingsError as error:
         settings = Settings()
-        problems = list(_refusals(error))
+        problems = [_fail(each.message, each.remedy) for each in error.problems]
     look = _Look(settings, app, machine, environ)
     items = [_made("settings", "configuration", each) for each in problems]
     for row in _ROWS:
@@ -195,8 +196,16 @@ class _Look(NamedTuple):
 
     def label(self, name: str) -> str:
         """Return what an operator calls a setting: the variable, or what the program passes."""
-        found = next(each for each in self.settings.describe() if each.name == name)
+        found = self._described(name)
         return name if found.source == "override" else found.variable
+
+    def is_default(self, name: str) -> bool:
+        """Return whether neither the operator nor the program has decided on a setting."""
+        found = self._described(name)
+        return found.source == "default" and self.value(name).label == found.variable
+
+    def _described(self, name: str) -> Setting:
+        return next(each for each in self.settings.describe() if each.name == name)
 
     def text(self, variable: str) -> str | None:
         """Return what a variable says, if it is set."""
@@ -271,15 +280,6 @@ def _ask(message: str, remedy: str) -> _Finding:
 
 
 # ---- configuration: environment variables --------------------------------------------------------
-
-
-def _refusals(error: Exception) -> Iterator[_Finding]:
-    """Yield a finding for each setting that is refused."""
-    text = str(error)
-    lines = text.partition("\n- ")[2].split("\n- ") if "\n- " in text else [text]
-    for line in lines:
-        message, _, remedy = line.partition(". ")
-        yield _fail(message.removesuffix("."), remedy)
 
 
 @_item("configuration")
@@ -801,7 +801,9 @@ def _timeout(look: _Look) -> _Finding:
     if timeout.value == math.inf:
         return _warn(f"{timeout}: a request may hang for ever", f"Set {timeout.label}, in seconds.")
     if timeout.value > drain:
-        return _warn(
+        # While both are defaults nobody has decided anything: that is a question, and no mistake.
+        undecided = look.is_default("default_timeout") and look.is_default("shutdown_timeout")
+        return (_ask if undecided else _warn)(
             f"{timeout} is longer than the {_seconds(drain)} that a shutdown waits for requests",
             f"Set {timeout.label} to {math.floor(drain) or drain:g} or less, or raise "
             f"{look.label('shutdown_timeout')}.",

@@ -37,10 +37,12 @@ __all__ = ["Options", "demo"]
 
 def _above_0(kind: Callable[[str], float], tokens: Sequence[Token]) -> float:
     """Return a number above 0; cyclopts itself would take 1.5 for an integer."""
+    text = tokens[0].value
     with suppress(ValueError):
-        if (number := kind(tokens[0].value)) > 0:
+        if text.isascii() and "_" not in text and (number := kind(text)) > 0:
             return number
-    msg = f"{tokens[0].value!r} is not {'a whole' if kind is int else 'a'} number above 0."
+    wanted = "a whole number" if kind is int else "a number"
+    msg = f"{text!r} is not {wanted} above 0, in the digits 0 to 9."
     raise ValueError(msg)
 
 

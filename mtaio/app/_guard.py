@@ -3,12 +3,14 @@ Signals and forced exit: what must work while the event loop does not.
 
 Promise: the first SIGTERM or SIGINT is known in the loop as soon as the loop runs, and to a thread
 at once. If the process is still there when the time to stop is over, that thread dumps the stack of
-every thread, writes the logs, and ends it with `OVERRUN`. A second signal ends it with 128 and the
-signal's number.
+every thread, writes the logs, and ends it with `OVERRUN`; also when the application has long
+stopped, and the interpreter's exit waits for a thread or for what atexit calls. A second signal
+ends it with 128 and the signal's number, as long as the application has not stopped.
 Cost: a thread that waits at a socket, and two signal handlers, which are put back by `release`.
 Why not a receiver in the loop: docs/en/design/application.md. While C code holds the interpreter's
 lock neither a handler nor a thread runs, and while it waits in the main thread without looking at
-signals no handler does: nothing here can help.
+signals no handler does: nothing here can help. Nor after the last function that atexit calls, when
+the interpreter stops its daemon threads.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ import traceback
 from contextlib import suppress
 from errno import EAGAIN
 from itertools import islice
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from mtaio._internal import clock, loops
+from mtaio._internal import clock, ending, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +90,9 @@ class Guard:
     # - _ends_at is when the process is ended by force, infinity until it is told to stop;
     # - only the thread reads from _reader; handlers and others write to _writer;
     # - a forked child has both sockets too, and leaves them alone;
-    # - it may be released before one that was made later, which has its handlers to put back.
+    # - it may be released before one that was made later, which has its handlers to put back;
+    # - after a release the thread goes on if it _stays, with nothing to read any more: until the
+    #   time is over, the process is, or another guard is made (_dismissed).
     def __init__(
         self,
         total: float,
@@ -105,8 +110,12 @@ class Guard:
         self._loop: object = None
         self._first: tuple[int, float] | None = None
         self._ends_at = math.inf
+        self._stays = self._only_says = self._flushes = False
+        self._speaker: _Speaker | None = None
+        self._dismissed: Final = threading.Event()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)  # noqa: FBT003 - as the socket module has it
+        self._heard_all: Final = threading.Event()
         self._thread: Final = threading.Thread(
             target=self._watch, name="mtaio.app guard", daemon=True
         )
@@ -116,6 +125,7 @@ class Guard:
             self._writer.close()
             self._reader.close()
             raise OSError(EAGAIN, str(error)) from None
+        ending.call_off()
         self._released = False
         self._handed_on = False
         self._before: Final[dict[int, Any]] = {}
@@ -127,6 +137,10 @@ class Guard:
     def signalled(self) -> bool:
         """Whether a signal has come; known at the latest when the thread has read it."""
         return self._first is not None
+
+    def shares_sigterm(self) -> bool:
+        """Return whether somebody else handles SIGTERM too, as a server around it does."""
+        return callable(self._handler(signal.SIGTERM))
 
     def attach(self, told: Callable[[int, float], None], noticed: Callable[[], None]) -> None:
         """
@@ -145,7 +159,7 @@ class Guard:
     def hand_on(self) -> None:
         """Have a server that handled signals before handle the first one; in the main thread."""
         # A server that handles SIGTERM itself must be told to stop as well, when that is due.
-        if self._handed_on or self._first is None or not callable(self._handler(signal.SIGTERM)):
+        if self._handed_on or self._first is None or not self.shares_sigterm():
             return
         self._handed_on = True
         number, _ = self._first
@@ -167,24 +181,55 @@ class Guard:
         """
         Put the signal handlers back, and end the thread; in the main thread. May be repeated.
 
+        After a signal the thread stays until the time to stop is over, to end a process that is
+        still there then. Where a server handled SIGTERM before, it only says what is left.
+
         Args:
             lingers: Whether the process is about to end: a signal that is the same wish as the
                 first does not end it then while it does so. The next one puts the handlers back.
+                The thread stays without a signal too, and ends the process in any case.
         """
         if self._released:
             return
         self._released = True
+        self._only_says = not lingers and self.shares_sigterm()
         if lingers and self._is_same_wish():
             atexit.register(self._ignore)
         else:
             for number in self._before:
                 self._put_back(number)
         if os.getpid() == self._process:
+            if self._ends_at < math.inf and (lingers or self.signalled):
+                self._stay()
             with suppress(OSError):
                 self._writer.shutdown(socket.SHUT_WR)  # which is read after all that was sent
-            self._thread.join()
+            self._heard_all.wait()
+            if not self._stays:
+                self._thread.join()
         self._writer.close()
         self._reader.close()
+        if lingers and self._stays:
+            self._flush_streams()
+
+    def _flush_streams(self) -> None:
+        """Write what was printed, while the thread is there: it may be a pipe that nobody reads."""
+        self._flushes = True
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # there is none, or the interpreter meets the same and tells
+                stream.flush()
+        self._flushes = False
+
+    def _stay(self) -> None:
+        """Have the thread stay, and another to speak for it: at the exit none can be started."""
+        self._stays = True
+        ending.expect(self._ends_at - clock.now(), self._dismiss)
+        with suppress(RuntimeError):  # there can be no more threads
+            self._speaker = _Speaker()
+
+    def _dismiss(self) -> None:
+        """End the thread that stayed."""
+        self._dismissed.set()
+        self._thread.join()
 
     # ---- in a signal handler: the main thread, between two instructions --------------------------
 
@@ -229,12 +274,20 @@ class Guard:
     # ---- in the thread ---------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        try:
+            self._listen()
+        finally:
+            self._heard_all.set()
+        if self._stays:
+            self._watch_exit()
+
+    def _listen(self) -> None:
         while True:
             byte = self._receive()
             if not byte:
                 return
             if clock.now() >= self._ends_at:
-                self._overrun()
+                self._overrun(self._describe())
             if byte == _WAKE:
                 continue
             number, moment = byte[0], clock.now()
@@ -261,18 +314,44 @@ class Guard:
         except TimeoutError:
             return _WAKE
 
+    def _watch_exit(self) -> None:
+        """Wait for the end of the process, which is the thread's; when its time is over, end it."""
+        seconds = min(max(0.0, self._ends_at - clock.now()), threading.TIMEOUT_MAX)
+        if not self._dismissed.wait(seconds):
+            # After Ctrl-C a program may go on, as Python's prompt does; SIGTERM asks it to end.
+            goes_on = threading.main_thread().is_alive() and not self._flushes
+            if not goes_on or (self._first is not None and self._first[0] == signal.SIGTERM):
+                state = f"though the application has stopped: {self._what_is_left()}"
+                if not self._only_says:
+                    self._overrun(state)
+                _say(self._reason(state), stacks=True)
+        if self._speaker is not None:
+            self._speaker.dismiss()
+
+    def _what_is_left(self) -> str:
+        """Return what keeps the process, in words."""
+        if self._flushes:
+            return "nobody reads what was printed"
+        if threading.main_thread().is_alive():
+            return "the program goes on. End it when app.run() or app.wait_closed() returns"
+        # The main thread has ended, in name, and every other that is no daemon is waited for.
+        waited_for = [each for each in threading.enumerate() if each.is_alive() and not each.daemon]
+        names = ", ".join(each.name for each in waited_for)
+        return f"the exit waits for {f'threads: {names}' if names else 'what atexit calls'}"
+
     def _tell(self, number: int, moment: float) -> None:
         told = self._told
         if told is not None:
             loops.call_in(self._loop, lambda: told(number, moment))
 
-    def _overrun(self) -> NoReturn:
-        _end(
-            OVERRUN,
-            f"not down {self._total:g} s after it was told to stop, {self._describe()}. The "
-            f"standard error shows where each thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it "
-            f"only needs more time",
-            stacks=True,
+    def _overrun(self, state: str) -> NoReturn:
+        _end(OVERRUN, self._reason(state), stacks=True, speaker=self._speaker)
+
+    def _reason(self, state: str) -> str:
+        return (
+            f"not down {self._total:g} s after it was told to stop, {state}. The standard error "
+            f"shows where each thread stands. Raise MTAIO_SHUTDOWN_TIMEOUT if it only needs more "
+            f"time"
         )
 
 
@@ -285,22 +364,45 @@ def _numbers() -> list[int]:
     return [int(each) for each in numbers]
 
 
-def _end(code: int, reason: str, *, stacks: bool = False) -> NoReturn:
-    """End the process after last words, for which a thread has a second: it may hang in them."""
+class _Speaker:
+    """A thread that speaks for another, which does not wait for ever: speaking may hang."""
 
-    def last_words() -> None:
-        logger.critical("%s; exit %d", reason, code)
-        if stacks and sys.__stderr__ is not None:
-            _write_stacks()
-        from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
+    def __init__(self) -> None:
+        self._calls: Final[SimpleQueue[Callable[[], None]]] = SimpleQueue()
+        self._thread: Final = threading.Thread(
+            target=self._speak, name="mtaio.app last words", daemon=True
+        )
+        self._thread.start()
 
-        flush_all(_FLUSH)
+    def _speak(self) -> None:
+        self._calls.get()()
 
+    def say(self, call: Callable[[], None]) -> None:
+        """Make a call, and wait for it, for a second at most."""
+        self._calls.put(call)
+        self._thread.join(_LAST_WORDS)
+
+    def dismiss(self) -> None:
+        """End the thread without a word."""
+        self.say(lambda: None)
+
+
+def _end(
+    code: int, reason: str, *, stacks: bool = False, speaker: _Speaker | None = None
+) -> NoReturn:
+    """End the process after last words."""
     with suppress(RuntimeError):  # there can be no more threads
-        speaker = threading.Thread(target=last_words, name="mtaio.app last words", daemon=True)
-        speaker.start()
-        speaker.join(_LAST_WORDS)
+        (speaker or _Speaker()).say(lambda: _say(f"{reason}; exit {code}", stacks=stacks))
     os._exit(code)
+
+
+def _say(reason: str, *, stacks: bool) -> None:
+    logger.critical("%s", reason)
+    if stacks and sys.__stderr__ is not None:
+        _write_stacks()
+    from mtaio.logging import flush_all  # noqa: PLC0415 - slow, and signals are to be heard before
+
+    flush_all(_FLUSH)
 
 
 def _write_stacks() -> None:

@@ -6,13 +6,19 @@ still in use by another server is left to it, and the file of ours is removed wi
 
 `Listening.disconnect` ends the connections accepted from it, to which neither the loops nor
 hypercorn give access: a client that does not read would keep its connection open for ever.
+
+`Listening.refuse` is what to call before it is closed. The system connects clients by itself, and
+queues them until they are accepted; closing the socket would reset those that are in the queue.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import selectors
 import socket
+import struct
 import sys
 from errno import EADDRINUSE
 from pathlib import Path
@@ -31,6 +37,19 @@ _WAY_OUT: Final = (
     "Pass a host and a port, such as '127.0.0.1:8000' or '[::]:8000', a path, such as "
     "'unix:/run/app.sock', or a socket that this process has inherited, such as 'fd://3'."
 )
+
+
+# It needs no descriptor of its own, of which there may be none left.
+_Selector: Final = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+_SO_ATTACH_FILTER: Final = 26
+_NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # ldb [13]: the flags in the header of TCP
+    (0x45, 0, 1, 0x02),  # jset #SYN
+    (0x06, 0, 0, 0),  # ret #0: the packet is dropped
+    (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1: it is kept
+)
+"""Linux's classic BPF, see packet(7) and socket(7): which packets a listening socket sees."""
 
 
 class Bind(NamedTuple):
@@ -86,7 +105,7 @@ class Listening:
         address: Where it listens, with the real port in place of 0.
     """
 
-    __slots__ = ("_file", "_local", "_path", "address", "socket")
+    __slots__ = ("_file", "_inherited", "_local", "_path", "address", "socket")
 
     def __init__(
         self,
@@ -97,6 +116,7 @@ class Listening:
         owner: tuple[int, int] | None = None,
     ) -> None:
         self._path = bind.path
+        self._inherited = bind.fd is not None
         self._file: tuple[int, int] | None = None
         try:
             self.socket: Final = _opened(bind)
@@ -118,11 +138,36 @@ class Listening:
     def close(self) -> None:
         """Close it, and remove the file of a Unix socket if it is this one's."""
         self.socket.close()
+        self._remove_file()
+
+    def _remove_file(self) -> None:
         if self._file is not None:
             with contextlib.suppress(FileNotFoundError):
                 if _identity(self._path) == self._file:
                     Path(self._path).unlink()
             self._file = None
+
+    def refuse(self) -> None:
+        """
+        Let nobody join the queue of connections, while those in it can still be accepted.
+
+        Who tries at a Unix socket finds no file. On Linux, who tries over TCP hears nothing, and
+        tries again after a second, when the socket is closed and that is refused. On other systems
+        they go on joining. So they do where the socket was inherited: then others may have it too.
+        """
+        self._remove_file()
+        if sys.platform == "linux" and not (self._inherited or self._path):
+            code = b"".join(struct.pack("HBBI", *each) for each in _NO_SYN)
+            kept = ctypes.create_string_buffer(code)
+            program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept))
+            with contextlib.suppress(OSError):  # a sandbox that knows no filters
+                self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+    def has_queue(self) -> bool:
+        """Return whether there are connections that were not accepted yet."""
+        with _Selector() as selector:
+            selector.register(self.socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def disconnect(self, keep: Container[object] = ()) -> int:
         """

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import anyio
 from anyio import to_thread
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from mtaio.app._application import Application, ServerInfo
+    from mtaio.app._body import Body
     from mtaio.app._guard import Guard
     from mtaio.app._server import Server
     from mtaio.app._service import ServiceInfo
@@ -52,6 +53,8 @@ _FOR_LOGS: Final = 0.2
 """The part of the time for teardown that is kept for the logs."""
 
 _LEAST_FOR_LOGS: Final = 0.05
+
+_STDERR: Final = 2
 
 _FOR_LAST_WORDS: Final = 5.0
 """Seconds that systemd is asked to wait beyond the time to stop, for what the guard has to say."""
@@ -91,13 +94,17 @@ class Run:
         """Set when nothing new is accepted any more."""
         self.closed: Final = anyio.Event()
         """Set when all is over."""
-        self.block: anyio.Event | None = None
-        """Set when the ``async with`` block around it is left, or waits for its end."""
+        self.body: Body | None = None
+        """What runs in the ``async with`` block around it."""
         self.error: BaseException | None = None
         """What ended it, if that was an error."""
         self.never_ran = True
         """Whether it ended before it ran."""
         self.started_at: Final = clock.now()
+        self.by_signal = False
+        """Whether it was a signal that ended it."""
+        self.is_awaited = False
+        """Whether somebody waits, or has waited, for its end."""
         self.cancelled = 0
         """What was cancelled because its time had run out."""
         self._app: Final = app
@@ -132,6 +139,18 @@ class Run:
         if self.state == "starting":
             self._body.cancel()
 
+    @property
+    def is_told_to_stop(self) -> bool:
+        """Whether it was told to stop, and has to end or has ended."""
+        return self._stopped_at is not None
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether somebody else handles SIGTERM too: a server around it, which ends the program."""
+        if self._guard is not None:
+            return self._guard.shares_sigterm()
+        return callable(signal.getsignal(signal.SIGTERM))
+
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
         self._app.notifier.stopping()
@@ -154,14 +173,20 @@ class Run:
             self._guard.hand_on()
 
     def _signalled(self, number: int, moment: float) -> None:
+        self.by_signal = not self.is_told_to_stop
         self.stop(signal.Signals(number).name, moment)
 
     def _fail(self, what: str, error: BaseException, **more: str) -> None:
-        """End it because of an error."""
-        self._report(what, error, **more)
+        """End it because of an error, or because the program is to exit."""
+        exits, rest = exit_in(error)
+        if rest is not None:
+            self._report(what, rest, **more)
         if self.error is None:
-            self.error = error
-        self.stop(f"{what} failed: {type(error).__name__}")
+            self.error = exits or error
+        if exits is None:
+            self.stop(f"{what} failed: {type(error).__name__}")
+        else:
+            self.stop(f"{more.get('of', what)} raised {exits!r}")
 
     def _report(self, what: str, error: BaseException, **more: str) -> None:
         if isinstance(error, Exception):
@@ -231,8 +256,11 @@ class Run:
     async def _up_and_down(self) -> None:
         try:
             await self._start()
-        except Exception as error:  # noqa: BLE001 - told, and kept
-            self._fail("start-up", error, of=self._starting)
+        except BaseException as error:
+            failure = failure_in(error, self._starting)
+            if failure is None:
+                raise
+            self._fail("start-up", failure, of=self._starting)
             return
         if self._stopped_at is not None:  # while its last part was opened: too late to cancel it
             return
@@ -332,13 +360,19 @@ class Run:
         self._overdue = time.cancelled_caught
 
     async def _all_ended(self) -> None:
-        """Wait until requests, services and the block have ended, and what they have submitted."""
+        """Wait until requests, services and the body have ended, and what they have submitted."""
         for ended in [*self._servers.values(), *(service.ended for service in self._services)]:
             await ended.wait()
-        if self.block is not None:
-            await self.block.wait()
+        if self.body is not None and not self.never_ran:
+            if not self.body.drains:
+                self._cancel_body()
+            await self.body.ended.wait()
         if self._executor is not None and self._executor.is_open:
             await self._app.executor.drain()
+
+    def _cancel_body(self) -> bool:
+        """Cancel the body, unless it is a server's, which leaves it when requests have ended."""
+        return self.body is not None and not self.is_hosted and self.body.cancel()
 
     async def _close(self) -> None:
         """Cancel what is left, and close what is open."""
@@ -370,15 +404,17 @@ class Run:
         for service in services:
             service.cancel()
         executor.cancel()
-        if not self.never_ran and (requests or services or tasks):
+        body = self._cancel_body()
+        if not self.never_ran and (requests or services or tasks or body):
             self.cancelled = requests + len(services) + tasks
             logger.warning(
                 "cancelled %s the time for it was over: requests: %d, submitted tasks: %d, "
-                "services: %s",
+                "services: %s%s",
                 "because" if self._overdue else "before",
                 requests,
                 tasks,
                 ", ".join(service.info.name for service in services) or "none",
+                "; and the body of async with" if body else "",
             )
         end = min(self._until("drain_delay", "drain", "cancel"), clock.now() + self._budget.cancel)
         with anyio.CancelScope(deadline=clock.loop_deadline(end)):
@@ -396,10 +432,14 @@ class Run:
         """Write and close the logs; in a thread."""
         rest = self._until("drain_delay", "drain", "cancel", "teardown") - clock.now()
         half = max(_LEAST_FOR_LOGS, min(rest, self._budget.teardown) / 2)
-        if not flush_all(half):
-            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
-                print("mtaio: not all of the log could be written", file=sys.stderr)  # noqa: T201 - the log is what fails
+        complete = flush_all(half)
         logs.close(half)
+        if not complete:
+            with suppress(RuntimeError):  # there can be no more threads
+                # In a daemon thread: what nobody reads may be the standard error itself.
+                speaker = Thread(target=_say_incomplete, daemon=True)
+                speaker.start()
+                speaker.join(_LEAST_FOR_LOGS)
 
     def describe(self) -> str:
         """Return what it waits for, in words; from any thread."""
@@ -407,8 +447,8 @@ class Run:
         left = [service.info.name for service in self._unended()]
         if self.state == "stopped":
             return (
-                "though the application has stopped: the program goes on. End it when "
-                "app.wait_closed() returns"
+                "though the application has stopped: the event loop goes on. Leave it when "
+                "app.wait_closed() returns; a worker thread or an async generator may hold it up"
             )
         return (
             f"with the application {self.state}; requests in flight: {requests}, services: "
@@ -429,6 +469,25 @@ class Run:
 
     def _unended(self) -> list[Service]:
         return [service for service in [*self._services] if not service.ended.is_set()]
+
+
+def exit_in(
+    error: BaseException,
+) -> tuple[SystemExit | KeyboardInterrupt | None, BaseException | None]:
+    """Return the wish to exit with which something ended, if there is one, and the other errors."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return error, None
+    if not isinstance(error, BaseExceptionGroup):
+        return None, error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    exits, rest = group.split((SystemExit, KeyboardInterrupt))
+    return None if exits is None else exit_in(exits.exceptions[0])[0], rest
+
+
+def _say_incomplete() -> None:
+    # Not through sys.stderr: the exit asks for its lock, which a thread that waits would hold.
+    with suppress(OSError), open(_STDERR, "w", encoding="utf-8", closefd=False) as stderr:
+        print("mtaio: not all of the log could be written", file=stderr)
 
 
 def _handler_failed(

@@ -35,7 +35,8 @@ def run(
     searched for the module first.
 
     Exit status: 0 it has stopped in order, 1 it failed, 2 usage or settings, 3 it could not start,
-    70 it did not stop in time, 128 and the signal's number after a second signal.
+    70 it did not stop in time, 128 and the signal's number after a second signal; what it passes to
+    sys.exit().
 
     Args:
         target: The application, as in shop:app or shop:make_app().

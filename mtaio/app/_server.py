@@ -16,8 +16,9 @@ import copy
 import logging
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -45,6 +46,17 @@ _LOOK: Final = 0.1
 _LAST_CALL: Final = 0.1
 """Seconds after a request in which its client may send the next on the same connection. It then
 hears with the answer that it was the last; connections that are idle after that are closed."""
+
+_HANDSHAKE: Final = 0.02
+"""Seconds in which a client that has begun to connect is connected: a way there and back."""
+
+_TAKE: Final = 1.0
+"""Seconds at most for connections that the system has queued to be accepted. They have come in by
+then, but for a process that can open no more files."""
+_GLANCE: Final = 0.002
+
+_TURNS: Final = 5
+"""Turns of the event loop in which what has come in is taken: accepted, read and begun."""
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
@@ -172,8 +184,9 @@ class Server:
         """
         Accept nothing more, and have `serve` return when everything in flight has ended.
 
-        Connections that wait for a request end at once, the others with their response. If requests
-        have just come in, that begins 0.1 seconds later. From the
+        Clients whom the system has let in already are served; one that has not asked yet has 0.1
+        seconds for that. Connections that wait for another request end at once, the others with
+        their response. If requests have just come in, that begins 0.1 seconds later. From the
         loop's thread. Not a checkpoint. Does nothing if it does not serve.
         """
         if self._run is not None:
@@ -284,10 +297,10 @@ class _Run:
         "_counts",
         "_ended",
         "_error",
-        "_library",
         "_lifespan",
         "_over",
         "_scope",
+        "_serve",
         "_up",
         "backend",
         "cancelling",
@@ -300,8 +313,7 @@ class _Run:
     def __init__(self, bind: Bind, config: Config, counts: _Counts) -> None:
         self.backend: Final = "asyncio" if is_asyncio(loops.current_loop()) else "trio"
         # Before it listens: importing takes a while, in which clients would connect and wait.
-        self._library: Final = import_module(f"hypercorn.{self.backend}")
-        _amend(import_module(f"hypercorn.{self.backend}.run"))
+        self._serve: Final = _serving(self.backend)
         owner = None
         if config.user is not None and config.group is not None:
             owner = config.user, config.group
@@ -363,9 +375,7 @@ class _Run:
         try:
             with self._scope:
                 self._hand_over()
-                await self._library.serve(
-                    app, self._config, shutdown_trigger=self._accepting, mode="asgi"
-                )
+                await self._serve(app, self._config, shutdown_trigger=self._accepting, mode="asgi")
         except Exception as error:  # noqa: BLE001 - raised by main(), outside of the task group
             # Once cancelled, hypercorn raises nothing of use.
             self._error = None if self._scope.cancel_called else unwrapped(error)
@@ -391,6 +401,15 @@ class _Run:
         await self.closing.wait()
         with anyio.CancelScope(deadline=self.latest + _LAST_CALL):
             await self._over.wait()
+        # From here on nobody connects, and hypercorn accepts those who have: for so long that also
+        # a client whose connection was half made is among them.
+        self.listening.refuse()
+        await anyio.sleep(_HANDSHAKE)
+        with anyio.move_on_after(_TAKE):
+            while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
+                await anyio.sleep(_GLANCE)
+        for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
+            await checkpoint()
 
     async def _wait_ended(self) -> None:
         """Wait until hypercorn has ended, and help it."""
@@ -433,9 +452,32 @@ class _LeavingError(Exception):
     """A request has come in on a connection that is being closed as idle: it is not begun."""
 
 
-def _amend(run: Any) -> None:
+@cache
+def _serving(backend: str) -> Any:
     """
-    Amend what hypercorn does with its connections.
+    Return hypercorn's function ``serve``, with `_connections` as its class of connections.
+
+    Hypercorn looks that class up in its module, and takes no other. So these are copies of its
+    functions, with names of their own: hypercorn stays what it is, for whoever else uses it.
+    """
+    library: Any = import_module(f"hypercorn.{backend}")
+    run: Any = import_module(f"hypercorn.{backend}.run")
+    events = import_module("hypercorn.events")
+    connections = _connections(run.TCPServer, events.Updated, events.Closed)
+    worker_serve = _with_names(run.worker_serve, TCPServer=connections)
+    return _with_names(library.serve, worker_serve=worker_serve)
+
+
+def _with_names(fn: Any, **names: Any) -> Any:
+    """Return a copy of a function for which some names of its module are something else."""
+    copied = FunctionType(fn.__code__, {**fn.__globals__, **names})
+    copied.__kwdefaults__ = fn.__kwdefaults__
+    return copied
+
+
+def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
+    """
+    Return a subclass of hypercorn's class of connections, which differs in this.
 
     - What goes wrong with one connection ends that one alone. On trio hypercorn ends as a whole
       when its code raises, for which a client need only ask for h2c with settings that are none; on
@@ -444,29 +486,32 @@ def _amend(run: Any) -> None:
       ``keep_alive_timeout``.
     - One is closed as idle, or a request on it is begun: not both. Hypercorn may handle a request
       on a connection that it closes, and the answer is lost.
+    - One on which nothing was asked yet is not closed as idle before it is a tenth of a second old,
+      nor one whose request has come in: those that were queued as the server closes have just been
+      accepted.
     - One that was closed is not read any further. Hypercorn waits for ever there if a request came
       in behind its last answer.
     """
-    if not hasattr(run.TCPServer, "at_work"):
-        events = import_module("hypercorn.events")
-        run.TCPServer = _amended(run.TCPServer, events.Updated, events.Closed)
-
-
-def _amended(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 - that of a class
-    """Return hypercorn's class of connections, amended."""
 
     class Connection(tcp_server):  # type: ignore[misc] # hypercorn has one for each backend
         at_work = False
         leaving = False
 
-        async def run(self) -> None:
+        def __init__(self, *args: Any) -> None:
+            tcp_server.__init__(self, *args)
             self.reading = anyio.CancelScope()
+            self.over = anyio.Event()
+            self.first_call = anyio.current_time() + _LAST_CALL
+
+        async def run(self) -> None:
             try:
                 await tcp_server.run(self)
             except Exception as error:
                 if not isinstance(unwrapped(error), _LeavingError):
                     logger = logging.getLogger("hypercorn.error")
                     logger.warning("A connection was ended by an error.", exc_info=True)
+            finally:
+                self.over.set()
 
         async def protocol_send(self, event: Any) -> None:
             if isinstance(event, updated) and event.idle:
@@ -478,6 +523,7 @@ def _amended(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 -
                 if self.leaving:
                     raise _LeavingError
                 self.at_work = True
+                self.first_call = -math.inf
 
         async def _read_data(self) -> None:
             with self.reading:
@@ -486,6 +532,10 @@ def _amended(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C901 -
             await self.idle_task.stop()
 
         async def _initiate_server_close(self) -> None:
+            with anyio.CancelScope(deadline=self.first_call):
+                await self.over.wait()
+            for _ in range(_TURNS):
+                await checkpoint()
             if not self.at_work:
                 self.leaving = True
                 await tcp_server._initiate_server_close(self)  # noqa: SLF001 - its subclass

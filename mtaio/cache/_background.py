@@ -15,7 +15,7 @@ import anyio
 
 from mtaio._internal import loops
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.clock import loop_deadline, now
+from mtaio._internal.clock import loop_deadline
 from mtaio._internal.scope import OwnedGroup
 from mtaio.cache._listeners import AsyncNotifier
 from mtaio.exceptions import StrayCancellationError
@@ -138,13 +138,14 @@ class Background:
             while True:
                 self._earlier = anyio.Event()
                 with self._lock:
+                    self._store.now()
                     due = expiry.wake_at_due(self._wake)
                 moment = -math.inf
                 with anyio.CancelScope(deadline=loop_deadline(due)) as scope:
                     await self._earlier.wait()
                 if scope.cancelled_caught:
                     moment = due  # by rounding, our clock may be before it, and we would spin
-                while self._expire_slice(max(now(), moment)):
+                while self._expire_slice(moment):
                     await checkpoint()
         except anyio.get_cancelled_exc_class():
             # The group was cancelled, maybe for a task that was cancelled natively before its
@@ -155,6 +156,7 @@ class Background:
     def _expire_slice(self, moment: float) -> bool:
         """Remove some of what has expired, and return whether there may be more."""
         with self._lock:
+            moment = max(self._store.now(), moment)
             _gone = self._store.expire(moment, SLICE)  # dropped outside the lock
             more = self._store.expiry.due <= moment
         self._all_loads.deliver(_gone)

@@ -32,7 +32,7 @@ from typing import (
     overload,
 )
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.cache._config import NO_TAGS, check_tags, lifetime, unhashable
@@ -276,6 +276,19 @@ def _refuse_in(function: object) -> NoReturn:
     raise TypeError(msg)
 
 
+class _Annotations:
+    """
+    What a function's attribute ``__annotations__`` is, for an object that stands for it.
+
+    Before Python 3.14 `update_wrapper` sets it, and this is not asked. Later it sets
+    ``__annotate__`` alone: annotations may name what does not exist yet.
+    """
+
+    def __get__(self, function: Any, owner: type | None = None) -> dict[str, Any]:
+        annotations: dict[str, Any] = {} if function is None else function._call.fn.__annotations__  # noqa: SLF001 - of this module
+        return annotations
+
+
 def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, Any, R]]:
     """
     Return the coroutine function that answers the calls of a function.
@@ -295,7 +308,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
             entry = lookup(key)
         except TypeError:
             entry = None  # the load says what is wrong
-        if entry is not None and entry.fresh > clock.read():
+        if entry is not None and store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
             store.hits += 1.0
@@ -317,7 +330,7 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
             entry = lookup(key)
         except TypeError:
             entry = None  # as above
-        if entry is not None and entry.fresh > clock.read():
+        if entry is not None and store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
             store.hits += 1.0
@@ -377,6 +390,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             raise NotImplementedError
 
     else:  # type checkers refuse 'in' by themselves
+        __annotations__ = _Annotations()
 
         def __contains__(self, _: object) -> bool:
             """Refuse ``in``, and name what to use."""
@@ -505,6 +519,11 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
             raise NotImplementedError
 
     else:  # as above
+        __annotations__ = _Annotations()
+
+        def __get__(self, instance: object, owner: type | None = None) -> Self:
+            """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
+            return self
 
         def __contains__(self, _: object) -> bool:
             """Refuse ``in``, and name what to use."""

@@ -24,7 +24,7 @@ import anyio
 
 from mtaio._internal import clock, deadlines, loops
 from mtaio._internal.callables import close_unstarted
-from mtaio._internal.cancellation import Stray, classify, stray_error
+from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.sentinel import UNSET
 from mtaio.cache._config import check_awaitable, check_loaded, seconds_for, unhashable
@@ -196,7 +196,9 @@ class Loads:
                 lock.refuse()
             lock.changing = True
             try:
-                load.started = clock.read()
+                load.started = store.tells()
+                if load.started == math.inf:
+                    load.started = store.now()
                 if not (self.table or guarded or refresh) and key not in store.entries:
                     # There is nothing to join, and no value.
                     self.table[key] = load
@@ -248,7 +250,11 @@ class Loads:
             if type(call) is not _COROUTINE:
                 check_awaitable(factory, call)
             load.call = call
-            value = await call
+            try:
+                value = await call
+            except BaseException as error:
+                raise_failure(error, factory)
+                raise
             self._succeed(load, value)
         except BaseException as error:
             with suppress(ValueError):  # the garbage collector closes it in any context
@@ -361,7 +367,12 @@ class Loads:
             if type(call) is not _COROUTINE:
                 check_awaitable(factory, call, several=True)
             first.call = call
-            self._succeed_many(first, await call)
+            try:
+                values = await call
+            except BaseException as error:
+                raise_failure(error, factory)
+                raise
+            self._succeed_many(first, values)
         except Exception as error:  # noqa: BLE001 - raised by those who wait
             self._fail(first, error)
         except GeneratorExit:
@@ -396,7 +407,7 @@ class Loads:
         lost: list[object] = []
         try:
             with self._lock:
-                moment = clock.read()
+                moment = self._store.now()
                 for key in keys:
                     load = JointLoad()
                     load.owner = self._owner
@@ -612,6 +623,9 @@ class Loads:
                     except GeneratorExit:  # here: the scope will raise something else for it
                         self._abandon(load)
                         raise
+                    except BaseException as error:
+                        raise_failure(error, load.factory, own_task=True)
+                        raise
                     if load.siblings:
                         self._succeed_many(load, value)
                     else:
@@ -622,11 +636,7 @@ class Loads:
             self._fail(load, error)
             del load, call  # as in fetch
             return
-        except BaseException as error:
-            if isinstance(classify(error), Stray):
-                self._fail(load, stray_error(error, f"the loader {load.factory!r}"))
-                del load, call
-                return
+        except BaseException:
             self._cancel(load, CLOSED)
             raise
         self._cancel(load, ABORTED)
@@ -649,7 +659,9 @@ class Loads:
             lock.refuse()
         lock.changing = True
         try:
-            moment = clock.read()
+            moment = store.tells()
+            if moment == math.inf:
+                moment = store.now()
             if not load.wanted:
                 self._discard(load)
             else:
@@ -690,7 +702,7 @@ class Loads:
         """Note that there is no value for a load, and drop the one that was there."""
         with self._lock:
             self.loaded += 1
-            self.seconds += clock.now() - load.started
+            self.seconds += self._store.now() - load.started
             if load.state is RUNNING:  # as in _succeed
                 load.state = ABSENT
             self._discard(load)
@@ -727,7 +739,7 @@ class Loads:
         gone = None
         try:
             with self._lock:
-                moment = clock.now()
+                moment = self._store.now()
                 self.failed += 1
                 self.seconds += moment - load.started
                 if load.state is RUNNING:
@@ -758,8 +770,8 @@ class Loads:
         if type(failure) is not Failure:
             return failure
         with self._lock:
-            entry = self._store.lookup(load.key)
-            if entry is None or type(entry.value) is Failure or clock.now() >= entry.expires:
+            entry, moment = self._store.lookup(load.key), self._store.now()
+            if entry is None or type(entry.value) is Failure or moment >= entry.expires:
                 return failure
             self.served_stale += 1
             value = entry.value
@@ -816,8 +828,9 @@ class Loads:
         """Note the end of a load whose task was cancelled natively before its first step."""
         load.coroutine.close()
         close_unstarted(load.call)
-        with self._lock:
-            self.cancelled += 1
+        if load.loop is not None:  # else its loader raised GeneratorExit, and it is counted
+            with self._lock:
+                self.cancelled += 1
         self._close(load)
 
     def _close(self, load: Load) -> None:
@@ -969,7 +982,7 @@ def running_loop() -> object:
     """
     Return the running event loop, for a fifth of what `loops.current_loop` costs.
 
-    Its clock has then been looked at, so that ``clock.read()`` is right in this context.
+    Its clock has then been looked at, so that ``clock.read`` is right in this context.
     """
     known = _RUNNING_LOOP.get()
     if known is not None:

@@ -47,6 +47,7 @@ class Store:
     """
 
     # Invariants between changes:
+    # - tells is timed_by, which is clock.read, or it makes every entry look expired to a hit;
     # - an entry is in the table, in the policy, in the weight, among what expires if it does, and
     #   in the tags if it has any; or in none of them;
     # - the weight is at most max_size;
@@ -56,6 +57,7 @@ class Store:
     # The __eq__ and __hash__ of a key may raise where the table is asked, so that comes first.
     # What is removed is returned to the caller, so that its __del__ runs outside the lock.
     __slots__ = (
+        "__weakref__",
         "_ahead",
         "_detailed",
         "_idle",
@@ -78,6 +80,8 @@ class Store:
         "lookup",
         "misses",
         "plain",
+        "tells",
+        "timed_by",
     )
 
     def __init__(self, config: Config, notifier: Notifier | None) -> None:
@@ -102,11 +106,16 @@ class Store:
         """Whether a hit changes nothing but the score."""
         self.plain: bool = self._weigher is None and not self._jitter and notifier is None
         """Whether there is no weigher, no jitter and no listener to use when storing a value."""
+        self.timed_by: clock.Tells = clock.REAL
+        """The clock of all moments in the entries."""
+        self.tells: clock.Tells = _end_of_time
+        """The time for a hit: `timed_by`, or the end of time if that may be the wrong clock."""
         self.hits: float = 0.0
         """A float, because adding to it takes less time than to an int."""
         self.misses: int = 0
         self.evictions: int = 0
         self.expirations: int = 0
+        clock.hasten(self)
 
     @property
     def weight(self) -> float:
@@ -158,9 +167,8 @@ class Store:
             return False
         return moment >= entry.soft + self._served
 
-    def live_items(self) -> list[tuple[Any, Any]]:
+    def live_items(self, moment: float) -> list[tuple[Any, Any]]:
         """Return the keys that have a value, with their values."""
-        moment = clock.now()
         return [
             (key, entry.value) for key, entry in self.entries.items() if self.is_live(entry, moment)
         ]
@@ -285,7 +293,7 @@ class Store:
 
     def take(self, entries: Iterable[Entry]) -> tuple[list[Entry], int]:
         """Remove entries; return them, and how many of them were live."""
-        moment = clock.now()
+        moment = self.now()
         gone: list[Entry] = []
         live = 0
         for entry in entries:
@@ -332,6 +340,31 @@ class Store:
         if self._notifier is not None and self._notifier.mute:
             return None
         return self._remove(entry, RemovalCause.EXPIRED)
+
+    def now(self) -> float:
+        """Return the current time, under the lock, and let hits read the same clock."""
+        moment = clock.catch_up(self)
+        tells = self.timed_by
+        # Nothing is called between, so no other thread can begin another clock between.
+        self.tells = tells if tells is clock.read else _end_of_time
+        return moment
+
+    def unsettle(self) -> None:
+        """Let no hit go by the present clock: see `clock.Hasty`."""
+        self.tells = _end_of_time
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock, under the lock: see `clock.Timed`."""
+        self.expiry.clear()
+        for entry in self.entries.values():
+            entry.fresh += seconds
+            entry.expires += seconds
+            if type(entry) is DetailedEntry:
+                entry.soft += seconds
+                entry.renew += seconds
+            entry.after = None
+            if entry.expires != math.inf:
+                self.expiry.add(entry)
 
     # How it is done.
 
@@ -507,6 +540,10 @@ class Store:
     def _report(self, entry: Entry, cause: RemovalCause) -> None:
         if self._notifier is not None and type(entry.value) is not Failure:
             self._notifier.add(entry.key, entry.value, cause)
+
+
+def _end_of_time() -> float:
+    return math.inf
 
 
 def unlink(gone: list[Entry]) -> None:

@@ -347,7 +347,7 @@ class TTLCache(Generic[T]):
         if entry is None:
             store.misses += 1
             return default
-        if entry.fresh > clock.read():
+        if store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
             store.hits += 1.0
@@ -377,10 +377,11 @@ class TTLCache(Generic[T]):
         except (KeyError, TypeError):
             pass
         else:
-            if entry.fresh > clock.read():
+            store = self._store
+            if store.tells() < entry.fresh:
                 if entry.score < HOT:
                     entry.score += 1
-                self._store.hits += 1.0
+                store.hits += 1.0
                 return entry.value  # after fresh: see Entry
         return self.get_nowait(key, default)
 
@@ -413,7 +414,7 @@ class TTLCache(Generic[T]):
     def __contains__(self, key: Hashable) -> bool:
         """Return whether ``key`` has a live value; this does not count as a read."""
         check_hashable(key)
-        return self._store.find(key, clock.now()) is not None
+        return self._store.find(key, self._look()) is not None
 
     async def contains(self, key: Hashable) -> bool:
         """
@@ -439,21 +440,32 @@ class TTLCache(Generic[T]):
         read of the keys. Not a checkpoint.
         """
         if self._lock.inside():
-            return self._store.live_items()
+            return self._store.live_items(self._look())
         with self._lock:
-            return self._store.live_items()
+            return self._store.live_items(self._store.now())
+
+    def _look(self) -> float:
+        """Return the current time for what does not count as a read; without the lock if it can."""
+        store = self._store
+        moment = store.tells()
+        if moment < math.inf:
+            return moment
+        if self._lock.inside():
+            return clock.now_by(store.timed_by)
+        with self._lock:
+            return store.now()
 
     def _read(self, key: Hashable, default: Any) -> Any:
         """Read a value where that takes the lock."""
         store, lock = self._store, self._lock
-        moment = clock.now()
         if lock.inside():
-            entry = store.find(key, moment)  # without noting its use, which would be a change
+            entry = store.find(key, self._look())  # without noting its use, which would be a change
             return default if entry is None else entry.value
         gone: Entry | None = None
         lock.acquire()
         lock.changing = True
         try:
+            moment = store.now()
             entry = store.find(key, moment)
             if entry is not None:
                 store.use(entry, moment)
@@ -509,7 +521,8 @@ class TTLCache(Generic[T]):
             try:
                 if self._loads.table:
                     self._loads.disown(key)
-                moment = clock.reader()()
+                tells = clock.reader()
+                moment = tells() if tells is store.timed_by else store.now()
                 _gone = store.put(key, value, self._default_ttl, moment)
             except TypeError as error:
                 raise unhashable(key, error) from error
@@ -524,7 +537,7 @@ class TTLCache(Generic[T]):
         self._check_listener()
         with lock:
             self._loads.disown(key)
-            _gone = store.put(key, value, seconds, clock.now(), weight, names)
+            _gone = store.put(key, value, seconds, store.now(), weight, names)
         self._loads.deliver(_gone)
 
     async def set(
@@ -574,7 +587,7 @@ class TTLCache(Generic[T]):
             items.append((key, value, store.weigh(key, value)))
         gone: list[object] = []
         with self._lock:
-            moment = clock.now()
+            moment = store.now()
             for key, value, weight in items:
                 self._loads.disown(key)
                 gone.append(store.put(key, value, store.spread(seconds), moment, weight, names))
@@ -615,7 +628,7 @@ class TTLCache(Generic[T]):
         self._check_listener()
         gone = None
         with self._lock:
-            moment = clock.now()
+            moment = self._store.now()
             entry = self._store.find(key, moment)
             if entry is not None:
                 gone = self._store.touch(entry, seconds, moment)
@@ -810,10 +823,11 @@ class TTLCache(Generic[T]):
             entry = self._lookup(key)
         except TypeError as error:
             raise unhashable(key, error) from error
-        if entry is not None and entry.fresh > clock.read():
+        store = self._store
+        if entry is not None and store.tells() < entry.fresh:
             if entry.score < HOT:
                 entry.score += 1
-            self._store.hits += 1.0
+            store.hits += 1.0
             value: T = entry.value  # after fresh: see Entry
             return value
         if not callable(factory):
@@ -874,12 +888,13 @@ class TTLCache(Generic[T]):
             check_hashable(key)
             asked[key] = None
         found: dict[K, T] = {}
+        store = self._store
         for key in asked:
             entry = self._lookup(key)
-            if entry is not None and entry.fresh > clock.read():
+            if entry is not None and store.tells() < entry.fresh:
                 if entry.score < HOT:
                     entry.score += 1
-                self._store.hits += 1.0
+                store.hits += 1.0
                 found[key] = entry.value  # after fresh: see Entry
         missing = [key for key in asked if key not in found]
         if not missing:

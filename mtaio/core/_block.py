@@ -17,8 +17,9 @@ import anyio
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify
 from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
+from mtaio._internal.notes import note
 from mtaio._internal.scope import OwnedGroup
-from mtaio.core._errors import conclude, note, silent_end
+from mtaio.core._errors import conclude, silent_end
 from mtaio.core._slots import Slots, here, parents_of
 from mtaio.core._tasks import Service, Submitted
 from mtaio.exceptions import MTAIOError, StrayCancellationError

@@ -17,8 +17,8 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from mtaio._internal import checks
-from mtaio._internal.clock import now
+from mtaio._internal import checks, clock
+from mtaio._internal.copies import uncopied
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 
 __all__ = ["Budget", "BudgetStatistics"]
@@ -56,6 +56,23 @@ class _Slice:
         self.retries = 0
 
 
+class _Window:
+    """The parts of the time in which calls and retries are counted."""
+
+    __slots__ = ("slices", "timed_by")
+
+    def __init__(self) -> None:
+        self.slices: deque[_Slice] = deque()
+        self.timed_by: clock.Tells = clock.REAL
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        for each in self.slices:
+            each.begin += seconds
+            each.end += seconds
+
+
+@uncopied
 class Budget:
     """
     A limit on the retries of all calls together, for `Retry`.
@@ -88,8 +105,8 @@ class Budget:
     """
 
     # Invariants:
-    # - _slices are in the order of time and cover the window, the last of them the present;
-    # - _calls and _retries are the sums over _slices.
+    # - the slices are in the order of time and cover the window, the last of them the present;
+    # - _calls and _retries are the sums over them.
     __slots__ = (
         "__weakref__",
         "_all_calls",
@@ -101,8 +118,8 @@ class Budget:
         "_ratio",
         "_rejected",
         "_retries",
-        "_slices",
         "_width",
+        "_window",
     )
 
     def __init__(
@@ -127,7 +144,7 @@ class Budget:
         self._least = least * window
         self._width = window / _SLICES
         self._name = name
-        self._slices: deque[_Slice] = deque()
+        self._window = _Window()
         self._last = _Slice(-math.inf, 0)
         self._calls = 0
         self._retries = 0
@@ -157,7 +174,8 @@ class Budget:
 
     def record_call(self) -> None:
         """Count a call: its first attempt."""
-        moment = now()
+        window, tells = self._window, clock.reader()
+        moment = tells() if tells is window.timed_by else clock.catch_up(window)
         last = self._last
         if not last.begin <= moment < last.end:
             last = self._advance(moment)
@@ -167,7 +185,8 @@ class Budget:
 
     def take(self) -> bool:
         """Take one retry, and return whether there was one."""
-        moment = now()
+        window, tells = self._window, clock.reader()
+        moment = tells() if tells is window.timed_by else clock.catch_up(window)
         last = self._last
         if not last.begin <= moment < last.end:
             last = self._advance(moment)
@@ -197,8 +216,8 @@ class Budget:
 
     def _available(self) -> float:
         """Return how many retries would be allowed now, without a change: from any thread."""
-        oldest = now() - self._width * (_SLICES - 1)
-        current = [each for each in tuple(self._slices) if each.end > oldest]
+        oldest = clock.now_by(self._window.timed_by) - self._width * (_SLICES - 1)
+        current = [each for each in tuple(self._window.slices) if each.end > oldest]
         calls = sum(each.calls for each in current)
         return self._left(calls, sum(each.retries for each in current))
 
@@ -207,10 +226,7 @@ class Budget:
 
     def _advance(self, moment: float) -> _Slice:
         """Begin a new slice at ``moment``, and forget those that have left the window."""
-        slices = self._slices
-        if slices and moment < slices[-1].begin:  # the clock of another event loop
-            slices.clear()
-            self._calls = self._retries = 0
+        slices = self._window.slices
         oldest = moment - self._width * (_SLICES - 1)
         while slices and slices[0].end <= oldest:
             left = slices.popleft()

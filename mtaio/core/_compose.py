@@ -12,7 +12,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, cast
+
+import anyio
 
 from mtaio._internal import checks
 from mtaio._internal.callables import (
@@ -22,6 +25,8 @@ from mtaio._internal.callables import (
     is_generator,
     unwrap,
 )
+from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.signature import check_takes
 from mtaio.core._threads import WorkerLimiter, run_in_thread
 from mtaio.core._types import Rate
 from mtaio.resources import KeyedRateLimiter, RateLimiter
@@ -58,9 +63,10 @@ def check_fn(fn: object) -> None:
         )
         raise TypeError(msg)
     if not callable(fn):
-        checks.callable_(
-            "fn", fn, way_out="Pass an async function, or a plain one to run in a worker thread."
-        )
+        way_out = "Pass an async function, or a plain one to run in a worker thread."
+        if inspect.iscoroutine(fn) or hasattr(fn, "__iter__"):
+            way_out += " Coroutines go to gather(*coroutines)."
+        checks.callable_("fn", fn, way_out=way_out)
 
 
 def check_call(number: int, call: object) -> None:
@@ -78,12 +84,14 @@ def check_call(number: int, call: object) -> None:
 
 
 def check_progress(callback: object) -> None:
-    """Refuse an ``on_progress`` that cannot be called, or that would have to be awaited."""
+    """Refuse an ``on_progress`` that cannot be called so, or that would have to be awaited."""
     way_out = "Pass a plain function of two arguments, (done, total), or None."
     checks.callable_("on_progress", callback, way_out=way_out)
-    if is_async(cast("Callable[..., Any]", callback)):
+    report = cast("Callable[..., Any]", callback)
+    if is_async(report):
         msg = f"on_progress={callback!r} is an async function and would not be awaited. {way_out}"
         raise TypeError(msg)
+    check_takes("on_progress", report, "done", "total", way_out=way_out)
 
 
 def as_limiter(rate: float | Rate | None) -> Rate | None:
@@ -126,9 +134,12 @@ def compose(
     retry: Retry | None,
     threads: WorkerLimiter,
     counters: Counters,
+    taken: bool,
 ) -> tuple[CoroutineFunction, float | None]:
     """
     Return what to call for each item, and the timeout that is left for the pool to watch over.
+
+    ``taken`` says that each item comes from a source, see `_attempt`.
 
     The pool's watch is ten times cheaper than a scope of its own for each item, but it counts
     from the start of the item: with retries, a rate or a wait for a thread that is too early. Nor
@@ -136,33 +147,78 @@ def compose(
     """
     if is_async(fn) and rate is None and retry is None and timing.timeout != 0:
         return in_loop(fn), timing.timeout
-    attempt = one_attempt(fn, timing, threads, rate)
+    first = _attempt(fn, timing, threads, rate, taken=taken)
     if retry is None:
-        return in_loop(attempt), None
+        return in_loop(partial(first, _nothing)), None
+    at_once = one_attempt(fn, timing, threads) if rate is None and is_async(fn) else None
+    later = _attempt(fn, timing, threads, rate)
 
     def count_retry() -> None:
         counters.retried += 1
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return retry.run(partial(attempt, *args, **kwargs), on_retry=count_retry)
+        if at_once is not None:
+            return retry.run(partial(at_once, *args, **kwargs), on_retry=count_retry)
+        attempts, number = chain((first,), repeat(later)), count()
+
+        def begins() -> None:  # an attempt that waits its turn may be cancelled before it is made
+            counters.retried += next(number) > 0
+
+        return retry.run(lambda: next(attempts)(begins, *args, **kwargs))
 
     return call, None
 
 
 def one_attempt(
-    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter, rate: Rate | None = None
+    fn: Callable[..., Any], timing: Timing, threads: WorkerLimiter
 ) -> Callable[..., Awaitable[Any]]:
     """Return what calls ``fn`` once, within its timeout; a plain function in a worker thread."""
-    plain = not is_async(fn)
-    if not plain and rate is None and timing.timeout is None:
+    if is_async(fn) and timing.timeout is None:
         return fn
+    return partial(_attempt(fn, timing, threads), _nothing)
 
-    async def attempt(*args: Any, **kwargs: Any) -> Any:
+
+def _attempt(
+    fn: Callable[..., Any],
+    timing: Timing,
+    threads: WorkerLimiter,
+    rate: Rate | None = None,
+    *,
+    taken: bool = False,
+) -> Callable[..., Awaitable[Any]]:
+    """
+    Return what calls ``fn`` once, and before that ``begins``, when it has waited its turn.
+
+    With ``taken`` an async function is called even if the task is cancelled as it waits for a
+    token: the item has been taken from its source, and cancelled at its first checkpoint ``fn`` can
+    give it back. A plain function would do its work instead.
+    """
+    plain = not is_async(fn)
+
+    async def attempt(begins: Callable[[], object], /, *args: Any, **kwargs: Any) -> Any:
         if rate is not None:
-            await rate.acquire()
+            try:
+                await rate.acquire()
+            except BaseException as error:
+                if taken and not plain and without_cancellation(error) is None:
+                    await _cancelled_at_once(fn(*args, **kwargs))
+                raise
         if plain:
-            return await run_in_thread(threads, partial(fn, *args, **kwargs), timing, asked=False)
+            call = partial(fn, *args, **kwargs)
+            return await run_in_thread(threads, call, timing, asked=False, begins=begins)
+        begins()
         with timing.limit():
             return await fn(*args, **kwargs)
 
     return attempt
+
+
+async def _cancelled_at_once(call: Awaitable[Any]) -> None:
+    """Await ``call``, which is cancelled at its first checkpoint."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await call
+
+
+def _nothing() -> None:
+    pass

@@ -8,30 +8,40 @@ the same object, with a note added.
 from __future__ import annotations
 
 import reprlib
-from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import ADVICE, without_cancellation
+from mtaio._internal.notes import note
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ItemError", "annotate", "conclude", "note", "shorten", "silent_end"]
+__all__ = [
+    "ItemError",
+    "RemoteTraceback",
+    "annotate",
+    "conclude",
+    "loud",
+    "shorten",
+    "silent_end",
+]
+
+
+class RemoteTraceback(Exception):  # noqa: N818 - no error, but where one arose
+    """The cause of an error that came from another process: its traceback there."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
 
 ItemError = tuple[int, BaseException]
 """The number of an item, and what it raised."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 40
-
-
-def note(error: BaseException, text: str) -> None:
-    """Add a note to ``error``, if it can take one."""
-    with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
-        error.add_note(text)
 
 
 def annotate(error: BaseException, subject: object, index: int, item: Any, *, many: bool) -> None:
@@ -53,6 +63,27 @@ def shorten(value: object) -> str:
         return _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - a broken __repr__ must not hide the error being described
         return f"<{type(value).__name__}>"
+
+
+def loud(error: BaseException, kind: type[BaseException], what: str) -> BaseException:
+    """
+    Return ``error``; or if it is of the ``kind`` that ends an iteration another instead (PEP 479).
+
+    Args:
+        error: What was raised.
+        kind: ``StopAsyncIteration`` where it would end a loop as if all results had come,
+            ``GeneratorExit`` where only the event loop raises it.
+        what: What raised it.
+    """
+    if not isinstance(error, kind):
+        return error
+    failure = RuntimeError(
+        f"{what} raised {kind.__name__}, which would pass for a regular end. Catch it where it "
+        f"arises, for example at an anext() without a default."
+    )
+    failure.__cause__ = error
+    failure.__notes__ = [*getattr(error, "__notes__", ())]
+    return failure
 
 
 def silent_end() -> StrayCancellationError:

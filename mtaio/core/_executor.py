@@ -24,6 +24,7 @@ from typing import (
     ParamSpec,
     Self,
     TypeVar,
+    TypeVarTuple,
     cast,
     get_args,
     overload,
@@ -95,9 +96,9 @@ __all__ = ["Outcome", "TaskExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _POLICIES: Final = frozenset(get_args(Policy))
-_READ_AHEAD: Final = 16
 _UNLIMITED_WINDOW: Final = 100
 _READINGS: Final = 100
 """How often another thread tries to read consistent figures."""
@@ -303,7 +304,7 @@ class TaskExecutor:
                 await checkpoint()
             if slots is not None:
                 slot = await slots.acquire(here())
-            return await run_item(self._counters, slot, call)
+            return await run_item(self._counters, slot, call, fn, own_task=False)
         finally:
             if slots is not None and slot is not None:
                 slots.release(slot)
@@ -312,26 +313,26 @@ class TaskExecutor:
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[..., Awaitable[T]],
+        fn: Callable[[*Ts], Awaitable[T]],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> T: ...
     @overload
     async def run_in_thread(
         self,
-        fn: Callable[..., T],
+        fn: Callable[[*Ts], T],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> T: ...
     async def run_in_thread(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[[*Ts], Any],
         /,
-        *args: Any,
+        *args: *Ts,
         timeout: float | Unset | None = UNSET,
         abandon_on_cancel: bool = False,
     ) -> Any:
@@ -365,7 +366,7 @@ class TaskExecutor:
         return await run_in_thread(self._threads, call, timing, abandon_on_cancel=abandon_on_cancel)
 
     async def run_in_process(
-        self, fn: Callable[..., T], /, *args: Any, timeout: float | Unset | None = UNSET
+        self, fn: Callable[[*Ts], T], /, *args: *Ts, timeout: float | Unset | None = UNSET
     ) -> T:
         """
         Call a plain function in a worker process, under the executor's limit on processes.
@@ -455,6 +456,7 @@ class TaskExecutor:
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
+        read_ahead: int = 0,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> list[Any]:
@@ -484,6 +486,11 @@ class TaskExecutor:
                 begun cannot be stopped: cancelled, or out of time, it runs on by itself.
             chunksize: With a pool, how many calls are sent to it as one, if they are short. Each is
                 still an item of its own, so ``limit`` should be several times as large.
+            read_ahead: How many items to read from an async source before they can begin, for a
+                source that is slow to answer. If the call ends early, what has been read ahead is
+                dropped. By default an item is read when it can begin, and every item that is read
+                begins: one that was read as the call is cancelled, or fails, is cancelled at the
+                first checkpoint of ``fn``.
             errors: ``"raise"``: at the first error cancel the other items and raise it, bare if it
                 is the only one. ``"collect"``: run everything, then raise all errors in one
                 group. ``"return"``: put errors where the results would be, with the same note.
@@ -505,7 +512,9 @@ class TaskExecutor:
             results.append(value)
 
         sink = Sink(results.__setitem__, results=results) if ordered else Sink(append)
-        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        options = Options(
+            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
+        )
         await self._pool(fn, iterables, sink, options).run()
         return results
 
@@ -541,6 +550,7 @@ class TaskExecutor:
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
+        read_ahead: int = 0,
         errors: Stop = "raise",
         on_progress: Progress | None = None,
     ) -> None:
@@ -555,7 +565,9 @@ class TaskExecutor:
                 'for_each() returns nothing, so errors="return" would lose them. Pass "collect" '
                 "to run all items and raise the errors together."
             )
-        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        options = Options(
+            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
+        )
         await self._pool(fn, iterables, Sink(_forget), options).run()
 
     @overload
@@ -641,6 +653,7 @@ class TaskExecutor:
         retry: int | Retry | None = None,
         via: Via | None = None,
         chunksize: int = 1,
+        read_ahead: int = 0,
         errors: Policy = "raise",
         on_progress: Progress | None = None,
     ) -> Stream[Any]:
@@ -669,6 +682,7 @@ class TaskExecutor:
             retry: As for `map`.
             via: As for `map`.
             chunksize: As for `map`.
+            read_ahead: As for `map`.
             errors: ``"raise"``: results that are ready come first, then the error. ``"collect"``:
                 all results first, then all errors in one group. ``"return"``: errors come as
                 results.
@@ -704,7 +718,9 @@ class TaskExecutor:
             sink, errors = Sink(put_value, put_error, buffer=between), "return"
         else:
             sink = Sink(between.put, buffer=between)
-        options = Options(limit, timeout, rate, retry, via, chunksize, errors, on_progress)
+        options = Options(
+            limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress
+        )
         pool = self._pool(fn, iterables, sink, options)
         if outcomes:
             pool.fn = _beside(pool.fn)
@@ -1192,7 +1208,7 @@ class TaskExecutor:
         subject: object = UNSET,
     ) -> Pool:
         check_fn(fn)
-        limit, timeout, rate, retry, via, chunksize, errors, on_progress = options
+        limit, timeout, rate, retry, via, chunksize, read_ahead, errors, on_progress = options
         if errors not in _POLICIES:
             msg = (
                 f'errors={errors!r} is unknown. Pass "raise" (stop at the first), "collect" (run '
@@ -1200,6 +1216,9 @@ class TaskExecutor:
             )
             raise ValueError(msg)
         at_once = self._narrowed(limit)
+        if read_ahead != 0:
+            way_out = "Pass how many items to read before they can begin, or leave it out."
+            checks.count("read_ahead", read_ahead, least=0, way_out=way_out)
         total = None
         if on_progress is not None:
             check_progress(on_progress)
@@ -1222,10 +1241,11 @@ class TaskExecutor:
             retry=None if retry is None else as_policy(retry),
             threads=self._threads,
             counters=self._counters,
+            taken=subject is not None,
         )
         return Pool(
             call,
-            open_source(iterables, min(at_once or _READ_AHEAD, _READ_AHEAD)),
+            open_source(iterables, read_ahead),
             sink=sink,
             subject=fn if subject is UNSET else subject,
             many=len(iterables) > 1,

@@ -23,9 +23,9 @@ from mtaio._internal.cancellation import is_cancelled, stray_error, without_canc
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint, checkpoint_if_cancelled
 from mtaio._internal.clock import now
 from mtaio._internal.sentinel import UNSET, Unset
-from mtaio.core._errors import ItemError, annotate, conclude, silent_end
+from mtaio.core._errors import ItemError, annotate, conclude, loud, silent_end
 from mtaio.core._slots import CURRENT, NO_ITEM, Link, Slot, Slots, here
-from mtaio.core._source import Feed
+from mtaio.core._source import Feed, Reader
 from mtaio.core._timeouts import Watch, Watched
 from mtaio.exceptions import StrayCancellationError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -33,6 +33,7 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
 
+    from anyio import TaskInfo
     from anyio.abc import TaskGroup
 
     from mtaio.core._statistics import Counters
@@ -62,7 +63,7 @@ class Sink(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class Worker(Reader):
     """
     What a worker holds while it takes items: a slot, and its part of the watch.
 
@@ -70,9 +71,9 @@ class Worker:
     stays marked (``Task.cancelling``), which would disturb the scopes of later items.
     """
 
-    slot: Slot | None = None
     watched: Watched | None = None
     spent: bool = False
+    task: TaskInfo | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +124,7 @@ class Pool:
     _starting: bool = field(default=False, init=False)
     _all_taken: bool = field(default=False, init=False)
     _cut_short: bool = field(default=False, init=False)
+    _progress_failed: bool = field(default=False, init=False)
     _idle: int = field(default=0, init=False)
     _live: int = field(default=0, init=False)
     _group: TaskGroup | None = field(default=None, init=False)
@@ -154,8 +156,11 @@ class Pool:
         escaped: list[BaseException] = []
         self.counters.call_starts(self)
         try:
-            async with anyio.create_task_group() as self._group:
-                await self._run(self._group)
+            try:
+                async with anyio.create_task_group() as self._group:
+                    await self._run(self._group)
+            finally:
+                await self._begin_what_is_left()
             if not self.stopping:
                 if self._group.cancel_scope.cancel_called:
                     escaped.append(silent_end())
@@ -164,7 +169,7 @@ class Pool:
                     # woken up for something else. It is due now: half the work is not done.
                     await checkpoint_if_cancelled()
         except BaseExceptionGroup as group:
-            escaped.extend(group.exceptions)
+            escaped.extend(loud(each, GeneratorExit, "the source") for each in group.exceptions)
         except BaseException:
             # Cancelled; perhaps each task on its own, as asyncio.run does when its main task ends.
             if all(isinstance(error, StrayCancellationError) for _, error in self.failures):
@@ -184,7 +189,7 @@ class Pool:
         if isinstance(self.source, Feed):
             if self.stopping:
                 self.source.end()
-            self.source.start(group)
+            self.source.start(group, self)
         if self.stopping:  # a stream that was left before this task ran for the first time
             return
         if anyio.current_effective_deadline() == -math.inf:
@@ -192,6 +197,34 @@ class Pool:
         self._start_worker()
         if self.watch is not None:
             await self.watch.run()
+
+    async def _begin_what_is_left(self) -> None:
+        """
+        Call the function with what was read and is not begun, now that the call ends.
+
+        Each is cancelled at its first checkpoint, so that it can give its item back.
+        """
+        if not isinstance(self.source, Feed) or not self.source.has_items():
+            return
+        self._all_taken = True
+        worker = Worker()
+        if self.slots is not None:  # beyond the limit: what is cancelled does not queue
+            worker.slot = self.slots.force()
+            worker.slot.task, worker.slot.around = anyio.get_current_task(), self._around
+        errors: list[BaseException] = []
+        while self.source.has_items():
+            try:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await take_items(self, worker)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                errors.append(error)
+        self.give_slot_back(worker)
+        try:
+            if errors:
+                raise errors[0]
+        finally:
+            errors.clear()  # what is raised holds this frame: else they keep each other alive
 
     def stop(self) -> None:
         """Take no more items and cancel those that run. May be called at any time."""
@@ -213,6 +246,16 @@ class Pool:
             self._start_worker()
         self.attentive = may_grow or crowded or self.peak < self._live
 
+    def report(self, progress: Progress) -> None:
+        """Report the progress, unless that has failed before."""
+        if self._progress_failed:
+            return
+        try:
+            progress(self.ended, self.total)
+        except BaseException:
+            self._progress_failed = True
+            raise
+
     def _pay_attention(self) -> None:
         self.attentive = True
 
@@ -224,7 +267,7 @@ class Pool:
         cast("TaskGroup", self._group).start_soon(self._work)  # items run only while there is one
 
     async def _work(self) -> None:
-        worker = Worker()
+        worker = Worker(task=None if self.slots is None else anyio.get_current_task())
         try:
             try:
                 await self.admit(worker)
@@ -234,18 +277,20 @@ class Pool:
             watched = nullcontext() if self.watch is None else Watched(self.watch)
             with watched as worker.watched:
                 # Here and not in a function of its own: what items yield passes through each.
-                while not self.stopping:
+                if not self.stopping:
                     await take_items(self, worker)
-                    if worker.spent or not await self._refill(worker):
-                        break
             if worker.spent and not self.stopping:
                 self._start_worker()
-        except BaseException:
+        except BaseException as error:
             self._cut_short = True
+            if without_cancellation(error) is not None:
+                self.stop()  # before another worker can ask a source that has failed
             raise
         finally:
-            self._give_slot_back(worker)
+            self.give_slot_back(worker)
             self._live -= 1
+            if isinstance(self.source, Feed):
+                self.source.look()
             if not self._live and self.watch is not None:
                 self.watch.end()
 
@@ -257,30 +302,48 @@ class Pool:
         """
         buffer = self.sink.buffer
         while True:
-            self._give_slot_back(worker)
-            while buffer is not None and self.started >= buffer.until and not self._all_taken:
+            self.give_slot_back(worker)
+            while buffer is not None and not self._has_space():
                 self._idle += 1
                 await buffer.wait_for_space()
                 self._idle -= 1
             if self.slots is not None:
                 worker.slot = await self.slots.acquire(self._around)
-            # The space may have gone while we queued.
-            if buffer is None or self.started < buffer.until or self._all_taken:
+            if self._has_space():  # it may have gone while we queued
                 return
 
-    async def _refill(self, worker: Worker) -> bool:
-        """
-        Wait until an async source has an item; return False if it has no more.
+    def _has_space(self, besides: int = 0) -> bool:
+        """Return whether there is space for one more result, ``besides`` those of so many items."""
+        buffer = self.sink.buffer
+        return buffer is None or self.started + besides < buffer.until or self._all_taken
 
-        No slot is held during the wait: the source may itself depend on this executor.
+    def lets_in(self, reader: Reader, read: int, *, in_hand: bool) -> bool:
         """
+        Return whether a worker that waits for the source may begin another item.
+
+        Args:
+            reader: The worker. If a slot is free it gets it.
+            read: How many items were read and are not begun.
+            in_hand: Whether that item is the last of them.
+        """
+        if not in_hand and not self._has_space(read):
+            return False
+        if self.slots is not None and reader.slot is None:
+            reader.slot = self.slots.acquire_nowait(self._around)
+            if reader.slot is None:
+                return False
+            reader.slot.task = cast("Worker", reader).task
+        return True
+
+    def refill(self, worker: Worker) -> Generator[Any, Any, bool]:
+        """Wait until an async source has an item; return False if the source has no more."""
         if isinstance(self.source, Feed):
-            self._give_slot_back(worker)
             self._idle += 1
-            more = await self.source.wait()
+            more = yield from self.source.wait(worker)
             self._idle -= 1
             if more:
-                await self.admit(worker)
+                if not self._has_space() or (self.slots is not None and worker.slot is None):
+                    yield from self.admit(worker).__await__()
                 return True
         self._all_taken = True
         if self.sink.buffer is not None:
@@ -292,7 +355,8 @@ class Pool:
         worker.slot = slot.slots.end_item(slot)
         return worker.slot is None or slot.slots.contended(worker.slot)
 
-    def _give_slot_back(self, worker: Worker) -> None:
+    def give_slot_back(self, worker: Reader) -> None:
+        """Release the worker's slot, if it has one."""
         if worker.slot is not None:
             slot, worker.slot = worker.slot, None
             slot.slots.release(slot)
@@ -324,6 +388,7 @@ class Pool:
             self.cancelled += 1
             return True
         self.failed += 1
+        rest = loud(rest, GeneratorExit, name_of(item if self.subject is None else self.subject))
         if not isinstance(rest, Exception):
             return True
         if self.errors == "return":
@@ -401,81 +466,87 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     send = driver.send
     slot = worker.slot
     unyielding = 0
-    for item in source:
-        index = pool.started
-        pool.started = index + 1
-        if results is not None:
-            results.append(None)
-        if slot is not None:
-            slot.item = index
-            link((slot, index))
-        run = new_context().run
-        if watched is not None:
-            watched.limit.moment = now() + watched.timeout
-        try:
-            waits_for = run(send, fn(*item) if many else fn(item))
-            if waits_for is not RETURNED:
-                unyielding = -1
-                if pool.attentive:
-                    pool.item_suspended()
-                while waits_for is not RETURNED:
-                    try:
-                        answer = yield waits_for
-                    except GeneratorExit:
-                        pool.stopping = True  # the event loop is gone: nothing drives us any more
-                        run(driver.close)
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - the item decides what it means
-                        thrown = error
-                    else:
-                        if answer is not None and hasattr(answer, "error"):
-                            unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
-                        waits_for = run(send, answer)
-                        continue
-                    # It may be a cancellation that the item is about to swallow: see to it that a
-                    # checkpoint comes before the next item.
-                    unyielding = FAST_ITEMS
-                    try:
-                        # Out of the handler, so that errors of the item's own do not get this one
-                        # as their context.
-                        waits_for = run(driver.throw, thrown)
-                    finally:
-                        del thrown  # its traceback holds this frame: a cycle
-        except BaseException as error:
-            driver = _new_driver(result)  # the error ended the old one
-            send = driver.send
-            if pool.item_raised(worker, index, item, error):
-                raise
-        else:
-            if watched is not None:
-                watched.item_returned()
+    while True:
+        for item in source:
+            index = pool.started
+            pool.started = index + 1
             if results is not None:
-                results[index] = result[0]
+                results.append(None)
+            if slot is not None:
+                slot.item = index
+                link((slot, index))
+            run = new_context().run
+            if watched is not None:
+                watched.limit.moment = now() + watched.timeout
+            try:
+                waits_for = run(send, fn(*item) if many else fn(item))
+                if waits_for is not RETURNED:
+                    unyielding = -1
+                    if pool.attentive:
+                        pool.item_suspended()
+                    while waits_for is not RETURNED:
+                        try:
+                            answer = yield waits_for
+                        except GeneratorExit:
+                            pool.stopping = True  # the event loop is gone: nothing drives us
+                            run(driver.close)
+                            raise
+                        except BaseException as error:  # noqa: BLE001 - the item decides
+                            thrown = error
+                        else:
+                            if answer is not None and hasattr(answer, "error"):
+                                unyielding = FAST_ITEMS  # as below: trio sends errors, wrapped
+                            waits_for = run(send, answer)
+                            continue
+                        # It may be a cancellation that the item is about to swallow: see to it
+                        # that a checkpoint comes before the next item.
+                        unyielding = FAST_ITEMS
+                        try:
+                            # Out of the handler, so that errors of the item's own do not get
+                            # this one as their context.
+                            waits_for = run(driver.throw, thrown)
+                        finally:
+                            del thrown  # its traceback holds this frame: a cycle
+            except BaseException as error:
+                driver = _new_driver(result)  # the error ended the old one
+                send = driver.send
+                if pool.item_raised(worker, index, item, error):
+                    raise
             else:
-                put(index, result[0])
-            result[0] = None  # else it would live as long as the next item runs
-            pool.succeeded += 1
-        if progress is not None:
-            if slot is not None:
-                slot.item = NO_ITEM
-            progress(pool.ended, pool.total)
-        if pool.stopping:
-            return
-        unyielding += 1
-        if unyielding >= FAST_ITEMS:
-            if worker.spent:
-                return
-            unyielding = 0
-            if slot is not None:
-                slot.item = NO_ITEM
-            yield from checkpoint().__await__()
-        # Nothing may yield between here and the next item: the buffer counts on it.
-        if (
-            slot is not None
-            and (queue or slot.borrower is not None)
-            and pool.must_queue(worker, slot)
-        ) or (buffer is not None and pool.started >= buffer.until):
-            yield from pool.admit(worker).__await__()
-            slot = worker.slot
+                if watched is not None:
+                    watched.item_returned()
+                if results is not None:
+                    results[index] = result[0]
+                else:
+                    put(index, result[0])
+                result[0] = None  # else it would live as long as the next item runs
+                pool.succeeded += 1
+            if progress is not None:
+                if slot is not None:
+                    slot.item = NO_ITEM
+                pool.report(progress)
             if pool.stopping:
                 return
+            unyielding += 1
+            if unyielding >= FAST_ITEMS:
+                if worker.spent:
+                    return
+                unyielding = 0
+                if slot is not None:
+                    slot.item = NO_ITEM
+                yield from checkpoint().__await__()
+            # Nothing may yield between here and the next item: the buffer counts on it.
+            if (
+                slot is not None
+                and (queue or slot.borrower is not None)
+                and pool.must_queue(worker, slot)
+            ) or (buffer is not None and pool.started >= buffer.until):
+                yield from pool.admit(worker).__await__()
+                slot = worker.slot
+                if pool.stopping:
+                    return
+        if slot is not None:
+            slot.item = NO_ITEM
+        if not (yield from pool.refill(worker)) or pool.stopping:
+            return
+        slot = worker.slot

@@ -29,8 +29,9 @@ from anyio.lowlevel import RunVar, checkpoint
 
 from mtaio._internal import clock
 from mtaio._internal.callables import name_of
+from mtaio._internal.notes import note
 from mtaio.core import _worker
-from mtaio.core._errors import note
+from mtaio.core._errors import RemoteTraceback
 from mtaio.core._threads import ThreadCall
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Worker:
             kind, text, body = await self._exchange(pickle.dumps(_main_module()))
             if kind != _worker.RETURNED:
                 msg = f"a worker process could not load the main module: {text}. {_GUARD}"
-                raise anyio.BrokenWorkerProcess(msg) from _load(body, f"{text}")
+                raise anyio.BrokenWorkerProcess(msg) from _load_error(body, text)
             self._is_prepared = True
         return await self._exchange(request)
 
@@ -290,10 +291,10 @@ def _outcome(call: partial[Any], kind: int, text: str, body: bytes | bytearray) 
         case _worker.RETURNED:
             return _load(body, f"what {name} returned in its worker process")
         case _worker.RAISED:
-            raise _load(body, f"the error {text} that {name} raised in its worker process")
+            raise _load_error(body, f"the error {text} that {name} raised in its worker process")
         case _worker.ENDED:
             msg = f"{name} raised {text} in its worker process"
-            raise anyio.BrokenWorkerProcess(msg)
+            raise anyio.BrokenWorkerProcess(msg) from _cause(body)
         case _worker.UNREADABLE:
             text = f"A worker process cannot load the call of {name}. {_WAY_OUT}"
         case _:  # UNSENDABLE
@@ -301,7 +302,7 @@ def _outcome(call: partial[Any], kind: int, text: str, body: bytes | bytearray) 
                 f"{text}, which {name} returned, cannot be sent back from a worker process by "
                 f"pickle. Return plain data, or use run_in_thread()."
             )
-    error = _load(body, text)
+    error = _load_error(body, text)
     note(error, text)
     try:
         raise error
@@ -373,3 +374,19 @@ def _load(body: bytes | bytearray, what: str) -> Any:
     except Exception as error:
         note(error, f"This is from unpickling {what}.")
         raise
+
+
+def _load_error(body: bytes | bytearray, what: str) -> BaseException:
+    """Return the error that a worker has sent; its cause is its traceback there."""
+    dumped, _ = pickle.loads(body)  # noqa: S301 - as above
+    try:
+        error: BaseException = _load(dumped, what)
+    except Exception as unreadable:
+        raise unreadable from _cause(body)
+    BaseException.__setattr__(error, "__cause__", _cause(body))  # however immutable it may be
+    return error
+
+
+def _cause(body: bytes | bytearray) -> RemoteTraceback:
+    _, text = pickle.loads(body)  # noqa: S301 - as above
+    return RemoteTraceback(text)

@@ -13,23 +13,29 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, cast, overload
 
 import anyio
 
 from mtaio._internal import checks, clock, deadlines
 from mtaio._internal.callables import close_unstarted, unawaitable_error
-from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio._internal.cancellation import raise_failure
+from mtaio._internal.decorators import AsyncFunction, Descriptor, decorate
+from mtaio._internal.filters import Filter, accepts, check_filter, errors_in
+from mtaio._internal.notes import note
 from mtaio.core._budget import Budget
-from mtaio.core._errors import note
 from mtaio.exceptions import BreakerOpenError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -41,13 +47,16 @@ class Retry:
 
     Before attempt ``n + 1`` it sleeps ``min(wait_max, wait_initial * wait_exp_base ** (n - 1))``
     seconds, of which the fraction ``jitter`` is random. If the exception has a ``retry_after``
-    attribute in seconds, as mtaio's `RateLimitError` does, the wait is at least that long; with the
-    argument ``retry_after`` it is looked up elsewhere.
+    attribute, as mtaio's `RateLimitError` does, the wait is at least that long; with the argument
+    ``retry_after`` it is looked up elsewhere. Of a group of exceptions the longest wait counts.
+
+    ``@Retry(3)`` above an async function retries each of its calls.
 
     Args:
         attempts: Calls in all, the first included; at least 1.
         on: Which exceptions to retry: a class, a tuple of classes, or a function from the
-            exception to bool. Only ``Exception`` is ever considered: cancellation,
+            exception to bool. A group of exceptions counts if each of them does, and a function is
+            called with each. Only ``Exception`` is ever considered: cancellation,
             ``KeyboardInterrupt`` and the like pass at once, and so does the refusal of an open
             breaker (`mtaio.exceptions.BreakerOpenError`) unless that very class is named.
         wait_initial: Seconds before the second attempt.
@@ -57,8 +66,8 @@ class Retry:
         budget: How many retries all calls with this `Budget` may make together; None for no
             limit.
         retry_after: Returns how long the exception asks to wait: seconds, or what an HTTP header
-            ``Retry-After`` says (seconds or a date, as a str), or None. By default its attribute
-            ``retry_after``.
+            ``Retry-After`` says (seconds, also with a fraction, or a date, as a str). None, or
+            anything else, leaves it to the exception's attribute ``retry_after``.
 
     Raises:
         ValueError, TypeError: An argument is refused; the message names it and the way out.
@@ -110,11 +119,14 @@ class Retry:
         function that accepts it.
         """
         on: Any = self.on
-        if isinstance(error, BreakerOpenError) and isinstance(on, type | tuple):
+        if isinstance(on, type | tuple):
             # By default nothing waits in front of an open breaker, which is there to fail at once.
             classes = cast("tuple[type, ...]", on if isinstance(on, tuple) else (on,))
-            return any(issubclass(each, BreakerOpenError) for each in classes)
-        return accepts(on, error)
+            if not any(issubclass(each, BreakerOpenError) for each in classes) and any(
+                isinstance(each, BreakerOpenError) for each in errors_in(error)
+            ):
+                return False
+        return accepts(self.on, error)
 
     def wait_before(self, attempt: int, error: Exception | None = None) -> float:
         """Return the seconds to sleep before ``attempt`` (2 is the first retry) after ``error``."""
@@ -123,18 +135,16 @@ class Retry:
         except OverflowError:
             longest = self.wait_max
         wait = longest * (1 - self.jitter * random.random())  # noqa: S311 - no secret depends on it
-        if error is None:
-            return wait
-        asked: object = None
+        return wait if error is None else max(wait, *map(self._asked_by, errors_in(error)))
+
+    def _asked_by(self, error: Exception) -> float:
+        """Return the seconds for which an error asks to wait; 0 if it does not."""
+        asked: float | None = None
         if self.retry_after is not None:
-            asked = self.retry_after(error)
-            if isinstance(asked, str):
-                asked = _seconds_in(asked)
+            asked = _seconds(self.retry_after(error))
         if asked is None:
-            asked = getattr(error, "retry_after", None)
-        if isinstance(asked, int | float) and not math.isnan(asked):
-            wait = max(wait, asked)
-        return wait
+            asked = _seconds(getattr(error, "retry_after", None))
+        return 0.0 if asked is None else asked
 
     def affords(self, error: Exception) -> bool:
         """
@@ -181,9 +191,13 @@ class Retry:
         attempt = 1
         while True:
             try:
-                result: Any = fn(*args)
-                if type(result) is CoroutineType or isawaitable(result):
-                    return cast("T", await result)
+                try:
+                    result: Any = fn(*args)
+                    if type(result) is CoroutineType or isawaitable(result):
+                        return cast("T", await result)
+                except BaseException as error:
+                    raise_failure(error, fn)
+                    raise
             except Exception as error:
                 result = None  # a future holds its error, and that this frame
                 _check_callable(fn)  # only now, for it costs something
@@ -193,14 +207,42 @@ class Retry:
                     raise
             else:
                 raise unawaitable_error(fn, result, "run")
-            try:
-                await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
-            except BaseException:
-                if budget is not None:
-                    budget.give_back()
-                raise
+            await self._sleep(wait)
             if on_retry is not None:
                 on_retry()
+
+    @overload
+    def __call__(self, fn: Descriptor, /) -> Descriptor: ...
+
+    @overload
+    def __call__(self, fn: AsyncFunction[P, R], /) -> AsyncFunction[P, R]: ...
+
+    def __call__(self, fn: Any, /) -> Any:
+        """
+        Decorate an async function or method so that each call is tried again: ``@Retry(3)``.
+
+        The function keeps its name, signature and types.
+
+        Raises:
+            TypeError: What is decorated is not an async function.
+        """
+
+        def around(fn: AsyncFunction[P, R]) -> AsyncFunction[P, R]:
+            async def retried(*args: P.args, **kwargs: P.kwargs) -> R:
+                return await self.run(partial(fn, *args, **kwargs))
+
+            return retried
+
+        return decorate(around, name="Retry")(fn)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait for the next attempt; a cancellation returns it to the budget."""
+        try:
+            await anyio.sleep_until(clock.loop_deadline(clock.now() + seconds))
+        except BaseException:
+            if self.budget is not None:
+                self.budget.give_back()
+            raise
 
     def _wait(self, attempt: int, error: Exception) -> float | None:
         """Return the seconds to sleep before ``attempt``; None, with a note, if there is none."""
@@ -211,11 +253,8 @@ class Retry:
         wait = self.wait_before(attempt, error)
         left = deadlines.remaining()
         if wait >= left:
-            note(
-                error,
-                f"not tried again: attempt {attempt} would have to wait {wait:.3g} s, and the "
-                f"deadline is in {left:.3g} s",
-            )
+            due = "" if left == math.inf else f", and the deadline is in {left:.3g} s"
+            note(error, f"not tried again: attempt {attempt} would have to wait {wait:.3g} s{due}")
             return None
         return wait if self.affords(error) else None
 
@@ -226,9 +265,21 @@ def _check_callable(fn: object) -> None:
         checks.callable_("fn", fn, way_out="Pass an async function and, after it, its arguments.")
 
 
+def _seconds(asked: object) -> float | None:
+    """Return the seconds to wait that a number or the text of a header means; None if neither."""
+    if isinstance(asked, str):
+        return _seconds_in(asked)
+    if not isinstance(asked, int | float) or asked != asked:  # noqa: PLR0124 - NaN
+        return None
+    try:
+        return float(asked)
+    except OverflowError:  # an int from a server that means: never
+        return math.inf if asked > 0 else -math.inf
+
+
 def _seconds_in(text: str) -> float | None:
     """Return the seconds that the value of a header ``Retry-After`` asks for; None if it is bad."""
-    if text.strip().isdecimal():
+    if re.fullmatch(r"\s*[0-9]+(\.[0-9]*)?\s*", text):  # services send fractions, too
         return float(text)
     from datetime import UTC, datetime  # noqa: PLC0415 - few services send a date
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - loads the e-mail package

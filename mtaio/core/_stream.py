@@ -21,7 +21,7 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
 from mtaio._internal.parking import ParkingLot
-from mtaio.core._errors import conclude
+from mtaio.core._errors import conclude, loud
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
@@ -286,7 +286,8 @@ class Stream(Generic[T]):
         try:
             await self._pool.run()
         except Exception as error:  # noqa: BLE001 - kept for the consumer, or for leaving the block
-            self._error = error
+            what = "an item, or the source, of this stream"
+            self._error = cast("Exception", loud(error, StopAsyncIteration, what))
         except BaseException as error:
             if not isinstance(classify(error), Stray):
                 raise  # the consumer is cancelled: it must not take this for the end

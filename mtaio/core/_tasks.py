@@ -11,16 +11,15 @@ which is logged to ``mtaio.core``, or ends the block.
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 
 from mtaio._internal import clock, loops
-from mtaio._internal.callables import close_unstarted, name_of
-from mtaio._internal.cancellation import failure_in, without_cancellation
+from mtaio._internal.callables import close_unstarted
+from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
-from mtaio.core._errors import note
+from mtaio._internal.notes import note
 from mtaio.core._slots import CURRENT, Awaited, here
 from mtaio.exceptions import TaskCancelledError
 
@@ -56,16 +55,31 @@ class TaskStatus(StrEnum):
 
 
 async def run_item(
-    counters: Counters, slot: Slot | None, call: Callable[[], Awaitable[T]], subject: object = None
+    counters: Counters,
+    slot: Slot | None,
+    call: Callable[[], Awaitable[T]],
+    subject: object,
+    *,
+    own_task: bool,
 ) -> T:
-    """Make ``call`` as an item that runs in ``slot``, in the current task, and count it."""
+    """
+    Make ``call`` as an item that runs in ``slot``, in the current task, and count it.
+
+    What it raises is either an error or a cancellation that was asked for. Left to themselves, a
+    stray cancellation would end asyncio's task group silently, and trio would end it for an error
+    raised along with the cancellation of one task.
+    """
     counters.item_starts()
     token = None
     if slot is not None:
         slot.item = 0
         token = CURRENT.set((slot, 0))
     try:
-        result = await (call() if subject is None else _either(call, subject))
+        try:
+            result = await call()
+        except BaseException as error:
+            raise_failure(error, subject, own_task=own_task)
+            raise
     except BaseException as error:
         if without_cancellation(error) is None:
             counters.cancelled += 1
@@ -80,27 +94,6 @@ async def run_item(
         if token is not None:
             CURRENT.reset(token)
         del slot, token  # an error holds this frame, and they the task that holds the error
-
-
-async def _either(call: Callable[[], Awaitable[T]], subject: object) -> T:
-    """
-    Await ``call()``; what it raises is either an error or a cancellation that was asked for.
-
-    Left to themselves, a stray cancellation would end asyncio's task group silently, and trio
-    would end it for an error raised along with the cancellation of one task.
-    """
-    try:
-        return await call()
-    except Exception:
-        raise
-    except BaseException as error:  # noqa: BLE001 - raised again
-        failure = failure_in(error, name_of(subject))
-        try:
-            if failure is None or failure is error:
-                raise
-            raise failure from failure.__cause__
-        finally:
-            del failure  # it holds this frame: else they keep each other alive
 
 
 class Cancellable(Protocol):
@@ -251,11 +244,15 @@ class Submitted(Task):
         """Wait for the slot, then make ``call`` as an item in it; never raise an ``Exception``."""
         self.enter()
         try:
-            await _either(self._wait_for_slot, subject)
+            try:
+                await self._wait_for_slot()
+            except BaseException as error:
+                raise_failure(error, subject, own_task=True)
+                raise
             self.status = TaskStatus.RUNNING
             if self._slot is not None:
                 self._slot.task = self.task
-            result = await run_item(counters, self._slot, call, subject)
+            result = await run_item(counters, self._slot, call, subject, own_task=True)
         except Exception as error:  # noqa: BLE001 - kept for who awaits the handle
             self.leave()
             self._block.keep_failure(self)
@@ -363,7 +360,7 @@ class Service(Task):
         while True:
             started = clock.now()
             try:
-                result = await _either(partial(self._fn, task_status=self), self._fn)
+                result = await self._call()
             except Exception as error:
                 policy = self._restart
                 if policy is None or not self._ready or not policy.accepts(error):
@@ -387,6 +384,13 @@ class Service(Task):
                     raise RuntimeError(msg)
                 return result
             await anyio.sleep_until(clock.loop_deadline(clock.now() + wait))
+
+    async def _call(self) -> Any:
+        try:
+            return await self._fn(task_status=self)
+        except BaseException as error:
+            raise_failure(error, self._fn, own_task=True)
+            raise
 
     def _log(self, error: Exception, wait: float, attempt: int, attempts: int) -> None:
         from logging import getLogger  # noqa: PLC0415 - most programs never restart a service
@@ -472,6 +476,24 @@ class TaskHandle(Generic[T]):
         """
         self._task.cancel()
 
+    def result(self) -> T:
+        """
+        Return the result of a task that has ended, or raise its error. Not a checkpoint.
+
+        ``await handle`` does the same, and waits for the end.
+
+        Raises:
+            RuntimeError: It has not ended yet.
+            TaskCancelledError: It was cancelled.
+        """
+        error = self.exception()
+        try:
+            if error is not None:
+                raise error.with_traceback(self._task.traceback)  # else it grows with every call
+        finally:
+            del error  # it holds this frame
+        return cast("T", self._task.result)
+
     def exception(self) -> BaseException | None:
         """
         Return the error the task ended with, or None if it succeeded. Not a checkpoint.
@@ -500,12 +522,8 @@ class TaskHandle(Generic[T]):
         await self._task.wait()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        task = self._task
-        yield from task.wait().__await__()
-        self._look()
-        if task.error is not None:
-            raise task.error.with_traceback(task.traceback)  # else it grows with every await
-        return cast("T", task.result)
+        yield from self._task.wait().__await__()
+        return self.result()
 
     def _look(self) -> None:
         self._task.seen()

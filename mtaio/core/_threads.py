@@ -24,8 +24,9 @@ from anyio import NoEventLoopError, to_thread
 
 from mtaio._internal import checks, loops
 from mtaio._internal.callables import close_unstarted, name_of, unwrap
+from mtaio._internal.cancellation import raise_failure
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
-from mtaio.core._errors import note
+from mtaio._internal.notes import note
 from mtaio.core._slots import CURRENT, Slots, here
 
 if TYPE_CHECKING:
@@ -226,18 +227,21 @@ async def run_in_thread(
     *,
     abandon_on_cancel: bool = False,
     asked: bool = True,
+    begins: Callable[[], object] | None = None,
 ) -> Any:
     """
     Make a call in a worker thread; await what it returns if that is awaitable.
 
     The timeout begins when there is a slot. With a timeout, or with ``abandon_on_cancel``,
     cancellation leaves the thread behind, which goes on alone and keeps its slot; otherwise it
-    waits for the thread.
+    waits for the thread. ``begins`` is called, in the event loop, when there is a slot.
 
     Unless a thread was ``asked`` for, an awaitable result means that the function should have been
     called in the event loop, at a hundredth of the cost; a warning says so, once for each function.
     """
     slot = await limiter.enter()
+    if begins is not None:
+        begins()
     thread = ThreadCall(limiter, slot, call)
     token = CURRENT.set((slot, 0))
     try:
@@ -253,6 +257,9 @@ async def run_in_thread(
     except RuntimeError as error:
         if isinstance(error, NoEventLoopError) or str(error).startswith(_NO_LOOP):
             note(error, f"{name_of(call)} {_MAKE_IT_ASYNC}")
+        raise
+    except BaseException as error:
+        raise_failure(error, call)
         raise
     finally:
         thread.leave()

@@ -99,6 +99,7 @@ class EachOptions(CallOptions, total=False):
     retry: int | Retry | None
     via: Via | None
     chunksize: int
+    read_ahead: int
     on_progress: Progress | None
 
 
@@ -123,5 +124,6 @@ class Options(NamedTuple):
     retry: int | Retry | None = None
     via: Via | None = None
     chunksize: int = 1
+    read_ahead: int = 0
     errors: Policy = "raise"
     on_progress: Progress | None = None

@@ -27,8 +27,9 @@ import anyio
 
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.callables import is_async
+from mtaio._internal.notes import note
 from mtaio._internal.statistics import GAUGE, LIMIT
-from mtaio.core._errors import note, shorten
+from mtaio.core._errors import RemoteTraceback, shorten
 from mtaio.core._threads import WorkerLimiter
 
 if TYPE_CHECKING:
@@ -401,10 +402,6 @@ class _Chunk:
             holding.__exit__(None, None, None)
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - no error, but where one arose
-    """The cause of an error that came from another process: its traceback there."""
-
-
 class _Raised:
     """The outcome of a call that failed: an error that may be raised here."""
 
@@ -417,7 +414,7 @@ class _Raised:
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled, an error has no traceback.
         text = "".join(traceback.format_exception(self.error))
-        return _raised_elsewhere, (self.error, f'\n"""\n{text}"""')
+        return _raised_elsewhere, (self.error, text)
 
 
 def _raised_elsewhere(error: BaseException, text: str) -> _Raised:

@@ -35,11 +35,11 @@ _SHORT.maxother = 100
 RETURNED = 0
 """The call returned; the reply's body is the pickled result."""
 RAISED = 1
-"""The call raised; the text describes the error, the body is the pickled error."""
+"""The call raised; the text describes the error, which is the body: see `_dump_error`."""
 ENDED = 2
-"""The call raised what is meant to end a program (``SystemExit``); the text describes it."""
+"""The call raised what is meant to end a program (``SystemExit``); as `RAISED`."""
 UNREADABLE = 3
-"""The call could not be unpickled; the body is the pickled error."""
+"""The call could not be unpickled; the body is the error."""
 UNSENDABLE = 4
 """What came of the call cannot be pickled; the text describes it, the body is the error."""
 
@@ -108,7 +108,7 @@ def answer(request: bytes) -> tuple[int, str, bytes]:
     except Exception as error:  # noqa: BLE001 - sent to the caller
         return RAISED, describe(error), _dump_error(error)
     except BaseException as error:  # noqa: BLE001 - likewise
-        return ENDED, describe(error), b""
+        return ENDED, describe(error), _dump_error(error)
     try:
         return RETURNED, "", pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - a method of the user's may raise anything
@@ -116,12 +116,29 @@ def answer(request: bytes) -> tuple[int, str, bytes]:
 
 
 def _dump_error(error: BaseException) -> bytes:
-    """Return the error pickled; if that cannot be, another that says so."""
+    """
+    Return the error pickled, and its traceback as text, both pickled together.
+
+    In place of an error that cannot be pickled there is another that says so. They are pickled one
+    by one, so that there is a traceback even if the other side cannot load the error.
+    """
     try:
-        return pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
+        dumped = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
     except BaseException as reason:  # noqa: BLE001 - as above
         stand_in = pickle.PicklingError(f"{describe(error)} cannot be pickled: {describe(reason)}")
-        return pickle.dumps(stand_in, pickle.HIGHEST_PROTOCOL)
+        dumped = pickle.dumps(stand_in, pickle.HIGHEST_PROTOCOL)
+    return pickle.dumps((dumped, _traceback_of(error)), pickle.HIGHEST_PROTOCOL)
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return the traceback of an error that was caught here, without the frame that caught it."""
+    import traceback  # noqa: PLC0415 - most calls do not fail
+
+    caught = error.__traceback__
+    try:
+        return "".join(traceback.format_exception(error.with_traceback(caught and caught.tb_next)))
+    except BaseException as reason:  # noqa: BLE001 - a user's error may raise anything, as above
+        return f"(the traceback cannot be shown: {describe(reason)})"
 
 
 def load_main(path: list[str], argv: list[str], module: str | None, file: str | None) -> None:

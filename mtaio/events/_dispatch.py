@@ -16,7 +16,7 @@ then would close in the wrong order.
 from __future__ import annotations
 
 from contextvars import copy_context
-from inspect import isawaitable
+from inspect import isasyncgen, isawaitable, isgenerator
 from operator import itemgetter
 from types import coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
@@ -124,31 +124,37 @@ class Dispatch:
         if self._errors:
             self._raise_errors()
 
-    async def resume(self, tiers: tuple[Tier, ...], result: Any, error: Exception | None) -> None:
+    async def resume(
+        self, tiers: tuple[Tier, ...], result: Any, error: BaseException | None
+    ) -> None:
         """
         Go on after the emitter itself has called the only listener.
 
         Args:
             tiers: The tier of that listener.
             result: What it returned.
-            error: What it raised instead.
+            error: What it raised instead, which is raised again if it is no failure.
         """
         listener = tiers[0][1][0]
+        failure: Exception | None = None
         try:
-            if error is None:
-                try:
-                    handled = await self._settle(result)
-                except Exception as raised:  # noqa: BLE001 - the policy decides
-                    await self._fail(listener, raised)
-                else:
-                    self._topic.tally.handled += handled
-            else:
-                await self._fail(listener, error)
+            try:
+                if error is not None:
+                    raise error  # noqa: TRY301 - what both raise is dealt with below
+                handled = await self._settle(result)
+                self._topic.tally.handled += handled  # not in one line, which reads it too early
+            except BaseException as raised:
+                failure = _failure(listener.subject, raised, own_task=False)
+                if failure is None:
+                    raise
+                await self._fail(listener, failure)
             if self._blocked:
                 await self._wait_for_space()
         except BaseException:
             self._abandon()
             raise
+        finally:
+            del error, failure  # which hold this frame
         if self._errors:
             self._raise_errors()
 
@@ -160,7 +166,7 @@ class Dispatch:
 
         Args:
             listeners: What is left of a tier.
-            own_task: Whether this is a task that only this emit can cancel.
+            own_task: Whether this is a task of the emit, or that of its caller.
         """
         event = self._event
         topic = self._topic
@@ -176,13 +182,14 @@ class Dispatch:
                     await result
                 elif result is not None and not await self._settle(result):
                     continue
-            except Exception as error:  # noqa: BLE001 - the policy decides
-                await self._fail(listener, error, own_task=own_task)
-            except BaseException as end:
-                failure = _failure(listener.subject, end) if own_task else None
-                if failure is None:
-                    raise
-                await self._fail(listener, failure, own_task=True)
+            except BaseException as end:  # noqa: BLE001 - raised again if it is no failure
+                failure = _failure(listener.subject, end, own_task=own_task)
+                try:
+                    if failure is None:
+                        raise
+                    await self._fail(listener, failure, own_task=own_task)
+                finally:
+                    del failure  # it holds this frame
             else:
                 topic.tally.handled += 1
 
@@ -248,6 +255,12 @@ class Dispatch:
             return False
         if isawaitable(result):
             await result
+        elif isgenerator(result) or isasyncgen(result):
+            msg = (
+                f"the handler returned {result!r}, and nothing runs a generator that is returned. "
+                f"Have the handler go through it, or return nothing."
+            )
+            raise TypeError(msg)
         return True
 
     # ---- full streams ----------------------------------------------------------------------------
@@ -285,9 +298,7 @@ class Dispatch:
                 await result
         except BaseException as end:
             self._keep(listener.rank, subject, error)
-            own = end if isinstance(end, Exception) else None
-            if own is None and own_task:
-                own = _failure(on_error, end)
+            own = _failure(on_error, end, own_task=own_task)
             if own is None:
                 raise
             self._keep(listener.rank, on_error, own)  # never emitted, and not handed to it again
@@ -320,14 +331,14 @@ class Dispatch:
         )
 
 
-def _failure(subject: object, end: BaseException) -> Exception | None:
+def _failure(subject: object, end: BaseException, *, own_task: bool) -> Exception | None:
     """
-    Return the failure with which ``subject`` ended a task of this emit; None if there is none.
+    Return the failure with which ``subject`` ended; None if there is none.
 
     A stray cancellation is one: it would end the rest of the tier in silence. One
     that was asked for may come in a group with an error, from a nursery of trio's.
     """
-    failure = failure_in(end, name_of(subject))
+    failure = failure_in(end, name_of(subject), own_task=own_task)
     return failure if isinstance(failure, Exception) else None
 
 

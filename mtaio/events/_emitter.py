@@ -425,15 +425,17 @@ class EventEmitter:
         if not unyielding:
             self._unyielding = FAST_CALLS
             await checkpoint()
+        moment = clock.read()  # first, since another clock is noticed by it, and empties the table
         try:
             topic = self._ready[name]
         except (KeyError, TypeError):  # not up to date; or unhashable, hence not a name
             topic = self._look_up(name)
+            moment = clock.read()  # it finds out which clock the loop keeps
         event = _new_event(Event)  # Event() would be a tenth of the cost of an emit
         event.name = topic.name
         event.data = data
         event.metadata = metadata
-        event.time = topic.used = clock.read()
+        event.time = topic.used = moment
         event.stopped = False
         topic.tally.emitted += 1
         tiers = topic.tiers  # before a handler changes them
@@ -441,7 +443,7 @@ class EventEmitter:
         if handle is not None:
             try:
                 await handle(event)
-            except Exception as error:  # noqa: BLE001 - the policy decides
+            except BaseException as error:  # noqa: BLE001 - the policy decides, or raises it again
                 await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             topic.tally.handled += 1
@@ -450,7 +452,7 @@ class EventEmitter:
         if take is not None:
             try:
                 result = take(event)
-            except Exception as error:  # noqa: BLE001 - the policy decides
+            except BaseException as error:  # noqa: BLE001 - the policy decides, or raises it again
                 await Dispatch(self._policy, topic, event).resume(tiers, None, error)
                 return event
             if result is None:
@@ -518,7 +520,7 @@ class EventEmitter:
             raise
 
     def _look_up(self, name: object) -> Topic:
-        clock.now()  # finds out about the clock of the running loop, which emit only reads
+        clock.catch_up(self._registry)  # emit only reads the clock
         try:
             return self._registry.topic(name, concurrent=self._policy.concurrent)
         except (TypeError, ValueError) as error:

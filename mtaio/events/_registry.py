@@ -18,7 +18,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.callables import is_async, is_async_generator, is_generator
 from mtaio.events._event import EventKey, name_of
 from mtaio.events._patterns import is_pattern, patterns_matching
@@ -239,6 +239,7 @@ class Registry:
     """
 
     __slots__ = (
+        "__weakref__",
         "_dead",
         "_forgetting",
         "_last",
@@ -249,9 +250,12 @@ class Registry:
         "count",
         "max_names",
         "ready",
+        "timed_by",
     )
 
     def __init__(self, max_names: int) -> None:
+        self.timed_by: clock.Tells = clock.REAL
+        """The clock by which each topic was used."""
         self.max_names: int = max_names
         self.ready: dict[object, Topic] = {}
         self.count: Counter[Kind] = Counter()
@@ -261,6 +265,7 @@ class Registry:
         self._dead: deque[Listener] = deque()
         self._other = Tally()
         self._forgetting = 0
+        clock.hasten(self)
         self._last: tuple[dict[str, EventStatistics], EventStatistics] = {}, self._other.frozen()
 
     # ---- listeners -------------------------------------------------------------------------------
@@ -328,7 +333,7 @@ class Registry:
 
     def _outdate(self, pattern: str) -> None:
         if is_pattern(pattern):
-            for topic in self.ready.values():
+            for topic in tuple(self.ready.values()):
                 topic.outdate()
             self.ready.clear()
             return
@@ -362,6 +367,15 @@ class Registry:
             topic.key = name
             self.ready[name] = topic
         return topic
+
+    def unsettle(self) -> None:
+        """Have every emit look up its topic again: see `clock.Hasty`."""
+        self.ready.clear()
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        for topic in self._topics.values():
+            topic.used += seconds
 
     def _forget_oldest(self) -> None:
         fewer = -(-self.max_names // _FORGOTTEN_AT_ONCE)

@@ -153,10 +153,7 @@ class RotatingFile:
         fails for a socket.
         """
         descriptor = _descriptor(self.path)
-        if descriptor is None:
-            fd = os.open(self.path, _FLAGS | self._first, 0o666)
-        else:
-            fd = os.dup(descriptor)
+        fd = _open(self._place, _FLAGS | self._first) if descriptor is None else os.dup(descriptor)
         before, self._fd = self._fd, fd
         self._leave_unfinished()
         self._first = 0
@@ -368,6 +365,23 @@ class RotatingFile:
             return True
         self._size = status.st_size
         return False
+
+
+def _open(path: Path, flags: int) -> int:
+    """
+    Open a path; for a named pipe that nobody reads, raise an error and do not wait for a reader.
+
+    Waiting for one has no end: it would hold up the thread that makes the handler.
+    """
+    try:
+        is_pipe = path.is_fifo()
+    except OSError:  # opening it says what is wrong
+        is_pipe = False
+    if not is_pipe:
+        return os.open(path, flags, 0o666)
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(fd, True)
+    return fd
 
 
 def _descriptor(path: str) -> int | None:

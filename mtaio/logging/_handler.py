@@ -60,7 +60,8 @@ class AsyncFileHandlerStatistics:
     dropped: Mapping[str, int] = field(metadata=COUNTER | {"label": "level"})
     """Records that found no room, by the name of their level."""
     lost: int = field(metadata=COUNTER)
-    """Records that were given up at a ``close``, because the file refused them."""
+    """Records that a ``close`` gave up, because the file refused them or took nothing. Those behind
+    a write that has not returned count as well, until it does and they are written after all."""
     rotations: int = field(metadata=COUNTER)
     """How often the files were rotated."""
     write_errors: int = field(metadata=COUNTER)
@@ -189,6 +190,11 @@ class AsyncFileHandler(logging.Handler):
         )
         notice = DropNotice(weakref.ref(self), encoding)
         self._writer: Final = Writer(self._queue, file, report=report, notice=notice)
+        kind = type(self)  # methods of a subclass hide the properties
+        if kind.namer is not AsyncFileHandler.namer:
+            file.namer = self.namer
+        if kind.rotator is not AsyncFileHandler.rotator:
+            file.rotator = self.rotator
         # A handler without references must still write what it was given.
         weakref.finalize(self, self._writer.request_close).atexit = False
 
@@ -199,7 +205,8 @@ class AsyncFileHandler(logging.Handler):
 
         Called in the writing thread with a path, such as ``app.log.1``, it returns the one to use,
         the same each time. Its errors are those of a rotation: the records go on into the file as
-        it is, and ``on_error`` is told. None, the default, leaves names as they are.
+        it is, and ``on_error`` is told. None, the default, leaves names as they are. A subclass may
+        define it as a method; its handlers then live until they are closed.
         """
         return self._writer.file.namer
 
@@ -339,9 +346,10 @@ class AsyncFileHandler(logging.Handler):
         """
         Write what is queued, close the file and end the thread. May be called again.
 
-        What the file refuses until the time is over is given up, and counted as ``lost`` when this
-        returns. What is queued behind a write that does not return, as to a pipe that is not read,
-        stays queued. A record logged after `close` opens the file again.
+        What the file has not taken when the time is over is given up, and counted as ``lost`` when
+        this returns, also what is behind a write that does not return, as to a pipe that is not
+        read: the exit does not wait for that again. Should such a write return, what is behind it
+        is written after all. A record logged after `close` opens the file again.
 
         Args:
             timeout: The most seconds to wait; None for 5, together with a `flush` that failed just
@@ -362,14 +370,15 @@ class AsyncFileHandler(logging.Handler):
         """Return the handler's state and counts, in any thread. Not a checkpoint."""
         queue, writer = self._queue, self._writer
         file = writer.file
+        abandoned = writer.abandoned()
         return AsyncFileHandlerStatistics(
-            queued=queue.records(),
+            queued=0 if abandoned else queue.records(),
             max_queued=queue.size,
             waiting=queue.waiting,
             written=file.records,
             bytes=file.bytes,
             dropped=by_level_name(queue.dropped()),
-            lost=writer.lost,
+            lost=writer.lost + abandoned,
             rotations=file.rotations,
             write_errors=writer.errors + file.rotation_errors,
             max_queue_seconds=queue.max_seconds,

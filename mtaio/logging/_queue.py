@@ -25,6 +25,7 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
+from mtaio._internal import ending
 from mtaio._internal.backend import in_event_loop
 from mtaio.logging import _shutdown
 
@@ -174,7 +175,8 @@ class RecordQueue:
                     if monotonic() >= give_up:
                         self._gave_up_at = self.batches
                     if give_up == math.inf and not threading.main_thread().is_alive():
-                        give_up = monotonic() + _shutdown.PATIENCE  # the exit waits for this thread
+                        # The exit waits for this thread.
+                        give_up = monotonic() + ending.patience(_shutdown.PATIENCE)
                     self._room.wait(_CHECK_AGAIN)
             finally:
                 self.waiting -= 1

@@ -37,6 +37,8 @@ def advice(error: OSError, path: str) -> str:
         remedy = f"{path!r} is a folder; name a file in it."
     elif isinstance(error, FileExistsError):
         remedy = "Mode 'x' must create it; pass 'a' to append."
+    elif error.errno == errno.ENXIO and Path(path).is_fifo():
+        remedy = f"{path!r} is a named pipe that nobody reads. Start the reader first."
     elif error.errno in {errno.ENXIO, errno.EOPNOTSUPP}:
         remedy = f"{path!r} is a socket, which cannot be opened by path; use logging.StreamHandler."
     elif error.errno == errno.EBADF:

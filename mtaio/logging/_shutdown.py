@@ -2,9 +2,10 @@
 Exit and fork: the moments at which queued records would be lost.
 
 Promise: what was logged before the interpreter's normal exit is written, as long as the files can
-be within `PATIENCE` seconds for all handlers together. A forked child has nothing of its parent's
-in its queue, and loses nothing from the fork on, also as a child of multiprocessing, which ends by
-``os._exit``.
+be within `PATIENCE` seconds for all handlers together, or within what an application's shutdown has
+left. A forked child has nothing of its parent's in its queue, and loses nothing from the fork on,
+also as a child of multiprocessing, which ends by ``os._exit``, and as one that was forked in a
+thread, which ends with that thread and has no exit at all.
 Why nothing happens before a fork, and why no thread is started during the exit:
 docs/en/design/logging.md.
 """
@@ -14,9 +15,12 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+
+from mtaio._internal import ending
 
 if TYPE_CHECKING:
     from mtaio.logging._writer import Writer
@@ -25,6 +29,9 @@ __all__ = ["PATIENCE", "process", "thread_started", "watch"]
 
 PATIENCE: Final = 5.0
 """Seconds that closing waits for a file that takes nothing."""
+
+_MAIN_THREAD: Final[type] = vars(threading)["_MainThread"]
+"""The class of the thread in which the interpreter started; in a child it stays that of others."""
 
 _LAST: Final = -1_000_000
 """The priority among multiprocessing's finalizers: after those of the user, which may log."""
@@ -83,15 +90,40 @@ def writers() -> list[Writer]:
 
 
 def _at_exit() -> None:
-    process.ends_by = monotonic() + PATIENCE
-    _close_all(PATIENCE)
+    seconds = ending.patience(PATIENCE)
+    process.ends_by = monotonic() + seconds
+    _close_all(seconds)
+
+
+class _EndOfThread:
+    """What is done when the thread ends in whose locals it is."""
+
+    def __del__(self) -> None:
+        _at_exit()
+
+
+_locals: Final = threading.local()
 
 
 def _in_child() -> None:
     for writer in writers():
         writer.forget()
+    _end_with_thread()
+
+
+def _end_with_thread() -> None:
+    """
+    Have the end of this thread be the exit, if this is a child that was forked in it.
+
+    Such a child ends when the thread does, without any of the interpreter's exit, unless another
+    thread is left: as one that writes would be, for ever.
+    """
+    thread = threading.main_thread()
+    if thread is threading.current_thread() and not isinstance(thread, _MAIN_THREAD):
+        _locals.end = _EndOfThread()
 
 
 atexit.register(_at_exit)
 if sys.platform != "win32":  # pragma: no branch - coverage is measured where there are forks
     os.register_at_fork(after_in_child=_in_child)
+_end_with_thread()  # this may be such a child already

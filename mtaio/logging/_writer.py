@@ -122,8 +122,8 @@ class Writer:
         ends_by = _shutdown.process.ends_by
         if ends_by is None:
             return seconds
-        if not self._claim:
-            return 0.0  # there is no thread: the file has refused what the caller wrote itself
+        if not self._claim or self._gives_up():
+            return 0.0  # the file has refused what the caller wrote, or has had its time already
         return max(0.0, min(seconds, ends_by - monotonic()))  # all handlers share what is left
 
     def request_close(self) -> FlushRequest | None:
@@ -163,6 +163,10 @@ class Writer:
                 request.wait(_GRACE)
         if request.thread is not None:
             request.thread.join(1)
+
+    def abandoned(self) -> int:
+        """Return how many records closing gave up that may be written yet: behind a write."""
+        return self.queue.records() if self._gives_up() else 0
 
     def _nothing_left(self) -> bool:
         """Return whether all that was put before this call is written or given up."""

@@ -139,12 +139,12 @@ class Check:
         self._answered = None
         self._passed = False
 
-    def result(self, moment: float) -> CheckResult:
-        """Return how it stands at ``moment``. From any thread."""
+    def result(self) -> CheckResult:
+        """Return how it stands. From any thread."""
         run, result = self.run, self._result
         if run is None or not run.hangs():
             return result
-        seconds = max(0.0, moment - run.since())
+        seconds = run.running_for()
         return replace(result, hung_seconds=seconds, error=self._hanging(seconds))
 
     def join(self, loop: object, moment: float) -> Run | None:
@@ -154,7 +154,7 @@ class Check:
         run = self.run
         if run is not None and run.hangs():
             self._tally.runs += 1  # one that could not even begin
-            seconds = moment - run.since()
+            seconds = run.running_for()
             self._fail(self._hanging(seconds), seconds, timed_out=True)
             return None
         if run is None or run.left or run.is_over():
@@ -269,6 +269,7 @@ class Run:
         "left",
         "loop",
         "started",
+        "timed_by",
         "waiters",
     )
 
@@ -279,7 +280,8 @@ class Run:
         self._check = check
         self._deadline = deadline
         self._before = None if before is None else before.still_running()
-        self.started = clock.now()
+        self.timed_by = clock.here()
+        self.started = self.timed_by()
         self._scope = anyio.CancelScope(deadline=clock.loop_deadline(deadline))
         self._ended = anyio.Event()
         self._thread: _Thread | None = None
@@ -321,10 +323,10 @@ class Run:
         """Return whether it was given up, and still runs. From any thread."""
         return self._recorded and not self.left and not self.is_over()
 
-    def since(self) -> float:
-        """Return since when something of it has been running. From any thread."""
+    def running_for(self) -> float:
+        """Return for how many seconds something of it has been running. From any thread."""
         running = self.still_running() or self
-        return running.started
+        return max(0.0, clock.now_by(running.timed_by) - running.started)
 
     async def wait(self) -> None:
         """Wait until it has an answer, or has to be given up."""

@@ -2,7 +2,8 @@
 The answers to HTTP requests, whichever server receives them.
 
 Promise: anyone gets a probe's status and its one word. Figures and the page are for clients that
-`mtaio.monitoring._access` lets in. An internal error is a 500 and a line in the log.
+`mtaio.monitoring._access` lets in. An internal error is a 500 and a line in the log. At most two
+answers with history are on their way at once, and each is made as it is sent.
 """
 
 from __future__ import annotations
@@ -12,23 +13,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 from urllib.parse import parse_qs
 
+import anyio
+
 from mtaio._internal.addresses import is_loopback
-from mtaio.monitoring._access import is_forwarded
+from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
+from mtaio.monitoring._access import WrongTokens, is_forwarded
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._metrics import metrics
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._page import content_security_policy, page
 from mtaio.monitoring._prometheus import CONTENT_TYPE, to_prometheus
-from mtaio.monitoring._snapshot import snapshot
+from mtaio.monitoring._snapshot import history, snapshot
+from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from mtaio.monitoring._access import Access
     from mtaio.monitoring._report import CheckKind, HealthReport
 
-__all__ = ["LIVE_AFTER", "Endpoints", "Report", "Request", "Response", "local", "text"]
+__all__ = ["LIVE_AFTER", "Endpoints", "Report", "Request", "Response", "text"]
 
 LIVE_AFTER: Final = 30.0
 """Seconds without an answer of the event loop after which ``/livez`` fails."""
@@ -38,6 +43,13 @@ _STANDS_STILL: Final = 0.5
 _WAIT_LIVE: Final = 0.025
 _WAIT_READY: Final = 2.0
 _WAIT_STATS: Final = 0.1
+_WAIT_HISTORY: Final = 2.0
+_SEND_HISTORY: Final = 60.0
+"""Seconds that an answer with history may take, whatever the server allows."""
+
+_MOST_HISTORIES: Final = 2
+"""Answers with history that may be on their way at once: one may have twenty megabytes."""
+_MOST_POINTS: Final = 3600
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
@@ -59,7 +71,8 @@ class Request:
     query: str
     authorization: bytes | None = field(repr=False)
     host: str | None
-    client_is_local: bool
+    client: str | None
+    """The client's address; None for one without, as on a Unix socket."""
     forwarded: bool
 
     @classmethod
@@ -70,7 +83,7 @@ class Request:
         query: str,
         fields: Iterable[tuple[bytes, bytes]],
         *,
-        client_is_local: bool,
+        client: str | None,
     ) -> Self:
         """
         Return a request with these header fields, whose names are in lower case.
@@ -91,9 +104,14 @@ class Request:
             query,
             found.get(b"authorization"),
             None if host is None else host.decode("latin-1"),
-            client_is_local,
+            client,
             forwarded,
         )
+
+    @property
+    def client_is_local(self) -> bool:
+        """Whether the client is on this machine."""
+        return self.client is None or is_loopback(self.client)
 
 
 class Response(NamedTuple):
@@ -102,6 +120,8 @@ class Response(NamedTuple):
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    rest: Iterator[bytes] | None = None
+    """What comes after ``body``, in pieces that are made when they are asked for."""
 
 
 class Report(Protocol):
@@ -141,9 +161,20 @@ class Endpoints:
         access: Who may see figures.
         report: Makes health reports, or has them made.
         answering: Returns whether the event loop has answered lately.
+        name: What the service is called; None for the monitor's name.
     """
 
-    __slots__ = ("_access", "_answering", "_health", "_monitor", "_report")
+    __slots__ = (
+        "_access",
+        "_answering",
+        "_health",
+        "_histories",
+        "_monitor",
+        "_name",
+        "_paths",
+        "_report",
+        "wrong_tokens",
+    )
 
     def __init__(
         self,
@@ -153,16 +184,17 @@ class Endpoints:
         access: Access,
         report: Report,
         answering: Callable[[], bool],
+        name: str | None,
     ) -> None:
         self._access: Final = access
         self._answering: Final = answering
         self._monitor: Final = monitor
         self._health: Final = health
+        self._name: Final = name
         self._report: Final = report
-
-    async def respond(self, request: Request) -> Response:
-        """Answer one request. A checkpoint where a report has to be waited for."""
-        paths = {
+        self._histories: Final = ConcurrencyLimiter(_MOST_HISTORIES)
+        self.wrong_tokens: Final = WrongTokens()
+        self._paths: Final[dict[str, Callable[[Request], Awaitable[Response]]]] = {
             "/livez": self._live,
             "/readyz": self._ready,
             "/startupz": self._started,
@@ -170,23 +202,58 @@ class Endpoints:
             "/stats": self._stats,
             "/": self._page,
         }
-        answer = paths.get(request.path)
-        if answer is None:
-            return text(404, "not found")
-        if request.method not in {"GET", "HEAD"}:
-            return text(405, "only GET and HEAD", ("allow", "GET, HEAD"))
-        if not request.path.endswith("z"):
-            refused = self._refused(request)
-            if refused is not None:
-                return refused
+
+    async def respond(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
+        """
+        Answer one request: await ``send`` with the answer, once.
+
+        A checkpoint where there is something to wait for.
+
+        Raises:
+            ConnectionAbortedError: The answer has begun and does not end; close the connection.
+        """
+        refused = await self._refused(request)
+        if refused is not None:
+            await send(refused)
+        elif request.path == "/stats" and _points(request.query):
+            await self._in_turn(request, send)
+        else:
+            await send(await self._answer(request))
+
+    async def _in_turn(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
+        """Answer a request for history; one too many is told to come again."""
         try:
-            return await answer(request)
+            await self._histories.acquire(timeout=_WAIT_HISTORY)
+        except MTAIOTimeoutError:
+            await send(text(503, "others are reading the history", ("retry-after", "1")))
+            return
+        try:
+            with anyio.move_on_after(_SEND_HISTORY):
+                await send(await self._answer(request))
+                return
+        finally:
+            self._histories.release()
+        raise ConnectionAbortedError  # the client does not take it
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._paths[request.path](request)
         except Exception:  # noqa: BLE001 - logged, and the client gets to know
             logger.exception("cannot answer %s %s", request.method, request.path)
             return text(500, "internal error")
 
-    def _refused(self, request: Request) -> Response | None:
+    async def _refused(self, request: Request) -> Response | None:
+        if request.path not in self._paths:
+            return text(404, "not found")
+        if request.method not in {"GET", "HEAD"}:
+            return text(405, "only GET and HEAD", ("allow", "GET, HEAD"))
+        if request.path.endswith("z"):
+            return None
+        if request.authorization is not None:
+            await self.wrong_tokens.pause()
         status = self._access.status(request)
+        if status == 401 and request.authorization is not None:  # noqa: PLR2004 - a status
+            self.wrong_tokens.add(request.client, request.path)
         if status == 401:  # noqa: PLR2004 - a status
             return text(
                 401,
@@ -224,7 +291,11 @@ class Endpoints:
         if points is None:
             return text(400, "points is not a number from 0 to 9999999")
         report = await self._report(None, within=_WAIT_STATS) or self._health.latest()
-        return _response(200, _JSON, await snapshot(self._monitor, report, points=points))
+        figures = snapshot(self._monitor, report, name=self._name)
+        if not points:
+            return _response(200, _JSON, figures + b"}")
+        rest = _logged(history(self._monitor, min(points, _MOST_POINTS)))
+        return _response(200, _JSON, figures + b", ")._replace(rest=rest)
 
     async def _page(self, _: Request) -> Response:
         policy = content_security_policy()
@@ -242,17 +313,26 @@ def text(status: int, message: str, *headers: tuple[str, str]) -> Response:
     return _response(status, _TEXT, f"{message}\n".encode(), *headers)
 
 
-def local(address: object) -> bool:
-    """Return whether a client's address is of this machine; None stands for a Unix socket."""
-    return address is None or (isinstance(address, str) and is_loopback(address))
-
-
 def _probe(*, ok: bool) -> Response:
     return text(200, "ok") if ok else text(503, "unavailable")
 
 
 def _response(status: int, kind: str, body: bytes, *headers: tuple[str, str]) -> Response:
     return Response(status, (("content-type", kind), *_COMMON, *headers), body)
+
+
+def _logged(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """
+    Return the pieces of an answer that has begun, so that it can no longer become a 500.
+
+    Raises:
+        ConnectionAbortedError: One cannot be made, which is logged.
+    """
+    try:
+        yield from pieces
+    except Exception as error:
+        logger.exception("cannot answer GET /stats to its end")
+        raise ConnectionAbortedError from error
 
 
 def _points(query: str) -> int | None:

@@ -307,7 +307,8 @@ class HealthRegistry:
         Raises:
             ValueError: There is no such kind.
             RuntimeError: Checks are running in another event loop, which has not finished.
-            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does.
+            BaseException: What a check raised that is not an ``Exception``, as ``sys.exit`` does;
+                the check has failed as well.
         """
         if kind is not None:
             _check_kind(kind)
@@ -379,8 +380,7 @@ class HealthRegistry:
         )
 
     def _report(self) -> HealthReport:
-        moment = clock.now()
-        results = [each.result(moment) for each in self._checks.values()]
+        results = [each.result() for each in self._checks.values()]
         return report_of(results, draining=self._draining, timestamp=time.time())
 
     def _attach(self) -> object:

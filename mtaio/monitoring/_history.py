@@ -60,15 +60,15 @@ class History:
         self._forget(values)
         self._next = (index + 1) % self.size
 
-    def times(self, points: int | None = None) -> list[float]:
+    def times(self, points: int | None = None) -> array[float]:
         """Return when the samples were taken, the oldest first; the last ``points`` of them."""
         return self._last(self._times, points)
 
-    def values(self, name: str, points: int | None = None) -> list[float]:
+    def values(self, name: str, points: int | None = None) -> array[float]:
         """Return the figures of one metric, one for each of `times`; NaN where there is none."""
         column = self._values.get(name)
         if column is None:
-            return [math.nan] * len(self.times(points))
+            return array("d", [math.nan]) * len(self.times(points))
         return self._last(column, points)
 
     def names(self) -> list[str]:
@@ -90,9 +90,7 @@ class History:
             else:
                 self._gaps[name] = gap
 
-    def _last(self, column: array[float], points: int | None) -> list[float]:
+    def _last(self, column: array[float], points: int | None) -> array[float]:
         if len(column) == self.size:
             column = column[self._next :] + column[: self._next]
-        return (
-            column.tolist() if points is None else column[max(0, len(column) - points) :].tolist()
-        )
+        return column[0 if points is None else max(0, len(column) - points) :]

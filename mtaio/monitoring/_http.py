@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["END", "MAX_HEAD", "Head", "RefusedError", "encode", "parse"]
 
@@ -55,6 +55,8 @@ class Head(NamedTuple):
     """The header fields: names in lower case, values without the whitespace around them."""
     keep_alive: bool
     """Whether another request may follow."""
+    takes_chunks: bool
+    """Whether the client understands an answer in chunks: all but those of HTTP/1.0 do."""
 
 
 def parse(head: bytes) -> Head:
@@ -95,23 +97,55 @@ def parse(head: bytes) -> Head:
         for name, value in fields
         if name == b"connection"
     )
-    return Head(method.decode("ascii"), path, query, fields, not is_1_0 and not closes)
+    return Head(method.decode("ascii"), path, query, fields, not is_1_0 and not closes, not is_1_0)
 
 
 def encode(
     status: int,
     headers: Iterable[tuple[str, str]],
     body: bytes,
+    rest: Iterable[bytes] | None = None,
     *,
     keep_alive: bool,
     with_body: bool,
-) -> bytes:
-    """Return an answer as the bytes to send; ``with_body`` is False for HEAD."""
+    chunked: bool = True,
+) -> Iterator[bytes]:
+    """
+    Return an answer in the pieces to send, none of which is made before it is asked for.
+
+    Args:
+        status: Its status.
+        headers: Its header fields, without those about length and connection.
+        body: Its body, or how that begins.
+        rest: The pieces that follow, none of them empty; None if ``body`` is all.
+        keep_alive: Whether another request may follow.
+        with_body: False for HEAD.
+        chunked: Whether a body with ``rest`` goes in chunks; if not, the connection's end is its
+            end.
+    """
+    if rest is None:
+        length = [f"content-length: {len(body)}"]
+    else:
+        length = ["transfer-encoding: chunked"] if chunked else []
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         f"date: {formatdate(usegmt=True)}",
-        f"content-length: {len(body)}",
+        *length,
         f"connection: {'keep-alive' if keep_alive else 'close'}",
         *(f"{name}: {value}" for name, value in headers),
     ]
-    return "\r\n".join(lines).encode("ascii") + END + (body if with_body else b"")
+    head = "\r\n".join(lines).encode("ascii") + END
+    if not with_body:
+        yield head
+    elif rest is None:
+        yield head + body
+    else:
+        yield head + (_chunk(body) if chunked else body)
+        for piece in rest:
+            yield _chunk(piece) if chunked else piece
+        if chunked:
+            yield _chunk(b"")  # which says that this is all
+
+
+def _chunk(piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece)

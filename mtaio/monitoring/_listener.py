@@ -14,13 +14,14 @@ the time for a head, nor its size.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from mtaio.monitoring import _http
-from mtaio.monitoring._endpoints import Request, Response, local, text
+from mtaio.monitoring._endpoints import Request, Response, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,7 +55,7 @@ class Listener:
 
     Args:
         listening: A non-blocking socket that listens.
-        respond: Answers one request.
+        respond: Answers one request: it awaits its second argument with the answer.
         limits: What clients may take.
     """
 
@@ -75,7 +76,7 @@ class Listener:
     def __init__(
         self,
         listening: socket.socket,
-        respond: Callable[[Request], Awaitable[Response]],
+        respond: Callable[[Request, Callable[[Response], Awaitable[None]]], Awaitable[None]],
         limits: Limits,
     ) -> None:
         self._listening: Final = listening
@@ -103,7 +104,7 @@ class Listener:
                 except OSError:
                     await anyio.sleep(_AFTER_ERROR)
                     continue
-                connection = _Connection(self, accepted, is_local=local(address[0]))
+                connection = _Connection(self, accepted, address[0])
                 group.start_soon(connection.run, name=f"probe from {address[0]}")
                 self._admit(connection)
                 await checkpoint()
@@ -115,20 +116,21 @@ class Listener:
             connection.socket.close()
         self._connections.clear()
 
-    async def answer(self, head: _http.Head, connection: _Connection) -> Response:
+    async def answer(self, head: _http.Head, connection: _Connection) -> None:
         """Answer a request that is whole."""
         self.requests += 1
         self._connections.pop(connection, None)
         self._connections[connection] = None
-        return await self._respond(
-            Request.of(
-                head.method,
-                head.path,
-                head.query,
-                head.fields,
-                client_is_local=connection.is_local,
-            )
+        request = Request.of(
+            head.method, head.path, head.query, head.fields, client=connection.client
         )
+        send = partial(
+            connection.send,
+            keep_alive=head.keep_alive,
+            with_body=head.method != "HEAD",
+            chunked=head.takes_chunks,
+        )
+        await self._respond(request, send)
 
     def forget(self, connection: _Connection) -> None:
         """Count a connection no longer."""
@@ -151,17 +153,17 @@ class _Connection:
     Args:
         listener: Whose client it is.
         accepted: The socket, which it closes.
-        is_local: Whether the client is on this machine.
+        client: The client's address.
     """
 
-    __slots__ = ("_buffer", "_listener", "is_local", "scope", "socket")
+    __slots__ = ("_buffer", "_listener", "client", "scope", "socket")
 
-    def __init__(self, listener: Listener, accepted: socket.socket, *, is_local: bool) -> None:
+    def __init__(self, listener: Listener, accepted: socket.socket, client: str) -> None:
         accepted.setblocking(False)  # noqa: FBT003 - its only argument
         self._listener = listener
         self._buffer = bytearray()
         self.socket: Final = accepted
-        self.is_local: Final = is_local
+        self.client: Final = client
         self.scope: Final = anyio.CancelScope()
 
     async def run(self) -> None:
@@ -175,22 +177,58 @@ class _Connection:
             self._listener.forget(self)
             self.socket.close()
 
+    async def send(
+        self,
+        response: Response,
+        *,
+        keep_alive: bool,
+        with_body: bool = True,
+        chunked: bool = True,
+    ) -> None:
+        """
+        Send an answer.
+
+        Args:
+            response: The answer.
+            keep_alive: Whether another request may follow.
+            with_body: False for HEAD.
+            chunked: Whether the client understands an answer in chunks.
+
+        Raises:
+            ConnectionError: The client does not take it.
+        """
+        limits = self._listener.limits
+        pieces = _http.encode(
+            *response, keep_alive=keep_alive, with_body=with_body, chunked=chunked
+        )
+        with anyio.move_on_after(limits.answer_seconds) as scope:
+            for piece in pieces:
+                scope.deadline += len(piece) / limits.slowest
+                data = memoryview(piece)
+                while data:
+                    try:
+                        data = data[self.socket.send(data) :]
+                    except BlockingIOError:
+                        await anyio.wait_writable(self.socket)
+                await checkpoint()  # others have their turn before the next piece is made
+            return
+        self._listener.timed_out += 1
+        raise ConnectionAbortedError  # the client does not take it
+
     async def _answer_all(self) -> None:
         limits = self._listener.limits
         patience = limits.head_seconds
         try:
             while (data := await self._head(patience)) is not None:
                 head = _http.parse(data)
-                response = await self._listener.answer(head, self)
-                keep_alive = head.keep_alive
-                await self._send(response, keep_alive=keep_alive, with_body=head.method != "HEAD")
-                if not keep_alive:
+                await self._listener.answer(head, self)
+                if not head.keep_alive:
                     return
                 patience = limits.idle_seconds
                 await checkpoint()  # a client may send requests faster than they are answered
         except _http.RefusedError as error:
             self._listener.refused += 1
-            await self._send(text(error.status, error.reason), keep_alive=False, with_body=True)
+            await self.send(text(error.status, error.reason), keep_alive=False)
             await self._linger()
 
     async def _head(self, patience: float) -> bytes | None:
@@ -231,28 +269,6 @@ class _Connection:
             else:
                 self._buffer += data
                 return bool(data)
-
-    async def _send(self, response: Response, *, keep_alive: bool, with_body: bool) -> None:
-        """
-        Send an answer.
-
-        Raises:
-            ConnectionError: The client does not take it.
-        """
-        limits = self._listener.limits
-        status, headers, body = response
-        data = memoryview(
-            _http.encode(status, headers, body, keep_alive=keep_alive, with_body=with_body)
-        )
-        with anyio.move_on_after(limits.answer_seconds + len(data) / limits.slowest):
-            while data:
-                try:
-                    data = data[self.socket.send(data) :]
-                except BlockingIOError:
-                    await anyio.wait_writable(self.socket)
-            return
-        self._listener.timed_out += 1
-        raise ConnectionAbortedError  # the client does not take it
 
     async def _linger(self) -> None:
         """

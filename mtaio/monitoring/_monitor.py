@@ -45,6 +45,7 @@ from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_m
 from mtaio.monitoring._watched import HasStatistics, Watched
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
     from typing import Self
@@ -398,7 +399,7 @@ class ResourceMonitor:
             if moment >= after and not math.isnan(value)
         ]
 
-    def recent(self, points: int) -> tuple[list[float], dict[str, list[float]]]:
+    def recent(self, points: int) -> tuple[array[float], dict[str, array[float]]]:
         """
         Return the times of the last samples, and the figures of every metric at those times.
 
@@ -734,7 +735,7 @@ class ResourceMonitor:
         values = flat(Source("", None, sample)) | self._watched.last.values
         self._history.add(sample.timestamp, values)
         self._latest, self._values = sample, values
-        self._sampled_at = now = clock.read()
+        self._sampled_at = now = clock.catch_up(self._thresholds)
         self._samples += 1
         named = values | {alias: values[name] for alias, name in ALIASES.items() if name in values}
         alerts = self._thresholds.evaluate(now, sample.timestamp, named)

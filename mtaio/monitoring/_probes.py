@@ -65,6 +65,8 @@ class ProbesStatistics:
     """Heads that did not come in time, and answers that were not taken in time."""
     dropped: int = field(metadata=COUNTER)
     """Connections closed to make room."""
+    wrong_tokens: int = field(metadata=COUNTER)
+    """Requests with a token that is wrong."""
 
 
 @async_only
@@ -96,6 +98,7 @@ class Probes:
             too). Port 0 takes a free one.
         token: What clients must send for figures and the page. Needed for an address that other
             machines can reach.
+        name: What the service is called, which is the page's heading; None for the monitor's name.
 
     Raises:
         ValueError: ``bind`` is not an address and a port, or can be reached from other machines
@@ -122,7 +125,7 @@ class Probes:
         ```
     """
 
-    __slots__ = ("__weakref__", "_access", "_address", "_health", "_monitor", "_run")
+    __slots__ = ("__weakref__", "_access", "_address", "_health", "_monitor", "_name", "_run")
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class Probes:
         *,
         bind: str = "127.0.0.1:9464",
         token: str | None = None,
+        name: str | None = None,
     ) -> None:
         self._health: Final = registry_of(monitor, health)
         self._access: Final = Access(token)
@@ -143,6 +147,7 @@ class Probes:
             )
             raise ValueError(msg)
         self._monitor: Final = monitor
+        self._name: Final = name
         self._run: _Run | None = None
 
     def __repr__(self) -> str:
@@ -186,7 +191,7 @@ class Probes:
                 f"shows whether the event loop answers. Start it first."
             )
             raise RuntimeError(msg)
-        self._run = _Run(self._address, self._monitor, self._health, self._access)
+        self._run = _Run(self._address, self._monitor, self._health, self._access, self._name)
 
     async def stop(self) -> None:
         """
@@ -221,7 +226,8 @@ class Probes:
 
     def statistics(self) -> ProbesStatistics:
         """Return the counts since the last start. Not a checkpoint; from any thread."""
-        listener = None if self._run is None else self._run.listener
+        run = self._run
+        listener = None if run is None else run.listener
         return ProbesStatistics(
             connections=0 if listener is None else len(listener),
             max_connections=_LIMITS.connections,
@@ -230,6 +236,7 @@ class Probes:
             rejected=0 if listener is None else listener.refused,
             timed_out=0 if listener is None else listener.timed_out,
             dropped=0 if listener is None else listener.dropped,
+            wrong_tokens=0 if run is None else run.wrong_tokens.count,
         )
 
 
@@ -242,6 +249,7 @@ class _Run:
         monitor: Whose figures are shown.
         health: The checks.
         access: Who may see figures.
+        name: What the service is called; None for the monitor's name.
 
     Raises:
         OSError: The address is taken, or not one of this machine.
@@ -262,6 +270,7 @@ class _Run:
         "address",
         "listener",
         "loop",
+        "wrong_tokens",
     )
 
     def __init__(
@@ -270,6 +279,7 @@ class _Run:
         monitor: ResourceMonitor,
         health: HealthRegistry,
         access: Access,
+        name: str | None,
     ) -> None:
         listening = _listen(address)
         self.address: Final = Address(address.host, listening.getsockname()[1])
@@ -286,7 +296,9 @@ class _Run:
             access=access,
             report=self._reports.get,
             answering=partial(monitor.answering, LIVE_AFTER),
+            name=name,
         )
+        self.wrong_tokens: Final = endpoints.wrong_tokens
         self.listener: Final = Listener(listening, endpoints.respond, _LIMITS)
         self._thread: Final = threading.Thread(
             target=self._main, name=f"mtaio.monitoring.probes {self.address}", daemon=True

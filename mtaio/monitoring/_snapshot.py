@@ -1,8 +1,8 @@
 """
 Everything a monitor knows, as the JSON document of ``/stats``.
 
-Promise: it contains no NaN or Infinity, which JSON does not have. It is made in pieces with a
-checkpoint after each, so that an hour of history does not hold up the event loop.
+Promise: it contains no NaN or Infinity, which JSON does not have. The history is made in pieces, as
+they are sent, so that an hour of it neither holds up the event loop nor is in memory as text.
 """
 
 from __future__ import annotations
@@ -13,33 +13,31 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
-from anyio.lowlevel import checkpoint
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mtaio.monitoring._monitor import ResourceMonitor
     from mtaio.monitoring._report import HealthReport
     from mtaio.monitoring._stats import Stall
 
-__all__ = ["snapshot"]
+__all__ = ["history", "snapshot"]
 
 
-async def snapshot(monitor: ResourceMonitor, report: HealthReport | None, *, points: int) -> bytes:
+def snapshot(monitor: ResourceMonitor, report: HealthReport | None, *, name: str | None) -> bytes:
     """
-    Return the document.
-
-    A checkpoint if there is history in it.
+    Return the document without its history and its last brace.
 
     Args:
         monitor: What is shown.
         report: The last health report.
-        points: The last samples of every metric to show, 0 for no history.
+        name: What the service is called; None for the monitor's name.
     """
     latest = monitor.latest
     stall = monitor.current_stall()
     by_kind = monitor.kinds()
     values = _finite(monitor.values())
     parts: dict[str, Any] = {
-        "name": monitor.name,
+        "name": monitor.name if name is None else name,
         "now": time.time(),
         "uptime": None if latest is None else latest.uptime,
         "interval": monitor.interval,
@@ -55,18 +53,26 @@ async def snapshot(monitor: ResourceMonitor, report: HealthReport | None, *, poi
         "health": None if report is None else asdict(report),
     }
     pieces = [f"{_dumps(name)}: {_dumps(value)}" for name, value in parts.items()]
-    if points:
-        pieces.append(f'"history": {await _history(monitor, points)}')
-    return f"{{{', '.join(pieces)}}}".encode()
+    return f"{{{', '.join(pieces)}".encode()
 
 
-async def _history(monitor: ResourceMonitor, points: int) -> str:
+def history(monitor: ResourceMonitor, points: int) -> Iterator[bytes]:
+    """
+    Return the pieces of the last member of the document, its last brace included.
+
+    They are of one moment, that of the first.
+
+    Args:
+        monitor: What is shown.
+        points: How many samples at most, the last ones.
+    """
     times, columns = monitor.recent(points)
-    pieces: list[str] = []
+    yield f'"history": {{"timestamps": {_dumps(times.tolist())}, "values": {{'.encode()
+    between = ""
     for name, column in columns.items():
-        pieces.append(f"{_dumps(name)}: {_dumps([_or_null(value) for value in column])}")
-        await checkpoint()
-    return f'{{"timestamps": {_dumps(times)}, "values": {{{", ".join(pieces)}}}}}'
+        yield f"{between}{_dumps(name)}: {_dumps(column.tolist())}".encode()
+        between = ", "
+    yield b"}}}"
 
 
 def _stall(stall: Stall) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from mtaio._internal import checks
+from mtaio._internal.clock import REAL, Tells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,10 +96,12 @@ class Thresholds:
     """
 
     # Invariant: the dictionary is changed in place, one key at a time, and read as a copy.
-    __slots__ = ("_rules",)
+    __slots__ = ("_rules", "timed_by")
 
     def __init__(self) -> None:
         self._rules: dict[str, _Rule] = {}
+        self.timed_by: Tells = REAL
+        """The clock of all moments here."""
 
     def set(
         self,
@@ -166,6 +169,14 @@ class Thresholds:
         alerts = (rule.alert for rule in self._rules.copy().values())
         return [alert for alert in alerts if alert is not None]
 
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        for rule in self._rules.copy().values():
+            rule.fired += seconds
+            rule.recovered += seconds
+            if rule.since is not None:
+                rule.since += seconds
+
     def evaluate(self, now: float, timestamp: float, values: Mapping[str, float]) -> list[Alert]:
         """
         Return which alerts start, and which are over, with this sample.
@@ -174,7 +185,7 @@ class Thresholds:
         goes on, because nothing shows that it is over.
 
         Args:
-            now: When the sample was taken, in seconds on a clock that never goes back.
+            now: When the sample was taken, by the clock `timed_by`.
             timestamp: The same moment in seconds since the epoch, for the alerts.
             values: What was measured, by metric.
         """

@@ -9,8 +9,12 @@ a ``/livez`` that still answers, use `mtaio.monitoring.Probes`.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
+
+from anyio.lowlevel import checkpoint
 
 from mtaio.monitoring._access import Access
 from mtaio.monitoring._endpoints import (
@@ -18,7 +22,6 @@ from mtaio.monitoring._endpoints import (
     Endpoints,
     Request,
     Response,
-    local,
     registry_of,
     text,
 )
@@ -39,7 +42,11 @@ __all__ = ["health_app"]
 
 
 def health_app(
-    monitor: ResourceMonitor, health: HealthRegistry | None = None, *, token: str | None = None
+    monitor: ResourceMonitor,
+    health: HealthRegistry | None = None,
+    *,
+    token: str | None = None,
+    name: str | None = None,
 ) -> ASGIApp:
     """
     Return an ASGI application that answers probes.
@@ -53,6 +60,7 @@ def health_app(
             all proves that the event loop works.
         health: The checks; None for the event loop alone.
         token: What clients must send for figures and the page; None for local clients only.
+        name: What the service is called, which is the page's heading; None for the monitor's name.
 
     Returns:
         The application.
@@ -78,13 +86,14 @@ def health_app(
         return not monitor.running or monitor.answering(LIVE_AFTER)
 
     endpoints = Endpoints(
-        monitor, registry, access=Access(token), report=report, answering=answering
+        monitor, registry, access=Access(token), report=report, answering=answering, name=name
     )
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            response = await _respond(endpoints, scope)
-            await _send(response, send, with_body=scope["method"] != "HEAD")
+            send_answer = partial(_send, send, with_body=scope["method"] != "HEAD")
+            with suppress(OSError):  # the client is gone, or too slow
+                await _respond(endpoints, scope, send_answer)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -97,13 +106,16 @@ def health_app(
     return app
 
 
-async def _respond(endpoints: Endpoints, scope: Message) -> Response:
+async def _respond(
+    endpoints: Endpoints, scope: Message, send: Callable[[Response], Awaitable[None]]
+) -> None:
     root = scope.get("root_path", "").rstrip("/")
     path = scope["path"]
     if path == root or path.startswith(f"{root}/"):
         path = path[len(root) :]
     if not path:  # the page asks for what is beside it
-        return text(307, "the page is below this path", ("location", f"{_last(root)}/"))
+        await send(text(307, "the page is below this path", ("location", f"{_last(root)}/")))
+        return
     client = scope.get("client")
     try:
         request = Request.of(
@@ -111,22 +123,26 @@ async def _respond(endpoints: Endpoints, scope: Message) -> Response:
             path,
             scope.get("query_string", b"").decode("latin-1"),
             scope["headers"],
-            client_is_local=local(None if client is None else client[0]),
+            client=None if client is None else str(client[0]),
         )
     except ValueError as error:
-        return text(400, str(error))
-    return await endpoints.respond(request)
+        await send(text(400, str(error)))
+    else:
+        await endpoints.respond(request, send)
 
 
-async def _send(response: Response, send: Send, *, with_body: bool) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in response.headers]
-    headers.append((b"content-length", str(len(response.body)).encode()))
-    body = response.body if with_body else b""
-    try:
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-    except OSError:
-        pass  # the client is gone
+async def _send(send: Send, response: Response, *, with_body: bool) -> None:
+    status, given, body, rest = response
+    headers = [(name.encode(), value.encode()) for name, value in given]
+    if rest is None:
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if with_body:
+        for piece in rest or ():
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await checkpoint()  # others have their turn before the next piece is made
+            body = piece
+    await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -1,9 +1,10 @@
 """
 A server that processes share, reached through valkey-glide.
 
-Promise: no call waits longer than its timeout, and every error names the server. If the server is
-down when the block is entered, or goes down later, it is reconnected with growing pauses; until
-then calls fail with `StoreError`. Nothing stays connected after the block.
+Promise: no call waits longer than its timeout, and every error names the server; if it cannot be
+reached, it says why as soon as that is known. If the server is down when the block is entered, each
+call tries to connect; if it goes down later, it is reconnected; until then calls fail with
+`StoreError`. Nothing stays connected after the block.
 Cost: a call is a task switch and a message to a thread of glide's, about 0.1 ms.
 Why valkey-glide: docs/en/design/redis.md.
 """
@@ -46,7 +47,8 @@ class RedisStore:
 
     May be created anywhere; used inside ``async with store:``, by one event loop at a time, also by
     one after another. Entering does not connect, so a program can start before its server: the
-    first call connects. A lost connection is restored, with pauses that grow to about a second.
+    first call connects, or fails at once with the reason why it cannot. A lost connection is
+    restored: that is tried about five times a second.
 
     Args:
         url: ``redis://host:port/database``; ``rediss://`` for TLS; ``unix:///path?db=0`` for a Unix

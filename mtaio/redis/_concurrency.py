@@ -23,7 +23,9 @@ import anyio
 from mtaio._internal import checks, clock
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
+from mtaio._internal.scope import another_task_error
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError, StoreError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
@@ -95,17 +97,29 @@ class RedisConcurrencyStatistics:
 
 
 class _Waiter:
-    """A task in the queue; one with ``once`` waits for no more than one answer of the server."""
+    """
+    A task in the queue.
 
-    __slots__ = ("answered", "error", "lease", "once")
+    Attributes:
+        stays: Whether it waits until it has a slot. Else the first answer of the server ends its
+            wait: it did not want to wait, or the queue was full when it came.
+        once: Whether it did not want to wait.
+        answered: Set when the wait is over.
+        lease: The slot that it was given.
+        error: What ended its wait.
+    """
 
-    def __init__(self, *, once: bool) -> None:
+    __slots__ = ("answered", "error", "lease", "once", "stays")
+
+    def __init__(self, *, once: bool, stays: bool) -> None:
         self.once = once
+        self.stays = stays
         self.answered = anyio.Event()
         self.lease: Lease | None = None
         self.error: Exception | None = None
 
 
+@uncopied
 @async_only
 class RedisConcurrencyLimiter:
     """
@@ -126,8 +140,8 @@ class RedisConcurrencyLimiter:
         lease: Seconds of silence after which the slots of a process become free. Longer than any
             pause of the event loop, the process or the connection that holders have to survive.
         max_waiters: How many tasks of this process may wait. Those beyond ask the server once, and
-            are refused with `mtaio.exceptions.ConcurrencyLimitError` if no slot is free. 0 lets no
-            task wait; None (the default) sets no limit.
+            are refused with `mtaio.exceptions.ConcurrencyLimitError` if they get no slot and there
+            is still no room in the queue. 0 lets no task wait; None (the default) sets no limit.
         on_failure: What to do while the server is down. ``"closed"`` raises `StoreError` in the
             tasks that wait. ``"wait"`` lets them wait until it is back. ``"open"`` lets everything
             run at once, and holders go on without a lease. With the other two, holders go on until
@@ -425,8 +439,7 @@ class RedisConcurrencyLimiter:
         task = anyio.get_current_task().id
         blocks = self._entered.get(task)
         if blocks is None:
-            msg = f"{self!r} was entered in another task. Enter and leave the block in one task."
-            raise RuntimeError(msg)
+            raise another_task_error(self)
         block = blocks.pop()
         if not blocks:
             del self._entered[task]
@@ -466,6 +479,9 @@ class RedisConcurrencyLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def wrap(self, then: Callable[[C], Awaitable[Any]]) -> Callable[[C], Awaitable[Any]]:
         """
@@ -511,8 +527,7 @@ class RedisConcurrencyLimiter:
             await checkpoint()
             return self._lend_without_server()
         asked = clock.now()
-        full = self._max_waiters is not None and len(self._queue) >= self._max_waiters
-        waiter = self._join(once=once or full)
+        waiter = self._join(once=once)
         try:
             await waiter.answered.wait()
         except BaseException:
@@ -527,7 +542,7 @@ class RedisConcurrencyLimiter:
             self._acquired += 1
             self._wait_seconds += waited
             self._max_wait_seconds = max(self._max_wait_seconds, waited)
-        elif full and not once:
+        elif not once:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
             raise ConcurrencyLimitError(msg, name=self.name)
@@ -543,15 +558,45 @@ class RedisConcurrencyLimiter:
         if not self._serving:
             self._store.start(self._serve)
             self._serving = True
-        waiter = _Waiter(once=once)
+        stays = not once and self._room(len(self._queue)) > 0
+        waiter = _Waiter(once=once, stays=stays)
         self._queue[waiter] = None
-        if once:
+        if not stays:
             self._tries.append(waiter)
-        if once or not self._wanted:
-            if once or self._on_failure == "closed":
+        if not (stays and self._wanted):
+            if not stays or self._on_failure == "closed":
                 self._pace.hurry()  # to be told at once that the server is down
             self._pace.change()
         return waiter
+
+    def _room(self, waiting: int) -> float:
+        """Return how many more tasks may wait beside so many."""
+        return math.inf if self._max_waiters is None else self._max_waiters - waiting
+
+    def _end_tries(self, tries: list[_Waiter], error: StoreError | None = None) -> None:
+        """
+        End the wait of tasks that the server's answer gave no slot, in the order of asking.
+
+        A task for which the queue was full stays if there is room now: those before it have got
+        slots.
+
+        Args:
+            tries: Those that have waited for this answer; some may have left the queue.
+            error: What to raise in them, if there was no answer.
+        """
+        waiting = sum(waiter.stays for waiter in self._queue) if tries else 0
+        for waiter in tries:
+            if waiter not in self._queue:
+                continue
+            if not waiter.once and self._room(waiting) > 0:
+                waiter.stays = True
+                waiting += 1
+            elif error is not None:
+                self._refuse(waiter, error)
+            else:
+                del self._queue[waiter]
+                waiter.answered.set()
+                self._pace.changed = True
 
     def _leave(self, waiter: _Waiter) -> None:
         """Take a task that was cancelled out of the queue, or pass on what it was given."""
@@ -628,13 +673,15 @@ class RedisConcurrencyLimiter:
 
     async def _serve(self) -> None:
         """Call the server whenever a call is due."""
+        name = self._member.name
         try:
             while True:
                 while (due := min(self._pace.due(), self._held_until)) > clock.now():
                     await self._pace.wakeup.sleep(due)
                 await self._exchange()
         finally:
-            await self._say_goodbye()
+            if self._member.is_here(name):
+                await self._say_goodbye()
 
     async def _exchange(self) -> None:
         """Call the server once, and act on its answer."""
@@ -649,10 +696,10 @@ class RedisConcurrencyLimiter:
         try:
             answer = await self._call(report)
         except StoreError as error:
+            self._pending = False
             self._fail(error)
             return
-        finally:
-            self._pending = False
+        self._pending = False
         self._known = bool(report.held or report.waiting)
         self._heard = clock.now()
         self._failure = None
@@ -667,10 +714,7 @@ class RedisConcurrencyLimiter:
             self._until = until
             self._wanted = report.waiting - answer.granted
             self._hand_out(answer)
-        for waiter in tries:
-            if self._queue.pop(waiter, waiter) is None:
-                waiter.answered.set()
-                self._pace.changed = True
+        self._end_tries(tries)
         if self._queue and not self._listening:
             self._listening = True
             self._store.start(self._listen)
@@ -718,8 +762,8 @@ class RedisConcurrencyLimiter:
                 self._acquired -= 1  # counted by the task
                 waiter.answered.set()
         else:
-            for waiter in [waiter for waiter in self._queue if waiter.once]:
-                self._refuse(waiter, error)
+            self._tries = []
+            self._end_tries([waiter for waiter in self._queue if not waiter.stays], error)
         self._pace.failed()
 
     def _run_out(self) -> None:
@@ -747,17 +791,19 @@ class RedisConcurrencyLimiter:
             self._pace.hear(hears=False)
             self._look_again()
 
-        channel = self._slots.channel(self._member.name)
+        name = self._member.name
+        channel = self._slots.channel(name)
         try:
             async with self._store.subscribe([channel], on_message, on_subscribed, on_lost):
                 await anyio.sleep_forever()
         finally:
-            self._listening = False
-            self._pace.hear(hears=False)
+            if self._member.is_here(name):
+                self._listening = False
+                self._pace.hear(hears=False)
 
     async def _say_goodbye(self) -> None:
         """Give everything back, because the store's block ends."""
-        self._serving = False
+        self._serving = self._pending = False
         self._failure = None
         self._refuse_all(store_left_error(self._store, self))
         report = self._report(0)

@@ -36,6 +36,16 @@ _RECONCILE: Final = 200
 """Milliseconds between two checks by which glide makes sure of its subscriptions."""
 
 
+_RECONNECT: Final = 200
+"""Milliseconds between two attempts to restore a connection, within a fifth."""
+
+_TIMED_OUT: Final = "timed out"
+"""How glide's errors end when its own timeout was over a moment before ours."""
+
+_CLOSED: Final = "Multiplexed connection driver unexpectedly terminated"
+"""What glide says when the other side closes the connection in place of an answer."""
+
+
 def load_glide() -> Any:
     """
     Return the module.
@@ -46,7 +56,11 @@ def load_glide() -> Any:
     try:
         return importlib.import_module("glide")
     except ImportError as error:
-        msg = "mtaio.redis needs valkey-glide. Install it with: pip install 'mtaio[redis]'"
+        msg = (
+            "mtaio.redis needs valkey-glide. Install it with: pip install 'mtaio[redis]'. Version "
+            "2.6 has wheels for CPython up to 3.14 on macOS and on Linux with glibc; none for "
+            "Windows or Alpine."
+        )
         raise ImportError(msg, name=error.name) from error
 
 
@@ -81,7 +95,15 @@ class Endpoint:
             client = await (glide.GlideClient if alone else glide.GlideClusterClient).create(config)
         except glide.GlideError as error:
             raise _failure(self.name, error) from error
-        return Link(client, glide, self.name, self.timeout)
+        return Link(client, glide, self.name, self.timeout, hint=self._hint())
+
+    def _hint(self) -> str:
+        """Return what may be wrong, in words, if the server never answers."""
+        if self.address.tls:
+            return " A server without TLS does not answer to rediss://."
+        if self.cluster:
+            return " A server that is in no cluster does not answer with cluster=True."
+        return ""
 
     def is_unread(self) -> bool:
         """Return whether no answer arrives before a new link is opened."""
@@ -103,7 +125,9 @@ class Endpoint:
         options: dict[str, Any] = {
             "use_tls": address.tls,
             "request_timeout": milliseconds,
-            "reconnect_strategy": glide.BackoffStrategy(6, 20, 2, 20),
+            # Without retries, the first attempt to connect fails with its reason, in place of a
+            # timeout. Those that restore a connection go on for ever all the same.
+            "reconnect_strategy": glide.BackoffStrategy(0, _RECONNECT, 2, 20),
             "lazy_connect": True,
             "database_id": address.database or None,
             "client_info_tag": "mtaio",
@@ -137,19 +161,32 @@ class Link:
         glide: The module.
         name: The server's name in messages.
         timeout: The most seconds that a call waits.
+        hint: What errors add when no call has been answered yet.
 
     Attributes:
         failing_since: Since when every call has failed; ``inf`` if the last one succeeded.
     """
 
-    __slots__ = ("_client", "_closed", "_errors", "_glide", "_name", "_timeout", "failing_since")
+    __slots__ = (
+        "_client",
+        "_closed",
+        "_errors",
+        "_glide",
+        "_hint",
+        "_name",
+        "_timeout",
+        "failing_since",
+    )
 
-    def __init__(self, client: Any, glide: Any, name: str, timeout: float) -> None:
+    def __init__(
+        self, client: Any, glide: Any, name: str, timeout: float, *, hint: str = ""
+    ) -> None:
         self._client = client
         self._glide = glide
         self._errors: type[Exception] = glide.GlideError
         self._name = name
         self._timeout = timeout
+        self._hint = hint
         self._closed: str | None = None
         self.failing_since: float = math.inf
 
@@ -204,11 +241,14 @@ class Link:
                         f"{self._closed}."
                     )
                     raise StoreError(msg, server=self._name) from error
-                raise _failure(self._name, error) from error
-            self.failing_since = math.inf
-            return answer
+                if not str(error).rstrip().endswith(_TIMED_OUT):
+                    raise _failure(self._name, error) from error
+            else:
+                self.failing_since = math.inf
+                self._hint = ""
+                return answer
         self._failed()
-        msg = f"{self._name} did not answer within {timeout:g} s."
+        msg = f"{self._name} did not answer within {timeout:g} s.{self._hint}"
         raise StoreError(msg, server=self._name)
 
     def _failed(self) -> None:
@@ -234,5 +274,11 @@ def _encoded(arg: Argument) -> str | bytes:
 
 
 def _failure(name: str, error: Exception) -> StoreError:
-    refused = _REFUSED.match(str(error)) is not None
-    return StoreError(f"{name}: {' '.join(str(error).split())}", server=name, refused=refused)
+    text = " ".join(str(error).split())
+    refused = _REFUSED.match(text) is not None
+    if _CLOSED in text:
+        text = (
+            "the connection was closed by the server, which may want TLS (rediss://) or a client "
+            "certificate (cert_file=), or be no Redis or Valkey"
+        )
+    return StoreError(f"{name}: {text}", server=name, refused=refused)

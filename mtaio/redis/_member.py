@@ -49,3 +49,12 @@ class Member:
         self._loop = loop
         self.name = uuid4().hex  # not before: a fork would have it too
         return True
+
+    def is_here(self, name: str) -> bool:
+        """
+        Return whether the running loop is the one that gave this name.
+
+        Not so for a task that is closed, by the garbage collector, after its loop has been: what it
+        would tidy up may be in use by the next loop.
+        """
+        return name == self.name and loops.is_current(self._loop)

@@ -3,7 +3,7 @@ How often work may start across all processes: a token bucket kept by a server.
 
 Promise: in any span of ``t`` seconds all processes together grant at most
 ``burst + rate * (t + slack) / per`` tokens, by the server's clock; within a process in the order of
-asking. What one process reserves is bounded, so busy processes get about the same.
+asking. What one process reserves is bounded, so those in which enough tasks wait get about as much.
 Cost: while tasks wait, one task in the store's block and one call to the server for all tokens that
 fall due within half of ``slack``: the higher the rate, the fewer calls for each token.
 Why tokens are reserved by their times: docs/en/design/redis.md.
@@ -19,20 +19,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError, StoreError
 from mtaio.redis._arguments import between, check_key, check_store, positive
 from mtaio.redis._backoff import Backoff
-from mtaio.redis._bucket import SharedBucket
+from mtaio.redis._bucket import Reserved, SharedBucket
 from mtaio.redis._member import Member
 from mtaio.redis._outage import Outage
 from mtaio.redis._stock import Stock
 from mtaio.redis._store import own_error, store_left_error
-from mtaio.redis._tries import Tries
+from mtaio.redis._tries import Tries, Try
 from mtaio.redis._wakeup import Wakeup
 from mtaio.resources import RateLimiter
 
@@ -105,27 +105,42 @@ class _Waiter:
 
     Attributes:
         tokens: How many it asks for.
+        lacks: How many of them it has not been granted: without the server they come in parts.
         asked: When.
         deadline: When it gives up.
         may_take: Whether it was woken to take tokens that are due.
+        alone: Whether it was granted without the server.
         late: Seconds until its tokens are due, once that is known to be after its deadline.
         error: What ends its wait.
         wakeup: Where it sleeps.
     """
 
     # Invariant: as in RateLimiter, the task acts on what it finds when it looks.
-    __slots__ = ("asked", "deadline", "error", "late", "may_take", "tokens", "wakeup")
+    __slots__ = (
+        "alone",
+        "asked",
+        "deadline",
+        "error",
+        "lacks",
+        "late",
+        "may_take",
+        "tokens",
+        "wakeup",
+    )
 
     def __init__(self, tokens: int, asked: float, deadline: float) -> None:
         self.tokens = tokens
+        self.lacks = tokens
         self.asked = asked
         self.deadline = deadline
         self.may_take = False
+        self.alone = False
         self.late: float | None = None
         self.error: Exception | None = None
         self.wakeup = Wakeup()
 
 
+@uncopied
 @async_only
 class RedisRateLimiter:
     """
@@ -134,7 +149,8 @@ class RedisRateLimiter:
     The bucket starts full. In any span of ``t`` seconds all processes together are granted at most
     ``burst + rate * (t + slack) / per`` tokens, by the server's clock; the processes' clocks need
     not agree. A process reserves tokens in batches for the tasks that wait, each token for the time
-    at which it is due. A task that is cancelled while it waits leaves its tokens to the next.
+    at which it is due. A task that is cancelled while it waits leaves its tokens to the next. One
+    that does not wait is granted what was there when the server was asked, and counts from then.
 
     May be created anywhere; used inside the block of its store. Every process has to pass the same
     key, rate, burst and slack.
@@ -147,12 +163,14 @@ class RedisRateLimiter:
         per: The seconds to which ``rate`` refers.
         burst: The capacity of the bucket, and the most tokens that one call can acquire: a whole
             number, at least 1. Default: ``rate`` rounded down, but at least 1.
-        slack: How many seconds after it is due a token may still be granted; then it is lost. Has
-            to cover the round trip to the server and the delays of the event loop.
+        slack: How many seconds after it is due a token may still be granted to a task that waits;
+            then it is lost. Has to cover the round trip to the server and the delays of the event
+            loop.
         on_failure: What to do while the server is down. ``"closed"`` raises `StoreError`.
             ``"open"`` grants everything at once. ``"local"`` uses a bucket of this process alone,
             with the rate and burst divided by the number of processes that were busy when the
-            server last answered; `try_acquire` of more than that burst is refused.
+            server last answered; `try_acquire` of more than that burst is refused. Tasks that still
+            wait when the server is back keep their places, and get its tokens.
         name: The name in messages and in the monitor. Default: ``key``.
 
     Raises:
@@ -187,11 +205,13 @@ class RedisRateLimiter:
     kind: ClassVar[Literal["limiter"]] = "limiter"
 
     # Invariants:
-    # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of their tokens;
+    # - _queue holds the tasks that wait, all of one loop; _wanted is the sum of what they lack;
     # - _ready counts the tasks at the head of the queue that were woken to take tokens;
     # - _tries holds the tasks that ask once; they came before all that wait;
-    # - only the first in the queue sleeps until a token is due; only the task _supply asks the
-    #   server for tokens, one call at a time, and it runs while there are any tasks to ask for;
+    # - only the first in the queue sleeps until a token is due; only the task _supply calls the
+    #   server, one call at a time, and it runs while there are any tasks to ask for, or _down;
+    # - while _down, tokens are granted without the server, but to the same queue: the order stays,
+    #   and those who still wait when the server is back get its tokens, and no others;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue.
     __slots__ = (
         "__weakref__",
@@ -323,7 +343,7 @@ class RedisRateLimiter:
 
     @property
     def slack(self) -> float:
-        """How many seconds after it is due a token may still be granted."""
+        """How many seconds after it is due a token may still be granted to a task that waits."""
         return self._slack
 
     async def acquire(self, tokens: int = 1, *, timeout: float | None = None) -> None:
@@ -359,30 +379,20 @@ class RedisRateLimiter:
             if late is not None:
                 msg = f"{self._refusal(tokens, timeout)}, only in about {late:.6g} s."
                 raise self._timed_out(msg, timeout, deadline, late)
-            return TOKENS
-        if self._down:
-            await self._grant_without_server(tokens, deadline)
-            return TOKENS
+            return
         waiter = self._join(tokens, now, deadline)
         try:
             await self._wait(waiter, timeout)
-        except StoreError:
-            if self._on_failure == "closed":
-                self._rejected += 1
-                raise
-        except RateLimitTimeoutError:
+        except (RateLimitTimeoutError, StoreError):
             self._rejected += 1
             raise
         except BaseException:
             self._cancelled += 1
             raise
-        else:
-            self._granted += 1
-            return TOKENS
         finally:
             self._leave(waiter)
-        await self._grant_without_server(tokens, deadline)
-        return TOKENS
+        self._granted += 1
+        self._granted_without_server += waiter.alone
 
     async def try_acquire(self, tokens: int = 1) -> bool:
         """
@@ -458,7 +468,7 @@ class RedisRateLimiter:
 
     def _attach(self) -> None:
         """Forget what was held in another event loop."""
-        if self._member.attach(self, busy=bool(self._queue or self._tries)):
+        if self._member.attach(self, busy=self._supplying):
             self._begin()
 
     def _join(self, tokens: int, asked: float, deadline: float) -> _Waiter:
@@ -473,29 +483,39 @@ class RedisRateLimiter:
 
     async def _wait(self, waiter: _Waiter, timeout: float | None) -> None:
         """Take the tokens when they are due."""
+        if next(iter(self._queue)) is waiter and (self._down or len(self._stock)):
+            await checkpoint()  # there may be no other
         while waiter.error is None:
             now = clock.now()
             self._drop(now)
             due = math.inf
             if waiter.may_take or next(iter(self._queue)) is waiter:
-                due = self._stock.due(waiter.tokens)
+                due = self._take(waiter, now)
                 if due <= now:
-                    self._stock.take(waiter.tokens)
                     return
             self._unready(waiter)
             if timeout is not None:
-                if waiter.deadline < due < math.inf:
+                if waiter.late is None and waiter.deadline < due < math.inf:
                     waiter.late = due - now
                 if waiter.late is not None or now >= waiter.deadline:
                     raise self._late(waiter, timeout)
             await waiter.wakeup.sleep(min(due, waiter.deadline))
         raise waiter.error
 
+    def _take(self, waiter: _Waiter, now: float) -> float:
+        """Take the tokens of a task if they may be granted now; return when they may be."""
+        if self._down:
+            return now + self._take_alone(waiter, now)
+        due = self._stock.due(waiter.lacks)
+        if due <= now:
+            self._stock.take(waiter.lacks)
+        return due
+
     def _leave(self, waiter: _Waiter) -> None:
         """Take a task out of the queue, and wake those that can go on."""
         if self._queue.pop(waiter, waiter) is waiter:  # the server is down, or its loop is over
             return
-        self._wanted -= waiter.tokens
+        self._wanted -= waiter.lacks
         self._unready(waiter)
         self._wake(clock.now())
         self._poke()
@@ -506,14 +526,20 @@ class RedisRateLimiter:
             return  # the last of these will do it
         tokens = 0
         for waiter in self._queue:
-            tokens += waiter.tokens
-            if self._stock.due(tokens) > now:
+            tokens += waiter.lacks
+            if self._due(tokens) > now:
                 break
             waiter.may_take = True
             self._ready += 1
             waiter.wakeup.wake()
         if self._queue:
             next(iter(self._queue)).wakeup.wake()
+
+    def _due(self, tokens: int) -> float:
+        """Return when the first so many tokens may be granted, as far as that is known."""
+        if self._down:  # only the first in the queue looks into the local bucket
+            return -math.inf if self._local is None else math.inf
+        return self._stock.due(tokens)
 
     def _unready(self, waiter: _Waiter) -> None:
         """Count a task no longer as one that is about to take its tokens."""
@@ -565,56 +591,51 @@ class RedisRateLimiter:
             None if they were taken, else the seconds until they would be there.
         """
         self._attach()
-        try:
-            if not self._down:
-                return self._counted(await self._ask_once(tokens))
-        except StoreError:
-            if self._on_failure == "closed":
-                self._rejected += 1
-                raise
-        await checkpoint()
-        late = self._take_without_server(tokens)
-        self._granted_without_server += late is None
-        return self._counted(late)
-
-    def _counted(self, late: float | None) -> float | None:
-        self._granted += late is None
-        self._rejected += late is not None
-        return late
-
-    async def _ask_once(self, tokens: int) -> float | None:
-        """Take tokens that are left over, or those that the server has now."""
-        if self._queue:
-            await checkpoint()
-            return (self._wanted + tokens) * self._interval
-        now = clock.now()
-        self._drop(now)
-        if not self._tries and self._stock.due(tokens) <= now:
-            self._stock.take(tokens)
-            await checkpoint()
-            return None
-        self._start()
-        request = self._tries.add(tokens)
-        self._wakeup.wake()
+        request = Try(tokens)
+        if self._down:
+            self._answer_alone(request, ahead=self._wanted)
+        elif self._queue:
+            request.answer((self._wanted + tokens) * self._interval)
+        elif self._take_left_over(tokens):
+            request.answer(None)
+        else:
+            self._start()
+            self._tries.add(request)
+            self._wakeup.wake()
         try:
             await request.answered.wait()
         except BaseException:
             self._cancelled += 1
             self._tries.discard(request)
             raise
+        if request.wait is not None or request.error is not None:
+            self._rejected += 1
+        else:
+            self._granted += 1
+            self._granted_without_server += request.alone
         if request.error is not None:
             raise request.error
         return request.wait
+
+    def _take_left_over(self, tokens: int) -> bool:
+        """Take tokens reserved for tasks that gave up; return whether they were there."""
+        now = clock.now()
+        self._drop(now)
+        if self._tries or self._stock.due(tokens) > now:
+            return False
+        self._stock.take(tokens)
+        return True
 
     async def _supply_tries(self) -> None:
         """Ask the server for those that ask once, and answer them."""
         tries = self._tries.alike()
         each = tries[0].tokens
-        taken, due = await self._reserve(each, each * len(tries), within=0.0)
+        answer = await self._reserve(each, each * len(tries), within=0.0)
+        # They are granted however late the answer is handled: the server has taken them when they
+        # were there, and lets nobody else have them.
+        taken, due = answer.tokens, answer.due
         if taken:
             due += (taken + each - 1) * self._interval
-        elif due <= 0:  # they were there, and came too late
-            due = each * self._interval
         self._stock.lost += each * self._tries.answer(tries, taken // each, due)
 
     # The server
@@ -622,7 +643,7 @@ class RedisRateLimiter:
     def _lacking(self) -> int:
         """Return how many tokens have to be reserved now; 0 if there is time."""
         held = len(self._stock)
-        lacking = next(iter(self._queue)).tokens - held
+        lacking = next(iter(self._queue)).lacks - held
         if lacking > 0:
             return lacking
         return int(2 * held <= min(self._share, self._wanted - 1))
@@ -640,19 +661,23 @@ class RedisRateLimiter:
 
     async def _supply(self) -> None:
         """Ask the server for the tasks that ask once or wait, while there are any."""
+        name = self._member.name
         try:
-            while self._tries or self._queue:
+            while self._down or self._tries or self._queue:
                 try:
-                    if self._tries:
+                    if self._down:
+                        await self._wait_until_back()
+                    elif self._tries:
                         await self._supply_tries()
                     else:
                         await self._supply_queue()
                 except StoreError as error:
                     self._fail(error)
         finally:
-            self._supplying = False
-            self._refused = math.inf
-            self._give_up(store_left_error(self._store, self))
+            if self._member.is_here(name):
+                self._supplying = self._pending = self._down = False
+                self._refused = math.inf
+                self._give_up(store_left_error(self._store, self))
 
     async def _supply_queue(self) -> None:
         """Reserve tokens for the tasks that wait, or sleep until there are some to be had."""
@@ -663,25 +688,26 @@ class RedisRateLimiter:
             return
         first = next(iter(self._queue))
         of_use = max(lacking, min(self._wanted, _LOT) - len(self._stock))
-        taken, wait = await self._reserve(lacking, of_use, within=self._ahead)
-        now = clock.now()
-        if taken:
+        sent = clock.now()
+        answer = await self._reserve(lacking, of_use, within=self._ahead)
+        now, wait = clock.now(), answer.due
+        if now - sent >= self._slack:
+            self._stock.lost += answer.tokens
+            self._answered_late(now - sent)
+        elif answer.tokens:
+            due = [max(0.0, wait + count * self._interval) for count in range(answer.tokens)]
+            self._stock.add(due, now, sent + self._slack)
             self._wake(now)
             return
-        if wait > first.deadline - now and first.tokens > len(self._stock):
+        if wait > first.deadline - now and first.lacks > len(self._stock):
             first.late = wait
             first.wakeup.wake()
         self._refused = lacking
         await self._wakeup.sleep(now + wait - self._ahead)
         self._refused = math.inf
 
-    async def _reserve(self, needed: int, of_use: int, *, within: float) -> tuple[int, float]:
-        """
-        Ask the server for tokens; those that are due later than now go to the stock.
-
-        Returns:
-            How many were reserved, and the seconds until the first, or all needed, are due.
-        """
+    async def _reserve(self, needed: int, of_use: int, *, within: float) -> Reserved:
+        """Ask the server for tokens."""
         self._calls += 1
         sent = clock.now()
         self._pending = True
@@ -691,21 +717,15 @@ class RedisRateLimiter:
             )
         except StoreError:
             self._failed_calls += 1
-            raise
-        finally:
             self._pending = False
+            raise
+        self._pending = False
         self._processes, self._share = answer.processes, answer.share
-        self._heard = received = clock.now()
-        if received - sent >= self._slack:
-            self._stock.lost += answer.tokens
-            self._answered_late(received - sent)
-            return 0, answer.due
-        self._slow = 0
+        self._heard = clock.now()
         self._failure = None
-        if within:
-            due = [max(0.0, answer.due + count * self._interval) for count in range(answer.tokens)]
-            self._stock.add(due, received, sent + self._slack)
-        return answer.tokens, answer.due
+        if self._heard - sent < self._slack:
+            self._slow = 0
+        return answer
 
     def _answered_late(self, seconds: float) -> None:
         """Count an answer whose tokens came too late; raise an error if that is the rule."""
@@ -724,13 +744,18 @@ class RedisRateLimiter:
         """Do what is to be done while the server is down."""
         if self._on_failure == "closed":
             self._failure = error
-        else:
-            self._store.start(self._probe)
-            self._down = True
-            self._outage.tell(self, error)
-            if self._on_failure == "local":
-                self._share_without_server()
-        self._give_up(error)
+            self._give_up(error)
+            return
+        self._down = True
+        self._slow = 0
+        self._outage.tell(self, error)
+        if self._on_failure == "local":
+            self._share_without_server()
+        for request in self._tries.clear():
+            self._answer_alone(request, ahead=0)
+        for waiter in self._queue:
+            self._unready(waiter)
+        self._wake(clock.now())
 
     def _share_without_server(self) -> None:
         """Have a bucket of this process's own, with no more in it than was left in the last."""
@@ -752,57 +777,59 @@ class RedisRateLimiter:
             waiter.wakeup.wake()
         self._queue.clear()
         self._wanted = 0
-        for request in self._tries.refuse():
+        for request in self._tries.clear():
             request.error = own_error(error)
             request.answered.set()
 
-    async def _probe(self) -> None:
+    async def _wait_until_back(self) -> None:
         """Wait until the server answers again."""
         pauses = Backoff(*_PROBE)
-        try:
-            while True:
-                await anyio.sleep(pauses.next())
-                try:
-                    self._calls += 1
-                    await self._bucket.ping()
-                except StoreError:
-                    self._failed_calls += 1
-                else:
-                    break
-        finally:
-            self._down = False
-            self._slow = 0
+        while self._down:
+            await anyio.sleep(pauses.next())
+            self._calls += 1
+            try:
+                await self._bucket.ping()
+            except StoreError:
+                self._failed_calls += 1
+            else:
+                self._down = False
 
-    async def _grant_without_server(self, tokens: int, deadline: float) -> None:
-        """Grant what is granted while the server is down."""
+    def _take_alone(self, waiter: _Waiter, now: float) -> float:
+        """
+        Take what the first in the queue lacks, while the server is down.
+
+        Returns:
+            0 if it has all, else the seconds until it can have more.
+        """
         local = self._local
-        if local is None:
-            await checkpoint()
-        while local is not None and tokens:
-            part = min(tokens, int(local.burst))
-            left = None if deadline == math.inf else max(0.0, deadline - clock.now())
+        while local is not None and waiter.lacks:
+            part = min(waiter.lacks, int(local.burst))
             try:
-                await local.acquire(part, timeout=left)
-            except RateLimitTimeoutError:
-                self._rejected += 1
-                raise
-            except BaseException:
-                self._cancelled += 1
-                raise
-            tokens -= part
-        self._granted += 1
-        self._granted_without_server += 1
-
-    def _take_without_server(self, tokens: int) -> float | None:
-        """Take what can be taken at once while the server is down; as `_take_at_once`."""
-        if self._local is not None:
-            try:
-                self._local.acquire_nowait(tokens)
+                local.acquire_nowait(part)
             except RateLimitError as error:
+                wait = error.retry_after + (waiter.lacks - part) * local.per / local.rate
+                if now + wait > waiter.deadline:
+                    waiter.late = wait
                 return error.retry_after
-            except ValueError:  # more than its burst: only acquire() waits for all parts
-                return tokens * self._local.per / self._local.rate
-        return None
+            waiter.lacks -= part
+            self._wanted -= part
+        waiter.alone = True
+        return 0.0
+
+    def _answer_alone(self, request: Try, *, ahead: int) -> None:
+        """Answer a task that asks once, while the server is down; some wait for tokens ahead."""
+        request.alone = True
+        local = self._local
+        wait = None
+        if local is not None:
+            if ahead or request.tokens > local.burst:  # only acquire() takes them in parts
+                wait = (ahead + request.tokens) * local.per / local.rate
+            else:
+                try:
+                    local.acquire_nowait(request.tokens)
+                except RateLimitError as error:
+                    wait = error.retry_after
+        request.answer(wait)
 
     @overload
     def limit(self, fn: Descriptor, /) -> Descriptor: ...
@@ -837,6 +864,9 @@ class RedisRateLimiter:
 
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
 
 def _interval(rate: float, per: float, burst: int) -> float:

@@ -59,14 +59,17 @@ class Renewals:
     def clear(self) -> None:
         """Forget every lease, and the task: the store's block is over."""
         self._keys.clear()
+        self._keys = {}
         self._running = False
 
     async def _run(self) -> None:
+        keys = self._keys
         try:
-            while self._keys:
+            while keys:
                 await anyio.sleep(self._lease / 3)
-                for token, key in [*self._keys.items()]:
+                for token, key in [*keys.items()]:
                     with suppress(StoreError):
                         await self._far.renew(key, token)
         finally:
-            self._running = False
+            if keys is self._keys:  # else another task has been started since
+                self._running = False

@@ -23,6 +23,7 @@ import anyio
 
 from mtaio._internal import clock
 from mtaio.exceptions import StoreError
+from mtaio.redis._backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,12 +129,18 @@ class Subscription:
         """Look again and again, until the subscription has been silent for too long."""
         silent_since = clock.now()
         patience = max(_PATIENCE, 2 * self._store.timeout)
+        pauses = Backoff(self._watch / 10, self._watch)
         while clock.now() - silent_since < patience and not self._endpoint.is_unread():
+            start = clock.now()
             if await self._look(link):
                 silent_since = math.inf
+                pauses.reset()
             elif silent_since == math.inf:
                 silent_since = clock.now()
-            await anyio.sleep(self._watch if self._in_force else self._watch / 10)
+            if self._in_force:
+                await anyio.sleep(self._watch)
+            else:  # a look that had to wait for its end is pause enough
+                await anyio.sleep(max(0.0, start + pauses.next() - clock.now()))
 
     async def _receive(self, link: Link) -> None:
         while (got := await link.message()) is not None:

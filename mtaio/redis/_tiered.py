@@ -34,6 +34,7 @@ from mtaio import exceptions
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
+from mtaio._internal.scope import check_task
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.cache import TTLCache
@@ -232,6 +233,7 @@ class TieredCache(Generic[T]):
         "_outdated",
         "_renewals",
         "_store",
+        "_task",
         "_ttl",
         "_undecodable",
         "_waiting",
@@ -283,6 +285,7 @@ class TieredCache(Generic[T]):
         self._identity = uuid4().hex
         self._block: AsyncExitStack | None = None
         self._loop: object = None
+        self._task = 0  # which entered
         self._heard = False
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
@@ -330,6 +333,7 @@ class TieredCache(Generic[T]):
         await block.enter_async_context(listening)
         await block.enter_async_context(self._near)
         self._block, self._loop = block, loops.current_loop()
+        self._task = anyio.get_current_task().id
         return self
 
     async def __aexit__(
@@ -351,6 +355,7 @@ class TieredCache(Generic[T]):
         if block is None or loops.is_over(self._loop):
             self._forget()
             return
+        check_task(self, self._task)
         try:
             await block.__aexit__(exc_type, exc, tb)
         finally:

@@ -22,16 +22,23 @@ class Try:
         tokens: How many it asks for.
         wait: None if they were taken, else the seconds until they would be there.
         error: Why nothing is known.
-        answered: Set when one of the two is.
+        alone: Whether it was answered without the server.
+        answered: Set when this is known.
     """
 
-    __slots__ = ("answered", "error", "tokens", "wait")
+    __slots__ = ("alone", "answered", "error", "tokens", "wait")
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.wait: float | None = None
         self.error: Exception | None = None
+        self.alone = False
         self.answered = anyio.Event()
+
+    def answer(self, wait: float | None) -> None:
+        """Say that the tokens were taken (None), or how long they would take."""
+        self.wait = wait
+        self.answered.set()
 
 
 class Tries:
@@ -45,11 +52,9 @@ class Tries:
     def __len__(self) -> int:
         return len(self._tries)
 
-    def add(self, tokens: int) -> Try:
-        """Add the running task."""
-        request = Try(tokens)
+    def add(self, request: Try) -> None:
+        """Add a task."""
         self._tries[request] = None
-        return request
 
     def discard(self, request: Try) -> None:
         """Forget a task that was cancelled; it may have been answered already."""
@@ -74,15 +79,12 @@ class Tries:
         """
         for request in requests:
             if self._tries.pop(request, request) is None:
-                if granted:
-                    granted -= 1
-                else:
-                    request.wait = wait
-                request.answered.set()
+                request.answer(None if granted else wait)
+                granted -= granted > 0
         return granted
 
-    def refuse(self) -> list[Try]:
-        """Remove and return all, for an error each."""
+    def clear(self) -> list[Try]:
+        """Remove and return all, in the order of asking, to be answered by the caller."""
         requests = list(self._tries)
         self._tries.clear()
         return requests

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from mtaio._internal import checks
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.clock import now
+from mtaio._internal.clock import catch_up, now
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import ConcurrencyLimitError
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._estimate import LimitEstimator
 from mtaio.resilience._part import is_outcome
 from mtaio.resources import ConcurrencyLimiter
@@ -67,6 +69,7 @@ class AdaptiveStatistics:
     """How often the limit was lowered for a moment to measure the baseline."""
 
 
+@uncopied
 class AdaptiveLimiter:
     """
     Limits how much runs at once to what a service can take, which it measures itself.
@@ -90,7 +93,8 @@ class AdaptiveLimiter:
         max_limit: What it never exceeds.
         max_waiting: How many calls may wait for a slot; any more are refused.
         on: Which exceptions mean that the service was overloaded: a class, a tuple of classes, or a
-            function from the exception to bool.
+            function from the exception to bool. A group counts if each exception in it does; a
+            function is called with each.
         name: For error messages.
 
     Raises:
@@ -220,6 +224,8 @@ class AdaptiveLimiter:
         """
         return AdaptiveSlot(self, self._enter, self._leave)
 
+    __call__ = decorate_through
+
     def statistics(self) -> AdaptiveStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         estimator = self._estimator
@@ -257,7 +263,7 @@ class AdaptiveLimiter:
             except BaseException as error:
                 self._leave(error, now() - began, in_use)
                 raise
-            ended = now()
+            ended = catch_up(estimator)
             if estimator.sample(ended, ended - began, in_use):
                 slots.capacity = estimator.limit
             self._in_use -= 1
@@ -290,7 +296,7 @@ class AdaptiveLimiter:
                 return
             dropped = True
         self._dropped += dropped
-        if self._estimator.sample(now(), latency, in_use, dropped=dropped):
+        if self._estimator.sample(catch_up(self._estimator), latency, in_use, dropped=dropped):
             self._slots.capacity = self._estimator.limit
 
     async def _wait(self) -> None:

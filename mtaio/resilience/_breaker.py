@@ -16,13 +16,15 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from mtaio._internal import checks, clock
+from mtaio._internal import checks
 from mtaio._internal.callables import is_async
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, accepts, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import BreakerOpenError
 from mtaio.resilience._circuit import BreakerState, Circuit, Rules
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._part import is_outcome
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class BreakerChange:
     """The failure that opened it; None for any other change."""
 
 
+@uncopied
 class Breaker:
     """
     Refuses calls to a service that fails, and lets a few through at times to see if it works.
@@ -97,7 +100,8 @@ class Breaker:
         open_for: Seconds for which it stays open.
         half_open: How many calls probe the service after that, at least 1.
         on: Which exceptions are failures: a class, a tuple of classes, or a function from the
-            exception to bool.
+            exception to bool. A group of exceptions counts if each of them does, and a function is
+            called with each.
         max_keys: None for one state for all calls. With a number, each ``key`` of `Pipeline.call`,
             which is then required, has a state of its own; of more keys than that, the least
             recently used is forgotten.
@@ -281,6 +285,8 @@ class Breaker:
         """
         self._meant(key).close()
 
+    __call__ = decorate_through
+
     def statistics(self) -> BreakerStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return BreakerStatistics(
@@ -343,7 +349,7 @@ class Breaker:
         elif circuit.until == math.inf:
             left, way_out = math.inf, "reset() closes it."
         else:
-            left = max(circuit.until - clock.now(), 0.0)
+            left = circuit.left()
             way_out = f"The next call is let through in {left:.3g} s."
         key = "" if self._only is not None else f" for key={reprlib.repr(circuit.key)}"
         msg = f"{self!r} refuses the call{key}: {circuit.reason}. {way_out}"

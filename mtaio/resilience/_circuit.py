@@ -71,6 +71,7 @@ class Circuit:
         "period",
         "reason",
         "state",
+        "timed_by",
         "until",
     )
 
@@ -91,14 +92,16 @@ class Circuit:
         self.period: int = 0
         self.clean: bool = False
         self.until: float = math.inf
-        """When an open circuit lets a call through again, in `clock.now`'s seconds."""
+        """When an open circuit lets a call through again."""
+        self.timed_by: clock.Tells = clock.REAL
+        """The clock of ``until``."""
         self.reason: str = ""
         """Why it is open, for messages."""
 
     def admit(self) -> bool:
         """Return whether a call may go through, and give it a place; not called while closed."""
         if self.state is BreakerState.OPEN:
-            if clock.now() < self.until:
+            if clock.catch_up(self) < self.until:
                 return False
             self._free = self._rules.half_open
             self._change(BreakerState.HALF_OPEN)
@@ -146,6 +149,14 @@ class Circuit:
         """Close it, and forget every outcome."""
         self._change(BreakerState.CLOSED)
 
+    def left(self) -> float:
+        """Return in how many seconds an open circuit lets a call through again."""
+        return max(self.until - clock.now_by(self.timed_by), 0.0)
+
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self.until += seconds
+
     def retire(self) -> None:
         """Let no outcome count any more: the circuit is forgotten."""
         self.period += 1
@@ -157,7 +168,7 @@ class Circuit:
         self.clean = not self._outcomes and self._seen == most and self.state is BreakerState.CLOSED
 
     def _open(self, seconds: float, reason: str, error: Exception | None) -> None:
-        self.until = clock.now() + seconds
+        self.until = clock.catch_up(self) + seconds
         self.reason = reason
         self._change(BreakerState.OPEN, error)
 

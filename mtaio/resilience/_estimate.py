@@ -29,6 +29,8 @@ import math
 from enum import Enum
 from typing import Final
 
+from mtaio._internal.clock import REAL, Tells
+
 __all__ = ["LimitEstimator"]
 
 WINDOW: Final = 0.5
@@ -112,12 +114,11 @@ class LimitEstimator:
     """
 
     # Invariants:
-    # - a window is of samples that came since _opens, which is at or after _changed, the moment
-    #   when the last window ended;
+    # - a window is of samples that came since _opens, which is at or after the moment when the last
+    #   window ended;
     # - baseline is 0 until it is known, and so is _usual while there is nothing to compare with;
     # - _top and _slower mean something only while the phase is LOOK_DOWN.
     __slots__ = (
-        "_changed",
         "_closes",
         "_collapsed",
         "_count",
@@ -147,6 +148,7 @@ class LimitEstimator:
         "latency",
         "limit",
         "look_downs",
+        "timed_by",
     )
 
     def __init__(self, initial: int, least: int, most: int) -> None:
@@ -162,13 +164,15 @@ class LimitEstimator:
         """Seconds that a call took in the last window; 0 before there was one."""
         self.look_downs = 0
         """How often the limit was lowered to find the baseline."""
+        self.timed_by: Tells = REAL
+        """The clock of the moments."""
         self._phase = Phase.FOLLOW
         self._variance = 1.0
         self._usual = self._usual_in_flight = 0.0
         self._top = (0.0, 0.0)
         self._previous = self._slower = 0.0
         self._start = self._low = self._worst = self._smooth = 0.0
-        self._changed = self._opens = self._closes = -math.inf
+        self._opens = self._closes = -math.inf
         self._need = 0.0
         self._collapsed = 0
         self._peak = 0
@@ -193,8 +197,6 @@ class LimitEstimator:
         if in_flight > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_flight
         if moment < self._opens:
-            if moment < self._changed:  # another event loop, with a clock of its own
-                self._open(moment, 0.0)
             return False
         self._outcomes += 1
         if dropped:
@@ -211,9 +213,13 @@ class LimitEstimator:
         self._close(moment)
         return True
 
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self._opens += seconds
+        self._closes += seconds
+
     def _open(self, moment: float, settle: float) -> None:
         """Begin a window, when calls that began under another limit have had time to end."""
-        self._changed = moment
         self._opens = moment + settle
         self._closes = self._opens + WINDOW
         self._count = 0

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtaio._internal import checks
 from mtaio._internal.callables import name_of
-from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.cancellation import is_cancelled, raise_failure
 from mtaio._internal.filters import Filter, accepts, check_filter
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._statistics import FallbackStatistics
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Fallback:
             result; an async function is awaited. It may raise.
         on: Which exceptions it answers: a class, a tuple of classes, or a function from the
             exception to bool. Others pass, and so does whatever a call that is being cancelled
-            raises.
+            raises. A group counts if each exception in it does; a function is called with each.
         name: Shown when the pipeline is printed.
 
     Raises:
@@ -109,9 +110,13 @@ class Fallback:
                 if not accepts(on, error) or is_cancelled():
                     raise  # nobody waits for an answer in a task that is being cancelled
                 try:
-                    answer = fn(error, *call.args)
-                    if inspect.isawaitable(answer):
-                        answer = await answer
+                    try:
+                        answer = fn(error, *call.args)
+                        if inspect.isawaitable(answer):
+                            answer = await answer
+                    except BaseException as failure:
+                        raise_failure(failure, fn)
+                        raise
                 except Exception:
                     self._failed += 1
                     raise
@@ -119,6 +124,8 @@ class Fallback:
                 return answer
 
         return run
+
+    __call__ = decorate_through
 
     def statistics(self) -> FallbackStatistics:
         """Return how often it was used. Not a checkpoint; from any thread."""

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mtaio._internal import checks, clock
+from mtaio._internal.copies import uncopied
 from mtaio._internal.filters import Filter, check_filter
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.core import Budget
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resilience._quantile import Quantile, parse_quantile
 from mtaio.resilience._race import Hedging, Race
 
@@ -44,6 +46,7 @@ class HedgeStatistics:
     """Seconds after which a call is hedged now; None while too few calls have been measured."""
 
 
+@uncopied
 class Hedge:
     """
     Makes another attempt if the first has not answered in time; the first answer counts.
@@ -69,7 +72,8 @@ class Hedge:
             calls; until about forty have succeeded, nothing is hedged.
         most: How many further attempts a call may make, at least 1; each ``after`` the one before.
         on: Which exceptions leave the call to the other attempts: a class, a tuple of classes, or
-            a function from the exception to bool. Any other is the answer, as a result is.
+            a function from the exception to bool. Any other is the answer, as a result is. A group
+            counts if each exception in it does; a function is called with each.
         budget: How many further attempts all calls together may make; None for no limit. Without
             one, a service that is slow as a whole gets twice the load. Do not share a retry's.
         name: For the monitor.
@@ -159,6 +163,8 @@ class Hedge:
     def after(self) -> float | str:
         """Seconds until the next attempt, or the quantile, as it was given."""
         return self._given
+
+    __call__ = decorate_through
 
     def statistics(self) -> HedgeStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from mtaio._internal.cancellation import is_cancelled
+from mtaio._internal.filters import accepts
 from mtaio.exceptions import BreakerOpenError, LimitError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ REFUSALS: Final = (LimitError, BreakerOpenError)
 def is_outcome(error: BaseException) -> TypeGuard[Exception]:
     """Return whether a call has ended with ``error``, and was not cancelled or refused."""
     # What a cancelled call raises may be what its function made of the cancellation.
-    return isinstance(error, Exception) and not isinstance(error, REFUSALS) and not is_cancelled()
+    return isinstance(error, Exception) and not accepts(REFUSALS, error) and not is_cancelled()
 
 
 class Call:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, TypeVarTuple, overloa
 
 from mtaio._internal import checks
 from mtaio._internal.callables import close_unstarted, name_of, unawaitable_error
-from mtaio._internal.cancellation import without_cancellation
+from mtaio._internal.cancellation import raise_failure, without_cancellation
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio.resilience._adapters import as_part
 from mtaio.resilience._order import check_order
@@ -295,8 +295,12 @@ class Pipeline:
 
 async def _call_function(call: Call) -> Any:
     """Call the function itself, which is what the last part wraps."""
-    awaitable: Any = call.fn(*call.args)
-    result: object = awaitable
-    if type(result) is not CoroutineType and not inspect.isawaitable(result):
-        raise unawaitable_error(call.fn, result, "call")
-    return await awaitable
+    try:
+        awaitable: Any = call.fn(*call.args)
+        result: object = awaitable
+        if type(result) is CoroutineType or inspect.isawaitable(result):
+            return await awaitable
+    except BaseException as error:
+        raise_failure(error, call.fn)
+        raise
+    raise unawaitable_error(call.fn, result, "call")

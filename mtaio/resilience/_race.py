@@ -9,7 +9,6 @@ starts no task. The group is entered all the same, as nothing can be added aroun
 
 from __future__ import annotations
 
-from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +19,7 @@ from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import checkpoint_if_cancelled
 from mtaio._internal.filters import Filter, accepts
+from mtaio._internal.notes import note
 from mtaio.resilience._alarm import Alarm
 from mtaio.resilience._part import REFUSALS
 
@@ -215,9 +215,6 @@ class Race:
         self._hedging.hedges += 1
         try:
             result = await self._then(self._call)
-        except REFUSALS:
-            self._alarm.discard(self)
-            self._hedging.refused()
         except BaseException as error:
             if not self._takes(error):
                 raise
@@ -238,14 +235,18 @@ class Race:
         failure = failure_in(error, name_of(self._call.fn))
         if not isinstance(failure, Exception):
             return False
-        self._fail(failure)
+        if accepts(REFUSALS, failure):
+            self._alarm.discard(self)
+            self._hedging.refused()
+        else:
+            self._fail(failure)
         return True
 
     def _fail(self, error: Exception) -> None:
         self._alarm.discard(self)
         if self._is_over:
             return
-        if isinstance(error, REFUSALS) or accepts(self._hedging.on, error):
+        if accepts(REFUSALS, error) or accepts(self._hedging.on, error):
             self._failures.append(error)
         else:
             self._answer = error
@@ -262,8 +263,7 @@ class Race:
         last = self._failures[-1]
         others = [type(error).__name__ for error in self._failures[:-1]]
         if others:
-            with suppress(Exception):  # an immutable error (a frozen dataclass) goes without
-                last.add_note(f"the other attempts of the hedged call: {', '.join(others)}")
+            note(last, f"the other attempts of the hedged call: {', '.join(others)}")
         return last
 
 

@@ -21,6 +21,7 @@ from mtaio._internal.clock import loop_deadline, now
 from mtaio._internal.deadlines import Deadline, current
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.resilience._alarm import Alarm
+from mtaio.resilience._decorating import decorate_through
 from mtaio.resources import TimeoutStatistics
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ class Timeout:
         msg = f"{who}{what} timed out after {self._seconds:g} s"
         due = loop_deadline(moment)
         return MTAIOTimeoutError(msg, timeout=self._seconds, deadline=due, name=self._name)
+
+    __call__ = decorate_through
 
     def statistics(self) -> TimeoutStatistics:
         """Return the counts so far. Not a checkpoint; from any thread."""

@@ -1,5 +1,5 @@
 """
-The arithmetic of a token bucket. It knows neither waiters nor clocks: each call is given the time.
+The arithmetic of a token bucket. It knows no waiters, and calls are given the time.
 
 Promise: the state is one moment, when the bucket would be full again if nothing more was taken;
 what it holds follows from the current moment, so no refill is ever computed, late or twice.
@@ -17,6 +17,7 @@ import sys
 from typing import Final
 
 from mtaio._internal import checks
+from mtaio._internal.clock import REAL, Tells
 
 __all__ = ["TICK", "Bucket"]
 
@@ -44,22 +45,22 @@ class Bucket:
         reach: Seconds by which ``full_at`` may lie in the future: ``most * interval`` and a tick.
         full_at: When the bucket, left alone, is full: in the past once it is full, ``inf`` while
             the rate is 0, meaningless while it is infinite.
-        last: The latest moment that `look` was given.
+        timed_by: The clock of ``full_at``.
     """
 
     # Invariants:
-    # - only `look` moves full_at back, for another clock, and then last as far;
+    # - full_at moves back in `move` alone, for another clock;
     # - _held is what the bucket holds while the rate is 0, and means nothing otherwise.
     __slots__ = (
         "_held",
         "burst",
         "full_at",
         "interval",
-        "last",
         "most",
         "per",
         "rate",
         "reach",
+        "timed_by",
     )
 
     size: Final = "burst"
@@ -91,7 +92,7 @@ class Bucket:
         self.interval: float = interval
         self.most: float = _LARGEST if burst is None or rate > _LARGEST else burst
         self.reach: float = interval * self.most + TICK
-        self.last: float = -math.inf
+        self.timed_by: Tells = REAL
         self._fill(self.most, -math.inf)
 
     def __str__(self) -> str:
@@ -108,7 +109,7 @@ class Bucket:
         copy.interval = self.interval
         copy.most = self.most
         copy.reach = self.reach
-        copy.last = -math.inf
+        copy.timed_by = self.timed_by
         copy._fill(self.most, -math.inf)  # noqa: SLF001 - its own class
         return copy
 
@@ -125,7 +126,7 @@ class Bucket:
         )
         if (new.rate, new.most) == (self.rate, self.most):
             return self  # another filling would only round
-        new.last = self.last
+        new.timed_by = self.timed_by
         new._fill(min(self.tokens(moment), new.most), moment)
         return new
 
@@ -137,18 +138,9 @@ class Bucket:
         else:
             self.full_at = math.inf if self.rate == 0 else -math.inf
 
-    def look(self, moment: float) -> float:
-        """
-        Note the current moment, and return it.
-
-        A monotonic clock that goes back is another clock: a virtual one that starts at 0, or the
-        real one after it. Taken at its word it would empty the bucket for as long as the old clock
-        had run, so the bucket moves along, and holds what it held when it was last used.
-        """
-        if moment < self.last:
-            self.full_at -= self.last - moment
-        self.last = moment
-        return moment
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        self.full_at += seconds
 
     def tokens(self, moment: float) -> float:
         """Return what the bucket holds at ``moment``; after a take a tick early, less than 0."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, 
 from mtaio._internal import checks
 from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.resources._concurrency import ConcurrencyLimiter, ConcurrencyStatistics
@@ -73,6 +74,7 @@ class _Entry:
 _entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries", default=None)
 
 
+@uncopied
 @async_only
 class ResourceLimiter:
     """
@@ -306,6 +308,9 @@ class ResourceLimiter:
 
         decorator = decorate(around, name="ResourceLimiter.limit")
         return decorator if fn is None else decorator(fn)
+
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
 
     def statistics(self) -> ResourceStatistics:
         """Return the state and counts of the parts. Not a checkpoint; from any thread."""

@@ -12,15 +12,15 @@ Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
 
 import anyio
 
 from mtaio._internal import checks
-from mtaio._internal.acquired import SLOT, SLOT_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import decorate
 from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -65,13 +65,18 @@ class ConcurrencyStatistics:
     """The longest of those waits, in seconds."""
 
 
+@uncopied
 @async_only
+@final
 class ConcurrencyLimiter:
     """
     Limits how much runs at once, across any number of tasks.
 
     May be made at module level, and used by one event loop after another, on either backend. Slots
-    do not belong to tasks: one task may hold several, and another may give them back.
+    do not belong to tasks: one task may hold several, and another may give them back. They may be
+    taken and given back in any thread, with `acquire_nowait` and `release`.
+
+    It is not for subclassing: its methods do not call each other. Hold one in a class of your own.
 
     Args:
         limit: Slots, at least 1.
@@ -117,6 +122,10 @@ class ConcurrencyLimiter:
     # - while a task is parked, _in_use >= _capacity: hence a free slot means an empty queue, and no
     #   task can overtake another;
     # - _parked is the dict of tasks in _lot, which is only read here, to save a call;
+    # - _returned counts slots in use that were given back while tasks were parked, and that their
+    #   loop has not handed on yet, as other threads give back too;
+    # - where a number is compared and then changed, nothing is called between: so no other thread
+    #   comes between either, as CPython changes threads only at calls and at the ends of loops;
     # - a call of acquire() that finds _acquired at _yield_at or beyond yields.
     __slots__ = (
         "__weakref__",
@@ -131,6 +140,7 @@ class ConcurrencyLimiter:
         "_parked",
         "_peak",
         "_rejected",
+        "_returned",
         "_timed_out",
         "_wait_seconds",
         "_yield_at",
@@ -168,6 +178,7 @@ class ConcurrencyLimiter:
         self._acquired = 0
         self._yield_at = FAST_CALLS - 1
         self._rejected = 0
+        self._returned = 0
         self._timed_out = 0
         self._cancelled = 0
         self._wait_seconds = 0.0
@@ -203,9 +214,9 @@ class ConcurrencyLimiter:
     @capacity.setter
     def capacity(self, slots: int) -> None:
         checks.count("capacity", slots, least=0, way_out="Pass how much may run at once, or 0.")
-        self._lot.reach(self)
         self._capacity = slots
-        self._hand_over()
+        if self._parked:
+            self._lot.call_there(self._hand_over)
 
     async def acquire(self, *, timeout: float | None = None) -> None:
         """
@@ -229,22 +240,26 @@ class ConcurrencyLimiter:
         acquired = self._acquired
         if in_use > self._capacity or acquired >= self._yield_at:
             await self._acquire(timeout)
-            return SLOT
+            return
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired = acquired + 1
-        return SLOT
 
     def acquire_nowait(self) -> None:
         """
-        Take a slot if one is free. Not a checkpoint.
+        Take a slot if one is free. Not a checkpoint; from any thread.
 
         Raises:
             ConcurrencyLimitError: All slots are taken.
         """
         in_use = self._in_use + 1
         if in_use > self._capacity:
+            if self._returned:
+                self._lot.call_there(self._take_back)
+                if self._in_use < self._capacity:  # the loop had ended before it handed them on
+                    self.acquire_nowait()
+                    return
             self._rejected += 1
             msg = f"{self!r} has no free slot now. acquire() waits for one."
             raise ConcurrencyLimitError(msg, name=self._name)
@@ -252,22 +267,31 @@ class ConcurrencyLimiter:
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
             self._peak = in_use
         self._acquired += 1
-        return SLOT_NOWAIT
+
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free, and return whether it was. Not a checkpoint."""
+        try:
+            self.acquire_nowait()
+        except ConcurrencyLimitError:
+            return False
+        return True
 
     def release(self) -> None:
         """
         Give a slot back, to the first in the queue if there is one. Not a checkpoint.
 
+        From any thread. The task that waits is woken in its event loop, which has the slot until
+        then.
+
         Raises:
-            RuntimeError: No slot is in use, or the waiting tasks belong to another event loop.
+            RuntimeError: No slot is in use.
         """
-        if not self._in_use:
+        if self._in_use <= self._returned:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
             raise RuntimeError(msg)
         if self._parked:
-            self._lot.reach(self)  # refused before anything has changed
-            self._in_use -= 1
-            self._hand_over()
+            self._returned += 1
+            self._lot.call_there(self._take_back)
         else:
             self._in_use -= 1
 
@@ -292,7 +316,7 @@ class ConcurrencyLimiter:
     ) -> None:
         """Give the slot back. Not a checkpoint."""
         in_use = self._in_use
-        if in_use and not self._parked:
+        if in_use > self._returned and not self._parked:
             self._in_use = in_use - 1  # what release() does, without the call
         else:
             self.release()
@@ -338,11 +362,14 @@ class ConcurrencyLimiter:
         decorator = decorate(around, name="ConcurrencyLimiter.limit")
         return decorator if fn is None else decorator(fn)
 
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
+
     def statistics(self) -> ConcurrencyStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         return ConcurrencyStatistics(
             limit=self._capacity,
-            in_use=self._in_use,
+            in_use=self._in_use - self._returned,
             waiting=len(self._parked),
             peak=self._peak,
             acquired=self._acquired,
@@ -355,7 +382,10 @@ class ConcurrencyLimiter:
 
     async def _acquire(self, timeout: float | None) -> None:
         """Take a slot where all are taken, or where it is time to yield."""
+        if self._returned:
+            self._lot.call_there(self._take_back)
         if self._in_use < self._capacity:
+            self._in_use += 1
             await self._yield_with_slot()
             return
         self._lot.attach(self)
@@ -371,10 +401,10 @@ class ConcurrencyLimiter:
         scope: anyio.CancelScope | None = None
         try:  # a slot that comes as the task is cancelled goes to the next, through release()
             if timeout is None:
-                await self._lot.park(on_lost=self.release)
+                await self._lot.park(self.release, self._hand_over)
             else:
                 with anyio.move_on_after(timeout) as scope:
-                    await self._lot.park(on_lost=self.release)
+                    await self._lot.park(self.release, self._hand_over)
         except BaseException:
             self._cancelled += 1
             raise
@@ -387,8 +417,7 @@ class ConcurrencyLimiter:
         self._max_wait_seconds = max(self._max_wait_seconds, waited)
 
     async def _yield_with_slot(self) -> None:
-        """Take a free slot, so that no task can overtake this one, and let others run."""
-        self._in_use += 1
+        """Let others run, after a slot was taken, so that no task can overtake this one."""
         self._peak = max(self._peak, self._in_use)
         try:
             await checkpoint()
@@ -405,6 +434,15 @@ class ConcurrencyLimiter:
         else:
             self._yield_at = self._acquired + FAST_CALLS - 1
             await checkpoint()
+
+    def _take_back(self) -> None:
+        """Pass on the slots that were given back; in the event loop of the tasks that wait."""
+        while self._returned:
+            self._returned -= 1
+            if self._parked and self._in_use <= self._capacity:
+                self._lot.unpark()
+            else:
+                self._in_use -= 1
 
     def _hand_over(self) -> None:
         """Hand free slots to the tasks that have waited longest."""

@@ -17,11 +17,12 @@ import heapq
 import math
 import reprlib
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
 
 from mtaio._internal import checks, clock
-from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, decorate
 from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
@@ -101,16 +102,10 @@ class _KeyLimiter(RateLimiter):
         """Let the next call of `acquire` yield, however it ends."""
         self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
 
-    def check_loop(self) -> None:
-        """Raise unless the tasks that wait can be woken from here."""
-        self._forget_finished()
-        if self._queue:
-            self._attach()
-
     def idle_from(self, moment: float) -> float:
         """Return when the bucket could be full with no task waiting, seen from ``moment``, now."""
         bucket = self._bucket
-        bucket.look(moment)
+        clock.catch_up(bucket)
         self._forget_finished()
         if self._queue:
             return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
@@ -119,6 +114,31 @@ class _KeyLimiter(RateLimiter):
         return bucket.full_at
 
 
+class _Idle:
+    """When each limiter will be idle, or earlier: a heap of such moments."""
+
+    __slots__ = ("heap", "timed_by")
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, _KeyLimiter]] = []
+        self.timed_by: clock.Tells = clock.REAL
+
+    def move(self, seconds: float) -> None:  # noqa: ARG002 - the limiters know it more exactly
+        """Go over to another clock: see `clock.Timed`."""
+        self.reorder(clock.now())
+
+    def reorder(self, moment: float) -> None:
+        """Correct every entry, since limiters may become idle earlier than expected."""
+        self.heap = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self.heap]
+        heapq.heapify(self.heap)
+
+    def put_first(self, limiters: set[_KeyLimiter]) -> None:
+        """Enter limiters as idle already, which may be too early."""
+        self.heap = [(-math.inf if each in limiters else at, n, each) for at, n, each in self.heap]
+        heapq.heapify(self.heap)
+
+
+@uncopied
 @keys_only
 class KeyedRateLimiter:
     """
@@ -181,6 +201,7 @@ class KeyedRateLimiter:
     # - each limiter in _limiters has one entry in _idle, and no other limiter has;
     # - an entry says when its limiter will be idle, or an earlier moment, never a later one: so if
     #   the first entry is right and lies in the future, no limiter is idle;
+    # - who adds or removes a limiter, or changes _idle, holds _lock;
     # - _model has the limits of every key and is never used, hence as good as new;
     # - _granted and _tally count for all keys, also those that were forgotten;
     # - at least one call in FAST_CALLS sets _yield_due; the call that may yield takes it back.
@@ -192,8 +213,8 @@ class KeyedRateLimiter:
         "_granted",
         "_idle",
         "_idle_ttl",
-        "_last",
         "_limiters",
+        "_lock",
         "_max_keys",
         "_model",
         "_rejected_keys",
@@ -223,14 +244,14 @@ class KeyedRateLimiter:
         self._model = _KeyLimiter(None, like, Tally())
         self._tally = Tally()
         self._limiters: dict[Hashable, _KeyLimiter] = {}
-        self._idle: list[tuple[float, int, _KeyLimiter]] = []
+        self._idle = _Idle()
+        self._lock = RLock()  # a key's __eq__ may come back here
         self._admitted = 0
         self._calls = 0
         self._forgotten = 0
         self._granted = 0
         self._rejected_keys = 0
         self._yield_due = False
-        self._last = -math.inf
 
     def __repr__(self) -> str:
         model = repr(self._model).partition(" key=")[0]
@@ -273,7 +294,7 @@ class KeyedRateLimiter:
         """
         Change the limits of every key at run time, as `RateLimiter.reconfigure` does for one.
 
-        Not a checkpoint. Takes about two microseconds for each key held.
+        Not a checkpoint; from any thread. Takes about two microseconds for each key held.
 
         Args:
             rate: Tokens for each key every `per` seconds; None leaves it.
@@ -281,14 +302,12 @@ class KeyedRateLimiter:
 
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        for limiter in self._limiters.values():
-            limiter.check_loop()
-        self._model.reconfigure(rate=rate, burst=burst)
-        for limiter in self._limiters.values():
-            limiter.reconfigure(rate=rate, burst=burst)
-        self._reorder(self._look())
+        with self._lock:
+            self._model.reconfigure(rate=rate, burst=burst)
+            for limiter in self._limiters.values():
+                limiter.reconfigure(rate=rate, burst=burst)
+            self._idle.reorder(clock.catch_up(self._idle))
 
     def reset(self, key: Hashable = UNSET) -> None:
         """
@@ -296,27 +315,23 @@ class KeyedRateLimiter:
 
         For a user who has just authenticated, say. A key that is not held is as good as reset.
         Takes about 0.1 microseconds for each key held; for all keys, five times that. Not a
-        checkpoint.
+        checkpoint; from any thread.
 
         Args:
             key: The key to reset; omitted for all of them.
 
         Raises:
             TypeError: ``key`` cannot be hashed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
-        if key is UNSET:
-            limiters = list(self._limiters.values())
-        else:
-            limiter = self._limiters.get(key)
-            limiters = [] if limiter is None else [limiter]
-        for limiter in limiters:
-            limiter.check_loop()
-        for limiter in limiters:
-            limiter.reset()
-        idle = set(limiters)  # or, if tasks wait, earlier than they will be
-        self._idle = [(-math.inf if each in idle else at, n, each) for at, n, each in self._idle]
-        heapq.heapify(self._idle)
+        with self._lock:
+            if key is UNSET:
+                limiters = list(self._limiters.values())
+            else:
+                limiter = self._limiters.get(key)
+                limiters = [] if limiter is None else [limiter]
+            for limiter in limiters:
+                limiter.reset()
+            self._idle.put_first(set(limiters))
 
     async def acquire(
         self, key: Hashable, tokens: float = 1, *, timeout: float | None = None
@@ -354,7 +369,6 @@ class KeyedRateLimiter:
             limiter.yield_next()
         await limiter.acquire(tokens, timeout=timeout)
         self._granted += 1
-        return TOKENS
 
     def acquire_nowait(self, key: Hashable, tokens: float = 1) -> None:
         """
@@ -372,7 +386,19 @@ class KeyedRateLimiter:
         """
         self._limiter(key).acquire_nowait(tokens)
         self._granted += 1
-        return TOKENS_NOWAIT
+
+    def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
+        """
+        Take tokens of ``key`` if they are there, and return whether they were. Not a checkpoint.
+
+        Raises:
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(key, tokens)
+        except RateLimitError:
+            return False
+        return True
 
     @overload
     def limit(
@@ -424,6 +450,9 @@ class KeyedRateLimiter:
 
         return decorate(around, name=f"{type(self).__name__}.limit")
 
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
+
     def statistics(self) -> KeyedRateLimiterStatistics:
         """Return the state and counts of all keys together. Not a checkpoint; from any thread."""
         return KeyedRateLimiterStatistics(
@@ -466,24 +495,27 @@ class KeyedRateLimiter:
         if self._calls >= FAST_CALLS:
             self._calls = 0
             self._yield_due = True
-            self._sweep(self._look())
+            with self._lock:
+                self._sweep(clock.catch_up(self._idle))
         return self._limiters.get(key) or self._admit(key)
 
     def _admit(self, key: Hashable) -> _KeyLimiter:
-        moment = self._look()
-        self._sweep(moment)
-        if len(self._limiters) >= self._max_keys:
-            self._make_room(key, moment)
-        limiter = _KeyLimiter(key, self._model, self._tally)
-        self._limiters[key] = limiter
-        self._admitted += 1
-        heapq.heappush(self._idle, (moment, self._admitted, limiter))
-        return limiter
+        with self._lock:
+            moment = clock.catch_up(self._idle)
+            self._sweep(moment)
+            if len(self._limiters) >= self._max_keys:
+                self._make_room(key, moment)
+            limiter = _KeyLimiter(key, self._model, self._tally)
+            self._limiters[key] = limiter
+            self._admitted += 1
+            heapq.heappush(self._idle.heap, (moment, self._admitted, limiter))
+            return limiter
 
     def _sweep(self, moment: float) -> None:
         """Forget some of the keys that have been idle for long enough."""
+        heap = self._idle.heap
         for _ in range(_SWEEP):
-            if not self._idle or self._idle[0][0] + self._idle_ttl > moment + TICK:
+            if not heap or heap[0][0] + self._idle_ttl > moment + TICK:
                 return
             if self._first_is_right(moment):
                 self._forget_first()
@@ -492,7 +524,7 @@ class KeyedRateLimiter:
         """Forget the key that has been idle longest, or raise if there is none."""
         while not self._first_is_right(moment):
             pass
-        wait = self._idle[0][0] - moment
+        wait = self._idle.heap[0][0] - moment
         if wait <= TICK:
             self._forget_first()
             return
@@ -505,27 +537,14 @@ class KeyedRateLimiter:
 
     def _first_is_right(self, moment: float) -> bool:
         """Return whether the first entry says when its limiter is idle; if not, put it right."""
-        entered, number, limiter = self._idle[0]
+        entered, number, limiter = self._idle.heap[0]
         idle_from = limiter.idle_from(moment)
         if idle_from <= entered:
             return True
-        heapq.heapreplace(self._idle, (idle_from, number, limiter))
+        heapq.heapreplace(self._idle.heap, (idle_from, number, limiter))
         return False
 
     def _forget_first(self) -> None:
-        _, _, limiter = heapq.heappop(self._idle)
+        _, _, limiter = heapq.heappop(self._idle.heap)
         del self._limiters[limiter.key]
         self._forgotten += 1
-
-    def _look(self) -> float:
-        """Return the current moment, even if the clock is another than before."""
-        moment = clock.now()
-        if moment < self._last:
-            self._reorder(moment)
-        self._last = moment
-        return moment
-
-    def _reorder(self, moment: float) -> None:
-        """Correct every entry, since limiters may become idle earlier than expected."""
-        self._idle = [(limiter.idle_from(moment), n, limiter) for _, n, limiter in self._idle]
-        heapq.heapify(self._idle)

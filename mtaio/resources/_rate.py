@@ -14,14 +14,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.acquired import TOKENS, TOKENS_NOWAIT
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
+from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
@@ -100,6 +101,7 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 """The queue of every limiter on which no task has waited yet, which may be one of very many."""
 
 
+@uncopied
 @async_only
 class RateLimiter:
     """
@@ -112,8 +114,8 @@ class RateLimiter:
     sees more than the limit.
 
     May be made anywhere, also at module level, and used by one event loop after another, on either
-    backend; by one at a time, and not from other threads. A task that is cancelled while it waits
-    leaves the bucket as if it had never asked.
+    backend, by one at a time. Other threads may change the limits and read the statistics. A task
+    that is cancelled while it waits leaves the bucket as if it had never asked.
 
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
@@ -302,8 +304,9 @@ class RateLimiter:
         Change the limits at run time, also for the tasks that are waiting.
 
         The tokens in the bucket are kept, as many as its new size allows; a larger bucket fills at
-        the new rate. Not a checkpoint. A task that waits for more tokens than the new burst gets a
-        `RateLimitError`; one with a timeout waits until its deadline at most.
+        the new rate. A task that waits for more tokens than the new burst gets a `RateLimitError`;
+        one with a timeout waits until its deadline at most. Not a checkpoint. From any thread; if
+        another grants tokens at that very moment, they may not be counted.
 
         Args:
             rate: Tokens every `per` seconds, as for the class; None leaves it.
@@ -311,33 +314,25 @@ class RateLimiter:
 
         Raises:
             TypeError, ValueError: As for the class; then nothing has changed.
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
         """
         self._forget_finished()
-        if self._queue:
-            self._attach()
-        moment = self._bucket.look(clock.now())
+        moment = clock.catch_up(self._bucket)
         self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
-        for waiter in self._queue:
-            if waiter is self._first or waiter.tokens > bucket.most:
-                waiter.wake()
+        first = self._first
+        self._wake(
+            [each for each in tuple(self._queue) if each is first or each.tokens > bucket.most]
+        )
 
     def reset(self) -> None:
         """
         Fill the bucket, as if nothing had been granted yet: for a service that has restarted.
 
         Waiting tasks are served accordingly, in their order. The limits, a pause and the counters
-        stay as they are. Not a checkpoint.
-
-        Raises:
-            RuntimeError: Tasks of another running event loop are waiting; nothing has changed.
+        stay as they are. Not a checkpoint; from any thread.
         """
         self._forget_finished()
-        if self._queue:
-            self._attach()
         self._bucket = self._bucket.copy()
-        if self._first is not None:
-            self._first.wake()
+        self._wake(list(self._queue)[:1])
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
@@ -365,30 +360,28 @@ class RateLimiter:
         """
         left = self._left
         if left > 0 and timeout is None:
-            # Bucket.look, due and take, without the calls: this is what most calls come to.
+            # Bucket.due and take, without the calls: this is what most calls come to.
             bucket = self._bucket
             span = bucket.interval
             if tokens is not _ONE:
                 if type(tokens) not in _PLAIN or not 0 < tokens <= bucket.most:
                     bucket.check(tokens)
                 span *= tokens
-            moment = clock.reader()()
-            full_at = bucket.full_at
-            if full_at <= moment:  # so it is full, whichever clock `last` is from
-                bucket.full_at = moment + span
-                bucket.last = moment
-                self._left = left - 1
-                return TOKENS
-            full_at += span
-            if full_at <= moment + bucket.reach and bucket.last <= moment:
-                bucket.full_at = full_at
-                bucket.last = moment
-                self._left = left - 1
-                return TOKENS
+            if (tells := clock.reader()) is bucket.timed_by:
+                moment = tells()
+                full_at = bucket.full_at
+                if full_at <= moment:
+                    bucket.full_at = moment + span
+                    self._left = left - 1
+                    return
+                full_at += span
+                if full_at <= moment + bucket.reach:
+                    bucket.full_at = full_at
+                    self._left = left - 1
+                    return
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
-        return TOKENS
 
     def acquire_nowait(self, tokens: float = 1) -> None:
         """
@@ -404,23 +397,22 @@ class RateLimiter:
             ValueError: ``tokens`` is negative, NaN, or more than ``burst``.
         """
         bucket = self._bucket
-        if self._first is None and (
-            tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most)
+        if (
+            self._first is None
+            and (tokens is _ONE or (type(tokens) in _PLAIN and 0 < tokens <= bucket.most))
+            and (tells := clock.reader()) is bucket.timed_by
         ):
-            moment = clock.reader()()
-            full_at = bucket.full_at
-            if full_at <= moment or bucket.last <= moment:
-                if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
-                    full_at = moment
-                full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
-                if full_at <= moment + bucket.reach:
-                    bucket.full_at = full_at
-                    bucket.last = moment
-                    self._left -= 1
-                    return TOKENS_NOWAIT
+            moment, full_at = tells(), bucket.full_at
+            if full_at < moment:  # noqa: PLR1730 - max() would cost a fifth of the call
+                full_at = moment
+            full_at += bucket.interval if tokens is _ONE else tokens * bucket.interval
+            if full_at <= moment + bucket.reach:
+                bucket.full_at = full_at
+                self._left -= 1
+                return
         bucket.check(tokens)
         self._forget_finished()
-        moment = bucket.look(clock.now())
+        moment = clock.catch_up(bucket)
         wait = self._seconds_until(tokens, moment) if tokens else 0.0
         if wait:
             self._tally.rejected += 1
@@ -428,7 +420,21 @@ class RateLimiter:
             raise RateLimitError(msg, retry_after=wait, name=self._name)
         bucket.take(tokens, moment)
         self._left -= 1
-        return TOKENS_NOWAIT
+
+    def try_acquire(self, tokens: float = 1) -> bool:
+        """
+        Take ``tokens`` if that delays no task that waits; return whether they were there.
+
+        Not a checkpoint.
+
+        Raises:
+            TypeError, ValueError: As `acquire_nowait`.
+        """
+        try:
+            self.acquire_nowait(tokens)
+        except RateLimitError:
+            return False
+        return True
 
     def __aenter__(self) -> Coroutine[Any, Any, None]:
         """Acquire one token; a checkpoint where `acquire` is one."""
@@ -476,11 +482,13 @@ class RateLimiter:
         decorator = decorate(around, name=f"{type(self).__name__}.limit")
         return decorator if fn is None else decorator(fn)
 
+    __call__ = limit
+    """``@limiter`` is ``@limiter.limit``."""
+
     def statistics(self) -> RateLimiterStatistics:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
-        # It changes nothing, since another thread may have another clock.
         bucket = self._bucket
-        moment = max(clock.now(), bucket.last)
+        moment = clock.now_by(bucket.timed_by)  # it changes nothing: the limiter may be in use
         first = self._first
         if first is not None and loops.is_over(self._loop):
             first = None
@@ -502,7 +510,7 @@ class RateLimiter:
             checks.timeout("timeout", timeout)
         if self._queue:
             self._attach()
-        moment = bucket.look(clock.reader()())
+        moment = clock.catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
         if timeout is not None and wait > timeout + TICK:
             return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
@@ -549,17 +557,17 @@ class RateLimiter:
         try:
             if there:
                 await checkpoint()
-                moment = self._bucket.look(clock.reader()())
+                moment = clock.catch_up(self._bucket)
             while (due := self._due(waiter, moment, timeout, deadline)) != moment:
                 woken = waiter.rest()
                 until = min(due, deadline)
                 if until == math.inf:
                     await woken.wait()
-                    moment = self._bucket.look(clock.now())
+                    moment = clock.catch_up(self._bucket)
                 else:
                     with anyio.CancelScope(deadline=clock.loop_deadline(until)) as scope:
                         await woken.wait()
-                    moment = self._bucket.look(clock.now())
+                    moment = clock.catch_up(self._bucket)
                     if scope.cancelled_caught:
                         # The timer is right even where the clock, by rounding, is not there yet.
                         moment = max(moment, until)
@@ -638,6 +646,20 @@ class RateLimiter:
                 if self._first is not None:
                     self._first.wake()
 
+    def _wake(self, waiters: list[_Waiter]) -> None:
+        """Have tasks look again, in their event loop."""
+        if waiters and not self._is_here():
+            loops.call_in(self._loop, partial(_wake_all, waiters))
+        else:
+            _wake_all(waiters)
+
+    def _is_here(self) -> bool:
+        """Return whether the loop of the queue is the one that runs here."""
+        try:
+            return self._ask is not None and self._ask() is self._loop
+        except RuntimeError:  # trio's answer where it does not run
+            return False
+
     def _attach(self) -> None:
         """
         Make sure that the queue belongs to the running loop.
@@ -645,11 +667,8 @@ class RateLimiter:
         Raises:
             RuntimeError: Tasks of another loop, which has not finished, wait in it.
         """
-        try:
-            if self._ask is not None and self._ask() is self._loop:
-                return
-        except RuntimeError:  # trio's answer where it does not run
-            pass
+        if self._is_here():
+            return
         loop = loops.current_loop()
         self._forget_finished()
         if self._queue:
@@ -664,6 +683,11 @@ class RateLimiter:
             self._queue.clear()
             self._queued = 0
             self._first = None
+
+
+def _wake_all(waiters: list[_Waiter]) -> None:
+    for waiter in waiters:
+        waiter.wake()
 
 
 def _amount(tokens: float) -> str:

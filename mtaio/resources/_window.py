@@ -1,9 +1,10 @@
 """
-The arithmetic of a sliding window. It knows neither waiters nor clocks: calls are given the time.
+The arithmetic of a sliding window. It knows no waiters, and calls are given the time.
 
 Promise: never more than ``limit`` tokens are granted in any ``per`` seconds: when the next one may
 follow is when the one ``limit`` places before it is ``per`` seconds old.
-Cost: a float for each token granted, ``limit`` of them at most.
+Cost: 16 bytes for each moment at which tokens were granted, for the latest ``limit`` tokens, and at
+most as much again and 1 KiB; how many tokens a request is for makes no difference.
 Why there are two kinds of limits: docs/en/design/rate-limiting.md.
 
 It has the interface of a `Bucket`, and takes its place in a limiter. To the fast paths of the
@@ -13,17 +14,22 @@ limiter it always looks empty, so that each call comes to `due` and `take`.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
-from collections import deque
-from itertools import repeat
 from typing import Final
 
 from mtaio._internal import checks
+from mtaio._internal.clock import REAL, Tells
 from mtaio.resources._bucket import TICK
 
 __all__ = ["Window"]
 
 _WAY_OUT: Final = "Pass how many tokens may be granted in any `per` seconds, at least 1."
+
+_MOST: Final = 2**60
+"""Sums of tokens have to fit into 64 bits."""
+_SPARE: Final = 64
+"""So many entries may be out of date before they are looked for."""
 
 
 class Window:
@@ -44,30 +50,40 @@ class Window:
         per: As given.
         size: What to call the limit in messages.
         interval, full_at, reach: Those of a bucket that never holds a token.
-        last: The latest moment that `look` was given.
+        timed_by: The clock of the grants.
     """
 
     # Invariants:
-    # - _grants holds the moments of the latest grants, one for each token, in the order of granting
-    #   (so ascending, but for a timer that fired a tick early and was counted as in time);
-    # - it holds at least those that are younger than `per`, also of a larger limit that was
-    #   lowered, and never shrinks: so another thread may look at it.
+    # - _grants are the moments of the latest grants, in the order of granting (so ascending, but
+    #   for a timer that fired a tick early and was counted as in time), and how many tokens had
+    #   been granted at the end of each; both begin with what is forgotten, as of -inf and 0;
+    # - they hold the latest _kept tokens: those of the limit, and those younger than `per` of a
+    #   larger limit that was lowered;
+    # - both only grow, the sums first, until they are replaced: so another thread may look at them;
+    # - _first is the entry of the token `most` places before the next: the first one whose sum is
+    #   more than all but `most` tokens.
     __slots__ = (
+        "_first",
         "_grants",
+        "_kept",
+        "_room",
         "burst",
         "full_at",
         "interval",
-        "last",
         "most",
         "per",
         "rate",
         "reach",
+        "timed_by",
     )
 
     size: Final = "limit"
 
     def __init__(self, limit: int, per: float) -> None:
         checks.count("limit", limit, way_out=_WAY_OUT)
+        if limit > _MOST:
+            msg = f"limit={limit!r} is not a limit. {_WAY_OUT}"
+            raise ValueError(msg)
         way_out = "Pass the seconds in which no more than `limit` tokens are to be granted."
         if not 0 < checks.number("per", per, way_out=way_out) < math.inf:
             msg = f"per={per!r} is not a finite number greater than 0. {way_out}"
@@ -79,8 +95,10 @@ class Window:
         self.interval: float = 0.0
         self.full_at: float = math.inf
         self.reach: float = 0.0
-        self.last: float = -math.inf
-        self._grants: deque[float] = deque(maxlen=limit)
+        self.timed_by: Tells = REAL
+        self._kept = limit
+        self._grants: tuple[array[float], array[int]]
+        self._hold(array("d", [-math.inf]), array("q", [0]))
 
     def __str__(self) -> str:
         paused = "" if self.rate else " paused"
@@ -90,6 +108,7 @@ class Window:
         """Return a window with the same limit in which nothing was granted."""
         copy = Window(self.most, self.per)
         copy.rate = self.rate
+        copy.timed_by = self.timed_by
         return copy
 
     def reshaped(self, rate: float | None, burst: float | None, moment: float) -> Window:
@@ -109,24 +128,32 @@ class Window:
             limit = int(rate) or limit
         new = Window(limit, self.per)
         new.rate = rate
-        new.last = self.last
-        within = self._within(moment)
-        recent = list(self._grants)[-within:] if within else []
-        new._grants = deque(recent, maxlen=max(limit, within))
+        new.timed_by = self.timed_by
+        new._kept = max(limit, self._within(moment))
+        moments, sums = self._grants
+        left = bisect_right(moments, moment - self.per + TICK)
+        new._hold(moments[left - 1 :], sums[left - 1 :])
         return new
 
-    def look(self, moment: float) -> float:
-        """Note the current moment, and return it. Grants move along with a clock that goes back."""
-        if moment < self.last:
-            back = self.last - moment
-            self._grants = deque([at - back for at in self._grants], maxlen=self._grants.maxlen)
-        self.last = moment
-        return moment
+    def move(self, seconds: float) -> None:
+        """Go over to another clock: see `clock.Timed`."""
+        moments, sums = self._grants
+        self._grants = array("d", [at + seconds for at in moments]), sums
+
+    def _hold(self, moments: array[float], sums: array[int]) -> None:
+        """Remember these grants but for the first, and no others."""
+        gone = sums[0]
+        moments[0] = -math.inf
+        self._grants = moments, array("q", [each - gone for each in sums])
+        self._room = 2 * len(moments) + _SPARE
+        self._first = bisect_right(self._grants[1], sums[-1] - gone - self.most)
 
     def _within(self, moment: float) -> int:
-        """Return how many grants are younger than ``per``."""
-        grants = self._grants
-        return len(grants) - bisect_right(grants, moment - self.per + TICK)
+        """Return how many tokens were granted less than ``per`` seconds ago; from any thread."""
+        moments, sums = self._grants
+        entries = len(moments)
+        left = bisect_right(moments, moment - self.per + TICK, 0, entries)
+        return sums[entries - 1] - sums[left - 1]
 
     def tokens(self, moment: float) -> float:
         """Return how many tokens may be granted at ``moment``."""
@@ -141,18 +168,31 @@ class Window:
         """
         if not self.rate:
             return math.inf
-        grants = self._grants
-        windows, place = divmod(tokens - 1, self.most) if tokens > 1 else (0, 0)
-        before = len(grants) - self.most + int(place)
-        after = moment
-        if before >= 0:
-            after = max(grants[before] + self.per, moment)
-        after += windows * self.per
+        moments, sums = self._grants
+        entry, windows = self._first, 0
+        if tokens > 1:
+            windows, place = divmod(int(tokens) - 1, self.most)
+            entry = bisect_right(sums, sums[-1] - self.most + place, entry)
+        after = max(moments[entry] + self.per, moment) + windows * self.per
         return after if after - moment > TICK else moment
 
     def take(self, tokens: float, since: float) -> None:
         """Take tokens that are due at ``since``."""
-        self._grants.extend(repeat(since, int(tokens)))
+        moments, sums = self._grants
+        if not tokens:
+            return
+        total = sums[-1] + int(tokens)
+        if moments[-1] == since:
+            sums[-1] = total
+        else:
+            sums.append(total)
+            moments.append(since)
+        before = total - self.most
+        while sums[self._first] <= before:
+            self._first += 1
+        if len(sums) >= self._room or total > _MOST:
+            gone = bisect_right(sums, max(total - self._kept, 0)) - 1
+            self._hold(moments[gone:], sums[gone:])
 
     def check(self, tokens: float) -> None:
         """Raise unless ``tokens`` could be granted at some time."""

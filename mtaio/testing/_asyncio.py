@@ -29,6 +29,7 @@ from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, TypeVarTuple
 
+from mtaio._internal.clock import Clock
 from mtaio.testing._diagnostics import LAST, TaskRecord, task_stacks
 from mtaio.testing._world import NAPS, Running, StepsHiddenError, refuse_second
 
@@ -75,6 +76,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, world: World) -> None:
         self.world = world
         self._now = 0.0
+        self._kept = Clock(self.time)
         self._timers = 0
         self._settling: list[asyncio.Future[None]] = []
         self._exhausting: list[asyncio.Future[None]] = []
@@ -128,7 +130,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_forever(self) -> None:
         """Turn the loop; mtaio's clock follows it meanwhile."""
-        with Running(self.world, self, "asyncio"):
+        with Running(self.world, self._kept, "asyncio"):
             super().run_forever()
 
     def run_in_executor(
@@ -195,6 +197,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         super().close()
+        self._kept.stop()
         self.world.detach(self)
         self._ready = deque()  # an end to circles: a loop that is closed goes at once
         del self._files.loop, self._files.map

@@ -47,7 +47,7 @@ def check_cache(
     Raise `ContractError` unless ``factory`` makes a correct loading cache.
 
     For authors of a cache, or of a wrapper around one: it is tested as `mtaio.cache.TTLCache` is,
-    on each backend, under every schedule with few delays and many at random, and cancelled at any
+    on each backend, under every schedule with few delays, some at random, and cancelled at any
     point. It needs ``await get(key, default)``,
     ``await set(key, value, ttl)``, ``await delete(key)``, which returns whether there was a value,
     and ``await get_or_set(key, load)``, which calls ``load()`` and awaits it if there is none. If

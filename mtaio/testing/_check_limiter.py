@@ -42,7 +42,7 @@ def check_limiter(
     Raise `ContractError` unless ``factory`` makes a correct concurrency limiter.
 
     For authors of a limiter: it is tested as `mtaio.resources.ConcurrencyLimiter` is, on each
-    backend, under every schedule with few delays and many at random, and cancelled at any point.
+    backend, under every schedule with few delays, some at random, and cancelled at any point.
     Everything it waits for must come from tasks of the same event loop and from its timers.
     The clauses, in the order in which they are checked:
 

@@ -231,7 +231,13 @@ def _leads_on(referent: object) -> bool:
 
 
 def _location(frame: FrameType) -> tuple[str, int, str]:
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname
+    return frame.f_code.co_filename, _line_of(frame), frame.f_code.co_qualname
+
+
+def _line_of(frame: FrameType) -> int:
+    """Return the line at which a frame is; 0 if it does not say, as with compiled coroutines."""
+    line: int | None = frame.f_lineno
+    return line or 0
 
 
 def _line(file: str, line: int, where: str) -> str:
@@ -346,7 +352,7 @@ def place_of(coroutine: Any) -> tuple[CodeType, int] | None:
         found = found.cr_frame
     elif isinstance(found, GeneratorType):
         found = found.gi_frame
-    return None if found is None else (found.f_code, found.f_lineno)
+    return None if found is None else (found.f_code, _line_of(found))
 
 
 _UNNAMED: Final = re.compile(r"Task-\d+")

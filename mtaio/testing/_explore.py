@@ -1,5 +1,5 @@
 """
-One test that is many runs: every schedule with few delays, many at random, and cancelled anywhere.
+One test that is many runs: all schedules with few delays, some at random, and cancelled anywhere.
 
 Promise: bad arguments are refused where the test is defined; what the runs are: `_search`.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 from mtaio._internal import checks
 from mtaio.testing._inject import MODES, Mode, Victim
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
+_AsyncTest: TypeAlias = "Callable[..., Coroutine[Any, Any, object]]"
+
+
+@overload
+def explore(test: _AsyncTest, /) -> Callable[..., None]: ...
+@overload
 def explore(
     *,
     seeds: int = 200,
@@ -27,15 +33,28 @@ def explore(
     backends: Sequence[str] | None = None,
     max_runs: int = 10_000,
     max_turns: int = 10_000,
-) -> Callable[[Callable[..., Coroutine[Any, Any, object]]], Callable[..., None]]:
+) -> Callable[[_AsyncTest], Callable[..., None]]: ...
+def explore(
+    test: Any = None,
+    /,
+    *,
+    seeds: int = 200,
+    exhaustive: int | None = 2,
+    inject: Sequence[Mode] | None = None,
+    backends: Sequence[str] | None = None,
+    max_runs: int = 10_000,
+    max_turns: int = 10_000,
+) -> Any:
     """
     Turn an async test into one that runs many times, each time in a different way.
 
-    On every backend it runs under every schedule with few delays, then under random schedules, and
-    then, if it has a parameter ``victim``, with that `Victim` cancelled at each of its moments, in
-    the plain order and in one random order for every 200 seeds, at least one. The first failure is
-    shrunk and raised, with a note that says how to reproduce it. The result is a plain function;
-    pytest collects it as one test, and it does not need pytest.
+    Written ``@explore``, or with options ``@explore(seeds=1000)``.
+
+    On every backend it runs under every schedule with at most ``exhaustive`` delays, then under
+    random schedules, and then, if it has a parameter ``victim``, with that `Victim` cancelled at
+    each of its moments, in the plain order and in one random order for every 200 seeds, at least
+    one. The first failure is shrunk and raised, with a note that says how to reproduce it. The
+    result is a plain function; pytest collects it as one test, and it does not need pytest.
 
     The test must create its objects itself in each run, and use no real time, threads or random
     numbers. It may have the parameters ``victim`` and ``sim`` (its `Simulation`); all others are
@@ -43,6 +62,7 @@ def explore(
     its own event loop.
 
     Args:
+        test: The test, when used without parentheses.
         seeds: How many random schedules to try on each backend.
         exhaustive: How often the other schedules may depart from the oldest task, as
             `mtaio.testing.exhaustive` says; None for none of them.
@@ -97,7 +117,7 @@ def explore(
         Victim(mode)  # for its checks
     chosen = None if backends is None else _backends(backends, only_native=modes == ("native",))
 
-    def decorate(test: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., None]:
+    def decorate(test: _AsyncTest) -> Callable[..., None]:
         if not inspect.iscoroutinefunction(test):
             msg = f"cannot explore {test!r}: it is not async. Decorate an async def function."
             raise TypeError(msg)
@@ -128,7 +148,7 @@ def explore(
         function.__mtaio_search__ = search
         return explored
 
-    return decorate
+    return decorate if test is None else decorate(test)
 
 
 def _several(name: str, values: Any) -> tuple[Any, ...]:

@@ -115,7 +115,7 @@ def run(
 
     async def main() -> T:
         __tracebackhide__ = True
-        return await world.guard(afn, *args)
+        return await world.guard(None, afn, *args)
 
     main.__name__ = main.__qualname__ = getattr(afn, "__qualname__", repr(afn))
     main.__module__ = getattr(afn, "__module__", __name__)

@@ -24,6 +24,7 @@ import outcome
 import trio
 import trio.testing
 
+from mtaio._internal.clock import Clock
 from mtaio.testing._diagnostics import task_stacks
 from mtaio.testing._world import NAPS, Running, StepsHiddenError
 
@@ -103,7 +104,8 @@ class TrioEngine(trio.abc.Instrument):
         self._slept = 0
         self._sleeping = False
         self._attempts = 0
-        self._running.enter_context(Running(self.world, self, "trio"))
+        self._kept = Clock(self.time)
+        self._running.enter_context(Running(self.world, self._kept, "trio"))
         self.world.attach(self)
         setattr(self.clock, CURRENT_TIME, self.time)
         if self.world.schedule is not None:
@@ -205,6 +207,7 @@ class TrioEngine(trio.abc.Instrument):
     def after_run(self) -> None:
         """Let mtaio's clock go, and forget the world."""
         self._running.close()
+        self._kept.stop()
         self.world.detach(self)
 
     # ---- the engine ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import anyio
@@ -308,8 +308,18 @@ class World:
             f"or raise grace={self.grace!r}."
         )
 
-    async def guard(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        """Await ``function(*args, **kwargs)``; a deadlock cancels it, and is raised instead."""
+    async def guard(
+        self,
+        entered: anyio.CancelScope | None,
+        function: Callable[..., Awaitable[T]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> T:
+        """
+        Await ``function(*args, **kwargs)``; a deadlock cancels it, and is raised instead.
+
+        It is called in a scope of its own, or in the one that was entered before.
+        """
         __tracebackhide__ = True
         engine = self.engine
         assert engine is not None  # noqa: S101 - it runs this
@@ -323,10 +333,12 @@ class World:
             self.steps.start_test(self.host, self.host)
         try:
             try:
-                with anyio.CancelScope() as self.scope:
+                scope = anyio.CancelScope() if entered is None else nullcontext(entered)
+                with scope as self.scope:
                     result.append(await function(*args, **kwargs))
             except anyio.get_cancelled_exc_class():
-                if self.failure is None or engine.cancelled_outside():
+                # A scope that was entered before stays cancelled, which is not from outside.
+                if self.failure is None or (entered is None and engine.cancelled_outside()):
                     raise  # as by Ctrl-C, or as the code itself may do
             except Exception as error:
                 if self.failure is None:
@@ -344,6 +356,11 @@ class World:
             raise failure
         finally:
             del failure, raised  # or each would refer to itself, by way of its traceback
+
+
+def scope_here() -> AbstractContextManager[anyio.CancelScope | None]:
+    """Return a scope to be guarded in, where a world is."""
+    return nullcontext() if world_here() is None else anyio.CancelScope()
 
 
 def raised_by_guard(error: BaseException) -> bool:
@@ -383,13 +400,13 @@ def claimed(world: World, backend: str) -> Generator[None]:
 
 
 class Running:
-    """Let ``world`` run inside the block: mtaio's clock follows ``engine``."""
+    """Let ``world`` run inside the block: mtaio's time is that of ``virtual``, its loop's clock."""
 
-    __slots__ = ("_backend", "_before", "_claimed", "_engine", "_world")
+    __slots__ = ("_backend", "_before", "_claimed", "_virtual", "_world")
 
-    def __init__(self, world: World, engine: Engine, backend: str) -> None:
+    def __init__(self, world: World, virtual: clock.Clock, backend: str) -> None:
         self._world = world
-        self._engine = engine
+        self._virtual = virtual
         self._backend = backend
         self._claimed: AbstractContextManager[None] | None = None
 
@@ -400,7 +417,7 @@ class Running:
             self._claimed.__enter__()
         _running = self._world
         self._world.thread = threading.get_ident()
-        self._before = clock.follow(self._engine.time)
+        self._before = clock.follow(self._virtual)
 
     def __exit__(self, *exc_info: object) -> None:
         global _running  # noqa: PLW0603 - ditto

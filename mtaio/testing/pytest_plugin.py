@@ -2,8 +2,9 @@
 The pytest plugin for virtual time: the fixture ``sim``, and failures for tests that are stuck.
 
 Promise: async tests and fixtures on a `virtual_backend` that deadlock are cancelled, clean up and
-fail with `Deadlock`; all others run as if this plugin were not there. Loading it imports only
-pytest: a test is the first to import the library under test.
+fail with `Deadlock`; all others run as if this plugin were not there. An application that a test
+has stopped by a signal does not end the tests. Loading it imports only pytest: a test is the first
+to import the library under test.
 
 pytest finds it by the entry point ``mtaio``; ``-p no:mtaio`` turns it off.
 """
@@ -21,6 +22,8 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+
+    from anyio import CancelScope
 
     from mtaio.testing import Simulation
 
@@ -131,6 +134,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
         pyfuncitem.obj = test
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let the tests go on where one has stopped an application by a signal."""
+    from mtaio._internal import ending  # noqa: PLC0415 - not before coverage runs
+
+    ending.call_off()
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -158,7 +169,9 @@ def _like(function: Any, wrap: Callable[[Any], Any]) -> Any:
     return wrap(function)
 
 
-def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _guarded(
+    function: Callable[..., Awaitable[Any]], scope: CancelScope | None = None
+) -> Callable[..., Awaitable[Any]]:
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -167,7 +180,7 @@ def _guarded(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
         world = world_here()
         if world is None:
             return await function(*args, **kwargs)
-        return await world.guard(function, *args, **kwargs)
+        return await world.guard(scope, function, *args, **kwargs)
 
     return guarded
 
@@ -177,13 +190,17 @@ def _guarded_generator(
 ) -> Callable[..., AsyncGenerator[Any]]:
     @wraps(function)
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        from mtaio.testing._world import scope_here  # noqa: PLC0415 - as above
+
         async with aclosing(function(*args, **kwargs)) as generator:
-            advance = _guarded(generator.__anext__)
-            while True:
-                try:
-                    value = await advance()
-                except StopAsyncIteration:
-                    return
-                yield value
+            # One scope for both parts: what is open in between, such as task groups, is inside it.
+            try:
+                with scope_here() as scope:
+                    advance = _guarded(generator.__anext__, scope)
+                    yield await advance()
+                    too_many = await advance()
+            except StopAsyncIteration:
+                return
+            yield too_many  # which anyio's plugin refuses
 
     return guarded

@@ -1007,28 +1007,3 @@ async def test_error_handler_that_fails(handler: object, caplog: pytest.LogCaptu
         "the error handler failed",
         "OSError:  ({'what': \"the service 'dies'\"})",
     ]
-
-
-async def test_block_is_in_flight() -> None:
-    """After a stop resources are open until the block is left; a server may run in it."""
-    diary = Diary()
-    diary.resource("database")
-    async with diary.app:
-        diary.began = anyio.current_time()
-        diary.app.request_stop()
-        await diary.app.draining.wait()
-        await anyio.sleep(3)
-        diary.note("left")
-    assert diary.lines[1:] == [(5, "left"), (5, "database closed")]
-
-
-async def test_block_that_goes_on() -> None:
-    """A block that is not left keeps nothing open for longer than the time to drain."""
-    diary = Diary()
-    diary.resource("database")
-    async with diary.app:
-        diary.began = anyio.current_time()
-        diary.app.request_stop()
-        await anyio.sleep(100)
-    closed = round(BUDGET.drain_delay + BUDGET.drain + BUDGET.cancel, 6)
-    assert diary.lines[1:] == [(closed, "database closed")]

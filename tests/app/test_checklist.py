@@ -159,7 +159,7 @@ SPOILT_BY_VARIABLES: list[tuple[str, dict[str, str], dict[str, str]]] = [
      {"thresholds": "warn"}),
     ("cache keeps nothing", {"MTAIO_CACHE_TTL": "0"}, {"cache_ttl": "warn"}),
     ("cache keeps for ever", {"MTAIO_CACHE_TTL": "inf"}, {"cache_ttl": "warn"}),
-    ("cache too large", {"MTAIO_CACHE_SIZE": "500_000"}, {"cache_size": "warn"}),
+    ("cache too large", {"MTAIO_CACHE_SIZE": "500000"}, {"cache_size": "warn"}),
     ("no rate limit", {"MTAIO_RATE_LIMIT": "inf"}, {"rate": "warn"}),
     ("nothing let through", {"MTAIO_RATE_LIMIT": "0"}, {"rate": "fail"}),
     ("large burst", {"MTAIO_BURST_LIMIT": "1001"}, {"burst": "warn"}),
@@ -237,6 +237,23 @@ def test_each_setting_that_is_refused_is_an_item(environ: dict[str, str]) -> Non
     assert "Pass 'text' or 'json'." in {each.remedy for each in refused}
     assert item(items, "user").status == "warn"
     assert "workers" not in {each.name for each in items}
+
+
+def test_defaults_are_well(environ: dict[str, str]) -> None:
+    """With every setting at its default nothing warns or fails; what is undecided is asked."""
+    free = {"MTAIO_HEALTH_BIND": environ["MTAIO_HEALTH_BIND"]}
+    items = look(environ=free)
+    assert remarkable(items) == {}
+    found = item(items, "timeout")
+    assert found.status == "ask"
+    assert found.message.startswith("MTAIO_DEFAULT_TIMEOUT=30 is longer than the 18 s that a shut")
+    assert found.remedy.startswith("Set MTAIO_DEFAULT_TIMEOUT to 18 or less")
+    decided = [
+        look(environ={**free, "MTAIO_DEFAULT_TIMEOUT": "30"}),
+        look(environ={**free, "MTAIO_SHUTDOWN_TIMEOUT": "20"}),
+        look(application(free, timeout_manager=TimeoutManager(20)), environ=free),
+    ]
+    assert [item(items, "timeout").status for items in decided] == ["warn"] * 3
 
 
 def test_unknown_variables_do_not_warn_twice(

@@ -95,6 +95,11 @@ def test_single_file(folder: Path, demo: Demo) -> None:
     [
         (["none"], r"^mtaio: cannot hash none: .*\. Name a folder or a regular file\.$"),
         (["--limit", "0"], r"^mtaio: .*--limit: '0' is not a whole number above 0"),
+        (["--limit", "1_0"], r"^mtaio: .*--limit: '1_0' is not a whole number above 0, in the dig"),
+        (
+            ["--rate", "\uff15"],
+            r"^mtaio: .*--rate: '\uff15' is not a number above 0, in the dig",
+        ),
         (["--rate", "0"], r"^mtaio: .*--rate: '0' is not a number above 0"),
         (["--timeout", "nan"], r"^mtaio: .*--timeout: 'nan' is not a number above 0"),
         (["--timeout", "soon"], r"^mtaio: .*--timeout: 'soon' is not a number above 0"),

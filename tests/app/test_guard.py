@@ -19,6 +19,7 @@ import pytest
 from anyio import to_thread
 from hypercorn.config import Config
 
+from mtaio._internal import clock, ending
 from mtaio.app import Application
 from mtaio.app._guard import Beat, Guard
 from mtaio.config import Settings
@@ -62,6 +63,7 @@ def handlers() -> Any:
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield
+    ending.call_off()  # or a guard whose application was signalled would end these tests
     assert [handler_of(number) for number in numbers] == before
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
@@ -162,6 +164,80 @@ def test_signal_to_an_application_in_a_block(backend: Any) -> None:
 
     anyio.run(main, backend=backend)
     assert seen == ["stopped", "went on"]
+
+
+@posix
+def test_signal_to_a_body_that_waits_for_nothing(backend: Any) -> None:
+    """A body that would wait for ever ends with the drain, and the program goes on behind it."""
+    app = make()
+    seen: list[str] = []
+
+    async def main() -> None:
+        async with app:
+            kill()
+            await anyio.Event().wait()
+        seen.append(app.state)
+
+    anyio.run(main, backend=backend)
+    assert seen == ["stopped"]
+
+
+@posix
+@pytest.mark.parametrize("wait", ["blocked", "shielded", "cancelled"])
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+def test_signal_while_a_block_starts(wait: str, backend: Any, *, last: bool) -> None:
+    """The body does not begin without what it needs: the program ends, with 0."""
+    app = make()
+    seen: list[str] = []
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        kill()
+        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type]
+        if wait == "cancelled":
+            await anyio.sleep_forever()
+        with anyio.CancelScope(shield=wait == "shielded"):
+            await anyio.lowlevel.checkpoint()
+        yield
+
+    if not last:
+
+        @app.resource
+        async def other() -> AsyncIterator[None]:
+            yield
+
+    async def main() -> None:
+        async with app:
+            seen.append("begun")
+            await app.wait_closed()
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main, backend=backend)
+    assert caught.value.code == 0
+    assert (seen, app.state) == ([], "stopped")
+
+
+@posix
+def test_signal_while_a_block_of_a_server_starts(backend: Any) -> None:
+    """A server that was handed the signal leaves the block, which has to begin for that."""
+    app = make()
+    handed_on: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: handed_on.append(number))
+
+    @app.resource
+    async def slow() -> AsyncIterator[None]:
+        kill()
+        await anyio.sleep_forever()
+        yield
+
+    async def main() -> None:
+        async with app:
+            assert app.state == "stopped"
+            assert handed_on == [signal.SIGTERM]
+
+    anyio.run(main, backend=backend)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert handed_on == [signal.SIGTERM]
 
 
 @posix
@@ -272,6 +348,41 @@ def test_signal_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGTERM, before)
         signal.signal(signal.SIGINT, interrupt)
     assert got == [signal.SIGTERM]
+
+
+def test_thread_stays_until_the_program_starts_another(backend: Any) -> None:
+    """The thread of an application that has run waits for the exit, unless the program goes on."""
+    run_on(backend)
+    stayed = [each for each in threading.enumerate() if each.name == "mtaio.app guard"]
+    run_on(backend)
+    assert [each.is_alive() for each in stayed] == [False]
+
+
+def test_application_left_without_a_signal_leaves_nothing(backend: Any) -> None:
+    """Where a block was left, or the application stopped by itself, the program goes on."""
+
+    async def main() -> None:
+        async with make():
+            pass
+
+    anyio.run(main, backend=backend)
+    assert "mtaio.app guard" not in {each.name for each in threading.enumerate()}
+
+
+def test_thread_that_stays_where_there_can_be_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nobody to speak for it then, and stays all the same."""
+
+    def none(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard = Guard(60, describe=str)
+    guard.begin(clock.now())
+    with monkeypatch.context() as patch:
+        patch.setattr("mtaio.app._guard.threading.Thread.start", none)
+        guard.release(lingers=True)
+    assert guard._thread.is_alive()
+    ending.call_off()
+    assert not guard._thread.is_alive()
 
 
 @posix
@@ -452,7 +563,7 @@ def test_failing_service(backend: Any) -> None:
 
 
 def test_task_that_exits(backend: Any) -> None:
-    """What a task says to `sys.exit` is not the exit code: 2 and 3 have a meaning of their own."""
+    """What a task says to `sys.exit` is the exit code, also where tasks end in a group."""
     app = make()
 
     @app.service
@@ -465,7 +576,7 @@ def test_task_that_exits(backend: Any) -> None:
 
     with pytest.raises(SystemExit) as caught:
         app.run(backend)
-    assert caught.value.code == 1
+    assert caught.value.code == 2
 
 
 def test_failing_service_in_a_block(backend: Any) -> None:
@@ -554,6 +665,7 @@ def test_where_servers_listen() -> None:
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child() -> None:
     """A child that gets a signal does what it would have done without the guard."""
     if sys.platform == "win32":
@@ -574,6 +686,7 @@ def test_forked_child() -> None:
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_forked_child_that_unwinds() -> None:
     """A child leaves the guard of its parent alone, whatever it does with its own copy."""
     if sys.platform == "win32":

@@ -9,6 +9,8 @@ import textwrap
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pytest
+
 assert sys.platform != "win32"
 
 if TYPE_CHECKING:
@@ -63,10 +65,38 @@ UNSEEN = """
 async def main():
     await app.start()
     kill()
-    await anyio.sleep(1000)
+    try:
+        await anyio.Event().wait()
+    finally:
+        print("cleaned up", app.state, file=sys.stderr)
 
 anyio.run(main, backend=sys.argv[1])
 """
+
+UNSEEN_FROM_THE_START = """
+@app.resource
+async def slow():
+    kill()
+    await anyio.sleep(1000)
+    yield
+
+async def main():
+    await app.start()
+    print("started", file=sys.stderr)
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+BROKEN_AT_THE_END = (
+    """
+@app.resource
+async def broken():
+    yield
+    raise OSError
+
+"""
+    + UNSEEN
+)
 
 NO_STDERR = """
 os.close(2)
@@ -80,6 +110,72 @@ async def service():
 app.run(sys.argv[1])
 """
 
+
+LEFT_THREAD = """
+import threading
+
+@app.service
+async def service():
+    threading.Thread(target=time.sleep, args=(1000,), name="mine").start()
+    END
+    await anyio.sleep_forever()
+
+try:
+    app.run(sys.argv[1])
+finally:
+    assert not logging.getLogger().handlers
+"""
+
+AT_EXIT = """
+import atexit
+
+def wait_for_ever():
+    while True:
+        time.sleep(1)
+
+@app.service
+async def service():
+    atexit.register(wait_for_ever)
+    kill()
+    await anyio.sleep_forever()
+
+app.run(sys.argv[1])
+"""
+
+GOES_ON = """
+import threading
+
+def waited():
+    for thread in threading.enumerate():
+        if thread.name == "mtaio.app guard":
+            thread.join()
+    assert "mtaio.app last words" not in {each.name for each in threading.enumerate()}
+
+@app.service
+async def service():
+    kill(NUMBER)
+    await anyio.sleep_forever()
+
+app.run(sys.argv[1])
+waited()
+sys.exit(5)
+"""
+
+HOSTED = """
+import threading
+signal.signal(signal.SIGTERM, lambda *_: None)  # as a server does
+
+async def main():
+    async with app:
+        kill()
+        await app.wait_closed()
+
+anyio.run(main, backend=sys.argv[1])
+for thread in threading.enumerate():
+    if thread.name == "mtaio.app guard":
+        thread.join()
+sys.exit(5)
+"""
 
 TWICE = """
 import atexit
@@ -136,14 +232,102 @@ def test_second_signal(backend: str, tmp_path: Path) -> None:
     )
 
 
-def test_end_that_nobody_waits_for(backend: str, tmp_path: Path) -> None:
+def test_end_that_nobody_waits_for(tmp_path: Path) -> None:
     """A program that goes on after its application has stopped is ended, and told what to do."""
-    code, printed, _ = run(UNSEEN, backend, tmp_path, within=0.5)
+    code, printed, _ = run(UNSEEN, "trio", tmp_path, within=0.5)
     assert code == 70
     assert (
-        "though the application has stopped: the program goes on. End it when app.wait_closed() "
-        "returns. " in printed  # where a log without handlers goes
+        "though the application has stopped: the event loop goes on. Leave it when "
+        "app.wait_closed() returns; a worker thread or an async generator may hold it up. "
+        in printed  # where a log without handlers goes
     )
+
+
+@pytest.mark.parametrize(("program", "code"), [(UNSEEN, 0), (BROKEN_AT_THE_END, 1)], ids=["0", "1"])
+def test_end_that_nobody_waits_for_on_asyncio(program: str, code: int, tmp_path: Path) -> None:
+    """There its event loop ends when the application has, as `sys.exit` would end it."""
+    ended, printed, log = run(program, "asyncio", tmp_path, within=60)
+    assert (ended, printed) == (code, "cleaned up stopped\n")
+    assert log.endswith("INFO mtaio.app: stopped\n")
+
+
+def test_start_that_is_stopped_by_a_signal(backend: str, tmp_path: Path) -> None:
+    """What comes behind the start does not begin: the program ends, with 0."""
+    code, printed, _ = run(UNSEEN_FROM_THE_START, backend, tmp_path, within=60)
+    assert (code, printed) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "end", ["kill()", "kill(signal.SIGINT)", "app.request_stop()", "raise OSError"]
+)
+def test_thread_that_the_exit_waits_for(backend: str, tmp_path: Path, end: str) -> None:
+    """A thread that does not end keeps no process, whatever ended the application."""
+    code, printed, log = run(LEFT_THREAD.replace("END", end), backend, tmp_path, within=0.5)
+    assert code == 70
+    assert log.endswith("INFO mtaio.app: stopped\n")
+    assert (
+        "not down 0.5 s after it was told to stop, though the application has stopped: the exit "
+        "waits for threads: mine. The standard error shows where each thread stands. Raise "
+        "MTAIO_SHUTDOWN_TIMEOUT if it only needs more time; exit 70\n"
+    ) in printed  # the log is closed
+    assert "[mine] (most recent call first)" in printed
+
+
+def test_function_that_atexit_waits_for(backend: str, tmp_path: Path) -> None:
+    """What is registered with atexit keeps no process either, and is seen in the stacks."""
+    code, printed, _ = run(AT_EXIT, backend, tmp_path, within=0.5)
+    assert code == 70
+    assert "the exit waits for what atexit calls. " in printed
+    assert " in wait_for_ever\n" in printed
+
+
+def test_program_that_goes_on(tmp_path: Path) -> None:
+    """After SIGTERM the time is that of the whole program; after Ctrl-C it may go on."""
+    program = GOES_ON.replace("NUMBER", "signal.SIGTERM")
+    code, printed, _ = run(program, "asyncio", tmp_path, within=0.5)
+    assert code == 70
+    assert (
+        "though the application has stopped: the program goes on. End it when app.run() or "
+        "app.wait_closed() returns. "
+    ) in printed
+    assert " in waited\n" in printed
+    program = GOES_ON.replace("NUMBER", "signal.SIGINT")
+    assert run(program, "asyncio", tmp_path, within=0.5)[:2] == (5, "")
+
+
+def test_program_of_somebody_else(backend: str, tmp_path: Path) -> None:
+    """A program that handles SIGTERM itself is told what is left, and not ended."""
+    code, printed, _ = run(HOSTED, backend, tmp_path, within=0.5)
+    assert code == 5
+    assert "though the application has stopped: the program goes on. " in printed
+    assert "exit 70" not in printed
+    assert "[MainThread] (most recent call first)" in printed
+
+
+def test_output_that_nobody_reads(tmp_path: Path) -> None:
+    """What was printed to a pipe that is full keeps no process."""
+    program = """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True:
+            os.write(writer, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(writer, True)
+    sys.stdout = os.fdopen(writer, "w")  # which keeps what is printed until it is flushed
+    print("never read")
+
+    @app.service
+    async def service():
+        kill(signal.SIGINT)
+        await anyio.sleep_forever()
+
+    app.run(sys.argv[1])
+    """
+    code, printed, _ = run(program, "asyncio", tmp_path, within=0.5)
+    assert code == 70
+    assert "though the application has stopped: nobody reads what was printed. " in printed
+    assert " in _flush_streams\n" in printed
 
 
 def test_signal_that_comes_again_while_the_process_ends(tmp_path: Path) -> None:
@@ -197,3 +381,11 @@ def test_no_more_threads(tmp_path: Path) -> None:
     """
     code, _, _ = run(program, "asyncio", tmp_path, within=0.5)
     assert code == 70
+    code, printed, _ = run(
+        program.replace("time.sleep(1000)", "") + "time.sleep(1000)",
+        "asyncio",
+        tmp_path,
+        within=0.5,
+    )
+    assert code == 70
+    assert "not down" not in printed

@@ -16,7 +16,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 
 from mtaio.app._listening import Bind, Listening
-from mtaio.app._server import Server, _amended, _copy_of
+from mtaio.app._server import Server, _connections, _copy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -242,6 +242,42 @@ def test_disconnect(where: str, tmp_path: Path) -> None:
     other.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others go on connecting")
+@pytest.mark.parametrize("where", ["127.0.0.1:0", "[::1]:0", "unix"])
+def test_refuse(where: str, tmp_path: Path) -> None:
+    """Who is in the queue can be accepted, and nobody joins it any more."""
+    listening = Listening(Bind.parse(f"unix:{tmp_path / 's'}" if where == "unix" else where))
+    name = listening.socket.getsockname()
+    early, late = (socket.socket(listening.socket.family) for _ in range(2))
+    assert not listening.has_queue()
+    early.connect(name)
+    early.sendall(b"hello")
+    assert listening.has_queue()
+    listening.refuse()
+    late.settimeout(0.1)
+    with pytest.raises((TimeoutError, FileNotFoundError)):
+        late.connect(name)
+    with listening.socket.accept()[0] as accepted:
+        accepted.settimeout(20)
+        assert accepted.recv(5) == b"hello"
+    assert not listening.has_queue()
+    listening.refuse()
+    listening.close()
+    early.close()
+    late.close()
+
+
+@posix
+def test_refuse_at_an_inherited_socket() -> None:
+    """What others listen at too goes on as it was."""
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        listening = Listening(Bind.parse(f"fd://{inherited.fileno()}"))
+        listening.refuse()
+        with socket.create_connection(inherited.getsockname()):
+            assert listening.has_queue()
+        listening.close()
+
+
 def test_disconnect_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where descriptors cannot be listed, nothing is shut down."""
 
@@ -287,17 +323,35 @@ class Hypercorns:
 
 async def test_idle_or_at_work(caplog: pytest.LogCaptureFixture) -> None:
     """A connection is closed as idle, or a request on it is begun, but never both."""
-    connection = _amended(Hypercorns, Updated, Closed)()
+    connection = _connections(Hypercorns, Updated, Closed)()
     await connection.run()
     assert connection.done == ["closed as idle", "Updated(idle=False)"]
     assert caplog.messages == []
-    other = _amended(Hypercorns, Updated, Closed)()
+    other = _connections(Hypercorns, Updated, Closed)()
     await other.protocol_send(Updated(idle=False))
     await other._initiate_server_close()
     assert other.done == ["Updated(idle=False)"]
     await other.protocol_send(Updated(idle=True))
     await other._initiate_server_close()
     assert other.done[-1] == "closed as idle"
+
+
+async def test_first_call() -> None:
+    """A connection on which nothing was asked yet is not closed as idle before its client can."""
+    began = anyio.current_time()
+    connection = _connections(Hypercorns, Updated, Closed)()
+    async with anyio.create_task_group() as group:
+        group.start_soon(connection._initiate_server_close)
+        await anyio.sleep(0.09)
+        await connection.protocol_send(Updated(idle=False))
+    assert connection.done == ["Updated(idle=False)"]
+    await connection.protocol_send(Updated(idle=True))
+    await connection._initiate_server_close()
+    assert connection.done[-1] == "closed as idle"
+    other = _connections(Hypercorns, Updated, Closed)()
+    await other._initiate_server_close()
+    assert other.done == ["closed as idle"]
+    assert anyio.current_time() == pytest.approx(began + 0.2)
 
 
 async def test_closed_is_not_read() -> None:
@@ -311,6 +365,6 @@ async def test_closed_is_not_read() -> None:
             await self.protocol_send(Closed())
             await anyio.sleep_forever()
 
-    connection = _amended(Reading, Updated, Closed)()
+    connection = _connections(Reading, Updated, Closed)()
     await connection.run()
     assert connection.done == ["Closed()", "handled Closed()", "stopped"]

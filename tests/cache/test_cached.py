@@ -876,6 +876,24 @@ async def test_bound_method_looks_like_the_method() -> None:
     assert await coroutine == 3.0
 
 
+async def test_annotations_are_the_functions() -> None:
+    """A cached function that is not bound has the annotations of the function, too."""
+    look: Any = Till.total
+    assert look.__annotations__ == Till.plain.__annotations__
+    assert get_type_hints(look) == get_type_hints(Till.plain)
+    assert type(look).__annotations__ == type(Till("one").total).__annotations__ == {}
+
+
+async def test_bound_method_stays_bound() -> None:
+    """As an attribute of another class, a bound method has the object that it had."""
+
+    class Other:
+        total = Till("one").total
+
+    assert Other().total == Other.total
+    assert await Other().total("tea", qty=2) == 6.0
+
+
 async def test_bound_methods_are_equal() -> None:
     """A method of an object is the same each time; of equal objects there are two."""
 

@@ -102,3 +102,31 @@ def test_loop_with_a_clock_of_its_own(*, entered: bool) -> None:
         loop.run_until_complete(expires(asyncio.sleep, entered=entered))
     finally:
         loop.close()
+
+
+def test_read_in_the_middle_of_a_change() -> None:
+    """A key that reads the cache while it is compared is told the time by the loop's clock too."""
+    cache: TTLCache[int] = TTLCache(10)
+    seen: list[int | None] = []
+
+    class Key:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            seen.append(cache.get_nowait("other"))
+            assert ("other", 1) in cache.items()
+            return self is other
+
+    async def main() -> None:
+        cache.set_nowait("other", 1)
+        cache.set_nowait(Key(), 1)
+        await asyncio.sleep(5)
+        cache.set_nowait(Key(), 2)
+
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert set(seen) == {1}

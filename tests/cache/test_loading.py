@@ -1216,7 +1216,7 @@ async def test_stray_cancellation_is_an_error_of_the_load(backend: str) -> None:
         raise asyncio.CancelledError
 
     async with TTLCache[str](10) as cache:
-        with pytest.raises(StrayCancellationError, match=r"^the loader <.*> raised CancelledError"):
+        with pytest.raises(StrayCancellationError, match=r"cancels_itself raised CancelledError"):
             await cache.get_or_set("key", cancels_itself)
     assert calls == 1
 

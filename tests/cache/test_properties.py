@@ -173,7 +173,6 @@ class CacheMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = contextlib.ExitStack()
-        self.stack.enter_context(clock.reading_from(lambda: self.model.now))
 
     def teardown(self) -> None:
         self.stack.close()
@@ -192,6 +191,7 @@ class CacheMachine(RuleBasedStateMachine):
         limit = 10**9 if max_size is None else max_size * (3 if weighed else 1)
         plain = PLAIN[EvictionPolicy.FIFO if max_size is None else self.policy]()
         self.model = Model(plain, limit, idle, stale, weighed)
+        self.stack.enter_context(clock.reading_from(lambda: self.model.now))
         self.heard: list[tuple[Any, int, RemovalCause]] = []
         self.listened = listened
         self.cache: TTLCache[int] = TTLCache(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from mtaio._internal import clock, loops
+from mtaio._internal import loops
 from mtaio.cache import CacheStatistics, EvictionPolicy, RemovalCause, TTLCache
 from mtaio.testing import assert_no_checkpoints, assert_quiescent, run, settle
 from tests.backends import BACKENDS
 from tests.cache.whole import assert_whole
+from tests.clocks import by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -812,13 +813,15 @@ def test_a_cache_keeps_no_loop_alive(backend: str) -> None:
     assert len(cache) == 2
 
 
-def test_a_clock_that_goes_back() -> None:
+def test_a_clock_that_takes_over() -> None:
     """A cache that is used under another clock still holds what it has, and goes on."""
     cache: TTLCache[int] = TTLCache(10, max_size=3)
-    with clock.reading_from(lambda: 1000.0):
+    with by_hand(1000.0) as hands:
         cache.set_nowait("key", 1)
-    with clock.reading_from(lambda: 5.0):
+        hands.take_over(5.0)
         assert cache.get_nowait("key") == 1
         cache.set_nowait("other", 2)
-    with clock.reading_from(lambda: 20.0):
+        hands.take_over(2000.0)
+        assert cache.get_nowait("other") == 2
+        hands.now += 10
         assert cache.get_nowait("other") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
+import re
 import weakref
 from contextlib import suppress
 from functools import partial
@@ -173,15 +174,21 @@ class Falsy(list[int]):
         ("a token of a hundred characters " * 3, "'a token of a hund...undred characters '"),
         (list(range(100)), "[0, 1, 2, 3, 4, 5, ...]"),
         ({"key": range(5)}, "{'key': range(0, 5)}"),
-        (10**5000, "<int>"),
     ],
-    ids=["short", "long", "list", "dict", "int"],
+    ids=["short", "long", "list", "dict"],
 )
 async def test_note_shows_the_argument_shortened(item: object, shown: str) -> None:
     """The note is one short line, whatever the argument is."""
     with pytest.raises(ValueError, match=r"^1\b") as info:
         await TaskExecutor(2).map(fail, [item])
     assert info.value.__notes__ == [f"in item 0: fail({shown})"]
+
+
+async def test_note_shows_that_an_argument_is_a_huge_number() -> None:
+    """A number that Python refuses to write out has a place-holder, which depends on Python."""
+    with pytest.raises(ValueError, match=r"^1\b") as info:
+        await TaskExecutor(2).map(fail, [10**5000])
+    assert re.fullmatch(r"in item 0: fail\(<int.{0,70}>\)", info.value.__notes__[0])
 
 
 async def test_note_survives_a_broken_repr() -> None:

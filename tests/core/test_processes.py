@@ -16,14 +16,19 @@ import psutil
 import pytest
 
 from mtaio.core import TaskExecutor, _processes
+from mtaio.core._errors import RemoteTraceback
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.testing import run, settle
 from tests.core.processes import CLASSES, program, workers
 from tests.core.work import (
+    FrozenError,
+    UntellableError,
     Untransferable,
     add,
     fail,
     fail_demandingly,
+    fail_frozen,
+    fail_untellably,
     fail_untransferably,
     hang,
     leave,
@@ -87,6 +92,49 @@ async def test_exception_comes_back() -> None:
     with pytest.raises(LookupError, match=r"^mine$") as caught:
         await TaskExecutor().run_in_process(fail, "mine")
     assert not hasattr(caught.value, "__notes__")
+
+
+async def test_traceback_comes_back() -> None:
+    """As text in the cause, as with a pool of concurrent.futures, from the function on."""
+    executor = TaskExecutor()
+    with pytest.raises(LookupError) as caught:
+        await executor.run_in_process(fail, "mine")
+    cause = caught.value.__cause__
+    assert isinstance(cause, RemoteTraceback)
+    assert cause.__cause__ is cause.__context__ is None
+    lines = str(cause).splitlines()
+    assert lines[:3] == ["", '"""', "Traceback (most recent call last):"]
+    assert lines[3].endswith(f"line {fail.__code__.co_firstlineno + 2}, in fail")
+    assert lines[-2:] == ["LookupError: mine", '"""']
+    with pytest.raises(LookupError) as caught:
+        await executor.map(fail, ["mine"], via="processes")
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "in fail" in str(caught.value.__cause__)
+
+
+async def test_traceback_of_what_cannot_come_back() -> None:
+    """It comes with what stands for the error, too."""
+    executor = TaskExecutor()
+    for function, args, error, line in (
+        (fail_untransferably, (), pickle.PicklingError, "in fail_untransferably"),
+        (fail_demandingly, (), TypeError, "in fail_demandingly"),
+        (leave, (SystemExit(3),), anyio.BrokenWorkerProcess, "in leave"),
+    ):
+        with pytest.raises(error) as caught:
+            await executor.run_in_process(function, *args)
+        assert isinstance(caught.value.__cause__, RemoteTraceback)
+        assert line in str(caught.value.__cause__)
+
+
+async def test_traceback_of_errors_that_are_difficult() -> None:
+    """One that is immutable has it all the same, and one that cannot be described says so."""
+    executor = TaskExecutor()
+    with pytest.raises(FrozenError) as caught:
+        await executor.run_in_process(fail_frozen)
+    assert "in fail_frozen" in str(caught.value.__cause__)
+    with pytest.raises(UntellableError) as told:
+        await executor.run_in_process(fail_untellably)
+    assert "the traceback cannot be shown: " in str(told.value.__cause__)
 
 
 async def test_limit_is_kept() -> None:

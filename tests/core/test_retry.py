@@ -20,10 +20,11 @@ from mtaio.exceptions import (
     RateLimitError,
     RateLimitTimeoutError,
 )
+from mtaio.resilience import Pipeline, Timeout
 from mtaio.resources import TimeoutManager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 EXACT = Retry(attempts=5, wait_initial=1, wait_max=5, wait_exp_base=2, jitter=0)
 
@@ -101,9 +102,7 @@ async def test_endless_delay_is_not_started() -> None:
     error = RateLimitError("paused", retry_after=math.inf)
     with pytest.raises(RateLimitError, match=r"^paused\n"):
         await attempt(Flaky(error), EXACT)
-    assert error.__notes__[0] == (
-        "not tried again: attempt 2 would have to wait inf s, and the deadline is in inf s"
-    )
+    assert error.__notes__[0] == ("not tried again: attempt 2 would have to wait inf s")
     assert anyio.current_time() == 0.5
 
 
@@ -117,7 +116,100 @@ async def test_senseless_delay_is_ignored(asked: object) -> None:
     assert flaky.calls == [0, 1.5]
 
 
+@pytest.mark.parametrize("asked", ["3", "3.0", 3, 3.0])
+def test_delay_in_the_attribute_may_be_a_header(asked: object) -> None:
+    """Seconds as text, as clients keep them, count as those that the argument returns."""
+    error = OSError()
+    error.retry_after = asked  # type: ignore[attr-defined] # as above
+    assert EXACT.wait_before(2, error) == 3
+
+
+@pytest.mark.parametrize("where", ["attribute", "function"])
+async def test_delay_too_large_for_a_float_is_endless(where: str) -> None:
+    """An absurd answer of a server leaves the caller's own error as it is."""
+    error = OSError("busy")
+    policy = EXACT
+    if where == "attribute":
+        error.retry_after = 10**400  # type: ignore[attr-defined] # as above
+    else:
+        policy = Retry(retry_after=lambda _: 10**400)
+    with pytest.raises(OSError, match=r"^busy\n") as caught:
+        await policy.run(Flaky(error))
+    assert caught.value.__notes__ == ["not tried again: attempt 2 would have to wait inf s"]
+    error.retry_after = -(10**400)  # type: ignore[attr-defined] # as above
+    assert EXACT.wait_before(2, error) == 1
+
+
+async def test_group_waits_for_the_longest_delay_in_it() -> None:
+    """Each error in it is asked, however deep."""
+    inner = ExceptionGroup("", [RateLimitError(retry_after=9), OSError()])
+    error = ExceptionGroup("", [RateLimitError(retry_after=3), inner])
+    assert EXACT.wait_before(2, error) == 9
+    policy = Retry(retry_after=lambda each: 20 if isinstance(each, OSError) else None)
+    assert policy.wait_before(2, error) == 20
+
+
 # ---- how often -----------------------------------------------------------------------------------
+
+
+async def test_group_is_tried_again_if_all_in_it_may_be() -> None:
+    """The group of a function's task group, that is; what a breaker refused is not, as ever."""
+    lost, wrong = ConnectionError(), ValueError()
+    policy = Retry(2, on=ConnectionError, wait_initial=0)
+    flaky = Flaky(ExceptionGroup("", [lost, ExceptionGroup("", [lost])]))
+    assert await policy.run(flaky) == 2
+    with pytest.raises(ExceptionGroup):
+        await policy.run(Flaky(ExceptionGroup("", [lost, wrong])))
+    refused = ExceptionGroup("", [BreakerOpenError(retry_after=1), lost])
+    assert not Retry(2).accepts(refused)
+    assert not Retry(2, on=OSError).accepts(refused)
+    assert Retry(2, on=(BreakerOpenError, OSError)).accepts(refused)
+    assert Retry(2, on=lambda _: True).accepts(refused)
+
+
+async def test_attempt_that_never_began_is_not_counted() -> None:
+    """Cancelled while it waits for a token or a thread, it was not made."""
+    executor = TaskExecutor(1)
+    with anyio.move_on_after(1):
+        await executor.map(Flaky(OSError()), [1], retry=Retry(2, wait_initial=0), rate=0.5)
+    assert executor.statistics().retried == 0
+    with anyio.move_on_after(3):
+        await executor.map(Flaky(OSError()), [1], retry=Retry(2, wait_initial=0), rate=0.5)
+    assert executor.statistics().retried == 1
+
+    limiter = anyio.CapacityLimiter(1)
+    executor = TaskExecutor(1, thread_limiter=limiter)
+
+    def fail(_: int) -> None:
+        raise OSError
+
+    async def occupy() -> None:
+        await anyio.sleep(0.25)
+        async with limiter:
+            await anyio.sleep_forever()
+
+    with anyio.move_on_after(1):
+        async with anyio.create_task_group() as group:
+            group.start_soon(occupy)
+            await executor.map(fail, [1], retry=Retry(2, wait_initial=0.5, jitter=0))
+    assert executor.statistics().retried == 0
+
+
+async def test_decorator() -> None:
+    """``@Retry(3)`` above a function or method is a call of `run`."""
+
+    @Retry(3, wait_initial=0)
+    async def ask(flaky: Flaky, *, times: int = 1) -> int:
+        """Ask."""
+        return await flaky() * times
+
+    assert await ask(Flaky(OSError(), OSError()), times=2) == 6
+    assert (ask.__name__, ask.__doc__) == ("ask", "Ask.")
+    with pytest.raises(OSError, match="last"):
+        await ask(Flaky(OSError(), OSError(), OSError("last")))
+    plain: Any = lambda: None  # noqa: E731 - what is refused
+    with pytest.raises(TypeError, match=r"^@Retry cannot decorate <function .*: it is not an asy"):
+        Retry(3)(plain)
 
 
 async def test_last_error_is_raised_with_the_number_of_attempts() -> None:
@@ -282,6 +374,11 @@ def header(error: Exception) -> str | None:
     [
         ("7", 7),
         (" 120 ", 120),
+        ("1.5", 1.5),
+        ("2.", 2),
+        ("9" * 400, math.inf),
+        ("1_0", 1),
+        ("\u0663", 1),  # a digit, but not one of HTTP's
         ("0", 1),
         (None, 1),
         ("soon", 1),
@@ -337,6 +434,18 @@ async def test_run_refuses_what_cannot_be_awaited() -> None:
     )
     with pytest.raises(TypeError, match=message):
         await run(anyio.sleep(1))
+
+    async def tokens() -> AsyncIterator[str]:
+        yield "a"  # pragma: no cover - not iterated
+
+    message = (
+        r"^<.*> returned <async_generator .*>, which cannot be awaited\. It runs in the loop that "
+        r"consumes it: pass an async function that has this loop in it\.$"
+    )
+    others: tuple[Any, ...] = (Pipeline(Timeout(1)).call, TimeoutManager(1).run)
+    for refuse in (run, *others):
+        with pytest.raises(TypeError, match=message):
+            await refuse(tokens)
 
 
 async def test_run_can_be_cancelled_while_it_waits() -> None:

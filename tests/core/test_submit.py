@@ -809,3 +809,28 @@ def test_task_that_cannot_be_created_leaves_nothing_behind() -> None:
             await (await executor.submit(nothing))
 
     run(scenario, backend="asyncio")
+
+
+async def test_result_of_a_handle() -> None:
+    """What awaiting it gives, at once, or an error that says that it has not ended."""
+    async with TaskExecutor(1) as executor:
+        handle = await executor.submit(anyio.sleep, 1)
+        with pytest.raises(RuntimeError, match=r"^<TaskHandle 'sleep' .*> has not ended"):
+            handle.result()
+        await handle.wait()
+        assert handle.result() is None
+
+        async def fail() -> None:
+            raise LookupError
+
+        failed = await executor.submit(fail)
+        await failed.wait()
+        for _ in range(2):
+            with pytest.raises(LookupError) as caught:
+                failed.result()
+            assert len(traceback.extract_tb(caught.value.__traceback__)) < 6
+        cancelled = await executor.submit(anyio.sleep, 1)
+        cancelled.cancel()
+        await cancelled.wait()
+        with pytest.raises(TaskCancelledError):
+            cancelled.result()

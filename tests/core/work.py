@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -71,6 +72,35 @@ class DemandingError(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Takes no cause and no note."""
+
+    code: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenError, (self.code,)
+
+
+def fail_frozen() -> None:
+    """Raise an error that nobody can change."""
+    raise FrozenError(3)
+
+
+class UntellableError(Exception):
+    """Ends who asks for its traceback."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__notes__":
+            sys.exit("do not ask")
+        return super().__getattribute__(name)
+
+
+def fail_untellably() -> None:
+    """Raise an error whose traceback cannot be shown."""
+    raise UntellableError
 
 
 def fail_demandingly() -> None:

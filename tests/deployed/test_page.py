@@ -227,7 +227,7 @@ NOW = time.time()
                     "checks": [check("database", error="no route", failures=3), check("cache")],
                 }
             },
-            "^DegradedNot ready; failing: database$",
+            "^Not readyfailing: database$",
         ),
         (
             {
@@ -240,6 +240,58 @@ NOW = time.time()
                 }
             },
             "^Degradedfailing: mail$",
+        ),
+        (
+            {
+                "firing": [alert("cpu_usage", 91.2, 80.0, "firing", NOW, 0.0)],
+                "health": {
+                    "healthy": False,
+                    "live": True,
+                    "ready": False,
+                    "started": True,
+                    "checks": [check("database", error="no route", failures=3)],
+                },
+            },
+            r"^Not readyfailing: database; cpu_usage above 80.% since \d\d:\d\d:\d\d$",
+        ),
+        (
+            {
+                "firing": [alert("cpu_usage", 91.2, 80.0, "firing", NOW, 0.0)],
+                "health": {
+                    "healthy": False,
+                    "live": False,
+                    "ready": False,
+                    "started": False,
+                    "draining": True,
+                    "checks": [check("disk", kind="live", error="full", failures=3)],
+                },
+            },
+            r"^Not livefailing: disk; cpu_usage above",
+        ),
+        (
+            {
+                "firing": [alert("cpu_usage", 91.2, 80.0, "firing", NOW, 0.0)],
+                "health": {
+                    "healthy": True,
+                    "live": True,
+                    "ready": True,
+                    "started": True,
+                    "checks": [check("mail", error="no route", critical=False)],
+                },
+            },
+            r"^Alert firingcpu_usage above 80.% since \d\d:\d\d:\d\d; failing: mail$",
+        ),
+        (
+            {
+                "health": {
+                    "healthy": False,
+                    "live": True,
+                    "ready": False,
+                    "started": False,
+                    "checks": [],
+                }
+            },
+            "^Still starting$",
         ),
         (
             {
@@ -270,6 +322,10 @@ NOW = time.time()
         "blocked",
         "not ready",
         "failing",
+        "not ready and an alert",
+        "not live and an alert",
+        "failing and an alert",
+        "starting",
         "draining",
         "bare",
         "stale",

@@ -497,3 +497,27 @@ async def test_stray_cancellation_in_on_error_is_its_failure() -> None:
     assert isinstance(error, ValueError)
     assert isinstance(own, StrayCancellationError)
     assert log == ["told bad", "ended", "ended"]
+
+
+async def test_handler_that_returns_a_generator_is_told() -> None:
+    """Nothing would run it."""
+
+    def plain(_: Event[Any]) -> Any:
+        return (number for number in range(3))
+
+    async def asynchronous(_: Event[Any]) -> Any:
+        yield 1  # pragma: no cover - not iterated
+
+    def hidden(event: Event[Any]) -> Any:
+        return asynchronous(event)
+
+    for returns in (plain, hidden):
+        emitter = EventEmitter()
+        emitter.on("a", returns)
+        for _ in range(2):
+            with pytest.raises(ExceptionGroup) as caught:
+                await emitter.emit("a")
+            (error,) = caught.value.exceptions[-1:]
+            assert isinstance(error, TypeError)
+            assert str(error).startswith("the handler returned <")
+            emitter.on("a", lambda _: None)

@@ -48,6 +48,7 @@ class Stage:
         self.raised: Counter[Any] = Counter()
         self.cancelled: Counter[Any] = Counter()
         self.sources = 0
+        self.read: Counter[Any] = Counter()
         self.tasks = len(anyio.get_running_tasks())
         sim.always(self.in_order)
 
@@ -92,6 +93,7 @@ class Stage:
             with anyio.CancelScope():
                 for x in items:
                     await checkpoint()
+                    self.read[x] += 1
                     yield x
                 if error is not None:
                     raise error
@@ -136,6 +138,7 @@ class Stage:
         assert_quiescent(self.executor)
         assert self.at_work == 0
         assert self.sources == 0
+        assert self.read <= self.started  # what was read has begun
         assert self.started == self.returned + self.raised + self.cancelled
         assert len(anyio.get_running_tasks()) == self.tasks
         now = self.executor.statistics()

@@ -1,5 +1,5 @@
 """
-The tests below: not one run each, but every run that matters.
+The tests below: not one run each, but some thousand.
 
 How to read them. A test here is a scenario: a few tasks that fight over one object, one of them the
 victim. `explored` runs it on both backends under every schedule that departs from the oldest task

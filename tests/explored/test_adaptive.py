@@ -1,4 +1,4 @@
-"""AdaptiveLimiter under every schedule, with a caller cancelled everywhere."""
+"""AdaptiveLimiter under many schedules, with a caller cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Breaker under every schedule, cancelled everywhere."""
+"""Breaker under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entered caches under every schedule: refreshes, expiry and listeners, and the end of it all."""
+"""Entered caches under many schedules: refreshes, expiry and listeners, and the end of it all."""
 
 from __future__ import annotations
 

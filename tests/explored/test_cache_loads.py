@@ -1,4 +1,4 @@
-"""Loads under every schedule, cancelled everywhere: one for all, none too old, nothing left."""
+"""Loads under many schedules, cancelled everywhere: one for all, none too old, nothing left."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ async def test_loads_within_loads(victim: Victim, sim: Simulation, *, entered: b
 async def test_loader_that_asks_for_itself(
     victim: Victim, sim: Simulation, *, entered: bool
 ) -> None:
-    """It is refused under every schedule, and those who wait for it are told."""
+    """It is refused in each run, and those who wait for it are told."""
     stage = Stage(sim)
 
     async def around(key: str) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""ResourceLimiter, and limiters inside limiters, under every schedule, cancelled everywhere."""
+"""ResourceLimiter, and limiters inside limiters, under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

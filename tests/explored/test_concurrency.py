@@ -1,4 +1,4 @@
-"""ConcurrencyLimiter under every schedule, cancelled everywhere."""
+"""ConcurrencyLimiter under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The emitter's block under every schedule: events are delivered, or dropped and counted."""
+"""The emitter's block under many schedules: events are delivered, or dropped and counted."""
 
 from __future__ import annotations
 

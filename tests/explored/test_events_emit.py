@@ -1,4 +1,4 @@
-"""`emit` under every schedule: each handler once, and none left running, also if cancelled."""
+"""`emit` under many schedules: each handler once, and none left running, also if cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams under every schedule: in order, each once, and no emit that waits for ever."""
+"""Streams under many schedules: in order, each once, and no emit that waits for ever."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def test_two_full_streams(victim: Victim) -> None:
 
 @explored
 async def test_dropping(sim: Simulation, victim: Victim) -> None:
-    """Each event is taken, dropped or left; the counts are exact under every schedule."""
+    """Each event is taken, dropped or left; the counts are exact in each run."""
     for overflow in ("drop_oldest", "drop_newest", "raise"):
         await drop(sim, victim, overflow)
 

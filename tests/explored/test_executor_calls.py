@@ -1,4 +1,4 @@
-"""`run`, `gather` and `race` under every schedule: no call is lost, and losers leave nothing."""
+"""`run`, `gather` and `race` under many schedules: no call is lost, and losers leave nothing."""
 
 from __future__ import annotations
 

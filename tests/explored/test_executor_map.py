@@ -1,4 +1,4 @@
-"""`map` and `for_each` under every schedule: each item once, in its place, and nothing is left."""
+"""`map` and `for_each` under many schedules: each item once, in its place, and nothing is left."""
 
 from __future__ import annotations
 
@@ -154,6 +154,34 @@ async def test_async_source(sim: Simulation, victim: Victim) -> None:
 
 
 @explored
+async def test_source_and_another_call(sim: Simulation, victim: Victim) -> None:
+    """Items read while another call takes the slots begin all the same, and never too many."""
+    stage = Stage(sim, 1, beyond=1)  # what is cancelled before it has a slot does not wait for one
+    async with anyio.create_task_group() as group:
+        group.start_soon(stage.executor.map, stage.work, [10, 11])
+        await victim(stage.executor.for_each, stage.work, stage.source(0, 1))
+    assert set(stage.started) >= {10, 11}
+    stage.clear()
+
+
+@explored
+async def test_source_that_does_not_suspend(sim: Simulation, victim: Victim) -> None:
+    """Nor is an item lost that comes at once, as a worker waits for it."""
+    stage = Stage(sim, 2)
+    read = 0
+
+    async def source() -> AsyncGenerator[int]:
+        nonlocal read
+        for x in range(3):
+            read += 1
+            yield x
+
+    await victim(stage.executor.for_each, stage.work, source())
+    assert stage.started.total() == read
+    stage.clear()
+
+
+@explored
 async def test_slow_source(sim: Simulation, victim: Victim) -> None:
     """Items that come one by one are worked on side by side all the same."""
     stage = Stage(sim, 3)
@@ -204,6 +232,7 @@ async def test_async_sources_side_by_side(sim: Simulation, victim: Victim) -> No
     results = await victim(call)
     if results is not None:
         assert results == [10, 21]
+    stage.read.clear()  # pairs begin, and an item may lack its partner
     stage.clear()
 
 

@@ -1,4 +1,4 @@
-"""`stream` and `as_completed` under every schedule: each result once, never too many on the way."""
+"""`stream` and `as_completed` under many schedules: each result once, never too many on the way."""
 
 from __future__ import annotations
 

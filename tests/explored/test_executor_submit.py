@@ -1,4 +1,4 @@
-"""`submit`, services and `drain` under every schedule: each task ends once, and is gone."""
+"""`submit`, services and `drain` under many schedules: each task ends once, and is gone."""
 
 from __future__ import annotations
 

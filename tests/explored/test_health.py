@@ -1,4 +1,4 @@
-"""Reports of health under every schedule, cancelled everywhere: one run at a time."""
+"""Reports of health under many schedules, cancelled everywhere: one run at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hedge under every schedule, cancelled everywhere."""
+"""Hedge under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

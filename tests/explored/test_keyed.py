@@ -1,4 +1,4 @@
-"""KeyedRateLimiter under every schedule, cancelled everywhere."""
+"""KeyedRateLimiter under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResourceMonitor under every schedule, its stop and its ticks cancelled everywhere."""
+"""ResourceMonitor under many schedules, its stop and its ticks cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline of all parts, under every schedule, with a caller cancelled everywhere."""
+"""A pipeline of all parts, under many schedules, with a caller cancelled everywhere."""
 
 from __future__ import annotations
 

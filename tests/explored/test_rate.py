@@ -1,4 +1,4 @@
-"""RateLimiter under every schedule, cancelled everywhere."""
+"""RateLimiter under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timeout blocks under every schedule, cancelled everywhere."""
+"""Timeout blocks under many schedules, cancelled everywhere."""
 
 from __future__ import annotations
 

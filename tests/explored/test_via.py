@@ -1,4 +1,4 @@
-"""Calls in a pool under every schedule: each is made at most once, and every place comes back."""
+"""Calls in a pool under many schedules: each is made at most once, and every place comes back."""
 
 from __future__ import annotations
 

@@ -15,5 +15,5 @@ def test_tests_of_the_guide_pass() -> None:
     here = ["-k", "not trio"] if "trio" not in BACKENDS else []
     done = pytest(HOME, *here)
     assert done.returncode == 0, done.stdout + done.stderr
-    (outcomes,) = re.findall(r"^=+ (.*) in .*s =+$", done.stdout, re.MULTILINE)
-    assert re.fullmatch(r"\d+ passed(, \d+ deselected)?", outcomes)
+    # What follows "in" is not read: from a minute on, pytest writes "75.20s (0:01:15)".
+    assert re.search(r"^=+ \d+ passed(, \d+ deselected)? in ", done.stdout, re.MULTILINE)

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mtaio._internal.parking import ParkingLot
-from mtaio.testing import settle
+from mtaio.testing import Simulation, settle
 
 
 async def parked(lot: ParkingLot, name: str, woken: list[str]) -> None:
@@ -78,7 +78,6 @@ async def test_a_wake_up_is_never_lost(handler: bool) -> None:  # noqa: FBT001 -
 def test_one_loop_after_another(backend: str) -> None:
     """Tasks of a loop that has finished are forgotten; the next loop finds an empty lot."""
     lot = ParkingLot()
-    assert not lot.is_over()
 
     async def leave_one_behind() -> None:
         assert not lot.attach("<owner>")
@@ -94,20 +93,18 @@ def test_one_loop_after_another(backend: str) -> None:
 
     kept: list[object] = []
     anyio.run(leave_one_behind, backend=backend)
-    assert lot.is_over()
     anyio.run(find_it_empty, backend=backend)
 
 
 async def test_two_loops_at_once_are_refused() -> None:
-    """Another loop may neither park here nor wake, while tasks of this one wait."""
+    """Another loop may not park here while tasks of this one wait."""
     lot = ParkingLot()
     errors: list[str] = []
 
     async def other_loop() -> None:
-        for use in (lot.attach, lot.reach):
-            with pytest.raises(RuntimeError) as caught:
-                use("<owner>")
-            errors.append(str(caught.value))
+        with pytest.raises(RuntimeError) as caught:
+            lot.attach("<owner>")
+        errors.append(str(caught.value))
 
     async with anyio.create_task_group() as group:
         lot.attach("<owner>")
@@ -117,28 +114,63 @@ async def test_two_loops_at_once_are_refused() -> None:
         thread.start()
         thread.join()
         assert len(lot) == 1
-        lot.reach("<owner>")
-        lot.unpark()
-    assert len(errors) == 2
+        lot.call_there(lot.unpark)
+    assert len(errors) == 1
     assert errors[0].startswith("'<owner>' has tasks of another running event loop")
 
 
-async def test_a_thread_cannot_wake() -> None:
-    """Outside every loop, the tasks of a running one cannot be reached, save by its own thread."""
+@pytest.mark.parametrize("looped", [False, True], ids=["without a loop", "in another loop"])
+async def test_a_thread_has_tasks_woken_in_their_loop(sim: Simulation, *, looped: bool) -> None:
+    """What another thread calls for is called in the thread of the tasks that are parked."""
     lot = ParkingLot()
-    errors: list[type] = []
+    threads: list[int] = []
 
-    def outside() -> None:
-        with pytest.raises(anyio.NoEventLoopError) as caught:
-            lot.reach("<owner>")
-        errors.append(caught.type)
+    def wake() -> None:
+        threads.append(threading.get_ident())
+        lot.unpark()
+
+    async def elsewhere() -> None:
+        lot.call_there(wake)
+
+    def call() -> None:
+        if looped:
+            anyio.run(elsewhere)
+        else:
+            lot.call_there(wake)
 
     async with anyio.create_task_group() as group:
         lot.attach("<owner>")
         group.start_soon(lot.park)
         await settle()
-        thread = threading.Thread(target=outside)
-        thread.start()
-        thread.join()
-        lot.unpark()
-    assert errors == [anyio.NoEventLoopError]
+        with sim.hold():
+            thread = threading.Thread(target=call)
+            thread.start()
+            thread.join()
+    assert threads == [threading.get_ident()]
+
+
+def test_tasks_of_a_finished_loop_are_forgotten_by_threads(backend: str) -> None:
+    """Where nobody can be woken any more, it is called at once, with no task parked."""
+    lot = ParkingLot()
+    kept: list[object] = []
+    seen: list[int] = []
+
+    async def leave_one_behind() -> None:
+        lot.attach("<owner>")
+        coroutine = lot.park()
+        coroutine.send(None)
+        kept.append(coroutine)
+
+    anyio.run(leave_one_behind, backend=backend)
+    thread = threading.Thread(target=lot.call_there, args=(lambda: seen.append(len(lot)),))
+    thread.start()
+    thread.join()
+    assert seen == [0]
+
+
+async def test_a_task_sees_to_what_came_before_it_was_parked() -> None:
+    """When a task is in the queue, its owner is told, and may wake it at once."""
+    lot = ParkingLot()
+    lot.attach("<owner>")
+    await lot.park(on_parked=lot.unpark)
+    assert len(lot) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -50,6 +51,80 @@ def test_fork_does_not_wait_for_a_stalled_file(book: Logbook) -> None:
     done = run(FORK_WHILE_STALLED, book.folder, measured=False)
     fifo.close()
     assert (done.stdout, done.stderr) == ("0 True\n", "")
+
+
+FORK_IN_A_THREAD = """
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+
+warnings.simplefilter("ignore", DeprecationWarning)  # as above
+
+def configured():
+    global _shutdown
+    from mtaio.logging import AsyncFileHandler, _shutdown
+    logger = logging.getLogger("app")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(AsyncFileHandler("app.log"))
+    return logger
+
+def later():
+    while _shutdown.process.ends_by is None:  # from Python 3.14 on nobody can join that thread
+        time.sleep(0.001)
+    logger.info("later")
+
+def work():
+    global logger
+    if os.fork():
+        return os.wait()
+    logger = configured() if "import" in sys.argv else logging.getLogger("app")
+    for number in range(1000):
+        logger.info("%d", number)
+    if "thread" in sys.argv:
+        threading.Thread(target=later).start()
+    if "exit" in sys.argv:
+        sys.exit(3)
+
+if "import" not in sys.argv:
+    logger = configured()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("mode", ["return", "exit", "thread", "import"])
+def test_child_that_was_forked_in_a_thread(book: Logbook, mode: str) -> None:
+    """It ends when that thread does, or the last that it has started, and has written all."""
+    done = run(FORK_IN_A_THREAD, book.folder, mode, measured=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = [str(number) for number in range(1000)]
+    assert book.lines() == ([*expected, "later"] if mode == "thread" else expected)
+
+
+def test_end_of_the_thread_is_the_exit(book: Logbook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is the main one, but not as the first of a process, was forked."""
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
+    book.open()
+
+    def work() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, "main_thread", threading.current_thread)
+            _shutdown._end_with_thread()
+        book.logger.info("the last")
+        assert _shutdown.process.ends_by is None
+        # As its end would, in which Python takes the thread for a foreign one, and complains later.
+        del _shutdown._locals.end
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert _shutdown.process.ends_by is not None
+    assert not book.threads()
+    assert book.lines() == ["the last"]
 
 
 DEAD = """

@@ -737,6 +737,24 @@ def test_fifo_is_never_rotated(book: Logbook) -> None:
     assert handler.statistics().rotations == 0
 
 
+def test_fifo_that_nobody_reads(book: Logbook) -> None:
+    """Making a handler does not wait for a reader; what is queued waits for one without harm."""
+    os.mkfifo(book.path)
+    with pytest.raises(OSError, match="No such device or address") as refused:
+        book.open()
+    (note,) = refused.value.__notes__
+    assert note.endswith("app.log' is a named pipe that nobody reads. Start the reader first.")
+    errors: list[Exception] = []
+    handler = book.open(delay=True, on_error=errors.append)
+    book.logger.info("early")
+    until(lambda: errors)
+    reader = os.open(book.path, os.O_RDONLY | os.O_NONBLOCK)
+    assert handler.flush(60)
+    assert os.read(reader, 1000) == b"early\n"
+    os.close(reader)
+    assert [getattr(error, "errno", None) for error in errors] == [errno.ENXIO]
+
+
 # ---- a fork, seen from inside --------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import mtaio.testing
+from mtaio._internal import ending
 from mtaio.logging import _queue, _shutdown, _writer
 from mtaio.logging._queue import FlushRequest
 from mtaio.testing import assert_quiescent
@@ -449,11 +450,55 @@ def test_close_shares_the_patience_of_a_flush(
     handler.close()
     assert not handler.flush(0)
     assert 0.5 <= monotonic() - start < 0.9
-    assert handler.statistics().lost == 0  # it may be written yet
-    disk.go()
+    assert (handler.statistics().lost, handler.statistics().queued) == (1, 0)
+    disk.go()  # it is written after all
     until(lambda: not book.threads())
+    assert (handler.statistics().lost, handler.statistics().queued) == (0, 0)
     book.logger.info("again")
     assert written(book, disk) == ["again"]
+
+
+def test_closing_behind_a_stuck_write_counts_what_is_lost(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither another ``close`` nor the exit waits for it again, and it may still be written."""
+    handler = book.open()
+    disk.stop(book)
+    for number in range(10):
+        book.logger.info("%d", number)
+    assert (handler.statistics().lost, handler.statistics().queued) == (0, 11)
+    handler.close(0.05)
+    assert (handler.statistics().lost, handler.statistics().queued) == (11, 0)
+    handler.close()
+    monkeypatch.setattr(_shutdown, "PATIENCE", 1e6)  # for which no test waits
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
+    _shutdown.watch(handler._writer)
+    _shutdown._at_exit()
+    handler.close()  # as logging.shutdown does after that
+    assert not handler.flush()
+    assert (handler.statistics().lost, handler.statistics().queued) == (11, 0)
+    _shutdown.process.ends_by = None
+    disk.go()
+    until(lambda: not book.threads())
+    assert (handler.statistics().lost, handler.statistics().queued) == (0, 0)
+    assert written(book, disk) == [str(number) for number in range(10)]
+
+
+def test_exit_takes_what_a_shutdown_has_left(
+    book: Logbook, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that take nothing are given up before the process is ended by force."""
+    monkeypatch.setattr(_shutdown, "PATIENCE", 1e6)  # for which no test waits
+    monkeypatch.setattr(_shutdown, "process", _shutdown._Process())
+    handler = book.open()
+    disk.stop(book)
+    ending.expect(0.1, lambda: None)
+    try:
+        _shutdown._at_exit()
+    finally:
+        ending.call_off()
+    assert handler.statistics().lost == 1
+    _shutdown.process.ends_by = None
 
 
 def test_close_from_the_writing_thread_does_not_wait(book: Logbook, disk: Disk) -> None:

@@ -389,7 +389,7 @@ class Failing(logging.Formatter):
     [
         (None, ("text %s", Unprintable()), "ZeroDivisionError: no text"),
         (None, (Unprintable(),), "ZeroDivisionError: no text"),
-        (None, ("text %d", "x"), "TypeError: %d format"),
+        (None, ("text %d", "x"), "a real number"),
         (None, ("lone \ud800",), "UnicodeEncodeError: 'utf-8' codec can't encode"),
         (NoText(), ("text",), "TypeError: can't concat str to bytes"),
         (Failing(), ("text",), "NotImplementedError: text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import logging
 import logging.config
@@ -235,3 +236,48 @@ def test_from_a_dictionary(tmp_path: Path) -> None:
     assert (handler.namer, handler.rotator) == (zipped, zip_it)
     logger.removeHandler(handler)
     handler.close()
+
+
+def test_methods_of_a_subclass(tmp_path: Path) -> None:
+    """A subclass may define them as methods, as one of the standard library's handlers may."""
+
+    class Zipping(AsyncFileHandler):
+        suffix = ".gz"
+
+        def namer(self, default: str) -> str:
+            return default + self.suffix
+
+        @staticmethod
+        def rotator(source: str, target: str) -> None:
+            zip_it(source, target)
+
+    handler = Zipping(tmp_path / "app.log", max_bytes=1, backup_count=2)
+    for number in range(4):
+        handler.emit(logging.makeLogRecord({"msg": str(number)}))
+    handler.close()
+    assert handler.statistics().rotations == 3
+    older = {path.name: path.read_bytes() for path in tmp_path.glob("*.gz")}
+    assert {name: gzip.decompress(data) for name, data in older.items()} == {
+        "app.log.1.gz": b"2\n",
+        "app.log.2.gz": b"1\n",
+    }
+
+
+def test_methods_of_a_handler_without_references(tmp_path: Path) -> None:
+    """What was logged before the last reference went is written under the names it makes."""
+
+    class Dated(AsyncFileHandler):
+        def namer(self, default: str) -> str:
+            return f"{default}.old"
+
+    program = [Dated(tmp_path / "app.log", max_bytes=1, backup_count=9)]
+    for number in range(4):
+        program[0].emit(logging.makeLogRecord({"msg": str(number)}))
+    writer = program[0]._writer
+    program.clear()
+    gc.collect()
+    writer.wait_closed(writer.request_close())
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "app.log",
+        *(f"app.log.{n}.old" for n in (1, 2, 3)),
+    }

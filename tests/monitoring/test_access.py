@@ -10,9 +10,9 @@ import pytest
 
 from mtaio._internal.addresses import is_loopback
 from mtaio.monitoring._access import Access, is_forwarded
-from mtaio.monitoring._endpoints import Request, local
+from mtaio.monitoring._endpoints import Request
 
-LOCAL = Request("GET", "/stats", "", None, "127.0.0.1:8000", client_is_local=True, forwarded=False)
+LOCAL = Request("GET", "/stats", "", None, "127.0.0.1:8000", client="127.0.0.1", forwarded=False)
 
 
 def basic(user: str, password: str) -> bytes:
@@ -50,13 +50,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("given", RIGHT.values(), ids=RIGHT)
-@pytest.mark.parametrize("client_is_local", [True, False])
-def test_right_token(given: bytes, *, client_is_local: bool) -> None:
+@pytest.mark.parametrize("client", ["127.0.0.1", "10.0.0.9", None])
+def test_right_token(given: bytes, client: str | None) -> None:
     """Those with the token are let in, from anywhere and through proxies, for any host."""
     request = replace(
         LOCAL,
         authorization=given,
-        client_is_local=client_is_local,
+        client=client,
         forwarded=True,
         host="a.example",
     )
@@ -157,7 +157,7 @@ def test_hosts(host: str, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"host": None}, {"client_is_local": False}, {"forwarded": True}], ids=str
+    "change", [{"host": None}, {"client": "10.0.0.9"}, {"forwarded": True}], ids=str
 )
 def test_without_token(change: dict[str, object]) -> None:
     """Without a token nobody comes in from elsewhere, through a proxy, or without a Host field."""
@@ -184,13 +184,12 @@ ADDRESSES = {
 def test_addresses(address: str, *, expected: bool) -> None:
     """Loopback addresses are local, also as IPv6 writes those of IPv4."""
     assert is_loopback(address) is expected
-    assert local(address) is expected
+    assert replace(LOCAL, client=address).client_is_local is expected
 
 
 def test_unix_socket() -> None:
     """A client without an address is one of a Unix socket."""
-    assert local(None)
-    assert not local(5)
+    assert replace(LOCAL, client=None).client_is_local
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -173,6 +175,43 @@ async def test_client_is_gone() -> None:
     """A client that has closed its connection is no error."""
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/livez", "headers": []}
     assert await Server(gone=True).run(**scope) == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_history_in_pieces(method: str) -> None:
+    """History goes in one message for each metric, without a length; HEAD makes none of it."""
+    monitor = ResourceMonitor()
+    app, server = health_app(monitor, name="shop"), Server()
+    scope = {"type": "http", "method": method, "path": "/stats", "query_string": b"points=5"}
+    async with monitor:
+        await monitor.tick()
+        await app(scope | {"headers": [(b"host", b"localhost")]}, server.receive, server.send)
+    start, *bodies, last = server.sent
+    assert b"content-length" not in dict(start["headers"])
+    assert all(message["more_body"] for message in bodies)
+    assert "more_body" not in last
+    if method == "HEAD":
+        assert (bodies, last["body"]) == ([], b"")
+    else:
+        found = json.loads(b"".join(message["body"] for message in (*bodies, last)))
+        assert found["name"] == "shop"
+        assert len(bodies) == len(found["history"]["values"]) + 2
+
+
+async def test_history_not_taken() -> None:
+    """A client that does not read history is given up after a minute, and is no error."""
+
+    class Stuck(Server):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message.get("more_body"):
+                await anyio.sleep_forever()
+
+    server = Stuck()
+    scope = {"type": "http", "method": "GET", "path": "/stats", "query_string": b"points=5"}
+    started = anyio.current_time()
+    assert len(await server.run(**scope, headers=[(b"host", b"localhost")])) == 2
+    assert anyio.current_time() - started == pytest.approx(60)
 
 
 async def test_lifespan() -> None:

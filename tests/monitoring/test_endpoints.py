@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,19 +13,39 @@ import pytest
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
 from mtaio.monitoring._access import Access
 from mtaio.monitoring._endpoints import Endpoints, Request, Response
+from mtaio.testing import run
 
 if TYPE_CHECKING:
+    from array import array
+
     from mtaio.monitoring import CheckKind, HealthReport
 
 PROBES = ("/livez", "/readyz", "/startupz")
 FIGURES = ("/metrics", "/stats", "/")
 
 
+async def answer_of(endpoints: Endpoints, request: Request) -> Response:
+    """Return the one answer to a request, whole."""
+    answers: list[Response] = []
+
+    async def send(response: Response) -> None:
+        body = [response.body]
+        for piece in response.rest or ():
+            assert piece
+            await anyio.lowlevel.checkpoint()
+            body.append(piece)
+        answers.append(response._replace(body=b"".join(body), rest=None))
+
+    await endpoints.respond(request, send)
+    (answer,) = answers
+    return answer
+
+
 class Service:
     """A monitor, checks, and what answers for them."""
 
-    def __init__(self, token: str | None = None) -> None:
-        self.monitor = ResourceMonitor(1.0, 10, name="shop")
+    def __init__(self, token: str | None = None, *, monitor: ResourceMonitor | None = None) -> None:
+        self.monitor = monitor or ResourceMonitor(1.0, 10, name="shop")
         self.health = HealthRegistry()
         self.answering = True
         self.in_time = True
@@ -34,6 +55,7 @@ class Service:
             access=Access(token),
             report=self._report,
             answering=lambda: self.answering,
+            name=None,
         )
 
     async def _report(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
@@ -46,10 +68,10 @@ class Service:
         asked: dict[str, Any] = {
             "authorization": None,
             "host": "localhost",
-            "client_is_local": True,
+            "client": "127.0.0.1",
             "forwarded": False,
         }
-        return await self.endpoints.respond(Request(method, path, query, **(asked | changes)))
+        return await answer_of(self.endpoints, Request(method, path, query, **(asked | changes)))
 
     async def status(self, target: str, **changes: Any) -> int:
         """Return the status alone."""
@@ -72,7 +94,7 @@ def fail() -> str:
 async def test_probe(path: str) -> None:
     """A probe's answer is a status and a word, for anyone, and nothing of it is kept."""
     service = Service(token="secret")  # noqa: S106 - of a test
-    answer = await service.get(path, client_is_local=False, forwarded=True, host="a.example")
+    answer = await service.get(path, client="10.0.0.9", forwarded=True, host="a.example")
     assert answer == Response(
         200,
         (
@@ -146,12 +168,12 @@ async def test_token(path: str) -> None:
     ]
     assert refused.body == b"the token is missing or wrong\n"
     right = "Bearer päss".encode()
-    assert await service.status(path, authorization=right, client_is_local=False) == 200
+    assert await service.status(path, authorization=right, client="10.0.0.9") == 200
 
 
 @pytest.mark.parametrize("path", FIGURES)
 @pytest.mark.parametrize(
-    "change", [{"client_is_local": False}, {"forwarded": True}, {"host": "evil.example"}], ids=str
+    "change", [{"client": "10.0.0.9"}, {"forwarded": True}, {"host": "evil.example"}], ids=str
 )
 async def test_no_token(path: str, change: dict[str, Any]) -> None:
     """Without a token, figures and the page are for local clients that know whom they ask."""
@@ -345,10 +367,15 @@ async def test_error(caplog: pytest.LogCaptureFixture) -> None:
         raise NotImplementedError(kind, within)
 
     endpoints = Endpoints(
-        Broken(), HealthRegistry(), access=Access(None), report=report, answering=lambda: True
+        Broken(),
+        HealthRegistry(),
+        access=Access(None),
+        report=report,
+        answering=lambda: True,
+        name=None,
     )
-    request = Request("GET", "/metrics", "", b"Bearer secret", "localhost", True, False)  # noqa: FBT003 - fields
-    answer = await endpoints.respond(request)
+    request = Request("GET", "/metrics", "", b"Bearer secret", "localhost", None, forwarded=False)
+    answer = await answer_of(endpoints, request)
     assert (answer.status, answer.body) == (500, b"internal error\n")
     assert caplog.messages == ["cannot answer GET /metrics"]
     assert "Bearer" not in caplog.text
@@ -358,4 +385,153 @@ def test_repeated_fields() -> None:
     """A request whose access two readers may judge in two ways is refused."""
     for name in (b"host", b"authorization"):
         with pytest.raises(ValueError, match=r"^a header field is repeated"):
-            Request.of("GET", "/", "", [(name, b"a"), (name, b"b")], client_is_local=True)
+            Request.of("GET", "/", "", [(name, b"a"), (name, b"b")], client="127.0.0.1")
+
+
+class Client:
+    """One that reads its answer when it is told to."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.reads = anyio.Event()
+
+    async def receive(self, response: Response) -> None:
+        """Take the head of an answer, and after a while its body."""
+        self.status = response.status
+        if response.rest is not None:
+            await self.reads.wait()
+
+
+HISTORY = Request("GET", "/stats", "points=5", None, "localhost", None, forwarded=False)
+
+
+async def test_two_histories_at_once() -> None:
+    """Two answers with history are on their way at once; a third has two seconds to be the next."""
+    service = Service()
+    slow, slower, late, next_one = (Client() for _ in range(4))
+    async with anyio.create_task_group() as group:
+        for client in (slow, slower):
+            group.start_soon(service.endpoints.respond, HISTORY, client.receive)
+        await anyio.sleep(0.1)
+        started = anyio.current_time()
+        await service.endpoints.respond(HISTORY, late.receive)
+        assert late.status == 503
+        assert anyio.current_time() - started == pytest.approx(2)
+        assert await service.status("/stats") == 200
+        assert await service.status("/metrics") == 200
+        group.start_soon(service.endpoints.respond, HISTORY, next_one.receive)
+        await anyio.sleep(1)
+        assert next_one.status == 0
+        slow.reads.set()
+        await anyio.sleep(0.1)
+        assert next_one.status == 200
+        group.cancel_scope.cancel()
+    assert [slow.status, slower.status] == [200, 200]
+    assert (await service.stats("?points=5"))["history"] == {"timestamps": [], "values": {}}
+
+
+async def test_refused_before_a_turn() -> None:
+    """Who may not see the history does not wait for it, and takes nobody's turn."""
+    service = Service(token="secret")  # noqa: S106 - of a test
+    right = b"Bearer secret"
+    clients = [Client() for _ in range(2)]
+    async with anyio.create_task_group() as group:
+        for client in clients:
+            request = replace(HISTORY, authorization=right)
+            group.start_soon(service.endpoints.respond, request, client.receive)
+        await anyio.sleep(0.1)
+        started = anyio.current_time()
+        assert await service.status("/stats?points=5") == 401
+        assert await service.status("/stats?points=x", authorization=right) == 400
+        assert anyio.current_time() == started
+        group.cancel_scope.cancel()
+
+
+async def test_history_not_taken() -> None:
+    """An answer with history that is not taken within a minute is given up, with its turn."""
+    service = Service()
+    started = anyio.current_time()
+    for _ in range(3):
+        with pytest.raises(ConnectionAbortedError):
+            await service.endpoints.respond(HISTORY, Client().receive)
+    assert anyio.current_time() - started == pytest.approx(180)
+
+
+@pytest.mark.parametrize(("query", "points"), [("points=9999999", 3600), ("points=3599", 3599)])
+async def test_points_have_a_limit(query: str, points: int) -> None:
+    """No answer has more than 3,600 samples, which is what a monitor keeps by itself."""
+    asked: list[int] = []
+
+    class Watching(ResourceMonitor):
+        def recent(self, points: int) -> tuple[array[float], dict[str, array[float]]]:
+            asked.append(points)
+            return super().recent(points)
+
+    service = Service(monitor=Watching())
+    await service.stats(f"?{query}")
+    assert asked == [points]
+
+
+async def test_error_after_the_beginning(caplog: pytest.LogCaptureFixture) -> None:
+    """An error in an answer that has begun is logged, and the answer does not look complete."""
+
+    class Broken(ResourceMonitor):
+        def recent(self, points: int) -> Any:
+            return super().recent(points)[0], {"depth": None}
+
+    with pytest.raises(ConnectionAbortedError):
+        await Service(monitor=Broken()).stats("?points=5")
+    assert caplog.messages == ["cannot answer GET /stats to its end"]
+
+
+async def test_wrong_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    """Wrong tokens are counted, and the log says so once a minute at most."""
+    service = Service(token="secret")  # noqa: S106 - of a test
+    wrong = {"authorization": b"Bearer guess", "client": "10.0.0.9"}
+    for _ in range(30):
+        assert await service.status("/stats", **wrong) == 401
+    assert await service.status("/stats") == 401  # a browser's first request has none
+    assert service.endpoints.wrong_tokens.count == 30
+    await anyio.sleep(60)
+    await service.status("/metrics", authorization=b"Bearer guess", client=None)
+    assert caplog.messages == [
+        "wrong token for /stats from 10.0.0.9; 1 since the last such line",
+        "wrong token for /metrics from a Unix socket; 30 since the last such line",
+    ]
+    assert "guess" not in caplog.text
+
+
+async def test_wrong_tokens_are_slow(caplog: pytest.LogCaptureFixture) -> None:
+    """For ten seconds after a wrong token each one takes a second to look at, right or wrong."""
+    service = Service(token="secret")  # noqa: S106 - of a test
+    caplog.clear()
+
+    async def seconds(status: int, **changes: Any) -> float:
+        started = anyio.current_time()
+        assert await service.status("/stats", **changes) == status
+        return anyio.current_time() - started
+
+    right, wrong = {"authorization": b"Bearer secret"}, {"authorization": b"Bearer guess"}
+    assert await seconds(200, **right) == 0
+    assert await seconds(401, **wrong) == 0
+    assert await seconds(401) == 0
+    assert await seconds(401, **wrong) == pytest.approx(1)
+    assert await seconds(200, **right) == pytest.approx(1)
+    assert await service.status("/livez", **wrong) == 200
+    await anyio.sleep(9)
+    assert await seconds(200, **right) == 0
+
+
+def test_wrong_token_in_another_loop(backend: str) -> None:
+    """A loop whose clock begins anew is not slowed by what came in the one before."""
+    service = Service(token="secret")  # noqa: S106 - of a test
+
+    async def guess(after: float) -> float:
+        await anyio.sleep(after)
+        started = anyio.current_time()
+        await service.status("/stats", authorization=b"Bearer guess")
+        return anyio.current_time() - started
+
+    assert run(guess, 3600, backend=backend) == 0
+    assert run(guess, 0, backend=backend) == 0
+    assert service.endpoints.wrong_tokens.count == 2

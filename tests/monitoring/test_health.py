@@ -725,14 +725,26 @@ async def test_report_in_a_cancelled_scope() -> None:
     assert (probe.started, health.statistics().runs) == (0, 0)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_what_ends_the_program(error: type[BaseException]) -> None:
-    """What is no Exception is raised by the report, by one of them."""
-    health = registry(Probe(error("now")), ttl=1.0)
-    with pytest.raises(error, match=r"^now$"):
+class Unusual(BaseException):
+    """An error that is not meant to be caught."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, Unusual])
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
+async def test_what_ends_the_program(
+    kind: type[BaseException],
+    grouped: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """What is not an Exception is raised by the report, by one of them."""
+    error = kind("now")
+    if grouped:
+        error = BaseExceptionGroup("two", [ValueError("other"), BaseExceptionGroup("one", [error])])
+    health = registry(Probe(error), ttl=1.0)
+    with pytest.raises(type(error), match=r"^(now|two)") as raised:
         await health.report()
+    assert raised.value is error
     result = only(await health.report())
-    assert result.error == f"{error.__name__}: now"
+    assert (result.error or "").startswith(type(error).__name__)
 
 
 def test_stray_cancellation(backend: str) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.monitoring._http import RefusedError, encode, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GOOD = {
     "plain": (b"GET /livez HTTP/1.1\r\nHost: a", ("GET", "/livez", "", True)),
@@ -153,7 +157,7 @@ def test_linear() -> None:
 
 def test_encode() -> None:
     """An answer says its length, its date and whether the connection stays, and not who we are."""
-    data = encode(200, [("content-type", "text/plain")], b"ok", keep_alive=True, with_body=True)
+    (data,) = encode(200, [("content-type", "text/plain")], b"ok", keep_alive=True, with_body=True)
     head, body = data.split(b"\r\n\r\n")
     first, *fields = head.decode().split("\r\n")
     assert first == "HTTP/1.1 200 OK"
@@ -166,7 +170,40 @@ def test_encode() -> None:
 
 def test_encode_head() -> None:
     """The answer to HEAD has the length of the body, and no body."""
-    data = encode(503, [], b"unavailable", keep_alive=False, with_body=False)
+    (data,) = encode(503, [], b"unavailable", keep_alive=False, with_body=False)
     assert data.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"content-length: 11\r\nconnection: close\r\n" in data
     assert data.endswith(b"\r\n\r\n")
+
+
+def test_encode_in_pieces() -> None:
+    """A body in pieces goes in chunks, none of which is made before the one before was sent."""
+    asked: list[bytes] = []
+
+    def rest() -> Iterator[bytes]:
+        for piece in (b"b" * 17, b"c"):
+            asked.append(piece)
+            yield piece
+
+    pieces = encode(200, [], b"a", rest(), keep_alive=True, with_body=True)
+    head, _, body = next(pieces).partition(b"\r\n\r\n")
+    assert b"\r\ntransfer-encoding: chunked\r\nconnection: keep-alive" in head
+    assert b"content-length" not in head
+    assert (body, asked) == (b"1\r\na\r\n", [])
+    assert next(pieces) == b"11\r\n" + b"b" * 17 + b"\r\n"
+    assert asked == [b"b" * 17]
+    assert list(pieces) == [b"1\r\nc\r\n", b"0\r\n\r\n"]
+
+
+def test_encode_in_pieces_without_chunks() -> None:
+    """For HTTP/1.0 a body in pieces ends where the connection does; for HEAD none is made."""
+    assert not parse(b"GET / HTTP/1.0").takes_chunks
+    assert parse(b"GET / HTTP/1.1\r\nHost: a").takes_chunks
+    rest = iter([b"b"])
+    (head,) = encode(200, [], b"a", rest, keep_alive=False, with_body=False)
+    assert head.endswith(b"\r\n\r\n")
+    first, *others = encode(200, [], b"a", rest, keep_alive=False, with_body=True, chunked=False)
+    assert b"transfer-encoding" not in first
+    assert b"content-length" not in first
+    assert first.endswith(b"\r\n\r\na")
+    assert others == [b"b"]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -39,6 +40,17 @@ async def test_samples_at_exact_times() -> None:
     assert not monitor.answering(1e9)
     await anyio.sleep(100)
     assert monitor.statistics().samples == 361
+
+
+async def test_left_in_another_task() -> None:
+    """Its block may be left where it was not entered, as fixtures of pytest-asyncio are."""
+    monitor = ResourceMonitor(10)
+    for method in (monitor.__aenter__, partial(monitor.__aexit__, None, None, None)):
+        async with anyio.create_task_group() as group:
+            group.start_soon(method)
+        await anyio.sleep(15)
+    assert not monitor.running
+    assert monitor.statistics().samples == 1
 
 
 async def test_an_hour_of_alerts() -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import json
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import anyio
+import pytest
 from anyio import to_thread
 
+from mtaio.app import Application
+from mtaio.config import Settings
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
 
 
@@ -32,3 +38,30 @@ async def test_virtual_clock() -> None:
         health.drain()
         assert await to_thread.run_sync(status, probes.address, "/readyz") == 503
     assert not probes.running
+
+
+def name_and_tokens(address: str) -> tuple[str, int]:
+    """Return the name of the service, and the status of a wrong token's answer."""
+    url = f"http://{address}/stats"
+    with urlopen(Request(url, headers={"Authorization": "Bearer secret"})) as answer:
+        name = json.load(answer)["name"]
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(url, headers={"Authorization": "Bearer guess"}))
+    refused.value.close()
+    return name, refused.value.code
+
+
+async def test_name_and_wrong_tokens() -> None:
+    """The page is headed by the application's name, if it has one; wrong tokens are counted."""
+    settings = Settings(health_bind="127.0.0.1:0", health_token="secret")  # noqa: S106 - of a test
+    monitor = ResourceMonitor(name="measures")
+    app = Application(settings, name="shop", monitor=monitor, signals=False, logging=False)
+    probes = app.probes
+    assert probes is not None
+    assert probes.statistics().wrong_tokens == 0
+    async with app:
+        found = await to_thread.run_sync(name_and_tokens, probes.address)
+        assert found == ("shop", 401)
+        assert probes.statistics().wrong_tokens == 1
+    async with monitor, Probes(monitor, bind="127.0.0.1:0", token="secret") as probes:  # noqa: S106 - of a test
+        assert await to_thread.run_sync(name_and_tokens, probes.address) == ("measures", 401)

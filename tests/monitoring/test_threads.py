@@ -258,14 +258,15 @@ def test_another_loop_is_faster(loop: str) -> None:
 
 @pytest.mark.skipif("asyncio" not in BACKENDS, reason="it is about asyncio")
 def test_task_factory_that_takes_no_context() -> None:
-    """Handlers run in a loop whose task factory knows nothing but a loop and a coroutine."""
+    """Handlers run in a loop whose task factory knows a loop, a coroutine and a name alone."""
     monitor = quick()
     told = threading.Event()
     monitor.on_threshold_exceeded(lambda *_: told.set())
 
     async def main() -> None:
+        # From Python 3.14 on, the name of AnyIO's tasks is handed to the factory.
         asyncio.get_running_loop().set_task_factory(
-            lambda loop, coro: asyncio.Task(coro, loop=loop)
+            lambda loop, coro, *, name=None: asyncio.Task(coro, loop=loop, name=name)
         )
         async with monitor:
             await happens(told.is_set)

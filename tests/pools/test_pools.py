@@ -169,17 +169,17 @@ def test_what_is_out_of_time_or_cancelled(pool: Executor, finish: Finish, tmp_pa
 
     async def main() -> None:
         executor = TaskExecutor()
-        # More than the pools take ahead of time: a ProcessPoolExecutor begins one more than it can.
-        names = [f"{number}" for number in range(4 * WORKERS)]
+        # More than the pools take ahead of time, and than they make while a busy machine is late.
+        names = [f"{number}" for number in range(12 * WORKERS)]
         fn = partial(note, str(tmp_path), seconds=0.4)
         results = await executor.map(fn, names, via=pool, timeout=0.2, errors="return")
         assert {type(result) for result in results} == {MTAIOTimeoutError}
         with anyio.move_on_after(0.2):
             await executor.map(fn, [f"again {name}" for name in names], via=pool)
-        await anyio.sleep(0.8)
+        await executor.map(fn, ["last"], via=pool)  # begins after what still waits there
 
     finish(main)
-    assert len(list(tmp_path.iterdir())) <= 4 * WORKERS
+    assert len(list(tmp_path.iterdir())) <= 12 * WORKERS  # half of them
 
 
 def test_limit_holds_after_timeouts_and_cancellation(

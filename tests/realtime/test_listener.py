@@ -16,7 +16,7 @@ from mtaio.monitoring._endpoints import Request, Response
 from mtaio.monitoring._listener import Limits, Listener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     from anyio.abc import ByteStream
 
@@ -35,13 +35,21 @@ class Server:
         self.port: int = listening.getsockname()[1]
         self.asked: list[str] = []
         self.body = body
+        self.pieces = 0
         self.listener = Listener(listening, self._respond, limits)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
         self.asked.append(f"{request.method} {request.path}")
         if request.path == "/slow":
             await anyio.sleep(LONG)
-        return Response(200, (("content-type", "text/plain"),), self.body)
+        rest = self._rest() if request.path == "/pieces" else None
+        await send(Response(200, (("content-type", "text/plain"),), self.body, rest))
+
+    def _rest(self) -> Iterator[bytes]:
+        """Return the rest of an answer, in a hundred pieces."""
+        for _ in range(100):
+            self.pieces += 1
+            yield self.body
 
     async def connect(self) -> ByteStream:
         """Return a connection to it."""
@@ -57,16 +65,18 @@ class Server:
 
 @asynccontextmanager
 async def serving(body: bytes = b"ok\n", **limits: Any) -> AsyncGenerator[Server]:
-    """Serve inside the block; within half a minute, because no test takes as long."""
+    """Serve inside the block; for less than a test may take, also on a busy machine."""
     server = Server(Limits(**limits), body)
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as group:
-            group.start_soon(server.listener.serve)
-            try:
-                yield server
-            finally:
-                group.cancel_scope.cancel()
-    server.listener.close()
+    try:
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as group:
+                group.start_soon(server.listener.serve)
+                try:
+                    yield server
+                finally:
+                    group.cancel_scope.cancel()
+    finally:
+        server.listener.close()
     assert len(server.listener) == 0
 
 
@@ -247,6 +257,30 @@ async def test_great_answer() -> None:
     body = bytes(range(256)) * 20_000
     async with serving(body) as server:
         assert (await server.ask(b"GET / HTTP/1.0\r\n\r\n")).endswith(b"\r\n\r\n" + body)
+
+
+async def test_answer_in_pieces() -> None:
+    """An answer in pieces arrives whole, in chunks or up to the end, and another may follow."""
+    async with serving() as server:
+        ask = b"GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n"
+        answers = await server.ask(ask + ask + b"GET /pieces HTTP/1.0\r\n\r\n")
+        _, *bodies = answers.split(b"HTTP/1.1 200 OK\r\n")
+        chunks = b"3\r\nok\n\r\n" * 101 + b"0\r\n\r\n"
+        assert [body.endswith(chunks) for body in bodies] == [True, True, False]
+        assert bodies[2].endswith(b"\r\n\r\n" + b"ok\n" * 101)
+        assert server.pieces == 300
+
+
+async def test_answer_in_pieces_not_taken() -> None:
+    """Of an answer that is not taken no more is made than what the sockets hold."""
+    async with (
+        serving(b"a" * 1_000_000, answer_seconds=0.2, slowest=10**9) as server,
+        await server.connect() as stream,
+    ):
+        await stream.send(b"GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n")
+        while not server.listener.timed_out:  # noqa: ASYNC110 - a count, without an event
+            await anyio.sleep(0.01)
+        assert 0 < server.pieces < 100
 
 
 async def test_refused_client_that_goes_on() -> None:

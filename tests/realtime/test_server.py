@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
 import ssl
@@ -597,6 +598,108 @@ async def test_closed_under_load(last_call: float, monkeypatch: pytest.MonkeyPat
         before = anyio.current_time()
     assert anyio.current_time() - before < 5
     assert len(app.ends) == sum(map(len, clients))
+
+
+def connected(address: Any, family: int = socket.AF_INET) -> socket.socket:
+    """Return a connection which the system has made, whatever the event loop does meanwhile."""
+    client = socket.socket(family)
+    try:
+        client.connect(address)
+    except OSError:
+        client.close()
+        raise
+    return client
+
+
+def ask_in_thread(client: socket.socket) -> bytes:
+    """Return all that comes from the server."""
+    client.settimeout(20)
+    with client, client.makefile("rb") as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix", "inherited"])
+async def test_closed_with_clients_in_the_queue(bind: str, tmp_path: Path) -> None:
+    """Clients whom only the system has let in are answered, whether they have asked yet or not."""
+    if sys.platform == "win32" and bind != "127.0.0.1:0":
+        return
+    app, path = App(), tmp_path / "s"
+    inherited = socket.create_server(("127.0.0.1", 0))
+    where = {"unix": f"unix:{path}", "inherited": f"fd://{inherited.fileno()}"}.get(bind, bind)
+    async with serving(app, where) as server:
+        port = int(server.address.rpartition(":")[2]) if bind != "unix" else 0
+        clients = [
+            connected(str(path), socket.AF_UNIX)
+            if bind == "unix"
+            else connected(("127.0.0.1", port))
+            for _ in range(40)
+        ]
+        for client in clients[::2]:
+            client.sendall(GET % b"/hello")
+        server.close()
+        for client in clients[1::2]:
+            client.sendall(GET % b"/hello")
+        answers: list[bytes] = []
+
+        async def ask(client: socket.socket) -> None:
+            answers.append(await to_thread.run_sync(ask_in_thread, client))
+
+        async with anyio.create_task_group() as group:
+            for client in clients:
+                group.start_soon(ask, client)
+    assert [each[:12] for each in answers] == [b"HTTP/1.1 200"] * 40
+    assert all(each.endswith(b"hello") for each in answers)
+    inherited.close()
+
+
+async def test_closed_with_silent_clients_in_the_queue() -> None:
+    """They are let in, and not waited for."""
+    async with serving(App()) as server:
+        port = int(server.address.rpartition(":")[2])
+        clients = [connected(("127.0.0.1", port)) for _ in range(10)]
+        server.close()
+        for client in clients:
+            assert await to_thread.run_sync(ask_in_thread, client) == b""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one may connect at that moment")
+async def test_closed_while_clients_connect() -> None:
+    """Each connection is refused, or its request is answered: none is made and then reset."""
+    app, answers = App(), list[bytes]()
+    stopped = False
+
+    def connect_without_pause(address: tuple[str, int]) -> None:
+        while True:
+            try:
+                client = connected(address)
+            except OSError:
+                if stopped:
+                    return
+                continue
+            client.sendall(GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n") % b"/hello")
+            answers.append(ask_in_thread(client))
+
+    for _ in range(2):
+        async with anyio.create_task_group() as group:
+            async with serving(app) as server:
+                address = "127.0.0.1", int(server.address.rpartition(":")[2])
+                for _ in range(8):
+                    group.start_soon(to_thread.run_sync, connect_without_pause, address)
+                await app.wait_begun(len(app.begun) + 100)
+                server.close()
+            stopped = True
+        stopped = False
+    assert [each for each in answers if not each.endswith(b"hello")] == []
+
+
+async def test_hypercorn_is_what_it_was() -> None:
+    """Serving changes nothing for those who use hypercorn by themselves, meanwhile or later."""
+    names = [f"hypercorn.{backend}.run" for backend in ("asyncio", "trio")]
+    before = [vars(importlib.import_module(name)).copy() for name in names]
+    async with serving(App()) as server:
+        assert [vars(importlib.import_module(name)) for name in names] == before
+        server.close()
+    assert [vars(importlib.import_module(name)) for name in names] == before
 
 
 async def test_closed_with_a_request_in_line() -> None:

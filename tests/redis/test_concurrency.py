@@ -6,7 +6,10 @@ import copy
 import logging
 import pickle
 import re
+import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,8 +18,11 @@ import pytest
 from mtaio.exceptions import ConcurrencyLimitError, LeaseLostError, MTAIOError, StoreError
 from mtaio.redis import Lease, RedisConcurrencyLimiter
 from mtaio.resilience import Pipeline
+from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import Victim, check_limiter, explore, run, settle
 from tests.redis.exchanging import Slots
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_slots_are_shared() -> None:
@@ -48,6 +54,66 @@ async def test_slots_are_shared() -> None:
         statistics = limiters[0].statistics()
         assert statistics.in_use == statistics.waiting == 0
         assert statistics.calls < 3 * counts[0]
+
+
+COLLECTED = """
+import asyncio, gc, sys
+import anyio
+from mtaio.redis import RedisConcurrencyLimiter
+from mtaio.testing import run
+from tests.redis.exchanging import Slots
+
+store = Slots(latency=0.001)
+limiter = RedisConcurrencyLimiter(store, "key", 1, lease=0.5)
+
+async def first():
+    # AnyIO 4.16 happens to keep what its task groups started, for ever.
+    store.start = lambda fn: asyncio.ensure_future(fn())
+    held.append(await limiter.acquire())
+    held.append(asyncio.ensure_future(limiter.acquire()))
+    while not store.listeners():
+        await asyncio.sleep(0)
+    held.extend(asyncio.all_tasks())
+
+async def second():
+    del store.start
+    served = []
+
+    async def work(number):
+        async with limiter:
+            served.append(number)
+            await anyio.sleep(2)
+
+    async with store:
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(work, number)
+            await anyio.sleep(1)
+            assert store.listeners() == 2
+            held.clear()
+            gc.collect()
+            assert store.listeners() == 1
+            await anyio.sleep(2)
+            assert store.listeners() == 1
+    return len(served)
+
+loop = asyncio.new_event_loop()
+held = []
+loop.run_until_complete(first())
+loop.close()
+del loop
+print(run(second, backend=sys.argv[1]))
+"""
+
+
+def test_tasks_of_a_closed_loop_that_are_collected(backend: str) -> None:
+    """Their coroutines are closed when the next loop uses the limiter, and leave it alone."""
+    program = [sys.executable, "-c", COLLECTED, backend]
+    done = subprocess.run(  # noqa: S603 - a program of ours
+        program, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("3\n", 0), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
 
 
 async def test_order_and_tokens() -> None:
@@ -304,6 +370,119 @@ async def test_timeouts_and_full_queues() -> None:
             with pytest.raises(ConcurrencyLimitError):
                 await none.acquire()
             assert await none.try_acquire() is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "most", "ran"),
+    [(3, 0, 3), (5, 0, 3), (4, 1, 4), (6, 2, 5), (9, 4, 7), (9, 9, 9)],
+)
+async def test_as_many_wait_as_may(tasks: int, most: int, ran: int) -> None:
+    """
+    Those that ask at one moment get the free slots, ``max_waiters`` more wait, the rest is refused.
+
+    As with a limiter of one process, though nobody knows what is free until the server answers.
+    """
+    async with Slots() as store:
+        local = ConcurrencyLimiter(3, max_waiters=most)
+        shared = RedisConcurrencyLimiter(store, "key", 3, max_waiters=most)
+        for limiter in (local, shared):
+            ends: list[str] = []
+            async with anyio.create_task_group() as group:
+                for _ in range(tasks):
+                    group.start_soon(hold_for_a_second, limiter, ends)
+                    await settle()
+            assert (ends.count("ran"), ends.count("refused")) == (ran, tasks - ran)
+        statistics = shared.statistics()
+        assert (statistics.rejected, statistics.waiting, statistics.in_use) == (tasks - ran, 0, 0)
+
+
+async def hold_for_a_second(
+    limiter: ConcurrencyLimiter | RedisConcurrencyLimiter, ends: list[str]
+) -> None:
+    """Hold a slot, and note whether there was one."""
+    try:
+        async with limiter:
+            await anyio.sleep(1)
+            ends.append("ran")
+    except ConcurrencyLimitError:
+        ends.append("refused")
+
+
+async def test_room_in_the_queue_is_for_those_who_asked_first() -> None:
+    """One that leaves during the call makes room, but not for those that only try."""
+    async with Slots(latency=0.1) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        async with limiter:
+            ends: list[str] = []
+
+            async def waits(name: str, patience: float) -> None:
+                with anyio.move_on_after(patience):
+                    try:
+                        async with limiter:
+                            ends.append(f"{name} ran")
+                    except ConcurrencyLimitError:
+                        ends.append(f"{name} refused")
+
+            async def tries() -> None:
+                assert await limiter.try_acquire() is None
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(waits, "first", 0.02)
+                await settle()
+                group.start_soon(tries)
+                await settle()
+                for name in ("second", "third"):
+                    group.start_soon(waits, name, 9)
+                    await settle()
+                await anyio.sleep(0.5)
+                assert ends == ["third refused"]
+                assert limiter.statistics().waiting == 1
+                group.cancel_scope.cancel()
+        assert limiter.statistics().in_use == 0
+
+
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
+async def test_full_queue_and_a_task_cancelled_anywhere(victim: Victim) -> None:
+    """Whoever is cancelled and when, as many are served as there is room for, and none hangs."""
+    async with Slots(latency=0.002) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=1)
+        ends: list[str] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold_for_a_second, limiter, ends)
+            group.start_soon(victim, hold_for_a_second, limiter, ends)
+            group.start_soon(hold_for_a_second, limiter, ends)
+            await anyio.sleep(0.5)
+            group.start_soon(hold_for_a_second, limiter, ends)
+        assert ends.count("ran") in {1, 2, 3}
+        assert len(ends) in {3, 4}
+        assert limiter.statistics().waiting == limiter.statistics().in_use == 0
+        assert store.most == 1
+        async with limiter.hold(timeout=1):
+            pass
+
+
+async def test_full_queue_of_a_server_that_is_down() -> None:
+    """With "wait", as many as may wait until it is back, and the others learn that it is down."""
+    async with Slots(timeout=0.5) as store:
+        limiter = RedisConcurrencyLimiter(store, "key", 1, max_waiters=2, on_failure="wait")
+        store.fail()
+        ends: list[object] = []
+
+        async def waits() -> None:
+            try:
+                async with limiter:
+                    ends.append("ran")
+            except StoreError:
+                ends.append(anyio.current_time())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(waits)
+                await settle()
+            await anyio.sleep(5)
+            assert ends == [0.5]
+            store.recover()
+        assert ends == [0.5, "ran", "ran"]
 
 
 async def wait_in_vain(limiter: RedisConcurrencyLimiter) -> None:

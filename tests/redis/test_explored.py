@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
 from mtaio.redis import RedisRateLimiter
 from mtaio.testing import Victim, explore
 from tests.redis.reserving import reserving_store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 @explore(seeds=100, exhaustive=1)
@@ -118,3 +122,69 @@ async def test_tries_and_waits_without_the_server(victim: Victim) -> None:
         with anyio.fail_after(1):
             await limiter.acquire()
             assert await limiter.try_acquire()
+
+
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
+async def test_outage(victim: Victim) -> None:
+    """Through an outage and after it tasks are served in the order of asking, and all of them."""
+    async with reserving_store(latency=0.002, timeout=0.01) as store:
+        limiter = RedisRateLimiter(store, "key", 20, burst=1, on_failure="local")
+        served: list[tuple[int, float]] = []
+
+        async def wait(number: int) -> None:
+            await limiter.acquire()
+            served.append((number, anyio.current_time()))
+
+        async with anyio.create_task_group() as group:
+            for number in range(6):
+                group.start_soon(victim if number == 2 else _call, wait, number)
+                await anyio.sleep(0.03)
+                if number == 0:
+                    store.fail()
+                elif number == 3:
+                    store.recover()
+        numbers = [number for number, _ in served]
+        assert set(numbers) >= {0, 1, 3, 4, 5}
+        assert numbers == sorted(numbers)
+        # The server and the bucket of the process have a burst each, at each change between them.
+        for first, (_, start) in enumerate(served):
+            for more, (_, end) in enumerate(served[first:], 1):
+                assert more <= 3 + 20 * (end - start + limiter.slack)
+        statistics = limiter.statistics()
+        assert statistics.granted + statistics.cancelled in {5, 6}
+        assert statistics.granted >= len(served)
+        assert statistics.waiting == 0
+        await anyio.sleep(3)
+        assert limiter.statistics().down == 0
+        with anyio.fail_after(1):
+            await limiter.acquire()
+            assert await limiter.try_acquire() in {True, False}
+
+
+async def _call(fn: Callable[[int], Awaitable[None]], number: int) -> None:
+    await fn(number)
+
+
+@explore(seeds=30, exhaustive=1, inject=("checkpoint", "step", "native"))
+async def test_outage_that_lifts_the_limit(victim: Victim) -> None:
+    """All that wait when the server fails go on, and so do those that come in that moment."""
+    async with reserving_store(latency=0.002, timeout=0.01) as store:
+        limiter = RedisRateLimiter(store, "key", 0.01, burst=2, on_failure="open")
+        await limiter.acquire(2)
+        store.fail()
+        granted: list[int] = []
+        tries = partial(_try, limiter, granted)
+        waits = partial(_wait, limiter, granted)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(waits)
+            group.start_soon(victim, waits)
+            await anyio.sleep(0.01)  # when it turns out that the server is down
+            group.start_soon(waits)
+            group.start_soon(tries, 2)  # refused if it comes before that, because others wait
+        assert anyio.current_time() < 0.03
+        assert granted.count(1) in {2, 3}
+        assert limiter.statistics().waiting == 0
+        store.recover()
+        await anyio.sleep(3)
+        assert limiter.statistics().down == 0

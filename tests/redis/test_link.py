@@ -65,7 +65,7 @@ class Client:
 def linked(client: Client) -> Link:
     """Return a connection through ``client``."""
     glide: Any = SimpleNamespace(GlideError=GlideError, Script=lambda source: f"glide's {source}")
-    return Link(client, glide, "nowhere", 0.5)
+    return Link(client, glide, "nowhere", 0.5, hint=" Perhaps it is asleep.")
 
 
 async def test_answers() -> None:
@@ -167,11 +167,36 @@ async def test_no_answer() -> None:
     """A call that glide itself does not end is ended after its timeout, and is a failure."""
     link = linked(Client(None, None))
     start = clock.now()
-    with pytest.raises(StoreError, match=r"^nowhere did not answer within 0\.5 s\.$") as caught:
+    with pytest.raises(
+        StoreError, match=r"^nowhere did not answer within 0\.5 s\. Perhaps it is asleep\.$"
+    ) as caught:
         await link.command("PING")
     assert caught.value.server == "nowhere"
     assert clock.now() - start == pytest.approx(0.5)
     assert link.failing_since == pytest.approx(start + 0.5)
-    with pytest.raises(StoreError, match=r"^nowhere did not answer within 2 s\.$"):
+    with pytest.raises(StoreError, match=r"^nowhere did not answer within 2 s\. Perhaps"):
         await link.command("BLPOP", "list", 0, timeout=2)
     assert clock.now() - start == pytest.approx(2.5)
+
+
+async def test_glide_gives_up_a_moment_before() -> None:
+    """Its own timeout is reported as ours; what may be wrong is not said of one that answered."""
+    timed_out = GlideError("Standalone connect failed - IoError: `nowhere:1`: timed out\n")
+    link = linked(Client(timed_out, "OK", timed_out))
+    with pytest.raises(
+        StoreError, match=r"^nowhere did not answer within 0\.5 s\. Perhaps it is asleep\.$"
+    ):
+        await link.command("PING")
+    assert link.failing_since == clock.now()
+    await link.command("PING")
+    with pytest.raises(StoreError, match=r"^nowhere did not answer within 0\.5 s\.$"):
+        await link.command("PING")
+
+
+async def test_a_server_that_closes_the_connection() -> None:
+    """It does not say why, so the likely reasons are named."""
+    error = GlideError("connect failed: Multiplexed connection driver unexpectedly terminated")
+    with pytest.raises(
+        StoreError, match=r"^nowhere: the connection was closed by the server, which may want TLS"
+    ):
+        await linked(Client(error)).command("PING")

@@ -399,6 +399,22 @@ async def test_refused_calls() -> None:
             assert cache.statistics().failed_calls == 1
 
 
+async def test_left_in_another_task() -> None:
+    """A block that is left where it was not entered is refused, by its own name, and goes on."""
+    async with processes(1, name="them") as (_, (cache,)):
+
+        async def leave() -> None:
+            with pytest.raises(
+                RuntimeError, match=r"^<TieredCache 'them' .*> was entered in another task\. Enter"
+            ):
+                await cache.__aexit__(None, None, None)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+        await cache.set("key", "value")
+        assert await cache.get("key") == "value"
+
+
 async def test_refusals() -> None:
     """What cannot be a key, a number or a namespace, and use outside of the block."""
     async with caching_store() as store:

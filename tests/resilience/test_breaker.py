@@ -464,3 +464,27 @@ def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], mes
     """A value that makes no sense is named, with the way out."""
     with pytest.raises(kind, match=message):
         Breaker(**arguments)
+
+
+async def test_groups_are_failures_if_all_in_them_are() -> None:
+    """As task groups raise them; a group of refusals alone is no outcome."""
+    lost, wrong = ConnectionError(), ValueError()
+    refused = ConcurrencyLimitError("no slot")
+    breaker = Breaker(1, window=2, min_calls=2, on=ConnectionError)
+    call = through(breaker)
+    for group, failed, undecided in (
+        (ExceptionGroup("", [lost, lost]), 1, 0),
+        (ExceptionGroup("", [refused, ExceptionGroup("", [refused])]), 1, 1),
+        (ExceptionGroup("", [lost, wrong]), 1, 1),
+        (ExceptionGroup("", [lost, ExceptionGroup("", [lost])]), 2, 1),
+        (ExceptionGroup("", [lost]), 3, 1),
+    ):
+
+        async def fail_together(group: ExceptionGroup[Exception] = group) -> None:
+            raise group
+
+        with pytest.raises(ExceptionGroup):
+            await call(fail_together)
+        statistics = breaker.statistics()
+        assert (statistics.failed, statistics.undecided) == (failed, undecided)
+    assert breaker.state is OPEN

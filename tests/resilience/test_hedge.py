@@ -91,21 +91,22 @@ async def test_a_loser_that_succeeds_is_thrown_away() -> None:
     class Answer:
         pass
 
-    kept: list[Any] = []
+    answers: list[weakref.ref[Answer]] = []
 
     async def fn() -> Answer:
         answer = Answer()
-        if not kept:
-            kept.append(answer)
+        answers.append(weakref.ref(answer))
+        if len(answers) == 1:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(5)
         return answer
 
     first = await through(Hedge(1))(fn)
-    assert first is not kept[0]
+    loser, winner = answers
+    assert first is winner()
     assert anyio.current_time() == 5
     gc.collect()
-    assert len(gc.get_referrers(kept[0])) == 1
+    assert loser() is None
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
@@ -606,3 +607,20 @@ def test_refused_arguments(arguments: dict[str, Any], kind: type[Exception], mes
     """A value that makes no sense is named, with the way out."""
     with pytest.raises(kind, match=message):
         Hedge(**arguments)
+
+
+async def test_refusals_in_a_group_leave_the_call_to_the_others() -> None:
+    """As those that are raised by themselves."""
+    hedge = Hedge(1)
+    attempts = 0
+
+    async def ask() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 2:
+            raise ExceptionGroup("", [ConcurrencyLimitError("no slot")])
+        await anyio.sleep(3)
+        return "first"
+
+    assert await through(hedge)(ask) == "first"
+    assert hedge.statistics().rejected == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 from mtaio.core import Budget, Retry
 from mtaio.exceptions import ConcurrencyLimitError, RateLimitError
@@ -34,6 +35,9 @@ from mtaio.resources import (
 )
 from mtaio.testing import assert_no_checkpoints
 from tests.resilience.parts import Bare, Failing, Marked, answer, fail
+
+if TYPE_CHECKING:
+    from mtaio._internal.decorators import Decorator
 
 QUICK = Retry(3, wait_initial=1, wait_exp_base=1, jitter=0)
 
@@ -401,3 +405,59 @@ def test_second_of_a_kind_has_a_number() -> None:
     own = Marked("own", [])  # which has no statistics
     api = Pipeline(Fallback(answer, OSError), own, Fallback(answer, LookupError))
     assert list(api.statistics().parts) == ["fallback", "fallback_2"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Timeout(1),
+        Breaker(),
+        Hedge(1),
+        AdaptiveLimiter(),
+        Fallback(lambda error, *_: error),
+        Breaker(max_keys=3),
+        RateLimiter(100),
+        RateLimiter.window(100, 1),
+        ConcurrencyLimiter(1),
+        ResourceLimiter(concurrency=1),
+        KeyedRateLimiter(100),
+    ],
+    ids=[
+        *("Timeout", "Breaker", "Hedge", "AdaptiveLimiter", "Fallback", "Breaker with keys"),
+        *("RateLimiter", "window", "ConcurrencyLimiter", "ResourceLimiter", "KeyedRateLimiter"),
+    ],
+)
+async def test_a_part_is_a_decorator_by_itself(part: Any) -> None:
+    """``@Timeout(1)``, ``@limiter``: calls go through that part, whose state they share."""
+    keyed = getattr(part, "needs_key", False) or isinstance(part, KeyedRateLimiter)
+    decorate: Decorator = part(key=lambda number, *_: number) if keyed else part
+
+    class Service:
+        @decorate
+        async def method(self, number: int) -> int:
+            """Return a number."""
+            return number
+
+    @decorate
+    async def double(number: int) -> int:
+        """Return twice the number."""
+        await checkpoint()
+        return 2 * number
+
+    before = part.statistics()
+    assert await double(3) == 6
+    assert double.__doc__ == "Return twice the number."
+    assert await Service().method(7) == 7
+    if not isinstance(part, Fallback):
+        assert part.statistics() != before
+    with pytest.raises(TypeError, match=r"^@\w+(\.limit)? cannot decorate 3: being of type 'int'"):
+        decorate(cast("Any", 3))
+
+
+async def test_a_timeout_above_a_function() -> None:
+    """It limits each of its calls."""
+    timeout = Timeout(1, name="api")
+    hang = timeout(anyio.sleep)
+    with pytest.raises(MTAIOTimeoutError, match=r"^api: the call timed out after 1 s"):
+        await hang(2)
+    assert timeout.statistics().timed_out == 1

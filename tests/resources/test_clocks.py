@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import selectors
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,44 +15,10 @@ from mtaio.resources import (
     RateLimiter,
     TimeoutManager,
 )
+from tests.clocks import leap, mock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
-
-
-class LeapingSelector(selectors.SelectSelector):
-    """Does not sleep: the time goes on by as much as it would have slept."""
-
-    time = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        """Return what is ready at once, unless only another thread can wake the loop."""
-        self.time += timeout or 0.0
-        return super().select(None if timeout is None else 0)
-
-
-class LeapingLoop(asyncio.SelectorEventLoop):
-    """A loop with its own time, as a test suite or a simulation may bring along."""
-
-    def __init__(self) -> None:
-        self.leaping = LeapingSelector()
-        super().__init__(self.leaping)
-
-    def time(self) -> float:
-        """Return the time of the selector."""
-        return self.leaping.time
-
-
-def run_leaping(fn: Callable[[], Awaitable[Any]]) -> Any:
-    """Run ``fn`` on a loop that keeps its own time."""
-    return anyio.run(fn, backend_options={"loop_factory": LeapingLoop})
-
-
-def run_mocked(fn: Callable[[], Awaitable[Any]]) -> Any:
-    """Run ``fn`` under trio's MockClock."""
-    trio = pytest.importorskip("trio")
-    testing = pytest.importorskip("trio.testing")
-    return trio.run(fn, clock=testing.MockClock(autojump_threshold=0))
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +28,7 @@ def _clock_of_the_process() -> Generator[None]:
     clock.follow(before)
 
 
-clocks = pytest.mark.parametrize("run", [run_leaping, run_mocked])
+clocks = pytest.mark.parametrize("run", [leap, mock])
 
 
 async def times_of(acquire: Callable[[], Awaitable[None]], tasks: int) -> list[float]:
@@ -99,13 +63,14 @@ def test_rates_are_those_of_the_loop_s_time(run: Callable[[Any], Any]) -> None:
 @clocks
 def test_limiter_of_a_module_that_did_not_wait_at_first(run: Callable[[Any], Any]) -> None:
     """What was taken before any loop ran, or at once in it, counts by the loop's time too."""
-    limiter = RateLimiter(2, burst=4)
+    limiter = RateLimiter(2, burst=4, per=10_000)
     limiter.acquire_nowait()
 
     async def main() -> None:
         await limiter.acquire()
         limiter.acquire_nowait()
-        assert await times_of(limiter.acquire, 4) == [0, 0.5, 1, 1.5]
+        times = await times_of(limiter.acquire, 4)
+        assert times == pytest.approx([0, 5000, 10_000, 15_000], abs=100)  # real time went by
 
     run(main)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import threading
 from contextlib import suppress
@@ -657,6 +658,34 @@ def test_release_from_a_callback() -> None:
     asyncio.run(main())  # asyncio's own way, which leaves anyio no mark in the callback's context
     assert state(limiter) == (1, 0)
     assert limiter.statistics().acquired == 2
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_loop_that_ends_before_it_hands_a_slot_on(backend: str, *, wait: bool) -> None:
+    """A slot given back for a task whose loop is then closed goes to whoever comes next."""
+    limiter = ConcurrencyLimiter(1)
+    limiter.acquire_nowait()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    waiter = loop.create_task(limiter.acquire())
+    loop.run_until_complete(asyncio.sleep(0))
+    thread = threading.Thread(target=limiter.release)
+    thread.start()
+    thread.join()
+    with pytest.raises(exceptions.ConcurrencyLimitError):
+        limiter.acquire_nowait()  # the task may still get it
+    with pytest.raises(RuntimeError, match=r"^cannot release a slot"):
+        limiter.release()
+    loop.close()
+    if wait:
+        run(limiter.acquire, backend=backend)
+    else:
+        limiter.acquire_nowait()
+    assert state(limiter) == (1, 0)
+    assert not waiter.done()
+    del waiter
+    gc.collect()
+    assert state(limiter) == (1, 0)
 
 
 def test_used_without_a_loop() -> None:

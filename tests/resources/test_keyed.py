@@ -16,6 +16,7 @@ from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import KeyedRateLimiter, KeyStatistics, RateLimiter
 from mtaio.testing import settle
+from tests.clocks import by_hand
 from tests.injection import struck, suspensions
 
 if TYPE_CHECKING:
@@ -546,18 +547,17 @@ async def test_statistics() -> None:
 # --- Clocks and loops -------------------------------------------------------------------------
 
 
-async def test_clock_that_goes_back() -> None:
+async def test_clock_that_takes_over() -> None:
     """When another clock takes over, limited keys stay limited, and idle ones make room."""
-    moment = 1000.0
-    with clock.reading_from(lambda: moment):
+    with by_hand(1000.0) as hands:
         limiter = KeyedRateLimiter(1, burst=4, max_keys=2)
         limiter.acquire_nowait("a", 4)
-        moment += 1
+        hands.now += 1
         limiter.acquire_nowait("b", 2)
-        moment = 0.0
+        hands.take_over(0.0)
         assert not takes(limiter, "c")
-        moment = 1.75
+        hands.now = 1.75
         assert not takes(limiter, "c")
-        moment = 2.0
+        hands.now = 2.0
         assert takes(limiter, "c")
-        assert limiter.statistics_for("a").tokens == 2  # it was not used in the second before
+        assert limiter.statistics_for("a").tokens == 3

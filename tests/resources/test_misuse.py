@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
+from mtaio.core import TaskExecutor
 from mtaio.resources import (
     ConcurrencyLimiter,
     KeyedRateLimiter,
@@ -77,52 +79,48 @@ async def test_block_without_a_key() -> None:
             pass  # pragma: no cover - not reached
 
 
-def test_acquire_nowait_is_not_a_question() -> None:
-    """``if limiter.acquire_nowait()`` would always see a refusal, were it None."""
+async def test_what_acquires_returns_nothing() -> None:
+    """It acquires or raises, and `try_acquire` is what an ``if`` asks."""
     rate: Any = RateLimiter(1, burst=2)
     keyed: Any = KeyedRateLimiter(1)
     slots: Any = ConcurrencyLimiter(1)
-    for error, result in (
-        ("RateLimitError", rate.acquire_nowait()),
-        ("RateLimitError", rate.acquire_nowait(0.5)),
-        ("RateLimitError", keyed.acquire_nowait("key")),
-        ("ConcurrencyLimitError", slots.acquire_nowait()),
-    ):
-        message = rf"^acquire_nowait\(\) returns nothing to test: .* raises {error}\. Write"
-        with pytest.raises(TypeError, match=message):
-            bool(result)
-        assert repr(result) == "<acquired>"
-
-
-async def test_acquire_is_not_a_question() -> None:
-    """``if await limiter.acquire()``, right for asyncio's semaphore, would never run its body."""
-    rate: Any = RateLimiter(2, burst=1)
-    keyed: Any = KeyedRateLimiter(1)
-    slots: Any = ConcurrencyLimiter(2)
     window: Any = RateLimiter.window(1, 1)
-    tokens, slot = "RateLimitError", "TimeoutError or ConcurrencyLimitError"
-    for errors, result in (
-        (tokens, await rate.acquire()),
-        (tokens, await rate.acquire()),  # which waits
-        (tokens, await rate.acquire(0)),
-        (tokens, await rate.acquire(timeout=1)),
-        (tokens, await window.acquire()),
-        (tokens, await keyed.acquire("key")),
-        (slot, await slots.acquire()),
-        (slot, await slots.acquire(timeout=1)),
-    ):
-        message = (
-            rf"^acquire\(\) returns nothing to test: it acquires, or it raises {errors}\. Leave "
-            r"out the 'if': what follows runs only once it has acquired\.$"
-        )
-        with pytest.raises(TypeError, match=message):
-            bool(result)
+    assert [
+        await rate.acquire(),
+        rate.acquire_nowait(),
+        await rate.acquire(),  # which waits
+        await rate.acquire(0),
+        await window.acquire(),
+        await keyed.acquire("key"),
+        keyed.acquire_nowait("other"),
+        await slots.acquire(),
+        await TaskExecutor(1).gather(partial(rate.acquire, timeout=9)),
+    ] == [None] * 8 + [(None,)]
     slots.release()
+
+
+def test_whether_there_was_one() -> None:
+    """`try_acquire` takes what is there and says so, or takes nothing and says that."""
+    rate = RateLimiter(1, burst=2)
+    assert [rate.try_acquire(), rate.try_acquire(2), rate.try_acquire(), rate.try_acquire()] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    keyed = KeyedRateLimiter(1, burst=2)
+    assert [keyed.try_acquire("a", 2), keyed.try_acquire("a"), keyed.try_acquire("b")] == [
+        True,
+        False,
+        True,
+    ]
+    slots = ConcurrencyLimiter(1)
+    assert [slots.try_acquire(), slots.try_acquire()] == [True, False]
     slots.release()
-    for _ in range(64):  # one of which yields
-        with pytest.raises(TypeError, match=r"^acquire\(\) returns nothing"):
-            bool(await slots.acquire())
-        slots.release()
+    assert slots.try_acquire()
+    assert slots.statistics().rejected == 1
+    with pytest.raises(ValueError, match=r"^cannot acquire 3 tokens"):
+        rate.try_acquire(3)
 
 
 def test_number_that_needs_a_name() -> None:

@@ -19,6 +19,7 @@ from mtaio._internal.checkpoints import FAST_CALLS
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
 from mtaio.testing import settle
+from tests.clocks import by_hand
 from tests.injection import struck, suspensions
 from tests.resources.moments import cancel_everywhere, modes
 from tests.resources.timers import live_timers, pending_calls
@@ -1189,35 +1190,33 @@ async def test_statistics() -> None:
 # --- Clocks and loops -------------------------------------------------------------------------
 
 
-async def test_clock_that_goes_back() -> None:
-    """When another clock takes over that shows less, the bucket holds what it held, and goes on."""
-    moment = 1000.0
-    with clock.reading_from(lambda: moment):
+async def test_clock_that_takes_over() -> None:
+    """When another clock takes over, the bucket holds what it held, and goes on."""
+    with by_hand(1000.0) as hands:
         limiter = RateLimiter(1, burst=4)
         limiter.acquire_nowait(3)
-        moment = 5.0
+        hands.take_over(5.0)
         assert limiter.statistics().tokens == 1
         limiter.acquire_nowait(0)
-        moment = 5.5
+        hands.now = 5.5
         await limiter.acquire()
-        moment = 4.0
+        hands.take_over(4000.0)
         assert limiter.statistics().tokens == 0.5
         limiter.acquire_nowait(0.5)
         with pytest.raises(RateLimitError) as caught:
             limiter.acquire_nowait()
         assert caught.value.retry_after == 1
-        moment = 6.5
+        hands.now = 4002.5
         assert limiter.statistics().tokens == 2.5
-        limiter.acquire_nowait(0)
-        moment = 2.0
+        hands.take_over(2.0)
         limiter.acquire_nowait(2.5)
-        moment = 1.0
+        hands.take_over(1.0)
         limiter.rate = 0
-        moment = 0.0
+        hands.take_over(0.0)
         assert limiter.statistics().tokens == 0
         limiter.acquire_nowait(0)
         limiter.rate = 2
-        moment = 1.0
+        hands.now = 1.0
         assert limiter.statistics().tokens == 2
 
 

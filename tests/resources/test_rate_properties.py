@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from mtaio._internal import clock
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter
+from mtaio.resources._window import Window
 from mtaio.testing import run, settle
+from tests.clocks import by_hand
 from tests.resources.timers import live_timers
 
 if TYPE_CHECKING:
@@ -471,6 +473,52 @@ def test_window_grants_as_soon_as_there_is_room(
         assert trial.answers[number] == ("granted", moment)
 
 
+class Grants:
+    """A window that remembers each token by itself, for good."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.moments: list[float] = []
+
+    def due(self, tokens: int, moment: float) -> float:
+        """Return when tokens may be granted."""
+        place = len(self.moments) - self.limit + max(tokens, 1) - 1
+        return max(moment, self.moments[place] + 1) if place >= 0 else moment
+
+
+@given(
+    st.sampled_from([1, 2, 5, 9, 1000]),
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 0, 1 / 256, 1 / 8, 3 / 8, 2]),
+            st.integers(0, 9),
+            st.sampled_from([None] * 20 + [1, 2, 5, 9, 1000]),
+        ),
+        max_size=150,
+    ),
+)
+@settings(max_examples=EXAMPLES // 4)
+def test_window_remembers_what_matters(
+    limit: int, steps: list[tuple[float, int, int | None]]
+) -> None:
+    """It forgets without a difference to one that never does, also when its limit changes."""
+    window, model = Window(limit, 1), Grants(limit)
+    moment = 0.0
+    for pause, tokens, another in steps:
+        moment += pause
+        if another is not None:
+            window = window.reshaped(another, None, moment)
+            model.limit = another
+        recent = sum(at > moment - 1 for at in model.moments)
+        assert window.tokens(moment) == max(0, model.limit - recent)
+        wanted = min(tokens, model.limit)
+        due = window.due(wanted, moment)
+        assert due == model.due(wanted, moment)
+        if due == moment:
+            window.take(wanted, moment)
+            model.moments += [moment] * wanted
+
+
 @given(st.floats(0.01, 1000), st.floats(1, 50), st.lists(st.floats(0, 3), max_size=40))
 @settings(max_examples=EXAMPLES // 2)
 def test_any_rate_is_reached_and_not_exceeded(
@@ -496,22 +544,20 @@ def test_any_rate_is_reached_and_not_exceeded(
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["grant", "back", "on"]), st.integers(0, 40)), max_size=30)
+    st.lists(st.tuples(st.sampled_from(["grant", "other", "on"]), st.integers(0, 40)), max_size=30)
 )
 @settings(max_examples=EXAMPLES // 2)
 def test_clocks_that_jump_grant_no_more_than_time_went_by(steps: list[tuple[str, int]]) -> None:
     """However often one clock takes over from another, tokens flow only while a clock goes on."""
-    moment = passed = Fraction(0)
-    with clock.reading_from(lambda: float(moment)):
+    with by_hand() as hands:
         limiter: Any = RateLimiter(2, burst=3)
         tokens = Fraction(3)
         for what, amount in steps:
             limiter.acquire_nowait(0)  # what is not used does not know of a change
-            if what == "back":
-                moment -= Fraction(amount, 8)
+            if what == "other":
+                hands.take_over(float(Fraction(amount, 8)))
             elif what == "on":
-                moment += Fraction(amount, 8)
-                passed += Fraction(amount, 8)
+                hands.now += float(Fraction(amount, 8))
                 tokens = min(Fraction(3), tokens + 2 * Fraction(amount, 8))
             elif tokens >= 1:
                 limiter.acquire_nowait()

@@ -28,7 +28,7 @@ from mtaio.testing import run, settle
 from tests.backends import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
 timeouts = TimeoutManager(30.0, name="tests")
 
@@ -1052,3 +1052,33 @@ async def test_run_leaves_a_coroutine_to_the_task_that_awaits_it() -> None:
         with pytest.raises(RuntimeError, match=r"^coroutine is being awaited already$"):
             await TimeoutManager(5.0).run(coroutine)
     assert results == ["done"]
+
+
+async def test_each_item_of_a_generator_within_a_time() -> None:
+    """With the block around the wait, and the ``yield`` outside of it, no consumer is cancelled."""
+    timeouts = TimeoutManager(0.5)
+    pauses = [0.25, 0.25, 0.75]
+
+    async def source() -> AsyncGenerator[float]:
+        for pause in pauses:
+            await anyio.sleep(pause)
+            yield pause
+
+    async def answers() -> AsyncGenerator[float]:
+        items = source()
+        while True:
+            with timeouts():
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+            yield item
+
+    got: list[float] = []
+    with pytest.raises(exceptions.TimeoutError):
+        async for item in answers():
+            got.append(item)
+            await anyio.sleep(1)
+    assert got == [0.25, 0.25]
+    del pauses[2]
+    assert [item async for item in answers()] == [0.25, 0.25]

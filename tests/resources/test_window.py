@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +17,7 @@ from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources import RateLimiter, ResourceLimiter
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
+from tests.clocks import by_hand
 from tests.resources.moments import cancel_everywhere, modes
 
 if TYPE_CHECKING:
@@ -206,11 +208,53 @@ async def test_lowered_limit_turns_large_requests_away() -> None:
         limiter.rate = 2
 
 
+async def test_a_large_request_costs_what_a_small_one_does() -> None:
+    """What is remembered depends on how often tokens are granted, not on how many."""
+    limiter = RateLimiter.window(2**60, 60)
+    await limiter.acquire()
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            await limiter.acquire(10_000_000)
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
+    assert limiter.statistics().tokens == 2**60 - 1 - 10**10
+    await anyio.sleep(60)
+    await limiter.acquire(2**60)
+    await anyio.sleep(59)
+    assert limiter.statistics().tokens == 0
+
+
+async def test_what_is_not_out_of_date_is_remembered() -> None:
+    """However many grants there are, and at however many moments."""
+    limiter = RateLimiter.window(1000, 1)
+    for count in range(1, 901):
+        await limiter.acquire()
+        assert limiter.statistics().tokens == 1000 - count
+        await anyio.sleep(1 / 1024)
+
+
+async def test_what_is_out_of_date_is_forgotten() -> None:
+    """However long it is used, a window remembers about as much as its limit."""
+    limiter = RateLimiter.window(10, 1)
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            await limiter.acquire()
+            await anyio.sleep(0.125)
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
+    assert limiter.statistics().tokens == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ((0, 1), ValueError, r"^limit=0 is less than 1\. Pass how many tokens may be granted in"),
         ((2.5, 1), TypeError, r"^limit=2\.5 is a float, not an int\."),
+        ((2**61, 1), ValueError, r"^limit=2305843009213693952 is not a limit\. Pass how many tok"),
         ((2, 0), ValueError, r"^per=0 is not a finite number greater than 0\. Pass the seconds in"),
         ((2, math.inf), ValueError, r"^per=inf is not a finite number"),
         ((2, "1"), TypeError, r"^per='1' is a str, not a number\."),
@@ -253,15 +297,14 @@ def test_changes_are_refused() -> None:
 
 
 async def test_other_clocks() -> None:
-    """When a clock takes over that is behind, what was granted is as old as it was."""
+    """When another clock takes over, what was granted is as old as it was."""
     limiter = RateLimiter.window(1, 4)
-    moment = 100.0
-    with clock.reading_from(lambda: moment):
+    with by_hand(100.0) as hands:
         limiter.acquire_nowait()
-        moment = 101
+        hands.now = 101
         with pytest.raises(RateLimitError):
             limiter.acquire_nowait()
-        moment = 0
+        hands.take_over(0)
         with pytest.raises(RateLimitError) as refused:
             limiter.acquire_nowait()
     assert refused.value.retry_after == 3

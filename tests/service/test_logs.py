@@ -40,7 +40,7 @@ def test_logging_as_the_guide_sets_it_up(start: Start, tmp_path: Path, waits_for
     """
     Handlers that the user has attached are written at SIGTERM, to the last line.
 
-    Also if the program then waits for ever, as the original guide's does: it is ended.
+    Also if the program then waits for ever, as a hand-written `main` may: it is ended.
     """
     path = tmp_path / "guide.log"
     service = start("guide", GUIDE_LOG=str(path), GUIDE_WAIT=waits_for, MTAIO_SHUTDOWN_TIMEOUT="1")

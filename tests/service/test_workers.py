@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tests.service.client import Load
@@ -32,5 +33,8 @@ def test_forked_workers_drain(start: Start) -> None:
     assert service.seconds < 30
     answers = [*load.answers.values(), *last.answers.values()]
     assert {answer.body.decode() for answer in answers} <= workers
-    answered = [line.rpartition(" ")[2] for line in service.log() if "answered" in line]
+    # On a busy machine the monitor may have said that an event loop has not answered for so long.
+    answered = [
+        found[1] for line in service.log() if (found := re.search(r"answered (\d+)$", line))
+    ]
     assert sorted(answered, key=int) == [str(number) for number in range(450)]

@@ -188,7 +188,7 @@ def test_error_in_a_cleanup_that_blocks_as_well(backend: str) -> None:
 
 @pytest.mark.filterwarnings(
     # A coroutine that never lets go cannot be closed either, and Python says so.
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
 )
 def test_code_that_never_lets_go(backend: str) -> None:
     """Even a function that swallows whatever is thrown into it does not hang the test."""

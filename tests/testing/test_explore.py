@@ -439,3 +439,21 @@ def test_strikes_under_more_schedules() -> None:
         with search_of(test).told(seeds=seeds):
             test()
         assert len(seen) == 1 + seeds + 2 * schedules
+
+
+def test_explore_without_parentheses() -> None:
+    """The same as with none of its options; what is not async is refused."""
+    ran: list[int] = []
+
+    @explore
+    async def test_something() -> None:
+        """Do something."""
+        ran.append(1)
+
+    test_something()
+    assert search_of(test_something).seeds == search_of(explore()(update)).seeds
+    assert test_something.__doc__ == "Do something."
+    assert ran
+    wrong: Any = explore
+    with pytest.raises(TypeError, match=r"^cannot explore 200: it is not async\."):
+        wrong(200)

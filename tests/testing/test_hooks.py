@@ -336,7 +336,7 @@ def test_failure_without_a_hook(lost: list[str]) -> None:
 
 @pytest.mark.filterwarnings(
     # What a run leaves behind that had to be broken off cannot be closed, and Python says so.
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("hook", ["STATUS", "SCOPE"])
 def test_trio_without_scopes(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -91,7 +92,7 @@ def test_spinning_behind_a_shield(backend: str, schedule: Schedule | None) -> No
 
 @pytest.mark.filterwarnings(
     # A coroutine that never lets go cannot be closed either, and Python says so.
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+    "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
 )
 def test_spinning_whatever_happens(backend: str) -> None:
     """Even a task that swallows whatever is thrown into it does not spin for ever."""
@@ -154,3 +155,44 @@ def test_thread_of_trios_own_is_no_livelock() -> None:
                 await trio.lowlevel.checkpoint()
 
     run(scenario, backend="trio", max_turns=50)
+
+
+class Compiled:
+    """Is awaited like a coroutine of Cython's, whose frame does not say in which line it is."""
+
+    cr_await = None
+
+    def __init__(self) -> None:
+        code = compile("", "compiled.pyx", "exec").replace(co_name="execute", co_qualname="execute")
+        self.cr_frame = SimpleNamespace(f_code=code, f_lineno=None)
+
+    def __await__(self) -> Any:
+        self.inner: Any = anyio.sleep_forever().__await__()
+        return self
+
+    def __next__(self) -> Any:
+        return self.inner.send(None)
+
+    def send(self, value: object) -> Any:
+        """Go on."""
+        return self.inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an error."""
+        return self.inner.throw(*error)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_compiled_coroutine_among_the_tasks(backend: str, schedule: Schedule | None) -> None:
+    """What is stuck is told, with the place that it has."""
+
+    async def ask() -> None:
+        await Compiled()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(spin)
+
+    with pytest.raises(Livelock, match=r"compiled\.pyx:0 in execute"):
+        run(main, backend=backend, max_turns=1000, schedule=schedule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from importlib.util import find_spec
 
@@ -37,6 +38,35 @@ def check(session: pytest.Pytester, source: str, *args: str, **outcomes: int) ->
     result = session.runpytest_inprocess(*args)
     result.assert_outcomes(**{name: n * len(BACKENDS) for name, n in outcomes.items()})
     return result
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill() ends a process on Windows")
+def test_application_that_a_test_stops_by_a_signal(session: pytest.Pytester) -> None:
+    """It does not end the tests when its time is over: nothing of it is left after its test."""
+    session.makepyfile(
+        """
+        import os, signal, threading
+        from mtaio.app import Application
+        from mtaio.config import Settings
+
+        def guarded():
+            return "mtaio.app guard" in {thread.name for thread in threading.enumerate()}
+
+        def test_first():
+            app = Application(Settings(shutdown_timeout=1000), probes=False)
+
+            @app.service
+            async def service():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            app.run()
+            assert guarded()
+
+        def test_second():
+            assert not guarded()
+        """
+    )
+    session.runpytest_inprocess().assert_outcomes(passed=2)
 
 
 def test_tests_in_sequence(session: pytest.Pytester) -> None:
@@ -100,6 +130,47 @@ def test_tests_in_sequence(session: pytest.Pytester) -> None:
     )
     result.stdout.fnmatch_lines(
         ["*Deadlock: the run is blocked at t=1.0 for ever*", "*in test_stuck: await anyio.Event*"]
+    )
+
+
+def test_fixtures_with_open_blocks(session: pytest.Pytester) -> None:
+    """Task groups and scopes of a fixture are open in the test, one inside the other."""
+    check(
+        session,
+        """
+        import anyio
+        import pytest
+        from mtaio.app import Application
+        from mtaio.config import Settings
+        from mtaio.core import TaskExecutor
+
+        @pytest.fixture
+        async def executor():
+            async with TaskExecutor() as executor:
+                yield executor
+
+        @pytest.fixture
+        async def app(executor):
+            async with Application(Settings(), probes=False, signals=False) as app:
+                yield app
+
+        async def test_both(app, executor):
+            assert await executor.gather(anyio.sleep(1)) == (None,)
+            assert app.state == "running"
+
+        async def test_end(app):
+            app.request_stop()
+            await app.wait_closed()
+            await anyio.sleep(1)
+            assert app.state == "stopped"
+
+        async def test_body_that_drains(app):
+            app.request_stop()
+            await app.draining.wait()
+            await anyio.sleep(1)
+            assert app.state == "draining"
+        """,
+        passed=3,
     )
 
 

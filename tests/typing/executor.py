@@ -158,6 +158,8 @@ async def mistakes(executor: TaskExecutor, numbers: list[int], texts: list[str])
     await executor.map(of_int, numbers, errors="ignore")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no such policy
     await executor.map(of_int, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # no iterable
     await executor.for_each(of_int, numbers, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType] # nowhere to return to
+    await executor.run_in_thread(plain, "a")  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
+    await executor.run_in_process(plain)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # one argument short
     executor.stream(of_int, texts)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # str is no int
     executor.stream(of_int, numbers, outcomes=True, errors="return")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType] # one of them
     await executor.gather(of_int, thunk)  # type: ignore[arg-type] # pyright: ignore[reportCallIssue, reportArgumentType] # it takes an argument

@@ -14,11 +14,38 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from anyio.lowlevel import current_token
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-__all__ = ["Backend", "in_event_loop", "is_asyncio", "of", "task_name"]
+__all__ = [
+    "Backend",
+    "Waiter",
+    "in_event_loop",
+    "is_asyncio",
+    "is_cancelled_natively",
+    "new_waiter",
+    "of",
+    "task_name",
+]
+
+
+class Waiter(Protocol):
+    """
+    One task that waits to be woken, again and again; used in one event loop.
+
+    Half the price of an ``anyio.Event`` for each wait.
+    """
+
+    def wait(self) -> Generator[Any, Any, None]:
+        """Wait until `wake` (to be used with ``yield from``)."""
+        ...
+
+    def wake(self) -> None:
+        """Wake the task. It must be waiting, or have been cancelled while it did."""
+        ...
 
 
 class Backend(Protocol):
@@ -58,6 +85,14 @@ class Backend(Protocol):
         """Start a task of the loop's; see `loops.start_task`."""
         ...
 
+    def exit_from(self, loop: Any, code: int) -> None:
+        """Have the loop end as by `sys.exit`, where that can be; see `loops.exit_from`."""
+        ...
+
+    def new_waiter(self, loop: Any) -> Waiter:
+        """Return a waiter for the loop, which is running here."""
+        ...
+
 
 def of(loop: object) -> Backend:
     """Return the backend of a loop."""
@@ -68,6 +103,12 @@ def of(loop: object) -> Backend:
     from mtaio._internal.backend import _trio  # noqa: PLC0415 - likewise
 
     return cast("Backend", _trio)
+
+
+def new_waiter() -> Waiter:
+    """Return a waiter for the running event loop."""
+    loop = current_token().native_token
+    return of(loop).new_waiter(loop)
 
 
 # ---- before a loop is known ----------------------------------------------------------------------
@@ -86,12 +127,22 @@ def in_event_loop() -> bool:
 def task_name() -> str | None:
     """Return the name of the running task, None outside of tasks."""
     if _asyncio_runs():
-        task = sys.modules["asyncio"].current_task()
+        task = _asyncio_task()
         return None if task is None else str(task.get_name())
     if _trio_says("in_trio_task"):
         name: str = sys.modules["trio"].lowlevel.current_task().name
         return name
     return None
+
+
+def is_cancelled_natively() -> bool:
+    """Return whether ``Task.cancel()`` was called for the running task; False on trio."""
+    task = _asyncio_task() if _asyncio_runs() else None
+    return task is not None and task.cancelling() > 0
+
+
+def _asyncio_task() -> Any:
+    return sys.modules["asyncio"].current_task()
 
 
 # A backend that nobody has imported runs nowhere, and is not imported to ask it. A module without

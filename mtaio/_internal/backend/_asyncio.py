@@ -7,10 +7,10 @@ The token of a loop is the loop itself.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
 
@@ -62,3 +62,35 @@ def start_task(
 
 
 _tasks: Final[set[asyncio.Task[Any]]] = set()
+
+
+def exit_from(loop: asyncio.AbstractEventLoop, code: int) -> None:
+    """Raise ``SystemExit`` in a callback: `asyncio.run` then cancels all tasks."""
+
+    def leave() -> NoReturn:
+        raise SystemExit(code)
+
+    loop.call_soon(leave)
+
+
+class Waiter:
+    """A task that waits on one future after another."""
+
+    __slots__ = ("_future", "_new")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._new = loop.create_future
+        self._future: asyncio.Future[None]
+
+    def wait(self) -> Generator[Any, Any, None]:
+        """Wait until `wake`."""
+        self._future = self._new()
+        return self._future.__await__()
+
+    def wake(self) -> None:
+        """Wake the task."""
+        if not self._future.done():  # cancelled
+            self._future.set_result(None)
+
+
+new_waiter: Final = Waiter

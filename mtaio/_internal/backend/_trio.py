@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
 
@@ -82,3 +82,36 @@ def start_task(
 
 def _nothing() -> None:
     pass
+
+
+def exit_from(_loop: trio.lowlevel.TrioToken, _code: int) -> None:
+    """Do nothing: on trio only a task can end its own."""
+
+
+def new_waiter(_loop: trio.lowlevel.TrioToken) -> Waiter:
+    """Return a waiter, which belongs to the task that waits."""
+    return Waiter()
+
+
+class Waiter:
+    """A task that trio's scheduler leaves out until it is put back."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+
+    def wait(self) -> Generator[Any, Any, None]:
+        """Wait until `wake`."""
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105 - by who waits
+
+    def wake(self) -> None:
+        """Wake the task."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED

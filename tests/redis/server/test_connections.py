@@ -59,17 +59,59 @@ async def test_tls(certificates: Path) -> None:
             subscribed = Signals()
             async with store.subscribe(["a"], lambda *_: None, subscribed.count):
                 await subscribed.wait(1)
-        for authority in (None, ca):  # not trusted; trusted, but not trusting
-            stranger = RedisStore(f"rediss://127.0.0.1:{port}", timeout=0.3, ca_file=authority)
-            async with stranger as store:
-                with pytest.raises(StoreError, match=r"^rediss://127\.0\.0\.1"):
-                    await store.ping()
+        url = f"rediss://127.0.0.1:{port}"
+        assert "invalid peer certificate" in await why(RedisStore(url, timeout=10))
+        assert "not valid for name" in await why(
+            RedisStore(f"rediss://localhost:{port}", timeout=10, ca_file=ca)
+        )
+        for stranger in (  # trusts, but is not trusted; does not speak TLS
+            RedisStore(url, timeout=10, ca_file=ca),
+            RedisStore(f"redis://127.0.0.1:{port}", timeout=10),
+        ):
+            assert "the connection was closed by the server" in await why(stranger)
+
+
+async def test_server_without_tls(shared_server: Server) -> None:
+    """It does not answer to TLS, and the error says what that may mean."""
+    store = RedisStore(f"rediss://127.0.0.1:{shared_server.port}", timeout=0.3)
+    assert "A server without TLS does not answer to rediss://." in await why(store)
+
+
+async def test_connections_that_fail(shared_server: Server) -> None:
+    """The error says why: nothing listens, the host or the database does not exist."""
+    place = f"127.0.0.1:{shared_server.port}"
+    refused, unknown, database = (
+        RedisStore(url, timeout=10)
+        for url in (
+            f"redis://127.0.0.1:{free_port()}",
+            f"redis://{'x' * 64}.invalid",  # longer than a label may be: nobody is asked
+            f"redis://{place}/99",
+        )
+    )
+    assert "Connection refused" in await why(refused)
+    assert "failed to lookup address" in await why(unknown)
+    assert "refused to switch database" in await why(database)
+    alone = RedisStore(f"redis://{place}", timeout=0.3, cluster=True)
+    assert "A server that is in no cluster does not answer" in await why(alone)
+    several = RedisStore(f"redis://127.0.0.1:{free_port()},{place}", timeout=10)
+    async with several as store:
+        await store.ping()
+
+
+async def why(store: RedisStore) -> str:
+    """Return the reason why it cannot be reached."""
+    async with store:
+        with pytest.raises(StoreError, match=f"^{store.name}") as caught:
+            await store.ping()
+    assert caught.value.server == store.name
+    return str(caught.value)
 
 
 async def test_socket_in_the_file_system() -> None:
     """A server is reached by its socket, in the database that the URL names."""
     with serving("valkey-server", "--unixsocket", "socket") as server:
         async with RedisStore(f"unix://{server.folder}/socket?db=3") as store:
+            await until_up(store)
             await store.command("SET", "here", "3")
         async with RedisStore(f"redis://127.0.0.1:{server.port}/3") as store:
             assert await store.command("GET", "here") == b"3"

@@ -1,4 +1,4 @@
-"""What a loader promises, at exact times and under every schedule."""
+"""What a loader promises, at exact times and under many schedules."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""
+What counts for all who use it, and is therefore not copied.
+
+Promise: ``copy``, ``pickle`` and the pools of processes built on it refuse such an object, with the
+way out. The copy would know nothing of what the original goes on to count: two limiters of ten a
+second allow twenty, and a slot that was taken at the moment of copying never comes back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, TypeVar
+
+from mtaio._internal.blocks import defining
+
+__all__ = ["uncopied"]
+
+C = TypeVar("C", bound="type[Any]")
+
+
+def uncopied(cls: C) -> C:
+    """Decorate a class whose objects cannot be copied or pickled."""
+    return defining(cls, _reduce, "__reduce__")
+
+
+def _reduce(self: object) -> NoReturn:
+    msg = (
+        f"{self!r} cannot be copied or pickled: the copy would count for itself alone. Share the "
+        f"object; in another process make one there, or share a limit through mtaio.redis."
+    )
+    raise TypeError(msg)

@@ -1,0 +1,61 @@
+"""What waits on the event loop itself, on either backend."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from mtaio._internal.backend import new_waiter
+from mtaio.testing import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from mtaio._internal.backend import Waiter
+
+
+@types.coroutine
+def wait(waiter: Waiter) -> Generator[Any, Any, None]:
+    """Wait on ``waiter``."""
+    yield from waiter.wait()
+
+
+async def test_waiter_waits_again_and_again() -> None:
+    """Each wake ends one wait."""
+    waiter = new_waiter()
+    woken: list[tuple[int, float]] = []
+
+    async def wait_twice() -> None:
+        for number in range(2):
+            await wait(waiter)
+            woken.append((number, anyio.current_time()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_twice)
+        for _ in range(2):
+            await anyio.sleep(1)
+            waiter.wake()
+    assert woken == [(0, 1), (1, 2)]
+
+
+async def test_waiter_that_is_cancelled_may_be_woken() -> None:
+    """Waking a task that has been cancelled, and does not run yet, does nothing."""
+    waiter = new_waiter()
+
+    async def wait_in_vain() -> None:
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            await wait(waiter)
+        await anyio.sleep(1)
+
+    scopes: list[anyio.CancelScope] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait_in_vain)
+        await settle()
+        scopes[0].cancel()
+        waiter.wake()
+        await settle()
+        waiter.wake()
+    assert scopes[0].cancelled_caught or anyio.current_time() == 1

@@ -1,0 +1,553 @@
+"""
+Every public method of every primitive, called from where its event loop does not run.
+
+While tasks wait at the primitive in one loop, each method is called in a worker thread of that
+loop, in a thread of its own, and in another thread with a loop of its own; then where there is no
+loop at all. It works, or it refuses, with a text that says what to do, and nothing has changed.
+An async method needs a loop, so it is called in the thread that has one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import pytest
+from anyio import to_thread
+
+import mtaio
+from mtaio import cache, core, events, exceptions, monitoring, resilience, resources
+from mtaio.cache import Cached, TTLCache, cached
+from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
+from mtaio.events import EventEmitter
+from mtaio.monitoring import HealthMonitor, HealthRegistry, Probes, ResourceMonitor
+from mtaio.resilience import AdaptiveLimiter, Breaker, Fallback, Hedge, Pipeline, Timeout
+from mtaio.resources import (
+    ConcurrencyLimiter,
+    KeyedRateLimiter,
+    RateLimiter,
+    ResourceLimiter,
+    TimeoutManager,
+)
+from mtaio.testing import run, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+HOME: Final = str(Path(mtaio.__file__).parent)
+
+
+async def second(*_: object) -> int:
+    """Take a second."""
+    await anyio.sleep(1)
+    return 1
+
+
+async def everything(keys: list[str]) -> dict[str, int]:
+    """Load a value for each key."""
+    return dict.fromkeys(keys, await second())
+
+
+def plain(*_: object) -> int:
+    """Take no time."""
+    return 1
+
+
+class Case:
+    """
+    A primitive, and how tasks come to wait at it.
+
+    Args:
+        make: Makes the primitive.
+        wait: What two tasks do with it, for a second or more each.
+        entered: Whether it is entered meanwhile.
+        wanted: What is called in its place: something that it has made, in its loop.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        wait: Callable[[Any], Awaitable[object]],
+        *,
+        entered: bool = False,
+        wanted: Callable[[Any], Awaitable[Any]] | None = None,
+    ) -> None:
+        self.make = make
+        self.wait = wait
+        self.entered = entered
+        self.wanted = wanted
+
+
+async def hold(limiter: Any) -> None:
+    """Hold a slot for a second."""
+    await limiter.acquire()
+    await anyio.sleep(1)
+    if limiter.statistics().in_use:  # else the other thread has given it back
+        limiter.release()
+
+
+async def block(limiter: Any) -> None:
+    """Be in the block of a limiter for a second."""
+    async with limiter:
+        await anyio.sleep(1)
+
+
+async def slot(limiter: AdaptiveLimiter) -> None:
+    """Hold a slot for a second."""
+    async with limiter.slot():
+        await anyio.sleep(1)
+
+
+async def limited(manager: TimeoutManager) -> None:
+    """Be in a block with a limit."""
+    with manager(5):
+        await anyio.sleep(1)
+
+
+async def emit(emitter: EventEmitter) -> None:
+    """Emit an event, and wait for one."""
+    emitter.on("event", second)
+    await emitter.emit("event")
+
+
+async def submit(executor: TaskExecutor) -> None:
+    """Wait for a task."""
+    handle = await executor.submit(second)
+    await handle.wait()
+
+
+def registry() -> HealthRegistry:
+    """Return a registry with a check."""
+    made = HealthRegistry()
+    made.add("check", second)
+    return made
+
+
+def function() -> Any:
+    """Return a function whose results are cached."""
+    return cached(ttl=100)(second)
+
+
+def breaker() -> Breaker:
+    """Return an open breaker."""
+    made = Breaker()
+    made.open()
+    return made
+
+
+CASES: Final[dict[type, Case]] = {
+    ConcurrencyLimiter: Case(lambda: ConcurrencyLimiter(1), hold),
+    RateLimiter: Case(lambda: RateLimiter(1), lambda it: it.acquire()),
+    KeyedRateLimiter: Case(lambda: KeyedRateLimiter(1), lambda it: it.acquire("key")),
+    ResourceLimiter: Case(lambda: ResourceLimiter(concurrency=1, rate=9, timeout=9), block),
+    TimeoutManager: Case(lambda: TimeoutManager(9), limited),
+    TTLCache: Case(lambda: TTLCache(100), lambda it: it.get_or_set("key", second), entered=True),
+    Cached: Case(function, lambda it: it(1)),
+    EventEmitter: Case(EventEmitter, emit, entered=True),
+    HealthRegistry: Case(registry, lambda it: it.report()),
+    HealthMonitor: Case(HealthMonitor, lambda it: it.get_health_status()),
+    Probes: Case(lambda: Probes(ResourceMonitor(1), bind="127.0.0.1:0"), second),
+    ResourceMonitor: Case(lambda: ResourceMonitor(1), lambda it: it.tick(), entered=True),
+    TaskExecutor: Case(lambda: TaskExecutor(1), submit, entered=True),
+    TaskHandle: Case(
+        lambda: TaskExecutor(2),
+        lambda it: it.run(second),
+        entered=True,
+        wanted=lambda it: it.submit(second),
+    ),
+    Budget: Case(lambda: Budget(0.1), second),
+    Retry: Case(lambda: Retry(3), lambda it: it.run(second)),
+    AdaptiveLimiter: Case(lambda: AdaptiveLimiter(initial=1, max_waiting=9), slot),
+    Breaker: Case(breaker, second),
+    Fallback: Case(lambda: Fallback(plain), second),
+    Hedge: Case(lambda: Hedge(after=0.5), second),
+    Timeout: Case(lambda: Timeout(5), second),
+    Pipeline: Case(lambda: Pipeline(Retry(2), Timeout(5)), lambda it: it.call(second)),
+}
+
+# What has a row of no use: values, results, and what is used within one task or by one call.
+OTHERS: Final = frozenset(
+    {
+        "AdaptiveSlot",
+        "Alert",
+        "BoundCached",
+        "BreakerChange",
+        "BreakerState",
+        "Call",
+        "Event",
+        "EventKey",
+        "EventPriority",
+        "EventStream",
+        "EvictionPolicy",
+        "ExternalPool",
+        "Metric",
+        "Outcome",
+        "Part",
+        "Register",
+        "RemovalCause",
+        "Source",
+        "Stall",
+        "Stream",
+        "TaskStatus",
+        "Threshold",
+        "TimeoutScope",
+        "CheckResult",
+        "HealthReport",
+    }
+)
+
+CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
+    ConcurrencyLimiter: {
+        "acquire": lambda it: it.acquire(),
+        "acquire_nowait": lambda it: it.acquire_nowait(),
+        "try_acquire": lambda it: it.try_acquire(),
+        "capacity": lambda it: setattr(it, "capacity", 2),
+        "limit": lambda it: it.limit(second),
+        "release": lambda it: it.release(),
+        "statistics": lambda it: it.statistics(),
+    },
+    RateLimiter: {
+        "acquire": lambda it: it.acquire(),
+        "acquire_nowait": lambda it: it.acquire_nowait(),
+        "try_acquire": lambda it: it.try_acquire(),
+        "burst": lambda it: setattr(it, "burst", 9),
+        "limit": lambda it: it.limit(second),
+        "rate": lambda it: setattr(it, "rate", 9),
+        "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
+        "reset": lambda it: it.reset(),
+        "smooth": lambda it: it.smooth(1),
+        "statistics": lambda it: it.statistics(),
+        "window": lambda it: it.window(1, 1),
+    },
+    KeyedRateLimiter: {
+        "acquire": lambda it: it.acquire("key"),
+        "acquire_nowait": lambda it: it.acquire_nowait("key"),
+        "try_acquire": lambda it: it.try_acquire("key"),
+        "burst": lambda it: setattr(it, "burst", 9),
+        "limit": lambda it: it.limit(key=str)(second),
+        "rate": lambda it: setattr(it, "rate", 9),
+        "reconfigure": lambda it: it.reconfigure(rate=9, burst=9),
+        "reset": lambda it: it.reset(),
+        "statistics": lambda it: it.statistics(),
+        "statistics_for": lambda it: it.statistics_for("key"),
+    },
+    ResourceLimiter: {
+        "limit": lambda it: it.limit(second),
+        "run": lambda it: it.run(second),
+        "statistics": lambda it: it.statistics(),
+    },
+    TimeoutManager: {
+        "limit": lambda it: it.limit(second),
+        "remaining": lambda it: it.remaining(),
+        "run": lambda it: it.run(second),
+        "shielded": lambda it: it.shielded(),
+        "statistics": lambda it: it.statistics(),
+        "timeout": lambda it: it.timeout(1),
+    },
+    TTLCache: {
+        "clear": lambda it: it.clear(),
+        "clear_nowait": lambda it: it.clear_nowait(),
+        "contains": lambda it: it.contains("key"),
+        "delete": lambda it: it.delete("key"),
+        "delete_many": lambda it: it.delete_many(["key"]),
+        "delete_many_nowait": lambda it: it.delete_many_nowait(["key"]),
+        "delete_nowait": lambda it: it.delete_nowait("key"),
+        "get": lambda it: it.get("key"),
+        "get_many": lambda it: it.get_many(["key"]),
+        "get_many_nowait": lambda it: it.get_many_nowait(["key"]),
+        "get_nowait": lambda it: it.get_nowait("key"),
+        "get_or_set": lambda it: it.get_or_set("key", second),
+        "get_or_set_many": lambda it: it.get_or_set_many(["key"], everything),
+        "invalidate_tag": lambda it: it.invalidate_tag("tag"),
+        "invalidate_tag_nowait": lambda it: it.invalidate_tag_nowait("tag"),
+        "items": lambda it: it.items(),
+        "refresh": lambda it: it.refresh("key", second),
+        "set": lambda it: it.set("key", 2),
+        "set_many": lambda it: it.set_many({"key": 2}),
+        "set_many_nowait": lambda it: it.set_many_nowait({"key": 2}),
+        "set_nowait": lambda it: it.set_nowait("key", 2),
+        "statistics": lambda it: it.statistics(),
+        "touch": lambda it: it.touch("key"),
+        "touch_nowait": lambda it: it.touch_nowait("key"),
+    },
+    Cached: {
+        "contains": lambda it: it.contains(1),
+        "invalidate": lambda it: it.invalidate(1),
+        "refresh": lambda it: it.refresh(1),
+    },
+    EventEmitter: {
+        "emit": lambda it: it.emit("event"),
+        "emit_soon": lambda it: it.emit_soon("event"),
+        "event_names": lambda it: it.event_names(),
+        "listener_count": lambda it: it.listener_count(),
+        "listeners": lambda it: it.listeners("event"),
+        "off": lambda it: it.off("event", plain),
+        "on": lambda it: it.on("other", plain),
+        "once": lambda it: it.once("other", plain),
+        "remove_all_listeners": lambda it: it.remove_all_listeners(),
+        "statistics": lambda it: it.statistics(),
+        "stream": lambda it: it.stream("other"),
+        "wait_for": lambda it: it.wait_for("other", timeout=0),
+    },
+    HealthRegistry: {
+        "add": lambda it: it.add("other", plain),
+        "check": lambda it: it.check("third")(plain),
+        "drain": lambda it: it.drain(),
+        "latest": lambda it: it.latest(),
+        "remove": lambda it: it.remove("check"),
+        "report": lambda it: it.report(),
+        "resume": lambda it: it.resume(),
+        "statistics": lambda it: it.statistics(),
+    },
+    HealthMonitor: {
+        "get_health_status": lambda it: it.get_health_status(),
+        "start": lambda it: it.start(),
+        "stop": lambda it: it.stop(),
+    },
+    Probes: {
+        "start": lambda it: it.start(),
+        "statistics": lambda it: it.statistics(),
+        "stop": lambda it: it.stop(),
+    },
+    ResourceMonitor: {
+        "answering": lambda it: it.answering(1),
+        "current_stall": lambda it: it.current_stall(),
+        "forward_to": lambda it: it.forward_to(EventEmitter()),
+        "gauge": lambda it: it.gauge("gauge", plain),
+        "get_current_stats": lambda it: it.get_current_stats(),
+        "history": lambda it: it.history("cpu_usage"),
+        "kinds": lambda it: it.kinds(),
+        "metric_names": lambda it: it.metric_names(),
+        "on_loop_blocked": lambda it: it.on_loop_blocked(plain),
+        "on_recovered": lambda it: it.on_recovered(plain),
+        "on_threshold_exceeded": lambda it: it.on_threshold_exceeded(plain),
+        "recent": lambda it: it.recent(1),
+        "remove_threshold": lambda it: it.remove_threshold("cpu_usage"),
+        "set_threshold": lambda it: it.set_threshold("cpu_usage", 50),
+        "sources": lambda it: it.sources(),
+        "start": lambda it: it.start(),
+        "statistics": lambda it: it.statistics(),
+        "stop": lambda it: it.stop(),
+        "tick": lambda it: it.tick(),
+        "unwatch": lambda it: it.unwatch(plain),
+        "values": lambda it: it.values(),
+        "watch": lambda it: it.watch(Budget(0.1, name="budget")),
+    },
+    TaskExecutor: {
+        "as_completed": lambda it: it.as_completed(second),
+        "cancel": lambda it: it.cancel(),
+        "drain": lambda it: it.drain(),
+        "for_each": lambda it: it.for_each(second, [1]),
+        "gather": lambda it: it.gather(second),
+        "map": lambda it: it.map(second, [1]),
+        "race": lambda it: it.race(second),
+        "run": lambda it: it.run(second),
+        "run_in_process": lambda it: it.run_in_process(plain),
+        "run_in_thread": lambda it: it.run_in_thread(plain),
+        "start": lambda it: it.start(second),
+        "statistics": lambda it: it.statistics(),
+        "stream": lambda it: it.stream(second, [1]),
+        "submit": lambda it: it.submit(second),
+        "submit_nowait": lambda it: it.submit_nowait(second),
+    },
+    TaskHandle: {
+        "cancel": lambda it: it.cancel(),
+        "exception": lambda it: it.exception(),
+        "result": lambda it: it.result(),
+        "wait": lambda it: it.wait(),
+    },
+    Budget: {
+        "give_back": lambda it: it.give_back(),
+        "record_call": lambda it: it.record_call(),
+        "statistics": lambda it: it.statistics(),
+        "take": lambda it: it.take(),
+    },
+    Retry: {
+        "accepts": lambda it: it.accepts(ValueError()),
+        "affords": lambda it: it.affords(ValueError()),
+        "run": lambda it: it.run(second),
+        "wait_before": lambda it: it.wait_before(2),
+    },
+    AdaptiveLimiter: {
+        "slot": lambda it: it.slot(),
+        "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Breaker: {
+        "open": lambda it: it.open(),
+        "reset": lambda it: it.reset(),
+        "state_of": lambda it: it.state_of("key"),
+        "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Fallback: {
+        "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Hedge: {
+        "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Timeout: {
+        "statistics": lambda it: it.statistics(),
+        "wrap": lambda it: it.wrap(second),
+    },
+    Pipeline: {
+        "call": lambda it: it.call(second),
+        "statistics": lambda it: it.statistics(),
+    },
+}
+
+ROWS: Final = [(kind, name) for kind, names in CALLS.items() for name in names]
+
+
+def public(kind: type) -> set[str]:
+    """Return the names of the methods of a class, and of what may be assigned."""
+    found: set[str] = set()
+    for name in dir(kind):
+        member = inspect.getattr_static(kind, name)
+        if isinstance(member, classmethod | staticmethod | FunctionType) or (
+            isinstance(member, property) and member.fset is not None
+        ):
+            found.add(name)
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_every_method_has_its_row() -> None:
+    """A new method is a new row, and a new class its rows: this says which are missing."""
+    assert {kind: public(kind) for kind in CASES} == {
+        kind: set(names) for kind, names in CALLS.items()
+    }
+    for package in (cache, core, events, monitoring, resilience, resources):
+        for name in package.__all__:
+            made = getattr(package, name)
+            if not isinstance(made, type) or issubclass(made, BaseException):
+                continue
+            if name.endswith(("Statistics", "Stats", "Info")) or name in OTHERS:
+                continue
+            assert made in CASES, f"{made} has no rows"
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    """Call a method from a thread, and return what it raised; await nothing."""
+    try:
+        answer = call()
+    except Exception as error:  # noqa: BLE001 - looked at in the test
+        return error
+    if inspect.iscoroutine(answer):
+        answer.close()
+    return None
+
+
+def attempt_alone(call: Callable[[], Any]) -> Any:
+    """Do the same in a thread that knows nothing of any loop."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(attempt(call)))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def attempt_in_loop(call: Callable[[], Any]) -> Any:
+    """Do the same in a loop of this thread, and await what is to be awaited for a moment."""
+
+    async def main() -> Any:
+        try:
+            answer = call()
+            if inspect.isawaitable(answer):
+                with anyio.move_on_after(0):
+                    await answer
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
+        return None
+
+    return anyio.run(main)
+
+
+PLACES: Final = {"worker": attempt, "thread": attempt_alone, "loop": attempt_in_loop}
+
+
+def counts(it: Any) -> dict[str, Any]:
+    """Return what must not change when a call is refused."""
+    if not hasattr(it, "statistics"):
+        return {}
+    changes = {"rejected", "rejected_keys", "calls", "seconds", "wait_seconds", "tokens"}
+    changes |= {"next_grant_seconds", "next_grant", "uptime"}
+    now = it.statistics()
+    return {each.name: getattr(now, each.name) for each in fields(now) if each.name not in changes}
+
+
+def check_refusal(error: BaseException | None) -> None:
+    """Make sure that an error is ours, and says more than what went wrong."""
+    if error is None or isinstance(error, exceptions.MTAIOError):
+        return  # the second is an answer that the loop's own tasks get too
+    assert not isinstance(error, anyio.NoEventLoopError), repr(error)
+    entry = error.__traceback__
+    assert entry is not None
+    while entry.tb_next is not None:
+        entry = entry.tb_next
+    assert entry.tb_frame.f_code.co_filename.startswith(HOME), repr(error)
+    assert str(error).count(". ") >= 1, repr(error)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda part: getattr(part, "__name__", part))
+def test_elsewhere(kind: type, name: str, place: str, backend: str) -> None:
+    """Beside the loop in which tasks wait, it works, or refuses and has changed nothing."""
+    case, call = CASES[kind], CALLS[kind][name]
+
+    async def body(made: Any) -> None:
+        wanted = made if case.wanted is None else await case.wanted(made)
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(patient, made)
+            await settle()
+            before = counts(made)
+            error = await to_thread.run_sync(PLACES[place], partial(call, wanted))
+            check_refusal(error)
+            if error is not None:
+                assert counts(made) == before
+
+    async def patient(made: Any) -> None:
+        with suppress(exceptions.MTAIOError):  # what the other thread has done may end the wait
+            await case.wait(made)
+
+    async def main() -> None:
+        made = case.make()
+        if case.entered:
+            async with made:
+                await body(made)
+        else:
+            await body(made)
+
+    run(main, backend=backend)
+
+
+@pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda part: getattr(part, "__name__", part))
+def test_without_a_loop(kind: type, name: str, backend: str) -> None:
+    """Where no loop runs, before any did and after, it works, or refuses with a text."""
+    case, call = CASES[kind], CALLS[kind][name]
+    if case.wanted is not None:
+        pytest.skip("it is made in a loop")
+    made = case.make()
+    check_refusal(attempt(partial(call, made)))
+
+    async def main() -> None:
+        other = case.make()
+        if case.entered:
+            async with other:
+                await case.wait(other)
+        else:
+            await case.wait(other)
+        used.append(other)
+
+    used: list[Any] = []
+    run(main, backend=backend)
+    check_refusal(attempt(partial(call, used[0])))
