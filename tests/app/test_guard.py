@@ -239,6 +239,35 @@ def test_signal_while_a_block_of_a_server_starts(backend: Any) -> None:
 
 
 @posix
+@pytest.mark.parametrize("code", [0, 1])
+def test_signal_that_nobody_waits_for(code: int) -> None:
+    """After start() asyncio's loop ends with the application."""
+    app = make()
+    ended: list[str] = []
+
+    @app.resource
+    async def last() -> AsyncIterator[None]:
+        yield
+        if code:
+            raise OSError
+
+    async def main() -> None:
+        await app.start()
+        kill()
+        try:
+            await anyio.Event().wait()
+        finally:
+            ended.append(app.state)
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main)
+    app._run.release_guard()  # type: ignore[union-attr]  # which waits for the process to end
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # before it was the loop's
+    assert caught.value.code == code
+    assert ended == ["stopped"]
+
+
+@posix
 def test_signal_that_comes_twice_at_once(backend: Any) -> None:
     """A terminal and a wrapper both hand on Ctrl-C: that is one wish."""
     app = make()
