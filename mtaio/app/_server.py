@@ -458,7 +458,7 @@ def _serving(backend: str) -> Any:
     Return hypercorn's function ``serve``, with `_connections` as its class of connections.
 
     Hypercorn looks that class up in its module, and takes no other. So these are copies of its
-    functions, with names of their own: hypercorn stays what it is, for whoever else uses it.
+    functions, with names of their own, and hypercorn itself stays what it is.
     """
     library: Any = import_module(f"hypercorn.{backend}")
     run: Any = import_module(f"hypercorn.{backend}.run")

@@ -191,7 +191,7 @@ def test_signal_while_a_block_starts(wait: str, backend: Any, *, last: bool) -> 
     @app.resource
     async def slow() -> AsyncIterator[None]:
         kill()
-        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type]
+        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type] # it runs, guarded
         if wait == "cancelled":
             await anyio.sleep_forever()
         with anyio.CancelScope(shield=wait == "shielded"):
