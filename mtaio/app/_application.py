@@ -644,6 +644,7 @@ class Application:
         )
         try:
             await run.settled.wait()
+            await run.hear_signal()
         except BaseException:
             run.abort("the start was cancelled")
             with anyio.CancelScope(shield=True):

@@ -151,6 +151,11 @@ class Run:
             return self._guard.shares_sigterm()
         return callable(signal.getsignal(signal.SIGTERM))
 
+    async def hear_signal(self) -> None:
+        """Wait until it was told of a signal that has come, of which only the guard may know."""
+        if self._guard is not None and self._guard.signalled:
+            await self._stop.wait()
+
     def announce_stop(self) -> None:
         """Tell systemd that it stops, and how long that may take; from any thread."""
         self._app.notifier.stopping()

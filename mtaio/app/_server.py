@@ -55,8 +55,9 @@ _TAKE: Final = 1.0
 then, but for a process that can open no more files."""
 _GLANCE: Final = 0.002
 
-_TURNS: Final = 5
-"""Turns of the event loop in which what has come in is taken: accepted, read and begun."""
+_TURNS: Final = 20
+"""Turns of the event loop in which what has come in is taken: accepted, read and begun. It takes
+about six, through the tasks that asyncio and hypercorn make for it."""
 
 _FAREWELL: Final = 5
 """Looks for the last answers to reach the clients, after which connections are shut down. A process
@@ -458,7 +459,7 @@ def _serving(backend: str) -> Any:
     Return hypercorn's function ``serve``, with `_connections` as its class of connections.
 
     Hypercorn looks that class up in its module, and takes no other. So these are copies of its
-    functions, with names of their own: hypercorn stays what it is, for whoever else uses it.
+    functions, with names of their own, and hypercorn itself stays what it is.
     """
     library: Any = import_module(f"hypercorn.{backend}")
     run: Any = import_module(f"hypercorn.{backend}.run")
@@ -514,15 +515,14 @@ def _connections(tcp_server: Any, updated: Any, closed: Any) -> Any:  # noqa: C9
                 self.over.set()
 
         async def protocol_send(self, event: Any) -> None:
-            if isinstance(event, updated) and event.idle:
-                self.at_work = False
+            if isinstance(event, updated):  # at once: what follows takes turns of the event loop
+                self.at_work = not (event.idle or self.leaving)
             await tcp_server.protocol_send(self, event)
             if isinstance(event, closed):
                 self.reading.cancel()
             elif isinstance(event, updated) and not event.idle:
                 if self.leaving:
                     raise _LeavingError
-                self.at_work = True
                 self.first_call = -math.inf
 
         async def _read_data(self) -> None:

@@ -312,6 +312,7 @@ class World:
         self,
         entered: anyio.CancelScope | None,
         function: Callable[..., Awaitable[T]],
+        /,
         *args: Any,
         **kwargs: Any,
     ) -> T:

@@ -193,7 +193,7 @@ def test_signal_while_a_block_starts(wait: str, backend: Any, *, last: bool) -> 
     @app.resource
     async def slow() -> AsyncIterator[None]:
         kill()
-        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type]
+        until_signalled(app._run._guard)  # type: ignore[union-attr, arg-type] # it runs, guarded
         if wait == "cancelled":
             await anyio.sleep_forever()
         with anyio.CancelScope(shield=wait == "shielded"):
@@ -238,6 +238,35 @@ def test_signal_while_a_block_of_a_server_starts(backend: Any) -> None:
     anyio.run(main, backend=backend)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert handed_on == [signal.SIGTERM]
+
+
+@posix
+@pytest.mark.parametrize("code", [0, 1])
+def test_signal_that_nobody_waits_for(code: int) -> None:
+    """After start() asyncio's loop ends with the application."""
+    app = make()
+    ended: list[str] = []
+
+    @app.resource
+    async def last() -> AsyncIterator[None]:
+        yield
+        if code:
+            raise OSError
+
+    async def main() -> None:
+        await app.start()
+        kill()
+        try:
+            await anyio.Event().wait()
+        finally:
+            ended.append(app.state)
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main)
+    app._run.release_guard()  # type: ignore[union-attr]  # which waits for the process to end
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # before it was the loop's
+    assert caught.value.code == code
+    assert ended == ["stopped"]
 
 
 @posix

@@ -198,6 +198,29 @@ async def test_call_at() -> None:
     assert called == [start + 1, start + 2]
 
 
+def test_exit_from() -> None:
+    """It ends asyncio's loop, with all that runs in it, as `sys.exit` does; trio's goes on."""
+    ended: list[bool] = []
+
+    async def main() -> None:
+        loops.exit_from(loops.current_loop(), 7)
+        try:
+            await anyio.sleep(1)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main)
+    assert caught.value.code == 7
+    assert ended == [True]
+
+
+async def test_exit_from_where_only_a_task_can_end_its_own() -> None:
+    """Then nothing happens."""
+    loops.exit_from(object(), 7)
+    await settle()
+
+
 def test_task_that_comes_too_late() -> None:
     """A task that is asked for when trio has ended the others is not started, and told so."""
     pytest.importorskip("trio")
