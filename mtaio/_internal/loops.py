@@ -33,14 +33,6 @@ def asker_of(loop: object) -> Callable[[], object]:
     return backend.of(loop).asker()
 
 
-def runs_here(loop: object) -> bool:
-    """Return whether ``loop`` runs in this thread, also in a callback without any context."""
-    try:
-        return asker_of(loop)() is loop
-    except RuntimeError:  # trio's answer where it does not run
-        return False
-
-
 def is_current(loop: object) -> bool:
     """Return whether ``loop``, returned by `current_loop`, is running here."""
     try:

@@ -39,12 +39,13 @@ class ParkingLot:
 
     # Invariants:
     # - an event is in tasks, or set, or its task has given up: never two of these;
-    # - all in tasks belong to _loop.
-    __slots__ = ("_loop", "tasks")
+    # - all in tasks belong to _loop, which _ask returns if it runs here.
+    __slots__ = ("_ask", "_loop", "tasks")
 
     def __init__(self) -> None:
         self.tasks: OrderedDict[anyio.Event, None] = OrderedDict()
         self._loop: object = None
+        self._ask: Callable[[], object]
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -66,14 +67,13 @@ class ParkingLot:
         before = self._loop
         if before is loop:
             return False
-        if before is not None and self.tasks:
+        forgets = before is not None and bool(self.tasks)
+        if forgets:
             if not loops.is_over(before):
                 raise loops.two_loops_error(owner)
             self.tasks.clear()
-            self._loop = loop
-            return True
-        self._loop = loop
-        return False
+        self._loop, self._ask = loop, loops.asker_of(loop)
+        return forgets
 
     def call_there(self, fn: Callable[[], object]) -> None:
         """
@@ -82,12 +82,19 @@ class ParkingLot:
         From any thread. If their loop has finished, they are forgotten, and ``fn`` is called here.
         """
         loop = self._loop
-        if loop is not None and not loops.runs_here(loop):
+        if loop is not None and not self._runs_here():
             # By the time that it is called there, tasks of another loop may be parked.
             if not loops.is_over(loop) and loops.call_in(loop, partial(self.call_there, fn)):
                 return
             self.tasks.clear()
         fn()
+
+    def _runs_here(self) -> bool:
+        """Return whether the loop runs in this thread, also in a callback without any context."""
+        try:
+            return self._ask() is self._loop
+        except RuntimeError:  # trio's answer where it does not run
+            return False
 
     def forget(self) -> None:
         """Forget every parked task: their loop has finished."""

@@ -30,7 +30,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from mtaio._internal import clock, ending, loops
+from mtaio._internal import backend, clock, ending, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +251,8 @@ class Guard:
         if signal.getsignal(number) == self._on_signal:
             before = self._handler(number)
             signal.signal(number, signal.SIG_DFL if before is None else before)
+            if number == signal.SIGINT and self._loop is not None and loops.is_running(self._loop):
+                backend.of(self._loop).end_sigint(before)
 
     def _ignore(self) -> None:
         """Ignore signals from now on: at the exit, where Python takes its own handlers away."""

@@ -108,7 +108,7 @@ class Store:
         """Whether there is no weigher, no jitter and no listener to use when storing a value."""
         self.timed_by: clock.Tells = clock.REAL
         """The clock of all moments in the entries."""
-        self.tells: clock.Tells = _end_of_time
+        self.tells: clock.Tells
         """The time for a hit: `timed_by`, or the end of time if that may be the wrong clock."""
         self.hits: float = 0.0
         """A float, because adding to it takes less time than to an int."""
@@ -116,6 +116,7 @@ class Store:
         self.evictions: int = 0
         self.expirations: int = 0
         clock.hasten(self)
+        self.tells = self.timed_by if clock.read is clock.REAL else _end_of_time  # as in `now`
 
     @property
     def weight(self) -> float:

@@ -89,6 +89,10 @@ class Backend(Protocol):
         """Have the loop end as by `sys.exit`, where that can be; see `loops.exit_from`."""
         ...
 
+    def end_sigint(self, handler: object) -> None:
+        """See to it that a handler of SIGINT ends with its loop, if it is the backend's own."""
+        ...
+
     def new_waiter(self, loop: Any) -> Waiter:
         """Return a waiter for the loop, which is running here."""
         ...

@@ -7,6 +7,7 @@ The token of a loop is the loop itself.
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -71,6 +72,24 @@ def exit_from(loop: asyncio.AbstractEventLoop, code: int) -> None:
         raise SystemExit(code)
 
     loop.call_soon(leave)
+
+
+def end_sigint(handler: object) -> None:
+    """
+    Have Python's own handler follow that of `asyncio.run` when its main task ends.
+
+    asyncio sees to that itself, but not if another handler stands in the place of its own when the
+    loop stops: as when `sys.exit` stops it, and an application puts the handler back only when its
+    tasks are cancelled. The next `asyncio.run` would find it there, and handle no Ctrl-C.
+    """
+    main_task: asyncio.Task[object] | None = getattr(handler, "keywords", {}).get("main_task")
+
+    def end(_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is handler:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if main_task is not None:
+        main_task.add_done_callback(end)
 
 
 class Waiter:

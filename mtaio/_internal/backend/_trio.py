@@ -88,6 +88,10 @@ def exit_from(_loop: trio.lowlevel.TrioToken, _code: int) -> None:
     """Do nothing: on trio only a task can end its own."""
 
 
+def end_sigint(_handler: object) -> None:
+    """Do nothing: trio's handler ends with its main task, which nothing stops before."""
+
+
 def new_waiter(_loop: trio.lowlevel.TrioToken) -> Waiter:
     """Return a waiter, which belongs to the task that waits."""
     return Waiter()
