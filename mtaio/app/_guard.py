@@ -227,7 +227,9 @@ class Guard:
             self._speaker = _Speaker()
 
     def _dismiss(self) -> None:
-        """End the thread that stayed."""
+        """End the thread that stayed, and put back the handlers that did; in the main thread."""
+        for number in self._before:
+            self._put_back(number)
         self._dismissed.set()
         self._thread.join()
 

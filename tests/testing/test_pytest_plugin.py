@@ -64,6 +64,7 @@ def test_application_that_a_test_stops_by_a_signal(session: pytest.Pytester) -> 
 
         def test_second():
             assert not guarded()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         """
     )
     session.runpytest_inprocess().assert_outcomes(passed=2)
