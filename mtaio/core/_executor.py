@@ -1270,7 +1270,8 @@ class TaskExecutor:
                 return await settled(call)
             return await one_attempt(call, self._default_timing, self._threads)()
 
-        pool = self._pool(make, (calls,), sink, options, subject=None)
+        # An iterator: a tuple of coroutines would be refused, as it is where a user passes it.
+        pool = self._pool(make, (iter(calls),), sink, options, subject=None)
         pool.limit_inside = options.limit
         return pool
 

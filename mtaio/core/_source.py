@@ -70,6 +70,13 @@ def open_source(iterables: tuple[AnySource, ...], ahead: int) -> Iterator[Any] |
 def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
     if isinstance(source, str | bytes | bytearray | memoryview | Mapping):
         raise _not_many(cast("object", source))
+    if isinstance(source, list | tuple) and source and inspect.iscoroutine(source[0]):
+        msg = (
+            f"the first item is {source[0]!r}, a coroutine. To await coroutines use "
+            f"gather(*coroutines); otherwise pass the function and what to call it with: "
+            f"map(fn, arguments)."
+        )
+        raise TypeError(msg)
     if isinstance(source, AsyncIterable):
         return Feed(aiter(source), ahead)
     try:

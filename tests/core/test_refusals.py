@@ -45,6 +45,9 @@ async def async_progress(done: int, total: int | None) -> None:
     """Be a callback that would have to be awaited."""
 
 
+COROUTINE = same(1)
+COROUTINE.close()  # it is only looked at
+
 NOT_CALLABLE = r"TypeError: fn=5 is an int, which is not callable\. Pass an async function, or a p"
 GENERATOR = r" is an async generator function: it has no single result to wait f"
 PLAIN_GENERATOR = r" is a generator function: it has no single result to wait f"
@@ -98,6 +101,14 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
         lambda ex: ex.for_each(same, {"a": 1}),
         r"TypeError: \{'a': 1\} is a mapping, and only its keys would be items\. Pass its ke",
     ),
+    (
+        lambda ex: ex.map(same, [COROUTINE]),
+        (
+            r"TypeError: the first item is <coroutine object .*>, a coroutine\. To await "
+            r"coroutines use gather\(\*coroutines\); otherwise pass the function and what to call it with"
+        ),
+    ),
+    (lambda ex: ex.stream(same, (COROUTINE, 1)), r"TypeError: the first item is <coroutine object"),
     (
         lambda ex: ex.map(same, agen),
         r"TypeError: <function agen .*> is a function, not an iterable\. Call it: pass a",
