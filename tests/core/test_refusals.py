@@ -105,7 +105,8 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
         lambda ex: ex.map(same, [COROUTINE]),
         (
             r"TypeError: the first item is <coroutine object .*>, a coroutine\. To await "
-            r"coroutines use gather\(\*coroutines\); otherwise pass the function and what to call it with"
+            r"coroutines use gather\(\*coroutines\); otherwise pass the function and what "
+            r"to call it with"
         ),
     ),
     (lambda ex: ex.stream(same, (COROUTINE, 1)), r"TypeError: the first item is <coroutine object"),
