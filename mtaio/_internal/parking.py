@@ -86,6 +86,11 @@ class ParkingLot:
             # By the time that it is called there, tasks of another loop may be parked.
             if not loops.is_over(loop) and loops.call_in(loop, partial(self.call_there, fn)):
                 return
+            # So they may by now. Nothing is called between the look and the clearing, so no other
+            # thread runs between: those of the next loop are not forgotten with the last.
+            if self._loop is not loop:
+                self.call_there(fn)
+                return
             self.tasks.clear()
         fn()
 

@@ -629,13 +629,13 @@ class Application:
         """Start, and return when the application is up, or raise."""
         await checkpoint()
         self._check_not_running()
-        self._prepare()
-        logs = self._configure_logging()
+        guard = self._new_guard()  # before what takes a while: no signal is lost
         try:
-            guard = self._new_guard()
+            self._prepare()
+            logs = self._configure_logging()
         except BaseException:
-            if logs is not None:
-                logs.close()
+            if guard is not None:
+                guard.release()
             raise
         run = self._run = self._new_run(guard, logs)
         run.body = body

@@ -316,7 +316,8 @@ class RateLimiter:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
         self._forget_finished()
-        moment = clock.catch_up(self._bucket)
+        # By the bucket's own clock: another thread may be taking it over to that of its loop.
+        moment = clock.now_by(self._bucket.timed_by)
         self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
         first = self._first
         self._wake(
@@ -678,11 +679,14 @@ class RateLimiter:
 
     def _forget_finished(self) -> None:
         """Forget the tasks in the queue if their loop has finished."""
-        if self._queue and loops.is_over(self._loop):
-            self._tally.waiting -= len(self._queue)
-            self._queue.clear()
+        loop, queue = self._loop, self._queue
+        # Nothing is called between the look and the change, so no other thread runs between: tasks
+        # of the next loop, which may be here by now, are not forgotten with those of the last.
+        if queue and loops.is_over(loop) and self._loop is loop:
+            self._queue = _EMPTY
             self._queued = 0
             self._first = None
+            self._tally.waiting -= len(queue)
 
 
 def _wake_all(waiters: list[_Waiter]) -> None:

@@ -27,6 +27,7 @@ from mtaio.config import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+    from types import FrameType
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="os.kill() ends a process on Windows")
 
@@ -821,3 +822,24 @@ def test_log_and_console_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("sys.stderr", Broken())
     app.run()
+
+
+@posix
+def test_signal_before_anything_is_made(backend: Any) -> None:
+    """The handlers stand before parts are made and logs are opened: the body does not begin."""
+    reached: list[str] = []
+
+    def strike(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "_prepare":
+            sys.setprofile(None)
+            kill()
+
+    async def main() -> None:
+        sys.setprofile(strike)
+        async with make():
+            reached.append("the body")
+
+    with pytest.raises(SystemExit) as caught:
+        anyio.run(main, backend=backend)
+    assert caught.value.code == 0
+    assert reached == []

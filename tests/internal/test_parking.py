@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mtaio._internal.parking import ParkingLot
-from mtaio.testing import Simulation, settle
+from mtaio.testing import Simulation, run, settle
 
 
 async def parked(lot: ParkingLot, name: str, woken: list[str]) -> None:
@@ -174,3 +174,25 @@ async def test_a_task_sees_to_what_came_before_it_was_parked() -> None:
     lot.attach("<owner>")
     await lot.park(on_parked=lot.unpark)
     assert len(lot) == 0
+
+
+def test_thread_that_looks_as_the_next_loop_begins(backend: str) -> None:
+    """Who finds that a loop is over forgets its tasks, not those of the loop that comes next."""
+    lot = ParkingLot()
+    woken: list[str] = []
+
+    async def park_and_be_woken() -> None:
+        class Last:
+            """A loop that is over; as somebody asks it, the next begins to use the lot."""
+
+            def is_closed(self) -> bool:
+                lot.attach("the lot")
+                lot.tasks[anyio.Event()] = None
+                return True
+
+        lot._loop, lot._ask = Last(), lambda: None
+        lot.call_there(lambda: woken.append("here"))
+        assert len(lot) == 1
+
+    run(park_and_be_woken, backend=backend)
+    assert woken == ["here"]

@@ -1235,3 +1235,33 @@ def test_tasks_of_a_finished_loop_wait_no_longer(backend: str) -> None:
 
     anyio.run(leave_one_behind, backend=backend)
     assert limiter.statistics().waiting == 0
+
+
+async def test_thread_that_looks_as_the_next_loop_begins() -> None:
+    """Who finds that a loop is over forgets its tasks, not those of the loop that comes next."""
+    limiter = RateLimiter(1, burst=1)
+    await limiter.acquire()
+    looked: list[str] = []
+
+    class Last:
+        """A loop that is over; as somebody asks it, a task of the next begins to wait."""
+
+        def is_closed(self) -> bool:
+            limiter._queue.clear()
+            limiter._loop = loop
+            looked.append("over")
+            limiter._queue[waiter] = None
+            return True
+
+    async def wait() -> None:
+        await limiter.acquire()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await settle()
+        loop, (waiter,) = limiter._loop, tuple(limiter._queue)
+        limiter._loop = Last()
+        limiter.rate = 2
+        assert limiter.statistics().waiting == 1
+        assert looked == ["over"]
+    assert anyio.current_time() == 0.5
