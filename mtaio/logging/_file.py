@@ -377,9 +377,9 @@ def _open(path: Path, flags: int) -> int:
         is_pipe = path.is_fifo()
     except OSError:  # opening it says what is wrong
         is_pipe = False
-    if not is_pipe:
+    if sys.platform == "win32" or not is_pipe:  # Windows keeps its pipes elsewhere
         return os.open(path, flags, 0o666)
-    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    fd = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(fd, True)
     return fd
 

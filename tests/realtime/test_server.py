@@ -629,7 +629,7 @@ async def test_closed_with_clients_in_the_queue(bind: str, tmp_path: Path) -> No
     async with serving(app, where) as server:
         port = int(server.address.rpartition(":")[2]) if bind != "unix" else 0
         clients = [
-            connected(str(path), socket.AF_UNIX)
+            connected(str(path), getattr(socket, "AF_UNIX", socket.AF_INET))
             if bind == "unix"
             else connected(("127.0.0.1", port))
             for _ in range(40)

@@ -84,6 +84,8 @@ def process() -> None:
 
 def log_pipe() -> None:
     """Write the log to a pipe that nobody reads any more."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     _, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
