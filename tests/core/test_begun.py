@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import anyio
@@ -14,11 +18,14 @@ import sniffio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.core import Retry, TaskExecutor
+from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes
 from mtaio.testing import run, settle
+from tests.core.manual_pool import ManualPool
+from tests.core.work import leave_a_mark
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from pathlib import Path
 
     from anyio.streams.memory import MemoryObjectReceiveStream
 
@@ -273,6 +280,281 @@ class Play:
 def test_every_item_is_begun_once_or_still_in_its_source(backend: str, case: Case) -> None:
     """However a call ends, what was taken from its source has begun, and nothing begins twice."""
     run(Play(case), backend=backend)
+
+
+# ---- in pools -----------------------------------------------------------------------------------
+
+Halt = Literal["nothing", "scope", "native", "item", "source", "progress", "break"]
+
+
+@dataclass(frozen=True)
+class PoolCase:
+    """One call in a pool, how busy the pool is, and how the call is stopped."""
+
+    kind: Kind
+    method: Method
+    stop: Halt
+    limit: int | None
+    max_workers: int | None
+    places: int | None
+    chunksize: int
+    every: float
+    rate: float | None
+    begins: int
+    ends: int
+    at: int
+
+    def most(self) -> float:
+        """Return how many items may be between the source and their results."""
+        return min(self.limit or math.inf, self.max_workers or math.inf)
+
+
+@st.composite
+def pool_cases(draw: st.DrawFn) -> PoolCase:
+    """Draw a call; the pool begins so many calls in a step, and ends so many."""
+    method = draw(st.sampled_from(get_args(Method)))
+    every: tuple[Halt, ...] = get_args(Halt)
+    streams = {"stream", "ordered"}
+    stops: list[Halt] = [stop for stop in every if stop != "break" or method in streams]
+    return PoolCase(
+        kind=draw(st.sampled_from(get_args(Kind))),
+        method=method,
+        stop=draw(st.sampled_from(stops)),
+        limit=draw(st.sampled_from([None, 1, 2, 5])),
+        max_workers=draw(st.sampled_from([None, 1, 3])),
+        places=draw(st.sampled_from([None, 1, 2])),
+        chunksize=draw(st.sampled_from([1, 1, 3])),
+        every=draw(st.sampled_from([0, 0.25])),
+        rate=draw(st.sampled_from([None, 4])),
+        begins=draw(st.integers(0, 3)),
+        ends=draw(st.integers(1, 3)),
+        at=draw(st.integers(0, ITEMS)),
+    )
+
+
+class HeardPool(ManualPool):
+    """One that is heard of when it gets a call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = anyio.Event()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Take a call."""
+        self.came.set()
+        return super().submit(fn, *args, **kwargs)
+
+
+class PoolPlay:
+    """Runs a case, and is the workers of its pool."""
+
+    def __init__(self, case: PoolCase) -> None:
+        self.case = case
+        self.begun: list[int] = []
+        self.pool = HeardPool()
+        fails_at = case.at if case.stop == "source" else None
+        self.jobs = Jobs(case.kind, fails_at=fails_at, every=case.every)
+        self.executor = TaskExecutor(case.max_workers)
+        self.stop: Callable[[], object] = int
+
+    def work(self, job: int) -> int:
+        """Do a job, in the pool."""
+        self.begun.append(job)
+        if self.case.stop == "item" and job == self.case.at:
+            raise OSError(job)
+        return job
+
+    def report(self, done: int, _total: int | None) -> None:
+        """Fail when so many are done."""
+        if self.case.stop == "progress" and done > self.case.at:
+            raise OSError(done)
+
+    async def call(self) -> None:
+        """Make the call."""
+        case = self.case
+        executor, source = self.executor, self.jobs.open()
+        places = case.places
+        options: dict[str, Any] = {
+            "via": self.pool if places is None else ExternalPool(self.pool, limit=places),
+            "limit": case.limit,
+            "rate": case.rate,
+            "chunksize": case.chunksize,
+            "on_progress": self.report,
+        }
+        if case.method in {"map", "for_each"}:
+            await getattr(executor, case.method)(self.work, source, **options)
+            return
+        call: Any = partial(executor.stream, ordered=case.method == "ordered")
+        stream: Stream[int] = call(self.work, source, **options)
+        async with stream as results:
+            seen = 0
+            async for _ in results:
+                seen += 1
+                if case.stop == "break" and seen > case.at:
+                    break
+
+    async def be_workers(self) -> None:
+        """Begin and end some of what the pool has, step by step, and stop the call at one."""
+        for step in itertools.count():
+            await settle()
+            if step == self.case.at:
+                self.stop()
+                await settle()
+            calls = [sent for sent in self.pool.sent if not sent.future.done()]
+            if not calls:
+                self.pool.came = anyio.Event()
+                with anyio.move_on_after(0.25):
+                    await self.pool.came.wait()
+            for sent in calls[: self.case.begins]:
+                assert sent.future.running() or sent.begin()
+            for sent in calls[: self.case.ends]:
+                sent.end()
+
+    async def stopped(self) -> None:
+        """Make the call and stop it."""
+        if self.case.stop == "scope":
+            with anyio.CancelScope() as scope:
+                self.stop = scope.cancel
+                await self.call()
+        elif self.case.stop == "native" and sniffio.current_async_library() == "asyncio":
+            task = asyncio.ensure_future(self.call())
+            self.stop = task.cancel
+            await asyncio.wait([task])
+        else:
+            await self.call()
+
+    async def __call__(self) -> None:
+        """Run the case, and see that nothing is lost."""
+        case = self.case
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.be_workers)
+            try:
+                await self.stopped()
+            except OSError:
+                assert case.stop in {"item", "source", "progress"}
+            group.cancel_scope.cancel()
+        sent, begun, left = len(self.pool.sent), len(self.begun), self.jobs.left()
+        running = sum(each.future.running() for each in self.pool.sent)
+        self.pool.end_all()
+        await settle()
+        assert len(self.pool.sent) == sent
+        if case.places is None:  # what the pool had not begun is cancelled
+            assert len(self.begun) <= begun + running * case.chunksize
+        waited = {*range(ITEMS - len(left))} - {*self.begun}
+        assert sorted([*self.begun, *waited, *left]) == [*range(ITEMS)]
+        assert len(waited) <= (0 if case.stop == "nothing" else case.most())
+        assert not left or case.stop != "nothing"
+        assert self.jobs.asked_after_error == 0
+        assert self.executor.statistics().running == self.executor.statistics().in_use == 0
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=300, deadline=None)
+@given(case=pool_cases())
+def test_every_item_of_a_pool_begins_once_or_waited_or_is_in_its_source(
+    backend: str, case: PoolCase
+) -> None:
+    """However a call ends, its pool gets nothing more, and only what waited for it is dropped."""
+    run(PoolPlay(case), backend=backend)
+
+
+class CountedThreads(ThreadPoolExecutor):
+    """Threads that count the calls they get."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.sent = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Take a call."""
+        self.sent += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+async def until_three(
+    method: Method, stop: Halt, work: Callable[[int], int], source: Iterator[int], **options: Any
+) -> None:
+    """Make a call that is stopped by its third item, in one way or another."""
+    executor = TaskExecutor()
+    with anyio.CancelScope() as scope:
+
+        def report(done: int, _: int | None) -> None:
+            if stop == "scope" and done == 3:
+                scope.cancel()
+
+        options |= {"on_progress": report, "limit": 3}
+        if method in {"map", "for_each"}:
+            await getattr(executor, method)(work, source, **options)
+            return
+        call: Any = partial(executor.stream, ordered=method == "ordered")
+        async with call(work, source, **options) as results:
+            async for result in results:
+                if stop == "break" and result >= 2:
+                    break
+
+
+STOPPED = [
+    *[(method, stop) for method in get_args(Method) for stop in ("nothing", "scope", "item")],
+    *[(method, "break") for method in ("stream", "ordered")],
+]
+
+
+@pytest.mark.parametrize(("method", "stop"), STOPPED)
+async def test_every_item_of_threads(method: Method, stop: Halt) -> None:
+    """Threads get nothing more once the call has ended, and drop only what waited for them."""
+    begun: list[int] = []
+
+    def work(job: int) -> int:
+        begun.append(job)
+        if stop == "item" and job == 2:
+            raise OSError(job)
+        return job
+
+    source = iter(range(ITEMS))
+    with CountedThreads() as pool:
+        try:
+            await until_three(method, stop, work, source, via=pool)
+        except OSError:
+            assert stop == "item"
+        sent = pool.sent
+    left = [*source]
+    await settle()
+    assert pool.sent == sent
+    waited = {*range(ITEMS - len(left))} - {*begun}
+    assert sorted([*begun, *waited, *left]) == [*range(ITEMS)]
+    assert len(waited) <= (0 if stop == "nothing" else 3)
+    assert not left or stop != "nothing"
+
+
+def marks(folder: Path) -> list[int]:
+    """Return the numbers of the calls that were made, each as often as it was."""
+    return [int(mark.name.partition(" ")[0]) for mark in folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    [("map", "nothing"), ("for_each", "scope"), ("map", "item"), ("stream", "break")],
+)
+async def test_every_item_of_processes(
+    method: Method, stop: Halt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process begins no item twice, and one that is killed had one item at most."""
+    monkeypatch.setattr(_processes, "_END_SECONDS", 60)  # as it ends, it writes its coverage
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
+    source = iter(range(ITEMS))
+    bad = 2 if stop == "item" else None
+    try:
+        work = partial(leave_a_mark, str(tmp_path), bad)
+        await until_three(method, stop, work, source, via="processes")
+    except LookupError:
+        assert stop == "item"
+    begun = marks(tmp_path)
+    left = [*source]
+    waited = {*range(ITEMS - len(left))} - {*begun}
+    assert sorted([*begun, *waited, *left]) == [*range(ITEMS)]
+    assert len(waited) <= (0 if stop == "nothing" else 3)
+    assert not left or stop != "nothing"
 
 
 # ---- one by one ---------------------------------------------------------------------------------

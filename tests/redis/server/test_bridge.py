@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+import pytest
 
+from mtaio.core import TaskExecutor
 from mtaio.events import Event, EventEmitter
 from mtaio.redis import RedisStore, bridge
 from tests.redis.server.test_tiered import until
@@ -90,3 +93,51 @@ async def test_all_that_it_does(shared_server: Server, anyio_backend_name: str) 
             await holding.wait()
         async with bridge(emitter, store, **options):
             await until(lambda: got[-1] == 7)
+
+
+@pytest.mark.parametrize("stop", ["scope", "item", "break"])
+async def test_events_as_the_source_of_an_executor(shared_server: Server, stop: str) -> None:
+    """Each is begun once, or kept by its stream, or comes again to the next consumer."""
+    name = f"test {uuid4().hex}"
+    begun: list[int] = []
+    again: list[Event[int]] = []
+    emitter, later = EventEmitter(), EventEmitter()
+    later.on("n", again.append)
+
+    async def work(event: Event[int]) -> int:
+        begun.append(event.data)
+        if event.data == 3 and stop == "scope":
+            scope.cancel()
+        if event.data == 3 and stop == "item":
+            raise OSError("no")
+        await anyio.sleep(0 if event.data <= 3 else math.inf)
+        return event.data
+
+    async with RedisStore(shared_server.url) as store:
+        async with bridge(EventEmitter(), store, stream=name) as sender:
+            for number in range(12):
+                await sender.send("n", number)
+        options: Any = {"stream": name, "group": "g", "consumer": "one" if stop == "item" else None}
+        async with emitter.stream("n", max_buffer=2) as events:
+            try:
+                async with bridge(emitter, store, **options):
+                    with anyio.CancelScope() as scope:
+                        if stop == "break":
+                            async with TaskExecutor().stream(work, events, limit=2) as results:
+                                async for result in results:
+                                    if result == 3:
+                                        break
+                        else:
+                            await TaskExecutor().for_each(work, events, limit=2)
+            except OSError:
+                assert stop == "item"
+            events.close()
+            kept = [event.data async for event in events]
+        had = sorted(begun + kept)
+        assert had == [*range(len(had))]
+        async with bridge(later, store, **options):
+            await until(lambda: {*had, *(event.data for event in again)} == {*range(12)})
+        twice = [event for event in again if event.data in had]
+        assert len(twice) <= 1
+        assert all(event.metadata["deliveries"] == 2 for event in twice)
+        assert (await store.command("XPENDING", f"mtaio:events:{{{name}}}", "g"))[0] == 0
