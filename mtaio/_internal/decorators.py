@@ -100,8 +100,8 @@ def _check_async(fn: object, name: str) -> None:
         )
     elif not callable(fn):
         reason = (
-            f"being of type {type(fn).__name__!r}, it is not a function. Write @{name}, or "
-            f"@{name}(...) with keywords, above an 'async def'."
+            f"being of type {type(fn).__name__!r}, it is not a function. Write the decorator above "
+            f"an 'async def'; its own options go by keyword."
         )
     else:
         reason = (

@@ -199,7 +199,7 @@ GENERATOR = r"it is an async generator function, which runs in the loop that con
         (Yielding(), rf"Yielding\(\): {GENERATOR}"),
         (
             3,
-            r"3: being of type 'int', it is not a function\. Write @RateLimiter\.limit, or",
+            r"3: being of type 'int', it is not a function\. Write the decorator above",
         ),
     ],
     ids=lambda value: repr(value).partition(" at 0x")[0],  # the same in every process
