@@ -1,29 +1,18 @@
 """
 Every public method of every primitive, called from where its event loop does not run.
 
-While tasks wait at the primitive in one loop, each method is called in a worker thread of that
-loop, in a thread of its own, and in another thread with a loop of its own; then where there is no
-loop at all. It works, or it refuses, with a text that says what to do, and nothing has changed.
-An async method needs a loop, so it is called in the thread that has one.
+How, and what is to happen: `tests.threads`. Those of mtaio.redis and of mtaio.app are in
+tests/redis/test_threads.py and tests/app/test_threads.py.
 """
 
 from __future__ import annotations
 
-import inspect
-import threading
-from contextlib import suppress
-from dataclasses import fields
-from functools import partial
-from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import pytest
-from anyio import to_thread
 
-import mtaio
-from mtaio import cache, core, events, exceptions, monitoring, resilience, resources
+from mtaio import cache, core, events, monitoring, resilience, resources
 from mtaio.cache import Cached, TTLCache, cached
 from mtaio.core import Budget, Retry, TaskExecutor, TaskHandle
 from mtaio.events import EventEmitter
@@ -36,12 +25,10 @@ from mtaio.resources import (
     ResourceLimiter,
     TimeoutManager,
 )
-from mtaio.testing import run, settle
+from tests.threads import PLACES, Case, check_elsewhere, check_without_a_loop, public
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-HOME: Final = str(Path(mtaio.__file__).parent)
+    from collections.abc import Callable
 
 
 async def second(*_: object) -> int:
@@ -58,31 +45,6 @@ async def everything(keys: list[str]) -> dict[str, int]:
 def plain(*_: object) -> int:
     """Take no time."""
     return 1
-
-
-class Case:
-    """
-    A primitive, and how tasks come to wait at it.
-
-    Args:
-        make: Makes the primitive.
-        wait: What two tasks do with it, for a second or more each.
-        entered: Whether it is entered meanwhile.
-        wanted: What is called in its place: something that it has made, in its loop.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], Any],
-        wait: Callable[[Any], Awaitable[object]],
-        *,
-        entered: bool = False,
-        wanted: Callable[[Any], Awaitable[Any]] | None = None,
-    ) -> None:
-        self.make = make
-        self.wait = wait
-        self.entered = entered
-        self.wanted = wanted
 
 
 async def hold(limiter: Any) -> None:
@@ -408,18 +370,6 @@ CALLS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
 ROWS: Final = [(kind, name) for kind, names in CALLS.items() for name in names]
 
 
-def public(kind: type) -> set[str]:
-    """Return the names of the methods of a class, and of what may be assigned."""
-    found: set[str] = set()
-    for name in dir(kind):
-        member = inspect.getattr_static(kind, name)
-        if isinstance(member, classmethod | staticmethod | FunctionType) or (
-            isinstance(member, property) and member.fset is not None
-        ):
-            found.add(name)
-    return {name for name in found if not name.startswith("_")}
-
-
 def test_every_method_has_its_row() -> None:
     """A new method is a new row, and a new class its rows: this says which are missing."""
     assert {kind: public(kind) for kind in CASES} == {
@@ -435,119 +385,14 @@ def test_every_method_has_its_row() -> None:
             assert made in CASES, f"{made} has no rows"
 
 
-def attempt(call: Callable[[], Any]) -> Any:
-    """Call a method from a thread, and return what it raised; await nothing."""
-    try:
-        answer = call()
-    except Exception as error:  # noqa: BLE001 - looked at in the test
-        return error
-    if inspect.iscoroutine(answer):
-        answer.close()
-    return None
-
-
-def attempt_alone(call: Callable[[], Any]) -> Any:
-    """Do the same in a thread that knows nothing of any loop."""
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(attempt(call)))
-    thread.start()
-    thread.join()
-    return answers[0]
-
-
-def attempt_in_loop(call: Callable[[], Any]) -> Any:
-    """Do the same in a loop of this thread, and await what is to be awaited for a moment."""
-
-    async def main() -> Any:
-        try:
-            answer = call()
-            if inspect.isawaitable(answer):
-                with anyio.move_on_after(0):
-                    await answer
-        except Exception as error:  # noqa: BLE001 - as above
-            return error
-        return None
-
-    return anyio.run(main)
-
-
-PLACES: Final = {"worker": attempt, "thread": attempt_alone, "loop": attempt_in_loop}
-
-
-def counts(it: Any) -> dict[str, Any]:
-    """Return what must not change when a call is refused."""
-    if not hasattr(it, "statistics"):
-        return {}
-    changes = {"rejected", "rejected_keys", "calls", "seconds", "wait_seconds", "tokens"}
-    changes |= {"next_grant_seconds", "next_grant", "uptime"}
-    now = it.statistics()
-    return {each.name: getattr(now, each.name) for each in fields(now) if each.name not in changes}
-
-
-def check_refusal(error: BaseException | None) -> None:
-    """Make sure that an error is ours, and says more than what went wrong."""
-    if error is None or isinstance(error, exceptions.MTAIOError):
-        return  # the second is an answer that the loop's own tasks get too
-    assert not isinstance(error, anyio.NoEventLoopError), repr(error)
-    entry = error.__traceback__
-    assert entry is not None
-    while entry.tb_next is not None:
-        entry = entry.tb_next
-    assert entry.tb_frame.f_code.co_filename.startswith(HOME), repr(error)
-    assert str(error).count(". ") >= 1, repr(error)
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda part: getattr(part, "__name__", part))
 def test_elsewhere(kind: type, name: str, place: str, backend: str) -> None:
     """Beside the loop in which tasks wait, it works, or refuses and has changed nothing."""
-    case, call = CASES[kind], CALLS[kind][name]
-
-    async def body(made: Any) -> None:
-        wanted = made if case.wanted is None else await case.wanted(made)
-        async with anyio.create_task_group() as group:
-            for _ in range(2):
-                group.start_soon(patient, made)
-            await settle()
-            before = counts(made)
-            error = await to_thread.run_sync(PLACES[place], partial(call, wanted))
-            check_refusal(error)
-            if error is not None:
-                assert counts(made) == before
-
-    async def patient(made: Any) -> None:
-        with suppress(exceptions.MTAIOError):  # what the other thread has done may end the wait
-            await case.wait(made)
-
-    async def main() -> None:
-        made = case.make()
-        if case.entered:
-            async with made:
-                await body(made)
-        else:
-            await body(made)
-
-    run(main, backend=backend)
+    check_elsewhere(CASES[kind], CALLS[kind][name], place, backend)
 
 
 @pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda part: getattr(part, "__name__", part))
 def test_without_a_loop(kind: type, name: str, backend: str) -> None:
     """Where no loop runs, before any did and after, it works, or refuses with a text."""
-    case, call = CASES[kind], CALLS[kind][name]
-    if case.wanted is not None:
-        pytest.skip("it is made in a loop")
-    made = case.make()
-    check_refusal(attempt(partial(call, made)))
-
-    async def main() -> None:
-        other = case.make()
-        if case.entered:
-            async with other:
-                await case.wait(other)
-        else:
-            await case.wait(other)
-        used.append(other)
-
-    used: list[Any] = []
-    run(main, backend=backend)
-    check_refusal(attempt(partial(call, used[0])))
+    check_without_a_loop(CASES[kind], CALLS[kind][name], backend)

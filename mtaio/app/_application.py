@@ -20,6 +20,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, overload
 
 import anyio
+from anyio import NoEventLoopError
 
 from mtaio._internal import checks, loops
 from mtaio._internal.backend import in_event_loop
@@ -675,10 +676,14 @@ class Application:
 
         Args:
             reason: For the log.
+
+        Raises:
+            RuntimeError: It runs in another event loop: `request_stop` stops it from there.
         """
         await checkpoint()
         run = self._run
         if run is not None:
+            self._check_loop(run)
             run.stop(reason)
             await self._until_closed(run)
 
@@ -702,13 +707,14 @@ class Application:
         A checkpoint; cancelled, it leaves the application as it is.
 
         Raises:
-            RuntimeError: It was never started.
+            RuntimeError: It was never started, or runs in another event loop.
             BaseException: The error that stopped it.
         """
         run = self._run
         if run is None:
             msg = f"{self!r} was never started. Call await app.start(), or app.run()."
             raise RuntimeError(msg)
+        self._check_loop(run)
         await self._until_closed(run)
         if run.error is not None:
             raise run.error
@@ -771,15 +777,17 @@ class Application:
         """
         Set once nothing new is accepted: streams should end now.
 
-        The body of ``async with`` that asks for it ends by itself.
+        The body of ``async with`` that asks for it ends by itself. In another thread, look at
+        ``app.draining.is_set()``.
 
         Raises:
-            RuntimeError: It was never started.
+            RuntimeError: It was never started, or runs in another event loop than this task.
         """
         run = self._run
         if run is None:
             msg = f"{self!r} was never started. Ask for app.draining while it is up."
             raise RuntimeError(msg)
+        self._check_loop(run)
         if run.body is not None and run.body.is_around():
             run.body.drains = True
         return run.draining
@@ -810,6 +818,15 @@ class Application:
         if run is not None and run.state != "stopped" and loops.is_running(run.loop):
             msg = f"{self!r} is already running. Stop it first, or make another."
             raise RuntimeError(msg)
+
+    def _check_loop(self, run: Run) -> None:
+        """Raise in a task of another loop, which hears none of the events, unless all is over."""
+        try:
+            loop = loops.current_loop()
+        except NoEventLoopError:  # a thread without a loop waits for none
+            return
+        if loop is not run.loop and not (run.closed.is_set() or loops.is_over(run.loop)):
+            raise loops.two_loops_error(self)
 
     def _prepare(self) -> None:
         """Make every part, and wire them, the first time; have readiness wait for the start."""
@@ -918,9 +935,12 @@ class Application:
 
     async def _until_closed(self, run: Run) -> None:
         run.is_awaited = True
-        if run.body is not None and run.body.is_around():
-            run.body.ended.set()
-        await run.closed.wait()
+        if loops.is_current(run.loop):
+            if run.body is not None and run.body.is_around():
+                run.body.ended.set()
+            await run.closed.wait()
+        else:  # its loop is over, and its events may be of another kind than this one's
+            await checkpoint()
         run.release_guard()
 
 

@@ -61,7 +61,10 @@ class Body:
         return bool(self._scope.__exit__(exc_type, exc, traceback))
 
     def _is_in_its_task(self) -> bool:
-        return anyio.get_current_task().id == self._task
+        try:
+            return anyio.get_current_task().id == self._task
+        except anyio.NoEventLoopError:  # another thread
+            return False
 
     def cancel(self) -> bool:
         """Cancel it, unless it has ended; return whether it was there to be cancelled."""

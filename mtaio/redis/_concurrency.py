@@ -16,6 +16,7 @@ import math
 from collections import OrderedDict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, TypeVar, overload
 
 import anyio
@@ -321,6 +322,7 @@ class RedisConcurrencyLimiter:
         A process takes no slot while at least as many as its own limit are in use by all. So a
         lower limit is kept once every process has it; a higher one is used by those that have it.
         No task is interrupted. With 0, no task of this process gets a slot.
+        May be set from any thread.
         """
         return self._capacity
 
@@ -329,7 +331,7 @@ class RedisConcurrencyLimiter:
         self._capacity = checks.count(
             "capacity", slots, least=0, way_out="Pass how much may run at once, or 0."
         )
-        self._look_again()
+        self._member.call_there(self._look_again)
 
     async def acquire(self, *, timeout: float | None = None) -> Lease:
         """
@@ -633,6 +635,9 @@ class RedisConcurrencyLimiter:
         return Lease(token, text, self.name, lambda: self._until, self._give_back)
 
     def _give_back(self, lease: Lease) -> None:
+        self._member.call_there(partial(self._take_back, lease))
+
+    def _take_back(self, lease: Lease) -> None:
         self._lost += lease.lost
         if self._leases.pop(lease, lease) is None:
             self._pace.change()

@@ -82,7 +82,11 @@ class Lease:
             raise self.error()
 
     def release(self) -> None:
-        """Give the slot back, unless it was already, or the lease is lost. Not a checkpoint."""
+        """
+        Give the slot back, unless it was already, or the lease is lost. Not a checkpoint.
+
+        From any thread.
+        """
         if self._state in ("held", "alone"):
             self._state = "lost" if self.lost else "released"
             self._give_back(self)

@@ -1,14 +1,20 @@
 """
 This process, as the server knows it.
 
-Promise: it has another name in each event loop, and so in each fork of a process too.
+Promise: it has another name in each event loop, and so in each fork of a process too; what other
+threads change is noted in that loop.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mtaio._internal import loops
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Member"]
 
@@ -21,11 +27,13 @@ class Member:
         name: What the server calls it; empty before `attach`.
     """
 
-    __slots__ = ("_loop", "name")
+    # Invariant: _ask returns _loop if that runs here.
+    __slots__ = ("_ask", "_loop", "name")
 
     def __init__(self) -> None:
         self.name = ""
         self._loop: object = None
+        self._ask: Callable[[], object]
 
     def attach(self, owner: object, *, busy: bool) -> bool:
         """
@@ -46,9 +54,27 @@ class Member:
             return False
         if busy and not loops.is_over(self._loop):
             raise loops.two_loops_error(owner)
-        self._loop = loop
+        self._loop, self._ask = loop, loops.asker_of(loop)
         self.name = uuid4().hex  # not before: a fork would have it too
         return True
+
+    def call_there(self, fn: Callable[[], object]) -> None:
+        """
+        Call ``fn`` where tasks may be woken: here at once, or else soon, in their loop.
+
+        From any thread. If their loop is over it is not called: `attach` will have all forgotten.
+        """
+        if self._loop is None or self._runs_here():
+            fn()
+        else:  # by the time that it is called there, the member may belong to another loop
+            loops.call_in(self._loop, partial(self.call_there, fn))
+
+    def _runs_here(self) -> bool:
+        """Return whether the loop runs in this thread, also in a callback without any context."""
+        try:
+            return self._ask() is self._loop
+        except RuntimeError:  # trio's answer where it does not run
+            return False
 
     def is_here(self, name: str) -> bool:
         """
