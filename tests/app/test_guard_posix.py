@@ -234,6 +234,7 @@ def test_second_signal(backend: str, tmp_path: Path) -> None:
 
 def test_end_that_nobody_waits_for(tmp_path: Path) -> None:
     """A program that goes on after its application has stopped is ended, and told what to do."""
+    pytest.importorskip("trio")
     code, printed, _ = run(UNSEEN, "trio", tmp_path, within=0.5)
     assert code == 70
     assert (

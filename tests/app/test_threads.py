@@ -121,7 +121,7 @@ OF_THE_APPLICATION: Final = {"forget", "keep", "open"}
 CALLS_AND_READS: Final = {
     (kind, name): call
     for kind, calls in CALLS.items()
-    for name, call in ({name: attrgetter(name) for name in readable(kind)} | calls).items()
+    for name, call in ({name: attrgetter(name) for name in sorted(readable(kind))} | calls).items()
 }
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import anyio
 import anyio.lowlevel
 import pytest
-import sniffio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtaio._internal import loops
+from mtaio._internal.backend import is_asyncio
 from mtaio.core import ExternalPool, Retry, TaskExecutor, _processes
 from mtaio.testing import run, settle
+from tests.backends import BACKENDS
 from tests.core.manual_pool import ManualPool
 from tests.core.work import leave_a_mark
 
@@ -117,7 +119,7 @@ class AsyncJobs:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._queue: asyncio.Queue[None] | None = None
-        if jobs.kind == "queue" and sniffio.current_async_library() == "asyncio":
+        if jobs.kind == "queue" and is_asyncio(loops.current_loop()):
             self._queue = asyncio.Queue()
             for _ in range(ITEMS + 1):
                 self._queue.put_nowait(None)
@@ -264,7 +266,7 @@ class Play:
         elif case.stop == "deadline":
             with anyio.fail_after(case.at):
                 await self.call()
-        elif case.stop == "native" and sniffio.current_async_library() == "asyncio":
+        elif case.stop == "native" and is_asyncio(loops.current_loop()):
             task = asyncio.ensure_future(self.call())
             await anyio.sleep(case.at)
             task.cancel()
@@ -274,7 +276,7 @@ class Play:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=400, deadline=None)
 @given(case=cases())
 def test_every_item_is_begun_once_or_still_in_its_source(backend: str, case: Case) -> None:
@@ -416,7 +418,7 @@ class PoolPlay:
             with anyio.CancelScope() as scope:
                 self.stop = scope.cancel
                 await self.call()
-        elif self.case.stop == "native" and sniffio.current_async_library() == "asyncio":
+        elif self.case.stop == "native" and is_asyncio(loops.current_loop()):
             task = asyncio.ensure_future(self.call())
             self.stop = task.cancel
             await asyncio.wait([task])
@@ -449,7 +451,7 @@ class PoolPlay:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=300, deadline=None)
 @given(case=pool_cases())
 def test_every_item_of_a_pool_begins_once_or_waited_or_is_in_its_source(

@@ -217,6 +217,7 @@ def test_exit_from() -> None:
 
 async def test_exit_from_where_only_a_task_can_end_its_own() -> None:
     """Then nothing happens."""
+    pytest.importorskip("trio")
     loops.exit_from(object(), 7)
     await settle()
 

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import anyio
 import pytest
-import sniffio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtaio._internal import loops
+from mtaio._internal.backend import is_asyncio
 from mtaio.core import TaskExecutor
 from mtaio.events import Event, EventEmitter
 from mtaio.redis import bridge
 from mtaio.testing import run
+from tests.backends import BACKENDS
 from tests.redis.streaming import StreamStore
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Play:
         if self.case.stop == "scope":
             with anyio.move_on_after(self.case.at / 4):
                 await self.call(events)
-        elif self.case.stop == "native" and sniffio.current_async_library() == "asyncio":
+        elif self.case.stop == "native" and is_asyncio(loops.current_loop()):
             task = asyncio.ensure_future(self.call(events))
             await asyncio.wait([task], timeout=self.case.at / 4)
             task.cancel()
@@ -171,7 +173,7 @@ class Play:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=150, deadline=None)
 @given(case=cases())
 def test_every_event_is_begun_or_kept_or_comes_again(backend: str, case: Case) -> None:

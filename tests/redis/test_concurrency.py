@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import pickle
 import re
@@ -21,6 +20,7 @@ from mtaio.resilience import Pipeline
 from mtaio.resources import ConcurrencyLimiter
 from mtaio.testing import Victim, check_limiter, explore, run, settle
 from tests.redis.exchanging import Slots
+from tests.redis.forking import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -665,9 +665,9 @@ async def test_forked_processes_are_two() -> None:
     """A limiter made before a fork is another one in each process."""
     async with Slots() as store:
         limiter = RedisConcurrencyLimiter(store, "key", 1)
-        forked = copy.deepcopy(limiter, {id(store): store})
+        other = forked(limiter, store)
         async with limiter:
-            assert [await forked.try_acquire() for _ in range(3)] == [None] * 3
+            assert [await other.try_acquire() for _ in range(3)] == [None] * 3
 
 
 def test_one_loop_after_another(backend: str) -> None:

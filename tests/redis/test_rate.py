@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import subprocess
@@ -20,6 +19,7 @@ from mtaio.exceptions import RateLimitTimeoutError, StoreError
 from mtaio.redis import RedisRateLimiter
 from mtaio.resilience import OrderWarning, Pipeline
 from mtaio.testing import run, settle
+from tests.redis.forking import forked
 from tests.redis.memory import MemoryStore
 from tests.redis.reserving import reserving_store
 
@@ -49,10 +49,10 @@ async def test_forked_processes_are_two() -> None:
     """A limiter made before a fork is another one in each process, and so they share evenly."""
     async with reserving_store() as store:
         limiter = RedisRateLimiter(store, "key", 10)
-        forked = copy.deepcopy(limiter, {id(store): store})
+        other = forked(limiter, store)
         await limiter.acquire()
-        await forked.acquire()
-        assert forked.statistics().members == 2
+        await other.acquire()
+        assert other.statistics().members == 2
 
 
 KILLED = """

@@ -228,7 +228,7 @@ OTHERS: Final = {type(JSON), redis.Codec}
 CALLS_AND_READS: Final = {
     (kind, name): call
     for kind, calls in CALLS.items()
-    for name, call in ({name: attrgetter(name) for name in readable(kind)} | calls).items()
+    for name, call in ({name: attrgetter(name) for name in sorted(readable(kind))} | calls).items()
 }
 
 pytestmark = pytest.mark.usefixtures("glide")
