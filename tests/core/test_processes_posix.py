@@ -104,7 +104,7 @@ async def test_cancelled_call_does_not_wait_for_what_its_process_has_started() -
             "sys.exit()",
             id="unwinds",
             marks=pytest.mark.skipif(
-                sys.version_info >= (3, 15), reason="asyncio hangs in a fork whose task ends"
+                sys.version_info >= (3, 14), reason="asyncio hangs in a fork whose task ends"
             ),
         ),
         pytest.param("atexit._run_exitfuncs(); os._exit(0)", id="exits"),
