@@ -316,9 +316,12 @@ class RateLimiter:
             TypeError, ValueError: As for the class; then nothing has changed.
         """
         self._forget_finished()
-        # By the bucket's own clock: another thread may be taking it over to that of its loop.
-        moment = clock.now_by(self._bucket.timed_by)
-        self._bucket = bucket = self._bucket.reshaped(rate, burst, moment)
+        bucket = self._bucket
+        if self._loop is None or loops.is_over(self._loop) or loops.is_current(self._loop):
+            moment = clock.catch_up(bucket)
+        else:  # its loop, in another thread, may be taking it over to its clock at this moment
+            moment = clock.now_by(bucket.timed_by)
+        self._bucket = bucket = bucket.reshaped(rate, burst, moment)
         first = self._first
         self._wake(
             [each for each in tuple(self._queue) if each is first or each.tokens > bucket.most]
