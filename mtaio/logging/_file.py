@@ -375,7 +375,7 @@ def _open(path: Path, flags: int) -> int:
     """
     try:
         is_pipe = path.is_fifo()
-    except OSError:  # opening it says what is wrong
+    except OSError:  # pragma: no cover - before 3.14; opening it says what is wrong
         is_pipe = False
     if sys.platform == "win32" or not is_pipe:  # Windows keeps its pipes elsewhere
         return os.open(path, flags, 0o666)

@@ -177,6 +177,6 @@ def _encodable(value: object) -> object:
     except Exception:  # noqa: BLE001 - as above
         try:
             return _REPR.repr(value)
-        except Exception:  # noqa: BLE001 - of a type that has its own idea of what it holds
+        except Exception:  # noqa: BLE001  # pragma: no cover - broken, before 3.14
             return f"<{type(value).__name__} that cannot be printed>"
     return value

@@ -674,7 +674,7 @@ class RedisRateLimiter:
                 except StoreError as error:
                     self._fail(error)
         finally:
-            if self._member.is_here(name):
+            if self._member.is_here(name):  # pragma: no branch - else thrown away with its loop
                 self._supplying = self._pending = self._down = False
                 self._refused = math.inf
                 self._give_up(store_left_error(self._store, self))

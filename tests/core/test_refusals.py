@@ -109,6 +109,7 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
             r"to call it with"
         ),
     ),
+    (lambda ex: ex.map([1], [1]), r"TypeError: fn=\[1\] is a list, .* Coroutines go to gather\("),
     (lambda ex: ex.stream(same, (COROUTINE, 1)), r"TypeError: the first item is <coroutine object"),
     (
         lambda ex: ex.map(same, agen),
