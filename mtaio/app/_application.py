@@ -634,7 +634,7 @@ class Application:
         try:
             self._prepare()
             logs = self._configure_logging()
-        except BaseException:  # pragma: no cover - run() refuses what cannot be made, too
+        except BaseException:
             if guard is not None:
                 guard.release()
             raise

@@ -843,3 +843,15 @@ def test_signal_before_anything_is_made(backend: Any) -> None:
         anyio.run(main, backend=backend)
     assert caught.value.code == 0
     assert reached == []
+
+
+def test_start_that_is_refused(backend: Any) -> None:
+    """What cannot be made is raised, and the handlers of signals are put back."""
+
+    async def main() -> None:
+        app: Any = Application
+        async with app(SETTINGS, probes=False, name=5):
+            pass
+
+    with pytest.raises(TypeError, match=r"^name=5 is an int, not a str"):
+        anyio.run(main, backend=backend)

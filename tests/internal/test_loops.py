@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
 from contextvars import copy_context
@@ -15,6 +16,7 @@ import pytest
 from anyio import to_thread
 
 from mtaio._internal import clock, loops
+from mtaio._internal.backend import _asyncio as asyncio_backend
 from mtaio._internal.backend import in_event_loop, task_name
 from mtaio.testing import run, settle
 from tests.backends import BACKENDS
@@ -247,3 +249,10 @@ def test_task_that_comes_too_late() -> None:
 
     run(main, backend="trio")
     assert ended == ["early", "late"]
+
+
+def test_handler_of_somebody_else_is_left_alone() -> None:
+    """A handler of Ctrl-C that is not asyncio's own ends with nothing."""
+    before = signal.getsignal(signal.SIGINT)
+    asyncio_backend.end_sigint(before)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,8 +1,9 @@
 """
 What AnyIO does not offer and the event loops do: once for asyncio, once for trio.
 
-Promise: this package and `mtaio.testing` are the only places that know asyncio and trio by name.
-A loop is known by its token, as AnyIO gives it: asyncio's loop itself, or trio's token.
+Promise: this package and `mtaio.testing` are the only places that import asyncio and trio. (The
+clock and the cache's loads still look for them among the loaded modules.) A loop is known by its
+token, as AnyIO gives it: asyncio's loop itself, or trio's token.
 Cost: a backend's module is imported when a loop of it is first met, so a program that runs on one
 of them does not load the other.
 

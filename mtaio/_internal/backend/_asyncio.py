@@ -88,7 +88,7 @@ def end_sigint(handler: object) -> None:
         if signal.getsignal(signal.SIGINT) is handler:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if main_task is not None:  # pragma: no branch - else it is somebody else's
+    if main_task is not None:
         main_task.add_done_callback(end)
 
 
