@@ -348,14 +348,14 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(tags=["matrix"], python=SECOND)
 def lowest(session: nox.Session) -> None:
-    """Run the suite against the oldest dependencies that pyproject.toml allows."""
+    """Run the suite's quick part against the oldest dependencies that pyproject.toml allows."""
     session.install("uv")
     session.run(
         *("uv", "pip", "install", "--quiet", "--python", session.virtualenv.location),
         *("--resolution", "lowest-direct", "-e", ".[app,test,trio,uvloop]", *group("test")),
     )
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
-    pytest(session, f"--ignore={REAL_TIME}", *LIGHT)
+    pytest(session, *QUICK, *LIGHT)
 
 
 @nox.session(tags=["matrix"], python=NEWEST)

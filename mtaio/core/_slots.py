@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 import anyio
@@ -123,7 +124,8 @@ class Slot(Parent):
     - ``borrower`` is the slot lent to a nested call, whose ``lender`` is this one;
     - ``child`` is the task that its item submitted last;
     - it counts only as long as ``generation`` is that of its ``slots``: see `Slots.write_off`;
-    - there are no ``waiters`` of its pool while it is not lent: they would have been lent it.
+    - there are no ``waiters`` of its pool while it is not lent, except those that `reclaim` has
+      to keep waiting: they would have been lent it.
     """
 
     __slots__ = ("borrower", "child", "generation", "lender", "slots")
@@ -166,6 +168,8 @@ class Slots:
       slot or gives up;
     - ``in_use`` counts slots without a lender; it exceeds ``limit`` only through `force` and
       `reclaim`, and what is released first makes up for that;
+    - ``_owing`` are the slots that `reclaim` has taken back, until the limit is kept again: they
+      are lent to no task that is waited for, so none of them is exceeded by more than one;
     - a free slot and a waiter never coexist.
     """
 
@@ -173,6 +177,7 @@ class Slots:
         "_exempt",
         "_lasting",
         "_loop",
+        "_owing",
         "_owner",
         "generation",
         "in_use",
@@ -200,6 +205,7 @@ class Slots:
         self.waits: int = 0
         self.wait_seconds: float = 0.0
         self.queue: OrderedDict[Waiter, None] = OrderedDict()
+        self._owing: OrderedDict[Slot, None] = OrderedDict()
 
     # ---- asking ----
 
@@ -295,12 +301,14 @@ class Slots:
         """Give a slot back to its lender, and to a waiter inside that, or to the queue."""
         if slot.generation != self.generation or self.end_item(slot) is None:
             return
+        self._owing.pop(slot, None)
         lender = slot.lender
         if lender is not None:
             lender.borrower = None
             self._lend_to_next(lender)
             return
         self.in_use -= 1
+        self._settle()
         if self.queue and self.in_use < self.limit:
             self._grant(next(iter(self.queue)), self.force())
 
@@ -332,7 +340,9 @@ class Slots:
         Take ``slot`` back from a borrower that does not run inside its item any more.
 
         That is a task which the item stopped waiting for. Both go on, one of them beyond the
-        limit until the next slot comes back: what is cancelled must not wait for a slot.
+        limit until the next slot comes back: what is cancelled must not wait for a slot. Until
+        then this slot is not lent to such tasks: an item that stops waiting for one after another,
+        as a cancelled `gather` of handles does, would let each of them run beyond the limit.
         """
         borrower = slot.borrower
         if slot.generation != self.generation or borrower is None:
@@ -340,6 +350,8 @@ class Slots:
         if slot not in parents_of(borrower.around):
             slot.borrower = borrower.lender = None
             self.in_use += 1
+            self._owing[slot] = None
+            self._settle()
             self._lend_to_next(slot)
 
     def write_off(self) -> None:
@@ -349,6 +361,7 @@ class Slots:
         if not self._lasting:
             self.in_use = 0
             self.generation += 1
+            self._owing.clear()
 
     # ---- inside ----
 
@@ -370,17 +383,32 @@ class Slots:
 
     def _borrow(self, parents: list[Parent]) -> Slot | None:
         for parent in parents:
-            if self._owns(parent) and parent.borrower is None:
+            if self._owns(parent) and self._would_lend(parent, parents):
                 return self._lend(parent)
         return None
+
+    def _would_lend(self, lender: Slot, parents: list[Parent]) -> bool:
+        """Return whether ``lender`` is free for a call with these parents, of which it is one."""
+        if lender.borrower is not None:
+            return False
+        inside = takewhile(lambda parent: parent is not lender, parents)
+        return lender not in self._owing or not any(isinstance(each, Awaited) for each in inside)
 
     def _lend(self, lender: Slot) -> Slot:
         lender.borrower = Slot(self, lender)
         return lender.borrower
 
     def _lend_to_next(self, lender: Slot) -> None:
-        if lender.waiters:
-            self._grant(next(iter(lender.waiters)), self._lend(lender))
+        for waiter in lender.waiters:
+            if self._would_lend(lender, waiter.parents):
+                self._grant(waiter, self._lend(lender))
+                return
+
+    def _settle(self) -> None:
+        """Let slots that owe lend again, the oldest first, as far as the limit is kept."""
+        while len(self._owing) > max(0, self.in_use - self.limit):
+            slot, _ = self._owing.popitem(last=False)
+            self._lend_to_next(slot)
 
     def _grant(self, waiter: Waiter, slot: Slot) -> None:
         self._dequeue(waiter)

@@ -446,6 +446,29 @@ async def test_given_up_wait_lends_the_slot_to_the_next() -> None:
     work.check(peak=1)
 
 
+async def test_given_up_waits_exceed_the_limit_by_one() -> None:
+    """However many tasks an item stops waiting for, together or in turn, one runs beside it."""
+    work = Work(1, max_pending=4)
+
+    async def together() -> None:
+        handles = [work.executor.submit_nowait(work.leaf, 5) for _ in range(4)]
+        with anyio.move_on_after(1):
+            await work.executor.gather(*reversed(handles))
+        await work.leaf(1)
+
+    async def in_turn() -> None:
+        for _ in range(4):
+            handle = work.executor.submit_nowait(work.leaf, 5)
+            with anyio.move_on_after(1):
+                await handle
+        await work.leaf(1)
+
+    for parent in (together, in_turn):
+        async with work.executor:
+            await work.executor.run(parent)
+    work.check(peak=2)
+
+
 async def test_another_task_of_the_item_still_waits() -> None:
     """If two tasks of an item wait and one gives up, the slot stays lent."""
     work = Work(1)

@@ -244,7 +244,9 @@ class World:
                 if isinstance(each, Slot) and each.slots is pool
             }, "who encloses a waiter"
             for slot in lenders:
-                assert slot.borrower is not None, "an idle slot and a waiter inside its item"
+                assert slot.borrower is not None or self.must_wait(waiter, slot), (
+                    "an idle slot and a waiter inside its item"
+                )
                 assert waiter in slot.waiters
         slots = self.slots_of(pool)
         assert pool.in_use == sum(slot.lender is None for slot in slots), "slots are counted"
@@ -253,7 +255,7 @@ class World:
             assert slot.borrower is None or slot.borrower.lender is slot
             assert slot.borrower is None or slot.borrower in slots
             for waiter in slot.waiters:
-                assert slot.borrower is not None
+                assert slot.borrower is not None or self.must_wait(waiter, slot)
                 assert waiter in pool.queue, "a waiter that does not wait"
         users = {asking.waiter.slot: asking.around for asking in self.asking}
         users |= {item.slot: item.around for item in self.items}
@@ -261,6 +263,14 @@ class World:
         for item in self.items:
             if item.slot.borrower is not None and item not in idle:
                 assert item in around(users[item.slot.borrower]), "a borrower that is not inside"
+
+    def must_wait(self, waiter: Waiter, slot: Slot) -> bool:
+        """Return whether the waiter is in a task that is waited for, and the limit exceeded."""
+        asking = next(each for each in self.asking if each.waiter is waiter)
+        place = living(asking.around)
+        while isinstance(place, Item) and place.slot is not slot:
+            place = living(place.around)
+        return isinstance(place, Job) and slot.slots.in_use > slot.slots.limit
 
     def slots_of(self, pool: Slots) -> set[Slot]:
         """Return the slots that are held."""

@@ -382,13 +382,18 @@ async def test_retry_within_a_timeout(sim: Simulation, victim: Victim) -> None:
 
 @explored
 async def test_rate(sim: Simulation, victim: Victim) -> None:
-    """Items start no closer than the rate allows, whatever order they come in."""
+    """
+    Items start no closer than the rate allows, whatever order they come in.
+
+    What was taken when the call is cancelled is called all the same, and cancelled at once.
+    """
     stage = Stage(sim, 2)
     starts: list[float] = []
 
     async def item(x: int) -> int:
+        result = await stage.work(x)
         starts.append(sim.time())
-        return await stage.work(x)
+        return result
 
     results = await victim(partial(stage.executor.map, item, range(3), rate=1))
     assert starts == [0, 1, 2][: len(starts)]
