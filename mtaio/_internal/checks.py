@@ -122,6 +122,14 @@ def path(name: str, value: object) -> Path:
     return accepted
 
 
+def title(name: str, value: object) -> str | None:
+    """Return ``value`` if it is a text to show, or None."""
+    if value is not None and not isinstance(value, str):
+        msg = f"{name}={value!r} is {type_of(value)}, not a str. Pass a short name, or None."
+        raise TypeError(msg)
+    return value
+
+
 def token(name: str, value: object) -> str:
     """Return ``value`` if it can be sent in a header field. No message shows it."""
     if not isinstance(value, str):

@@ -88,6 +88,12 @@ def _open(source: AnySource, ahead: int) -> Iterator[Any] | Feed:
                 f"{name_of(source)}(...) instead."
             )
             raise TypeError(msg) from None
+        if hasattr(source, "get") and hasattr(source, "put"):
+            msg = (
+                f"{source!r} is a queue, which cannot be iterated. Pass an async generator that "
+                f"yields what its get() returns: `while True: yield await queue.get()`."
+            )
+            raise TypeError(msg) from None
         msg = (
             f"{source!r} is {checks.type_of(source)}, which is neither an iterable nor an async "
             f"iterable. Pass one; a single item goes in a list."

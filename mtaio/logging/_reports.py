@@ -83,8 +83,8 @@ class ErrorReports:
     def _print(self, error: Exception) -> None:
         if logging.raiseExceptions and sys.stderr is not None:
             sys.stderr.write(
-                f"mtaio.logging: trouble with {self._path!r}: {error}. Records are kept, as many "
-                f"as the queue holds, and tried again.\n"
+                f"mtaio.logging: trouble with {self._path!r}: {error}. It is tried again; "
+                f"records that cannot be written are kept, as many as the queue holds.\n"
             )
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import anyio
 
+from mtaio._internal import checks
 from mtaio._internal.addresses import is_loopback
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 from mtaio.monitoring._access import WrongTokens, is_forwarded
@@ -190,7 +191,7 @@ class Endpoints:
         self._answering: Final = answering
         self._monitor: Final = monitor
         self._health: Final = health
-        self._name: Final = name
+        self._name: Final = checks.title("name", name)
         self._report: Final = report
         self._histories: Final = ConcurrencyLimiter(_MOST_HISTORIES)
         self.wrong_tokens: Final = WrongTokens()

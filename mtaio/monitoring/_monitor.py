@@ -188,10 +188,7 @@ class ResourceMonitor:
         self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
         self._blocked_after: float = _seconds("blocked_after", blocked_after)
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
-        if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not every caller is checked
-            msg = f"name={name!r} is {checks.type_of(name)}, not a str. Pass a short name, or None."
-            raise TypeError(msg)
-        self._name: str | None = name
+        self._name: str | None = checks.title("name", name)
         self._thresholds: Thresholds = Thresholds()
         self._watched: Watched = Watched()
         self._alerts: deque[Alert] = deque(maxlen=_ALERTS)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 from anyio import to_thread
 
-from mtaio._internal import loops
+from mtaio._internal import checks, loops
 from mtaio._internal.addresses import Address
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
@@ -147,7 +147,7 @@ class Probes:
             )
             raise ValueError(msg)
         self._monitor: Final = monitor
-        self._name: Final = name
+        self._name: Final = checks.title("name", name)
         self._run: _Run | None = None
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import re
 from functools import partial
 from inspect import CORO_CLOSED, getcoroutinestate
@@ -80,6 +81,10 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     (
         lambda ex: ex.map(same, 5),
         r"TypeError: 5 is an int, which is neither an iterable nor an async iterable\. Pass one; a",
+    ),
+    (
+        lambda ex: ex.for_each(same, queue.Queue[int]()),
+        r"TypeError: <queue\.Queue object at .*> is a queue, which cannot be iterated\. Pass an asy",
     ),
     (
         lambda ex: ex.map(same, "text"),

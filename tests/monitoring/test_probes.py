@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -14,6 +16,10 @@ from anyio import to_thread
 from mtaio.app import Application
 from mtaio.config import Settings
 from mtaio.monitoring import HealthRegistry, Probes, ResourceMonitor
+from mtaio.monitoring.asgi import health_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def status(address: str, path: str) -> int:
@@ -65,3 +71,13 @@ async def test_name_and_wrong_tokens() -> None:
         assert probes.statistics().wrong_tokens == 1
     async with monitor, Probes(monitor, bind="127.0.0.1:0", token="secret") as probes:  # noqa: S106 - of a test
         assert await to_thread.run_sync(name_and_tokens, probes.address) == ("measures", 401)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ResourceMonitor, partial(Probes, ResourceMonitor()), partial(health_app, ResourceMonitor())],
+)
+def test_name_is_a_text(make: Callable[..., object]) -> None:
+    """A name that no page could show is refused where it is given."""
+    with pytest.raises(TypeError, match=r"^name=b'x' is a bytes, not a str\. Pass a short name"):
+        make(name=b"x")
