@@ -84,7 +84,7 @@ CALLS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda ex: ex.for_each(same, queue.Queue[int]()),
-        r"TypeError: <queue\.Queue object at .*> is a queue, which cannot be iterated\. Pass an asy",
+        r"TypeError: <queue\.Queue object at .*> is a queue, which cannot be iterated\. Pass an as",
     ),
     (
         lambda ex: ex.map(same, "text"),
