@@ -298,7 +298,7 @@ class Feed:
             self._parked.append(reader)
             self.look()
             try:
-                yield from reader.waiter.wait()
+                yield from reader.waiter.__await__()
             except BaseException:
                 if reader in self._parked:
                     self._parked.remove(reader)
@@ -373,7 +373,7 @@ class Feed:
         while not self._ended:
             if len(ready) >= ahead and not (parked and (free or self._lets_in())):
                 self._paused = True
-                yield from self._reader.wait()
+                yield from self._reader.__await__()
                 unyielding = 0
                 continue
             # The other way, a worker has ended just as it was granted a slot for what was read.

@@ -20,7 +20,7 @@ from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
-from mtaio._internal.parking import ParkingLot
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.core._errors import conclude, loud
 from mtaio.exceptions import StrayCancellationError
 
@@ -73,19 +73,20 @@ class Buffer:
         self._early: dict[int, Any] = {}
         self._next = 0
         self._unyielding = 0
-        self._workers = ParkingLot()
-        self._readers = ParkingLot()
+        self._workers = WaitQueue[None]()
+        self._readers = WaitQueue[None]()
         self._closed = False
 
     # ---- for the workers ----
 
     async def wait_for_space(self) -> None:
         """Wait until ``until`` may have grown."""
-        await self._workers.park()
+        self._workers.attach(self)
+        await self._workers.wait(None)
 
     def wake_workers(self) -> None:
         """Wake every worker that waits for space."""
-        self._workers.unpark_all()
+        self._workers.wake_all()
 
     def put(self, index: int, value: Any) -> None:
         """Put the result of item number ``index``."""
@@ -104,7 +105,7 @@ class Buffer:
     def close(self) -> None:
         """Note that all results were put."""
         self._closed = True
-        self._readers.unpark_all()
+        self._readers.wake_all()
 
     # ---- for the consumer ----
 
@@ -119,7 +120,8 @@ class Buffer:
             if self._closed:
                 return False
             self._unyielding = 0
-            await self._readers.park()
+            self._readers.attach(self)
+            await self._readers.wait(None)
         return True
 
     def take(self) -> Any:
@@ -138,11 +140,11 @@ class Buffer:
             self._make_space()
         else:
             self._ready.append(value)
-            self._readers.unpark()
+            self._readers.wake_next()
 
     def _make_space(self) -> None:
         self.until += 1
-        self._workers.unpark()
+        self._workers.wake_next()
 
 
 @async_only

@@ -18,7 +18,7 @@ import anyio
 from mtaio._internal import checks, loops
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.parking import ParkingLot
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.events._event import pattern_of
 from mtaio.events._registry import IGNORED, Listener, check_priority
 from mtaio.exceptions import EventOverflowError
@@ -165,7 +165,7 @@ class EventStream(Generic[T_co]):
         self._emitter = emitter
         self._buffer: deque[Event[Any]] = deque()
         self._blocked: OrderedDict[Blocked, None] = OrderedDict()
-        self._consumers = ParkingLot()
+        self._consumers = WaitQueue[None]()
         self._listener: Listener | None = None
         self._loop: object = None
         self._dropped = 0
@@ -227,7 +227,7 @@ class EventStream(Generic[T_co]):
         self._registry.remove(listener)
         while self._blocked:
             next(iter(self._blocked)).settle(taken=False)
-        self._consumers.unpark_all()
+        self._consumers.wake_all()
 
     def __aiter__(self) -> Self:
         return self
@@ -247,7 +247,7 @@ class EventStream(Generic[T_co]):
             blocked = next(iter(self._blocked))
             buffer.append(blocked.event)
             blocked.settle(taken=True)
-            self._consumers.unpark()  # as for each event that comes into the buffer
+            self._consumers.wake_next()  # as for each event that comes into the buffer
         return event
 
     async def _wait(self) -> None:
@@ -268,7 +268,8 @@ class EventStream(Generic[T_co]):
             )
             raise RuntimeError(msg)
         self._unyielding = 0
-        await self._consumers.park()
+        self._consumers.attach(self)
+        await self._consumers.wait(None)
         if self._left:
             raise StopAsyncIteration
 
@@ -283,7 +284,7 @@ class EventStream(Generic[T_co]):
         if not self._reachable():
             return IGNORED
         buffer.append(event)
-        self._consumers.unpark()
+        self._consumers.wake_next()
         return None
 
     def _overflowing(self, event: Event[Any]) -> object:

@@ -4,7 +4,7 @@ How much may run at once: slots that are handed over first come, first served.
 Promise: never more than ``limit`` slots are in use (after the capacity was lowered: no new ones
 until enough have come back), tasks get them in the order they asked, and a slot given to a task
 that is cancelled before it can use it goes to the next.
-Cost: one counter while slots are free; one event for each task that waits.
+Cost: one counter while slots are free; one place in the queue for each task that waits.
 
 Why not on ``anyio.CapacityLimiter``: docs/en/design/concurrency.md.
 """
@@ -22,12 +22,13 @@ from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import decorate
-from mtaio._internal.parking import ParkingLot
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import ConcurrencyLimitError
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from types import TracebackType
     from typing import Never
 
@@ -117,12 +118,12 @@ class ConcurrencyLimiter:
     """
 
     # Invariants:
-    # - _in_use counts the slots held, including those handed to parked tasks that have not resumed
-    #   yet;
-    # - while a task is parked, _in_use >= _capacity: hence a free slot means an empty queue, and no
+    # - _in_use counts the slots held, including those handed to tasks that were woken and have not
+    #   resumed yet;
+    # - while a task waits, _in_use >= _capacity: hence a free slot means an empty queue, and no
     #   task can overtake another;
-    # - _parked is the dict of tasks in _lot, which is only read here, to save a call;
-    # - _returned counts slots in use that were given back while tasks were parked, and that their
+    # - _waiters is the dict of _queue, which is only read here, to save a call;
+    # - _returned counts slots in use that were given back while tasks waited, and that their
     #   loop has not handed on yet, as other threads give back too;
     # - where a number is compared and then changed, nothing is called between: so no other thread
     #   comes between either, as CPython changes threads only at calls and at the ends of loops;
@@ -133,16 +134,16 @@ class ConcurrencyLimiter:
         "_cancelled",
         "_capacity",
         "_in_use",
-        "_lot",
         "_max_wait_seconds",
         "_max_waiters",
         "_name",
-        "_parked",
         "_peak",
+        "_queue",
         "_rejected",
         "_returned",
         "_timed_out",
         "_wait_seconds",
+        "_waiters",
         "_yield_at",
     )
 
@@ -171,8 +172,8 @@ class ConcurrencyLimiter:
             )
         self._max_waiters = max_waiters
         self._name = name
-        self._lot = ParkingLot()
-        self._parked = self._lot.tasks
+        self._queue = WaitQueue[None]()
+        self._waiters = self._queue.waiters
         self._in_use = 0
         self._peak = 0
         self._acquired = 0
@@ -188,7 +189,7 @@ class ConcurrencyLimiter:
         name = "" if self._name is None else f" {self._name!r}"
         return (
             f"<ConcurrencyLimiter{name}: {self._in_use} of {self._capacity} slots in use, "
-            f"{len(self._parked)} waiting>"
+            f"{len(self._waiters)} waiting>"
         )
 
     @property
@@ -215,8 +216,8 @@ class ConcurrencyLimiter:
     def capacity(self, slots: int) -> None:
         checks.count("capacity", slots, least=0, way_out="Pass how much may run at once, or 0.")
         self._capacity = slots
-        if self._parked:
-            self._lot.call_there(self._hand_over)
+        if self._waiters:
+            self._queue.call_there(self._hand_over)
 
     async def acquire(self, *, timeout: float | None = None) -> None:
         """
@@ -256,7 +257,7 @@ class ConcurrencyLimiter:
         in_use = self._in_use + 1
         if in_use > self._capacity:
             if self._returned:
-                self._lot.call_there(self._take_back)
+                self._queue.call_there(self._take_back)
                 if self._in_use < self._capacity:  # the loop had ended before it handed them on
                     self.acquire_nowait()
                     return
@@ -289,9 +290,9 @@ class ConcurrencyLimiter:
         if self._in_use <= self._returned:
             msg = f"cannot release a slot of {self!r}. Call release() once for each acquire()."
             raise RuntimeError(msg)
-        if self._parked:
+        if self._waiters:
             self._returned += 1
-            self._lot.call_there(self._take_back)
+            self._queue.call_there(self._take_back)
         else:
             self._in_use -= 1
 
@@ -316,7 +317,7 @@ class ConcurrencyLimiter:
     ) -> None:
         """Give the slot back. Not a checkpoint."""
         in_use = self._in_use
-        if in_use > self._returned and not self._parked:
+        if in_use > self._returned and not self._waiters:
             self._in_use = in_use - 1  # what release() does, without the call
         else:
             self.release()
@@ -370,7 +371,7 @@ class ConcurrencyLimiter:
         return ConcurrencyStatistics(
             limit=self._capacity,
             in_use=self._in_use - self._returned,
-            waiting=len(self._parked),
+            waiting=len(self._waiters),
             peak=self._peak,
             acquired=self._acquired,
             rejected=self._rejected,
@@ -380,41 +381,63 @@ class ConcurrencyLimiter:
             max_wait_seconds=self._max_wait_seconds,
         )
 
-    async def _acquire(self, timeout: float | None) -> None:
-        """Take a slot where all are taken, or where it is time to yield."""
+    def _acquire(self, timeout: float | None) -> Coroutine[Any, Any, None]:
+        """Return what `acquire` has to await where all are taken, or it is time to yield."""
         if self._returned:
-            self._lot.call_there(self._take_back)
+            self._queue.call_there(self._take_back)
         if self._in_use < self._capacity:
             self._in_use += 1
-            await self._yield_with_slot()
-            return
-        self._lot.attach(self)
-        if self._max_waiters is not None and len(self._parked) >= self._max_waiters:
+            return self._yield_with_slot()
+        self._queue.attach(self)
+        if self._max_waiters is not None and len(self._waiters) >= self._max_waiters:
             self._rejected += 1
             msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
-            await self._yield_in_time()
-            raise ConcurrencyLimitError(msg, name=self._name)
+            return self._refuse(ConcurrencyLimitError(msg, name=self._name))
+        if timeout is None:
+            return self._wait()
         if timeout == 0:
-            await self._yield_in_time()
-            raise self._timeout_error(timeout, anyio.current_time())
+            return self._refuse(self._timeout_error(timeout, anyio.current_time()))
+        return self._wait_within(timeout)
+
+    async def _refuse(self, error: Exception) -> None:
+        """Raise after a yield, if it is time for one, without having taken a slot."""
+        if self._acquired < self._yield_at:
+            self._yield_at -= 1
+        else:
+            self._yield_at = self._acquired + FAST_CALLS - 1
+            await checkpoint()
+        raise error
+
+    async def _wait(self) -> None:
+        """Wait in the queue until a slot is handed over."""
         asked = now()
-        scope: anyio.CancelScope | None = None
-        try:  # a slot that comes as the task is cancelled goes to the next, through release()
-            if timeout is None:
-                await self._lot.park(self.release, self._hand_over)
-            else:
-                with anyio.move_on_after(timeout) as scope:
-                    await self._lot.park(self.release, self._hand_over)
+        waiter = self._queue.join(None)
+        if self._in_use < self._capacity:
+            # Another thread gave a slot back as this task joined, and saw nobody wait.
+            self._hand_over()
+            if waiter not in self._waiters:
+                await self._yield_with_slot()
+                return
+        try:
+            await waiter
         except BaseException:
             self._cancelled += 1
+            if self._queue.leave(waiter):
+                self.release()
             raise
-        if timeout is not None and scope is not None and scope.cancelled_caught:
-            raise self._timeout_error(timeout, scope.deadline)
         waited = now() - asked
         self._acquired += 1
         self._yield_at = self._acquired + FAST_CALLS - 1
         self._wait_seconds += waited
         self._max_wait_seconds = max(self._max_wait_seconds, waited)
+
+    async def _wait_within(self, timeout: float) -> None:
+        """Wait for so many seconds at most."""
+        with anyio.move_on_after(timeout) as scope:
+            await self._wait()
+        if scope.cancelled_caught:
+            self._cancelled -= 1  # as which `_wait` has counted it
+            raise self._timeout_error(timeout, scope.deadline)
 
     async def _yield_with_slot(self) -> None:
         """Let others run, after a slot was taken, so that no task can overtake this one."""
@@ -427,28 +450,19 @@ class ConcurrencyLimiter:
         self._acquired += 1
         self._yield_at = self._acquired + FAST_CALLS - 1
 
-    async def _yield_in_time(self) -> None:
-        """Count a call that gets no slot, and let other tasks run if it is time to."""
-        if self._acquired < self._yield_at:
-            self._yield_at -= 1
-        else:
-            self._yield_at = self._acquired + FAST_CALLS - 1
-            await checkpoint()
-
     def _take_back(self) -> None:
         """Pass on the slots that were given back; in the event loop of the tasks that wait."""
         while self._returned:
             self._returned -= 1
-            if self._parked and self._in_use <= self._capacity:
-                self._lot.unpark()
-            else:
+            if self._in_use > self._capacity or not self._queue.wake_next():
                 self._in_use -= 1
 
     def _hand_over(self) -> None:
         """Hand free slots to the tasks that have waited longest."""
-        while self._parked and self._in_use < self._capacity:
+        while self._waiters and self._in_use < self._capacity:
             self._in_use += 1
-            self._lot.unpark()
+            if not self._queue.wake_next():
+                self._in_use -= 1
         self._peak = max(self._peak, self._in_use)
 
     def _timeout_error(self, timeout: float, moment: float) -> MTAIOTimeoutError:

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import types
-from typing import TYPE_CHECKING, Any
-
 import anyio
 
 from mtaio._internal.backend import new_waiter
 from mtaio.testing import settle
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from mtaio._internal.backend import Waiter
-
-
-@types.coroutine
-def wait(waiter: Waiter) -> Generator[Any, Any, None]:
-    """Wait on ``waiter``."""
-    yield from waiter.wait()
 
 
 async def test_waiter_waits_again_and_again() -> None:
@@ -29,7 +15,7 @@ async def test_waiter_waits_again_and_again() -> None:
 
     async def wait_twice() -> None:
         for number in range(2):
-            await wait(waiter)
+            await waiter
             woken.append((number, anyio.current_time()))
 
     async with anyio.create_task_group() as group:
@@ -47,7 +33,7 @@ async def test_waiter_that_is_cancelled_may_be_woken() -> None:
     async def wait_in_vain() -> None:
         with anyio.CancelScope() as scope:
             scopes.append(scope)
-            await wait(waiter)
+            await waiter
         await anyio.sleep(1)
 
     scopes: list[anyio.CancelScope] = []

@@ -40,12 +40,22 @@ class Waiter(Protocol):
     Half the price of an ``anyio.Event`` for each wait.
     """
 
-    def wait(self) -> Generator[Any, Any, None]:
-        """Wait until `wake` (to be used with ``yield from``)."""
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait until `wake`; always suspends."""
         ...
 
-    def wake(self) -> None:
-        """Wake the task. It must be waiting, or have been cancelled while it did."""
+    def wake(self) -> bool:
+        """
+        Wake the task; nothing happens if it does not wait.
+
+        Returns:
+            Whether it will resume, or was woken already; False if its wait was cancelled.
+        """
+        ...
+
+    @property
+    def woken(self) -> bool:
+        """Whether the last wait was ended by `wake`, also if the task was cancelled after that."""
         ...
 
 

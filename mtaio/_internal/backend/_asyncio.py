@@ -99,17 +99,28 @@ class Waiter:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._new = loop.create_future
-        self._future: asyncio.Future[None]
+        self._future: asyncio.Future[None] | None = None
 
-    def wait(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, None]:
         """Wait until `wake`."""
-        self._future = self._new()
-        return self._future.__await__()
+        self._future = future = self._new()
+        return future.__await__()
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         """Wake the task."""
-        if not self._future.done():  # cancelled
-            self._future.set_result(None)
+        future = self._future
+        if future is None:
+            return True
+        if future.done():
+            return not future.cancelled()
+        future.set_result(None)
+        return True
+
+    @property
+    def woken(self) -> bool:
+        """Whether `wake` came first."""
+        future = self._future
+        return future is not None and future.done() and not future.cancelled()
 
 
 new_waiter: Final = Waiter

@@ -100,22 +100,29 @@ def new_waiter(_loop: trio.lowlevel.TrioToken) -> Waiter:
 class Waiter:
     """A task that trio's scheduler leaves out until it is put back."""
 
-    __slots__ = ("_task",)
+    # Invariant: _task is there while it waits.
+    __slots__ = ("_cancelled", "_task", "woken")
 
     def __init__(self) -> None:
         self._task: trio.lowlevel.Task | None = None
+        self._cancelled = False
+        self.woken = False
 
-    def wait(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, None]:
         """Wait until `wake`."""
         self._task = trio.lowlevel.current_task()
+        self._cancelled = self.woken = False
         return trio.lowlevel.wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105 - by who waits
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         """Wake the task."""
         if self._task is not None:
             task, self._task = self._task, None
+            self.woken = True
             trio.lowlevel.reschedule(task)
+        return not self._cancelled
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
+        self._cancelled = True
         return trio.lowlevel.Abort.SUCCEEDED
