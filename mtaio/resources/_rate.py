@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
-from mtaio.resources._misuse import refuse_positional
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
-    from typing import Never, Self
+    from typing import Self
 
 __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
@@ -102,7 +100,6 @@ _EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
 
 
 @uncopied
-@async_only
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
@@ -120,7 +117,6 @@ class RateLimiter:
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
             still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
-        *extra: Nothing: a second number has to be passed by name.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -131,7 +127,7 @@ class RateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number, or needs its name.
+        TypeError: An argument is not a number.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -189,14 +185,12 @@ class RateLimiter:
     def __init__(
         self,
         rate: float,
-        *extra: Never,
+        *,
         burst: float | None = None,
         per: float = 1.0,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
-        if extra:
-            refuse_positional("RateLimiter", rate, extra)
         bucket = Bucket(rate, burst, per=per)
         way_out = "Pass seconds >= 0, a few times the lateness of the event loop."
         if checks.at_least("slack", slack, 0, way_out=way_out) == math.inf:
