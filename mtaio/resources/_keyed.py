@@ -105,7 +105,7 @@ class _KeyLimiter(RateLimiter):
         bucket = self._bucket
         clock.catch_up(bucket)
         self._forget_finished()
-        if self._queue:
+        if self._first is not None:
             return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
         if bucket.rate == 0:
             return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
