@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import cast
 
 
 def type_of(value: object) -> str:
@@ -22,20 +22,6 @@ def type_of(value: object) -> str:
 def with_article(name: str) -> str:
     """Return a name with its article: "an int", "a str"."""
     return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
-
-
-def refuse_unnamed(owner: str, args: tuple[object, ...], *, takes: str, way_out: str) -> NoReturn:
-    """
-    Raise ``TypeError`` because arguments came without a name that need one.
-
-    Args:
-        owner: The class that was called.
-        args: What came without a name.
-        takes: What may.
-        way_out: What to write.
-    """
-    msg = f"{owner}({', '.join(map(repr, args))}) takes {takes}. {way_out}"
-    raise TypeError(msg)
 
 
 def number(name: str, value: object, *, way_out: str) -> float:

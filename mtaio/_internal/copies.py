@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, TypeVar
 
-from mtaio._internal.blocks import defining
-
 __all__ = ["uncopied"]
 
 C = TypeVar("C", bound="type[Any]")
@@ -19,7 +17,8 @@ C = TypeVar("C", bound="type[Any]")
 
 def uncopied(cls: C) -> C:
     """Decorate a class whose objects cannot be copied or pickled."""
-    return defining(cls, _reduce, "__reduce__")
+    cls.__reduce__ = _reduce  # type: ignore[assignment] # it returns nothing
+    return cls
 
 
 def _reduce(self: object) -> NoReturn:

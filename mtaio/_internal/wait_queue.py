@@ -168,6 +168,14 @@ class WaitQueue(Generic[T]):
             self.waiters.clear()
         fn()
 
+    def call_in_loop(self, fn: Callable[[], object]) -> bool:
+        """Have ``fn`` called soon in the loop of the tasks that wait; False if that is over."""
+        return loops.call_in(self._loop, fn)
+
+    def belongs_here(self) -> bool:
+        """Return whether no other loop uses the queue: none did, or it is over, or runs here."""
+        return self._loop is None or self.runs_here() or loops.is_over(self._loop)
+
     def runs_here(self) -> bool:
         """Return whether the queue's loop runs in this thread, also in a callback of it."""
         try:

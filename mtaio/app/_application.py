@@ -24,7 +24,6 @@ from anyio import NoEventLoopError
 
 from mtaio._internal import checks, loops
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -139,7 +138,6 @@ class Registered:
     services: list[_Serviced] = field(default_factory=list[_Serviced])
 
 
-@async_only
 class Application:
     """
     A service: makes its parts from the settings, starts them, and stops them in order.

@@ -23,7 +23,6 @@ from typing import (
     Final,
     Generic,
     Literal,
-    NoReturn,
     ParamSpec,
     Protocol,
     TypeAlias,
@@ -267,15 +266,6 @@ class _Call(Generic[R]):
         return self.cache.delete_nowait(self.key_to_find(args, kwargs))
 
 
-def _refuse_in(function: object) -> NoReturn:
-    """Refuse ``in``: one key may be one argument or several."""
-    msg = (
-        f"'in' cannot look up a call of {function!r}: it takes one object, not arguments. Use "
-        f"fn.contains(...) with the arguments of the call."
-    )
-    raise TypeError(msg)
-
-
 class _Annotations:
     """
     What a function's attribute ``__annotations__`` is, for an object that stands for it.
@@ -389,12 +379,8 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
 
-    else:  # type checkers refuse 'in' by themselves
+    else:
         __annotations__ = _Annotations()
-
-        def __contains__(self, _: object) -> bool:
-            """Refuse ``in``, and name what to use."""
-            _refuse_in(self)
 
     def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """
@@ -518,16 +504,12 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
             """Return the result of the call, from the cache or by making it."""
             raise NotImplementedError
 
-    else:  # as above
+    else:
         __annotations__ = _Annotations()
 
         def __get__(self, instance: object, owner: type | None = None) -> Self:
             """Stay bound, as methods do; a partial is bound again from Python 3.14 on."""
             return self
-
-        def __contains__(self, _: object) -> bool:
-            """Refuse ``in``, and name what to use."""
-            _refuse_in(self)
 
     def contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether the result of a call is in the cache, as `Cached.contains` does."""

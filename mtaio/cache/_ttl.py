@@ -10,7 +10,6 @@ The reasons for the policies, the expiry and the loads: docs/en/design/caching.m
 from __future__ import annotations
 
 import math
-import reprlib
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
@@ -38,7 +37,7 @@ from mtaio.cache._store import Store, unlink
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
     from types import TracebackType
-    from typing import Never, NoReturn, Self
+    from typing import NoReturn, Self
 
     from mtaio.cache._config import Lifetime
     from mtaio.cache._entry import Entry
@@ -151,7 +150,7 @@ class TTLCache(Generic[T]):
     def __init__(
         self,
         default_ttl: float = 300.0,
-        *extra: Never,
+        *,
         max_size: float | None = None,
         policy: EvictionPolicy | str = EvictionPolicy.S3FIFO,
         weigher: Callable[[Any, T], float] | None = None,
@@ -164,8 +163,6 @@ class TTLCache(Generic[T]):
         on_removed: Callable[[Any, T, RemovalCause], Any] | None = None,
         name: str | None = None,
     ) -> None:
-        if extra:
-            _refuse_unnamed(default_ttl, extra)
         self._config = Config(
             default_ttl=default_ttl,
             max_size=max_size,
@@ -283,44 +280,6 @@ class TTLCache(Generic[T]):
         if block is not None and block.loads:
             with self._lock:
                 self._loads.give_up([*block.loads])
-
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers refuse these by themselves
-
-        def __enter__(self) -> NoReturn:
-            """Refuse ``with``, and name what to use."""
-            msg = (
-                f"{self!r} cannot be entered with 'with': its loads run in an event loop. Use "
-                f"'async with cache:', or use it without a block."
-            )
-            raise TypeError(msg)
-
-        def __exit__(self, *_: object) -> NoReturn:  # pragma: no cover - there is no block
-            """Let Python call `__enter__`."""
-
-        def __getitem__(self, key: object) -> NoReturn:
-            """Refuse ``cache[key]``, and name what to use."""
-            msg = (
-                f"{self!r} cannot be read as cache[key]: a value may expire at any moment. Use "
-                f"cache.get_nowait({reprlib.repr(key)}), which returns None, or your default, "
-                f"where there is none."
-            )
-            raise TypeError(msg)
-
-        def __setitem__(self, key: object, value: object) -> NoReturn:
-            """Refuse ``cache[key] = value``, and name what to use."""
-            msg = (
-                f"{self!r} cannot be written to as cache[key] = value. Use "
-                f"cache.set_nowait({reprlib.repr(key)}, value), which also takes a ttl."
-            )
-            raise TypeError(msg)
-
-        def __delitem__(self, key: object) -> NoReturn:
-            """Refuse ``del cache[key]``, and name what to use."""
-            msg = (
-                f"'del cache[key]' cannot remove from {self!r}. Use "
-                f"cache.delete_nowait({reprlib.repr(key)}), which returns whether there was one."
-            )
-            raise TypeError(msg)
 
     # Reading.
 
@@ -961,15 +920,3 @@ class TTLCache(Generic[T]):
                 expirations=store.expirations,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )
-
-
-def _refuse_unnamed(default_ttl: object, extra: tuple[object, ...]) -> NoReturn:
-    """Raise because a second number may be meant as the size or, as in cachetools, as the time."""
-    second = extra[0]
-    way_out = (
-        f"Write TTLCache({default_ttl!r}, max_size={second!r}) for at most {second!r} entries, "
-        f"each for {default_ttl!r} s; or TTLCache({second!r}, max_size={default_ttl!r}) for what "
-        f"cachetools calls TTLCache({default_ttl!r}, {second!r})."
-    )
-    takes = "one number without a name, the seconds for which a value is kept"
-    checks.refuse_unnamed("TTLCache", (default_ttl, *extra), takes=takes, way_out=way_out)

@@ -31,7 +31,6 @@ from typing import (
 )
 
 from mtaio._internal import checks, loops
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted, is_async, name_of
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint, checkpoint_if_cancelled
@@ -128,7 +127,6 @@ class Outcome(Generic[T]):
         return cast("T", self.value)
 
 
-@async_only
 class TaskExecutor:
     """
     Runs functions, async and plain, many at once under limits.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import anyio
 
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify, stray_error, without_cancellation
 from mtaio._internal.checkpoints import FAST_ITEMS, checkpoint
@@ -147,7 +146,6 @@ class Buffer:
         self._workers.wake_next()
 
 
-@async_only
 class Stream(Generic[T]):
     """
     An async iterator over results; returned by `TaskExecutor.stream` and `as_completed`.

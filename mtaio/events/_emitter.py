@@ -17,7 +17,6 @@ from operator import eq, is_
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
-from mtaio._internal.blocks import async_only
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.signature import check_takes
@@ -34,7 +33,7 @@ from mtaio.exceptions import EventOverflowError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Never, NoReturn, Self
+    from typing import Self
 
     from mtaio.events._event import EventKey
     from mtaio.events._registry import Topic
@@ -57,7 +56,6 @@ class Register(Protocol[T]):
         ...
 
 
-@async_only
 class EventEmitter:
     """
     Hands events to handlers, sync and async, and to streams.
@@ -391,7 +389,6 @@ class EventEmitter:
         name: str | EventKey[Any],
         /,
         data: Any = None,
-        *extra: Never,
         **metadata: object,
     ) -> Any:
         """
@@ -406,7 +403,6 @@ class EventEmitter:
         Args:
             name: The full name, or an `EventKey`, by which ``data`` is checked.
             data: What the handlers get as ``event.data``.
-            *extra: Nothing: several values are passed as one, or by name.
             **metadata: What they get as ``event.metadata``.
 
         Returns:
@@ -416,11 +412,9 @@ class EventEmitter:
             ExceptionGroup: Handlers failed, and ``errors`` is not ``"log"``.
             BaseException: What is not an ``Exception`` is raised as it is, after the other handlers
                 of its tier were cancelled and have ended.
-            TypeError: ``name`` is not a name, or several values have none.
+            TypeError: ``name`` is not a name.
             ValueError: ``name`` is empty, or a pattern.
         """
-        if extra:
-            _refuse_several("emit", name, (data, *extra))
         self._unyielding = unyielding = self._unyielding - 1
         if not unyielding:
             self._unyielding = FAST_CALLS
@@ -475,7 +469,6 @@ class EventEmitter:
         name: str | EventKey[Any],
         /,
         data: Any = None,
-        *extra: Never,
         **metadata: object,
     ) -> None:
         """
@@ -490,7 +483,6 @@ class EventEmitter:
         Args:
             name: As for `emit`.
             data: As for `emit`.
-            *extra: Nothing.
             **metadata: As for `emit`.
 
         Raises:
@@ -499,8 +491,6 @@ class EventEmitter:
                 was entered in another event loop.
             TypeError, ValueError: As for `emit`.
         """
-        if extra:
-            _refuse_several("emit_soon", name, (data, *extra))
         checked = name_of(name)
         background = self._background
         if (background is None or background.is_closed()) and in_cancelled_task():
@@ -726,10 +716,3 @@ class EventEmitter:
             names=names,
             other=other,
         )
-
-
-def _refuse_several(method: str, name: object, values: tuple[object, ...]) -> NoReturn:
-    """Raise because an event was given several values, as pyee's and Node's have."""
-    way_out = f"Pass several as one, as in {method}({name!r}, {values!r}), or by name, as metadata."
-    takes = "one value without a name, which handlers get as event.data"
-    checks.refuse_unnamed(method, (name, *values), takes=takes, way_out=way_out)

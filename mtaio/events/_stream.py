@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_arg
 import anyio
 
 from mtaio._internal import checks, loops
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.events._event import pattern_of
@@ -75,7 +74,6 @@ class Blocked:
         self._queue.pop(self, None)
 
 
-@async_only
 class EventStream(Generic[T_co]):
     """
     An async iterator over events; returned by `EventEmitter.stream`.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import async_only
 from mtaio.events import EventEmitter
 from mtaio.monitoring._monitor import ResourceMonitor
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["HealthMonitor"]
 
 
-@async_only
 class HealthMonitor:
     """
     Emits ``"health_alert"`` when the processor or memory exceeds a threshold.

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints,
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.blocks import async_only
 from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.signature import check_takes
@@ -93,7 +92,6 @@ class Emitter(Protocol):
         ...
 
 
-@async_only
 class ResourceMonitor:
     """
     Watches the processor, memory, this process, its event loop, and the objects you add.

@@ -25,7 +25,6 @@ from anyio import to_thread
 
 from mtaio._internal import checks, loops
 from mtaio._internal.addresses import Address
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.monitoring._access import Access
@@ -69,7 +68,6 @@ class ProbesStatistics:
     """Requests with a token that is wrong."""
 
 
-@async_only
 class Probes:
     """
     Answers HTTP probes in a thread of its own, so that a blocked event loop is noticed.

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
@@ -121,7 +120,6 @@ class _Waiter:
 
 
 @uncopied
-@async_only
 class RedisConcurrencyLimiter:
     """
     Limits how much runs at once across all processes, by slots that a server lends.

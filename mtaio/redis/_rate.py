@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, ParamSpec, Type
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
@@ -141,7 +140,6 @@ class _Waiter:
 
 
 @uncopied
-@async_only
 class RedisRateLimiter:
     """
     Limits how often work may start across all processes: a token bucket kept by a server.

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import catch_up, now
 from mtaio._internal.copies import uncopied
@@ -322,7 +321,6 @@ class AdaptiveLimiter:
         return ConcurrencyLimitError(msg, name=self._name)
 
 
-@async_only
 class AdaptiveSlot:
     """A slot of an `AdaptiveLimiter`, held for one ``async with`` block."""
 

@@ -17,8 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, TypeVarTuple, overload
 
-from mtaio._internal import checks
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import call, check_call, decorate
@@ -30,7 +28,6 @@ from mtaio.resources._timeout import TimeoutManager, TimeoutStatistics
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
-    from typing import Never
 
     from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
@@ -75,7 +72,6 @@ _entries: Final[ContextVar[_Entry | None]] = ContextVar("mtaio.resources.entries
 
 
 @uncopied
-@async_only
 class ResourceLimiter:
     """
     Limits the use of a resource: how much at once, how often, for how long.
@@ -84,7 +80,6 @@ class ResourceLimiter:
     inside it may enter it again; each entry takes a slot and a token of its own.
 
     Args:
-        *extra: Nothing: every argument has to be passed by name.
         rate: Tokens per second, or a `RateLimiter` to share; None for no limit.
         burst: Tokens that may be taken at once; only with ``rate`` as a number.
         concurrency: Slots, or a `ConcurrencyLimiter` to share; None for no limit.
@@ -96,7 +91,7 @@ class ResourceLimiter:
     Raises:
         ValueError: Nothing is limited, a number is out of range, or ``burst`` is given without a
             ``rate`` that is a number.
-        TypeError: An argument is neither a number nor a limiter of its kind, or needs its name.
+        TypeError: An argument is neither a number nor a limiter of its kind.
 
     Example:
         ```python
@@ -139,7 +134,7 @@ class ResourceLimiter:
 
     def __init__(
         self,
-        *extra: Never,
+        *,
         rate: float | RateLimiter | None = None,
         burst: float | None = None,
         concurrency: int | ConcurrencyLimiter | None = None,
@@ -147,13 +142,6 @@ class ResourceLimiter:
         timeout_total: float | TimeoutManager | None = None,
         name: str | None = None,
     ) -> None:
-        if extra:
-            takes = "no number without a name"
-            way_out = (
-                f"Write ResourceLimiter(rate={extra[0]!r}) for {extra[0]!r} a second, or "
-                f"ResourceLimiter(concurrency={extra[0]!r}) for {extra[0]!r} at once."
-            )
-            checks.refuse_unnamed("ResourceLimiter", extra, takes=takes, way_out=way_out)
         if rate is None and concurrency is None and timeout is None and timeout_total is None:
             msg = (
                 "a ResourceLimiter without rate, concurrency, timeout and timeout_total limits "

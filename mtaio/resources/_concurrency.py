@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, final, overload
 import anyio
 
 from mtaio._internal import checks
-from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.clock import now
 from mtaio._internal.copies import uncopied
@@ -30,7 +29,6 @@ from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from types import TracebackType
-    from typing import Never
 
     from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor
 
@@ -67,7 +65,6 @@ class ConcurrencyStatistics:
 
 
 @uncopied
-@async_only
 @final
 class ConcurrencyLimiter:
     """
@@ -81,7 +78,6 @@ class ConcurrencyLimiter:
 
     Args:
         limit: Slots, at least 1.
-        *extra: Nothing: a second number has to be passed by name.
         max_waiters: How many tasks may wait; any more are refused at once with
             `mtaio.exceptions.ConcurrencyLimitError`. 0 for none at all, None (the default) for
             no limit.
@@ -89,7 +85,7 @@ class ConcurrencyLimiter:
 
     Raises:
         ValueError: ``limit`` is less than 1, or ``max_waiters`` is negative.
-        TypeError: One of them is not an int, or needs its name.
+        TypeError: One of them is not an int.
 
     Example:
         ```python
@@ -150,16 +146,10 @@ class ConcurrencyLimiter:
     def __init__(
         self,
         limit: int,
-        *extra: Never,
+        *,
         max_waiters: int | None = None,
         name: str | None = None,
     ) -> None:
-        if extra:
-            way_out = f"Write ConcurrencyLimiter({limit!r}, max_waiters={extra[0]!r})."
-            takes = "one number without a name, the limit"
-            checks.refuse_unnamed(
-                "ConcurrencyLimiter", (limit, *extra), takes=takes, way_out=way_out
-            )
         self._capacity = checks.count(
             "limit", limit, way_out="Pass how much may run at once, at least 1."
         )

@@ -18,7 +18,7 @@ import math
 import reprlib
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
@@ -28,12 +28,10 @@ from mtaio._internal.sentinel import UNSET
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.exceptions import RateLimitError
 from mtaio.resources._bucket import TICK
-from mtaio.resources._misuse import keys_only, refuse_positional
 from mtaio.resources._rate import RateLimiter, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-    from typing import Never
 
 __all__ = ["KeyStatistics", "KeyedRateLimiter", "KeyedRateLimiterStatistics"]
 
@@ -107,7 +105,7 @@ class _KeyLimiter(RateLimiter):
         bucket = self._bucket
         clock.catch_up(bucket)
         self._forget_finished()
-        if self._queue:
+        if self._first is not None:
             return max(bucket.full_at, math.nextafter(moment + TICK, math.inf))
         if bucket.rate == 0:
             return math.inf if bucket.tokens(moment) < bucket.most else -math.inf
@@ -139,7 +137,6 @@ class _Idle:
 
 
 @uncopied
-@keys_only
 class KeyedRateLimiter:
     """
     Limits how often work may start for each key: a `RateLimiter` of its own for every user or host.
@@ -155,7 +152,6 @@ class KeyedRateLimiter:
     Args:
         rate: Tokens that become available to each key every ``per`` seconds; 0 pauses all,
             ``math.inf`` never waits.
-        *extra: Nothing: a second number has to be passed by name.
         burst: Tokens that a full bucket holds, 1 or more. Default: ``rate`` rounded down, or 1 if
             that is more.
         per: The seconds that ``rate`` is meant for.
@@ -166,7 +162,7 @@ class KeyedRateLimiter:
         name: For error messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number or needs its name, or ``max_keys`` is not an int.
+        TypeError: An argument is not a number, or ``max_keys`` is not an int.
         ValueError: ``max_keys`` < 1, ``idle_ttl`` < 0, or the limits are refused as `RateLimiter`
             refuses them.
 
@@ -225,7 +221,7 @@ class KeyedRateLimiter:
     def __init__(
         self,
         rate: float,
-        *extra: Never,
+        *,
         burst: float | None = None,
         per: float = 1.0,
         max_keys: int = 10_000,
@@ -233,8 +229,6 @@ class KeyedRateLimiter:
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
-        if extra:
-            refuse_positional("KeyedRateLimiter", rate, extra)
         like = RateLimiter(rate, burst=burst, per=per, slack=slack, name=name)
         way_out = "Pass how many keys may be held at the same time."
         self._max_keys = checks.count("max_keys", max_keys, way_out=way_out)
@@ -400,20 +394,8 @@ class KeyedRateLimiter:
             return False
         return True
 
-    @overload
     def limit(
         self, /, *, key: Callable[..., Hashable], tokens: float = 1, timeout: float | None = None
-    ) -> Decorator: ...
-    @overload
-    def limit(self, fn: Never, /) -> Never: ...
-    def limit(
-        self,
-        fn: object = None,
-        /,
-        *,
-        key: Callable[..., Hashable] | None = None,
-        tokens: float = 1,
-        timeout: float | None = None,
     ) -> Decorator:
         """
         Decorate an async function or method so that each call acquires first.
@@ -421,22 +403,14 @@ class KeyedRateLimiter:
         ``@limiter.limit(key=lambda user: user.id)`` keeps the name, signature and types.
 
         Args:
-            fn: Nothing: there is no limit without a key.
             key: Called with the arguments of each call, ``self`` included; returns the key.
             tokens: As for `acquire`.
             timeout: As for `acquire`.
 
         Raises:
-            TypeError: ``key`` is missing or not callable, or what is decorated is not an async
-                function.
+            TypeError: ``key`` is not callable, or what is decorated is not an async function.
             ValueError: ``tokens`` or ``timeout`` could never be granted.
         """
-        if fn is not None or key is None:
-            msg = (
-                f"KeyedRateLimiter.limit has no key for {'the calls' if fn is None else repr(fn)}. "
-                f"Write @limiter.limit(key=lambda user: user), with the parameters of the function."
-            )
-            raise TypeError(msg)
         way_out = "Pass a function that takes what the decorated one takes and returns the key."
         checks.callable_("key", key, way_out=way_out)
         self._model.limit(tokens=tokens, timeout=timeout)  # refuses what it would

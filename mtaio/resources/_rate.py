@@ -12,28 +12,27 @@ Why tokens are never handed to a sleeping task: docs/en/design/rate-limiting.md.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 import anyio
 
-from mtaio._internal import checks, clock, loops
-from mtaio._internal.blocks import async_only
+from mtaio._internal import checks, clock
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.copies import uncopied
 from mtaio._internal.decorators import AsyncFunction, Decorator, Descriptor, decorate
 from mtaio._internal.statistics import COUNTER, GAUGE
+from mtaio._internal.wait_queue import WaitQueue
 from mtaio.exceptions import RateLimitError, RateLimitTimeoutError
 from mtaio.resources._bucket import TICK, Bucket
-from mtaio.resources._misuse import refuse_positional
 from mtaio.resources._window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
     from types import TracebackType
-    from typing import Never, Self
+    from typing import Self
+
+    from mtaio._internal.backend import Waiter
 
 __all__ = ["RateLimiter", "RateLimiterStatistics", "Tally"]
 
@@ -75,34 +74,7 @@ class Tally:
         self.waiting: int = 0
 
 
-class _Waiter:
-    """A task in the queue, and the tokens it asks for."""
-
-    # Invariant: the task acts on what it finds when it looks, never on having been woken, so that
-    # being woken once too often does no harm.
-    __slots__ = ("_woken", "tokens")
-
-    def __init__(self, tokens: float) -> None:
-        self.tokens = tokens
-        self._woken: anyio.Event | None = None
-
-    def wake(self) -> None:
-        """Let the task look again; one that does not sleep yet will do so anyway."""
-        if self._woken is not None:
-            self._woken.set()
-
-    def rest(self) -> anyio.Event:
-        """Return what to wait for until the task has to look again."""
-        self._woken = anyio.Event()
-        return self._woken
-
-
-_EMPTY: Final[OrderedDict[_Waiter, None]] = OrderedDict()
-"""The queue of every limiter on which no task has waited yet, which may be one of very many."""
-
-
 @uncopied
-@async_only
 class RateLimiter:
     """
     Limits how often work may start: a token bucket with a fair queue.
@@ -120,7 +92,6 @@ class RateLimiter:
     Args:
         rate: Tokens that become available every ``per`` seconds, 0 or more. 0 pauses: the tokens
             still there may be taken, then all tasks wait for a new rate. ``math.inf`` never waits.
-        *extra: Nothing: a second number has to be passed by name.
         burst: Tokens that the full bucket holds, the most that can be acquired in one call, 1 or
             more. Default: ``rate`` rounded down, or 1 if that is more; without a limit, infinite
             until a finite rate is set.
@@ -131,7 +102,7 @@ class RateLimiter:
         name: For messages and the monitor.
 
     Raises:
-        TypeError: An argument is not a number, or needs its name.
+        TypeError: An argument is not a number.
         ValueError: ``rate`` < 0, ``burst`` < 1 or infinite, ``per`` <= 0 or infinite, ``slack`` < 0
             or infinite, or any is NaN.
 
@@ -163,9 +134,13 @@ class RateLimiter:
     """
 
     # Invariants:
-    # - _queue holds the tasks that wait, of the loop _loop alone, for which _ask asks; _first is
-    #   the first of them; _queued is the sum of the tokens they ask for;
+    # - _queue holds the tasks that wait, with the tokens that each asks for; _queued is the sum of
+    #   these, and _first the first of the tasks, None if none waits;
+    # - _queue is None until a task waits here, since there may be very many limiters, and again
+    #   when the loop of its tasks is over: so one queue never holds tasks of two loops;
     # - only the first sleeps until a moment, hence FIFO and one timer;
+    # - a task is woken to look again, and stays in its place; it acts on what it finds, never on
+    #   having been woken, so that being woken once too often does no harm;
     # - no task takes tokens that would delay one that asked before;
     # - a waiter takes its tokens in its own task, in the step in which it leaves the queue;
     # - a call of acquire() that does not find _left > 0 yields before it takes; while tasks wait
@@ -173,12 +148,10 @@ class RateLimiter:
     # - _granted_at_0 - _left requests have been granted: one small int to move for each of them.
     __slots__ = (
         "__weakref__",
-        "_ask",
         "_bucket",
         "_first",
         "_granted_at_0",
         "_left",
-        "_loop",
         "_name",
         "_queue",
         "_queued",
@@ -189,14 +162,12 @@ class RateLimiter:
     def __init__(
         self,
         rate: float,
-        *extra: Never,
+        *,
         burst: float | None = None,
         per: float = 1.0,
         slack: float = 0.02,
         name: str | None = None,
     ) -> None:
-        if extra:
-            refuse_positional("RateLimiter", rate, extra)
         bucket = Bucket(rate, burst, per=per)
         way_out = "Pass seconds >= 0, a few times the lateness of the event loop."
         if checks.at_least("slack", slack, 0, way_out=way_out) == math.inf:
@@ -211,11 +182,9 @@ class RateLimiter:
         self._tally = tally
         self._left: int = FAST_CALLS - 1
         self._granted_at_0: int = FAST_CALLS - 1
-        self._queue: OrderedDict[_Waiter, None] = _EMPTY
+        self._queue: WaitQueue[float] | None = None
         self._queued: float = 0
-        self._first: _Waiter | None = None
-        self._loop: object = None
-        self._ask: Callable[[], object] | None = None
+        self._first: Waiter | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{self._limits()}>"
@@ -317,15 +286,12 @@ class RateLimiter:
         """
         self._forget_finished()
         bucket = self._bucket
-        if self._loop is None or loops.is_over(self._loop) or loops.is_current(self._loop):
+        if self._queue is None or self._queue.belongs_here():
             moment = clock.catch_up(bucket)
         else:  # its loop, in another thread, may be taking it over to its clock at this moment
             moment = clock.now_by(bucket.timed_by)
-        self._bucket = bucket = bucket.reshaped(rate, burst, moment)
-        first = self._first
-        self._wake(
-            [each for each in tuple(self._queue) if each is first or each.tokens > bucket.most]
-        )
+        self._bucket = bucket.reshaped(rate, burst, moment)
+        self._look_again()
 
     def reset(self) -> None:
         """
@@ -336,7 +302,7 @@ class RateLimiter:
         """
         self._forget_finished()
         self._bucket = self._bucket.copy()
-        self._wake(list(self._queue)[:1])
+        self._look_again()
 
     async def acquire(self, tokens: float = 1, *, timeout: float | None = None) -> None:
         """
@@ -493,16 +459,18 @@ class RateLimiter:
         """Return the state and the counts so far. Not a checkpoint; from any thread."""
         bucket = self._bucket
         moment = clock.now_by(bucket.timed_by)  # it changes nothing: the limiter may be in use
-        first = self._first
-        if first is not None and loops.is_over(self._loop):
-            first = None
+        first, queue = self._first, self._queue
+        if queue is None or first is None or queue.is_over():
+            waiting, tokens = 0, 1.0
+        else:
+            waiting, tokens = len(queue), queue.waiters.get(first, 1)
         return RateLimiterStatistics(
             tokens=max(0.0, bucket.tokens(moment)),
-            waiting=0 if first is None else len(self._queue),
+            waiting=waiting,
             granted=self._granted_at_0 - self._left,
             cancelled=self._tally.cancelled,
             rejected=self._tally.rejected,
-            next_grant_seconds=bucket.due(1 if first is None else first.tokens, moment) - moment,
+            next_grant_seconds=bucket.due(tokens, moment) - moment,
         )
 
     def _request(self, tokens: float, timeout: float | None) -> Coroutine[Any, Any, None] | None:
@@ -512,7 +480,7 @@ class RateLimiter:
             bucket.check(tokens)
         if timeout is not None:
             checks.timeout("timeout", timeout)
-        if self._queue:
+        if self._first is not None:
             self._attach()
         moment = clock.catch_up(bucket)
         wait = bucket.due(tokens + self._queued, moment) - moment if tokens else 0.0
@@ -520,7 +488,7 @@ class RateLimiter:
             return self._refuse(self._late(tokens, wait, timeout, moment + timeout))
         if not tokens:
             return self._grant_none()
-        if wait or self._queue:
+        if wait or self._first is not None:
             return self._wait(tokens, moment, timeout)
         if self._left <= 0:
             return self._wait(tokens, moment, timeout, there=True)
@@ -562,19 +530,12 @@ class RateLimiter:
             if there:
                 await checkpoint()
                 moment = clock.catch_up(self._bucket)
-            while (due := self._due(waiter, moment, timeout, deadline)) != moment:
-                woken = waiter.rest()
-                until = min(due, deadline)
-                if until == math.inf:
-                    await woken.wait()
-                    moment = clock.catch_up(self._bucket)
+            while (due := self._due(waiter, tokens, moment, timeout, deadline)) != moment:
+                if due < math.inf or deadline < math.inf:
+                    moment = await self._sleep_until(min(due, deadline), waiter)
                 else:
-                    with anyio.CancelScope(deadline=clock.loop_deadline(until)) as scope:
-                        await woken.wait()
+                    await waiter
                     moment = clock.catch_up(self._bucket)
-                    if scope.cancelled_caught:
-                        # The timer is right even where the clock, by rounding, is not there yet.
-                        moment = max(moment, until)
             # A waiter that slept is late: it counts as served when it could have been.
             if not asked <= moment <= asked + self._slack:
                 asked = min(moment, max(asked, moment - self._slack))
@@ -590,13 +551,28 @@ class RateLimiter:
             self._tally.cancelled += 1
             raise
         finally:
-            self._leave(waiter)
+            self._leave(waiter, tokens)
         self._granted_at_0 += 1
         self._restart_count()
 
-    def _due(self, waiter: _Waiter, moment: float, timeout: float | None, deadline: float) -> float:
+    async def _sleep_until(self, until: float, waiter: Waiter) -> float:
+        """Sleep until a moment, or until woken before; return which moment it is then."""
+        with anyio.CancelScope(deadline=clock.loop_deadline(until)) as scope:
+            await waiter
+        moment = clock.catch_up(self._bucket)
+        # The timer is right even where the clock, by rounding, is not there yet.
+        return max(moment, until) if scope.cancelled_caught else moment
+
+    def _due(
+        self,
+        waiter: Waiter,
+        tokens: float,
+        moment: float,
+        timeout: float | None,
+        deadline: float,
+    ) -> float:
         """Return when a task gets its tokens, ``inf`` until it is first; or raise: it gives up."""
-        tokens, most = waiter.tokens, self._bucket.most
+        most = self._bucket.most
         if tokens > most:
             msg = (
                 f"{self!r} can no longer grant {_amount(tokens)}: {self._bucket.size} was lowered "
@@ -623,78 +599,74 @@ class RateLimiter:
             name=self._name,
         )
 
-    def _join(self, tokens: float) -> _Waiter:
+    def _join(self, tokens: float) -> Waiter:
         """Put the running task at the end of the queue."""
-        if not self._queue:
-            self._attach()
-            if self._queue is _EMPTY:
-                self._queue = OrderedDict()
+        if self._first is None:
+            queue = self._attach()
             self._left, self._granted_at_0 = 0, self._granted_at_0 - self._left
-        waiter = _Waiter(tokens)
-        self._queue[waiter] = None
+            self._first = waiter = queue.join(tokens)
+        else:
+            assert self._queue is not None  # noqa: S101 - the first waits in it
+            waiter = self._queue.join(tokens)
         self._queued += tokens
         self._tally.waiting += 1
-        if self._first is None:
-            self._first = waiter
         return waiter
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter, tokens: float) -> None:
         """Take a task out of the queue, and wake the next if it was first."""
         queue = self._queue
-        if waiter in queue:  # not if its loop was thought to be over
-            del queue[waiter]
-            self._tally.waiting -= 1
-            self._queued = self._queued - waiter.tokens if queue else 0
-            if waiter is self._first:
-                self._first = next(iter(queue)) if queue else None
-                if self._first is not None:
-                    self._first.wake()
+        if queue is None or waiter not in queue.waiters:
+            return  # its loop was found to be over, and it was forgotten
+        queue.leave(waiter)
+        self._tally.waiting -= 1
+        self._queued = self._queued - tokens if queue.waiters else 0
+        if waiter is self._first:
+            self._first = first = next(iter(queue.waiters), None)
+            if first is not None:
+                first.wake()
 
-    def _wake(self, waiters: list[_Waiter]) -> None:
-        """Have tasks look again, in their event loop."""
-        if waiters and not self._is_here():
-            loops.call_in(self._loop, partial(_wake_all, waiters))
-        else:
-            _wake_all(waiters)
+    def _look_again(self) -> None:
+        """Wake those whom new limits concern: the first, and who asks for too much now."""
+        self._forget_finished()
+        queue = self._queue
+        if queue is None or not queue.waiters:
+            return
+        if not queue.runs_here():
+            # If that loop ends before it calls this, nobody is left to wake.
+            queue.call_in_loop(self._look_again)
+            return
+        first, most = self._first, self._bucket.most
+        for waiter in [
+            each for each, tokens in queue.waiters.items() if each is first or tokens > most
+        ]:
+            waiter.wake()
 
-    def _is_here(self) -> bool:
-        """Return whether the loop of the queue is the one that runs here."""
-        try:
-            return self._ask is not None and self._ask() is self._loop
-        except RuntimeError:  # trio's answer where it does not run
-            return False
-
-    def _attach(self) -> None:
+    def _attach(self) -> WaitQueue[float]:
         """
-        Make sure that the queue belongs to the running loop.
+        Return the queue, made ready for a task of the running loop.
 
         Raises:
-            RuntimeError: Tasks of another loop, which has not finished, wait in it.
+            RuntimeError: Tasks of another loop, which is not over, wait in it.
         """
-        if self._is_here():
-            return
-        loop = loops.current_loop()
-        self._forget_finished()
-        if self._queue:
-            raise loops.two_loops_error(self)
-        self._loop = loop
-        self._ask = loops.asker_of(loop)
+        queue = self._queue
+        if queue is None or not queue.runs_here():
+            self._forget_finished()
+            queue = self._queue
+            if queue is None:
+                queue = self._queue = WaitQueue()
+            queue.attach(self)
+        return queue
 
     def _forget_finished(self) -> None:
-        """Forget the tasks in the queue if their loop has finished."""
-        loop, queue = self._loop, self._queue
+        """Forget the queue if the loop of the tasks in it is over."""
+        queue = self._queue
         # Nothing is called between the look and the change, so no other thread runs between: tasks
         # of the next loop, which may be here by now, are not forgotten with those of the last.
-        if queue and loops.is_over(loop) and self._loop is loop:
-            self._queue = _EMPTY
+        if queue is not None and queue.is_over() and self._queue is queue:
+            self._queue = None
             self._queued = 0
             self._first = None
             self._tally.waiting -= len(queue)
-
-
-def _wake_all(waiters: list[_Waiter]) -> None:
-    for waiter in waiters:
-        waiter.wake()
 
 
 def _amount(tokens: float) -> str:

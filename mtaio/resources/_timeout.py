@@ -26,7 +26,6 @@ from mtaio._internal.decorators import call, check_call, decorate
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, LIMIT
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.resources._misuse import called_only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -75,7 +74,6 @@ class _Policy:
         return checks.timeout("timeout", timeout)
 
 
-@called_only
 class TimeoutManager:
     """
     A policy that limits how long work may take; reusable, by any number of tasks at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -14,11 +14,8 @@ from tests.cache.loads import in_both
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-anything: Any = TTLCache(10)
-"""A cache, used as no type checker lets one."""
-
 anything_cached: Any = cached
-"""`cached`, called in that way."""
+"""`cached`, called as no type checker lets one."""
 
 
 async def answer(*_: object, **__: object) -> str:
@@ -169,51 +166,10 @@ async def test_contains() -> None:
         fetch.contains("tea", 2)  # type: ignore[call-arg] # the point
 
 
-class Shop:
-    """Has a cached method."""
-
-    @cached
-    async def price(self, item: str) -> str:
-        """Return something."""
-        return item
-
-
 # Wrong uses.
 
 
-def enter() -> None:
-    """Enter a cache wrongly."""
-    with anything:
-        pass
-
-
 MISTAKES: list[tuple[Callable[[], object], str]] = [
-    (lambda: anything["a"], r".* Use cache\.get_nowait\('a'\), which returns None"),
-    (
-        lambda: anything.__class__.__setitem__(anything, "a", 1),
-        r".* Use cache\.set_nowait\('a', value\), which",
-    ),
-    (
-        lambda: anything.__class__.__delitem__(anything, "a"),
-        r"'del cache\[key\]' .* Use cache\.delete_nowait\('a'\), which",
-    ),
-    (
-        lambda: cast("Any", TTLCache)(1000, 60),
-        (
-            r"TTLCache\(1000, 60\) takes one number without a name, the seconds for which a value "
-            r"is kept\. Write TTLCache\(1000, max_size=60\) .*; or TTLCache\(60, max_size=1000\) "
-            r"for what cachetools calls TTLCache\(1000, 60\)\.$"
-        ),
-    ),
-    (enter, r".* cannot be entered with 'with': .* Use 'async with cache:', or"),
-    (
-        lambda: "a" in anything_cached(answer),
-        r"'in' cannot look up a call of <cached .*>: .* Use fn\.contains\(\.\.\.\)",
-    ),
-    (
-        lambda: "a" in cast("Any", Shop().price),
-        r"'in' cannot look up a call of <cached .* of .*>: .* Use fn\.contains",
-    ),
     (
         lambda: anything_cached(ttl=answer),
         r"ttl=<function answer .*> is an async function, .* Pass seconds, or a plain function",
@@ -229,7 +185,7 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
 
 @pytest.mark.parametrize(("mistake", "message"), MISTAKES, ids=range(len(MISTAKES)))
 def test_mistakes_teach_the_right_form(mistake: Callable[[], object], message: str) -> None:
-    """What other caches and functions can do, and these cannot, names what to write instead."""
+    """Options that cannot be are refused with what to write instead."""
     with pytest.raises(TypeError, match=f"^{message}"):
         mistake()
 

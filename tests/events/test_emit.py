@@ -498,11 +498,11 @@ async def test_name_is_a_plain_string() -> None:
 
 
 async def test_emit_refuses_several_values(emitter: EventEmitter) -> None:
-    """An event has one value: those who pass several, as with pyee, are told how."""
+    """An event has one value, unlike those of pyee."""
     untyped: Any = emitter
-    with pytest.raises(TypeError, match=r"^emit\('a', 1, 2\) takes one value without a name, "):
+    with pytest.raises(TypeError, match=r"takes .* positional arguments but 4 were given"):
         await untyped.emit("a", 1, 2)
-    with pytest.raises(TypeError, match=r".* as in emit_soon\('a', \(1, 2, 3\)\), or by name, as"):
+    with pytest.raises(TypeError, match=r"takes .* positional arguments but 5 were given"):
         untyped.emit_soon("a", 1, 2, 3)
     assert emitter.statistics().emitted == 0
 

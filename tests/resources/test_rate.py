@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import pickle
+import threading
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
@@ -1237,31 +1239,41 @@ def test_tasks_of_a_finished_loop_wait_no_longer(backend: str) -> None:
     assert limiter.statistics().waiting == 0
 
 
-async def test_thread_that_looks_as_the_next_loop_begins() -> None:
+def test_thread_that_looks_as_the_next_loop_begins() -> None:
     """Who finds that a loop is over forgets its tasks, not those of the loop that comes next."""
-    limiter = RateLimiter(1, burst=1)
-    await limiter.acquire()
-    looked: list[str] = []
+    limiter = RateLimiter(0, burst=1)
+    limiter.acquire_nowait()
+    kept: list[object] = []
+    began = threading.Event()
 
-    class Last:
-        """A loop that is over; as somebody asks it, a task of the next begins to wait."""
-
-        def is_closed(self) -> bool:
-            limiter._queue.clear()
-            limiter._loop = loop
-            looked.append("over")
-            limiter._queue[waiter] = None
-            return True
+    async def wait_and_be_left() -> None:
+        waiter = limiter.acquire()
+        waiter.send(None)
+        kept.append(waiter)
 
     async def wait() -> None:
-        await limiter.acquire()
+        async with anyio.create_task_group() as group:
+            group.start_soon(limiter.acquire)
+            await checkpoint()
+            began.set()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(wait)
-        await settle()
-        loop, (waiter,) = limiter._loop, tuple(limiter._queue)
-        limiter._loop = Last()
-        limiter.rate = 2
-        assert limiter.statistics().waiting == 1
-        assert looked == ["over"]
-    assert anyio.current_time() == 0.5
+    next_loop = threading.Thread(target=anyio.run, args=(wait,))
+
+    class Last(asyncio.SelectorEventLoop):
+        """A loop that is over; as a thread asks it, a task of the next begins to wait."""
+
+        def is_closed(self) -> bool:
+            over = super().is_closed()
+            if over and not next_loop.ident:
+                next_loop.start()
+                began.wait(10)
+            return over
+
+    loop = Last()
+    loop.run_until_complete(wait_and_be_left())
+    loop.close()
+    limiter.rate = 0
+    assert limiter.statistics().waiting == 1
+    limiter.rate = math.inf
+    next_loop.join(10)
+    assert limiter.statistics().granted == 2

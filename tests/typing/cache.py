@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mtaio.cache import RemovalCause
 
 cache: TTLCache[int] = TTLCache(60, max_size=1000)
-TTLCache(60, 1000)  # type: ignore[arg-type] # the second number has no name
+TTLCache(60, 1000)  # type: ignore[call-arg] # the second number has no name
 
 
 async def of_nothing() -> int:

@@ -10,10 +10,10 @@ assert_type(RateLimiter.window(100, per=60), RateLimiter)
 
 limiter = RateLimiter(100, burst=60)
 keyed = KeyedRateLimiter(100, burst=60)
-RateLimiter(100, 60)  # type: ignore[arg-type] # the second number has no name
-KeyedRateLimiter(100, 60)  # type: ignore[arg-type] # as above
-ConcurrencyLimiter(2, 5)  # type: ignore[arg-type] # as above
-ResourceLimiter(5)  # type: ignore[arg-type] # nor has the first
+RateLimiter(100, 60)  # type: ignore[call-arg] # the second number has no name
+KeyedRateLimiter(100, 60)  # type: ignore[call-arg] # as above
+ConcurrencyLimiter(2, 5)  # type: ignore[call-arg] # as above
+ResourceLimiter(5)  # type: ignore[call-arg] # nor has the first
 
 limiter.reset()
 keyed.reset()
@@ -36,5 +36,5 @@ async def misuse() -> None:
         pass
     async with keyed:  # type: ignore[attr-defined] # names no key
         pass
-    keyed.limit(greet)  # type: ignore[call-overload] # no key
-    keyed.limit(tokens=2)  # type: ignore[call-overload] # no key
+    keyed.limit(greet)  # type: ignore[call-arg, arg-type] # no key
+    keyed.limit(tokens=2)  # type: ignore[call-arg] # no key
