@@ -25,15 +25,16 @@ on a time line that all loops share: docs/en/design/virtual-clock.md.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 import anyio
+
+from mtaio._internal import backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -329,21 +330,5 @@ def _of_loop() -> Callable[[], float]:
 
 def _of_running_loop() -> tuple[object, Callable[[], float]]:
     """Return the running loop, or what stands for it, and what tells its time."""
-    asyncio: Any = sys.modules.get("asyncio")
-    # Without that name it is being imported by another thread, and no loop of asyncio's runs yet.
-    running: Any = getattr(asyncio, "_get_running_loop", None)
-    loop: Any = None if running is None else running()
-    if loop is not None:
-        return loop, REAL if _is_monotonic(asyncio, loop) else loop.time
-    trio: Any = sys.modules.get("trio")
-    try:
-        clock = trio.lowlevel.current_clock()
-    except (AttributeError, RuntimeError):  # trio is not there, is being imported, or does not run
-        return None, REAL
-    kept = type(clock).__module__.startswith("trio._core.")  # SystemClock, which trio keeps private
-    return clock, REAL if kept else clock.current_time
-
-
-def _is_monotonic(asyncio: Any, loop: Any) -> bool:
-    method = getattr(loop.time, "__func__", None)  # None for a loop that is compiled, as uvloop is
-    return method is asyncio.BaseEventLoop.time or type(loop).__module__.startswith("uvloop")
+    loop, source = backend.running_clock()
+    return loop, source or REAL

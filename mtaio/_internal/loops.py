@@ -7,12 +7,13 @@ either backend; two loops at once are an error that says what to do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio import NoEventLoopError
 from anyio.lowlevel import current_token
 
-from mtaio._internal import backend
+from mtaio._internal import backend, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
 def current_loop() -> object:
     """Return the native token of the running loop, one and the same object for one loop."""
     return current_token().native_token
+
+
+def running_loop() -> object:
+    """
+    Return the same as `current_loop`, for a fifth of what that costs.
+
+    Its clock has then been looked at, so that ``clock.read`` is right in this context.
+    """
+    known = _loop_here()
+    if known is not None:
+        loop, ask = known
+        try:
+            if ask() is loop:
+                return loop
+        except RuntimeError:  # it is trio's, and this is not trio
+            pass
+    loop = current_loop()
+    _LOOP.set((loop, asker_of(loop)))
+    clock.now()
+    return loop
+
+
+_LOOP: Final[ContextVar[tuple[object, Callable[[], object]] | None]] = ContextVar(
+    "mtaio.loop", default=None
+)
+"""The event loop in which this context last was, and a function that returns it if it is."""
+
+_loop_here: Final = _LOOP.get
 
 
 def asker_of(loop: object) -> Callable[[], object]:

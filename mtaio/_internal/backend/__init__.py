@@ -1,21 +1,27 @@
 """
 What AnyIO does not offer and the event loops do: once for asyncio, once for trio.
 
-Promise: this package and `mtaio.testing` are the only places that import asyncio and trio. (The
-clock and the cache's loads still look for them among the loaded modules.) A loop is known by its
-token, as AnyIO gives it: asyncio's loop itself, or trio's token.
+Promise: this package and `mtaio.testing` are the only places that import or look for asyncio and
+trio. A loop is known by its token, as AnyIO gives it: asyncio's loop itself, or trio's token.
 Cost: a backend's module is imported when a loop of it is first met, so a program that runs on one
 of them does not load the other.
 
-What both offer is the protocol `Backend`; ``_asyncio`` and ``_trio`` are its two halves.
+What both offer is the protocol `Backend`; ``_asyncio`` and ``_trio`` are its two halves; ``_here``
+is what can be asked before a loop is known.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from anyio.lowlevel import current_token
+
+from mtaio._internal.backend._here import (
+    in_event_loop,
+    is_cancelled_natively,
+    running_clock,
+    task_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -29,6 +35,7 @@ __all__ = [
     "is_cancelled_natively",
     "new_waiter",
     "of",
+    "running_clock",
     "task_name",
 ]
 
@@ -63,7 +70,12 @@ class Backend(Protocol):
     """What each backend can do; ``loop`` is always one of its own."""
 
     def asker(self) -> Callable[[], object]:
-        """Return a function that returns the loop that runs here, or fails, or returns None."""
+        """
+        Return a function that returns the loop of this backend whose task or callback runs here.
+
+        Where none does, the function returns something else or raises ``RuntimeError``. A task of a
+        trio that is a guest of an asyncio loop runs in trio's loop alone.
+        """
         ...
 
     def is_over(self, loop: Any) -> bool:
@@ -126,52 +138,6 @@ def new_waiter() -> Waiter:
     return of(loop).new_waiter(loop)
 
 
-# ---- before a loop is known ----------------------------------------------------------------------
-
-
 def is_asyncio(loop: object) -> bool:
     """Return whether a loop is asyncio's, or uvloop's, not trio's."""
     return hasattr(loop, "is_closed")
-
-
-def in_event_loop() -> bool:
-    """Return whether this thread is running an event loop, be it in a callback without a task."""
-    return _asyncio_runs() or _trio_says("in_trio_run")
-
-
-def task_name() -> str | None:
-    """Return the name of the running task, None outside of tasks."""
-    if _asyncio_runs():
-        task = _asyncio_task()
-        return None if task is None else str(task.get_name())
-    if _trio_says("in_trio_task"):
-        name: str = sys.modules["trio"].lowlevel.current_task().name
-        return name
-    return None
-
-
-def is_cancelled_natively() -> bool:
-    """Return whether ``Task.cancel()`` was called for the running task; False on trio."""
-    task = _asyncio_task() if _asyncio_runs() else None
-    return task is not None and task.cancelling() > 0
-
-
-def _asyncio_task() -> Any:
-    return sys.modules["asyncio"].current_task()
-
-
-# A backend that nobody has imported runs nowhere, and is not imported to ask it. A module without
-# the expected name is being imported by another thread, and no loop of it runs anywhere yet.
-
-
-def _asyncio_runs() -> bool:
-    running: Callable[[], object] | None = getattr(
-        sys.modules.get("asyncio"), "_get_running_loop", None
-    )
-    return running is not None and running() is not None
-
-
-def _trio_says(question: str) -> bool:
-    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
-    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
-    return ask is not None and ask()

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from mtaio._internal.backend._here import is_guest_of_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
 
+_running: Final = asyncio._get_running_loop  # noqa: SLF001 - public in all but its name
+_modules: Final = sys.modules
+
+
 def asker() -> Callable[[], object]:
-    """Return what returns the running loop or None; public in all but its name."""
-    return asyncio._get_running_loop  # noqa: SLF001 - see above
+    """Return what returns the running loop or None."""
+    return _current_loop
+
+
+def _current_loop() -> object:
+    # The loop runs while a guest's task does, but that task cannot await the loop's futures. Where
+    # nobody has imported trio this is one look into a dict.
+    if "trio" in _modules and is_guest_of_asyncio():
+        return None
+    return _running()
 
 
 def is_over(loop: asyncio.AbstractEventLoop) -> bool:

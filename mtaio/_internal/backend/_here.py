@@ -1,0 +1,102 @@
+"""
+What runs here: a loop, a task, a clock, be it asyncio's or trio's.
+
+Promise: a backend that nobody has imported runs nowhere, and is not imported to ask it.
+Cost: a look into the table of loaded modules for each question.
+
+A module without the expected name is being imported by another thread, and no loop of it runs
+anywhere yet.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "in_event_loop",
+    "is_cancelled_natively",
+    "is_guest_of_asyncio",
+    "running_clock",
+    "task_name",
+]
+
+_modules: Final[dict[str, Any]] = sys.modules
+
+
+def in_event_loop() -> bool:
+    """Return whether this thread is running an event loop, be it in a callback without a task."""
+    return _asyncio_loop() is not None or _trio_says("in_trio_run")
+
+
+def task_name() -> str | None:
+    """Return the name of the running task, None outside of tasks."""
+    if _asyncio_loop() is not None:
+        task = _asyncio_task()
+        return None if task is None else str(task.get_name())
+    if _trio_says("in_trio_task"):
+        name: str = _modules["trio"].lowlevel.current_task().name
+        return name
+    return None
+
+
+def is_cancelled_natively() -> bool:
+    """Return whether ``Task.cancel()`` was called for the running task; False on trio."""
+    task = _asyncio_task() if _asyncio_loop() is not None else None
+    return task is not None and task.cancelling() > 0
+
+
+def running_clock() -> tuple[object, Callable[[], float] | None]:
+    """
+    Return the loop that runs here, or what stands for it, and what tells its time.
+
+    The latter is None if the loop keeps monotonic time, and both are if no loop runs here.
+    """
+    loop = _asyncio_loop()
+    if loop is not None:
+        return loop, None if _is_monotonic(loop) else loop.time
+    try:
+        clock = _modules["trio"].lowlevel.current_clock()
+    except (KeyError, AttributeError, RuntimeError):  # it is not there, half imported, or not here
+        return None, None
+    kept = type(clock).__module__.startswith("trio._core.")  # SystemClock, which trio keeps private
+    return clock, None if kept else clock.current_time
+
+
+def is_guest_of_asyncio() -> bool:
+    """Return whether this is a task of trio's, even where a loop of asyncio's runs: a guest."""
+    # Where trio runs a task it says so to sniffio. Asking trio itself costs ten times as much
+    # elsewhere: it raises an error internally.
+    try:
+        if _modules["sniffio"].thread_local.name != "trio":
+            return False
+    except (KeyError, AttributeError):  # pragma: no cover - it is there, or being imported
+        pass
+    return _trio_says("in_trio_task")
+
+
+def _asyncio_loop() -> Any:
+    """Return the loop of asyncio's that runs in this thread, or None."""
+    running = getattr(_modules.get("asyncio"), "_get_running_loop", None)
+    return None if running is None else running()
+
+
+def _asyncio_task() -> Any:
+    return _modules["asyncio"].current_task()
+
+
+def _is_monotonic(loop: Any) -> bool:
+    """Return whether a loop of asyncio's has the clock of ``time.monotonic``."""
+    method = getattr(loop.time, "__func__", None)  # None for a loop that is compiled, as uvloop is
+    if method is _modules["asyncio"].BaseEventLoop.time:
+        return True
+    return type(loop).__module__.startswith("uvloop")
+
+
+def _trio_says(question: str) -> bool:
+    lowlevel = getattr(_modules.get("trio"), "lowlevel", None)
+    ask: Callable[[], bool] | None = getattr(lowlevel, question, None)
+    return ask is not None and ask()
