@@ -458,7 +458,7 @@ def take_items(  # noqa: C901, PLR0912, PLR0915 - each call saved here is saved 
     """
     fn, many, source, progress = pool.fn, pool.many, pool.source, pool.progress
     put, _, results, buffer = pool.sink
-    queue = None if pool.slots is None else pool.slots.queue
+    queue = None if pool.slots is None else pool.slots.queue.waiters
     link, new_context = CURRENT.set, copy_context
     watched = worker.watched
     result: list[Any] = [None]

@@ -4,13 +4,52 @@ The slots in which items run: counted across all calls of an executor, and lent 
 Promise: never more than ``limit`` items run at once; slots are given first come, first served;
 and a call made inside an item does not wait for that item, which lends it its own slot.
 
-Why lending and not releasing: an outer item that waits for an inner call is idle, but it will go
-on. Were its slot released, the next outer item would take it, and every outer item would be started
-before the first inner one ran.
+What would go wrong with a semaphore: ``map`` over outer items, each of which calls ``map`` of the
+same executor. As soon as outer items hold all the slots, the inner ones wait for slots that come
+back only when the outer ones end, which wait for the inner ones: a deadlock. Nor is it enough that
+an outer item releases its slot while it waits. The next outer item would take it, and all of them
+would be started before the first inner one ran. So slots are lent:
 
-Who may borrow is known from the context: it links to the item in which the code runs, and so on
-outwards, whatever lies between: calls of other executors, worker threads, and submitted tasks that
-are waited for. An item that has ended lends nothing, also to tasks that outlive it.
+1. **Who contains whom.** `CURRENT` is a context variable with a `Link`: the innermost `Parent` of
+   the running code, which is a `Slot` with the number of its item, or a submitted task (`Awaited`).
+   Each parent knows what is around itself, and so on outwards, whatever lies between: calls of
+   other executors, worker threads, tasks that are waited for. An item that has ended contains
+   nothing, also no tasks that outlive it: its number is not the slot's present one any more, and
+   `live` steps over such links. A submitted task runs in a context of its own, and has for parents
+   the items that wait for it now (`Awaited.awaited`), as many as there are.
+
+2. **Acquiring.** `Slots.acquire_nowait` looks at the parents from the inside outwards. The first
+   that is a slot of this pool and has no ``borrower`` yet lends its slot: a new `Slot` with a
+   ``lender``, which is not counted, since of the two items one only waits. If none lends, a free
+   slot is taken and counted in ``in_use``. If there is none either, the task waits: its `Request`
+   stands in the pool's queue, and also among the ``requests`` of each parent that could lend to it.
+
+3. **Giving back.** `Slots.release` of a borrowed slot lends it again, to the first request inside
+   the lender; only if there is none is the lender's slot simply its own again. Release of a slot
+   that counts gives it to the first in the queue. A task that is given a slot leaves both the queue
+   and its parents' ``requests`` in the same step, so it is never given two.
+
+4. **Handing over** is `_hand_over`, and only there do tasks leave the queue with a slot. The task
+   is woken first. If it is being cancelled `WaitQueue.wake` returns False: it will never use a
+   slot, so none is made for it, and the next request is tried. If it is cancelled after it was
+   woken and before it resumes, it holds a slot, and gives it up as it leaves (`Slots.give_up`).
+
+5. **When the nesting changes** while somebody waits or borrows:
+
+   - An item begins to wait for a task: requests from inside that task are looked at again
+     (`Slots.reconsider`), since the item may lend them its slot now.
+   - An item ends while its slot is lent, to a task that outlives it: `Slots.end_item` makes the
+     borrower the owner. It takes the item's place with the lender, or in ``in_use``, and what
+     ran the item has to acquire another slot.
+   - An item stops waiting for a task that borrows its slot, as its wait was cancelled. Both go on,
+     and one of them has to be beyond the limit, because what is being cancelled must not queue:
+     `Slots.reclaim` counts the borrower by itself. An item that stops waiting for one task after
+     another, as a cancelled `gather` of handles does, must not add one each time. So its slot then
+     *owes*: it is lent to no task that is waited for, until slots have come back and the limit is
+     kept again (`_settle`). Calls that the item itself makes may borrow it as ever; otherwise they
+     would wait for their own item.
+
+   A slot that is given back while ``in_use`` exceeds ``limit`` goes to nobody.
 """
 
 from __future__ import annotations
@@ -24,13 +63,16 @@ from typing import TYPE_CHECKING, Final, TypeGuard, cast
 import anyio
 
 from mtaio._internal import clock, loops
+from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.wait_queue import WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
+    from mtaio._internal.backend import Waiter
     from mtaio.core._tasks import Task
 
-__all__ = ["CURRENT", "NO_ITEM", "Awaited", "Link", "Slot", "Slots", "Waiter", "here", "live"]
+__all__ = ["CURRENT", "NO_ITEM", "Awaited", "Link", "Request", "Slot", "Slots", "here", "live"]
 
 NO_ITEM: Final = -1
 
@@ -43,16 +85,17 @@ class Parent:
     - ``item`` is the number of the item that runs in it now, or `NO_ITEM`;
     - ``around`` links to its own parent;
     - ``task`` is the task in which its item runs; None if unknown;
-    - ``waiters`` are those inside it that wait for a slot, of whatever pool.
+    - ``requests`` are those of tasks inside it that wait for a slot, of whatever pool, and might
+      be lent one because of it.
     """
 
-    __slots__ = ("around", "item", "task", "waiters")
+    __slots__ = ("around", "item", "requests", "task")
 
     def __init__(self) -> None:
         self.item: int = NO_ITEM
         self.around: Link | None = None
         self.task: anyio.TaskInfo | None = None
-        self.waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.requests: OrderedDict[Request, None] = OrderedDict()
 
     def parents(self) -> list[Link]:
         """Return links to its parents; forget one that has ended, so that chains do not grow."""
@@ -124,7 +167,7 @@ class Slot(Parent):
     - ``borrower`` is the slot lent to a nested call, whose ``lender`` is this one;
     - ``child`` is the task that its item submitted last;
     - it counts only as long as ``generation`` is that of its ``slots``: see `Slots.write_off`;
-    - there are no ``waiters`` of its pool while it is not lent, except those that `reclaim` has
+    - there are no ``requests`` of its pool while it is not lent, except those that `reclaim` has
       to keep waiting: they would have been lent it.
     """
 
@@ -139,17 +182,24 @@ class Slot(Parent):
         self.child: Task | None = None
 
 
-class Waiter:
-    """A task that waits for a slot; ``slot`` is set with the event when it is granted one."""
+class Request:
+    """
+    What a task waits for a slot with.
 
-    __slots__ = ("around", "event", "parents", "slot", "slots")
+    Invariants:
+    - ``slot`` is set in the step in which the task is woken;
+    - until then ``waiter`` is in the queue of ``slots``, unless the task is being cancelled, and
+      this is among the ``requests`` of all ``parents``.
+    """
+
+    __slots__ = ("around", "parents", "slot", "slots", "waiter")
 
     def __init__(self, slots: Slots, around: Link | None) -> None:
         self.slots: Slots = slots
         self.around: Link | None = around
-        self.event: anyio.Event = anyio.Event()
         self.slot: Slot | None = None
-        self.parents: list[Parent] = []  # those that have it among their waiters
+        self.parents: Iterable[Parent] = ()
+        self.waiter: Waiter = slots.queue.join(self)
 
 
 class Slots:
@@ -161,16 +211,15 @@ class Slots:
         owner: What they belong to, for messages.
         lasting: Whether those in use may come back after their event loop has finished, as worker
             threads do; the tasks of a loop that has finished never run again.
-        exempt: Returns whether a waiter with this link gets a slot beyond the limit.
+        exempt: Returns whether a request with this link gets a slot beyond the limit.
 
     Invariants:
-    - a waiter is in ``queue``, and among the waiters of all its parents, until it is granted a
-      slot or gives up;
+    - ``queue`` is attached to ``_loop``, in which all slots in use were taken;
     - ``in_use`` counts slots without a lender; it exceeds ``limit`` only through `force` and
       `reclaim`, and what is released first makes up for that;
     - ``_owing`` are the slots that `reclaim` has taken back, until the limit is kept again: they
       are lent to no task that is waited for, so none of them is exceeded by more than one;
-    - a free slot and a waiter never coexist.
+    - a free slot and a request that can be granted never coexist.
     """
 
     __slots__ = (
@@ -204,7 +253,7 @@ class Slots:
         self.in_use: int = 0
         self.waits: int = 0
         self.wait_seconds: float = 0.0
-        self.queue: OrderedDict[Waiter, None] = OrderedDict()
+        self.queue: WaitQueue[Request] = WaitQueue()
         self._owing: OrderedDict[Slot, None] = OrderedDict()
 
     # ---- asking ----
@@ -220,7 +269,9 @@ class Slots:
         slot = None
         if around is not None:
             around = live(around)
-            slot = self._borrow(parents_of(around))
+            lender = self._find_lender(parents_of(around))
+            if lender is not None:
+                slot = self._lend(lender)
         if slot is None:
             if self.in_use >= self.limit:
                 return None
@@ -251,54 +302,57 @@ class Slots:
         slot.task = anyio.get_current_task()
         return slot
 
-    def enqueue(self, around: Link | None) -> Waiter:
-        """Join the queue, and the waiters of each parent."""
-        waiter = Waiter(self, live(around))
-        self.queue[waiter] = None
+    def enqueue(self, around: Link | None) -> Request:
+        """Join the queue, and the requests of each parent."""
+        request = Request(self, live(around))
         self.waits += 1
-        self.reconsider(waiter)
-        return waiter
+        self.reconsider(request)
+        return request
 
-    async def wait_for(self, waiter: Waiter) -> Slot:
-        """Wait until ``waiter``, which is in the queue, is granted a slot."""
+    async def wait_for(self, request: Request) -> Slot:
+        """Wait until ``request``, which `enqueue` returned, is granted a slot. A checkpoint."""
         began = clock.now()
         try:
-            await waiter.event.wait()
+            if request.slot is None:
+                await request.waiter
+            else:  # granted before its task came here, so nobody would wake it
+                await checkpoint()
         except BaseException:
-            self.give_up(waiter)
+            self.give_up(request)
             raise
         finally:
             self.wait_seconds += clock.now() - began
-        return cast("Slot", waiter.slot)  # set before the event
+        return cast("Slot", request.slot)
 
-    def give_up(self, waiter: Waiter) -> None:
+    def give_up(self, request: Request) -> None:
         """Leave the queue, or pass on what was granted and cannot be used."""
-        if waiter.slot is not None:
-            self.release(waiter.slot)
+        if request.slot is not None:
+            self.release(request.slot)
         else:
-            self._dequeue(waiter)
+            self.queue.leave(request.waiter)
+            self._leave_parents(request)
 
-    def reconsider(self, waiter: Waiter) -> None:
-        """Find out what contains a waiter now, which may get it a slot at once."""
-        parents = parents_of(waiter.around)
-        slot = self._borrow(parents)
-        if slot is None and self._exempt is not None and self._exempt(waiter.around):
-            slot = self.force()
-        if slot is not None:
-            self._grant(waiter, slot)
+    def reconsider(self, request: Request) -> None:
+        """Find out what contains a task that waits, which may get it a slot at once."""
+        parents = parents_of(request.around)
+        lender = self._find_lender(parents)
+        if lender is not None or (self._exempt is not None and self._exempt(request.around)):
+            self._hand_over(request, lender)
             return
-        for parent in waiter.parents:
+        for parent in request.parents:
             if parent not in parents:
-                parent.waiters.pop(waiter, None)
+                parent.requests.pop(request, None)
         # A slot of another pool lends it nothing.
-        waiter.parents = [each for each in parents if isinstance(each, Awaited) or self._owns(each)]
-        for parent in waiter.parents:
-            parent.waiters[waiter] = None
+        request.parents = [
+            each for each in parents if isinstance(each, Awaited) or self._owns(each)
+        ]
+        for parent in request.parents:
+            parent.requests[request] = None
 
     # ---- giving back ----
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back to its lender, and to a waiter inside that, or to the queue."""
+        """Give a slot back to its lender, and lend that again, or to the first in the queue."""
         if slot.generation != self.generation or self.end_item(slot) is None:
             return
         self._owing.pop(slot, None)
@@ -309,8 +363,9 @@ class Slots:
             return
         self.in_use -= 1
         self._settle()
-        if self.queue and self.in_use < self.limit:
-            self._grant(next(iter(self.queue)), self.force())
+        requests = self.queue.waiters
+        while requests and self.in_use < self.limit:  # more than once if the first is cancelled
+            self._hand_over(next(iter(requests.values())), None)
 
     def end_item(self, slot: Slot) -> Slot | None:
         """
@@ -324,7 +379,7 @@ class Slots:
         borrower = slot.borrower
         if borrower is None:
             return slot
-        slot.waiters.clear()
+        slot.requests.clear()
         slot.borrower = None
         borrower.lender = slot.lender
         if slot.lender is not None:
@@ -333,7 +388,7 @@ class Slots:
 
     def contended(self, slot: Slot) -> bool:
         """Return whether another would get this slot if it were released."""
-        return bool(self.queue if slot.lender is None else slot.lender.waiters)
+        return bool(self.queue.waiters if slot.lender is None else slot.lender.requests)
 
     def reclaim(self, slot: Slot) -> None:
         """
@@ -355,9 +410,10 @@ class Slots:
             self._lend_to_next(slot)
 
     def write_off(self) -> None:
-        """Forget the waiters of an event loop that has finished, and what they will not return."""
-        while self.queue:
-            self._dequeue(next(iter(self.queue)))
+        """Forget the tasks of an event loop that has finished, and what they will not return."""
+        for request in self.queue.waiters.values():
+            self._leave_parents(request)
+        self.queue.forget()
         if not self._lasting:
             self.in_use = 0
             self.generation += 1
@@ -370,27 +426,31 @@ class Slots:
         return next((each for each in parents_of(link) if self._owns(each)), None)
 
     def _attach(self) -> None:
+        if self._loop is not None and self.queue.runs_here():
+            return
         loop = loops.current_loop()
-        if loop is not self._loop:
-            if self._loop is not None and (self.in_use or self.queue):
-                if not loops.is_over(self._loop):
-                    raise loops.two_loops_error(self._owner)
-                self.write_off()
-            self._loop = loop
+        if self._loop is not None and (self.in_use or self.queue.waiters):
+            if not loops.is_over(self._loop):
+                raise loops.two_loops_error(self._owner)
+            self.write_off()
+        self.queue.attach(self._owner)
+        self._loop = loop
 
     def _owns(self, parent: Parent) -> TypeGuard[Slot]:
         return isinstance(parent, Slot) and parent.slots is self
 
-    def _borrow(self, parents: list[Parent]) -> Slot | None:
+    def _find_lender(self, parents: list[Parent]) -> Slot | None:
+        """Return the innermost of these parents that lends its slot to a call inside them all."""
         for parent in parents:
             if self._owns(parent) and self._would_lend(parent, parents):
-                return self._lend(parent)
+                return parent
         return None
 
-    def _would_lend(self, lender: Slot, parents: list[Parent]) -> bool:
+    def _would_lend(self, lender: Slot, parents: Iterable[Parent]) -> bool:
         """Return whether ``lender`` is free for a call with these parents, of which it is one."""
         if lender.borrower is not None:
             return False
+        # An owing slot is not for tasks that are waited for: is one between the call and the item?
         inside = takewhile(lambda parent: parent is not lender, parents)
         return lender not in self._owing or not any(isinstance(each, Awaited) for each in inside)
 
@@ -399,10 +459,14 @@ class Slots:
         return lender.borrower
 
     def _lend_to_next(self, lender: Slot) -> None:
-        for waiter in lender.waiters:
-            if self._would_lend(lender, waiter.parents):
-                self._grant(waiter, self._lend(lender))
+        """Lend a slot to the first request inside its item that may have it."""
+        while lender.borrower is None:
+            request = next(
+                (each for each in lender.requests if self._would_lend(lender, each.parents)), None
+            )
+            if request is None:
                 return
+            self._hand_over(request, lender)  # if its task is cancelled, the next one gets it
 
     def _settle(self) -> None:
         """Let slots that owe lend again, the oldest first, as far as the limit is kept."""
@@ -410,17 +474,22 @@ class Slots:
             slot, _ = self._owing.popitem(last=False)
             self._lend_to_next(slot)
 
-    def _grant(self, waiter: Waiter, slot: Slot) -> None:
-        self._dequeue(waiter)
-        slot.around = waiter.around
-        waiter.slot = slot
-        waiter.event.set()
+    def _hand_over(self, request: Request, lender: Slot | None) -> None:
+        """
+        Take a request out of the queue and wake its task with a slot, lent or counted.
 
-    def _dequeue(self, waiter: Waiter) -> None:
-        self.queue.pop(waiter, None)  # not there if its loop has finished
-        for parent in waiter.parents:
-            parent.waiters.pop(waiter, None)
-        waiter.parents.clear()
+        If the task is being cancelled it leaves the queue without one, and nothing has changed.
+        """
+        self._leave_parents(request)
+        if self.queue.wake(request.waiter):
+            # Only now, that it is sure to be used or passed on. The task has not resumed yet.
+            request.slot = slot = self.force() if lender is None else self._lend(lender)
+            slot.around = request.around
+
+    def _leave_parents(self, request: Request) -> None:
+        for parent in request.parents:
+            parent.requests.pop(request, None)
+        request.parents = ()
 
 
 class Awaited(Parent):
@@ -457,19 +526,19 @@ class Awaited(Parent):
     def add_wait(self, link: Link) -> None:
         """Note that the item of ``link`` waits for the task."""
         self._waits.append(link)
-        self._reconsider_waiters()
+        self._reconsider_requests()
 
     def end_wait(self, link: Link) -> None:
         """Note that it waits no more, and take back what it lent."""
         if link in self._waits:
             self._waits.remove(link)
-        self._reconsider_waiters()
+        self._reconsider_requests()
         for parent in parents_of(link):
             if isinstance(parent, Slot):
                 parent.slots.reclaim(parent)
 
     def end_waits(self) -> None:
-        """Note that all waiters go on."""
+        """Note that all items that wait for it go on."""
         for link in [*self._waits]:
             self.end_wait(link)
 
@@ -486,6 +555,6 @@ class Awaited(Parent):
         self.item: int = NO_ITEM
         self._waits.clear()
 
-    def _reconsider_waiters(self) -> None:
-        for waiter in list(self.waiters):
-            waiter.slots.reconsider(waiter)
+    def _reconsider_requests(self) -> None:
+        for request in list(self.requests):
+            request.slots.reconsider(request)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mtaio.core._block import Block
     from mtaio.core._retry import Retry
-    from mtaio.core._slots import Slot, Slots, Waiter
+    from mtaio.core._slots import Request, Slot, Slots
     from mtaio.core._statistics import Counters
 
 __all__ = ["Service", "Submitted", "Task", "TaskHandle", "TaskStatus", "run_item"]
@@ -220,7 +220,7 @@ class Submitted(Task):
     Invariant: with a limit it has a slot, or waits in the queue, from `queue_up` to its end.
     """
 
-    __slots__ = ("_block", "_place", "_slot", "_slots", "_waiter", "coroutine")
+    __slots__ = ("_block", "_place", "_request", "_slot", "_slots", "coroutine")
 
     def __init__(self, name: str, block: Block, slots: Slots | None, place: Slot) -> None:
         super().__init__(name, block.loop)
@@ -228,7 +228,7 @@ class Submitted(Task):
         self._slots = slots
         self._place: Slot | None = place
         self._slot: Slot | None = None
-        self._waiter: Waiter | None = None
+        self._request: Request | None = None
         self.coroutine: Coroutine[Any, Any, None] | None = None
 
     def queue_up(self) -> None:
@@ -236,7 +236,7 @@ class Submitted(Task):
         if self._slots is not None:
             self._slot = self._slots.acquire_nowait((self, 0))
             if self._slot is None:
-                self._waiter = self._slots.enqueue((self, 0))
+                self._request = self._slots.enqueue((self, 0))
 
     async def run(
         self, counters: Counters, call: Callable[[], Awaitable[Any]], subject: object
@@ -268,19 +268,19 @@ class Submitted(Task):
             del self  # the frames of an error lead here, and this object keeps the error
 
     async def _wait_for_slot(self) -> None:
-        if self._slots is None or self._waiter is None:
+        if self._slots is None or self._request is None:
             await checkpoint_if_cancelled()
         else:
-            waiter, self._waiter = self._waiter, None
-            self._slot = await self._slots.wait_for(waiter)
+            request, self._request = self._request, None
+            self._slot = await self._slots.wait_for(request)
 
     def leave(self) -> None:
         """Give back all that it holds; doing so again changes nothing."""
         self._block.tasks.pop(self, None)
-        waiter, held = self._waiter, (self._slot, self._place)
-        self._waiter = self._slot = self._place = self.coroutine = None
-        if waiter is not None:
-            waiter.slots.give_up(waiter)
+        request, held = self._request, (self._slot, self._place)
+        self._request = self._slot = self._place = self.coroutine = None
+        if request is not None:
+            request.slots.give_up(request)
         for slot in held:
             if slot is not None:
                 slot.slots.release(slot)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtaio.core._slots import Awaited, Link, Slot, Slots, Waiter, parents_of
+from mtaio.core._slots import Awaited, Link, Request, Slot, Slots, parents_of
 from mtaio.testing import run
+
+if TYPE_CHECKING:
+    import asyncio
 
 # ---- the model: who runs inside whom, told by walking outwards every time ------------------------
 
@@ -49,7 +52,8 @@ class Asking:
 
     pool: Slots
     around: Place
-    waiter: Waiter
+    request: Request
+    cancelled: bool = False
 
 
 Place: TypeAlias = "Item | Job | None"
@@ -90,6 +94,7 @@ VERBS = (
     "end",
     "next",
     "give up",
+    "cancel",
     "submit",
     "wait",
     "wait",
@@ -143,19 +148,28 @@ class World:
 
     def resume(self, a: int, _: int) -> None:
         """Let a call that was granted a slot start."""
-        granted = [each for each in self.asking if each.waiter.slot is not None]
+        granted = [each for each in self.asking if each.request.slot is not None]
         if granted:
             asking = granted[a % len(granted)]
             self.asking.remove(asking)
-            assert asking.waiter.slot is not None
-            assert asking.waiter.event.is_set()
-            self.start(asking.waiter.slot, asking.around)
+            assert asking.request.slot is not None
+            assert not asking.cancelled, "a slot for a task that was cancelled before"
+            self.start(asking.request.slot, asking.around)
 
     def give_up(self, a: int, _: int) -> None:
         """Cancel a call that asks, in the queue or as it is granted a slot."""
         if self.asking:
             asking = self.asking.pop(a % len(self.asking))
-            asking.pool.give_up(asking.waiter)
+            asking.pool.give_up(asking.request)
+
+    def cancel(self, a: int, _: int) -> None:
+        """Cancel the wait of a call, which gives up only later."""
+        waiting = [each for each in self.asking if each.request.slot is None and not each.cancelled]
+        if waiting:
+            asking = waiting[a % len(waiting)]
+            asking.cancelled = True
+            future: asyncio.Future[None] = next(asking.request.waiter.__await__())
+            future.cancel()
 
     def end(self, a: int, _: int) -> None:
         """End an item and give its slot back."""
@@ -217,56 +231,63 @@ class World:
         """Take one step, and judge it."""
         verb, a, b = step
         before = [pool.in_use for pool in self.pools]
-        queues = [list(pool.queue) for pool in self.pools]
+        queues = [list(pool.queue.waiters.values()) for pool in self.pools]
         getattr(self, verb.replace(" ", "_"))(a, b)
         for pool, was, queue in zip(self.pools, before, queues, strict=True):
             if verb != "stop waiting":
                 assert pool.in_use <= max(pool.limit, was), "beyond the limit"
             self.judge(pool, queue)
 
-    def judge(self, pool: Slots, queue_before: list[Waiter]) -> None:
+    def judge(self, pool: Slots, queue_before: list[Request]) -> None:
         """Check all that must hold after a step."""
-        queue = list(pool.queue)
+        queue = list(pool.queue.waiters.values())
         assert not (queue and pool.in_use < pool.limit), "a free slot and a waiter"
         granted = [each for each in queue_before if each.slot is not None]
-        for waiter in granted:
-            if waiter.slot in self.unparented(pool):
-                assert waiter is queue_before[0], "first come, first served"
+        for request in granted:
+            if request.slot in self.unparented(pool):
+                first = next(each for each in queue_before if not self.is_cancelled(each))
+                assert request is first, "first come, first served"
                 assert pool.in_use <= pool.limit, "what is beyond the limit is paid back first"
-        waiting = {each.waiter: each for each in self.asking if each.pool is pool}
-        assert [w for w in waiting if w.slot is None] == queue, "the queue keeps its order"
-        for waiter in queue:
-            lenders = {item.slot for item in around(waiting[waiter].around)}
+        waiting = {each.request: each for each in self.asking if each.pool is pool}
+        assert [w for w in waiting if w.slot is None and not self.is_cancelled(w)] == [
+            w for w in queue if not self.is_cancelled(w)
+        ], "the queue keeps its order"
+        for request in queue:
+            lenders = {item.slot for item in around(waiting[request].around)}
             lenders = {slot for slot in lenders if slot.slots is pool}
             assert lenders == {
                 each
-                for each in parents_of(waiter.around)
+                for each in parents_of(request.around)
                 if isinstance(each, Slot) and each.slots is pool
-            }, "who encloses a waiter"
+            }, "who encloses a request"
             for slot in lenders:
-                assert slot.borrower is not None or self.must_wait(waiter, slot), (
-                    "an idle slot and a waiter inside its item"
+                assert slot.borrower is not None or self.must_wait(request, slot), (
+                    "an idle slot and a request inside its item"
                 )
-                assert waiter in slot.waiters
+                assert request in slot.requests
         slots = self.slots_of(pool)
         assert pool.in_use == sum(slot.lender is None for slot in slots), "slots are counted"
         for slot in slots:
             assert slot.lender is None or slot.lender.borrower is slot
             assert slot.borrower is None or slot.borrower.lender is slot
             assert slot.borrower is None or slot.borrower in slots
-            for waiter in slot.waiters:
-                assert slot.borrower is not None or self.must_wait(waiter, slot)
-                assert waiter in pool.queue, "a waiter that does not wait"
-        users = {asking.waiter.slot: asking.around for asking in self.asking}
+            for request in slot.requests:
+                assert slot.borrower is not None or self.must_wait(request, slot)
+                assert request in queue, "a request that does not wait"
+        users = {asking.request.slot: asking.around for asking in self.asking}
         users |= {item.slot: item.around for item in self.items}
         idle = set[Item]().union(*(around(item) for _, item in self.waits))
         for item in self.items:
             if item.slot.borrower is not None and item not in idle:
                 assert item in around(users[item.slot.borrower]), "a borrower that is not inside"
 
-    def must_wait(self, waiter: Waiter, slot: Slot) -> bool:
-        """Return whether the waiter is in a task that is waited for, and the limit exceeded."""
-        asking = next(each for each in self.asking if each.waiter is waiter)
+    def is_cancelled(self, request: Request) -> bool:
+        """Return whether the task that waits is being cancelled."""
+        return any(each.cancelled for each in self.asking if each.request is request)
+
+    def must_wait(self, request: Request, slot: Slot) -> bool:
+        """Return whether the request is of a task that is waited for, and the limit exceeded."""
+        asking = next(each for each in self.asking if each.request is request)
         place = living(asking.around)
         while isinstance(place, Item) and place.slot is not slot:
             place = living(place.around)
@@ -275,7 +296,7 @@ class World:
     def slots_of(self, pool: Slots) -> set[Slot]:
         """Return the slots that are held."""
         held = {item.slot for item in self.items}
-        held |= {each.waiter.slot for each in self.asking if each.waiter.slot is not None}
+        held |= {each.request.slot for each in self.asking if each.request.slot is not None}
         return {slot for slot in held if slot.slots is pool}
 
     def unparented(self, pool: Slots) -> set[Slot]:
@@ -289,6 +310,8 @@ class World:
         while self.jobs:
             self.play(("end task", 0, 0))
         while self.items or self.asking:
+            for asking in [each for each in self.asking if each.cancelled]:
+                self.play(("give up", self.asking.index(asking), 0))
             waiting = len(self.asking)
             self.play(("resume", 0, 0))
             if len(self.asking) == waiting:
