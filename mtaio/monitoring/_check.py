@@ -235,7 +235,7 @@ def _shown(show: Callable[[object], str], value: object) -> str:
     """Return ``show(value)``, or that it raises: the code of another may."""
     try:
         return show(value)
-    except Exception as error:  # noqa: BLE001 - it is told
+    except Exception as error:  # noqa: BLE001 - the result shows it
         return f"<{type(value).__name__} whose {show.__name__}() raises {type(error).__name__}>"
 
 

@@ -60,7 +60,7 @@ class Listener:
     """
 
     # Invariant: _connections are those that are open, the one that has been quiet for the longest
-    # time first; each leaves it when it is closed, or is told to close.
+    # time first; each leaves it when it is closed, or is to close.
     __slots__ = (
         "_connections",
         "_listening",
