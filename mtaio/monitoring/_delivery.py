@@ -58,14 +58,21 @@ class Handlers:
         timeout: Seconds that each call may take; None for no limit.
     """
 
-    __slots__ = ("_by_kind", "dropped", "failed", "handled", "timed_out", "timeout")
+    __slots__ = (
+        "_by_kind",
+        "dropped",
+        "handled",
+        "handlers_failed",
+        "handlers_timed_out",
+        "timeout",
+    )
 
     def __init__(self, timeout: float | None) -> None:
         self._by_kind: dict[str, tuple[Callable[..., Any], ...]] = {}
         self.timeout: float | None = timeout
         self.handled: int = 0
-        self.failed: int = 0
-        self.timed_out: int = 0
+        self.handlers_failed: int = 0
+        self.handlers_timed_out: int = 0
         self.dropped: int = 0
 
     def add(self, kind: str, handler: Callable[..., Any]) -> None:
@@ -125,11 +132,11 @@ class Handlers:
             if isinstance(failure, StrayCancellationError):
                 # asyncio's loop, when it ends, cancels this task first and its group next.
                 await checkpoint()
-            self.failed += 1
+            self.handlers_failed += 1
             logger.error("%s failed", what, exc_info=failure)  # noqa: TRY400 - the failure alone
             return
         if scope.cancelled_caught:
-            self.timed_out += 1
+            self.handlers_timed_out += 1
             logger.error("%s did not return within %s s, and was cancelled", what, self.timeout)
         else:
             self.handled += 1

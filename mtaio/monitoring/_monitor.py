@@ -30,6 +30,7 @@ import anyio
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.blocks import async_only
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.statistics import snapshot
 from mtaio.monitoring._delivery import Delivery, Handlers, log_aside
 from mtaio.monitoring._metrics import Source, kinds
 from mtaio.monitoring._sampler import Sampler, SamplingTask
@@ -564,17 +565,14 @@ class ResourceMonitor:
 
     def statistics(self) -> MonitorStatistics:
         """Return what the monitor has done so far. Not a checkpoint; from any thread."""
-        handlers = self._handlers
-        return MonitorStatistics(
+        return snapshot(
+            MonitorStatistics,
+            self._handlers,
+            self._thresholds,
             samples=self._samples.kept,
             failed=self._failed + self._watched.failed,
             watched=len(self._watched),
             firing=len(self._thresholds.firing()),
-            alerts=self._thresholds.alerts,
-            handled=handlers.handled,
-            handlers_failed=handlers.failed,
-            handlers_timed_out=handlers.timed_out,
-            dropped=handlers.dropped,
         )
 
     # ---- inside ----------------------------------------------------------------------------------

@@ -28,10 +28,10 @@ from mtaio._internal.addresses import Address
 from mtaio._internal.blocks import async_only
 from mtaio._internal.cancellation import Failure, classify
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
-from mtaio.monitoring._listener import Limits, Listener
+from mtaio.monitoring._listener import Counts, Limits, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -228,15 +228,11 @@ class Probes:
     def statistics(self) -> ProbesStatistics:
         """Return the counts since the last start. Not a checkpoint; from any thread."""
         run = self._run
-        listener = None if run is None else run.listener
-        return ProbesStatistics(
-            connections=0 if listener is None else len(listener),
+        return snapshot(
+            ProbesStatistics,
+            Counts() if run is None else run.listener.counts,
+            connections=0 if run is None else len(run.listener),
             max_connections=_LIMITS.connections,
-            peak=0 if listener is None else listener.peak,
-            requests=0 if listener is None else listener.requests,
-            rejected=0 if listener is None else listener.refused,
-            timed_out=0 if listener is None else listener.timed_out,
-            dropped=0 if listener is None else listener.dropped,
             wrong_tokens=0 if run is None else run.wrong_tokens.count,
         )
 

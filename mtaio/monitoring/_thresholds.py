@@ -182,7 +182,7 @@ class Thresholds:
         for rule in self._rules.copy().values():
             rule.fired += seconds
             rule.recovered += seconds
-            if rule.since is not None:  # pragma: no cover - it is above, as the loop changes
+            if rule.since is not None:
                 rule.since += seconds
 
     def evaluate(self, now: float, timestamp: float, values: Mapping[str, float]) -> list[Alert]:
