@@ -303,6 +303,28 @@ def test_thresholds() -> None:
     assert 20 <= fired[1] <= 30
 
 
+def test_thresholds_that_must_be_exceeded_for_long() -> None:
+    """A metric that was too high in the loop before needs only the rest of its time in the next."""
+    fired: list[float] = []
+    monitor = ResourceMonitor(1)
+    monitor.gauge("load", lambda: 50.0)
+    monitor.set_threshold("load", 10, for_seconds=30)
+
+    @monitor.on_threshold_exceeded
+    async def _(*_: object) -> None:
+        fired.append(anyio.current_time())
+
+    async def watch(seconds: float) -> None:
+        async with monitor:
+            await anyio.sleep(seconds)
+
+    CLOCKS["virtual, late"](lambda: watch(10))
+    assert not fired
+    CLOCKS["virtual"](lambda: watch(40))
+    assert len(fired) == 1
+    assert 20 <= fired[0] <= 22
+
+
 @pytest.mark.parametrize("loops", IN_TURN, ids=" > ".join)
 def test_forgotten_names(loops: tuple[str, ...]) -> None:
     """The name that was emitted longest ago makes room, whichever loop that was in."""

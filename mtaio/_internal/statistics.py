@@ -1,10 +1,13 @@
 """
-The kinds of numbers in the statistics of mtaio's objects.
+The statistics of mtaio's objects: the kinds of their numbers, and how a snapshot is taken.
 
 Promise: each field of a statistics class says with ``field(metadata=COUNTER)``, ``GAUGE`` or
 ``LIMIT`` how its number moves, so that a monitor can export it without knowing the class. What its
 name does not say is added: ``field(metadata=GAUGE | BYTES)``, and ``COUNTER | {"label": "level"}``
 for a mapping by level.
+
+An object counts in plain attributes, which costs its paths nothing. Where they are called as the
+fields are, `snapshot` reads them by their names; only what has to be computed is passed.
 
 The same words everywhere: ``waiting``, ``in_use``, ``peak``, ``rejected``, ``dropped``,
 ``timed_out``, ``cancelled``, and names that end in ``_seconds`` for durations.
@@ -12,10 +15,18 @@ The same words everywhere: ``waiting``, ``in_use``, ``peak``, ``rejected``, ``dr
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import lru_cache
+from inspect import isdatadescriptor
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "PARTS", "SECONDS"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BYTES", "CORES", "COUNTER", "GAUGE", "INFO", "LIMIT", "PARTS", "SECONDS", "snapshot"]
+
+S = TypeVar("S")
 
 COUNTER: Final[MappingProxyType[str, str]] = MappingProxyType({"kind": "counter"})
 """A number that only grows: how often something has happened, or for how many seconds."""
@@ -40,3 +51,46 @@ SECONDS: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "seconds"
 
 CORES: Final[MappingProxyType[str, str]] = MappingProxyType({"unit": "cores"})
 """A number of processors."""
+
+
+def snapshot(cls: Callable[..., S], *parts: object, **given: object) -> S:
+    """
+    Return the statistics of an object.
+
+    A field that is not given is read from the one part that has an attribute of its name, or of its
+    name after an underscore, which comes first. Attributes are slots and properties of the part's
+    class, and not its methods. A field that several parts have, or none, must be given: the class
+    itself refuses to be made without it.
+
+    Args:
+        cls: The class of the statistics, a dataclass.
+        parts: The object, or those in which it counts.
+        given: The fields that are computed.
+    """
+    for name, part, attribute in _sources(cls, tuple([type(part) for part in parts])):
+        if name not in given:
+            given[name] = getattr(parts[part], attribute)
+    return cls(**given)
+
+
+@lru_cache(maxsize=256)
+def _sources(cls: Any, parts: tuple[type, ...]) -> tuple[tuple[str, int, str], ...]:
+    """Return for each field that one part has its name, the part's index, and its attribute."""
+    found: list[tuple[str, int, str]] = []
+    for name in [each.name for each in fields(cls)]:
+        having = [
+            (name, index, attribute)
+            for index, part in enumerate(parts)
+            if (attribute := _attribute(part, name)) is not None
+        ]
+        if len(having) == 1:
+            found += having
+    return tuple(found)
+
+
+def _attribute(part: type, name: str) -> str | None:
+    """Return what the attribute for a field is called in the objects of a class."""
+    for each in (f"_{name}", name):
+        if isdatadescriptor(getattr(part, each, None)):
+            return each
+    return None

@@ -408,7 +408,7 @@ class _Run:
         await anyio.sleep(_HANDSHAKE)
         with anyio.move_on_after(_TAKE):
             while self.listening.has_queue():  # noqa: ASYNC110 - nobody tells that it is empty
-                await anyio.sleep(_GLANCE)  # pragma: no cover - it is empty at once as a rule
+                await anyio.sleep(_GLANCE)
         for _ in range(_TURNS):  # asyncio cannot begin with a connection once it has closed
             await checkpoint()
 

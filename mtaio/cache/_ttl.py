@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
 from mtaio._internal.sentinel import UNSET, Unset
+from mtaio._internal.statistics import snapshot
 from mtaio.cache._background import Background
 from mtaio.cache._config import (
     NO_TAGS,
@@ -902,21 +903,15 @@ class TTLCache(Generic[T]):
                 loads.count_abandoned()
         with lock.held:
             reads = store.hits + store.misses
-            return CacheStatistics(
+            return snapshot(
+                CacheStatistics,
+                store,
+                loads,
                 size=len(store.entries),
-                weight=store.weight,
                 max_size=self.max_size,
                 hits=int(store.hits),
-                misses=store.misses,
                 hit_rate=store.hits / reads if reads else 0.0,
                 loads=loads.started,
-                failed=loads.failed,
-                cancelled=loads.cancelled,
-                served_stale=loads.served_stale,
                 load_seconds=loads.seconds,
-                in_flight=loads.in_flight,
-                waiting=loads.waiting,
-                evictions=store.evictions,
-                expirations=store.expirations,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )

@@ -2,10 +2,9 @@
 
 from mtaio.monitoring._health import HealthRegistry
 from mtaio.monitoring._health_monitor import HealthMonitor
-from mtaio.monitoring._metrics import Metric, Source, metrics
+from mtaio.monitoring._metrics import Metric, Source, metrics, to_prometheus
 from mtaio.monitoring._monitor import ResourceMonitor
 from mtaio.monitoring._probes import Probes, ProbesStatistics
-from mtaio.monitoring._prometheus import to_prometheus
 from mtaio.monitoring._report import (
     CheckKind,
     CheckResult,

@@ -17,7 +17,7 @@ import inspect
 import threading
 import time
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -45,16 +45,14 @@ _LONGEST: Final = 200
 """The length of an error in a result, at most."""
 
 
+@dataclass(slots=True)
 class Tally:
-    """What the runs of one registry came to; counted in the event loop."""
+    """The counts in `HealthStatistics`: of the runs of one registry, made in the event loop."""
 
-    __slots__ = ("cancelled", "failed", "runs", "timed_out")
-
-    def __init__(self) -> None:
-        self.runs: int = 0
-        self.failed: int = 0
-        self.timed_out: int = 0
-        self.cancelled: int = 0
+    runs: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
 
 
 class Check:
@@ -235,7 +233,7 @@ def _shown(show: Callable[[object], str], value: object) -> str:
     """Return ``show(value)``, or that it raises: the code of another may."""
     try:
         return show(value)
-    except Exception as error:  # noqa: BLE001 - it is told
+    except Exception as error:  # noqa: BLE001 - the result shows it
         return f"<{type(value).__name__} whose {show.__name__}() raises {type(error).__name__}>"
 
 

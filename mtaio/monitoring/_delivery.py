@@ -1,5 +1,5 @@
 """
-Runs a monitor's handlers in its event loop.
+Runs a monitor's handlers in its event loop, or passes its events on to an emitter.
 
 Promise: events are handled one after another, in order; the handlers of one event at once, each
 under a timeout. A handler that fails or is too slow is logged and counted, and stops nothing else.
@@ -10,23 +10,29 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import anyio
 
-from mtaio._internal import loops
+from mtaio._internal import checks, loops
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import failure_in
 from mtaio._internal.checkpoints import checkpoint
+from mtaio._internal.signature import check_takes
 from mtaio.exceptions import StrayCancellationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from contextvars import Context
 
-__all__ = ["MAX_PENDING", "Delivery", "Handlers", "logger"]
+    from mtaio.monitoring._stats import Stall
+
+__all__ = ["MAX_PENDING", "Delivery", "Emitter", "Handlers", "log_aside", "logger"]
 
 MAX_PENDING: Final = 1000
 
@@ -34,6 +40,14 @@ logger: Final = logging.getLogger("mtaio.monitoring")
 
 _current: Final[ContextVar[object]] = ContextVar("mtaio.monitoring.delivery", default=None)
 """The delivery that runs the handler this code is in."""
+
+
+class Emitter(Protocol):
+    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or an object with its `emit`."""
+
+    def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
+        """Emit an event."""
+        ...
 
 
 class Handlers:
@@ -44,19 +58,59 @@ class Handlers:
         timeout: Seconds that each call may take; None for no limit.
     """
 
-    __slots__ = ("_by_kind", "dropped", "failed", "handled", "timed_out", "timeout")
+    __slots__ = (
+        "_by_kind",
+        "dropped",
+        "handled",
+        "handlers_failed",
+        "handlers_timed_out",
+        "timeout",
+    )
 
     def __init__(self, timeout: float | None) -> None:
         self._by_kind: dict[str, tuple[Callable[..., Any], ...]] = {}
         self.timeout: float | None = timeout
         self.handled: int = 0
-        self.failed: int = 0
-        self.timed_out: int = 0
+        self.handlers_failed: int = 0
+        self.handlers_timed_out: int = 0
         self.dropped: int = 0
 
     def add(self, kind: str, handler: Callable[..., Any]) -> None:
-        """Have ``handler`` called for events of one kind, after those that are there."""
+        """
+        Have ``handler`` called for events of one kind, after those that are there.
+
+        Raises:
+            TypeError: It cannot be called with what is known of such an event.
+        """
+        checks.callable_("handler", handler, way_out="Pass a function, sync or async.")
+        given = ("stall",) if kind == "blocked" else ("metric", "value", "threshold")
+        check_takes("handler", handler, *given, way_out="Let it take these arguments.")
         self._by_kind[kind] = (*self._by_kind.get(kind, ()), handler)
+
+    def add_emitter(self, emitter: Emitter) -> None:
+        """
+        Have ``emitter`` emit all events.
+
+        Raises:
+            TypeError: It has no method ``emit``.
+        """
+        if not callable(getattr(emitter, "emit", None)):
+            msg = f"cannot forward to {emitter!r}: it has no method emit(). Pass an EventEmitter."
+            raise TypeError(msg)
+
+        def emits(event: str) -> Callable[[str, float, float], Coroutine[Any, Any, None]]:
+            async def emit(metric: str, value: float, threshold: float) -> None:
+                data = {"metric": metric, "value": value, "threshold": threshold}
+                await emitter.emit(event, data)
+
+            return emit
+
+        async def blocked(stall: Stall) -> None:
+            await emitter.emit("monitor.loop_blocked", stall)
+
+        self.add("exceeded", emits("monitor.threshold_exceeded"))
+        self.add("recovered", emits("monitor.recovered"))
+        self.add("blocked", blocked)
 
     def of(self, kind: str) -> tuple[Callable[..., Any], ...]:
         """Return the handlers of one kind of event."""
@@ -78,11 +132,11 @@ class Handlers:
             if isinstance(failure, StrayCancellationError):
                 # asyncio's loop, when it ends, cancels this task first and its group next.
                 await checkpoint()
-            self.failed += 1
+            self.handlers_failed += 1
             logger.error("%s failed", what, exc_info=failure)  # noqa: TRY400 - the failure alone
             return
         if scope.cancelled_caught:
-            self.timed_out += 1
+            self.handlers_timed_out += 1
             logger.error("%s did not return within %s s, and was cancelled", what, self.timeout)
         else:
             self.handled += 1
@@ -188,3 +242,16 @@ class Delivery:
         self._scope = None
         self._idle.set()
         self._start()  # for what came meanwhile
+
+
+def log_aside(
+    level: int, message: str, *args: object, failure: BaseException | None = None
+) -> None:
+    """Log from a thread that may wait for a handler, whose lock the blocked thread may hold."""
+    thread = threading.Thread(
+        target=partial(logger.log, level, message, *args, exc_info=failure),
+        name="mtaio.monitoring.log",
+        daemon=True,
+    )
+    with suppress(RuntimeError):  # the interpreter is shutting down
+        thread.start()

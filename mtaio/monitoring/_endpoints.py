@@ -1,40 +1,56 @@
 """
 The answers to HTTP requests, whichever server receives them.
 
-Promise: anyone gets a probe's status and its one word. Figures and the page are for clients that
-`mtaio.monitoring._access` lets in. An internal error is a 500 and a line in the log. At most two
-answers with history are on their way at once, and each is made as it is sent.
+Promise: anyone gets a probe's status and its one word. An internal error is a 500 and a line in the
+log. At most two answers with history are on their way at once, and each is made as it is sent.
+
+Figures and the page are for clients that `Access` lets in: with a token, those that send it;
+without one, local clients that name a loopback address, so that neither a web page (DNS rebinding)
+nor a proxy that identifies itself opens the door to others. A proxy that does not cannot be
+distinguished from a local client: set a token there. The token appears in no message and no
+representation. While wrong tokens come, looking at one takes a second: who guesses has as many
+guesses a second as connections.
 """
 
 from __future__ import annotations
 
+import binascii
+import hmac
 import re
+from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 from urllib.parse import parse_qs
 
 import anyio
 
-from mtaio._internal import checks
+from mtaio._internal import checks, clock
 from mtaio._internal.addresses import is_loopback
 from mtaio.exceptions import TimeoutError as MTAIOTimeoutError
-from mtaio.monitoring._access import WrongTokens, is_forwarded
 from mtaio.monitoring._delivery import logger
 from mtaio.monitoring._health import HealthRegistry
-from mtaio.monitoring._metrics import metrics
+from mtaio.monitoring._metrics import CONTENT_TYPE, metrics, to_prometheus
 from mtaio.monitoring._monitor import ResourceMonitor
-from mtaio.monitoring._page import content_security_policy, page
-from mtaio.monitoring._prometheus import CONTENT_TYPE, to_prometheus
-from mtaio.monitoring._snapshot import history, snapshot
+from mtaio.monitoring._page import content_security_policy, history, page, snapshot
 from mtaio.resources import ConcurrencyLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from mtaio.monitoring._access import Access
     from mtaio.monitoring._report import CheckKind, HealthReport
 
-__all__ = ["LIVE_AFTER", "Endpoints", "Report", "Request", "Response", "text"]
+__all__ = [
+    "LIVE_AFTER",
+    "Access",
+    "Endpoints",
+    "Report",
+    "Request",
+    "Response",
+    "WrongTokens",
+    "is_forwarded",
+    "registry_of",
+    "text",
+]
 
 LIVE_AFTER: Final = 30.0
 """Seconds without an answer of the event loop after which ``/livez`` fails."""
@@ -47,6 +63,12 @@ _WAIT_STATS: Final = 0.1
 _WAIT_HISTORY: Final = 2.0
 _SEND_HISTORY: Final = 60.0
 """Seconds that an answer with history may take, whatever the server allows."""
+
+_PAUSE: Final = 1.0
+"""Seconds before a token is looked at, while wrong ones come."""
+_PAUSE_AFTER: Final = 10.0
+"""For how many seconds after a wrong token there is that pause."""
+_BETWEEN_REPORTS: Final = 60.0
 
 _MOST_HISTORIES: Final = 2
 """Answers with history that may be on their way at once: one may have twenty megabytes."""
@@ -65,7 +87,7 @@ _COMMON: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for."""
+    """What a client requests."""
 
     method: str
     path: str
@@ -122,7 +144,71 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     rest: Iterator[bytes] | None = None
-    """What comes after ``body``, in pieces that are made when they are asked for."""
+    """What comes after ``body``, in pieces, each made when it is to be sent."""
+
+
+class Access:
+    """
+    Decides who gets more than a probe's answer.
+
+    Args:
+        token: What clients must send; None for local clients only.
+
+    Raises:
+        TypeError: ``token`` is not a str.
+        ValueError: ``token`` is empty, or cannot be sent in a header field.
+    """
+
+    __slots__ = ("_token",)
+
+    def __init__(self, token: str | None) -> None:
+        self._token: Final = None if token is None else checks.token("token", token).encode()
+
+    def status(self, request: Request) -> int:
+        """Return 200; 401 if the token is missing or wrong, 403 if the client is not local."""
+        if self._token is not None:
+            given = _credentials(request.authorization)
+            return 200 if given is not None and hmac.compare_digest(given, self._token) else 401
+        local = request.client_is_local and not request.forwarded
+        return 200 if local and _names_loopback(request.host) else 403
+
+
+class WrongTokens:
+    """
+    The requests that came with a wrong token: counted, logged once a minute, and slowed.
+
+    The pause is before a token is looked at, and the same for a right one: if only the refusal were
+    late, an early answer would reveal the right one, and nobody who guesses would wait for a
+    refusal. It does not depend on the client's address, of which an attacker may have many, and a
+    proxy one for all.
+    """
+
+    __slots__ = ("_last", "_reported", "_unreported", "count")
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self._unreported = 0
+        self._last: float | None = None
+        self._reported: float | None = None
+
+    async def pause(self) -> None:
+        """Wait before a token is looked at. A checkpoint while wrong ones come."""
+        if _is_within(_PAUSE_AFTER, self._last):
+            await anyio.sleep(_PAUSE)
+
+    def add(self, client: str | None, path: str) -> None:
+        """Take note of one."""
+        self.count += 1
+        self._unreported += 1
+        self._last = clock.now()
+        if not _is_within(_BETWEEN_REPORTS, self._reported):
+            logger.warning(
+                "wrong token for %s from %s; %d since the last such line",
+                path,
+                client or "a Unix socket",
+                self._unreported,
+            )
+            self._reported, self._unreported = self._last, 0
 
 
 class Report(Protocol):
@@ -222,7 +308,7 @@ class Endpoints:
             await send(await self._answer(request))
 
     async def _in_turn(self, request: Request, send: Callable[[Response], Awaitable[None]]) -> None:
-        """Answer a request for history; one too many is told to come again."""
+        """Answer a request for history; one too many is refused, to come again."""
         try:
             await self._histories.acquire(timeout=_WAIT_HISTORY)
         except MTAIOTimeoutError:
@@ -337,10 +423,49 @@ def _logged(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _points(query: str) -> int | None:
-    """Return how many points of history a query asks for; None if it is malformed."""
+    """Return how many points of history a query requests; None if it is malformed."""
     try:
         given = parse_qs(query, keep_blank_values=True, max_num_fields=10).get("points", ["0"])
     except ValueError:  # too many fields
         return None
     valid = len(given) == 1 and re.fullmatch(r"[0-9]{1,7}", given[0])
     return int(given[0]) if valid else None
+
+
+def _is_within(seconds: float, moment: float | None) -> bool:
+    """Return whether that moment is so many seconds ago at most; not if it is of another loop."""
+    return moment is not None and 0 <= clock.now() - moment < seconds
+
+
+def is_forwarded(name: bytes) -> bool:
+    """Return whether a header field of this name, in lower case, shows that a proxy sent it."""
+    return name in {b"forwarded", b"via", b"x-real-ip"} or name.startswith(b"x-forwarded-")
+
+
+def _names_loopback(host: str | None) -> bool:
+    """Return whether a Host field names this machine, with or without a port."""
+    if host is None:
+        return False
+    name, _, port = host.rpartition(":")
+    if not name or host.endswith("]"):
+        name, port = host, ""
+    if port and not (port.isascii() and port.isdigit()):
+        return False
+    if name.startswith("[") and name.endswith("]"):
+        return is_loopback(name[1:-1])
+    return name.lower() == "localhost" or (":" not in name and is_loopback(name))
+
+
+def _credentials(authorization: bytes | None) -> bytes | None:
+    """Return the token in an Authorization field: a Bearer's, or the password of Basic."""
+    scheme, _, value = (authorization or b"").partition(b" ")
+    value = value.strip(b" ")
+    if scheme.lower() == b"bearer":
+        return value
+    if scheme.lower() == b"basic":
+        try:
+            _, colon, password = b64decode(value, validate=True).partition(b":")
+        except binascii.Error:
+            return None
+        return password if colon else None
+    return None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, get_args
 from mtaio._internal import checks, clock, loops
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.signature import check_takes
+from mtaio._internal.statistics import snapshot
 from mtaio.monitoring._check import GRACE, Check, Tally
 from mtaio.monitoring._report import (
     CheckKind,
@@ -364,7 +365,9 @@ class HealthRegistry:
         added = self._checks.values()
         states = [each.status for each in added]
         runs = [run for each in added if (run := each.run) is not None]
-        return HealthStatistics(
+        return snapshot(
+            HealthStatistics,
+            self._tally,
             checks=len(states),
             passing=states.count("passing"),
             failing=states.count("failing"),
@@ -373,10 +376,6 @@ class HealthRegistry:
             waiting=self._waiting,
             running=sum(not run.is_over() for run in runs),
             hung=sum(run.hangs() for run in runs),
-            runs=self._tally.runs,
-            failed=self._tally.failed,
-            timed_out=self._tally.timed_out,
-            cancelled=self._tally.cancelled,
         )
 
     def _report(self) -> HealthReport:

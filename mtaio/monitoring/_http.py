@@ -46,7 +46,7 @@ class RefusedError(Exception):
 
 
 class Head(NamedTuple):
-    """What a client asks for."""
+    """What a client requests."""
 
     method: str
     path: str
@@ -111,7 +111,7 @@ def encode(
     chunked: bool = True,
 ) -> Iterator[bytes]:
     """
-    Return an answer in the pieces to send, none of which is made before it is asked for.
+    Return an answer in the pieces to send, each made when it is to be sent.
 
     Args:
         status: Its status.

@@ -14,6 +14,7 @@ the time for a head, nor its size.
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,7 +27,7 @@ from mtaio.monitoring._endpoints import Request, Response, text
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Limits", "Listener"]
+__all__ = ["Counts", "Limits", "Listener"]
 
 _MOST_BUFFERED: Final = _http.MAX_HEAD + len(_http.END)
 _AFTER_ERROR: Final = 0.1
@@ -49,6 +50,17 @@ class Limits(NamedTuple):
     """How long what a refused client still sends is read, so that it gets to read why."""
 
 
+@dataclass(slots=True)
+class Counts:
+    """The counts in `ProbesStatistics`."""
+
+    peak: int = 0
+    requests: int = 0
+    rejected: int = 0
+    timed_out: int = 0
+    dropped: int = 0
+
+
 class Listener:
     """
     Accepts connections and answers what comes.
@@ -60,17 +72,13 @@ class Listener:
     """
 
     # Invariant: _connections are those that are open, the one that has been quiet for the longest
-    # time first; each leaves it when it is closed, or is told to close.
+    # time first; each leaves it when it is closed, or is to close.
     __slots__ = (
         "_connections",
         "_listening",
         "_respond",
-        "dropped",
+        "counts",
         "limits",
-        "peak",
-        "refused",
-        "requests",
-        "timed_out",
     )
 
     def __init__(
@@ -83,11 +91,7 @@ class Listener:
         self._respond: Final = respond
         self.limits: Final = limits
         self._connections: dict[_Connection, None] = {}
-        self.peak: int = 0
-        self.requests: int = 0
-        self.refused: int = 0
-        self.timed_out: int = 0
-        self.dropped: int = 0
+        self.counts: Final = Counts()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -118,7 +122,7 @@ class Listener:
 
     async def answer(self, head: _http.Head, connection: _Connection) -> None:
         """Answer a request that is whole."""
-        self.requests += 1
+        self.counts.requests += 1
         self._connections.pop(connection, None)
         self._connections[connection] = None
         request = Request.of(
@@ -141,9 +145,9 @@ class Listener:
             quiet = next(iter(self._connections))
             del self._connections[quiet]
             quiet.scope.cancel()
-            self.dropped += 1
+            self.counts.dropped += 1
         self._connections[connection] = None
-        self.peak = max(self.peak, len(self._connections))
+        self.counts.peak = max(self.counts.peak, len(self._connections))
 
 
 class _Connection:
@@ -212,7 +216,7 @@ class _Connection:
                         await anyio.wait_writable(self.socket)
                 await checkpoint()  # others have their turn before the next piece is made
             return
-        self._listener.timed_out += 1
+        self._listener.counts.timed_out += 1
         raise ConnectionAbortedError  # the client does not take it
 
     async def _answer_all(self) -> None:
@@ -227,7 +231,7 @@ class _Connection:
                 patience = limits.idle_seconds
                 await checkpoint()  # a client may send requests faster than they are answered
         except _http.RefusedError as error:
-            self._listener.refused += 1
+            self._listener.counts.rejected += 1
             await self.send(text(error.status, error.reason), keep_alive=False)
             await self._linger()
 
@@ -256,7 +260,7 @@ class _Connection:
             head = bytes(buffer[:end])
             del buffer[: end + len(_http.END)]
             return head
-        self._listener.timed_out += 1
+        self._listener.counts.timed_out += 1
         raise _http.RefusedError(408, f"the head did not come within {seconds:g} s")
 
     async def _receive(self) -> bool:

@@ -20,76 +20,45 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import anyio
 
 from mtaio._internal import checks, clock, loops
-from mtaio._internal.cgroup import Cgroup
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.signature import check_takes
-from mtaio.monitoring._delivery import Delivery, Handlers, logger
-from mtaio.monitoring._history import History
-from mtaio.monitoring._metrics import Source, flat, kinds
-from mtaio.monitoring._sampler import Sampler
-from mtaio.monitoring._sampling_task import SamplingTask
-from mtaio.monitoring._stalls import LoopWatch
-from mtaio.monitoring._stats import LoopStats, MonitorStatistics, ResourceStats, Stall
-from mtaio.monitoring._system import SystemReader
-from mtaio.monitoring._thresholds import Alert, Threshold, Thresholds, unknown_metric
+from mtaio._internal.statistics import snapshot
+from mtaio.monitoring._delivery import Delivery, Handlers, log_aside
+from mtaio.monitoring._metrics import Source, kinds
+from mtaio.monitoring._sampler import Sampler, SamplingTask
+from mtaio.monitoring._samples import ALIASES, FIXED, Samples, with_aliases
+from mtaio.monitoring._stalls import LoopWatch, Stalls
+from mtaio.monitoring._stats import LoopStats, MonitorStatistics
+from mtaio.monitoring._thresholds import Thresholds, unknown_metric
 from mtaio.monitoring._watched import HasStatistics, Watched
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-__all__ = ["ALIASES", "Emitter", "ResourceMonitor"]
+    from mtaio.monitoring._delivery import Emitter
+    from mtaio.monitoring._stats import ResourceStats, Stall
+    from mtaio.monitoring._thresholds import Alert, Threshold
 
-ALIASES: Final = {
-    "cpu_usage": "cpu.usage_percent",
-    "memory_usage": "memory.percent",
-    "loop_delay": "loop.delay_p99_seconds",
-}
-"""Short names of metrics."""
+__all__ = ["ResourceMonitor"]
 
-_ALERTS: Final = 100
-_STALLS: Final = 20
 _PRIMING: Final = 0.1
 """Seconds over which processor time is measured where there is no sample yet."""
 _TASKS_EVERY: Final = 5
 """The loop's tasks are counted with every so many samples."""
 
-
-def _kinds_in(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the name and the kind of each number in a statistics class."""
-    hints = get_type_hints(cls)
-    for each in fields(cls):
-        if is_dataclass(hints[each.name]):
-            yield from _kinds_in(hints[each.name], f"{prefix}{each.name}.")
-        elif each.metadata["kind"] != "info":
-            yield f"{prefix}{each.name}", each.metadata["kind"]
-
-
-_FIXED: Final = dict(_kinds_in(ResourceStats))
-"""The metrics of the system and their kinds, those included that not every system tells."""
-
 W = TypeVar("W", bound=HasStatistics)
 H = TypeVar("H", bound="Callable[..., Any]")
 G = TypeVar("G", bound="Callable[[], float]")
-
-
-class Emitter(Protocol):
-    """What `ResourceMonitor.forward_to` takes: an `EventEmitter`, or an object that emits alike."""
-
-    def emit(self, name: str, /, data: Any) -> Coroutine[Any, Any, Any]:
-        """Emit an event."""
-        ...
 
 
 class ResourceMonitor:
@@ -140,33 +109,29 @@ class ResourceMonitor:
         ```
     """
 
+    # The monitor joins parts that know nothing of each other: _samples reads the system and keeps
+    # the figures, _watched reads what has been added, _thresholds finds alerts, _stalls keeps what
+    # _run's watch finds, and _handlers are called by _run's delivery. A thread or a task of _run
+    # drives them: it calls _read in the event loop, then _sample, and _stalled after a stall.
+    #
     # Invariants:
     # - _run is what start() made last; its thread or task has ended after stop(), or with its loop;
-    # - _lock is held while a sample is taken and while what samples leave behind is read.
+    # - _samples.lock is held while _run is replaced, and from reading a sample until its alerts
+    #   are posted: they are in the order of the samples.
     __slots__ = (
         "__weakref__",
-        "_alerts",
-        "_alerts_total",
-        "_blocked",
         "_blocked_after",
-        "_blocked_seconds",
         "_failed",
         "_failing",
         "_handlers",
-        "_history",
         "_interval",
-        "_latest",
-        "_lock",
         "_loop_interval",
         "_name",
-        "_reader",
         "_run",
-        "_sampled_at",
         "_samples",
         "_stalls",
         "_tasks",
         "_thresholds",
-        "_values",
         "_watched",
     )
 
@@ -182,28 +147,20 @@ class ResourceMonitor:
     ) -> None:
         self._interval: float = _seconds("interval", interval)
         size = checks.count("history_size", history_size, way_out="Pass how many samples to keep.")
-        self._history: History = History(size)
+        self._samples: Samples = Samples(size)
         self._loop_interval: float = min(_seconds("loop_interval", loop_interval), self._interval)
         self._blocked_after: float = _seconds("blocked_after", blocked_after)
         self._handlers: Handlers = Handlers(checks.timeout("handler_timeout", handler_timeout))
         self._name: str | None = checks.title("name", name)
         self._thresholds: Thresholds = Thresholds()
         self._watched: Watched = Watched()
-        self._alerts: deque[Alert] = deque(maxlen=_ALERTS)
-        self._stalls: deque[Stall] = deque(maxlen=_STALLS)
-        self._lock = threading.Lock()
-        self._reader: SystemReader | None = None
+        self._stalls: Stalls = Stalls()
         self._run: _Run | None = None
-        self._latest: ResourceStats | None = None
-        self._values: dict[str, float] = {}
         self._tasks: int = 0
-        self._samples: int = 0
-        self._sampled_at: float = -math.inf
+        """Tasks of the event loop, when they were last counted."""
         self._failed: int = 0
+        """Samples that could not be taken; ``_failing`` says that the last could not."""
         self._failing: bool = False
-        self._alerts_total: int = 0
-        self._blocked: int = 0
-        self._blocked_seconds: float = 0.0
         _monitors.add(self)
 
     def __repr__(self) -> str:
@@ -225,8 +182,7 @@ class ResourceMonitor:
     @property
     def running(self) -> bool:
         """Whether samples are taken: from `start` to `stop`, or to the end of the event loop."""
-        run = self._run
-        return run is not None and run.sampler.is_alive()
+        return self._alive() is not None
 
     async def start(self) -> None:
         """
@@ -253,12 +209,12 @@ class ResourceMonitor:
                 raise RuntimeError(msg)
             before.sampler.stop()
         run = self._new_run()
-        with self._lock, suppress(Exception):  # what fails here fails in samples, which log it
-            self._ready_reader().prime()
+        with self._samples.lock, suppress(Exception):  # samples fail as well then, and log it
+            self._samples.reader().prime()
         self._read(run.loop)
-        with self._lock:
+        with self._samples.lock:
             if self._run is before:
-                self._sampled_at = -math.inf
+                self._samples.kept_at = -math.inf
                 run.sampler.start()
                 self._run = run
                 return
@@ -325,28 +281,29 @@ class ResourceMonitor:
         with: just after the start, or once if the monitor is not running. Under a virtual clock it
         does not wait.
         """
-        latest = self._latest
+        samples = self._samples
+        latest = samples.latest
         if latest is not None and not self._is_stale():
             await checkpoint()
             return latest
-        with self._lock:
-            primed = self._ready_reader().ready()
+        with samples.lock:
+            primed = samples.reader().ready()
         if not primed and clock.is_real():
             await anyio.sleep(_PRIMING)
         else:
             await checkpoint()
-        latest = self._latest
+        latest = samples.latest
         if latest is None or self._is_stale():
             if not self.running:
                 self._tasks = loops.count_tasks(loops.current_loop())
-            with self._lock:
-                latest = self._latest = self._measure()
+            with samples.lock:
+                latest = self._take_sample()
         return latest
 
     @property
     def latest(self) -> ResourceStats | None:
         """The latest sample, if there is one; from any thread."""
-        return self._latest
+        return self._samples.latest
 
     def values(self) -> dict[str, float]:
         """
@@ -354,7 +311,7 @@ class ResourceMonitor:
 
         Not a checkpoint; from any thread.
         """
-        return dict(self._values)
+        return dict(self._samples.values)
 
     def metric_names(self) -> list[str]:
         """Return the names that a threshold may have. Not a checkpoint."""
@@ -362,7 +319,7 @@ class ResourceMonitor:
 
     def kinds(self) -> dict[str, str]:
         """Return for each metric whether it is a "counter", a "gauge" or a "limit"."""
-        found = dict(_FIXED)
+        found = dict(FIXED)
         for source in self._watched.last.sources:
             found.update(kinds(source))
         return found
@@ -385,14 +342,7 @@ class ResourceMonitor:
         """
         checks.timeout("seconds", seconds)
         name = self._known(metric)
-        with self._lock:
-            times, values = self._history.times(), self._history.values(ALIASES.get(name, name))
-        after = -math.inf if seconds is None or not times else times[-1] - seconds
-        return [
-            (moment, value)
-            for moment, value in zip(times, values, strict=True)
-            if moment >= after and not math.isnan(value)
-        ]
+        return self._samples.history(ALIASES.get(name, name), seconds)
 
     def recent(self, points: int) -> tuple[array[float], dict[str, array[float]]]:
         """
@@ -404,11 +354,7 @@ class ResourceMonitor:
             points: How many samples at most.
         """
         checks.count("points", points, least=0, way_out="Pass how many samples to return.")
-        with self._lock:
-            history = self._history
-            return history.times(points), {
-                name: history.values(name, points) for name in history.names()
-            }
+        return self._samples.recent(points)
 
     # ---- what is watched -------------------------------------------------------------------------
 
@@ -536,11 +482,13 @@ class ResourceMonitor:
         Raises:
             TypeError: ``handler`` cannot be called, or not with three arguments.
         """
-        return self._on("exceeded", handler)
+        self._handlers.add("exceeded", handler)
+        return handler
 
     def on_recovered(self, handler: H) -> H:
         """Have ``handler(metric, value, threshold)`` called when a metric has recovered."""
-        return self._on("recovered", handler)
+        self._handlers.add("recovered", handler)
+        return handler
 
     def on_loop_blocked(self, handler: H) -> H:
         """
@@ -549,7 +497,8 @@ class ResourceMonitor:
         It can only run once the loop runs again. During the stall, it is logged to
         ``mtaio.monitoring`` from another thread, and `current_stall` returns it.
         """
-        return self._on("blocked", handler)
+        self._handlers.add("blocked", handler)
+        return handler
 
     def forward_to(self, emitter: Emitter) -> None:
         """
@@ -564,23 +513,7 @@ class ResourceMonitor:
         Raises:
             TypeError: It has no method ``emit``.
         """
-        if not callable(getattr(emitter, "emit", None)):
-            msg = f"cannot forward to {emitter!r}: it has no method emit(). Pass an EventEmitter."
-            raise TypeError(msg)
-
-        def emits(event: str) -> Callable[[str, float, float], Coroutine[Any, Any, None]]:
-            async def emit(metric: str, value: float, threshold: float) -> None:
-                data = {"metric": metric, "value": value, "threshold": threshold}
-                await emitter.emit(event, data)
-
-            return emit
-
-        async def blocked(stall: Stall) -> None:
-            await emitter.emit("monitor.loop_blocked", stall)
-
-        self._on("exceeded", emits("monitor.threshold_exceeded"))
-        self._on("recovered", emits("monitor.recovered"))
-        self._on("blocked", blocked)
+        self._handlers.add_emitter(emitter)
 
     @property
     def firing(self) -> list[Alert]:
@@ -590,16 +523,14 @@ class ResourceMonitor:
     @property
     def alerts(self) -> list[Alert]:
         """The last alerts and recoveries, at most 100, the newest last; from any thread."""
-        with self._lock:
-            return list(self._alerts)
+        return list(self._thresholds.past)
 
     # ---- the event loop --------------------------------------------------------------------------
 
     @property
     def stalls(self) -> list[Stall]:
         """The last stalls that have ended, at most 20, the newest last; from any thread."""
-        with self._lock:
-            return list(self._stalls)
+        return list(self._stalls.last)
 
     def current_stall(self) -> Stall | None:
         """Return the stall in progress, if the event loop is blocked; from any thread."""
@@ -612,8 +543,8 @@ class ResourceMonitor:
 
         From any thread. False if the monitor is not running; under a virtual clock True if it is.
         """
-        run = self._run
-        if run is None or not run.sampler.is_alive():
+        run = self._alive()
+        if run is None:
             return False
         return run.watch is None or clock.read() - run.watch.answered <= within
 
@@ -625,34 +556,29 @@ class ResourceMonitor:
 
         The sample first, the monitor itself, then what it watches.
         """
-        latest = self._latest
+        latest = self._samples.latest
         fixed = [] if latest is None else [Source("", None, latest)]
         own = Source("monitor", self._name, self.statistics())
         return [*fixed, own, *self._watched.last.sources]
 
     def statistics(self) -> MonitorStatistics:
         """Return what the monitor has done so far. Not a checkpoint; from any thread."""
-        handlers = self._handlers
-        return MonitorStatistics(
-            samples=self._samples,
+        return snapshot(
+            MonitorStatistics,
+            self._handlers,
+            self._thresholds,
+            samples=self._samples.kept,
             failed=self._failed + self._watched.failed,
             watched=len(self._watched),
             firing=len(self._thresholds.firing()),
-            alerts=self._alerts_total,
-            handled=handlers.handled,
-            handlers_failed=handlers.failed,
-            handlers_timed_out=handlers.timed_out,
-            dropped=handlers.dropped,
         )
 
     # ---- inside ----------------------------------------------------------------------------------
 
-    def _on(self, kind: str, handler: H) -> H:
-        checks.callable_("handler", handler, way_out="Pass a function, sync or async.")
-        given = ("stall",) if kind == "blocked" else ("metric", "value", "threshold")
-        check_takes("handler", handler, *given, way_out="Let it take these arguments.")
-        self._handlers.add(kind, handler)
-        return handler
+    def _alive(self) -> _Run | None:
+        """Return the run that takes samples, if there is one."""
+        run = self._run
+        return run if run is not None and run.sampler.is_alive() else None
 
     def _known(self, metric: str) -> str:
         names = self.metric_names()
@@ -662,17 +588,11 @@ class ResourceMonitor:
 
     def _taken(self) -> list[str]:
         """Return the names of the metrics that are always there."""
-        return [*ALIASES, *_FIXED]
-
-    def _ready_reader(self) -> SystemReader:
-        """Return the reader, primed when it was made; ``_lock`` is held."""
-        if self._reader is None:
-            self._reader = SystemReader(Cgroup.find())
-        return self._reader
+        return [*ALIASES, *FIXED]
 
     def _is_stale(self) -> bool:
         """Return whether the latest sample is older than the interval."""
-        age = clock.read() - self._sampled_at
+        age = clock.read() - self._samples.kept_at
         return age > self._interval + self._loop_interval or not self.running
 
     def _new_delivery(self) -> Delivery:
@@ -706,14 +626,18 @@ class ResourceMonitor:
     def _read(self, loop: object) -> None:
         """Read what is to be read in the event loop."""
         self._watched.read()
-        if self._samples % _TASKS_EVERY == 0:
+        if self._samples.kept % _TASKS_EVERY == 0:
             self._tasks = loops.count_tasks(loop)
 
     def _sample(self, delivery: Delivery) -> None:
-        """Take a sample, and have the handlers told of what it shows; raise nothing."""
+        """Take a sample, and post the alerts that it causes; raise nothing."""
         try:
-            with self._lock:  # also around the posts, which are in the order of the samples
-                for alert in self._take_sample():
+            with self._samples.lock:
+                sample = self._take_sample()
+                now = clock.catch_up(self._thresholds)
+                self._samples.keep(sample, self._watched.last.values, now)
+                values = with_aliases(self._samples.values)
+                for alert in self._thresholds.evaluate(now, sample.timestamp, values):
                     kind = "exceeded" if alert.state == "firing" else "recovered"
                     delivery.post(kind, alert.metric, alert.value, alert.threshold)
         except Exception as failure:  # noqa: BLE001 - whatever fails, sampling goes on; logged
@@ -721,76 +645,38 @@ class ResourceMonitor:
             if not self._failing:
                 self._failing = True
                 text = "%r could not take a sample; no figures until that works"
-                _log_aside(logging.ERROR, text, self, failure=failure)
+                log_aside(logging.ERROR, text, self, failure=failure)
         else:
             self._failing = False
 
-    def _take_sample(self) -> list[Alert]:
-        sample = self._measure()
-        values = flat(Source("", None, sample)) | self._watched.last.values
-        self._history.add(sample.timestamp, values)
-        self._latest, self._values = sample, values
-        self._sampled_at = now = clock.catch_up(self._thresholds)
-        self._samples += 1
-        named = values | {alias: values[name] for alias, name in ALIASES.items() if name in values}
-        alerts = self._thresholds.evaluate(now, sample.timestamp, named)
-        self._alerts.extend(alerts)
-        self._alerts_total += sum(alert.state == "firing" for alert in alerts)
-        return alerts
-
-    def _measure(self) -> ResourceStats:
-        """Read the system; ``_lock`` is held."""
-        reader = self._ready_reader()
-        reading = reader.read()
+    def _take_sample(self) -> ResourceStats:
+        """Read the system and the state of the loop; the lock of the samples is held."""
         run = self._run
-        watch = None if run is None or not run.sampler.is_alive() else run.watch
-        epoch = None if run is None or run.watch is not None or clock.is_real() else run.epoch
+        alive = self._alive()
+        watch = None if alive is None else alive.watch
         p50, p99, longest = (0.0, 0.0, 0.0) if watch is None else watch.delays.read()
-        return ResourceStats(
-            timestamp=time.time() if epoch is None else epoch + clock.read(),
-            uptime=reader.uptime(),
-            cpu=reading.cpu,
-            memory=reading.memory,
-            io=reading.io,
-            process=reading.process,
-            loop=LoopStats(
-                delay_p50_seconds=p50,
-                delay_p99_seconds=p99,
-                delay_max_seconds=longest if watch is None else max(longest, watch.unanswered()),
-                blocked=self._blocked,
-                blocked_seconds=self._blocked_seconds,
-                tasks=self._tasks,
-            ),
+        loop = LoopStats(
+            delay_p50_seconds=p50,
+            delay_p99_seconds=p99,
+            delay_max_seconds=longest if watch is None else max(longest, watch.unanswered()),
+            blocked=self._stalls.blocked,
+            blocked_seconds=self._stalls.blocked_seconds,
+            tasks=self._tasks,
         )
+        is_virtual = run is not None and run.watch is None and not clock.is_real()
+        timestamp = run.epoch + clock.read() if run is not None and is_virtual else time.time()
+        return self._samples.take(timestamp, loop)
 
     def _stalled(self, delivery: Delivery, noticed: Stall | None, ended: Stall | None) -> None:
         """Take note of stalls: in the sampler's thread."""
-        if noticed is not None:
-            self._blocked += 1
-            _log_aside(
-                logging.WARNING,
-                "the event loop has not answered for %.2f s (%s): %s\n%s",
-                *(noticed.seconds, noticed.cause, noticed.place, noticed.stack),
-            )
+        self._stalls.note(noticed, ended)
         if ended is not None:
-            self._blocked_seconds += ended.seconds
-            with self._lock:
-                self._stalls.append(ended)
-            _log_aside(
-                logging.WARNING,
-                "the event loop was blocked for %.2f s (%s): %s",
-                *(ended.seconds, ended.cause, ended.place),
-            )
             delivery.post("blocked", ended)
 
-    def _forget(self) -> None:
+    def _reset_in_child(self) -> None:
         """Forget what a forked child does not have, or may have half changed."""
-        self._lock = threading.Lock()
-        self._history = History(self._history.size)
+        self._samples.reset_in_child()
         self._run = None
-        self._reader = None
-        self._latest = None
-        self._values = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -817,25 +703,12 @@ def _seconds(name: str, value: object) -> float:
     return seconds
 
 
-def _log_aside(
-    level: int, message: str, *args: object, failure: BaseException | None = None
-) -> None:
-    """Log from a thread that may wait for a handler, whose lock the blocked thread may hold."""
-    thread = threading.Thread(
-        target=partial(logger.log, level, message, *args, exc_info=failure),
-        name="mtaio.monitoring.log",
-        daemon=True,
-    )
-    with suppress(RuntimeError):  # the interpreter is shutting down
-        thread.start()
-
-
 _monitors: Final[weakref.WeakSet[ResourceMonitor]] = weakref.WeakSet()
 
 
 def _in_child() -> None:
     for monitor in list(_monitors):
-        monitor._forget()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
+        monitor._reset_in_child()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of the class above
 
 
 if sys.platform != "win32":  # pragma: no branch - coverage is measured where there are forks

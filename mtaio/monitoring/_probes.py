@@ -25,22 +25,23 @@ from anyio import to_thread
 
 from mtaio._internal import checks, loops
 from mtaio._internal.addresses import Address
+from mtaio._internal.cancellation import Failure, classify
 from mtaio._internal.checkpoints import checkpoint
-from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
-from mtaio.monitoring._access import Access
+from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT, snapshot
 from mtaio.monitoring._delivery import logger
-from mtaio.monitoring._endpoints import LIVE_AFTER, Endpoints, registry_of
-from mtaio.monitoring._listener import Limits, Listener
-from mtaio.monitoring._reports import Reports
+from mtaio.monitoring._endpoints import LIVE_AFTER, Access, Endpoints, registry_of
+from mtaio.monitoring._listener import Counts, Limits, Listener
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
     from mtaio.monitoring._health import HealthRegistry
     from mtaio.monitoring._monitor import ResourceMonitor
+    from mtaio.monitoring._report import CheckKind, HealthReport
 
-__all__ = ["Probes", "ProbesStatistics"]
+__all__ = ["Probes", "ProbesStatistics", "Reports"]
 
 _BACKLOG: Final = 128
 _LIMITS: Final = Limits()
@@ -225,15 +226,11 @@ class Probes:
     def statistics(self) -> ProbesStatistics:
         """Return the counts since the last start. Not a checkpoint; from any thread."""
         run = self._run
-        listener = None if run is None else run.listener
-        return ProbesStatistics(
-            connections=0 if listener is None else len(listener),
+        return snapshot(
+            ProbesStatistics,
+            Counts() if run is None else run.listener.counts,
+            connections=0 if run is None else len(run.listener),
             max_connections=_LIMITS.connections,
-            peak=0 if listener is None else listener.peak,
-            requests=0 if listener is None else listener.requests,
-            rejected=0 if listener is None else listener.refused,
-            timed_out=0 if listener is None else listener.timed_out,
-            dropped=0 if listener is None else listener.dropped,
             wrong_tokens=0 if run is None else run.wrong_tokens.count,
         )
 
@@ -254,7 +251,7 @@ class _Run:
     """
 
     # Invariants, _lock held:
-    # - _scope is set while the thread's loop may be told to end, and _stopping once it is to;
+    # - _scope is set while the thread's loop may be ended, and _stopping once it is to be;
     # - whichever comes second, the scope or the wish to stop, cancels the scope.
     __slots__ = (
         "__weakref__",
@@ -315,7 +312,7 @@ class _Run:
         return self._thread.is_alive()
 
     def is_stopping(self) -> bool:
-        """Return whether the thread has been told to end."""
+        """Return whether the thread is to end."""
         return self._stopping
 
     def stop(self) -> None:
@@ -364,6 +361,118 @@ class _Run:
             finally:
                 with self._lock:
                     self._scope = None
+
+
+class Reports:
+    """
+    The reports of one registry, made in one event loop and awaited in another.
+
+    Waiting ends after the given time, even if the loop that makes the report is blocked or over. At
+    most one request for each kind of report is pending, however many wait.
+    Why not ``anyio.from_thread.run``: it waits for ever if that loop ends.
+
+    Args:
+        make: Makes a report on the checks of a kind; awaited in the loop that runs `serve`.
+        loop: That loop, as `loops.current_loop` returned it.
+    """
+
+    # Invariants:
+    # - _making and _scope belong to the loop that makes reports; _making has the scope of each
+    #   report that is being made;
+    # - _pending belongs to the loop that waits; a kind is in it from the request until its answer.
+    # Each report has a task of the loop and none of a group's: when asyncio's loop ends, a group's
+    # child that could not begin yet is said to be "never awaited".
+    __slots__ = ("_context", "_loop", "_make", "_making", "_none_left", "_pending", "_scope")
+
+    def __init__(
+        self,
+        make: Callable[[CheckKind | None], Awaitable[HealthReport]],
+        loop: object,
+    ) -> None:
+        self._make: Final = make
+        self._loop: Final = loop
+        self._context: Final = contextvars.copy_context()
+        self._scope: Final = anyio.CancelScope()
+        self._making: set[anyio.CancelScope] = set()
+        self._none_left: Final = anyio.Event()
+        self._pending: dict[CheckKind | None, _PendingReport] = {}
+
+    # ---- in the loop that makes them -------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Make the requested reports, until `stop` or the end of the loop."""
+        try:
+            with self._scope:
+                await anyio.sleep_forever()
+        finally:
+            self._scope.cancel()  # also where it was the loop that ended this
+            for scope in self._making:
+                scope.cancel()
+            if self._making:
+                with anyio.CancelScope(shield=True):
+                    await self._none_left.wait()
+
+    def stop(self) -> None:
+        """End `serve`; called in its loop."""
+        self._scope.cancel()
+
+    def _request(self, kind: CheckKind | None, waiting: object) -> None:
+        answer = partial(self._answer, kind, waiting)
+        loops.start_task(self._loop, answer, self._context.copy())
+
+    async def _answer(self, kind: CheckKind | None, waiting: object) -> None:
+        if self._scope.cancel_called:
+            return
+        report: HealthReport | None = None
+        with anyio.CancelScope() as scope:
+            self._making.add(scope)
+            try:
+                report = await self._make(kind)
+            except BaseException as error:
+                if not isinstance(classify(error), Failure):
+                    raise  # also a native cancellation: asyncio ends with one of all tasks
+                logger.exception("cannot make a health report")  # the next may succeed
+            finally:
+                self._making.remove(scope)
+                if not self._making and self._scope.cancel_called:
+                    self._none_left.set()
+            loops.call_in(waiting, partial(self._arrived, kind, report))
+
+    # ---- in the loop that waits for them ---------------------------------------------------------
+
+    async def get(self, kind: CheckKind | None, *, within: float) -> HealthReport | None:
+        """
+        Return a report, None if it does not come in time.
+
+        A checkpoint; cancelled, it leaves the request on its way, for the next caller.
+
+        Args:
+            kind: Which checks are run.
+            within: Seconds to wait.
+        """
+        pending = self._pending.get(kind)
+        if pending is None:
+            pending = self._pending[kind] = _PendingReport()
+            if not loops.call_in(self._loop, partial(self._request, kind, loops.current_loop())):
+                self._arrived(kind, None)
+        with anyio.move_on_after(within):
+            await pending.answered.wait()
+        return pending.report
+
+    def _arrived(self, kind: CheckKind | None, report: HealthReport | None) -> None:
+        pending = self._pending.pop(kind)
+        pending.report = report
+        pending.answered.set()
+
+
+class _PendingReport:
+    """A report that is on its way."""
+
+    __slots__ = ("answered", "report")
+
+    def __init__(self) -> None:
+        self.answered: Final = anyio.Event()
+        self.report: HealthReport | None = None
 
 
 # The port is free as soon as it is closed; on Windows that needs no option, and SO_REUSEADDR would

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckKind", "CheckResult", "CheckStatus", "HealthReport", "HealthStatistics"]
 
 CheckKind: TypeAlias = Literal["live", "ready", "startup"]
-"""What a check is asked for: whether to restart, whether to send requests, whether it has begun."""
+"""What a check decides: whether to restart, whether to send requests, whether it has begun."""
 
 CheckStatus: TypeAlias = Literal["passing", "degraded", "failing", "unknown"]
 """How a check stands; ``"unknown"`` before its first answer."""

@@ -1,17 +1,21 @@
 """
-The thread that takes samples, so that they are fresh even while the event loop is blocked.
+What takes samples in time: a thread, or in virtual time, which a thread would not follow, a task.
 
-Promise: it calls the loop every ``loop_interval`` seconds and takes a sample every ``interval``.
-It ends when it is told to, or when its loop has ended; no error of a sample ends it.
+Promise: a sample every ``interval`` seconds, until it is stopped or its event loop ends; no error
+of a sample ends it. The thread takes samples also while the event loop is blocked, and calls the
+loop every ``loop_interval`` seconds.
 """
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mtaio._internal import clock
+import anyio
+
+from mtaio._internal import clock, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from mtaio.monitoring._stalls import LoopWatch
     from mtaio.monitoring._stats import Stall
 
-__all__ = ["FIRST", "Sampler"]
+__all__ = ["FIRST", "Sampler", "SamplingTask"]
 
 FIRST: Final = 0.1
 """Seconds after the start at which the first sample is taken, if the interval is not shorter."""
@@ -27,7 +31,7 @@ FIRST: Final = 0.1
 
 class Sampler:
     """
-    One thread, from `start` to `stop`.
+    A thread that takes samples in real time, from `start` to `stop`.
 
     Args:
         watch: The calls into the loop.
@@ -35,7 +39,7 @@ class Sampler:
         loop_interval: Seconds from one call into the loop to the next.
         read: What the loop shall call shortly before a sample.
         sample: What takes a sample; raises nothing.
-        stalled: What is told of a stall noticed, and of a stall that has ended.
+        stalled: What is called with a stall noticed, and a stall that has ended.
         name: The name of the thread.
     """
 
@@ -94,11 +98,11 @@ class Sampler:
         rest = self._beat()
         while not self._watch.over and not self._running.acquire(timeout=rest):
             rest = self._beat()
-        self._tell(*self._watch.end())
+        self._report(*self._watch.end())
 
     def _beat(self) -> float:
         """Do what is due, and return for how many seconds to rest."""
-        self._tell(*self._watch.look())
+        self._report(*self._watch.look())
         now = clock.read()
         late = now - self._due
         due = late >= 0
@@ -110,6 +114,72 @@ class Sampler:
             self._sample()
         return max(0.0, self._watch.due - clock.read())
 
-    def _tell(self, noticed: Stall | None, ended: Stall | None) -> None:
+    def _report(self, noticed: Stall | None, ended: Stall | None) -> None:
         if noticed is not None or ended is not None:
             self._stalled(noticed, ended)
+
+
+class SamplingTask:
+    """
+    A task that takes samples in virtual time, from `start` to `stop`.
+
+    It is made and used in its event loop.
+
+    Args:
+        loop: The event loop, as `loops.current_loop` returned it.
+        interval: Seconds from one sample to the next.
+        read: What is called before each sample.
+        sample: What takes a sample; raises nothing.
+    """
+
+    __slots__ = ("_ended", "_interval", "_loop", "_read", "_sample", "_scope", "_working")
+
+    def __init__(
+        self,
+        loop: object,
+        interval: float,
+        *,
+        read: Callable[[], object],
+        sample: Callable[[], object],
+    ) -> None:
+        self._loop = loop
+        self._interval = interval
+        self._read = read
+        self._sample = sample
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self._working = False
+
+    def start(self) -> None:
+        """Start the task."""
+        self._working = True
+        loops.start_task(self._loop, self._run, contextvars.copy_context(), self._end)
+
+    def stop(self) -> None:
+        """Take no more samples; `wait_ended` waits for the end of the task."""
+        self._working = False
+        if loops.is_current(self._loop):
+            self._scope.cancel()
+
+    async def wait_ended(self) -> None:
+        """Wait for the end of the task after `stop`, which is at hand; shielded."""
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    def is_alive(self) -> bool:
+        """Return whether samples are taken."""
+        return self._working and not loops.is_over(self._loop)
+
+    async def _run(self) -> None:
+        due = clock.now() + self._interval
+        with self._scope:
+            await anyio.sleep_until(clock.loop_deadline(due))
+            while self._working:
+                self._read()
+                self._sample()
+                due += self._interval
+                await anyio.sleep_until(clock.loop_deadline(due))
+
+    def _end(self) -> None:
+        self._working = False
+        self._ended.set()

@@ -7,13 +7,15 @@ the line at which the loop's thread stood, however often it is checked. It is no
 
 An unanswered call shows nothing if the sampler itself could not run: C code that holds the
 interpreter lock stops both, and so does a stopped or throttled process. So the sampler also
-measures its own lateness; the processor time used during it tells the two apart.
+measures its own lateness; the processor time used during it distinguishes the two.
 A loop that is not running, as between two calls of ``run_until_complete``, is not blocked.
 Why not debug mode, a trace function or ``faulthandler``: docs/en/design/monitoring.md.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 import sysconfig
 import time
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mtaio._internal import clock, loops
-from mtaio.monitoring._delays import Delays
+from mtaio.monitoring._delivery import log_aside
 from mtaio.monitoring._stats import Stall
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     _Line: TypeAlias = tuple[FrameType, int]
     """A frame, and the line at which it stood."""
 
-__all__ = ["LoopWatch"]
+__all__ = ["WINDOW", "Delays", "LoopWatch", "Stalls"]
 
 _MAX_FRAMES: Final = 100
 """Frames of a stack that are kept, the innermost."""
@@ -51,6 +53,17 @@ _NOTABLE: Final = 0.02
 
 _LEAST: Final = 0.001
 """The shortest rest in seconds."""
+
+WINDOW: Final = 30.0
+"""Seconds after which the older half is forgotten."""
+
+_KEPT: Final = 20
+"""Stalls that are kept, the last ones."""
+
+_FINEST: Final = 1e-6
+_PER_OCTAVE: Final = 4
+_BUCKETS: Final = 128
+"""From a microsecond, four for each doubling, to an hour."""
 
 
 @dataclass(slots=True)
@@ -71,6 +84,48 @@ class _Open:
             cause=self.cause,
             timestamp=self.timestamp,
         )
+
+
+class Delays:
+    """
+    The delays of the last ``WINDOW`` seconds, and those of the ``WINDOW`` before.
+
+    They are kept as a histogram: p50, p99 and the longest are at most a fifth above what was
+    measured, from a fixed number of buckets however many delays are added.
+
+    Args:
+        now: The moment at which the first window opens.
+    """
+
+    __slots__ = ("_counts", "_longest", "_old", "_old_longest", "_opened")
+
+    def __init__(self, now: float) -> None:
+        self._counts = [0] * _BUCKETS
+        self._longest = 0.0
+        self._old = [0] * _BUCKETS
+        self._old_longest = 0.0
+        self._opened = now
+
+    def add(self, seconds: float, now: float) -> None:
+        """Add one delay."""
+        if now - self._opened >= WINDOW:
+            recent = now - self._opened < 2 * WINDOW
+            self._old = self._counts if recent else [0] * _BUCKETS
+            self._old_longest = self._longest if recent else 0.0
+            self._counts = [0] * _BUCKETS
+            self._longest = 0.0
+            self._opened = now
+        above = math.log2(seconds / _FINEST) * _PER_OCTAVE if seconds > _FINEST else 0.0
+        self._counts[min(math.ceil(above), _BUCKETS - 1)] += 1
+        self._longest = max(self._longest, seconds)
+
+    def read(self) -> tuple[float, float, float]:
+        """Return p50, p99 and the longest, in seconds; all 0.0 before the first delay."""
+        counts = [new + old for new, old in zip(self._counts, self._old, strict=True)]
+        total = sum(counts)
+        longest = max(self._longest, self._old_longest)
+        p50, p99 = (min(_quantile(counts, total * share), longest) for share in (0.5, 0.99))
+        return p50, p99, longest
 
 
 class LoopWatch:
@@ -130,7 +185,7 @@ class LoopWatch:
         self._waiting = False
         self._since = self._moment
         self._timed = False
-        """Whether the next answer tells a delay that has not been added to ``delays``."""
+        """Whether the next answer shows a delay that has not been added to ``delays``."""
         self._late = 0.0
         """Seconds by which `look` was called late since the call was made."""
         self._used = 0.0
@@ -248,6 +303,53 @@ class LoopWatch:
         """Return the stall that was in progress, if there was one."""
         stall, self._open = self._open, None
         return None if stall is None else stall.at(now)
+
+
+def _quantile(counts: list[int], rank: float) -> float:
+    """Return the upper end of the bucket in which the delay of this rank lies."""
+    seen = 0
+    index = 0
+    while (seen := seen + counts[index]) < rank:
+        index += 1
+    return float(_FINEST * 2 ** (index / _PER_OCTAVE))
+
+
+class Stalls:
+    """
+    The stalls of a monitor's event loops: counted, logged, and the last of them kept.
+
+    `note` is called in the sampler's thread; what it leaves behind may be read from any thread.
+
+    Attributes:
+        blocked: How many there were, the one in progress included.
+        blocked_seconds: How long those that have ended lasted, added up.
+        last: The last that have ended, the newest last; replaced whole.
+    """
+
+    __slots__ = ("blocked", "blocked_seconds", "last")
+
+    def __init__(self) -> None:
+        self.blocked: int = 0
+        self.blocked_seconds: float = 0.0
+        self.last: tuple[Stall, ...] = ()
+
+    def note(self, noticed: Stall | None, ended: Stall | None) -> None:
+        """Take note of a stall that has just been noticed, and of one that has ended."""
+        if noticed is not None:
+            self.blocked += 1
+            log_aside(
+                logging.WARNING,
+                "the event loop has not answered for %.2f s (%s): %s\n%s",
+                *(noticed.seconds, noticed.cause, noticed.place, noticed.stack),
+            )
+        if ended is not None:
+            self.blocked_seconds += ended.seconds
+            self.last = (*self.last, ended)[-_KEPT:]
+            log_aside(
+                logging.WARNING,
+                "the event loop was blocked for %.2f s (%s): %s",
+                *(ended.seconds, ended.cause, ended.place),
+            )
 
 
 def _clocks() -> tuple[float, float]:

@@ -72,7 +72,7 @@ class _Counters(NamedTuple):
 
 
 class _Optional(Generic[T]):
-    """What not every system tells, and not to everyone: asked for until it is refused."""
+    """What not every system reports, and not to everyone: read until it is refused."""
 
     __slots__ = ("_read",)
 

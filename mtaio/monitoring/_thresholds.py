@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Alert", "Threshold", "Thresholds", "unknown_metric"]
 
+_KEPT: Final = 100
+"""Alerts and recoveries that are kept, the last ones."""
 _SHOWN: Final = 100
 """Characters of a refused name that a message shows; longer names are cut."""
 _LISTED: Final = 600
@@ -95,11 +97,17 @@ class Thresholds:
     a time. None of them waits.
     """
 
-    # Invariant: the dictionary is changed in place, one key at a time, and read as a copy.
-    __slots__ = ("_rules", "timed_by")
+    # Invariants:
+    # - _rules is changed in place, one key at a time, and read as a copy;
+    # - past is replaced whole.
+    __slots__ = ("_rules", "alerts", "past", "timed_by")
 
     def __init__(self) -> None:
         self._rules: dict[str, _Rule] = {}
+        self.alerts: int = 0
+        """How often one has fired."""
+        self.past: tuple[Alert, ...] = ()
+        """The last alerts and recoveries, the newest last."""
         self.timed_by: Tells = REAL
         """The clock of all moments here."""
 
@@ -174,7 +182,7 @@ class Thresholds:
         for rule in self._rules.copy().values():
             rule.fired += seconds
             rule.recovered += seconds
-            if rule.since is not None:  # pragma: no cover - it is above, as the loop changes
+            if rule.since is not None:
                 rule.since += seconds
 
     def evaluate(self, now: float, timestamp: float, values: Mapping[str, float]) -> list[Alert]:
@@ -211,6 +219,9 @@ class Thresholds:
                     alerts.append(_fire(rule, threshold, value, now, timestamp))
             else:
                 rule.since = None
+        if alerts:
+            self.past = (*self.past, *alerts)[-_KEPT:]
+            self.alerts += sum(alert.state == "firing" for alert in alerts)
         return alerts
 
 

@@ -60,7 +60,7 @@ class Watched:
     """
     What is watched, by its place in the names of metrics.
 
-    It may be changed and asked in any thread, also while it is read.
+    It may be changed and read in any thread, also while it is read.
 
     Invariant: ``_entries`` is changed in place, one key at a time, and read as a copy.
     """

@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from anyio.lowlevel import checkpoint
 
-from mtaio.monitoring._access import Access
 from mtaio.monitoring._endpoints import (
     LIVE_AFTER,
+    Access,
     Endpoints,
     Request,
     Response,
@@ -113,7 +113,7 @@ async def _respond(
     path = scope["path"]
     if path == root or path.startswith(f"{root}/"):
         path = path[len(root) :]
-    if not path:  # the page asks for what is beside it
+    if not path:  # the page loads stats from its own directory
         await send(text(307, "the page is below this path", ("location", f"{_last(root)}/")))
         return
     client = scope.get("client")

@@ -77,8 +77,8 @@ class _Bridge:
     The instruments of one meter, and the numbers of one monitor.
 
     Invariants:
-    - the instrument that reads the sources is the meter's first of ours, and a collection asks the
-      instruments in their order, one collection after another: the others find its numbers;
+    - the instrument that reads the sources is the meter's first of ours, and a collection reads
+      the instruments in their order, one collection after another: the others find its numbers;
     - it never exports anything of its own.
     """
 

@@ -15,6 +15,7 @@ import pytest
 from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 
+from mtaio.app import _server
 from mtaio.app._listening import Bind, Listening
 from mtaio.app._server import Server, _connections, _copy_of
 
@@ -114,6 +115,37 @@ async def test_error_of_hypercorn(tmp_path: Path) -> None:
     config.workers = 3  # of which hypercorn warns
     with pytest.raises(Warning, match="workers"):
         await Server(nothing, "127.0.0.1:0", config=config).serve()
+
+
+@pytest.mark.parametrize(("accepted_after", "closes_after"), [(0.1, 0.1), (60.0, 1.02)])
+async def test_queued_connections_come_first(
+    accepted_after: float, closes_after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing waits until the connections that are queued have been accepted, at most a second."""
+    closed: list[float] = []
+
+    async def busy(_: object, config: Config, *, shutdown_trigger: Any, mode: str) -> None:
+        """Be hypercorn, which accepts nobody for a while."""
+        assert mode == "asgi"
+        (listening,) = config.create_sockets().insecure_sockets
+
+        async def accept() -> None:
+            await anyio.sleep(accepted_after)
+            listening.accept()[0].close()
+
+        with socket.create_connection(listening.getsockname()):
+            async with anyio.create_task_group() as group:
+                group.start_soon(accept)
+                began = anyio.current_time()
+                server.close()
+                await shutdown_trigger()
+                closed.append(anyio.current_time() - began)
+                group.cancel_scope.cancel()
+
+    monkeypatch.setattr(_server, "_serving", lambda _: busy)
+    server = Server(nothing, "127.0.0.1:0")
+    await server.serve()
+    assert closed == [pytest.approx(closes_after, abs=0.003)]
 
 
 def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

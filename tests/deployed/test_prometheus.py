@@ -26,7 +26,7 @@ import anyio
 import pytest
 
 from mtaio.monitoring import Metric, ResourceMonitor, Source, metrics, to_prometheus
-from mtaio.monitoring._prometheus import CONTENT_TYPE
+from mtaio.monitoring._metrics import CONTENT_TYPE
 from tests.monitoring.watched import objects, sample
 from tests.programs import ROOT
 

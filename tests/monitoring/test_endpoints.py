@@ -11,8 +11,7 @@ import anyio
 import pytest
 
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
-from mtaio.monitoring._access import Access
-from mtaio.monitoring._endpoints import Endpoints, Request, Response
+from mtaio.monitoring._endpoints import Access, Endpoints, Request, Response
 from mtaio.testing import run
 
 if TYPE_CHECKING:

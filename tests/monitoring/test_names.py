@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_type_hints
 import pytest
 
 from mtaio.monitoring import ResourceStats
-from mtaio.monitoring._monitor import ALIASES
+from mtaio.monitoring._samples import ALIASES
 from tests.programs import ROOT
 
 if TYPE_CHECKING:

@@ -111,8 +111,8 @@ async def test_kept_alive() -> None:
             assert (await one_answer(stream)).startswith(b"HTTP/1.1 200 OK\r\n")
         await stream.send(HEAD + b"Connection: close\r\n\r\n")
         assert b"connection: close" in await everything(stream)
-        assert server.listener.requests == 4
-        assert server.listener.peak == 1
+        assert server.listener.counts.requests == 4
+        assert server.listener.counts.peak == 1
 
 
 async def test_pipelined() -> None:
@@ -209,17 +209,17 @@ async def test_great_head() -> None:
         answer = await server.ask(HEAD + b"X: a\r\n" * 175_000)
         assert status(answer) == 431
         assert answer.endswith(b"a head has 8192 bytes at most\n")
-        assert server.listener.refused == 1
+        assert server.listener.counts.rejected == 1
 
 
 async def test_silent_client() -> None:
     """A client that sends nothing is closed, and so is one that has no further request."""
     async with serving(head_seconds=0.1) as server:
         assert await server.ask(b"") == b""
-        assert server.listener.timed_out == 0
+        assert server.listener.counts.timed_out == 0
     async with serving(idle_seconds=0.1) as server:
         assert status(await server.ask(GET)) == 200
-        assert server.listener.timed_out == 0
+        assert server.listener.counts.timed_out == 0
 
 
 async def test_slow_head() -> None:
@@ -236,7 +236,7 @@ async def test_slow_head() -> None:
             group.start_soon(trickle)
             assert status(await everything(stream)) == 408
             group.cancel_scope.cancel()
-        assert server.listener.timed_out == 1
+        assert server.listener.counts.timed_out == 1
 
 
 async def test_answer_not_taken() -> None:
@@ -247,7 +247,7 @@ async def test_answer_not_taken() -> None:
         await server.connect() as stream,
     ):
         await stream.send(GET)
-        while not server.listener.timed_out:  # noqa: ASYNC110 - a count, without an event
+        while not server.listener.counts.timed_out:  # noqa: ASYNC110 - a count, without an event
             await anyio.sleep(0.01)
         assert len(await everything(stream)) < len(body)
 
@@ -278,7 +278,7 @@ async def test_answer_in_pieces_not_taken() -> None:
         await server.connect() as stream,
     ):
         await stream.send(b"GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n")
-        while not server.listener.timed_out:  # noqa: ASYNC110 - a count, without an event
+        while not server.listener.counts.timed_out:  # noqa: ASYNC110 - a count, without an event
             await anyio.sleep(0.01)
         assert 0 < server.pieces < 100
 
@@ -308,8 +308,8 @@ async def test_too_many() -> None:
         for stream in (streams[0], streams[2]):
             await stream.send(GET)
             assert status(await one_answer(stream)) == 200
-        assert server.listener.dropped == 1
-        assert server.listener.peak == 3
+        assert server.listener.counts.dropped == 1
+        assert server.listener.counts.peak == 3
         for stream in streams:
             await stream.aclose()
 
@@ -330,12 +330,12 @@ async def test_slow_clients() -> None:
 
             for _ in range(200):
                 group.start_soon(trickle)
-            while server.listener.dropped < 100:  # noqa: ASYNC110 - as above
+            while server.listener.counts.dropped < 100:  # noqa: ASYNC110 - as above
                 await anyio.sleep(0.01)
             for _ in range(20):
                 assert status(await server.ask(b"GET / HTTP/1.0\r\n\r\n")) == 200
             group.cancel_scope.cancel()
-        assert server.listener.peak == 100
+        assert server.listener.counts.peak == 100
 
 
 async def test_waiting_requests_make_room() -> None:
@@ -364,5 +364,5 @@ async def test_many_requests() -> None:
             for _ in range(50):
                 group.start_soon(ask)
         assert answers == [200] * 1000
-        assert server.listener.requests == 1000
-        assert server.listener.refused == server.listener.dropped == 0
+        assert server.listener.counts.requests == 1000
+        assert server.listener.counts.rejected == server.listener.counts.dropped == 0

@@ -9,8 +9,7 @@ from dataclasses import replace
 import pytest
 
 from mtaio._internal.addresses import is_loopback
-from mtaio.monitoring._access import Access, is_forwarded
-from mtaio.monitoring._endpoints import Request
+from mtaio.monitoring._endpoints import Access, Request, is_forwarded
 
 LOCAL = Request("GET", "/stats", "", None, "127.0.0.1:8000", client="127.0.0.1", forwarded=False)
 

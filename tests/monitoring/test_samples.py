@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtaio.monitoring import ResourceMonitor
-from mtaio.monitoring._history import MOST_ABSENT, History
+from mtaio.monitoring._samples import MOST_ABSENT, History
 from mtaio.testing import run
 
 NAMES = "abcd"

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtaio.monitoring._delays import WINDOW, Delays
+from mtaio.monitoring._stalls import WINDOW, Delays
 
 SECONDS = st.floats(1e-6, 3500)
 

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from mtaio._internal import loops
 from mtaio.monitoring import HealthRegistry
-from mtaio.monitoring._reports import Reports
+from mtaio.monitoring._probes import Reports
 from mtaio.testing import run
 
 if TYPE_CHECKING:
