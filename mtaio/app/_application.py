@@ -24,7 +24,6 @@ from anyio import NoEventLoopError
 
 from mtaio._internal import checks, loops
 from mtaio._internal.backend import in_event_loop
-from mtaio._internal.blocks import async_only
 from mtaio._internal.callables import is_async, name_of
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.statistics import COUNTER, GAUGE
@@ -139,7 +138,6 @@ class Registered:
     services: list[_Serviced] = field(default_factory=list[_Serviced])
 
 
-@async_only
 class Application:
     """
     A service: makes its parts from the settings, starts them, and stops them in order.
@@ -750,8 +748,10 @@ class Application:
         Raises:
             BaseException: The error that stopped the application, if the block ended without one.
         """
-        run = cast("Run", self._run)
-        was_cancelled = cast("Body", run.body).leave(exc_type, exc, traceback)
+        run = self._run
+        if run is None or run.body is None or run.body.left:  # it is not entered
+            return None
+        was_cancelled = run.body.leave(exc_type, exc, traceback)
         if exc is None or was_cancelled:
             run.stop("its block was left")
         else:

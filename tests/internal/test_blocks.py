@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from mtaio.app import Application
-from mtaio.config import Settings
 from mtaio.core import TaskExecutor
-from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthMonitor, Probes, ResourceMonitor
 from mtaio.redis import RedisConcurrencyLimiter, RedisRateLimiter
 from mtaio.resilience import AdaptiveLimiter
@@ -28,12 +25,9 @@ def blocks() -> list[Any]:
     return [
         TaskExecutor(),
         TaskExecutor().stream(same, [1]),
-        EventEmitter(),
-        EventEmitter().stream("a"),
         monitor,
         Probes(monitor=monitor),
         HealthMonitor(monitor=monitor),
-        Application(settings=Settings()),
         RedisRateLimiter(store, "a", 1),
         RedisConcurrencyLimiter(store, "a", 1),
         AdaptiveLimiter().slot(),
