@@ -3,21 +3,30 @@ What every primitive of mtaio holds to, whichever it is: one contract, one table
 
 Each is made where no event loop runs, as at module level, and may be used by one event loop after
 another, on either backend, also after a run that failed or was cancelled while tasks waited at it.
+Those with a block are entered once at a time, and left in the task that entered them.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import re
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from mtaio import exceptions
+from mtaio.app import Application
 from mtaio.cache import EvictionPolicy, TTLCache, cached
+from mtaio.config import Settings
 from mtaio.core import TaskExecutor
 from mtaio.events import EventEmitter
 from mtaio.monitoring import HealthRegistry, ResourceMonitor
+from mtaio.redis import RedisStore, TieredCache
 from mtaio.resilience import (
     AdaptiveLimiter,
     Breaker,
@@ -38,9 +47,11 @@ from mtaio.resources import (
 from mtaio.testing import run, settle
 from mtaio.testing._contract import require_nothing_left
 from tests.backends import BACKENDS
+from tests.redis.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextlib import AbstractAsyncContextManager
 
     from mtaio.events import Event
 
@@ -335,3 +346,148 @@ def test_after_a_run_that_was_cancelled_anywhere(
     for half in range(9):
         run(give_up, half / 2 + 0.25, backend=backend)
         run(use, backend=backend)
+
+
+# ---- misuse of the block -------------------------------------------------------------------------
+
+STORE = MemoryStore()
+
+BLOCKS: dict[str, Callable[[], Any]] = {
+    "EventEmitter": EventEmitter,
+    "TaskExecutor": TaskExecutor,
+    "TTLCache": lambda: TTLCache[int](60),
+    "RedisStore": lambda: RedisStore("redis://127.0.0.1:1", timeout=0.1),
+    "TieredCache": lambda: TieredCache[int](STORE, "numbers"),
+}
+"""The objects whose block has tasks, which is left in the task that entered it."""
+
+APPLICATION = {"Application": lambda: Application(Settings(), logging=False, probes=False)}
+"""Its block may be left in another task: it has none of its own."""
+
+ONCE: dict[str, Callable[[], Any]] = {
+    "EventStream": lambda: EventEmitter().stream("a"),
+    "TimeoutScope": lambda: TimeoutManager()(5),
+    "AdaptiveSlot": lambda: AdaptiveLimiter().slot(),
+    "TaskExecutor.stream": lambda: TaskExecutor().stream(second, [1]),
+}
+"""The objects that serve one block, once."""
+
+
+def around(made: object) -> AbstractAsyncContextManager[object]:
+    """Return what has to be entered before."""
+    return STORE if isinstance(made, TieredCache) else nullcontext()
+
+
+@pytest.fixture(params=BLOCKS)
+def block(request: pytest.FixtureRequest) -> Any:
+    """Return each object with a block in turn."""
+    return BLOCKS[request.param]()
+
+
+def refusal(made: object, reason: str) -> Any:
+    """Expect a refusal that names the object, the reason and the way out."""
+    return pytest.raises(RuntimeError, match=rf"^{re.escape(repr(made))} {reason}.*\. \w+ ")
+
+
+@pytest.mark.parametrize("make", [*BLOCKS.values(), *APPLICATION.values()], ids=[*BLOCKS, "App"])
+async def test_entered_twice(make: Callable[[], Any]) -> None:
+    """It is entered once at a time: the second is refused, and the first does not notice."""
+    made = make()
+    async with around(made):
+        for _ in range(2):
+            async with made as same:
+                assert same is made
+                for _ in range(2):
+                    with refusal(made, "is (entered already|already running)"):
+                        await made.__aenter__()
+        require_nothing_left(made)
+
+
+@pytest.mark.parametrize("make", ONCE.values(), ids=ONCE)
+async def test_entered_for_another_block(make: Callable[[], Any]) -> None:
+    """What serves one block is refused for a second, also when the first has been left."""
+    made = make()
+    async with made:
+        with pytest.raises(RuntimeError, match=r" was entered before: .*\. \w+ "):
+            await made.__aenter__()
+    with pytest.raises(RuntimeError, match=r" was entered before: .*\. \w+ "):
+        await made.__aenter__()
+
+
+async def test_left_in_another_task(block: Any) -> None:
+    """As fixtures of pytest-asyncio do: it is refused before anything happens."""
+
+    async def leave() -> None:
+        with refusal(block, "was entered in another task"):
+            await block.__aexit__(None, None, None)
+
+    async with around(block), block:
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+        with refusal(block, "is entered already"):
+            await block.__aenter__()
+    require_nothing_left(block)
+
+
+@pytest.mark.parametrize("make", [*BLOCKS.values(), *APPLICATION.values()], ids=[*BLOCKS, "App"])
+async def test_left_without_having_been_entered(make: Callable[[], Any]) -> None:
+    """As a stack does that is closed twice: nothing happens, and it may be entered afterwards."""
+    made = make()
+    async with around(made):
+        for _ in range(2):
+            assert not await made.__aexit__(None, None, None)
+            async with made:
+                pass
+
+
+async def test_entered_in_another_loop(block: Any, backend: str) -> None:
+    """It is entered once in all threads."""
+
+    async def enter() -> None:
+        with refusal(block, "is entered already"):
+            await block.__aenter__()
+
+    async with around(block), block:
+        await to_thread.run_sync(lambda: anyio.run(enter, backend=backend))
+
+
+@pytest.mark.parametrize("thrown_away", ["before", "inside", "after"])
+@pytest.mark.parametrize("make", [EventEmitter, TaskExecutor, lambda: TTLCache[int](60)])
+def test_a_loop_that_is_over(make: Callable[[], Any], backend: str, thrown_away: str) -> None:
+    """
+    A block that can never be left is forgotten, and throwing it away disturbs no other.
+
+    The coroutine of a closed loop stays suspended in its body. When it is thrown away, the body
+    ends there, and the block of its object is left: not that which was entered in the meantime.
+    """
+    block = make()
+    inside: list[object] = []
+
+    async def enter() -> None:
+        async with block:
+            inside.append(block)
+            await anyio.sleep_forever()
+
+    loop, coroutine = asyncio.new_event_loop(), enter()
+    loop.set_exception_handler(lambda _loop, _context: None)  # tasks destroyed, it would say
+    task = loop.create_task(coroutine)
+    while not inside:
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def again() -> None:
+        async with block:
+            if thrown_away == "inside":
+                coroutine.close()
+            with refusal(block, "is entered already"):
+                await block.__aenter__()
+
+    if thrown_away == "before":
+        coroutine.close()
+    for _ in range(2):
+        run(again, backend=backend)
+    del task, loop
+    gc.collect()
+    run(again, backend=backend)
+    coroutine.close()
+    require_nothing_left(block)

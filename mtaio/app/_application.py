@@ -748,8 +748,10 @@ class Application:
         Raises:
             BaseException: The error that stopped the application, if the block ended without one.
         """
-        run = cast("Run", self._run)
-        was_cancelled = cast("Body", run.body).leave(exc_type, exc, traceback)
+        run = self._run
+        if run is None or run.body is None or run.body.left:  # it is not entered
+            return None
+        was_cancelled = run.body.leave(exc_type, exc, traceback)
         if exc is None or was_cancelled:
             run.stop("its block was left")
         else:

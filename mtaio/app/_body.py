@@ -26,6 +26,7 @@ class Body:
     Attributes:
         ended: Set when it was left, or waits for the end of its application.
         drains: Whether it has looked at ``app.draining``.
+        left: Whether it was left.
     """
 
     # Invariants:
@@ -34,6 +35,7 @@ class Body:
     def __init__(self) -> None:
         self.ended: Final = anyio.Event()
         self.drains = False
+        self.left = False
         self._scope: Final = anyio.CancelScope()
         self._task: Final = anyio.get_current_task().id
 
@@ -54,6 +56,7 @@ class Body:
         traceback: TracebackType | None,
     ) -> bool:
         """Leave it, and return whether what it ended with was `cancel` and nothing else."""
+        self.left = True
         self.ended.set()
         _inside.set(tuple(each for each in _inside.get() if each is not self))
         if not self._is_in_its_task():  # a fixture's: the task that entered is over

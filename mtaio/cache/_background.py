@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from mtaio._internal import loops
+from mtaio._internal.block import OwnedBlock
 from mtaio._internal.checkpoints import checkpoint
 from mtaio._internal.clock import loop_deadline
-from mtaio._internal.scope import OwnedGroup
 from mtaio.cache._listeners import AsyncNotifier
 from mtaio.exceptions import StrayCancellationError
 
@@ -74,9 +74,21 @@ class Background:
         self._lock = lock
         self._notifier = notifier if isinstance(notifier, AsyncNotifier) else None
         self._earlier = anyio.Event()
-        self.group: OwnedGroup = OwnedGroup(owner)
+        self.group: OwnedBlock = OwnedBlock(owner)
         self.loads: set[Load] = set()
         self.leaving: bool = False
+
+    def is_over(self) -> bool:
+        """Return whether it can no longer be left: its loop is over, or this is a fork."""
+        return self.group.is_over()
+
+    def is_current(self) -> bool:
+        """Return whether its event loop is running here."""
+        return self.group.is_current()
+
+    def check_task(self) -> None:
+        """Raise ``RuntimeError`` if the running task is not the one that entered."""
+        self.group.check_task()
 
     async def enter(self) -> None:
         """Start."""
@@ -164,7 +176,7 @@ class Background:
 
     def _wake(self) -> None:
         """Have `_sweep` look again; called from any thread."""
-        if self.group.is_current():
+        if self.is_current():
             self._earlier.set()
         else:
             loops.call_in(self.group.loop, self._set_earlier)

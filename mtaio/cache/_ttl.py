@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.block import Blocks
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import snapshot
 from mtaio.cache._background import Background
@@ -138,6 +139,7 @@ class TTLCache(Generic[T]):
     # and the loads, and listeners are told afterwards.
     __slots__ = (
         "__weakref__",
+        "_blocks",
         "_config",
         "_default_ttl",
         "_entries",
@@ -183,6 +185,7 @@ class TTLCache(Generic[T]):
         self._store = Store(self._config, self._notifier)
         self._entries = self._store.entries
         self._lookup = self._store.lookup
+        self._blocks: Blocks[Background] = Blocks()
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
 
     def __repr__(self) -> str:
@@ -230,16 +233,11 @@ class TTLCache(Generic[T]):
         Raises:
             RuntimeError: It is entered already.
         """
-        block = self._loads.block
-        if block is not None and not block.group.is_over():
-            msg = (
-                f"{self!r} is entered already. Enter it once, around everything that uses it, or "
-                f"make another."
-            )
-            raise RuntimeError(msg)
+        self._blocks.vacate(self)
         self._forget_block()
         block = Background(self, self._store, self._loads, self._lock, self._notifier)
         await block.enter()
+        self._blocks.current = block
         self._loads.run_in(block)
         return self
 
@@ -262,14 +260,14 @@ class TTLCache(Generic[T]):
                 the block. Apart from that, only what the body raised, and what loads raised that
                 is not an ``Exception``.
         """
-        block = self._loads.block
-        if block is None or block.group.is_over():
-            self._forget_block()
+        block = self._blocks.leaving(exc)
+        if block is None:
             return
-        block.group.check_task()
         try:
-            await block.leave(exc)
+            if not block.is_over():
+                await block.leave(exc)
         finally:
+            self._blocks.current = None
             self._forget_block()
 
     def _forget_block(self) -> None:

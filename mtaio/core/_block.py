@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from mtaio._internal.block import OwnedBlock
 from mtaio._internal.callables import name_of
 from mtaio._internal.cancellation import Stray, classify
 from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
 from mtaio._internal.notes import note
-from mtaio._internal.scope import OwnedGroup
 from mtaio.core._errors import conclude, silent_end
 from mtaio.core._slots import Slots, here, parents_of
 from mtaio.core._tasks import Service, Submitted
@@ -63,7 +63,7 @@ class Block:
     ) -> None:
         self.tasks: OrderedDict[Submitted, None] = OrderedDict()
         self.services: OrderedDict[Service, None] = OrderedDict()
-        self._group = OwnedGroup(owner)
+        self._block = OwnedBlock(owner)
         self._owner = owner
         self._slots = slots
         self._counters = counters
@@ -82,32 +82,32 @@ class Block:
     @property
     def loop(self) -> object:
         """The event loop in which it was entered."""
-        return self._group.loop
+        return self._block.loop
 
     def is_over(self) -> bool:
         """Return whether it can no longer be left: its loop has finished, or this is a fork."""
-        return self._group.is_over()
+        return self._block.is_over()
 
     def is_current(self) -> bool:
         """Return whether its event loop is running here."""
-        return self._group.is_current()
+        return self._block.is_current()
 
     # ---- entering and leaving ----
 
     async def enter(self) -> None:
         """Enter the task group."""
-        await self._group.enter()
+        await self._block.enter()
 
     def check_task(self) -> None:
         """Raise ``RuntimeError`` if the running task is not the one that entered."""
-        self._group.check_task()
+        self._block.check_task()
 
     async def leave(self, exc: BaseException | None) -> bool:
         """Leave the block, which ended with ``exc``; return whether that is dealt with."""
         reason = await self._wind_down() if exc is None else exc
         self._leaving = True
         from_outside = reason is not None and isinstance(classify(reason), Stray)
-        swallowed, raised, escaped = await self._group.leave(reason)
+        swallowed, raised, escaped = await self._block.leave(reason)
         if escaped:
             raised = None
         for task in [*self.tasks]:
@@ -251,7 +251,7 @@ class Block:
                     item.child = task
             # Kept, to be closed if a native cancellation comes before its first step.
             task.coroutine = coroutine = task.run(self._counters, call, subject)
-            task.cancellable = self._group.start(lambda: coroutine, name=task.name)
+            task.cancellable = self._block.start(lambda: coroutine, name=task.name)
         except BaseException:
             task.leave()
             raise
@@ -265,7 +265,7 @@ class Block:
         self.services[service] = None
         try:
             with service.awaited():
-                await self._group.start_ready(service.run)
+                await self._block.start_ready(service.run)
         except BaseException:
             service.cancel()  # it may have become ready at the moment we were cancelled
             service.leave()

@@ -13,10 +13,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mtaio._internal.block import OwnedBlock
 from mtaio._internal.callables import close_unstarted
 from mtaio._internal.cancellation import failure_in, without_cancellation
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
-from mtaio._internal.scope import OwnedGroup
 from mtaio.events._dispatch import resumed
 from mtaio.exceptions import EventOverflowError, StrayCancellationError
 
@@ -46,11 +46,11 @@ class Background:
     """
 
     __slots__ = (
+        "_block",
         "_context",
         "_deliver",
         "_delivering",
         "_failure",
-        "_group",
         "_leaving",
         "_max_pending",
         "_name",
@@ -71,7 +71,7 @@ class Background:
         self._name = name
         self._deliver = deliver
         self._max_pending = max_pending
-        self._group = OwnedGroup(owner)
+        self._block = OwnedBlock(owner)
         self._queue: deque[Event[Any]] = deque()
         self._worker: anyio.TaskHandle[Any] | None = None
         self._working = False
@@ -88,7 +88,15 @@ class Background:
 
     def is_over(self) -> bool:
         """Return whether the block can never be left: its loop is over, or this is a fork."""
-        return self._group.is_over()
+        return self._block.is_over()
+
+    def is_current(self) -> bool:
+        """Return whether the block's event loop is running here."""
+        return self._block.is_current()
+
+    def check_task(self) -> None:
+        """Raise ``RuntimeError`` if the running task is not the one that entered."""
+        self._block.check_task()
 
     def is_closed(self) -> bool:
         """Return whether no more events are taken, because the block failed or is being left."""
@@ -96,16 +104,10 @@ class Background:
 
     async def enter(self) -> None:
         """Enter the block. Not a checkpoint."""
-        await self._group.enter()
+        await self._block.enter()
 
     def put(self, event: Event[Any]) -> None:
-        """Take an event, to be delivered after those taken before."""
-        if not self._group.is_current():
-            msg = (
-                f"{self._owner!r} was entered in another event loop. From a worker thread, call "
-                f"anyio.from_thread.run_sync(emitter.emit_soon, ...)."
-            )
-            raise RuntimeError(msg)
+        """Take an event, in the block's event loop, to be delivered after those taken before."""
         if self.is_closed():
             msg = (
                 f"{self._owner!r} is closing and takes no more events. Call emit_soon() "
@@ -121,17 +123,13 @@ class Background:
         self._queue.append(event)
         if not self._working:
             self._working = True
-            self._worker = self._group.start(self._work, name="EventEmitter.emit_soon")
-
-    def check_task(self) -> None:
-        """Raise ``RuntimeError`` if the running task is not the one that entered."""
-        self._group.check_task()
+            self._worker = self._block.start(self._work, name="EventEmitter.emit_soon")
 
     async def leave(self, exc: BaseException | None) -> None:
         """Leave the block, which ended with ``exc``."""
         self._leaving = True
         cancelled = exc is not None and without_cancellation(exc) is not exc
-        raised = (await self._group.leave(exc)).raised  # an error of the body cancels what runs
+        raised = (await self._block.leave(exc)).raised  # an error of the body cancels what runs
         if self._worker is not None:
             close_unstarted(self._worker.coro)
         own = raised if cancelled else exc
@@ -179,7 +177,7 @@ class Background:
             if failure is None:
                 raise
             self._failure = failure
-            self._group.cancel()
+            self._block.cancel()
         finally:
             self._working = self._delivering = False
 

@@ -17,6 +17,7 @@ from operator import eq, is_
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, overload
 
 from mtaio._internal import checks, clock
+from mtaio._internal.block import Blocks
 from mtaio._internal.cancellation import in_cancelled_task
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.signature import check_takes
@@ -117,11 +118,10 @@ class EventEmitter:
 
     # Invariants:
     # - _ready is the registry's own dict: names whose listeners are up to date;
-    # - _background is the block that was entered and not left;
     # - after _unyielding more emits, one is a checkpoint before anything happens.
     __slots__ = (
         "__weakref__",
-        "_background",
+        "_blocks",
         "_max_listeners",
         "_max_pending",
         "_name",
@@ -153,7 +153,7 @@ class EventEmitter:
         way_out = "Pass for how many names to keep statistics, at least 1."
         self._registry = Registry(checks.count("max_names", max_names, way_out=way_out))
         self._ready: dict[Any, Topic] = cast("dict[Any, Topic]", self._registry.ready)
-        self._background: Background | None = None
+        self._blocks: Blocks[Background] = Blocks()
         self._rejected = 0
         self._name = name
         self._unyielding = FAST_CALLS
@@ -492,17 +492,12 @@ class EventEmitter:
             TypeError, ValueError: As for `emit`.
         """
         checked = name_of(name)
-        background = self._background
+        background = self._blocks.current
         if (background is None or background.is_closed()) and in_cancelled_task():
             # It cannot raise the cancellation, which comes at the next checkpoint.
             self._registry.tally(checked).dropped += 1
             return
-        if background is None:
-            msg = (
-                f"emit_soon({checked!r}) needs an entered emitter to deliver it. Write: async "
-                f"with emitter: ... or await emitter.emit()."
-            )
-            raise RuntimeError(msg)
+        background = self._blocks.entered(self, "emit_soon()")
         try:
             background.put(Event(checked, data, metadata, clock.now()))
         except EventOverflowError:
@@ -649,18 +644,12 @@ class EventEmitter:
 
     async def __aenter__(self) -> Self:
         """Enter the emitter. Not a checkpoint."""
-        background = self._background
-        if background is not None:
-            if not background.is_over():
-                msg = (
-                    f"{self!r} is entered already. Enter it once, around everything that calls "
-                    f"emit_soon()."
-                )
-                raise RuntimeError(msg)
-            self._drop_undelivered(background)
+        before = self._blocks.vacate(self)
+        if before is not None:
+            self._drop_undelivered(before)
         background = Background(self, self._name, self._deliver, self._max_pending)
         await background.enter()
-        self._background = background
+        self._blocks.current = background
         return self
 
     async def __aexit__(
@@ -673,17 +662,16 @@ class EventEmitter:
         Leave the emitter: deliver the events of `emit_soon`, or drop them. A checkpoint.
 
         Raises:
-            RuntimeError: It was not entered, or was entered in another task.
+            RuntimeError: It was entered in another task.
         """
-        background = self._background
+        background = self._blocks.leaving(exc)
         if background is None:
-            msg = f"{self!r} was not entered. Write: async with emitter: ..."
-            raise RuntimeError(msg)
-        background.check_task()
+            return
         try:
-            await background.leave(exc)
+            if not background.is_over():
+                await background.leave(exc)
         finally:
-            self._background = None
+            self._blocks.current = None
             self._drop_undelivered(background)
 
     def _drop_undelivered(self, background: Background) -> None:
@@ -697,7 +685,7 @@ class EventEmitter:
         May be called from any thread at any time.
         """
         registry = self._registry
-        background = self._background
+        background = self._blocks.current
         names, other = registry.snapshot()
         all_names = [*names.values(), other]
         return EmitterStatistics(

@@ -10,12 +10,11 @@ waits.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
 
-import anyio
-
 from mtaio._internal import checks, loops
+from mtaio._internal.block import another_loop_error, entered_before_error
 from mtaio._internal.checkpoints import FAST_CALLS, checkpoint
 from mtaio._internal.wait_queue import WaitQueue
 from mtaio.events._event import pattern_of
@@ -43,35 +42,34 @@ class Blocked:
     """
     An event that waits for space in a full stream; its emit waits at the end of the tier.
 
+    It joins the queue when the emit comes to the stream, and the emit awaits it later, perhaps when
+    it has left the queue again.
+
     Invariant: it is in the stream's queue, or was ``taken``, or the stream was closed, or the emit
     has withdrawn it.
     """
 
-    __slots__ = ("_done", "_queue", "event", "taken")
+    __slots__ = ("_queue", "_waiter", "event", "taken")
 
-    def __init__(self, queue: OrderedDict[Blocked, None], event: Event[Any]) -> None:
+    def __init__(self, queue: WaitQueue[Blocked], event: Event[Any]) -> None:
         self.event: Event[Any] = event
         self.taken: bool = False
         self._queue = queue
-        self._done: anyio.Event | None = None
-        queue[self] = None
+        self._waiter = queue.join(self)
 
     def settle(self, *, taken: bool) -> None:
         """Note that the stream took the event, or never will (the stream calls this)."""
-        del self._queue[self]
         self.taken = taken
-        if self._done is not None:
-            self._done.set()
+        self._queue.wake(self._waiter)  # taken is taken, also if the emit is being cancelled
 
     async def wait(self) -> None:
         """Wait until it has left the queue. A checkpoint unless it has."""
-        if self in self._queue:
-            self._done = anyio.Event()
-            await self._done.wait()
+        if self._waiter in self._queue.waiters:
+            await self._waiter
 
     def withdraw(self) -> None:
         """Leave the queue, if it is still there."""
-        self._queue.pop(self, None)
+        self._queue.leave(self._waiter)
 
 
 class EventStream(Generic[T_co]):
@@ -162,7 +160,7 @@ class EventStream(Generic[T_co]):
         self._registry = registry
         self._emitter = emitter
         self._buffer: deque[Event[Any]] = deque()
-        self._blocked: OrderedDict[Blocked, None] = OrderedDict()
+        self._blocked = WaitQueue[Blocked]()
         self._consumers = WaitQueue[None]()
         self._listener: Listener | None = None
         self._loop: object = None
@@ -188,7 +186,7 @@ class EventStream(Generic[T_co]):
     async def __aenter__(self) -> Self:
         """Start to listen. Not a checkpoint."""
         if self._entered:
-            raise RuntimeError("this stream was entered before. Call stream() again.")
+            raise entered_before_error(self, "Call stream() again.")
         self._loop = loops.current_loop()
         self._entered = True
         self._listener = Listener(
@@ -223,8 +221,8 @@ class EventStream(Generic[T_co]):
         if listener is None:
             return
         self._registry.remove(listener)
-        while self._blocked:
-            next(iter(self._blocked)).settle(taken=False)
+        for blocked in [*self._blocked.waiters.values()]:
+            blocked.settle(taken=False)
         self._consumers.wake_all()
 
     def __aiter__(self) -> Self:
@@ -241,8 +239,8 @@ class EventStream(Generic[T_co]):
         while not buffer:
             await self._wait()
         event = buffer.popleft()
-        if self._blocked:
-            blocked = next(iter(self._blocked))
+        if self._blocked.waiters:
+            blocked = next(iter(self._blocked.waiters.values()))
             buffer.append(blocked.event)
             blocked.settle(taken=True)
             self._consumers.wake_next()  # as for each event that comes into the buffer
@@ -260,11 +258,7 @@ class EventStream(Generic[T_co]):
         if self._listener is None:
             raise StopAsyncIteration
         if not loops.is_current(self._loop):
-            msg = (
-                f"{self!r} was entered in another event loop, and its events cannot wake a task "
-                f"here. Enter it in the loop that reads it."
-            )
-            raise RuntimeError(msg)
+            raise another_loop_error(self, "waiting for an event")
         self._unyielding = 0
         self._consumers.attach(self)
         await self._consumers.wait(None)
@@ -287,7 +281,10 @@ class EventStream(Generic[T_co]):
 
     def _overflowing(self, event: Event[Any]) -> object:
         if self._overflow == "block":
-            return Blocked(self._blocked, event) if self._reachable() else IGNORED
+            if not self._reachable():
+                return IGNORED
+            self._blocked.attach(self)
+            return Blocked(self._blocked, event)
         if self._overflow == "drop_oldest":
             self._drop(self._buffer.popleft())
             self._buffer.append(event)
@@ -312,7 +309,7 @@ class EventStream(Generic[T_co]):
         if not loops.is_over(self._loop):
             raise loops.two_loops_error(self)
         self._buffer.clear()
-        self._blocked.clear()
+        self._blocked.forget()
         self._consumers.forget()
         self.close()
         return False

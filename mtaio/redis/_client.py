@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from mtaio._internal import checks, clock
-from mtaio._internal.scope import OwnedGroup
+from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio.redis._address import ServerAddress
 from mtaio.redis._arguments import positive, sendable
 from mtaio.redis._commands import refuse_unshared
@@ -90,8 +90,8 @@ class RedisStore:
         ```
     """
 
-    # Invariant: _link and _group are set between entering and leaving the block.
-    __slots__ = ("__weakref__", "_endpoint", "_group", "_link")
+    # Invariant: _link and the current block are there between entering and leaving it.
+    __slots__ = ("__weakref__", "_blocks", "_endpoint", "_link")
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class RedisStore:
             pem=read_files(given),
         )
         self._link: Link | None = None
-        self._group: OwnedGroup | None = None
+        self._blocks: Blocks[OwnedBlock] = Blocks()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
@@ -159,12 +159,11 @@ class RedisStore:
                 connections, and one of the two is trio's.
             StoreError: The path of a Unix socket is too long for the system.
         """
-        if self._group is not None and not self._group.is_over():
-            msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
-            raise RuntimeError(msg)
+        self._blocks.vacate(self)
         link = await self._endpoint.open()
-        self._group = OwnedGroup(self)
-        await self._group.enter()
+        block = OwnedBlock(self)
+        await block.enter()
+        self._blocks.current = block
         self._link = link
         return self
 
@@ -180,16 +179,18 @@ class RedisStore:
         Raises:
             RuntimeError: Another task entered the store.
         """
-        group, link = self._group, self._link
-        if group is None or link is None or group.is_over():
-            self._group = self._link = None
+        block = self._blocks.leaving(exc_value)
+        if block is None:
             return
-        group.check_task()
-        group.cancel()
+        if block.is_over():
+            self._blocks.current = self._link = None
+            return
+        block.cancel()
         # An Exception does not concern the group, and would come back in a group of its own.
         seen = None if isinstance(exc_value, Exception) else exc_value
-        left = await group.leave(seen)  # its tasks may still make calls, even open a new connection
-        link, self._group, self._link = self._link, None, None
+        left = await block.leave(seen)  # its tasks may still make calls, even open a new connection
+        link = self._link
+        self._blocks.current = self._link = None
         await cast("Link", link).close("the store was left")
         if seen is None and left.errors:
             raise left.errors[0]  # from a task of this package
@@ -306,12 +307,12 @@ class RedisStore:
             return new
         return link
 
-    def _owned(self) -> OwnedGroup:
-        group = self._group
-        if group is None or not group.is_current():
+    def _owned(self) -> OwnedBlock:
+        block = self._blocks.current
+        if block is None or not block.is_current():
             msg = (
                 f"{self!r} is not entered in this event loop. Use it inside 'async with store:', "
                 f"in the event loop that entered it."
             )
             raise RuntimeError(msg)
-        return group
+        return block

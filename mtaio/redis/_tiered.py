@@ -31,10 +31,10 @@ from uuid import uuid4
 import anyio
 
 from mtaio import exceptions
-from mtaio._internal import checks, clock, loops
+from mtaio._internal import checks, clock
+from mtaio._internal.block import Blocks, OwnedBlock
 from mtaio._internal.callables import close_unstarted, is_async
 from mtaio._internal.decorators import decorate
-from mtaio._internal.scope import check_task
 from mtaio._internal.sentinel import UNSET, Unset
 from mtaio._internal.statistics import COUNTER, GAUGE, LIMIT
 from mtaio.cache import TTLCache
@@ -207,12 +207,13 @@ class TieredCache(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_asking",
-        "_block",
+        "_blocks",
         "_breaker",
         "_changes_heard",
         "_codec",
         "_confirmations",
         "_deaf_ttl",
+        "_entered",
         "_failed_calls",
         "_far",
         "_far_hits",
@@ -220,7 +221,6 @@ class TieredCache(Generic[T]):
         "_identity",
         "_loads",
         "_loads_without_server",
-        "_loop",
         "_misses",
         "_name",
         "_namespace",
@@ -233,7 +233,6 @@ class TieredCache(Generic[T]):
         "_outdated",
         "_renewals",
         "_store",
-        "_task",
         "_ttl",
         "_undecodable",
         "_waiting",
@@ -283,9 +282,8 @@ class TieredCache(Generic[T]):
         self._namespace = namespace
         self._codec = codec
         self._identity = uuid4().hex
-        self._block: AsyncExitStack | None = None
-        self._loop: object = None
-        self._task = 0  # which entered
+        self._blocks: Blocks[OwnedBlock] = Blocks()
+        self._entered: AsyncExitStack | None = None  # what the block has entered in its turn
         self._heard = False
         self._far_hits = self._misses = self._loads = self._loads_without_server = 0
         self._waiting = self._outdated = self._changes_heard = self._near_cleared = 0
@@ -320,20 +318,17 @@ class TieredCache(Generic[T]):
         Raises:
             RuntimeError: The cache is entered already, or the store is not entered.
         """
-        if self._block is not None and not loops.is_over(self._loop):
-            msg = f"{self!r} is entered already. Enter it once, around everything that uses it."
-            raise RuntimeError(msg)
+        self._blocks.vacate(self)
         self._forget()
-        block = AsyncExitStack()
+        entered = AsyncExitStack()
         listening = self._store.subscribe(
             [self._far.channel, self._far.reply_channel(self._identity)],
             *(self._hear, self._begin, self._lose),
             watch=self._watch,
         )
-        await block.enter_async_context(listening)
-        await block.enter_async_context(self._near)
-        self._block, self._loop = block, loops.current_loop()
-        self._task = anyio.get_current_task().id
+        await entered.enter_async_context(listening)
+        await entered.enter_async_context(self._near)
+        self._blocks.current, self._entered = OwnedBlock(self), entered
         return self
 
     async def __aexit__(
@@ -351,18 +346,19 @@ class TieredCache(Generic[T]):
         Raises:
             RuntimeError: Another task entered the cache.
         """
-        block = self._block
-        if block is None or loops.is_over(self._loop):
-            self._forget()
+        block = self._blocks.leaving(exc)
+        if block is None:
+            await self._near.__aexit__(exc_type, exc, tb)  # its block was abandoned with this one
             return
-        check_task(self, self._task)
         try:
-            await block.__aexit__(exc_type, exc, tb)
+            if not block.is_over():
+                await cast("AsyncExitStack", self._entered).__aexit__(exc_type, exc, tb)
         finally:
+            self._blocks.current = None
             self._forget()
 
     def _forget(self) -> None:
-        self._block = None
+        self._entered = None
         self._heard = False
         self._renewals.clear()
         self._breaker.reset()
@@ -733,7 +729,8 @@ class TieredCache(Generic[T]):
 
     def _check(self, key: object) -> None:
         arguments.sendable("key", key, way_out="Pass one, such as str(user_id).")
-        if self._block is None or not loops.is_current(self._loop):
+        block = self._blocks.current
+        if block is None or not block.is_current():
             msg = (
                 f"{self!r} is not entered in this event loop. Use it inside 'async with store, "
                 f"cache:', in the event loop that entered it."

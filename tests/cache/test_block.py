@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -91,23 +90,6 @@ async def test_a_cancelled_task_that_asks_after_the_block(
         group.cancel_scope.cancel()
     assert ended == [anyio.get_cancelled_exc_class()]
     assert asked.statistics().misses == 0
-
-
-async def test_left_in_another_task_than_entered() -> None:
-    """Fixtures of pytest-asyncio do that; the error says what to do, and the block goes on."""
-    cache: TTLCache[str] = TTLCache(10)
-
-    async def leave() -> None:
-        with pytest.raises(
-            RuntimeError, match=r"^<TTLCache .*> was entered in another task\. Enter"
-        ):
-            await cache.__aexit__(None, None, None)
-
-    async with cache:
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-        assert await cache.get_or_set("key", slow) == "value"
-    assert_quiescent(cache)
 
 
 @pytest.mark.parametrize("shielded", [False, True], ids=["body ends", "body takes its time"])
@@ -248,23 +230,6 @@ def test_a_block_cancelled_natively() -> None:
         assert_quiescent(cache)
 
     on_asyncio(main)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
-async def test_a_fork_of_an_entered_cache() -> None:
-    """A process that is forked within the block may enter the cache in an event loop of its own."""
-    cache: TTLCache[str] = TTLCache(10)
-    async with cache:
-        cache.set_nowait("key", "of the parent")
-        block: Any = cache._loads.block
-        block.group._process += 1  # as it looks from there
-        await cache.__aexit__(None, None, None)  # there the cache can be left, and is not in it
-        async with cache:
-            assert await cache.get_or_set("other", slow) == "value"
-        block.group._process -= 1
-        cache._loads.run_in(block)
-    await cache.__aexit__(None, None, None)
-    assert_quiescent(cache)
 
 
 async def test_a_load_that_fails_when_its_block_is_left() -> None:

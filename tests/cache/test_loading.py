@@ -1246,18 +1246,6 @@ async def test_a_load_that_fails_when_nobody_waits_is_logged(
     assert_quiescent(cache)
 
 
-async def test_entered_twice() -> None:
-    """A cache is entered once at a time, and may be again afterwards."""
-    cache: TTLCache[str] = TTLCache(10)
-    async with cache:
-        with pytest.raises(RuntimeError, match=r"^<TTLCache .*> is entered already\. Enter it"):
-            await cache.__aenter__()
-    async with cache:
-        assert await cache.get_or_set("key", Loader()) == "value 1"
-    await cache.__aexit__(None, None, None)  # once more does nothing
-    assert_quiescent(cache)
-
-
 def test_eager_tasks() -> None:
     """Where asyncio runs tasks at once, a load that never suspends is over before the wait."""
     factory = getattr(asyncio, "eager_task_factory", None)

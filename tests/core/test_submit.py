@@ -589,23 +589,6 @@ async def test_outside_the_block(method: str) -> None:
             pass
 
 
-async def test_entered_twice() -> None:
-    """An executor has one block at a time; the first one is not disturbed."""
-    async with TaskExecutor(1) as executor:
-        handle = await executor.submit(after, 1)
-        with pytest.raises(RuntimeError, match=r"^<TaskExecutor .*> is entered already\. Enter it"):
-            async with executor:
-                pass
-        assert await handle == "done"
-    async with executor:
-        assert await (await executor.submit(after, 1)) == "done"
-
-
-async def test_leaving_what_was_not_entered() -> None:
-    """Leaving by hand, without having entered, does nothing and swallows nothing."""
-    assert not await TaskExecutor(1).__aexit__(None, None, None)
-
-
 async def test_submit_that_waited_too_long_is_refused() -> None:
     """A place that comes free as the block is left is not used any more, and not lost."""
     executor = TaskExecutor(1)
@@ -727,32 +710,6 @@ async def test_base_exception_that_was_awaited_is_raised_once() -> None:
     with pytest.raises(Stop):
         async with TaskExecutor(2) as executor:
             await (await executor.submit(stop))
-
-
-async def test_block_left_in_another_task() -> None:
-    """As a fixture does that is torn down in a task of its own: the error says what is wrong."""
-    executor = TaskExecutor()
-    entered = anyio.Event()
-    release = anyio.Event()
-
-    async def enter() -> None:
-        await executor.__aenter__()
-        entered.set()
-        await release.wait()
-        await executor.__aexit__(None, None, None)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(enter)
-        await entered.wait()
-        with pytest.raises(
-            RuntimeError,
-            match=r"^<TaskExecutor max_workers=None> was entered in another task\. Enter and leave "
-            r"it in one, with async with",
-        ):
-            await executor.__aexit__(None, None, None)
-        handle = await executor.submit(after, 1)  # it is entered as before
-        assert await handle == "done"
-        release.set()
 
 
 # ---- asyncio's own cancellation ------------------------------------------------------------------

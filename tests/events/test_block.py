@@ -121,7 +121,7 @@ async def test_emit_soon_lets_others_run() -> None:
 async def test_emit_soon_needs_the_block() -> None:
     """Before and after it, the error says what to do."""
     emitter = EventEmitter()
-    message = r"^emit_soon\('a'\) needs an entered emitter to deliver it\. Write"
+    message = r"^<EventEmitter: 0 handlers> is not entered, and emit_soon\(\) works only inside"
     with pytest.raises(RuntimeError, match=message):
         emitter.emit_soon("a")
     async with emitter:
@@ -140,9 +140,7 @@ async def test_emit_soon_from_a_thread() -> None:
     emitter.on("a", lambda event: seen.append(event.data))
 
     def in_thread() -> None:
-        with pytest.raises(
-            RuntimeError, match=r"was entered in another event loop\. From a worker"
-        ):
+        with pytest.raises(RuntimeError, match=r"was entered in another event loop, and emit_soon"):
             emitter.emit_soon("a", 1)
         from_thread.run_sync(emitter.emit_soon, "a", 2)
 
@@ -386,19 +384,6 @@ async def test_errors_that_are_logged_do_not_end_the_block() -> None:
     assert seen == ["bad 1", "bad 2"]
 
 
-async def test_entered_twice_is_refused() -> None:
-    """One block inside another; one after another is fine."""
-    emitter = EventEmitter()
-    async with emitter as same:
-        assert same is emitter
-        with pytest.raises(
-            RuntimeError, match=r"^<EventEmitter: 0 handlers> is entered already\. "
-        ):
-            await emitter.__aenter__()
-    async with emitter:
-        pass
-
-
 async def test_entering_can_be_cancelled() -> None:
     """Then the emitter was not entered, or is left at once; it can be entered again."""
     emitter = EventEmitter()
@@ -516,23 +501,6 @@ async def test_each_delivery_has_the_blocks_context() -> None:
     assert seen == ["none", "ada", "none", "bob", "none", "none", "cyd"]
 
 
-async def test_block_is_left_in_the_task_that_entered_it() -> None:
-    """Another task is refused before anything happens; so is leaving what was not entered."""
-    emitter = EventEmitter()
-    with pytest.raises(RuntimeError, match=r"^<EventEmitter: 0 handlers> was not entered"):
-        await emitter.__aexit__(None, None, None)
-
-    async def leave() -> None:
-        with pytest.raises(RuntimeError, match=r"^<EventEmitter: 0 handlers> was entered in anoth"):
-            await emitter.__aexit__(None, None, None)
-
-    async with emitter:
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-        emitter.emit_soon("a")
-    assert emitter.statistics().emitted == 1
-
-
 async def test_block_does_not_run_what_other_tasks_emit() -> None:
     """Those handlers run in the emitting task: the block neither awaits nor cancels them."""
     emitter, collector = EventEmitter(), Collector(2)
@@ -558,9 +526,7 @@ async def test_emit_soon_while_the_block_is_left() -> None:
         emitter.emit_soon("a", data)
 
     async def too_late() -> None:
-        with pytest.raises(
-            RuntimeError, match=r"is closing and takes no more|needs an entered emit"
-        ):
+        with pytest.raises(RuntimeError, match=r"is closing and takes no more|is not entered, and"):
             emitter.emit_soon("a")
 
     async with anyio.create_task_group() as group:

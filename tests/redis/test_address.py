@@ -83,16 +83,14 @@ def test_missing_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_store_outside_of_its_block() -> None:
-    """It is used inside its block, which is entered once at a time, by ``async with``."""
+    """It is used inside its block."""
     store: Any = RedisStore("redis://127.0.0.1:1", timeout=0.1)
     with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is not entered in this event loop"):
         await store.ping()
     async with store:
-        with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is entered already"):
-            await store.__aenter__()
-    async with store:
         pass
-    await store.__aexit__(None, None, None)
+    with pytest.raises(RuntimeError, match=r"^<RedisStore .*> is not entered in this event loop"):
+        await store.ping()
 
 
 async def test_errors_in_the_block() -> None:

@@ -399,22 +399,6 @@ async def test_refused_calls() -> None:
             assert cache.statistics().failed_calls == 1
 
 
-async def test_left_in_another_task() -> None:
-    """A block that is left where it was not entered is refused, by its own name, and goes on."""
-    async with processes(1, name="them") as (_, (cache,)):
-
-        async def leave() -> None:
-            with pytest.raises(
-                RuntimeError, match=r"^<TieredCache 'them' .*> was entered in another task\. Enter"
-            ):
-                await cache.__aexit__(None, None, None)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-        await cache.set("key", "value")
-        assert await cache.get("key") == "value"
-
-
 async def test_refusals() -> None:
     """What cannot be a key, a number or a namespace, and use outside of the block."""
     async with caching_store() as store:
@@ -426,15 +410,12 @@ async def test_refusals() -> None:
         async with cache:
             with pytest.raises(TypeError, match=r"^key=7 is an int, not a str"):
                 await cache.set(7, "value")  # type: ignore[arg-type] # what is tested
-            with pytest.raises(RuntimeError, match=r"is entered already"):
-                await cache.__aenter__()
             with pytest.raises(ValueError, match=r"^key='\\ud800' has half of a surrogate pair"):
                 await cache.get("\ud800")
             with pytest.raises(TypeError, match=r"^loader=7 is an int, which is not callable"):
                 await cache.get_or_set("key", 7)  # type: ignore[arg-type] # what is tested
             with pytest.raises(TypeError, match=r"^loader=<.* returned 7, which cannot be awaited"):
                 await cache.get_or_set("key", lambda: 7)  # type: ignore[arg-type, return-value] # what is tested
-        await cache.__aexit__(None, None, None)
         namespaces: list[tuple[object, str]] = [
             ("", "'' is empty"),
             ("a{b", "'a{b' contains a brace"),

@@ -1,7 +1,8 @@
-"""The task group of a block: how it ended is returned, and who may leave it is checked."""
+"""A block: how its task group ended is returned, and who may enter, leave and use it is checked."""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NoReturn
 
@@ -9,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mtaio._internal.scope import OwnedGroup
+from mtaio._internal.block import Blocks, OwnedBlock
 
 
 async def fail(error: Exception) -> NoReturn:
@@ -18,9 +19,9 @@ async def fail(error: Exception) -> NoReturn:
     raise error
 
 
-async def enter() -> OwnedGroup:
+async def enter() -> OwnedBlock:
     """Return a group that was entered here."""
-    group = OwnedGroup("<owner>")
+    group = OwnedBlock("<owner>")
     await group.enter()
     return group
 
@@ -83,11 +84,45 @@ async def test_leaving_in_another_task_is_refused() -> None:
 
 def test_a_finished_loop_is_over(backend: str) -> None:
     """A block whose event loop has finished can no longer be left."""
-    groups: list[OwnedGroup] = []
+    groups: list[OwnedBlock] = []
 
     async def main() -> None:
-        groups.append(OwnedGroup("<owner>"))
+        groups.append(OwnedBlock("<owner>"))
 
     anyio.run(main, backend=backend)
     assert groups[0].is_over()
     assert not groups[0].is_current()
+
+
+async def test_a_forked_child_enters_its_own_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was entered before the fork is the parent's: there it is current, and left."""
+    blocks: Blocks[OwnedBlock] = Blocks()
+    blocks.current = before = OwnedBlock("<owner>")
+    other = os.getpid() + 1
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: other)
+        assert before.is_over()
+        assert not before.is_current()
+        with pytest.raises(RuntimeError, match=r"^'<owner>' is not entered, and call\(\) works"):
+            blocks.entered("<owner>", "call()")
+        assert blocks.vacate("<owner>") is before
+        blocks.current = OwnedBlock("<owner>")
+        assert blocks.entered("<owner>", "call()") is blocks.leaving(None) is blocks.current
+    assert not before.is_over()
+    assert before.is_current()
+
+
+async def test_a_block_that_is_over_is_left_without_a_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is for its owner to forget it, in whatever task that is."""
+    blocks: Blocks[OwnedBlock] = Blocks()
+    blocks.current = before = OwnedBlock("<owner>")
+    other = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: other)
+
+    async def leave() -> None:
+        assert blocks.leaving(GeneratorExit()) is before
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(leave)
