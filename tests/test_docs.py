@@ -1,4 +1,4 @@
-"""The pages stand in both languages, and every program in them does what they say."""
+"""Every program in the pages and in the public docstrings does what they say."""
 
 from __future__ import annotations
 
@@ -34,13 +34,7 @@ ROOMS = (
 )
 
 
-def pages(language: str) -> list[str]:
-    """Return the names of the pages in one language."""
-    folder = DOCS / language
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
-
-
-PAGES = pages("en")
+PAGES = sorted(path.relative_to(DOCS / "en").as_posix() for path in DOCS.glob("en/**/*.md"))
 PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 
 FENCE = re.compile(
@@ -54,24 +48,6 @@ def fences(text: str) -> list[tuple[str, str]]:
     return [(found["language"], dedent(found["body"])) for found in FENCE.finditer(text)]
 
 
-def outline(text: str) -> list[str]:
-    """Return what a page and its translation have in common, in its order."""
-    without_code = FENCE.sub("", text)
-    headings = [f"{mark} heading" for mark in re.findall(r"^(#+) ", without_code, re.MULTILINE)]
-    directives = re.findall(r"^::: .*$", without_code, re.MULTILINE)
-    tables = [
-        f"{row.count('|')} columns" for row in re.findall(r"^\|.*\|$", without_code, re.MULTILINE)
-    ]
-    code = [body for _, body in fences(text)]
-    return [*headings, *directives, *tables, *code]
-
-
-def test_pages_stand_in_both_languages() -> None:
-    """Each page is there in English and in Japanese, under one name."""
-    assert PAGES
-    assert pages("ja") == PAGES
-
-
 def test_navigation_leads_to_every_page() -> None:
     """mkdocs.yml lists each page once, and no page that is not there."""
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
@@ -79,25 +55,14 @@ def test_navigation_leads_to_every_page() -> None:
     assert sorted(listed) == PAGES
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_translation_has_the_same_outline(page: str) -> None:
-    """A page and its translation have the same headings, tables and programs."""
-    english, japanese = ((DOCS / language / page).read_text("utf-8") for language in ("en", "ja"))
-    assert outline(english) == outline(japanese)
-
-
-@pytest.mark.parametrize("path", ["README.ja.md", *(f"docs/ja/{page}" for page in PAGES)])
-def test_japanese_paragraphs_are_one_line(path: str) -> None:
-    """No line of Japanese is broken, because the break would show as a space inside a sentence."""
-    text = FENCE.sub("", (ROOT / path).read_text(encoding="utf-8"))
-    assert re.findall(r"^.*[\u3000-\uffef]\n *[\u3000-\uffef].*$", text, re.MULTILINE) == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_python_in_pages_is_an_example(page: str) -> None:
+def test_python_in_pages_is_an_example() -> None:
     """Python in a page is a program of docs/examples, so that what is read is what is run."""
-    text = (DOCS / "en" / page).read_text(encoding="utf-8")
-    loose = [body for language, body in fences(SHOWN.sub("", text)) if language in {"python", "py"}]
+    loose = [
+        (page, body)
+        for page in PAGES
+        for language, body in fences(SHOWN.sub("", (DOCS / "en" / page).read_text("utf-8")))
+        if language in {"python", "py"}
+    ]
     assert loose == [], "write it to docs/examples, and name it above the block"
 
 
@@ -174,10 +139,13 @@ def docstring_programs() -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("name", documented())
-def test_docstring_programs_are_fenced(name: str) -> None:
+def test_docstring_programs_are_fenced() -> None:
     """Code in a public docstring stands in a fence: the reference shows it, and it is run here."""
-    loose = re.findall(r"^.*(?:::$|>>> .*)", FENCE.sub("", documented()[name]), re.MULTILINE)
+    loose = [
+        (name, found)
+        for name, text in documented().items()
+        for found in re.findall(r"^.*(?:::$|>>> .*)", FENCE.sub("", text), re.MULTILINE)
+    ]
     assert loose == []
 
 

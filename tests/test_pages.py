@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 PAGES: Final = [*pages(), ROOT / "CONTRIBUTING.md"]
 
 
-def named(path: Path) -> str:
-    """Return a page's name, for a test's id."""
-    return path.relative_to(ROOT).as_posix()
-
-
-@pytest.mark.parametrize("page", PAGES[:-1], ids=named)
-def test_examples_are_shown_as_they_are(page: Path) -> None:
+def test_examples_are_shown_as_they_are() -> None:
     """What a page shows of docs/examples is what stands there: ``python -m tests.pages``."""
-    text = page.read_text(encoding="utf-8")
-    assert filled(text) == text
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES[:-1]}
+    assert [page for page, text in texts.items() if filled(text) != text] == []
 
 
 def test_block_is_filled_and_marked() -> None:
@@ -80,12 +74,15 @@ def inline(page: Path) -> Iterator[Any]:
         yield from token.children or ()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_markup_is_plain(page: Path) -> None:
+def test_markup_is_plain() -> None:
     """No page has markup of the site's own, or Markdown that only the site understands."""
-    texts = [token.content for token in inline(page) if token.type == "text"]
-    assert [text for text in texts if FOREIGN.search(text)] == []
-    assert [token.content for token in tokens(page) if token.type == "code_block"] == []
+    faults = [
+        (page, token.content)
+        for page in PAGES
+        for token in (*tokens(page), *inline(page))
+        if token.type == "code_block" or (token.type == "text" and FOREIGN.search(token.content))
+    ]
+    assert faults == []
 
 
 def slug(heading: str) -> str:
@@ -105,10 +102,8 @@ def anchors(page: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_links_lead_somewhere(page: Path) -> None:
-    """A link to a file of the repository leads to one, and to a heading or an anchor in it."""
-    lost = []
+def lost_links(page: Path) -> Iterator[str]:
+    """Yield the links of a page to files of the repository, or places in them, that are not."""
     for token in inline(page):
         target = unquote(str(token.attrs.get("href") or token.attrs.get("src") or ""))
         if not target or re.match(r"\w+:", target):
@@ -119,15 +114,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not path.exists() or (
             anchor and path.suffix == ".md" and not generated and (anchor not in anchors(path))
         ):
-            lost.append(target)
-    assert lost == []
+            yield target
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "reference"], ids=named)
-def test_generated_pages_say_so(page: Path) -> None:
+def test_links_lead_somewhere() -> None:
+    """A link to a file of the repository leads to one, and to a heading or an anchor in it."""
+    assert {page: lost for page in PAGES if (lost := [*lost_links(page)])} == {}
+
+
+def test_generated_pages_say_so() -> None:
     """A page whose names are put in when the site is built says where they come from."""
-    text = page.read_text(encoding="utf-8")
-    assert ("\n::: " in text) == ("](index.md#generated)" in text)
+    texts = {p: p.read_text(encoding="utf-8") for p in PAGES if p.parent.name == "reference"}
+    generated = {page for page, text in texts.items() if "\n::: " in text}
+    assert generated == {page for page, text in texts.items() if "](index.md#generated)" in text}
 
 
 def test_search_finds_japanese_words() -> None:

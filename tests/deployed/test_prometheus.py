@@ -2,7 +2,7 @@
 Debian's own Prometheus reads what mtaio exports, and the example rules and dashboard understand it.
 
 They run in real time, and need the programs ``prometheus`` and ``promtool`` (``apt-get install
-prometheus``): pytest leaves them out unless they are named, as the session ``deployed`` does.
+prometheus``): pytest leaves them out unless they are named, as the session ``service`` does.
 """
 
 from __future__ import annotations

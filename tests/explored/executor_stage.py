@@ -15,13 +15,14 @@ from anyio.lowlevel import checkpoint
 
 from mtaio.core import TaskExecutor
 from mtaio.testing import assert_quiescent, explore
+from tests.explored.searches import SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from mtaio.testing import Simulation
 
-explored = explore(seeds=300, exhaustive=2, max_runs=100_000)
+explored = explore(seeds=SEEDS, exhaustive=2, max_runs=100_000)
 """Every schedule of two delays, 300 at random, and struck at every moment in each mode."""
 
 

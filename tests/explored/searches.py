@@ -3,7 +3,7 @@ The tests below: not one run each, but some thousand.
 
 How to read them. A test here is a scenario: a few tasks that fight over one object, one of them the
 victim. `explored` runs it on both backends under every schedule that departs from the oldest task
-at most twice, under 300 schedules at random, and with the victim cancelled at each
+at most twice, under 100 schedules at random, and with the victim cancelled at each
 checkpoint, between any two steps of any task, and, on asyncio, by ``Task.cancel()`` itself. What
 must hold at any time stands in ``sim.always``, what must hold afterwards at the end, where
 ``assert_quiescent`` has the last word.
@@ -32,7 +32,7 @@ __all__ = ["EXHAUSTIVE", "SEEDS", "Line", "Task", "explored", "together"]
 Task: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 """What a task of a scenario does."""
 
-SEEDS: Final = 300
+SEEDS: Final = 100
 """The schedules at random on each backend."""
 
 EXHAUSTIVE: Final = 2

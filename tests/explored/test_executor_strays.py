@@ -15,6 +15,7 @@ from mtaio.core import Retry, TaskStatus
 from mtaio.exceptions import StrayCancellationError
 from mtaio.testing import explore
 from tests.explored.executor_stage import Stage, caught, explored, leaves, reasons
+from tests.explored.searches import SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Item: TypeAlias = Callable[[int], Awaitable[int]]
 Way: TypeAlias = Callable[[Stage, Item], Awaitable[None]]
 
-natively = explore(seeds=300, exhaustive=2, max_runs=100_000, backends=["asyncio"])
+natively = explore(seeds=SEEDS, exhaustive=2, max_runs=100_000, backends=["asyncio"])
 
 
 class Target:

@@ -12,6 +12,7 @@ from anyio.lowlevel import checkpoint
 from mtaio.core import ExternalPool, TaskExecutor
 from mtaio.testing import assert_quiescent, explore, settle
 from tests.core.manual_pool import ManualPool
+from tests.explored.searches import SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ class ServedPool(ManualPool):
 
 
 @pytest.mark.parametrize("chunksize", [1, 2])
-@explore(seeds=300, exhaustive=1, max_runs=100_000)
+@explore(seeds=SEEDS, exhaustive=1, max_runs=100_000)
 async def test_map_in_a_pool(sim: Simulation, victim: Victim, chunksize: int) -> None:
     """Results stand in their places, each call is made once, and its place comes back."""
     pool = ServedPool()
