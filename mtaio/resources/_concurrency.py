@@ -230,7 +230,27 @@ class ConcurrencyLimiter:
         in_use = self._in_use + 1
         acquired = self._acquired
         if in_use > self._capacity or acquired >= self._yield_at:
-            await self._acquire(timeout)
+            rest = self._acquire(timeout)
+            if rest is not None:
+                await rest
+                return
+            # The wait is written out here: a coroutine of its own would cost as much as the rest.
+            asked = now()
+            waiter = self._queue.join(None)
+            if self._in_use < self._capacity:
+                # Another thread gave a slot back as this task joined, and saw nobody wait.
+                self._in_use += 1
+                self._queue.leave(waiter)
+                await self._yield_with_slot()
+                return
+            try:
+                await waiter
+            except BaseException:
+                self._cancelled += 1
+                if self._queue.leave(waiter):
+                    self.release()
+                raise
+            self._count_wait(now() - asked)
             return
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
@@ -292,7 +312,7 @@ class ConcurrencyLimiter:
         in_use = self._in_use + 1
         acquired = self._acquired
         if in_use > self._capacity or acquired >= self._yield_at:
-            await self._acquire(None)
+            await self.acquire()
             return
         self._in_use = in_use
         if in_use > self._peak:  # noqa: PLR1730 - max() would cost a tenth of the whole
@@ -371,8 +391,12 @@ class ConcurrencyLimiter:
             max_wait_seconds=self._max_wait_seconds,
         )
 
-    def _acquire(self, timeout: float | None) -> Coroutine[Any, Any, None]:
-        """Return what `acquire` has to await where all are taken, or it is time to yield."""
+    def _acquire(self, timeout: float | None) -> Coroutine[Any, Any, None] | None:
+        """
+        Return what `acquire` has to await where all are taken, or it is time to yield.
+
+        None if it has to wait in the queue, which is then ready for it.
+        """
         if self._returned:
             self._queue.call_there(self._take_back)
         if self._in_use < self._capacity:
@@ -384,7 +408,7 @@ class ConcurrencyLimiter:
             msg = f"{self!r} lets at most max_waiters={self._max_waiters} wait. Try again later."
             return self._refuse(ConcurrencyLimitError(msg, name=self._name))
         if timeout is None:
-            return self._wait()
+            return None
         if timeout == 0:
             return self._refuse(self._timeout_error(timeout, anyio.current_time()))
         return self._wait_within(timeout)
@@ -398,35 +422,19 @@ class ConcurrencyLimiter:
             await checkpoint()
         raise error
 
-    async def _wait(self) -> None:
-        """Wait in the queue until a slot is handed over."""
-        asked = now()
-        waiter = self._queue.join(None)
-        if self._in_use < self._capacity:
-            # Another thread gave a slot back as this task joined, and saw nobody wait.
-            self._hand_over()
-            if waiter not in self._waiters:
-                await self._yield_with_slot()
-                return
-        try:
-            await waiter
-        except BaseException:
-            self._cancelled += 1
-            if self._queue.leave(waiter):
-                self.release()
-            raise
-        waited = now() - asked
+    def _count_wait(self, seconds: float) -> None:
+        """Count a slot that was handed over after so long a wait, which was a checkpoint."""
         self._acquired += 1
         self._yield_at = self._acquired + FAST_CALLS - 1
-        self._wait_seconds += waited
-        self._max_wait_seconds = max(self._max_wait_seconds, waited)
+        self._wait_seconds += seconds
+        self._max_wait_seconds = max(self._max_wait_seconds, seconds)
 
     async def _wait_within(self, timeout: float) -> None:
         """Wait for so many seconds at most."""
         with anyio.move_on_after(timeout) as scope:
-            await self._wait()
+            await self.acquire()
         if scope.cancelled_caught:
-            self._cancelled -= 1  # as which `_wait` has counted it
+            self._cancelled -= 1  # as which `acquire` has counted it
             raise self._timeout_error(timeout, scope.deadline)
 
     async def _yield_with_slot(self) -> None:

@@ -349,6 +349,17 @@ class RateLimiter:
                     bucket.full_at = full_at
                     self._left = left - 1
                     return
+        if self._first is not None and timeout is None and (waiter := self._fall_in(tokens)):
+            # Those behind the first wait here: a coroutine of its own would cost as much as the rest.
+            # They are woken when they are first, or when they ask for too much.
+            asked = clock.catch_up(self._bucket)
+            try:
+                await waiter
+            except BaseException as error:
+                self._give_up(waiter, tokens, error)
+                raise
+            await self._serve(waiter, tokens, asked, clock.catch_up(self._bucket), None)
+            return
         rest = self._request(tokens, timeout)
         if rest is not None:
             await rest
@@ -524,12 +535,25 @@ class RateLimiter:
     ) -> None:
         """Join the queue, and take the tokens when they are there; yield if they are already."""
         waiter = self._join(tokens)
-        deadline = math.inf if timeout is None else asked + timeout
         moment = asked
-        try:
-            if there:
+        if there:
+            try:
                 await checkpoint()
-                moment = clock.catch_up(self._bucket)
+            except BaseException as error:
+                self._give_up(waiter, tokens, error)
+                raise
+            moment = clock.catch_up(self._bucket)
+        await self._serve(waiter, tokens, asked, moment, timeout)
+
+    async def _serve(
+        self, waiter: Waiter, tokens: float, asked: float, moment: float, timeout: float | None
+    ) -> None:
+        """Take the tokens of a task in the queue when they are there, and leave the queue."""
+        deadline = math.inf if timeout is None else asked + timeout
+        try:
+            # When the tokens are due is looked at anew after each wait, since the limits may have
+            # changed, and the task may have become first. Until then it has nothing to sleep for
+            # but its deadline, and somebody wakes it.
             while (due := self._due(waiter, tokens, moment, timeout, deadline)) != moment:
                 if due < math.inf or deadline < math.inf:
                     moment = await self._sleep_until(min(due, deadline), waiter)
@@ -540,20 +564,22 @@ class RateLimiter:
             if not asked <= moment <= asked + self._slack:
                 asked = min(moment, max(asked, moment - self._slack))
             self._bucket.take(tokens, asked)
-        except RateLimitError:
-            self._tally.rejected += 1
+        except BaseException as error:
+            self._give_up(waiter, tokens, error)
             raise
-        except GeneratorExit:
-            self._tally.cancelled += 1
-            self._forget_finished()  # closed with its loop: there may be no task left to wake
-            raise
-        except BaseException:
-            self._tally.cancelled += 1
-            raise
-        finally:
-            self._leave(waiter, tokens)
+        self._leave(waiter, tokens)
         self._granted_at_0 += 1
         self._restart_count()
+
+    def _give_up(self, waiter: Waiter, tokens: float, error: BaseException) -> None:
+        """Leave the queue, because the task was refused, or cancelled, or its loop is over."""
+        if isinstance(error, RateLimitError):
+            self._tally.rejected += 1
+        else:
+            self._tally.cancelled += 1
+        if isinstance(error, GeneratorExit):
+            self._forget_finished()  # closed with its loop: there may be no task left to wake
+        self._leave(waiter, tokens)
 
     async def _sleep_until(self, until: float, waiter: Waiter) -> float:
         """Sleep until a moment, or until woken before; return which moment it is then."""
@@ -598,6 +624,14 @@ class RateLimiter:
             deadline=clock.loop_deadline(deadline),
             name=self._name,
         )
+
+    def _fall_in(self, tokens: float) -> Waiter | None:
+        """Join the tasks that wait; return None if nobody waits any more, or for no tokens."""
+        bucket = self._bucket
+        if tokens is not _ONE:
+            bucket.check(tokens)
+        self._attach()
+        return None if self._first is None or not tokens else self._join(tokens)
 
     def _join(self, tokens: float) -> Waiter:
         """Put the running task at the end of the queue."""

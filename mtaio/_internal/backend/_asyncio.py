@@ -110,15 +110,15 @@ def end_sigint(handler: object) -> None:
 class Waiter:
     """A task that waits on one future after another."""
 
-    __slots__ = ("_future", "_new")
+    __slots__ = ("_future", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._new = loop.create_future
+        self._loop = loop
         self._future: asyncio.Future[None] | None = None
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait until `wake`."""
-        self._future = future = self._new()
+        self._future = future = self._loop.create_future()
         return future.__await__()
 
     def wake(self) -> bool:

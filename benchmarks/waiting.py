@@ -1,0 +1,273 @@
+"""
+Waiting tasks: what it costs to park one, to cancel it and to let it go, beside the loop's own.
+
+Tasks are started as the loop itself starts them, so that most of the cost is that of waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import time
+import tracemalloc
+from typing import TYPE_CHECKING, Any, Protocol
+
+import sniffio
+import trio
+from anyio.lowlevel import checkpoint
+
+from benchmarks._harness import OURS, Contest
+from benchmarks.rate_limiter import expect, per_call
+from mtaio.resources import ConcurrencyLimiter, RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CROWD = 100_000
+FEW = 10_000
+SLOTS = 10
+
+_TURNS = 3
+"""In so many turns of the loop every task that was started has joined the queue."""
+
+
+class Taken(Protocol):
+    """What has nothing left to take: those who acquire wait."""
+
+    def acquire(self) -> Awaitable[object]: ...
+
+
+def semaphore(slots: int = 0) -> Any:
+    """Return the semaphore of the loop that runs here."""
+    if sniffio.current_async_library() == "trio":
+        return trio.Semaphore(slots)
+    return asyncio.Semaphore(slots)
+
+
+def limiter() -> ConcurrencyLimiter:
+    taken = ConcurrencyLimiter(1)
+    taken.acquire_nowait()
+    return taken
+
+
+def rate_limiter() -> RateLimiter:
+    taken = RateLimiter(1, per=86400)
+    taken.acquire_nowait()
+    return taken
+
+
+async def crowd(
+    acquire: Callable[[], Awaitable[object]], parked: Callable[[], None], *, count: int
+) -> None:
+    """Let many tasks wait, call ``parked``, then cancel them and wait for them."""
+    gc.disable()  # which would be run for the number of objects, whoever has made them
+    try:
+        if sniffio.current_async_library() == "trio":
+            async with trio.open_nursery() as nursery:
+                for _ in range(count):
+                    nursery.start_soon(acquire)
+                for _ in range(_TURNS):
+                    await checkpoint()
+                parked()
+                nursery.cancel_scope.cancel()
+        else:
+            tasks = [asyncio.ensure_future(acquire()) for _ in range(count)]
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            parked()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        gc.enable()
+
+
+async def park(taken: Taken) -> float:
+    """Return the microseconds to start a task and let it wait."""
+    spent: list[float] = []
+    started = time.perf_counter()
+    await crowd(taken.acquire, lambda: spent.append(per_call(started, CROWD)), count=CROWD)
+    return spent[0]
+
+
+async def cancel(taken: Taken) -> float:
+    """Return the microseconds to cancel a task that waits, until it has ended."""
+    began: list[float] = []
+    await crowd(taken.acquire, lambda: began.append(time.perf_counter()), count=CROWD)
+    return per_call(began[0], CROWD)
+
+
+async def weigh(taken: Taken) -> float:
+    """Return the bytes that a waiting task takes, itself included."""
+    sizes: list[int] = []
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        await crowd(
+            taken.acquire,
+            lambda: sizes.append(tracemalloc.get_traced_memory()[0] - before),
+            count=FEW,
+        )
+    finally:
+        tracemalloc.stop()
+    return sizes[0] / FEW
+
+
+async def through(slots: Any) -> float:
+    """Return the microseconds for a task to wait for one of the slots, and give it back."""
+    most = inside = done = 0
+
+    async def work() -> None:
+        nonlocal most, inside, done
+        await slots.acquire()
+        inside += 1
+        most = max(most, inside)
+        await checkpoint()
+        inside -= 1
+        done += 1
+        slots.release()
+
+    started = time.perf_counter()
+    if sniffio.current_async_library() == "trio":
+        async with trio.open_nursery() as nursery:
+            for _ in range(FEW):
+                nursery.start_soon(work)
+    else:
+        await asyncio.gather(*(work() for _ in range(FEW)))
+    expect((most, done) == (SLOTS, FEW), "let as many in as it has slots")
+    return per_call(started, FEW)
+
+
+async def let_go(taken: Taken, release: Callable[[], None]) -> float:
+    """Return the microseconds for a task that waits to get what it waits for, and to end."""
+    started = 0.0
+
+    def begin() -> None:
+        nonlocal started
+        started = time.perf_counter()
+        release()
+
+    if sniffio.current_async_library() == "trio":
+        async with trio.open_nursery() as nursery:
+            for _ in range(FEW):
+                nursery.start_soon(taken.acquire)
+            for _ in range(_TURNS):
+                await checkpoint()
+            begin()
+    else:
+        tasks = [asyncio.ensure_future(taken.acquire()) for _ in range(FEW)]
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        begin()
+        await asyncio.gather(*tasks)
+    return per_call(started, FEW)
+
+
+async def park_slots() -> float:
+    return await park(limiter())
+
+
+async def park_rate() -> float:
+    return await park(rate_limiter())
+
+
+async def park_native() -> float:
+    return await park(semaphore())
+
+
+async def weigh_slots() -> float:
+    return await weigh(limiter())
+
+
+async def weigh_rate() -> float:
+    return await weigh(rate_limiter())
+
+
+async def weigh_native() -> float:
+    return await weigh(semaphore())
+
+
+async def cancel_slots() -> float:
+    return await cancel(limiter())
+
+
+async def cancel_rate() -> float:
+    return await cancel(rate_limiter())
+
+
+async def cancel_native() -> float:
+    return await cancel(semaphore())
+
+
+async def through_slots() -> float:
+    return await through(ConcurrencyLimiter(SLOTS))
+
+
+async def through_native() -> float:
+    return await through(semaphore(SLOTS))
+
+
+async def let_go_rate() -> float:
+    taken = rate_limiter()
+    return await let_go(taken, lambda: taken.reconfigure(rate=math.inf))
+
+
+async def let_go_native() -> float:
+    taken = semaphore()
+
+    def release() -> None:
+        for _ in range(FEW):
+            taken.release()
+
+    return await let_go(taken, release)
+
+
+def contests(name: str, *, loops: tuple[str, ...], most: tuple[float, ...]) -> list[Contest]:
+    """Return what is measured on some loops: parking, its memory, cancelling, handing over."""
+    time_most, memory_most, cancel_most, through_most = most
+    crowds = {"ConcurrencyLimiter": (park_slots, weigh_slots, cancel_slots)}
+    crowds["RateLimiter"] = (park_rate, weigh_rate, cancel_rate)
+    of_each = []
+    for ours, (parks, weighs, cancels) in crowds.items():
+        of_each += [
+            Contest(
+                title=f"{CROWD:,} tasks parked on a {ours}",
+                contenders={OURS: parks, name: park_native},
+                targets={name: time_most},
+                loops=loops,
+            ),
+            Contest(
+                title=f"memory of a task parked on a {ours}",
+                contenders={OURS: weighs, name: weigh_native},
+                targets={name: memory_most},
+                unit="bytes",
+                loops=loops,
+            ),
+            Contest(
+                title=f"{CROWD:,} of them cancelled",
+                contenders={OURS: cancels, name: cancel_native},
+                targets={name: cancel_most},
+                loops=loops,
+            ),
+        ]
+    return [
+        *of_each,
+        Contest(
+            title=f"{FEW:,} tasks through {SLOTS} slots",
+            contenders={OURS: through_slots, name: through_native},
+            targets={name: through_most},
+            loops=loops,
+        ),
+        Contest(
+            title=f"{FEW:,} tasks let go by a RateLimiter, one after another",
+            contenders={OURS: let_go_rate, name: let_go_native},
+            loops=loops,
+        ),
+    ]
+
+
+EVENTS = [
+    *contests("asyncio.Semaphore", loops=("asyncio", "uvloop"), most=(1.5, 1.4, 1.2, 1.15)),
+    *contests("trio.Semaphore", loops=("trio",), most=(1.05, 1.05, 1.05, 1.05)),
+]
