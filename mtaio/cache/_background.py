@@ -75,7 +75,7 @@ class Background:
         self._notifier = notifier if isinstance(notifier, AsyncNotifier) else None
         self._earlier = anyio.Event()
         self.group: OwnedBlock = OwnedBlock(owner)
-        self.loads: set[Load] = set()
+        self.loads: dict[Load, None] = {}
         self.leaving: bool = False
 
     def is_over(self) -> bool:
@@ -115,7 +115,7 @@ class Background:
         seen = None if isinstance(reason, Exception) else reason
         end = await self.group.leave(seen)
         while self.loads:  # their tasks were cancelled natively before their first step
-            self._all_loads.never_ran(self.loads.pop())
+            self._all_loads.never_ran(self.loads.popitem()[0])
         escaped = [each for each in end.errors if each is not seen]
         try:
             if escaped:

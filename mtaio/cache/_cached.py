@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mtaio.cache._config import Lifetime
-    from mtaio.cache._loads import Loads
     from mtaio.cache._store import Store
 
 __all__ = ["BoundCached", "Cached", "cached"]
@@ -204,7 +203,7 @@ _KEYWORDS: Final = _Separator()
 class _Call(Generic[R]):
     """How the calls of one function are cached: what `Cached` and `BoundCached` share."""
 
-    __slots__ = ("cache", "fn", "key", "loads", "prefix", "signature", "store", "tags", "ttl")
+    __slots__ = ("cache", "fetch", "fn", "key", "prefix", "signature", "store", "tags", "ttl")
 
     def __init__(
         self,
@@ -219,7 +218,7 @@ class _Call(Generic[R]):
         self.fn: Callable[..., Coroutine[Any, Any, R]] = fn
         self.cache: TTLCache[R] = cache
         self.store: Store = cache._store  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
-        self.loads: Loads = cache._loads  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
+        self.fetch: Final = cache._fetcher.fetch  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this package
         self.ttl: Lifetime = ttl
         self.key: Callable[..., Hashable] | None = key
         self.signature: inspect.Signature | None = inspect.signature(fn) if bind else None
@@ -290,7 +289,7 @@ def _function(call: _Call[R], *, plain: bool) -> Callable[..., Coroutine[Any, An
     # What a hit needs is in the closure: a name there costs less than an attribute.
     store = call.store
     lookup = store.lookup
-    fetch = call.loads.fetch
+    fetch = call.fetch
 
     async def answer(*args: Any, **kwargs: Any) -> Any:
         key = args if plain and not kwargs else call.key_of(args, kwargs)
@@ -327,7 +326,7 @@ def _method(call: _Call[R]) -> Callable[..., Coroutine[Any, Any, R]]:
             return entry.value  # as above
         args = (instance, *args)
         tags = call.tags_of(args, kwargs, token)
-        return await call.loads.fetch(key, call.fn, args, kwargs, call.ttl, tags)
+        return await call.fetch(key, call.fn, args, kwargs, call.ttl, tags)
 
     return update_wrapper(answer, call.fn)
 
@@ -409,7 +408,7 @@ class Cached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI059 - 
         """Make the call again, as `TTLCache.refresh` does, and return its result."""
         call = self._call
         key, tags = call.key_of(args, kwargs), call.tags_of(args, kwargs)
-        fetch = call.loads.fetch
+        fetch = call.fetch
         result: R = await fetch(key, call.fn, args, kwargs, call.ttl, tags, refresh=True)
         return result
 
@@ -526,7 +525,7 @@ class BoundCached(Generic[P, R], partial[Coroutine[Any, Any, R]]):  # noqa: PYI0
         key = call.key_of((token, *args), kwargs)
         given = (instance, *args)
         tags = call.tags_of(given, kwargs, token)
-        fetch = call.loads.fetch
+        fetch = call.fetch
         result: R = await fetch(key, call.fn, given, kwargs, call.ttl, tags, refresh=True)
         return result
 

@@ -24,9 +24,9 @@ import anyio
 from mtaio.cache._load import Load, together
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
-__all__ = ["LOADING", "Asker", "asker_of", "is_awaited"]
+__all__ = ["LOADING", "Dependent", "dependent_in", "is_awaited"]
 
 _AWAITS: Final = CO_COROUTINE | CO_GENERATOR | CO_ASYNC_GENERATOR
 
@@ -34,12 +34,12 @@ LOADING: Final[ContextVar[Load | None]] = ContextVar("mtaio.cache.loading", defa
 """The innermost load that the running code may be part of."""
 
 
-class Asker:
+class Dependent:
     """
-    A task that waits for a load, perhaps as part of another one.
+    A task that waits for a load, perhaps as part of another load, which depends on that.
 
     Args:
-        load: The load in whose context it runs.
+        load: The other load, in whose context it runs.
         running: Whether it is that load's own task.
     """
 
@@ -51,32 +51,38 @@ class Asker:
         self.task: int = 0 if running else anyio.get_current_task().id
 
 
-def asker_of(loop: object, owner: object, key: Hashable) -> Asker | None:
+def dependent_in(loop: object, owner: object, keys: Iterable[Hashable]) -> Dependent | None:
     """
-    Return the task that asks for ``key`` inside a load; None if no load around it is in progress.
+    Return the running task if it is part of a load, which may come to depend on those of ``keys``.
+
+    Called by a plain function that a coroutine calls: see `_is_part_of`.
 
     Args:
         loop: The running event loop.
-        owner: The cache that is asked.
-        key: The key that is asked for.
+        owner: The cache.
+        keys: Those of which values are wanted.
+
+    Returns:
+        None if no load around the running code is in progress.
 
     Raises:
-        RuntimeError: A load of ``key`` waits for that load.
+        RuntimeError: A load of one of them waits for that load.
     """
     load = LOADING.get()
     if load is None or load.is_over():
         return None
-    asker = Asker(load, running=load.loop is loop and _is_part_of(load.call))
-    same = _same_key(asker, owner, key)
-    if same and _waits(asker, same):
-        del load, asker, same  # the error's traceback has this frame
-        msg = (
-            f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself or "
-            f"through the loads of other keys, and would wait for itself. Compute the value "
-            f"without asking for that key."
-        )
-        raise RuntimeError(msg)
-    return asker
+    dependent = Dependent(load, running=load.loop is loop and _is_part_of(load.call))
+    for key in keys:
+        same = _same_key(dependent, owner, key)
+        if same and _waits(dependent, same):
+            del load, dependent, same  # the error's traceback has this frame
+            msg = (
+                f"the load of key={reprlib.repr(key)} in {owner!r} asked for its own key, itself "
+                f"or through the loads of other keys, and would wait for itself. Compute the value "
+                f"without asking for that key."
+            )
+            raise RuntimeError(msg)
+    return dependent
 
 
 def is_awaited(load: Load) -> bool:
@@ -87,10 +93,11 @@ def is_awaited(load: Load) -> bool:
         each = rest.pop()
         if each in seen:
             continue
-        if each.is_over() or (each.in_block and each.kept) or each.waiters > len(each.askers or ()):
+        dependents = each.dependents or ()
+        if each.is_over() or (each.in_block and each.kept) or each.waiters > len(dependents):
             return True
         seen.add(each)
-        rest.extend(asker.load for asker in each.askers or ())
+        rest.extend(dependent.load for dependent in dependents)
         rest.extend(each.siblings)
     return False
 
@@ -102,7 +109,7 @@ def _is_part_of(call: Any) -> bool:
     # A task that was started eagerly runs within the one that started it, but is not awaited by it:
     # then there are the frames of plain functions in between. That is so from Python 3.12 on.
     frame = currentframe()
-    for _ in range(2):  # this one, and `asker_of`
+    for _ in range(3):  # this one, `dependent_in`, and the plain function that called it
         frame = None if frame is None else frame.f_back
     while frame is not None and frame.f_code.co_flags & _AWAITS:  # pragma: no branch - see above
         if frame is call.cr_frame:
@@ -111,26 +118,26 @@ def _is_part_of(call: Any) -> bool:
     return False
 
 
-def _same_key(asker: Asker, owner: object, key: Hashable) -> set[Load]:
-    """Return the loads of ``key`` that may be waiting for the one of ``asker``."""
+def _same_key(dependent: Dependent, owner: object, key: Hashable) -> set[Load]:
+    """Return the loads of ``key`` that may be waiting for the one of ``dependent``."""
     found: set[Load] = set()
     seen: set[Load] = set()
-    rest = [asker]
+    rest = [dependent]
     while rest:
         for load in together(rest.pop().load):
             if load not in seen and not load.is_over():
                 seen.add(load)
                 if load.owner is owner and _is_same(load.key, key):
                     found.add(load)
-                rest.extend(load.askers or ())
+                rest.extend(load.dependents or ())
     return found
 
 
-def _waits(asker: Asker, targets: set[Load]) -> bool:
-    """Return whether one of the loads is known to wait for what ``asker`` does."""
+def _waits(dependent: Dependent, targets: set[Load]) -> bool:
+    """Return whether one of the loads is known to wait for what ``dependent`` does."""
     tasks = {each.id: each for each in anyio.get_running_tasks()}
     seen: set[tuple[int, Load]] = set()
-    rest = [(asker, asker.load)]
+    rest = [(dependent, dependent.load)]
     while rest:
         each, load = rest.pop()
         if (each.task, load) in seen or load.is_over():
@@ -139,16 +146,16 @@ def _waits(asker: Asker, targets: set[Load]) -> bool:
         if each.running or (load.in_block and _descends(each.task, load, tasks)):
             if not targets.isdisjoint(together(load)):
                 return True
-            rest.extend((further, further.load) for further in _askers(load))
+            rest.extend((further, further.load) for further in _dependents(load))
         elif not load.in_block:
             # It may be a child of the load around this one, which runs in the same task.
-            rest.extend((each, further.load) for further in _askers(load) if further.running)
+            rest.extend((each, further.load) for further in _dependents(load) if further.running)
     return False
 
 
-def _askers(load: Load) -> list[Asker]:
+def _dependents(load: Load) -> list[Dependent]:
     """Return the tasks in other loads that may wait for a load, or for those it ends with."""
-    return [asker for each in together(load) for asker in each.askers or ()]
+    return [dependent for each in together(load) for dependent in each.dependents or ()]
 
 
 def _descends(task: int, load: Load, tasks: dict[int, anyio.TaskInfo]) -> bool:

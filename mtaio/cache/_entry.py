@@ -95,12 +95,12 @@ class Failure:
         error: The exception.
     """
 
-    __slots__ = ("error", "told", "traceback")
+    __slots__ = ("error", "logged", "traceback")
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception = error
-        self.told: bool = False
-        """Whether it was logged, because an old value was served in its place."""
+        self.logged: bool = False
+        """Whether it was, because an old value was served in its place."""
         self.traceback = error.__traceback__
 
 

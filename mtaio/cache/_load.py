@@ -1,22 +1,42 @@
 """
-One load: what was asked for, who waits for it, and its state.
+One load: what is asked for, who waits for it, and its state.
 
-Cost: nineteen slots, and one more where several load together, which `mtaio.cache._loads` sets by
-hand and looks after.
+A load begins as a request of one call. Under the lock of the cache the call finds a value, or a
+load of the key in flight, which it joins, and then its request is dropped. Otherwise its load
+starts: it is put into the table, is `RUNNING`, and can be joined. It ends once, in one of these
+ways:
+
+- `LOADED`: its value was stored, and those who waited return it;
+- `FAILED`: the error is raised by those who waited;
+- `ABSENT`: it was one of several keys, and the loader left this one out;
+- `ABORTED`: it was cancelled, with the caller in whose task it ran or because nobody waited for it
+  any more. Those who wait for it all the same start again;
+- `CLOSED`: the block in which it ran was left, so those who wait get a `CacheClosedError` at once.
+  Its task is then cancelled, and may take its time to clean up.
+
+Across these there are two more changes. It is no longer ``wanted`` once its key was changed: then
+it is not in the table, so nobody joins it; it still answers those who wait, but stores nothing. And
+its ``loop`` becomes None when its end was counted, which happens once.
+
+At its end a load first has its result, then leaves the table, and then wakes those who wait. Each
+of these steps is a method of `mtaio.cache._loads.Loads`.
+
+Cost: nineteen slots, and one more where several load together.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Hashable
 
     import anyio
 
+    from mtaio._internal.backend import Waiter
     from mtaio.cache._config import Lifetime
-    from mtaio.cache._cycles import Asker
+    from mtaio.cache._cycles import Dependent
 
 __all__ = [
     "ABORTED",
@@ -28,6 +48,7 @@ __all__ = [
     "JointLoad",
     "Load",
     "State",
+    "request",
     "together",
 ]
 
@@ -39,7 +60,7 @@ class State(Enum):
     LOADED = "loaded"
     FAILED = "failed"
     ABORTED = "aborted"
-    """The caller that ran it was cancelled: another one has to load."""
+    """It was cancelled: a caller that still waits has to load."""
     CLOSED = "closed"
     """The cache in whose task group it ran was left."""
     ABSENT = "absent"
@@ -56,13 +77,12 @@ ABSENT: Final = State.ABSENT
 
 
 class Load:
-    """One load; at first only a request, whose caller may join another load in flight."""
+    """One load; made by `request`."""
 
     __slots__ = (
-        "askers",
         "call",
         "coroutine",
-        "event",
+        "dependents",
         "factory",
         "in_block",
         "kept",
@@ -77,10 +97,10 @@ class Load:
         "tags",
         "ttl",
         "waiters",
+        "waiting",
         "wanted",
     )
 
-    # Set in `Loads.fetch`, where an __init__ would take as long as the rest of a load's start.
     owner: object
     """The cache."""
     key: Hashable
@@ -91,13 +111,13 @@ class Load:
     state: State
     call: Awaitable[Any] | None
     """What the factory returned, while the load is in progress."""
-    event: anyio.Event | None
-    """Set at its end; there as soon as a caller waits for that."""
+    waiting: dict[Waiter, None] | None
+    """The tasks to wake at its end; there as soon as one waits."""
     other: Load | None
     """The next load of the same key, of another event loop."""
     waiters: int
     """How many tasks need it, including the caller that runs it."""
-    askers: dict[Asker, None] | None
+    dependents: dict[Dependent, None] | None
     """Those of them that may be part of another load."""
     in_block: bool
     """Whether it has a task of its own, in the cache's block."""
@@ -125,16 +145,50 @@ class Load:
         """Return whether it can no longer be waited for."""
         return self.state is not RUNNING
 
+    def park(self, waiter: Waiter) -> None:
+        """Have a task woken at the end of the load."""
+        if self.waiting is None:
+            self.waiting = {}
+        self.waiting[waiter] = None
+
+    def wake(self) -> None:
+        """Wake the tasks that wait for its end; called in its event loop."""
+        if self.waiting:
+            waiters = [*self.waiting]
+            self.waiting.clear()
+            for waiter in waiters:
+                waiter.wake()
+
 
 class JointLoad(Load):
     """
     The load of one of several keys that one call of a loader brings.
 
-    They share event, scope, call and coroutine, and end in the same step; each has a result and
-    callers of its own, and can be joined by itself.
+    They share scope, call, coroutine and the tasks to wake, and end in the same step; each has a
+    result and callers of its own, and can be joined by itself.
     """
 
     __slots__ = ("siblings",)
+
+
+L = TypeVar("L", bound=Load)
+
+
+def request(  # noqa: PLR0917 - each miss calls it, and keywords take longer
+    made: L, owner: object, key: Hashable, ttl: Lifetime, tags: frozenset[Hashable], loop: object
+) -> L:
+    """Set what a load needs to be joined or started, and return it; an ``__init__`` costs more."""
+    made.owner = owner
+    made.key = key
+    made.ttl = ttl
+    made.tags = tags
+    made.loop = loop
+    made.state = RUNNING
+    made.call = made.waiting = made.other = made.dependents = None
+    made.waiters = 1
+    made.in_block = False
+    made.wanted = True
+    return made
 
 
 def together(load: Load) -> tuple[Load, ...]:

@@ -29,8 +29,9 @@ from mtaio.cache._config import (
     lifetime,
     unhashable,
 )
+from mtaio.cache._fetching import NO_KEYWORDS, Fetcher
 from mtaio.cache._listeners import AsyncNotifier, notifier_of
-from mtaio.cache._loads import NO_KEYWORDS, Loads
+from mtaio.cache._loads import Loads
 from mtaio.cache._lock import ChangeLock
 from mtaio.cache._policies import HOT, EvictionPolicy
 from mtaio.cache._statistics import CacheStatistics
@@ -143,6 +144,8 @@ class TTLCache(Generic[T]):
         "_config",
         "_default_ttl",
         "_entries",
+        "_fetch",
+        "_fetcher",
         "_loads",
         "_lock",
         "_lookup",
@@ -187,6 +190,8 @@ class TTLCache(Generic[T]):
         self._lookup = self._store.lookup
         self._blocks: Blocks[Background] = Blocks()
         self._loads = Loads(self, self._config, self._store, self._lock, self._notifier)
+        self._fetcher = Fetcher(self, self._config, self._store, self._lock, self._loads)
+        self._fetch = self._fetcher.fetch
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -478,7 +483,7 @@ class TTLCache(Generic[T]):
             lock.changing = True
             try:
                 if self._loads.table:
-                    self._loads.disown(key)
+                    self._loads.forget(key)
                 tells = clock.reader()
                 moment = tells() if tells is store.timed_by else store.now()
                 _gone = store.put(key, value, self._default_ttl, moment)
@@ -494,7 +499,7 @@ class TTLCache(Generic[T]):
         check_hashable(key)
         self._check_listener()
         with lock:
-            self._loads.disown(key)
+            self._loads.forget(key)
             _gone = store.put(key, value, seconds, store.now(), weight, names)
         self._loads.deliver(_gone)
 
@@ -547,7 +552,7 @@ class TTLCache(Generic[T]):
         with self._lock:
             moment = store.now()
             for key, value, weight in items:
-                self._loads.disown(key)
+                self._loads.forget(key)
                 gone.append(store.put(key, value, store.spread(seconds), moment, weight, names))
         self._loads.deliver(gone)
 
@@ -619,7 +624,7 @@ class TTLCache(Generic[T]):
         check_hashable(key)
         self._check_listener()
         with self._lock:
-            self._loads.disown(key)
+            self._loads.forget(key)
             entry = self._store.entries.get(key)
             gone, live = self._store.take(() if entry is None else (entry,))
         self._loads.deliver(gone)
@@ -654,7 +659,7 @@ class TTLCache(Generic[T]):
         self._check_listener()
         with self._lock:
             for key in keys:
-                self._loads.disown(key)
+                self._loads.forget(key)
             found = map(self._store.entries.get, keys)
             # As a dict, because a key may be given twice.
             entries = dict.fromkeys(each for each in found if each is not None)
@@ -690,10 +695,10 @@ class TTLCache(Generic[T]):
         check_tags((tag,))
         self._check_listener()
         with self._lock:
-            self._loads.disown_tagged(tag)
+            self._loads.forget_tagged(tag)
             tagged = self._store.tagged(tag)
             for entry in tagged:
-                self._loads.disown(entry.key)
+                self._loads.forget(entry.key)
             gone, live = self._store.take(tagged)
         self._loads.deliver(gone)
         return live
@@ -718,7 +723,7 @@ class TTLCache(Generic[T]):
         """
         self._check_listener()
         with self._lock:
-            self._loads.disown_all()
+            self._loads.forget_all()
             gone = self._store.take_all()
         unlink(gone)
         self._loads.deliver(gone)
@@ -794,7 +799,7 @@ class TTLCache(Generic[T]):
         if ttl is not UNSET or keep is not None:
             lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        loaded: T = await self._loads.fetch(key, factory, (), NO_KEYWORDS, lasts, names)
+        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names)
         return loaded
 
     async def get_or_set_many(
@@ -857,7 +862,7 @@ class TTLCache(Generic[T]):
         missing = [key for key in asked if key not in found]
         if not missing:
             return found
-        found |= await self._loads.fetch_many(missing, loader, lasts, names)
+        found |= await self._fetcher.fetch_many(missing, loader, lasts, names)
         return {key: found[key] for key in asked if key in found}
 
     async def refresh(
@@ -889,8 +894,7 @@ class TTLCache(Generic[T]):
         check_factory(factory)
         lasts = lifetime(ttl, keep, self._default_ttl)
         names = check_tags(tags) if tags else NO_TAGS
-        fetch = self._loads.fetch
-        loaded: T = await fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
+        loaded: T = await self._fetch(key, factory, (), NO_KEYWORDS, lasts, names, refresh=True)
         return loaded
 
     def statistics(self) -> CacheStatistics:
@@ -910,6 +914,7 @@ class TTLCache(Generic[T]):
                 hits=int(store.hits),
                 hit_rate=store.hits / reads if reads else 0.0,
                 loads=loads.started,
+                served_stale=self._fetcher.served_stale,
                 load_seconds=loads.seconds,
                 dropped=0 if self._notifier is None else self._notifier.dropped,
             )

@@ -103,5 +103,5 @@ def assert_whole(cache: TTLCache[Any], *, bounded: bool = True) -> None:
         assert entry.fresh <= entry.expires
         assert type(entry.value) is not Failure or entry.fresh == -math.inf
     loads = cache._loads
-    assert loads.in_flight >= sum(not load.is_over() for load in loads._all())
+    assert loads.in_flight >= sum(not load.is_over() for load in loads.all())
     assert not cache._lock.changing

@@ -1,0 +1,577 @@
+"""
+Answering a call that finds no fresh value: by a load in flight, or by one that starts for it.
+
+Promise: one load for all callers that want its key in an event loop; an error goes once to the
+callers that waited for that load; a cancellation is never shared.
+Cost: a load that only one caller wants is one coroutine, and takes the lock twice. Each caller that
+waits for another's load costs a `Waiter`, which it leaves in constant time.
+
+What is decided is decided in one step, under the lock of the cache: whether there is a value, a
+load in flight to join, or one that starts. What happens to loads is in `mtaio.cache._loads`, how
+they run in `mtaio.cache._running`.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from mtaio._internal import backend
+from mtaio._internal.checkpoints import checkpoint, checkpoint_if_cancelled
+from mtaio._internal.loops import running_loop
+from mtaio._internal.sentinel import UNSET
+from mtaio.cache._config import unhashable
+from mtaio.cache._cycles import LOADING, Dependent, dependent_in, is_awaited
+from mtaio.cache._entry import Failure
+from mtaio.cache._load import (
+    ABORTED,
+    ABSENT,
+    CLOSED,
+    FAILED,
+    RUNNING,
+    JointLoad,
+    Load,
+    request,
+    together,
+)
+from mtaio.cache._running import Runner
+from mtaio.exceptions import CacheClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable
+
+    from mtaio._internal.backend import Waiter
+    from mtaio.cache._background import Background
+    from mtaio.cache._config import Config, Lifetime
+    from mtaio.cache._loads import Loads
+    from mtaio.cache._lock import ChangeLock
+    from mtaio.cache._store import Store
+
+__all__ = ["NO_KEYWORDS", "Fetcher"]
+
+NO_KEYWORDS: Final[dict[str, Any]] = {}
+"""The keyword arguments of a factory that takes none."""
+
+# Bound here: Python looks up a method of an imported name again for each call.
+_current_load: Final = LOADING.get
+
+
+class Fetcher:
+    """
+    Answers the calls of one cache.
+
+    Args:
+        owner: The cache.
+        config: Its arguments.
+        store: What it holds.
+        lock: What is held to change that.
+        loads: Its loads in flight.
+    """
+
+    __slots__ = (
+        "_loads",
+        "_lock",
+        "_name",
+        "_notifier",
+        "_owner",
+        "_refreshing",
+        "_run_here",
+        "_runner",
+        "_sparing",
+        "_store",
+        "served_stale",
+    )
+
+    def __init__(
+        self,
+        owner: object,
+        config: Config,
+        store: Store,
+        lock: ChangeLock,
+        loads: Loads,
+    ) -> None:
+        self._owner = owner
+        self._name = config.name
+        self._refreshing = config.refreshing
+        self._sparing = config.stale_if_error > 0
+        self._store = store
+        self._loads = loads
+        self._lock = lock
+        self._notifier = loads.notifier
+        self._runner = Runner(loads)
+        self._run_here = self._runner.run_here
+        self.served_stale: int = 0
+        """How many calls got an old value because a load had failed."""
+
+    # ---- one key ----
+
+    def fetch(  # noqa: PLR0917 - each miss calls it, and keywords take longer
+        self,
+        key: Hashable,
+        factory: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+        refresh: bool = False,  # noqa: FBT001, FBT002 - as above
+    ) -> Coroutine[Any, Any, Any]:
+        """
+        Answer a call that finds no fresh value, or that wants a new one; to be awaited at once.
+
+        A plain function, which decides what to await. So most calls, for which a load starts in
+        their own task, take one coroutine, that of the load; the others take `_answer`.
+
+        1. Find out which event loop this is: loads are joined within one loop alone.
+        2. If this code is part of another load, note that the other one will depend on this, or
+           refuse, if it would wait for itself.
+        3. Decide under the lock whether to load, to wait for a load or to return a value. Only
+           where the block was left meanwhile the task looks first whether it is to end too, which
+           it cannot do here.
+        """
+        loop = running_loop()
+        within = _current_load() is not None
+        dependent = dependent_in(loop, self._owner, (key,)) if within else None
+        load = request(Load(), self._owner, key, ttl, tags, loop)
+        if self._loads.guarded and self._refuses(loop):
+            return self._answer(None, UNSET, load, factory, args, kwargs, dependent, refresh)
+        joined, found = self._decide(load, refresh, False)  # noqa: FBT003 - keywords take longer
+        if joined is load and not load.in_block:
+            if self._sparing and not refresh:
+                return self._run_sparing(load, factory, args, kwargs, dependent)
+            return self._run_here(load, factory, args, kwargs, dependent)
+        return self._answer(joined, found, load, factory, args, kwargs, dependent, refresh)
+
+    async def _answer(  # noqa: PLR0917 - what `fetch` knows
+        self,
+        joined: Load | None,
+        found: Any,
+        load: Load,
+        factory: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dependent: Dependent | None,
+        refresh: bool,  # noqa: FBT001 - as in `fetch`
+    ) -> Any:
+        """
+        Answer a call whose load does not start in its own task, or not at first.
+
+        1. A load that was put into the block is started there.
+        2. If there is a value or a kept error, that is the answer; a load that was started then is
+           a refresh, which goes on by itself.
+        3. Otherwise the call waits for the end of the load that it has joined.
+        4. If that brought nothing, because the caller that ran it was cancelled or it now loads
+           only other keys, all is decided again; the first of those who waited loads. This is a
+           loop: the same may happen to the next load.
+        5. The others return the value, or raise the error or what stands for it.
+
+        Args:
+            joined: The load to wait for, ``load`` if that is to start in the block.
+            found: The value or `Failure` to answer with, UNSET if there is none. If both are
+                missing, nothing has been decided yet.
+            load: The request of this call.
+            factory: Makes the value.
+            args: Its arguments.
+            kwargs: Its arguments by name.
+            dependent: This task, if it is part of another load.
+            refresh: Whether a new value is wanted.
+        """
+        loop = load.loop
+        again = False
+        while True:
+            if joined is None and found is UNSET:
+                if self._loads.guarded and self._refuses(loop):
+                    await checkpoint_if_cancelled()  # the block was left: this task may be to end
+                joined, found = self._decide(load, refresh and not again, again)
+                if joined is load and not load.in_block:
+                    spare = self._sparing and not refresh
+                    run = self._run_sparing if spare else self._run_here
+                    running = run(load, factory, args, kwargs, dependent)
+                    del joined, load, dependent  # an error's traceback will have this frame
+                    return await running
+            if joined is load:
+                self._runner.start(load, factory, args, kwargs)
+            if found is UNSET and joined is not None:
+                await self._wait(joined, dependent)
+                if joined.state is ABORTED or joined.state is ABSENT:
+                    load = request(Load(), self._owner, load.key, load.ttl, load.tags, loop)
+                    joined, again = None, True
+                    continue
+                found = self._outcome(joined, spare=self._sparing and not refresh)
+            if type(found) is not Failure:
+                return found
+            raised, trace = found.error, found.traceback
+            # They have the error, whose traceback has this frame.
+            del joined, found, load, dependent
+            try:
+                raise raised.with_traceback(trace)
+            finally:
+                del raised, trace
+
+    async def _run_sparing(
+        self,
+        load: Load,
+        factory: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dependent: Dependent | None,
+    ) -> Any:
+        """Run a load in this task; if it fails, return the old value where that is still held."""
+        try:
+            return await self._run_here(load, factory, args, kwargs, dependent)
+        except Exception:
+            value = self._spared(load) if load.state is FAILED else UNSET
+            del load, dependent  # the error's traceback has this frame
+            if value is UNSET:
+                raise
+            return value
+
+    def _decide(
+        self,
+        load: Load,
+        refresh: bool,  # noqa: FBT001 - as in `fetch`
+        again: bool,  # noqa: FBT001 - as in `fetch`
+    ) -> tuple[Load | None, Any]:
+        """
+        Decide in one step, under the lock, how a call is answered.
+
+        A plain miss is written out here: no load is in flight, there is nothing to guard, and no
+        value. Everything else is left to `_join`.
+
+        Args:
+            load: The request.
+            refresh: Whether to load even if there is a value.
+            again: Whether the call was counted before.
+
+        Returns:
+            The load to wait for, or that refreshes in the background, ``load`` if it starts now;
+            and the value or `Failure` to answer with, or UNSET.
+        """
+        loads, store, lock = self._loads, self._store, self._lock
+        lock.acquire()
+        if lock.changing:
+            lock.refuse()
+        lock.changing = True
+        try:
+            load.started = store.tells()
+            if load.started == math.inf:
+                load.started = store.now()
+            if not (loads.table or loads.guarded or refresh) and load.key not in store.entries:
+                loads.table[load.key] = load
+                loads.last_loop = 0
+                loads.started += 1
+                if not again:
+                    store.misses += 1
+                return load, UNSET
+            joined, found, _lost = self._join(load, refresh=refresh, again=again)
+        except TypeError as error:
+            raise unhashable(load.key, error) from error
+        finally:
+            lock.changing = False
+            lock.release()
+        return joined, found  # and drop what was lost, outside the lock
+
+    def _join(
+        self, load: Load, *, refresh: bool, again: bool
+    ) -> tuple[Load | None, Any, list[Load] | None]:
+        """
+        Decide how a call is answered, under the lock: see `_decide`.
+
+        Returns:
+            Also what is to be dropped outside the lock.
+        """
+        key, loop, moment = load.key, load.loop, load.started
+        loads, store = self._loads, self._store
+        other = entry = None
+        if not refresh:
+            other = loads.find(loop, key)
+            entry = store.lookup(key)
+            if entry is not None and moment >= entry.expires:
+                entry = None
+            elif entry is not None and self._sparing and store.is_spare(entry, moment):
+                if store.is_due(entry, moment):
+                    entry = None
+                else:  # a load has failed not long ago: see error_ttl
+                    self.served_stale += 1
+        wanted = entry is None or store.is_due(entry, moment)
+        block = self._block_for(loop) if wanted else None  # it may refuse: before we count
+        found: Any = UNSET
+        if entry is not None:
+            store.use(entry, moment)
+            store.hits -= again  # the call was counted as a miss
+            found = entry.value
+        elif not (again or refresh):
+            store.misses += 1
+        if other is not None or not wanted:
+            return other, found, None
+        if refresh:
+            loads.forget(key)
+        lost = loads.start(load)
+        if block is not None:
+            load.in_block = True
+            load.scope = anyio.CancelScope()
+            load.kept = found is not UNSET
+            load.waiters = int(not load.kept)  # its caller is about to wait
+            block.loads[load] = None
+        return load, found, lost
+
+    def _block_for(self, loop: object) -> Background | None:
+        """Return the block in which a load runs, None for the caller's task; or refuse."""
+        if self._notifier is not None:
+            self._notifier.check()
+        block = self._loads.block
+        if block is not None and block.group.loop is loop and not block.leaving:
+            return block
+        if self._refreshing:
+            msg = (
+                f"{self._owner!r} refreshes in the background, but is not entered in this event "
+                f"loop. Use 'async with cache:' around code that uses it, or leave out "
+                f"stale_while_revalidate and refresh_ahead."
+            )
+            raise RuntimeError(msg)
+        return None
+
+    def _refuses(self, loop: object) -> bool:
+        """Return whether `_block_for` refuses."""
+        if self._notifier is not None and self._notifier.mute:
+            return True
+        if not self._refreshing:
+            return False
+        block = self._loads.block
+        return block is None or block.group.loop is not loop or block.leaving
+
+    # ---- several keys ----
+
+    def fetch_many(
+        self,
+        keys: list[Any],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+    ) -> Coroutine[Any, Any, dict[Any, Any]]:
+        """
+        Return the values of ``keys``; load together those that nobody has loaded or loads.
+
+        To be awaited at once, as `fetch`.
+        """
+        loop = running_loop()
+        within = _current_load() is not None
+        dependent = dependent_in(loop, self._owner, keys) if within else None
+        return self._answer_many(keys, factory, ttl, tags, loop, dependent)
+
+    async def _answer_many(  # noqa: PLR0917 - what `fetch_many` knows
+        self,
+        keys: list[Any],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+        loop: object,
+        dependent: Dependent | None,
+    ) -> dict[Any, Any]:
+        """Do as `_answer` for each key, but load in one call, and wait for all that are awaited."""
+        found: dict[Any, Any] = {}
+        wanted: list[Any] = keys
+        again = False
+        while wanted:
+            if self._loads.guarded and self._refuses(loop):
+                await checkpoint_if_cancelled()  # as in `_answer`
+            started, awaited = self._decide_many(wanted, loop, ttl, tags, found, again=again)
+            await self._run_and_wait(started, awaited, factory, loop, dependent)
+            wanted, again = [], True
+            for key, load in awaited.items():
+                if load.state is ABORTED:  # as in `_answer`
+                    wanted.append(key)
+                elif load.state is not ABSENT:
+                    found[key] = self._outcome(load, spare=self._sparing)
+            del started, awaited
+        failed = [key for key in keys if type(found.get(key)) is Failure]
+        if failed:
+            raised, trace = found[failed[0]].error, found[failed[0]].traceback
+            del found, dependent  # as in `_answer`
+            try:
+                raise raised.with_traceback(trace)
+            finally:
+                del raised, trace
+        return found
+
+    def _decide_many(
+        self,
+        keys: list[Any],
+        loop: object,
+        ttl: Lifetime,
+        tags: frozenset[Hashable],
+        found: dict[Any, Any],
+        *,
+        again: bool,
+    ) -> tuple[list[JointLoad], dict[Any, Load]]:
+        """
+        Decide how to answer a call for several keys, in one step.
+
+        Returns:
+            The loads that start now, and each load to wait for, by its key. Values and kept errors
+            that are there are put into ``found``.
+        """
+        started: list[JointLoad] = []
+        awaited: dict[Any, Load] = {}
+        lost: list[object] = []
+        try:
+            with self._lock:
+                moment = self._store.now()
+                for key in keys:
+                    load = request(JointLoad(), self._owner, key, ttl, tags, loop)
+                    load.siblings = ()
+                    load.started = moment
+                    joined, value, given_up = self._join(load, refresh=False, again=again)
+                    lost.append(given_up)  # until it is outside the lock
+                    if joined is load:
+                        started.append(load)
+                    if value is not UNSET:
+                        found[key] = value
+                    elif joined is not None:  # pragma: no branch - for the type checkers
+                        awaited[key] = joined
+        except BaseException:  # the code of a key
+            for load in started:
+                self._loads.cancel(load, ABORTED)
+            raise
+        if started:
+            waiting, siblings = dict[Any, None](), tuple(started)
+            for load in started:
+                load.waiting, load.siblings = waiting, siblings
+                if load.in_block:
+                    load.scope = started[0].scope
+        return started, awaited
+
+    async def _run_and_wait(
+        self,
+        started: list[JointLoad],
+        awaited: dict[Any, Load],
+        factory: Callable[[list[Any]], Awaitable[Any]],
+        loop: object,
+        dependent: Dependent | None,
+    ) -> None:
+        """Load together what starts now, and wait for the ends of the loads that are awaited."""
+        here = bool(started) and not started[0].in_block
+        run_here = set[Load](started if here else ())
+        # At once: a load remembers its result only if somebody waits for it.
+        joined = [load for load in awaited.values() if load not in run_here]
+        waiter = backend.of(loop).new_waiter(loop)
+        for load in joined:
+            self._enter_wait(load, waiter, dependent)
+        left = True
+        try:
+            if started:
+                arguments = ([load.key for load in started],)
+                if here:
+                    with suppress(Exception):  # it is in the loads, for those who wait
+                        await self._run_here(started[0], factory, arguments, NO_KEYWORDS, dependent)
+                else:
+                    self._runner.start(started[0], factory, arguments, NO_KEYWORDS)
+            suspended = here
+            for load in joined:
+                while load.state is RUNNING:  # it is woken at the end of each
+                    load.park(waiter)
+                    await waiter
+                    suspended = True
+            if joined and not suspended:  # they ended when they began: asyncio can be told to
+                await checkpoint()
+            left = False
+        except GeneratorExit:
+            left = False  # as in `_wait`
+            raise
+        finally:
+            for load in joined:
+                self._leave_wait(load, waiter, dependent, left=left)
+
+    # ---- waiting for a load ----
+
+    async def _wait(self, load: Load, dependent: Dependent | None) -> None:
+        """
+        Wait for the end of a load; the last to leave early cancels it, if it runs in a block.
+
+        A kept load is waited for as well: there was a value when it started, but there is none for
+        this caller, so it is now a load like any other. Otherwise one that hangs would block its
+        key for good.
+        """
+        if load.state is not RUNNING:  # its task ran at once: asyncio can be told to
+            await checkpoint()
+            return
+        loop = load.loop
+        waiter = backend.of(loop).new_waiter(loop)
+        self._enter_wait(load, waiter, dependent)
+        left = True
+        try:
+            await waiter
+            left = False
+        except GeneratorExit:
+            left = False  # nothing can be cancelled any more
+            raise
+        finally:
+            self._leave_wait(load, waiter, dependent, left=left)
+
+    def _enter_wait(self, load: Load, waiter: Waiter, dependent: Dependent | None) -> None:
+        """Count one more caller of a load, which is woken at its end."""
+        load.park(waiter)
+        load.kept = False
+        load.waiters += 1
+        with self._lock.held:  # other threads wait for other loads of the same cache
+            self._loads.waiting += 1
+        if dependent is not None:
+            load.dependents = load.dependents or {}
+            load.dependents[dependent] = None
+
+    def _leave_wait(
+        self, load: Load, waiter: Waiter, dependent: Dependent | None, *, left: bool
+    ) -> None:
+        """Count one caller less, which was woken at the end of the load or ``left`` early."""
+        with self._lock.held:
+            self._loads.waiting -= load.waiters > 0  # else its loop was given up, and with it this
+        load.waiters -= 1
+        if load.waiting is not None:
+            load.waiting.pop(waiter, None)
+        if dependent is not None:
+            (load.dependents or {}).pop(dependent, None)
+        if left and load.in_block and not load.is_over() and not is_awaited(load):
+            for each in together(load):
+                self._loads.detach(each)
+            load.scope.cancel()
+
+    def _outcome(self, load: Load, *, spare: bool) -> Any:
+        """
+        Return what a caller that waited for a load gets: a value or a `Failure`.
+
+        Args:
+            load: It has ended with either, or its block was left.
+            spare: Whether the caller gets the old value in place of an error.
+        """
+        if load.state is CLOSED:
+            msg = f"{self._owner!r} was closed while loading key={reprlib.repr(load.key)}"
+            return Failure(CacheClosedError(msg, name=self._name))
+        if spare and type(load.result) is Failure:
+            value = self._spared(load)
+            if value is not UNSET:
+                return value
+        return load.result
+
+    def _spared(self, load: Load) -> Any:
+        """Return the value that is still held for a load that failed, UNSET if there is none."""
+        failure: Failure = load.result
+        with self._lock:
+            entry, moment = self._store.lookup(load.key), self._store.now()
+            if entry is None or type(entry.value) is Failure or moment >= entry.expires:
+                return UNSET
+            self.served_stale += 1
+            value = entry.value
+        if not failure.logged:
+            failure.logged = True
+            from logging import getLogger  # noqa: PLC0415 - most loads do not fail
+
+            getLogger("mtaio.cache").warning(
+                "%r: the load of key=%r failed, and its old value was served",
+                self._owner,
+                load.key,
+                exc_info=failure.error,
+            )
+        return value
