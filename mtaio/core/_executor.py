@@ -39,6 +39,7 @@ from mtaio._internal.sentinel import UNSET, Unset
 from mtaio.core._block import Block
 from mtaio.core._compose import (
     as_limiter,
+    as_policy,
     check_call,
     check_fn,
     check_progress,
@@ -49,7 +50,6 @@ from mtaio.core._compose import (
 )
 from mtaio.core._errors import ItemError, annotate, conclude
 from mtaio.core._pool import Pool, Sink
-from mtaio.core._retry import as_policy
 from mtaio.core._slots import Slots, here
 from mtaio.core._source import open_source, total_of
 from mtaio.core._statistics import Counters, ExecutorStatistics
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
 
     import anyio
 
-    from mtaio.core._retry import Retry
     from mtaio.core._slots import Slot
     from mtaio.core._types import (
         T1,
@@ -91,6 +90,7 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from mtaio.core._via import Via
+    from mtaio.resilience import Retry
 
 __all__ = ["Outcome", "TaskExecutor"]
 

@@ -25,8 +25,8 @@ from typing import (
 
 if TYPE_CHECKING:
     from mtaio._internal.sentinel import Unset
-    from mtaio.core._retry import Retry
     from mtaio.core._via import Via
+    from mtaio.resilience import Retry
 
 A = TypeVar("A")
 T = TypeVar("T")
